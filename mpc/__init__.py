@@ -1,0 +1,7 @@
+"""The base of Tessera: the field, fixed point, sharing, secret tensors, programs and their costs.  No input or output."""
+
+from mpc.cost import Cost, cost
+from mpc.program import Program
+from mpc.secret_tensor import SecretTensor, concatenate, stack
+
+__all__ = ["Cost", "Program", "SecretTensor", "concatenate", "cost", "stack"]

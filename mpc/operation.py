@@ -1,0 +1,272 @@
+"""What a protocol is: one class that says everything about one operation of a program.
+
+The system has a single interactive step, the *opening* of a masked tensor (``protocols/mask.py``): for a tensor ``x``
+the dealer picks a uniform mask ``a``, the parties open ``E = x - a``, and from then on everyone knows ``E`` and holds a
+share of ``a``.  What follows is local: linear operations act on ``E`` and on the shares alike, and every non-linear
+operation (products, powers, truncation, polynomials, Fourier series) is a local formula in ``E``, the shares of ``a``
+and *correlated* shares of functions of ``a`` which the dealer, who knows ``a``, dealt ahead of time.
+
+So a subclass says, side by side:
+
+* ``result``: shape, fraction bits and range of the result (and rejects operands that do not go together);
+* ``correlations`` and ``deal``: what the dealer deals, from the masks;
+* ``prepare`` and ``evaluate``: what a party does, before and after the inputs are there;
+* ``clear``: what it means on plain numbers, exactly, in fixed point;
+* ``tolerance``: how far, in units of the last place, the parties' result may lie from ``clear``.
+
+Costs need no method of their own: an opening costs its elements, a correlation one element for the last party.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+import numpy as np
+
+from mpc import field
+from mpc.errors import ProgramError, UnsupportedError
+from mpc.field import FieldArray
+from mpc.tensor_type import Form, Shape, TensorType
+
+
+class Value:
+    """A tensor as one party holds it: ``x = public + sum over parties of share``.
+
+    ``None`` stands for zero.  While preparing (offline), a value that depends on the run's inputs is *pending*: its
+    public part is not known yet, nor is the share unless its form is masked.
+    """
+
+    __slots__ = ("cache", "pending", "public", "share")
+
+    def __init__(
+        self, public: FieldArray | None, share: FieldArray | None, *, pending: bool = False
+    ) -> None:
+        self.public = public
+        self.share = share
+        self.pending = pending
+        self.cache: dict[str, Any] = {}
+        """What protocols derive from a value that outlives a run (limbs of a weight share), by their own keys."""
+
+    def __repr__(self) -> str:
+        parts = [n for n, p in (("public", self.public), ("share", self.share)) if p is not None]
+        return f"<Value: {' + '.join(parts) or 'zero'}{', pending' if self.pending else ''}>"
+
+
+class PartyContext:
+    """Which party evaluates: the first one carries public parts when a value must be folded into one share."""
+
+    __slots__ = ("first", "index", "parties")
+
+    def __init__(self, index: int, parties: int) -> None:
+        self.index = index
+        self.parties = parties
+        self.first = index == 0
+
+    def fold(self, value: Value, shape: Shape) -> FieldArray:
+        """The party's additive share of the whole value, public part included."""
+        if value.share is None:
+            if self.first and value.public is not None:
+                return value.public
+            return field.zeros(shape)
+        if self.first and value.public is not None:
+            return field.add(value.public, value.share)
+        return value.share
+
+
+class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
+
+    opens: ClassVar[bool] = False
+    """Whether the parties communicate: true of ``Mask`` alone."""
+
+    @property
+    def name(self) -> str:
+        return str(type(self).__struct_config__.tag)
+
+    def result(self, *types: TensorType) -> TensorType:
+        """The type of the result.
+
+        Raises ProgramError, ShapeError or RangeError when the operands do not go together.
+        """
+        raise NotImplementedError
+
+    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
+        """Shapes of the correlated tensors dealt for this operation."""
+        return ()
+
+    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
+        """The dealer: the correlated tensors in the clear, from the operands' masks in the clear."""
+        return ()
+
+    def on_masks(
+        self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
+    ) -> FieldArray:
+        """The mask of a masked result that needs no opening, from the operands' masks and public operands.
+
+        Linear in the masks, so the dealer calls it on masks in the clear and each party on its shares of them.
+        """
+        raise NotImplementedError
+
+    def prepare(
+        self,
+        party: PartyContext,
+        types: Sequence[TensorType],
+        inputs: Sequence[Value],
+        dealt: Sequence[FieldArray],
+    ) -> Any:
+        """A party, offline: whatever can be computed before the inputs arrive; handed to ``evaluate``.
+
+        Of a masked result, ``evaluate`` is handed the party's share of its mask (``on_masks``) instead.
+        """
+        return dealt or None
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        """A party, online: the result, without communication."""
+        raise NotImplementedError
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        """The exact fixed-point meaning, on plain field elements."""
+        raise NotImplementedError
+
+    def tolerance(self, *types: TensorType) -> float:
+        """Largest distance of the parties' result from ``clear``, in units of the last place."""
+        return 0.0
+
+
+class Linear(Operation, frozen=True):
+    """An operation linear in all its operands: the same map acts on public parts, shares, masks and plain values."""
+
+    def apply(self, *arrays: FieldArray) -> FieldArray:
+        raise NotImplementedError
+
+    def _on_part(
+        self, parts: Sequence[FieldArray | None], types: Sequence[TensorType]
+    ) -> FieldArray | None:
+        if all(part is None for part in parts):
+            return None
+        return self.apply(*(field.zeros(t.shape) if p is None else p for p, t in zip(parts, types, strict=True)))
+
+    def on_masks(
+        self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
+    ) -> FieldArray:
+        part = self._on_part(masks, types)
+        return field.zeros(self.result(*types).shape) if part is None else part
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        public = self._on_part([value.public for value in inputs], types)
+        share = prepared if prepared is not None else self._on_part([v.share for v in inputs], types)
+        return Value(public, share)
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        return self.apply(*inputs)
+
+
+class Source(Operation, frozen=True):
+    """A leaf of a program: where a value comes from."""
+
+    shape: Shape
+    fraction_bits: int
+    low: float
+    high: float
+
+    def _type(self, form: Form, gain: float | None = None) -> TensorType:
+        return TensorType(self.shape, self.fraction_bits, self.low, self.high, form, gain).check()
+
+
+class Input(Source, frozen=True, tag="input"):
+    """A client's secret for this run.
+
+    The client learns the mask ``a`` from the dealer and sends ``E = x - a`` to every party: uniform, whatever x is.
+    No round among the parties.
+    """
+
+    def result(self, *types: TensorType) -> TensorType:
+        return self._type(Form.MASKED)
+
+
+class Stored(Source, frozen=True, tag="stored"):
+    """A tensor that stays on the parties under ``store`` and ``tensor``, masked once when it was uploaded.
+
+    Its mask B is never used for another value; each run deals fresh products with the same B.
+    """
+
+    store: str
+    tensor: str
+    gain: float | None = None
+
+    def result(self, *types: TensorType) -> TensorType:
+        return self._type(Form.MASKED, self.gain)
+
+
+class Constant(Source, frozen=True, tag="constant"):
+    """A public tensor, part of the program: field elements as little-endian bytes."""
+
+    data: bytes
+
+    def result(self, *types: TensorType) -> TensorType:
+        constant = self._type(Form.PUBLIC)
+        if len(self.data) != 8 * constant.size:
+            raise ProgramError(f"a constant of shape {self.shape} has {len(self.data)} bytes of data")
+        values = self.array()
+        if not field.is_reduced(values):
+            raise ProgramError("a constant has an element outside the field")
+        if values.size:
+            real = field.to_signed(values) * 2.0**-self.fraction_bits
+            if real.min() < self.low or real.max() > self.high:
+                raise ProgramError(f"a constant has values outside its range [{self.low}, {self.high}]")
+        return constant
+
+    def array(self) -> FieldArray:
+        return np.frombuffer(self.data, dtype="<u8").reshape(self.shape).astype(np.uint64, copy=False)
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        return Value(self.array(), None)
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        return self.array()
+
+
+_REGISTRY: dict[str, type[Operation]] = {}
+_Class = TypeVar("_Class", bound=type[Operation])
+
+
+def register(operation: _Class) -> _Class:
+    """Class decorator: make an operation known to programs, under its tag."""
+    name = operation.__struct_config__.tag
+    if not isinstance(name, str) or name in _REGISTRY:
+        raise ValueError(f"{operation.__name__} needs a tag of its own, not {name!r}")
+    _REGISTRY[name] = operation
+    return operation
+
+
+for _source in (Input, Stored, Constant):
+    register(_source)
+
+
+def operation(name: str, **attributes: Any) -> Operation:
+    """An operation by its name: how layers below ``protocols`` speak of what ``protocols`` defines."""
+    try:
+        return _REGISTRY[name](**attributes)
+    except KeyError:
+        raise UnsupportedError(
+            f"there is no operation {name!r}; `import protocols` makes the built-in ones known"
+        ) from None
+
+
+def registered() -> dict[str, type[Operation]]:
+    """Every known operation by name."""
+    return dict(_REGISTRY)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ProgramError with ``message`` unless ``condition`` holds: for typing rules."""
+    if not condition:
+        raise ProgramError(message)

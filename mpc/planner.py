@@ -1,0 +1,162 @@
+"""The planner: fraction bits, where truncation happens, and when a tensor is masked and opened.
+
+Its policy, in the order in which it decides:
+
+* Nothing is truncated before it has to be.  Products keep all their fraction bits; a value is truncated only when the
+  next operation would not fit the field, or when its meaning needs it.
+* A tensor is masked at its last form before something non-linear (after pooling, not before), and once.
+* Sums align fraction bits upwards, which is free; only when that does not fit is the finer operand truncated.
+* What cannot be shown to fit is an error that says what to declare, never a wrap-around.
+
+Which openings share a round follows from the graph alone: ``Program.depths``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpc import fixed_point
+from mpc.errors import RangeError
+from mpc.operation import Constant, operation
+from mpc.program import Expression
+from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
+
+FRACTION_BITS = 16
+"""Of secrets, and what a value is truncated to when it must be."""
+
+WEIGHT_BITS = 14
+"""Of model weights and public constants."""
+
+FEWEST_BITS = 6
+"""Fewer than this and the result would be noise: refuse instead."""
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes the nodes of a graph; ``label`` names the layer they are counted under."""
+
+    label: str = ""
+
+    def make(self, name: str, *inputs: Expression, **attributes: Any) -> Expression:
+        """A node.  One of a single operand is made once and shared by everybody who asks for it."""
+        if len(inputs) == 1:
+            return inputs[0].derive(operation(name, **attributes), self.label)
+        return Expression(operation(name, **attributes), inputs, self.label)
+
+    def masked(self, x: Expression) -> Expression:
+        """``x`` with its mask known to the dealer: opened (one round) unless it already is."""
+        return x if x.type.form is not Form.SHARED else self.make("mask", x)
+
+    def truncated(self, x: Expression, fraction_bits: int) -> Expression:
+        """``x`` with at most ``fraction_bits`` (one round to remove some, none if it is masked already)."""
+        bits = x.type.fraction_bits - fraction_bits
+        if bits <= 0:
+            return x
+        if isinstance(x.operation, Constant):
+            return constant(fixed_point.decode(x.operation.array(), x.type.fraction_bits), fraction_bits)
+        if not x.type.fits(TRUNCATION_BITS):
+            raise RangeError(
+                f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
+                f" ({TRUNCATION_BITS} bits): declare a tighter range"
+            )
+        return self.make("truncate", self.masked(x), bits=bits)
+
+    def raised(self, x: Expression, bits: int) -> Expression:
+        """``x`` with ``bits`` more fraction bits: a local multiplication by a power of two."""
+        return x if bits == 0 else self.make("raise", x, bits=bits)
+
+    def divided(self, x: Expression, divisor: int) -> Expression:
+        """``x / divisor``, public and positive: free when it is a power of two, which counts as fraction bits."""
+        twos = (divisor & -divisor).bit_length() - 1
+        if twos:
+            x = self.make("divide", x, bits=twos)
+        odd = divisor >> twos
+        if odd == 1:
+            return x
+        return self.product("multiply", x, constant(1.0 / odd, WEIGHT_BITS + odd.bit_length()))
+
+    def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
+        """The operands of a sum, all with the same fraction bits."""
+        target = max(x.type.fraction_bits for x in xs)
+        target = min(target, self._room(sum(x.type.magnitude for x in xs)))
+        return [self.raised(y, target - y.type.fraction_bits) for y in (self.truncated(x, target) for x in xs)]
+
+    def sum(self, name: str, x: Expression, y: Expression) -> Expression:
+        """``add`` or ``subtract``, operands aligned."""
+        x, y = self.aligned((x, y))
+        return self.make(name, x, y)
+
+    def reduced(self, name: str, x: Expression, count: int, **attributes: Any) -> Expression:
+        """A sum of up to ``count`` elements of ``x``, which is truncated first if the sum would not fit."""
+        return self.make(name, self.truncated(x, self._room(x.type.magnitude * count)), **attributes)
+
+    @staticmethod
+    def _room(magnitude: float) -> int:
+        """The fraction bits with which values up to ``magnitude`` can still be truncated; RangeError if too few."""
+        if not magnitude:
+            return FIELD_BITS
+        room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - math.log2(magnitude))
+        if room < FEWEST_BITS:
+            raise RangeError(f"a sum of values up to {magnitude:g} leaves {room} fraction bits: declare tighter ranges")
+        return room
+
+    def product(
+        self, name: str, x: Expression, y: Expression, growth: float = 1.0, **attributes: Any
+    ) -> Expression:
+        """A bilinear operation: operands fitted to the field, and masked unless one of them is public."""
+        if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
+            raise RangeError(f"{name} of two public constants: compute it before sharing")
+        x, y = self._fit_product(x, y, growth)
+        if Form.PUBLIC not in (x.type.form, y.type.form):
+            x, y = self.masked(x), self.masked(y)
+        return self.make(name, x, y, **attributes)
+
+    def _fit_product(self, x: Expression, y: Expression, growth: float) -> tuple[Expression, Expression]:
+        """Operands whose product, ``growth`` times as large as that of single elements, fits the field.
+
+        Truncates to ``FRACTION_BITS`` first, and below only if it must.
+        """
+        whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
+        room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole)
+        operands = (x, y)
+        bits = [operand.type.fraction_bits for operand in operands]
+        movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
+        for floor in (FRACTION_BITS, FEWEST_BITS):
+            while sum(bits) > room and any(bits[i] > floor for i in movable):
+                bits[max(movable, key=lambda i: bits[i])] -= 1
+        if sum(bits) > room:
+            raise RangeError(
+                f"a product of values up to {x.type.magnitude:g} and {y.type.magnitude:g}, up to {growth:g} of them"
+                f" summed, leaves {room} fraction bits: declare tighter ranges"
+            )
+        if x is y:
+            x = y = self.truncated(x, min(bits))
+            return x, y
+        return self.truncated(x, bits[0]), self.truncated(y, bits[1])
+
+
+def constant(values: object, fraction_bits: int | None = None, *, most: int = WEIGHT_BITS) -> Expression:
+    """A public tensor: with the fewest fraction bits that are exact, or ``most`` where none are."""
+    array = np.asarray(values, dtype=np.float64)
+    if fraction_bits is None:
+        fraction_bits = next((f for f in range(most) if _exact(array, f)), most)
+    raw = fixed_point.encode(array, fraction_bits, name="a public constant")
+    real = fixed_point.decode(raw, fraction_bits)
+    low, high = (float(real.min()), float(real.max())) if real.size else (0.0, 0.0)
+    data = np.ascontiguousarray(raw).astype("<u8", copy=False).tobytes()
+    return Expression(Constant(array.shape, fraction_bits, low, high, data))
+
+
+def _exact(array: np.ndarray[Any, np.dtype[np.float64]], fraction_bits: int) -> bool:
+    raw = array * 2.0**fraction_bits
+    return bool(np.array_equal(np.rint(raw), raw))
+
+
+def _whole_bits(t: TensorType) -> float:
+    """log2 of the magnitude of the real values; very low for a zero tensor."""
+    return math.log2(t.magnitude) if t.magnitude > 0 else -60.0

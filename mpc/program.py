@@ -1,0 +1,214 @@
+"""A program is data: a typed graph of operations, serialised without pickle and checked like input from a stranger."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Union
+
+import msgspec
+
+from mpc.errors import ProgramError, TesseraError
+from mpc.operation import Input, Operation, registered
+from mpc.tensor_type import Form, TensorType
+
+FORMAT = 1
+MAX_NODES = 20_000
+MAX_BYTES = 256 * 2**20
+MAX_ELEMENTS = 2**31
+"""Over all nodes of a program: what a party agrees to allocate."""
+MAX_LABEL = 200
+
+
+class Expression:
+    """A node of the graph while it is being written: immutable, and equal to itself alone."""
+
+    __slots__ = ("__weakref__", "_derived", "inputs", "label", "operation", "type")
+
+    def __init__(self, operation: Operation, inputs: tuple[Expression, ...] = (), label: str = "") -> None:
+        self.operation = operation
+        self.inputs = inputs
+        self.label = label
+        self.type: TensorType = operation.result(*(x.type for x in inputs)).check()
+        self._derived: dict[Operation, Expression] = {}
+
+    def derive(self, operation: Operation, label: str) -> Expression:
+        """``operation`` of this alone, made once: a tensor is masked and opened once however often it is used."""
+        if operation not in self._derived:
+            self._derived[operation] = Expression(operation, (self,), label)
+        return self._derived[operation]
+
+    def __repr__(self) -> str:
+        return f"<{self.operation.name}: {self.type}>"
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One operation of a program; ``inputs`` are indices of earlier nodes, ``label`` names the layer it belongs to."""
+
+    operation: Operation
+    inputs: tuple[int, ...]
+    type: TensorType
+    label: str = ""
+
+
+class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    operation: msgspec.Raw
+    inputs: tuple[int, ...]
+    type: TensorType
+    label: str
+
+
+class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    nodes: list[_WireNode]
+    outputs: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def _operation_decoder(kinds: tuple[type[Operation], ...]) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(Union[kinds])  # noqa: UP007 - a union made at run time
+
+
+class Program:
+    """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made."""
+
+    def __init__(self, nodes: Sequence[Node], outputs: Sequence[int]) -> None:
+        self.nodes = tuple(nodes)
+        self.outputs = tuple(outputs)
+        self._check()
+
+    @classmethod
+    def of(cls, outputs: Iterable[Expression]) -> Program:
+        """The program that computes ``outputs``: every expression they depend on, each once."""
+        targets = list(outputs)
+        order = cls.order(targets)
+        index = {id(x): i for i, x in enumerate(order)}
+        nodes = [Node(x.operation, tuple(index[id(y)] for y in x.inputs), x.type, x.label) for x in order]
+        return cls(nodes, [index[id(x)] for x in targets])
+
+    @staticmethod
+    def order(outputs: Iterable[Expression]) -> list[Expression]:
+        """Everything ``outputs`` depend on, operands first: the order of the program's nodes."""
+        done: set[int] = set()
+        order: list[Expression] = []
+        stack = [(x, False) for x in reversed(list(outputs))]
+        while stack:
+            x, operands_done = stack.pop()
+            if id(x) in done:
+                continue
+            if operands_done:
+                done.add(id(x))
+                order.append(x)
+            else:
+                stack.append((x, True))
+                stack.extend((y, False) for y in reversed(x.inputs))
+        return order
+
+    def input_types(self, node: Node) -> tuple[TensorType, ...]:
+        return tuple(self.nodes[i].type for i in node.inputs)
+
+    @functools.cached_property
+    def inputs(self) -> tuple[int, ...]:
+        """Indices of the nodes whose values a client supplies, in order."""
+        return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Input))
+
+    @functools.cached_property
+    def depths(self) -> tuple[int, ...]:
+        """Per node: how many openings lie on the longest way to its value.  All openings at one depth share a round."""
+        depths: list[int] = []
+        for node in self.nodes:
+            reached = max((depths[i] for i in node.inputs), default=0)
+            depths.append(reached + (1 if node.operation.opens else 0))
+        return tuple(depths)
+
+    @functools.cached_property
+    def rounds(self) -> int:
+        """Rounds of openings among the parties; revealing the outputs is one more."""
+        return max((d for d, n in zip(self.depths, self.nodes, strict=True) if n.operation.opens), default=0)
+
+    @functools.cached_property
+    def dealt(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Per node: shapes of the correlated tensors the dealer deals for it."""
+        return tuple(n.operation.correlations(*self.input_types(n)) for n in self.nodes)
+
+    @functools.cached_property
+    def elements(self) -> int:
+        """Elements of all nodes and of everything dealt: a measure of the work and memory of a run."""
+        dealt = sum(_product(shape) for shapes in self.dealt for shape in shapes)
+        return dealt + sum(node.type.size for node in self.nodes)
+
+    @functools.cached_property
+    def _encoded(self) -> bytes:
+        encode = msgspec.msgpack.encode
+        nodes = [
+            _WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes
+        ]
+        return encode(_WireProgram(FORMAT, nodes, self.outputs))
+
+    def encode(self) -> bytes:
+        return self._encoded
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the encoding, in hexadecimal: what parties and dealer compare."""
+        return hashlib.sha256(self._encoded).hexdigest()
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Program:
+        """Read and check a program from a stranger.  Raises ProgramError; runs nothing of what it reads."""
+        if len(data) > MAX_BYTES:
+            raise ProgramError(f"a program of {len(data)} bytes is over the limit of {MAX_BYTES}")
+        decoder = _operation_decoder(tuple(registered().values()))
+        try:
+            wire = msgspec.msgpack.decode(data, type=_WireProgram)
+            if wire.format != FORMAT:
+                raise ProgramError(f"program format {wire.format} is not {FORMAT}: both sides need the same version")
+            nodes = [Node(decoder.decode(n.operation), n.inputs, n.type, n.label) for n in wire.nodes]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ProgramError(f"not a program: {error}") from None
+        return cls(nodes, wire.outputs)
+
+    def _check(self) -> None:
+        if not 0 < len(self.nodes) <= MAX_NODES:
+            raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
+        if not self.outputs or len(self.outputs) > MAX_NODES:
+            raise ProgramError("a program reveals at least one value")
+        elements = 0
+        for i, node in enumerate(self.nodes):
+            where = f"node {i} ({node.operation.name})"
+            if len(node.label) > MAX_LABEL or not (node.label.isprintable() or not node.label):
+                raise ProgramError(f"{where}: the label is not a short printable name")
+            if any(not 0 <= j < i for j in node.inputs):
+                raise ProgramError(f"{where}: inputs {node.inputs} are not earlier nodes")
+            types = tuple(self.nodes[j].type for j in node.inputs)
+            try:
+                derived = node.operation.result(*types).check()
+                elements += derived.size + sum(
+                    _product(shape) for shape in node.operation.correlations(*types)
+                )
+            except TesseraError as error:
+                raise ProgramError(f"{where}: {error}") from None
+            except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
+                raise ProgramError(f"{where}: operands or attributes that do not go together") from None
+            if derived != node.type:
+                raise ProgramError(f"{where}: declared as {node.type}, but it is {derived}")
+            if elements > MAX_ELEMENTS:
+                raise ProgramError(f"{where}: more than {MAX_ELEMENTS} elements in all")
+        for output in self.outputs:
+            if not 0 <= output < len(self.nodes):
+                raise ProgramError(f"output {output} is not a node")
+            if self.nodes[output].type.form is Form.PUBLIC:
+                raise ProgramError(f"output {output} is public: there is nothing to reveal")
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{n} {k}" for k, n in Counter(n.operation.name for n in self.nodes).most_common())
+        return f"<Program {self.digest[:8]}: {self.rounds} rounds + reveal; {kinds}>"
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size

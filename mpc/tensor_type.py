@@ -1,0 +1,95 @@
+"""What is known of a tensor before anything runs: shape, fraction bits, value range, and who knows which part."""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import msgspec
+
+from mpc.errors import ProgramError, RangeError
+
+Shape = tuple[int, ...]
+
+TRUNCATION_BITS = 59
+"""A raw value that is truncated must lie in (-2^59, 2^59): see ``protocols/truncation.py``."""
+
+FIELD_BITS = 60
+"""A raw value must lie in (-2^60, 2^60) to be read back with its sign."""
+
+SLACK = 1.0 - 2.0**-20
+"""Range bounds are floats, and each truncation may add one unit: leave a millionth of the range unused."""
+
+MAX_DIMENSIONS = 16
+
+
+class Form(enum.IntEnum):
+    """Who knows what of a value ``x = public + sum of shares``.
+
+    ``PUBLIC``: there is no shared part.  ``MASKED``: everyone knows ``E = x - a`` and the *dealer* knows the shared
+    part ``a``, so that everything non-linear is local from here on.  ``SHARED``: nobody knows the shared part; it must
+    be masked and opened (one round) before anything non-linear.
+    """
+
+    PUBLIC = 0
+    MASKED = 1
+    SHARED = 2
+
+
+class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape, fixed-point encoding and range of one tensor of a program.
+
+    ``low`` and ``high`` bound the real values; ``gain``, where known, bounds the sum of magnitudes along the
+    contracted axes of a weight (its L1 norm per output), which bounds a linear layer more tightly than ``high``.
+    """
+
+    shape: Shape
+    fraction_bits: int
+    low: float
+    high: float
+    form: Form
+    gain: float | None = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def magnitude(self) -> float:
+        """Largest absolute real value."""
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def bits(self) -> float:
+        """log2 of the largest raw magnitude; -inf for a tensor that is zero."""
+        return self.fraction_bits + (math.log2(self.magnitude) if self.magnitude > 0 else -math.inf)
+
+    def fits(self, bits: int, extra: float = 0.0) -> bool:
+        """Whether raw magnitudes, times 2^extra, stay below 2^bits."""
+        return self.bits + extra <= bits + math.log2(SLACK)
+
+    def replace(self, **changes: object) -> TensorType:
+        return msgspec.structs.replace(self, **changes)
+
+    def check(self) -> TensorType:
+        """Raise unless the type is one that a program may have; return it."""
+        if len(self.shape) > MAX_DIMENSIONS or any(n < 0 for n in self.shape):
+            raise ProgramError(f"shape {self.shape} is not one a tensor can have")
+        if not 0 <= self.fraction_bits <= FIELD_BITS:
+            raise RangeError(
+                f"{self.fraction_bits} fraction bits do not fit the field: use fewer, or truncate in between"
+            )
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ProgramError(f"[{self.low}, {self.high}] is not a range")
+        if self.gain is not None and not (math.isfinite(self.gain) and self.gain >= 0):
+            raise ProgramError(f"{self.gain} is not a gain")
+        if not self.fits(FIELD_BITS):
+            raise RangeError(
+                f"values up to {self.magnitude:g} with {self.fraction_bits} fraction bits need {self.bits:.1f} bits, and"
+                f" the field has {FIELD_BITS}: declare a tighter range, or use fewer fraction bits"
+            )
+        return self
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        return f"{shape} in [{self.low:g}, {self.high:g}], {self.fraction_bits} fraction bits, {self.form.name.lower()}"

@@ -1,0 +1,188 @@
+"""The field against Python integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpc import field, kernels
+from mpc.field import FieldArray, P
+
+EXTREMES = [
+    0,
+    1,
+    2,
+    P - 1,
+    P - 2,
+    P // 2,
+    P // 2 + 1,
+    2**60,
+    2**60 - 1,
+    *(2**k for k in range(61)),
+    2**32 - 1,
+]
+elements = st.one_of(st.sampled_from(EXTREMES), st.integers(0, P - 1))
+
+
+def array(values: list[int]) -> FieldArray:
+    return np.array(values, np.uint64)
+
+
+def random(*shape: int) -> FieldArray:
+    return np.random.default_rng(sum(shape)).integers(0, P, shape, dtype=np.uint64)
+
+
+def exact(x: FieldArray) -> Any:
+    return x.astype(object)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(elements, elements, elements), min_size=1, max_size=40))
+def test_elementwise_operations_agree_with_python_integers(triples: list[tuple[int, int, int]]) -> None:
+    x, y, z = (array(list(column)) for column in zip(*triples, strict=True))
+    assert field.add(x, y).tolist() == [(a + b) % P for a, b, _ in triples]
+    assert field.subtract(x, y).tolist() == [(a - b) % P for a, b, _ in triples]
+    assert field.multiply(x, y).tolist() == [a * b % P for a, b, _ in triples]
+    assert field.multiply_add(x, y, z).tolist() == [(a * b + c) % P for a, b, c in triples]
+    assert field.negate(x).tolist() == [-a % P for a, _, _ in triples]
+
+
+def test_every_pair_of_extremes() -> None:
+    x, y = np.array(EXTREMES, np.uint64)[:, None], np.array(EXTREMES, np.uint64)[None, :]
+    assert np.array_equal(field.multiply(x, y), exact(x) * exact(y) % P)
+    assert np.array_equal(field.add(x, y), (exact(x) + exact(y)) % P)
+    assert np.array_equal(field.subtract(x, y), (exact(x) - exact(y)) % P)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((), ()),
+        ((5,), ()),
+        ((), (3, 4)),
+        ((2, 3, 4), (4,)),
+        ((2, 3, 4), (3, 1)),
+        ((2, 3, 4, 5), (3, 1, 1)),
+        ((2, 3, 4, 5), (3, 4, 1)),
+        ((2, 3, 4, 5), (2, 1, 4, 1)),
+        ((2, 1, 4), (3, 1)),
+        ((3, 1), (1, 1, 5)),
+        ((1, 1, 1), (1,)),
+        ((1,), (1, 1, 1)),
+        ((0, 3), (3,)),
+        ((0,), (1,)),
+    ],
+)
+def test_broadcasting_is_numpys(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    x, y = random(*shapes[0]), random(*shapes[1])
+    for a, b in ((x, y), (y, x)):
+        for result, wanted in (
+            (field.add(a, b), exact(a) + exact(b)),
+            (field.subtract(a, b), exact(a) - exact(b)),
+            (field.multiply(a, b), exact(a) * exact(b)),
+            (field.multiply_add(a, b, a), exact(a) * exact(b) + exact(a)),
+        ):
+            wanted = np.asarray(wanted % P)
+            assert result.shape == wanted.shape
+            assert np.array_equal(result, wanted)
+
+
+def test_views_that_are_not_contiguous() -> None:
+    x = random(6, 8)[::2, ::-1].T
+    y = np.asfortranarray(random(8, 3))
+    assert np.array_equal(field.multiply(x, y), exact(x) * exact(y) % P)
+    assert np.array_equal(field.negate(x), -exact(x) % P)
+
+
+def test_out_may_be_an_operand_or_a_view() -> None:
+    x, y = random(4, 6), random(1, 6)
+    wanted = exact(x) * exact(y) % P
+    strided = np.zeros((4, 12), np.uint64)[:, ::2]
+    assert field.multiply(x, y, strided) is strided
+    assert np.array_equal(strided, wanted)
+    assert field.multiply(x, y, x) is x
+    assert np.array_equal(x, wanted)
+    with pytest.raises(ValueError, match="shape"):
+        field.add(x, y, np.empty((4, 5), np.uint64))
+
+
+def test_read_only_operands() -> None:
+    x = np.frombuffer(random(7).tobytes(), np.uint64)
+    assert np.array_equal(field.add(x, x), 2 * exact(x) % P)
+    assert field.is_reduced(x)
+
+
+def test_another_dtype_is_refused() -> None:
+    with pytest.raises(TypeError):
+        field.add(random(3), np.ones(3, np.int64))
+    with pytest.raises(TypeError):
+        field.negate(np.ones(3))  # type: ignore[arg-type]
+
+
+@settings(deadline=None)
+@given(st.lists(elements, min_size=1, max_size=10), st.integers(-(2**200), 2**200))
+def test_scale_takes_any_integer(values: list[int], k: int) -> None:
+    assert field.scale(array(values), k).tolist() == [v * k % P for v in values]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
+def test_from_signed_reduces_any_int64(values: list[int]) -> None:
+    assert field.from_signed(np.array(values, np.int64)).tolist() == [v % P for v in values]
+
+
+def test_from_signed_at_multiples_of_p() -> None:
+    values = [k * P + d for k in range(-3, 4) for d in range(-9, 10)]
+    assert field.from_signed(np.array(values, np.int64)).tolist() == [v % P for v in values]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-(P // 2), P // 2), min_size=1, max_size=20))
+def test_to_signed_undoes_from_signed(values: list[int]) -> None:
+    signed = np.array(values, np.int64)
+    assert np.array_equal(field.to_signed(field.from_signed(signed)), signed)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 1), (0, 2), (-1, 0), (0, 1, 2, 3), (1, 2), ()])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_total_over_any_axes(axis: Any, keepdims: bool) -> None:
+    x = random(3, 4, 5, 6)
+    x[0] = P - 1
+    wanted = np.asarray(np.sum(exact(x), axis=axis, keepdims=keepdims) % P)
+    result = field.total(x, axis, keepdims)
+    assert result.shape == wanted.shape
+    assert np.array_equal(result, wanted)
+
+
+def test_total_of_many_and_of_none() -> None:
+    assert int(field.total(np.full(1_000_003, P - 1, np.uint64))) == -1_000_003 % P
+    assert np.array_equal(field.total(field.zeros((0, 3)), 0), [0, 0, 0])
+    assert field.total(field.zeros((3, 0)), 0).shape == (0,)
+    assert int(field.total(array([5])[0:1].reshape(()))) == 5
+    with pytest.raises(ValueError, match="axes"):
+        field.total(random(2, 2), 2)
+
+
+@pytest.mark.parametrize("bad", [P, P + 1, 2**61, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("position", [0, 40, 99])
+def test_accumulate_notices_what_is_not_a_field_element(bad: int, position: int) -> None:
+    x, y = random(100), random(100)[::-1].copy()
+    wanted = (exact(x) + exact(y)) % P
+    acc = x.copy()
+    assert field.accumulate(acc, y)
+    assert np.array_equal(acc, wanted)
+    y[position] = bad
+    assert not field.accumulate(x.copy(), y)
+    assert not field.is_reduced(y)
+    with pytest.raises(ValueError, match="accumulate"):
+        field.accumulate(acc, y[:50])
+
+
+def test_warm_up_leaves_nothing_to_compile() -> None:
+    kernels.warm_up()
+    kernels.warm_up()
+    assert field.add(array([P - 1]), array([1])).tolist() == [0]

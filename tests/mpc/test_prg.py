@@ -1,0 +1,130 @@
+"""The generator: known answers, determinism, independence of labels, uniformity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from mpc import prg
+from mpc.errors import UsageError
+from mpc.field import P, is_reduced, total
+from mpc.prg import Seed, elements_sum, fresh_seed
+
+KEY = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
+
+
+def test_cipher_gives_the_vector_of_nist_sp_800_38a() -> None:
+    """F.5.1, CTR-AES128.Encrypt, all four blocks."""
+    counter = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
+    plaintext = bytes.fromhex(
+        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+        "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
+    )
+    ciphertext = bytes.fromhex(
+        "874d6191b620e3261bef6864990db6ce9806f66b7970fdff8617187bb9fffdff"
+        "5ae4df3edbd5d35e5b4f09020db03eab1e031dda2fbe03d1792170a0f3009cee"
+    )
+    assert prg._cipher(KEY, counter).update(plaintext) == ciphertext
+
+
+def test_elements_are_masked_words_of_the_key_stream() -> None:
+    stream = prg._cipher(KEY, bytes(16)).update(bytes(8 * 5))
+    words = [int.from_bytes(stream[i : i + 8], "little") for i in range(0, 40, 8)]
+    assert Seed(KEY).elements(5).tolist() == [word % 2**61 for word in words]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, prg._PIECE - 1, prg._PIECE, prg._PIECE + 1, 3 * prg._PIECE + 5])
+def test_shorter_expansions_are_prefixes(size: int) -> None:
+    whole = Seed(KEY).elements(4 * prg._PIECE)
+    assert np.array_equal(Seed(KEY).elements(size), whole[:size])
+
+
+def test_shapes() -> None:
+    assert Seed(KEY).elements(()).shape == ()
+    assert Seed(KEY).elements((2, 3)).shape == (2, 3)
+    assert Seed(KEY).elements((2, 0)).shape == (2, 0)
+
+
+def test_labels_are_taken_whole_and_with_their_type() -> None:
+    root = Seed(KEY)
+    others = [root, *(root.derive(label) for label in ("", b"", "a", b"a", "ab", "b", "share 1", "share 10"))]
+    others += [root.derive("a").derive("b"), root.derive("b").derive("a")]
+    assert len({bytes(seed) for seed in others}) == len(others)
+    assert root.derive("a") == Seed(KEY).derive("a")
+    assert hash(root.derive("a")) == hash(Seed(KEY).derive("a"))
+
+
+def test_raw_bytes_are_not_the_elements() -> None:
+    raw = Seed(KEY).raw(80)
+    assert raw == Seed(KEY).raw(80)
+    assert raw[:40] == Seed(KEY).raw(40)
+    assert len(Seed(KEY).raw(3)) == 3
+    assert not set(np.frombuffer(raw, np.uint64) & np.uint64(P)) & set(Seed(KEY).elements(10))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_sum_of_expansions(count: int) -> None:
+    seeds = [Seed(KEY).derive(str(i)) for i in range(count)]
+    shape = (3, prg._PIECE + 1)
+    terms = np.array([seed.elements(shape) for seed in seeds], np.uint64).reshape(count, *shape)
+    assert np.array_equal(elements_sum(seeds, shape), total(terms, 0))
+
+
+def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the 61-bit string p into the stream of one seed, which happens by itself once in 2^61 words."""
+    original = prg._words
+
+    def planted(key: bytes, limit: int) -> Callable[[int], Any]:
+        take = original(key, limit)
+
+        def biased(count: int) -> Any:
+            words = take(count).copy()
+            if key == KEY:
+                words[[1, 4]] = P, 2**64 - 1
+            return words
+
+        return biased
+
+    plain = Seed(KEY).elements(8)
+    monkeypatch.setattr(prg, "_words", planted)
+    drawn = Seed(KEY).elements(8)
+    again = Seed(KEY)._derived(b"rejected").elements(2)
+    assert drawn[[1, 4]].tolist() == again.tolist()
+    assert np.array_equal(np.delete(drawn, [1, 4]), np.delete(plain, [1, 4]))
+    other = Seed(bytes(16))
+    assert np.array_equal(elements_sum([Seed(KEY), other], 8), total(np.array([drawn, other.elements(8)]), 0))
+
+
+def test_uniform() -> None:
+    sample = Seed(KEY).elements(1 << 18)
+    assert is_reduced(sample)
+    for shift in (0, 20, 53):
+        counts = np.bincount((sample >> np.uint64(shift)).astype(np.int64) % 256, minlength=256)
+        assert chisquare(counts).pvalue > 1e-6
+    ones = [int(((sample >> np.uint64(bit)) & np.uint64(1)).sum()) for bit in range(61)]
+    assert np.allclose(ones, sample.size / 2, atol=6 * np.sqrt(sample.size) / 2)
+
+
+def test_neighbours_are_independent() -> None:
+    pairs = (Seed(KEY).elements((1 << 17, 2)) >> np.uint64(57)).astype(np.int64)
+    assert chisquare(np.bincount(pairs[:, 0] * 16 + pairs[:, 1], minlength=256)).pvalue > 1e-6
+
+
+def test_fresh_seeds_differ() -> None:
+    assert len({fresh_seed() for _ in range(100)}) == 100
+    assert len(fresh_seed()) == prg.SEED_BYTES
+
+
+def test_a_seed_does_not_show_itself() -> None:
+    assert KEY.hex() not in repr(Seed(KEY))
+    assert repr(KEY) not in repr(Seed(KEY)) and str(KEY) not in f"{Seed(KEY)!s}"
+
+
+@pytest.mark.parametrize("size", [0, 15, 17, 32])
+def test_a_seed_has_16_bytes(size: int) -> None:
+    with pytest.raises(UsageError, match="16 bytes"):
+        Seed(bytes(size))
