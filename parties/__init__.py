@@ -1,0 +1,20 @@
+"""Dealer, parties and clients as processes: keys, cluster files, links, and the command line."""
+
+from parties.client import AsyncClient, PreparedRun, RemoteModel
+from parties.cluster import Cluster, Settings
+from parties.keys import KeyPair
+from parties.local import LocalCluster
+from parties.report import RunReport
+from parties.sync import Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Cluster",
+    "KeyPair",
+    "LocalCluster",
+    "PreparedRun",
+    "RemoteModel",
+    "RunReport",
+    "Settings",
+]

@@ -1,0 +1,308 @@
+"""The cluster file: who takes part, where they listen, and under which keys.  It holds no secrets.
+
+Every process of a cluster, and every client, is given the same file::
+
+    version = 1
+    name = "skin"
+
+    [dealer]
+    address = "10.0.0.1:7000"
+    key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+
+    [[party]]                      # in order: the first is party 0
+    name = "hospital"
+    address = "10.0.0.2:7001"
+    listen = "0.0.0.0:7001"        # optional: where to bind, if not at the address others connect to
+    key = "..."
+
+    [[party]]
+    name = "university"
+    address = "10.0.0.3:7001"
+    key = "..."
+
+    [[client]]                     # clients connect out, and so have no address
+    name = "clinic-a"
+    key = "..."
+
+    [settings]                     # optional, with these defaults
+    peer_timeout = 5.0             # s; a peer silent for longer in the middle of a run is lost
+    round_timeout = 60.0           # s; the longest that one round may take
+    threads = 0                    # per process; 0: all cores, divided among the processes on a host
+    max_message_mb = 2048          # MiB; a message beyond this is refused
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+
+from mpc.errors import ConfigurationError
+from parties.keys import is_public_key
+
+FORMAT = 1
+DEALER = "dealer"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})\Z")
+
+
+class Role(enum.StrEnum):
+    """What a member is in the cluster."""
+
+    DEALER = "dealer"
+    PARTY = "party"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One line of the cluster file.
+
+    Attributes:
+        name: unique in the cluster; the dealer's is ``"dealer"``.
+        role: what it is.
+        index: position among the members of its role, from 0; a party's index is its party number.
+        address: ``host:port`` that others connect to; None for a client.
+        key: public key, 40 characters of Z85.
+        listen: ``host:port`` to bind, where that is not ``address``.
+    """
+
+    name: str
+    role: Role
+    index: int
+    address: str | None
+    key: str
+    listen: str | None = None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it listens: the dealer and the parties do, clients do not."""
+        return self.role is not Role.CLIENT
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The ``[settings]`` table; times in seconds."""
+
+    peer_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 5.0
+    round_timeout: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest payload of one message, in bytes."""
+        return self.max_message_mb << 20
+
+
+class _Dealer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    address: str
+    key: str
+    listen: str | None = None
+
+
+class _Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    address: str
+    key: str
+    listen: str | None = None
+
+
+class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    key: str
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file as it is written."""
+
+    version: int
+    name: str
+    dealer: _Dealer
+    party: tuple[_Party, ...]
+    client: tuple[_Client, ...] = ()
+    settings: Settings = msgspec.field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A validated cluster; see the module's text for the file.
+
+    ``Cluster(...)`` checks its arguments just as `loads` checks a file and raises `ConfigurationError` alike,
+    so a cluster that exists is a valid one.
+    """
+
+    name: str
+    dealer: Member
+    parties: tuple[Member, ...]
+    clients: tuple[Member, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    source: str = field(default="cluster file", compare=False)
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        *,
+        dealer: tuple[str, str],
+        parties: Sequence[tuple[str, str, str]],
+        clients: Iterable[tuple[str, str]] = (),
+        settings: Settings | None = None,
+    ) -> Cluster:
+        """A cluster from ``(address, key)``, ``(name, address, key)`` and ``(name, key)`` tuples."""
+        return cls(
+            name,
+            Member(DEALER, Role.DEALER, 0, *dealer),
+            tuple(Member(who, Role.PARTY, i, address, key) for i, (who, address, key) in enumerate(parties)),
+            tuple(Member(who, Role.CLIENT, i, None, key) for i, (who, key) in enumerate(clients)),
+            settings or Settings(),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Cluster:
+        """Reads a cluster file.  Raises `ConfigurationError` naming the file, the field and the remedy."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"cluster file {os.fspath(path)} does not exist: give its path with --cluster"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"cluster file {os.fspath(path)} cannot be read: {error}") from error
+        return cls.loads(text, source=f"cluster file {os.fspath(path)}")
+
+    @classmethod
+    def loads(cls, text: str, *, source: str = "cluster file") -> Cluster:
+        """The cluster that ``text`` describes; ``source`` is what errors call it."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{source} is not valid TOML: {error}") from None
+        try:
+            file = msgspec.convert(table, _File)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"{source}: {error}: correct the file".replace("`$.", "`")) from None
+        if file.version != FORMAT:
+            raise ConfigurationError(
+                f"{source}: version: it is {file.version}, this release reads {FORMAT}: "
+                "update Tessera or the file"
+            )
+        return cls(
+            file.name,
+            Member(DEALER, Role.DEALER, 0, file.dealer.address, file.dealer.key, file.dealer.listen),
+            tuple(
+                Member(p.name, Role.PARTY, i, p.address, p.key, p.listen) for i, p in enumerate(file.party)
+            ),
+            tuple(Member(c.name, Role.CLIENT, i, None, c.key) for i, c in enumerate(file.client)),
+            file.settings,
+            source,
+        )
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            self._reject("name", f"{self.name!r} is not a name: use letters, digits, '-', '_' and '.'")
+        if len(self.parties) < 2:
+            self._reject("party", f"{len(self.parties)} given: list at least 2 parties")
+        names: dict[str, str] = {}
+        keys: dict[str, str] = {}
+        addresses: dict[str, str] = {}
+        for member in self.members:
+            where = DEALER if member.role is Role.DEALER else f"{member.role}[{member.index}]"
+            if not _NAME.match(member.name):
+                self._reject(
+                    f"{where}.name", f"{member.name!r} is not a name: use letters, digits, '-', '_' and '.'"
+                )
+            self._unique(names, member.name, f"{where}.name", "give each member a name of its own")
+            if not is_public_key(member.key):
+                self._reject(
+                    f"{where}.key",
+                    "not a public key (40 characters of Z85): copy it from the output of `tessera keygen`",
+                )
+            self._unique(keys, member.key, f"{where}.key", "make a key for each with `tessera keygen`")
+            for kind, address in (("address", member.address), ("listen", member.listen)):
+                if address is not None:
+                    self._check_address(f"{where}.{kind}", address)
+            if member.address is not None:
+                self._unique(addresses, member.address, f"{where}.address", "give each an address of its own")
+
+    def _check_address(self, where: str, address: str) -> None:
+        match = _ADDRESS.match(address)
+        if match is None:
+            self._reject(
+                where, f"{address!r} is not host:port: write it like 10.0.0.2:7001 or [fd00::2]:7001"
+            )
+        if not 1 <= int(match["port"]) <= 65535:
+            self._reject(where, f"port {match['port']} is out of range: use 1 to 65535")
+
+    def _unique(self, seen: dict[str, str], value: str, where: str, remedy: str) -> None:
+        if value in seen:
+            self._reject(where, f"the same as {seen[value]}: {remedy}")
+        seen[value] = where
+
+    def _reject(self, where: str, reason: str) -> NoReturn:
+        raise ConfigurationError(f"{self.source}: {where}: {reason}")
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Everyone: the dealer, the parties in order, the clients."""
+        return (self.dealer, *self.parties, *self.clients)
+
+    @property
+    def servers(self) -> tuple[Member, ...]:
+        """Those that listen: the dealer and the parties in order."""
+        return (self.dealer, *self.parties)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of SHA-256 over the content; equal exactly when two files say the same."""
+        content = msgspec.json.encode(self._as_file(), order="sorted")
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def member(self, name: str) -> Member:
+        """The member of that name.  Raises `ConfigurationError` listing the names if there is none."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        known = ", ".join(member.name for member in self.members)
+        raise ConfigurationError(f"{self.source}: no member is called {name!r}: it lists {known}")
+
+    def by_key(self, key: str) -> Member | None:
+        """The member with that public key, or None for a stranger."""
+        return next((member for member in self.members if member.key == key), None)
+
+    def dumps(self) -> str:
+        """The cluster as TOML; ``Cluster.loads(cluster.dumps()) == cluster``."""
+        file = self._as_file()
+        lines = [f"version = {file.version}", f'name = "{file.name}"']
+
+        def table(heading: str, content: msgspec.Struct) -> None:
+            lines.extend(("", heading))
+            for key, value in msgspec.to_builtins(content).items():
+                # Strings here are names, addresses and Z85 keys: none has a quote or a backslash to escape.
+                lines.append(f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}")
+
+        table("[dealer]", file.dealer)
+        for party in file.party:
+            table("[[party]]", party)
+        for client in file.client:
+            table("[[client]]", client)
+        table("[settings]", file.settings)
+        return "\n".join(lines) + "\n"
+
+    def _as_file(self) -> _File:
+        return _File(
+            FORMAT,
+            self.name,
+            _Dealer(self.dealer.address or "", self.dealer.key, self.dealer.listen),
+            tuple(_Party(p.name, p.address or "", p.key, p.listen) for p in self.parties),
+            tuple(_Client(c.name, c.key) for c in self.clients),
+            self.settings,
+        )

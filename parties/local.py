@@ -1,0 +1,188 @@
+"""``LocalCluster``: dealer and parties as processes of this machine, with fresh keys, gone when you are.
+
+The processes are the ones that run on separate hosts, over the same sockets and with the same encryption; only the
+addresses are loopback's.  A dealer beside its parties is for demonstrations, tests and benchmarks: whoever holds both
+holds everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from mpc.errors import PeerUnavailable, UsageError
+from parties.cluster import Cluster, Settings
+from parties.keys import KeyPair
+from parties.process import READY, tune
+
+SECURITY = ("semi-honest",)
+
+
+class LocalCluster:
+    """Context manager: starts a dealer and ``parties`` parties, and ends them whatever happens.
+
+    Args:
+        parties: how many, at least 2.
+        security: ``"semi-honest"``.
+        clients: names of the clients that are given keys; the first is the default client.
+        settings: of the cluster file; by default each process gets one BLAS thread, since they share the machine.
+        start_timeout: seconds until every process must listen.  The first start on a machine compiles kernels.
+
+    Raises:
+        UsageError: fewer than two parties, or a security that does not exist.
+        PeerUnavailable: a process did not start; the message ends with what it printed.
+    """
+
+    def __init__(
+        self,
+        parties: int = 2,
+        *,
+        security: str = "semi-honest",
+        clients: tuple[str, ...] = ("client",),
+        settings: Settings | None = None,
+        start_timeout: float = 120.0,
+    ) -> None:
+        if parties < 2:
+            raise UsageError(f"{parties} parties: additive sharing needs at least 2")
+        if security not in SECURITY:
+            raise UsageError(f"security {security!r} is not one of {', '.join(SECURITY)}")
+        self.security = security
+        self._parties = parties
+        self._client_names = clients
+        self._settings = settings or Settings(threads=1)
+        self._start_timeout = start_timeout
+        self._folder: Path | None = None
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        """The server processes by name."""
+        self.client_keys: dict[str, KeyPair] = {}
+
+    def __enter__(self) -> LocalCluster:
+        tune(0)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"{len(self.processes)} processes" if self.processes else "not running"
+        return f"<LocalCluster of {self._parties} parties, {self.security}, {state}>"
+
+    @property
+    def folder(self) -> Path:
+        """Where the cluster file, keys and logs are; removed on leaving."""
+        if self._folder is None:
+            raise UsageError("the cluster is not running: use it in a `with` statement")
+        return self._folder
+
+    @property
+    def path(self) -> Path:
+        """The cluster file."""
+        return self.folder / "cluster.toml"
+
+    def key_path(self, name: str) -> Path:
+        """The key file of a member."""
+        return self.folder / f"{name}.key"
+
+    def _start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="tessera-"))
+        names = ["dealer", *(f"party{i}" for i in range(self._parties))]
+        keys = {name: KeyPair.generate() for name in [*names, *self._client_names]}
+        for name, pair in keys.items():
+            pair.save(self.key_path(name))
+        addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(names))]
+        self.cluster = Cluster.build(
+            "local",
+            dealer=(addresses[0], keys["dealer"].public),
+            parties=[(n, a, keys[n].public) for n, a in zip(names[1:], addresses[1:], strict=True)],
+            clients=[(name, keys[name].public) for name in self._client_names],
+            settings=self._settings,
+        )
+        self.client_keys = {name: keys[name] for name in self._client_names}
+        self.path.write_text(self.cluster.dumps(), encoding="utf-8")
+        for name in names:
+            self.start_process(name, wait=False)
+        deadline = time.monotonic() + self._start_timeout
+        for name in names:
+            self._await_ready(name, deadline)
+
+    def start_process(self, name: str, *, wait: bool = True) -> None:
+        """Start one of the servers (again)."""
+        role = ["dealer"] if name == "dealer" else ["party", name.removeprefix("party")]
+        command = [sys.executable, "-m", "parties.command_line", *role, "--cluster", str(self.path)]
+        command += ["--key", str(self.key_path(name)), "--until-stdin-closes"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()
+            )
+        if wait:
+            self._await_ready(name, time.monotonic() + self._start_timeout)
+
+    def _await_ready(self, name: str, deadline: float) -> None:
+        process = self.processes[name]
+        stdout = process.stdout
+        assert stdout is not None  # noqa: S101 - a pipe
+        # A thread reads: a pipe has no timeout.
+        lines: list[bytes] = []
+        reader = threading.Thread(target=lambda: lines.append(stdout.readline()), daemon=True)
+        reader.start()
+        reader.join(max(0.0, deadline - time.monotonic()))
+        if not lines or lines[0].strip() != READY.encode():
+            raise PeerUnavailable(name, f"did not start: {self.log_tail(name) or 'it printed nothing'}")
+
+    def log_tail(self, name: str, lines: int = 3) -> str:
+        """The last lines of a process's log."""
+        with contextlib.suppress(OSError):
+            text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
+            return " / ".join(text.splitlines()[-lines:])
+        return ""
+
+    def close(self) -> None:
+        """End every process and remove the folder.  Idempotent."""
+        for process in self.processes.values():
+            with contextlib.suppress(OSError):
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=3)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+        self.processes.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all held open at once, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, and its import path: the children must find the packages it found."""
+    paths = [p for p in sys.path if p]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,208 @@
+"""What goes over a wire: an envelope, a typed header, and payload frames.
+
+One message is ``[envelope, header, payload, ...]``, each a ZeroMQ frame:
+
+* the *envelope* is 24 bytes: magic, protocol version, the sender's incarnation (8 random bytes drawn when its
+  process started) and the message's number on this link;
+* the *header* is a `Message` in MessagePack, named by its class, unknown fields refused;
+* *payload* frames are raw bytes, in practice little-endian uint64 field values.  They are not looked at here.
+
+Message types are the subclasses of `Message`, wherever they are defined::
+
+    class StoreModel(Message, frozen=True):
+        senders: ClassVar[frozenset[Role]] = frozenset({Role.CLIENT})
+        name: str
+        shapes: tuple[tuple[int, ...], ...]
+
+Nothing here is ever unpickled, and a decoder that meets rubbish raises `ProtocolViolation` and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.errors import ProtocolViolation, VersionMismatch
+from parties.cluster import Role
+
+PROTOCOL_VERSION = 1
+MAX_HEADER_BYTES = 1 << 20
+MAX_PAYLOAD_FRAMES = 1 << 14
+
+_MAGIC = b"TESR"
+_ENVELOPE = struct.Struct("<4sI8sQ")
+
+ANYONE: frozenset[Role] = frozenset(Role)
+SERVERS: frozenset[Role] = frozenset({Role.DEALER, Role.PARTY})
+
+Buffer = bytes | bytearray | memoryview | NDArray[Any]
+
+
+_kinds: dict[str, type[Message]] = {}
+
+
+@functools.cache
+def _decoder() -> msgspec.msgpack.Decoder[Message]:
+    return msgspec.msgpack.Decoder(functools.reduce(operator.or_, _kinds.values()))
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True, forbid_unknown_fields=True):
+    """Base of every message header.  A subclass is a wire type at once under its class name.
+
+    ``senders`` is the set of roles that may send it; from anyone else it is refused before the application
+    sees it.
+    """
+
+    senders: ClassVar[frozenset[Role]] = ANYONE
+
+    def __init_subclass__(cls) -> None:
+        # Only the name is here already; the fields come later, so the decoder is built when it is first
+        # needed.
+        if cls.__name__ in _kinds:
+            raise TypeError(f"there is a message type called {cls.__name__} already")
+        _kinds[cls.__name__] = cls
+        _decoder.cache_clear()
+
+
+class Hello(Message, frozen=True):
+    """First message on every connection: what the sender is running.  Answered with `HelloReply`."""
+
+    package_version: str
+    cluster_fingerprint: str
+
+
+class HelloReply(Message, frozen=True):
+    """Answer to `Hello`; each side compares both with its own and refuses a difference by itself."""
+
+    package_version: str
+    cluster_fingerprint: str
+
+
+class Ping(Message, frozen=True):
+    """Are you there?  Answered from the receiver's event loop, so that a stuck process does not answer."""
+
+    nonce: int
+
+
+class Pong(Message, frozen=True):
+    """Answer to the `Ping` of that nonce."""
+
+    nonce: int
+
+
+class Incoming(Message, frozen=True):
+    """A big message follows; until it is through, nothing else of the sender's can be heard."""
+
+    payload_bytes: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Refused(Message, frozen=True):
+    """The link itself is refused, in one sentence; no answer is expected."""
+
+    reason: str
+
+
+class Envelope(NamedTuple):
+    """Who a message is from, as it claims, and where it stands in the order of its link."""
+
+    incarnation: bytes
+    sequence: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_header(message: Message) -> bytes:
+    """The header frame.  Raises ValueError beyond `MAX_HEADER_BYTES`: bulk belongs in payload frames."""
+    header = _encoder.encode(message)
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
+    return header
+
+
+def decode_header(sender: str, frame: memoryview | bytes) -> Message:
+    """The header in ``frame``.  Raises `ProtocolViolation` for anything but a known message."""
+    if len(frame) > MAX_HEADER_BYTES:
+        raise ProtocolViolation(sender, f"sent a header of {len(frame)} bytes (limit {MAX_HEADER_BYTES})")
+    try:
+        return _decoder().decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolViolation(sender, f"sent a malformed header ({str(error)[:200]})") from None
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """The envelope frame, 24 bytes."""
+    return _ENVELOPE.pack(_MAGIC, PROTOCOL_VERSION, envelope.incarnation, envelope.sequence)
+
+
+def decode_envelope(sender: str, frame: memoryview | bytes) -> Envelope:
+    """The envelope in ``frame``.  Raises `ProtocolViolation`, or `VersionMismatch` for another version."""
+    if len(frame) == _ENVELOPE.size:
+        magic, version, incarnation, sequence = _ENVELOPE.unpack(frame)
+        if magic == _MAGIC and version == PROTOCOL_VERSION:
+            return Envelope(incarnation, sequence)
+    if len(frame) < 8 or bytes(frame[:4]) != _MAGIC:
+        raise ProtocolViolation(sender, "sent something that is not a Tessera message")
+    version = int.from_bytes(frame[4:8], "little")
+    if version != PROTOCOL_VERSION:
+        # Another version's envelope may be of another length.
+        raise VersionMismatch(
+            sender,
+            f"speaks protocol version {version}, we speak {PROTOCOL_VERSION}: run one release everywhere",
+        )
+    raise ProtocolViolation(sender, f"sent an envelope of {len(frame)} bytes instead of {_ENVELOPE.size}")
+
+
+def encode(message: Message, buffers: Sequence[Buffer], envelope: Envelope) -> list[bytes | memoryview]:
+    """The frames of a message.  Payload, which must be C-contiguous (else ValueError), is not copied."""
+    frames: list[bytes | memoryview] = [encode_envelope(envelope), encode_header(message)]
+    frames.extend(_flat(buffer) for buffer in buffers)
+    return frames
+
+
+def decode(sender: str, frames: Sequence[memoryview | bytes]) -> tuple[Envelope, Message, list[memoryview]]:
+    """The message in ``frames``; ``sender`` is the name errors carry.  Payload is not copied.
+
+    Raises:
+        ProtocolViolation: anything malformed.
+        VersionMismatch: another protocol version.
+    """
+    if not 2 <= len(frames) <= 2 + MAX_PAYLOAD_FRAMES:
+        raise ProtocolViolation(sender, f"sent a message of {len(frames)} frames")
+    envelope = decode_envelope(sender, frames[0])
+    message = decode_header(sender, frames[1])
+    return envelope, message, [memoryview(frame) for frame in frames[2:]]
+
+
+def as_array(buffer: memoryview | bytes) -> NDArray[np.uint64]:
+    """A received payload as a flat uint64 array, without a copy unless its memory is not 8-byte aligned.
+
+    Raises ValueError if its length is not a multiple of 8 bytes.
+    """
+    array = np.frombuffer(buffer, dtype="<u8")
+    # Kernels are compiled for aligned arrays; frames of a few bytes lie wherever ZeroMQ put them.
+    return array if array.flags.aligned else array.copy()
+
+
+def payload_bytes(buffers: Sequence[Buffer]) -> int:
+    """Bytes of payload that the buffers make."""
+    return sum(b.nbytes if isinstance(b, np.ndarray | memoryview) else len(b) for b in buffers)
+
+
+def _flat(buffer: Buffer) -> bytes | memoryview:
+    if isinstance(buffer, bytes):
+        return buffer
+    if isinstance(buffer, np.ndarray) and not buffer.flags.c_contiguous:
+        raise ValueError("an array to send must be C-contiguous")
+    view = buffer.data if isinstance(buffer, np.ndarray) else memoryview(buffer)
+    if not view.c_contiguous:
+        raise ValueError("a buffer to send must be C-contiguous")
+    # An empty view cannot be cast when one of its dimensions is 0.
+    return view.cast("B") if view.nbytes else b""

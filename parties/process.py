@@ -1,0 +1,99 @@
+"""Start-up and end of a server process: memory, threads, kernels, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+
+import threadpoolctl
+
+import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
+from mpc import kernels
+from mpc.errors import TesseraError
+from parties.cluster import Cluster, Member, Role
+from parties.dealer import DealerServer
+from parties.keys import KeyPair
+from parties.party import PartyServer
+from parties.server import Server
+
+log = logging.getLogger(__name__)
+
+READY = "ready"
+"""Printed on stdout, alone on a line, once a server listens."""
+
+
+def tune(threads: int) -> None:
+    """Keep freed memory in the process, and give BLAS its number of threads (0: as it likes).
+
+    glibc hands arrays of some 100 KB back to the kernel when they are freed, and pays for their pages again at the next
+    one: several times the cost of the arithmetic on them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20)):  # mmap threshold, trim, top pad
+            libc.mallopt(parameter, value)
+    if threads:
+        threadpoolctl.threadpool_limits(threads)
+
+
+def threads_for(cluster: Cluster, member: Member) -> int:
+    """The cluster file's setting, or all cores divided among the servers that share this one's host."""
+    if cluster.settings.threads:
+        return cluster.settings.threads
+    host = _host(member)
+    sharing = sum(1 for server in cluster.servers if _host(server) == host)
+    return max(1, (os.cpu_count() or 1) // sharing)
+
+
+def _host(member: Member) -> str:
+    return (member.address or "").rpartition(":")[0]
+
+
+def make_server(cluster: Cluster, member: Member, keys: KeyPair) -> Server:
+    kind = DealerServer if member.role is Role.DEALER else PartyServer
+    return kind(cluster, member, keys)
+
+
+def run_server(cluster: Cluster, member: Member, keys: KeyPair, *, until_stdin_closes: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends."""
+    tune(threads_for(cluster, member))
+    kernels.warm_up()
+    asyncio.run(_serve(make_server(cluster, member, keys), until_stdin_closes))
+
+
+async def _serve(server: Server, until_stdin_closes: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if until_stdin_closes:
+        # A daemon thread: reading stdin must not keep the process alive.
+        threading.Thread(target=_await_end_of_stdin, args=(loop, stop), daemon=True).start()
+    serving = loop.create_task(server.serve(), name="tessera server")
+    stopping = loop.create_task(stop.wait())
+    await asyncio.sleep(0)
+    await asyncio.wait({serving, loop.create_task(server.listening.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if server.listening.is_set():
+        print(READY, flush=True)
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while sys.stdin.buffer.read(4096):
+            pass
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop.set)
+
+
+__all__ = ["READY", "TesseraError", "make_server", "run_server", "threads_for", "tune"]

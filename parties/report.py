@@ -1,0 +1,79 @@
+"""What a run cost, as measured: rounds, bytes and seconds, by phase and by layer, beside what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpc.cost import Cost
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Measured figures of one phase of one run."""
+
+    rounds: int
+    bytes: int
+    """Payload: online, sent by the party that sent most; offline, sent by the dealer to everyone."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: predicted rounds and elements, and the time the slowest party computed online."""
+
+    rounds: int
+    opened: int
+    dealt: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The bill of one run.
+
+    Offline seconds are from asking for the run until every party is ready; online seconds from sending the masked
+    inputs until the outputs are decoded, both at the client.  ``wait_seconds`` is what the slowest party's rounds
+    spent waiting for the others.
+    """
+
+    parties: int
+    security: str
+    online: Phase
+    offline: Phase
+    dealing_seconds: float
+    wait_seconds: float
+    layers: Mapping[str, LayerReport] = field(repr=False)
+    predicted: Cost = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "parties": self.parties,
+            "security": self.security,
+            "online": {
+                "rounds": self.online.rounds,
+                "bytes_per_party": self.online.bytes,
+                "seconds": self.online.seconds,
+            },
+            "offline": {"bytes": self.offline.bytes, "seconds": self.offline.seconds},
+            "layers": {
+                name: {"rounds": x.rounds, "opened": x.opened, "dealt": x.dealt, "seconds": x.seconds}
+                for name, x in self.layers.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        rows = [
+            f"{self.parties} parties, {self.security}: online {self.online.rounds} rounds, {self.online.bytes:,} bytes sent"
+            f" per party, {self.online.seconds * 1e3:.1f} ms; offline {self.offline.bytes:,} bytes,"
+            f" {self.offline.seconds * 1e3:.1f} ms"
+        ]
+        width = max((len(name) for name in self.layers), default=0)
+        for name, layer in self.layers.items():
+            rows.append(
+                f"  {name or '-':<{width}}  {layer.rounds} rounds  {layer.opened:>9,} opened  {layer.dealt:>11,} dealt"
+                f"  {layer.seconds * 1e3:8.2f} ms"
+            )
+        return "\n".join(rows)

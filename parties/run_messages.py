@@ -1,0 +1,171 @@
+"""The messages of runs and of stored models: who sends what to whom, and with which payload.
+
+A run:      client --Prepare--> dealer, parties        program
+            dealer --Dealt--> party                    seed, corrections (the last party's)
+            dealer --ClientMasks--> client             seeds of each input's mask, a mask per output
+            party  --Ready--> client
+            client --Inputs--> parties                 x - a of each input
+            party  --Opening--> parties                one per round
+            party  --Outputs--> client                 masked share of each output
+            anyone --Failed--> everyone in the run
+
+An upload:  client --Upload--> dealer, parties         description of the model
+            dealer --StoreSeed--> party, client        seed of the masks (the client gets every party's)
+            client --StoreTensors--> parties           w - b of each tensor
+            party  --StoreReady--> client
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from parties.cluster import Role
+from parties.messages import Message
+
+Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+FROM_CLIENT: frozenset[Role] = frozenset({Role.CLIENT})
+FROM_DEALER: frozenset[Role] = frozenset({Role.DEALER})
+FROM_PARTY: frozenset[Role] = frozenset({Role.PARTY})
+
+
+class RunMessage(Message, frozen=True):
+    """Base of what belongs to one run."""
+
+    run: Id
+
+
+class Prepare(RunMessage, frozen=True):
+    """Deal for this program and get ready to run it.  Payload: the encoded program."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class Dealt(RunMessage, frozen=True):
+    """A party's randomness.  Payload: its seed; for the last party, then the corrections."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    program: Digest
+
+
+class ClientMasks(RunMessage, frozen=True):
+    """The client's part.  Payload: per input each party's mask stream, joined; then a mask per output."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    program: Digest
+    seconds: Seconds
+    dealt_bytes: Count
+
+
+class Ready(RunMessage, frozen=True):
+    """Prepared; the inputs may come."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    seconds: Seconds
+
+
+class Inputs(RunMessage, frozen=True):
+    """Payload: ``x - a`` of each input, in the program's order."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class Opening(RunMessage, frozen=True):
+    """Payload: the sender's shares of everything opened in this round, as one array."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    round: Count
+
+
+class Outputs(RunMessage, frozen=True):
+    """Payload: the sender's masked share of each output.  The figures are for the report, and are not trusted."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    rounds: Count
+    payload_bytes: Count
+    compute_seconds: dict[str, float]
+    wait_seconds: Seconds
+
+
+class Failed(RunMessage, frozen=True):
+    """The run has failed at the sender: ``error`` is a class of ``mpc.errors``, ``peer`` who is at fault, if known."""
+
+    error: Annotated[str, msgspec.Meta(max_length=64)]
+    peer: Annotated[str, msgspec.Meta(max_length=64)]
+    reason: Text
+
+
+class Release(RunMessage, frozen=True):
+    """The client will not go on with a prepared run: forget it."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name and shape of a stored tensor."""
+
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    shape: Annotated[tuple[Count, ...], msgspec.Meta(max_length=16)]
+
+
+class Upload(Message, frozen=True):
+    """A model will be stored under ``name``.  Payload: its description, opaque to the parties."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    store: Id
+    name: Name
+    tensors: Annotated[tuple[TensorInfo, ...], msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+class StoreSeed(Message, frozen=True):
+    """Payload: the seed of the receiver's shares of the masks; to the client, every party's, joined."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    store: Id
+
+
+class StoreTensors(Message, frozen=True):
+    """Payload: ``w - b`` of each tensor, in the order of the upload."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    store: Id
+
+
+class StoreReady(Message, frozen=True):
+    """The party holds the model under its name."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    store: Id
+
+
+class StoreFailed(Message, frozen=True):
+    """The upload has failed at the sender."""
+
+    store: Id
+    error: Annotated[str, msgspec.Meta(max_length=64)]
+    reason: Text
+
+
+class FindModel(Message, frozen=True):
+    """Which store is called ``name``?"""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    query: Id
+    name: Name
+
+
+class FoundModel(Message, frozen=True):
+    """Payload: the model's description; an empty ``store`` says that there is none, and ``names`` what there is."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    query: Id
+    store: str
+    owner: str
+    names: tuple[str, ...]

@@ -1,0 +1,125 @@
+"""``Client``: the synchronous face of ``AsyncClient``, whose event loop runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from mpc.errors import UsageError
+from mpc.secret_tensor import SecretTensor
+from parties.client import AsyncClient, PreparedRun, Reals, RemoteModel, Uploadable
+from parties.cluster import Cluster
+from parties.keys import KeyPair
+from parties.local import LocalCluster
+from parties.report import RunReport
+
+Result = TypeVar("Result")
+
+
+class Client:
+    """A client of a cluster, for scripts and notebooks; see ``AsyncClient`` for what each method does and raises.
+
+    Args:
+        cluster: a running ``LocalCluster`` (whose client key it takes), a cluster file's path, or a ``Cluster``.
+        key: path of this client's key file, or its ``KeyPair``; not needed with a ``LocalCluster``.
+        name: which of a ``LocalCluster``'s clients to be; the first by default.
+    """
+
+    def __init__(
+        self,
+        cluster: LocalCluster | Cluster | str | os.PathLike[str],
+        key: KeyPair | str | os.PathLike[str] | None = None,
+        *,
+        name: str | None = None,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        if isinstance(cluster, LocalCluster):
+            key = key or cluster.client_keys[name or next(iter(cluster.client_keys))]
+            cluster = cluster.cluster
+        if key is None:
+            raise UsageError("give the client's key file: Client(cluster, 'clinic.key')")
+        self._client = AsyncClient(cluster, key, connect_timeout=connect_timeout)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Client:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tessera client", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._client.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections.  Idempotent."""
+        if self._loop is None or self._thread is None:
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._thread = None
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncClient", "Client", 1)
+
+    @property
+    def cluster(self) -> Cluster:
+        return self._client.cluster
+
+    @property
+    def last_run(self) -> RunReport | None:
+        """The bill of the last run that was revealed."""
+        return self._client.last_run
+
+    def share(self, values: object, **options: Any) -> SecretTensor:
+        """This client's secret as an expression; see ``AsyncClient.share``."""
+        return self._client.share(values, **options)
+
+    def upload(self, model: Uploadable, name: str) -> RemoteModel:
+        """Store a model's weights on the parties, as shares."""
+        return self._run(self._client.upload(model, name))
+
+    def model(self, name: str) -> RemoteModel:
+        """A model that is stored on the parties."""
+        return self._run(self._client.model(name))
+
+    @overload
+    def reveal(self, result: SecretTensor) -> Reals: ...
+    @overload
+    def reveal(self, result: Sequence[SecretTensor]) -> list[Reals]: ...
+
+    def reveal(self, result: SecretTensor | Sequence[SecretTensor]) -> Reals | list[Reals]:
+        """Have the parties compute ``result`` and open it to this client alone."""
+        return self._run(self._client.reveal(result))
+
+    def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
+        """The offline phase of a run, for ``finish``."""
+        return self._run(self._client.prepare(result))
+
+    def finish(self, prepared: PreparedRun) -> Any:
+        """The online phase of a prepared run."""
+        return self._run(self._client.finish(prepared))
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        if self._loop is None:
+            coroutine.close()
+            raise UsageError("the client is not connected: use it in a `with` statement")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise

@@ -1,0 +1,121 @@
+"""Clusters on loopback for the tests of this folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+import zmq
+
+from parties.cluster import Cluster, Settings
+from parties.keys import KeyPair
+from parties.messages import Envelope, Hello, Message, encode
+from parties.transport import Endpoint, Event, package_version
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on; all held open together, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in held:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in held]
+
+
+@dataclass
+class Site:
+    """A cluster with everybody's keys at hand."""
+
+    cluster: Cluster
+    keys: dict[str, KeyPair]
+    stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def endpoint(self, name: str, *, cluster: Cluster | None = None) -> Endpoint:
+        cluster = cluster or self.cluster
+        me = cluster.member(name)
+        endpoint = Endpoint(cluster, me, self.keys[name], bind=me.is_server)
+        return await self.stack.enter_async_context(endpoint)
+
+    async def endpoints(self, *names: str) -> list[Endpoint]:
+        made = [await self.endpoint(name) for name in names]
+        for one in made:
+            await one.connect([n for n in names if n != one.me.name and self.cluster.member(n).is_server], 5)
+        return made
+
+    def rogue(self, name: str, at: str) -> Rogue:
+        """A hostile process that holds the key of ``name`` and speaks to the server ``at``."""
+        rogue = Rogue(self, self.keys[name], at)
+        self.stack.callback(rogue.close)
+        return rogue
+
+    def with_settings(self, **changes: float) -> Site:
+        settings = Settings(**{**_as_dict(self.cluster.settings), **changes})  # type: ignore[arg-type]
+        return replace(self, cluster=replace(self.cluster, settings=settings))
+
+
+def _as_dict(settings: Settings) -> dict[str, float]:
+    return {name: getattr(settings, name) for name in settings.__struct_fields__}
+
+
+class Rogue:
+    """A raw DEALER with a legitimate key, which says whatever the test wants."""
+
+    def __init__(self, site: Site, keys: KeyPair, at: str) -> None:
+        self.incarnation = b"rogue..."
+        server = site.cluster.member(at)
+        self._greeting = Hello(package_version(), site.cluster.fingerprint)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.curve_publickey = keys.public.encode()
+        self.socket.curve_secretkey = keys.secret.encode()
+        self.socket.curve_serverkey = server.key.encode()
+        self.socket.connect(f"tcp://{server.address}")
+
+    def greet(self, sequence: int = 0) -> None:
+        self.say(self._greeting, sequence)
+
+    def say(self, message: Message, sequence: int, *payload: bytes) -> None:
+        self.raw(*encode(message, payload, Envelope(self.incarnation, sequence)))
+
+    def raw(self, *frames: bytes | memoryview) -> None:
+        self.socket.send_multipart(frames, copy=True)
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    keys = {name: KeyPair.generate() for name in ("dealer", "p0", "p1", "clinic", "stranger")}
+    ports = free_ports(3)
+    cluster = Cluster.build(
+        "test",
+        dealer=(f"127.0.0.1:{ports[0]}", keys["dealer"].public),
+        parties=[(f"p{i}", f"127.0.0.1:{ports[i + 1]}", keys[f"p{i}"].public) for i in range(2)],
+        clients=[("clinic", keys["clinic"].public)],
+        settings=Settings(peer_timeout=1.0),
+    )
+    site = Site(cluster, keys)
+    async with site.stack:
+        yield site
+
+
+async def next_of(endpoint: Endpoint, *kinds: type, within: float = 5.0) -> Event:
+    """The next event of one of these kinds; others are passed over."""
+    async with asyncio.timeout(within):
+        while True:
+            event = await endpoint.receive()
+            if isinstance(event, kinds):
+                return event
+
+
+@pytest.fixture
+def expect() -> Callable[..., Awaitable[Event]]:
+    return next_of
+
+
+__all__ = ["Rogue", "Site", "free_ports"]

@@ -1,0 +1,103 @@
+"""Key pairs and their files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from mpc.errors import ConfigurationError
+from parties.keys import KeyPair, is_public_key
+
+
+def test_the_secret_is_in_the_file_only(tmp_path: Path) -> None:
+    pair = KeyPair.generate()
+    assert pair.secret not in repr(pair)
+    assert pair.secret not in str(pair)
+    assert pair.public in repr(pair)
+    pair.save(tmp_path / "key")
+    assert KeyPair.load(tmp_path / "key") == pair
+
+
+def test_pairs_differ() -> None:
+    assert KeyPair.generate() != KeyPair.generate()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_a_new_file_is_its_owner_s_alone(tmp_path: Path, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        KeyPair.generate().save(tmp_path / "key")
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    first = KeyPair.generate()
+    first.save(tmp_path / "key")
+    with pytest.raises(ConfigurationError, match=r"key exists and is never overwritten"):
+        KeyPair.generate().save(tmp_path / "key")
+    assert KeyPair.load(tmp_path / "key") == first
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError):
+        KeyPair.generate().save(tmp_path / "link")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_no_folder_to_save_in(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written: No such file or directory"):
+        KeyPair.generate().save(tmp_path / "missing" / "key")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist: make one with `tessera keygen`"):
+        KeyPair.load(tmp_path / "key")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        KeyPair.load(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o620])
+def test_a_file_that_others_can_open(tmp_path: Path, mode: int) -> None:
+    KeyPair.generate().save(tmp_path / "key")
+    (tmp_path / "key").chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"mode {mode:04o}"):
+        KeyPair.load(tmp_path / "key")
+
+
+PAIR, OTHER = KeyPair.generate(), KeyPair.generate()
+GOOD = f'version = 1\npublic = "{PAIR.public}"\nsecret = "{PAIR.secret}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "must have version"),
+        (f'secret = "{PAIR.secret}', "not TOML"),
+        ("\xff", "not TOML"),
+        (GOOD.replace("version = 1", "version = 2"), "version = 1"),
+        (GOOD + "more = 1\n", "nothing else"),
+        (GOOD.replace(PAIR.public, PAIR.public[:-1]), "40 characters"),
+        (GOOD.replace(PAIR.public, "~" * 40), "40 characters"),
+        (GOOD.replace(f'"{PAIR.secret}"', "7"), "40 characters"),
+        (GOOD.replace(PAIR.public, OTHER.public), "not its secret key's"),
+    ],
+)
+def test_a_malformed_file(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "key").write_text(text, encoding="latin-1")
+    (tmp_path / "key").chmod(0o600)
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        KeyPair.load(tmp_path / "key")
+    assert PAIR.secret not in str(caught.value)
+    assert str(tmp_path / "key") in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, 3, "", "x" * 39, "x" * 41, "é" * 40, "#" * 40, "~" * 40, b"x" * 40])
+def test_what_is_no_public_key(text: object) -> None:
+    assert not is_public_key(text)
+    assert is_public_key(PAIR.public)
