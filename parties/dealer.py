@@ -33,6 +33,7 @@ class DealerServer(Server):
     def __init__(self, cluster: Cluster, member: Member, keys: KeyPair) -> None:
         super().__init__(cluster, member, keys)
         self._stored: dict[str, StoredMasks] = {}
+        self._party_names = [party.name for party in cluster.parties]
         self.handlers |= {Prepare: self._on_prepare, Upload: self._on_upload, Release: self._on_release}
 
     def _on_prepare(self, delivery: Delivery) -> None:
@@ -51,7 +52,9 @@ class DealerServer(Server):
             program = Program.decode(data)
             return program, deal(program, len(self.cluster.parties), self._stored)
 
-        self.in_background(job, work, lambda result, seconds: self._send(job, *result, seconds))
+        self.in_background(
+            job, work, lambda result, seconds: self._send(job, *result, seconds), reach=self._party_names
+        )
 
     def _send(self, job: Job, program: Program, dealing: Dealing, seconds: float) -> None:
         sent = 0
@@ -78,10 +81,14 @@ class DealerServer(Server):
     def _on_upload(self, delivery: Delivery) -> None:
         message = delivery.message
         assert isinstance(message, Upload)  # noqa: S101 - for the type checker
+        self.spawn(self._answer_upload(delivery.sender, message))
+
+    async def _answer_upload(self, client: Member, message: Upload) -> None:
         try:
-            self._deal_store(delivery.sender, message)
+            await self.endpoint.connect(self._party_names, self.cluster.settings.peer_timeout)
+            self._deal_store(client, message)
         except TesseraError as error:
-            self._tell([delivery.sender.name], store_failed(message.store, error))
+            self._tell([client.name], store_failed(message.store, error))
 
     def _deal_store(self, client: Member, message: Upload) -> None:
         if message.store in self._stored:

@@ -157,7 +157,8 @@ class PartyServer(Server):
             )
 
         job.dealt = dealt
-        self.in_background(job, work, lambda run, seconds: self._ready(job, run, seconds))
+        peers = [peer.name for peer in self._peers]
+        self.in_background(job, work, lambda run, seconds: self._ready(job, run, seconds), reach=peers)
 
     def _randomness(self, dealt: Delivery) -> tuple[Seed, list[FieldArray]]:
         buffers = dealt.buffers

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProtocolViolation, TesseraError
@@ -194,14 +194,25 @@ class Server:
                 log.debug("%s cannot be told", name)
 
     def in_background(
-        self, job: Any, work: Callable[[], Result], then: Callable[[Result, float], None]
+        self,
+        job: Any,
+        work: Callable[[], Result],
+        then: Callable[[Result, float], None],
+        *,
+        reach: Sequence[str] = (),
     ) -> None:
-        """``work`` in a thread, so that pings are answered meanwhile; then ``then(result, seconds)``, if still wanted."""
+        """``work`` in a thread, so that pings are answered meanwhile; then ``then(result, seconds)``, if still wanted.
+
+        ``then`` is called once the links to ``reach`` stand: a process that has just started may know its client
+        before it knows its peers.
+        """
 
         async def run() -> None:
             started = time.perf_counter()
             try:
                 result = await asyncio.to_thread(work)
+                if not all(self.endpoint.connected(name) for name in reach):
+                    await self.endpoint.connect(reach, self.cluster.settings.peer_timeout)
                 if self.jobs.get(job.run) is job:
                     then(result, time.perf_counter() - started)
             except TesseraError as error:

@@ -1,4 +1,4 @@
-"""``python -m protocols.approximation [--json]``: every function, its interval, its measured error, and what lies outside."""
+"""``python -m protocols.approximation [--json]``: every function, its interval, measured error, and what lies outside."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def main() -> None:
         low, high = row["interval"]
         print(
             f"{row['function']:<11}{row['method']:<10}[{low:g}, {high:g}]".ljust(40)
-            + f"{row['size']:>3} {'terms ' if row['method'] == 'fourier' else 'degree'}  error {row['error']:.1e}  {row['outside']}"
+            + f"{row['size']:>3} {'terms ' if row['method'] == 'fourier' else 'degree'}"
+            + f"  error {row['error']:.1e}  {row['outside']}"
         )
 
 

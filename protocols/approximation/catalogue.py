@@ -37,7 +37,7 @@ def sigmoid(x: Reals) -> Reals:
 
 
 def _gelu(x: Reals) -> Reals:
-    from scipy.special import erf  # noqa: PLC0415 - only those who make fits need scipy
+    from scipy.special import erf
 
     return np.asarray(0.5 * x * (1.0 + erf(x / math.sqrt(2.0))))
 
@@ -46,7 +46,9 @@ def _bernoulli(n: int) -> Fraction:
     """B_n, with B_1 = -1/2, by the recurrence sum_k C(n+1, k) B_k = 0."""
     numbers: list[Fraction] = []
     for m in range(n + 1):
-        numbers.append(Fraction(1) if m == 0 else -sum((math.comb(m + 1, k) * numbers[k] for k in range(m)), Fraction(0)) / (m + 1))
+        numbers.append(
+            Fraction(1) if m == 0 else -sum((math.comb(m + 1, k) * numbers[k] for k in range(m)), Fraction(0)) / (m + 1)
+        )
     return numbers[n]
 
 
@@ -71,6 +73,10 @@ def _cos_coefficient(k: int) -> Fraction:
     return Fraction(0) if k % 2 else Fraction((-1) ** (k // 2), math.factorial(k))
 
 
+def _log_coefficient(k: int) -> Fraction:
+    return Fraction((-1) ** (k + 1), k) if k else Fraction(0)
+
+
 FUNCTIONS: dict[str, Function] = {
     f.name: f
     for f in (
@@ -81,9 +87,7 @@ FUNCTIONS: dict[str, Function] = {
         Function("gelu", _gelu, -8, 8, 12, 1e-4),
         Function("softplus", lambda x: np.logaddexp(0.0, x), -8, 8, 10, 1e-4),
         Function("reciprocal", np.reciprocal, 0.5, 8, 16, 1e-4, taylor=lambda k: Fraction((-1) ** k), about=1.0),
-        Function(
-            "log", np.log, 0.02, 1, 16, 1e-3, taylor=lambda k: Fraction((-1) ** (k + 1), k) if k else Fraction(0), about=1.0
-        ),
+        Function("log", np.log, 0.02, 1, 16, 1e-3, taylor=_log_coefficient, about=1.0),
         Function("sin", np.sin, -math.pi, math.pi, 6, 1e-5, odd=True, taylor=_sin_coefficient),
         Function("cos", np.cos, -math.pi, math.pi, 6, 1e-5, taylor=_cos_coefficient),
     )

@@ -38,7 +38,7 @@ def exp_by_powers(low: float, high: float, stages: int = 3) -> CompositeFit:
 
 def three_cubics(function: Callable[[Reals], Reals], high: float, centre: float) -> CompositeFit:
     """``function``, odd about (0, centre), on [-high, high] as centre + p3(p2(p1(x)))."""
-    from scipy.optimize import least_squares  # noqa: PLC0415 - only those who make fits need scipy
+    from scipy.optimize import least_squares
 
     x = high * (1 - np.cos(np.linspace(0, math.pi / 2, 400)))
     target = function(x) - centre
@@ -54,7 +54,8 @@ def three_cubics(function: Callable[[Reals], Reals], high: float, centre: float)
     p = np.array([2.2, -1.2, 1.5, -0.5, 1.5 * target[-1], -0.5 * target[-1]])
     best, best_error = p, math.inf
     for _ in range(LAWSON_STEPS):
-        p = least_squares(lambda q: np.sqrt(weights) * (chain(q) - target), p, method="lm").x
+        roots = np.sqrt(weights)
+        p = least_squares(lambda q, roots=roots: roots * (chain(q) - target), p, method="lm").x
         error = np.abs(chain(p) - target)
         if error.max() < best_error:
             best, best_error = p, float(error.max())

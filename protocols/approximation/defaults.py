@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
+from typing import Literal, overload
 
 import msgspec
 
@@ -20,6 +21,26 @@ DEGREE = 3
 _SHIPPED = "default_fits.json"
 
 
+@overload
+def default_fit(
+    name: str,
+    method: Literal["fourier"] = "fourier",
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    terms: int | None = None,
+    degree: int | None = None,
+) -> FourierFit: ...
+@overload
+def default_fit(
+    name: str,
+    method: str,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    terms: int | None = None,
+    degree: int | None = None,
+) -> Fit: ...
 def default_fit(
     name: str,
     method: str = "fourier",
@@ -83,8 +104,8 @@ def make_fourier(function: Function, low: float, high: float, terms: int | None)
         best = min(best, fit_fourier(function.exact, low, high, count, odd=odd), key=lambda fit: fit.error)
     if best.error > 100 * function.target:
         raise UnsupportedError(
-            f"{function.name} on [{low:g}, {high:g}]: {MAX_TERMS} terms reach an error of {best.error:.2g}; the interval is"
-            " too long for one round: scale the values down, or ask for `terms`"
+            f"{function.name} on [{low:g}, {high:g}]: {MAX_TERMS} terms reach an error of {best.error:.2g}; the interval"
+            " is too long for one round: scale the values down, or ask for `terms`"
         )
     return best
 
@@ -115,4 +136,6 @@ def _composite(function: Function, low: float, high: float) -> CompositeFit:
         return exp_by_powers(low, high)
     if function.odd and low == -high and function.name in ("sigmoid", "tanh"):
         return three_cubics(function.exact, high, 0.5 if function.name == "sigmoid" else 0.0)
-    raise UnsupportedError(f"method 'composite' is for exp, and for sigmoid and tanh on symmetric intervals, not {function.name}")
+    raise UnsupportedError(
+        f"method 'composite' is for exp, and for sigmoid and tanh on symmetric intervals, not {function.name}"
+    )

@@ -1,7 +1,7 @@
 """Best approximation in the maximum norm, by linear programming: minimise t subject to |f - sum c_k b_k| <= t.
 
-The grid starts as Chebyshev points and takes in the places where the error is largest (Remez' idea) until the maximum on
-the grid and over the interval agree.
+The grid starts as Chebyshev points and takes in the places where the error is largest (Remez' idea) until the maximum
+on the grid and over the interval agree.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXCHANGES = 4
 
 def _solve(matrix: Reals, target: Reals, bound: float | None) -> Reals:
     """Coefficients of the best approximation on a grid."""
-    from scipy.optimize import linprog  # noqa: PLC0415 - only those who make fits need scipy
+    from scipy.optimize import linprog
 
     points, size = matrix.shape
     ones = np.ones((points, 1))
@@ -83,7 +83,7 @@ def check_function(function: Callable[[Reals], object], low: float, high: float)
             values = np.asarray(function(x), dtype=np.float64)
         except (TypeError, ValueError):
             # A function of one number, as `math.erf`.
-            values = np.array([function(v) for v in x.tolist()], dtype=np.float64)  # type: ignore[arg-type]
+            values = np.array([function(v) for v in x.tolist()], dtype=np.float64)
         return np.broadcast_to(values, x.shape)
 
     if not np.isfinite(on_arrays(dense_grid(low, high))).all():
@@ -131,7 +131,9 @@ def fit_fourier(
         solution = _best(basis(2.0**log2 / multiplier), target, start, high, LARGEST_COEFFICIENT)
         numbers = [float(v) for v in solution]
         constant, cosines, sines = (
-            (centre, (), tuple(numbers)) if odd else (numbers[0], tuple(numbers[1 : terms + 1]), tuple(numbers[terms + 1 :]))
+            (centre, (), tuple(numbers))
+            if odd
+            else (numbers[0], tuple(numbers[1 : terms + 1]), tuple(numbers[terms + 1 :]))
         )
         fit = measured(FourierFit(multiplier, log2, constant, cosines, sines, low, high, 0.0), values)
         assert isinstance(fit, FourierFit)  # noqa: S101 - for the type checker
@@ -141,7 +143,7 @@ def fit_fourier(
 
 def admissible_periods(length: float) -> list[tuple[int, int]]:
     """(multiplier, log2) of the periods 2^log2 / multiplier a little above the interval's length."""
-    found = []
+    found: list[tuple[int, int]] = []
     for multiplier in range(1, MAX_MULTIPLIER + 1, 2):
         low, high = (math.log2(length * multiplier * r) for r in (SHORTEST_PERIOD, LONGEST_PERIOD))
         found.extend((multiplier, log2) for log2 in range(math.ceil(low), math.floor(high) + 1))
@@ -151,7 +153,7 @@ def admissible_periods(length: float) -> list[tuple[int, int]]:
 def _waves(angles: Reals, terms: int, odd: bool) -> Reals:
     multiples = np.outer(angles, np.arange(1, terms + 1))
     if odd:
-        return np.sin(multiples)
+        return np.asarray(np.sin(multiples))
     return np.hstack([np.ones((len(angles), 1)), np.cos(multiples), np.sin(multiples)])
 
 
@@ -195,8 +197,14 @@ def fit(
     if not error > 0:
         raise UnsupportedError(f"the error to reach must be positive, not {error}")
     makers: dict[str, tuple[Callable[[int], FourierFit | PolynomialFit], Sequence[int]]] = {
-        "fourier": (lambda n: fit_fourier(function, low, high, n), (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32)),
-        "minimax": (lambda n: fit_polynomial(function, low, high, n), (1, 2, 3, 5, 7, 9, 11, 15, 19, 23, 27, 31)),
+        "fourier": (
+            lambda n: fit_fourier(function, low, high, n),
+            (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32),
+        ),
+        "minimax": (
+            lambda n: fit_polynomial(function, low, high, n),
+            (1, 2, 3, 5, 7, 9, 11, 15, 19, 23, 27, 31),
+        ),
     }
     if method not in makers:
         raise UnsupportedError(f"method {method!r} is not one of {', '.join(makers)}")
@@ -212,6 +220,7 @@ def fit(
             return next((smaller for smaller in between if smaller.error <= error), made)
         previous = size
     reached = math.inf if best is None else best.error
+    unit = "terms" if method == "fourier" else "powers"
     raise UnsupportedError(
-        f"{sizes[-1]} terms reach an error of {reached:.2g}, not {error:.2g}: allow a larger error, or a shorter interval"
+        f"{sizes[-1]} {unit} reach an error of {reached:.2g}, not {error:.2g}: allow a larger error, or a shorter interval"
     )
