@@ -1,4 +1,4 @@
-"""``python -m protocols.approximation [--json]``: every function, its interval, measured error, and what lies outside."""
+"""``python -m protocols.approximation [--json]``: every function with interval, measured error, and what is outside."""
 
 from __future__ import annotations
 

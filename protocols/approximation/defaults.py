@@ -104,8 +104,8 @@ def make_fourier(function: Function, low: float, high: float, terms: int | None)
         best = min(best, fit_fourier(function.exact, low, high, count, odd=odd), key=lambda fit: fit.error)
     if best.error > 100 * function.target:
         raise UnsupportedError(
-            f"{function.name} on [{low:g}, {high:g}]: {MAX_TERMS} terms reach an error of {best.error:.2g}; the interval"
-            " is too long for one round: scale the values down, or ask for `terms`"
+            f"{function.name} on [{low:g}, {high:g}]: {MAX_TERMS} terms reach {best.error:.2g}: the interval is"
+            " too long for one round; scale the values down, or ask for `terms`"
         )
     return best
 

@@ -222,5 +222,5 @@ def fit(
     reached = math.inf if best is None else best.error
     unit = "terms" if method == "fourier" else "powers"
     raise UnsupportedError(
-        f"{sizes[-1]} {unit} reach an error of {reached:.2g}, not {error:.2g}: allow a larger error, or a shorter interval"
+        f"{sizes[-1]} {unit} reach {reached:.2g}, not {error:.2g}: allow a larger one or a shorter interval"
     )
