@@ -1,0 +1,81 @@
+"""Networks on secret tensors: layers named as in ``torch.nn``, models, and their way from torch.
+
+>>> from nn import Linear, Model, Sequential, Sigmoid
+>>> net = Sequential({"hidden": Linear(4, 8), "act": Sigmoid(), "out": Linear(8, 2)})
+
+or ``from_torch(module)``, which alone needs torch, when it is called.
+"""
+
+from __future__ import annotations
+
+from nn.activations import GELU, Activation, Function, Polynomial, Sigmoid, SiLU, Softplus, Tanh
+from nn.architecture import Architecture, Sequential, Step
+from nn.calibrate import InputRange, calibrate, check_ranges
+from nn.from_torch import from_torch
+from nn.functional import (
+    Add,
+    Affine,
+    Concatenate,
+    Matmul,
+    Mean,
+    Multiply,
+    Parameter,
+    Permute,
+    Reshape,
+    Subtract,
+)
+from nn.layer import Layer
+from nn.layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Identity,
+    Linear,
+)
+from nn.model import Description, Model
+from nn.stored import StoredType
+
+__all__ = [
+    "GELU",
+    "Activation",
+    "AdaptiveAvgPool2d",
+    "Add",
+    "Affine",
+    "Architecture",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Concatenate",
+    "Conv2d",
+    "Description",
+    "Dropout",
+    "Flatten",
+    "Function",
+    "Identity",
+    "InputRange",
+    "Layer",
+    "Linear",
+    "Matmul",
+    "Mean",
+    "Model",
+    "Multiply",
+    "Parameter",
+    "Permute",
+    "Polynomial",
+    "Reshape",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Step",
+    "StoredType",
+    "Subtract",
+    "Tanh",
+    "calibrate",
+    "check_ranges",
+    "from_torch",
+]

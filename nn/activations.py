@@ -1,0 +1,303 @@
+"""Activations: functions on an interval, evaluated by the parties through a fit.
+
+Every named one takes the same options, keywords all: ``interval`` (low, high), where the approximation holds;
+``method`` (``"fourier"``, the default: one round; ``"minimax"``, ``"taylor"``, ``"composite"``); ``terms`` of
+a Fourier fit or ``degree`` of a polynomial.  Inputs outside the interval give wrong results: ``nn.calibrate``
+chooses intervals from samples, and ``check_ranges`` tells how far inputs go.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Literal
+
+import numpy as np
+
+from mpc.errors import UnsupportedError
+from mpc.secret_tensor import SecretTensor
+from nn.layer import Array, Arrays, Layer, Secrets, check_finite
+from protocols.approximation import (
+    FUNCTIONS,
+    Fit,
+    FourierFit,
+    PolynomialFit,
+    default_fit,
+    fit,
+    fit_fourier,
+    fit_polynomial,
+)
+from protocols.fourier import MAX_MULTIPLIER, MAX_TERMS
+
+Interval = tuple[float, float]
+
+CUBIC = 3
+"""The degree of a polynomial when none is asked for."""
+
+MAX_BOUND = 2.0**20
+"""Of an interval's ends."""
+
+Method = Literal["fourier", "minimax", "taylor", "composite"]
+
+
+class Ranged(Layer, frozen=True, kw_only=True):
+    """A layer that is right only where its input stays inside an interval."""
+
+    @property
+    def bounds(self) -> Interval | None:
+        """The interval, or None where any input will do."""
+        raise NotImplementedError
+
+
+class Approximated(Ranged, frozen=True, kw_only=True):
+    """A named function through a fit.  Raises UnsupportedError for options that make no sense."""
+
+    method: Method = "fourier"
+    interval: Interval | None = None
+    terms: int | None = None
+    degree: int | None = None
+
+    def __post_init__(self) -> None:
+        check_interval(self.interval)
+        for name in ("terms", "degree"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MAX_TERMS:
+                raise UnsupportedError(f"{name} is 1 to {MAX_TERMS}, not {value}")
+
+    @property
+    def function(self) -> str:
+        """Its name in ``protocols.approximation.FUNCTIONS``."""
+        raise NotImplementedError
+
+    @property
+    def fit(self) -> Fit:
+        """The approximation that the parties evaluate."""
+        return fit_of(self.function, self.method, self.interval, self.terms, self.degree)
+
+    @property
+    def bounds(self) -> Interval | None:
+        return self.interval if self.interval is not None else fit_bounds(self.fit)
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        return inputs[0].apply(self.fit)
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        return self.exact(inputs[0]) if exact else np.asarray(self.fit(inputs[0]))
+
+    def exact(self, x: Array) -> Array:
+        """The true function."""
+        with np.errstate(all="ignore"):  # outside its domain a function is not finite, and that is the answer
+            return np.asarray(FUNCTIONS[self.function].exact(x))
+
+
+class Sigmoid(Approximated, frozen=True):
+    """1 / (1 + exp(-x))."""
+
+    @property
+    def function(self) -> str:
+        return "sigmoid"
+
+
+class Tanh(Approximated, frozen=True):
+    """tanh(x)."""
+
+    @property
+    def function(self) -> str:
+        return "tanh"
+
+
+class SiLU(Approximated, frozen=True):
+    """x sigmoid(x)."""
+
+    @property
+    def function(self) -> str:
+        return "silu"
+
+
+class GELU(Approximated, frozen=True):
+    """x Phi(x); ``approximate="tanh"`` is torch's other form of it, at most 5e-4 away."""
+
+    approximate: Literal["none", "tanh"] = "none"
+
+    @property
+    def function(self) -> str:
+        return "gelu"
+
+    @property
+    def fit(self) -> Fit:
+        if self.approximate == "none":
+            return super().fit
+        return _fit_gelu_tanh(self.method, self.interval, self.terms, self.degree)
+
+    def exact(self, x: Array) -> Array:
+        return super().exact(x) if self.approximate == "none" else gelu_tanh(x)
+
+
+class Softplus(Approximated, frozen=True):
+    """log(1 + exp(beta x)) / beta; linear where ``beta x`` exceeds ``threshold``, as in torch."""
+
+    beta: float = 1.0
+    threshold: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_finite("beta and threshold", self.beta, self.threshold)
+        if not 2.0**-10 <= self.beta <= 2.0**10:
+            raise UnsupportedError(f"beta is from 2^-10 to 2^10, not {self.beta}")
+        if self.threshold < 10:
+            raise UnsupportedError("a threshold below 10 makes softplus jump: raise it")
+        super().__post_init__()
+
+    @property
+    def function(self) -> str:
+        return "softplus"
+
+    @property
+    def fit(self) -> Fit:
+        """Of the function at beta 1: its argument is ``beta x``."""
+        interval = None if self.interval is None else (self.interval[0] * self.beta, self.interval[1] * self.beta)
+        return fit_of(self.function, self.method, interval, self.terms, self.degree)
+
+    @property
+    def bounds(self) -> Interval | None:
+        low, high = fit_bounds(self.fit)
+        return self.interval if self.interval is not None else (low / self.beta, high / self.beta)
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        if self.beta == 1.0:
+            return inputs[0].apply(self.fit)
+        return (inputs[0] * self.beta).apply(self.fit) * (1.0 / self.beta)
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        if exact:
+            return self.exact(inputs[0])
+        return np.asarray(self.fit(inputs[0] * self.beta) / self.beta)
+
+    def exact(self, x: Array) -> Array:
+        scaled = x * self.beta
+        return np.where(scaled > self.threshold, x, np.logaddexp(0.0, scaled) / self.beta)
+
+
+class Function(Approximated, frozen=True):
+    """One of the functions that torch has no layer for: exp, log, reciprocal, sin, cos, or any other by name."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in FUNCTIONS:
+            raise UnsupportedError(f"there is no function {self.name!r}: the known ones are {', '.join(FUNCTIONS)}")
+        super().__post_init__()
+
+    @property
+    def function(self) -> str:
+        return self.name
+
+
+class Polynomial(Ranged, frozen=True):
+    """c0 + c1 x + c2 x^2 + ...: exact, one round where it fits.  ``interval`` is where x is declared to lie."""
+
+    coefficients: tuple[float, ...]
+    interval: Interval | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.coefficients) <= MAX_TERMS + 1:
+            raise UnsupportedError(f"a polynomial has 1 to {MAX_TERMS + 1} coefficients")
+        check_finite("coefficients", *self.coefficients)
+        check_interval(self.interval)
+
+    @property
+    def bounds(self) -> Interval | None:
+        return self.interval
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        return _declared(inputs[0], self.interval).polynomial(self.coefficients)
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        return np.asarray(np.polynomial.polynomial.polyval(inputs[0], self.coefficients))
+
+
+class Activation(Ranged, frozen=True):
+    """Any fit made by ``protocols.approximation``, as a layer.  The fit is the function: ``exact`` changes nothing."""
+
+    fit: Fit
+
+    def __post_init__(self) -> None:
+        check_fit(self.fit)
+
+    @property
+    def bounds(self) -> Interval | None:
+        return fit_bounds(self.fit)
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        return inputs[0].apply(self.fit)
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        return np.asarray(self.fit(inputs[0]))
+
+
+@functools.lru_cache(maxsize=256)
+def fit_of(function: str, method: Method, interval: Interval | None, terms: int | None, degree: int | None) -> Fit:
+    """The fit of a named function under a layer's options."""
+    low, high = interval if interval is not None else (None, None)
+    return default_fit(function, method, low=low, high=high, terms=terms, degree=degree)
+
+
+@functools.lru_cache(maxsize=64)
+def _fit_gelu_tanh(method: Method, interval: Interval | None, terms: int | None, degree: int | None) -> Fit:
+    """What ``fit_of`` is for the named functions."""
+    gelu = FUNCTIONS["gelu"]
+    low, high = interval if interval is not None else (gelu.low, gelu.high)
+    if method == "minimax":
+        return fit_polynomial(gelu_tanh, low, high, degree or CUBIC)
+    if method != "fourier":
+        raise UnsupportedError(f"method {method!r} is not for GELU('tanh'): use 'fourier' or 'minimax'")
+    return fit_fourier(gelu_tanh, low, high, terms) if terms else fit(gelu_tanh, low, high, gelu.target)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU's form by tanh, as in torch."""
+    return np.asarray(0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))))
+
+
+def fit_bounds(fit: Fit) -> Interval:
+    """Where a fit holds."""
+    return fit.low, fit.high
+
+
+def fit_error(layer: Ranged) -> float | None:
+    """The largest error of a layer's approximation on its interval; None for one that is exact."""
+    if isinstance(layer, Softplus):
+        return layer.fit.error / layer.beta
+    return layer.fit.error if isinstance(layer, Approximated) else None
+
+
+def check_interval(interval: Interval | None) -> None:
+    """Raise UnsupportedError unless ``interval`` is None or a sensible one."""
+    if interval is None:
+        return
+    check_finite("an interval", *interval)
+    low, high = interval
+    if not -MAX_BOUND <= low < high <= MAX_BOUND:
+        raise UnsupportedError(f"[{low}, {high}] is not an interval within [{-MAX_BOUND:g}, {MAX_BOUND:g}]")
+
+
+def check_fit(fit: Fit) -> None:
+    """Raise UnsupportedError for a fit that nobody could have made: it may come from a stranger."""
+    check_interval((fit.low, fit.high))
+    check_finite("a fit's error", fit.error)
+    if isinstance(fit, FourierFit):
+        check_finite("a fit's coefficients", fit.constant, *fit.cosines, *fit.sines)
+        if not (1 <= fit.terms <= MAX_TERMS and 1 <= fit.multiplier <= MAX_MULTIPLIER and abs(fit.period_log2) <= 40):
+            raise UnsupportedError("a Fourier fit with terms or period out of range")
+    elif isinstance(fit, PolynomialFit):
+        check_finite("a fit's coefficients", *fit.coefficients)
+        if not 1 <= len(fit.coefficients) <= MAX_TERMS + 1:
+            raise UnsupportedError(f"a polynomial has 1 to {MAX_TERMS + 1} coefficients")
+    else:
+        if not 1 <= len(fit.stages) <= MAX_TERMS:
+            raise UnsupportedError(f"a composite fit has 1 to {MAX_TERMS} stages")
+        for stage in fit.stages:
+            check_fit(stage)
+
+
+def _declared(x: SecretTensor, interval: Interval | None) -> SecretTensor:
+    return x if interval is None else x.within(*interval)

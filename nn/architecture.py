@@ -1,0 +1,213 @@
+"""An architecture is data: the steps of a network and what goes into each, without a single weight.
+
+It is written as JSON and read back with every argument checked: a stranger's architecture can be large or
+useless, but not run anything or ask for more than the stated limits.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError
+from mpc.program import MAX_LABEL
+from mpc.secret_tensor import SecretTensor
+from mpc.tensor_type import MAX_DIMENSIONS, Shape
+from nn import activations as a
+from nn import functional as f
+from nn import layers as ly
+from nn.layer import MAX_WEIGHTS, Array, Layer
+
+MAX_STEPS = 4096
+MAX_BYTES = 16 * 2**20
+MAX_ELEMENTS = 2**30
+"""Of all weights together."""
+
+_Value = TypeVar("_Value")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+AnyLayer = (
+    ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d | ly.Flatten
+    | ly.Identity | ly.Dropout
+    | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Function | a.Polynomial | a.Activation
+    | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
+    | f.Concatenate | f.Mean | f.Reshape | f.Permute
+)  # fmt: skip
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One layer at work.  ``inputs`` are indices of earlier values: 0 is the model's input, k the result of
+    step k - 1.
+
+    ``name`` is the layer's path, as in torch; its weights are ``name.weight`` and so on.  Two steps of one
+    name are the same layer used twice.
+    """
+
+    name: str
+    layer: AnyLayer
+    inputs: tuple[int, ...]
+
+
+class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The steps of a network in order; the last one's value is the result.  Checked when made.
+
+    ``input_shape`` is one input's, without the batch, where it is known.  Raises UnsupportedError.
+    """
+
+    steps: tuple[Step, ...]
+    input_shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.steps) <= MAX_STEPS:
+            raise UnsupportedError(f"a model has 1 to {MAX_STEPS} layers, not {len(self.steps)}")
+        if self.input_shape is not None and (
+            len(self.input_shape) >= MAX_DIMENSIONS or any(not 0 < n <= MAX_WEIGHTS for n in self.input_shape)
+        ):
+            raise UnsupportedError(f"{self.input_shape} is not an input's shape")
+        layers: dict[str, Layer] = {}
+        for number, step in enumerate(self.steps):
+            if len(step.name) > MAX_LABEL or not _NAME.fullmatch(step.name):
+                raise UnsupportedError(f"the name of layer {number} is not letters, digits, dots and underscores")
+            if any(not 0 <= i <= number for i in step.inputs):
+                raise UnsupportedError(f"layer {step.name!r} takes values that no earlier layer makes")
+            wanted = step.layer.operands
+            if (not step.inputs) if wanted < 0 else (len(step.inputs) != wanted):
+                raise UnsupportedError(f"layer {step.name!r} takes {wanted} inputs, not {len(step.inputs)}")
+            if layers.setdefault(step.name, step.layer) != step.layer:
+                raise UnsupportedError(f"two different layers are named {step.name!r}")
+        shapes = [shape for layer in layers.values() for shape in layer.parameters.values()]
+        if sum(math.prod(shape) for shape in shapes) > MAX_ELEMENTS:
+            raise UnsupportedError(f"a model of more than {MAX_ELEMENTS} weights")
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """Every layer once, by name, in order of first use."""
+        return {step.name: step.layer for step in self.steps}
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        """Names and shapes of all weights, as in torch's ``state_dict``."""
+        return {
+            full_name(name, local): shape
+            for name, layer in self.layers.items()
+            for local, shape in layer.parameters.items()
+        }
+
+    @property
+    def uses(self) -> Counter[int]:
+        """How many operands each value is."""
+        return Counter(i for step in self.steps for i in step.inputs)
+
+    def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
+        """The network on a secret batch; operations are counted under their layer's name.
+
+        ``stored`` holds the stored tensors by full name.  Errors of a layer name it.
+        """
+        self.check_input(x.shape)
+        values = [x]
+        for step in self.steps:
+            weights = {local: w.labelled(step.name) for local, w in local_weights(step.name, stored).items()}
+            inputs = [values[i].labelled(step.name) for i in step.inputs]
+            try:
+                values.append(step.layer.forward(*inputs, weights=weights))
+            except UsageError as error:
+                raise type(error)(f"layer {step.name!r}: {error}") from None
+        return values[-1].labelled("")
+
+    def values(self, x: Array, weights: Mapping[str, Array], exact: bool = False) -> list[Array]:
+        """Every value of the plain network: the input, then each step's result."""
+        self.check_input(x.shape)
+        values = [x]
+        for step in self.steps:
+            inputs = [values[i] for i in step.inputs]
+            try:
+                values.append(step.layer.plain(*inputs, weights=local_weights(step.name, weights), exact=exact))
+            except UsageError as error:
+                raise type(error)(f"layer {step.name!r}: {error}") from None
+        return values
+
+    def check_input(self, shape: Shape) -> None:
+        """Raise ShapeError unless ``shape`` is a batch of this model's inputs."""
+        if not shape:
+            raise ShapeError("a model takes a batch of inputs, not a single number")
+        if self.input_shape is not None and shape[1:] != self.input_shape:
+            wanted = ", ".join(map(str, ("N", *self.input_shape)))
+            raise ShapeError(f"the model takes inputs of shape ({wanted}), not {shape}")
+
+    def __repr__(self) -> str:
+        return describe_steps(self)
+
+
+class Sequential:
+    """Layers one after the other, as ``torch.nn.Sequential``.
+
+    ``Sequential(a, b)``, or ``Sequential({"name": a, ...})`` with names in place of numbers.
+    Layers may be ``Sequential`` themselves; names are joined by dots.
+    """
+
+    def __init__(self, *layers: Layer | Sequential | Mapping[str, Layer | Sequential]) -> None:
+        named: Sequence[tuple[str, object]]
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = list(layers[0].items())
+        else:
+            named = [(str(number), layer) for number, layer in enumerate(layers)]
+        self.layers: list[tuple[str, Layer]] = []
+        for name, layer in named:
+            if isinstance(layer, Sequential):
+                self.layers += [(f"{name}.{inner}", each) for inner, each in layer.layers]
+            elif isinstance(layer, Layer):
+                self.layers.append((name, layer))
+            else:
+                raise UnsupportedError(f"{name!r} is {type(layer).__name__}, which is not a layer of nn")
+
+    def architecture(self, input_shape: Shape | None = None) -> Architecture:
+        """The same as an architecture."""
+        names = [name for name, _ in self.layers]
+        if len(set(names)) != len(names):
+            raise UnsupportedError("two layers have the same name")
+        steps = tuple(Step(name, layer, (number,)) for number, (name, layer) in enumerate(self.layers))  # type: ignore[arg-type]
+        return Architecture(steps, input_shape)
+
+
+def full_name(name: str, local: str) -> str:
+    """A weight's name in the model: ``conv1`` and ``weight`` make ``conv1.weight``; a parameter is its own."""
+    return f"{name}.{local}" if local else name
+
+
+def local_weights(name: str, weights: Mapping[str, _Value]) -> dict[str, _Value]:
+    """The weights of layer ``name``, by local name."""
+    prefix = f"{name}."
+    found = {full[len(prefix) :]: w for full, w in weights.items() if full.startswith(prefix)}
+    return found | ({"": weights[name]} if name in weights else {})
+
+
+def decode_architecture(data: bytes) -> Architecture:
+    """Read an architecture from a stranger.  Raises UnsupportedError; runs nothing of what it reads."""
+    return decode_json(data, Architecture)
+
+
+def decode_json(data: bytes, kind: type[_Value]) -> _Value:
+    """Read a checked record from JSON; anything wrong with it is an UnsupportedError."""
+    if len(data) > MAX_BYTES:
+        raise UnsupportedError(f"a description of {len(data)} bytes is over the limit of {MAX_BYTES}")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (TesseraError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
+        raise UnsupportedError(f"not a model's description: {error}") from None
+
+
+def describe_steps(architecture: Architecture) -> str:
+    """One line per layer, as torch prints a module; inputs are named where they are not the line before."""
+    lines = []
+    for number, step in enumerate(architecture.steps):
+        source = ""
+        if step.inputs != (number,):
+            names = ("input" if i == 0 else architecture.steps[i - 1].name for i in step.inputs)
+            source = f" <- {', '.join(names)}" if step.inputs else ""
+        lines.append(f"  ({step.name}): {step.layer!r}{source}")
+    return "Architecture(\n" + "\n".join(lines) + "\n)"

@@ -1,0 +1,158 @@
+"""Intervals from samples: where a model's activations really take their inputs, and fits that cover it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy.typing as npt
+
+from mpc.errors import RangeError, UnsupportedError
+from nn.activations import Activation, Approximated, Interval, Polynomial, Ranged, fit_error
+from nn.architecture import Architecture, Step
+from nn.layer import Layer
+from nn.model import Model
+from protocols.approximation import FUNCTIONS
+
+WIDEST = 256.0
+"""An activation whose inputs go further than this has something wrong before it."""
+
+MARGIN = 0.25
+"""By which an interval exceeds what the samples showed."""
+
+SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Numbers of terms to try: it takes a linear program for each."""
+
+NEAREST_POLE = 2.0**-10
+"""Of functions that are only defined above 0, the lowest end of an interval."""
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """What one activation's inputs were on the samples, and where its approximation holds."""
+
+    low: float
+    high: float
+    interval: Interval | None
+    """None: any input will do."""
+    error: float | None = None
+    """The approximation's largest error on the interval, where it has one."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether every input was in the interval."""
+        return self.interval is None or (self.interval[0] <= self.low and self.high <= self.interval[1])
+
+    def __str__(self) -> str:
+        where = "anywhere" if self.interval is None else f"[{self.interval[0]:g}, {self.interval[1]:g}]"
+        error = "" if self.error is None else f", error {self.error:.1e}"
+        outside = "" if self.inside else ", OUTSIDE"
+        return f"inputs {self.low:.3g} to {self.high:.3g}, approximated {where}{error}{outside}"
+
+
+def check_ranges(model: Model, samples: npt.ArrayLike) -> dict[str, InputRange]:
+    """Per activation, by layer name: the inputs that ``samples`` (N, ...) lead to, against its interval.
+
+    Measured with the true functions, as the approximations are meant to be.
+    """
+    return {
+        name: InputRange(*found, layer.bounds, fit_error(layer))
+        for name, (layer, found) in _ranges(model, samples).items()
+    }
+
+
+def calibrate(
+    model: Model, samples: npt.ArrayLike, *, margin: float = MARGIN, error: float | None = None
+) -> tuple[Model, dict[str, InputRange]]:
+    """The model with its activations' intervals chosen to cover what ``samples`` (N, ...) lead to.
+
+    Each interval is what the samples showed, widened on either side by ``margin`` times the larger end, and
+    rounded outwards to a multiple of 1/4.  A Fourier fit gets the fewest terms whose error is at most
+    ``error`` (default: the function's own target).  ``Activation`` layers keep the fit they were made
+    with.  Returns the model, and what was chosen.
+
+    Samples should look like what is to come: use training images, not noise.  Intervals are public: they are
+    part of the architecture.  Raises RangeError, naming the layer, for inputs beyond ±256, or that a fixed
+    fit does not cover.
+    """
+    if not (math.isfinite(margin) and margin >= 0):
+        raise RangeError(f"a margin is at least 0, not {margin}")
+    chosen: dict[str, Layer] = {}
+    for name, (layer, (low, high)) in _ranges(model, samples).items():
+        if max(abs(low), abs(high)) > WIDEST:
+            raise RangeError(
+                f"layer {name!r}: inputs from {low:.3g} to {high:.3g} are beyond ±{WIDEST:g}: normalise the model's"
+                " inputs, or put a BatchNorm before it"
+            )
+        if isinstance(layer, Activation):
+            if not InputRange(low, high, layer.bounds).inside:
+                raise RangeError(f"layer {name!r}: inputs from {low:.3g} to {high:.3g} leave its fit's {layer.bounds}")
+        elif isinstance(layer, Approximated | Polynomial):
+            chosen[name] = _covering(layer, name, low, high, margin, error)
+    steps = tuple(Step(s.name, chosen.get(s.name, s.layer), s.inputs) for s in model.architecture.steps)  # type: ignore[arg-type]
+    calibrated = Model(Architecture(steps, model.architecture.input_shape), model.weights)
+    return calibrated, check_ranges(calibrated, samples)
+
+
+def _ranges(model: Model, samples: npt.ArrayLike) -> Mapping[str, tuple[Ranged, tuple[float, float]]]:
+    values = model.values(samples, exact=True)
+    found: dict[str, tuple[Ranged, tuple[float, float]]] = {}
+    for step in model.architecture.steps:
+        x = values[step.inputs[0]] if step.inputs else None
+        if not isinstance(step.layer, Ranged) or x is None or not x.size:
+            continue
+        low, high = float(x.min()), float(x.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise RangeError(f"layer {step.name!r}: some inputs are not finite")
+        if step.name in found:
+            before = found[step.name][1]
+            low, high = min(low, before[0]), max(high, before[1])
+        found[step.name] = (step.layer, (low, high))
+    return found
+
+
+def _covering(
+    layer: Approximated | Polynomial, name: str, low: float, high: float, margin: float, error: float | None
+) -> Layer:
+    """The layer with an interval that covers [low, high] and the margin."""
+    interval = _widened(low, high, margin)
+    if isinstance(layer, Polynomial):
+        return msgspec.structs.replace(layer, interval=interval)
+    function = FUNCTIONS[layer.function]
+    if function.low == -function.high:  # symmetric, and an odd one then needs sines alone
+        bound = max(-interval[0], interval[1])
+        interval = (-bound, bound)
+    if layer.function in ("log", "reciprocal"):
+        if low <= 0:
+            raise RangeError(f"layer {name!r}: {layer.function} of inputs down to {low:.3g} is not supported")
+        interval = (max(NEAREST_POLE, low / (1 + margin)), interval[1])
+    covering = msgspec.structs.replace(layer, interval=interval, terms=None)
+    if layer.method != "fourier":
+        return covering
+    target = function.target if error is None else error
+    few = 0
+    for terms in SIZES:
+        if _error_with(covering, terms) <= target:
+            enough = next(n for n in range(few + 1, terms + 1) if n == terms or _error_with(covering, n) <= target)
+            return msgspec.structs.replace(covering, terms=enough)
+        few = terms
+    raise RangeError(
+        f"layer {name!r}: no Fourier fit of {layer.function} on [{interval[0]:g}, {interval[1]:g}] reaches an error of"
+        f" {target:.1e}: allow a larger one, or put a BatchNorm before it, so that its inputs are smaller"
+    )
+
+
+def _error_with(layer: Approximated, terms: int) -> float:
+    """The error of a fit of so many terms, infinite where there is none."""
+    try:
+        reached = fit_error(msgspec.structs.replace(layer, terms=terms))
+    except UnsupportedError:
+        return math.inf
+    return math.inf if reached is None else reached
+
+
+def _widened(low: float, high: float, margin: float) -> Interval:
+    wider = margin * max(abs(low), abs(high), 0.25)
+    return math.floor((low - wider) * 4) / 4, math.ceil((high + wider) * 4) / 4

@@ -1,0 +1,250 @@
+"""A model: an architecture and its weights; and its description, which is all that others need to run it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mpc.cost import Cost, cost
+from mpc.errors import EncodingError, ShapeError, UnsupportedError, UsageError
+from mpc.field import FieldArray
+from mpc.operation import Input
+from mpc.planner import FRACTION_BITS
+from mpc.program import Expression, Program
+from mpc.secret_tensor import SecretTensor
+from mpc.tensor_type import Shape
+from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
+from nn.layer import Array, WeightArray
+from nn.layers import BatchNorm, Conv2d, Linear
+from nn.stored import StoredType
+
+FORMAT = 1
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model without its weights: architecture and types of the stored tensors.  Public, and enough to run
+    it.
+
+    Checked when made.  Raises UnsupportedError.
+    """
+
+    architecture: Architecture
+    tensors: dict[str, StoredType]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise UnsupportedError(f"description format {self.format} is not {FORMAT}: another version wrote it")
+        wanted: dict[str, Shape] = {}
+        for name, layer in self.architecture.layers.items():
+            # Views of a single number: a stranger's shapes take no memory to check.
+            blank = {local: np.broadcast_to(1.0, shape) for local, shape in layer.parameters.items()}
+            for local, tensor in layer.tensors(blank).items():
+                wanted[full_name(name, local)] = tensor.values.shape
+        found = {name: t.shape for name, t in self.tensors.items()}
+        if wanted != found:
+            odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+            raise UnsupportedError(f"stored tensors do not belong to the architecture: {', '.join(odd[:3])}")
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Description:
+        """Read and check a description from a stranger.  Raises UnsupportedError."""
+        return decode_json(data, cls)
+
+    def stored(self, store: str) -> dict[str, SecretTensor]:
+        """The model's tensors as leaves of expressions, once they lie on the parties under the name ``store``."""
+        return {name: t.source(store, name) for name, t in self.tensors.items()}
+
+    def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
+        """The model on a secret batch (N, ...); nothing runs until the result is revealed."""
+        missing = self.tensors.keys() - stored.keys()
+        if missing:
+            raise UsageError(f"the stored model lacks {', '.join(sorted(missing))}: upload it again")
+        return self.architecture.forward(x, stored)
+
+    def program(
+        self, shape: Shape, *, low: float = -1.0, high: float = 1.0, fraction_bits: int = FRACTION_BITS
+    ) -> Program:
+        """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high]."""
+        x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, low, high)))
+        return Program.of([self.forward(x, self.stored("model")).expression])
+
+    def cost(self, shape: Shape, parties: int = 2, **options: Any) -> Cost:
+        """Rounds and bytes of one prediction of a batch of ``shape``; options as for ``program``."""
+        return cost(self.program(shape, **options), parties)
+
+
+class Model:
+    """A network whose weights this process knows.
+
+    ``weights`` are arrays under torch's names and in torch's layout (``conv1.weight`` ...); without them,
+    give them later by ``load_state_dict``.  Raises UnsupportedError, ShapeError or EncodingError naming the
+    weight.
+    """
+
+    def __init__(
+        self, architecture: Architecture | Sequential, weights: Mapping[str, npt.ArrayLike] | None = None
+    ) -> None:
+        self.architecture = architecture if isinstance(architecture, Architecture) else architecture.architecture()
+        self._weights: dict[str, Array] | None = None
+        if weights is not None:
+            self.load_state_dict(weights)
+
+    def load_state_dict(self, weights: Mapping[str, npt.ArrayLike]) -> Model:
+        """Take these weights, all of them and no others; returns the model."""
+        wanted = self.architecture.parameters
+        given = {name: w for name, w in weights.items() if not name.endswith("num_batches_tracked")}
+        for problem, names in (
+            ("lack", wanted.keys() - given.keys()),
+            ("have unknown", given.keys() - wanted.keys()),
+        ):
+            if names:
+                raise UsageError(f"the weights {problem} {', '.join(sorted(names))}")
+        self._weights = {name: _float_array(name, given[name], shape) for name, shape in wanted.items()}
+        self.__dict__.pop("description", None)
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """The weights, float64, under torch's names and in torch's layout."""
+        return dict(self.weights)
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        if self._weights is None:
+            raise UsageError("the model has no weights yet: call load_state_dict")
+        return self._weights
+
+    def plain(self, x: npt.ArrayLike, exact: bool = False) -> Array:
+        """The model on public numbers (N, ...) in float64: with the approximations the parties evaluate, or
+        ``exact``.
+        """
+        return self.values(x, exact)[-1]
+
+    def values(self, x: npt.ArrayLike, exact: bool = False) -> list[Array]:
+        """Every value on the way: the input, then each step's result."""
+        return self.architecture.values(_float_array("the input", x), self.weights, exact)
+
+    def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
+        """The model on a secret batch, given its stored tensors by name."""
+        return self.description.forward(x, stored)
+
+    def stored_types(self) -> dict[str, StoredType]:
+        """Types of the tensors to store, by name: public, see ``nn.stored`` for what they reveal."""
+        return self.description.tensors
+
+    def encode(self) -> dict[str, FieldArray]:
+        """The tensors to store as field elements, by name: secret."""
+        arrays = _stored_arrays(self.architecture, self.weights)
+        return {name: t.encode(arrays[name], name) for name, t in self.stored_types().items()}
+
+    @functools.cached_property
+    def description(self) -> Description:
+        """What others may know: everything but the weights."""
+        arrays = _stored_arrays(self.architecture, self.weights)
+        return Description(self.architecture, {name: StoredType.of(array, name) for name, array in arrays.items()})
+
+    def describe(self) -> bytes:
+        """The description as JSON; ``Description.decode`` reads it."""
+        return self.description.encode()
+
+    def cost(self, shape: Shape, parties: int = 2, **options: Any) -> Cost:
+        """Rounds and bytes of one prediction of a batch of ``shape`` (N, ...)."""
+        return self.description.cost(shape, parties, **options)
+
+    def fold(self) -> Model:
+        """The same function without the BatchNorms that follow a Linear or Conv2d of their own."""
+        model = self
+        while (folded := _fold_one(model)) is not None:
+            model = folded
+        return model
+
+    def summary(self, shape: Shape, parties: int = 2) -> str:
+        """A table for a batch of ``shape``: each layer's weights, rounds, and elements opened and dealt."""
+        total = self.cost(shape, parties)
+        rows: list[tuple[str, ...]] = [("layer", "kind", "weights", "rounds", "opened", "dealt")]
+        for name, layer in self.architecture.layers.items():
+            weights = sum(math.prod(s) for s in layer.parameters.values())
+            spent = total.layers.get(name)
+            figures = (spent.rounds, spent.opened, spent.dealt) if spent else (0, 0, 0)
+            rows.append((name, type(layer).__name__, f"{weights:,}", *(f"{n:,}" for n in figures)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
+        return "\n".join([*lines, str(total)])
+
+    def __repr__(self) -> str:
+        return repr(self.architecture).replace("Architecture(", "Model(", 1)
+
+
+def _stored_arrays(architecture: Architecture, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
+    return {
+        full_name(name, local): tensor
+        for name, layer in architecture.layers.items()
+        for local, tensor in layer.tensors(local_weights(name, weights)).items()
+    }
+
+
+def _float_array(name: str, values: npt.ArrayLike, shape: Shape | None = None) -> Array:
+    """Finite real numbers as float64; errors name them."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise EncodingError(f"{name} must hold real numbers, not {array.dtype}")
+    if shape is not None and array.shape != shape:
+        raise ShapeError(f"{name} has shape {array.shape}, and the model's is {shape}")
+    reals = array.astype(np.float64)
+    if not np.isfinite(reals).all():
+        raise EncodingError(f"{name} holds values that are not finite")
+    return reals
+
+
+def _fold_one(model: Model) -> Model | None:
+    """The model with its first foldable BatchNorm gone, or None if there is none."""
+    architecture = model.architecture
+    names = [step.name for step in architecture.steps]
+    for number, step in enumerate(architecture.steps):
+        if not isinstance(step.layer, BatchNorm) or not (source := step.inputs[0]):
+            continue
+        before = architecture.steps[source - 1]
+        alone = architecture.uses[source] == 1 and names.count(before.name) == 1 and names.count(step.name) == 1
+        if not alone or not isinstance(before.layer, Linear | Conv2d):
+            continue
+        outputs = before.layer.out_features if isinstance(before.layer, Linear) else before.layer.out_channels
+        if outputs != step.layer.num_features or isinstance(before.layer, Conv2d) != (step.layer.ndims == (4,)):
+            continue
+        return _folded(model, source - 1, number)
+    return None
+
+
+def _folded(model: Model, linear: int, norm: int) -> Model:
+    steps = list(model.architecture.steps)
+    before, after = steps[linear], steps[norm]
+    weights = dict(model.weights)
+    if not isinstance(after.layer, BatchNorm) or not isinstance(before.layer, Linear | Conv2d):
+        raise UnsupportedError("only a BatchNorm after a Linear or Conv2d can be folded")
+    scale, shift = after.layer.scale_and_shift(local_weights(after.name, weights))
+    weight = f"{before.name}.weight"
+    bias = weights.get(f"{before.name}.bias", np.zeros_like(shift))
+    weights[weight] = weights[weight] * scale.reshape(-1, *(1,) * (weights[weight].ndim - 1))
+    weights[f"{before.name}.bias"] = bias * scale + shift
+    for local in after.layer.parameters:
+        del weights[f"{after.name}.{local}"]
+
+    def moved(i: int) -> int:
+        """An index of a value once the norm's is the linear layer's."""
+        return linear + 1 if i == norm + 1 else i - (i > norm + 1)
+
+    steps[linear] = Step(before.name, msgspec.structs.replace(before.layer, bias=True), before.inputs)
+    kept = [Step(s.name, s.layer, tuple(map(moved, s.inputs))) for n, s in enumerate(steps) if n != norm]
+    return Model(Architecture(tuple(kept), model.architecture.input_shape), weights)

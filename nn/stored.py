@@ -1,0 +1,96 @@
+"""How weights become tensors that the parties store: fraction bits, and bounds that are public.
+
+**What an upload reveals.**  Parties and everybody who runs the model learn the architecture, the shapes, and
+for each stored tensor two powers of two: a bound on its largest magnitude, and for the weights of linear
+layers a bound on the largest L1 norm of an output's weights (the *gain*, from which the planner knows that
+results fit the field).  A small gain also shows in the fraction bits.  Nothing else about the weights is
+revealed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from mpc import fixed_point
+from mpc.errors import EncodingError
+from mpc.field import FieldArray
+from mpc.operation import Stored
+from mpc.planner import WEIGHT_BITS
+from mpc.program import Expression
+from mpc.secret_tensor import SecretTensor
+from mpc.tensor_type import Form, Shape, TensorType
+from nn.layer import WeightArray
+
+BIAS_BITS = 22
+"""Fraction bits of what is added or scales elementwise."""
+
+GAIN_BITS = 22
+"""Fraction bits of a weight and bits of its gain, together: what a Fourier activation, average-pooled by 4, leaves of the
+field without a truncation."""
+
+MOST_WEIGHT_BITS = 18
+"""More, and the angle of the next Fourier activation would not fit the field; tiny weights get them all the same."""
+
+MOST_EXTRA_BITS = 10
+"""A layer whose outputs' weights add up to less than 1 gets this many more than ``WEIGHT_BITS`` at most."""
+
+
+class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape, encoding and public bounds of one stored tensor."""
+
+    shape: Shape
+    fraction_bits: int
+    low: float
+    high: float
+    gain: float | None = None
+
+    def __post_init__(self) -> None:
+        TensorType(self.shape, self.fraction_bits, self.low, self.high, Form.MASKED, self.gain).check()
+
+    @classmethod
+    def of(cls, array: WeightArray, name: str) -> StoredType:
+        """The type ``array`` is stored with.  Raises EncodingError, naming the tensor, if it cannot be encoded."""
+        bits = BIAS_BITS
+        if array.contracted is not None:
+            gain_bits = _exponent(_l1_norm(array), WEIGHT_BITS)
+            tiny = WEIGHT_BITS + min(MOST_EXTRA_BITS, max(0, -gain_bits))
+            bits = max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits))
+        # Bounds hold for what is stored, so they are taken after rounding.
+        stored = fixed_point.decode(fixed_point.encode(array.values, bits, name=name), bits)
+        bound = 2.0 ** _exponent(float(np.abs(stored).max(initial=0.0)), bits)
+        gain = None
+        if array.contracted is not None:
+            gain = 2.0 ** _exponent(_l1_norm(WeightArray(stored, array.contracted)), bits)
+        return cls(array.values.shape, bits, -bound, bound, gain)
+
+    def encode(self, array: WeightArray, name: str) -> FieldArray:
+        """Field elements of a tensor of this type.  Raises EncodingError if it is not of this type."""
+        if array.values.shape != self.shape:
+            raise EncodingError(f"{name} has shape {array.values.shape}, not {self.shape}")
+        elements = fixed_point.encode(array.values, self.fraction_bits, name=name)
+        # After rounding: that is what `of` took the bounds from.
+        stored = fixed_point.decode(elements, self.fraction_bits)
+        if stored.size and not self.low <= stored.min() <= stored.max() <= self.high:
+            raise EncodingError(f"{name} has values outside [{self.low:g}, {self.high:g}]")
+        return elements
+
+    def source(self, store: str, tensor: str) -> SecretTensor:
+        """The tensor as a leaf of expressions, once it lies on the parties under ``store``."""
+        return SecretTensor(
+            Expression(Stored(self.shape, self.fraction_bits, self.low, self.high, store, tensor, self.gain))
+        )
+
+
+def _l1_norm(array: WeightArray) -> float:
+    """The largest sum of magnitudes along the contracted axes."""
+    return float(np.abs(array.values).sum(axis=array.contracted).max(initial=0.0))
+
+
+def _exponent(value: float, fraction_bits: int) -> int:
+    """The smallest e with value <= 2^e, and not below one unit of the last place."""
+    if not math.isfinite(value):
+        return 0  # `encode` names the element
+    return max(-fraction_bits, math.ceil(math.log2(value))) if value > 0 else -fraction_bits

@@ -1,0 +1,90 @@
+"""Calibration: intervals cover what samples show, fits keep their error, and absurd ranges are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpc.errors import RangeError
+from nn import (
+    Activation,
+    Function,
+    Linear,
+    Model,
+    Polynomial,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Tanh,
+    calibrate,
+    check_ranges,
+)
+from protocols.approximation import FUNCTIONS, default_fit
+
+
+def scaled(layer, factor):
+    """x -> layer(factor x) on one feature."""
+    return Model(Sequential({"fc": Linear(1, 1, bias=False), "act": layer}), {"fc.weight": [[factor]]})
+
+
+SAMPLES = np.linspace(-1, 1, 101).reshape(-1, 1)
+
+
+def test_check_ranges_measures():
+    found = check_ranges(scaled(Sigmoid(), 10.0), SAMPLES)["act"]
+    assert (found.low, found.high) == (-10.0, 10.0)
+    assert found.interval == (-8.0, 8.0)
+    assert not found.inside
+    assert "OUTSIDE" in str(found)
+    assert check_ranges(scaled(Sigmoid(), 2.0), SAMPLES)["act"].inside
+
+
+@pytest.mark.parametrize(("layer", "factor"), [(Sigmoid(), 3.0), (Sigmoid(), 12.0), (Tanh(), 2.0), (SiLU(), 5.0)])
+def test_intervals_cover_samples_and_margin(layer, factor, evaluate):
+    model, report = calibrate(scaled(layer, factor), SAMPLES)
+    chosen = report["act"]
+    assert chosen.inside
+    assert chosen.interval[0] <= -1.25 * factor
+    assert chosen.interval[1] >= 1.25 * factor
+    assert chosen.error <= 1.01 * FUNCTIONS[layer.function].target
+    assert np.abs(model.plain(SAMPLES) - model.plain(SAMPLES, exact=True)).max() <= chosen.error * 1.01
+    run = evaluate(model, SAMPLES)
+    assert np.abs(run.result - model.plain(SAMPLES, exact=True)).max() <= 3 * chosen.error
+
+
+def test_error_chooses_terms():
+    coarse, report = calibrate(scaled(Sigmoid(), 4.0), SAMPLES, error=1e-2)
+    fine, finer_report = calibrate(scaled(Sigmoid(), 4.0), SAMPLES, error=1e-4)
+    assert report["act"].error <= 1e-2
+    assert finer_report["act"].error <= 1e-4
+    assert coarse.architecture.layers["act"].terms < fine.architecture.layers["act"].terms
+    with pytest.raises(RangeError, match="layer 'act'"):
+        calibrate(scaled(Sigmoid(), 150.0), SAMPLES, error=1e-6)
+
+
+def test_polynomials_are_declared(evaluate):
+    model, report = calibrate(scaled(Polynomial((0.0, 0.5, 0.2)), 2.0), SAMPLES)
+    assert report["act"].interval == (-2.5, 2.5)
+    assert np.abs(evaluate(model, SAMPLES).result - model.plain(SAMPLES)).max() < 1e-2
+
+
+def test_functions_with_a_pole():
+    samples = np.linspace(0.5, 2, 50).reshape(-1, 1)
+    _, report = calibrate(scaled(Function("log"), 1.0), samples)
+    assert 0 < report["act"].interval[0] <= 0.4
+    with pytest.raises(RangeError, match="log"):
+        calibrate(scaled(Function("log"), 1.0), SAMPLES)
+
+
+def test_absurd_ranges_are_refused():
+    with pytest.raises(RangeError, match=r"layer 'act': inputs from -1e\+05 to 1e\+05 are beyond"):
+        calibrate(scaled(Sigmoid(), 1e5), SAMPLES)
+    with pytest.raises(RangeError, match="margin"):
+        calibrate(scaled(Sigmoid(), 1.0), SAMPLES, margin=-1)
+
+
+def test_a_fixed_fit_is_checked():
+    fixed = Activation(default_fit("sigmoid"))
+    assert calibrate(scaled(fixed, 7.0), SAMPLES)[0].architecture.layers["act"] == fixed
+    with pytest.raises(RangeError, match="leave its fit"):
+        calibrate(scaled(fixed, 9.0), SAMPLES)
