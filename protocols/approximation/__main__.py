@@ -8,9 +8,9 @@ from typing import Any
 
 from protocols.approximation.catalogue import FUNCTIONS
 from protocols.approximation.defaults import default_fit
-from protocols.approximation.fits import CompositeFit, FourierFit
+from protocols.approximation.fits import FourierFit
 
-RUNAWAY = "a polynomial: grows without bound outside"
+RUNAWAY = "a polynomial: grows without bound"
 
 
 def rows() -> list[dict[str, Any]]:
@@ -24,18 +24,17 @@ def rows() -> list[dict[str, Any]]:
             choices.append(("composite", None))
         for method, degree in choices:
             fit = default_fit(function.name, method, degree=degree)
-            fourier = isinstance(fit, FourierFit)
-            table.append(
-                {
-                    "function": function.name,
-                    "method": method,
-                    "interval": [fit.low, fit.high],
-                    "size": fit.terms if isinstance(fit, FourierFit) else fit.degree,
-                    "rounds": len(fit.stages) if isinstance(fit, CompositeFit) else 1,
-                    "error": fit.error,
-                    "outside": function.outside if fourier else RUNAWAY,
-                }
-            )
+            row: dict[str, Any] = {
+                "function": function.name,
+                "method": method,
+                "interval": [fit.low, fit.high],
+                "size": fit.terms if isinstance(fit, FourierFit) else fit.degree,
+                "error": fit.error,
+                "outside": RUNAWAY,
+            }
+            if isinstance(fit, FourierFit):
+                row |= {"gain": fit.gain, "period": fit.period, "range": fit.range(), "outside": function.outside}
+            table.append(row)
     return table
 
 
@@ -48,10 +47,13 @@ def main() -> None:
         return
     for row in table:
         low, high = row["interval"]
+        unit, gain, outside = "degree", "", row["outside"]
+        if row["method"] == "fourier":
+            unit, gain = "terms", f"gain {row['gain']:.3g}"
+            outside += f"; period {row['period']:.4g}, values {row['range'][0]:.3g} to {row['range'][1]:.3g}"
         print(
-            f"{row['function']:<11}{row['method']:<10}[{low:g}, {high:g}]".ljust(40)
-            + f"{row['size']:>3} {'terms ' if row['method'] == 'fourier' else 'degree'}"
-            + f"  error {row['error']:.1e}  {row['outside']}"
+            f"{row['function']:<11}{row['method']:<10}{f'[{low:.4g}, {high:.4g}]':<18}{row['size']:>3} {unit:<8}"
+            f"error {row['error']:.1e}  {gain:<11}{outside}"
         )
 
 

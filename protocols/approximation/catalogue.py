@@ -9,14 +9,13 @@ from fractions import Fraction
 
 import numpy as np
 
+from protocols.approximation import taylor
 from protocols.approximation.fits import Reals
-
-PERIODIC = "periodic: wrong outside the interval"
 
 
 @dataclass(frozen=True)
 class Function:
-    """A named function.  ``terms`` are those of its default Fourier fit, ``target`` the error it was chosen for."""
+    """A named function and its default Fourier fit: ``terms`` are the fewest whose error is at most ``target``."""
 
     name: str
     exact: Callable[[Reals], Reals]
@@ -24,71 +23,64 @@ class Function:
     high: float
     terms: int
     target: float
+    outside: str
+    """What the Fourier fit does outside its interval, beside having a period."""
     odd: bool = False
-    """Odd about (0, f(0))."""
+    """About (0, f(0))."""
     taylor: Callable[[int], Fraction] | None = None
-    """The coefficient of x^k around ``about``."""
-    about: float = 0.0
-    outside: str = PERIODIC
+    """The coefficient of (x - about)^k."""
+    about: int = 0
 
 
 def sigmoid(x: Reals) -> Reals:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+    """Accurate in the relative sense far below 0 too."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(x)))
 
 
-def _gelu(x: Reals) -> Reals:
-    from scipy.special import erf
-
-    return np.asarray(0.5 * x * (1.0 + erf(x / math.sqrt(2.0))))
+def silu(x: Reals) -> Reals:
+    return np.asarray(x * sigmoid(x))
 
 
-def _bernoulli(n: int) -> Fraction:
-    """B_n, with B_1 = -1/2, by the recurrence sum_k C(n+1, k) B_k = 0."""
-    numbers: list[Fraction] = []
-    for m in range(n + 1):
-        numbers.append(
-            Fraction(1) if m == 0 else -sum((math.comb(m + 1, k) * numbers[k] for k in range(m)), Fraction(0)) / (m + 1)
-        )
-    return numbers[n]
+def gelu(x: Reals) -> Reals:
+    """x Phi(x), the exact form."""
+    # Only those who make fits, or compare with the true function, need scipy.
+    from scipy.special import ndtr
+
+    return np.asarray(x * ndtr(x))
 
 
-def _tanh_coefficient(k: int) -> Fraction:
-    """tanh x = sum 2^(2n) (2^(2n) - 1) B_2n x^(2n-1) / (2n)!."""
-    if k % 2 == 0:
-        return Fraction(0)
-    n = k + 1
-    return Fraction(2**n * (2**n - 1)) * _bernoulli(n) / math.factorial(n)
+def gelu_tanh(x: Reals) -> Reals:
+    """GELU's other form, by tanh: 2 sigmoid(2 y) = 1 + tanh(y)."""
+    return np.asarray(x * sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def _sigmoid_coefficient(k: int) -> Fraction:
-    """sigmoid x = 1/2 + tanh(x/2) / 2."""
-    return Fraction(1, 2) if k == 0 else _tanh_coefficient(k) / 2 ** (k + 1)
+def softplus(x: Reals) -> Reals:
+    return np.logaddexp(0.0, x)
 
 
-def _sin_coefficient(k: int) -> Fraction:
-    return Fraction((-1) ** (k // 2), math.factorial(k)) if k % 2 else Fraction(0)
-
-
-def _cos_coefficient(k: int) -> Fraction:
-    return Fraction(0) if k % 2 else Fraction((-1) ** (k // 2), math.factorial(k))
-
-
-def _log_coefficient(k: int) -> Fraction:
-    return Fraction((-1) ** (k + 1), k) if k else Fraction(0)
-
+_TURNS_BACK = "keeps its bounds but turns back beyond half a period"
+_RAMP = "falls from its largest value back to 0, and repeats"
 
 FUNCTIONS: dict[str, Function] = {
     f.name: f
     for f in (
-        Function("sigmoid", sigmoid, -8, 8, 8, 2e-4, odd=True, taylor=_sigmoid_coefficient),
-        Function("tanh", np.tanh, -8, 8, 16, 2e-4, odd=True, taylor=_tanh_coefficient),
-        Function("exp", np.exp, -8, 0, 8, 1e-5, taylor=lambda k: Fraction(1, math.factorial(k))),
-        Function("silu", lambda x: x * sigmoid(x), -8, 8, 11, 1e-4),
-        Function("gelu", _gelu, -8, 8, 12, 1e-4),
-        Function("softplus", lambda x: np.logaddexp(0.0, x), -8, 8, 10, 1e-4),
-        Function("reciprocal", np.reciprocal, 0.5, 8, 16, 1e-4, taylor=lambda k: Fraction((-1) ** k), about=1.0),
-        Function("log", np.log, 0.02, 1, 16, 1e-3, taylor=_log_coefficient, about=1.0),
-        Function("sin", np.sin, -math.pi, math.pi, 6, 1e-5, odd=True, taylor=_sin_coefficient),
-        Function("cos", np.cos, -math.pi, math.pi, 6, 1e-5, taylor=_cos_coefficient),
+        Function("sigmoid", sigmoid, -8, 8, 8, 2e-4, _TURNS_BACK, True, taylor.sigmoid),
+        Function("tanh", np.tanh, -8, 8, 15, 2e-4, _TURNS_BACK, True, taylor.tanh),
+        Function("exp", np.exp, -8, 0, 7, 1e-5, "does not vanish below: it rises again", taylor=taylor.exp),
+        Function("silu", silu, -8, 8, 10, 1e-4, _RAMP, taylor=taylor.silu),
+        Function("gelu", gelu, -8, 8, 12, 1e-4, _RAMP),
+        Function("gelu_tanh", gelu_tanh, -8, 8, 12, 1e-4, _RAMP),
+        Function("softplus", softplus, -8, 8, 8, 1e-4, _RAMP, taylor=taylor.softplus),
+        Function(
+            "reciprocal", np.reciprocal, 0.5, 8, 14, 1e-4, "has neither pole nor sign change at 0",
+            taylor=taylor.reciprocal, about=1,
+        ),
+        Function(
+            "log", np.log, 0.02, 1, 15, 1e-3, "has no pole at 0: it falls, turns and repeats",
+            taylor=taylor.log, about=1,
+        ),
+        # The targets of these two are as low as fixed-point arithmetic has a use for.
+        Function("sin", np.sin, -math.pi, math.pi, 5, 5e-6, "drifts away: the period is not 2 pi", True, taylor.sin),
+        Function("cos", np.cos, -math.pi, math.pi, 4, 5e-6, "drifts away: the period is not 2 pi", taylor=taylor.cos),
     )
 }  # fmt: skip

@@ -1,8 +1,9 @@
-"""The fit a named function uses: shipped for the default intervals, made on the spot (and kept) for others."""
+"""The fit a named function uses: shipped for the default intervals, made on the spot (and kept) elsewhere."""
 
 from __future__ import annotations
 
 import functools
+import math
 from importlib import resources
 from typing import Literal, overload
 
@@ -12,11 +13,16 @@ from mpc.errors import UnsupportedError
 from protocols.approximation.catalogue import FUNCTIONS, Function
 from protocols.approximation.composite import exp_by_powers, three_cubics
 from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, measured
-from protocols.approximation.minimax import MAX_TERMS, fit_fourier, fit_polynomial
+from protocols.approximation.minimax import MAX_TERMS, TERMS, fewest, fit_fourier, fit_polynomial
+from protocols.approximation.sampling import checked
+from protocols.approximation.taylor import powers_of_x
 
 METHODS = ("fourier", "minimax", "taylor", "composite")
 DEGREE = 3
 """Of a polynomial when none is asked for: what fits one round."""
+
+WORST = 100.0
+"""A Fourier fit on another interval may miss its function's target error by this factor, and says so in ``error``."""
 
 _SHIPPED = "default_fits.json"
 
@@ -52,8 +58,9 @@ def default_fit(
 ) -> Fit:
     """The approximation of a named function; with ``low`` and ``high`` another interval than its own.
 
-    On another interval a Fourier fit takes as many terms as it needs to keep the function's target error, unless
-    ``terms`` says.  Raises UnsupportedError naming what there is.
+    On another interval a Fourier fit takes the fewest terms that keep the function's target error, unless ``terms``
+    says; where 32 do not keep it, the best there is (see its ``error``) unless that is 100 times the target.
+    ``degree`` is that of a polynomial; a composite has its own.  Raises UnsupportedError naming what there is.
     """
     function = FUNCTIONS.get(name)
     if function is None:
@@ -61,9 +68,13 @@ def default_fit(
     if method not in METHODS:
         raise UnsupportedError(f"method {method!r} is not one of {', '.join(METHODS)}")
     if (low is None) != (high is None):
-        raise UnsupportedError("an interval has two ends")
-    if (degree is not None and method == "fourier") or (terms is not None and method != "fourier"):
-        raise UnsupportedError("`terms` goes with method 'fourier', `degree` with polynomials")
+        raise UnsupportedError("an interval has two ends: give `low` and `high`, or neither")
+    if terms is not None and method != "fourier":
+        raise UnsupportedError(f"`terms` goes with method 'fourier', not with {method!r}")
+    if degree is not None and method not in ("minimax", "taylor"):
+        raise UnsupportedError(
+            f"`terms` goes with method 'fourier', `degree` with 'minimax' and 'taylor', not with {method!r}"
+        )
     ends = (function.low, function.high) if low is None or high is None else (float(low), float(high))
     if method == "fourier" and terms in (None, function.terms) and ends == (function.low, function.high):
         return shipped_fits()[name]
@@ -81,12 +92,13 @@ def shipped_fits() -> dict[str, FourierFit]:
 def _make(name: str, method: str, ends: tuple[float, float], terms: int | None, degree: int | None) -> Fit:
     function = FUNCTIONS[name]
     low, high = ends
+    size = DEGREE if degree is None else degree
     if method == "fourier":
         return make_fourier(function, low, high, terms)
     if method == "minimax":
-        return fit_polynomial(function.exact, low, high, degree or DEGREE, odd=function.odd and low == -high)
+        return fit_polynomial(function.exact, low, high, size, odd=function.odd and low == -high)
     if method == "taylor":
-        return _taylor(function, low, high, degree or DEGREE)
+        return _taylor(function, low, high, size)
     return _composite(function, low, high)
 
 
@@ -95,17 +107,11 @@ def make_fourier(function: Function, low: float, high: float, terms: int | None)
     odd = function.odd and low == -high
     if terms is not None:
         return fit_fourier(function.exact, low, high, terms, odd=odd)
-    # The number of terms grows with the interval: start from the default's share of it.
-    share = (high - low) / (function.high - function.low)
-    count = min(MAX_TERMS, max(2, round(function.terms * share)))
-    best = fit_fourier(function.exact, low, high, count, odd=odd)
-    while best.error > function.target and count < MAX_TERMS:
-        count = min(MAX_TERMS, count + max(1, count // 6))
-        best = min(best, fit_fourier(function.exact, low, high, count, odd=odd), key=lambda fit: fit.error)
-    if best.error > 100 * function.target:
+    best = fewest(lambda n: fit_fourier(function.exact, low, high, n, odd=odd), TERMS, function.target)
+    if best.error > WORST * function.target:
         raise UnsupportedError(
-            f"{function.name} on [{low:g}, {high:g}]: {MAX_TERMS} terms reach {best.error:.2g}: the interval is"
-            " too long for one round; scale the values down, or ask for `terms`"
+            f"{function.name} on [{low:g}, {high:g}]: up to {MAX_TERMS} terms reach an error of {best.error:.2g}; the"
+            " interval is too long for one round: scale the values down, or ask for `terms`"
         )
     return best
 
@@ -113,29 +119,21 @@ def make_fourier(function: Function, low: float, high: float, terms: int | None)
 def _taylor(function: Function, low: float, high: float, degree: int) -> PolynomialFit:
     """The Taylor polynomial, in powers of x."""
     if function.taylor is None:
-        raise UnsupportedError(f"{function.name} has no Taylor polynomial here: use method 'minimax'")
-    if not 1 <= degree <= 31:
-        raise UnsupportedError(f"a Taylor polynomial has degree 1 to 31, not {degree}")
-    # In powers of (x - about), expanded exactly.
-    coefficients = [function.taylor(k) for k in range(degree + 1)]
-    about = int(function.about)
-    shifted = coefficients[-1:]
-    for c in reversed(coefficients[:-1]):
-        raised = [c, *shifted]
-        for k, s in enumerate(shifted):
-            raised[k] -= about * s
-        shifted = raised
-    fit = PolynomialFit(tuple(float(c) for c in shifted), low, high, 0.0, "taylor")
-    result = measured(fit, function.exact)
-    assert isinstance(result, PolynomialFit)  # noqa: S101 - for the type checker
-    return result
+        known = ", ".join(f.name for f in FUNCTIONS.values() if f.taylor is not None)
+        raise UnsupportedError(f"{function.name} has no Taylor polynomial here, only {known}: use method 'minimax'")
+    coefficients = powers_of_x([function.taylor(k) for k in range(degree + 1)], function.about)
+    values = checked(function.exact, low, high)
+    return measured(PolynomialFit(coefficients, low, high, 0.0, "taylor"), values)
 
 
 def _composite(function: Function, low: float, high: float) -> CompositeFit:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UnsupportedError(f"[{low}, {high}] is not an interval to fit a function on: give low < high")
     if function.name == "exp":
         return exp_by_powers(low, high)
-    if function.odd and low == -high and function.name in ("sigmoid", "tanh"):
+    if function.name in ("sigmoid", "tanh") and low == -high:
         return three_cubics(function.exact, high, 0.5 if function.name == "sigmoid" else 0.0)
     raise UnsupportedError(
-        f"method 'composite' is for exp, and for sigmoid and tanh on symmetric intervals, not {function.name}"
+        "method 'composite' is for exp, and for sigmoid and tanh on intervals symmetric around 0, not for"
+        f" {function.name} on [{low:g}, {high:g}]"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -13,7 +14,10 @@ import numpy.typing as npt
 Reals = npt.NDArray[np.float64]
 
 DENSE = 20_001
-"""Points at which an error is measured."""
+"""Points at which an error is measured, twice: equally spaced, and clustered at the ends."""
+
+SMALLEST_ERROR = 2.0**-50
+"""Stated where less is measured: the measurement's own rounding.  Fraction bits follow from errors, so never 0."""
 
 
 class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fourier"):
@@ -55,7 +59,7 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="f
         return value
 
     def range(self) -> tuple[float, float]:
-        """Bounds over a whole period, and so for every x: samples, widened by what the slope allows between them."""
+        """Bounds over a whole period, and so for every x: samples, widened by what the slope allows between."""
         values = self(np.linspace(0.0, self.period, DENSE))
         slope = sum(
             2 * math.pi / self.period * j * abs(c)
@@ -67,7 +71,7 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="f
 
 
 class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="polynomial"):
-    """``coefficients[0] + coefficients[1] x + ...`` on [low, high]; outside it runs away as polynomials do."""
+    """``coefficients[0] + coefficients[1] x + ...`` on [low, high]; outside, it grows without bound."""
 
     coefficients: tuple[float, ...]
     low: float
@@ -109,10 +113,14 @@ class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 Fit = FourierFit | PolynomialFit | CompositeFit
 
 
-def measured(fit: Fit, function: Any) -> Fit:
+_AnyFit = TypeVar("_AnyFit", FourierFit, PolynomialFit, CompositeFit)
+
+
+def measured(fit: _AnyFit, function: Callable[[Reals], Reals]) -> _AnyFit:
     """The fit with its maximal error over its interval, measured on a dense grid."""
     x = dense_grid(fit.low, fit.high)
-    return msgspec.structs.replace(fit, error=float(np.abs(fit(x) - function(x)).max()))
+    error = float(np.abs(fit(x) - function(x)).max())
+    return msgspec.structs.replace(fit, error=max(error, SMALLEST_ERROR))
 
 
 @functools.lru_cache(maxsize=32)
@@ -120,4 +128,6 @@ def dense_grid(low: float, high: float) -> Reals:
     """Equally spaced and clustered at the ends, where errors of fits are largest."""
     even = np.linspace(low, high, DENSE)
     clustered = (low + high) / 2 - (high - low) / 2 * np.cos(np.linspace(0, math.pi, DENSE))
-    return np.unique(np.clip(np.concatenate([even, clustered]), low, high))
+    grid = np.unique(np.clip(np.concatenate([even, clustered]), low, high))
+    grid.flags.writeable = False
+    return grid
