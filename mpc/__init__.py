@@ -1,4 +1,4 @@
-"""The base of Tessera: the field, fixed point, sharing, secret tensors, programs and their costs.  No input or output."""
+"""The base of Tessera: the field, fixed point, sharing, secret tensors, programs and costs.  No input or output."""
 
 from mpc.cost import Cost, cost
 from mpc.program import Program

@@ -51,8 +51,8 @@ class Cost:
 
     def __str__(self) -> str:
         return (
-            f"{self.parties} parties: online {self.online_rounds} rounds, {self.online_bytes_per_party:,} bytes sent per"
-            f" party; offline {self.offline_bytes:,} bytes from the dealer"
+            f"{self.parties} parties: online {self.online_rounds} rounds, {self.online_bytes_per_party:,} bytes sent"
+            f" per party; offline {self.offline_bytes:,} bytes from the dealer"
         )
 
 

@@ -76,19 +76,19 @@ class PeerError(TesseraError):
         self.reason = message
 
 
-class PeerUnavailable(PeerError):
+class PeerUnavailable(PeerError):  # noqa: N818 - says what happened
     """The peer cannot be reached."""
 
     exit_code = 6
 
 
-class PeerLost(PeerError):
+class PeerLost(PeerError):  # noqa: N818 - says what happened
     """The peer died, froze or went silent in the middle of a run."""
 
     exit_code = 7
 
 
-class ProtocolViolation(PeerError):
+class ProtocolViolation(PeerError):  # noqa: N818 - says what happened
     """The peer sent something malformed: length, shape, field range, sequence or kind."""
 
     exit_code = 8
@@ -100,7 +100,7 @@ class AuthenticationError(PeerError):
     exit_code = 9
 
 
-class VersionMismatch(PeerError):
+class VersionMismatch(PeerError):  # noqa: N818 - says what happened
     """The peer runs another version of Tessera or has another cluster file."""
 
     exit_code = 10

@@ -107,9 +107,7 @@ def accumulate(acc: FieldArray, incoming: FieldArray) -> bool:
     Both have one shape and `acc` is C-contiguous.  After False, `acc` holds nothing of use.
     """
     if acc.shape != incoming.shape or not acc.flags.c_contiguous:
-        raise ValueError(
-            f"cannot accumulate an array of shape {incoming.shape} into one of shape {acc.shape}"
-        )
+        raise ValueError(f"cannot accumulate an array of shape {incoming.shape} into one of shape {acc.shape}")
     return bool(kernels.accumulate(acc.reshape(-1), _flat(incoming)))
 
 
@@ -167,9 +165,7 @@ def _repetition(y: FieldArray, shape: Shape) -> tuple[FieldArray, int, int]:
     return y, y.size, prod(shape[after:])
 
 
-def _binary(
-    function: Callable[..., None], x: FieldArray, y: FieldArray, out: FieldArray | None
-) -> FieldArray:
+def _binary(function: Callable[..., None], x: FieldArray, y: FieldArray, out: FieldArray | None) -> FieldArray:
     """Apply a kernel to x and y, the smaller one second; a kernel that does not commute gets no larger y."""
     if x.shape == y.shape:
         shape, period, inner = x.shape, x.size, 1

@@ -33,9 +33,7 @@ def encode(
     be secret.
     """
     if not 0 <= fraction_bits < CAPACITY_BITS:
-        raise EncodingError(
-            f"fraction_bits of {name} must be between 0 and {CAPACITY_BITS - 1}, not {fraction_bits}"
-        )
+        raise EncodingError(f"fraction_bits of {name} must be between 0 and {CAPACITY_BITS - 1}, not {fraction_bits}")
     try:
         array = np.asarray(values)
     except ValueError as error:

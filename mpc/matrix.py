@@ -42,9 +42,7 @@ class Limbs:
 
     def __init__(self, x: FieldArray) -> None:
         if x.ndim < 2:
-            raise ShapeError(
-                f"only arrays of 2 or more dimensions can be split ahead, not one of shape {x.shape}"
-            )
+            raise ShapeError(f"only arrays of 2 or more dimensions can be split ahead, not one of shape {x.shape}")
         self.field = np.ascontiguousarray(x)
         self.parts = _split(self.field)
 
@@ -73,9 +71,7 @@ def matmul(x: FieldArray | Limbs, y: FieldArray | Limbs) -> FieldArray:
         y = y[:, None]
     (m, k), (k_other, n) = x.shape[-2:], y.shape[-2:]
     if k != k_other:
-        raise ShapeError(
-            f"cannot multiply matrices of shapes {x.shape} and {y.shape}: {k} columns, {k_other} rows"
-        )
+        raise ShapeError(f"cannot multiply matrices of shapes {x.shape} and {y.shape}: {k} columns, {k_other} rows")
     try:
         batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except ValueError as error:

@@ -130,9 +130,7 @@ def small_matmul(x: Words, y: Words, out: Words, m: int, k: int, n: int, x_step:
 
 
 @kernel(READ, WRITE_REAL, INT, PAIR, PAIR, PAIR, PAIR)
-def split_columns(
-    x: Words, out: Reals, planes: int, size: Pair, window: Pair, stride: Pair, padding: Pair
-) -> None:
+def split_columns(x: Words, out: Reals, planes: int, size: Pair, window: Pair, stride: Pair, padding: Pair) -> None:
     """Split (planes, height, width) once, and lay out the windows: (6, planes, window, rows, columns)."""
     height, width = size
     rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1

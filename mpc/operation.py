@@ -28,7 +28,10 @@ import numpy as np
 from mpc import field
 from mpc.errors import ProgramError, UnsupportedError
 from mpc.field import FieldArray
-from mpc.tensor_type import Form, Shape, TensorType
+from mpc.tensor_type import Form, Shape, TensorType, exactly
+
+MAX_NAME = 200
+"""Characters of the name of a store or of one of its tensors."""
 
 
 class Value:
@@ -40,9 +43,7 @@ class Value:
 
     __slots__ = ("cache", "pending", "public", "share")
 
-    def __init__(
-        self, public: FieldArray | None, share: FieldArray | None, *, pending: bool = False
-    ) -> None:
+    def __init__(self, public: FieldArray | None, share: FieldArray | None, *, pending: bool = False) -> None:
         self.public = public
         self.share = share
         self.pending = pending
@@ -143,9 +144,7 @@ class Linear(Operation, frozen=True):
     def apply(self, *arrays: FieldArray) -> FieldArray:
         raise NotImplementedError
 
-    def _on_part(
-        self, parts: Sequence[FieldArray | None], types: Sequence[TensorType]
-    ) -> FieldArray | None:
+    def _on_part(self, parts: Sequence[FieldArray | None], types: Sequence[TensorType]) -> FieldArray | None:
         if all(part is None for part in parts):
             return None
         return self.apply(*(field.zeros(t.shape) if p is None else p for p, t in zip(parts, types, strict=True)))
@@ -175,7 +174,11 @@ class Source(Operation, frozen=True):
     low: float
     high: float
 
-    def _type(self, form: Form, gain: float | None = None) -> TensorType:
+    def __post_init__(self) -> None:
+        exactly(self, "low", "high")
+
+    def _type(self, types: tuple[TensorType, ...], form: Form, gain: float | None = None) -> TensorType:
+        require(not types, "a source has no operands")
         return TensorType(self.shape, self.fraction_bits, self.low, self.high, form, gain).check()
 
 
@@ -187,7 +190,7 @@ class Input(Source, frozen=True, tag="input"):
     """
 
     def result(self, *types: TensorType) -> TensorType:
-        return self._type(Form.MASKED)
+        return self._type(types, Form.MASKED)
 
 
 class Stored(Source, frozen=True, tag="stored"):
@@ -200,8 +203,13 @@ class Stored(Source, frozen=True, tag="stored"):
     tensor: str
     gain: float | None = None
 
+    def __post_init__(self) -> None:
+        exactly(self, "low", "high", "gain")
+
     def result(self, *types: TensorType) -> TensorType:
-        return self._type(Form.MASKED, self.gain)
+        for name in (self.store, self.tensor):
+            require(len(name) <= MAX_NAME and name.isprintable(), "names of stored tensors are short and printable")
+        return self._type(types, Form.MASKED, self.gain)
 
 
 class Constant(Source, frozen=True, tag="constant"):
@@ -210,7 +218,7 @@ class Constant(Source, frozen=True, tag="constant"):
     data: bytes
 
     def result(self, *types: TensorType) -> TensorType:
-        constant = self._type(Form.PUBLIC)
+        constant = self._type(types, Form.PUBLIC)
         if len(self.data) != 8 * constant.size:
             raise ProgramError(f"a constant of shape {self.shape} has {len(self.data)} bytes of data")
         values = self.array()

@@ -74,7 +74,7 @@ class Planner:
         """``x / divisor``, public and positive: free when it is a power of two, which counts as fraction bits."""
         twos = (divisor & -divisor).bit_length() - 1
         if twos:
-            x = self.make("divide", x, bits=twos)
+            x = self.make("divide", self.truncated(x, FIELD_BITS - twos), bits=twos)
         odd = divisor >> twos
         if odd == 1:
             return x
@@ -83,7 +83,7 @@ class Planner:
     def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
         """The operands of a sum, all with the same fraction bits."""
         target = max(x.type.fraction_bits for x in xs)
-        target = min(target, self._room(sum(x.type.magnitude for x in xs)))
+        target = min(target, self.room(sum(x.type.magnitude for x in xs)))
         return [self.raised(y, target - y.type.fraction_bits) for y in (self.truncated(x, target) for x in xs)]
 
     def sum(self, name: str, x: Expression, y: Expression) -> Expression:
@@ -93,21 +93,19 @@ class Planner:
 
     def reduced(self, name: str, x: Expression, count: int, **attributes: Any) -> Expression:
         """A sum of up to ``count`` elements of ``x``, which is truncated first if the sum would not fit."""
-        return self.make(name, self.truncated(x, self._room(x.type.magnitude * count)), **attributes)
+        return self.make(name, self.truncated(x, self.room(x.type.magnitude * count)), **attributes)
 
     @staticmethod
-    def _room(magnitude: float) -> int:
+    def room(magnitude: float) -> int:
         """The fraction bits with which values up to ``magnitude`` can still be truncated; RangeError if too few."""
         if not magnitude:
             return FIELD_BITS
         room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - math.log2(magnitude))
         if room < FEWEST_BITS:
-            raise RangeError(f"a sum of values up to {magnitude:g} leaves {room} fraction bits: declare tighter ranges")
-        return room
+            raise RangeError(f"values up to {magnitude:g} leave {room} fraction bits: declare tighter ranges")
+        return min(room, FIELD_BITS)
 
-    def product(
-        self, name: str, x: Expression, y: Expression, growth: float = 1.0, **attributes: Any
-    ) -> Expression:
+    def product(self, name: str, x: Expression, y: Expression, growth: float = 1.0, **attributes: Any) -> Expression:
         """A bilinear operation: operands fitted to the field, and masked unless one of them is public."""
         if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
             raise RangeError(f"{name} of two public constants: compute it before sharing")
@@ -122,7 +120,7 @@ class Planner:
         Truncates to ``FRACTION_BITS`` first, and below only if it must.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
-        room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole)
+        room = min(FIELD_BITS, math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole))
         operands = (x, y)
         bits = [operand.type.fraction_bits for operand in operands]
         movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
@@ -150,6 +148,17 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = WE
     low, high = (float(real.min()), float(real.max())) if real.size else (0.0, 0.0)
     data = np.ascontiguousarray(raw).astype("<u8", copy=False).tobytes()
     return Expression(Constant(array.shape, fraction_bits, low, high, data))
+
+
+def factor(values: object, x: TensorType) -> Expression:
+    """A public tensor to multiply an ``x`` by: with ``WEIGHT_BITS`` that count, however small its values are.
+
+    Its leading zeros cost nothing in the field, only fraction bits of the product.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    largest = float(np.abs(array).max(initial=0.0))
+    zeros = max(0, -math.frexp(largest)[1]) if 0 < largest < 1 else 0
+    return constant(array, most=WEIGHT_BITS + min(zeros, max(0, FIELD_BITS - WEIGHT_BITS - x.fraction_bits)))
 
 
 def _exact(array: np.ndarray[Any, np.dtype[np.float64]], fraction_bits: int) -> bool:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
 import msgspec
 
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import Input, Operation, registered
-from mpc.tensor_type import Form, TensorType
+from mpc.tensor_type import MAX_SIZE, Form, TensorType
 
 FORMAT = 1
 MAX_NODES = 20_000
 MAX_BYTES = 256 * 2**20
-MAX_ELEMENTS = 2**31
-"""Over all nodes of a program: what a party agrees to allocate."""
+MAX_ELEMENTS = MAX_SIZE
+"""Over all nodes of a program, all that is dealt and all outputs: what a party agrees to allocate."""
+MAX_OPERANDS = 8 * MAX_NODES
+"""Over all nodes of a program."""
 MAX_LABEL = 200
 
 
@@ -53,17 +56,20 @@ class Node(msgspec.Struct, frozen=True):
     label: str = ""
 
 
+_Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
+
+
 class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operation: msgspec.Raw
-    inputs: tuple[int, ...]
+    inputs: _Indices
     type: TensorType
     label: str
 
 
 class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
-    nodes: list[_WireNode]
-    outputs: tuple[int, ...]
+    nodes: Annotated[list[_WireNode], msgspec.Meta(max_length=MAX_NODES)]
+    outputs: _Indices
 
 
 @functools.lru_cache(maxsize=4)
@@ -135,16 +141,15 @@ class Program:
 
     @functools.cached_property
     def elements(self) -> int:
-        """Elements of all nodes and of everything dealt: a measure of the work and memory of a run."""
-        dealt = sum(_product(shape) for shapes in self.dealt for shape in shapes)
-        return dealt + sum(node.type.size for node in self.nodes)
+        """Elements of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
+        dealt = sum(math.prod(shape) for shapes in self.dealt for shape in shapes)
+        revealed = sum(self.nodes[i].type.size for i in self.outputs)
+        return dealt + revealed + sum(node.type.size for node in self.nodes)
 
     @functools.cached_property
     def _encoded(self) -> bytes:
         encode = msgspec.msgpack.encode
-        nodes = [
-            _WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes
-        ]
+        nodes = [_WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes]
         return encode(_WireProgram(FORMAT, nodes, self.outputs))
 
     def encode(self) -> bytes:
@@ -175,19 +180,19 @@ class Program:
             raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
         if not self.outputs or len(self.outputs) > MAX_NODES:
             raise ProgramError("a program reveals at least one value")
+        if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
+            raise ProgramError(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
         elements = 0
         for i, node in enumerate(self.nodes):
             where = f"node {i} ({node.operation.name})"
             if len(node.label) > MAX_LABEL or not (node.label.isprintable() or not node.label):
                 raise ProgramError(f"{where}: the label is not a short printable name")
             if any(not 0 <= j < i for j in node.inputs):
-                raise ProgramError(f"{where}: inputs {node.inputs} are not earlier nodes")
+                raise ProgramError(f"{where}: its inputs are not all earlier nodes")
             types = tuple(self.nodes[j].type for j in node.inputs)
             try:
                 derived = node.operation.result(*types).check()
-                elements += derived.size + sum(
-                    _product(shape) for shape in node.operation.correlations(*types)
-                )
+                elements += derived.size + sum(math.prod(shape) for shape in node.operation.correlations(*types))
             except TesseraError as error:
                 raise ProgramError(f"{where}: {error}") from None
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
@@ -201,14 +206,10 @@ class Program:
                 raise ProgramError(f"output {output} is not a node")
             if self.nodes[output].type.form is Form.PUBLIC:
                 raise ProgramError(f"output {output} is public: there is nothing to reveal")
+            elements += self.nodes[output].type.size
+        if elements > MAX_ELEMENTS:
+            raise ProgramError(f"more than {MAX_ELEMENTS} elements in all, outputs counted")
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {k}" for k, n in Counter(n.operation.name for n in self.nodes).most_common())
         return f"<Program {self.digest[:8]}: {self.rounds} rounds + reveal; {kinds}>"
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size

@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mpc.errors import ShapeError, UnsupportedError
-from mpc.planner import FRACTION_BITS, Planner, constant
+from mpc.errors import RangeError, ShapeError, UnsupportedError
+from mpc.planner import FRACTION_BITS, Planner, constant, factor
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 
+MAX_POWER = 512
+
 Axis = int | tuple[int, ...] | None
-Pair = int | tuple[int, int]
+Pair = int | Sequence[int]
 
 _FUNCTIONS: dict[str, Callable[..., Expression]] = {}
 
@@ -101,7 +104,7 @@ class SecretTensor:
         return self
 
     def __mul__(self, other: object) -> SecretTensor:
-        return self._new(self._planner.product("multiply", self.expression, as_expression(other)))
+        return self._new(self._planner.product("multiply", self.expression, self._factor(other)))
 
     __rmul__ = __mul__
 
@@ -109,7 +112,7 @@ class SecretTensor:
         """By a public number or array, or (through ``reciprocal``, on its interval) by a secret one."""
         if isinstance(other, SecretTensor):
             return self * other.reciprocal()
-        divisor = np.asarray(other, dtype=np.float64)
+        divisor = _numbers(other)
         if not divisor.all():
             raise ZeroDivisionError("division of a secret by a public zero")
         if divisor.ndim == 0 and divisor > 0 and float(divisor).is_integer() and divisor < 2**30:
@@ -125,25 +128,25 @@ class SecretTensor:
             exponent = operator.index(exponent)
         except TypeError:
             raise UnsupportedError("only integer powers of a secret: use exp and log for others") from None
-        if exponent < 0:
-            raise UnsupportedError("only powers from 0: use reciprocal() for negative ones")
+        if not 0 <= exponent <= MAX_POWER:
+            raise UnsupportedError(f"only powers from 0 to {MAX_POWER}: use reciprocal() for negative ones")
         return self.polynomial([0.0] * exponent + [1.0])
 
     def square(self) -> SecretTensor:
         return self**2
 
     def __matmul__(self, other: object) -> SecretTensor:
-        return self._matmul(self.expression, as_expression(other))
+        return self._matmul(self.expression, self._factor(other))
 
     def __rmatmul__(self, other: object) -> SecretTensor:
-        return self._matmul(as_expression(other), self.expression)
+        return self._matmul(self._factor(other), self.expression)
 
     # -- reductions ------------------------------------------------------------------------------------------------
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
         axes = self._axes(axis)
         count = math.prod(self.shape[i] for i in axes)
-        return self._new(self._planner.reduced("sum", self.expression, count, axes=axes, keepdims=keepdims))
+        return self._new(self._planner.reduced("sum", self.expression, count, axes=axes, keepdims=bool(keepdims)))
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
         count = math.prod(self.shape[i] for i in self._axes(axis))
@@ -154,10 +157,7 @@ class SecretTensor:
     # -- shape -----------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int | Sequence[int]) -> SecretTensor:
-        if len(shape) == 1 and not isinstance(shape[0], int):
-            wanted = tuple(int(n) for n in shape[0])
-        else:
-            wanted = tuple(operator.index(n) for n in shape)  # type: ignore[arg-type]
+        wanted = _integers(shape)
         if wanted.count(-1) == 1:
             rest = -math.prod(wanted)
             wanted = tuple(self.size // rest if n == -1 and rest else n for n in wanted)
@@ -172,13 +172,7 @@ class SecretTensor:
         return self.reshape((*self.shape[:start_dim], math.prod(self.shape[start_dim:])))
 
     def transpose(self, *axes: int | Sequence[int]) -> SecretTensor:
-        if not axes:
-            order = tuple(reversed(range(self.ndim)))
-        elif len(axes) == 1 and not isinstance(axes[0], int):
-            order = tuple(axes[0])
-        else:
-            order = tuple(operator.index(a) for a in axes)  # type: ignore[arg-type]
-        order = tuple(_axis(a, self.ndim) for a in order)
+        order = tuple(_axis(a, self.ndim) for a in _integers(axes)) if axes else tuple(reversed(range(self.ndim)))
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError(f"{order} does not permute the axes of a tensor of shape {self.shape}")
         return self._linear("transpose", axes=order)
@@ -198,11 +192,14 @@ class SecretTensor:
         return self.reshape((*self.shape[:axis], 1, *self.shape[axis:]))
 
     def broadcast_to(self, shape: Sequence[int]) -> SecretTensor:
+        wanted = _integers(shape)
         try:
-            np.broadcast_shapes(self.shape, tuple(shape))
+            fits = np.broadcast_shapes(self.shape, wanted) == wanted
         except ValueError:
-            raise ShapeError(f"a tensor of shape {self.shape} does not broadcast to {tuple(shape)}") from None
-        return self._linear("broadcast", shape=tuple(shape))
+            fits = False
+        if not fits:
+            raise ShapeError(f"a tensor of shape {self.shape} does not broadcast to {wanted}")
+        return self._linear("broadcast", shape=wanted)
 
     def __getitem__(self, key: Any) -> SecretTensor:
         """Basic indexing: integers, slices, ``...`` and ``None``, all public."""
@@ -227,10 +224,9 @@ class SecretTensor:
                 shape.append(len(chosen))
             else:
                 n = self.shape[len(slices)]
-                try:
-                    position = operator.index(k)
-                except TypeError:
-                    raise UnsupportedError("a secret tensor takes integers, slices, ... and None as indices") from None
+                if isinstance(k, bool | np.bool_) or np.ndim(k) > 0 or not hasattr(k, "__index__"):
+                    raise UnsupportedError("a secret tensor takes integers, slices, ... and None as indices")
+                position = operator.index(k)
                 if not -n <= position < n:
                     raise IndexError(f"index {position} is out of range for an axis of {n}")
                 slices.append((position % n, 1, 1))
@@ -243,13 +239,13 @@ class SecretTensor:
 
     # -- layers ----------------------------------------------------------------------------------------------------
 
-    def conv2d(
-        self, weight: object, *, stride: Pair = 1, padding: Pair = 0, groups: int = 1
-    ) -> SecretTensor:
+    def conv2d(self, weight: object, *, stride: Pair = 1, padding: Pair = 0, groups: int = 1) -> SecretTensor:
         """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw), as in ``torch.nn.functional``."""
-        w = as_expression(weight)
+        w = self._factor(weight)
         if self.ndim != 4 or len(w.type.shape) != 4:
-            raise ShapeError(f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {self.shape} and {w.type.shape}")
+            raise ShapeError(
+                f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {self.shape} and {w.type.shape}"
+            )
         return self._new(
             self._planner.product(
                 "conv2d", self.expression, w, _growth(self.type, w.type, math.prod(w.type.shape[1:])),
@@ -260,6 +256,8 @@ class SecretTensor:
     def avg_pool2d(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> SecretTensor:
         """Means over windows of (N, C, H, W), padding counted; local, and free of arithmetic for a 2^k window."""
         kernel = _pair(kernel_size)
+        if min(kernel) < 1:
+            raise ShapeError(f"a pooling window of {kernel}")
         pooled = self._planner.reduced(
             "sum_pool2d", self.expression, math.prod(kernel),
             kernel=kernel, stride=kernel if stride is None else _pair(stride), padding=_pair(padding),
@@ -309,6 +307,9 @@ class SecretTensor:
 
     def truncate(self, fraction_bits: int = FRACTION_BITS) -> SecretTensor:
         """The same values with fewer fraction bits (stochastically rounded); seldom needed: the planner does it."""
+        fraction_bits = operator.index(fraction_bits)
+        if fraction_bits < 0:
+            raise RangeError(f"{fraction_bits} is not a number of fraction bits")
         return self._new(self._planner.truncated(self.expression, fraction_bits))
 
     def within(self, low: float, high: float) -> SecretTensor:
@@ -327,6 +328,9 @@ class SecretTensor:
 
     def _new(self, expression: Expression) -> SecretTensor:
         return SecretTensor(expression, self.label)
+
+    def _factor(self, other: object) -> Expression:
+        return other.expression if isinstance(other, SecretTensor) else factor(_numbers(other), self.type)
 
     def _linear(self, name: str, **attributes: Any) -> SecretTensor:
         return self._new(self._planner.make(name, self.expression, **attributes))
@@ -352,28 +356,35 @@ class SecretTensor:
 
 def as_expression(x: object) -> Expression:
     """A secret tensor's expression, or a public constant of anything NumPy can read."""
-    if isinstance(x, SecretTensor):
-        return x.expression
+    return x.expression if isinstance(x, SecretTensor) else constant(_numbers(x))
+
+
+def _numbers(x: object) -> npt.NDArray[np.float64]:
     try:
-        array = np.asarray(x, dtype=np.float64)
+        array = np.asarray(x)
+        if array.dtype.kind in "biuf":
+            return array.astype(np.float64, copy=False)
     except (TypeError, ValueError):
-        raise UnsupportedError(f"{type(x).__name__} is neither a secret tensor nor numbers") from None
-    return constant(array)
+        pass
+    raise UnsupportedError(f"{type(x).__name__} is neither a secret tensor nor an array of real numbers")
 
 
-def concatenate(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:
-    """Join along an existing axis, as ``numpy.concatenate``."""
-    if not tensors:
-        raise ShapeError("nothing to concatenate")
+def concatenate(tensors: Sequence[SecretTensor | npt.ArrayLike], axis: int = 0) -> SecretTensor:
+    """Join along an existing axis, as ``numpy.concatenate``; public arrays may be among the tensors."""
+    secret = [t for t in tensors if isinstance(t, SecretTensor)]
+    if not secret:
+        raise ShapeError("nothing to join: at least one tensor has to be secret")
     expressions = [as_expression(t) for t in tensors]
     axis = _axis(axis, len(expressions[0].type.shape))
-    planner = Planner(tensors[0].label)
+    planner = Planner(secret[0].label)
     return SecretTensor(planner.make("concatenate", *planner.aligned(expressions), axis=axis), planner.label)
 
 
 def stack(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:
     """Join along a new axis, as ``numpy.stack``."""
-    return concatenate([t.expand_dims(axis) for t in tensors], axis=_axis(axis, tensors[0].ndim + 1) if tensors else 0)
+    if len({t.shape for t in tensors}) != 1:
+        raise ShapeError("a stack takes at least one tensor, and all of one shape")
+    return concatenate([t.expand_dims(axis) for t in tensors], axis=_axis(axis, tensors[0].ndim + 1))
 
 
 def _growth(x: TensorType, w: TensorType, inner: int) -> float:
@@ -391,7 +402,15 @@ def _axis(axis: int, ndim: int) -> int:
 
 
 def _pair(value: Pair) -> tuple[int, int]:
-    if isinstance(value, tuple):
-        first, second = value
-        return operator.index(first), operator.index(second)
-    return operator.index(value), operator.index(value)
+    if not isinstance(value, Sequence):
+        return operator.index(value), operator.index(value)
+    if len(value) != 2:
+        raise ShapeError(f"{value} is not one number or two, for height and width")
+    return operator.index(value[0]), operator.index(value[1])
+
+
+def _integers(values: Sequence[Any]) -> tuple[int, ...]:
+    """A shape or axes, given as one sequence or as so many arguments."""
+    if len(values) == 1 and np.ndim(values[0]) > 0:
+        values = values[0]
+    return tuple(operator.index(n) for n in values)

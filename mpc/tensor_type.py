@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
+from typing import Annotated
 
 import msgspec
 
 from mpc.errors import ProgramError, RangeError
 
-Shape = tuple[int, ...]
+MAX_DIMENSIONS = 16
+
+MAX_SIZE = 2**31
+"""Elements of one tensor, empty axes not counted: what a party agrees to allocate."""
+
+Shape = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
 
 TRUNCATION_BITS = 59
 """A raw value that is truncated must lie in (-2^59, 2^59): see ``protocols/truncation.py``."""
@@ -19,8 +26,6 @@ FIELD_BITS = 60
 
 SLACK = 1.0 - 2.0**-20
 """Range bounds are floats, and each truncation may add one unit: leave a millionth of the range unused."""
-
-MAX_DIMENSIONS = 16
 
 
 class Form(enum.IntEnum):
@@ -50,6 +55,10 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     form: Form
     gain: float | None = None
 
+    def __post_init__(self) -> None:
+        # Numbers of other kinds (an int, NumPy's) would be encoded as something else than what they are read back as.
+        exactly(self, "low", "high", "gain")
+
     @property
     def size(self) -> int:
         return math.prod(self.shape)
@@ -75,6 +84,9 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raise unless the type is one that a program may have; return it."""
         if len(self.shape) > MAX_DIMENSIONS or any(n < 0 for n in self.shape):
             raise ProgramError(f"shape {self.shape} is not one a tensor can have")
+        # Without the empty axes, since NumPy counts them neither.
+        if math.prod(max(n, 1) for n in self.shape) > MAX_SIZE:
+            raise ProgramError(f"a tensor of shape {self.shape} has more than {MAX_SIZE} elements")
         if not 0 <= self.fraction_bits <= FIELD_BITS:
             raise RangeError(
                 f"{self.fraction_bits} fraction bits do not fit the field: use fewer, or truncate in between"
@@ -85,11 +97,22 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ProgramError(f"{self.gain} is not a gain")
         if not self.fits(FIELD_BITS):
             raise RangeError(
-                f"values up to {self.magnitude:g} with {self.fraction_bits} fraction bits need {self.bits:.1f} bits, and"
-                f" the field has {FIELD_BITS}: declare a tighter range, or use fewer fraction bits"
+                f"values up to {self.magnitude:g} with {self.fraction_bits} fraction bits need {self.bits:.1f} bits,"
+                f" and the field has {FIELD_BITS}: declare a tighter range, or use fewer fraction bits"
             )
         return self
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape)) or "scalar"
         return f"{shape} in [{self.low:g}, {self.high:g}], {self.fraction_bits} fraction bits, {self.form.name.lower()}"
+
+
+def exactly(struct: msgspec.Struct, *floats: str) -> None:
+    """Make these fields of a frozen struct floats and its ``shape`` a tuple of ints, whatever numbers they were."""
+    for name in floats:
+        value = getattr(struct, name)
+        if value is not None and type(value) is not float:
+            msgspec.structs.force_setattr(struct, name, float(value))
+    shape = getattr(struct, "shape", ())
+    if type(shape) is not tuple or any(type(n) is not int for n in shape):
+        msgspec.structs.force_setattr(struct, "shape", tuple(operator.index(n) for n in shape))

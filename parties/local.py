@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from mpc import kernels
 from mpc.errors import PeerUnavailable, UsageError
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
@@ -100,6 +101,8 @@ class LocalCluster:
         return self.folder / f"{name}.key"
 
     def _start(self) -> None:
+        # Here and once: the processes would otherwise compile the same kernels side by side.
+        kernels.warm_up()
         self._folder = Path(tempfile.mkdtemp(prefix="tessera-"))
         names = ["dealer", *(f"party{i}" for i in range(self._parties))]
         keys = {name: KeyPair.generate() for name in [*names, *self._client_names]}

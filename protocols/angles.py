@@ -3,8 +3,8 @@
 Each party multiplies its own share, a number as large as p, by a public sine; were two parties to round that sine
 differently, by one unit in the last place, the result would be noise.  So nothing here is floating point.
 
-An angle is a ``turn``: uint32, one full circle being 2^32.  Sines have 30 fraction bits; multiples of an angle come from
-rotating by it again and again, whose error grows by about 2^-30 a step.
+An angle is a ``turn``: uint32, one full circle being 2^32.  Sines have 30 fraction bits; multiples of an angle come
+from rotating by it again and again, whose error grows by at most 6 * 2^-30 a step.
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ def _deal_waves(turns: Any, table: Any, terms: Any, drop: Any, out: Any) -> None
 
 
 @kernel(_READ_TURNS, _READ_INT32, _READ_INT32, _READ_INT32, INT, READ, WRITE)
-def _combine_waves(
-    turns: Any, table: Any, cosines: Any, sines: Any, shift: Any, dealt: Any, out: Any
-) -> None:
+def _combine_waves(turns: Any, table: Any, cosines: Any, sines: Any, shift: Any, dealt: Any, out: Any) -> None:
     n, terms = turns.size, cosines.size
     c1, s1 = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
     c, s = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)

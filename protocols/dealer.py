@@ -10,7 +10,8 @@ The dealer sees a program, never data: it learns shapes, and must not collude wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field as dataclass_field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 from mpc import field
 from mpc.errors import ProgramError

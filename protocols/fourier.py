@@ -79,9 +79,7 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         unit = 2.0 ** -(self.public_bits + EXTRA_BITS)
         gain = unit * sum(abs(b) for b in (self.constant, *self.cosines, *self.sines))
         require(self.low <= self.high and max(abs(self.low), abs(self.high)) <= gain + 1, "the declared range")
-        return TensorType(
-            types[0].shape, self.public_bits + self.dealt_bits, self.low, self.high, Form.SHARED
-        )
+        return TensorType(types[0].shape, self.public_bits + self.dealt_bits, self.low, self.high, Form.SHARED)
 
     def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
         return ((2 * self.terms, types[0].size),)
@@ -108,8 +106,15 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         """Rounding of the public factors and of the dealt waves, and two units of the period, worst case."""
         gain = sum(abs(b) for b in (*self.cosines, *self.sines)) * 2.0 ** -(self.public_bits + EXTRA_BITS)
         public = 2 * self.terms * 2.0**self.dealt_bits
-        dealt = 2 * gain * (0.5 + 2.0 ** (self.dealt_bits - 26)) * 2.0**self.public_bits
-        angle = gain * 2 * math.pi * self.terms * 3 * 2.0 ** (self.public_bits + self.dealt_bits - min(self.period_bits, 31))
+        dealt = 2 * gain * (0.5 + (6 * self.terms + 2) * 2.0 ** (self.dealt_bits - 30)) * 2.0**self.public_bits
+        angle = (
+            gain
+            * 2
+            * math.pi
+            * self.terms
+            * 3
+            * 2.0 ** (self.public_bits + self.dealt_bits - min(self.period_bits, 31))
+        )
         return public + dealt + angle
 
     def _turns(self, x: FieldArray) -> npt.NDArray[np.uint32]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import RangeError, UnsupportedError
-from mpc.planner import FRACTION_BITS, Planner, constant
+from mpc.planner import FRACTION_BITS, Planner, constant, factor
 from mpc.program import Expression
 from mpc.secret_tensor import SecretTensor, register_function
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
@@ -97,23 +97,26 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit) -> Expression:
     period_bits = x.type.fraction_bits + fit.period_log2
     if period_bits < ANGLE_BITS // 2:
         raise RangeError(f"{x.type.fraction_bits} fraction bits are too few for this function: share x with more")
-    terms = max(len(fit.cosines), len(fit.sines))
-    cosines = tuple(fit.cosines) or (0.0,) * terms
-    sines = tuple(fit.sines) or (0.0,) * terms
+    terms = max(len(fit.cosines), len(fit.sines), 1)
+    # Coefficients are below 8, two of one term together: of larger functions a part is evaluated, and multiplied.
+    largest = max(abs(fit.constant), *(2 * abs(c) for c in (*fit.cosines, *fit.sines)), 1.0)
+    part = 2.0 ** max(0, math.ceil(math.log2(largest)) - 2)
+    cosines, sines = (tuple(c / part for c in w) + (0.0,) * (terms - len(w)) for w in (fit.cosines, fit.sines))
     # Half of the fit's own error is what rounding may add: 2 terms roundings of public factors, and of dealt waves
     # times the coefficients.
     gain = sum(abs(c) for c in (*cosines, *sines))
-    public_bits = min(MAX_PUBLIC_BITS, max(8, math.ceil(math.log2(4 * terms / fit.error))))
-    dealt_bits = min(MAX_DEALT_BITS, max(8, math.ceil(math.log2(4 * gain / fit.error))))
+    error = max(fit.error / part, 2.0**-40)
+    public_bits = min(MAX_PUBLIC_BITS, max(8, math.ceil(math.log2(4 * terms / error))))
+    dealt_bits = min(MAX_DEALT_BITS, max(8, math.ceil(math.log2(4 * max(gain, error) / error))))
     scale = 2.0 ** (public_bits + EXTRA_BITS)
-    low, high = fit.range()
-    slack = (terms + gain) * 2.0**-min(public_bits, dealt_bits)
-    return planner.make(
+    low, high = (end / part for end in fit.range())
+    slack = (terms + gain) * 2.0 ** -min(public_bits, dealt_bits)
+    result = planner.make(
         "fourier",
         planner.masked(x),
         multiplier=fit.multiplier,
         period_bits=period_bits,
-        constant=round(fit.constant * scale),
+        constant=round(fit.constant / part * scale),
         cosines=tuple(round(c * scale) for c in cosines),
         sines=tuple(round(c * scale) for c in sines),
         public_bits=public_bits,
@@ -121,6 +124,7 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit) -> Expression:
         low=float(low - slack),
         high=float(high + slack),
     )
+    return result if part == 1.0 else planner.product("multiply", result, constant(part))
 
 
 @register_function("polynomial")
@@ -135,10 +139,14 @@ def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]
         zero = planner.product("multiply", x, constant(0.0))
         return planner.sum("add", zero, constant(values[0]))
     if len(values) == 2:
-        scaled = x if values[1] == 1.0 else planner.product("multiply", x, constant(values[1]))
+        scaled = x if values[1] == 1.0 else planner.product("multiply", x, factor(values[1], x.type))
         return planner.sum("add", scaled, constant(values[0])) if values[0] else scaled
-    plan = _one_round(x.type, values)
+    # The field is far smaller than what a float holds, so nothing that may fit is refused here.
+    if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
+        raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
     low, high = polynomial_range(tuple(values), x.type.low, x.type.high)
+    planner.room(max(abs(low), abs(high)))
+    plan = _one_round(x.type, values)
     if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
         return _chebyshev_tree(planner, x, values)
     raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
@@ -158,11 +166,11 @@ class _Plan:
 
 
 def _one_round(t: TensorType, coefficients: Sequence[float]) -> _Plan | None:
-    """How to split the field's bits between x (each counts ``degree`` times) and the coefficients; None if it cannot."""
+    """How to split the field's bits between x (each counts ``degree`` times) and the coefficients; None: no way."""
     degree = len(coefficients) - 1
     low, high = polynomial_range(tuple(coefficients), t.low, t.high)
     largest = max(abs(low), abs(high), 2.0**-20)
-    room = math.floor(TRUNCATION_BITS - math.log2(largest) - 0.01)
+    room = min(FIELD_BITS, math.floor(TRUNCATION_BITS - math.log2(largest) - 0.01))
     slope = polynomial_slope(coefficients, t.low, t.high)
     weights = [t.magnitude**k for k in range(degree + 1)]
     best: _Plan | None = None
@@ -198,7 +206,7 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
     def term(k: int) -> SecretTensor:
         if k not in terms:
             a, b = (k + 1) // 2, k // 2
-            product = (term(a) if a == b else term(a)) * term(b) * 2
+            product = term(a) * term(b) * 2
             terms[k] = (product - (1.0 if a == b else term(1))).within(-1.001, 1.001)
         return terms[k]
 

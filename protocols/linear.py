@@ -10,10 +10,10 @@ import math
 import numpy as np
 
 from mpc import field, matrix
-from mpc.errors import ShapeError
+from mpc.errors import RangeError, ShapeError
 from mpc.field import FieldArray
 from mpc.operation import Linear, register, require
-from mpc.tensor_type import Form, Shape, TensorType
+from mpc.tensor_type import MAX_SIZE, Form, Shape, TensorType, exactly
 
 
 def _one(types: tuple[TensorType, ...]) -> TensorType:
@@ -27,6 +27,11 @@ def _two_aligned(types: tuple[TensorType, ...]) -> tuple[TensorType, TensorType,
     x, y = types
     require(x.fraction_bits == y.fraction_bits, "operands of a sum need the same fraction bits")
     return x, y, broadcast(x.shape, y.shape), max(x.form, y.form)
+
+
+def _contiguous(array: FieldArray) -> FieldArray:
+    """Unlike ``numpy.ascontiguousarray``, this leaves a scalar without axes."""
+    return np.asarray(array, order="C")
 
 
 def broadcast(*shapes: Shape) -> Shape:
@@ -104,11 +109,14 @@ class Declare(Linear, frozen=True, tag="declare"):
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        exactly(self, "low", "high")
+
     def result(self, *types: TensorType) -> TensorType:
         x = _one(types)
-        require(self.low <= self.high, f"[{self.low}, {self.high}] is not a range")
         low, high = max(x.low, self.low), min(x.high, self.high)
-        require(low <= high, f"values in [{x.low:g}, {x.high:g}] cannot lie in [{self.low:g}, {self.high:g}]")
+        if not self.low <= self.high or not low <= high:
+            raise RangeError(f"values in [{x.low:g}, {x.high:g}] cannot lie in [{self.low:g}, {self.high:g}]")
         return x.replace(low=low, high=high)
 
     def apply(self, *arrays: FieldArray) -> FieldArray:
@@ -122,7 +130,9 @@ class Sum(Linear, frozen=True, tag="sum"):
 
     def result(self, *types: TensorType) -> TensorType:
         x = _one(types)
-        require(all(0 <= a < len(x.shape) for a in self.axes) and len(set(self.axes)) == len(self.axes), "axes to sum over")
+        require(
+            all(0 <= a < len(x.shape) for a in self.axes) and len(set(self.axes)) == len(self.axes), "axes to sum over"
+        )
         count = math.prod(x.shape[a] for a in self.axes)
         kept = (1 if a in self.axes else n for a, n in enumerate(x.shape) if self.keepdims or a not in self.axes)
         return x.replace(shape=tuple(kept), low=x.low * count, high=x.high * count)
@@ -137,7 +147,9 @@ class Reshape(Linear, frozen=True, tag="reshape"):
 
     def result(self, *types: TensorType) -> TensorType:
         x = _one(types)
-        require(math.prod(self.shape) == x.size and all(n >= 0 for n in self.shape), f"reshapes {x.shape} to {self.shape}")
+        require(
+            math.prod(self.shape) == x.size and all(n >= 0 for n in self.shape), f"reshapes {x.shape} to {self.shape}"
+        )
         return x.replace(shape=self.shape)
 
     def apply(self, *arrays: FieldArray) -> FieldArray:
@@ -154,7 +166,7 @@ class Transpose(Linear, frozen=True, tag="transpose"):
         return x.replace(shape=tuple(x.shape[a] for a in self.axes))
 
     def apply(self, *arrays: FieldArray) -> FieldArray:
-        return np.ascontiguousarray(arrays[0].transpose(self.axes))
+        return _contiguous(arrays[0].transpose(self.axes))
 
 
 @register
@@ -167,7 +179,7 @@ class Broadcast(Linear, frozen=True, tag="broadcast"):
         return x.replace(shape=self.shape)
 
     def apply(self, *arrays: FieldArray) -> FieldArray:
-        return np.ascontiguousarray(np.broadcast_to(arrays[0], self.shape))
+        return _contiguous(np.broadcast_to(arrays[0], self.shape))
 
 
 @register
@@ -186,7 +198,7 @@ class Index(Linear, frozen=True, tag="index"):
 
     def apply(self, *arrays: FieldArray) -> FieldArray:
         key = tuple(_slice(start, step, count) for start, step, count in self.slices)
-        return np.ascontiguousarray(arrays[0][key])
+        return _contiguous(arrays[0][key])
 
 
 def _slice(start: int, step: int, count: int) -> slice:
@@ -236,7 +248,7 @@ class Pad(Linear, frozen=True, tag="pad"):
         return x.replace(shape=shape, low=min(x.low, 0.0), high=max(x.high, 0.0))
 
     def apply(self, *arrays: FieldArray) -> FieldArray:
-        return np.pad(arrays[0], self.widths)
+        return np.pad(arrays[0], self.widths) if self.widths else arrays[0]
 
 
 @register
@@ -251,7 +263,6 @@ class SumPool2d(Linear, frozen=True, tag="sum_pool2d"):
         x = _one(types)
         if len(x.shape) != 4:
             raise ShapeError(f"pooling takes (N, C, H, W), not {x.shape}")
-        require(min(self.kernel) > 0 and min(self.stride) > 0, "window and stride are at least 1")
         require(
             all(0 <= p <= k // 2 for p, k in zip(self.padding, self.kernel, strict=True)),
             "padding is at most half the window",
@@ -269,6 +280,8 @@ def window_output(
     size: Shape, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> tuple[int, int]:
     """Height and width of what a sliding window leaves; ShapeError if the window does not fit once."""
+    if min(*kernel, *stride) < 1 or min(padding) < 0 or max(*kernel, *stride, *padding) > MAX_SIZE:
+        raise ShapeError(f"a window of {kernel}, moved by {stride}, with padding {padding}: at least 1, 1 and 0")
     if any(n + 2 * p < k for n, k, p in zip(size, kernel, padding, strict=True)):
         raise ShapeError(f"a window of {kernel} does not fit an image of {tuple(size)} with padding {padding}")
     height, width = ((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))

@@ -57,9 +57,12 @@ def _step(
 class MemoryStore:
     """One uploaded store, as the dealer and every party of a process hold it."""
 
-    def __init__(self, store: str, tensors: Mapping[str, FieldArray], parties: int) -> None:
+    def __init__(
+        self, store: str, tensors: Mapping[str, FieldArray], parties: int, seeds: Sequence[Seed] | None = None
+    ) -> None:
+        """``seeds``, one per party, are for tests alone: a store's seeds are fresh."""
         self.store = store
-        seeds = tuple(Seed(fresh_seed()) for _ in range(parties))
+        seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
         self.masks = StoredMasks(seeds, {name: array.shape for name, array in tensors.items()})
         self.plain = {(store, name): array for name, array in tensors.items()}
         self.held: list[dict[tuple[str, str], Value]] = [{} for _ in seeds]
@@ -69,7 +72,7 @@ class MemoryStore:
                 held[store, name] = Value(public, stored_stream(seed, name).elements(array.shape))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MemoryRun:
     """What a run in memory leaves to look at."""
 

@@ -29,7 +29,7 @@ from protocols.dealer import dealt_stream, mask_stream, output_stream
 Exchange = Generator[FieldArray, Sequence[FieldArray], list[FieldArray]]
 
 
-class UnreducedOpening(TesseraError):
+class UnreducedOpening(TesseraError):  # noqa: N818 - says what came, not that it is an error
     """Another party sent a number outside the field; ``position`` is its place among those received."""
 
     def __init__(self, position: int) -> None:
@@ -87,9 +87,7 @@ class PartyRun:
             by_node.append(arrays)
         return by_node
 
-    def _prepare(
-        self, corrections: list[list[FieldArray]] | None, stored: Mapping[tuple[str, str], Value]
-    ) -> None:
+    def _prepare(self, corrections: list[list[FieldArray]] | None, stored: Mapping[tuple[str, str], Value]) -> None:
         for i, node in enumerate(self.program.nodes):
             operation, types = node.operation, self.program.input_types(node)
             inputs = [self._value(j) for j in node.inputs]
@@ -189,6 +187,8 @@ class PartyRun:
         received = yield total
         start = time.perf_counter()
         total = total.copy()
+        if len(received) != self.context.parties - 1 or any(incoming.shape != total.shape for incoming in received):
+            raise ProgramError("a round takes one buffer from each other party, as long as the one sent")
         for position, incoming in enumerate(received):
             if not field.accumulate(total, incoming):
                 raise UnreducedOpening(position)

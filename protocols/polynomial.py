@@ -8,7 +8,7 @@ so that with shares of s, s^2, ..., s^d dealt, any polynomial of degree d is loc
 
 * ``Polynomial``: u = E, s = a, the mask itself; dealt are a^2, ..., a^d.
 * ``TruncatedPolynomial``: of x / 2^f.  After the opening of ``truncation.py`` the quotient is u + s with u public and s
-  one of two values the dealer knows: s_0 = -r1, s_1 = -r1 + 2^(61-f) m, chosen by the public bit b.  Dealt are the d
+  one of two values the dealer knows: s_0 = -r1, s_1 = -r1 + w, chosen by the public bit b.  Dealt are the d
   powers of both.
 
 The result of degree d of a value with f fraction bits and coefficients of g has d f + g fraction bits, exactly.
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from mpc import field
-from mpc.field import P, FieldArray
+from mpc.field import FieldArray, P
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.tensor_type import Form, Shape, TensorType
 from protocols.truncation import check_truncatable, floor_quotient, mask_bits, opened_bits
@@ -78,7 +78,7 @@ def horner(coefficients: Sequence[int], u: FieldArray) -> FieldArray:
     """sum_k c_k u^k mod p, shaped like u."""
     total = np.full(u.shape, coefficients[-1] % P, dtype=np.uint64)
     for c in reversed(coefficients[:-1]):
-        total = field.multiply_add(total, u, np.uint64(c % P))
+        total = field.multiply_add(total, u, np.array(c % P, np.uint64))
     return total
 
 
@@ -90,8 +90,10 @@ def polynomial_range(coefficients: tuple[float, ...], low: float, high: float) -
     """
     x = low + (high - low) * (np.arange(SAMPLES + 1) * (1.0 / SAMPLES))
     value = np.zeros_like(x)
-    for c in reversed(coefficients):
-        value = value * x + c
+    # What overflows becomes infinite or NaN, which is not a range: TensorType.check refuses it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for c in reversed(coefficients):
+            value = value * x + c
     magnitude = max(abs(low), abs(high))
     slope = 0.0
     for k in range(len(coefficients) - 1, 0, -1):
@@ -133,7 +135,7 @@ class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
         zeros = field.zeros(types[0].shape)
         public = zeros if inputs[0].public is None else inputs[0].public
         share = zeros if inputs[0].share is None else inputs[0].share
-        return self._expand(public, [share, *prepared], types[0].fraction_bits)
+        return self._expand(public, [share, *(prepared or ())], types[0].fraction_bits)
 
     def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
         return horner(self._scaled(types[0].fraction_bits), inputs[0])
@@ -155,9 +157,9 @@ class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomia
         return (types[0].shape,) * (2 * self.degree)
 
     def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        high, upper = mask_bits(masks[0], self.bits)
+        high, wrap = mask_bits(masks[0], self.bits)
         s0 = field.negate(high)
-        s1 = field.add(s0, field.scale(upper, 1 << (61 - self.bits)))
+        s1 = field.add(s0, wrap)
         return [*_powers(s0, self.degree), *_powers(s1, self.degree)]
 
     def evaluate(

@@ -36,6 +36,9 @@ class Bracket(NamedTuple):
     share: FieldArray
     known: Literal["x", "y", "neither"]
 
+    def __repr__(self) -> str:
+        return f"Bracket(..., {self.known!r})"
+
 
 class Product(Operation, frozen=True):
     """A bilinear operation; subclasses say the map, the shape of the result and how many products are summed."""
@@ -47,6 +50,10 @@ class Product(Operation, frozen=True):
     def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
         """An operand in the form in which multiplying by it again and again is cheapest."""
         return array
+
+    def _layout(self, side: Literal["x", "y"]) -> str:
+        """What ``_split`` depends on besides the array.  Few values: each is kept once for every stored tensor."""
+        return "array"
 
     def _shape(self, x: TensorType, y: TensorType) -> Shape:
         raise NotImplementedError
@@ -81,12 +88,7 @@ class Product(Operation, frozen=True):
     def on_masks(
         self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
     ) -> FieldArray:
-        return self._map(
-            *(
-                _or_zeros(public[i] if t.form is Form.PUBLIC else masks[i], t)
-                for i, t in enumerate(types)
-            )
-        )
+        return self._map(*(_or_zeros(public[i] if t.form is Form.PUBLIC else masks[i], t) for i, t in enumerate(types)))
 
     def prepare(
         self,
@@ -123,9 +125,7 @@ class Product(Operation, frozen=True):
     def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
         return self._map(*inputs)
 
-    def _with_known_y(
-        self, types: Sequence[TensorType], inputs: Sequence[Value], dealt: FieldArray
-    ) -> FieldArray:
+    def _with_known_y(self, types: Sequence[TensorType], inputs: Sequence[Value], dealt: FieldArray) -> FieldArray:
         x, y = inputs
         known_y = self._cached(y, "public", _or_zeros(y.public, types[1]), "y")
         return field.add(self._map(_or_zeros(x.share, types[0]), known_y), dealt)
@@ -142,7 +142,7 @@ class Product(Operation, frozen=True):
 
     def _cached(self, value: Value, part: str, array: FieldArray, side: Literal["x", "y"]) -> Any:
         """The split form of ``array``, kept on the value: a stored weight is split once, not once a run."""
-        key = f"{part} of {self!r} as {side}"
+        key = f"{part} as {self._layout(side)}"
         if key not in value.cache:
             value.cache[key] = self._split(array, side)
         return value.cache[key]
@@ -150,6 +150,15 @@ class Product(Operation, frozen=True):
 
 def _or_zeros(part: FieldArray | None, t: TensorType) -> FieldArray:
     return field.zeros(t.shape) if part is None else part
+
+
+MAX_WORKSPACE = 2**27
+"""Elements that one product may lay out besides its operands and its result."""
+
+
+def _check_workspace(elements: int) -> None:
+    if elements > MAX_WORKSPACE:
+        raise ShapeError(f"a product that lays out {elements} elements at a time is over the limit of {MAX_WORKSPACE}")
 
 
 @register
@@ -173,11 +182,18 @@ class Matmul(Product, frozen=True, tag="matmul"):
     def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
         return matrix.Limbs(array) if array.ndim >= 2 else array
 
+    def _layout(self, side: Literal["x", "y"]) -> str:
+        return "limbs"
+
     def _shape(self, x: TensorType, y: TensorType) -> Shape:
         if not x.shape or not y.shape or x.shape[-1] != y.shape[-2 if len(y.shape) > 1 else 0]:
             raise ShapeError(f"shapes {x.shape} and {y.shape} do not go together in a matrix product")
         batch = broadcast(x.shape[:-2], y.shape[:-2])
-        return (*batch, *x.shape[-2:-1], *(y.shape[-1:] if len(y.shape) > 1 else ()))
+        rows, columns = x.shape[-2:-1], y.shape[-1:] if len(y.shape) > 1 else ()
+        # Small matrices are repeated to fill the batch; of two of them neither needs to be as large as the result.
+        if math.prod(batch) > 1:
+            _check_workspace(math.prod(batch) * x.shape[-1] * max(*rows, *columns, 1))
+        return (*batch, *rows, *columns)
 
     def _inner(self, x: TensorType, y: TensorType) -> int:
         return x.shape[-1]
@@ -197,16 +213,24 @@ class Conv2d(Product, frozen=True, tag="conv2d"):
     def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
         return matrix.ConvKernel(array, self.groups) if side == "y" else array
 
+    def _layout(self, side: Literal["x", "y"]) -> str:
+        return f"kernel of {self.groups} groups" if side == "y" else "array"
+
     def _shape(self, x: TensorType, y: TensorType) -> Shape:
         if len(x.shape) != 4 or len(y.shape) != 4:
             raise ShapeError(f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {x.shape} and {y.shape}")
-        require(min(self.stride) > 0 and min(self.padding) >= 0 and self.groups > 0, "stride, padding and groups")
+        require(self.groups > 0, "a convolution has at least one group")
+        if 0 in y.shape:
+            raise ShapeError(f"convolution weights of shape {y.shape} are empty")
         channels, filters = x.shape[1], y.shape[0]
         if channels != y.shape[1] * self.groups or filters % self.groups:
             raise ShapeError(f"{channels} channels in {self.groups} groups do not go with weights of shape {y.shape}")
         kernel = (y.shape[2], y.shape[3])
-        require(min(kernel) > 0, "a kernel has at least one element")
-        return (x.shape[0], filters, *window_output(x.shape[2:], kernel, self.stride, self.padding))
+        rows, columns = window_output(x.shape[2:], kernel, self.stride, self.padding)
+        # One image at a time is padded and unrolled.
+        _check_workspace(math.prod(n + 2 * p for n, p in zip(x.shape[2:], self.padding, strict=True)))
+        _check_workspace(channels * math.prod(kernel) * rows * columns)
+        return (x.shape[0], filters, rows, columns)
 
     def _inner(self, x: TensorType, y: TensorType) -> int:
         return math.prod(y.shape[1:])

@@ -1,17 +1,19 @@
 """Truncation: x / 2^f of a masked x, exact but for one unit in the last place, with no statistical slack.
 
-Write ``x = E + a`` and ``r = -a mod p``, uniform; r1 = floor(r / 2^f) and m = 1 if r >= H = 2^60 else 0 are dealt.
-Let c = E + 2^59 mod p = x + 2^59 + r mod p and b = 1 if c < H else 0, both public.  For |x| < 2^59 the sum wraps past
-p exactly when m = b = 1, so
+Write ``x = E + a`` and ``r = -a mod p``, uniform.  Let c = E + 2^59 mod p = x + 2^59 + r mod p, m = 1 if r >= H = 2^60
+else 0, known to the dealer, and b = 1 if c < H else 0, public.  For |x| < 2^59 the sum wraps past p exactly when
+m = b = 1, and then c = x + 2^59 + (r + 1) - 2^61.  So with r1 = floor(r / 2^f) and
+w = m (2^(61-f) + floor(r / 2^f) - floor((r + 1) / 2^f)) dealt,
 
-    [x / 2^f]  =  floor(c / 2^f) - 2^(59-f)  -  [r1]  +  b 2^(61-f) [m].
+    [x / 2^f]  =  floor(c / 2^f) - 2^(59-f)  -  [r1]  +  b [w].
 
 The result differs from the real quotient by less than one unit; its error has mean zero over r (stochastic rounding).
 
 Security: nothing is opened here beyond E, which is uniform; the range |x| < 2^59 is the planner's to guarantee.  Cost:
 no round of its own; two dealt elements per element.
 Source: truncation pairs of SecureML (Mohassel and Zhang 2017) and ABY3 (Mohassel and Rindal 2018), with the wrap made
-exact for a Mersenne prime; letting each party shift its own share instead fails badly with probability |x| / p.
+exact for a Mersenne prime (without the r + 1 the error would sometimes be a whole unit, and biased); letting each party
+shift its own share instead fails badly with probability |x| / p.
 """
 
 from __future__ import annotations
@@ -40,15 +42,20 @@ def check_truncatable(types: tuple[TensorType, ...], bits: int) -> TensorType:
 
 
 class MaskBits(NamedTuple):
-    """Of r = -a: floor(r / 2^f), and whether r >= 2^60; in the clear, at the dealer."""
+    """Of r = -a: floor(r / 2^f), and what a wrap adds to the quotient, w; in the clear, at the dealer."""
 
     high: FieldArray
-    upper: FieldArray
+    wrap: FieldArray
+
+    def __repr__(self) -> str:
+        return "MaskBits(...)"
 
 
 def mask_bits(mask: FieldArray, bits: int) -> MaskBits:
     r = field.negate(mask)
-    return MaskBits(r >> np.uint64(bits), (r >= np.uint64(HALF)).astype(np.uint64))
+    low = np.uint64((1 << bits) - 1)
+    added = np.uint64(1 << (61 - bits)) - ((r & low) == low).astype(np.uint64)
+    return MaskBits(r >> np.uint64(bits), (r >= np.uint64(HALF)) * added)
 
 
 class Opened(NamedTuple):
@@ -59,8 +66,8 @@ class Opened(NamedTuple):
 
 
 def opened_bits(opened: FieldArray, bits: int) -> Opened:
-    c = field.add(opened, np.uint64(OFFSET))
-    quotient = field.subtract(c >> np.uint64(bits), np.uint64(OFFSET >> bits))
+    c = field.add(opened, np.array(OFFSET, np.uint64))
+    quotient = field.subtract(c >> np.uint64(bits), np.array(OFFSET >> bits, np.uint64))
     return Opened(quotient, (c < np.uint64(HALF)).astype(np.uint64))
 
 
@@ -90,11 +97,10 @@ class Truncate(Operation, frozen=True, tag="truncate"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        high, upper = prepared
+        high, wrap = prepared
         x = inputs[0].public
         opened = opened_bits(field.zeros(types[0].shape) if x is None else x, self.bits)
-        wrap = field.scale(field.multiply(opened.below_half, upper), 1 << (61 - self.bits))
-        return Value(opened.quotient, field.subtract(wrap, high))
+        return Value(opened.quotient, field.subtract(field.multiply(opened.below_half, wrap), high))
 
     def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
         return floor_quotient(inputs[0], self.bits)

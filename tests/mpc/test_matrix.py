@@ -43,9 +43,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(matrix, "_integers_win", lambda *_: request.param == "integers")
 
 
-@pytest.mark.parametrize(
-    "inner", [1, 3, 4, 2047, 2048, 2049, BLOCK - 1, BLOCK, BLOCK + 1, 5000, 2 * BLOCK + 1]
-)
+@pytest.mark.parametrize("inner", [1, 3, 4, 2047, 2048, 2049, BLOCK - 1, BLOCK, BLOCK + 1, 5000, 2 * BLOCK + 1])
 def test_worst_limbs_at_every_inner_size(path: None, inner: int) -> None:
     for value in WORST:
         for other in (value, P - value):

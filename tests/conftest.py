@@ -1,0 +1,210 @@
+"""What tests of programs share: how to write one, run it in memory among parties, and bound what it may be off by.
+
+Handed to tests as the fixture ``secure``, so that nothing has to be imported from one test module into another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import protocols  # noqa: F401 - makes the operations known
+from mpc import field, fixed_point
+from mpc.operation import Input, Stored
+from mpc.prg import Seed, elements_sum
+from mpc.program import Expression, Node, Program
+from mpc.secret_tensor import SecretTensor
+from mpc.tensor_type import TensorType
+from protocols.clear import clear
+from protocols.dealer import Dealing, deal
+from protocols.fourier import EXTRA_BITS
+from protocols.memory import MemoryStore, lockstep, run_in_memory
+from protocols.party import PartyRun
+from protocols.polynomial import polynomial_slope
+
+Reals = npt.NDArray[np.float64]
+Raw = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that left a process in one run."""
+
+    dealing: Dealing
+    masked: list[Raw]
+    sent: list[list[Raw]]
+    """By round, by party."""
+    shares: list[list[Raw]]
+    """By party, by output."""
+    outputs: list[Raw]
+
+
+class Secure:
+    """Helpers to write and run programs."""
+
+    @staticmethod
+    def secret(shape: tuple[int, ...], low: float = -4.0, high: float = 4.0, bits: int = 16) -> SecretTensor:
+        return SecretTensor(Expression(Input(shape, bits, low, high)))
+
+    @staticmethod
+    def stored(name: str, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0, bits: int = 14) -> SecretTensor:
+        return SecretTensor(Expression(Stored(shape, bits, low, high, "model", name)))
+
+    @staticmethod
+    def program(*tensors: SecretTensor) -> Program:
+        """The program, as another process would have read it."""
+        program = Program.of([t.expression for t in tensors])
+        again = Program.decode(program.encode())
+        assert again.digest == program.digest
+        return again
+
+    @staticmethod
+    def draw(seed: int, shape: tuple[int, ...], low: float = -4.0, high: float = 4.0, bits: int = 16) -> Reals:
+        """Values that have an exact encoding: uniform, ends of the range, zero and single units mixed."""
+        rng = np.random.default_rng(seed)
+        special = np.array([low, high, 0.0, 2.0**-bits, -(2.0**-bits)])
+        special = special[(special >= low) & (special <= high)]
+        values = rng.uniform(low, high, shape)
+        values = np.where(rng.random(shape) < 0.4, rng.choice(special, shape), values)
+        return np.asarray(np.trunc(values * 2.0**bits) * 2.0**-bits)
+
+    def check(
+        self,
+        build: Callable[..., SecretTensor],
+        *arrays: Reals,
+        reference: Callable[..., Any] | None = None,
+        error: float = 0.0,
+        low: float = -4.0,
+        high: float = 4.0,
+        bits: int = 16,
+        parties: Sequence[int] = (2, 3, 5),
+    ) -> Program:
+        """Parties and clear reading agree within the tolerances; the clear reading and NumPy within ``error``."""
+        tensors = [self.secret(a.shape, low, high, bits) for a in arrays]
+        result = build(*tensors)
+        wanted = np.asarray((reference or build)(*arrays))
+        assert result.shape == wanted.shape
+        program = self.program(result)
+        # Inputs that the result does not depend on are not part of the program.
+        used = [program.nodes[i] for i in program.inputs]
+        encoded = [fixed_point.encode(a, bits) for a in arrays]
+        if len(used) != len(arrays):
+            encoded = encoded[: len(used)]
+        exact = clear(program, encoded)[0]
+        assert exact.shape == wanted.shape
+        unit = 2.0**-result.type.fraction_bits
+        plain = fixed_point.decode(exact, result.type.fraction_bits)
+        if plain.size:
+            assert np.abs(plain - wanted).max() <= error, np.abs(plain - wanted).max()
+        bound = self.bound(program)[program.outputs[0]]
+        for count in parties:
+            run = run_in_memory(program, encoded, parties=count)
+            (out,) = run.outputs
+            assert out.shape == wanted.shape
+            assert field.is_reduced(out)
+            difference = np.abs(field.to_signed(field.subtract(out, exact)))
+            assert not difference.size or difference.max() <= bound, (difference.max(), bound)
+            if plain.size:
+                real = fixed_point.decode(out, result.type.fraction_bits)
+                assert real.min() >= result.type.low - bound * unit
+                assert real.max() <= result.type.high + bound * unit
+        return program
+
+    @staticmethod
+    def bound(program: Program) -> list[float]:
+        """Per node: how far, in units of its last place, the parties may be from the clear reading."""
+        bounds: list[float] = []
+        for node in program.nodes:
+            types = program.input_types(node)
+            bounds.append(_bound(node, types, [bounds[j] for j in node.inputs]))
+        return bounds
+
+    @staticmethod
+    def store(tensors: dict[str, Raw], parties: int) -> MemoryStore:
+        return MemoryStore("model", tensors, parties)
+
+    @staticmethod
+    def seeds(parties: int, number: int) -> list[Seed]:
+        """Seeds for the ``number``-th of many runs that come out alike each time."""
+        root = Seed(bytes(range(16))).derive(f"run {number}")
+        return [root.derive(f"party {i}") for i in range(parties)]
+
+    @staticmethod
+    def watch(
+        program: Program, inputs: Sequence[Raw], parties: int, seeds: Sequence[Seed], store: MemoryStore | None = None
+    ) -> Seen:
+        """One run with these seeds, and everything that was sent in it."""
+        dealing = deal(program, parties, {store.store: store.masks} if store else {}, seeds)
+        runs = [
+            PartyRun(
+                program,
+                party=i,
+                parties=parties,
+                seed=dealing.seeds[i],
+                corrections=dealing.corrections if i == parties - 1 else (),
+                stored=store.held[i] if store else {},
+            )
+            for i in range(parties)
+        ]
+        masked = [field.subtract(x, elements_sum(s, x.shape)) for x, s in zip(inputs, dealing.input_seeds, strict=True)]
+        sent: list[list[Raw]] = []
+
+        def listen(number: int, sender: int, receiver: int, buffer: Raw) -> Raw:
+            if len(sent) <= number:
+                sent.append([np.empty(0, np.uint64)] * parties)
+            sent[number][sender] = buffer.copy()
+            return buffer
+
+        shares = lockstep([run.online(masked) for run in runs], listen)
+        outputs = []
+        for k, mask in enumerate(dealing.output_masks):
+            total = field.negate(mask)
+            for own in shares:
+                total = field.add(total, own[k])
+            outputs.append(total)
+        return Seen(dealing, masked, sent, shares, outputs)
+
+
+def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> float:
+    operation: Any = node.operation
+    own = operation.tolerance(*types)
+    match operation.name:
+        case "add" | "subtract":
+            return sum(errors)
+        case "raise":
+            return errors[0] * 2.0**operation.bits
+        case "sum":
+            return errors[0] * math.prod(types[0].shape[a] for a in operation.axes)
+        case "sum_pool2d":
+            return errors[0] * math.prod(operation.kernel)
+        case "multiply" | "matmul" | "conv2d":
+            x, y = types
+            raw_x, raw_y = x.magnitude * 2.0**x.fraction_bits, y.magnitude * 2.0**y.fraction_bits
+            return operation._inner(x, y) * (raw_x * errors[1] + raw_y * errors[0] + errors[0] * errors[1])
+        case "truncate":
+            return errors[0] * 2.0**-operation.bits + own + (1 if errors[0] else 0)
+        case "polynomial" | "truncated_polynomial":
+            x = types[0]
+            real = errors[0] * 2.0**-x.fraction_bits
+            coefficients = [c * 2.0**-operation.coefficient_bits for c in operation.coefficients]
+            unit = 2.0 ** -(x.fraction_bits - getattr(operation, "bits", 0))
+            slope = polynomial_slope(coefficients, x.low - real - unit, x.high + real + unit)
+            return slope * (real + (unit if errors[0] else 0)) * 2.0**node.type.fraction_bits + own
+        case "fourier":
+            gain = sum(abs(c) for c in (*operation.cosines, *operation.sines)) * 2.0 ** -(
+                operation.public_bits + EXTRA_BITS
+            )
+            turns = errors[0] * operation.multiplier * 2.0**-operation.period_bits
+            return gain * operation.terms * 2 * math.pi * turns * 2.0**node.type.fraction_bits + own
+    return max(errors, default=0.0) + own
+
+
+@pytest.fixture(scope="session")
+def secure() -> Secure:
+    return Secure()

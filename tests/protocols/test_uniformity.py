@@ -1,0 +1,133 @@
+"""Whatever leaves a process looks uniform in the field, and the same for any secret.
+
+The runs are made from fixed seeds, so that a test either always passes or always fails: at a significance of 1e-6 a
+correct system has one chance in a million of failing, once and for all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from mpc import field, fixed_point
+from protocols.memory import MemoryStore
+
+SIGNIFICANCE = 1e-6
+RUNS = 40
+SECRETS = {"zero": 0.0, "one unit": 2.0**-16, "largest": 4.0, "smallest": -4.0}
+
+Raw = npt.NDArray[np.uint64]
+
+
+def p_values(numbers: Raw) -> dict[str, float]:
+    """Of the hypothesis that these are independent and uniform in the field."""
+    top = np.bincount((numbers >> np.uint64(55)).astype(np.int64), minlength=64)
+    low = np.bincount((numbers & np.uint64(63)).astype(np.int64), minlength=64)
+    middle = np.bincount(((numbers >> np.uint64(28)) & np.uint64(63)).astype(np.int64), minlength=64)
+    steps = field.subtract(numbers[1:], numbers[:-1])  # independent and uniform as well: finds masks used twice
+    return {
+        "steps": float(stats.kstest(steps / float(field.P), "uniform").pvalue),
+        "order": float(stats.kstest(numbers / float(field.P), "uniform").pvalue),
+        "high bits": float(stats.chisquare(top).pvalue),
+        "middle bits": float(stats.chisquare(middle).pvalue),
+        "low bits": float(stats.chisquare(low).pvalue),
+        "neighbours": float(stats.spearmanr(numbers[:-1], numbers[1:]).pvalue),
+    }
+
+
+def looks_uniform(numbers: Raw) -> bool:
+    return min(p_values(numbers).values()) > SIGNIFICANCE
+
+
+def a_program(secure: Any) -> Any:
+    """Every kind of step: products, truncation, both kinds of polynomials, a Fourier series, stored weights."""
+    x = secure.secret((10, 5))
+    w = secure.stored("w", (5, 5))
+    hidden = (x @ w + 0.5).sigmoid(interval=(-8, 8))
+    powers = ((hidden * 2 - 1) ** 3).within(-1, 1)
+    return secure.program((powers * hidden).truncate(10), (x * x).truncate(12), x)
+
+
+@pytest.fixture(scope="module")
+def seen(secure: Any) -> dict[tuple[str, int], dict[str, Raw]]:
+    """By secret and number of parties: every kind of message, of all runs together."""
+    collected: dict[tuple[str, int], dict[str, Raw]] = {}
+    program = a_program(secure)
+    for parties in (2, 3):
+        weights = {"w": fixed_point.encode(np.full((5, 5), 0.25), 14)}
+        store = MemoryStore("model", weights, parties, secure.seeds(parties, 10**6))
+        for name, value in SECRETS.items():
+            kinds: dict[str, list[Raw]] = {}
+            for number in range(RUNS):
+                # Seeds differ between secrets: with the same ones, masks would be the same as well.
+                seeds = secure.seeds(parties, number + RUNS * list(SECRETS).index(name))
+                run = secure.watch(program, [fixed_point.encode(np.full((10, 5), value), 16)], parties, seeds, store)
+                kinds.setdefault("masked inputs", []).append(run.masked[0].reshape(-1))
+                for k, buffers in enumerate(run.sent):
+                    opened = field.zeros(buffers[0].shape)
+                    for i, buffer in enumerate(buffers):
+                        kinds.setdefault(f"round {k} from party {i}", []).append(buffer)
+                        opened = field.add(opened, buffer)
+                    kinds.setdefault(f"opened in round {k}", []).append(opened)
+                for i, outputs in enumerate(run.shares):
+                    kinds.setdefault(f"outputs of party {i}", []).extend(o.reshape(-1) for o in outputs)
+                for k, correction in enumerate(run.dealing.corrections):
+                    kinds.setdefault(f"correction {k}", []).append(correction)
+            collected[name, parties] = {kind: np.concatenate(parts) for kind, parts in kinds.items()}
+    return collected
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_all_that_is_sent_is_uniform(seen: Any, secret: str, parties: int) -> None:
+    kinds = seen[secret, parties]
+    assert len(kinds) > 12
+    failing = {kind: p_values(numbers) for kind, numbers in kinds.items() if not looks_uniform(numbers)}
+    assert not failing
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_all_that_is_sent_is_the_same_for_any_secret(seen: Any, parties: int) -> None:
+    reference = seen["zero", parties]
+    for secret in SECRETS:
+        if secret != "zero":
+            for kind, numbers in seen[secret, parties].items():
+                assert stats.ks_2samp(numbers, reference[kind]).pvalue > SIGNIFICANCE, (secret, kind)
+
+
+def test_the_shares_of_all_but_one_party_say_nothing(seen: Any) -> None:
+    """What two of three parties send, added up, is still uniform."""
+    for secret in SECRETS:
+        kinds = seen[secret, 3]
+        for pair in ((0, 1), (0, 2), (1, 2)):
+            first, second = (kinds[f"outputs of party {i}"] for i in pair)
+            assert looks_uniform(field.add(first, second))
+
+
+def test_the_whole_result_is_right_all_the_same(secure: Any) -> None:
+    program = secure.program(secure.secret((50,)) * 2)
+    x = fixed_point.encode(np.full(50, 1.5), 16)
+    run = secure.watch(program, [x], 3, secure.seeds(3, 0))
+    assert fixed_point.decode(run.outputs[0], program.nodes[-1].type.fraction_bits).tolist() == [3.0] * 50
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        lambda a, x: field.add(x, a >> np.uint64(4)),  # a mask of 57 bits
+        lambda a, x: field.add(x, a & np.uint64(2**61 - 2)),  # an even mask
+        lambda a, x: field.add(x, np.repeat(a[::2], 2)),  # each mask used twice
+        lambda a, x: np.where(a < np.uint64(2**60), field.add(x, a), a),  # only half of them masked
+        lambda a, x: x,
+    ],
+)
+def test_the_tests_would_notice(leak: Any) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, field.P, 2000, dtype=np.uint64)
+    x = field.from_signed(np.where(np.arange(2000) % 2 == 0, 2**58, -(2**58)))
+    assert not looks_uniform(leak(a, x))
+    assert looks_uniform(field.add(a, x))
