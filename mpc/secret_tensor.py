@@ -270,9 +270,12 @@ class SecretTensor:
         """c0 + c1 x + c2 x^2 + ...: one opening."""
         return self._call("polynomial", coefficients=tuple(float(c) for c in coefficients))
 
-    def apply(self, fit: object) -> SecretTensor:
-        """An approximation made by ``protocols.approximation`` (``fit``, ``fit_polynomial``, ...)."""
-        return self._call("apply", fit=fit)
+    def apply(self, fit: object, *, target: float = 0.0) -> SecretTensor:
+        """An approximation made by ``protocols.approximation`` (``fit``, ``fit_polynomial``, ...).
+
+        Rounding adds at most the fit's own error, or ``target`` where that is larger.
+        """
+        return self._call("apply", fit=fit, target=target)
 
     def sigmoid(self, **options: Any) -> SecretTensor:
         """1 / (1 + exp(-x)).  Options as for every function: ``method``, ``interval``, ``terms`` or ``degree``."""

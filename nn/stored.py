@@ -28,10 +28,10 @@ BIAS_BITS = 22
 """Fraction bits of what is added or scales elementwise."""
 
 GAIN_BITS = 22
-"""Fraction bits of a weight and bits of its gain, together: what a Fourier activation, average-pooled by 4, leaves of the
-field without a truncation."""
+"""Fraction bits of a weight and bits of its gain, together: what a Fourier activation, average-pooled by 4, leaves of
+the field without a truncation."""
 
-MOST_WEIGHT_BITS = 18
+MOST_WEIGHT_BITS = 17
 """More, and the angle of the next Fourier activation would not fit the field; tiny weights get them all the same."""
 
 MOST_EXTRA_BITS = 10

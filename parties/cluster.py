@@ -97,6 +97,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
 
+    def __post_init__(self) -> None:
+        # One form for what the file says as 60 and as 60.0: the fingerprint sees the difference.
+        for name in ("peer_timeout", "round_timeout"):
+            msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
+
     @property
     def max_message_bytes(self) -> int:
         """Largest payload of one message, in bytes."""

@@ -30,8 +30,8 @@ Adder = Callable[[Any], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the value is the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments).parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -54,18 +54,20 @@ def script() -> None:
     sys.exit(main())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tessera", description="Secure multi-party computation on secret-shared tensors."
     )
     parser.add_argument("--version", action="version", version=f"tessera {package_version()}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_keygen, _add_dealer, _add_party, _add_check, _add_predict):
+    for add in _BUILT_IN.values():
         add(commands)
-    for entry in importlib.metadata.entry_points(group="tessera.commands"):
-        adder: Adder = entry.load()
-        adder(commands)
+    # A server starts without loading other people's commands, and in spite of a broken one.
+    if not _BUILT_IN.keys() & set(arguments[:2]):
+        for entry in importlib.metadata.entry_points(group="tessera.commands"):
+            adder: Adder = entry.load()
+            adder(commands)
     return parser
 
 
@@ -207,6 +209,14 @@ async def _predict(options: argparse.Namespace) -> int:
     cluster = Cluster.load(options.cluster)
     return await predict(cluster, client_key(cluster, options), options)
 
+
+_BUILT_IN: dict[str, Adder] = {
+    "keygen": _add_keygen,
+    "dealer": _add_dealer,
+    "party": _add_party,
+    "check": _add_check,
+    "predict": _add_predict,
+}
 
 if __name__ == "__main__":
     script()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -125,7 +126,8 @@ class Liveness:
         heard = max(self._since[name], link.excused)
         if link.heard is not None:
             heard = max(heard, link.heard)
-        if link.broken is not None and now - link.broken > GRACE:
+        # A link that was never up may only be waiting for its peer to start: that is judged by silence.
+        if link.broken is not None and math.isfinite(link.broken) and now - link.broken > GRACE:
             reason = "its connection closed: the process died or was stopped, or the network failed"
         elif now - heard > self._timeout:
             reason = (

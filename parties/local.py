@@ -186,6 +186,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, and its import path: the children must find the packages it found."""
-    paths = [p for p in sys.path if p]
+    """The parent's, with the folder these packages were found in first: the children must run the same code."""
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}

@@ -38,6 +38,8 @@ MAX_TERMS = 32
 MAX_PUBLIC_BITS = 22
 MAX_DEALT_BITS = 24
 MAX_MULTIPLIER = 63
+MAX_PERIOD_BITS = 61
+"""p = 2^61 - 1 is -1 modulo any 2^k up to this."""
 
 
 @register
@@ -65,7 +67,7 @@ class Fourier(Operation, frozen=True, tag="fourier"):
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1 and types[0].form is Form.MASKED, "takes one masked tensor")
         require(1 <= self.multiplier <= MAX_MULTIPLIER, f"multiplier is 1 to {MAX_MULTIPLIER}")
-        require(16 <= self.period_bits <= 60, "a period is 2^16 to 2^60 raw units")
+        require(16 <= self.period_bits <= MAX_PERIOD_BITS, f"a period is 2^16 to 2^{MAX_PERIOD_BITS} raw units")
         require(0 < self.terms <= MAX_TERMS and len(self.cosines) == self.terms, f"1 to {MAX_TERMS} terms")
         require(4 <= self.public_bits <= MAX_PUBLIC_BITS, f"public bits are 4 to {MAX_PUBLIC_BITS}")
         require(4 <= self.dealt_bits <= MAX_DEALT_BITS, f"dealt bits are 4 to {MAX_DEALT_BITS}")

@@ -26,7 +26,7 @@ from mpc.program import Expression
 from mpc.secret_tensor import SecretTensor, register_function
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit
-from protocols.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PUBLIC_BITS
+from protocols.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS
 from protocols.polynomial import polynomial_range, polynomial_slope
 
 ANGLE_BITS = 28
@@ -37,10 +37,10 @@ GOOD_ENOUGH = 2.0**-12
 
 
 @register_function("apply")
-def apply(planner: Planner, x: Expression, *, fit: object) -> Expression:
+def apply(planner: Planner, x: Expression, *, fit: object, target: float = 0.0) -> Expression:
     """Evaluate a fit."""
     if isinstance(fit, FourierFit):
-        return fourier(planner, x, fit)
+        return fourier(planner, x, fit, target)
     if isinstance(fit, PolynomialFit):
         return polynomial(planner, _declared(planner, x, fit.low, fit.high), coefficients=fit.coefficients)
     if isinstance(fit, CompositeFit):
@@ -48,6 +48,10 @@ def apply(planner: Planner, x: Expression, *, fit: object) -> Expression:
             x = apply(planner, x, fit=stage)
         return x
     raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
+
+
+SIGMAS = 6.0
+"""A rounding error beyond this many standard deviations is not seen in practice."""
 
 
 class RangeWarning(UserWarning):
@@ -77,7 +81,7 @@ def named(name: str) -> Callable[..., Expression]:
         fit = default_fit(name, method, *(interval or (None, None)), terms=terms, degree=degree)
         if interval is None and (x.type.low < fit.low or x.type.high > fit.high):
             warnings.warn(_outside(name, x.type, fit.low, fit.high), RangeWarning, stacklevel=4)
-        return apply(planner, x, fit=fit)
+        return apply(planner, x, fit=fit, target=FUNCTIONS[name].target)
 
     return lower
 
@@ -86,12 +90,15 @@ for _name in FUNCTIONS:
     register_function(_name)(named(_name))
 
 
-def fourier(planner: Planner, x: Expression, fit: FourierFit) -> Expression:
-    """One opening; the result is not truncated, the next operation does it if it must."""
+def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0) -> Expression:
+    """One opening; the result is not truncated, the next operation does it if it must.
+
+    Rounding stays below the fit's own error, or below ``target`` where that is larger.
+    """
     # More fraction bits cost nothing here, and make the period long in units.
     needed = max(0, ANGLE_BITS - (x.type.fraction_bits + fit.period_log2))
-    if x.type.fraction_bits + fit.period_log2 > FIELD_BITS:
-        x = planner.truncated(x, FIELD_BITS - fit.period_log2)
+    if x.type.fraction_bits + fit.period_log2 > MAX_PERIOD_BITS:
+        x = planner.truncated(x, MAX_PERIOD_BITS - fit.period_log2)
     elif needed and x.type.fits(FIELD_BITS, extra=needed):
         x = planner.raised(x, needed)
     period_bits = x.type.fraction_bits + fit.period_log2
@@ -102,12 +109,14 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit) -> Expression:
     largest = max(abs(fit.constant), *(2 * abs(c) for c in (*fit.cosines, *fit.sines)), 1.0)
     part = 2.0 ** max(0, math.ceil(math.log2(largest)) - 2)
     cosines, sines = (tuple(c / part for c in w) + (0.0,) * (terms - len(w)) for w in (fit.cosines, fit.sines))
-    # Half of the fit's own error is what rounding may add: 2 terms roundings of public factors, and of dealt waves
-    # times the coefficients.
+    # Fewer bits leave more room for what comes after.  Rounding errors are independent and uniform, those of 2 terms
+    # public factors and those of the dealt waves times the coefficients: six standard deviations of the first take
+    # three quarters of what is allowed, and of the second one quarter.
+    error = max(fit.error / part, target / part, 2.0**-40)
     gain = sum(abs(c) for c in (*cosines, *sines))
-    error = max(fit.error / part, 2.0**-40)
-    public_bits = min(MAX_PUBLIC_BITS, max(8, math.ceil(math.log2(4 * terms / error))))
-    dealt_bits = min(MAX_DEALT_BITS, max(8, math.ceil(math.log2(4 * max(gain, error) / error))))
+    norm = math.sqrt(sum(c * c for c in (*cosines, *sines)))
+    public_bits = _bits(SIGMAS * math.sqrt(2 * terms / 12) / (0.75 * error), MAX_PUBLIC_BITS)
+    dealt_bits = _bits(SIGMAS * norm / math.sqrt(12) / (0.25 * error), MAX_DEALT_BITS)
     scale = 2.0 ** (public_bits + EXTRA_BITS)
     low, high = (end / part for end in fit.range())
     slack = (terms + gain) * 2.0 ** -min(public_bits, dealt_bits)
@@ -125,6 +134,11 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit) -> Expression:
         high=float(high + slack),
     )
     return result if part == 1.0 else planner.product("multiply", result, constant(part))
+
+
+def _bits(resolution: float, most: int) -> int:
+    """Fraction bits that resolve 1 / ``resolution``, within what the protocol takes."""
+    return min(most, max(8, math.ceil(math.log2(max(resolution, 1.0)))))
 
 
 @register_function("polynomial")

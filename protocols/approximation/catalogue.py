@@ -64,7 +64,7 @@ _RAMP = "falls from its largest value back to 0, and repeats"
 FUNCTIONS: dict[str, Function] = {
     f.name: f
     for f in (
-        Function("sigmoid", sigmoid, -8, 8, 8, 2e-4, _TURNS_BACK, True, taylor.sigmoid),
+        Function("sigmoid", sigmoid, -8, 8, 9, 1e-4, _TURNS_BACK, True, taylor.sigmoid),
         Function("tanh", np.tanh, -8, 8, 15, 2e-4, _TURNS_BACK, True, taylor.tanh),
         Function("exp", np.exp, -8, 0, 7, 1e-5, "does not vanish below: it rises again", taylor=taylor.exp),
         Function("silu", silu, -8, 8, 10, 1e-4, _RAMP, taylor=taylor.silu),

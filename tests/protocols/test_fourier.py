@@ -29,7 +29,7 @@ def masks(count: int) -> Raw:
 
 
 @pytest.mark.parametrize("multiplier", [1, 3, 11, MAX_MULTIPLIER])
-@pytest.mark.parametrize("period_bits", [16, 20, 31, 32, 33, 60])
+@pytest.mark.parametrize("period_bits", [16, 20, 31, 32, 33, 60, 61])
 def test_turns(multiplier: int, period_bits: int) -> None:
     x = masks(2000)
     wanted = [((int(v) * multiplier % field.P) % 2**period_bits << 32) >> period_bits for v in x]
@@ -142,7 +142,7 @@ def test_any_shape(secure: Any, shape: tuple[int, ...], parties: int) -> None:
 
 
 @pytest.mark.parametrize("changes", [
-    {"multiplier": 0}, {"multiplier": 64}, {"multiplier": -1}, {"period_bits": 15}, {"period_bits": 61},
+    {"multiplier": 0}, {"multiplier": 64}, {"multiplier": -1}, {"period_bits": 15}, {"period_bits": 62},
     {"cosines": ()}, {"sines": (), "cosines": ()}, {"sines": (0,) * 33, "cosines": (0,) * 33},
     {"public_bits": 3}, {"public_bits": 23}, {"public_bits": 2**60}, {"dealt_bits": 3}, {"dealt_bits": 25},
     {"constant": 8 << 20}, {"constant": 2**63}, {"sines": (8 << 20, 0, 0)}, {"cosines": (2**63, 0, 0)},

@@ -1,0 +1,1 @@
+"""What Tessera does and how fast: ``tessera demo`` and ``tessera bench``."""

@@ -1,0 +1,80 @@
+"""``tessera bench``: an inference, single operations and kernels, measured.
+
+Imported by every ``tessera`` command: the measurements themselves are in the modules named below.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.options import add_cluster_arguments, positive
+
+Work = Callable[[argparse.Namespace], int]
+
+
+def command(subparsers: Any) -> None:
+    """Add ``bench`` to the commands of ``tessera``."""
+    parser = subparsers.add_parser("bench", help="measure inference, operations and kernels on this machine")
+    benches = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
+    _add_inference(benches)
+    _add_operations(benches)
+    _add_kernels(benches)
+
+
+def _add_inference(benches: Any) -> None:
+    parser = benches.add_parser("inference", help="predictions of a whole network, over processes")
+    parser.add_argument("--model", default="derm", help="which network (default: derm)")
+    parser.add_argument("--batch", type=positive, default=1, metavar="B", help="images in a run (default: 1)")
+    parser.add_argument("--repeat", type=positive, metavar="R", help="measured runs (default: 10)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npz",
+        help="predict the whole test split of this file, once, and compare with torch; needs torch",
+    )  # fmt: skip
+    add_cluster_arguments(parser)
+    _add_json(parser)
+    parser.set_defaults(run=_inference)
+
+
+def _add_operations(benches: Any) -> None:
+    parser = benches.add_parser("ops", help="single operations, over processes")
+    parser.add_argument("names", nargs="*", metavar="OPERATION", help="which ones (default: all)")
+    parser.add_argument(
+        "--size", type=positive, nargs="+", default=[10_000], metavar="E",
+        help="elements of each operand, about (default: 10000); several for several sizes",
+    )  # fmt: skip
+    parser.add_argument("--repeat", type=positive, default=10, metavar="R", help="measured runs of each (default: 10)")
+    add_cluster_arguments(parser)
+    _add_json(parser)
+    parser.set_defaults(run=_operations)
+
+
+def _add_kernels(benches: Any) -> None:
+    parser = benches.add_parser("kernels", help="field arithmetic beside a memory copy and a float64 product")
+    parser.add_argument("--repeat", type=positive, default=7, metavar="R", help="measured rounds (default: 7)")
+    _add_json(parser)
+    parser.set_defaults(run=_kernels)
+
+
+def _add_json(parser: Any) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _inference(options: argparse.Namespace) -> int:
+    from benchmarks.inference import run
+
+    return run(options)
+
+
+def _operations(options: argparse.Namespace) -> int:
+    from benchmarks.operations import run
+
+    return run(options)
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    from benchmarks.field_kernels import run
+
+    return run(options)

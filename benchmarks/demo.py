@@ -1,0 +1,35 @@
+"""``tessera demo``: lesion photographs that only their owner sees, classified by parties on this machine.
+
+Imported by every ``tessera`` command: the work itself is in ``benchmarks.demonstration``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.options import add_cluster_arguments, positive
+
+PICTURE = Path("tessera-demo.png")
+
+
+def command(subparsers: Any) -> None:
+    """Add ``demo`` to the commands of ``tessera``."""
+    parser = subparsers.add_parser("demo", help="classify the shipped lesion photographs, as shares, on this machine")
+    add_cluster_arguments(parser)
+    parser.add_argument("--images", type=positive, metavar="N", help="how many of the shipped images (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; figures are per image")
+    picture = parser.add_mutually_exclusive_group()
+    picture.add_argument(
+        "--picture", type=Path, default=PICTURE, metavar="PATH",
+        help="where to draw what each party saw, as PNG (default: %(default)s)",
+    )  # fmt: skip
+    picture.add_argument("--no-picture", dest="picture", action="store_const", const=None, help="draw nothing")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from benchmarks.demonstration import demonstrate
+
+    return demonstrate(options)

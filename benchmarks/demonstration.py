@@ -1,0 +1,198 @@
+"""The demo's work: upload the model, predict each image, say what came out and what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.picture import Exhibit, draw
+from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
+from benchmarks.session import Reals, measure, phases, session
+from mpc.errors import ConfigurationError, UsageError
+from mpc.field import FieldArray, subtract
+from nn.derm import Sample, load_image, samples
+from nn.derm.model import derm_model
+from parties.report import RunReport
+
+NOTICE = "Not for diagnosis."
+
+SHORT_NAMES = (
+    "actinic keratosis",
+    "basal cell carcinoma",
+    "benign keratosis",
+    "dermatofibroma",
+    "melanoma",
+    "melanocytic nevus",
+    "vascular lesion",
+)
+"""Of the classes, in the order of ``nn.derm.CLASS_CODES``."""
+
+PICTURED = 4
+WARM_UP = 3
+"""Predictions before the first that is shown, so that times are those of processes that have been at work."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's way through the parties, and the same computed in the clear."""
+
+    sample: Sample
+    encrypted: Reals
+    plain: Reals
+    report: RunReport
+    masked: FieldArray
+    """What the client sent to every party."""
+    mask: FieldArray
+    """What the parties hold shares of; known to the client and the dealer."""
+
+    @property
+    def agrees(self) -> bool:
+        return int(self.encrypted.argmax()) == int(self.plain.argmax())
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of a logit."""
+        return float(np.abs(self.encrypted - self.plain).max())
+
+
+def demonstrate(options: argparse.Namespace) -> int:
+    """Run the demo; the exit code."""
+    chosen = choose(options.images)
+    if options.picture is not None:
+        check_picture(options.picture)
+    predictions = _predict(chosen, options)
+    if options.picture is not None:
+        _draw(predictions, options.parties, options.picture)
+    if options.json:
+        print(json.dumps(_summary(predictions, options)))
+        return 0
+    _print(predictions, options)
+    return 0
+
+
+def check_picture(path: Path) -> None:
+    """Raise ConfigurationError unless a PNG can be written there: known before the work, not after it."""
+    if path.suffix.lower() != ".png":
+        raise ConfigurationError(f"the picture {path} must be a PNG: give it a name that ends in .png")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the picture's folder {path.parent} does not exist: make it, or name another")
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(target, os.W_OK):
+        raise ConfigurationError(f"the picture {path} cannot be written: name another path, or use --no-picture")
+
+
+def choose(count: int | None) -> list[Sample]:
+    """``count`` of the shipped images, of as many classes as possible; in class order."""
+    found = samples()
+    if count is None:
+        return found
+    if count > len(found):
+        raise UsageError(f"{count} images asked for, and {len(found)} are shipped: ask for at most {len(found)}")
+    seen: dict[int, int] = {}
+    ranks = []
+    for sample in found:
+        ranks.append(seen.get(sample.label, 0))
+        seen[sample.label] = ranks[-1] + 1
+    first = sorted(range(len(found)), key=lambda i: (ranks[i], i))[:count]
+    return [found[i] for i in sorted(first)]
+
+
+def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Prediction]:
+    model = derm_model()
+    predictions = []
+    with (
+        progress_bar("starting the dealer and the parties", len(chosen)) as progress,
+        session(options.parties, options.security, options.timeout) as client,
+    ):
+        progress.describe("uploading the model as shares")
+        remote = client.upload(model, "derm")
+        progress.describe("warming up")
+        for _ in range(WARM_UP):
+            measure(client, remote(client.share(load_image(chosen[0].path)[None], low=-1.0, high=1.0)))
+        progress.describe("predicting on shares")
+        for sample in chosen:
+            image = load_image(sample.path)[None]
+            secret = client.share(image, low=-1.0, high=1.0, name=sample.id)
+            values, report, run = measure(client, remote(secret))
+            mask = run.input_masks[0][0]
+            predictions.append(
+                Prediction(
+                    sample, values[0], model.plain(image)[0], report, subtract(run.inputs[0][0], mask), mask
+                )
+            )
+            progress()
+    return predictions
+
+
+def _draw(predictions: Sequence[Prediction], parties: int, path: Path) -> None:
+    places = np.linspace(0, len(predictions) - 1, min(PICTURED, len(predictions))).round().astype(int)
+    exhibits = [
+        Exhibit(p.sample.path, p.sample.label, probabilities(p.encrypted), p.masked, p.mask)
+        for p in (predictions[i] for i in places)
+    ]
+    draw(exhibits, parties, SHORT_NAMES, NOTICE, path)
+
+
+def probabilities(logits: Reals) -> Reals:
+    """Softmax; taken by the owner of the image, in the clear."""
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())
+
+
+def _summary(predictions: Sequence[Prediction], options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "images": len(predictions),
+        "agree": sum(p.agrees for p in predictions),
+        "max_abs_difference": max(p.difference for p in predictions),
+        "parties": options.parties,
+        "security": options.security,
+        **phases([p.report for p in predictions], lambda seconds: float(np.median(seconds))),
+    }
+
+
+def _print(predictions: Sequence[Prediction], options: argparse.Namespace) -> None:
+    console = stdout_console()
+    summary = _summary(predictions, options)
+    answers = ("true class", "encrypted prediction", "plaintext prediction")
+    table = plain_table("image", *answers, "largest logit\ndifference")
+    for column in table.columns[1:4]:
+        column.justify = "left"
+    for p in predictions:
+        table.add_row(
+            p.sample.id,
+            SHORT_NAMES[p.sample.label],
+            _answer(p.encrypted),
+            _answer(p.plain) if p.agrees else f"[bold red]{_answer(p.plain)}[/]",
+            f"{p.difference:.1e}",
+        )
+    console.print(table)
+    right = sum(int(p.encrypted.argmax()) == p.sample.label for p in predictions)
+    console.print(
+        f"{summary['agree']} of {summary['images']} encrypted predictions are the plaintext ones"
+        f" (largest logit difference {summary['max_abs_difference']:.1e}); {right} are the true class.\n"
+    )
+    online, offline = summary["online"], summary["offline"]
+    costs = plain_table("per image", "rounds", "payload", "median time")
+    costs.add_row("offline, before the image is there", "", f"{kilobytes(offline['bytes'])} from the dealer",
+                  milliseconds(offline["seconds"]))  # fmt: skip
+    costs.add_row("online", str(online["rounds"]), f"{kilobytes(online['bytes_per_party'])} from each party",
+                  milliseconds(online["seconds"]))  # fmt: skip
+    console.print(costs)
+    console.print(f"{options.parties} parties and a dealer on this machine, {options.security} security.")
+    if options.picture is not None:
+        console.print(f"What each party saw: {options.picture}", soft_wrap=True)
+    console.print(f"[bold]{NOTICE}[/]")
+    sys.stdout.flush()
+
+
+def _answer(logits: Reals) -> str:
+    p = probabilities(logits)
+    return f"{SHORT_NAMES[int(p.argmax())]} ({p.max():.0%})"

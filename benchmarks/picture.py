@@ -1,0 +1,127 @@
+"""The demo's picture: what the clinic sees, what each party holds, and what comes back.
+
+Every pixel of the noise is data of the run that is shown: x - a is what the client sent to every party, and the mask a
+is that run's.  A party's share of the image is x - a plus its share of a at the first party, and its share of a at the
+others; the mask is split here once more, as the dealer does it, since nobody but the dealer has all of its shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from mpc import field, sharing
+from mpc.errors import ConfigurationError
+from mpc.field import FieldArray
+
+SCALE = 2
+"""Everything is drawn in units of half a logical pixel, for sharp text on any screen."""
+TILE = 168
+GAP = 28
+MARGIN = 36
+HEAD = 118
+FOOT = 56
+RESULT = 330
+SHOWN = 3
+"""Parties drawn at most; further ones hold the same kind of noise."""
+
+_PAPER, _INK, _SOFT, _FAINT = (250, 249, 246), (32, 34, 38), (110, 113, 120), (228, 226, 220)
+_BAR, _WINNER = (186, 196, 208), (38, 99, 158)
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One image's row: its file, true class, the probabilities that came back, and what hid it (3, 28, 28)."""
+
+    path: Path
+    label: int
+    probabilities: npt.NDArray[np.float64]
+    masked: FieldArray
+    mask: FieldArray
+
+
+def draw(exhibits: Sequence[Exhibit], parties: int, classes: Sequence[str], notice: str, path: Path) -> None:
+    """Write the picture as PNG.  Raises ConfigurationError if ``path`` cannot be written."""
+    shown = min(parties, SHOWN)
+    width = 2 * MARGIN + (1 + shown) * (TILE + GAP) + GAP + RESULT
+    height = HEAD + len(exhibits) * (TILE + GAP) + FOOT
+    canvas = Image.new("RGB", (width * SCALE, height * SCALE), _PAPER)
+    page = _Page(canvas)
+    _headings(page, parties, shown)
+    for row, exhibit in enumerate(exhibits):
+        _row(page, HEAD + row * (TILE + GAP), exhibit, parties, shown, classes)
+    page.text(
+        MARGIN, height - FOOT + 12,
+        f"{notice}  Images: HAM10000 and ISIC 2018, CC BY-NC 4.0.", 13, _SOFT,
+    )  # fmt: skip
+    try:
+        canvas.save(path, format="PNG", optimize=True)
+    except OSError as error:
+        raise ConfigurationError(f"the picture {path} cannot be written ({error.strerror or error})") from error
+
+
+def _headings(page: _Page, parties: int, shown: int) -> None:
+    page.text(MARGIN, 24, "Each prediction, and what everybody saw of it", 24, _INK)
+    top = HEAD - 34
+    page.text(MARGIN, top, "the clinic sees", 15, _INK)
+    for party in range(shown):
+        more = f" (of {parties})" if parties > shown and party == shown - 1 else ""
+        page.text(MARGIN + (1 + party) * (TILE + GAP), top, f"party {party} holds{more}", 15, _INK)
+    page.text(MARGIN + (1 + shown) * (TILE + GAP) + GAP, top, "what comes back, to the clinic alone", 15, _INK)
+
+
+def _row(
+    page: _Page, top: int, exhibit: Exhibit, parties: int, shown: int, classes: Sequence[str]
+) -> None:
+    with Image.open(exhibit.path) as photograph:
+        page.tile(MARGIN, top, photograph.convert("RGB"))
+    for party, share in enumerate(image_shares(exhibit, parties)[:shown]):
+        page.tile(MARGIN + (1 + party) * (TILE + GAP), top, as_colours(share))
+    left = MARGIN + (1 + shown) * (TILE + GAP) + GAP
+    winner = int(exhibit.probabilities.argmax())
+    verdict = "the true class" if winner == exhibit.label else f"true class: {classes[exhibit.label]}"
+    page.text(left, top - 2, classes[winner], 19, _WINNER)
+    page.text(left, top + 24, verdict, 13, _SOFT)
+    step = (TILE - 52) / len(classes)
+    for k, (name, p) in enumerate(zip(classes, exhibit.probabilities, strict=True)):
+        y = top + 52 + k * step
+        colour = _WINNER if k == winner else _BAR
+        page.text(left, y, name, 12, _INK if k == winner else _SOFT)
+        page.bar(left + 140, y + 2, 140, float(p), colour)
+        page.text(left + 288, y, f"{p:.0%}", 12, _INK if k == winner else _SOFT)
+
+
+def image_shares(exhibit: Exhibit, parties: int) -> list[FieldArray]:
+    """Additive shares of the encoded image, as the parties hold them: together, and only together, they are it."""
+    shares = sharing.share(exhibit.mask, parties)
+    return [field.add(shares[0], exhibit.masked), *shares[1:]]
+
+
+def as_colours(share: FieldArray) -> Image.Image:
+    """The top 8 of an element's 61 bits as brightness: (3, H, W) to an RGB image."""
+    return Image.fromarray(np.ascontiguousarray((share >> np.uint64(53)).astype(np.uint8).transpose(1, 2, 0)))
+
+
+class _Page:
+    """Drawing in logical pixels."""
+
+    def __init__(self, canvas: Image.Image) -> None:
+        self._canvas = canvas
+        self._draw = ImageDraw.Draw(canvas)
+
+    def text(self, x: float, y: float, text: str, size: int, colour: tuple[int, int, int]) -> None:
+        self._draw.text((x * SCALE, y * SCALE), text, colour, ImageFont.load_default(size * SCALE))
+
+    def tile(self, x: int, y: int, image: Image.Image) -> None:
+        side = TILE * SCALE
+        self._canvas.paste(image.resize((side, side), Image.Resampling.NEAREST), (x * SCALE, y * SCALE))
+
+    def bar(self, x: float, y: float, length: float, part: float, colour: tuple[int, int, int]) -> None:
+        for share, tint in ((1.0, _FAINT), (part, colour)):
+            corner = ((x + max(length * share, 1)) * SCALE, (y + 10) * SCALE)
+            self._draw.rounded_rectangle((x * SCALE, y * SCALE, *corner), 2 * SCALE, tint)

@@ -1,0 +1,135 @@
+"""``tessera bench``: its JSON, its figures beside the cost reading, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import field_kernels, operations
+from nn.derm import samples
+from nn.derm.dataset import load_split
+from nn.derm.model import derm_model
+from nn.derm.preprocess import load_pixels
+from parties.command_line import main
+
+SPREAD = ["median", "min", "max"]
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["bench", *arguments, "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    summary: dict[str, Any] = json.loads(printed)
+    return summary
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_inference(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = bench(capsys, "inference", "--batch", "2", "--repeat", "2")
+    assert {
+        "images", "agree", "max_abs_difference", "parties", "security", "online", "offline", "layers", "machine",
+    } <= summary.keys()  # fmt: skip
+    assert (summary["images"], summary["agree"], summary["batch"], summary["repeat"]) == (2, 2, 2, 2)
+    assert summary["max_abs_difference"] < 0.01
+    predicted = derm_model().cost((2, 3, 28, 28), 2)
+    online, offline = summary["online"], summary["offline"]
+    assert (online["rounds"], online["bytes_per_party"]) == (predicted.online_rounds, predicted.online_bytes_per_party)
+    assert offline["bytes"] == predicted.offline_bytes
+    assert summary["as_predicted"]
+    assert summary["per_image"]["offline_bytes"] == predicted.offline_bytes / 2
+    for seconds in (online["seconds"], offline["seconds"], *summary["breakdown"].values()):
+        assert list(seconds) == SPREAD
+        assert 0 <= seconds["min"] <= seconds["median"] <= seconds["max"] < 10
+    assert {"conv1", "act1", "conv2", "act2", "fc1", "act3", "fc2"} <= summary["layers"].keys()
+    for name, layer in summary["layers"].items():
+        cost = predicted.layers[name]
+        assert (layer["rounds"], layer["opened"], layer["dealt"]) == (cost.rounds, cost.opened, cost.dealt)
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_inference_on_a_test_split_beside_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    shipped = samples()[:5]
+    path = tmp_path / "few.npz"
+    np.savez(
+        path,
+        test_images=np.stack([load_pixels(sample.path) for sample in shipped]),
+        test_labels=np.array([[sample.label] for sample in shipped], dtype=np.uint8),
+        test_ids=np.array([sample.id for sample in shipped]),
+    )
+    assert len(load_split(path, "test").images) == 5
+    summary = bench(capsys, "inference", "--data", str(path), "--batch", "4")
+    assert (summary["images"], summary["batch"], summary["repeat"]) == (5, 4, 1)
+    for name in ("approximation", "exact_sigmoid"):
+        assert summary["torch"][name]["images"] == 5
+        assert summary["torch"][name]["max_abs_difference"] < 0.01
+    assert summary["torch"]["approximation"]["agree"] == 5
+    assert 0 <= summary["accuracy"] <= 1
+
+
+def test_operations_cost_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = bench(capsys, "ops", "--size", "40", "--repeat", "1", "--parties", "3")
+    rows = {row["operation"]: row for row in summary["operations"]}
+    assert list(rows) == list(operations.OPERATIONS)
+    for row in rows.values():
+        assert row["as_predicted"], row["operation"]
+        assert list(row["online"]["seconds"]) == SPREAD
+        assert row["max_abs_error"] < (0.01 if row["operation"] != "polynomial" else 0.05), row
+    # Inputs arrive masked: whatever needs one opening finds it made, and only the reveal is left.
+    assert {row["online"]["rounds"] for row in rows.values()} == {1}
+
+
+def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_kernels, "PAIRS", 1000)
+    monkeypatch.setattr(field_kernels, "SIDE", 64)
+    summary = bench(capsys, "kernels", "--repeat", "2")
+    for part, other in (("multiply", "copy_seconds"), ("matmul", "float64_seconds")):
+        for key in ("seconds", other, "ratio"):
+            assert list(summary[part][key]) == SPREAD
+            assert summary[part][key]["min"] > 0
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "ops", "multiply", "--size", "10", "--repeat", "1"]) == 0
+    assert "multiply" in capsys.readouterr().out
+    assert main(["bench", "inference", "--repeat", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "waiting for openings" in printed
+    assert "Rounds and bytes are as predicted." in printed
+    assert "Not for diagnosis." in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["inference", "--model", "resnet"], 2, "the known ones are derm"),
+        (["inference", "--parties", "1"], 2, "at least 2"),
+        (["inference", "--security", "malicious"], 2, "malicious"),
+        (["inference", "--data", "nowhere.npz"], 3, "nowhere.npz"),
+        (["inference", "--data", "nowhere.npz", "--repeat", "2"], 2, "exclude each other"),
+        (["ops", "divide"], 2, "the known ones are multiply"),
+        (["ops", "--parties", "0"], 2, "at least 2"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    arguments: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("tessera: ")
+    assert printed.err.count("\n") == 1
+    assert sentence in printed.err
+
+
+@pytest.mark.parametrize("arguments", [["inference", "--batch", "0"], ["ops", "--size", "many"], []])
+def test_malformed_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["bench", *arguments])
+    assert end.value.code == 2
+    assert capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""``tessera demo`` end to end, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import picture
+from benchmarks.demonstration import SHORT_NAMES, check_picture, choose
+from mpc import field, fixed_point
+from mpc.errors import ConfigurationError, UsageError
+from nn.derm import CLASS_CODES, load_image, samples
+from nn.derm.model import derm_model
+from parties.command_line import main
+
+
+def test_demo_prints_one_json_object_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "seen.png"
+    assert main(["demo", "--images", "2", "--json", "--picture", str(path)]) == 0
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
+    assert printed.out.count("\n") == 1
+    assert list(summary) == [
+        "images", "agree", "max_abs_difference", "parties", "security", "online", "offline",
+    ]  # fmt: skip
+    assert (summary["images"], summary["agree"], summary["parties"]) == (2, 2, 2)
+    assert summary["max_abs_difference"] < 0.01
+    predicted = derm_model().cost((1, 3, 28, 28), 2)
+    online, offline = summary["online"], summary["offline"]
+    assert (online["rounds"], online["bytes_per_party"]) == (predicted.online_rounds, predicted.online_bytes_per_party)
+    assert offline["bytes"] == predicted.offline_bytes
+    assert online["rounds"] <= 7
+    assert online["bytes_per_party"] <= 200_000
+    assert offline["bytes"] <= 3_000_000
+    assert 0 < online["seconds"] < 10
+    assert 0 < offline["seconds"] < 10
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 500
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_demo_prints_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--images", "1", "--no-picture"]) == 0
+    printed = capsys.readouterr().out
+    assert "encrypted prediction" in printed
+    assert "1 of 1 encrypted predictions are the plaintext ones" in printed
+    assert "2 parties" in printed
+    assert "Not for diagnosis." in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--parties", "1"], 2, "at least 2"),
+        (["--security", "malicious"], 2, "malicious"),
+        (["--images", "15"], 2, "14"),
+        (["--picture", "nowhere/seen.png"], 3, "does not exist"),
+        (["--picture", "seen.jpg"], 3, ".png"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    arguments: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture_or_not = [] if "--picture" in arguments else ["--no-picture"]
+    assert main(["demo", "--json", *picture_or_not, *arguments]) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("tessera: ")
+    assert printed.err.count("\n") == 1
+    assert sentence in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--images", "0"], ["--images", "x"], ["--timeout", "nan"], ["--parties", "two"]]
+)
+def test_malformed_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["demo", *arguments])
+    assert end.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "seen.png"
+    folder.mkdir()
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        check_picture(folder)
+
+
+def test_few_images_are_of_many_classes() -> None:
+    assert len(SHORT_NAMES) == len(CLASS_CODES)
+    assert len({sample.label for sample in choose(7)}) == 7
+    assert Counter(sample.label for sample in choose(10)).most_common(1)[0][1] == 2
+    assert choose(None) == samples()
+    with pytest.raises(UsageError, match="at most 14"):
+        choose(15)
+
+
+@pytest.mark.parametrize("parties", [2, 3, 5])
+def test_what_is_drawn_as_noise_are_shares_of_the_image(parties: int) -> None:
+    sample = samples()[0]
+    raw = fixed_point.encode(load_image(sample.path), 16)
+    mask = np.random.default_rng(parties).integers(0, field.P, raw.shape, dtype=np.uint64)
+    exhibit = picture.Exhibit(sample.path, sample.label, np.full(7, 1 / 7), field.subtract(raw, mask), mask)
+    shares = picture.image_shares(exhibit, parties)
+    assert len(shares) == parties
+    assert (field.total(np.stack(shares), 0) == raw).all()
+    for share in shares:
+        colours = np.asarray(picture.as_colours(share))
+        assert colours.shape == (28, 28, 3)
+        assert abs(colours.mean() - 127.5) < 10
