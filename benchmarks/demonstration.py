@@ -124,9 +124,7 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
             values, report, run = measure(client, remote(secret))
             mask = run.input_masks[0][0]
             predictions.append(
-                Prediction(
-                    sample, values[0], model.plain(image)[0], report, subtract(run.inputs[0][0], mask), mask
-                )
+                Prediction(sample, values[0], model.plain(image)[0], report, subtract(run.inputs[0][0], mask), mask)
             )
             progress()
     return predictions

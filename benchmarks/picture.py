@@ -75,9 +75,7 @@ def _headings(page: _Page, parties: int, shown: int) -> None:
     page.text(MARGIN + (1 + shown) * (TILE + GAP) + GAP, top, "what comes back, to the clinic alone", 15, _INK)
 
 
-def _row(
-    page: _Page, top: int, exhibit: Exhibit, parties: int, shown: int, classes: Sequence[str]
-) -> None:
+def _row(page: _Page, top: int, exhibit: Exhibit, parties: int, shown: int, classes: Sequence[str]) -> None:
     with Image.open(exhibit.path) as photograph:
         page.tile(MARGIN, top, photograph.convert("RGB"))
     for party, share in enumerate(image_shares(exhibit, parties)[:shown]):

@@ -60,4 +60,3 @@ def kilobytes(count: float) -> str:
 
 def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:,.2f} ms"
-

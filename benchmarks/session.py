@@ -12,8 +12,7 @@ import numpy.typing as npt
 from mpc.cost import Cost
 from mpc.errors import UsageError
 from mpc.secret_tensor import SecretTensor
-from parties import Client, LocalCluster
-from parties.client import PreparedRun
+from parties import Client, LocalCluster, PreparedRun
 from parties.cluster import Settings
 from parties.report import RunReport
 

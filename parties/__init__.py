@@ -1,9 +1,11 @@
 """Dealer, parties and clients as processes: keys, cluster files, links, and the command line."""
 
-from parties.client import AsyncClient, PreparedRun, RemoteModel
+from parties.client import AsyncClient
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.prepared import PreparedRun
+from parties.remote_model import RemoteModel
 from parties.report import RunReport
 from parties.sync import Client
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from mpc.errors import PeerError
+from mpc.errors import ConfigurationError, PeerError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.transport import Endpoint
@@ -45,21 +46,22 @@ class Row:
         return f"ok    {self.server.name} at {self.server.address}: {(self.round_trip or 0) * 1e3:.2f} ms round trip"
 
 
-async def check(cluster: Cluster, keys: KeyPair, timeout: float) -> list[Row]:
-    """One row per server; the fastest of a few round trips."""
+async def check(cluster: Cluster, keys: KeyPair, patience: float) -> list[Row]:
+    """One row per server, each given ``patience`` s; raises ConfigurationError for a key that is no client's."""
     member = cluster.by_key(keys.public)
     if member is None or member.is_server:
-        # Endpoint would say so less clearly.
-        from mpc.errors import ConfigurationError
-
-        raise ConfigurationError("your key is not a client's in the cluster file: add it under [[client]]")
-    rows = []
+        raise ConfigurationError(
+            f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
+        )
     async with Endpoint(cluster, member, keys, bind=False) as endpoint:
-        for server in cluster.servers:
-            try:
-                await endpoint.connect([server.name], timeout)
-                trips = [await endpoint.ping(server.name) for _ in range(PINGS)]
-                rows.append(Row(server, min(trips), None))
-            except PeerError as error:
-                rows.append(Row(server, None, error))
-    return rows
+        return list(await asyncio.gather(*(_look(endpoint, server, patience) for server in cluster.servers)))
+
+
+async def _look(endpoint: Endpoint, server: Member, patience: float) -> Row:
+    """The fastest of a few round trips, or what is wrong."""
+    try:
+        await endpoint.connect([server.name], patience)
+        trips = [await endpoint.ping(server.name, patience) for _ in range(PINGS)]
+    except PeerError as error:
+        return Row(server, None, error)
+    return Row(server, min(trips), None)

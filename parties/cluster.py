@@ -197,15 +197,12 @@ class Cluster:
             raise ConfigurationError(f"{source}: {error}: correct the file".replace("`$.", "`")) from None
         if file.version != FORMAT:
             raise ConfigurationError(
-                f"{source}: version: it is {file.version}, this release reads {FORMAT}: "
-                "update Tessera or the file"
+                f"{source}: version: it is {file.version}, this release reads {FORMAT}: update Tessera or the file"
             )
         return cls(
             file.name,
             Member(DEALER, Role.DEALER, 0, file.dealer.address, file.dealer.key, file.dealer.listen),
-            tuple(
-                Member(p.name, Role.PARTY, i, p.address, p.key, p.listen) for i, p in enumerate(file.party)
-            ),
+            tuple(Member(p.name, Role.PARTY, i, p.address, p.key, p.listen) for i, p in enumerate(file.party)),
             tuple(Member(c.name, Role.CLIENT, i, None, c.key) for i, c in enumerate(file.client)),
             file.settings,
             source,
@@ -222,9 +219,7 @@ class Cluster:
         for member in self.members:
             where = DEALER if member.role is Role.DEALER else f"{member.role}[{member.index}]"
             if not _NAME.match(member.name):
-                self._reject(
-                    f"{where}.name", f"{member.name!r} is not a name: use letters, digits, '-', '_' and '.'"
-                )
+                self._reject(f"{where}.name", f"{member.name!r} is not a name: use letters, digits, '-', '_' and '.'")
             self._unique(names, member.name, f"{where}.name", "give each member a name of its own")
             if not is_public_key(member.key):
                 self._reject(
@@ -241,9 +236,7 @@ class Cluster:
     def _check_address(self, where: str, address: str) -> None:
         match = _ADDRESS.match(address)
         if match is None:
-            self._reject(
-                where, f"{address!r} is not host:port: write it like 10.0.0.2:7001 or [fd00::2]:7001"
-            )
+            self._reject(where, f"{address!r} is not host:port: write it like 10.0.0.2:7001 or [fd00::2]:7001")
         if not 1 <= int(match["port"]) <= 65535:
             self._reject(where, f"port {match['port']} is out of range: use 1 to 65535")
 

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,16 +27,20 @@ from parties.transport import package_version
 
 INTERRUPTED = 130
 Adder = Callable[[Any], None]
+Choose = Callable[[Cluster, argparse.Namespace], Member]
+
+MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+"""As in cluster files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the value is the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(arguments).parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if options.verbose:
+        # Ours alone: compilers and image readers say a great deal at this level.
+        logging.getLogger("parties").setLevel(logging.DEBUG)
     try:
         return int(options.run(options))
     except TesseraError as error:
@@ -64,7 +69,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for add in _BUILT_IN.values():
         add(commands)
     # A server starts without loading other people's commands, and in spite of a broken one.
-    if not _BUILT_IN.keys() & set(arguments[:2]):
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if chosen not in _BUILT_IN:
         for entry in importlib.metadata.entry_points(group="tessera.commands"):
             adder: Adder = entry.load()
             adder(commands)
@@ -83,8 +89,8 @@ def _add_keygen(commands: Any) -> None:
 
 
 def _keygen(options: argparse.Namespace) -> int:
-    if not options.name or "/" in options.name or options.name.startswith("."):
-        raise UsageError(f"{options.name!r} is not a name for a key file")
+    if not MEMBER_NAME.match(options.name):
+        raise UsageError(f"{options.name!r} is not a name: use up to 64 letters, digits, '-', '_' and '.'")
     pair = KeyPair.generate()
     path = options.out / f"{options.name}.key"
     pair.save(path)
@@ -99,14 +105,15 @@ def _keygen(options: argparse.Namespace) -> int:
 # -- servers ---------------------------------------------------------------------------------------------------------
 
 
-def _cluster_arguments(command: Any, key: bool = True) -> None:
-    command.add_argument("--cluster", type=Path, default=Path("cluster.toml"), help="cluster file (default: %(default)s)")
-    if key:
-        command.add_argument("--key", type=Path, help="this process's key file (default: NAME.key beside the cluster file)")
+def _cluster_argument(command: Any) -> None:
+    command.add_argument(
+        "--cluster", type=Path, default=Path("cluster.toml"), help="cluster file (default: %(default)s)"
+    )
 
 
 def _server_arguments(command: Any) -> None:
-    _cluster_arguments(command)
+    _cluster_argument(command)
+    command.add_argument("--key", type=Path, help="its key file (default: NAME.key beside the cluster file)")
     command.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
 
 
@@ -118,7 +125,7 @@ def _key_for(options: argparse.Namespace, member: Member) -> KeyPair:
 def _add_dealer(commands: Any) -> None:
     command = commands.add_parser("dealer", help="serve as the dealer: correlated randomness, never data")
     _server_arguments(command)
-    command.set_defaults(run=lambda options: _serve(options, lambda cluster: cluster.dealer))
+    command.set_defaults(run=lambda options: _serve(options, lambda cluster, _: cluster.dealer))
 
 
 def _add_party(commands: Any) -> None:
@@ -126,22 +133,19 @@ def _add_party(commands: Any) -> None:
     command.add_argument("index", type=int, help="which one: 0 for the first [[party]] of the cluster file")
     _server_arguments(command)
 
-    def choose(options: argparse.Namespace) -> Callable[[Cluster], Member]:
-        def member(cluster: Cluster) -> Member:
-            if not 0 <= options.index < len(cluster.parties):
-                raise ConfigurationError(
-                    f"there is no party {options.index}: the cluster file lists {len(cluster.parties)}, from 0"
-                )
-            return cluster.parties[options.index]
-
-        return member
-
-    command.set_defaults(run=lambda options: _serve(options, choose(options)))
+    command.set_defaults(run=lambda options: _serve(options, _chosen_party))
 
 
-def _serve(options: argparse.Namespace, choose: Callable[[Cluster], Member]) -> int:
+def _chosen_party(cluster: Cluster, options: argparse.Namespace) -> Member:
+    index: int = options.index
+    if not 0 <= index < len(cluster.parties):
+        raise ConfigurationError(f"there is no party {index}: the cluster file lists {len(cluster.parties)}, from 0")
+    return cluster.parties[index]
+
+
+def _serve(options: argparse.Namespace, choose: Choose) -> int:
     cluster = Cluster.load(options.cluster)
-    member = choose(cluster)
+    member = choose(cluster, options)
     keys = _key_for(options, member)
     # Imported here: other commands need no kernels.
     from parties.process import run_server
@@ -161,7 +165,7 @@ def _add_check(commands: Any) -> None:
 
 
 def _client_arguments(command: Any) -> None:
-    _cluster_arguments(command, key=False)
+    _cluster_argument(command)
     command.add_argument("--key", type=Path, help="your client key file (default: the one beside the cluster file)")
     command.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for the servers (default: 10)")
 
@@ -184,7 +188,8 @@ async def _check(options: argparse.Namespace) -> int:
     cluster = Cluster.load(options.cluster)
     rows = await check(cluster, client_key(cluster, options), options.timeout)
     if options.json:
-        print(json.dumps({"cluster": cluster.name, "ok": all(row.ok for row in rows), "servers": [r.to_dict() for r in rows]}))
+        servers = [row.to_dict() for row in rows]
+        print(json.dumps({"cluster": cluster.name, "ok": all(row.ok for row in rows), "servers": servers}))
     else:
         for row in rows:
             print(row)

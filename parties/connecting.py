@@ -50,9 +50,5 @@ def _diagnosis(me: Member, peer: Member, outbox: Outbox | None, deadline: float)
         )
     if outbox.up:
         back = f", and can it reach us at tcp://{me.address}" if me.is_server else ""
-        return PeerUnavailable(
-            name, f"connected at {where} but silent for {deadline:g} s: is it frozen{back}?"
-        )
-    return PeerUnavailable(
-        name, f"no answer at {where} within {deadline:g} s: is it running, is the address right?"
-    )
+        return PeerUnavailable(name, f"connected at {where} but silent for {deadline:g} s: is it frozen{back}?")
+    return PeerUnavailable(name, f"no answer at {where} within {deadline:g} s: is it running, is the address right?")

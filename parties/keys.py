@@ -58,13 +58,10 @@ class KeyPair:
             descriptor = os.open(path, flags, 0o600)
         except FileExistsError:
             raise ConfigurationError(
-                f"key file {os.fspath(path)} exists and is never overwritten: "
-                "choose another name, or remove it first"
+                f"key file {os.fspath(path)} exists and is never overwritten: choose another name, or remove it first"
             ) from None
         except OSError as error:
-            raise ConfigurationError(
-                f"key file {os.fspath(path)} cannot be written: {error.strerror}"
-            ) from error
+            raise ConfigurationError(f"key file {os.fspath(path)} cannot be written: {error.strerror}") from error
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(
                 "# A Tessera identity.  The public key goes into the cluster file; this file goes nowhere.\n"
@@ -84,9 +81,7 @@ class KeyPair:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 content = file.read(4096)
         except FileNotFoundError:
-            raise ConfigurationError(
-                f"key file {name} does not exist: make one with `tessera keygen`"
-            ) from None
+            raise ConfigurationError(f"key file {name} does not exist: make one with `tessera keygen`") from None
         except OSError as error:
             raise ConfigurationError(f"key file {name} cannot be read: {error.strerror}") from error
         if mode & 0o077:
@@ -113,7 +108,5 @@ class KeyPair:
         if not (is_public_key(public) and is_public_key(secret)):
             raise ConfigurationError(f"{malformed} (a key is 40 characters of Z85): {remedy}")
         if zmq.curve_public(secret.encode("ascii")).decode("ascii") != public:
-            raise ConfigurationError(
-                f"key file {name} holds a public key that is not its secret key's: {remedy}"
-            )
+            raise ConfigurationError(f"key file {name} holds a public key that is not its secret key's: {remedy}")
         return cls(public, secret)

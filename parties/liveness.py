@@ -107,9 +107,10 @@ class Liveness:
         time = monotonic()
         self._lag += max(0.0, time - self._ticked - STALL)
         self._ticked = time
+        # ZeroMQ's descriptors are edge-triggered, and an edge can be missed: whatever is there is read now.
+        complete = self._read()
         if not self._watched:
             return
-        complete = self._read()
         now = self.now()
         if now >= self._next_ping:
             self._next_ping = now + self._interval
@@ -130,9 +131,7 @@ class Liveness:
         if link.broken is not None and math.isfinite(link.broken) and now - link.broken > GRACE:
             reason = "its connection closed: the process died or was stopped, or the network failed"
         elif now - heard > self._timeout:
-            reason = (
-                f"silent for {now - heard:.1f} s (peer_timeout is {self._timeout:g} s): frozen or cut off"
-            )
+            reason = f"silent for {now - heard:.1f} s (peer_timeout is {self._timeout:g} s): frozen or cut off"
         else:
             return
         link.down = True

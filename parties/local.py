@@ -27,6 +27,9 @@ from parties.process import READY, tune
 
 SECURITY = ("semi-honest",)
 
+GRACE = 3.0
+"""Seconds that processes asked to end are given before they are killed."""
+
 
 class LocalCluster:
     """Context manager: starts a dealer and ``parties`` parties, and ends them whatever happens.
@@ -37,8 +40,9 @@ class LocalCluster:
         clients: names of the clients that are given keys; the first is the default client.
         settings: of the cluster file; by default each process gets one BLAS thread, since they share the machine.
         start_timeout: seconds until every process must listen.  The first start on a machine compiles kernels.
+        verbose: the processes log everything that happens, not only what goes wrong; see ``log_tail``.
 
-    Raises:
+    Raises, on entering:
         UsageError: fewer than two parties, or a security that does not exist.
         PeerUnavailable: a process did not start; the message ends with what it printed.
     """
@@ -51,17 +55,22 @@ class LocalCluster:
         clients: tuple[str, ...] = ("client",),
         settings: Settings | None = None,
         start_timeout: float = 120.0,
+        verbose: bool = False,
     ) -> None:
         if parties < 2:
             raise UsageError(f"{parties} parties: additive sharing needs at least 2")
         if security not in SECURITY:
             raise UsageError(f"security {security!r} is not one of {', '.join(SECURITY)}")
+        if not clients:
+            raise UsageError("a cluster without clients computes nothing: name at least one")
         self.security = security
         self._parties = parties
         self._client_names = clients
         self._settings = settings or Settings(threads=1)
         self._start_timeout = start_timeout
+        self._verbose = verbose
         self._folder: Path | None = None
+        self._janitor: subprocess.Popen[bytes] | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """The server processes by name."""
         self.client_keys: dict[str, KeyPair] = {}
@@ -100,10 +109,19 @@ class LocalCluster:
         """The key file of a member."""
         return self.folder / f"{name}.key"
 
+    def client_key(self, name: str | None = None) -> KeyPair:
+        """The keys of a client, by default of the first.  Raises UsageError."""
+        if not self.client_keys:
+            raise UsageError("the cluster is not running: use it in a `with` statement")
+        if name is not None and name not in self.client_keys:
+            raise UsageError(f"the cluster has no client called {name!r}: it has {', '.join(self.client_keys)}")
+        return self.client_keys[name or self._client_names[0]]
+
     def _start(self) -> None:
         # Here and once: the processes would otherwise compile the same kernels side by side.
         kernels.warm_up()
         self._folder = Path(tempfile.mkdtemp(prefix="tessera-"))
+        self._janitor = _janitor(self._folder)
         names = ["dealer", *(f"party{i}" for i in range(self._parties))]
         keys = {name: KeyPair.generate() for name in [*names, *self._client_names]}
         for name, pair in keys.items():
@@ -125,10 +143,13 @@ class LocalCluster:
             self._await_ready(name, deadline)
 
     def start_process(self, name: str, *, wait: bool = True) -> None:
-        """Start one of the servers (again)."""
+        """Start one of the servers, or another one in its place."""
+        if name in self.processes:
+            self.processes[name].kill()
+            _reap(self.processes[name])
         role = ["dealer"] if name == "dealer" else ["party", name.removeprefix("party")]
-        command = [sys.executable, "-m", "parties.command_line", *role, "--cluster", str(self.path)]
-        command += ["--key", str(self.key_path(name)), "--until-stdin-closes"]
+        command = [sys.executable, "-m", "parties.command_line", *(["-v"] if self._verbose else []), *role]
+        command += ["--cluster", str(self.path), "--key", str(self.key_path(name)), "--until-stdin-closes"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()
@@ -138,11 +159,14 @@ class LocalCluster:
 
     def _await_ready(self, name: str, deadline: float) -> None:
         process = self.processes[name]
-        stdout = process.stdout
-        assert stdout is not None  # noqa: S101 - a pipe
-        # A thread reads: a pipe has no timeout.
         lines: list[bytes] = []
-        reader = threading.Thread(target=lambda: lines.append(stdout.readline()), daemon=True)
+
+        def read() -> None:
+            if process.stdout is not None:
+                lines.append(process.stdout.readline())
+
+        # A thread reads: a pipe has no timeout.
+        reader = threading.Thread(target=read, daemon=True)
         reader.start()
         reader.join(max(0.0, deadline - time.monotonic()))
         if not lines or lines[0].strip() != READY.encode():
@@ -160,20 +184,44 @@ class LocalCluster:
         for process in self.processes.values():
             with contextlib.suppress(OSError):
                 process.terminate()
+        deadline = time.monotonic() + GRACE
         for process in self.processes.values():
-            try:
-                process.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            _reap(process)
         self.processes.clear()
+        self.client_keys.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        if self._janitor is not None:
+            _reap(self._janitor)
+            self._janitor = None
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Close our ends of its pipes, and wait for its end."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
+
+
+def _janitor(folder: Path) -> subprocess.Popen[bytes]:
+    """Removes the folder, which holds keys, once we have gone: even if we are killed.
+
+    It waits for the end of its stdin, in a session of its own, where no Ctrl-C reaches it.
+    """
+    command = ["/bin/sh", "-c", 'read -r _; rm -rf -- "$1"', "tessera-janitor", str(folder)]
+    return subprocess.Popen(  # noqa: S603 - a fixed command; the folder is an argument, not part of the script
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _free_ports(count: int) -> list[int]:

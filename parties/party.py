@@ -6,28 +6,26 @@ preparing (a thread expands seeds), ready, online (one step a round), ended.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
+from math import prod
 
 import numpy as np
 
-from mpc import field
 from mpc.errors import PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
-from mpc.operation import Value
 from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
-from parties.cluster import Cluster, Member, Role
-from parties.dealer import store_failed, upload_shapes
-from parties.events import Delivery
+from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages import as_array
+from parties.models import ModelStore
 from parties.run_messages import (
     Dealt,
+    Failed,
     FindModel,
     FoundModel,
     Inputs,
@@ -36,13 +34,14 @@ from parties.run_messages import (
     Prepare,
     Ready,
     Release,
+    StoreDropped,
+    StoreMessage,
     StoreReady,
     StoreSeed,
     StoreTensors,
     Upload,
 )
-from parties.server import Job, Server, check_sender
-from protocols.dealer import stored_stream
+from parties.server import Job, Payload, Server, check_sender
 from protocols.party import Exchange, PartyRun, UnreducedOpening
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,8 @@ class PartyJob(Job):
     def __init__(self, run: str) -> None:
         super().__init__(run)
         self.program: Program | None = None
-        self.dealt: Delivery | None = None
+        self.dealt: tuple[Dealt, Payload] | None = None
+        """The dealer's message, until it is expanded."""
         self.party_run: PartyRun | None = None
         self.exchange: Exchange | None = None
         self.round = 0
@@ -74,76 +74,50 @@ class PartyJob(Job):
         self.low_latency = contextlib.ExitStack()
 
 
-@dataclass
-class StoredModel:
-    """A model as this party holds it; shares are in the server's tensor table under ``store``."""
-
-    name: str
-    owner: Member
-    store: str
-    description: bytes
-    shapes: dict[str, tuple[int, ...]]
-    seed: Seed | None = None
-    masked: list[FieldArray] | None = dataclass_field(default=None, repr=False)
-
-
-class PartyServer(Server):
+class PartyServer(Server[PartyJob]):
     """One party of the cluster."""
 
     def __init__(self, cluster: Cluster, member: Member, keys: KeyPair) -> None:
-        super().__init__(cluster, member, keys)
+        super().__init__(cluster, member, keys, PartyJob)
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
-        self._tensors: dict[tuple[str, str], Value] = {}
-        self._models: dict[str, StoredModel] = {}
-        self._uploads: dict[str, StoredModel] = {}
-        self._early_seeds: dict[str, Delivery] = {}
-        self.handlers |= {
-            Prepare: self._on_prepare,
-            Dealt: self._on_dealt,
-            Inputs: self._on_inputs,
-            Opening: self._on_opening,
-            Release: self._on_release,
-            Upload: self._on_upload,
-            StoreSeed: self._on_store_seed,
-            StoreTensors: self._on_store_tensors,
-            FindModel: self._on_find_model,
-        }
+        self._models = ModelStore()
+        self.on(Prepare, self._on_prepare)
+        self.on(Dealt, self._on_dealt)
+        self.on(Inputs, self._on_inputs)
+        self.on(Opening, self._on_opening)
+        self.on(Release, self._on_release)
+        self.on(Upload, self._on_upload)
+        self.on(StoreSeed, self._on_store_seed)
+        self.on(StoreTensors, self._on_store_tensors)
+        self.on(StoreDropped, self._on_store_dropped)
+        self.on(FindModel, self._on_find_model)
 
     # -- offline ---------------------------------------------------------------------------------------------------
 
-    def _on_prepare(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Prepare)  # noqa: S101 - for the type checker
-        job: PartyJob = self.open_job(message.run, PartyJob)
-        if job.client is not None:
-            raise ProtocolViolation(delivery.sender.name, "asked twice for the same run")
-        job.client = delivery.sender
-        self.watch(job, [*(m.name for m in self.cluster.servers), delivery.sender.name])
-        if len(delivery.buffers) != 1:
-            raise ProtocolViolation(delivery.sender.name, "sent a run without its program")
-        job.program = Program.decode(delivery.buffers[0])
+    def _on_prepare(self, client: Member, message: Prepare, payload: Payload) -> None:
+        job = self.claim_job(message.run, client, self.cluster.servers)
+        if len(payload) != 1:
+            raise ProtocolViolation(client.name, "sent a run without its program")
+        job.program = Program.decode(payload[0])
         self._prepare(job)
 
-    def _on_dealt(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Dealt)  # noqa: S101 - for the type checker
-        job: PartyJob = self.open_job(message.run, PartyJob)
-        if job.dealt is not None:
-            raise ProtocolViolation(delivery.sender.name, "dealt twice for one run")
-        job.dealt = delivery
+    def _on_dealt(self, dealer: Member, message: Dealt, payload: Payload) -> None:
+        job = self.open_job(message.run)
+        if job.dealt is not None or job.party_run is not None:
+            raise ProtocolViolation(dealer.name, "dealt twice for one run")
+        job.dealt = message, payload
         self._prepare(job)
 
     def _prepare(self, job: PartyJob) -> None:
         """Once program and randomness are both there: expand and precompute, in a thread."""
-        program, dealt = job.program, job.dealt
-        if program is None or dealt is None:
+        program, client = job.program, job.client
+        if program is None or client is None or job.dealt is None:
             return
-        message = dealt.message
-        assert isinstance(message, Dealt)  # noqa: S101 - for the type checker
+        message, payload = job.dealt
         if message.program != program.digest:
             raise ProgramError("the dealer and this party were given different programs for one run")
-        seed, corrections = self._randomness(dealt)
+        seed, corrections = self._randomness(payload)
         self.clear_deadline(job)
 
         def work() -> PartyRun:
@@ -153,69 +127,58 @@ class PartyServer(Server):
                 parties=self.parties,
                 seed=seed,
                 corrections=corrections,
-                stored=self._tensors,
+                stored=self._models.tensors,
             )
 
-        job.dealt = dealt
         peers = [peer.name for peer in self._peers]
-        self.in_background(job, work, lambda run, seconds: self._ready(job, run, seconds), reach=peers)
+        self.in_background(job, work, lambda run, seconds: self._ready(job, client, run, seconds), reach=peers)
 
-    def _randomness(self, dealt: Delivery) -> tuple[Seed, list[FieldArray]]:
-        buffers = dealt.buffers
-        if not buffers or len(buffers[0]) != SEED_BYTES or any(len(b) % 8 for b in buffers[1:]):
-            raise ProtocolViolation(dealt.sender.name, "sent randomness of the wrong length")
-        return Seed(bytes(buffers[0])), [as_array(b) for b in buffers[1:]]
+    def _randomness(self, payload: Payload) -> tuple[Seed, list[FieldArray]]:
+        if not payload or len(payload[0]) != SEED_BYTES or any(len(buffer) % 8 for buffer in payload[1:]):
+            raise ProtocolViolation(self.cluster.dealer.name, "sent randomness of the wrong length")
+        return Seed(bytes(payload[0])), [as_array(buffer) for buffer in payload[1:]]
 
-    def _ready(self, job: PartyJob, run: PartyRun, seconds: float) -> None:
+    def _ready(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
         job.party_run = run
         job.dealt = None
-        assert job.client is not None  # noqa: S101 - set by _on_prepare
         # From here on the dealer is not needed any more.
-        self.watch(job, [*(p.name for p in self._peers), job.client.name])
-        self.endpoint.send(job.client.name, Ready(run=job.run, seconds=seconds))
+        self.watch(job, [client, *self._peers])
+        self.endpoint.send(client.name, Ready(run=job.run, seconds=seconds))
 
-    def _on_release(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Release)  # noqa: S101 - for the type checker
+    def _on_release(self, client: Member, message: Release, _: Payload) -> None:
         job = self.jobs.get(message.run)
         if job is not None:
-            check_sender(job.client, delivery.sender)
+            check_sender(job.client, client)
             self.end(job)
 
     # -- online ----------------------------------------------------------------------------------------------------
 
-    def _on_inputs(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Inputs)  # noqa: S101 - for the type checker
-        job: PartyJob | None = self.jobs.get(message.run)
-        if job is None or job.client != delivery.sender:
-            raise ProtocolViolation(delivery.sender.name, "sent inputs for a run that is not its own")
+    def _on_inputs(self, client: Member, message: Inputs, payload: Payload) -> None:
+        job = self.jobs.get(message.run)
+        if job is None:
+            raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
+        check_sender(job.client, client)
         run, program = job.party_run, job.program
         if run is None or program is None or job.exchange is not None:
-            raise ProtocolViolation(delivery.sender.name, "sent inputs for a run that is not ready for them")
+            raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
         shapes = [program.nodes[i].type.shape for i in program.inputs]
-        if [len(b) for b in delivery.buffers] != [8 * int(np.prod(s)) for s in shapes]:
-            raise ProtocolViolation(delivery.sender.name, "sent inputs of the wrong length")
-        inputs = [as_array(b).reshape(s) for b, s in zip(delivery.buffers, shapes, strict=True)]
+        if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
+            raise ProtocolViolation(client.name, "sent inputs of the wrong length")
+        inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
         job.exchange = run.online(inputs)
         job.low_latency.enter_context(self.endpoint.low_latency())
         self._step(job, None)
 
-    def _on_opening(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Opening)  # noqa: S101 - for the type checker
-        job: PartyJob = self.open_job(message.run, PartyJob)
-        sender = delivery.sender
-        if len(delivery.buffers) != 1:
-            raise ProtocolViolation(sender.name, "sent an opening that is not one array")
+    def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
+        job = self.open_job(message.run)
+        if len(payload) != 1:
+            raise ProtocolViolation(peer.name, "sent an opening that is not one array")
         if not job.round <= message.round <= job.round + MAX_EARLY_ROUNDS:
-            raise ProtocolViolation(
-                sender.name, f"sent an opening of round {message.round} in round {job.round}"
-            )
+            raise ProtocolViolation(peer.name, f"sent an opening of round {message.round} in round {job.round}")
         openings = job.openings.setdefault(message.round, {})
-        if sender.index in openings:
-            raise ProtocolViolation(sender.name, f"sent two openings in round {message.round}")
-        openings[sender.index] = delivery.buffers[0]
+        if peer.index in openings:
+            raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
+        openings[peer.index] = payload[0]
         self._continue(job)
 
     def _continue(self, job: PartyJob) -> None:
@@ -229,32 +192,29 @@ class PartyServer(Server):
         job.wait_seconds += time.perf_counter() - job.sent_at
         received = []
         for peer in self._peers:
-            buffer = openings[peer.index]
-            if len(buffer) != 8 * job.expected:
-                raise ProtocolViolation(
-                    peer.name, f"sent an opening of {len(buffer)} bytes instead of {8 * job.expected}"
-                )
-            received.append(as_array(buffer))
+            size = len(openings[peer.index])
+            if size != 8 * job.expected:
+                raise ProtocolViolation(peer.name, f"sent an opening of {size} bytes instead of {8 * job.expected}")
+            received.append(as_array(openings[peer.index]))
         self._step(job, received)
 
     def _step(self, job: PartyJob, received: Sequence[FieldArray] | None) -> None:
         """Compute up to the next round: here if it is quick, in a thread if it is not."""
-        self.set_deadline(job)
-        if job.program is not None and job.program.elements > THREAD_ELEMENTS:
+        exchange = job.exchange
+        if exchange is None or job.program is None:
+            raise ProgramError("the run is not online")
+        if job.program.elements > THREAD_ELEMENTS:
             self.clear_deadline(job)
-            self.in_background(
-                job, lambda: self._compute(job, received), lambda result, _: self._sent(job, result)
-            )
+            self.in_background(job, lambda: self._compute(exchange, received), lambda r, _: self._sent(job, *r))
         else:
-            self._sent(job, self._compute(job, received))
+            self._sent(job, *self._compute(exchange, received))
 
     def _compute(
-        self, job: PartyJob, received: Sequence[FieldArray] | None
+        self, exchange: Exchange, received: Sequence[FieldArray] | None
     ) -> tuple[FieldArray | None, list[FieldArray]]:
         """What is to be opened next, or the outputs."""
-        assert job.exchange is not None  # noqa: S101 - online
         try:
-            outgoing = next(job.exchange) if received is None else job.exchange.send(received)
+            outgoing = next(exchange) if received is None else exchange.send(received)
         except StopIteration as end:
             return None, end.value
         except UnreducedOpening as error:
@@ -262,8 +222,7 @@ class PartyServer(Server):
             raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
         return outgoing, []
 
-    def _sent(self, job: PartyJob, result: tuple[FieldArray | None, list[FieldArray]]) -> None:
-        opening, outputs = result
+    def _sent(self, job: PartyJob, opening: FieldArray | None, outputs: Sequence[FieldArray]) -> None:
         if opening is None:
             self._finish(job, outputs)
             return
@@ -277,20 +236,20 @@ class PartyServer(Server):
         self._continue(job)
 
     def _finish(self, job: PartyJob, outputs: Sequence[FieldArray]) -> None:
-        assert job.client is not None and job.party_run is not None  # noqa: S101 - online
-        report = Outputs(
-            run=job.run,
-            rounds=job.round + 1,
-            payload_bytes=job.payload_bytes + sum(o.nbytes for o in outputs),
-            compute_seconds=dict(job.party_run.seconds),
-            wait_seconds=job.wait_seconds,
-        )
-        self.endpoint.send(job.client.name, report, [np.ascontiguousarray(o) for o in outputs])
+        if job.client is not None and job.party_run is not None:
+            report = Outputs(
+                run=job.run,
+                rounds=job.round + 1,
+                payload_bytes=job.payload_bytes + sum(output.nbytes for output in outputs),
+                compute_seconds=dict(job.party_run.seconds),
+                wait_seconds=job.wait_seconds,
+            )
+            self.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])
         self.end(job)
 
-    def end(self, job: PartyJob) -> None:
+    def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()
-        super().end(job)
+        super().end(job, failure)
 
     def overdue(self, job: PartyJob) -> TesseraError:
         seconds = f"{self.cluster.settings.round_timeout:g} s"
@@ -304,105 +263,55 @@ class PartyServer(Server):
 
     # -- models ----------------------------------------------------------------------------------------------------
 
-    def _on_upload(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Upload)  # noqa: S101 - for the type checker
-        with self._upload_errors(message.store, delivery.sender):
-            held = self._models.get(message.name)
-            if held is not None and held.owner != delivery.sender:
-                raise ProgramError(
-                    f"the name {message.name!r} belongs to {held.owner.name}: choose another one"
-                )
-            if message.store in self._uploads or len(delivery.buffers) != 1:
-                raise ProtocolViolation(
-                    delivery.sender.name, "an upload that was begun before, or has no description"
-                )
-            self._uploads[message.store] = StoredModel(
-                message.name,
-                delivery.sender,
-                message.store,
-                bytes(delivery.buffers[0]),
-                upload_shapes(message),
-            )
-            if (seed := self._early_seeds.pop(message.store, None)) is not None:
-                self._on_store_seed(seed)
+    def _on_upload(self, client: Member, message: Upload, payload: Payload) -> None:
+        self._models.begin(client, message, payload)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.cluster.settings.round_timeout, self._give_up, client, message)
 
-    def _on_store_seed(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, StoreSeed)  # noqa: S101 - for the type checker
-        model = self._uploads.get(message.store)
-        if model is None:
-            if len(self._early_seeds) < 64:
-                self._early_seeds[message.store] = delivery
+    def _on_store_seed(self, dealer: Member, message: StoreSeed, payload: Payload) -> None:
+        self._models.take_seed(dealer, message.store, payload)
+        self._keep(message.store)
+
+    def _on_store_tensors(self, client: Member, message: StoreTensors, payload: Payload) -> None:
+        self._models.take_tensors(client, message.store, payload)
+        self._keep(message.store)
+
+    def _keep(self, store: str) -> None:
+        kept = self._models.keep(store)
+        if kept is None:
             return
-        with self._upload_errors(message.store, model.owner):
-            if len(delivery.buffers) != 1 or len(delivery.buffers[0]) != SEED_BYTES or model.seed is not None:
-                raise ProtocolViolation(
-                    delivery.sender.name, "sent a seed of the wrong length, or a second one"
-                )
-            model.seed = Seed(bytes(delivery.buffers[0]))
-            self._keep(model)
-
-    def _on_store_tensors(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, StoreTensors)  # noqa: S101 - for the type checker
-        with self._upload_errors(message.store, delivery.sender):
-            model = self._uploads.get(message.store)
-            if model is None or model.owner != delivery.sender or model.masked is not None:
-                raise ProtocolViolation(
-                    delivery.sender.name, "sent tensors for an upload that is not its own"
-                )
-            shapes = list(model.shapes.values())
-            if [len(b) for b in delivery.buffers] != [8 * int(np.prod(s)) for s in shapes]:
-                raise ProtocolViolation(delivery.sender.name, "sent tensors of the wrong length")
-            masked = [as_array(b).reshape(s) for b, s in zip(delivery.buffers, shapes, strict=True)]
-            if not all(field.is_reduced(array) for array in masked):
-                raise ProtocolViolation(delivery.sender.name, "sent tensors with numbers outside the field")
-            model.masked = masked
-            self._keep(model)
-
-    def _keep(self, model: StoredModel) -> None:
-        """Once seed and tensors are both there: hold the model under its name, in place of a former one."""
-        if model.seed is None or model.masked is None:
-            return
-        for (tensor, shape), public in zip(model.shapes.items(), model.masked, strict=True):
-            share = stored_stream(model.seed, tensor).elements(shape)
-            self._tensors[model.store, tensor] = Value(public, share)
-        former = self._models.get(model.name)
-        self._models[model.name] = model
-        del self._uploads[model.store]
-        model.masked = None
-        if former is not None:
-            for tensor in former.shapes:
-                self._tensors.pop((former.store, tensor), None)
+        model, former = kept
         log.info("holds model %s of %s", model.name, model.owner.name)
-        self.endpoint.send(model.owner.name, StoreReady(store=model.store))
+        self._tell([model.owner.name], StoreReady(store=store))
+        if former is not None:
+            self._tell([self.cluster.dealer.name], StoreDropped(store=former.store))
 
-    @contextlib.contextmanager
-    def _upload_errors(self, store: str, owner: Member):  # type: ignore[no-untyped-def]
-        try:
-            yield
-        except TesseraError as error:
-            log.warning("upload by %s failed: %s", owner.name, error)
-            self._uploads.pop(store, None)
-            self._tell([owner.name], store_failed(store, error))
+    def _give_up(self, client: Member, message: Upload) -> None:
+        """An upload that is still not complete has been left by its owner, or by the dealer."""
+        if self._models.owner_of(message.store) == client:
+            seconds = self.cluster.settings.round_timeout
+            self.refuse_upload(client, message, TesseraError(f"the upload was not complete within {seconds:g} s"))
 
-    def _on_find_model(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, FindModel)  # noqa: S101 - for the type checker
-        model = self._models.get(message.name)
-        names = tuple(sorted(self._models))[:1000]
+    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+        """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
+        owner = self._models.owner_of(message.store)
+        if owner is not None and sender in (owner, self.cluster.dealer):
+            self._models.cancel(message.store)
+            super().refuse_upload(owner, message, error)
+        else:
+            super().refuse_upload(sender, message, error)
+
+    def _on_store_dropped(self, client: Member, message: StoreDropped, _: Payload) -> None:
+        """The owner gives an upload up before it is complete."""
+        if self._models.owner_of(message.store) == client:
+            self._models.cancel(message.store)
+
+    def _on_find_model(self, client: Member, message: FindModel, _: Payload) -> None:
+        model = self._models.find(message.name)
         reply = FoundModel(
             query=message.query,
             store=model.store if model else "",
             owner=model.owner.name if model else "",
-            names=names,
+            names=self._models.names,
         )
-        self._tell_with(delivery.sender, reply, model.description if model else b"")
-
-    def _tell_with(self, member: Member, message: FoundModel, description: bytes) -> None:
-        with contextlib.suppress(TesseraError):
-            self.endpoint.send(member.name, message, [description])
-
-
-__all__ = ["PartyServer", "Role"]
+        self._tell([client.name], reply, [model.description if model else b""])

@@ -24,7 +24,7 @@ async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) 
         logits = await client.reveal(model(x))
         report = client.last_run
     if logits.ndim != 2 or logits.shape[1] != len(CLASS_NAMES):
-        raise ShapeError(f"model {options.model!r} gives results of shape {logits.shape}, not one of 7 classes per image")
+        raise ShapeError(f"model {options.model!r} gives results of shape {logits.shape}, not 7 classes per image")
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     if options.json:

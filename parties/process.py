@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import sys
@@ -15,14 +14,10 @@ import threadpoolctl
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc import kernels
-from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member, Role
 from parties.dealer import DealerServer
 from parties.keys import KeyPair
 from parties.party import PartyServer
-from parties.server import Server
-
-log = logging.getLogger(__name__)
 
 READY = "ready"
 """Printed on stdout, alone on a line, once a server listens."""
@@ -55,7 +50,8 @@ def _host(member: Member) -> str:
     return (member.address or "").rpartition(":")[0]
 
 
-def make_server(cluster: Cluster, member: Member, keys: KeyPair) -> Server:
+def make_server(cluster: Cluster, member: Member, keys: KeyPair) -> DealerServer | PartyServer:
+    """The server for that member's role.  Raises ConfigurationError for a key that is not its own."""
     kind = DealerServer if member.role is Role.DEALER else PartyServer
     return kind(cluster, member, keys)
 
@@ -67,7 +63,7 @@ def run_server(cluster: Cluster, member: Member, keys: KeyPair, *, until_stdin_c
     asyncio.run(_serve(make_server(cluster, member, keys), until_stdin_closes))
 
 
-async def _serve(server: Server, until_stdin_closes: bool) -> None:
+async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,6 +90,3 @@ def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) ->
             pass
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(stop.set)
-
-
-__all__ = ["READY", "TesseraError", "make_server", "run_server", "threads_for", "tune"]

@@ -126,17 +126,13 @@ class Receiver:
     def _header(self, link: Link, frame: memoryview, size: int) -> Message | PeerError:
         name = link.peer.name
         if size > self._limit + (2 << 20):
-            return ProtocolViolation(
-                name, f"sent a message of {size} bytes, beyond the limit of {self._limit}"
-            )
+            return ProtocolViolation(name, f"sent a message of {size} bytes, beyond the limit of {self._limit}")
         try:
             message = decode_header(name, frame)
         except ProtocolViolation as error:
             return error
         if link.peer.role not in message.senders:
-            return AuthenticationError(
-                name, f"is a {link.peer.role} and may not send {type(message).__name__}"
-            )
+            return AuthenticationError(name, f"is a {link.peer.role} and may not send {type(message).__name__}")
         return message
 
     def _link_message(self, link: Link, message: Message) -> None:
@@ -165,9 +161,7 @@ class Receiver:
     def _compare(self, link: Link, greeting: Hello | HelloReply) -> None:
         version, fingerprint = self._greeting
         if greeting.package_version != version:
-            difference = (
-                f"runs Tessera {greeting.package_version}, we run {version}: install one release everywhere"
-            )
+            difference = f"runs Tessera {greeting.package_version}, we run {version}: install one release everywhere"
         elif greeting.cluster_fingerprint != fingerprint:
             difference = (
                 f"runs with cluster file {greeting.cluster_fingerprint}, we with {fingerprint}: "

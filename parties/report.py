@@ -65,10 +65,10 @@ class RunReport:
         }
 
     def __str__(self) -> str:
+        online, offline = self.online, self.offline
         rows = [
-            f"{self.parties} parties, {self.security}: online {self.online.rounds} rounds, {self.online.bytes:,} bytes sent"
-            f" per party, {self.online.seconds * 1e3:.1f} ms; offline {self.offline.bytes:,} bytes,"
-            f" {self.offline.seconds * 1e3:.1f} ms"
+            f"{self.parties} parties, {self.security}: online {online.rounds} rounds, {online.bytes:,} bytes sent per"
+            f" party, {online.seconds * 1e3:.1f} ms; offline {offline.bytes:,} bytes, {offline.seconds * 1e3:.1f} ms"
         ]
         width = max((len(name) for name in self.layers), default=0)
         for name, layer in self.layers.items():

@@ -13,6 +13,9 @@ An upload:  client --Upload--> dealer, parties         description of the model
             dealer --StoreSeed--> party, client        seed of the masks (the client gets every party's)
             client --StoreTensors--> parties           w - b of each tensor
             party  --StoreReady--> client
+            party  --StoreDropped--> dealer            it holds the store no longer, as another has its name
+            client --StoreDropped--> dealer, parties   it has given the upload up
+            anyone --StoreFailed--> client
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
-from parties.messages import Message
+from parties.messages import SERVERS, Message
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -115,41 +118,50 @@ class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: Annotated[tuple[Count, ...], msgspec.Meta(max_length=16)]
 
 
-class Upload(Message, frozen=True):
+class StoreMessage(Message, frozen=True):
+    """Base of what belongs to one upload."""
+
+    store: Id
+
+
+class Upload(StoreMessage, frozen=True):
     """A model will be stored under ``name``.  Payload: its description, opaque to the parties."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
-    store: Id
     name: Name
     tensors: Annotated[tuple[TensorInfo, ...], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
-class StoreSeed(Message, frozen=True):
+class StoreSeed(StoreMessage, frozen=True):
     """Payload: the seed of the receiver's shares of the masks; to the client, every party's, joined."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
-    store: Id
 
 
-class StoreTensors(Message, frozen=True):
+class StoreTensors(StoreMessage, frozen=True):
     """Payload: ``w - b`` of each tensor, in the order of the upload."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
-    store: Id
 
 
-class StoreReady(Message, frozen=True):
+class StoreReady(StoreMessage, frozen=True):
     """The party holds the model under its name."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
-    store: Id
 
 
-class StoreFailed(Message, frozen=True):
-    """The upload has failed at the sender."""
+class StoreDropped(StoreMessage, frozen=True):
+    """The sender, a party or the upload's owner, has no use for the store any more."""
 
-    store: Id
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY | FROM_CLIENT
+
+
+class StoreFailed(StoreMessage, frozen=True):
+    """The upload has failed at the sender; fields as in ``Failed``."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
     error: Annotated[str, msgspec.Meta(max_length=64)]
+    peer: Annotated[str, msgspec.Meta(max_length=64)]
     reason: Text
 
 

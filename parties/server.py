@@ -7,15 +7,15 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProtocolViolation, TesseraError
+from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from parties.cluster import Cluster, Member
 from parties.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
-from parties.failures import failed
+from parties.failures import failed, store_failed
 from parties.keys import KeyPair
 from parties.messages import Message
-from parties.run_messages import Failed, RunMessage
+from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage
 from parties.transport import Endpoint
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ MAX_JOBS = 256
 REMEMBERED = 65_536
 """Ids of ended runs kept, so that late messages are dropped and an id is not taken twice."""
 
-Result = TypeVar("Result")
-
 
 class Job:
     """What a server knows of one run; subclasses add their own part."""
@@ -35,27 +33,41 @@ class Job:
     def __init__(self, run: str) -> None:
         self.run = run
         self.client: Member | None = None
+        """Whose run it is; None while only other servers have spoken of it."""
         self.stop_watching: Callable[[], None] = lambda: None
         self.deadline: asyncio.TimerHandle | None = None
         self.involved: frozenset[str] = frozenset()
+        """Members whose loss ends the run."""
 
 
-class Server:
+JobT = TypeVar("JobT", bound=Job)
+MessageT = TypeVar("MessageT", bound=Message)
+Result = TypeVar("Result")
+Payload = list[memoryview]
+
+
+class Server(Generic[JobT]):
     """Base of ``DealerServer`` and ``PartyServer``: dispatches messages and fails runs.
 
-    A handler is a method registered in ``handlers`` for a message class; it may raise a TesseraError, which fails the
-    run (or the upload) the message belongs to and nothing else.
+    A handler is registered with ``on`` for a message class; it may raise a TesseraError, which fails the run (or the
+    upload) the message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
     """
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair) -> None:
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, make_job: Callable[[str], JobT]) -> None:
         self.cluster = cluster
         self.member = member
         self.endpoint = Endpoint(cluster, member, keys, bind=True)
         self.listening = asyncio.Event()
-        self.jobs: dict[str, Any] = {}
-        self.handlers: dict[type[Message], Callable[[Delivery], None]] = {Failed: self._on_failed}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self.jobs: dict[str, JobT] = {}
+        self._make_job = make_job
+        self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
+        self._ended: OrderedDict[str, Failed | None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on(Failed, self._on_failed)
+
+    def on(self, kind: type[MessageT], handler: Callable[[Member, MessageT, Payload], None]) -> None:
+        """``handler(sender, message, payload)`` takes the messages of this class."""
+        self._handlers[kind] = handler
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -83,87 +95,111 @@ class Server:
             self._fail_all(event.peer, event.error)
 
     def _deliver(self, delivery: Delivery) -> None:
-        message = delivery.message
-        handler = self.handlers.get(type(message))
+        sender, message = delivery.sender, delivery.message
+        handler = self._handlers.get(type(message))
         if handler is None:
-            log.warning("%s sent %s, which is not for us", delivery.sender.name, type(message).__name__)
+            log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
             return
         if isinstance(message, RunMessage) and message.run in self._ended:
+            if isinstance(message, Prepare):
+                self._tell([sender.name], self._ended[message.run] or _repeated(sender, message))
             return  # late: the run is over
         try:
-            handler(delivery)
+            handler(sender, message, delivery.buffers)
         except TesseraError as error:
-            self._refuse(delivery, error)
+            self._refuse(sender, message, error)
         except Exception:  # a bug of ours must not take the server down with it
-            log.exception("%s could not be handled", type(message).__name__)
-            self._refuse(delivery, TesseraError("internal error; see this process's log"))
+            log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
+            self._refuse(sender, message, internal_error())
 
-    def _refuse(self, delivery: Delivery, error: TesseraError) -> None:
-        """Fail what the message belongs to."""
-        message = delivery.message
-        if not isinstance(message, RunMessage):
-            raise error
-        job = self.jobs.get(message.run)
-        if job is None:
-            self._tell([delivery.sender.name], failed(message.run, error))
+    def _refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
+        """Fail what the message belongs to, if the sender has a part in it."""
+        if isinstance(message, RunMessage):
+            job = self.jobs.get(message.run)
+            if job is not None and self._takes_part(job, sender):
+                self.fail(job, error)
+            else:
+                log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+                self._tell([sender.name], failed(message.run, error))
+        elif isinstance(message, StoreMessage):
+            self.refuse_upload(sender, message, error)
         else:
-            self.fail(job, error)
+            log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+
+    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+        """Tell the sender that the upload has failed."""
+        log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+        self._tell([sender.name], store_failed(message.store, error))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def open_job(self, run: str, make: Callable[[str], Any]) -> Any:
-        """The job of ``run``, made if it is new; ProtocolViolation-free refusal when there are too many."""
+    def open_job(self, run: str) -> JobT:
+        """The job of ``run``, made if it is new.  Raises TesseraError when there are too many."""
         job = self.jobs.get(run)
         if job is None:
             if len(self.jobs) >= MAX_JOBS:
                 raise TesseraError(f"busy: {MAX_JOBS} runs are in progress; try again later")
-            job = self.jobs[run] = make(run)
+            job = self.jobs[run] = self._make_job(run)
             self.set_deadline(job)
         return job
 
-    def fail(self, job: Any, error: TesseraError) -> None:
+    def claim_job(self, run: str, client: Member, servers: Iterable[Member]) -> JobT:
+        """The job of ``run`` for the client who asks for it; from now on the loss of any of these ends it.
+
+        Raises ProtocolViolation if it has been asked for.
+        """
+        job = self.open_job(run)
+        if job.client is not None:
+            raise ProtocolViolation(client.name, "asked twice for one run")
+        job.client = client
+        self.watch(job, [client, *servers])
+        return job
+
+    def fail(self, job: JobT, error: TesseraError) -> None:
         """End the run here with ``error`` and tell everyone else in it."""
         log.warning("run %s failed: %s", job.run[:8], error)
-        self.end(job)
+        message = failed(job.run, error)
+        self.end(job, message)
         others = {member.name for member in self.cluster.servers} - {self.member.name}
         if job.client is not None:
             others.add(job.client.name)
-        self._tell(others, failed(job.run, error))
+        self._tell(others, message)
 
-    def end(self, job: Any) -> None:
+    def end(self, job: JobT, failure: Failed | None = None) -> None:
         """Forget the run and everything dealt for it."""
         if self.jobs.pop(job.run, None) is None:
             return
         job.stop_watching()
-        if job.deadline is not None:
-            job.deadline.cancel()
-        self._ended[job.run] = None
+        self.clear_deadline(job)
+        self._ended[job.run] = failure
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
+        log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
 
-    def watch(self, job: Any, names: Iterable[str]) -> None:
-        """From now on the loss of any of these ends the run."""
-        job.stop_watching()
-        job.involved = frozenset(names) - {self.member.name}
+    def watch(self, job: JobT, members: Iterable[Member]) -> None:
+        """From now on the loss of any of these, and of nobody else, ends the run."""
+        former = job.stop_watching
+        job.involved = frozenset(member.name for member in members) - {self.member.name}
         job.stop_watching = self.endpoint.watch(job.involved).stop
+        former()
 
-    def set_deadline(self, job: Any) -> None:
+    def set_deadline(self, job: JobT) -> None:
         """The run must make progress within the round timeout from now."""
-        if job.deadline is not None:
-            job.deadline.cancel()
+        self.clear_deadline(job)
         loop = asyncio.get_running_loop()
         job.deadline = loop.call_later(self.cluster.settings.round_timeout, self._expire, job)
 
-    def clear_deadline(self, job: Any) -> None:
+    def clear_deadline(self, job: JobT) -> None:
+        """The run may take its time: it is ready, or computes."""
         if job.deadline is not None:
             job.deadline.cancel()
             job.deadline = None
 
-    def _expire(self, job: Any) -> None:
-        if job.run in self.jobs:
+    def _expire(self, job: JobT) -> None:
+        if self.jobs.get(job.run) is job:
             self.fail(job, self.overdue(job))
 
-    def overdue(self, job: Any) -> TesseraError:
+    def overdue(self, job: JobT) -> TesseraError:
         """Who keeps the run waiting."""
         return TesseraError("the run made no progress in time")
 
@@ -172,30 +208,29 @@ class Server:
             if member.name in job.involved:
                 self.fail(job, error)
 
-    def _on_failed(self, delivery: Delivery) -> None:
-        message = delivery.message
-        assert isinstance(message, Failed)  # noqa: S101 - for the type checker
+    def _on_failed(self, sender: Member, message: Failed, _: Payload) -> None:
         job = self.jobs.get(message.run)
-        if job is not None and self._takes_part(job, delivery.sender):
-            log.warning("run %s: %s reports %s", job.run[:8], delivery.sender.name, message.error)
-            self.end(job)
+        if job is not None and self._takes_part(job, sender):
+            log.warning("run %s: %s reports %s", job.run[:8], sender.name, message.error)
+            self.end(job, message)
 
-    def _takes_part(self, job: Any, sender: Member) -> bool:
+    @staticmethod
+    def _takes_part(job: Job, sender: Member) -> bool:
         return sender.is_server or sender == job.client
 
     # -- sending and computing -------------------------------------------------------------------------------------
 
-    def _tell(self, names: Iterable[str], message: Message) -> None:
+    def _tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
         """Send to whoever can be reached."""
         for name in names:
             try:
-                self.endpoint.send(name, message)
-            except (PeerError, TesseraError):
-                log.debug("%s cannot be told", name)
+                self.endpoint.send(name, message, payload)
+            except TesseraError as error:
+                log.debug("%s cannot be told: %s", name, error)
 
     def in_background(
         self,
-        job: Any,
+        job: JobT,
         work: Callable[[], Result],
         then: Callable[[Result, float], None],
         *,
@@ -216,19 +251,21 @@ class Server:
                 if self.jobs.get(job.run) is job:
                     then(result, time.perf_counter() - started)
             except TesseraError as error:
-                if self.jobs.get(job.run) is job:
-                    self.fail(job, error)
+                self._fail_if_wanted(job, error)
             except MemoryError:
-                if self.jobs.get(job.run) is job:
-                    self.fail(job, TesseraError("not enough memory for this program: use smaller batches"))
+                self._fail_if_wanted(job, TesseraError("not enough memory for this program: use smaller batches"))
             except Exception:
                 log.exception("run %s: internal error", job.run[:8])
-                if self.jobs.get(job.run) is job:
-                    self.fail(job, TesseraError("internal error; see this process's log"))
+                self._fail_if_wanted(job, internal_error())
 
         self.spawn(run())
 
+    def _fail_if_wanted(self, job: JobT, error: TesseraError) -> None:
+        if self.jobs.get(job.run) is job:
+            self.fail(job, error)
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """A task that ends with the server."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -236,8 +273,14 @@ class Server:
 
 def check_sender(expected: Member | None, sender: Member) -> None:
     """Raise ProtocolViolation unless the message is from the client whose run it is."""
-    if expected is not None and expected != sender:
+    if expected != sender:
         raise ProtocolViolation(sender.name, "sent a message for another client's run")
 
 
-__all__ = ["Job", "PeerUnavailable", "Server", "check_sender"]
+def internal_error() -> TesseraError:
+    """What the others learn of a fault of ours: where to look, and nothing of what was computed."""
+    return TesseraError("internal error; see this process's log")
+
+
+def _repeated(sender: Member, message: Prepare) -> Failed:
+    return failed(message.run, ProtocolViolation(sender.name, "asked for a run whose id has been used"))

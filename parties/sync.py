@@ -9,12 +9,16 @@ from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+import numpy.typing as npt
+
 from mpc.errors import UsageError
 from mpc.secret_tensor import SecretTensor
-from parties.client import AsyncClient, PreparedRun, Reals, RemoteModel, Uploadable
+from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.prepared import PreparedRun, Reals
+from parties.remote_model import RemoteModel, Uploadable
 from parties.report import RunReport
 
 Result = TypeVar("Result")
@@ -38,8 +42,10 @@ class Client:
         connect_timeout: float = 10.0,
     ) -> None:
         if isinstance(cluster, LocalCluster):
-            key = key or cluster.client_keys[name or next(iter(cluster.client_keys))]
+            key = key or cluster.client_key(name)
             cluster = cluster.cluster
+        elif name is not None:
+            raise UsageError("only a LocalCluster knows its clients' keys by name: give the key file")
         if key is None:
             raise UsageError("give the client's key file: Client(cluster, 'clinic.key')")
         self._client = AsyncClient(cluster, key, connect_timeout=connect_timeout)
@@ -66,11 +72,13 @@ class Client:
         """Close all connections.  Idempotent."""
         if self._loop is None or self._thread is None:
             return
-        self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = None
+        try:
+            self._run(self._client.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = self._thread = None
 
     def __repr__(self) -> str:
         return repr(self._client).replace("AsyncClient", "Client", 1)
@@ -84,7 +92,7 @@ class Client:
         """The bill of the last run that was revealed."""
         return self._client.last_run
 
-    def share(self, values: object, **options: Any) -> SecretTensor:
+    def share(self, values: npt.ArrayLike, **options: Any) -> SecretTensor:
         """This client's secret as an expression; see ``AsyncClient.share``."""
         return self._client.share(values, **options)
 
@@ -103,15 +111,19 @@ class Client:
 
     def reveal(self, result: SecretTensor | Sequence[SecretTensor]) -> Reals | list[Reals]:
         """Have the parties compute ``result`` and open it to this client alone."""
-        return self._run(self._client.reveal(result))
+        return self.finish(self.prepare(result))
 
     def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
         """The offline phase of a run, for ``finish``."""
         return self._run(self._client.prepare(result))
 
-    def finish(self, prepared: PreparedRun) -> Any:
+    def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
         """The online phase of a prepared run."""
         return self._run(self._client.finish(prepared))
+
+    def release(self, prepared: PreparedRun) -> None:
+        """Give up a prepared run."""
+        self._run(self._client.release(prepared))
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         if self._loop is None:

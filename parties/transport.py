@@ -363,9 +363,7 @@ class Endpoint:
         log.warning("%s: two processes run with its key; the one that greeted last counts", link.peer.name)
         if route is None or link.peer.is_server:
             return
-        notice = Refused(
-            f"another process has connected with the key of {link.peer.name}: this one is cut off"
-        )
+        notice = Refused(f"another process has connected with the key of {link.peer.name}: this one is cut off")
         frames = encode(notice, (), Envelope(self._incarnation, link.replaced[incarnation]))
         link.replaced[incarnation] += 1
         self._wires.answer(link, route, frames)

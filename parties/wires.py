@@ -106,9 +106,7 @@ class Wires:
             return outbox.send(frames, copy=copy)
         return link.route is not None and self.answer(link, link.route, frames, copy=copy)
 
-    def answer(
-        self, link: Link, route: bytes, frames: list[bytes | memoryview], *, copy: bool = True
-    ) -> bool:
+    def answer(self, link: Link, route: bytes, frames: list[bytes | memoryview], *, copy: bool = True) -> bool:
         """Queues a message to a client by its route; False as in `send`."""
         if self._inbox is None or self._readable is None:
             return False

@@ -372,9 +372,7 @@ async def test_other_ways_to_write_an_address(site: Any, expect: Expect, host: s
     def moved(member: Any) -> Any:
         return replace(member, address=f"{host}:{member.address.rpartition(':')[2]}")
 
-    cluster = replace(
-        site.cluster, dealer=moved(site.cluster.dealer), parties=tuple(map(moved, site.cluster.parties))
-    )
+    cluster = replace(site.cluster, dealer=moved(site.cluster.dealer), parties=tuple(map(moved, site.cluster.parties)))
     elsewhere = replace(site, cluster=cluster)
     a, b = await elsewhere.endpoints("p0", "p1")
     a.send("p1", Note("over " + host))

@@ -93,9 +93,7 @@ async def test_kill_9_is_noticed_at_once(site: Any, expect: Expect, spawn: Any, 
 
 
 @pytest.mark.parametrize("name", ["p1", "clinic"])
-async def test_a_frozen_peer_is_noticed_and_may_recover(
-    site: Any, expect: Expect, spawn: Any, name: str
-) -> None:
+async def test_a_frozen_peer_is_noticed_and_may_recover(site: Any, expect: Expect, spawn: Any, name: str) -> None:
     p0 = await site.endpoint("p0")
     process = spawn(name)
     await p0.connect([name], 5)

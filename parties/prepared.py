@@ -1,0 +1,130 @@
+"""A run as its client sees it: masks that the dealer made for it, inputs to send, outputs to open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc import field, fixed_point
+from mpc.cost import cost
+from mpc.errors import ProtocolViolation
+from mpc.field import FieldArray
+from mpc.prg import SEED_BYTES, Seed, elements_sum
+from mpc.program import Program
+from mpc.tensor_type import Shape
+from parties.conversation import Conversation
+from parties.events import Delivery
+from parties.messages import as_array
+from parties.report import LayerReport, Phase, RunReport
+from parties.run_messages import ClientMasks, Outputs
+
+Reals = npt.NDArray[np.float64]
+
+
+class PreparedRun:
+    """A run whose offline phase is done: ``await client.finish(run)`` gives it its inputs.  Good for one use."""
+
+    def __init__(
+        self,
+        program: Program,
+        run: str,
+        parties: int,
+        inputs: Sequence[FieldArray],
+        conversation: Conversation,
+        *,
+        single: bool,
+    ) -> None:
+        self.program = program
+        self.run = run
+        self.used = False
+        self.inputs = list(inputs)
+        """Raw values of the program's inputs, in its order: secret, as are the masks."""
+        self.input_masks: list[FieldArray] = []
+        self.output_masks: list[FieldArray] = []
+        self.offline_bytes = 0
+        self.offline_seconds = 0.0
+        self.dealing_seconds = 0.0
+        self.conversation = conversation
+        self.single = single
+        """One output, not a list of them."""
+        self._parties = parties
+
+    def __repr__(self) -> str:
+        return f"<PreparedRun of {self.program!r}{', used' if self.used else ''}>"
+
+    def take_masks(self, delivery: Delivery) -> None:
+        """The dealer's masks for this client.  Raises ProtocolViolation if they are not for this program."""
+        message, buffers, dealer = delivery.message, delivery.buffers, delivery.sender.name
+        program = self.program
+        if not isinstance(message, ClientMasks) or message.program != program.digest:
+            raise ProtocolViolation(dealer, "dealt for another program")
+        supplied = len(program.inputs)
+        if len(buffers) != supplied + len(program.outputs):
+            raise ProtocolViolation(dealer, "sent the wrong number of masks")
+        for buffer, i in zip(buffers[:supplied], program.inputs, strict=True):
+            streams = read_seeds(dealer, buffer, self._parties)
+            self.input_masks.append(elements_sum(streams, program.nodes[i].type.shape))
+        for buffer, i in zip(buffers[supplied:], program.outputs, strict=True):
+            self.output_masks.append(read_array(dealer, buffer, program.nodes[i].type.shape))
+        self.dealing_seconds = message.seconds
+        self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
+
+    def masked_inputs(self) -> list[FieldArray]:
+        """x - a of each input: uniform, whatever x is."""
+        pairs = zip(self.inputs, self.input_masks, strict=True)
+        return [np.ascontiguousarray(field.subtract(x, mask)) for x, mask in pairs]
+
+    def open_outputs(self, shares: Mapping[str, Delivery]) -> list[Reals]:
+        """What the parties' masked shares add up to, less the masks.  Raises ProtocolViolation."""
+        results = []
+        for k, (i, mask) in enumerate(zip(self.program.outputs, self.output_masks, strict=True)):
+            t = self.program.nodes[i].type
+            total = field.negate(mask)
+            for name, delivery in shares.items():
+                if len(delivery.buffers) != len(self.program.outputs):
+                    raise ProtocolViolation(name, "sent the wrong number of outputs")
+                total = field.add(total, read_array(name, delivery.buffers[k], t.shape))
+            results.append(fixed_point.decode(total, t.fraction_bits))
+        return results
+
+    def report(self, shares: Mapping[str, Delivery], security: str, seconds: float) -> RunReport:
+        """The bill; ``seconds`` are those of the online phase."""
+        outputs = [d.message for d in shares.values() if isinstance(d.message, Outputs)]
+        predicted = cost(self.program, self._parties)
+        layers = {
+            name: LayerReport(
+                layer.rounds, layer.opened, layer.dealt, max(o.compute_seconds.get(name, 0.0) for o in outputs)
+            )
+            for name, layer in predicted.layers.items()
+        }
+        return RunReport(
+            parties=self._parties,
+            security=security,
+            online=Phase(max(o.rounds for o in outputs), max(o.payload_bytes for o in outputs), seconds),
+            offline=Phase(0, self.offline_bytes, self.offline_seconds),
+            dealing_seconds=self.dealing_seconds,
+            wait_seconds=max(o.wait_seconds for o in outputs),
+            layers=layers,
+            predicted=predicted,
+        )
+
+
+def read_seeds(sender: str, buffer: memoryview, count: int) -> tuple[Seed, ...]:
+    """``count`` seeds, joined.  Raises ProtocolViolation."""
+    data = bytes(buffer)
+    if len(data) != count * SEED_BYTES:
+        raise ProtocolViolation(sender, "sent seeds of the wrong length")
+    return tuple(Seed(data[i : i + SEED_BYTES]) for i in range(0, len(data), SEED_BYTES))
+
+
+def read_array(sender: str, buffer: memoryview, shape: Shape) -> FieldArray:
+    """A payload frame as field elements.  Raises ProtocolViolation."""
+    if len(buffer) != 8 * prod(shape):
+        raise ProtocolViolation(sender, "sent an array of the wrong length")
+    array = as_array(buffer)
+    if not field.is_reduced(array):
+        raise ProtocolViolation(sender, "sent numbers outside the field")
+    return array.reshape(shape)

@@ -1,0 +1,198 @@
+"""kill -9 and SIGSTOP of every kind of process, offline and online: noticed in time, named, no harm to the next run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.errors import PeerError, TesseraError
+from parties import Client, LocalCluster
+
+DEADLINE = 10.0
+"""Promised for the default settings; these tests run with shorter ones."""
+LARGE = np.zeros((400, 400))
+
+
+def next_run_works(cluster: LocalCluster) -> None:
+    """Within a few seconds of the victim's return, without restarting anybody else."""
+    last: TesseraError | None = None
+    for _ in range(20):
+        try:
+            with Client(cluster) as client:
+                assert client.reveal(client.share([1.0, 2.0], low=-4, high=4) ** 2) == pytest.approx([1, 4], abs=1e-3)
+            return
+        except TesseraError as error:
+            last = error
+            time.sleep(0.5)
+    raise AssertionError(f"the cluster does not serve the next run: {last}")
+
+
+def stop(cluster: LocalCluster, name: str, how: str) -> None:
+    cluster.processes[name].send_signal(signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+    if how == "kill":
+        cluster.processes[name].wait()
+
+
+def bring_back(cluster: LocalCluster, name: str, how: str) -> None:
+    if how == "kill":
+        cluster.start_process(name)
+    else:
+        cluster.processes[name].send_signal(signal.SIGCONT)
+
+
+def lost(cluster: LocalCluster, name: str, action) -> None:
+    """``action`` fails in time, with an error that names the process."""
+    started = time.monotonic()
+    with pytest.raises(PeerError) as caught:
+        action()
+    assert time.monotonic() - started < DEADLINE
+    assert caught.value.peer == name, caught.value
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+@pytest.mark.parametrize("name", ["dealer", "party0", "party1"])
+def test_before_the_offline_phase(breakable, name, how):
+    with Client(breakable) as client:
+        x = client.share(LARGE)
+        stop(breakable, name, how)
+        try:
+            lost(breakable, name, lambda: client.prepare(x.sigmoid(interval=(-8, 8))))
+        finally:
+            bring_back(breakable, name, how)
+    next_run_works(breakable)
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+@pytest.mark.parametrize("name", ["party0", "party1"])
+def test_between_offline_and_online(breakable, name, how):
+    with Client(breakable) as client:
+        prepared = client.prepare(client.share([0.5], low=-1, high=1) ** 2 * 2)
+        stop(breakable, name, how)
+        try:
+            lost(breakable, name, lambda: client.finish(prepared))
+        finally:
+            bring_back(breakable, name, how)
+    next_run_works(breakable)
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_in_the_middle_of_the_online_phase(breakable, how):
+    with Client(breakable) as client:
+        x = client.share(LARGE, low=-1, high=1)
+        y = x
+        for _ in range(6):
+            y = (y.sigmoid(interval=(-8, 8)) - 0.5) * x
+        prepared = client.prepare(y)
+        timer = threading.Timer(0.15, stop, (breakable, "party1", how))
+        timer.start()
+        try:
+            lost(breakable, "party1", lambda: client.finish(prepared))
+        finally:
+            timer.join()
+            bring_back(breakable, "party1", how)
+    next_run_works(breakable)
+
+
+def test_the_dealer_is_not_needed_online(breakable):
+    with Client(breakable) as client:
+        prepared = client.prepare(client.share([0.5], low=-1, high=1) ** 2)
+        stop(breakable, "dealer", "kill")
+        try:
+            assert client.finish(prepared) == pytest.approx([0.25], abs=1e-3)
+        finally:
+            bring_back(breakable, "dealer", "kill")
+    next_run_works(breakable)
+
+
+def test_every_surviving_process_names_the_dead_one(breakable):
+    with Client(breakable) as client:
+        prepared = client.prepare(client.share([0.5], low=-1, high=1) ** 2 * 2)
+        stop(breakable, "party1", "kill")
+        try:
+            # party0, by itself, before the client asks for anything
+            assert appears(breakable, "party0", "party1:")
+            lost(breakable, "party1", lambda: client.finish(prepared))
+        finally:
+            bring_back(breakable, "party1", "kill")
+    next_run_works(breakable)
+
+
+def appears(cluster: LocalCluster, name: str, text: str) -> bool:
+    """In the process's log, within the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        if text in cluster.log_tail(name, 3):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+CLIENT = """
+import sys, time
+from parties import Client
+with Client({path!r}, {key!r}) as client:
+    prepared = client.prepare(client.share([0.5] * 1000).sum() * 2)
+    print("prepared", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_a_client_that_goes_leaves_nothing_behind(breakable, how):
+    program = CLIENT.format(path=str(breakable.path), key=str(breakable.key_path("company")))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"prepared\n"
+        process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+        assert appears(breakable, "party0", "company:")
+        process.kill()
+    next_run_works(breakable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dealer", "party1"])
+def test_default_settings_notice_a_freeze_within_ten_seconds(name):
+    with LocalCluster(2) as cluster, Client(cluster) as client:
+        prepared = client.prepare(client.share([0.5], low=-1, high=1) ** 2 * 2)
+        stop(cluster, name, "freeze")
+        x = client.share([0.5])
+        action = (lambda: client.prepare(x * 2)) if name == "dealer" else (lambda: client.finish(prepared))
+        lost(cluster, name, action)
+        bring_back(cluster, name, "freeze")
+        next_run_works(cluster)
+
+
+PARENT = """
+import os, sys, time
+from parties import LocalCluster
+with LocalCluster(2) as cluster:
+    print(*(p.pid for p in cluster.processes.values()), flush=True)
+    {body}
+"""
+
+
+def gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize(
+    "body", ["raise ValueError", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 2); time.sleep(9)"]
+)
+def test_a_local_cluster_ends_with_its_parent_however_that_ends(body):
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT.format(body=body)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert gone([int(pid) for pid in done.stdout.split()])

@@ -1,0 +1,67 @@
+"""Models stay on the parties as shares, under a name, for this client and for others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpc.errors import RemoteError, TesseraError, UsageError
+from nn import Conv2d, Flatten, Linear, Model, Sequential, Sigmoid
+from parties import Client
+
+RNG = np.random.default_rng(3)
+
+
+def small_model(scale=1.0):
+    net = Sequential({"conv": Conv2d(1, 2, 3), "act": Sigmoid(), "flat": Flatten(), "out": Linear(2 * 4 * 4, 3)})
+    architecture = net.architecture((1, 6, 6))
+    return Model(architecture, {n: RNG.uniform(-scale, scale, s) for n, s in architecture.parameters.items()})
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_one_uploads_and_another_uses(clusters, parties):
+    cluster = clusters(parties)
+    model = small_model()
+    x = RNG.uniform(-1, 1, (5, 1, 6, 6))
+    with Client(cluster, name="company") as company, Client(cluster, name="clinic") as clinic:
+        uploaded = company.upload(model, "small")
+        assert "small" in repr(uploaded)
+        found = clinic.model("small")
+        assert found.owner == "company"
+        for _ in range(2):
+            result = clinic.reveal(found(clinic.share(x, low=-1, high=1)))
+            assert np.abs(result - model.plain(x)).max() < 2e-3
+        report = clinic.last_run
+        assert report.online.rounds == report.predicted.online_rounds == 3
+        assert report.online.bytes == report.predicted.online_bytes_per_party
+        assert report.offline.bytes == report.predicted.offline_bytes
+        assert {"conv", "act", "out"} <= set(report.layers)
+
+
+def test_a_name_belongs_to_its_owner(clusters):
+    with Client(clusters(2), name="company") as company, Client(clusters(2), name="clinic") as clinic:
+        first, second = small_model(), small_model(0.5)
+        company.upload(first, "mine")
+        former = clinic.model("mine")
+        with pytest.raises(TesseraError, match="belongs to company"):
+            clinic.upload(second, "mine")
+        company.upload(second, "mine")
+        x = RNG.uniform(-1, 1, (2, 1, 6, 6))
+        shared = clinic.share(x, low=-1, high=1)
+        assert np.abs(clinic.reveal(clinic.model("mine")(shared)) - second.plain(x)).max() < 2e-3
+        with pytest.raises(TesseraError, match="upload it again"):
+            clinic.reveal(former(shared))
+        assert clinic.reveal(shared.sum()) == pytest.approx(x.sum(), abs=1e-2)
+
+
+def test_an_unknown_model_names_what_there_is(clusters):
+    with Client(clusters(2), name="company") as company:
+        company.upload(small_model(), "known")
+        with pytest.raises(UsageError, match=r"no model called 'unknown': it has .*known"):
+            company.model("unknown")
+        with pytest.raises(UsageError, match="not a name"):
+            company.model("../secret")
+
+
+def test_remote_errors_are_typed():
+    assert issubclass(RemoteError, TesseraError)

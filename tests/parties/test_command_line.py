@@ -1,0 +1,135 @@
+"""The command: one sentence on stderr and the error's exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parties import Cluster, KeyPair, LocalCluster, Settings
+
+
+def tessera(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).resolve().parents[2])
+    return subprocess.run(
+        [sys.executable, "-m", "parties.command_line", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+def fails(done: subprocess.CompletedProcess[str], code: int, sentence: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("tessera: ")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with a cluster file and everybody's keys; nothing runs."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    keys = {name: KeyPair.generate() for name in ("dealer", "party0", "party1", "clinic")}
+    for name, pair in keys.items():
+        pair.save(tmp_path / f"{name}.key")
+    cluster = Cluster.build(
+        "site",
+        dealer=(f"127.0.0.1:{port}", keys["dealer"].public),
+        parties=[(f"party{i}", f"127.0.0.1:{port + 1 + i}", keys[f"party{i}"].public) for i in range(2)],
+        clients=[("clinic", keys["clinic"].public)],
+    )
+    (tmp_path / "cluster.toml").write_text(cluster.dumps())
+    return tmp_path
+
+
+def test_keygen(tmp_path):
+    done = tessera("keygen", "clinic", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    path = tmp_path / "clinic.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert KeyPair.load(path).public == found["public"]
+    assert found["public"] in path.read_text()
+    fails(tessera("keygen", "clinic", cwd=tmp_path), 3, "clinic.key")
+    fails(tessera("keygen", "../clinic", cwd=tmp_path), 2, "not a name")
+
+
+@pytest.mark.parametrize("command", [("dealer",), ("party", 0), ("check",), ("predict", "x.jpg")])
+def test_a_missing_cluster_file(tmp_path, command):
+    fails(tessera(*command, cwd=tmp_path), 3, "does not exist")
+
+
+def test_keys_that_will_not_do(site):
+    (site / "dealer.key").rename(site / "other.key")
+    fails(tessera("dealer", cwd=site), 3, "dealer.key")
+    fails(tessera("dealer", "--key", "party0.key", cwd=site), 3, "does not hold dealer's key")
+    (site / "other.key").chmod(0o644)
+    fails(tessera("dealer", "--key", "other.key", cwd=site), 3, "other.key")
+    (site / "rubbish.key").write_text("rubbish")
+    (site / "rubbish.key").chmod(0o600)
+    fails(tessera("party", 1, "--key", "rubbish.key", cwd=site), 3, "rubbish.key")
+
+
+def test_a_party_that_is_not_there(site):
+    fails(tessera("party", 2, cwd=site), 3, "no party 2")
+
+
+def test_a_port_in_use(site):
+    cluster = Cluster.load(site / "cluster.toml")
+    host, _, port = str(cluster.parties[0].address).partition(":")
+    with socket.socket() as taken:
+        taken.bind((host, int(port)))
+        taken.listen()
+        fails(tessera("party", 0, cwd=site), 3, "already in use")
+
+
+def test_nobody_answers(site):
+    (site / "photo.png").write_bytes(b"no picture")
+    done = tessera("check", "--timeout", 0.5, "--json", cwd=site)
+    assert done.returncode == 6
+    rows = json.loads(done.stdout)
+    assert not rows["ok"]
+    assert all("no answer" in row["error"] for row in rows["servers"])
+    done = tessera("predict", "photo.png", cwd=site)
+    assert done.returncode == 2
+    fails(done, 2, "photo.png")
+
+
+def test_a_running_cluster(tmp_path):
+    with LocalCluster(2, settings=Settings(threads=1)) as cluster:
+        done = tessera("check", "--cluster", cluster.path, "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["ok"]
+        assert [row["name"] for row in report["servers"]] == ["dealer", "party0", "party1"]
+        assert all(0 < row["round_trip_seconds"] < 1 for row in report["servers"])
+        from nn.derm import samples
+
+        image = samples()[0].path
+        fails(tessera("predict", image, "--cluster", cluster.path), 2, "no model called 'derm'")
+        upload_derm(cluster)
+        done = tessera("predict", image, "--cluster", cluster.path, "--json")
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert result["run"]["online"]["rounds"] == 7
+        assert sum(result["predictions"][0]["probabilities"]) == pytest.approx(1.0)
+
+
+def upload_derm(cluster: LocalCluster) -> None:
+    from nn.derm.model import derm_model
+    from parties import Client
+
+    with Client(cluster) as client:
+        client.upload(derm_model(), "derm")
