@@ -87,10 +87,10 @@ def test_in_the_middle_of_the_online_phase(breakable, how):
     with Client(breakable) as client:
         x = client.share(LARGE, low=-1, high=1)
         y = x
-        for _ in range(6):
+        for _ in range(15):
             y = (y.sigmoid(interval=(-8, 8)) - 0.5) * x
         prepared = client.prepare(y)
-        timer = threading.Timer(0.15, stop, (breakable, "party1", how))
+        timer = threading.Timer(0.05, stop, (breakable, "party1", how))
         timer.start()
         try:
             lost(breakable, "party1", lambda: client.finish(prepared))

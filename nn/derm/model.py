@@ -1,0 +1,39 @@
+"""The dermatology CNN as a model that can be uploaded; no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nn.activations import Sigmoid
+from nn.architecture import Sequential
+from nn.derm.reference import SHAPES, WEIGHTS, load_weights
+from nn.layers import AvgPool2d, Conv2d, Flatten, Linear
+from nn.model import Model
+
+INPUT_SHAPE = (3, 28, 28)
+
+
+def derm_model(path: str | Path = WEIGHTS) -> Model:
+    """The network with its weights: (N, 3, 28, 28) in [-1, 1] to (N, 7) logits, in the order of ``CLASS_NAMES``.
+
+    ``path``: a safetensors file, by default the shipped one.  Raises ConfigurationError as ``load_weights`` does.
+    """
+    return Model(_layers().architecture(INPUT_SHAPE), load_weights(path))
+
+
+def _layers() -> Sequential:
+    conv1, conv2, fc1, fc2 = (SHAPES[f"{name}.weight"] for name in ("conv1", "conv2", "fc1", "fc2"))
+    return Sequential(
+        {
+            "conv1": Conv2d(conv1[1], conv1[0], conv1[2], padding=1),
+            "act1": Sigmoid(),
+            "pool1": AvgPool2d(2),
+            "conv2": Conv2d(conv2[1], conv2[0], conv2[2], padding=1),
+            "act2": Sigmoid(),
+            "pool2": AvgPool2d(2),
+            "flatten": Flatten(),
+            "fc1": Linear(fc1[1], fc1[0]),
+            "act3": Sigmoid(),
+            "fc2": Linear(fc2[1], fc2[0]),
+        }
+    )
