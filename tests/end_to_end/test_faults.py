@@ -170,8 +170,9 @@ def test_default_settings_notice_a_freeze_within_ten_seconds(name):
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from parties import LocalCluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell started us in the background
 with LocalCluster(2) as cluster:
     print(*(p.pid for p in cluster.processes.values()), flush=True)
     {body}
