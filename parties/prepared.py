@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import field, fixed_point
-from mpc.cost import cost
+from mpc.cost import ELEMENT_BYTES, cost
 from mpc.errors import ProtocolViolation
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed, elements_sum
@@ -96,7 +96,11 @@ class PreparedRun:
         predicted = cost(self.program, self._parties)
         layers = {
             name: LayerReport(
-                layer.rounds, layer.opened, layer.dealt, max(o.compute_seconds.get(name, 0.0) for o in outputs)
+                layer.rounds,
+                layer.opened,
+                layer.dealt,
+                ELEMENT_BYTES * layer.opened * (self._parties - 1),
+                max(o.compute_seconds.get(name, 0.0) for o in outputs),
             )
             for name, layer in predicted.layers.items()
         }

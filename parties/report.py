@@ -21,11 +21,13 @@ class Phase:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer: predicted rounds and elements, and the time the slowest party computed online."""
+    """One layer: predicted rounds, elements and bytes, and the time the slowest party computed online."""
 
     rounds: int
     opened: int
     dealt: int
+    bytes: int
+    """Payload each party sends for it online: what it opens, to every other party."""
     seconds: float
 
 
@@ -59,7 +61,13 @@ class RunReport:
             },
             "offline": {"bytes": self.offline.bytes, "seconds": self.offline.seconds},
             "layers": {
-                name: {"rounds": x.rounds, "opened": x.opened, "dealt": x.dealt, "seconds": x.seconds}
+                name: {
+                    "rounds": x.rounds,
+                    "opened": x.opened,
+                    "dealt": x.dealt,
+                    "bytes_per_party": x.bytes,
+                    "seconds": x.seconds,
+                }
                 for name, x in self.layers.items()
             },
         }

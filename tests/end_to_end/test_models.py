@@ -36,6 +36,8 @@ def test_one_uploads_and_another_uses(clusters, parties):
         assert report.online.bytes == report.predicted.online_bytes_per_party
         assert report.offline.bytes == report.predicted.offline_bytes
         assert {"conv", "act", "out"} <= set(report.layers)
+        revealed = 8 * 5 * 3
+        assert sum(layer.bytes for layer in report.layers.values()) + revealed == report.online.bytes
 
 
 def test_a_name_belongs_to_its_owner(clusters):
