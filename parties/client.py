@@ -102,7 +102,8 @@ class AsyncClient:
         """The bill of the last run that was revealed."""
         self._endpoint = Endpoint(self.cluster, member, keys, bind=False)
         self._connect_timeout = connect_timeout
-        self._patience = self.cluster.settings.round_timeout
+        # Longer than the servers': they know better than we whom they wait for, and tell us.
+        self._patience = self.cluster.settings.round_timeout + self.cluster.settings.peer_timeout
         self._servers = [server.name for server in self.cluster.servers]
         self._parties = [party.name for party in self.cluster.parties]
         self._secrets: weakref.WeakKeyDictionary[Expression, FieldArray] = weakref.WeakKeyDictionary()

@@ -86,7 +86,9 @@ class Liveness:
         """Begins to watch; a peer that has no connection now is reported at the next tick."""
         now = self.now()
         for name in peers:
-            self._since[name] = now
+            if not self._watched[name]:
+                # Not again for a further watch: new runs, one after the other, would put the verdict off for ever.
+                self._since[name] = now
             self._links[name].down = False
         self._watched.update(peers)
         return Watch(self._unwatch, peers)

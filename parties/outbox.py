@@ -101,7 +101,9 @@ class Outbox:
             sockets.send(self.socket, frames, copy=copy)
         except zmq.Again:
             return False
-        self._readable.recheck()
+        finally:
+            # An attempt that fails may have swallowed the edge just as well.
+            self._readable.recheck()
         return True
 
     def catch_up(self) -> None:

@@ -86,7 +86,8 @@ async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool) -
 
 def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.buffer.read(4096):
+        # Not through the buffer: its lock, held by a thread that waits, makes the interpreter abort when it exits.
+        while os.read(sys.stdin.fileno(), 4096):
             pass
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(stop.set)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from parties.cluster import Cluster, Member
 from parties.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
-from parties.failures import failed, store_failed
+from parties.failures import error_of, failed, store_failed
 from parties.keys import KeyPair
 from parties.messages import Message
 from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage
@@ -152,8 +152,12 @@ class Server(Generic[JobT]):
         if job.client is not None:
             raise ProtocolViolation(client.name, "asked twice for one run")
         job.client = client
-        self.watch(job, [client, *servers])
+        # Who has just been started again may not have reached us yet, and is not lost for that: see ``in_background``.
+        self.watch(job, [client, *(server for server in servers if self._reached(server))])
         return job
+
+    def _reached(self, server: Member) -> bool:
+        return server != self.member and self.endpoint.connected(server.name)
 
     def fail(self, job: JobT, error: TesseraError) -> None:
         """End the run here with ``error`` and tell everyone else in it."""
@@ -211,7 +215,7 @@ class Server(Generic[JobT]):
     def _on_failed(self, sender: Member, message: Failed, _: Payload) -> None:
         job = self.jobs.get(message.run)
         if job is not None and self._takes_part(job, sender):
-            log.warning("run %s: %s reports %s", job.run[:8], sender.name, message.error)
+            log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message, sender.name))
             self.end(job, message)
 
     @staticmethod

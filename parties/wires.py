@@ -120,7 +120,9 @@ class Wires:
             if route == link.route:
                 self._on_down(link)
             return False
-        self._readable.recheck()
+        finally:
+            # An attempt that fails may have swallowed the edge just as well.
+            self._readable.recheck()
         return True
 
     def catch_up(self) -> None:

@@ -1,0 +1,133 @@
+"""``LocalCluster``: processes that start together, and are gone, with their folder, however it ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from mpc.errors import PeerUnavailable, UsageError
+from parties import Client, LocalCluster, Settings, local
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def gone(pids: Iterable[int], folder: Path, within: float = 10.0) -> bool:
+    """Whether the processes and the folder are, by then."""
+    deadline = time.monotonic() + within
+    while any(_alive(pid) for pid in pids) or folder.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"parties": 1}, "at least 2"),
+        ({"security": "perfect"}, "semi-honest"),
+        ({"clients": ()}, "at least one"),
+    ],
+)
+def test_what_makes_no_cluster(arguments, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        LocalCluster(**arguments)
+
+
+def test_not_running():
+    cluster = LocalCluster()
+    assert "not running" in repr(cluster)
+    for use in (lambda: cluster.path, cluster.client_key, lambda: Client(cluster)):
+        with pytest.raises(UsageError, match="`with` statement"):
+            use()
+    cluster.close()
+
+
+def test_life_of_a_cluster():
+    with pytest.raises(ZeroDivisionError), LocalCluster(2, clients=("clinic", "company"), verbose=True) as cluster:
+        folder, pids = cluster.folder, [process.pid for process in cluster.processes.values()]
+        assert "3 processes" in repr(cluster)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077 == 0} >= {
+            "dealer.key", "party0.key", "party1.key", "clinic.key", "company.key",
+        }  # fmt: skip
+        assert "BLAS" not in repr(cluster.client_keys)
+        assert cluster.client_key() == cluster.client_keys["clinic"]
+        with pytest.raises(UsageError, match="no client called 'nobody': it has clinic, company"):
+            Client(cluster, name="nobody")
+        with Client(cluster, name="company") as client:
+            client.reveal(client.share([1.0]) * 2)
+        # In place of one that still runs: the old one ends.
+        cluster.start_process("party1")
+        assert not _alive(pids[2])
+        pids.append(cluster.processes["party1"].pid)
+        with Client(cluster) as client:
+            assert client.reveal(client.share([1.0]) * 2) == pytest.approx([2.0], abs=1e-3)
+        assert "is over; 0 in progress" in cluster.log_tail("party0")
+        raise ZeroDivisionError
+    assert gone(pids, folder, 0.5)
+    cluster.close()
+
+
+def test_a_port_in_use_is_told_and_nothing_is_left(monkeypatch):
+    ports = local._free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[1]))
+        taken.listen()
+        monkeypatch.setattr(local, "_free_ports", lambda _: ports)
+        cluster = LocalCluster(2)
+        with pytest.raises(PeerUnavailable, match=f"did not start: .*port {ports[1]} .*already in use") as caught:
+            cluster.__enter__()
+    assert caught.value.peer == "party0"
+    assert not cluster.processes
+    with pytest.raises(UsageError):
+        _ = cluster.folder
+
+
+def test_a_frozen_process_does_not_hold_the_end_up():
+    with LocalCluster(2, settings=Settings(threads=1)) as cluster:
+        folder, pids = cluster.folder, [process.pid for process in cluster.processes.values()]
+        for pid in pids:
+            os.kill(pid, 19)
+        started = time.monotonic()
+    assert time.monotonic() - started < 6
+    assert gone(pids, folder, 0.5)
+
+
+PARENT = """
+import os, signal, sys, time
+from parties import LocalCluster
+with LocalCluster(2) as cluster:
+    print(cluster.folder, *(p.pid for p in cluster.processes.values()), flush=True)
+    os.kill(os.getpid(), {signal})
+    time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("signal", [2, 9, 15])
+def test_a_parent_that_is_killed_leaves_neither_processes_nor_keys(signal):
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT.format(signal=signal)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode != 0
+    folder, *pids = done.stdout.split()
+    assert gone(map(int, pids), Path(folder))

@@ -1,0 +1,137 @@
+"""Messages of runs and uploads: who may send them, what they may hold, and the errors they carry."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mpc import errors
+from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, TesseraError
+from parties import run_messages
+from parties.cluster import Role
+from parties.failures import error_of, failed, store_failed
+from parties.messages import Message, decode_header, encode_header
+from parties.run_messages import Failed, FindModel, Outputs, Prepare, RunMessage, StoreMessage, TensorInfo, Upload
+
+RUN, CLIENT, DEALER, PARTY = "0123456789abcdef" * 2, Role.CLIENT, Role.DEALER, Role.PARTY
+
+SENDERS = {
+    "Prepare": {CLIENT},
+    "Dealt": {DEALER},
+    "ClientMasks": {DEALER},
+    "Ready": {PARTY},
+    "Inputs": {CLIENT},
+    "Opening": {PARTY},
+    "Outputs": {PARTY},
+    "Failed": {CLIENT, DEALER, PARTY},
+    "Release": {CLIENT},
+    "Upload": {CLIENT},
+    "StoreSeed": {DEALER},
+    "StoreTensors": {CLIENT},
+    "StoreReady": {PARTY},
+    "StoreDropped": {CLIENT, PARTY},
+    "StoreFailed": {DEALER, PARTY},
+    "FindModel": {CLIENT},
+    "FoundModel": {PARTY},
+}
+
+
+def test_who_may_send_what() -> None:
+    kinds = {
+        kind.__name__: set(kind.senders)
+        for kind in vars(run_messages).values()
+        if isinstance(kind, type) and issubclass(kind, Message) and kind not in (Message, RunMessage, StoreMessage)
+    }
+    assert kinds == SENDERS
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Prepare(run=RUN),
+        Outputs(run=RUN, rounds=3, payload_bytes=80, compute_seconds={"fc1": 0.5}, wait_seconds=0.1),
+        Upload(store=RUN, name="derm-2.1", tensors=(TensorInfo("w", (3, 0)), TensorInfo("b", ()))),
+        FindModel(query=RUN, name="derm"),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_there_and_back(message: Message) -> None:
+    assert decode_header("party0", encode_header(message)) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Prepare(run=RUN[:-1]),
+        Prepare(run=RUN.upper()),
+        Prepare(run=RUN + "\n"),
+        Prepare(run="../../etc/passwd"),
+        FindModel(query=RUN, name="../derm"),
+        FindModel(query=RUN, name="derm\x1b[2J"),
+        Upload(store=RUN, name="m", tensors=()),
+        Upload(store=RUN, name="m", tensors=(TensorInfo("w", (-1,)),)),
+        Upload(store=RUN, name="m", tensors=(TensorInfo("w" * 201, (1,)),)),
+        Upload(store=RUN, name="m", tensors=(TensorInfo("w", (1,) * 17),)),
+        Outputs(run=RUN, rounds=-1, payload_bytes=0, compute_seconds={}, wait_seconds=0.0),
+        Failed(run=RUN, error="PeerLost", peer="p" * 65, reason=""),
+        Failed(run=RUN, error="PeerLost", peer="", reason="x" * 2001),
+    ],
+    ids=range(13),
+)
+def test_what_a_message_may_not_hold(message: Message) -> None:
+    with pytest.raises(ProtocolViolation, match="malformed header") as caught:
+        decode_header("party0", encode_header(message))
+    assert caught.value.peer == "party0"
+
+
+PEER_ERRORS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, PeerError) and kind is not PeerError
+]
+
+
+@pytest.mark.parametrize("kind", PEER_ERRORS)
+@pytest.mark.parametrize("tell", [failed, store_failed])
+def test_an_error_keeps_its_kind_and_who_is_at_fault(kind, tell) -> None:
+    error = error_of(tell(RUN, kind("party1", "went away")), "party0")
+    assert type(error) is kind
+    assert error.peer == "party1"
+    assert str(error) == "party1: went away (noticed by party0)"
+    assert error.exit_code == kind.exit_code
+
+
+def test_a_peer_that_reports_itself_is_not_named_twice() -> None:
+    assert str(error_of(failed(RUN, RemoteError("party0", "busy")), "party0")) == "party0: busy"
+
+
+def test_errors_that_are_nobodys_fault() -> None:
+    assert str(error_of(failed(RUN, errors.ProgramError("too long")), "party0")) == "party0 says: too long"
+    assert type(error_of(failed(RUN, errors.MacCheckError("cheated")), "party0")) is errors.MacCheckError
+    assert type(error_of(failed(RUN, TesseraError("busy")), "party0")) is RemoteError
+
+
+def test_a_liars_words_are_only_words() -> None:
+    for name in ("SystemExit", "UsageError", "__class__", ""):
+        error = error_of(Failed(run=RUN, error=name, peer="party1", reason="a\nb\x1b[31mc"), "party0")
+        assert type(error) is RemoteError
+        assert str(error) == "party0: a b [31mc"
+    lost = error_of(Failed(run=RUN, error="PeerLost", peer="p\x1b[2J", reason=""), "party0")
+    assert isinstance(lost, PeerLost)
+    assert lost.peer == "p [2J"
+
+
+def test_a_long_reason_is_cut() -> None:
+    message = failed(RUN, TesseraError("x" * 5000))
+    assert len(message.reason) == 2000
+    assert decode_header("party0", encode_header(message)) == message
+
+
+def test_deliveries_show_no_payload() -> None:
+    from parties.cluster import Member
+    from parties.events import Delivery
+
+    delivery = Delivery(Member("p", PARTY, 0, None, "k"), Prepare(run=RUN), [memoryview(b"secret")])
+    assert "buffers" not in repr(delivery)
+    assert [f.name for f in dataclasses.fields(delivery) if not f.repr] == ["buffers"]

@@ -1,0 +1,333 @@
+"""Servers whose peers deviate: the run fails with a typed error that names them, and the next one works."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, TesseraError
+from parties import server as server_module
+from parties.events import Delivery
+from parties.failures import error_of
+from parties.run_messages import (
+    ClientMasks,
+    Dealt,
+    Failed,
+    FoundModel,
+    Inputs,
+    Opening,
+    Outputs,
+    Prepare,
+    Ready,
+    Release,
+    StoreFailed,
+    StoreSeed,
+    StoreTensors,
+    TensorInfo,
+    Upload,
+)
+from parties.transport import Endpoint
+
+REST = b"\xff" * 8
+
+
+def with_round(change):
+    return lambda m, b: [(Opening(run=m.run, round=change(m.round)), b)]
+
+
+CORRUPTIONS = {
+    "short opening": ("party1", Opening, lambda m, b: [(m, [b[0][:-1]])], "instead of"),
+    "long opening": ("party1", Opening, lambda m, b: [(m, [np.append(b[0], b[0])])], "instead of"),
+    "odd opening": ("party1", Opening, lambda m, b: [(m, [bytes(b[0])[:-3]])], "instead of"),
+    "two arrays": ("party1", Opening, lambda m, b: [(m, [b[0], b[0]])], "not one array"),
+    "no array": ("party1", Opening, lambda m, b: [(m, [])], "not one array"),
+    "outside the field": ("party1", Opening, lambda m, b: [(m, [REST * len(b[0])])], "outside the field"),
+    "the modulus": (
+        "party1",
+        Opening,
+        lambda m, b: [(m, [(2**61 - 1).to_bytes(8, "little") * len(b[0])])],
+        "outside the field",
+    ),
+    "twice": ("party1", Opening, lambda m, b: [(m, b), (m, b)], "openings? (in|of) round"),
+    "far ahead": ("party1", Opening, with_round(lambda r: r + 5), "of round"),
+    "behind": ("party1", Opening, with_round(lambda r: max(0, r - 1)), "openings? (in|of) round"),
+    "short outputs": ("party1", Outputs, lambda m, b: [(m, [b[0][:-1]])], "wrong length"),
+    "no outputs": ("party1", Outputs, lambda m, b: [(m, [])], "wrong number"),
+    "wild outputs": ("party1", Outputs, lambda m, b: [(m, [REST * len(b[0])])], "outside the field"),
+    "ready twice": ("party1", Ready, lambda m, b: [(m, b), (m, b)], "out of turn"),
+    "no seed": ("dealer", Dealt, lambda m, b: [(m, [])], "wrong length"),
+    "short seed": ("dealer", Dealt, lambda m, b: [(m, [b[0][:5], *b[1:]])], "wrong length"),
+    "odd corrections": (
+        "dealer",
+        Dealt,
+        lambda m, b: [(m, [b[0], *(bytes(c)[:-1] for c in b[1:])])],
+        "wrong length",
+    ),
+    "dealt twice": ("dealer", Dealt, lambda m, b: [(m, b), (m, b)], "dealt twice"),
+    "short masks": ("dealer", ClientMasks, lambda m, b: [(m, [b[0][:-1], *b[1:]])], "wrong length"),
+    "no masks": ("dealer", ClientMasks, lambda m, b: [(m, [])], "wrong number"),
+    "wild masks": ("dealer", ClientMasks, lambda m, b: [(m, [b[0], REST * len(b[1])])], "outside the field"),
+    "masks of another program": (
+        "dealer",
+        ClientMasks,
+        lambda m, b: [(ClientMasks(run=m.run, program="0" * 64, seconds=0.0, dealt_bytes=0), b)],
+        "another program",
+    ),
+}
+
+
+async def works(site) -> None:
+    async with site.client() as client:
+        assert await client.reveal(client.share([1.0, -2.0], low=-4, high=4) ** 2) == pytest.approx([1, 4], abs=1e-3)
+    await site.settled()
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+async def test_what_a_server_may_not_send(site, name):
+    at_fault, kind, change, sentence = CORRUPTIONS[name]
+    async with site.client() as client:
+        x = client.share([0.5, -0.5], low=-1, high=1)
+        site.corrupt(at_fault, kind, change)
+        with pytest.raises(ProtocolViolation, match=sentence) as caught:
+            await client.reveal((x * 2).sigmoid(interval=(-2, 2)) * x * x)
+        assert caught.value.peer == at_fault
+        site.restore(at_fault)
+        await site.settled()
+    await works(site)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda m, b: [(Dealt(run=m.run, program="0" * 64), b)], "different programs"),
+        (lambda m, b: [(m, [b[0], *b[1:-1]])], "corrections"),
+        (lambda m, b: [(m, [b[0], *(bytes(c) + REST for c in b[1:])])], "wrong size"),
+        (lambda m, b: [(m, [b[0], *(REST * len(c) for c in b[1:])])], "outside the field"),
+    ],
+    ids=["digest", "fewer", "longer", "unreduced"],
+)
+async def test_randomness_for_another_program(site, change, sentence):
+    async with site.client() as client:
+        x = client.share([0.5, -0.5], low=-1, high=1)
+        site.corrupt("dealer", Dealt, change)
+        with pytest.raises(ProgramError, match=sentence):
+            await client.reveal(x.sigmoid(interval=(-2, 2)))
+        site.restore("dealer")
+    await works(site)
+
+
+@dataclass
+class Silence:
+    """Drops the messages of a kind."""
+
+    name: str
+    kind: type
+    blamed: str
+
+
+@pytest.mark.parametrize(
+    "silence",
+    [
+        Silence("dealer", Dealt, "dealer"),
+        Silence("dealer", ClientMasks, "dealer"),
+        Silence("party1", Ready, "party1"),
+        Silence("party1", Opening, "party1"),
+    ],
+    ids=lambda s: s.kind.__name__,
+)
+async def test_who_answers_pings_but_does_not_go_on_is_named_after_round_timeout(site, silence):
+    async with site.client() as client:
+        x = client.share([0.5], low=-1, high=1)
+        site.corrupt(silence.name, silence.kind, lambda m, b: [])
+        with pytest.raises(PeerError) as caught:
+            await client.reveal(x * x * x)
+        assert caught.value.peer == silence.blamed
+        site.restore(silence.name)
+        await site.settled()
+    await works(site)
+
+
+async def test_a_fault_of_our_own_fails_one_run(site, monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError("a secret of 0.123456")
+
+    async with site.client() as client:
+        monkeypatch.setattr(site.servers["party0"], "_randomness", broken)
+        with pytest.raises(RemoteError, match="internal error") as caught:
+            await client.reveal(client.share([1.0]) * 2)
+        assert caught.value.peer == "party0"
+        assert "0.123456" not in str(caught.value)
+        monkeypatch.undo()
+    await works(site)
+
+
+async def test_too_many_runs_are_refused_as_busy(site, monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_JOBS", 2)
+    async with site.client() as client:
+        held = [await client.prepare(client.share([1.0]) * 2) for _ in range(2)]
+        with pytest.raises(RemoteError, match="busy"):
+            await client.prepare(client.share([1.0]) * 2)
+        assert await client.finish(held[0]) == pytest.approx([2.0], abs=1e-3)
+        await client.release(held[1])
+    await works(site)
+
+
+class Rude:
+    """A client with a good key and bad manners."""
+
+    def __init__(self, site, name="company"):
+        self.endpoint = Endpoint(site.cluster, site.cluster.member(name), site.keys[name], bind=False)
+        self.servers = [server.name for server in site.cluster.servers]
+
+    async def __aenter__(self):
+        await self.endpoint.start()
+        await self.endpoint.connect(deadline=5)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.endpoint.close()
+
+    def say(self, message, *buffers, to=None):
+        for name in to or self.servers:
+            self.endpoint.send(name, message, buffers)
+
+    async def failure(self) -> TesseraError:
+        async with asyncio.timeout(5):
+            while True:
+                event = await self.endpoint.receive()
+                if isinstance(event, Delivery) and isinstance(event.message, Failed | StoreFailed):
+                    return error_of(event.message, event.sender.name)
+
+
+@pytest.mark.parametrize("kind", [Prepare, Release, Inputs])
+async def test_another_clients_run_goes_on(site, kind):
+    async with site.client() as clinic, Rude(site) as rude:
+        prepared = await clinic.prepare(clinic.share([0.5], low=-1, high=1) ** 2 * 2)
+        rude.say(kind(run=prepared.run), bytes(8), to=("party0", "party1"))
+        error = await rude.failure()
+        assert isinstance(error, ProtocolViolation)
+        assert error.peer == "company"
+        rude.say(Failed(run=prepared.run, error="PeerLost", peer="party0", reason="a lie"))
+        await asyncio.sleep(0.1)
+        assert await clinic.finish(prepared) == pytest.approx([0.5], abs=1e-3)
+
+
+async def test_the_id_of_a_run_that_is_over_is_refused(site):
+    async with site.client() as clinic, Rude(site) as rude:
+        prepared = await clinic.prepare(clinic.share([0.5]) * 2)
+        data = prepared.program.encode()
+        await clinic.finish(prepared)
+        await site.settled()
+        for to in ("dealer", "party0"):
+            rude.say(Prepare(run=prepared.run), data, to=(to,))
+            error = await rude.failure()
+            assert isinstance(error, ProtocolViolation)
+            assert "used" in str(error)
+    await works(site)
+
+
+STORE = "ab" * 16
+
+
+def upload(*shapes, store=STORE, name="theirs", names=None):
+    tensors = tuple(TensorInfo(n, s) for n, s in zip(names or map(str, range(len(shapes))), shapes, strict=True))
+    return Upload(store=store, name=name, tensors=tensors)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [upload((0, 2**63)), upload((2**40,)), upload((2**31, 2**31)), upload((2,), (2,), names=["w", "w"])],
+    ids=["empty but long", "long", "wide", "one name"],
+)
+async def test_absurd_uploads(site, message):
+    async with Rude(site) as rude:
+        rude.say(message, b"description")
+        assert isinstance(await rude.failure(), ProgramError)
+        rude.say(StoreTensors(store=STORE), b"", to=("party0",))
+        await rude.failure()
+    await works(site)
+
+
+@pytest.mark.parametrize("buffers", [(), (bytes(8),), (bytes(16), bytes(16)), (REST * 2,)])
+async def test_tensors_of_the_wrong_kind(site, buffers):
+    async with Rude(site) as rude:
+        rude.say(upload((2,)), b"description")
+        rude.say(StoreTensors(store=STORE), *buffers, to=("party0", "party1"))
+        assert isinstance(await rude.failure(), ProtocolViolation)
+    assert not site.servers["party0"]._models.tensors
+    await works(site)
+
+
+async def test_an_upload_is_its_owners(site):
+    async with Rude(site) as owner, Rude(site, "clinic") as other:
+        owner.say(upload((2,)), b"description")
+        await asyncio.sleep(0.1)
+        other.say(StoreTensors(store=STORE), bytes(16), to=("party0",))
+        assert isinstance(await other.failure(), ProtocolViolation)
+        other.say(upload((2,), name="mine"), b"description", to=("party0",))
+        assert "used" in str(await other.failure())
+        assert site.servers["party0"]._models.owner_of(STORE).name == "company"
+
+
+async def test_an_upload_left_behind_is_forgotten(site):
+    async with Rude(site) as rude:
+        rude.say(upload((2,)), b"description")
+        assert "not complete within 1.5 s" in str(await rude.failure())
+    assert site.servers["party1"]._models.owner_of(STORE) is None
+
+
+async def test_refused_uploads_do_not_crowd_out_others(site):
+    """Their seeds arrive all the same, for uploads the parties know nothing of."""
+    from parties.models import MAX_UPLOADS
+
+    site.servers["party0"]._models._early_seeds.clear()
+    dealer, party = site.servers["dealer"], site.servers["party0"]
+    async with Rude(site):
+        await dealer.endpoint.connect(["party0"], 5)
+        for _ in range(2 * MAX_UPLOADS):
+            dealer.endpoint.send("party0", StoreSeed(store=secrets.token_hex(16)), [bytes(16)])
+        dealer.endpoint.send("party0", StoreSeed(store=STORE), [bytes(16)])
+        await site.until(lambda: STORE in party._models._early_seeds)
+    assert len(party._models._early_seeds) == MAX_UPLOADS
+
+
+@pytest.mark.parametrize(
+    "message", [FoundModel(query=STORE, store="", owner="", names=()), Ready(run=STORE, seconds=0)]
+)
+async def test_a_client_does_not_speak_for_a_server(site, message):
+    async with Rude(site) as rude:
+        rude.say(message)
+    await works(site)
+
+
+async def test_nothing_secret_is_logged(site, caplog):
+    """No seed, share, mask, masked value or secret key: not as bytes, hex, decimal or Z85."""
+    caplog.set_level(logging.DEBUG, logger="parties")
+    heard: list[bytes] = []
+    for name in site.servers:
+        site.overhear(name, heard)
+    async with site.client() as client, Rude(site) as rude:
+        x = client.share(np.linspace(-1, 1, 50), low=-1, high=1)
+        await client.reveal(x.sigmoid() * x)
+        rude.say(Prepare(run=STORE), b"rubbish")
+        await rude.failure()
+        site.corrupt("party1", Opening, lambda m, b: [(m, [b[0][:-1]])])
+        with pytest.raises(ProtocolViolation):
+            await client.reveal(x.sigmoid() * x)
+    text = caplog.text
+    assert "is over" in text
+    assert "failed" in text
+    said = set(re.findall(r"\d{6,}|[0-9a-f]{8,}", text))
+    for payload in heard:
+        words = [payload[i : i + 8] for i in range(0, len(payload) - 7, 8)]
+        for word in words:
+            assert str(int.from_bytes(word, "little")) not in said
+            assert word.hex() not in text
+    for pair in site.keys.values():
+        assert pair.secret not in text
