@@ -14,6 +14,7 @@ have.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -39,6 +40,7 @@ WRITE_INT = types.Array(types.int64, 1, "C")
 INT = types.intp
 
 _loaders: list[Callable[[], None]] = []
+_loading = threading.Lock()
 
 
 def inline(function: F) -> F:
@@ -61,9 +63,11 @@ def kernel(*signature: Any) -> Callable[[F], F]:
         dispatcher = numba.njit(cache=True, nogil=True)(function)
 
         def load() -> None:
-            if not dispatcher.signatures:
-                dispatcher.compile(signature)
-                dispatcher.disable_compile()
+            # Threads may meet here: a second compilation would find compiling disabled by the first.
+            with _loading:
+                if not dispatcher.signatures:
+                    dispatcher.compile(signature)
+                    dispatcher.disable_compile()
 
         _loaders.append(load)
         return cast(F, _Kernel(dispatcher, load))

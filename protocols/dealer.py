@@ -116,7 +116,10 @@ def deal(
 def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> FieldArray:
     masks = stored.get(operation.store)
     if masks is None:
-        raise ProgramError("the dealer does not know the stored model this program uses: upload it again")
+        raise ProgramError(
+            "the dealer does not know the stored model of this program: ask for it again with client.model(name),"
+            " or upload it again"
+        )
     if masks.shapes.get(operation.tensor) != operation.shape:
         raise ProgramError(f"the stored model has no tensor {operation.tensor!r} of shape {operation.shape}")
     return masks.mask(operation.tensor)

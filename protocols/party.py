@@ -212,5 +212,8 @@ class PartyRun:
 def _stored_value(operation: Stored, stored: Mapping[tuple[str, str], Value]) -> Value:
     value = stored.get((operation.store, operation.tensor))
     if value is None or value.public is None or value.public.shape != operation.shape:
-        raise ProgramError(f"this party holds no tensor {operation.tensor!r} of the stored model: upload it again")
+        raise ProgramError(
+            f"this party holds no tensor {operation.tensor!r} of the model:"
+            " ask for it again with client.model(name), or upload it again"
+        )
     return value

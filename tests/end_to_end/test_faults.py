@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,33 +166,3 @@ def test_default_settings_notice_a_freeze_within_ten_seconds(name):
         lost(cluster, name, action)
         bring_back(cluster, name, "freeze")
         next_run_works(cluster)
-
-
-PARENT = """
-import os, signal, sys, time
-from parties import LocalCluster
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell started us in the background
-with LocalCluster(2) as cluster:
-    print(*(p.pid for p in cluster.processes.values()), flush=True)
-    {body}
-"""
-
-
-def gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-@pytest.mark.parametrize(
-    "body", ["raise ValueError", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 2); time.sleep(9)"]
-)
-def test_a_local_cluster_ends_with_its_parent_however_that_ends(body):
-    done = subprocess.run(
-        [sys.executable, "-c", PARENT.format(body=body)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode != 0
-    assert gone([int(pid) for pid in done.stdout.split()])
