@@ -35,6 +35,13 @@ ANGLE_BITS = 28
 GOOD_ENOUGH = 2.0**-12
 """A polynomial takes one round when its fixed-point error stays below this part of its range (or of 1)."""
 
+SIGMAS = 6.0
+"""A rounding error beyond this many standard deviations is not seen in practice."""
+
+
+class RangeWarning(UserWarning):
+    """Values may lie outside the interval on which a function is approximated."""
+
 
 @register_function("apply")
 def apply(planner: Planner, x: Expression, *, fit: object, target: float = 0.0) -> Expression:
@@ -48,14 +55,6 @@ def apply(planner: Planner, x: Expression, *, fit: object, target: float = 0.0) 
             x = apply(planner, x, fit=stage)
         return x
     raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
-
-
-SIGMAS = 6.0
-"""A rounding error beyond this many standard deviations is not seen in practice."""
-
-
-class RangeWarning(UserWarning):
-    """Values may lie outside the interval on which a function is approximated."""
 
 
 def _outside(name: str, t: TensorType, low: float, high: float) -> str:

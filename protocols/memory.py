@@ -79,6 +79,10 @@ class MemoryRun:
     outputs: list[FieldArray]
     runs: list[PartyRun]
     dealing: Dealing
+    masked: list[FieldArray]
+    """What the client sent: x - a of each input."""
+    shares: list[list[FieldArray]]
+    """By party: its masked share of each output."""
 
 
 def run_in_memory(
@@ -88,9 +92,10 @@ def run_in_memory(
     parties: int = 2,
     store: MemoryStore | None = None,
     tamper: Tamper | None = None,
+    seeds: Sequence[Seed] | None = None,
 ) -> MemoryRun:
-    """Deal, share the inputs, run all parties, and open the outputs, as processes would."""
-    dealing = deal(program, parties, {store.store: store.masks} if store else {})
+    """Deal, share the inputs, run all parties, and open the outputs, as processes would; ``seeds`` as for ``deal``."""
+    dealing = deal(program, parties, {store.store: store.masks} if store else {}, seeds)
     runs = [
         PartyRun(
             program,
@@ -113,4 +118,4 @@ def run_in_memory(
         for party in shares:
             total = field.add(total, party[k])
         outputs.append(total)
-    return MemoryRun(outputs, runs, dealing)
+    return MemoryRun(outputs, runs, dealing, masked, shares)

@@ -167,12 +167,10 @@ class PartyRun:
     def _open(self, nodes: Sequence[int]) -> Generator[FieldArray, Sequence[FieldArray], None]:
         """One round: open every mask of this depth together."""
         start = time.perf_counter()
-        shapes = [self.program.nodes[i].type.shape for i in nodes]
-        ends = np.cumsum([self.program.nodes[i].type.size for i in nodes]).tolist()
+        ends = np.cumsum([self.program.nodes[i].type.size for i in nodes])
         total = np.empty(ends[-1], dtype=np.uint64)
-        parts = [total[end - int(np.prod(shape)) : end] for end, shape in zip(ends, shapes, strict=True)]
         public: list[FieldArray | None] = []
-        for i, part in zip(nodes, parts, strict=True):
+        for i, part in zip(nodes, np.split(total, ends[:-1]), strict=True):
             operand = self._value(self.program.nodes[i].inputs[0])
             mask = self._value(i).share
             assert mask is not None  # noqa: S101 - made so in _prepare
@@ -192,8 +190,8 @@ class PartyRun:
         for position, incoming in enumerate(received):
             if not field.accumulate(total, incoming):
                 raise UnreducedOpening(position)
-        for i, known, end, shape in zip(nodes, public, ends, shapes, strict=True):
-            opened = total[end - int(np.prod(shape)) : end].reshape(shape)
+        for i, known, part in zip(nodes, public, np.split(total, ends[:-1]), strict=True):
+            opened = part.reshape(self.program.nodes[i].type.shape)
             self._values[i] = Value(opened if known is None else field.add(opened, known), self._value(i).share)
         self.seconds[label] += time.perf_counter() - start
 

@@ -17,15 +17,14 @@ import pytest
 import protocols  # noqa: F401 - makes the operations known
 from mpc import field, fixed_point
 from mpc.operation import Input, Stored
-from mpc.prg import Seed, elements_sum
+from mpc.prg import Seed
 from mpc.program import Expression, Node, Program
 from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import TensorType
 from protocols.clear import clear
-from protocols.dealer import Dealing, deal
+from protocols.dealer import Dealing
 from protocols.fourier import EXTRA_BITS
-from protocols.memory import MemoryStore, lockstep, run_in_memory
-from protocols.party import PartyRun
+from protocols.memory import MemoryStore, run_in_memory
 from protocols.polynomial import polynomial_slope
 
 Reals = npt.NDArray[np.float64]
@@ -140,19 +139,6 @@ class Secure:
         program: Program, inputs: Sequence[Raw], parties: int, seeds: Sequence[Seed], store: MemoryStore | None = None
     ) -> Seen:
         """One run with these seeds, and everything that was sent in it."""
-        dealing = deal(program, parties, {store.store: store.masks} if store else {}, seeds)
-        runs = [
-            PartyRun(
-                program,
-                party=i,
-                parties=parties,
-                seed=dealing.seeds[i],
-                corrections=dealing.corrections if i == parties - 1 else (),
-                stored=store.held[i] if store else {},
-            )
-            for i in range(parties)
-        ]
-        masked = [field.subtract(x, elements_sum(s, x.shape)) for x, s in zip(inputs, dealing.input_seeds, strict=True)]
         sent: list[list[Raw]] = []
 
         def listen(number: int, sender: int, receiver: int, buffer: Raw) -> Raw:
@@ -161,14 +147,8 @@ class Secure:
             sent[number][sender] = buffer.copy()
             return buffer
 
-        shares = lockstep([run.online(masked) for run in runs], listen)
-        outputs = []
-        for k, mask in enumerate(dealing.output_masks):
-            total = field.negate(mask)
-            for own in shares:
-                total = field.add(total, own[k])
-            outputs.append(total)
-        return Seen(dealing, masked, sent, shares, outputs)
+        run = run_in_memory(program, inputs, parties=parties, store=store, tamper=listen, seeds=seeds)
+        return Seen(run.dealing, run.masked, sent, run.shares, run.outputs)
 
 
 def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> float:
