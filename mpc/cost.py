@@ -13,8 +13,18 @@ from dataclasses import dataclass
 from mpc.operation import Input
 from mpc.prg import SEED_BYTES
 from mpc.program import Program
+from mpc.security import Security
 
 ELEMENT_BYTES = 8
+WORDS = 8
+"""Elements that 32 bytes (a hash, a nonce) take on the wire: 32 bits each."""
+CHECK = "MAC check"
+"""The label of what the check of a run costs."""
+CHECK_ROUNDS = 3
+CHECK_ELEMENTS = WORDS + 2 * WORDS + WORDS + 1 + WORDS
+"""Sent to each other party: a commitment to a coin, a hash and the coin, a commitment to sigma, sigma and its nonce."""
+DIGEST_BYTES = 32
+"""Of the client's part of a run with MACs, to each party."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class LayerCost:
     opened: int
     """Elements a party opens; it sends each of them to every other party."""
     dealt: int
-    """Correlated elements dealt; the last party receives each of them, the others expand a seed."""
+    """Correlated elements and MACs dealt; the last party receives each of them, the others expand a seed."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +44,11 @@ class Cost:
 
     parties: int
     online_rounds: int
-    """Openings and the reveal."""
+    """Openings, with MACs the check, and the reveal."""
     online_bytes_per_party: int
-    """Sent by each party: openings to every other party, and its share of the outputs to the client."""
+    """Sent by each party: openings (and checks) to every other party, and its share of the outputs to the client."""
     online_client_bytes: int
-    """Sent by the client: its masked inputs, to every party."""
+    """Sent by the client: its masked inputs, to every party; with MACs, the digest of its masks too."""
     offline_dealer_bytes: tuple[int, ...]
     """Sent by the dealer to each party: a seed, and to the last one the corrections."""
     offline_client_bytes: int
@@ -56,35 +66,49 @@ class Cost:
         )
 
 
-def cost(program: Program, parties: int) -> Cost:
+def cost(program: Program, parties: int, security: Security = Security.SEMI_HONEST) -> Cost:
     """What a run of ``program`` among ``parties`` costs."""
-    opened = sum(node.type.size for node in program.nodes if node.operation.opens)
-    corrections = sum(math.prod(shape) for dealt in program.dealt for shape in dealt)
-    revealed = sum(program.nodes[i].type.size for i in program.outputs)
+    malicious = security is Security.MALICIOUS
+    layers = _layers(program, security)
+    opened = sum(layer.opened for layer in layers.values())
+    corrections = sum(layer.dealt for layer in layers.values())
+    revealed = sum(program.nodes[i].type.size for i in program.outputs) * (2 if malicious else 1)
     supplied = sum(program.nodes[i].type.size for i in program.inputs)
-    seeds = [SEED_BYTES] * parties
+    seeds = [SEED_BYTES + (DIGEST_BYTES if malicious else 0)] * parties
     seeds[-1] += ELEMENT_BYTES * corrections
     return Cost(
         parties=parties,
-        online_rounds=program.rounds + 1,
-        online_bytes_per_party=ELEMENT_BYTES * (opened * (parties - 1) + revealed),
-        online_client_bytes=ELEMENT_BYTES * supplied * parties,
+        online_rounds=rounds(program, security) + 1,
+        online_bytes_per_party=ELEMENT_BYTES * (opened * (parties - 1) + revealed + (1 if malicious else 0)),
+        online_client_bytes=(ELEMENT_BYTES * supplied + (DIGEST_BYTES if malicious else 0)) * parties,
         offline_dealer_bytes=tuple(seeds),
         offline_client_bytes=SEED_BYTES * parties * len(program.inputs) + ELEMENT_BYTES * revealed,
-        layers=_layers(program),
+        layers=layers,
     )
 
 
-def _layers(program: Program) -> dict[str, LayerCost]:
+def rounds(program: Program, security: Security) -> int:
+    """Rounds among the parties: openings and, malicious, the check, whose commitments go with the first opening."""
+    if security is Security.SEMI_HONEST:
+        return program.rounds
+    return max(program.rounds, 1) + CHECK_ROUNDS
+
+
+def _layers(program: Program, security: Security) -> dict[str, LayerCost]:
     """Per label, in order of appearance.  A round that several layers share counts for the first of them."""
-    labels = dict.fromkeys(node.label for node in program.nodes if not isinstance(node.operation, Input))
+    dealt = [sum(math.prod(shape) for shape in shapes) for shapes in program.corrected(security)]
+    labels = dict.fromkeys(
+        n.label for n, k in zip(program.nodes, dealt, strict=True) if k or not isinstance(n.operation, Input)
+    )
     rows = {label: [0, 0, 0] for label in labels}
     rounds_seen: set[int] = set()
-    for node, depth, dealt in zip(program.nodes, program.depths, program.dealt, strict=True):
+    for node, depth, count in zip(program.nodes, program.depths, dealt, strict=True):
         if node.operation.opens:
             rows[node.label][0] += depth not in rounds_seen
             rows[node.label][1] += node.type.size
             rounds_seen.add(depth)
-        if dealt:
-            rows[node.label][2] += sum(math.prod(shape) for shape in dealt)
+        if count:
+            rows[node.label][2] += count
+    if security is Security.MALICIOUS:
+        rows[CHECK] = [rounds(program, security) - program.rounds, CHECK_ELEMENTS, 0]
     return {label: LayerCost(*row) for label, row in rows.items()}

@@ -41,7 +41,7 @@ class Value:
     public part is not known yet, nor is the share unless its form is masked.
     """
 
-    __slots__ = ("cache", "pending", "public", "share")
+    __slots__ = ("cache", "pending", "public", "public_cache", "share")
 
     def __init__(self, public: FieldArray | None, share: FieldArray | None, *, pending: bool = False) -> None:
         self.public = public
@@ -49,6 +49,14 @@ class Value:
         self.pending = pending
         self.cache: dict[str, Any] = {}
         """What protocols derive from a value that outlives a run (limbs of a weight share), by their own keys."""
+        self.public_cache: dict[str, Any] = {}
+        """What they derive from its public part alone."""
+
+    def with_share(self, share: FieldArray) -> Value:
+        """The same public part beside another share, of the value's MAC; what is derived from the former is shared."""
+        value = Value(self.public, share, pending=self.pending)
+        value.public_cache = self.public_cache
+        return value
 
     def __repr__(self) -> str:
         parts = [n for n, p in (("public", self.public), ("share", self.share)) if p is not None]
@@ -56,24 +64,37 @@ class Value:
 
 
 class PartyContext:
-    """Which party evaluates: the first one carries public parts when a value must be folded into one share."""
+    """Who evaluates, and on which shares: of values, or of their MACs.
 
-    __slots__ = ("first", "index", "parties")
+    All that tells the two apart is the party's share of one, its ``unit``.  Of values it is 1 at the first party and 0
+    elsewhere, so that the first carries public parts.  The MAC of x is alpha x for a secret key alpha, so of MACs the
+    unit is the party's share of alpha; and since every protocol is linear in shares once values are opened, evaluating
+    it on MAC shares with that unit gives shares of the result's MAC (Damgard, Pastro, Smart and Zakarias, CRYPTO 2012).
+    """
 
-    def __init__(self, index: int, parties: int) -> None:
+    __slots__ = ("index", "parties", "unit")
+
+    def __init__(self, index: int, parties: int, unit: int | None = None) -> None:
         self.index = index
         self.parties = parties
-        self.first = index == 0
+        self.unit = int(index == 0) if unit is None else unit
+
+    def __repr__(self) -> str:
+        return f"<PartyContext of party {self.index} of {self.parties}>"  # the unit may be a key's share
+
+    def share_of(self, public: FieldArray | None) -> FieldArray | None:
+        """The party's share of a public value; None stands for zero."""
+        if public is None or self.unit == 0:
+            return None
+        return public if self.unit == 1 else field.scale(public, self.unit)
 
     def fold(self, value: Value, shape: Shape) -> FieldArray:
         """The party's additive share of the whole value, public part included."""
-        if value.share is None:
-            if self.first and value.public is not None:
-                return value.public
-            return field.zeros(shape)
-        if self.first and value.public is not None:
-            return field.add(value.public, value.share)
-        return value.share
+        known = self.share_of(value.public)
+        if known is None or value.share is None:
+            part = value.share if known is None else known
+            return field.zeros(shape) if part is None else part
+        return field.add(known, value.share)
 
 
 class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Union
 import msgspec
 
 from mpc.errors import ProgramError, TesseraError
-from mpc.operation import Input, Operation, registered
+from mpc.operation import Input, Operation, Stored, registered
+from mpc.security import Security
 from mpc.tensor_type import MAX_SIZE, Form, TensorType
 
 FORMAT = 1
@@ -54,6 +55,11 @@ class Node(msgspec.Struct, frozen=True):
     inputs: tuple[int, ...]
     type: TensorType
     label: str = ""
+
+    @property
+    def masked_afresh(self) -> bool:
+        """Whether the node has a mask of its own, rather than none or one made from its operands' masks."""
+        return self.operation.opens or isinstance(self.operation, Input | Stored)
 
 
 _Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
@@ -138,6 +144,18 @@ class Program:
     def dealt(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Per node: shapes of the correlated tensors the dealer deals for it."""
         return tuple(n.operation.correlations(*self.input_types(n)) for n in self.nodes)
+
+    @functools.cached_property
+    def _with_macs(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        masks = (((n.type.shape,) if n.masked_afresh else ()) for n in self.nodes)
+        return tuple((*dealt, *mask, *dealt) for dealt, mask in zip(self.dealt, masks, strict=True))
+
+    def corrected(self, security: Security) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Per node: shapes of the tensors whose shares the last party is sent, as the others expand theirs from seeds.
+
+        Correlated tensors; with MACs, then the MAC of the node's own mask, if it has one, and those of the tensors.
+        """
+        return self.dealt if security is Security.SEMI_HONEST else self._with_macs
 
     @functools.cached_property
     def elements(self) -> int:

@@ -20,7 +20,7 @@ from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Member
 from parties.messages import as_array
 from parties.run_messages import Upload
-from protocols.dealer import stored_stream
+from protocols.randomness import stored_stream
 
 MAX_UPLOADS = 64
 """Uploads in progress, and seeds that are there before the upload they belong to."""

@@ -4,14 +4,21 @@ Every party gets a fresh seed.  Its shares of the masks expand from it, one stre
 correlated values of all parties but the last, which receives corrections instead: the dealer's traffic is one field
 element per correlated value, and nothing for masks.
 
+With MACs (malicious security) the seeds also give shares of a key alpha that is made for this run alone, and the dealer
+deals shares of alpha times every mask, stored masks included, and of alpha times every correlated value.  Security:
+alpha is uniform, and any n - 1 parties' shares of it and of the MACs are uniform and independent of it.
+
 The dealer sees a program, never data: it learns shapes, and must not collude with any party.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+
+import numpy as np
 
 from mpc import field
 from mpc.errors import ProgramError
@@ -19,41 +26,62 @@ from mpc.field import FieldArray
 from mpc.operation import Input, Stored
 from mpc.prg import Seed, elements_sum, fresh_seed
 from mpc.program import Program
+from mpc.security import Security
 from mpc.tensor_type import Form, Shape
-
-
-def mask_stream(seed: Seed, node: int) -> Seed:
-    """The stream from which a party's share of the mask of ``node`` expands."""
-    return seed.derive(f"mask of node {node}")
-
-
-def dealt_stream(seed: Seed, node: int, part: int) -> Seed:
-    """The stream from which a party's share of the ``part``-th correlated tensor of ``node`` expands."""
-    return seed.derive(f"dealt {part} of node {node}")
-
-
-def output_stream(seed: Seed, output: int) -> Seed:
-    """The stream from which a party's share of the mask of the ``output``-th output expands."""
-    return seed.derive(f"mask of output {output}")
-
-
-def stored_stream(seed: Seed, tensor: str) -> Seed:
-    """The stream from which a party's share of the mask of a stored tensor expands."""
-    return seed.derive(f"mask of stored {tensor}")
+from protocols.randomness import (
+    dealt_stream,
+    key_share,
+    mask_stream,
+    output_mac_stream,
+    output_stream,
+    stored_stream,
+)
 
 
 @dataclass(frozen=True, repr=False)
 class Dealing:
     """What the dealer sends for one run; no repr, since all of it is secret."""
 
+    security: Security
     seeds: tuple[Seed, ...]
     """To each party its own."""
     corrections: tuple[FieldArray, ...]
-    """To the last party: a flat array per correlated tensor, in the order of the program."""
+    """To the last party: a flat array per tensor of ``Program.corrected``, in the order of the program."""
     input_seeds: tuple[tuple[Seed, ...], ...]
     """To the client, per input: each party's stream of the input's mask."""
     output_masks: tuple[FieldArray, ...]
     """To the client, per output: its mask.  Not the parties' streams: those would open their shares of the output."""
+    output_mac_masks: tuple[FieldArray, ...]
+    """To the client, with MACs: the mask of each output's MAC."""
+
+    def for_party(self, party: int) -> list[bytes | FieldArray]:
+        """A party's part: its seed; with MACs, the digest of the client's part; for the last party, the corrections."""
+        checked = [digest(self.for_client())] if self.security is Security.MALICIOUS else []
+        last = party == len(self.seeds) - 1
+        return [bytes(self.seeds[party]), *checked, *(self.corrections if last else ())]
+
+    def for_client(self) -> list[bytes | FieldArray]:
+        """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, one per output's MAC."""
+        return [
+            *(b"".join(map(bytes, seeds)) for seeds in self.input_seeds),
+            *self.output_masks,
+            *self.output_mac_masks,
+        ]
+
+
+def digest(part: Sequence[bytes | memoryview | FieldArray]) -> bytes:
+    """SHA-256 of a client's part of a run with MACs.
+
+    The dealer gives it to the parties, the client sends them that of the part it holds, and they compare: a client that
+    was sent other masks than were dealt would mask another value than it means, which no MAC can show.  It tells the
+    parties nothing: for each output the part holds two masks of 61 bits, of which they lack a uniform share.
+    """
+    state = hashlib.sha256(b"tessera client's part")
+    for buffer in part:
+        data = np.ascontiguousarray(buffer).tobytes() if isinstance(buffer, np.ndarray) else bytes(buffer)
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.digest()
 
 
 @dataclass(repr=False)
@@ -73,7 +101,11 @@ class StoredMasks:
 
 
 def deal(
-    program: Program, parties: int, stored: Mapping[str, StoredMasks], seeds: Sequence[Seed] | None = None
+    program: Program,
+    parties: int,
+    stored: Mapping[str, StoredMasks],
+    security: Security = Security.SEMI_HONEST,
+    seeds: Sequence[Seed] | None = None,
 ) -> Dealing:
     """Correlated randomness for one run of ``program``.
 
@@ -81,12 +113,15 @@ def deal(
     ``seeds`` are for tests alone: a run's seeds are fresh.
     """
     seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
+    malicious = security is Security.MALICIOUS
+    key = sum(key_share(seed) for seed in seeds) if malicious else 0
     masks: dict[int, FieldArray] = {}
     public: dict[int, FieldArray] = {}
     corrections: list[FieldArray] = []
     for i, node in enumerate(program.nodes):
         operation = node.operation
         types = program.input_types(node)
+        dealt: Sequence[FieldArray] = ()
         if node.type.form is Form.PUBLIC:
             public[i] = operation.clear(types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
@@ -99,16 +134,25 @@ def deal(
             )
         elif program.dealt[i]:
             dealt = operation.deal(types, [masks[j] for j in node.inputs])
-            for part, value in enumerate(dealt):
-                others = elements_sum([dealt_stream(seed, i, part) for seed in seeds[:-1]], value.shape)
-                corrections.append(field.subtract(value, others).reshape(-1))
+        values = list(dealt)
+        if malicious:
+            own = [masks[i]] if node.masked_afresh else []
+            values.extend(field.scale(value, key) for value in [*own, *dealt])
+        for part, value in enumerate(values):
+            others = elements_sum([dealt_stream(seed, i, part) for seed in seeds[:-1]], value.shape)
+            corrections.append(field.subtract(value, others).reshape(-1))
+    shapes = [program.nodes[i].type.shape for i in program.outputs]
     return Dealing(
+        security=security,
         seeds=seeds,
         corrections=tuple(corrections),
         input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.inputs),
         output_masks=tuple(
-            elements_sum([output_stream(seed, k) for seed in seeds], program.nodes[i].type.shape)
-            for k, i in enumerate(program.outputs)
+            elements_sum([output_stream(seed, k) for seed in seeds], shape) for k, shape in enumerate(shapes)
+        ),
+        output_mac_masks=tuple(
+            elements_sum([output_mac_stream(seed, k) for seed in seeds], shape)
+            for k, shape in enumerate(shapes if malicious else ())
         ),
     )
 

@@ -94,9 +94,8 @@ class Fourier(Operation, frozen=True, tag="fourier"):
     ) -> Value:
         opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
         share = self._combine(self._turns(opened), prepared[0]).reshape(types[0].shape)
-        if party.first:
-            share = field.add(share, self._constant())
-        return Value(None, share)
+        constant = party.share_of(self._constant())
+        return Value(None, share if constant is None else field.add(share, constant))
 
     def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
         """With the mask 0: waves of an angle of zero, which are 1 and 0."""

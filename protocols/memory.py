@@ -5,6 +5,7 @@ It moves the same bytes as the sockets do; only processes, keys and latency are 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,15 +15,21 @@ from mpc.field import FieldArray
 from mpc.operation import Value
 from mpc.prg import Seed, elements_sum, fresh_seed
 from mpc.program import Program
-from protocols.dealer import Dealing, StoredMasks, deal, stored_stream
+from mpc.security import Security
+from protocols.dealer import Dealing, StoredMasks, deal
 from protocols.party import Exchange, PartyRun
+from protocols.randomness import stored_stream
+from protocols.reveal import reveal
 
 Tamper = Callable[[int, int, int, FieldArray], FieldArray]
 """(round, sender, receiver, buffer) -> the buffer that arrives."""
 
 
 def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> list[list[FieldArray]]:
-    """Drive every party's online phase to its end; returns each party's masked output shares."""
+    """Drive every party's online phase to its end; returns what each party sends the client.
+
+    Raises whatever the first party to fail raises.
+    """
     parties = len(exchanges)
     outgoing: list[FieldArray] = []
     results: list[list[FieldArray]] = []
@@ -82,7 +89,7 @@ class MemoryRun:
     masked: list[FieldArray]
     """What the client sent: x - a of each input."""
     shares: list[list[FieldArray]]
-    """By party: its masked share of each output."""
+    """By party: what it sent the client."""
 
 
 def run_in_memory(
@@ -91,11 +98,13 @@ def run_in_memory(
     *,
     parties: int = 2,
     store: MemoryStore | None = None,
+    security: Security = Security.SEMI_HONEST,
     tamper: Tamper | None = None,
     seeds: Sequence[Seed] | None = None,
 ) -> MemoryRun:
     """Deal, share the inputs, run all parties, and open the outputs, as processes would; ``seeds`` as for ``deal``."""
-    dealing = deal(program, parties, {store.store: store.masks} if store else {}, seeds)
+    dealing = deal(program, parties, {store.store: store.masks} if store else {}, security, seeds)
+    session = secrets.token_bytes(16)
     runs = [
         PartyRun(
             program,
@@ -104,6 +113,8 @@ def run_in_memory(
             seed=dealing.seeds[i],
             corrections=dealing.corrections if i == parties - 1 else (),
             stored=store.held[i] if store else {},
+            security=security,
+            session=session,
         )
         for i in range(parties)
     ]
@@ -112,10 +123,5 @@ def run_in_memory(
         for array, seeds in zip(inputs, dealing.input_seeds, strict=True)
     ]
     shares = lockstep([run.online(masked) for run in runs], tamper)
-    outputs = []
-    for k, mask in enumerate(dealing.output_masks):
-        total = field.negate(mask)
-        for party in shares:
-            total = field.add(total, party[k])
-        outputs.append(total)
+    outputs = reveal(program, security, shares, [*dealing.output_masks, *dealing.output_mac_masks])
     return MemoryRun(outputs, runs, dealing, masked, shares)

@@ -6,11 +6,15 @@ round and is sent what they sent, in order of party.  Whoever drives it (sockets
     run = PartyRun(program, party=0, parties=2, seed=seed, corrections=(), stored=store)
     exchange = run.online(masked_inputs)
     outgoing = next(exchange)                 # one buffer per round
-    outgoing = exchange.send(received)        # ... until StopIteration, whose value are the outputs' shares
+    outgoing = exchange.send(received)        # ... until StopIteration, whose value is what the client is sent
+
+Semi-honest, a round is an opening.  Malicious, everything is evaluated a second time, on MAC shares, the first opening
+carries a commitment as well, and the rounds of the MAC check come after the last one (``mac_check.py``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
@@ -18,13 +22,16 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 
 from mpc import field
+from mpc.cost import CHECK
 from mpc.errors import ProgramError, TesseraError
 from mpc.field import FieldArray
-from mpc.operation import Input, PartyContext, Stored, Value
+from mpc.operation import PartyContext, Stored, Value
 from mpc.prg import Seed
-from mpc.program import Node, Program
-from mpc.tensor_type import Form
-from protocols.dealer import dealt_stream, mask_stream, output_stream
+from mpc.program import Program
+from mpc.security import Security
+from protocols.evaluation import Evaluation
+from protocols.mac_check import MacCheck, Rounds
+from protocols.randomness import Randomness
 
 Exchange = Generator[FieldArray, Sequence[FieldArray], list[FieldArray]]
 
@@ -49,81 +56,85 @@ class PartyRun:
         seed: Seed,
         corrections: Sequence[FieldArray],
         stored: Mapping[tuple[str, str], Value],
+        security: Security = Security.SEMI_HONEST,
+        session: bytes = b"",
     ) -> None:
         """``corrections`` are the last party's (flat arrays, in the program's order) and empty for the others.
 
-        Raises ProgramError when they, or ``stored``, do not go with the program.
+        ``session`` is what the check's commitments are bound to besides the program: a name of this run that no other
+        has, the same at every party.
+
+        Raises ProgramError when the corrections, or ``stored``, do not go with the program.
         """
         self.program = program
-        self.context = PartyContext(party, parties)
         self.seconds: dict[str, float] = defaultdict(float)
         """Time spent computing online, by label."""
-        self._seed = seed
-        self._values: list[Value | None] = [None] * len(program.nodes)
-        self._prepared: list[object] = [None] * len(program.nodes)
+        self._parties = parties
         self._used = False
-        self._prepare(self._check_corrections(corrections), stored)
+        self._stored = stored
+        self._randomness = Randomness(
+            program, security, party=party, parties=parties, seed=seed, corrections=corrections
+        )
+        self._shares = Evaluation(program, PartyContext(party, parties))
+        self._shares.prepare(self._stored_value, self._randomness.mask, self._randomness.dealt)
+        self._macs: Evaluation | None = None
+        self._check: MacCheck | None = None
+        if security is Security.MALICIOUS:
+            macs = PartyContext(party, parties, unit=self._randomness.key_share)
+            self._macs = Evaluation(program, macs)
+            self._macs.prepare(self._stored_mac, self._randomness.mask_mac, self._randomness.dealt_macs)
+            self._check = MacCheck(macs, bytes.fromhex(program.digest) + parties.to_bytes(4, "little") + session)
+        self._pending = self._by_depth()
+        self._evaluated = 0
+        """Depths up to which the shares have been evaluated."""
+        self._authenticated = 0
+        """Depths up to which the MAC shares have been."""
+        self._mac_shares: list[FieldArray] = []
+        """By round, shares of the MACs of what was opened."""
+        self._masks = self._output_masks()
 
     # -- offline ---------------------------------------------------------------------------------------------------
 
-    def _check_corrections(self, corrections: Sequence[FieldArray]) -> list[list[FieldArray]] | None:
-        """Corrections by node, or None for a party that expands everything from its seed."""
-        if self.context.index < self.context.parties - 1:
-            if corrections:
-                raise ProgramError("only the last party takes corrections")
-            return None
-        expected = [shape for dealt in self.program.dealt for shape in dealt]
-        if len(corrections) != len(expected):
-            raise ProgramError(f"{len(corrections)} corrections, but the program needs {len(expected)}")
-        flat = iter(zip(corrections, expected, strict=True))
-        by_node: list[list[FieldArray]] = []
-        for dealt in self.program.dealt:
-            arrays = []
-            for _ in dealt:
-                array, shape = next(flat)
-                if array.dtype != np.uint64 or array.size != int(np.prod(shape)) or not field.is_reduced(array):
-                    raise ProgramError("a correction of the wrong size, or with a number outside the field")
-                arrays.append(array.reshape(shape))
-            by_node.append(arrays)
-        return by_node
+    def _stored_value(self, i: int) -> Value:
+        operation = self.program.nodes[i].operation
+        value = self._stored.get((operation.store, operation.tensor)) if isinstance(operation, Stored) else None
+        if value is None or value.public is None or value.public.shape != self.program.nodes[i].type.shape:
+            name = operation.tensor if isinstance(operation, Stored) else "?"
+            raise ProgramError(
+                f"this party holds no tensor {name!r} of the model:"
+                " ask for it again with client.model(name), or upload it again"
+            )
+        return value
 
-    def _prepare(self, corrections: list[list[FieldArray]] | None, stored: Mapping[tuple[str, str], Value]) -> None:
-        for i, node in enumerate(self.program.nodes):
-            operation, types = node.operation, self.program.input_types(node)
-            inputs = [self._value(j) for j in node.inputs]
-            if isinstance(operation, Stored):
-                self._values[i] = _stored_value(operation, stored)
-                continue
-            if isinstance(operation, Input) or operation.opens:
-                share = mask_stream(self._seed, i).elements(node.type.shape)
-                self._values[i] = Value(None, share, pending=True)
-                continue
-            if node.type.form is Form.MASKED:
-                self._prepared[i] = operation.on_masks(types, [v.share for v in inputs], [v.public for v in inputs])
-            else:
-                self._prepared[i] = operation.prepare(self.context, types, inputs, self._dealt(i, corrections))
-            if any(value.pending for value in inputs):
-                share = self._prepared[i] if node.type.form is Form.MASKED else None  # type: ignore[assignment]
-                self._values[i] = Value(None, share, pending=True)
-            else:
-                self._values[i] = operation.evaluate(self.context, types, inputs, self._prepared[i])
-        self._output_masks = [
-            output_stream(self._seed, k).elements(self.program.nodes[i].type.shape)
-            for k, i in enumerate(self.program.outputs)
-        ]
+    def _stored_mac(self, i: int) -> Value:
+        return self._stored_value(i).with_share(self._randomness.mask_mac(i))
 
-    def _dealt(self, node: int, corrections: list[list[FieldArray]] | None) -> list[FieldArray]:
-        if corrections is not None:
-            return corrections[node]
-        shapes = self.program.dealt[node]
-        return [dealt_stream(self._seed, node, part).elements(shape) for part, shape in enumerate(shapes)]
+    def _by_depth(self) -> list[list[int]]:
+        """Nodes that depend on the run's inputs, by the number of openings before them."""
+        pending: list[list[int]] = [[] for _ in range(self.program.rounds + 1)]
+        for i, depth in enumerate(self.program.depths):
+            if self._shares.value(i).pending and i not in self.program.inputs:
+                pending[depth].append(i)
+        return pending
+
+    def _output_masks(self) -> list[FieldArray]:
+        """Shares of the masks of the outputs and, with MACs, of their MACs."""
+        outputs = range(len(self.program.outputs))
+        masks = [self._randomness.output_mask(k) for k in outputs]
+        if self._macs is not None:
+            masks.extend(self._randomness.output_mac_mask(k) for k in outputs)
+        return masks
 
     # -- online ----------------------------------------------------------------------------------------------------
 
     def online(self, masked_inputs: Sequence[FieldArray]) -> Exchange:
-        """Run on ``masked_inputs`` (x - a of each input, in order); returns this party's masked share of each output.
+        """Run on ``masked_inputs`` (x - a of each input, in order); returns this party's part of the outputs.
 
-        Raises ProgramError for inputs that do not go with the program, UnreducedOpening for a bad opening.
+        That is its masked share of each output and, malicious, its masked share of each output's MAC and its share of
+        the key: see ``reveal.py``.
+
+        Raises ProgramError for inputs that do not go with the program, UnreducedOpening for a bad opening, and
+        MacCheckError when somebody has cheated.
         """
         if self._used:
             raise ProgramError("this run's masks have been used: a second run needs fresh ones")
@@ -138,80 +149,124 @@ class PartyRun:
             shape = self.program.nodes[i].type.shape
             if array.dtype != np.uint64 or array.shape != shape or not field.is_reduced(array):
                 raise ProgramError(f"an input is not an array of shape {shape} of field elements")
-            self._values[i] = Value(array, self._value(i).share)
+            self._open(i, array)
+
+    def _open(self, i: int, public: FieldArray) -> None:
+        """The public part of a masked node has become known."""
+        self._shares.open(i, public)
+        if self._macs is not None:
+            self._macs.open(i, public)
 
     def _rounds(self) -> Exchange:
-        program = self.program
-        waiting: list[list[int]] = [[] for _ in range(program.rounds + 1)]
-        for i, depth in enumerate(program.depths):
-            if self._value(i).pending:
-                waiting[depth].append(i)
-        for nodes in waiting:
-            opening = [i for i in nodes if program.nodes[i].operation.opens]
+        if self._check is not None:
+            self._note_public(self._check)
+        for nodes in self._pending:
+            opening = self._opening(nodes)
             if opening:
-                yield from self._open(opening)
-            for i in nodes:
-                if not program.nodes[i].operation.opens:
-                    self._evaluate(i, program.nodes[i])
-        return [self._output(k, i) for k, i in enumerate(program.outputs)]
+                yield from self._round(opening)
+            self._evaluate(self._shares, nodes)
+            self._evaluated += 1
+        if self._check is not None:
+            yield from self._timed(CHECK, self._check.run(self._macs_of_openings))
+        return self._outputs()
 
-    def _evaluate(self, i: int, node: Node) -> None:
-        start = time.perf_counter()
-        inputs = [self._value(j) for j in node.inputs]
-        self._values[i] = node.operation.evaluate(
-            self.context, self.program.input_types(node), inputs, self._prepared[i]
-        )
-        self._prepared[i] = None
-        self.seconds[node.label] += time.perf_counter() - start
+    def _opening(self, nodes: Sequence[int]) -> list[int]:
+        return [i for i in nodes if self.program.nodes[i].operation.opens]
 
-    def _open(self, nodes: Sequence[int]) -> Generator[FieldArray, Sequence[FieldArray], None]:
-        """One round: open every mask of this depth together."""
-        start = time.perf_counter()
-        ends = np.cumsum([self.program.nodes[i].type.size for i in nodes])
-        total = np.empty(ends[-1], dtype=np.uint64)
-        public: list[FieldArray | None] = []
-        for i, part in zip(nodes, np.split(total, ends[:-1]), strict=True):
-            operand = self._value(self.program.nodes[i].inputs[0])
-            mask = self._value(i).share
-            assert mask is not None  # noqa: S101 - made so in _prepare
-            if operand.share is None:
-                field.negate(mask.reshape(-1), out=part)
-            else:
-                field.subtract(operand.share.reshape(-1), mask.reshape(-1), out=part)
-            public.append(operand.public)
+    def _note_public(self, check: MacCheck) -> None:
+        """What every party must have been sent alike: masked inputs, and masked tensors of models."""
+        for i, node in enumerate(self.program.nodes):
+            if node.masked_afresh and not node.operation.opens:
+                value = self._shares.value(i)
+                if value.public is not None and "digest" not in value.public_cache:
+                    value.public_cache["digest"] = hashlib.sha256(value.public.reshape(-1).data).digest()
+                check.note(value.public_cache["digest"])
+
+    def _evaluate(self, evaluation: Evaluation, nodes: Sequence[int]) -> None:
+        for i in nodes:
+            node = self.program.nodes[i]
+            if not node.operation.opens:
+                start = time.perf_counter()
+                evaluation.evaluate(i)
+                self.seconds[node.label] += time.perf_counter() - start
+
+    def _round(self, nodes: Sequence[int]) -> Generator[FieldArray, Sequence[FieldArray], None]:
+        """Open every mask of this depth together."""
         label = self.program.nodes[nodes[0]].label
-        self.seconds[label] += time.perf_counter() - start
-        # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
-        received = yield total
         start = time.perf_counter()
-        total = total.copy()
-        if len(received) != self.context.parties - 1 or any(incoming.shape != total.shape for incoming in received):
+        shares = self._differences(self._shares, nodes)
+        commitment = None if self._check is None else self._check.first_commitment()
+        outgoing = shares if commitment is None else np.concatenate([shares, commitment])
+        self.seconds[label] += time.perf_counter() - start
+        received = yield outgoing
+        start = time.perf_counter()
+        if len(received) != self._parties - 1 or any(incoming.shape != outgoing.shape for incoming in received):
             raise ProgramError("a round takes one buffer from each other party, as long as the one sent")
+        # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
+        total = shares.copy() if outgoing is shares else shares
         for position, incoming in enumerate(received):
-            if not field.accumulate(total, incoming):
+            if not field.accumulate(total, incoming[: total.size]):
                 raise UnreducedOpening(position)
-        for i, known, part in zip(nodes, public, np.split(total, ends[:-1]), strict=True):
-            opened = part.reshape(self.program.nodes[i].type.shape)
-            self._values[i] = Value(opened if known is None else field.add(opened, known), self._value(i).share)
+        if self._check is not None:
+            self._check.opened(total)
+            if commitment is not None:
+                self._check.take_commitments([incoming[total.size :] for incoming in received])
+        for i, opened in zip(nodes, self._split(total, nodes), strict=True):
+            node = self.program.nodes[i]
+            known = self._shares.value(node.inputs[0]).public
+            array = opened.reshape(node.type.shape)
+            self._open(i, array if known is None else field.add(array, known))
         self.seconds[label] += time.perf_counter() - start
 
-    def _output(self, k: int, i: int) -> FieldArray:
-        """A share of the output plus a share of its mask, which the client alone knows."""
-        share = self.context.fold(self._value(i), self.program.nodes[i].type.shape)
-        return field.add(share, self._output_masks[k])
+    def _differences(self, evaluation: Evaluation, nodes: Sequence[int]) -> FieldArray:
+        """Shares of what these masks open, or of its MACs, one after the other."""
+        shares = np.empty(sum(self.program.nodes[i].type.size for i in nodes), dtype=np.uint64)
+        for i, part in zip(nodes, self._split(shares, nodes), strict=True):
+            evaluation.difference(i, part)
+        return shares
 
-    def _value(self, i: int) -> Value:
-        value = self._values[i]
-        if value is None:
-            raise ProgramError(f"node {i} has no value yet")
-        return value
+    def _split(self, array: FieldArray, nodes: Sequence[int]) -> list[FieldArray]:
+        return np.split(array, np.cumsum([self.program.nodes[i].type.size for i in nodes])[:-1])
 
+    def _outputs(self) -> list[FieldArray]:
+        """Shares of the outputs and their MACs, masked with what the client alone knows, and of the key."""
+        parts = [self._shares.folded(i) for i in self.program.outputs]
+        if self._macs is not None:
+            parts.extend(self._macs.folded(i) for i in self.program.outputs)
+        masked = [field.add(part, mask) for part, mask in zip(parts, self._masks, strict=True)]
+        return masked if self._macs is None else [*masked, np.array([self._randomness.key_share], np.uint64)]
 
-def _stored_value(operation: Stored, stored: Mapping[tuple[str, str], Value]) -> Value:
-    value = stored.get((operation.store, operation.tensor))
-    if value is None or value.public is None or value.public.shape != operation.shape:
-        raise ProgramError(
-            f"this party holds no tensor {operation.tensor!r} of the model:"
-            " ask for it again with client.model(name), or upload it again"
-        )
-    return value
+    # -- MACs ------------------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Evaluate on MAC shares as far as the shares have been evaluated.
+
+        Nobody waits for the MACs before the check: who drives the run calls this while a round is on its way.
+        """
+        if self._macs is None:
+            return
+        while self._authenticated < self._evaluated:
+            nodes = self._pending[self._authenticated]
+            opening = self._opening(nodes)
+            if opening:
+                # Its masks' public parts are known by now, and do not enter: this is the shared part alone.
+                self._mac_shares.append(self._differences(self._macs, opening))
+            self._evaluate(self._macs, nodes)
+            self._authenticated += 1
+
+    def _macs_of_openings(self) -> Sequence[FieldArray]:
+        self.catch_up()
+        return self._mac_shares
+
+    def _timed(self, label: str, rounds: Rounds) -> Rounds:
+        """``rounds``, with the time between them counted as ``label``'s."""
+        received: Sequence[FieldArray] | None = None
+        while True:
+            start = time.perf_counter()
+            try:
+                outgoing = next(rounds) if received is None else rounds.send(received)
+            except StopIteration:
+                return
+            finally:
+                self.seconds[label] += time.perf_counter() - start
+            received = yield outgoing

@@ -101,9 +101,11 @@ class Product(Operation, frozen=True):
             return None
         x, y = inputs
         if not y.pending:
+            self._folded(party, y, types[1], "y")
             return Bracket(self._with_known_y(types, inputs, dealt[0]), "y")
         if not x.pending:
-            known_x = self._cached(x, "public", _or_zeros(x.public, types[0]), "x")
+            self._folded(party, x, types[0], "x")
+            known_x = self._public(x, types[0], "x")
             return Bracket(field.add(self._map(known_x, _or_zeros(y.share, types[1])), dealt[0]), "x")
         return Bracket(dealt[0], "neither")
 
@@ -115,11 +117,11 @@ class Product(Operation, frozen=True):
             return self._local(types, x, y, prepared)
         bracket, known = prepared
         if known == "x":
-            folded = self._cached(x, "folded", party.fold(x, types[0].shape), "x")
+            folded = self._folded(party, x, types[0], "x")
             return Value(None, field.add(self._map(folded, _or_zeros(y.public, types[1])), bracket))
         if known == "neither":
             bracket = self._with_known_y(types, inputs, bracket)
-        folded = self._cached(y, "folded", party.fold(y, types[1].shape), "y")
+        folded = self._folded(party, y, types[1], "y")
         return Value(None, field.add(self._map(_or_zeros(x.public, types[0]), folded), bracket))
 
     def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
@@ -127,25 +129,32 @@ class Product(Operation, frozen=True):
 
     def _with_known_y(self, types: Sequence[TensorType], inputs: Sequence[Value], dealt: FieldArray) -> FieldArray:
         x, y = inputs
-        known_y = self._cached(y, "public", _or_zeros(y.public, types[1]), "y")
+        known_y = self._public(y, types[1], "y")
         return field.add(self._map(_or_zeros(x.share, types[0]), known_y), dealt)
 
     def _local(self, types: Sequence[TensorType], x: Value, y: Value, share: FieldArray | None) -> Value:
         """One operand is public: the map is linear in the other, part by part."""
         if types[1].form is Form.PUBLIC:
-            known = self._cached(y, "public", _or_zeros(y.public, types[1]), "y")
+            known = self._public(y, types[1], "y")
             parts = [None if p is None else self._map(p, known) for p in (x.public, x.share if share is None else None)]
         else:
-            known = self._cached(x, "public", _or_zeros(x.public, types[0]), "x")
+            known = self._public(x, types[0], "x")
             parts = [None if p is None else self._map(known, p) for p in (y.public, y.share if share is None else None)]
         return Value(parts[0], parts[1] if share is None else share)
 
-    def _cached(self, value: Value, part: str, array: FieldArray, side: Literal["x", "y"]) -> Any:
-        """The split form of ``array``, kept on the value: a stored weight is split once, not once a run."""
-        key = f"{part} as {self._layout(side)}"
+    def _folded(self, party: PartyContext, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+        """The split form of the party's share of an operand, kept: a stored weight is split once, not once a run."""
+        key = f"folded as {self._layout(side)}"
         if key not in value.cache:
-            value.cache[key] = self._split(array, side)
+            value.cache[key] = self._split(party.fold(value, t.shape), side)
         return value.cache[key]
+
+    def _public(self, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+        """The split form of an operand's public part, kept likewise."""
+        key = f"public as {self._layout(side)}"
+        if key not in value.public_cache:
+            value.public_cache[key] = self._split(_or_zeros(value.public, t), side)
+        return value.public_cache[key]
 
 
 def _or_zeros(part: FieldArray | None, t: TensorType) -> FieldArray:

@@ -20,6 +20,7 @@ from mpc.operation import Input, Stored
 from mpc.prg import Seed
 from mpc.program import Expression, Node, Program
 from mpc.secret_tensor import SecretTensor
+from mpc.security import Security
 from mpc.tensor_type import TensorType
 from protocols.clear import clear
 from protocols.dealer import Dealing
@@ -102,8 +103,9 @@ class Secure:
         if plain.size:
             assert np.abs(plain - wanted).max() <= error, np.abs(plain - wanted).max()
         bound = self.bound(program)[program.outputs[0]]
-        for count in parties:
-            run = run_in_memory(program, encoded, parties=count)
+        runs = [(count, Security.SEMI_HONEST) for count in parties] + [(2, Security.MALICIOUS), (3, Security.MALICIOUS)]
+        for count, security in runs:
+            run = run_in_memory(program, encoded, parties=count, security=security)
             (out,) = run.outputs
             assert out.shape == wanted.shape
             assert field.is_reduced(out)
@@ -136,7 +138,12 @@ class Secure:
 
     @staticmethod
     def watch(
-        program: Program, inputs: Sequence[Raw], parties: int, seeds: Sequence[Seed], store: MemoryStore | None = None
+        program: Program,
+        inputs: Sequence[Raw],
+        parties: int,
+        seeds: Sequence[Seed],
+        store: MemoryStore | None = None,
+        security: Security = Security.SEMI_HONEST,
     ) -> Seen:
         """One run with these seeds, and everything that was sent in it."""
         sent: list[list[Raw]] = []
@@ -147,7 +154,9 @@ class Secure:
             sent[number][sender] = buffer.copy()
             return buffer
 
-        run = run_in_memory(program, inputs, parties=parties, store=store, tamper=listen, seeds=seeds)
+        run = run_in_memory(
+            program, inputs, parties=parties, store=store, security=security, tamper=listen, seeds=seeds
+        )
         return Seen(run.dealing, run.masked, sent, run.shares, run.outputs)
 
 

@@ -11,6 +11,7 @@ from mpc import fixed_point
 from mpc.cost import ELEMENT_BYTES, cost
 from mpc.prg import SEED_BYTES
 from mpc.secret_tensor import concatenate, stack
+from mpc.security import Security
 from protocols.dealer import deal
 
 OPERATIONS = {
@@ -45,33 +46,38 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.parametrize("security", Security)
 @pytest.mark.parametrize("parties", [2, 3])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_predicted_is_measured(secure: Any, name: str, parties: int) -> None:
+def test_predicted_is_measured(secure: Any, name: str, parties: int, security: Security) -> None:
     x, y = secure.secret((1, 1, 6, 6)).labelled("a"), secure.secret((1, 1, 6, 6)).labelled("b")
     result = OPERATIONS[name](x, y)
     program = secure.program(result)
     inputs = [fixed_point.encode(secure.draw(1, program.nodes[i].type.shape), 16) for i in program.inputs]
-    seen = secure.watch(program, inputs, parties, secure.seeds(parties, 0))
-    predicted = cost(program, parties)
+    seen = secure.watch(program, inputs, parties, secure.seeds(parties, 0), security=security)
+    predicted = cost(program, parties, security)
     assert predicted.parties == parties
     assert predicted.online_rounds == len(seen.sent) + 1
     for party in range(parties):
         sent = sum(buffers[party].nbytes for buffers in seen.sent) * (parties - 1)
         revealed = sum(o.nbytes for o in seen.shares[party])
         assert predicted.online_bytes_per_party == sent + revealed
-    assert predicted.online_client_bytes == parties * sum(m.nbytes for m in seen.masked)
-    seeds = [len(bytes(s)) for s in seen.dealing.seeds]
-    seeds[-1] += sum(c.nbytes for c in seen.dealing.corrections)
-    assert predicted.offline_dealer_bytes == tuple(seeds)
-    to_client = sum(len(bytes(s)) for streams in seen.dealing.input_seeds for s in streams)
-    assert predicted.offline_client_bytes == to_client + sum(m.nbytes for m in seen.dealing.output_masks)
-    assert predicted.offline_bytes == sum(seeds) + predicted.offline_client_bytes
+    digest = 32 if security is Security.MALICIOUS else 0
+    assert predicted.online_client_bytes == parties * (sum(m.nbytes for m in seen.masked) + digest)
+    sent_by_dealer = tuple(payload(seen.dealing.for_party(i)) for i in range(parties))
+    assert predicted.offline_dealer_bytes == sent_by_dealer
+    assert predicted.offline_client_bytes == payload(seen.dealing.for_client())
+    assert predicted.offline_bytes == sum(sent_by_dealer) + predicted.offline_client_bytes
     # And the layers add up to the whole.
     layers = predicted.layers.values()
-    assert sum(layer.rounds for layer in layers) == program.rounds
+    assert sum(layer.rounds for layer in layers) == len(seen.sent)
+    assert len(seen.sent) - program.rounds == (0 if security is Security.SEMI_HONEST else 3 if program.rounds else 4)
     assert sum(layer.opened for layer in layers) == sum(b[0].size for b in seen.sent)
     assert sum(layer.dealt for layer in layers) == sum(c.size for c in seen.dealing.corrections)
+
+
+def payload(buffers: Any) -> int:
+    return sum(b.nbytes if isinstance(b, np.ndarray) else len(b) for b in buffers)
 
 
 def test_layers_are_counted_under_their_labels(secure: Any) -> None:

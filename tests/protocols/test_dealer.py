@@ -12,7 +12,8 @@ from mpc.errors import ProgramError
 from mpc.operation import operation
 from mpc.prg import SEED_BYTES, Seed, elements_sum
 from mpc.program import Expression, Program
-from protocols.dealer import StoredMasks, deal, dealt_stream, mask_stream, output_stream, stored_stream
+from protocols.dealer import StoredMasks, deal
+from protocols.randomness import dealt_stream, mask_stream, output_stream, stored_stream
 
 
 def a_program(secure: Any) -> Any:
@@ -24,7 +25,7 @@ def a_program(secure: Any) -> Any:
 def test_what_is_dealt_adds_up(secure: Any, parties: int) -> None:
     program = a_program(secure)
     seeds = secure.seeds(parties, 0)
-    dealing = deal(program, parties, {}, seeds)
+    dealing = deal(program, parties, {}, seeds=seeds)
     shapes = [(i, k, s) for i, dealt in enumerate(program.dealt) for k, s in enumerate(dealt)]
     assert [c.shape for c in dealing.corrections] == [(int(np.prod(s)),) for _, _, s in shapes]
     masks = {
@@ -46,7 +47,7 @@ def test_what_is_dealt_adds_up(secure: Any, parties: int) -> None:
 def test_the_client_learns_the_masks_of_inputs_and_outputs(secure: Any) -> None:
     program = a_program(secure)
     seeds = secure.seeds(3, 1)
-    dealing = deal(program, 3, {}, seeds)
+    dealing = deal(program, 3, {}, seeds=seeds)
     for i, streams in zip(program.inputs, dealing.input_seeds, strict=True):
         assert list(streams) == [mask_stream(s, i) for s in seeds]
     for k, mask in enumerate(dealing.output_masks):
@@ -105,7 +106,7 @@ def test_stores_that_are_not_there(secure: Any) -> None:
 
 def test_no_secret_is_shown(secure: Any) -> None:
     seeds = tuple(secure.seeds(2, 5))
-    for thing in (deal(a_program(secure), 2, {}, seeds), StoredMasks(seeds, {"w": (3,)}), seeds[0]):
+    for thing in (deal(a_program(secure), 2, {}, seeds=seeds), StoredMasks(seeds, {"w": (3,)}), seeds[0]):
         shown = repr(thing) + str(thing)
         assert "array" not in shown
         assert not any(bytes(s).hex() in shown or repr(bytes(s)) in shown for s in seeds)

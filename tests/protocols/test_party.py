@@ -16,7 +16,7 @@ from protocols.party import PartyRun, UnreducedOpening
 
 
 def parties_of(secure: Any, program: Any, parties: int = 2) -> tuple[list[PartyRun], Any]:
-    dealing = deal(program, parties, {}, secure.seeds(parties, 9))
+    dealing = deal(program, parties, {}, seeds=secure.seeds(parties, 9))
     return [
         PartyRun(
             program, party=i, parties=parties, seed=dealing.seeds[i], stored={},
@@ -157,7 +157,7 @@ def test_parties_that_run_different_programs(secure: Any) -> None:
 def test_no_secret_is_shown(secure: Any) -> None:
     program = two_rounds(secure)
     run = run_in_memory(program, [fixed_point.encode(np.full((2, 3), 0.625), 16)])
-    for thing in (run, *run.runs, run.dealing, *run.runs[0]._values, *run.runs[0]._prepared):
+    for thing in (run, *run.runs, run.dealing, *run.runs[0]._shares._values, *run.runs[0]._shares._prepared):
         assert "array" not in repr(thing)
         assert "[" not in repr(thing)
 
