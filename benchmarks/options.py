@@ -9,13 +9,18 @@ import argparse
 import math
 from typing import Any
 
-SECURITY = "semi-honest"
+from mpc.security import Security
 
 
 def add_cluster_arguments(command: Any) -> None:
     """``--parties`` and ``--security``; a ``LocalCluster`` refuses values that it does not have."""
     command.add_argument("--parties", type=int, default=2, metavar="N", help="how many parties (default: 2)")
-    command.add_argument("--security", default=SECURITY, metavar="S", help=f"security model (default: {SECURITY})")
+    command.add_argument(
+        "--security",
+        default=str(Security.SEMI_HONEST),
+        metavar="S",
+        help=f"{' or '.join(Security)} (default: %(default)s)",
+    )
     command.add_argument(
         "--timeout", type=seconds, default=120.0, metavar="S",
         help="seconds within which the processes must start, and each round must end (default: 120)",

@@ -23,8 +23,6 @@ CHECK = "MAC check"
 CHECK_ROUNDS = 3
 CHECK_ELEMENTS = WORDS + 2 * WORDS + WORDS + 1 + WORDS
 """Sent to each other party: a commitment to a coin, a hash and the coin, a commitment to sigma, sigma and its nonce."""
-DIGEST_BYTES = 32
-"""Of the client's part of a run with MACs, to each party."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Cost:
     online_bytes_per_party: int
     """Sent by each party: openings (and checks) to every other party, and its share of the outputs to the client."""
     online_client_bytes: int
-    """Sent by the client: its masked inputs, to every party; with MACs, the digest of its masks too."""
+    """Sent by the client: its masked inputs, to every party."""
     offline_dealer_bytes: tuple[int, ...]
     """Sent by the dealer to each party: a seed, and to the last one the corrections."""
     offline_client_bytes: int
@@ -74,24 +72,24 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
     corrections = sum(layer.dealt for layer in layers.values())
     revealed = sum(program.nodes[i].type.size for i in program.outputs) * (2 if malicious else 1)
     supplied = sum(program.nodes[i].type.size for i in program.inputs)
-    seeds = [SEED_BYTES + (DIGEST_BYTES if malicious else 0)] * parties
+    seeds = [SEED_BYTES] * parties
     seeds[-1] += ELEMENT_BYTES * corrections
     return Cost(
         parties=parties,
-        online_rounds=rounds(program, security) + 1,
+        online_rounds=online_rounds(program, security),
         online_bytes_per_party=ELEMENT_BYTES * (opened * (parties - 1) + revealed + (1 if malicious else 0)),
-        online_client_bytes=(ELEMENT_BYTES * supplied + (DIGEST_BYTES if malicious else 0)) * parties,
+        online_client_bytes=ELEMENT_BYTES * supplied * parties,
         offline_dealer_bytes=tuple(seeds),
         offline_client_bytes=SEED_BYTES * parties * len(program.inputs) + ELEMENT_BYTES * revealed,
         layers=layers,
     )
 
 
-def rounds(program: Program, security: Security) -> int:
-    """Rounds among the parties: openings and, malicious, the check, whose commitments go with the first opening."""
+def online_rounds(program: Program, security: Security) -> int:
+    """Openings, the reveal and, malicious, the check, whose first commitments go with the first opening."""
     if security is Security.SEMI_HONEST:
-        return program.rounds
-    return max(program.rounds, 1) + CHECK_ROUNDS
+        return program.rounds + 1
+    return max(program.rounds, 1) + CHECK_ROUNDS + 1
 
 
 def _layers(program: Program, security: Security) -> dict[str, LayerCost]:
@@ -110,5 +108,5 @@ def _layers(program: Program, security: Security) -> dict[str, LayerCost]:
         if count:
             rows[node.label][2] += count
     if security is Security.MALICIOUS:
-        rows[CHECK] = [rounds(program, security) - program.rounds, CHECK_ELEMENTS, 0]
+        rows[CHECK] = [online_rounds(program, security) - 1 - program.rounds, CHECK_ELEMENTS, 0]
     return {label: LayerCost(*row) for label, row in rows.items()}

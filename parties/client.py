@@ -24,7 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import field, fixed_point
-from mpc.errors import ConfigurationError, PeerLost, PeerUnavailable, ProtocolViolation, TesseraError, UsageError
+from mpc.cost import online_rounds
+from mpc.errors import (
+    ConfigurationError,
+    MacCheckError,
+    PeerLost,
+    PeerUnavailable,
+    ProtocolViolation,
+    TesseraError,
+    UsageError,
+)
 from mpc.field import FieldArray
 from mpc.operation import Input
 from mpc.planner import FRACTION_BITS
@@ -34,8 +43,9 @@ from nn.model import Description
 from parties.cluster import Cluster, Member, Role
 from parties.conversation import Conversation
 from parties.events import Delivery, Event, PeerDown, PeerRestarted
-from parties.failures import error_of
+from parties.failures import error_of, failed
 from parties.keys import KeyPair
+from parties.messages import Message
 from parties.prepared import PreparedRun, Reals, read_seeds
 from parties.remote_model import RemoteModel, Uploadable, checked_name
 from parties.report import RunReport
@@ -60,7 +70,7 @@ from parties.run_messages import (
     Upload,
 )
 from parties.transport import Endpoint
-from protocols.dealer import StoredMasks
+from protocols.dealer import StoredMasks, digest
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +107,6 @@ class AsyncClient:
                 f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
             )
         self.member: Member = member
-        self.security = "semi-honest"
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
         self._endpoint = Endpoint(self.cluster, member, keys, bind=False)
@@ -184,12 +193,10 @@ class AsyncClient:
                 masks = StoredMasks(seeds, {tensor: array.shape for tensor, array in tensors.items()})
                 masked = [np.ascontiguousarray(field.subtract(a, masks.mask(t))) for t, a in tensors.items()]
                 for party in self._parties:
-                    self._endpoint.send(party, StoreTensors(store=store), masked)
+                    self._endpoint.send(party, StoreTensors(store=store, masks=digest(reply.buffers)), masked)
                 await conversation.take(StoreReady, self._parties, self._patience)
         except BaseException:
-            for server in self._servers:
-                with contextlib.suppress(TesseraError):
-                    self._endpoint.send(server, StoreDropped(store=store))
+            self._tell(StoreDropped(store=store))
             raise
         return RemoteModel(name, self.member.name, store, Description.decode(description))
 
@@ -255,7 +262,13 @@ class AsyncClient:
         run = secrets.token_hex(16)
         conversation = self._conversations[run] = Conversation(self._servers)
         prepared = PreparedRun(
-            program, run, len(self._parties), inputs, conversation, single=isinstance(result, SecretTensor)
+            program,
+            run,
+            len(self._parties),
+            inputs,
+            conversation,
+            security=self.cluster.settings.security,
+            single=isinstance(result, SecretTensor),
         )
         try:
             with self._watching(self._servers):
@@ -279,22 +292,27 @@ class AsyncClient:
         if self._conversations.get(prepared.run) is not prepared.conversation:
             raise UsageError("this run was prepared by another client object: finish it with that one")
         prepared.used = True
-        rounds = prepared.program.rounds + 1
+        rounds = online_rounds(prepared.program, prepared.security)
         try:
             with self._watching(self._parties):
                 started = time.perf_counter()
                 prepared.conversation.check()
-                masked, message = prepared.masked_inputs(), Inputs(run=prepared.run)
+                masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
                 for party in self._parties:
                     self._send_online(party, message, masked)
                 shares = await prepared.conversation.take(Outputs, self._parties, self._patience * rounds)
                 results = prepared.open_outputs(shares)
                 seconds = time.perf_counter() - started
+        except MacCheckError as error:
+            # Whether we noticed or were told: the parties must not go on with what was dealt beside this run.
+            self._tell(failed(prepared.run, error))
+            self._abandon(prepared)
+            raise
         except BaseException:
             self._abandon(prepared)
             raise
         del self._conversations[prepared.run]
-        self.last_run = prepared.report(shares, self.security, seconds)
+        self.last_run = prepared.report(shares, seconds)
         return results[0] if prepared.single else results
 
     async def release(self, prepared: PreparedRun) -> None:
@@ -323,9 +341,13 @@ class AsyncClient:
         """Nothing of a failed, cancelled or released run is used again, here or at the servers."""
         prepared.used = True
         self._conversations.pop(prepared.run, None)
+        self._tell(Release(run=prepared.run))
+
+    def _tell(self, message: Message) -> None:
+        """Send to every server that can be reached."""
         for server in self._servers:
             with contextlib.suppress(TesseraError):
-                self._endpoint.send(server, Release(run=prepared.run))
+                self._endpoint.send(server, message)
 
     # -- events ----------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ Every process of a cluster, and every client, is given the same file::
     round_timeout = 60.0           # s; the longest that one round may take
     threads = 0                    # per process; 0: all cores, divided among the processes on a host
     max_message_mb = 2048          # MiB; a message beyond this is refused
+    security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from typing import Annotated, NoReturn
 import msgspec
 
 from mpc.errors import ConfigurationError
+from mpc.security import Security
 from parties.keys import is_public_key
 
 FORMAT = 1
@@ -96,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round_timeout: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
+    security: Security = Security.SEMI_HONEST
 
     def __post_init__(self) -> None:
         # One form for what the file says as 60 and as 60.0: the fingerprint sees the difference.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from mpc.errors import ProtocolViolation, TesseraError
 from mpc.prg import Seed, fresh_seed
 from mpc.program import Program
+from mpc.security import Security
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages import Buffer
 from parties.models import upload_shapes
 from parties.run_messages import ClientMasks, Dealt, Prepare, Release, StoreDropped, StoreSeed, Upload
 from parties.server import Job, Payload, Server
-from protocols.dealer import Dealing, StoredMasks, deal
+from protocols.dealer import Dealing, StoredMasks, deal, digest
 
 
 @dataclass
@@ -48,7 +48,7 @@ class DealerServer(Server[Job]):
 
         def work() -> tuple[Program, Dealing]:
             program = Program.decode(payload[0])
-            return program, deal(program, len(self.cluster.parties), stored)
+            return program, deal(program, len(self.cluster.parties), stored, self.cluster.settings.security)
 
         self.in_background(
             job, work, lambda result, seconds: self._send(job, client, *result, seconds), reach=self._party_names
@@ -56,15 +56,13 @@ class DealerServer(Server[Job]):
 
     def _send(self, job: Job, client: Member, program: Program, dealing: Dealing, seconds: float) -> None:
         sent = 0
-        for party, seed in zip(self.cluster.parties, dealing.seeds, strict=True):
-            buffers: list[Buffer] = [bytes(seed)]
-            if party.index == len(self.cluster.parties) - 1:
-                buffers.extend(dealing.corrections)
-            sent += self.endpoint.send(party.name, Dealt(run=job.run, program=program.digest), buffers)
-        masks: list[Buffer] = [b"".join(map(bytes, streams)) for streams in dealing.input_seeds]
-        masks.extend(dealing.output_masks)
-        message = ClientMasks(run=job.run, program=program.digest, seconds=seconds, dealt_bytes=sent)
-        self.endpoint.send(client.name, message, masks)
+        malicious = self.cluster.settings.security is Security.MALICIOUS
+        checked = digest(dealing.for_client()) if malicious else ""
+        for party in self.cluster.parties:
+            message = Dealt(run=job.run, program=program.digest, masks=checked)
+            sent += self.endpoint.send(party.name, message, dealing.for_party(party.index))
+        masks = ClientMasks(run=job.run, program=program.digest, seconds=seconds, dealt_bytes=sent)
+        self.endpoint.send(client.name, masks, dealing.for_client())
         self.end(job)
 
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:
@@ -89,16 +87,17 @@ class DealerServer(Server[Job]):
         self.spawn(self._send_seeds(client, message))
 
     async def _send_seeds(self, client: Member, message: Upload) -> None:
-        reply = StoreSeed(store=message.store)
         try:
             if not all(map(self.endpoint.connected, self._party_names)):
                 await self.endpoint.connect(self._party_names, self.cluster.settings.peer_timeout)
             store = self._stores.get(message.store)
             if store is None:
                 return  # given up meanwhile
+            seeds = b"".join(map(bytes, store.masks.seeds))
+            reply = StoreSeed(store=message.store, masks=digest([seeds]))
             for party, seed in zip(self.cluster.parties, store.masks.seeds, strict=True):
                 self.endpoint.send(party.name, reply, [bytes(seed)])
-            self.endpoint.send(client.name, reply, [b"".join(map(bytes, store.masks.seeds))])
+            self.endpoint.send(client.name, reply, [seeds])
         except TesseraError as error:
             self._stores.pop(message.store, None)
             self.refuse_upload(client, message, error)

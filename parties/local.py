@@ -19,13 +19,14 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from msgspec.structs import replace
+
 from mpc import kernels
 from mpc.errors import PeerUnavailable, UsageError
+from mpc.security import Security
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.process import READY, tune
-
-SECURITY = ("semi-honest",)
 
 GRACE = 3.0
 """Seconds that processes asked to end are given before they are killed."""
@@ -36,7 +37,7 @@ class LocalCluster:
 
     Args:
         parties: how many, at least 2.
-        security: ``"semi-honest"``.
+        security: ``"semi-honest"`` (the default, unless ``settings`` say otherwise) or ``"malicious"``.
         clients: names of the clients that are given keys; the first is the default client.
         settings: of the cluster file; by default each process gets one BLAS thread, since they share the machine.
         start_timeout: seconds until every process must listen.  The first start on a machine compiles kernels.
@@ -51,7 +52,7 @@ class LocalCluster:
         self,
         parties: int = 2,
         *,
-        security: str = "semi-honest",
+        security: str | None = None,
         clients: tuple[str, ...] = ("client",),
         settings: Settings | None = None,
         start_timeout: float = 120.0,
@@ -59,14 +60,14 @@ class LocalCluster:
     ) -> None:
         if parties < 2:
             raise UsageError(f"{parties} parties: additive sharing needs at least 2")
-        if security not in SECURITY:
-            raise UsageError(f"security {security!r} is not one of {', '.join(SECURITY)}")
+        if security is not None and security not in set(Security):
+            raise UsageError(f"security {security!r} is not one of {', '.join(Security)}")
         if not clients:
             raise UsageError("a cluster without clients computes nothing: name at least one")
-        self.security = security
         self._parties = parties
         self._client_names = clients
-        self._settings = settings or Settings(threads=1)
+        settings = settings or Settings(threads=1)
+        self._settings = settings if security is None else replace(settings, security=Security(security))
         self._start_timeout = start_timeout
         self._verbose = verbose
         self._folder: Path | None = None
@@ -91,7 +92,7 @@ class LocalCluster:
 
     def __repr__(self) -> str:
         state = f"{len(self.processes)} processes" if self.processes else "not running"
-        return f"<LocalCluster of {self._parties} parties, {self.security}, {state}>"
+        return f"<LocalCluster of {self._parties} parties, {self._settings.security}, {state}>"
 
     @property
     def folder(self) -> Path:

@@ -10,20 +10,28 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from math import prod
+from typing import NamedTuple
 
 from mpc import field
-from mpc.errors import ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import MacCheckError, ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
 from mpc.operation import Value
 from mpc.prg import SEED_BYTES, Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Member
 from parties.messages import as_array
-from parties.run_messages import Upload
+from parties.run_messages import StoreSeed, StoreTensors, Upload
 from protocols.randomness import stored_stream
 
 MAX_UPLOADS = 64
 """Uploads in progress, and seeds that are there before the upload they belong to."""
+
+
+class DealtSeed(NamedTuple):
+    """Of this party's shares of the masks; and the digest of what the dealer sent the owner."""
+
+    seed: Seed
+    masks: str
 
 
 @dataclass
@@ -35,8 +43,10 @@ class StoredModel:
     store: str
     description: bytes
     shapes: dict[str, Shape]
-    seed: Seed | None = None
+    seed: DealtSeed | None = None
     masked: list[FieldArray] | None = dataclass_field(default=None, repr=False)
+    masks: str = ""
+    """Digest of the masks that the owner was sent."""
 
 
 class ModelStore:
@@ -47,7 +57,7 @@ class ModelStore:
         """``(store, tensor)``: w - b, which all parties hold, and this party's share of b."""
         self._models: dict[str, StoredModel] = {}
         self._uploads: dict[str, StoredModel] = {}
-        self._early_seeds: OrderedDict[str, Seed] = OrderedDict()
+        self._early_seeds: OrderedDict[str, DealtSeed] = OrderedDict()
 
     def find(self, name: str) -> StoredModel | None:
         """The model of that name."""
@@ -83,11 +93,12 @@ class ModelStore:
             self._early_seeds.pop(message.store, None),
         )
 
-    def take_seed(self, dealer: Member, store: str, payload: list[memoryview]) -> None:
+    def take_seed(self, dealer: Member, message: StoreSeed, payload: list[memoryview]) -> None:
         """The seed of this party's shares of the masks.  Raises ProtocolViolation."""
         if len(payload) != 1 or len(payload[0]) != SEED_BYTES:
             raise ProtocolViolation(dealer.name, "sent a seed of the wrong length")
-        seed, upload = Seed(bytes(payload[0])), self._uploads.get(store)
+        store, seed = message.store, DealtSeed(Seed(bytes(payload[0])), message.masks)
+        upload = self._uploads.get(store)
         if upload is None:
             # The owner's message may still be on its way; or it was refused, and the seed will be forgotten.
             self._early_seeds[store] = seed
@@ -98,9 +109,9 @@ class ModelStore:
         else:
             upload.seed = seed
 
-    def take_tensors(self, sender: Member, store: str, payload: list[memoryview]) -> None:
+    def take_tensors(self, sender: Member, message: StoreTensors, payload: list[memoryview]) -> None:
         """w - b of each tensor, in the order of the upload.  Raises ProtocolViolation."""
-        upload = self._uploads.get(store)
+        upload = self._uploads.get(message.store)
         if upload is None or upload.owner != sender or upload.masked is not None:
             raise ProtocolViolation(sender.name, "sent tensors for an upload that is not its own, or is over")
         shapes = list(upload.shapes.values())
@@ -109,12 +120,13 @@ class ModelStore:
         masked = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
         if not all(field.is_reduced(array) for array in masked):
             raise ProtocolViolation(sender.name, "sent tensors with numbers outside the field")
-        upload.masked = masked
+        upload.masked, upload.masks = masked, message.masks
 
     def keep(self, store: str) -> tuple[StoredModel, StoredModel | None] | None:
         """Holds the upload under its name once all of it is there: that model, and the one it takes the place of.
 
-        Raises ProgramError when the name was taken meanwhile.
+        Raises ProgramError when the name was taken meanwhile, MacCheckError when the owner was sent other masks than
+        the dealer made.
         """
         model = self._uploads.get(store)
         if model is None or model.seed is None or model.masked is None:
@@ -122,8 +134,10 @@ class ModelStore:
         former = self._models.get(model.name)
         if former is not None and former.owner != model.owner:
             raise ProgramError(f"the name {model.name!r} belongs to {former.owner.name}: choose another one")
+        if model.seed.masks != model.masks:
+            raise MacCheckError("the model's owner was sent other masks than the dealer made: upload it again")
         for (tensor, shape), public in zip(model.shapes.items(), model.masked, strict=True):
-            self.tensors[store, tensor] = Value(public, stored_stream(model.seed, tensor).elements(shape))
+            self.tensors[store, tensor] = Value(public, stored_stream(model.seed.seed, tensor).elements(shape))
         model.seed = model.masked = None
         del self._uploads[store]
         self._models[model.name] = model

@@ -15,10 +15,11 @@ from math import prod
 
 import numpy as np
 
-from mpc.errors import PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import MacCheckError, PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
+from mpc.security import Security
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages import as_array
@@ -61,12 +62,16 @@ class PartyJob(Job):
         self.program: Program | None = None
         self.dealt: tuple[Dealt, Payload] | None = None
         """The dealer's message, until it is expanded."""
+        self.masks = ""
+        """Digest of the masks that the dealer made for the client."""
         self.party_run: PartyRun | None = None
         self.exchange: Exchange | None = None
         self.round = 0
         self.expected = 0
         """Elements of the round that is open."""
         self.waiting = False
+        self.busy = False
+        """A thread computes what nobody waits for, and no step can be taken beside it."""
         self.openings: dict[int, dict[int, memoryview]] = {}
         self.payload_bytes = 0
         self.wait_seconds = 0.0
@@ -118,7 +123,9 @@ class PartyServer(Server[PartyJob]):
         if message.program != program.digest:
             raise ProgramError("the dealer and this party were given different programs for one run")
         seed, corrections = self._randomness(payload)
+        job.masks = message.masks
         self.clear_deadline(job)
+        session = f"{self.cluster.fingerprint} {job.run}".encode()
 
         def work() -> PartyRun:
             return PartyRun(
@@ -128,6 +135,8 @@ class PartyServer(Server[PartyJob]):
                 seed=seed,
                 corrections=corrections,
                 stored=self._models.tensors,
+                security=self.cluster.settings.security,
+                session=session,
             )
 
         peers = [peer.name for peer in self._peers]
@@ -137,6 +146,10 @@ class PartyServer(Server[PartyJob]):
         if not payload or len(payload[0]) != SEED_BYTES or any(len(buffer) % 8 for buffer in payload[1:]):
             raise ProtocolViolation(self.cluster.dealer.name, "sent randomness of the wrong length")
         return Seed(bytes(payload[0])), [as_array(buffer) for buffer in payload[1:]]
+
+    @property
+    def _malicious(self) -> bool:
+        return self.cluster.settings.security is Security.MALICIOUS
 
     def _ready(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
         job.party_run = run
@@ -164,6 +177,8 @@ class PartyServer(Server[PartyJob]):
         shapes = [program.nodes[i].type.shape for i in program.inputs]
         if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
+        if message.masks != job.masks:
+            raise MacCheckError("the client was sent other masks than the dealer made; nothing was revealed")
         inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
         job.exchange = run.online(inputs)
         job.low_latency.enter_context(self.endpoint.low_latency())
@@ -184,7 +199,7 @@ class PartyServer(Server[PartyJob]):
     def _continue(self, job: PartyJob) -> None:
         """Take the next step if everyone's opening of this round is there."""
         openings = job.openings.get(job.round, {})
-        if not job.waiting or len(openings) < self.parties - 1:
+        if not job.waiting or job.busy or len(openings) < self.parties - 1:
             return
         del job.openings[job.round]
         job.waiting = False
@@ -233,6 +248,22 @@ class PartyServer(Server[PartyJob]):
         job.waiting = True
         job.sent_at = time.perf_counter()
         self.set_deadline(job)
+        self._catch_up(job)
+
+    def _catch_up(self, job: PartyJob) -> None:
+        """While the round is on its way: what only the MAC check will need."""
+        run = job.party_run
+        if run is None or not self._malicious:
+            self._continue(job)
+        elif run.program.elements > THREAD_ELEMENTS:
+            job.busy = True
+            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job))
+        else:
+            run.catch_up()
+            self._continue(job)
+
+    def _caught_up(self, job: PartyJob) -> None:
+        job.busy = False
         self._continue(job)
 
     def _finish(self, job: PartyJob, outputs: Sequence[FieldArray]) -> None:
@@ -255,7 +286,9 @@ class PartyServer(Server[PartyJob]):
         seconds = f"{self.cluster.settings.round_timeout:g} s"
         if job.waiting:
             there = job.openings.get(job.round, {})
-            missing = next(p for p in self._peers if p.index not in there)
+            missing = next((p for p in self._peers if p.index not in there), None)
+            if missing is None:
+                return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")
             return PeerLost(missing.name, f"sent no opening of round {job.round} within {seconds}")
         if job.client is None:
             return TesseraError(f"no client announced this run within {seconds}")
@@ -269,11 +302,11 @@ class PartyServer(Server[PartyJob]):
         loop.call_later(self.cluster.settings.round_timeout, self._give_up, client, message)
 
     def _on_store_seed(self, dealer: Member, message: StoreSeed, payload: Payload) -> None:
-        self._models.take_seed(dealer, message.store, payload)
+        self._models.take_seed(dealer, message, payload)
         self._keep(message.store)
 
     def _on_store_tensors(self, client: Member, message: StoreTensors, payload: Payload) -> None:
-        self._models.take_tensors(client, message.store, payload)
+        self._models.take_tensors(client, message, payload)
         self._keep(message.store)
 
     def _keep(self, store: str) -> None:

@@ -14,12 +14,15 @@ from mpc.errors import ProtocolViolation
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed, elements_sum
 from mpc.program import Program
+from mpc.security import Security
 from mpc.tensor_type import Shape
 from parties.conversation import Conversation
 from parties.events import Delivery
 from parties.messages import as_array
 from parties.report import LayerReport, Phase, RunReport
 from parties.run_messages import ClientMasks, Outputs
+from protocols.dealer import digest
+from protocols.reveal import masked_shapes, reveal, revealed_shapes
 
 Reals = npt.NDArray[np.float64]
 
@@ -35,15 +38,19 @@ class PreparedRun:
         inputs: Sequence[FieldArray],
         conversation: Conversation,
         *,
+        security: Security,
         single: bool,
     ) -> None:
         self.program = program
+        self.security = security
         self.run = run
         self.used = False
         self.inputs = list(inputs)
         """Raw values of the program's inputs, in its order: secret, as are the masks."""
         self.input_masks: list[FieldArray] = []
         self.output_masks: list[FieldArray] = []
+        """Of what each party will send, in its order (``protocols.reveal``)."""
+        self.masks_digest = ""
         self.offline_bytes = 0
         self.offline_seconds = 0.0
         self.dealing_seconds = 0.0
@@ -61,14 +68,15 @@ class PreparedRun:
         program = self.program
         if not isinstance(message, ClientMasks) or message.program != program.digest:
             raise ProtocolViolation(dealer, "dealt for another program")
-        supplied = len(program.inputs)
-        if len(buffers) != supplied + len(program.outputs):
+        supplied, shapes = len(program.inputs), masked_shapes(program, self.security)
+        if len(buffers) != supplied + len(shapes):
             raise ProtocolViolation(dealer, "sent the wrong number of masks")
         for buffer, i in zip(buffers[:supplied], program.inputs, strict=True):
             streams = read_seeds(dealer, buffer, self._parties)
             self.input_masks.append(elements_sum(streams, program.nodes[i].type.shape))
-        for buffer, i in zip(buffers[supplied:], program.outputs, strict=True):
-            self.output_masks.append(read_array(dealer, buffer, program.nodes[i].type.shape))
+        for buffer, shape in zip(buffers[supplied:], shapes, strict=True):
+            self.output_masks.append(read_array(dealer, buffer, shape))
+        self.masks_digest = digest(buffers) if self.security is Security.MALICIOUS else ""
         self.dealing_seconds = message.seconds
         self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
 
@@ -77,23 +85,22 @@ class PreparedRun:
         pairs = zip(self.inputs, self.input_masks, strict=True)
         return [np.ascontiguousarray(field.subtract(x, mask)) for x, mask in pairs]
 
-    def open_outputs(self, shares: Mapping[str, Delivery]) -> list[Reals]:
-        """What the parties' masked shares add up to, less the masks.  Raises ProtocolViolation."""
-        results = []
-        for k, (i, mask) in enumerate(zip(self.program.outputs, self.output_masks, strict=True)):
-            t = self.program.nodes[i].type
-            total = field.negate(mask)
-            for name, delivery in shares.items():
-                if len(delivery.buffers) != len(self.program.outputs):
-                    raise ProtocolViolation(name, "sent the wrong number of outputs")
-                total = field.add(total, read_array(name, delivery.buffers[k], t.shape))
-            results.append(fixed_point.decode(total, t.fraction_bits))
-        return results
+    def open_outputs(self, sent: Mapping[str, Delivery]) -> list[Reals]:
+        """The outputs, from what each party sent.  Raises ProtocolViolation, MacCheckError."""
+        shapes = revealed_shapes(self.program, self.security)
+        shares = []
+        for name, delivery in sent.items():
+            if len(delivery.buffers) != len(shapes):
+                raise ProtocolViolation(name, "sent the wrong number of outputs")
+            shares.append([read_array(name, b, shape) for b, shape in zip(delivery.buffers, shapes, strict=True)])
+        outputs = reveal(self.program, self.security, shares, self.output_masks)
+        types = [self.program.nodes[i].type for i in self.program.outputs]
+        return [fixed_point.decode(output, t.fraction_bits) for output, t in zip(outputs, types, strict=True)]
 
-    def report(self, shares: Mapping[str, Delivery], security: str, seconds: float) -> RunReport:
+    def report(self, shares: Mapping[str, Delivery], seconds: float) -> RunReport:
         """The bill; ``seconds`` are those of the online phase."""
         outputs = [d.message for d in shares.values() if isinstance(d.message, Outputs)]
-        predicted = cost(self.program, self._parties)
+        predicted = cost(self.program, self._parties, self.security)
         layers = {
             name: LayerReport(
                 layer.rounds,
@@ -106,7 +113,7 @@ class PreparedRun:
         }
         return RunReport(
             parties=self._parties,
-            security=security,
+            security=self.security,
             online=Phase(max(o.rounds for o in outputs), max(o.payload_bytes for o in outputs), seconds),
             offline=Phase(0, self.offline_bytes, self.offline_seconds),
             dealing_seconds=self.dealing_seconds,

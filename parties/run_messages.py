@@ -1,12 +1,12 @@
 """The messages of runs and of stored models: who sends what to whom, and with which payload.
 
 A run:      client --Prepare--> dealer, parties        program
-            dealer --Dealt--> party                    seed, corrections (the last party's)
-            dealer --ClientMasks--> client             seeds of each input's mask, a mask per output
+            dealer --Dealt--> party                    the party's part: seed, corrections (the last party's)
+            dealer --ClientMasks--> client             the client's part: seeds of each input's mask, a mask per output
             party  --Ready--> client
             client --Inputs--> parties                 x - a of each input
-            party  --Opening--> parties                one per round
-            party  --Outputs--> client                 masked share of each output
+            party  --Opening--> parties                one per round, the rounds of the MAC check included
+            party  --Outputs--> client                 masked share of each output (and of its MAC, and the key's)
             anyone --Failed--> everyone in the run
 
 An upload:  client --Upload--> dealer, parties         description of the model
@@ -29,6 +29,8 @@ from parties.messages import SERVERS, Message
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+MasksDigest = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+"""``protocols.dealer.digest`` of the masks that the dealer made for the client; empty for a run without MACs."""
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -56,10 +58,11 @@ class Dealt(RunMessage, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
+    masks: MasksDigest
 
 
 class ClientMasks(RunMessage, frozen=True):
-    """The client's part.  Payload: per input each party's mask stream, joined; then a mask per output."""
+    """The client's part.  Payload: per input each party's mask stream, joined; a mask per output, and per MAC."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
@@ -78,17 +81,18 @@ class Inputs(RunMessage, frozen=True):
     """Payload: ``x - a`` of each input, in the program's order."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    masks: MasksDigest
 
 
 class Opening(RunMessage, frozen=True):
-    """Payload: the sender's shares of everything opened in this round, as one array."""
+    """Payload: the sender's shares of everything opened in this round, or its part in the MAC check, as one array."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     round: Count
 
 
 class Outputs(RunMessage, frozen=True):
-    """Payload: the sender's masked share of each output.  The figures are for the report, and are not trusted."""
+    """Payload: what ``protocols.reveal`` says.  The figures are for the report, and are not trusted."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     rounds: Count
@@ -136,12 +140,14 @@ class StoreSeed(StoreMessage, frozen=True):
     """Payload: the seed of the receiver's shares of the masks; to the client, every party's, joined."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    masks: Digest
 
 
 class StoreTensors(StoreMessage, frozen=True):
     """Payload: ``w - b`` of each tensor, in the order of the upload."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    masks: Digest
 
 
 class StoreReady(StoreMessage, frozen=True):

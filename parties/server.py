@@ -7,9 +7,9 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.errors import MacCheckError, PeerError, PeerLost, ProtocolViolation, TesseraError
 from parties.cluster import Cluster, Member
 from parties.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.failures import error_of, failed, store_failed
@@ -40,6 +40,13 @@ class Job:
         """Members whose loss ends the run."""
 
 
+class Ended(NamedTuple):
+    """What is remembered of a run that is over."""
+
+    client: Member | None
+    failure: Failed | None
+
+
 JobT = TypeVar("JobT", bound=Job)
 MessageT = TypeVar("MessageT", bound=Message)
 Result = TypeVar("Result")
@@ -61,7 +68,7 @@ class Server(Generic[JobT]):
         self.jobs: dict[str, JobT] = {}
         self._make_job = make_job
         self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
-        self._ended: OrderedDict[str, Failed | None] = OrderedDict()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on(Failed, self._on_failed)
 
@@ -101,9 +108,8 @@ class Server(Generic[JobT]):
             log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
             return
         if isinstance(message, RunMessage) and message.run in self._ended:
-            if isinstance(message, Prepare):
-                self._tell([sender.name], self._ended[message.run] or _repeated(sender, message))
-            return  # late: the run is over
+            self._late(sender, message, self._ended[message.run])
+            return
         try:
             handler(sender, message, delivery.buffers)
         except TesseraError as error:
@@ -111,6 +117,14 @@ class Server(Generic[JobT]):
         except Exception:  # a bug of ours must not take the server down with it
             log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
             self._refuse(sender, message, internal_error())
+
+    def _late(self, sender: Member, message: RunMessage, ended: Ended) -> None:
+        """A message of a run that is over here."""
+        if isinstance(message, Prepare):
+            self._tell([sender.name], ended.failure or _repeated(sender, message))
+        elif isinstance(message, Failed) and (sender.is_server or sender == ended.client):
+            # Its check may have failed at another after ours had passed.
+            self._notice(message.error)
 
     def _refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
         """Fail what the message belongs to, if the sender has a part in it."""
@@ -164,6 +178,7 @@ class Server(Generic[JobT]):
         log.warning("run %s failed: %s", job.run[:8], error)
         message = failed(job.run, error)
         self.end(job, message)
+        self._notice(message.error)
         others = {member.name for member in self.cluster.servers} - {self.member.name}
         if job.client is not None:
             others.add(job.client.name)
@@ -175,7 +190,7 @@ class Server(Generic[JobT]):
             return
         job.stop_watching()
         self.clear_deadline(job)
-        self._ended[job.run] = failure
+        self._ended[job.run] = Ended(job.client, failure)
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
@@ -217,6 +232,14 @@ class Server(Generic[JobT]):
         if job is not None and self._takes_part(job, sender):
             log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message, sender.name))
             self.end(job, message)
+            self._notice(message.error)
+
+    def _notice(self, error: str) -> None:
+        if error == MacCheckError.__name__:
+            self.cheated()
+
+    def cheated(self) -> None:
+        """A check has failed, here or elsewhere: whatever was dealt in this session is not to be used any more."""
 
     @staticmethod
     def _takes_part(job: Job, sender: Member) -> bool:

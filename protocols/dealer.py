@@ -42,7 +42,6 @@ from protocols.randomness import (
 class Dealing:
     """What the dealer sends for one run; no repr, since all of it is secret."""
 
-    security: Security
     seeds: tuple[Seed, ...]
     """To each party its own."""
     corrections: tuple[FieldArray, ...]
@@ -55,10 +54,9 @@ class Dealing:
     """To the client, with MACs: the mask of each output's MAC."""
 
     def for_party(self, party: int) -> list[bytes | FieldArray]:
-        """A party's part: its seed; with MACs, the digest of the client's part; for the last party, the corrections."""
-        checked = [digest(self.for_client())] if self.security is Security.MALICIOUS else []
+        """A party's part: its seed; for the last party, then the corrections."""
         last = party == len(self.seeds) - 1
-        return [bytes(self.seeds[party]), *checked, *(self.corrections if last else ())]
+        return [bytes(self.seeds[party]), *(self.corrections if last else ())]
 
     def for_client(self) -> list[bytes | FieldArray]:
         """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, one per output's MAC."""
@@ -69,19 +67,19 @@ class Dealing:
         ]
 
 
-def digest(part: Sequence[bytes | memoryview | FieldArray]) -> bytes:
-    """SHA-256 of a client's part of a run with MACs.
+def digest(part: Sequence[bytes | memoryview | FieldArray]) -> str:
+    """SHA-256 of what the dealer makes for a client, in hexadecimal.
 
-    The dealer gives it to the parties, the client sends them that of the part it holds, and they compare: a client that
+    The dealer gives it to the parties, the client sends them that of what it was sent, and they compare: a client that
     was sent other masks than were dealt would mask another value than it means, which no MAC can show.  It tells the
-    parties nothing: for each output the part holds two masks of 61 bits, of which they lack a uniform share.
+    parties nothing where they lack 122 uniform bits of the part: a seed, or a mask of an output and one of its MAC.
     """
     state = hashlib.sha256(b"tessera client's part")
     for buffer in part:
         data = np.ascontiguousarray(buffer).tobytes() if isinstance(buffer, np.ndarray) else bytes(buffer)
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
-    return state.digest()
+    return state.hexdigest()
 
 
 @dataclass(repr=False)
@@ -143,7 +141,6 @@ def deal(
             corrections.append(field.subtract(value, others).reshape(-1))
     shapes = [program.nodes[i].type.shape for i in program.outputs]
     return Dealing(
-        security=security,
         seeds=seeds,
         corrections=tuple(corrections),
         input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.inputs),

@@ -29,10 +29,16 @@ from mpc.security import Security
 from mpc.tensor_type import Shape
 
 
-def revealed_shapes(program: Program, security: Security) -> list[Shape]:
-    """Shapes of what each party sends the client; the client's masks have the same, but for the key's."""
+def masked_shapes(program: Program, security: Security) -> list[Shape]:
+    """Shapes of the client's masks: of each output and, malicious, of each output's MAC."""
     shapes = [program.nodes[i].type.shape for i in program.outputs]
-    return shapes if security is Security.SEMI_HONEST else [*shapes, *shapes, (1,)]
+    return shapes if security is Security.SEMI_HONEST else [*shapes, *shapes]
+
+
+def revealed_shapes(program: Program, security: Security) -> list[Shape]:
+    """Shapes of what each party sends the client: what is masked and, malicious, its share of the key."""
+    shapes = masked_shapes(program, security)
+    return shapes if security is Security.SEMI_HONEST else [*shapes, (1,)]
 
 
 def reveal(

@@ -109,7 +109,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["inference", "--model", "resnet"], 2, "the known ones are derm"),
         (["inference", "--parties", "1"], 2, "at least 2"),
-        (["inference", "--security", "malicious"], 2, "malicious"),
+        (["inference", "--security", "perfect"], 2, "perfect"),
         (["inference", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["inference", "--data", "nowhere.npz", "--repeat", "2"], 2, "exclude each other"),
         (["ops", "divide"], 2, "the known ones are multiply"),

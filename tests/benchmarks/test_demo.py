@@ -62,7 +62,7 @@ def test_demo_prints_a_table(
     ("arguments", "code", "sentence"),
     [
         (["--parties", "1"], 2, "at least 2"),
-        (["--security", "malicious"], 2, "malicious"),
+        (["--security", "perfect"], 2, "perfect"),
         (["--images", "15"], 2, "14"),
         (["--picture", "nowhere/seen.png"], 3, "does not exist"),
         (["--picture", "seen.jpg"], 3, ".png"),

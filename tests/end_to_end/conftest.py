@@ -12,15 +12,17 @@ QUICK = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
 
 
 @pytest.fixture(scope="package")
-def clusters() -> Iterator[Callable[[int], LocalCluster]]:
-    """One running cluster per number of parties, with two clients, kept for the whole package."""
-    running: dict[int, LocalCluster] = {}
+def clusters() -> Iterator[Callable[..., LocalCluster]]:
+    """One running cluster per number of parties and security, with two clients, kept for the whole package."""
+    running: dict[tuple[int, str], LocalCluster] = {}
 
-    def get(parties: int) -> LocalCluster:
-        if parties not in running:
-            running[parties] = LocalCluster(parties, clients=("clinic", "company"), settings=Settings(threads=1))
-            running[parties].__enter__()
-        return running[parties]
+    def get(parties: int, security: str = "semi-honest") -> LocalCluster:
+        key = parties, security
+        if key not in running:
+            settings = Settings(threads=1)
+            running[key] = LocalCluster(parties, security=security, clients=("clinic", "company"), settings=settings)
+            running[key].__enter__()
+        return running[key]
 
     yield get
     for cluster in running.values():

@@ -59,9 +59,10 @@ OPERATIONS = {
 TOLERANCE = {"any function": 1.2e-2, "chain": 2e-3, "cube": 2e-3}
 
 
+@pytest.mark.parametrize("security", ["semi-honest", "malicious"])
 @pytest.mark.parametrize("parties", [2, 3])
-def test_operations_and_their_costs(clusters, parties):
-    with Client(clusters(parties)) as client:
+def test_operations_and_their_costs(clusters, parties, security):
+    with Client(clusters(parties, security)) as client:
         x, y = client.share(X, low=-2, high=2), client.share(Y, low=-2, high=2)
         for name, (secret, plain) in OPERATIONS.items():
             result = client.reveal(secret(x, y))
@@ -89,10 +90,11 @@ def test_five_parties(clusters):
         check_cost(client.last_run, "five parties")
 
 
-def test_a_run_too_large_for_the_event_loop(clusters):
+@pytest.mark.parametrize("security", ["semi-honest", "malicious"])
+def test_a_run_too_large_for_the_event_loop(clusters, security):
     """Computed in a thread at the parties."""
     values = RNG.uniform(-2, 2, (300, 300))
-    with Client(clusters(2)) as client:
+    with Client(clusters(2, security)) as client:
         x = client.share(values, low=-2, high=2)
         assert np.abs(client.reveal(x.sigmoid()) - 1 / (1 + np.exp(-values))).max() < 5e-4
 

@@ -18,9 +18,10 @@ def small_model(scale=1.0):
     return Model(architecture, {n: RNG.uniform(-scale, scale, s) for n, s in architecture.parameters.items()})
 
 
+@pytest.mark.parametrize("security", ["semi-honest", "malicious"])
 @pytest.mark.parametrize("parties", [2, 3])
-def test_one_uploads_and_another_uses(clusters, parties):
-    cluster = clusters(parties)
+def test_one_uploads_and_another_uses(clusters, parties, security):
+    cluster = clusters(parties, security)
     model = small_model()
     x = RNG.uniform(-1, 1, (5, 1, 6, 6))
     with Client(cluster, name="company") as company, Client(cluster, name="clinic") as clinic:
@@ -32,11 +33,11 @@ def test_one_uploads_and_another_uses(clusters, parties):
             result = clinic.reveal(found(clinic.share(x, low=-1, high=1)))
             assert np.abs(result - model.plain(x)).max() < 2e-3
         report = clinic.last_run
-        assert report.online.rounds == report.predicted.online_rounds == 3
+        assert report.online.rounds == report.predicted.online_rounds == (3 if security == "semi-honest" else 6)
         assert report.online.bytes == report.predicted.online_bytes_per_party
         assert report.offline.bytes == report.predicted.offline_bytes
         assert {"conv", "act", "out"} <= set(report.layers)
-        revealed = 8 * 5 * 3
+        revealed = 8 * 5 * 3 if security == "semi-honest" else 8 * (2 * 5 * 3 + 1)
         assert sum(layer.bytes for layer in report.layers.values()) + revealed == report.online.bytes
 
 

@@ -62,8 +62,7 @@ def test_predicted_is_measured(secure: Any, name: str, parties: int, security: S
         sent = sum(buffers[party].nbytes for buffers in seen.sent) * (parties - 1)
         revealed = sum(o.nbytes for o in seen.shares[party])
         assert predicted.online_bytes_per_party == sent + revealed
-    digest = 32 if security is Security.MALICIOUS else 0
-    assert predicted.online_client_bytes == parties * (sum(m.nbytes for m in seen.masked) + digest)
+    assert predicted.online_client_bytes == parties * sum(m.nbytes for m in seen.masked)
     sent_by_dealer = tuple(payload(seen.dealing.for_party(i)) for i in range(parties))
     assert predicted.offline_dealer_bytes == sent_by_dealer
     assert predicted.offline_client_bytes == payload(seen.dealing.for_client())

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ async def test_what_a_server_may_not_send(site, name):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda m, b: [(Dealt(run=m.run, program="0" * 64), b)], "different programs"),
+        (lambda m, b: [(Dealt(run=m.run, program="0" * 64, masks=""), b)], "different programs"),
         (lambda m, b: [(m, [b[0], *b[1:-1]])], "corrections"),
         (lambda m, b: [(m, [b[0], *(bytes(c) + REST for c in b[1:])])], "wrong size"),
         (lambda m, b: [(m, [b[0], *(REST * len(c) for c in b[1:])])], "outside the field"),
@@ -205,7 +206,7 @@ class Rude:
                     return error_of(event.message, event.sender.name)
 
 
-@pytest.mark.parametrize("kind", [Prepare, Release, Inputs])
+@pytest.mark.parametrize("kind", [Prepare, Release, partial(Inputs, masks="")], ids=["Prepare", "Release", "Inputs"])
 async def test_another_clients_run_goes_on(site, kind):
     async with site.client() as clinic, Rude(site) as rude:
         prepared = await clinic.prepare(clinic.share([0.5], low=-1, high=1) ** 2 * 2)
@@ -233,6 +234,7 @@ async def test_the_id_of_a_run_that_is_over_is_refused(site):
 
 
 STORE = "ab" * 16
+MASKS = "cd" * 32
 
 
 def upload(*shapes, store=STORE, name="theirs", names=None):
@@ -249,7 +251,7 @@ async def test_absurd_uploads(site, message):
     async with Rude(site) as rude:
         rude.say(message, b"description")
         assert isinstance(await rude.failure(), ProgramError)
-        rude.say(StoreTensors(store=STORE), b"", to=("party0",))
+        rude.say(StoreTensors(store=STORE, masks=MASKS), b"", to=("party0",))
         await rude.failure()
     await works(site)
 
@@ -258,7 +260,7 @@ async def test_absurd_uploads(site, message):
 async def test_tensors_of_the_wrong_kind(site, buffers):
     async with Rude(site) as rude:
         rude.say(upload((2,)), b"description")
-        rude.say(StoreTensors(store=STORE), *buffers, to=("party0", "party1"))
+        rude.say(StoreTensors(store=STORE, masks=MASKS), *buffers, to=("party0", "party1"))
         assert isinstance(await rude.failure(), ProtocolViolation)
     assert not site.servers["party0"]._models.tensors
     await works(site)
@@ -268,7 +270,7 @@ async def test_an_upload_is_its_owners(site):
     async with Rude(site) as owner, Rude(site, "clinic") as other:
         owner.say(upload((2,)), b"description")
         await asyncio.sleep(0.1)
-        other.say(StoreTensors(store=STORE), bytes(16), to=("party0",))
+        other.say(StoreTensors(store=STORE, masks=MASKS), bytes(16), to=("party0",))
         assert isinstance(await other.failure(), ProtocolViolation)
         other.say(upload((2,), name="mine"), b"description", to=("party0",))
         assert "used" in str(await other.failure())
@@ -291,8 +293,8 @@ async def test_refused_uploads_do_not_crowd_out_others(site):
     async with Rude(site):
         await dealer.endpoint.connect(["party0"], 5)
         for _ in range(2 * MAX_UPLOADS):
-            dealer.endpoint.send("party0", StoreSeed(store=secrets.token_hex(16)), [bytes(16)])
-        dealer.endpoint.send("party0", StoreSeed(store=STORE), [bytes(16)])
+            dealer.endpoint.send("party0", StoreSeed(store=secrets.token_hex(16), masks=MASKS), [bytes(16)])
+        dealer.endpoint.send("party0", StoreSeed(store=STORE, masks=MASKS), [bytes(16)])
         await site.until(lambda: STORE in party._models._early_seeds)
     assert len(party._models._early_seeds) == MAX_UPLOADS
 
