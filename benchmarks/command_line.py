@@ -1,4 +1,4 @@
-"""``tessera bench``: an inference, single operations and kernels, measured.
+"""``tessera bench``: inference, both kinds of security, single operations and kernels, measured.
 
 Imported by every ``tessera`` command: the measurements themselves are in the modules named below.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import add_cluster_arguments, positive
+from benchmarks.options import add_cluster_arguments, add_party_arguments, positive
 
 Work = Callable[[argparse.Namespace], int]
 
@@ -20,6 +20,7 @@ def command(subparsers: Any) -> None:
     parser = subparsers.add_parser("bench", help="measure inference, operations and kernels on this machine")
     benches = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
     _add_inference(benches)
+    _add_security(benches)
     _add_operations(benches)
     _add_kernels(benches)
 
@@ -36,6 +37,19 @@ def _add_inference(benches: Any) -> None:
     add_cluster_arguments(parser)
     _add_json(parser)
     parser.set_defaults(run=_inference)
+
+
+def _add_security(benches: Any) -> None:
+    parser = benches.add_parser("security", help="malicious beside semi-honest, in one session")
+    parser.add_argument("--batch", type=positive, default=1, metavar="B", help="images in a run (default: 1)")
+    parser.add_argument(
+        "--images", type=positive, default=200, metavar="N",
+        help="images to predict, those that ship over and over unless --data is given (default: 200)",
+    )  # fmt: skip
+    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="take the first images of this file's test split")
+    add_party_arguments(parser)
+    _add_json(parser)
+    parser.set_defaults(run=_security)
 
 
 def _add_operations(benches: Any) -> None:
@@ -64,6 +78,12 @@ def _add_json(parser: Any) -> None:
 
 def _inference(options: argparse.Namespace) -> int:
     from benchmarks.inference import run
+
+    return run(options)
+
+
+def _security(options: argparse.Namespace) -> int:
+    from benchmarks.security_modes import run
 
     return run(options)
 

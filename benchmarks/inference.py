@@ -38,26 +38,26 @@ def run(options: argparse.Namespace) -> int:
     if options.data is not None and options.repeat is not None:
         raise UsageError("--repeat and --data exclude each other: with --data every batch of the file runs once")
     model = MODELS[options.model]()
-    images, labels = _images(options.data, options.batch)
+    images, labels = test_images(options.data, options.batch)
     references = torch_references(images) if options.data is not None else {}
     with session(options.parties, options.security, options.timeout) as client:
         remote = client.upload(model, options.model)
         warm_up = images[: options.batch]
         for _ in range(WARM_UP):
-            _predict(client, remote, warm_up)
+            predict(client, remote, warm_up)
         total = len(images) if options.data is not None else REPEAT if options.repeat is None else options.repeat
         batches = _split(images, options.batch) if options.data is not None else (images for _ in range(total))
         with progress_bar("predicting", -(-total // options.batch) if options.data is not None else total) as advance:
             runs = []
             for batch in batches:
-                runs.append(_predict(client, remote, batch))
+                runs.append(predict(client, remote, batch))
                 advance()
     logits = np.concatenate([r.values for r in runs]) if options.data is not None else runs[-1].values
     # A last batch that is not full has figures of its own.
     reports = [r.report for r in runs if len(r.values) == len(runs[0].values)]
     summary = {
         "model": options.model,
-        **_agreement(logits, model.plain(images)),
+        **agreement(logits, model.plain(images)),
         "parties": options.parties,
         "security": options.security,
         "batch": len(runs[0].values),
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.data is not None:
         summary["accuracy"] = float((logits.argmax(axis=1) == labels).mean())
-        summary["torch"] = {name: _agreement(logits, reference) for name, reference in references.items()}
+        summary["torch"] = {name: agreement(logits, reference) for name, reference in references.items()}
     if options.json:
         print(json.dumps(summary))
     else:
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _images(data: Path | None, batch: int) -> tuple[Reals, Sequence[int]]:
+def test_images(data: Path | None, batch: int) -> tuple[Reals, Sequence[int]]:
     """The test split of ``data``, or the shipped images over and over until the batch is full; and their classes."""
     if data is not None:
         split = load_split(data, "test")
@@ -93,7 +93,7 @@ def _split(images: Reals, batch: int) -> Iterator[Reals]:
     return (images[start : start + batch] for start in range(0, len(images), batch))
 
 
-def _predict(client: Client, remote: RemoteModel, images: Reals) -> Measured:
+def predict(client: Client, remote: RemoteModel, images: Reals) -> Measured:
     return measure(client, remote(client.share(images, low=-1.0, high=1.0, name="images")))
 
 
@@ -113,7 +113,7 @@ def torch_references(images: Reals) -> dict[str, Reals]:
         }
 
 
-def _agreement(logits: Reals, reference: Reals) -> dict[str, Any]:
+def agreement(logits: Reals, reference: Reals) -> dict[str, Any]:
     return {
         "images": len(logits),
         "agree": int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum()),

@@ -13,14 +13,19 @@ from mpc.security import Security
 
 
 def add_cluster_arguments(command: Any) -> None:
-    """``--parties`` and ``--security``; a ``LocalCluster`` refuses values that it does not have."""
-    command.add_argument("--parties", type=int, default=2, metavar="N", help="how many parties (default: 2)")
+    """``--security`` and those of ``add_party_arguments``."""
     command.add_argument(
         "--security",
         default=str(Security.SEMI_HONEST),
         metavar="S",
         help=f"{' or '.join(Security)} (default: %(default)s)",
     )
+    add_party_arguments(command)
+
+
+def add_party_arguments(command: Any) -> None:
+    """``--parties`` and ``--timeout``; a ``LocalCluster`` refuses values that it does not have."""
+    command.add_argument("--parties", type=int, default=2, metavar="N", help="how many parties (default: 2)")
     command.add_argument(
         "--timeout", type=seconds, default=120.0, metavar="S",
         help="seconds within which the processes must start, and each round must end (default: 120)",

@@ -15,6 +15,7 @@
     │   ├── AuthenticationError  a key that is not in the cluster file, or in the wrong role
     │   ├── VersionMismatch    another version of Tessera, or another cluster file
     │   └── RemoteError        the other side refused or failed, and says why
+    ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
     └── MacCheckError          somebody cheated (malicious security): nothing was revealed
 
 No message ever holds a secret, a share, or key material.  ``exit_code`` is what the command line exits with.
@@ -116,3 +117,9 @@ class MacCheckError(TesseraError):
     """A MAC check failed: somebody deviated from the protocol.  Nothing was revealed."""
 
     exit_code = 12
+
+
+class MaterialError(TesseraError):
+    """Preprocessing that was dealt ahead of time is not fresh at some party.  Nothing that depends on it was sent."""
+
+    exit_code = 13

@@ -18,6 +18,7 @@ from mpc.operation import Input
 from mpc.planner import FRACTION_BITS
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
+from mpc.security import Security
 from mpc.tensor_type import Shape
 from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
 from nn.layer import Array, WeightArray
@@ -79,9 +80,9 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, low, high)))
         return Program.of([self.forward(x, self.stored("model")).expression])
 
-    def cost(self, shape: Shape, parties: int = 2, **options: Any) -> Cost:
+    def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
         """Rounds and bytes of one prediction of a batch of ``shape``; options as for ``program``."""
-        return cost(self.program(shape, **options), parties)
+        return cost(self.program(shape, **options), parties, security)
 
 
 class Model:
@@ -157,9 +158,9 @@ class Model:
         """The description as JSON; ``Description.decode`` reads it."""
         return self.description.encode()
 
-    def cost(self, shape: Shape, parties: int = 2, **options: Any) -> Cost:
+    def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
         """Rounds and bytes of one prediction of a batch of ``shape`` (N, ...)."""
-        return self.description.cost(shape, parties, **options)
+        return self.description.cost(shape, parties, security, **options)
 
     def fold(self) -> Model:
         """The same function without the BatchNorms that follow a Linear or Conv2d of their own."""

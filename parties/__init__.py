@@ -6,7 +6,7 @@ from parties.keys import KeyPair
 from parties.local import LocalCluster
 from parties.prepared import PreparedRun
 from parties.remote_model import RemoteModel
-from parties.report import RunReport
+from parties.report import RunReport, StockReport
 from parties.sync import Client
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "RemoteModel",
     "RunReport",
     "Settings",
+    "StockReport",
 ]

@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -28,10 +28,10 @@ from mpc.cost import online_rounds
 from mpc.errors import (
     ConfigurationError,
     MacCheckError,
+    MaterialError,
     PeerLost,
     PeerUnavailable,
     ProtocolViolation,
-    TesseraError,
     UsageError,
 )
 from mpc.field import FieldArray
@@ -41,17 +41,13 @@ from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
 from nn.model import Description
 from parties.cluster import Cluster, Member, Role
-from parties.conversation import Conversation
-from parties.events import Delivery, Event, PeerDown, PeerRestarted
-from parties.failures import error_of, failed
+from parties.failures import failed
 from parties.keys import KeyPair
-from parties.messages import Message
 from parties.prepared import PreparedRun, Reals, read_seeds
 from parties.remote_model import RemoteModel, Uploadable, checked_name
-from parties.report import RunReport
+from parties.report import RunReport, StockReport
 from parties.run_messages import (
     ClientMasks,
-    Failed,
     FindModel,
     FoundModel,
     Inputs,
@@ -59,17 +55,15 @@ from parties.run_messages import (
     Prepare,
     Ready,
     Release,
-    RunMessage,
     StoreDropped,
-    StoreFailed,
-    StoreMessage,
     StoreReady,
     StoreSeed,
     StoreTensors,
     TensorInfo,
     Upload,
 )
-from parties.transport import Endpoint
+from parties.stock_messages import MAX_COUNT, Stock, StockProgress
+from parties.switchboard import Switchboard
 from protocols.dealer import StoredMasks, digest
 
 log = logging.getLogger(__name__)
@@ -77,6 +71,8 @@ log = logging.getLogger(__name__)
 DEFAULT_BOUND = 64.0
 """Values shared without a declared range lie in [-64, 64]."""
 
+# Times that a run may meet spent preprocessing before that is the caller's failure.
+_RETRIES = 2
 # s for which the parties may hold different versions of a model that is being replaced.
 _REPLACING = 2.0
 
@@ -109,24 +105,15 @@ class AsyncClient:
         self.member: Member = member
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
-        self._endpoint = Endpoint(self.cluster, member, keys, bind=False)
-        self._connect_timeout = connect_timeout
+        self._board = Switchboard(self.cluster, member, keys, connect_timeout)
         # Longer than the servers': they know better than we whom they wait for, and tell us.
         self._patience = self.cluster.settings.round_timeout + self.cluster.settings.peer_timeout
         self._servers = [server.name for server in self.cluster.servers]
         self._parties = [party.name for party in self.cluster.parties]
         self._secrets: weakref.WeakKeyDictionary[Expression, FieldArray] = weakref.WeakKeyDictionary()
-        self._conversations: dict[str, Conversation] = {}
-        self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncClient:
-        await self._endpoint.start()
-        self._reader = asyncio.get_running_loop().create_task(self._read(), name="tessera client")
-        try:
-            await self._endpoint.connect(deadline=self._connect_timeout)
-        except BaseException:
-            await self.close()
-            raise
+        await self._board.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -134,13 +121,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all connections; what is in progress fails.  Idempotent."""
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-            self._reader = None
-        self._fail(UsageError("the client was closed before this was over"))
-        await self._endpoint.close()
+        await self._board.close()
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.member.name} of cluster {self.cluster.name}>"
@@ -181,11 +162,11 @@ class AsyncClient:
         store, dealer = secrets.token_hex(16), self.cluster.dealer.name
         infos = tuple(TensorInfo(tensor, array.shape) for tensor, array in tensors.items())
         message = Upload(store=store, name=checked_name(name), tensors=infos)
-        await self._reach(self._servers)
+        await self._board.reach(self._servers)
         try:
-            with self._conversation(store, self._servers) as conversation:
+            with self._board.conversation(store, self._servers) as conversation:
                 for server in self._servers:
-                    self._endpoint.send(server, message, [description])
+                    self._board.send(server, message, [description])
                 reply = (await conversation.take(StoreSeed, [dealer], self._patience))[dealer]
                 if len(reply.buffers) != 1:
                     raise ProtocolViolation(dealer, "sent the wrong number of seeds")
@@ -193,17 +174,17 @@ class AsyncClient:
                 masks = StoredMasks(seeds, {tensor: array.shape for tensor, array in tensors.items()})
                 masked = [np.ascontiguousarray(field.subtract(a, masks.mask(t))) for t, a in tensors.items()]
                 for party in self._parties:
-                    self._endpoint.send(party, StoreTensors(store=store, masks=digest(reply.buffers)), masked)
+                    self._board.send(party, StoreTensors(store=store, masks=digest(reply.buffers)), masked)
                 await conversation.take(StoreReady, self._parties, self._patience)
         except BaseException:
-            self._tell(StoreDropped(store=store))
+            self._board.tell(StoreDropped(store=store))
             raise
         return RemoteModel(name, self.member.name, store, Description.decode(description))
 
     async def model(self, name: str) -> RemoteModel:
         """A model that somebody has uploaded.  Raises UsageError naming what there is when there is none."""
         checked_name(name)
-        await self._reach(self._parties)
+        await self._board.reach(self._parties)
         give_up = time.monotonic() + _REPLACING
         while True:
             found = await self._find(name)
@@ -218,9 +199,9 @@ class AsyncClient:
     async def _find(self, name: str) -> list[tuple[str, str, bytes]]:
         """Store, owner and description of the model at each party."""
         query = secrets.token_hex(16)
-        with self._conversation(query, self._parties) as conversation:
+        with self._board.conversation(query, self._parties) as conversation:
             for party in self._parties:
-                self._endpoint.send(party, FindModel(query=query, name=name))
+                self._board.send(party, FindModel(query=query, name=name))
             found = await conversation.take(FoundModel, self._parties, self._patience)
         answers = []
         for party in self._parties:
@@ -250,31 +231,37 @@ class AsyncClient:
     async def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
         """The offline phase of a run, for ``finish``: dealing, and whatever does not depend on the inputs.
 
-        The parties keep what was dealt until the run is finished, released, or this client has gone.
+        What was dealt ahead of time (``stock``) is used first.  The parties keep what is for this run until it is
+        finished, released, or this client has gone.
         """
+        program, inputs = self._program(result)
+        await self._board.reach(self._servers)
+        single = isinstance(result, SecretTensor)
+        for _ in range(_RETRIES):
+            # A ledger may have seen used what the dealer takes for fresh.  Nothing was sent, and the dealer skips it.
+            with contextlib.suppress(MaterialError):
+                return await self._prepare(program, inputs, single=single)
+        return await self._prepare(program, inputs, single=single)
+
+    def _program(self, result: SecretTensor | Sequence[SecretTensor]) -> tuple[Program, list[FieldArray]]:
+        """The program that computes ``result``, and the raw values of its inputs."""
         outputs = [result] if isinstance(result, SecretTensor) else list(result)
         if not outputs:
             raise UsageError("there is nothing to compute: give at least one tensor")
         expressions = [output.expression for output in outputs]
-        program, inputs = Program.of(expressions), self._inputs_of(expressions)
-        await self._reach(self._servers)
+        return Program.of(expressions), self._inputs_of(expressions)
+
+    async def _prepare(self, program: Program, inputs: Sequence[FieldArray], *, single: bool) -> PreparedRun:
         started = time.perf_counter()
         run = secrets.token_hex(16)
-        conversation = self._conversations[run] = Conversation(self._servers)
-        prepared = PreparedRun(
-            program,
-            run,
-            len(self._parties),
-            inputs,
-            conversation,
-            security=self.cluster.settings.security,
-            single=isinstance(result, SecretTensor),
-        )
+        conversation = self._board.begin(run, self._servers)
+        security = self.cluster.settings.security
+        prepared = PreparedRun(program, run, len(self._parties), inputs, conversation, security=security, single=single)
         try:
-            with self._watching(self._servers):
+            with self._board.watching(self._servers):
                 data, dealer = program.encode(), self.cluster.dealer.name
                 for server in self._servers:
-                    self._endpoint.send(server, Prepare(run=run), [data])
+                    self._board.send(server, Prepare(run=run), [data])
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
                 prepared.take_masks(got[ClientMasks][dealer])
         except BaseException:
@@ -285,16 +272,48 @@ class AsyncClient:
         prepared.offline_seconds = time.perf_counter() - started
         return prepared
 
+    async def stock(
+        self,
+        result: SecretTensor | Sequence[SecretTensor],
+        count: int,
+        *,
+        low_water: int = 0,
+        progress: Callable[[StockReport], None] | None = None,
+    ) -> StockReport:
+        """Have ``count`` runs of ``result`` dealt ahead of time, into the ledgers of the parties.
+
+        Runs of the same program (any values of its inputs) then use them, one each, and need no dealing of their own.
+        With a ``low_water`` mark the dealer deals again, up to ``count``, when fewer are left.  ``progress`` is called
+        after each.  Raises UsageError, or whatever stopped the dealing (PeerError, ProgramError, ...).
+        """
+        if not 1 <= count <= MAX_COUNT or not 0 <= low_water <= count:
+            raise UsageError(f"count is 1 to {MAX_COUNT}, and a low-water mark not above it")
+        program, _ = self._program(result)
+        await self._board.reach(self._servers)
+        request, dealer = secrets.token_hex(16), self.cluster.dealer.name
+        with self._board.conversation(request, [dealer]) as conversation:
+            message = Stock(request=request, count=count, low_water=low_water)
+            self._board.send(dealer, message, [program.encode()])
+            while True:
+                got = (await conversation.take(StockProgress, [dealer], self._patience))[dealer].message
+                if not isinstance(got, StockProgress):
+                    raise ProtocolViolation(dealer, "sent no progress")
+                report = StockReport(program.digest, got.done, got.stock, got.sent_bytes, got.seconds)
+                if progress is not None:
+                    progress(report)
+                if got.done >= count:
+                    return report
+
     async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
         """The online phase: send the masked inputs, await the outputs; what ``reveal`` would return."""
         if prepared.used:
             raise UsageError("this run has been used: its masks are good for one run; prepare another")
-        if self._conversations.get(prepared.run) is not prepared.conversation:
+        if not self._board.holds(prepared.run, prepared.conversation):
             raise UsageError("this run was prepared by another client object: finish it with that one")
         prepared.used = True
         rounds = online_rounds(prepared.program, prepared.security)
         try:
-            with self._watching(self._parties):
+            with self._board.watching(self._parties):
                 started = time.perf_counter()
                 prepared.conversation.check()
                 masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
@@ -305,13 +324,13 @@ class AsyncClient:
                 seconds = time.perf_counter() - started
         except MacCheckError as error:
             # Whether we noticed or were told: the parties must not go on with what was dealt beside this run.
-            self._tell(failed(prepared.run, error))
+            self._board.tell(failed(prepared.run, error))
             self._abandon(prepared)
             raise
         except BaseException:
             self._abandon(prepared)
             raise
-        del self._conversations[prepared.run]
+        self._board.end(prepared.run)
         self.last_run = prepared.report(shares, seconds)
         return results[0] if prepared.single else results
 
@@ -322,7 +341,7 @@ class AsyncClient:
 
     def _send_online(self, party: str, message: Inputs, masked: Sequence[FieldArray]) -> None:
         try:
-            self._endpoint.send(party, message, masked)
+            self._board.send(party, message, masked)
         except PeerUnavailable:
             raise PeerLost(party, "its connection closed after the run was prepared") from None
 
@@ -340,82 +359,5 @@ class AsyncClient:
     def _abandon(self, prepared: PreparedRun) -> None:
         """Nothing of a failed, cancelled or released run is used again, here or at the servers."""
         prepared.used = True
-        self._conversations.pop(prepared.run, None)
-        self._tell(Release(run=prepared.run))
-
-    def _tell(self, message: Message) -> None:
-        """Send to every server that can be reached."""
-        for server in self._servers:
-            with contextlib.suppress(TesseraError):
-                self._endpoint.send(server, message)
-
-    # -- events ----------------------------------------------------------------------------------------------------
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                self._handle(await self._endpoint.receive())
-        except TesseraError as error:
-            self._fail(error)
-        except Exception:  # a bug of ours must not leave callers waiting
-            log.exception("an event could not be handled")
-            self._fail(TesseraError("internal error; see this process's log"))
-
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, Delivery):
-            self._deliver(event)
-        elif isinstance(event, PeerRestarted):
-            self._fail(PeerLost(event.sender.name, "restarted in the middle of a run"), event.sender)
-        elif isinstance(event, PeerDown):
-            self._fail(event.error, event.peer)
-        else:
-            self._fail(event.error, event.sender)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        message, sender = delivery.message, delivery.sender.name
-        if isinstance(message, RunMessage):
-            key = message.run
-        elif isinstance(message, StoreMessage):
-            key = message.store
-        elif isinstance(message, FoundModel):
-            key = message.query
-        else:
-            log.warning("%s sent %s, which is not for a client", sender, type(message).__name__)
-            return
-        conversation = self._conversations.get(key)
-        if conversation is None:
-            return  # late: given up or over
-        if isinstance(message, Failed | StoreFailed):
-            conversation.fail(error_of(message, sender))
-        else:
-            conversation.put(delivery)
-
-    def _fail(self, error: TesseraError, server: Member | None = None) -> None:
-        """End the conversations that need ``server``, by default all."""
-        for conversation in self._conversations.values():
-            if server is None or server.name in conversation.needs:
-                conversation.fail(error)
-
-    async def _reach(self, servers: Collection[str]) -> None:
-        """Waits for servers that have lost their connection, having been restarted perhaps.  Raises PeerError."""
-        if self._reader is None:
-            raise UsageError("the client is not connected: use it in an `async with` statement")
-        if not all(map(self._endpoint.connected, servers)):
-            await self._endpoint.connect(servers, min(self._connect_timeout, self.cluster.settings.peer_timeout))
-
-    @contextlib.contextmanager
-    def _conversation(self, key: str, needs: Collection[str]) -> Iterator[Conversation]:
-        conversation = self._conversations[key] = Conversation(needs)
-        try:
-            with self._watching(needs):
-                yield conversation
-        finally:
-            del self._conversations[key]
-
-    @contextlib.contextmanager
-    def _watching(self, servers: Collection[str]) -> Iterator[None]:
-        watch = self._endpoint.watch(servers)
-        try:
-            yield
-        finally:
-            watch.stop()
+        self._board.end(prepared.run)
+        self._board.tell(Release(run=prepared.run))

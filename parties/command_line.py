@@ -1,4 +1,4 @@
-"""The command ``tessera``: keygen, dealer, party, check, predict; ``demo`` and ``bench`` plug in from ``benchmarks``.
+"""The command ``tessera``: what is here, and ``demo`` and ``bench``, which plug in from ``benchmarks``.
 
 A command of another package is an entry point in the group ``tessera.commands``: a function that is given the
 subparsers' factory, adds its own arguments, and sets ``run``, a function from parsed arguments to an exit code.
@@ -114,12 +114,13 @@ def _cluster_argument(command: Any) -> None:
 def _server_arguments(command: Any) -> None:
     _cluster_argument(command)
     command.add_argument("--key", type=Path, help="its key file (default: NAME.key beside the cluster file)")
+    command.add_argument("--data", type=Path, help="its data folder (default: NAME.data beside the key file)")
     command.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
 
 
-def _key_for(options: argparse.Namespace, member: Member) -> KeyPair:
-    path = options.key or options.cluster.parent / f"{member.name}.key"
-    return KeyPair.load(path)
+def _key_path(options: argparse.Namespace, member: Member) -> Path:
+    path: Path = options.key or options.cluster.parent / f"{member.name}.key"
+    return path
 
 
 def _add_dealer(commands: Any) -> None:
@@ -146,11 +147,12 @@ def _chosen_party(cluster: Cluster, options: argparse.Namespace) -> Member:
 def _serve(options: argparse.Namespace, choose: Choose) -> int:
     cluster = Cluster.load(options.cluster)
     member = choose(cluster, options)
-    keys = _key_for(options, member)
+    keys = KeyPair.load(_key_path(options, member))
     # Imported here: other commands need no kernels.
     from parties.process import run_server
 
-    run_server(cluster, member, keys, until_stdin_closes=options.until_stdin_closes)
+    folder = options.data or _key_path(options, member).parent / f"{member.name}.data"
+    run_server(cluster, member, keys, folder, until_stdin_closes=options.until_stdin_closes)
     return 0
 
 
@@ -215,12 +217,36 @@ async def _predict(options: argparse.Namespace) -> int:
     return await predict(cluster, client_key(cluster, options), options)
 
 
+# -- deal ------------------------------------------------------------------------------------------------------------
+
+
+def _add_deal(commands: Any) -> None:
+    command = commands.add_parser("deal", help="have preprocessing dealt ahead of time, for later predictions")
+    command.add_argument("--model", default="derm", help="name of a model stored on the parties (default: derm)")
+    command.add_argument("--count", type=int, required=True, help="for how many predictions")
+    command.add_argument("--batch", type=int, default=1, help="images per prediction (default: 1)")
+    command.add_argument(
+        "--low-water", type=int, default=0, metavar="N", help="from now on, deal up to COUNT again when fewer are left"
+    )
+    _client_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=lambda options: asyncio.run(_deal(options)))
+
+
+async def _deal(options: argparse.Namespace) -> int:
+    from parties.deal import deal
+
+    cluster = Cluster.load(options.cluster)
+    return await deal(cluster, client_key(cluster, options), options)
+
+
 _BUILT_IN: dict[str, Adder] = {
     "keygen": _add_keygen,
     "dealer": _add_dealer,
     "party": _add_party,
     "check": _add_check,
     "predict": _add_predict,
+    "deal": _add_deal,
 }
 
 if __name__ == "__main__":

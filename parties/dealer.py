@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpc.errors import ProtocolViolation, TesseraError
+from mpc.errors import PeerError, ProtocolViolation, TesseraError
 from mpc.prg import Seed, fresh_seed
 from mpc.program import Program
 from mpc.security import Security
 from parties.cluster import Cluster, Member
+from parties.failures import stock_failed
 from parties.keys import KeyPair
+from parties.ledger import ItemId
+from parties.messages import Buffer
 from parties.models import upload_shapes
 from parties.run_messages import ClientMasks, Dealt, Prepare, Release, StoreDropped, StoreSeed, Upload
 from parties.server import Job, Payload, Server
+from parties.stock import DealerStock
+from parties.stock_messages import Spent, Stock, Stocked, StockRefused
+from parties.stocking import Stocker, read_kept
 from protocols.dealer import Dealing, StoredMasks, deal, digest
 
 
@@ -26,17 +35,45 @@ class Store:
     """Parties by name."""
 
 
-class DealerServer(Server[Job]):
-    """Deals for runs, each in a thread and forgotten once sent; remembers the seeds of stored models' masks."""
+@dataclass(frozen=True, repr=False)
+class ForRun:
+    """What one run gets: an item of the stock, or else a dealing of its own."""
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair) -> None:
+    program: Program
+    client_part: Sequence[Buffer]
+    sent_bytes: int
+    """Before now, for an item of the stock."""
+    dealing: Dealing | None = None
+    item: ItemId | None = None
+
+
+class DealerServer(Server[Job]):
+    """Deals for runs, each in a thread and forgotten once sent; remembers the seeds of stored models' masks.
+
+    A run whose program is in stock uses what was dealt ahead of time.
+    """
+
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
         super().__init__(cluster, member, keys, Job)
         self._stores: dict[str, Store] = {}
         self._party_names = [party.name for party in cluster.parties]
+        self.stock = DealerStock(folder, keys, cluster.fingerprint)
+        self._stocker = Stocker(cluster, self.endpoint, self.stock, self._deal)
         self.on(Prepare, self._on_prepare)
         self.on(Release, self._on_release)
         self.on(Upload, self._on_upload)
         self.on(StoreDropped, self._on_store_dropped)
+        self.on(Stock, self._on_stock)
+        self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
+        self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
+        self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
+
+    async def serve(self) -> None:
+        self.spawn(self._stocker.work())
+        try:
+            await super().serve()
+        finally:
+            self.stock.close()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -44,26 +81,46 @@ class DealerServer(Server[Job]):
         job = self.claim_job(message.run, client, self.cluster.parties)
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
-        stored = {name: store.masks for name, store in self._stores.items()}
 
-        def work() -> tuple[Program, Dealing]:
+        def work() -> ForRun:
             program = Program.decode(payload[0])
-            return program, deal(program, len(self.cluster.parties), stored, self.cluster.settings.security)
+            assigned = self.stock.assign(program.digest, job.run)
+            if assigned is not None:
+                item, kept = assigned
+                sent_bytes, client_part = read_kept(kept)
+                return ForRun(program, client_part, sent_bytes, item=item)
+            dealing = self._deal(program)
+            return ForRun(program, dealing.for_client(), 0, dealing=dealing)
 
         self.in_background(
-            job, work, lambda result, seconds: self._send(job, client, *result, seconds), reach=self._party_names
+            job, work, lambda made, seconds: self._send(job, client, made, seconds), reach=self._party_names
         )
 
-    def _send(self, job: Job, client: Member, program: Program, dealing: Dealing, seconds: float) -> None:
-        sent = 0
+    def _deal(self, program: Program) -> Dealing:
+        stored = {name: store.masks for name, store in list(self._stores.items())}
+        return deal(program, len(self.cluster.parties), stored, self.cluster.settings.security)
+
+    def _send(self, job: Job, client: Member, made: ForRun, seconds: float) -> None:
+        sent, program = made.sent_bytes, made.program.digest
         malicious = self.cluster.settings.security is Security.MALICIOUS
-        checked = digest(dealing.for_client()) if malicious else ""
+        session, number = made.item or ("", 0)
+        dealt = Dealt(
+            run=job.run,
+            program=program,
+            masks=digest(made.client_part) if malicious else "",
+            session=session,
+            number=number,
+        )
         for party in self.cluster.parties:
-            message = Dealt(run=job.run, program=program.digest, masks=checked)
-            sent += self.endpoint.send(party.name, message, dealing.for_party(party.index))
-        masks = ClientMasks(run=job.run, program=program.digest, seconds=seconds, dealt_bytes=sent)
-        self.endpoint.send(client.name, masks, dealing.for_client())
+            part = [] if made.dealing is None else made.dealing.for_party(party.index)
+            sent += self.endpoint.send(party.name, dealt, part)
+        masks = ClientMasks(
+            run=job.run, program=program, seconds=seconds, dealt_bytes=sent, from_stock=made.item is not None
+        )
+        self.endpoint.send(client.name, masks, made.client_part)
         self.end(job)
+        if made.item is not None:
+            self.spawn(self._stocker.refill())
 
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:
         """The client gives up before the dealer is done."""
@@ -75,6 +132,27 @@ class DealerServer(Server[Job]):
         return TesseraError(
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )
+
+    # -- stock -----------------------------------------------------------------------------------------------------
+
+    def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
+        async def order() -> None:
+            try:
+                if len(payload) != 1:
+                    raise ProtocolViolation(client.name, "asked for preprocessing without the program")
+                await self._stocker.order(client, message, payload[0])
+            except TesseraError as error:
+                self._tell([client.name], stock_failed(message.request, error))
+
+        self.spawn(order())
+
+    def cheated(self) -> None:
+        """All that was dealt in this session goes, and a new one begins."""
+        self.spawn(asyncio.to_thread(self.stock.new_session))
+
+    def _fail_all(self, member: Member, error: PeerError) -> None:
+        super()._fail_all(member, error)
+        self._stocker.lost(member, error)
 
     # -- models ----------------------------------------------------------------------------------------------------
 
@@ -109,3 +187,4 @@ class DealerServer(Server[Job]):
         store.holders.discard(sender.name)
         if sender == store.owner or not store.holders:
             del self._stores[message.store]
+            self.spawn(self._stocker.drop_store(message.store))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpc import errors
 from mpc.errors import PeerError, RemoteError, TesseraError
 from parties.run_messages import Failed, StoreFailed
+from parties.stock_messages import StockFailed, StockRefused
 
 _LONGEST = 2000
 _PEER_ERRORS: dict[str, type[PeerError]] = {
@@ -19,28 +20,39 @@ _PEER_ERRORS: dict[str, type[PeerError]] = {
     )
 }
 _OTHER_ERRORS: dict[str, type[TesseraError]] = {
-    kind.__name__: kind for kind in (errors.ProgramError, errors.RangeError, errors.MacCheckError)
+    kind.__name__: kind for kind in (errors.ProgramError, errors.RangeError, errors.MacCheckError, errors.MaterialError)
 }
 
 
 def failed(run: str, error: TesseraError) -> Failed:
     """The message that tells the others of ``error``."""
-    peer, reason = _parts(error)
-    return Failed(run=run, error=type(error).__name__, peer=peer, reason=reason)
+    return Failed(run=run, **_parts(error))
 
 
 def store_failed(store: str, error: TesseraError) -> StoreFailed:
     """The message that tells an upload's owner of ``error``."""
-    peer, reason = _parts(error)
-    return StoreFailed(store=store, error=type(error).__name__, peer=peer, reason=reason)
+    return StoreFailed(store=store, **_parts(error))
 
 
-def _parts(error: TesseraError) -> tuple[str, str]:
+def stock_failed(request: str, error: TesseraError) -> StockFailed:
+    """The message that tells who asked for preprocessing of ``error``."""
+    return StockFailed(request=request, **_parts(error))
+
+
+def stock_refused(session: str, number: int, error: TesseraError) -> StockRefused:
+    """The message that tells the dealer of ``error``."""
+    return StockRefused(session=session, number=number, **_parts(error))
+
+
+def _parts(error: TesseraError) -> dict[str, str]:
+    """Class, peer at fault and reason."""
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    name = next((kind for kind in kinds if kind in _PEER_ERRORS or kind in _OTHER_ERRORS), TesseraError.__name__)
     peer, reason = (error.peer, error.reason) if isinstance(error, PeerError) else ("", str(error))
-    return peer, reason[:_LONGEST]
+    return {"error": name, "peer": peer, "reason": reason[:_LONGEST]}
 
 
-def error_of(message: Failed | StoreFailed, sender: str) -> TesseraError:
+def error_of(message: Failed | StoreFailed | StockFailed | StockRefused, sender: str) -> TesseraError:
     """The error a failure at ``sender`` stands for; naming whoever is at fault, and who noticed."""
     # The sender chose the words: no line breaks or escape sequences reach a terminal or a log.
     peer, reason = _printable(message.peer), _printable(message.reason)

@@ -149,7 +149,7 @@ class LocalCluster:
             self.processes[name].kill()
             _reap(self.processes[name])
         role = ["dealer"] if name == "dealer" else ["party", name.removeprefix("party")]
-        command = [sys.executable, "-m", "parties.command_line", *(["-v"] if self._verbose else []), *role]
+        command = [*self._program(name), *(["-v"] if self._verbose else []), *role]
         command += ["--cluster", str(self.path), "--key", str(self.key_path(name)), "--until-stdin-closes"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -157,6 +157,10 @@ class LocalCluster:
             )
         if wait:
             self._await_ready(name, time.monotonic() + self._start_timeout)
+
+    def _program(self, name: str) -> list[str]:
+        """What is started for that server, before its arguments."""
+        return [sys.executable, "-m", "parties.command_line"]
 
     def _await_ready(self, name: str, deadline: float) -> None:
         process = self.processes[name]
@@ -172,6 +176,10 @@ class LocalCluster:
         reader.join(max(0.0, deadline - time.monotonic()))
         if not lines or lines[0].strip() != READY.encode():
             raise PeerUnavailable(name, f"did not start: {self.log_tail(name) or 'it printed nothing'}")
+
+    def data_path(self, name: str) -> Path:
+        """The data folder of a server; it outlives the server's process, and is removed with the cluster's folder."""
+        return self.folder / f"{name}.data"
 
     def log_tail(self, name: str, lines: int = 3) -> str:
         """The last lines of a process's log."""

@@ -7,23 +7,26 @@ preparing (a thread expands seeds), ready, online (one step a round), ended.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
-from mpc.errors import MacCheckError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import MacCheckError, MaterialError, PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
 from mpc.security import Security
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
+from parties.ledger import SpentItem
+from parties.material import Material
 from parties.messages import as_array
 from parties.models import ModelStore
+from parties.party_job import PartyJob
 from parties.run_messages import (
     Dealt,
     Failed,
@@ -42,7 +45,8 @@ from parties.run_messages import (
     StoreTensors,
     Upload,
 )
-from parties.server import Job, Payload, Server, check_sender
+from parties.server import Payload, Server, check_sender
+from parties.stock_messages import Agreed, StockDropped, StockItem
 from protocols.party import Exchange, PartyRun, UnreducedOpening
 
 log = logging.getLogger(__name__)
@@ -54,41 +58,19 @@ MAX_EARLY_ROUNDS = 2
 """A peer can be ahead of us by one round, never by more."""
 
 
-class PartyJob(Job):
-    """One run at this party."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__(run)
-        self.program: Program | None = None
-        self.dealt: tuple[Dealt, Payload] | None = None
-        """The dealer's message, until it is expanded."""
-        self.masks = ""
-        """Digest of the masks that the dealer made for the client."""
-        self.party_run: PartyRun | None = None
-        self.exchange: Exchange | None = None
-        self.round = 0
-        self.expected = 0
-        """Elements of the round that is open."""
-        self.waiting = False
-        self.busy = False
-        """A thread computes what nobody waits for, and no step can be taken beside it."""
-        self.openings: dict[int, dict[int, memoryview]] = {}
-        self.payload_bytes = 0
-        self.wait_seconds = 0.0
-        self.sent_at = 0.0
-        self.low_latency = contextlib.ExitStack()
-
-
 class PartyServer(Server[PartyJob]):
     """One party of the cluster."""
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair) -> None:
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
         super().__init__(cluster, member, keys, PartyJob)
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
         self._models = ModelStore()
+        dealer = [cluster.dealer.name]
+        self.material = Material(cluster, member, keys, folder, lambda message: self._tell(dealer, message))
         self.on(Prepare, self._on_prepare)
         self.on(Dealt, self._on_dealt)
+        self.on(Agreed, self._on_agreed)
         self.on(Inputs, self._on_inputs)
         self.on(Opening, self._on_opening)
         self.on(Release, self._on_release)
@@ -97,6 +79,17 @@ class PartyServer(Server[PartyJob]):
         self.on(StoreTensors, self._on_store_tensors)
         self.on(StoreDropped, self._on_store_dropped)
         self.on(FindModel, self._on_find_model)
+        self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
+        self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
+
+    async def serve(self) -> None:
+        try:
+            await super().serve()
+        finally:
+            self.material.ledger.close()
+
+    def cheated(self) -> None:
+        self.spawn(asyncio.to_thread(self.material.destroy))
 
     # -- offline ---------------------------------------------------------------------------------------------------
 
@@ -122,12 +115,16 @@ class PartyServer(Server[PartyJob]):
         message, payload = job.dealt
         if message.program != program.digest:
             raise ProgramError("the dealer and this party were given different programs for one run")
-        seed, corrections = self._randomness(payload)
-        job.masks = message.masks
+        if message.number and payload:
+            raise ProtocolViolation(self.cluster.dealer.name, "dealt for a run what it says is in stock")
+        job.dealt = message, []
         self.clear_deadline(job)
-        session = f"{self.cluster.fingerprint} {job.run}".encode()
+        # Commitments are bound to all of this.
+        session = f"{self.cluster.fingerprint} {job.run} {message.session} {message.number}".encode()
 
         def work() -> PartyRun:
+            # From here on the item is used, whatever becomes of the run.
+            seed, corrections = self._randomness(self.material.take(message) if message.number else payload)
             return PartyRun(
                 program,
                 party=self.member.index,
@@ -140,12 +137,57 @@ class PartyServer(Server[PartyJob]):
             )
 
         peers = [peer.name for peer in self._peers]
-        self.in_background(job, work, lambda run, seconds: self._ready(job, client, run, seconds), reach=peers)
+        self.in_background(job, work, lambda run, seconds: self._prepared(job, client, run, seconds), reach=peers)
 
     def _randomness(self, payload: Payload) -> tuple[Seed, list[FieldArray]]:
         if not payload or len(payload[0]) != SEED_BYTES or any(len(buffer) % 8 for buffer in payload[1:]):
             raise ProtocolViolation(self.cluster.dealer.name, "sent randomness of the wrong length")
         return Seed(bytes(payload[0])), [as_array(buffer) for buffer in payload[1:]]
+
+    def _prepared(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
+        job.party_run, job.prepare_seconds = run, seconds
+        # From here on the dealer is not needed any more.
+        self.watch(job, [client, *self._peers])
+        message = self._dealt(job)
+        if message.number:
+            agreed = Agreed(run=job.run, program=message.program, session=message.session, number=message.number)
+            for peer in self._peers:
+                self.endpoint.send(peer.name, agreed)
+            self.set_deadline(job)
+        self._agree(job)
+
+    def _dealt(self, job: PartyJob) -> Dealt:
+        if job.dealt is None:
+            raise ProgramError("nothing has been dealt for this run")
+        return job.dealt[0]
+
+    def _on_agreed(self, peer: Member, message: Agreed, _: Payload) -> None:
+        job = self.open_job(message.run)
+        if peer.index in job.agreed:
+            raise ProtocolViolation(peer.name, "said twice what it uses for a run")
+        job.agreed[peer.index] = message
+        self._agree(job)
+
+    def _agree(self, job: PartyJob) -> None:
+        """Ready, once all parties have marked the same item used: nothing that depends on it has left before."""
+        if job.party_run is None or job.ready or job.client is None:
+            return
+        message = self._dealt(job)
+        if message.number and len(job.agreed) < self.parties - 1:
+            return
+        own = message.program, message.session, message.number
+        for index, other in job.agreed.items():
+            if (other.program, other.session, other.number) != own:
+                name = self.cluster.parties[index].name
+                raise MaterialError(f"{name} and {self.member.name} were assigned different preprocessing for one run")
+        self.clear_deadline(job)
+        job.ready = True
+        self.endpoint.send(job.client.name, Ready(run=job.run, seconds=job.prepare_seconds))
+
+    def fail(self, job: PartyJob, error: TesseraError) -> None:
+        if isinstance(error, SpentItem) and job.dealt is not None:
+            self.material.spent(error, job.dealt[0])
+        super().fail(job, error)
 
     @property
     def _malicious(self) -> bool:
@@ -172,12 +214,12 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
         check_sender(job.client, client)
         run, program = job.party_run, job.program
-        if run is None or program is None or job.exchange is not None:
+        if run is None or program is None or not job.ready or job.exchange is not None:
             raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
         shapes = [program.nodes[i].type.shape for i in program.inputs]
         if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
-        if message.masks != job.masks:
+        if message.masks != self._dealt(job).masks:
             raise MacCheckError("the client was sent other masks than the dealer made; nothing was revealed")
         inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
         job.exchange = run.online(inputs)
@@ -292,6 +334,9 @@ class PartyServer(Server[PartyJob]):
             return PeerLost(missing.name, f"sent no opening of round {job.round} within {seconds}")
         if job.client is None:
             return TesseraError(f"no client announced this run within {seconds}")
+        if job.party_run is not None:
+            silent = next((p.name for p in self._peers if p.index not in job.agreed), self.member.name)
+            return PeerLost(silent, f"did not say which preprocessing it uses within {seconds}")
         return PeerLost(self.cluster.dealer.name, f"dealt nothing within {seconds}")
 
     # -- models ----------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class PreparedRun:
         self.offline_bytes = 0
         self.offline_seconds = 0.0
         self.dealing_seconds = 0.0
+        self.from_stock = False
         self.conversation = conversation
         self.single = single
         """One output, not a list of them."""
@@ -78,6 +79,7 @@ class PreparedRun:
             self.output_masks.append(read_array(dealer, buffer, shape))
         self.masks_digest = digest(buffers) if self.security is Security.MALICIOUS else ""
         self.dealing_seconds = message.seconds
+        self.from_stock = message.from_stock
         self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
 
     def masked_inputs(self) -> list[FieldArray]:
@@ -120,6 +122,7 @@ class PreparedRun:
             wait_seconds=max(o.wait_seconds for o in outputs),
             layers=layers,
             predicted=predicted,
+            from_stock=self.from_stock,
         )
 
 

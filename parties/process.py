@@ -50,17 +50,29 @@ def _host(member: Member) -> str:
     return (member.address or "").rpartition(":")[0]
 
 
-def make_server(cluster: Cluster, member: Member, keys: KeyPair) -> DealerServer | PartyServer:
-    """The server for that member's role.  Raises ConfigurationError for a key that is not its own."""
+def make_server(
+    cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]
+) -> DealerServer | PartyServer:
+    """The server for that member's role, with its data in ``folder``.
+
+    Raises ConfigurationError for a key that is not its own, or a folder that is not.
+    """
     kind = DealerServer if member.role is Role.DEALER else PartyServer
-    return kind(cluster, member, keys)
+    return kind(cluster, member, keys, folder)
 
 
-def run_server(cluster: Cluster, member: Member, keys: KeyPair, *, until_stdin_closes: bool = False) -> None:
+def run_server(
+    cluster: Cluster,
+    member: Member,
+    keys: KeyPair,
+    folder: str | os.PathLike[str],
+    *,
+    until_stdin_closes: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends."""
     tune(threads_for(cluster, member))
     kernels.warm_up()
-    asyncio.run(_serve(make_server(cluster, member, keys), until_stdin_closes))
+    asyncio.run(_serve(make_server(cluster, member, keys, folder), until_stdin_closes))
 
 
 async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mpc.cost import Cost
@@ -48,6 +48,8 @@ class RunReport:
     wait_seconds: float
     layers: Mapping[str, LayerReport] = field(repr=False)
     predicted: Cost = field(repr=False)
+    from_stock: bool = False
+    """Whether the run used what was dealt ahead of time; its offline bytes were sent then."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -59,7 +61,11 @@ class RunReport:
                 "bytes_per_party": self.online.bytes,
                 "seconds": self.online.seconds,
             },
-            "offline": {"bytes": self.offline.bytes, "seconds": self.offline.seconds},
+            "offline": {
+                "bytes": self.offline.bytes,
+                "seconds": self.offline.seconds,
+                "from_stock": self.from_stock,
+            },
             "layers": {
                 name: {
                     "rounds": x.rounds,
@@ -77,6 +83,7 @@ class RunReport:
         rows = [
             f"{self.parties} parties, {self.security}: online {online.rounds} rounds, {online.bytes:,} bytes sent per"
             f" party, {online.seconds * 1e3:.1f} ms; offline {offline.bytes:,} bytes, {offline.seconds * 1e3:.1f} ms"
+            + (" (dealt ahead of time)" if self.from_stock else "")
         ]
         width = max((len(name) for name in self.layers), default=0)
         for name, layer in self.layers.items():
@@ -85,3 +92,28 @@ class RunReport:
                 f"  {layer.seconds * 1e3:8.2f} ms"
             )
         return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class StockReport:
+    """What has been dealt ahead of time for a program."""
+
+    program: str
+    """Digest of the program."""
+    done: int
+    """Items of this request that every party has stored."""
+    in_stock: int
+    """Items of this program in stock, in all."""
+    bytes: int
+    """Payload the dealer sent to the parties for this request."""
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.done} runs dealt in {self.seconds:.1f} s, {self.bytes:,} bytes; {self.in_stock} in stock of program"
+            f" {self.program[:8]}"
+        )

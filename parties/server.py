@@ -291,9 +291,18 @@ class Server(Generic[JobT]):
         if self.jobs.get(job.run) is job:
             self.fail(job, error)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """A task that ends with the server."""
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """A task that ends with the server, and whose failure is its own."""
+
+        async def guarded() -> None:
+            try:
+                await coroutine
+            except TesseraError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("internal error")
+
+        task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -19,7 +19,7 @@ from parties.keys import KeyPair
 from parties.local import LocalCluster
 from parties.prepared import PreparedRun, Reals
 from parties.remote_model import RemoteModel, Uploadable
-from parties.report import RunReport
+from parties.report import RunReport, StockReport
 
 Result = TypeVar("Result")
 
@@ -124,6 +124,17 @@ class Client:
     def release(self, prepared: PreparedRun) -> None:
         """Give up a prepared run."""
         self._run(self._client.release(prepared))
+
+    def stock(
+        self,
+        result: SecretTensor | Sequence[SecretTensor],
+        count: int,
+        *,
+        low_water: int = 0,
+        progress: Callable[[StockReport], None] | None = None,
+    ) -> StockReport:
+        """Have runs of ``result`` dealt ahead of time."""
+        return self._run(self._client.stock(result, count, low_water=low_water, progress=progress))
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         if self._loop is None:

@@ -17,8 +17,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mpc import field
 from mpc.errors import ProgramError
@@ -67,7 +69,7 @@ class Dealing:
         ]
 
 
-def digest(part: Sequence[bytes | memoryview | FieldArray]) -> str:
+def digest(part: Sequence[bytes | bytearray | memoryview | npt.NDArray[Any]]) -> str:
     """SHA-256 of what the dealer makes for a client, in hexadecimal.
 
     The dealer gives it to the parties, the client sends them that of what it was sent, and they compare: a client that

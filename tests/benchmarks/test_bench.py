@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import field_kernels, operations
+from mpc.security import Security
 from nn.derm import samples
 from nn.derm.dataset import load_split
 from nn.derm.model import derm_model
@@ -69,6 +70,25 @@ def test_inference_on_a_test_split_beside_torch(tmp_path: Path, capsys: pytest.C
         assert summary["torch"][name]["max_abs_difference"] < 0.01
     assert summary["torch"]["approximation"]["agree"] == 5
     assert 0 <= summary["accuracy"] <= 1
+
+
+def test_both_kinds_of_security(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = bench(capsys, "security", "--images", "5", "--batch", "2")
+    assert summary["malicious_beside_semi_honest"]["images"] == summary["malicious_beside_plain"]["images"] == 5
+    assert summary["malicious_beside_semi_honest"]["agree"] == summary["malicious_beside_plain"]["agree"] == 5
+    assert summary["malicious_beside_semi_honest"]["max_abs_difference"] < 1e-3
+    assert summary["as_predicted"]
+    for security in Security:
+        predicted = derm_model().cost((2, 3, 28, 28), 2, security)
+        online, offline = summary[security]["online"], summary[security]["offline"]
+        assert (online["rounds"], online["bytes_per_party"]) == (
+            predicted.online_rounds,
+            predicted.online_bytes_per_party,
+        )
+        assert offline["bytes"] == predicted.offline_bytes
+    assert summary["ratio"]["more_rounds"] == 3
+    assert 1 < summary["ratio"]["online_bytes"] < 1.2
+    assert 0 < summary["ratio"]["online_seconds"] < 100
 
 
 def test_operations_cost_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ class Site:
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A dealer, two parties, and keys for the clients ``clinic`` and ``company``."""
     kernels.warm_up()
     keys = {name: KeyPair.generate() for name in ("dealer", "party0", "party1", "clinic", "company")}
@@ -84,7 +85,7 @@ async def site() -> AsyncIterator[Site]:
         clients=[(name, keys[name].public) for name in ("clinic", "company")],
         settings=Settings(threads=1, peer_timeout=1.5, round_timeout=1.5),
     )
-    servers = {member.name: make_server(cluster, member, keys[member.name]) for member in cluster.servers}
+    servers = {m.name: make_server(cluster, m, keys[m.name], tmp_path / m.name) for m in cluster.servers}
     tasks = [asyncio.create_task(server.serve()) for server in servers.values()]
     try:
         yield Site(cluster, keys, servers)

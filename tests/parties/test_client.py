@@ -149,7 +149,7 @@ async def test_a_cancelled_run_is_released(site):
         with pytest.raises(asyncio.CancelledError):
             await task
         await site.settled()
-        assert not client._conversations
+        assert not client._board._conversations
 
 
 async def test_closing_fails_what_is_in_progress(site):

@@ -1,0 +1,38 @@
+"""What a party knows of one run."""
+
+from __future__ import annotations
+
+import contextlib
+
+from mpc.program import Program
+from parties.run_messages import Dealt
+from parties.server import Job, Payload
+from parties.stock_messages import Agreed
+from protocols.party import Exchange, PartyRun
+
+
+class PartyJob(Job):
+    """One run at this party."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.program: Program | None = None
+        self.dealt: tuple[Dealt, Payload] | None = None
+        """The dealer's message; its payload until it is expanded."""
+        self.party_run: PartyRun | None = None
+        self.prepare_seconds = 0.0
+        self.agreed: dict[int, Agreed] = {}
+        """What the other parties use for this run, by index."""
+        self.ready = False
+        self.exchange: Exchange | None = None
+        self.round = 0
+        self.expected = 0
+        """Elements of the round that is open."""
+        self.waiting = False
+        self.busy = False
+        """A thread computes what nobody waits for, and no step can be taken beside it."""
+        self.openings: dict[int, dict[int, memoryview]] = {}
+        self.payload_bytes = 0
+        self.wait_seconds = 0.0
+        self.sent_at = 0.0
+        self.low_latency = contextlib.ExitStack()
