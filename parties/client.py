@@ -323,7 +323,7 @@ class AsyncClient:
                 results = prepared.open_outputs(shares)
                 seconds = time.perf_counter() - started
         except MacCheckError as error:
-            # Whether we noticed or were told: the parties must not go on with what was dealt beside this run.
+            # Whether we noticed or were told: servers that are still at it learn the reason.
             self._board.tell(failed(prepared.run, error))
             self._abandon(prepared)
             raise

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from mpc.errors import PeerError, ProtocolViolation, TesseraError
 from mpc.prg import Seed, fresh_seed
 from mpc.program import Program
-from mpc.security import Security
 from parties.cluster import Cluster, Member
 from parties.failures import stock_failed
 from parties.keys import KeyPair
@@ -102,12 +101,11 @@ class DealerServer(Server[Job]):
 
     def _send(self, job: Job, client: Member, made: ForRun, seconds: float) -> None:
         sent, program = made.sent_bytes, made.program.digest
-        malicious = self.cluster.settings.security is Security.MALICIOUS
         session, number = made.item or ("", 0)
         dealt = Dealt(
             run=job.run,
             program=program,
-            masks=digest(made.client_part) if malicious else "",
+            masks=digest(made.client_part) if self.malicious else "",
             session=session,
             number=number,
         )

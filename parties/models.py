@@ -13,7 +13,7 @@ from math import prod
 from typing import NamedTuple
 
 from mpc import field
-from mpc.errors import MacCheckError, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
 from mpc.operation import Value
 from mpc.prg import SEED_BYTES, Seed
@@ -125,8 +125,8 @@ class ModelStore:
     def keep(self, store: str) -> tuple[StoredModel, StoredModel | None] | None:
         """Holds the upload under its name once all of it is there: that model, and the one it takes the place of.
 
-        Raises ProgramError when the name was taken meanwhile, MacCheckError when the owner was sent other masks than
-        the dealer made.
+        Raises ProgramError when the name was taken meanwhile, ProtocolViolation when the owner's masks are not those
+        that the dealer made.
         """
         model = self._uploads.get(store)
         if model is None or model.seed is None or model.masked is None:
@@ -135,7 +135,7 @@ class ModelStore:
         if former is not None and former.owner != model.owner:
             raise ProgramError(f"the name {model.name!r} belongs to {former.owner.name}: choose another one")
         if model.seed.masks != model.masks:
-            raise MacCheckError("the model's owner was sent other masks than the dealer made: upload it again")
+            raise ProtocolViolation(model.owner.name, "holds other masks than the dealer made for this upload")
         for (tensor, shape), public in zip(model.shapes.items(), model.masked, strict=True):
             self.tensors[store, tensor] = Value(public, stored_stream(model.seed.seed, tensor).elements(shape))
         model.seed = model.masked = None

@@ -15,11 +15,10 @@ from math import prod
 
 import numpy as np
 
-from mpc.errors import MacCheckError, MaterialError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import MaterialError, PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
-from mpc.security import Security
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.ledger import SpentItem
@@ -189,17 +188,6 @@ class PartyServer(Server[PartyJob]):
             self.material.spent(error, job.dealt[0])
         super().fail(job, error)
 
-    @property
-    def _malicious(self) -> bool:
-        return self.cluster.settings.security is Security.MALICIOUS
-
-    def _ready(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
-        job.party_run = run
-        job.dealt = None
-        # From here on the dealer is not needed any more.
-        self.watch(job, [client, *self._peers])
-        self.endpoint.send(client.name, Ready(run=job.run, seconds=seconds))
-
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:
         job = self.jobs.get(message.run)
         if job is not None:
@@ -220,7 +208,8 @@ class PartyServer(Server[PartyJob]):
         if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
         if message.masks != self._dealt(job).masks:
-            raise MacCheckError("the client was sent other masks than the dealer made; nothing was revealed")
+            # A wrong mask is a wrong input, which no MAC can show.
+            raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
         inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
         job.exchange = run.online(inputs)
         job.low_latency.enter_context(self.endpoint.low_latency())
@@ -295,7 +284,7 @@ class PartyServer(Server[PartyJob]):
     def _catch_up(self, job: PartyJob) -> None:
         """While the round is on its way: what only the MAC check will need."""
         run = job.party_run
-        if run is None or not self._malicious:
+        if run is None or not self.malicious:
             self._continue(job)
         elif run.program.elements > THREAD_ELEMENTS:
             job.busy = True

@@ -7,9 +7,10 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mpc.errors import MacCheckError, PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.security import Security
 from parties.cluster import Cluster, Member
 from parties.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.failures import error_of, failed, store_failed
@@ -40,13 +41,6 @@ class Job:
         """Members whose loss ends the run."""
 
 
-class Ended(NamedTuple):
-    """What is remembered of a run that is over."""
-
-    client: Member | None
-    failure: Failed | None
-
-
 JobT = TypeVar("JobT", bound=Job)
 MessageT = TypeVar("MessageT", bound=Message)
 Result = TypeVar("Result")
@@ -68,7 +62,7 @@ class Server(Generic[JobT]):
         self.jobs: dict[str, JobT] = {}
         self._make_job = make_job
         self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
-        self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self._ended: OrderedDict[str, Failed | None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on(Failed, self._on_failed)
 
@@ -118,12 +112,12 @@ class Server(Generic[JobT]):
             log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
             self._refuse(sender, message, internal_error())
 
-    def _late(self, sender: Member, message: RunMessage, ended: Ended) -> None:
+    def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
         """A message of a run that is over here."""
         if isinstance(message, Prepare):
-            self._tell([sender.name], ended.failure or _repeated(sender, message))
-        elif isinstance(message, Failed) and (sender.is_server or sender == ended.client):
-            # Its check may have failed at another after ours had passed.
+            self._tell([sender.name], failure or _repeated(sender, message))
+        elif isinstance(message, Failed) and sender.is_server:
+            # Its check may have failed after ours had passed.
             self._notice(message.error)
 
     def _refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
@@ -190,7 +184,7 @@ class Server(Generic[JobT]):
             return
         job.stop_watching()
         self.clear_deadline(job)
-        self._ended[job.run] = Ended(job.client, failure)
+        self._ended[job.run] = failure
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
@@ -232,14 +226,21 @@ class Server(Generic[JobT]):
         if job is not None and self._takes_part(job, sender):
             log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message, sender.name))
             self.end(job, message)
-            self._notice(message.error)
+            if sender.is_server:
+                self._notice(message.error)
 
     def _notice(self, error: str) -> None:
-        if error == MacCheckError.__name__:
+        """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""
+        if error == MacCheckError.__name__ and self.malicious:
             self.cheated()
 
+    @property
+    def malicious(self) -> bool:
+        """The security that the cluster runs in."""
+        return self.cluster.settings.security is Security.MALICIOUS
+
     def cheated(self) -> None:
-        """A check has failed, here or elsewhere: whatever was dealt in this session is not to be used any more."""
+        """A party's check has failed: whatever was dealt in this session is not to be used any more."""
 
     @staticmethod
     def _takes_part(job: Job, sender: Member) -> bool:
