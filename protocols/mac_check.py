@@ -37,7 +37,7 @@ import numpy as np
 
 from mpc import field
 from mpc.cost import WORDS
-from mpc.errors import MacCheckError
+from mpc.errors import MacCheckError, ProgramError
 from mpc.field import FieldArray
 from mpc.operation import PartyContext
 from mpc.prg import SEED_BYTES, Seed
@@ -73,8 +73,11 @@ class MacCheck:
         return None if self._coin_commitments else to_words(self._commit(_COIN, self._context.index, self._coin))
 
     def take_commitments(self, received: Sequence[FieldArray]) -> None:
-        """The other parties', in order of party."""
+        """The other parties', in order of party.  All must hold the same."""
         self._coin_commitments = [from_words(words) for words in received]
+        everyone = list(self._coin_commitments)
+        everyone.insert(self._context.index, self._commit(_COIN, self._context.index, self._coin))
+        self.note(self._hash(b"coin commitments", *everyone))
 
     def note(self, public: bytes | memoryview) -> None:
         """All parties must hold the same of this."""
@@ -92,16 +95,16 @@ class MacCheck:
         """
         commitment = self.first_commitment()
         if commitment is not None:  # nothing was opened
-            self.take_commitments((yield commitment))
+            self.take_commitments((yield from self._exchange(commitment)))
         seen = self._transcript.digest()
-        received = yield np.concatenate([to_words(seen), to_words(self._coin)])
+        received = yield from self._exchange(np.concatenate([to_words(seen), to_words(self._coin)]))
         coins = self._coins(seen, received)
         coefficients = Seed(self._hash(b"coefficients", *coins)[:SEED_BYTES])
         sigma = self._sigma(coefficients, mac_shares())
         nonce = secrets.token_bytes(_NONCE_BYTES)
         opening = np.concatenate([sigma, to_words(nonce)])
-        commitments = yield to_words(self._commit(_SIGMA, self._context.index, opening.tobytes()))
-        openings = yield opening
+        commitments = yield from self._exchange(to_words(self._commit(_SIGMA, self._context.index, opening.tobytes())))
+        openings = yield from self._exchange(opening)
         total = sigma
         for party, commitment, other in zip(self._others(), commitments, openings, strict=True):
             if from_words(commitment) != self._commit(_SIGMA, party, other.tobytes()) or not field.is_reduced(other):
@@ -109,6 +112,13 @@ class MacCheck:
             total = field.add(total, other[:1])
         if total.any():
             raise MacCheckError("the MACs of the opened values are wrong: a party cheated; nothing was revealed")
+
+    def _exchange(self, outgoing: FieldArray) -> Generator[FieldArray, Sequence[FieldArray], Sequence[FieldArray]]:
+        """One round.  All send equally much: an opening without a sigma would make the sum empty, and so not wrong."""
+        received = yield outgoing
+        if len(received) != self._context.parties - 1 or any(other.shape != outgoing.shape for other in received):
+            raise ProgramError("a round takes one buffer from each other party, as long as the one sent")
+        return received
 
     def _coins(self, seen: bytes, received: Sequence[FieldArray]) -> list[bytes]:
         """Every party's part of the coin, in order, once all have seen the same and opened what they committed to."""

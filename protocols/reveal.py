@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpc import field
-from mpc.errors import MacCheckError
+from mpc.errors import MacCheckError, ProgramError
 from mpc.field import FieldArray
 from mpc.program import Program
 from mpc.security import Security
@@ -46,8 +46,12 @@ def reveal(
 ) -> list[FieldArray]:
     """The outputs, from what each party sent (arrays of ``revealed_shapes``) and the client's masks.
 
-    Raises MacCheckError when what was sent does not belong together.
+    Raises MacCheckError when what was sent does not belong together, ProgramError when it has another form.
     """
+    shapes = revealed_shapes(program, security)
+    for arrays in sent:
+        if [array.shape for array in arrays] != shapes or not all(map(field.is_reduced, arrays)):
+            raise ProgramError("a party sent outputs of other shapes than the program's, or numbers outside the field")
     totals = [field.negate(mask) for mask in masks]
     if security is Security.MALICIOUS:
         totals.append(field.zeros(1))
