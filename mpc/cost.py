@@ -2,6 +2,8 @@
 
 Payload is what a protocol must send: field elements and seeds.  Frames, headers and encryption come on top and are
 counted apart by the transport.  The measured payload of a run equals this prediction to the byte.
+
+``Cost.latency`` says how long the network takes for a run: delays and bytes, without computing.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mpc.errors import UsageError
 from mpc.operation import Input
 from mpc.prg import SEED_BYTES
 from mpc.program import Program
@@ -18,6 +21,9 @@ from mpc.security import Security
 ELEMENT_BYTES = 8
 WORDS = 8
 """Elements that 32 bytes (a hash, a nonce) take on the wire: 32 bits each."""
+KEY_WORDS = 4
+"""Elements that the seed of a key share takes."""
+COMMITMENT_BYTES = 32
 CHECK = "MAC check"
 """The label of what the check of a run costs."""
 CHECK_ROUNDS = 3
@@ -37,6 +43,51 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A process's way to the others: full duplex, shared by all that it sends, and by all that it receives."""
+
+    round_trip: float
+    """Seconds there and back, for a byte."""
+    bandwidth: float
+    """Bits per second, each way."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.round_trip) and self.round_trip >= 0):
+            raise UsageError(f"a round-trip time of {self.round_trip} s: give a number from 0")
+        if not self.bandwidth > 0:
+            raise UsageError(f"a bandwidth of {self.bandwidth} bit/s: give a number above 0")
+
+    @property
+    def delay(self) -> float:
+        """Seconds one way."""
+        return self.round_trip / 2
+
+    def transfer(self, count: int) -> float:
+        """Seconds between the first and the last of ``count`` bytes."""
+        return 8 * count / self.bandwidth
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Predicted seconds that the network takes for one run: the parts of the online phase, and the offline phase."""
+
+    inputs: float
+    """From the client to the parties."""
+    delays: float
+    """Of the rounds among the parties, one way each."""
+    openings: float
+    """To transfer what the parties open."""
+    outputs: float
+    """From the parties to the client."""
+    offline: float
+    """From asking for the run until the client knows that every party is ready."""
+
+    @property
+    def online(self) -> float:
+        return self.inputs + self.delays + self.openings + self.outputs
+
+
+@dataclass(frozen=True)
 class Cost:
     """Predicted rounds and payload bytes of one run."""
 
@@ -50,12 +101,49 @@ class Cost:
     offline_dealer_bytes: tuple[int, ...]
     """Sent by the dealer to each party: a seed, and to the last one the corrections."""
     offline_client_bytes: int
-    """Sent by the dealer to the client: seeds of its input masks, and its output masks."""
+    """Sent by the dealer to the client: seeds of its input masks, and its output masks; with MACs, commitments."""
     layers: Mapping[str, LayerCost]
+    online_output_bytes: int
+    """Sent by each party to the client: its part of ``online_bytes_per_party``."""
 
     @property
     def offline_bytes(self) -> int:
         return sum(self.offline_dealer_bytes) + self.offline_client_bytes
+
+    @property
+    def online_messages_per_party(self) -> int:
+        """One to every other party in each round but the last, and one to the client."""
+        return messages(self.online_rounds, self.parties)
+
+    def latency(self, servers: Link, client: Link | None = None) -> Latency:
+        """How long the network takes for a run: ``servers`` joins dealer and parties, ``client`` it to all of them.
+
+        The model.  Every process has one link, and its bytes leave, and arrive, one after the other.  Online:
+
+        * inputs: one way from the client, and its masked inputs, to every party, through its link;
+        * each round but the last: one way between parties, since all send at once, and what one party opens, to every
+          other party, through its link;
+        * outputs: one way to the client, and what all parties send it through its link.
+
+        Offline, without preprocessing in stock: one way from the client to the dealer; one way to the parties, and
+        what the dealer sends them through its link; one way back to the client, which meanwhile receives its masks.
+
+        What it leaves out: computing, at everyone; frames, headers and encryption; the program, which goes out with
+        the request; lost packets; and TCP, which on a connection that was idle takes further round trips before it
+        fills a link of high bandwidth and delay.  So a run takes longer than this, by its computing at least, except
+        where computing and transfer overlap.
+        """
+        client = client or servers
+        opened = self.online_bytes_per_party - self.online_output_bytes
+        dealing = servers.delay + servers.transfer(sum(self.offline_dealer_bytes)) + client.delay
+        masks = client.delay + client.transfer(self.offline_client_bytes)
+        return Latency(
+            inputs=client.delay + client.transfer(self.online_client_bytes),
+            delays=(self.online_rounds - 1) * servers.delay,
+            openings=servers.transfer(opened),
+            outputs=client.delay + client.transfer(self.parties * self.online_output_bytes),
+            offline=client.delay + max(dealing, masks),
+        )
 
     def __str__(self) -> str:
         return (
@@ -72,17 +160,26 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
     corrections = sum(layer.dealt for layer in layers.values())
     revealed = sum(program.nodes[i].type.size for i in program.outputs) * (2 if malicious else 1)
     supplied = sum(program.nodes[i].type.size for i in program.inputs)
+    outputs = ELEMENT_BYTES * (revealed + (KEY_WORDS if malicious else 0))
     seeds = [SEED_BYTES] * parties
     seeds[-1] += ELEMENT_BYTES * corrections
     return Cost(
         parties=parties,
         online_rounds=online_rounds(program, security),
-        online_bytes_per_party=ELEMENT_BYTES * (opened * (parties - 1) + revealed + (1 if malicious else 0)),
+        online_bytes_per_party=ELEMENT_BYTES * opened * (parties - 1) + outputs,
         online_client_bytes=ELEMENT_BYTES * supplied * parties,
         offline_dealer_bytes=tuple(seeds),
-        offline_client_bytes=SEED_BYTES * parties * len(program.inputs) + ELEMENT_BYTES * revealed,
+        offline_client_bytes=SEED_BYTES * parties * len(program.inputs)
+        + ELEMENT_BYTES * revealed
+        + (COMMITMENT_BYTES * parties if malicious else 0),
         layers=layers,
+        online_output_bytes=outputs,
     )
+
+
+def messages(rounds: int, parties: int) -> int:
+    """Messages each party sends online: one to every other party in each round but the last, and one to the client."""
+    return (rounds - 1) * (parties - 1) + 1
 
 
 def online_rounds(program: Program, security: Security) -> int:

@@ -40,6 +40,7 @@ from mpc.planner import FRACTION_BITS
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
 from nn.model import Description
+from parties import streaming
 from parties.cluster import Cluster, Member, Role
 from parties.failures import failed
 from parties.keys import KeyPair
@@ -228,6 +229,23 @@ class AsyncClient:
         """
         return await self.finish(await self.prepare(result))
 
+    async def predict(
+        self,
+        model: RemoteModel,
+        inputs: npt.ArrayLike,
+        *,
+        chunk: int | None = None,
+        low: float = -1.0,
+        high: float = 1.0,
+    ) -> Reals:
+        """``model`` of a batch (N, ...) of any size with values in [low, high], streamed in chunks.
+
+        Memory does not grow with the batch, at nobody but this client, which has its inputs and results.  ``last_run``
+        is then the sum of all chunks' bills.  See ``parties.streaming``.
+        """
+        values, self.last_run = await streaming.predict(self, model, inputs, chunk=chunk, low=low, high=high)
+        return values
+
     async def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
         """The offline phase of a run, for ``finish``: dealing, and whatever does not depend on the inputs.
 
@@ -319,7 +337,8 @@ class AsyncClient:
                 masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
                 for party in self._parties:
                     self._send_online(party, message, masked)
-                shares = await prepared.conversation.take(Outputs, self._parties, self._patience * rounds)
+                arrived = await prepared.conversation.take(Outputs, self._parties, self._patience * rounds)
+                shares = {party: arrived[party] for party in self._parties}
                 results = prepared.open_outputs(shares)
                 seconds = time.perf_counter() - started
         except MacCheckError as error:

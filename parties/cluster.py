@@ -263,9 +263,9 @@ class Cluster:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of SHA-256 over the content; equal exactly when two files say the same."""
+        """SHA-256 of the content, in hexadecimal; equal exactly when two files say the same."""
         content = msgspec.json.encode(self._as_file(), order="sorted")
-        return hashlib.sha256(content).hexdigest()[:16]
+        return hashlib.sha256(content).hexdigest()
 
     def member(self, name: str) -> Member:
         """The member of that name.  Raises `ConfigurationError` listing the names if there is none."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpc.errors import PeerError, ProtocolViolation, TesseraError
+from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.prg import Seed, fresh_seed
 from mpc.program import Program
 from parties.cluster import Cluster, Member
@@ -19,7 +19,7 @@ from parties.models import upload_shapes
 from parties.run_messages import ClientMasks, Dealt, Prepare, Release, StoreDropped, StoreSeed, Upload
 from parties.server import Job, Payload, Server
 from parties.stock import DealerStock
-from parties.stock_messages import Spent, Stock, Stocked, StockRefused
+from parties.stock_messages import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.stocking import Stocker, read_kept
 from protocols.dealer import Dealing, StoredMasks, deal, digest
 
@@ -46,19 +46,32 @@ class ForRun:
     item: ItemId | None = None
 
 
-class DealerServer(Server[Job]):
+class DealerJob(Job):
+    """One run at the dealer."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.client_part: tuple[ClientMasks, Sequence[Buffer]] | None = None
+        """Held back until every party has said that the item of the stock is fresh."""
+        self.item: Dealt | None = None
+        self.agreed: set[str] = set()
+        """Parties that have, by name."""
+
+
+class DealerServer(Server[DealerJob]):
     """Deals for runs, each in a thread and forgotten once sent; remembers the seeds of stored models' masks.
 
     A run whose program is in stock uses what was dealt ahead of time.
     """
 
     def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
-        super().__init__(cluster, member, keys, Job)
+        super().__init__(cluster, member, keys, DealerJob)
         self._stores: dict[str, Store] = {}
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.fingerprint)
         self._stocker = Stocker(cluster, self.endpoint, self.stock, self._deal)
         self.on(Prepare, self._on_prepare)
+        self.on(Agreed, self._on_agreed)
         self.on(Release, self._on_release)
         self.on(Upload, self._on_upload)
         self.on(StoreDropped, self._on_store_dropped)
@@ -99,7 +112,7 @@ class DealerServer(Server[Job]):
         stored = {name: store.masks for name, store in list(self._stores.items())}
         return deal(program, len(self.cluster.parties), stored, self.cluster.settings.security)
 
-    def _send(self, job: Job, client: Member, made: ForRun, seconds: float) -> None:
+    def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
         sent, program = made.sent_bytes, made.program.digest
         session, number = made.item or ("", 0)
         dealt = Dealt(
@@ -115,10 +128,25 @@ class DealerServer(Server[Job]):
         masks = ClientMasks(
             run=job.run, program=program, seconds=seconds, dealt_bytes=sent, from_stock=made.item is not None
         )
-        self.endpoint.send(client.name, masks, made.client_part)
-        self.end(job)
-        if made.item is not None:
+        if made.item is None:
+            self.endpoint.send(client.name, masks, made.client_part)
+            self.end(job)
+        else:
+            # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
+            job.item, job.client_part = dealt, (masks, made.client_part)
+            self.set_deadline(job)
             self.spawn(self._stocker.refill())
+
+    def _on_agreed(self, party: Member, message: Agreed, _: Payload) -> None:
+        job = self.jobs.get(message.run)
+        if job is None or job.client is None or job.item is None or job.client_part is None:
+            raise ProtocolViolation(party.name, "agreed on preprocessing that it was not assigned")
+        if (message.program, message.session, message.number) != (job.item.program, job.item.session, job.item.number):
+            raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
+        job.agreed.add(party.name)
+        if len(job.agreed) == len(self._party_names):
+            self.endpoint.send(job.client.name, *job.client_part)
+            self.end(job)
 
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:
         """The client gives up before the dealer is done."""
@@ -126,7 +154,11 @@ class DealerServer(Server[Job]):
         if job is not None and job.client == client:
             self.end(job)
 
-    def overdue(self, job: Job) -> TesseraError:
+    def overdue(self, job: DealerJob) -> TesseraError:
+        if job.item is not None:
+            silent = next(name for name in self._party_names if name not in job.agreed)
+            seconds = self.cluster.settings.round_timeout
+            return PeerLost(silent, f"did not say which preprocessing it uses within {seconds:g} s")
         return TesseraError(
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )

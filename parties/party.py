@@ -150,8 +150,8 @@ class PartyServer(Server[PartyJob]):
         message = self._dealt(job)
         if message.number:
             agreed = Agreed(run=job.run, program=message.program, session=message.session, number=message.number)
-            for peer in self._peers:
-                self.endpoint.send(peer.name, agreed)
+            for member in (*self._peers, self.cluster.dealer):
+                self.endpoint.send(member.name, agreed)
             self.set_deadline(job)
         self._agree(job)
 

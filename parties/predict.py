@@ -5,24 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mpc.errors import ShapeError
 from nn.derm import CLASS_NAMES, load_image
+from parties import streaming
 from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
+from parties.prepared import Reals
 
 
 async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
-    """All images in one run; a line (or a JSON entry) each."""
-    images = np.stack([load_image(path) for path in options.images])
+    """All images, as many in a run as fit (``parties.streaming``); a line (or a JSON entry) each."""
+    # Each is looked at before anything is sent, and none is kept: they are read again in their turn.
+    shapes = [load_image(path).shape for path in options.images]
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         model = await client.model(options.model)
-        x = client.share(images, low=-1.0, high=1.0, name="images")
-        logits = await client.reveal(model(x))
-        report = client.last_run
+        chunk = streaming.fitting(model, shapes[0])
+        done = [predicted async for predicted in streaming.stream(client, model, _chunks(options.images, chunk))]
+    logits = np.concatenate([predicted.values for predicted in done])
+    report = streaming.total([predicted.report for predicted in done])
     if logits.ndim != 2 or logits.shape[1] != len(CLASS_NAMES):
         raise ShapeError(f"model {options.model!r} gives results of shape {logits.shape}, not 7 classes per image")
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -32,10 +38,16 @@ async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) 
             {"image": str(path), "class": CLASS_NAMES[int(p.argmax())], "probabilities": [float(v) for v in p]}
             for path, p in zip(options.images, probabilities, strict=True)
         ]
-        print(json.dumps({"predictions": predictions, "run": report.to_dict() if report else None}))
+        print(json.dumps({"predictions": predictions, "run": report.to_dict()}))
         return 0
     for path, p in zip(options.images, probabilities, strict=True):
         print(f"{path}: {CLASS_NAMES[int(p.argmax())]} ({p.max():.0%})")
     print(report, file=sys.stderr)
     print("Not for diagnosis.", file=sys.stderr)
     return 0
+
+
+def _chunks(paths: Sequence[Path], size: int) -> Iterator[Reals]:
+    """The images, so many at a time: none is read before its turn."""
+    for start in range(0, len(paths), size):
+        yield np.stack([load_image(path) for path in paths[start : start + size]])

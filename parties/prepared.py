@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import field, fixed_point
-from mpc.cost import ELEMENT_BYTES, cost
+from mpc.cost import COMMITMENT_BYTES, ELEMENT_BYTES, cost
 from mpc.errors import ProtocolViolation
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed, elements_sum
@@ -50,6 +50,8 @@ class PreparedRun:
         self.input_masks: list[FieldArray] = []
         self.output_masks: list[FieldArray] = []
         """Of what each party will send, in its order (``protocols.reveal``)."""
+        self.key_commitments: list[bytes] = []
+        """With MACs: the dealer's, to each party's share of the key."""
         self.masks_digest = ""
         self.offline_bytes = 0
         self.offline_seconds = 0.0
@@ -70,14 +72,20 @@ class PreparedRun:
         if not isinstance(message, ClientMasks) or message.program != program.digest:
             raise ProtocolViolation(dealer, "dealt for another program")
         supplied, shapes = len(program.inputs), masked_shapes(program, self.security)
-        if len(buffers) != supplied + len(shapes):
+        malicious = self.security is Security.MALICIOUS
+        if len(buffers) != supplied + len(shapes) + malicious:
             raise ProtocolViolation(dealer, "sent the wrong number of masks")
         for buffer, i in zip(buffers[:supplied], program.inputs, strict=True):
             streams = read_seeds(dealer, buffer, self._parties)
             self.input_masks.append(elements_sum(streams, program.nodes[i].type.shape))
-        for buffer, shape in zip(buffers[supplied:], shapes, strict=True):
+        for buffer, shape in zip(buffers[supplied:], shapes, strict=False):
             self.output_masks.append(read_array(dealer, buffer, shape))
-        self.masks_digest = digest(buffers) if self.security is Security.MALICIOUS else ""
+        if malicious:
+            joined = bytes(buffers[-1])
+            if len(joined) != self._parties * COMMITMENT_BYTES:
+                raise ProtocolViolation(dealer, "sent commitments of the wrong length")
+            self.key_commitments = [joined[i : i + COMMITMENT_BYTES] for i in range(0, len(joined), COMMITMENT_BYTES)]
+            self.masks_digest = digest(buffers)
         self.dealing_seconds = message.seconds
         self.from_stock = message.from_stock
         self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
@@ -88,14 +96,14 @@ class PreparedRun:
         return [np.ascontiguousarray(field.subtract(x, mask)) for x, mask in pairs]
 
     def open_outputs(self, sent: Mapping[str, Delivery]) -> list[Reals]:
-        """The outputs, from what each party sent.  Raises ProtocolViolation, MacCheckError."""
+        """The outputs, from what each party sent, in order of party.  Raises ProtocolViolation, MacCheckError."""
         shapes = revealed_shapes(self.program, self.security)
         shares = []
         for name, delivery in sent.items():
             if len(delivery.buffers) != len(shapes):
                 raise ProtocolViolation(name, "sent the wrong number of outputs")
             shares.append([read_array(name, b, shape) for b, shape in zip(delivery.buffers, shapes, strict=True)])
-        outputs = reveal(self.program, self.security, shares, self.output_masks)
+        outputs = reveal(self.program, self.security, shares, self.output_masks, self.key_commitments)
         types = [self.program.nodes[i].type for i in self.program.outputs]
         return [fixed_point.decode(output, t.fraction_bits) for output, t in zip(outputs, types, strict=True)]
 

@@ -164,7 +164,7 @@ class Receiver:
             difference = f"runs Tessera {greeting.package_version}, we run {version}: install one release everywhere"
         elif greeting.cluster_fingerprint != fingerprint:
             difference = (
-                f"runs with cluster file {greeting.cluster_fingerprint}, we with {fingerprint}: "
+                f"runs with cluster file {greeting.cluster_fingerprint[:16]}, we with {fingerprint[:16]}: "
                 "give every process the same file"
             )
         else:

@@ -88,6 +88,13 @@ class DealerStock(Ledger):
                 == 1
             )
 
+    def abandon(self, item: ItemId) -> None:
+        """Not every party has stored its part: the item will not be in stock."""
+        with self._vault.transaction() as db:
+            db.execute(
+                "UPDATE items SET state = 'discarded' WHERE session = ? AND number = ? AND state = 'pending'", item
+            )
+
     def assign(self, program: str, run: str) -> tuple[ItemId, list[memoryview]] | None:
         """The oldest item in stock of the program, marked used by ``run``, and the client's part; None without stock.
 

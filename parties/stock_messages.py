@@ -10,7 +10,8 @@ Stocking:   client --Stock--> dealer                   program, how many runs of
 A run of a program that is in stock:
 
             dealer --Dealt--> party                    which item, instead of a payload
-            party  --Agreed--> parties                 the item it has marked as used for this run
+            party  --Agreed--> parties, dealer         the item it has marked as used for this run
+            dealer --ClientMasks--> client             only when all parties have: its masks, too, are for one run
             party  --Spent--> dealer                   the item is not fresh here: where its ledger stands
 """
 

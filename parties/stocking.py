@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, TesseraError
@@ -18,7 +18,7 @@ from mpc.program import Program
 from parties.cluster import Cluster, Member
 from parties.failures import error_of, stock_failed
 from parties.ledger import ItemId
-from parties.messages import payload_bytes
+from parties.messages import Buffer, payload_bytes
 from parties.stock import DealerStock
 from parties.stock_messages import (
     Spent,
@@ -179,24 +179,32 @@ class Stocker:
         total = sum(payload_bytes(part) for part in parts.values())
         # What the run's bill will say was sent for it.
         kept = [total.to_bytes(8, "little"), *dealing.for_client()]
-        self._missing = set(self._parties)
-        self._stored = asyncio.get_running_loop().create_future()
-        self._item = item = await asyncio.to_thread(self.stock.begin, program.digest, kept)
-        if not all(map(self._endpoint.connected, self._parties)):
-            await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
-        message = StockItem(session=item.session, number=item.number, program=program.digest)
-        for party, part in parts.items():
-            self._endpoint.send(party, message, part)
-        patience = self._cluster.settings.round_timeout
+        item = await asyncio.to_thread(self.stock.begin, program.digest, kept)
         try:
+            await self._deliver(item, program.digest, parts)
+        except BaseException:
+            await asyncio.to_thread(self.stock.abandon, item)
+            raise
+        await asyncio.to_thread(self.stock.ready, item)
+        return total
+
+    async def _deliver(self, item: ItemId, program: str, parts: Mapping[str, Sequence[Buffer]]) -> None:
+        """Returns when every party has said that it has stored its part."""
+        self._item, self._missing = item, set(self._parties)
+        self._stored = asyncio.get_running_loop().create_future()
+        try:
+            if not all(map(self._endpoint.connected, self._parties)):
+                await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
+            message = StockItem(session=item.session, number=item.number, program=program)
+            for party, part in parts.items():
+                self._endpoint.send(party, message, part)
+            patience = self._cluster.settings.round_timeout
             async with asyncio.timeout(patience):
                 await self._stored
         except TimeoutError:
             raise PeerLost(min(self._missing), f"stored no preprocessing within {patience:g} s") from None
         finally:
             self._item = self._stored = None
-        await asyncio.to_thread(self.stock.ready, item)
-        return total
 
     # -- what parties answer ---------------------------------------------------------------------------------------
 

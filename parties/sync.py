@@ -113,6 +113,10 @@ class Client:
         """Have the parties compute ``result`` and open it to this client alone."""
         return self.finish(self.prepare(result))
 
+    def predict(self, model: RemoteModel, inputs: npt.ArrayLike, **options: Any) -> Reals:
+        """A batch of any size, streamed in chunks; see ``AsyncClient.predict``."""
+        return self._run(self._client.predict(model, inputs, **options))
+
     def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
         """The offline phase of a run, for ``finish``."""
         return self._run(self._client.prepare(result))

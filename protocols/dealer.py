@@ -33,11 +33,13 @@ from mpc.tensor_type import Form, Shape
 from protocols.randomness import (
     dealt_stream,
     key_share,
+    key_stream,
     mask_stream,
     output_mac_stream,
     output_stream,
     stored_stream,
 )
+from protocols.reveal import key_commitment
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +56,8 @@ class Dealing:
     """To the client, per output: its mask.  Not the parties' streams: those would open their shares of the output."""
     output_mac_masks: tuple[FieldArray, ...]
     """To the client, with MACs: the mask of each output's MAC."""
+    key_commitments: tuple[bytes, ...]
+    """To the client, with MACs: a commitment to each party's share of the key (``reveal.py``)."""
 
     def for_party(self, party: int) -> list[bytes | FieldArray]:
         """A party's part: its seed; for the last party, then the corrections."""
@@ -61,12 +65,11 @@ class Dealing:
         return [bytes(self.seeds[party]), *(self.corrections if last else ())]
 
     def for_client(self) -> list[bytes | FieldArray]:
-        """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, one per output's MAC."""
-        return [
-            *(b"".join(map(bytes, seeds)) for seeds in self.input_seeds),
-            *self.output_masks,
-            *self.output_mac_masks,
-        ]
+        """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, a mask per output's MAC,
+        and the commitments to the key, joined."""
+        seeds = [b"".join(map(bytes, seeds)) for seeds in self.input_seeds]
+        commitments = [b"".join(self.key_commitments)] if self.key_commitments else []
+        return [*seeds, *self.output_masks, *self.output_mac_masks, *commitments]
 
 
 def digest(part: Sequence[bytes | bytearray | memoryview | npt.NDArray[Any]]) -> str:
@@ -114,7 +117,7 @@ def deal(
     """
     seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
     malicious = security is Security.MALICIOUS
-    key = sum(key_share(seed) for seed in seeds) if malicious else 0
+    key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
     masks: dict[int, FieldArray] = {}
     public: dict[int, FieldArray] = {}
     corrections: list[FieldArray] = []
@@ -152,6 +155,9 @@ def deal(
         output_mac_masks=tuple(
             elements_sum([output_mac_stream(seed, k) for seed in seeds], shape)
             for k, shape in enumerate(shapes if malicious else ())
+        ),
+        key_commitments=tuple(
+            key_commitment(party, key_stream(seed)) for party, seed in enumerate(seeds if malicious else ())
         ),
     )
 

@@ -9,7 +9,8 @@ dealer deals shares of cos(j t_a) and sin(j t_a), j = 1..K, and
 is local, and so is any trigonometric polynomial of x.  p = 2^61 - 1 is -1 modulo 2^k: a wrap moves the angle by a unit
 or two out of 2^k, so there are no wrap bits and no truncation.
 
-Security: nothing is opened here beyond E, which is uniform.  The dealt shares are fresh and uniform.
+Security: nothing is opened here beyond E, which is uniform.  The dealt shares are fresh and uniform.  The factors that
+t_E gives are public, so MAC shares of the waves give a share of the result's MAC.
 Outside the interval of the fit the function is periodic: never less secret, but not the function that was fitted.
 Cost: no round of its own; 2 K dealt elements per element.
 Source: Fourier evaluation in MPC: Boura, Chillotti, Gama, Jetchev, Peceny and Petric, High-Precision Privacy-Preserving

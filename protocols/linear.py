@@ -1,6 +1,6 @@
 """Linear operations: local, no communication, nothing dealt.
 
-Security: each party computes on what it holds; nothing is sent.
+Security: each party computes on what it holds, and likewise on its MAC shares; nothing is sent.
 """
 
 from __future__ import annotations

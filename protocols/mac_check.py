@@ -159,10 +159,10 @@ class MacCheck:
 
 
 def to_words(data: bytes) -> FieldArray:
-    """32 bytes as field elements, 32 bits each: what goes over a wire is field elements throughout."""
+    """Bytes as field elements, 32 bits each: what goes over a wire is field elements throughout."""
     return np.frombuffer(data, "<u4").astype(np.uint64)
 
 
 def from_words(words: FieldArray) -> bytes:
-    """The bytes; of words that stand for none, some others than any honest party's."""
-    return words.astype("<u4").tobytes() if words.size == WORDS and not (words >> np.uint64(32)).any() else b""
+    """The bytes; of words that stand for none, none, which are not any honest party's."""
+    return b"" if (words >> np.uint64(32)).any() else words.astype("<u4").tobytes()

@@ -7,6 +7,11 @@ Security: ``a`` is uniform, independent of everything else, and masks this one t
 ``x`` is: perfect hiding, no statistical slack.  The shares sent, ``x_i - a_i``, are uniform subject to their sum, since
 any n-1 of the ``a_i`` are independent and uniform; so what up to n-1 pooled parties see can be simulated from E.
 
+Malicious security: an opening is optimistic.  A wrong share makes E, and with it all that is opened later, wrong by an
+error the cheat chose without knowing any secret; each later E has a mask of its own and stays uniform all the same.
+Every party's share of alpha E, from the evaluation on MAC shares, shows the error before a result leaves
+(``mac_check.py``).
+
 Cost: one round, one element sent to each other party per element of x; nothing dealt but seeds.
 Source: Beaver, Efficient Multiparty Protocols Using Circuit Randomization, CRYPTO 1991; one mask per tensor rather than
 per product: Mohassel and Zhang, SecureML, IEEE S&P 2017.

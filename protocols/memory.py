@@ -123,5 +123,6 @@ def run_in_memory(
         for array, seeds in zip(inputs, dealing.input_seeds, strict=True)
     ]
     shares = lockstep([run.online(masked) for run in runs], tamper)
-    outputs = reveal(program, security, shares, [*dealing.output_masks, *dealing.output_mac_masks])
+    masks = [*dealing.output_masks, *dealing.output_mac_masks]
+    outputs = reveal(program, security, shares, masks, dealing.key_commitments)
     return MemoryRun(outputs, runs, dealing, masked, shares)

@@ -30,8 +30,8 @@ from mpc.prg import Seed
 from mpc.program import Program
 from mpc.security import Security
 from protocols.evaluation import Evaluation
-from protocols.mac_check import MacCheck, Rounds
-from protocols.randomness import Randomness
+from protocols.mac_check import MacCheck, Rounds, to_words
+from protocols.randomness import Randomness, key_share
 
 Exchange = Generator[FieldArray, Sequence[FieldArray], list[FieldArray]]
 
@@ -80,7 +80,7 @@ class PartyRun:
         self._macs: Evaluation | None = None
         self._check: MacCheck | None = None
         if security is Security.MALICIOUS:
-            macs = PartyContext(party, parties, unit=self._randomness.key_share)
+            macs = PartyContext(party, parties, unit=key_share(self._randomness.key_stream))
             self._macs = Evaluation(program, macs)
             self._macs.prepare(self._stored_mac, self._randomness.mask_mac, self._randomness.dealt_macs)
             self._check = MacCheck(macs, bytes.fromhex(program.digest) + parties.to_bytes(4, "little") + session)
@@ -130,8 +130,8 @@ class PartyRun:
     def online(self, masked_inputs: Sequence[FieldArray]) -> Exchange:
         """Run on ``masked_inputs`` (x - a of each input, in order); returns this party's part of the outputs.
 
-        That is its masked share of each output and, malicious, its masked share of each output's MAC and its share of
-        the key: see ``reveal.py``.
+        That is its masked share of each output and, malicious, its masked share of each output's MAC and the seed of
+        its share of the key: see ``reveal.py``.
 
         Raises ProgramError for inputs that do not go with the program, UnreducedOpening for a bad opening, and
         MacCheckError when somebody has cheated.
@@ -229,12 +229,12 @@ class PartyRun:
         return np.split(array, np.cumsum([self.program.nodes[i].type.size for i in nodes])[:-1])
 
     def _outputs(self) -> list[FieldArray]:
-        """Shares of the outputs and their MACs, masked with what the client alone knows, and of the key."""
+        """Shares of the outputs and their MACs, masked with what the client alone knows, and the key share's seed."""
         parts = [self._shares.folded(i) for i in self.program.outputs]
         if self._macs is not None:
             parts.extend(self._macs.folded(i) for i in self.program.outputs)
         masked = [field.add(part, mask) for part, mask in zip(parts, self._masks, strict=True)]
-        return masked if self._macs is None else [*masked, np.array([self._randomness.key_share], np.uint64)]
+        return masked if self._macs is None else [*masked, to_words(bytes(self._randomness.key_stream))]
 
     # -- MACs ------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ so that with shares of s, s^2, ..., s^d dealt, any polynomial of degree d is loc
 
 The result of degree d of a value with f fraction bits and coefficients of g has d f + g fraction bits, exactly.
 
-Security: nothing is opened here beyond E, which is uniform; dealt shares are fresh and uniform.
+Security: nothing is opened here beyond E, which is uniform; dealt shares are fresh and uniform.  The Q_j(u) and the
+choice by b are public, so MAC shares of the powers give a share of the result's MAC.
 Cost: no round of its own; d - 1 (``Polynomial``) or 2 d (``TruncatedPolynomial``) dealt elements per element.
 Source: powers of a mask: Damgard, Fitzi, Kiltz, Nielsen and Toft, Unconditionally Secure Constant-Rounds Multi-party
 Computation, TCC 2006; one opening for a polynomial: Lu et al., Polymath, NDSS 2023 and earlier folklore.

@@ -9,7 +9,8 @@ party's own share of y is all that is left for the online phase; likewise with x
 there is nothing to deal.
 
 Security: nothing is opened here.  Both masks were opened once, as tensors (``mask.py``), however many products they
-enter; f(a, b) is dealt anew, as uniform shares, for each product.
+enter; f(a, b) is dealt anew, as uniform shares, for each product.  With MACs, f(a, b) comes with shares of its MAC, and
+the formula is linear in shares: on MAC shares it gives a share of the product's MAC.
 
 Cost: no round; one dealt element per element of the *result* (a convolution is never dealt in its unrolled form).
 Source: Beaver, CRYPTO 1991; for matrices: Mohassel and Zhang, SecureML, IEEE S&P 2017; for convolutions: Wagh, Gupta

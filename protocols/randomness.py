@@ -45,9 +45,14 @@ def stored_stream(seed: Seed, tensor: str) -> Seed:
     return seed.derive(f"mask of stored {tensor}")
 
 
-def key_share(seed: Seed) -> int:
+def key_stream(seed: Seed) -> Seed:
+    """The stream from which a party's share of the run's MAC key expands; told to the client in the end."""
+    return seed.derive("share of the MAC key")
+
+
+def key_share(stream: Seed) -> int:
     """A party's share of the run's MAC key."""
-    return int(seed.derive("share of the MAC key").elements(1)[0])
+    return int(stream.elements(1)[0])
 
 
 class Randomness:
@@ -96,9 +101,9 @@ class Randomness:
         return by_node
 
     @property
-    def key_share(self) -> int:
-        """This party's share of the run's MAC key."""
-        return key_share(self._seed)
+    def key_stream(self) -> Seed:
+        """The stream of this party's share of the run's MAC key."""
+        return key_stream(self._seed)
 
     def mask(self, node: int) -> FieldArray:
         """Of the node's own mask."""

@@ -1,32 +1,42 @@
 """The reveal: a result is opened to the client that asked for it, and to nobody else.
 
 Party i sends the client its share of y + o, for a mask o that the dealer made for this output and told the client only.
-With MACs it sends its share of alpha y + o', o' another such mask, and alpha_i, and does so only once its own MAC check
-has passed.  The client adds up, takes the masks off, and accepts y if what should be alpha y is.
+With MACs it sends its share of alpha y + o', o' another such mask, and the seed of alpha_i, and does so only once its
+own MAC check has passed.  The client has the dealer's commitments to those seeds.  It adds up, takes the masks off, and
+accepts y if every seed is the committed one and what should be alpha y is.
 
 Security.  Whoever lacks o learns nothing of y, since o is uniform; and whoever holds the shares of up to n - 1 parties
-learns nothing that y does not say, since the shares are uniform subject to their sum.  Cheating parties add some e to
-y, d to its MAC and c to alpha, without having seen alpha: the client accepts a wrong y (e not 0) only if
-(alpha + c)(y + e) = alpha y + d, which one value of alpha satisfies: a chance of 1/p.  The key is told only when all
-that it protects has been opened and checked, and it is used for no other run.
+learns nothing that y does not say, since the shares are uniform subject to their sum.  Cheating parties add some e to y
+and d to its MAC, without having seen alpha: the client accepts if alpha e = d, for a wrong y with a chance of 1/p.
+Whether it accepts does not depend on y, so that a failure tells the cheaters nothing: this is what the commitments are
+for.  Without them, alpha + c in place of alpha and c g on the MAC would be accepted exactly when y = g.  The key is
+told only when all that it protects has been opened and checked, and it is used for no other run.
 
-Cost: no round among the parties; one element per element of y from each party, with MACs twice that and one more.
+Cost: no round among the parties; one element per element of y from each party, with MACs twice that and four more.
 Source: output to one party from authenticated shares: Damgard, Pastro, Smart and Zakarias (SPDZ), CRYPTO 2012; a mask
 that the receiver knows in place of a round, as for inputs.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from mpc import field
+from mpc.cost import KEY_WORDS
 from mpc.errors import MacCheckError, ProgramError
 from mpc.field import FieldArray
+from mpc.prg import Seed
 from mpc.program import Program
 from mpc.security import Security
 from mpc.tensor_type import Shape
+from protocols.mac_check import from_words
+from protocols.randomness import key_share
+
+
+def key_commitment(party: int, stream: Seed) -> bytes:
+    """The dealer's commitment to the stream of a party's key share: hiding, since a stream has 128 random bits."""
+    return hashlib.sha256(b"tessera key share" + party.to_bytes(4, "little") + bytes(stream)).digest()
 
 
 def masked_shapes(program: Program, security: Security) -> list[Shape]:
@@ -36,15 +46,19 @@ def masked_shapes(program: Program, security: Security) -> list[Shape]:
 
 
 def revealed_shapes(program: Program, security: Security) -> list[Shape]:
-    """Shapes of what each party sends the client: what is masked and, malicious, its share of the key."""
+    """Shapes of what each party sends the client: what is masked and, malicious, the seed of its share of the key."""
     shapes = masked_shapes(program, security)
-    return shapes if security is Security.SEMI_HONEST else [*shapes, (1,)]
+    return shapes if security is Security.SEMI_HONEST else [*shapes, (KEY_WORDS,)]
 
 
 def reveal(
-    program: Program, security: Security, sent: Sequence[Sequence[FieldArray]], masks: Sequence[FieldArray]
+    program: Program,
+    security: Security,
+    sent: Sequence[Sequence[FieldArray]],
+    masks: Sequence[FieldArray],
+    key_commitments: Sequence[bytes],
 ) -> list[FieldArray]:
-    """The outputs, from what each party sent (arrays of ``revealed_shapes``) and the client's masks.
+    """The outputs, from what each party sent (arrays of ``revealed_shapes``) and the client's part of the dealing.
 
     Raises MacCheckError when what was sent does not belong together, ProgramError when it has another form.
     """
@@ -53,14 +67,21 @@ def reveal(
         if [array.shape for array in arrays] != shapes or not all(map(field.is_reduced, arrays)):
             raise ProgramError("a party sent outputs of other shapes than the program's, or numbers outside the field")
     totals = [field.negate(mask) for mask in masks]
-    if security is Security.MALICIOUS:
-        totals.append(field.zeros(1))
     for arrays in sent:
-        totals = [field.add(total, array) for total, array in zip(totals, arrays, strict=True)]
+        # The key's seed, if there is one, comes after what is masked.
+        totals = [field.add(total, array) for total, array in zip(totals, arrays, strict=False)]
+    if security is Security.SEMI_HONEST:
+        return totals
     outputs = len(program.outputs)
-    if security is Security.MALICIOUS:
-        key = totals[-1]
-        for y, mac in zip(totals[:outputs], totals[outputs:-1], strict=True):
-            if not np.array_equal(field.multiply(y, key.reshape(())), mac):
-                raise MacCheckError("the MAC of the result is wrong: a party cheated, and the result is not given out")
+    key = sum(_committed_share(party, arrays[-1], key_commitments) for party, arrays in enumerate(sent))
+    for y, mac in zip(totals[:outputs], totals[outputs:], strict=True):
+        if field.subtract(field.scale(y, key), mac).any():
+            raise MacCheckError("the MAC of the result is wrong: a party cheated, and the result is not given out")
     return totals[:outputs]
+
+
+def _committed_share(party: int, words: FieldArray, commitments: Sequence[bytes]) -> int:
+    data = from_words(words)
+    if not data or key_commitment(party, Seed(data)) != commitments[party]:
+        raise MacCheckError(f"party {party} sent another share of the MAC key than was dealt: no result is given out")
+    return key_share(Seed(data))

@@ -9,8 +9,9 @@ w = m (2^(61-f) + floor(r / 2^f) - floor((r + 1) / 2^f)) dealt,
 
 The result differs from the real quotient by less than one unit; its error has mean zero over r (stochastic rounding).
 
-Security: nothing is opened here beyond E, which is uniform; the range |x| < 2^59 is the planner's to guarantee.  Cost:
-no round of its own; two dealt elements per element.
+Security: nothing is opened here beyond E, which is uniform; the range |x| < 2^59 is the planner's to guarantee.  b is
+public, so the formula is linear in shares and holds on MAC shares as it stands; r1 and w come with theirs.  Cost: no
+round of its own; two dealt elements per element.
 Source: truncation pairs of SecureML (Mohassel and Zhang 2017) and ABY3 (Mohassel and Rindal 2018), with the wrap made
 exact for a Mersenne prime (without the r + 1 the error would sometimes be a whole unit, and biased); letting each party
 shift its own share instead fails badly with probability |x| / p.

@@ -48,7 +48,7 @@ def test_writing_and_reading(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_of_the_content(cluster: Cluster) -> None:
     text = cluster.dumps()
-    assert len(cluster.fingerprint) == 16
+    assert len(cluster.fingerprint) == 64
     assert Cluster.loads("# a comment\n" + text.replace(" = ", "=")).fingerprint == cluster.fingerprint
     assert Cluster.loads(text.split("[settings]")[0]).fingerprint == cluster.fingerprint, "defaults count"
     others = [
