@@ -337,7 +337,9 @@ class AsyncClient:
                 masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
                 for party in self._parties:
                     self._send_online(party, message, masked)
-                arrived = await prepared.conversation.take(Outputs, self._parties, self._patience * rounds)
+                # The parties end together: once one has, the others have no more than a round to go.
+                whole = self._patience * rounds
+                arrived = await prepared.conversation.take(Outputs, self._parties, self._patience, first=whole)
                 shares = {party: arrived[party] for party in self._parties}
                 results = prepared.open_outputs(shares)
                 seconds = time.perf_counter() - started

@@ -41,22 +41,29 @@ class Conversation:
         if self._failure is not None:
             raise self._failure
 
-    async def take(self, kind: type[Message], senders: Collection[str], patience: float) -> dict[str, Delivery]:
+    async def take(
+        self, kind: type[Message], senders: Collection[str], patience: float, first: float | None = None
+    ) -> dict[str, Delivery]:
         """One message of ``kind`` from each of ``senders``; see ``take_all``."""
-        return (await self.take_all({kind: senders}, patience))[kind]
+        return (await self.take_all({kind: senders}, patience, first))[kind]
 
-    async def take_all(self, expected: Expected, patience: float) -> dict[type[Message], dict[str, Delivery]]:
+    async def take_all(
+        self, expected: Expected, patience: float, first: float | None = None
+    ) -> dict[type[Message], dict[str, Delivery]]:
         """The messages expected, by kind and sender, in whatever order they come, at most ``patience`` s apart.
+
+        The first may take ``first`` s, by default no longer than the others.
 
         Raises why it has come to nothing, ProtocolViolation for anything else, PeerLost when nothing comes.
         """
         missing = {kind: set(senders) for kind, senders in expected.items()}
         got: dict[type[Message], dict[str, Delivery]] = {kind: {} for kind in expected}
         while any(missing.values()):
-            delivery = await self._next(patience)
+            allowed = first if first is not None and not any(got.values()) else patience
+            delivery = await self._next(allowed)
             if delivery is None:
                 kind, senders = next((k, s) for k, s in missing.items() if s)
-                raise PeerLost(min(senders), f"sent no {kind.__name__} within {patience:g} s")
+                raise PeerLost(min(senders), f"sent no {kind.__name__} within {allowed:g} s")
             name, kind = delivery.sender.name, type(delivery.message)
             if name not in missing.get(kind, ()):
                 raise ProtocolViolation(name, f"sent {kind.__name__} out of turn")

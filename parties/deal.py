@@ -18,6 +18,8 @@ from parties.report import StockReport
 
 async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
     """Deals for ``options.count`` predictions of a batch by a stored model, as ``tessera predict`` asks for them."""
+    if options.batch < 1:
+        raise UsageError(f"a batch of {options.batch}: a prediction takes one image at least")
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         model = await client.model(options.model)
         shape = model.description.architecture.input_shape

@@ -228,6 +228,12 @@ class Server(Generic[JobT]):
             self.end(job, message)
             if sender.is_server:
                 self._notice(message.error)
+                # A cheat might have told us alone, and have the client wait.
+                if job.client is not None:
+                    self._tell([job.client.name], message)
+        elif job is None and sender.is_server:
+            # Of a run from before we were started again, perhaps.
+            self._notice(message.error)
 
     def _notice(self, error: str) -> None:
         """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""

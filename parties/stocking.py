@@ -60,6 +60,8 @@ class Stocker:
         self._deal = deal
         self._parties = [party.name for party in cluster.parties]
         self._requests: asyncio.Queue[Request] = asyncio.Queue(MAX_REQUESTS)
+        self._waiting: dict[str, Request] = {}
+        """Of clients, until their turn comes, by the request's id."""
         self._refilling: set[str] = set()
         self._stores: dict[str, frozenset[str]] = {}
         """Which stored models the programs dealt for need, by digest."""
@@ -75,7 +77,9 @@ class Stocker:
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
         try:
-            self._requests.put_nowait(Request(program, message.count, client, message.request))
+            request = Request(program, message.count, client, message.request)
+            self._requests.put_nowait(request)
+            self._waiting[request.request] = request
         except asyncio.QueueFull:
             raise TesseraError(f"busy: {MAX_REQUESTS} requests are waiting to be dealt for; try again later") from None
         if message.low_water:
@@ -119,16 +123,18 @@ class Stocker:
             log.warning("the stock cannot be filled up: %s", error)
         while True:
             request = await self._requests.get()
-            watch = self._endpoint.watch(self._parties)
+            self._waiting.pop(request.request, None)
             try:
-                await self._fill(request)
+                # Before they are watched: one that has just been started again is not lost for that.
+                await self._reach()
+                with self._endpoint.watch(self._parties):
+                    await self._fill(request)
             except TesseraError as error:
                 self._failed(request, error)
             except Exception:
                 log.exception("stocking: internal error")
                 self._failed(request, TesseraError("internal error; see the dealer's log"))
             finally:
-                watch.stop()
                 self._refilling.discard(request.program.digest)
 
     def _failed(self, request: Request, error: TesseraError) -> None:
@@ -151,15 +157,22 @@ class Stocker:
                     # The next one is dealt while the parties store this one.
                     ahead = asyncio.create_task(asyncio.to_thread(self._deal, program))
                 sent += await self._keep(program, dealing)
-                if request.client is not None:
-                    stock = (await asyncio.to_thread(self.stock.stock)).get(program.digest, 0)
-                    seconds = time.perf_counter() - started
-                    message = StockProgress(
-                        request=request.request, done=done, stock=stock, sent_bytes=sent, seconds=seconds
-                    )
-                    self._endpoint.send(request.client.name, message)
+                stock = await asyncio.to_thread(self.stock.stock)
+                self._progress(request, stock, done, sent, time.perf_counter() - started)
+                for waiting in self._waiting.values():
+                    # That it is not forgotten: its client is not patient for ever.
+                    with contextlib.suppress(TesseraError):
+                        self._progress(waiting, stock)
         finally:
             ahead.cancel()
+
+    def _progress(
+        self, request: Request, stock: Mapping[str, int], done: int = 0, sent: int = 0, seconds: float = 0.0
+    ) -> None:
+        if request.client is not None:
+            left = stock.get(request.program.digest, 0)
+            message = StockProgress(request=request.request, done=done, stock=left, sent_bytes=sent, seconds=seconds)
+            self._endpoint.send(request.client.name, message)
 
     async def _keep(self, program: Program, dealing: Dealing) -> int:
         """Have every party store its part; returns the payload bytes sent.
@@ -188,13 +201,16 @@ class Stocker:
         await asyncio.to_thread(self.stock.ready, item)
         return total
 
+    async def _reach(self) -> None:
+        if not all(map(self._endpoint.connected, self._parties)):
+            await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
+
     async def _deliver(self, item: ItemId, program: str, parts: Mapping[str, Sequence[Buffer]]) -> None:
         """Returns when every party has said that it has stored its part."""
         self._item, self._missing = item, set(self._parties)
         self._stored = asyncio.get_running_loop().create_future()
         try:
-            if not all(map(self._endpoint.connected, self._parties)):
-                await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
+            await self._reach()
             message = StockItem(session=item.session, number=item.number, program=program)
             for party, part in parts.items():
                 self._endpoint.send(party, message, part)

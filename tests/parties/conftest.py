@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpc import kernels
+from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.messages import Message
 from parties.process import make_server
@@ -32,7 +33,30 @@ def free_ports(count: int) -> list[int]:
 class Site:
     cluster: Cluster
     keys: dict[str, KeyPair]
-    servers: dict[str, Any]
+    folder: Path
+    servers: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def start(self, *names: str) -> None:
+        """Starts these servers, on the data that is there."""
+        for name in names:
+            server = make_server(self.cluster, self.cluster.member(name), self.keys[name], self.data(name))
+            self.servers[name], self.tasks[name] = server, asyncio.create_task(server.serve())
+        for name in names:
+            await self.servers[name].listening.wait()
+
+    async def stop(self, *names: str) -> None:
+        for name in names:
+            self.tasks[name].cancel()
+        await asyncio.gather(*(self.tasks.pop(name) for name in names), return_exceptions=True)
+
+    async def restart(self, *names: str) -> None:
+        await self.stop(*names)
+        await self.start(*names)
+
+    def data(self, name: str) -> Path:
+        """A server's data folder."""
+        return self.folder / name
 
     def client(self, name: str = "clinic") -> AsyncClient:
         return AsyncClient(self.cluster, self.keys[name])
@@ -72,24 +96,43 @@ class Site:
                 await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A dealer, two parties, and keys for the clients ``clinic`` and ``company``."""
+@contextlib.asynccontextmanager
+async def opened(folder: Path, security: Security, parties: int = 2) -> AsyncIterator[Site]:
     kernels.warm_up()
-    keys = {name: KeyPair.generate() for name in ("dealer", "party0", "party1", "clinic", "company")}
-    ports = free_ports(3)
+    names = [f"party{i}" for i in range(parties)]
+    keys = {name: KeyPair.generate() for name in ("dealer", *names, "clinic", "company")}
+    ports = free_ports(parties + 1)
     cluster = Cluster.build(
         "within",
         dealer=(f"127.0.0.1:{ports[0]}", keys["dealer"].public),
-        parties=[(f"party{i}", f"127.0.0.1:{ports[i + 1]}", keys[f"party{i}"].public) for i in range(2)],
+        parties=[(name, f"127.0.0.1:{ports[i + 1]}", keys[name].public) for i, name in enumerate(names)],
         clients=[(name, keys[name].public) for name in ("clinic", "company")],
-        settings=Settings(threads=1, peer_timeout=1.5, round_timeout=1.5),
+        settings=Settings(threads=1, peer_timeout=1.5, round_timeout=1.5, security=security),
     )
-    servers = {m.name: make_server(cluster, m, keys[m.name], tmp_path / m.name) for m in cluster.servers}
-    tasks = [asyncio.create_task(server.serve()) for server in servers.values()]
+    site = Site(cluster, keys, folder)
     try:
-        yield Site(cluster, keys, servers)
+        await site.start(*(server.name for server in cluster.servers))
+        yield site
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await site.stop(*site.tasks)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A dealer, two parties, and keys for the clients ``clinic`` and ``company``."""
+    async with opened(tmp_path, Security.SEMI_HONEST) as site:
+        yield site
+
+
+@pytest.fixture
+async def strict(tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``site``, in malicious security."""
+    async with opened(tmp_path, Security.MALICIOUS) as site:
+        yield site
+
+
+@pytest.fixture(params=[Security.SEMI_HONEST, Security.MALICIOUS], ids=str)
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``site``, in both kinds of security."""
+    async with opened(tmp_path, request.param) as site:
+        yield site
