@@ -9,11 +9,22 @@ import pytest
 
 from mpc import field
 from mpc.errors import ProgramError
-from mpc.operation import operation
+from mpc.operation import Operation, operation, registered
 from mpc.prg import SEED_BYTES, Seed, elements_sum
 from mpc.program import Expression, Program
-from protocols.dealer import StoredMasks, deal
-from protocols.randomness import dealt_stream, mask_stream, output_stream, stored_stream
+from mpc.security import Security
+from protocols.dealer import StoredMasks, deal, digest
+from protocols.randomness import (
+    Randomness,
+    dealt_stream,
+    key_share,
+    key_stream,
+    mask_stream,
+    output_mac_stream,
+    output_stream,
+    stored_stream,
+)
+from protocols.reveal import key_commitment
 
 
 def a_program(secure: Any) -> Any:
@@ -110,3 +121,132 @@ def test_no_secret_is_shown(secure: Any) -> None:
         shown = repr(thing) + str(thing)
         assert "array" not in shown
         assert not any(bytes(s).hex() in shown or repr(bytes(s)) in shown for s in seeds)
+
+
+# -- MACs --------------------------------------------------------------------------------------------------------------
+
+
+def every_dealt_operation(secure: Any) -> Any:
+    """Every operation for which something is dealt, and every kind of mask."""
+    x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
+    w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
+    y = x * x * x
+    return secure.program(
+        (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, x.sigmoid(interval=(-8, 8)),
+        image.conv2d(kernel),
+    )  # fmt: skip
+
+
+def shares_of(program: Any, dealing: Any, parties: int, security: Security) -> list[Randomness]:
+    last = parties - 1
+    return [
+        Randomness(
+            program,
+            security,
+            party=i,
+            parties=parties,
+            seed=seed,
+            corrections=dealing.corrections if i == last else (),
+        )
+        for i, seed in enumerate(dealing.seeds)
+    ]
+
+
+def added(parts: list[Any]) -> Any:
+    total = parts[0]
+    for part in parts[1:]:
+        total = field.add(total, part)
+    return total
+
+
+@pytest.mark.parametrize("parties", [2, 3, 5])
+def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None:
+    program = every_dealt_operation(secure)
+    dealing_operations = {n for n, kind in registered().items() if kind.correlations is not Operation.correlations}
+    dealt = {n.operation.name for i, n in enumerate(program.nodes) if program.dealt[i]}
+    assert dealt == dealing_operations
+    stored = StoredMasks(tuple(secure.seeds(parties, 6)), {"w": (3, 2), "k": (1, 1, 2, 2)})
+    seeds = secure.seeds(parties, 7)
+    dealing = deal(program, parties, {"model": stored}, Security.MALICIOUS, seeds)
+    randomness = shares_of(program, dealing, parties, Security.MALICIOUS)
+    key = sum(key_share(r.key_stream) for r in randomness)
+    masked = set()
+    for i, node in enumerate(program.nodes):
+        if node.masked_afresh:
+            name = node.operation.name
+            masked.add(name)
+            value = stored.mask(node.operation.tensor) if name == "stored" else added([r.mask(i) for r in randomness])
+            assert np.array_equal(added([r.mask_mac(i) for r in randomness]), field.scale(value, key))
+        for value, mac in zip(
+            zip(*(r.dealt(i) for r in randomness), strict=True),
+            zip(*(r.dealt_macs(i) for r in randomness), strict=True),
+            strict=True,
+        ):
+            assert np.array_equal(added(list(mac)), field.scale(added(list(value)), key))
+    assert masked == {"input", "stored", "mask"}
+
+
+def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:
+    """From the same seeds: the MACs come on top."""
+    program = every_dealt_operation(secure)
+    stored = {"model": StoredMasks(tuple(secure.seeds(3, 6)), {"w": (3, 2), "k": (1, 1, 2, 2)})}
+    seeds = secure.seeds(3, 8)
+    plain = deal(program, 3, stored, seeds=seeds)
+    macs = deal(program, 3, stored, Security.MALICIOUS, seeds)
+    assert plain.input_seeds == macs.input_seeds
+    assert all(np.array_equal(a, b) for a, b in zip(plain.output_masks, macs.output_masks, strict=True))
+    assert plain.output_mac_masks == ()
+    assert plain.key_commitments == ()
+    one, two = shares_of(program, plain, 3, Security.SEMI_HONEST), shares_of(program, macs, 3, Security.MALICIOUS)
+    for i in range(len(program.nodes)):
+        for a, b in zip(one, two, strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a.dealt(i), b.dealt(i), strict=True))
+    flat = [c for c, value in zip(macs.corrections, kinds(program), strict=True) if value]
+    assert all(np.array_equal(a, b) for a, b in zip(plain.corrections, flat, strict=True))
+    assert len(macs.corrections) == 2 * len(plain.corrections) + sum(n.masked_afresh for n in program.nodes)
+
+
+def kinds(program: Any) -> list[bool]:
+    """Per correction of the malicious mode, whether it is of a value: per node values, the mask's MAC, their MACs."""
+    return [
+        k < len(program.dealt[i])
+        for i, node in enumerate(program.nodes)
+        for k in range(2 * len(program.dealt[i]) + node.masked_afresh)
+    ]
+
+
+def test_the_client_learns_masks_of_macs_and_commitments_to_the_key(secure: Any) -> None:
+    program = a_program(secure)
+    seeds = secure.seeds(3, 1)
+    dealing = deal(program, 3, {}, Security.MALICIOUS, seeds)
+    for k, mask in enumerate(dealing.output_mac_masks):
+        assert np.array_equal(mask, elements_sum([output_mac_stream(s, k) for s in seeds], mask.shape))
+        assert not np.array_equal(mask, dealing.output_masks[k])
+    assert list(dealing.key_commitments) == [key_commitment(i, key_stream(s)) for i, s in enumerate(seeds)]
+    told = b"".join(bytes(part) if isinstance(part, bytes) else part.tobytes() for part in dealing.for_client())
+    for seed in seeds:
+        assert bytes(key_stream(seed)) not in told
+
+
+def test_the_digest_of_the_clients_part_shows_every_change(secure: Any) -> None:
+    part = deal(a_program(secure), 2, {}, Security.MALICIOUS, secure.seeds(2, 1)).for_client()
+    found = {digest(part), digest(part[:-1]), digest([*part, b""]), digest([part[1], part[0], *part[2:]])}
+    for k, buffer in enumerate(part):
+        data = bytearray(buffer.tobytes() if isinstance(buffer, np.ndarray) else buffer)
+        for place in (0, len(data) - 1):
+            changed = data.copy()
+            changed[place] ^= 1
+            found.add(digest([*part[:k], bytes(changed), *part[k + 1 :]]))
+    assert len(found) == 4 + 2 * len(part)
+    # The same bytes are the same part, in whatever they come.
+    assert digest([memoryview(b.tobytes()) if isinstance(b, np.ndarray) else bytearray(b) for b in part]) == digest(
+        part
+    )
+
+
+def test_streams_of_macs_never_meet_others() -> None:
+    seed = Seed(bytes(SEED_BYTES))
+    streams = [output_stream(seed, i) for i in range(30)] + [output_mac_stream(seed, i) for i in range(30)]
+    streams += [key_stream(seed), *(mask_stream(seed, i) for i in range(30))]
+    streams += [dealt_stream(seed, i, k) for i in range(30) for k in range(13)]
+    assert len({bytes(s) for s in streams}) == len(streams)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from mpc import field, fixed_point
-from mpc.errors import ProgramError
+from mpc.cost import CHECK
+from mpc.errors import MacCheckError, ProgramError
+from mpc.security import Security
 from protocols.dealer import deal
 from protocols.memory import lockstep, run_in_memory
 from protocols.party import PartyRun, UnreducedOpening
@@ -167,3 +169,120 @@ def test_time_is_counted_by_label(secure: Any) -> None:
     y = (x * x).labelled("second").sigmoid(interval=(-8, 8))
     run = run_in_memory(secure.program(y), [field.zeros(2)])
     assert set(run.runs[0].seconds) == {"first", "second"}
+
+
+# -- malicious security ------------------------------------------------------------------------------------------------
+
+
+def malicious_parties(
+    secure: Any, program: Any, parties: int = 2, number: int = 9, sessions: Any = None
+) -> list[PartyRun]:
+    dealing = deal(program, parties, {}, Security.MALICIOUS, secure.seeds(parties, number))
+    return [
+        PartyRun(
+            program, party=i, parties=parties, seed=dealing.seeds[i], stored={}, security=Security.MALICIOUS,
+            corrections=dealing.corrections if i == parties - 1 else (),
+            session=sessions[i] if sessions else b"session",
+        )
+        for i in range(parties)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_both_modes_compute_the_same(secure: Any, parties: int) -> None:
+    """From the same seeds the same masks, openings and outputs, to the last bit; the check comes on top."""
+    program, seeds = two_rounds(secure), secure.seeds(parties, 3)
+    x = [fixed_point.encode(np.full((2, 3), 0.5), 16)]
+    plain, macs = (secure.watch(program, x, parties, seeds, None, security) for security in Security)
+    assert all(np.array_equal(a, b) for a, b in zip(plain.masked, macs.masked, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(plain.outputs, macs.outputs, strict=True))
+    assert len(macs.sent) == len(plain.sent) + 3
+    for one, two in zip(plain.sent, macs.sent, strict=False):
+        assert all(np.array_equal(a, b[: a.size]) for a, b in zip(one, two, strict=True))
+    for one, two in zip(plain.shares, macs.shares, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=False))
+
+
+def test_catching_up_between_rounds_changes_nothing(secure: Any) -> None:
+    program = two_rounds(secure)
+    masked = [field.zeros((2, 3))]
+    results = []
+    for often in (False, True):
+        runs = malicious_parties(secure, program)
+
+        def tamper(_: int, sender: int, receiver: int, buffer: Any, runs: Any = runs, often: bool = often) -> Any:
+            if often:
+                runs[sender].catch_up()
+                runs[sender].catch_up()
+            return buffer
+
+        results.append(lockstep([run.online(masked) for run in runs], tamper))
+    for one, two in zip(*results, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_a_tampered_opening_ends_the_run(secure: Any, parties: int) -> None:
+    runs = malicious_parties(secure, two_rounds(secure), parties)
+
+    def tamper(number: int, sender: int, receiver: int, buffer: Any) -> Any:
+        if (number, sender) == (1, parties - 1):
+            buffer = buffer.copy()
+            buffer[0] = (int(buffer[0]) + 1) % field.P
+        return buffer
+
+    with pytest.raises(MacCheckError):
+        lockstep([run.online([field.zeros((2, 3))]) for run in runs], tamper)
+
+
+def test_parties_that_were_sent_different_inputs(secure: Any) -> None:
+    """Even if no MAC depends on it: in a program that opens nothing."""
+    x = secure.secret((2, 3))
+    for program in (secure.program(x + 1), two_rounds(secure)):
+        runs = malicious_parties(secure, program)
+        other = field.zeros((2, 3))
+        other[1, 1] = 1
+        with pytest.raises(MacCheckError, match="were not sent the same"):
+            lockstep([runs[0].online([field.zeros((2, 3))]), runs[1].online([other])])
+
+
+def test_parties_in_different_sessions(secure: Any) -> None:
+    runs = malicious_parties(secure, two_rounds(secure), sessions=[b"one", b"two"])
+    with pytest.raises(MacCheckError, match="were not sent the same"):
+        lockstep([run.online([field.zeros((2, 3))]) for run in runs])
+
+
+def test_parties_with_preprocessing_of_different_runs(secure: Any) -> None:
+    """Each for the same program; the keys do not go together, nor do the masks."""
+    program = two_rounds(secure)
+    mixed = [malicious_parties(secure, program, number=9)[0], malicious_parties(secure, program, number=10)[1]]
+    with pytest.raises(MacCheckError, match="MACs of the opened values are wrong"):
+        lockstep([run.online([field.zeros((2, 3))]) for run in mixed])
+
+
+def test_corrections_of_the_other_mode_are_refused(secure: Any) -> None:
+    program = two_rounds(secure)
+    for dealt, used in (tuple(Security), tuple(reversed(Security))):
+        dealing = deal(program, 2, {}, dealt)
+        with pytest.raises(ProgramError, match="agree on the program and on the security"):
+            PartyRun(
+                program, party=1, parties=2, seed=dealing.seeds[1], corrections=dealing.corrections, stored={},
+                security=used,
+            )  # fmt: skip
+
+
+def test_no_secret_is_shown_of_macs_either(secure: Any) -> None:
+    program = two_rounds(secure)
+    runs = malicious_parties(secure, program)
+    lockstep([run.online([field.zeros((2, 3))]) for run in runs])
+    run: Any = runs[0]
+    for thing in (run, run._macs, run._check, run._randomness, run._macs._context, *run._macs._values):
+        assert "array" not in repr(thing)
+        assert "[" not in repr(thing)
+        assert str(run._macs._context.unit) not in repr(thing)
+
+
+def test_the_time_of_the_check_is_counted_apart(secure: Any) -> None:
+    x = secure.secret((2,)).labelled("only")
+    run = run_in_memory(secure.program(x * x * x), [field.zeros(2)], security=Security.MALICIOUS)
+    assert set(run.runs[0].seconds) == {"only", CHECK}

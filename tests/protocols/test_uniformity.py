@@ -6,6 +6,8 @@ correct system has one chance in a million of failing, once and for all.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ import pytest
 from scipy import stats
 
 from mpc import field, fixed_point
-from protocols.memory import MemoryStore
+from mpc.cost import WORDS
+from mpc.security import Security
+from protocols.memory import MemoryStore, run_in_memory
 
 SIGNIFICANCE = 1e-6
 RUNS = 40
@@ -131,3 +135,136 @@ def test_the_tests_would_notice(leak: Any) -> None:
     x = field.from_signed(np.where(np.arange(2000) % 2 == 0, 2**58, -(2**58)))
     assert not looks_uniform(leak(a, x))
     assert looks_uniform(field.add(a, x))
+
+
+# -- malicious security ------------------------------------------------------------------------------------------------
+
+SMALL_RUNS = 320
+"""Of a program of a few elements: what there is one of in a run needs many of them."""
+
+
+@pytest.fixture(scope="module")
+def fixed_coins() -> Any:
+    """Session, coins and nonces come from the system's generator: here from a counter, as seeds do."""
+    count = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.token_bytes", lambda n: hashlib.sha512(b"%d" % next(count)).digest()[:n])
+        yield
+
+
+def added(arrays: Any) -> Raw:
+    total = field.zeros(arrays[0].shape)
+    for array in arrays:
+        total = field.add(total, array)
+    return total
+
+
+def malicious_views(secure: Any, program: Any, value: Any, parties: int, numbers: range, store: Any) -> dict[str, Raw]:
+    """Every kind of number of malicious runs: sent, dealt, or held by a party; and held by all but one, added up."""
+    kinds: dict[str, list[Raw]] = {}
+
+    def add(kind: str, array: Raw) -> None:
+        kinds.setdefault(kind, []).append(np.asarray(array).reshape(-1).copy())
+
+    for number in numbers:
+        sent: dict[tuple[int, int], Raw] = {}
+
+        def listen(k: int, sender: int, receiver: int, buffer: Raw, sent: Any = sent) -> Raw:
+            sent[k, sender] = buffer.copy()
+            return buffer
+
+        run = run_in_memory(
+            program, [value], parties=parties, store=store, security=Security.MALICIOUS, tamper=listen,
+            seeds=secure.seeds(parties, number),
+        )  # fmt: skip
+        sigma_round = max(k for k, _ in sent)
+        coalitions = [[i for i in range(parties) if i != left] for left in range(parties)]
+        for k in range(program.rounds):
+            # Behind the first opening come commitments, which are hashes.
+            shares = [sent[k, i][: sent[k, i].size - (WORDS if k == 0 else 0)] for i in range(parties)]
+            macs = [r._mac_shares[k] for r in run.runs]
+            add(f"opened in round {k}", added(shares))
+            for left, others in enumerate(coalitions):
+                add(f"shares of round {k} without {left}", added([shares[i] for i in others]))
+                add(f"MACs of round {k} without {left}", added([macs[i] for i in others]))
+        for k, correction in enumerate(run.dealing.corrections):
+            add(f"correction {k}", correction)
+        for left, others in enumerate(coalitions):
+            for k in range(2 * len(program.outputs)):
+                add(f"part {k} of outputs without {left}", added([run.shares[i][k] for i in others]))
+            units = [np.array([run.runs[i]._check._context.unit], np.uint64) for i in others]
+            add(f"key without {left}", added(units))
+            add(f"sigma without {left}", added([sent[sigma_round, i][:1] for i in others]))
+        for i in range(parties):
+            add(f"sigma of {i}", sent[sigma_round, i][:1])
+            add(f"share of the key of {i}", np.array([run.runs[i]._check._context.unit], np.uint64))
+    return {kind: np.concatenate(parts) for kind, parts in kinds.items()}
+
+
+@pytest.fixture(scope="module")
+def views(secure: Any, fixed_coins: Any) -> dict[tuple[str, int], dict[str, Raw]]:
+    collected = {}
+    program = a_program(secure)
+    weights = {"w": fixed_point.encode(np.full((5, 5), 0.25), 14)}
+    for parties in (2, 3):
+        store = MemoryStore("model", weights, parties, secure.seeds(parties, 2 * 10**6))
+        for s, (name, secret) in enumerate(SECRETS.items()):
+            value = fixed_point.encode(np.full((10, 5), secret), 16)
+            numbers = range(10**4 + s * RUNS, 10**4 + (s + 1) * RUNS)
+            collected[name, parties] = malicious_views(secure, program, value, parties, numbers, store)
+    return collected
+
+
+@pytest.fixture(scope="module")
+def small_views(secure: Any, fixed_coins: Any) -> dict[str, dict[str, Raw]]:
+    x = secure.secret((1,))
+    program = secure.program(x * x * x)
+    found = {}
+    for s, (name, secret) in enumerate(SECRETS.items()):
+        numbers = range(10**5 + s * SMALL_RUNS, 10**5 + (s + 1) * SMALL_RUNS)
+        value = fixed_point.encode(np.full(1, secret), 16)
+        found[name] = malicious_views(secure, program, value, 2, numbers, None)
+    return found
+
+
+def once_a_run(kind: str) -> bool:
+    return kind.startswith(("key", "share of the key", "sigma"))
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_with_macs_all_but_one_party_see_uniform_numbers(views: Any, secret: str, parties: int) -> None:
+    kinds = {kind: numbers for kind, numbers in views[secret, parties].items() if not once_a_run(kind)}
+    assert sum(kind.startswith("MACs") for kind in kinds) >= 3 * parties
+    failing = {kind: p_values(numbers) for kind, numbers in kinds.items() if not looks_uniform(numbers)}
+    assert not failing
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_with_macs_what_they_see_is_the_same_for_any_secret(views: Any, parties: int) -> None:
+    reference = views["zero", parties]
+    for secret in SECRETS:
+        if secret != "zero":
+            for kind, numbers in views[secret, parties].items():
+                assert stats.ks_2samp(numbers, reference[kind]).pvalue > SIGNIFICANCE, (secret, kind)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_key_shares_and_sigmas_are_uniform(small_views: Any, secret: str) -> None:
+    kinds = {kind: numbers for kind, numbers in small_views[secret].items() if once_a_run(kind)}
+    assert len(kinds) == 8
+    failing = {kind: p_values(numbers) for kind, numbers in kinds.items() if not looks_uniform(numbers)}
+    assert not failing
+
+
+def test_key_shares_and_sigmas_are_the_same_for_any_secret(small_views: Any) -> None:
+    for secret in SECRETS:
+        for kind, numbers in small_views[secret].items():
+            if secret != "zero":
+                assert stats.ks_2samp(numbers, small_views["zero"][kind]).pvalue > SIGNIFICANCE, (secret, kind)
+
+
+def test_the_sigmas_of_all_parties_add_up_to_nothing(small_views: Any) -> None:
+    """So what the last one says is known to the others beforehand."""
+    for kinds in small_views.values():
+        assert not field.add(kinds["sigma of 0"], kinds["sigma of 1"]).any()

@@ -1,0 +1,107 @@
+"""Programs to cheat in: small ones that have every kind of operation between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpc import fixed_point
+from mpc.program import Program
+from mpc.secret_tensor import concatenate
+from protocols.clear import clear
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, what to run it on, and what must come out."""
+
+    name: str
+    program: Program
+    inputs: list[np.ndarray]
+    weights: dict[str, np.ndarray]
+    wanted: list[np.ndarray]
+    bounds: list[float]
+
+
+Built = tuple[list[Any], dict[str, np.ndarray]]
+"""Outputs, and stored tensors (with 14 fraction bits)."""
+
+
+def linear(s: Any) -> Built:
+    """Nothing to open: what goes out is what came in, moved about."""
+    x, y = s.secret((2, 3)), s.secret((3,))
+    z = concatenate([x.reshape(3, 2).T, (x - y)[:, 1:]], axis=1)
+    return [z.pad(((0, 0), (1, 0))).sum(axis=1), -x / 4, y.broadcast_to((2, 3)) + x * 3], {}
+
+
+def one_opening(s: Any) -> Built:
+    x = s.secret((3,))
+    return [(x * x * 0.5).truncate(12)], {}
+
+
+def powers(s: Any) -> Built:
+    x = s.secret((2,), -1, 1)
+    return [x**3 * x, (x * x * x * x).within(-1, 1)], {}
+
+
+def fourier(s: Any) -> Built:
+    x = s.secret((2,))
+    return [x.sigmoid(interval=(-8, 8)) * x], {}
+
+
+def polynomial_after_truncation(s: Any) -> Built:
+    x, y = s.secret((3,), -1, 1), s.secret((3,), -1, 1)
+    return [(x * y).polynomial([0.5, 1.0, -0.25, 0.5]), (x * y + x).sum()], {}
+
+
+def stored_product(s: Any) -> Built:
+    """By a stored matrix; one output before anything is opened, one after."""
+    h = s.secret((2, 3), -1, 1) @ s.stored("w", (3, 2)) + s.stored("b", (2,))
+    return [h, (h * h).mean(axis=0)], {"w": s.draw(1, (3, 2), -1, 1, 14), "b": s.draw(2, (2,), -1, 1, 14)}
+
+
+def stored_alone(s: Any) -> Built:
+    """A stored tensor in a program that opens nothing."""
+    return [s.secret((3,), -1, 1) * s.stored("w", (3,)) + 1], {"w": s.draw(3, (3,), -1, 1, 14)}
+
+
+def convolutions(s: Any) -> Built:
+    """A small network: two convolutions, an activation, pooling and a dense layer."""
+    image = s.secret((1, 1, 4, 4), -1, 1)
+    hidden = image.conv2d(s.stored("k", (2, 1, 3, 3)), padding=1) + np.array([0.25, -0.5]).reshape(1, 2, 1, 1)
+    pooled = (hidden * hidden).within(-4, 4).avg_pool2d(2)
+    flat = pooled.conv2d(s.stored("l", (2, 2, 2, 2))).flatten(1)
+    weights = {"k": (2, 1, 3, 3), "l": (2, 2, 2, 2), "d": (2, 2)}
+    return [flat @ s.stored("d", (2, 2))], {name: s.draw(7, shape, -0.25, 0.25, 14) for name, shape in weights.items()}
+
+
+PROGRAMS: tuple[Callable[[Any], Built], ...] = (
+    linear,
+    one_opening,
+    powers,
+    fourier,
+    polynomial_after_truncation,
+    stored_product,
+    stored_alone,
+    convolutions,
+)
+
+
+def build(secure: Any) -> list[Case]:
+    cases = []
+    for make in PROGRAMS:
+        outputs, stored = make(secure)
+        program = secure.program(*outputs)
+        inputs = []
+        for i in program.inputs:
+            source: Any = program.nodes[i].operation
+            values = secure.draw(i, source.shape, source.low, source.high)
+            inputs.append(fixed_point.encode(values, source.fraction_bits))
+        weights = {name: fixed_point.encode(values, 14) for name, values in stored.items()}
+        wanted = clear(program, inputs, {("model", name): array for name, array in weights.items()})
+        bound = secure.bound(program)
+        cases.append(Case(make.__name__, program, inputs, weights, wanted, [bound[i] for i in program.outputs]))
+    return cases
