@@ -56,12 +56,10 @@ def error_of(message: Failed | StoreFailed | StockFailed | StockRefused, sender:
     """The error a failure at ``sender`` stands for; naming whoever is at fault, and who noticed."""
     # The sender chose the words: no line breaks or escape sequences reach a terminal or a log.
     peer, reason = _printable(message.peer), _printable(message.reason)
-    if peer and message.error in _PEER_ERRORS:
-        kind = _PEER_ERRORS[message.error]
-        return kind(peer, reason if peer == sender else f"{reason} (noticed by {sender})")
     if message.error in _OTHER_ERRORS:
         return _OTHER_ERRORS[message.error](f"{sender} says: {reason}")
-    return RemoteError(sender, reason)
+    kind = _PEER_ERRORS.get(message.error, RemoteError) if peer else RemoteError
+    return kind(peer or sender, reason if peer in ("", sender) else f"{reason} (noticed by {sender})")
 
 
 def _printable(text: str) -> str:

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+from msgspec.structs import replace
+
 from mpc.errors import MacCheckError, PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.security import Security
 from parties.cluster import Cluster, Member
@@ -230,7 +232,7 @@ class Server(Generic[JobT]):
                 self._notice(message.error)
                 # A cheat might have told us alone, and have the client wait.
                 if job.client is not None:
-                    self._tell([job.client.name], message)
+                    self._tell([job.client.name], replace(message, peer=message.peer or sender.name))
         elif job is None and sender.is_server:
             # Of a run from before we were started again, perhaps.
             self._notice(message.error)

@@ -116,7 +116,7 @@ def test_a_liars_words_are_only_words() -> None:
     for name in ("SystemExit", "UsageError", "__class__", ""):
         error = error_of(Failed(run=RUN, error=name, peer="party1", reason="a\nb\x1b[31mc"), "party0")
         assert type(error) is RemoteError
-        assert str(error) == "party0: a b [31mc"
+        assert str(error) == "party1: a b [31mc (noticed by party0)"
     lost = error_of(Failed(run=RUN, error="PeerLost", peer="p\x1b[2J", reason=""), "party0")
     assert isinstance(lost, PeerLost)
     assert lost.peer == "p [2J"
