@@ -1,4 +1,4 @@
-"""``tessera bench``: inference, both kinds of security, single operations and kernels, measured.
+"""``tessera bench``: whole networks, their growth, single operations and kernels, and other systems, measured.
 
 Imported by every ``tessera`` command: the measurements themselves are in the modules named below.
 """
@@ -6,13 +6,17 @@ Imported by every ``tessera`` command: the measurements themselves are in the mo
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import add_cluster_arguments, add_party_arguments, positive
-
-Work = Callable[[argparse.Namespace], int]
+from benchmarks.options import (
+    add_cluster_arguments,
+    add_model_arguments,
+    add_party_arguments,
+    add_record_arguments,
+    positive,
+)
+from benchmarks.peers.command import add_peers
 
 
 def command(subparsers: Any) -> None:
@@ -23,19 +27,27 @@ def command(subparsers: Any) -> None:
     _add_security(benches)
     _add_operations(benches)
     _add_kernels(benches)
+    _add_scale(benches)
+    add_peers(benches)
+    _add_all(benches)
+
+
+def _add_all(benches: Any) -> None:
+    parser = benches.add_parser("all", help="all of these, small, into one file")
+    add_record_arguments(parser)
+    parser.set_defaults(run=_all, out=Path("tessera-bench.jsonl"))
 
 
 def _add_inference(benches: Any) -> None:
     parser = benches.add_parser("inference", help="predictions of a whole network, over processes")
-    parser.add_argument("--model", default="derm", help="which network (default: derm)")
-    parser.add_argument("--batch", type=positive, default=1, metavar="B", help="images in a run (default: 1)")
+    add_model_arguments(parser)
     parser.add_argument("--repeat", type=positive, metavar="R", help="measured runs (default: 10)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npz",
         help="predict the whole test split of this file, once, and compare with torch; needs torch",
     )  # fmt: skip
     add_cluster_arguments(parser)
-    _add_json(parser)
+    add_record_arguments(parser)
     parser.set_defaults(run=_inference)
 
 
@@ -48,7 +60,7 @@ def _add_security(benches: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help="take the first images of this file's test split")
     add_party_arguments(parser)
-    _add_json(parser)
+    add_record_arguments(parser)
     parser.set_defaults(run=_security)
 
 
@@ -61,19 +73,38 @@ def _add_operations(benches: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--repeat", type=positive, default=10, metavar="R", help="measured runs of each (default: 10)")
     add_cluster_arguments(parser)
-    _add_json(parser)
+    add_record_arguments(parser)
     parser.set_defaults(run=_operations)
 
 
 def _add_kernels(benches: Any) -> None:
     parser = benches.add_parser("kernels", help="field arithmetic beside a memory copy and a float64 product")
     parser.add_argument("--repeat", type=positive, default=7, metavar="R", help="measured rounds (default: 7)")
-    _add_json(parser)
+    add_record_arguments(parser)
     parser.set_defaults(run=_kernels)
 
 
-def _add_json(parser: Any) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def _add_scale(benches: Any) -> None:
+    parser = benches.add_parser("scale", help="growth of time, bytes and memory with the batch and the image's side")
+    parser.add_argument(
+        "--batches", type=positive, nargs="*", default=[1, 4, 16, 64, 256, 1024], metavar="B",
+        help="batches of images of side 28 (default: 1 4 16 64 256 1024)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sides", type=positive, nargs="*", default=[28, 64, 128, 224], metavar="S",
+        help="sides of single images (default: 28 64 128 224)",
+    )  # fmt: skip
+    parser.add_argument("--chunk", type=positive, metavar="C", help="images in a run (default: as many as fit)")
+    parser.add_argument("--repeat", type=positive, default=5, metavar="R", help="measurements of each (default: 5)")
+    add_cluster_arguments(parser)
+    add_record_arguments(parser)
+    parser.set_defaults(run=_scale)
+
+
+def _all(options: argparse.Namespace) -> int:
+    from benchmarks.everything import run
+
+    return run(options)
 
 
 def _inference(options: argparse.Namespace) -> int:
@@ -96,5 +127,11 @@ def _operations(options: argparse.Namespace) -> int:
 
 def _kernels(options: argparse.Namespace) -> int:
     from benchmarks.field_kernels import run
+
+    return run(options)
+
+
+def _scale(options: argparse.Namespace) -> int:
+    from benchmarks.scale import run
 
     return run(options)

@@ -121,7 +121,7 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
         for sample in chosen:
             image = load_image(sample.path)[None]
             secret = client.share(image, low=-1.0, high=1.0, name=sample.id)
-            values, report, run = measure(client, remote(secret))
+            values, report, run, *_ = measure(client, remote(secret))
             mask = run.input_masks[0][0]
             predictions.append(
                 Prediction(sample, values[0], model.plain(image)[0], report, subtract(run.inputs[0][0], mask), mask)

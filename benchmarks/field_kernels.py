@@ -6,16 +6,15 @@ The two of a pair are measured in turn, and the median is that of their ratios: 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.report import milliseconds, plain_table, progress_bar, stdout_console
-from benchmarks.session import spread
+from benchmarks.records import Figure, Recorder, flatten, spread
+from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
 from mpc import field, kernels, matrix
 from parties.process import tune
 
@@ -27,6 +26,7 @@ TIMES = 10
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; the exit code."""
+    recorder = Recorder.of(options)
     tune(1)
     kernels.warm_up()
     with progress_bar("measuring", 2) as advance:
@@ -35,11 +35,18 @@ def run(options: argparse.Namespace) -> int:
         matmul = _matmul(options.repeat)
         advance()
     summary = {"repeat": options.repeat, "multiply": multiply, "matmul": matmul, "machine": machine()}
+    recorder.add("kernels", {"pairs": PAIRS, "side": SIDE, "threads": 1}, _figures(summary))
     if options.json:
-        print(json.dumps(summary))
+        print_json(summary)
     else:
         _print(summary)
-    return 0
+    return recorder.finish()
+
+
+def _figures(summary: dict[str, Any]) -> dict[str, Figure]:
+    """The spreads; how large the operands are is said by the case."""
+    figures = flatten(summary, "multiply", "matmul")
+    return {name: figure for name, figure in figures.items() if isinstance(figure, Mapping)}
 
 
 def _multiply(repeat: int) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """``tessera bench inference``: a network's predictions over processes, with where the time goes.
 
 The offline phase ends before the online phase begins, and each is timed at the client.  Figures are those of a whole
-batch; ``per_image`` has them divided.
+batch; ``per_image`` has them divided.  Rounds and payload stand beside what was predicted before anything ran.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +15,115 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.machine import machine
-from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
-from benchmarks.session import Measured, Reals, as_predicted, measure, phases, session, spread
+from benchmarks.models import SHIPPED, Subject, derm, subject
+from benchmarks.prediction import predicted
+from benchmarks.records import Recorder, flatten, spread
+from benchmarks.report import kilobytes, megabytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.session import (
+    Measured,
+    Reals,
+    as_predicted,
+    measure,
+    phases,
+    resources,
+    watched_session,
+)
 from mpc.errors import UsageError
-from nn.derm import load_image, load_split, normalise, samples
-from nn.derm.model import derm_model
-from nn.model import Model
+from mpc.security import Security
+from nn.derm import load_split, normalise, samples
 from parties import Client, RemoteModel
 from parties.report import RunReport
 
-MODELS: dict[str, Callable[[], Model]] = {"derm": derm_model}
 WARM_UP = 5
 """Runs before those that count: they load kernels, fill caches and grow the processes' memory."""
 REPEAT = 10
+KEPT = ("online", "offline", "breakdown", "layers", "resources", "agree", "images", "difference")
+"""Parts of the summary that are kept as figures."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; the exit code."""
-    if options.model not in MODELS:
-        raise UsageError(f"there is no model {options.model!r} to measure: the known ones are {', '.join(MODELS)}")
-    if options.data is not None and options.repeat is not None:
-        raise UsageError("--repeat and --data exclude each other: with --data every batch of the file runs once")
-    model = MODELS[options.model]()
-    images, labels = test_images(options.data, options.batch)
-    references = torch_references(images) if options.data is not None else {}
-    with session(options.parties, options.security, options.timeout) as client:
-        remote = client.upload(model, options.model)
-        warm_up = images[: options.batch]
-        for _ in range(WARM_UP):
-            predict(client, remote, warm_up)
-        total = len(images) if options.data is not None else REPEAT if options.repeat is None else options.repeat
-        batches = _split(images, options.batch) if options.data is not None else (images for _ in range(total))
-        with progress_bar("predicting", -(-total // options.batch) if options.data is not None else total) as advance:
-            runs = []
-            for batch in batches:
-                runs.append(predict(client, remote, batch))
-                advance()
-    logits = np.concatenate([r.values for r in runs]) if options.data is not None else runs[-1].values
-    # A last batch that is not full has figures of its own.
-    reports = [r.report for r in runs if len(r.values) == len(runs[0].values)]
-    summary = {
-        "model": options.model,
-        **agreement(logits, model.plain(images)),
-        "parties": options.parties,
-        "security": options.security,
-        "batch": len(runs[0].values),
-        "repeat": len(reports),
-        **phases(reports),
-        "per_image": _per_image(reports, len(runs[0].values)),
-        "as_predicted": all(as_predicted(r.report) for r in runs),
-        "breakdown": breakdown(reports),
-        "layers": layers(reports),
-        "machine": machine(),
-    }
+    recorder = Recorder.of(options)
+    chosen = subject(options)
     if options.data is not None:
-        summary["accuracy"] = float((logits.argmax(axis=1) == labels).mean())
-        summary["torch"] = {name: agreement(logits, reference) for name, reference in references.items()}
+        if options.repeat is not None:
+            raise UsageError("--repeat and --data exclude each other: with --data every batch of the file runs once")
+        if chosen.weights != SHIPPED:
+            raise UsageError("--data holds images of side 28 for the network that ships: leave out --torch and --side")
+    summary = measured(chosen, options)
+    case = chosen.case(options.batch, options.parties, options.security)
+    if options.data is None:
+        recorder.add("inference", case, flatten(summary, *KEPT))
+    else:
+        recorder.add("inference", {**case, "data": options.data.name}, flatten(summary, *KEPT, "accuracy", "torch"))
     if options.json:
-        print(json.dumps(summary))
+        print_json(summary)
     else:
         _print(summary)
-    return 0
+    return recorder.finish()
+
+
+def measured(chosen: Subject, options: argparse.Namespace) -> dict[str, Any]:
+    """Warm-up runs, then those that count: ``options.repeat`` of one batch, or every batch of ``options.data``."""
+    if options.data is None:
+        images = chosen.inputs(options.batch)
+        runs = _runs(chosen, options, [images] * (options.repeat or REPEAT))
+        return _summary(chosen, options, runs, [chosen.model.plain(images)] * len(runs))
+    images, labels = test_images(options.data, options.batch)
+    references = torch_references(images)
+    batches = [images[start : start + options.batch] for start in range(0, len(images), options.batch)]
+    runs = _runs(chosen, options, batches)
+    summary = _summary(chosen, options, runs, [chosen.model.plain(batch) for batch in batches])
+    logits = np.concatenate([r.values for r in runs])
+    summary["accuracy"] = float((logits.argmax(axis=1) == labels).mean())
+    summary["torch"] = {name: agreement(logits, reference) for name, reference in references.items()}
+    return summary
+
+
+def _runs(chosen: Subject, options: argparse.Namespace, batches: Sequence[Reals]) -> list[Measured]:
+    runs = []
+    with (
+        progress_bar("predicting", len(batches)) as advance,
+        watched_session(options.parties, options.security, options.timeout) as session,
+    ):
+        remote = session.client.upload(chosen.model, "measured")
+        for i, batch in enumerate([batches[0]] * WARM_UP + list(batches)):
+            secret = session.client.share(batch, low=chosen.low, high=chosen.high, name="inputs")
+            run = session.measure(remote(secret))
+            if i >= WARM_UP:
+                runs.append(run)
+                advance()
+    return runs
+
+
+def _summary(
+    chosen: Subject, options: argparse.Namespace, runs: Sequence[Measured], plain: Sequence[Reals]
+) -> dict[str, Any]:
+    """The figures; ``plain`` are the results in float64, run by run."""
+    batch = len(runs[0].values)
+    # A last batch that is not full has figures of its own.
+    full = [r for r in runs if len(r.values) == batch]
+    reports = [r.report for r in full]
+    measured = phases(reports)
+    measured["online"]["client_bytes"] = sum(x.nbytes for x in full[0].run.inputs) * options.parties
+    expected = predicted(chosen.cost(batch, options.parties, Security(options.security)), batch)
+    as_expected = all(measured[phase][name] == n for phase in measured for name, n in expected[phase].items())
+    repeated = plain[0] is plain[-1]
+    values, references = ([runs[-1].values], plain[-1:]) if repeated else ([r.values for r in runs], plain)
+    return {
+        **chosen.case(batch, options.parties, options.security),
+        **agreement(np.concatenate(values), np.concatenate(references)),
+        "difference": spread([float(np.abs(r.values - p).max()) for r, p in zip(runs, plain, strict=True)]),
+        "repeat": len(reports),
+        **measured,
+        "per_image": _per_image(reports, batch),
+        "predicted": {phase: expected[phase] for phase in measured},
+        "as_predicted": as_expected and all(as_predicted(r.report) for r in runs),
+        "breakdown": breakdown(reports),
+        "layers": layers(reports),
+        "resources": resources(full),
+        "machine": machine(),
+    }
 
 
 def test_images(data: Path | None, batch: int) -> tuple[Reals, Sequence[int]]:
@@ -85,12 +132,7 @@ def test_images(data: Path | None, batch: int) -> tuple[Reals, Sequence[int]]:
         split = load_split(data, "test")
         return normalise(split.images), split.labels.tolist()
     shipped = samples()
-    few = np.stack([load_image(sample.path) for sample in shipped[:batch]])
-    return np.resize(few, (batch, *few.shape[1:])), [shipped[i % len(shipped)].label for i in range(batch)]
-
-
-def _split(images: Reals, batch: int) -> Iterator[Reals]:
-    return (images[start : start + batch] for start in range(0, len(images), batch))
+    return derm().inputs(batch), [shipped[i % len(shipped)].label for i in range(batch)]
 
 
 def predict(client: Client, remote: RemoteModel, images: Reals) -> Measured:
@@ -142,14 +184,15 @@ def breakdown(reports: Sequence[RunReport]) -> dict[str, dict[str, float]]:
     return {"compute": spread(compute), "waiting": spread(waiting), "rest": spread(rest)}
 
 
-def layers(reports: Sequence[RunReport]) -> dict[str, dict[str, float]]:
-    """Per layer: rounds, elements opened and dealt, median seconds of the slowest party online."""
+def layers(reports: Sequence[RunReport]) -> dict[str, dict[str, Any]]:
+    """Per layer: rounds, elements opened and dealt, bytes sent, and seconds of the slowest party online."""
     return {
         name: {
             "rounds": layer.rounds,
             "opened": layer.opened,
             "dealt": layer.dealt,
-            "seconds": float(np.median([r.layers[name].seconds for r in reports])),
+            "bytes_per_party": layer.bytes,
+            "seconds": spread([r.layers[name].seconds for r in reports]),
         }
         for name, layer in reports[0].layers.items()
         if name
@@ -159,41 +202,58 @@ def layers(reports: Sequence[RunReport]) -> dict[str, dict[str, float]]:
 def _print(summary: dict[str, Any]) -> None:
     console = stdout_console()
     online, offline, batch = summary["online"], summary["offline"], summary["batch"]
+    shape = "x".join(map(str, summary["shape"]))
     console.print(
-        f"{summary['model']}, batch of {batch}, {summary['parties']} parties and a dealer, {summary['security']}:"
-        f" {summary['repeat']} runs"
+        f"{summary['model']} ({shape}, weights: {summary['weights']}), batch of {batch},"
+        f" {summary['parties']} parties and a dealer, {summary['security']}: {summary['repeat']} runs"
     )
-    table = plain_table("phase", "rounds", "payload", "median", "min", "max", "per image")
+    expected = summary["predicted"]
+    table = plain_table("phase", "rounds", "predicted", "payload", "predicted", "median", "min", "max", "per image")
     for name, rounds, payload, phase in (
-        ("online", str(online["rounds"]), f"{kilobytes(online['bytes_per_party'])} from each party", online),
-        ("offline", "", f"{kilobytes(offline['bytes'])} from the dealer", offline),
+        ("online, each party", [online["rounds"], expected["online"]["rounds"]], "bytes_per_party", online),
+        ("offline, the dealer", ["", ""], "bytes", offline),
     ):
         times = phase["seconds"]
         row = [milliseconds(times[key]) for key in ("median", "min", "max")]
-        table.add_row(name, rounds, payload, *row, milliseconds(times["median"] / batch))
+        sizes = [f"{x[payload]:,} B" for x in (phase, expected[name.partition(",")[0]])]
+        figures = (str(rounds[0]), str(rounds[1]), *sizes, *row, milliseconds(times["median"] / batch))
+        table.add_row(name, *figures)
     console.print(table)
     _print_breakdown(console, summary)
-    _print_agreement(console, "the same in float64", summary)
+    _print_resources(console, summary["resources"])
+    if summary["weights"] == SHIPPED or "accuracy" in summary:
+        _print_agreement(console, "the same in float64", summary)
+    else:
+        console.print(f"largest difference to the same in float64 {summary['difference']['max']:.1e}")
     for name, result in summary.get("torch", {}).items():
         _print_agreement(console, f"torch, {name.replace('_', ' ')}", result)
     if "accuracy" in summary:
         console.print(f"accuracy {summary['accuracy']:.1%}")
-    predicted = "as predicted" if summary["as_predicted"] else "[bold red]not as predicted[/]"
-    console.print(f"Rounds and bytes are {predicted}.  Not for diagnosis.")
+    verdict = "as predicted" if summary["as_predicted"] else "[bold red]not as predicted[/]"
+    console.print(f"Rounds and bytes are {verdict}.  Not for diagnosis.")
 
 
 def _print_breakdown(console: Console, summary: dict[str, Any]) -> None:
     total = summary["online"]["seconds"]["median"]
-    table = plain_table("online time", "rounds", "opened", "dealt", "median", "part")
+    table = plain_table("online time", "rounds", "opened", "dealt", "sent per party", "median", "part")
 
-    def row(name: str, seconds: float, *figures: float) -> None:
-        counts = [f"{n:,}" for n in figures] or ["", "", ""]
-        table.add_row(name, *counts, milliseconds(seconds), f"{seconds / total:.0%}")
+    def row(name: str, seconds: float, *figures: str) -> None:
+        table.add_row(name, *(figures or ("",) * 4), milliseconds(seconds), f"{seconds / total:.0%}")
 
     for name, layer in summary["layers"].items():
-        row(f"compute {name}", layer["seconds"], layer["rounds"], layer["opened"], layer["dealt"])
+        counts = [f"{layer[figure]:,}" for figure in ("rounds", "opened", "dealt")]
+        row(f"compute {name}", layer["seconds"]["median"], *counts, kilobytes(layer["bytes_per_party"]))
     row("waiting for openings", summary["breakdown"]["waiting"]["median"])
     row("inputs, outputs, client", summary["breakdown"]["rest"]["median"])
+    console.print(table)
+
+
+def _print_resources(console: Console, usage: dict[str, dict[str, Any]]) -> None:
+    table = plain_table("process", "CPU online", "CPU offline", "peak memory online", "peak memory offline")
+    for name, online in usage["online"].items():
+        both = (online, usage["offline"][name])
+        cpu = [milliseconds(phase["cpu_seconds"]["median"]) for phase in both]
+        table.add_row(name, *cpu, *(megabytes(phase["peak_bytes"]["max"]) for phase in both))
     console.print(table)
 
 

@@ -13,10 +13,12 @@ from parties.transport import package_version
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, and versions of what the time is spent in."""
+    """Processor, cores this process may use, memory, how busy it all is, and versions of what the time is spent in."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import machine
-from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
-from benchmarks.session import Reals, as_predicted, measure, phases, session
+from benchmarks.records import Recorder, flatten
+from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.session import Reals, Session, as_predicted, phases, resources, watched_session
 from mpc.errors import UsageError
 from mpc.planner import FRACTION_BITS
 from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import Shape
-from parties import Client
 from protocols.approximation import FUNCTIONS
 
 WARM_UP = 2
@@ -100,14 +99,19 @@ def run(options: argparse.Namespace) -> int:
     for name in names:
         if name not in OPERATIONS:
             raise UsageError(f"there is no operation {name!r} to measure: the known ones are {', '.join(OPERATIONS)}")
+    recorder = Recorder.of(options)
     rows = []
     with (
-        session(options.parties, options.security, options.timeout) as client,
+        watched_session(options.parties, options.security, options.timeout) as session,
         progress_bar("measuring", len(names) * len(options.size)) as advance,
     ):
         for size in options.size:
             for name in names:
-                rows.append(_measured(client, name, size, options.repeat))
+                row = _measured(session, name, size, options.repeat)
+                rows.append(row)
+                case = {name: row[name] for name in ("operation", "shapes")}
+                case |= {"parties": options.parties, "security": options.security}
+                recorder.add("ops", case, flatten(row))
                 advance()
     summary = {
         "parties": options.parties,
@@ -117,19 +121,19 @@ def run(options: argparse.Namespace) -> int:
         "machine": machine(),
     }
     if options.json:
-        print(json.dumps(summary))
+        print_json(summary)
     else:
         _print(summary)
-    return 0
+    return recorder.finish()
 
 
-def _measured(client: Client, name: str, size: int, repeat: int) -> dict[str, Any]:
+def _measured(session: Session, name: str, size: int, repeat: int) -> dict[str, Any]:
     """Warm-up runs, then ``repeat`` runs on the same numbers."""
     operation = OPERATIONS[name]
     arrays = _operands(operation, size)
-    secrets = [client.share(a, low=operation.low, high=operation.high) for a in arrays]
+    secrets = [session.client.share(a, low=operation.low, high=operation.high) for a in arrays]
     result = operation.secret(*secrets)
-    runs = [measure(client, result) for _ in range(WARM_UP + repeat)]
+    runs = [session.measure(result) for _ in range(WARM_UP + repeat)]
     reports = [r.report for r in runs[WARM_UP:]]
     exact = np.asarray(operation.exact(*arrays), dtype=np.float64)
     error = max(float(np.abs(r.values - exact).max()) for r in runs)
@@ -137,6 +141,7 @@ def _measured(client: Client, name: str, size: int, repeat: int) -> dict[str, An
         "operation": name,
         "shapes": [list(a.shape) for a in arrays],
         **phases(reports),
+        "resources": resources(runs[WARM_UP:]),
         "max_abs_error": error,
         "as_predicted": all(as_predicted(r.report) for r in runs),
     }

@@ -7,29 +7,73 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 from mpc.security import Security
 
 
 def add_cluster_arguments(command: Any) -> None:
-    """``--security`` and those of ``add_party_arguments``."""
+    """``--security``, ``--parties`` and ``--timeout``."""
+    _add_security(command)
+    add_party_arguments(command)
+
+
+def add_cluster_kind_arguments(command: Any) -> None:
+    """``--security`` and ``--parties``, for what starts no processes."""
+    _add_security(command)
+    _add_parties(command)
+
+
+def add_party_arguments(command: Any) -> None:
+    """``--parties`` and ``--timeout``; a ``LocalCluster`` refuses values that it does not have."""
+    _add_parties(command)
+    command.add_argument(
+        "--timeout", type=seconds, default=120.0, metavar="S",
+        help="seconds within which the processes must start, and each round must end (default: 120)",
+    )  # fmt: skip
+
+
+def _add_security(command: Any) -> None:
     command.add_argument(
         "--security",
         default=str(Security.SEMI_HONEST),
         metavar="S",
         help=f"{' or '.join(Security)} (default: %(default)s)",
     )
-    add_party_arguments(command)
 
 
-def add_party_arguments(command: Any) -> None:
-    """``--parties`` and ``--timeout``; a ``LocalCluster`` refuses values that it does not have."""
+def _add_parties(command: Any) -> None:
     command.add_argument("--parties", type=int, default=2, metavar="N", help="how many parties (default: 2)")
-    command.add_argument(
-        "--timeout", type=seconds, default=120.0, metavar="S",
-        help="seconds within which the processes must start, and each round must end (default: 120)",
+
+
+def add_model_arguments(command: Any) -> None:
+    """Which network, and how many inputs at once; see ``benchmarks.models``."""
+    model = command.add_mutually_exclusive_group()
+    model.add_argument("--model", default="derm", help="which network that ships (default: derm)")
+    model.add_argument(
+        "--torch", metavar="FILE.py:NAME",
+        help="a torch module of yours, or a callable that makes it; the file is executed here, and never at a party",
     )  # fmt: skip
+    command.add_argument("--shape", type=shape, metavar="C,H,W", help="of one input, with --torch")
+    command.add_argument(
+        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of inputs, with --torch (default: -1 1)"
+    )
+    command.add_argument(
+        "--side", type=positive, metavar="S",
+        help="of the images, with --model derm (default: 28); for others the first dense layer has random weights",
+    )  # fmt: skip
+    command.add_argument("--batch", type=positive, default=1, metavar="B", help="inputs in a run (default: 1)")
+
+
+def add_record_arguments(command: Any) -> None:
+    """``--json``, and what ``records.Recorder`` needs: ``--out``, ``--against``, ``--strict``."""
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="append the measurements to this file")
+    command.add_argument(
+        "--against", type=Path, metavar="OLD.jsonl", help="say what got worse, beyond noise, than in this file"
+    )
+    command.add_argument("--strict", action="store_true", help="exit with 1 if something got worse")
 
 
 def positive(text: str) -> int:
@@ -41,6 +85,11 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1, with commas between them."""
+    return tuple(positive(part) for part in text.split(","))
 
 
 def seconds(text: str) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -53,9 +55,19 @@ def progress_bar(description: str, total: int) -> Iterator[Steps]:
         yield Steps(progress, description, total)
 
 
+def print_json(summary: Mapping[str, Any]) -> None:
+    """One JSON object, on a line of stdout."""
+    print(json.dumps(summary))
+
+
 def kilobytes(count: float) -> str:
     """In kB of 1000 bytes, as payloads are counted throughout."""
     return f"{count / 1e3:,.{0 if count >= 1e4 else 1}f} kB" if count >= 1e3 else f"{count:,.0f} B"
+
+
+def megabytes(count: float) -> str:
+    """In MB of 10^6 bytes."""
+    return f"{count / 1e6:,.{0 if count >= 1e7 else 1}f} MB"
 
 
 def milliseconds(seconds: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from benchmarks.inference import WARM_UP, agreement, predict, test_images
 from benchmarks.machine import machine
-from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
+from benchmarks.records import Recorder, flatten
+from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
 from benchmarks.session import Measured, as_predicted, phases, session
 from mpc.security import Security
 from nn.derm.model import derm_model
@@ -24,6 +24,7 @@ from nn.derm.model import derm_model
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; the exit code."""
+    recorder = Recorder.of(options)
     model = derm_model()
     images, _ = test_images(options.data, options.images)
     images = images[: options.images]
@@ -56,11 +57,13 @@ def run(options: argparse.Namespace) -> int:
         "as_predicted": all(as_predicted(r.report) for measured in runs.values() for r in measured),
         "machine": machine(),
     }
+    case = {"model": "derm", "shape": list(images.shape[1:]), "batch": summary["batch"], "parties": options.parties}
+    recorder.add("security", case, flatten(summary, *Security, "ratio", "malicious_beside_semi_honest"))
     if options.json:
-        print(json.dumps(summary))
+        print_json(summary)
     else:
         _print(summary)
-    return 0
+    return recorder.finish()
 
 
 def _ratios(semi_honest: Sequence[Measured], malicious: Sequence[Measured]) -> dict[str, float]:

@@ -7,26 +7,37 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import demonstration, inference, operations
-from benchmarks.session import session
+from benchmarks import demonstration, inference, operations, scale
+from benchmarks.session import Session, watched_session
 from parties import Client
 
 
 @pytest.fixture(scope="session")
-def shared_client() -> Iterator[Client]:
-    with session(2, "semi-honest", 120.0) as client:
-        yield client
+def shared_session() -> Iterator[Session]:
+    with watched_session(2, "semi-honest", 120.0) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def shared_client(shared_session: Session) -> Client:
+    return shared_session.client
 
 
 @pytest.fixture
-def shared_cluster(shared_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_cluster(shared_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run in the shared cluster of 2 parties instead of starting their own."""
 
     @contextlib.contextmanager
-    def borrowed(parties: int, security: str, timeout: float) -> Iterator[Client]:
+    def borrowed(parties: int, security: str, timeout: float) -> Iterator[Session]:
         assert (parties, security) == (2, "semi-honest")
         assert timeout == 120.0
-        yield shared_client
+        yield shared_session
 
-    for module in (demonstration, inference, operations):
-        monkeypatch.setattr(module, "session", borrowed)
+    @contextlib.contextmanager
+    def borrowed_client(parties: int, security: str, timeout: float) -> Iterator[Client]:
+        with borrowed(parties, security, timeout) as session:
+            yield session.client
+
+    monkeypatch.setattr(demonstration, "session", borrowed_client)
+    for module in (inference, operations, scale):
+        monkeypatch.setattr(module, "watched_session", borrowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import field_kernels, operations
+from benchmarks.records import read, write
 from mpc.security import Security
 from nn.derm import samples
 from nn.derm.dataset import load_split
@@ -17,7 +19,7 @@ from nn.derm.model import derm_model
 from nn.derm.preprocess import load_pixels
 from parties.command_line import main
 
-SPREAD = ["median", "min", "max"]
+SPREAD = ["median", "min", "max", "count"]
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -42,13 +44,89 @@ def test_inference(capsys: pytest.CaptureFixture[str]) -> None:
     assert offline["bytes"] == predicted.offline_bytes
     assert summary["as_predicted"]
     assert summary["per_image"]["offline_bytes"] == predicted.offline_bytes / 2
-    for seconds in (online["seconds"], offline["seconds"], *summary["breakdown"].values()):
+    assert summary["predicted"]["online"] == {name: online[name] for name in summary["predicted"]["online"]}
+    assert summary["predicted"]["offline"] == {"bytes": offline["bytes"]}
+    assert online["messages_per_party"] == predicted.online_messages_per_party == 7
+    assert online["client_bytes"] == predicted.online_client_bytes
+    per_layer = [layer["seconds"] for layer in summary["layers"].values()]
+    for seconds in (online["seconds"], offline["seconds"], *summary["breakdown"].values(), *per_layer):
         assert list(seconds) == SPREAD
         assert 0 <= seconds["min"] <= seconds["median"] <= seconds["max"] < 10
     assert {"conv1", "act1", "conv2", "act2", "fc1", "act3", "fc2"} <= summary["layers"].keys()
     for name, layer in summary["layers"].items():
         cost = predicted.layers[name]
         assert (layer["rounds"], layer["opened"], layer["dealt"]) == (cost.rounds, cost.opened, cost.dealt)
+        assert layer["bytes_per_party"] == 8 * cost.opened
+    for phase in ("online", "offline"):
+        used = summary["resources"][phase]
+        assert used.keys() == {"dealer", "party0", "party1", "client"}
+        for process in used.values():
+            assert list(process["cpu_seconds"]) == list(process["peak_bytes"]) == SPREAD
+            assert 0 <= process["cpu_seconds"]["min"] < 10
+            assert 10e6 < process["peak_bytes"]["min"] < 10e9
+    # The dealer's part is the offline phase, and the parties' the online phase.
+    assert summary["resources"]["offline"]["dealer"]["cpu_seconds"]["median"] > 1e-4
+    assert summary["resources"]["online"]["party0"]["cpu_seconds"]["median"] > 1e-4
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_measurements_are_kept_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out.jsonl"
+    bench(capsys, "inference", "--repeat", "1", "--out", str(path))
+    bench(capsys, "ops", "multiply", "sigmoid", "--size", "10", "--repeat", "1", "--out", str(path))
+    inference, multiply, sigmoid = read(path)
+    assert (inference.bench, multiply.bench, sigmoid.bench) == ("inference", "ops", "ops")
+    assert inference.case == {
+        "model": "derm", "weights": "shipped", "shape": [3, 28, 28], "batch": 1, "parties": 2, "security": "semi-honest"
+    }  # fmt: skip
+    assert multiply.case == {
+        "operation": "multiply", "shapes": [[10], [10]], "parties": 2, "security": "semi-honest"
+    }  # fmt: skip
+    assert inference.figures["online.rounds"] == 7
+    assert list(inference.figures["layers.conv1.seconds"]) == SPREAD
+    assert list(multiply.figures["resources.online.party0.cpu_seconds"]) == SPREAD
+    # A cost that was lower once is worse now, whatever the times do.
+    write(path, [replace(inference, figures={"online.rounds": 5})])
+    arguments = ["bench", "inference", "--repeat", "1", "--against", str(path)]
+    assert main(arguments) == 0
+    assert "online.rounds 5 -> 7 (+40.0%)" in capsys.readouterr().err
+    assert main([*arguments, "--strict"]) == 1
+
+
+TORCH = """
+from torch import nn
+net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Sigmoid(), nn.Linear(3, 2))
+def make():
+    return net
+"""
+
+
+@pytest.mark.usefixtures("shared_cluster")
+@pytest.mark.parametrize("name", ["net", "make"])
+def test_a_network_of_the_users(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    path = tmp_path / "my_net.py"
+    path.write_text(TORCH)
+    arguments = ["--torch", f"{path}:{name}", "--shape", "3,2,2", "--range", "-2", "2", "--batch", "2"]
+    summary = bench(capsys, "inference", *arguments, "--repeat", "1")
+    assert summary["as_predicted"]
+    assert (summary["batch"], summary["shape"], summary["weights"]) == (2, [3, 2, 2], "of the file")
+    assert summary["difference"]["max"] < 1e-3
+    assert main(["cost", *arguments, "--json"]) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    for phase in ("online", "offline"):
+        assert predicted[phase] == {figure: summary[phase][figure] for figure in predicted[phase]}
+    for layer, figures in predicted["layers"].items():
+        assert figures == {figure: summary["layers"][layer][figure] for figure in figures}
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_larger_images(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = bench(capsys, "inference", "--side", "30", "--repeat", "1")
+    assert summary["as_predicted"]
+    assert summary["shape"] == [3, 30, 30]
+    assert summary["weights"] == "shipped, enlarged"
+    assert summary["difference"]["max"] < 1e-2
 
 
 @pytest.mark.usefixtures("shared_cluster")
@@ -132,6 +210,16 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
         (["inference", "--security", "perfect"], 2, "perfect"),
         (["inference", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["inference", "--data", "nowhere.npz", "--repeat", "2"], 2, "exclude each other"),
+        (["inference", "--data", "nowhere.npz", "--side", "64"], 2, "leave out --torch and --side"),
+        (["inference", "--side", "3"], 2, "the least side is 4"),
+        (["inference", "--shape", "3,28,28"], 2, "go with --torch"),
+        (["inference", "--torch", "net.py:net"], 2, "needs --shape"),
+        (["inference", "--torch", "net.py:net", "--shape", "3", "--side", "64"], 2, "--side is for"),
+        (["inference", "--torch", "net.py", "--shape", "3"], 2, "as in net.py:net"),
+        (["inference", "--torch", "nowhere.py:net", "--shape", "3"], 2, "there is no file nowhere.py"),
+        (["inference", "--against", "nowhere.jsonl"], 3, "nowhere.jsonl"),
+        (["inference", "--out", "nowhere/out.jsonl"], 3, "nowhere"),
+        (["scale", "--batches", "4", "1"], 2, "must grow"),
         (["ops", "divide"], 2, "the known ones are multiply"),
         (["ops", "--parties", "0"], 2, "at least 2"),
     ],
@@ -147,7 +235,9 @@ def test_refusals_are_one_sentence(
     assert sentence in printed.err
 
 
-@pytest.mark.parametrize("arguments", [["inference", "--batch", "0"], ["ops", "--size", "many"], []])
+@pytest.mark.parametrize(
+    "arguments", [["inference", "--batch", "0"], ["ops", "--size", "many"], ["inference", "--shape", "3,x"], []]
+)
 def test_malformed_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["bench", *arguments])

@@ -1,0 +1,30 @@
+"""``tessera cost``: what a prediction by a network will cost, and take on given links.  No process is started.
+
+Imported by every ``tessera`` command: the work itself is in ``benchmarks.prediction``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from benchmarks.options import add_cluster_kind_arguments, add_model_arguments, add_record_arguments
+
+
+def command(subparsers: Any) -> None:
+    """Add ``cost`` to the commands of ``tessera``."""
+    parser = subparsers.add_parser(
+        "cost", help="rounds and bytes of a network's prediction, and its time on given links; starts nothing"
+    )
+    add_model_arguments(parser)
+    add_cluster_kind_arguments(parser)
+    parser.add_argument("--rtt", type=float, metavar="MS", help="round-trip time of every link, in ms")
+    parser.add_argument("--bandwidth", type=float, metavar="MBIT", help="of every link, each way, in Mbit/s")
+    add_record_arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from benchmarks.prediction import run
+
+    return run(options)

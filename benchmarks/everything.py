@@ -1,0 +1,75 @@
+"""``tessera bench all``: every benchmark, small, one after the other, into one file of records."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.machine import machine
+from benchmarks.records import Recorder, read
+from benchmarks.report import print_json
+
+PLAN: tuple[tuple[str, ...], ...] = (
+    ("kernels",),
+    ("ops", "--repeat", "5"),
+    ("ops", "--repeat", "5", "--security", "malicious"),
+    ("inference",),
+    ("inference", "--batch", "32"),
+    *(("inference", "--parties", parties) for parties in ("3", "5", "8")),
+    ("inference", "--security", "malicious"),
+    ("inference", "--batch", "32", "--security", "malicious"),
+    *(("inference", "--side", side, "--repeat", "5") for side in ("64", "128", "224")),
+    ("security", "--images", "100"),
+    ("scale", "--batches", "1", "8", "64", "256", "--repeat", "3"),
+    ("peers", "--cases", "cnn-28", "--repeat", "5"),
+)
+"""Names and arguments of benchmarks; the quick ones first."""
+
+
+class Outcome(NamedTuple):
+    """What became of one benchmark."""
+
+    bench: str
+    seconds: float
+    exit_code: int
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what is planned; the exit code: of the first benchmark that failed, else as ``Recorder.finish`` says.
+
+    One that fails, say because a peer is not installed, does not keep the others from being run.
+    """
+    recorder = Recorder.of(options)
+    before = len(read(options.out))
+    outcomes = [_outcome(words, number, len(PLAN), options) for number, words in enumerate(PLAN, 1)]
+    recorder.keep(read(options.out)[before:])
+    failed = [outcome for outcome in outcomes if outcome.exit_code]
+    if options.json:
+        print_json({
+            "out": str(options.out),
+            "records": len(recorder.records),
+            "benches": [outcome._asdict() for outcome in outcomes],
+            "machine": machine(),
+        })  # fmt: skip
+    else:
+        print(f"{len(recorder.records)} measurements in {options.out}")
+    for outcome in failed:
+        print(f"tessera bench {outcome.bench} ended with {outcome.exit_code}: see above", file=sys.stderr)
+    code = recorder.finish()
+    return failed[0].exit_code if failed else code
+
+
+def _outcome(words: Sequence[str], number: int, total: int, options: argparse.Namespace) -> Outcome:
+    """In a process of its own, so that what one benchmark left in memory is not counted as the next one's."""
+    bench = " ".join(words)
+    print(f"[{number}/{total}] tessera bench {bench}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "parties.command_line", "bench", *words, "--out", str(options.out)]
+    started = time.perf_counter()
+    done = subprocess.run(  # noqa: S603 - our own interpreter and module
+        command, stdout=subprocess.DEVNULL if options.json else None, check=False
+    )
+    return Outcome(bench, time.perf_counter() - started, done.returncode)

@@ -1,0 +1,185 @@
+"""What is measured or predicted: the dermatology CNN, also for larger images, or a network from the user's own file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.session import Reals
+from mpc.cost import Cost
+from mpc.errors import TesseraError, UsageError
+from mpc.security import Security
+from mpc.tensor_type import Shape
+from nn.architecture import Architecture
+from nn.derm import load_image, samples
+from nn.derm.model import INPUT_SHAPE, derm_model
+from nn.from_torch import from_torch
+from nn.layers import Linear
+from nn.model import Model
+
+MODELS = ("derm",)
+SHIPPED = "shipped"
+SEED = 0
+"""Of weights and inputs that are random: the same in every run, since public bounds of weights decide the cost."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and inputs for it."""
+
+    name: str
+    model: Model
+    shape: Shape
+    """Of one input, without the batch."""
+    weights: str
+    """Where they come from."""
+    low: float = -1.0
+    high: float = 1.0
+    """The declared range of inputs."""
+
+    def case(self, batch: int, parties: int, security: str) -> dict[str, Any]:
+        """What identifies a measurement with this subject (``benchmarks.records``)."""
+        return {
+            "model": self.name,
+            "weights": self.weights,
+            "shape": list(self.shape),
+            "batch": batch,
+            "parties": parties,
+            "security": str(security),
+        }
+
+    def cost(self, batch: int, parties: int, security: Security) -> Cost:
+        """As ``Model.cost``, of a batch."""
+        return self.model.cost((batch, *self.shape), parties, security, low=self.low, high=self.high)
+
+    def inputs(self, batch: int) -> Reals:
+        """(batch, ...): for the dermatology CNN the shipped images over and over, enlarged; else random numbers."""
+        return np.concatenate(list(self.chunks(batch, batch)))
+
+    def chunks(self, total: int, chunk: int) -> Iterator[Reals]:
+        """``inputs(total)``, at most ``chunk`` of them in memory."""
+        pool = self._pool(min(total, chunk))
+        for start in range(0, total, chunk):
+            yield pool[: min(chunk, total - start)]
+
+    def _pool(self, count: int) -> Reals:
+        if self.name not in MODELS:
+            unit = np.random.default_rng(SEED).random((count, *self.shape))
+            return np.asarray(self.low + (self.high - self.low) * unit)
+        few = np.stack([load_image(sample.path) for sample in samples()[:count]])
+        _, height, width = self.shape
+        rows = np.arange(height) * few.shape[2] // height
+        columns = np.arange(width) * few.shape[3] // width
+        return np.resize(few[:, :, rows][:, :, :, columns], (count, *self.shape))
+
+
+def subject(options: argparse.Namespace) -> Subject:
+    """What ``options.add_model_arguments`` names.  Raises UsageError for what there is not."""
+    if options.torch is not None:
+        if options.side is not None:
+            raise UsageError("--side is for the dermatology CNN: give the shape of your network's input with --shape")
+        if options.shape is None:
+            raise UsageError("--torch needs --shape: that of one input, as in --shape 3,64,64")
+        return torch_subject(options.torch, options.shape, *(options.range or (-1.0, 1.0)))
+    if options.model not in MODELS:
+        raise UsageError(f"there is no model {options.model!r} to measure: the known ones are {', '.join(MODELS)}")
+    if options.shape is not None or options.range is not None:
+        raise UsageError("--shape and --range go with --torch: for larger images of the dermatology CNN, give --side")
+    return derm(options.side)
+
+
+def derm(side: int | None = None) -> Subject:
+    """The dermatology CNN, by default as it ships; for images of another ``side`` with its first dense layer enlarged.
+
+    Each trained weight is shared out among the positions that take the place of its own, so that the layer's sums stay
+    what they were and activations within their interval: the network costs what one of that size costs, and its error
+    says something.  It was not trained for such images.
+    """
+    model = derm_model()
+    if side is None or side == INPUT_SHAPE[1]:
+        return Subject("derm", model, INPUT_SHAPE, SHIPPED)
+    shape = (INPUT_SHAPE[0], side, side)
+    channels = len(model.weights["conv2.bias"])
+    features = channels * (side // 2 // 2) ** 2
+    if not features:
+        raise UsageError(f"images of side {side} leave nothing after two poolings: the least side is 4")
+    steps = tuple(
+        msgspec.structs.replace(step, layer=msgspec.structs.replace(step.layer, in_features=features))
+        if step.name == "fc1" and isinstance(step.layer, Linear)
+        else step
+        for step in model.architecture.steps
+    )
+    weights = model.state_dict()
+    trained = weights["fc1.weight"]
+    old, new = (math.isqrt(count // channels) for count in (trained.shape[1], features))
+    index = np.arange(new) * old // new
+    spread = trained.reshape(-1, channels, old, old)[:, :, index][:, :, :, index] * (old / new) ** 2
+    weights["fc1.weight"] = spread.reshape(len(trained), features)
+    return Subject("derm", Model(Architecture(steps, shape), weights), shape, "shipped, enlarged")
+
+
+def torch_subject(place: str, shape: Shape, low: float = -1.0, high: float = 1.0) -> Subject:
+    """A torch module from a Python file of the user's, which is executed here, and nowhere else.
+
+    ``place``: ``file.py:name``, where the name is of a module, or of something that makes one when it is called.
+    Raises UsageError, or what ``from_torch`` does.
+    """
+    file, _, name = place.rpartition(":")
+    path = Path(file)
+    if not name.isidentifier() or path.suffix != ".py":
+        raise UsageError(f"--torch {place}: give a Python file and a name in it, as in net.py:net")
+    if not path.is_file():
+        raise UsageError(f"--torch {place}: there is no file {path}")
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError(f"--torch needs PyTorch ({error}): install tessera-mpc[torch]") from None
+    module = _attribute(path, name)
+    if not isinstance(module, torch.nn.Module) and callable(module):
+        module = _called(module, place)
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"--torch {place}: {name} is neither a torch.nn.Module nor does it make one")
+    model = from_torch(module, torch.zeros((1, *shape)))
+    return Subject(f"{path.name}:{name}", model, shape, "of the file", low, high)
+
+
+def _attribute(path: Path, name: str) -> object:
+    spec = importlib.util.spec_from_file_location(f"tessera_bench_{path.stem}", path.resolve())
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    # As `python file.py` has it: what lies beside the file can be imported.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except TesseraError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    if not hasattr(module, name):
+        raise UsageError(f"{path} has nothing called {name!r}")
+    found: object = getattr(module, name)
+    return found
+
+
+def _called(make: Callable[..., object], place: str) -> object:
+    # Random weights are the same in every run: their public bounds decide the cost.
+    import torch
+
+    torch.manual_seed(SEED)
+    try:
+        return make()
+    except Exception as error:
+        raise UsageError(f"--torch {place} cannot be called without arguments: {error}") from error

@@ -1,0 +1,92 @@
+"""What is compared: cases with inputs and expected results, handed to every system as the same ``.npz`` file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.models import Subject, derm
+from mpc.errors import UsageError
+from mpc.planner import FRACTION_BITS
+
+Arrays = Mapping[str, npt.NDArray[np.float64]]
+
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Case:
+    """One column of the comparison; ``kind`` is what the runners know."""
+
+    name: str
+    kind: str
+    title: str
+    size: int = 0
+    """Elements of each operand; for a matrix product, the side."""
+    batch: int = 0
+    side: int = 0
+    low: float = -1.0
+    high: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a runner."""
+        return asdict(self)
+
+    def subject(self) -> Subject:
+        """The network of a ``cnn`` case."""
+        return derm(self.side)
+
+    def arrays(self) -> Arrays:
+        """Inputs, weights and ``expected``: float64, computed without approximations of any system.
+
+        A network: ``x`` (N, 3, S, S), weights under torch's names.  An operation: ``x`` and, with two operands, ``y``.
+        """
+        if self.kind == "cnn":
+            subject = self.subject()
+            x = subject.inputs(self.batch)
+            return {**subject.model.weights, "x": x, "expected": subject.model.plain(x, exact=True)}
+        shape = (self.size, self.size) if self.kind == "matmul" else (self.size,)
+        operands = 2 if self.kind in ("multiply", "matmul") else 1
+        # Numbers that fixed point holds exactly: the error is the operation's own.
+        unit, generator = 2.0**FRACTION_BITS, np.random.default_rng(SEED)
+        ends = round(self.low * unit), round(self.high * unit)
+        values = [generator.integers(*ends, shape, endpoint=True) / unit for _ in range(operands)]
+        return {**dict(zip("xy", values, strict=False)), "expected": EXACT[self.kind](*values)}
+
+    def save(self, path: Path) -> None:
+        """Write ``arrays`` for the runners."""
+        np.savez(path, **self.arrays())  # type: ignore[arg-type]
+
+
+EXACT: dict[str, Callable[..., npt.NDArray[np.float64]]] = {
+    "multiply": np.multiply,
+    "matmul": np.matmul,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "exp": np.exp,
+}
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("cnn-28", "cnn", "CNN, 1 image 28x28", batch=1, side=28),
+        Case("cnn-28-batch-32", "cnn", "CNN, 32 images 28x28", batch=32, side=28),
+        Case("cnn-128", "cnn", "CNN, 1 image 128x128", batch=1, side=128),
+        Case("multiply", "multiply", "multiply 10^6", size=1_000_000, low=-8.0, high=8.0),
+        Case("matmul", "matmul", "matmul 1024^3", size=1024),
+        Case("sigmoid", "sigmoid", "sigmoid 10^5", size=100_000, low=-8.0, high=8.0),
+        Case("exp", "exp", "exp 10^5 on [-4, 0]", size=100_000, low=-4.0, high=0.0),
+    )
+}
+
+
+def chosen(names: list[str] | None) -> list[Case]:
+    """The cases of these names, by default all.  Raises UsageError for one that does not exist."""
+    for name in names or ():
+        if name not in CASES:
+            raise UsageError(f"there is no case {name!r} to compare: the known ones are {', '.join(CASES)}")
+    return [CASES[name] for name in names or CASES]

@@ -1,0 +1,82 @@
+"""Tessera in the comparison: dealer, parties and client as they ship, encryption on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.cases import CASES, Case
+from benchmarks.peers.catalogue import System
+from benchmarks.peers.runner import Failed
+from benchmarks.session import Measured, measure, session
+from mpc.errors import TesseraError
+from mpc.secret_tensor import SecretTensor
+from parties import Client
+from parties.transport import package_version
+
+OPERATIONS: dict[str, Callable[..., SecretTensor]] = {
+    "multiply": lambda x, y: x * y,
+    "matmul": lambda x, y: x @ y,
+    "sigmoid": lambda x: x.sigmoid(),
+    "exp": lambda x: x.exp(),
+}
+
+
+class Here:
+    """A ``Worker``.  The parties' own limits on time hold, rather than one for each request."""
+
+    def __init__(self, system: System, limit: float) -> None:
+        self._stack = contextlib.ExitStack()
+        try:
+            self._client: Client = self._stack.enter_context(session(system.parties, system.security, limit))
+        except TesseraError as error:
+            raise Failed(str(error)) from error
+        self._result: Callable[[], SecretTensor] | None = None
+
+    def ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
+        try:
+            if request["do"] == "open":
+                return self._open(CASES[request["case"]["name"]])
+            if request["do"] == "run" and self._result is not None:
+                return _times(measure(self._client, self._result()))
+        except TesseraError as error:
+            raise Failed(str(error)) from error
+        raise Failed(f"there is nothing to {request['do']}")
+
+    def _open(self, case: Case) -> dict[str, Any]:
+        arrays = case.arrays()
+        if case.kind == "cnn":
+            remote = self._client.upload(case.subject().model, case.name)
+            self._result = lambda: remote(self._client.share(arrays["x"], low=case.low, high=case.high))
+        else:
+            operands = [arrays[name] for name in ("x", "y") if name in arrays]
+            self._result = lambda: OPERATIONS[case.kind](
+                *(self._client.share(a, low=case.low, high=case.high) for a in operands)
+            )
+        measured = measure(self._client, self._result())
+        report, predicted = measured.report, measured.report.predicted
+        figures = {
+            "online.bytes_per_party": report.online.bytes,
+            "online.client_bytes": predicted.online_client_bytes,
+            "online.rounds": report.online.rounds,
+            "offline.bytes": report.offline.bytes,
+            "max_abs_error": float(np.abs(measured.values - arrays["expected"]).max()),
+        }
+        return {"figures": figures, **_times(measured), "version": package_version()}
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def _times(measured: Measured) -> dict[str, float]:
+    """``evaluation_seconds``: computing and waiting of the slowest party, without the client and the way to it."""
+    report = measured.report
+    computing = sum(layer.seconds for layer in report.layers.values())
+    return {
+        "seconds": report.online.seconds,
+        "offline_seconds": report.offline.seconds,
+        "evaluation_seconds": computing + report.wait_seconds,
+    }
