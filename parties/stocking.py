@@ -92,11 +92,15 @@ class Stocker:
         wanted = await asyncio.to_thread(self.stock.wanted)
         targets = await asyncio.to_thread(self.stock.targets) if wanted.keys() - self._refilling else {}
         for digest, count in wanted.items():
-            if digest not in self._refilling and digest in targets:
+            if digest in self._refilling or digest not in targets:
+                continue
+            # Before anything is awaited: another run may be asking for the same.
+            self._refilling.add(digest)
+            try:
                 program = await asyncio.to_thread(Program.decode, targets[digest].program)
-                with contextlib.suppress(asyncio.QueueFull):
-                    self._requests.put_nowait(Request(program, count))
-                    self._refilling.add(digest)
+                self._requests.put_nowait(Request(program, count))
+            except asyncio.QueueFull:
+                self._refilling.discard(digest)
 
     async def drop_store(self, store: str) -> None:
         """A stored model is gone: so is the use of what was dealt for it."""
