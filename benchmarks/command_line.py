@@ -28,6 +28,7 @@ def command(subparsers: Any) -> None:
     _add_operations(benches)
     _add_kernels(benches)
     _add_scale(benches)
+    _add_network(benches)
     add_peers(benches)
     _add_all(benches)
 
@@ -99,6 +100,24 @@ def _add_scale(benches: Any) -> None:
     add_cluster_arguments(parser)
     add_record_arguments(parser)
     parser.set_defaults(run=_scale)
+
+
+def _add_network(benches: Any) -> None:
+    parser = benches.add_parser("network", help="predictions over emulated networks, processes on hosts of their own")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="LAN, metro, WAN, 'mobile client' (default: all)")
+    parser.add_argument("--rtt", type=float, nargs="+", default=[], metavar="MS", help="other networks, by round trip")
+    parser.add_argument("--bandwidth", type=float, default=1000.0, metavar="MBIT", help="of these (default: 1000)")
+    add_model_arguments(parser)
+    parser.add_argument("--repeat", type=positive, default=10, metavar="R", help="measured runs in each (default: 10)")
+    add_cluster_arguments(parser)
+    add_record_arguments(parser)
+    parser.set_defaults(run=_network)
+
+
+def _network(options: argparse.Namespace) -> int:
+    from benchmarks.network.bench import run
+
+    return run(options)
 
 
 def _all(options: argparse.Namespace) -> int:

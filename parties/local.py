@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -127,7 +128,7 @@ class LocalCluster:
         keys = {name: KeyPair.generate() for name in [*names, *self._client_names]}
         for name, pair in keys.items():
             pair.save(self.key_path(name))
-        addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(names))]
+        addresses = self._addresses(names)
         self.cluster = Cluster.build(
             "local",
             dealer=(addresses[0], keys["dealer"].public),
@@ -157,6 +158,10 @@ class LocalCluster:
             )
         if wait:
             self._await_ready(name, time.monotonic() + self._start_timeout)
+
+    def _addresses(self, names: Sequence[str]) -> list[str]:
+        """Where these servers will listen."""
+        return [f"127.0.0.1:{port}" for port in _free_ports(len(names))]
 
     def _program(self, name: str) -> list[str]:
         """What is started for that server, before its arguments."""
