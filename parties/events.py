@@ -20,10 +20,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class LinkFault:
-    """The peer broke the rules of the link; the runs it takes part in must fail with ``error``.
+    """Something is wrong with what came from the peer; the runs it takes part in must fail with ``error``.
 
     ``error`` is a `ProtocolViolation` (malformed, out of sequence), an `AuthenticationError` (a message its
-    role may not send), a `VersionMismatch`, or a `RemoteError` (it refused the link).  The link goes on with
+    role may not send), a `VersionMismatch`, a `RemoteError` (it refused the link), or a `PeerLost` (a connection
+    broke, and messages with it).  The link goes on with
     the peer's next message, so later runs may use it.
     """
 

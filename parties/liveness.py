@@ -93,6 +93,12 @@ class Liveness:
         self._watched.update(peers)
         return Watch(self._unwatch, peers)
 
+    def returned(self, link: Link) -> None:
+        """A connection that had broken stands again: what was on its way to a watched peer may never have arrived."""
+        if self._watched[link.peer.name] and not link.down:
+            link.down = True
+            self._report(link, PeerLost(link.peer.name, "its connection broke: what was on the way to it is lost"))
+
     def _unwatch(self, watch: Watch) -> None:
         self._watched -= Counter(watch.peers)
 

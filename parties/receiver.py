@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from mpc.errors import AuthenticationError, PeerError, ProtocolViolation, RemoteError, VersionMismatch
+from mpc.errors import AuthenticationError, PeerError, PeerLost, ProtocolViolation, RemoteError, VersionMismatch
 from parties.events import Delivery, Event, LinkFault, PeerRestarted
 from parties.links import BULK, Link, Order
 from parties.liveness import note_pong
@@ -84,7 +84,7 @@ class Receiver:
             if order is Order.REPLACED:
                 self._turn_away(link, envelope.incarnation, route)
                 return
-            gap = self._out_of_order(link, order, envelope.sequence, due)
+            gap = self._out_of_order(link, order, envelope.sequence, due, message)
         link.heard, link.down = self._now(), False
         if route is not None and not link.peer.is_server:
             link.route, link.broken = route, None
@@ -107,7 +107,9 @@ class Receiver:
         link.traffic.payload_received += payload
         self._emit(Delivery(link.peer, message, list(frames[2:])))
 
-    def _out_of_order(self, link: Link, order: Order, sequence: int, due: int) -> ProtocolViolation | None:
+    def _out_of_order(
+        self, link: Link, order: Order, sequence: int, due: int, message: Message | PeerError
+    ) -> PeerError | None:
         """Raises for a message that does not count; returns the complaint about a gap before it."""
         name = link.peer.name
         match order:
@@ -117,6 +119,9 @@ class Receiver:
                 raise ProtocolViolation(name, f"repeated message {sequence} when {due} was due")
             case Order.RESTARTED:
                 self._emit(PeerRestarted(link.peer))
+            case Order.GAP if isinstance(message, Hello | HelloReply):
+                # The first words over a new connection: what the old one still had to carry went with it.
+                return PeerLost(name, f"its connection broke, and messages of it were lost ({sequence - due})")
             case Order.GAP:
                 return ProtocolViolation(
                     name, f"sent message {sequence} when {due} was due: {sequence - due} lost on the way"

@@ -76,6 +76,9 @@ def _common(socket: Socket, keys: KeyPair, settings: Settings) -> None:
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+    # What nobody confirms for so long ends the connection.  A new one is tried every few seconds, whereas TCP would
+    # try to save the old one ever more rarely, and notice late that a network is whole again.
+    socket.setsockopt(zmq.TCP_MAXRT, round(1e3 * settings.peer_timeout))
     # Per frame, before any memory is set aside; libzmq closes the connection.  The slack is CURVE's own.
     socket.setsockopt(zmq.MAXMSGSIZE, settings.max_message_bytes + 1024)
 

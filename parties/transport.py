@@ -16,6 +16,7 @@ import contextlib
 import importlib.metadata
 import itertools
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -384,6 +385,8 @@ class Endpoint:
             self._waiter.set_result(None)
 
     def _greet(self, link: Link) -> None:
+        if link.broken is not None and math.isfinite(link.broken):
+            self._liveness.returned(link)
         link.broken = link.refusal = None
         self._transmit(link, Hello(*self._greeting))
         if link.incarnation is not None:

@@ -201,8 +201,11 @@ class EmulatedCluster(LocalCluster):
         security: str | None = None,
         settings: Settings | None = None,
         start_timeout: float = 120.0,
+        verbose: bool = False,
     ) -> None:
-        super().__init__(parties, security=security, settings=settings, start_timeout=start_timeout)
+        super().__init__(
+            parties, security=security, settings=settings, start_timeout=start_timeout, verbose=verbose
+        )
         self._network = network
 
     def _addresses(self, names: Sequence[str]) -> list[str]:
