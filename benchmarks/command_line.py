@@ -29,12 +29,14 @@ def command(subparsers: Any) -> None:
     _add_kernels(benches)
     _add_scale(benches)
     _add_network(benches)
+    _add_accuracy(benches)
     add_peers(benches)
     _add_all(benches)
 
 
 def _add_all(benches: Any) -> None:
-    parser = benches.add_parser("all", help="all of these, small, into one file")
+    parser = benches.add_parser("all", help="all of these, into one file: about an hour on a small machine")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer ones: about five minutes")
     add_record_arguments(parser)
     parser.set_defaults(run=_all, out=Path("tessera-bench.jsonl"))
 
@@ -104,7 +106,9 @@ def _add_scale(benches: Any) -> None:
 
 def _add_network(benches: Any) -> None:
     parser = benches.add_parser("network", help="predictions over emulated networks, processes on hosts of their own")
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="LAN, metro, WAN, 'mobile client' (default: all)")
+    parser.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help="LAN, metro, WAN, 'mobile client' (default: all)"
+    )
     parser.add_argument("--rtt", type=float, nargs="+", default=[], metavar="MS", help="other networks, by round trip")
     parser.add_argument("--bandwidth", type=float, default=1000.0, metavar="MBIT", help="of these (default: 1000)")
     add_model_arguments(parser)
@@ -114,8 +118,29 @@ def _add_network(benches: Any) -> None:
     parser.set_defaults(run=_network)
 
 
+def _add_accuracy(benches: Any) -> None:
+    parser = benches.add_parser("accuracy", help="errors of approximations, and of a whole network by fraction bits")
+    parser.add_argument(
+        "--bits", type=positive, nargs="+", default=[8, 10, 12, 14, 16, 18, 20], metavar="F",
+        help="numbers of fraction bits of the network (default: 8 10 12 14 16 18 20)",
+    )  # fmt: skip
+    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="predict this file's test split")
+    parser.add_argument(
+        "--images", type=positive, metavar="N",
+        help="only so many images; without --data those that ship, over and over (default: each once)",
+    )  # fmt: skip
+    add_record_arguments(parser)
+    parser.set_defaults(run=_accuracy)
+
+
 def _network(options: argparse.Namespace) -> int:
     from benchmarks.network.bench import run
+
+    return run(options)
+
+
+def _accuracy(options: argparse.Namespace) -> int:
+    from benchmarks.accuracy import run
 
     return run(options)
 

@@ -1,4 +1,4 @@
-"""``tessera bench all``: every benchmark, small, one after the other, into one file of records."""
+"""``tessera bench all``: every benchmark, one after the other, into one file of records."""
 
 from __future__ import annotations
 
@@ -12,22 +12,45 @@ from typing import NamedTuple
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, read
 from benchmarks.report import print_json
+from mpc.security import Security
+
+QUICK: tuple[tuple[str, ...], ...] = (
+    ("kernels",),
+    ("ops", "--repeat", "5"),
+    ("inference", "--repeat", "5"),
+    ("inference", "--batch", "32", "--repeat", "5"),
+    ("security", "--images", "50"),
+    ("scale", "--batches", "1", "8", "64", "--sides", "28", "64", "--repeat", "3"),
+    ("network", "--repeat", "5"),
+    ("accuracy", "--images", "32"),
+    ("peers", "--cases", "cnn-28", "--repeat", "5"),
+)
+"""Names and arguments of benchmarks: about five minutes."""
+
+ROUND_TRIPS = ("1", "2", "5", "10", "20", "40", "80")
+"""In ms."""
 
 PLAN: tuple[tuple[str, ...], ...] = (
     ("kernels",),
-    ("ops", "--repeat", "5"),
-    ("ops", "--repeat", "5", "--security", "malicious"),
+    ("ops",),
+    ("ops", "--security", "malicious"),
     ("inference",),
-    ("inference", "--batch", "32"),
-    *(("inference", "--parties", parties) for parties in ("3", "5", "8")),
     ("inference", "--security", "malicious"),
-    ("inference", "--batch", "32", "--security", "malicious"),
+    *(("inference", "--batch", "32", "--security", security) for security in Security),
+    *(
+        ("inference", "--parties", parties, "--security", security)
+        for parties in ("3", "5", "8")
+        for security in Security
+    ),
     *(("inference", "--side", side, "--repeat", "5") for side in ("64", "128", "224")),
-    ("security", "--images", "100"),
-    ("scale", "--batches", "1", "8", "64", "256", "--repeat", "3"),
-    ("peers", "--cases", "cnn-28", "--repeat", "5"),
+    ("security",),
+    *(("scale", "--security", security) for security in Security),
+    *(("network", "--security", security) for security in Security),
+    ("network", "--rtt", *ROUND_TRIPS),
+    ("accuracy",),
+    ("peers", "--limit", "200"),
 )
-"""Names and arguments of benchmarks; the quick ones first."""
+"""What docs/benchmarks.md is made from; the quick ones first."""
 
 
 class Outcome(NamedTuple):
@@ -45,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     """
     recorder = Recorder.of(options)
     before = len(read(options.out))
-    outcomes = [_outcome(words, number, len(PLAN), options) for number, words in enumerate(PLAN, 1)]
+    plan = QUICK if options.quick else PLAN
+    outcomes = [_outcome(words, number, len(plan), options) for number, words in enumerate(plan, 1)]
     recorder.keep(read(options.out)[before:])
     failed = [outcome for outcome in outcomes if outcome.exit_code]
     if options.json:

@@ -27,20 +27,52 @@ from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
 
 FRACTION_BITS = 16
-"""Of secrets, and what a value is truncated to when it must be."""
+"""Of secrets, and what a value is truncated to when it must be, unless the computation says otherwise."""
 
 WEIGHT_BITS = 14
-"""Of model weights and public constants."""
+"""Of model weights, and of public constants in a computation with ``FRACTION_BITS``."""
 
 FEWEST_BITS = 6
 """Fewer than this and the result would be noise: refuse instead."""
 
+MOST_BITS = TRUNCATION_BITS // 2
+"""Of a computation: a product has those of both operands, and must still fit the field."""
+
 
 @dataclass(frozen=True)
 class Planner:
-    """Makes the nodes of a graph; ``label`` names the layer they are counted under."""
+    """Makes the nodes of a graph; ``label`` names the layer they are counted under.
+
+    ``fraction_bits``: what a value is truncated to when it must be; public constants have two fewer, and functions are
+    rounded accordingly.  Raises RangeError when the field has no room for so many, or so few are noise.
+    """
 
     label: str = ""
+    fraction_bits: int = FRACTION_BITS
+
+    def __post_init__(self) -> None:
+        if not FEWEST_BITS <= self.fraction_bits <= MOST_BITS:
+            reason = (
+                "fewer leave only noise"
+                if self.fraction_bits < FEWEST_BITS
+                else f"products of values with more do not fit the field of {FIELD_BITS + 1} bits"
+            )
+            raise RangeError(
+                f"a computation takes {FEWEST_BITS} to {MOST_BITS} fraction bits, not {self.fraction_bits}: {reason}"
+            )
+
+    @property
+    def constant_bits(self) -> int:
+        """Of public constants that are not exact with fewer."""
+        return self.fraction_bits - (FRACTION_BITS - WEIGHT_BITS)
+
+    def constant(self, values: object) -> Expression:
+        """``constant`` with the bits of this computation."""
+        return constant(values, most=self.constant_bits)
+
+    def factor(self, values: object, x: TensorType) -> Expression:
+        """``factor`` with the bits of this computation."""
+        return factor(values, x, most=self.constant_bits)
 
     def make(self, name: str, *inputs: Expression, **attributes: Any) -> Expression:
         """A node.  One of a single operand is made once and shared by everybody who asks for it."""
@@ -78,7 +110,7 @@ class Planner:
         odd = divisor >> twos
         if odd == 1:
             return x
-        return self.product("multiply", x, constant(1.0 / odd, WEIGHT_BITS + odd.bit_length()))
+        return self.product("multiply", x, constant(1.0 / odd, self.constant_bits + odd.bit_length()))
 
     def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
         """The operands of a sum, all with the same fraction bits."""
@@ -117,14 +149,14 @@ class Planner:
     def _fit_product(self, x: Expression, y: Expression, growth: float) -> tuple[Expression, Expression]:
         """Operands whose product, ``growth`` times as large as that of single elements, fits the field.
 
-        Truncates to ``FRACTION_BITS`` first, and below only if it must.
+        Truncates to the computation's ``fraction_bits`` first, and below only if it must.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
         room = min(FIELD_BITS, math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole))
         operands = (x, y)
         bits = [operand.type.fraction_bits for operand in operands]
         movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
-        for floor in (FRACTION_BITS, FEWEST_BITS):
+        for floor in (self.fraction_bits, FEWEST_BITS):
             while sum(bits) > room and any(bits[i] > floor for i in movable):
                 bits[max(movable, key=lambda i: bits[i])] -= 1
         if sum(bits) > room:
@@ -150,15 +182,15 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = WE
     return Expression(Constant(array.shape, fraction_bits, low, high, data))
 
 
-def factor(values: object, x: TensorType) -> Expression:
-    """A public tensor to multiply an ``x`` by: with ``WEIGHT_BITS`` that count, however small its values are.
+def factor(values: object, x: TensorType, *, most: int = WEIGHT_BITS) -> Expression:
+    """A public tensor to multiply an ``x`` by: with ``most`` bits that count, however small its values are.
 
     Its leading zeros cost nothing in the field, only fraction bits of the product.
     """
     array = np.asarray(values, dtype=np.float64)
     largest = float(np.abs(array).max(initial=0.0))
     zeros = max(0, -math.frexp(largest)[1]) if 0 < largest < 1 else 0
-    return constant(array, most=WEIGHT_BITS + min(zeros, max(0, FIELD_BITS - WEIGHT_BITS - x.fraction_bits)))
+    return constant(array, most=most + min(zeros, max(0, FIELD_BITS - most - x.fraction_bits)))
 
 
 def _exact(array: np.ndarray[Any, np.dtype[np.float64]], fraction_bits: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError, UnsupportedError
-from mpc.planner import FRACTION_BITS, Planner, constant, factor
+from mpc.planner import FRACTION_BITS, Planner
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 
@@ -43,14 +43,18 @@ class SecretTensor:
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at
     once; ranges and fraction bits are followed through every operation, and what cannot be shown to fit raises
     ``RangeError`` here, before anything is sent.
+
+    ``precision``, where it was set (``precise``), is the number of fraction bits that what is computed from the tensor
+    keeps; of two operands that have one, the greater counts.
     """
 
-    __slots__ = ("expression", "label")
+    __slots__ = ("expression", "label", "precision")
     __array_ufunc__ = None  # so that `array * secret` reaches __rmul__
 
-    def __init__(self, expression: Expression, label: str = "") -> None:
+    def __init__(self, expression: Expression, label: str = "", precision: int | None = None) -> None:
         self.expression = expression
         self.label = label
+        self.precision = precision
 
     @property
     def type(self) -> TensorType:
@@ -81,21 +85,32 @@ class SecretTensor:
 
     def labelled(self, label: str) -> SecretTensor:
         """The same tensor; operations on it are counted under ``label`` (a layer's name) in costs and timings."""
-        return SecretTensor(self.expression, label)
+        return SecretTensor(self.expression, label, self.precision)
+
+    def precise(self, fraction_bits: int) -> SecretTensor:
+        """The same tensor; what is computed from it keeps ``fraction_bits`` where it has to be truncated.
+
+        Public constants are encoded, and functions rounded, to match.  The default is 16; with fewer, results are
+        coarser; with more, more truncations may be needed.  Tensors keep the bits that they were shared or uploaded
+        with.  Raises RangeError for less than 6 and, because products would not fit the field, for more than 29.
+        """
+        return SecretTensor(
+            self.expression, self.label, Planner(self.label, operator.index(fraction_bits)).fraction_bits
+        )
 
     # -- arithmetic ------------------------------------------------------------------------------------------------
 
     def __add__(self, other: object) -> SecretTensor:
-        return self._new(self._planner.sum("add", self.expression, as_expression(other)))
+        return self._sum("add", other)
 
     def __radd__(self, other: object) -> SecretTensor:
-        return self._new(self._planner.sum("add", as_expression(other), self.expression))
+        return self._sum("add", other, reflected=True)
 
     def __sub__(self, other: object) -> SecretTensor:
-        return self._new(self._planner.sum("subtract", self.expression, as_expression(other)))
+        return self._sum("subtract", other)
 
     def __rsub__(self, other: object) -> SecretTensor:
-        return self._new(self._planner.sum("subtract", as_expression(other), self.expression))
+        return self._sum("subtract", other, reflected=True)
 
     def __neg__(self) -> SecretTensor:
         return self._linear("negate")
@@ -104,7 +119,8 @@ class SecretTensor:
         return self
 
     def __mul__(self, other: object) -> SecretTensor:
-        return self._new(self._planner.product("multiply", self.expression, self._factor(other)))
+        x = self._with(other)
+        return x._new(x._planner.product("multiply", x.expression, x._factor(other)))
 
     __rmul__ = __mul__
 
@@ -136,10 +152,12 @@ class SecretTensor:
         return self**2
 
     def __matmul__(self, other: object) -> SecretTensor:
-        return self._matmul(self.expression, self._factor(other))
+        x = self._with(other)
+        return x._matmul(x.expression, x._factor(other))
 
     def __rmatmul__(self, other: object) -> SecretTensor:
-        return self._matmul(self._factor(other), self.expression)
+        x = self._with(other)
+        return x._matmul(x._factor(other), x.expression)
 
     # -- reductions ------------------------------------------------------------------------------------------------
 
@@ -241,13 +259,14 @@ class SecretTensor:
 
     def conv2d(self, weight: object, *, stride: Pair = 1, padding: Pair = 0, groups: int = 1) -> SecretTensor:
         """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw), as in ``torch.nn.functional``."""
-        w = self._factor(weight)
+        x = self._with(weight)
+        w = x._factor(weight)
         if self.ndim != 4 or len(w.type.shape) != 4:
             raise ShapeError(
                 f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {self.shape} and {w.type.shape}"
             )
-        return self._new(
-            self._planner.product(
+        return x._new(
+            x._planner.product(
                 "conv2d", self.expression, w, _growth(self.type, w.type, math.prod(w.type.shape[1:])),
                 stride=_pair(stride), padding=_pair(padding), groups=groups,
             )
@@ -327,13 +346,23 @@ class SecretTensor:
 
     @property
     def _planner(self) -> Planner:
-        return Planner(self.label)
+        return Planner(self.label) if self.precision is None else Planner(self.label, self.precision)
 
     def _new(self, expression: Expression) -> SecretTensor:
-        return SecretTensor(expression, self.label)
+        return SecretTensor(expression, self.label, self.precision)
+
+    def _with(self, other: object) -> SecretTensor:
+        """The same tensor, with the precision of an operation on it and ``other``."""
+        precision = _precision(self, other)
+        return self if precision == self.precision else SecretTensor(self.expression, self.label, precision)
 
     def _factor(self, other: object) -> Expression:
-        return other.expression if isinstance(other, SecretTensor) else factor(_numbers(other), self.type)
+        return other.expression if isinstance(other, SecretTensor) else self._planner.factor(_numbers(other), self.type)
+
+    def _sum(self, name: str, other: object, *, reflected: bool = False) -> SecretTensor:
+        x = self._with(other)
+        operands = (x.expression, _as_expression(other, x._planner))
+        return x._new(x._planner.sum(name, *(reversed(operands) if reflected else operands)))
 
     def _linear(self, name: str, **attributes: Any) -> SecretTensor:
         return self._new(self._planner.make(name, self.expression, **attributes))
@@ -357,9 +386,14 @@ class SecretTensor:
         return tuple(sorted(axes))
 
 
-def as_expression(x: object) -> Expression:
+def _as_expression(x: object, planner: Planner) -> Expression:
     """A secret tensor's expression, or a public constant of anything NumPy can read."""
-    return x.expression if isinstance(x, SecretTensor) else constant(_numbers(x))
+    return x.expression if isinstance(x, SecretTensor) else planner.constant(_numbers(x))
+
+
+def _precision(*operands: object) -> int | None:
+    """The greatest that an operand has; None if none has any."""
+    return max((x.precision for x in operands if isinstance(x, SecretTensor) and x.precision is not None), default=None)
 
 
 def _numbers(x: object) -> npt.NDArray[np.float64]:
@@ -377,10 +411,11 @@ def concatenate(tensors: Sequence[SecretTensor | npt.ArrayLike], axis: int = 0) 
     secret = [t for t in tensors if isinstance(t, SecretTensor)]
     if not secret:
         raise ShapeError("nothing to join: at least one tensor has to be secret")
-    expressions = [as_expression(t) for t in tensors]
+    first = SecretTensor(secret[0].expression, secret[0].label, _precision(*secret))
+    planner = first._planner
+    expressions = [_as_expression(t, planner) for t in tensors]
     axis = _axis(axis, len(expressions[0].type.shape))
-    planner = Planner(secret[0].label)
-    return SecretTensor(planner.make("concatenate", *planner.aligned(expressions), axis=axis), planner.label)
+    return first._new(planner.make("concatenate", *planner.aligned(expressions), axis=axis))
 
 
 def stack(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:

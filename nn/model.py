@@ -74,10 +74,23 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.architecture.forward(x, stored)
 
     def program(
-        self, shape: Shape, *, low: float = -1.0, high: float = 1.0, fraction_bits: int = FRACTION_BITS
+        self,
+        shape: Shape,
+        *,
+        low: float = -1.0,
+        high: float = 1.0,
+        fraction_bits: int = FRACTION_BITS,
+        precision: int | None = None,
     ) -> Program:
-        """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high]."""
+        """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high].
+
+        ``fraction_bits`` are the batch's, as in ``Client.share``; ``precision``, 6 to 29, is the number of fraction
+        bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors keep theirs.  Raises
+        RangeError for what does not fit the field.
+        """
         x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, low, high)))
+        if precision is not None:
+            x = x.precise(precision)
         return Program.of([self.forward(x, self.stored("model")).expression])
 
     def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:

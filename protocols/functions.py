@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import RangeError, UnsupportedError
-from mpc.planner import FRACTION_BITS, Planner, constant, factor
+from mpc.planner import FRACTION_BITS, Planner, constant
 from mpc.program import Expression
 from mpc.secret_tensor import SecretTensor, register_function
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
@@ -92,7 +92,8 @@ for _name in FUNCTIONS:
 def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0) -> Expression:
     """One opening; the result is not truncated, the next operation does it if it must.
 
-    Rounding stays below the fit's own error, or below ``target`` where that is larger.
+    Rounding stays below the fit's own error, or below ``target`` where that is larger; each fraction bit less or more
+    than the usual ones that the computation keeps doubles or halves what is allowed.
     """
     # More fraction bits cost nothing here, and make the period long in units.
     needed = max(0, ANGLE_BITS - (x.type.fraction_bits + fit.period_log2))
@@ -111,7 +112,7 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
     # Fewer bits leave more room for what comes after.  Rounding errors are independent and uniform, those of 2 terms
     # public factors and those of the dealt waves times the coefficients: six standard deviations of the first take
     # three quarters of what is allowed, and of the second one quarter.
-    error = max(fit.error / part, target / part, 2.0**-40)
+    error = max(fit.error / part, target / part, 2.0**-40) * 2.0 ** (FRACTION_BITS - planner.fraction_bits)
     gain = sum(abs(c) for c in (*cosines, *sines))
     norm = math.sqrt(sum(c * c for c in (*cosines, *sines)))
     public_bits = _bits(SIGMAS * math.sqrt(2 * terms / 12) / (0.75 * error), MAX_PUBLIC_BITS)
@@ -150,10 +151,10 @@ def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]
         values.pop()
     if len(values) == 1:
         zero = planner.product("multiply", x, constant(0.0))
-        return planner.sum("add", zero, constant(values[0]))
+        return planner.sum("add", zero, planner.constant(values[0]))
     if len(values) == 2:
-        scaled = x if values[1] == 1.0 else planner.product("multiply", x, factor(values[1], x.type))
-        return planner.sum("add", scaled, constant(values[0])) if values[0] else scaled
+        scaled = x if values[1] == 1.0 else planner.product("multiply", x, planner.factor(values[1], x.type))
+        return planner.sum("add", scaled, planner.constant(values[0])) if values[0] else scaled
     # The field is far smaller than what a float holds, so nothing that may fit is refused here.
     if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
         raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
@@ -212,7 +213,7 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
     chebyshev = np.polynomial.Polynomial(coefficients).convert(
         domain=[t.low, t.high], kind=np.polynomial.Chebyshev, window=[-1, 1]
     )
-    y = SecretTensor(x, planner.label)
+    y = SecretTensor(x, planner.label, planner.fraction_bits)
     unit = ((y - middle) / half).within(-1.0, 1.0)
     terms: dict[int, SecretTensor] = {1: unit}
 
@@ -225,7 +226,7 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
 
     total: SecretTensor | None = None
     for k, c in enumerate(chebyshev.coef[1:], start=1):
-        if abs(c) < 2.0 ** -(FRACTION_BITS + 8):
+        if abs(c) < 2.0 ** -(planner.fraction_bits + 8):
             continue
         part = term(k) * float(c)
         total = part if total is None else total + part

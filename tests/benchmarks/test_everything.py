@@ -14,7 +14,7 @@ from parties.command_line import main
 
 
 def test_the_plan_is_of_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in everything.PLAN:
+    for words in (*everything.PLAN, *everything.QUICK):
         with pytest.raises(SystemExit) as end:
             main(["bench", *words, "--help"])
         assert end.value.code == 0, words
