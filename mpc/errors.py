@@ -8,6 +8,7 @@
     │   ├── UnsupportedError   a layer, function or option that Tessera does not have
     │   └── ConfigurationError a cluster file, key file or option that is missing or wrong
     ├── ProgramError           a program that is malformed, or not what another process was given
+    ├── NotPermitted           the owner of a secret has not allowed this client to use it so
     ├── PeerError              another process; ``.peer`` names it
     │   ├── PeerUnavailable    cannot be reached
     │   ├── PeerLost           died, froze, or went silent in the middle of a run
@@ -24,6 +25,11 @@ No message ever holds a secret, a share, or key material.  ``exit_code`` is what
 from __future__ import annotations
 
 from typing import ClassVar
+
+
+def printable(text: str) -> str:
+    """``text`` that a stranger chose, without line breaks or escape sequences: fit for a terminal or a log."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class TesseraError(Exception):
@@ -123,3 +129,9 @@ class MaterialError(TesseraError):
     """Preprocessing that was dealt ahead of time is not fresh at some party.  Nothing that depends on it was sent."""
 
     exit_code = 13
+
+
+class NotPermitted(TesseraError):  # noqa: N818 - says what happened
+    """A client may not use a secret of another one in this way.  Nothing was dealt or computed."""
+
+    exit_code = 14

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union
 
 import msgspec
 
-from mpc.errors import ProgramError, TesseraError
+from mpc.errors import ProgramError, TesseraError, printable
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.security import Security
 from mpc.tensor_type import MAX_SIZE, Form, TensorType
@@ -190,7 +190,7 @@ class Program:
                 raise ProgramError(f"program format {wire.format} is not {FORMAT}: both sides need the same version")
             nodes = [Node(decoder.decode(n.operation), n.inputs, n.type, n.label) for n in wire.nodes]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ProgramError(f"not a program: {error}") from None
+            raise ProgramError(f"not a program: {printable(str(error))}") from None
         return cls(nodes, wire.outputs)
 
     def _check(self) -> None:

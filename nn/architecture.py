@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError
+from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError, printable
 from mpc.program import MAX_LABEL
 from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
@@ -198,7 +198,7 @@ def decode_json(data: bytes, kind: type[_Value]) -> _Value:
     try:
         return msgspec.json.decode(data, type=kind)
     except (TesseraError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
-        raise UnsupportedError(f"not a model's description: {error}") from None
+        raise UnsupportedError(f"not a model's description: {printable(str(error))}") from None
 
 
 def describe_steps(architecture: Architecture) -> str:

@@ -7,6 +7,7 @@ from parties.local import LocalCluster
 from parties.prepared import PreparedRun
 from parties.remote_model import RemoteModel
 from parties.report import RunReport, StockReport
+from parties.stored_models import ModelEntry
 from parties.sync import Client
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Cluster",
     "KeyPair",
     "LocalCluster",
+    "ModelEntry",
     "PreparedRun",
     "RemoteModel",
     "RunReport",

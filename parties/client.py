@@ -9,7 +9,6 @@ async with AsyncClient("cluster.toml", "clinic.key") as client:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -44,13 +43,12 @@ from parties import streaming
 from parties.cluster import Cluster, Member, Role
 from parties.failures import failed
 from parties.keys import KeyPair
+from parties.policy import PREDICT
 from parties.prepared import PreparedRun, Reals, read_seeds
 from parties.remote_model import RemoteModel, Uploadable, checked_name
 from parties.report import RunReport, StockReport
 from parties.run_messages import (
     ClientMasks,
-    FindModel,
-    FoundModel,
     Inputs,
     Outputs,
     Prepare,
@@ -64,6 +62,7 @@ from parties.run_messages import (
     Upload,
 )
 from parties.stock_messages import MAX_COUNT, Stock, StockProgress
+from parties.stored_models import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.switchboard import Switchboard
 from protocols.dealer import StoredMasks, digest
 
@@ -74,8 +73,6 @@ DEFAULT_BOUND = 64.0
 
 # Times that a run may meet spent preprocessing before that is the caller's failure.
 _RETRIES = 2
-# s for which the parties may hold different versions of a model that is being replaced.
-_REPLACING = 2.0
 
 
 class AsyncClient:
@@ -154,8 +151,9 @@ class AsyncClient:
         """Share a model's weights; they stay on the parties under ``name`` until this client uploads another.
 
         Every tensor w goes out as w - b, uniform, with b from seeds the dealer makes.  Public are the architecture,
-        shapes, fraction bits, and the power of two that bounds each tensor.  Until all parties have the new model a
-        former one of that name stays in use.
+        shapes, fraction bits, and the power of two that bounds each tensor.  Parties and dealer keep it on their disks,
+        encrypted.  Until all of them have all of it, a former one of that name stays in use, whatever happens; an
+        upload that fails because a server was lost at its very end may still come into use when that one is back.
 
         Raises ProgramError when the name is another client's, UsageError, PeerError.
         """
@@ -183,37 +181,41 @@ class AsyncClient:
         return RemoteModel(name, self.member.name, store, Description.decode(description))
 
     async def model(self, name: str) -> RemoteModel:
-        """A model that somebody has uploaded.  Raises UsageError naming what there is when there is none."""
+        """A model that this client has uploaded, or may use.
+
+        Raises UsageError, naming what there is for us, when there is none; or when a party has lost its data.
+        """
         checked_name(name)
         await self._board.reach(self._parties)
-        give_up = time.monotonic() + _REPLACING
-        while True:
-            found = await self._find(name)
-            if all(answer == found[0] for answer in found):
-                break
-            if time.monotonic() > give_up:
-                raise UsageError(f"the parties hold different versions of {name!r}: its owner must upload it again")
-            await asyncio.sleep(_REPLACING / 20)
-        store, owner, description = found[0]
+        store, owner, description = await find_model(self._board, self.cluster, name, self._patience)
         return RemoteModel(name, owner, store, Description.decode(description))
 
-    async def _find(self, name: str) -> list[tuple[str, str, bytes]]:
-        """Store, owner and description of the model at each party."""
-        query = secrets.token_hex(16)
-        with self._board.conversation(query, self._parties) as conversation:
-            for party in self._parties:
-                self._board.send(party, FindModel(query=query, name=name))
-            found = await conversation.take(FoundModel, self._parties, self._patience)
-        answers = []
-        for party in self._parties:
-            message, buffers = found[party].message, found[party].buffers
-            if not isinstance(message, FoundModel) or len(buffers) != 1:
-                raise ProtocolViolation(party, "sent a model without its description")
-            if not message.store:
-                known = f"it has {', '.join(message.names)}" if message.names else "it has none yet"
-                raise UsageError(f"{party} has no model called {name!r}: {known}; upload it first")
-            answers.append((message.store, message.owner, bytes(buffers[0])))
-        return answers
+    async def models(self) -> list[ModelEntry]:
+        """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
+        await self._board.reach(self._parties)
+        return await list_models(self._board, self.cluster, self._patience)
+
+    async def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
+        """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model.
+
+        Programs: ``"predict"``, the model as it was described, on the client's own input; a program's digest; or
+        ``"any"``, with which the weights can be revealed.  None: nothing any more.  Each server keeps the rules and
+        enforces them by itself, and they outlast uploads under that name (``parties.policy``).
+
+        Raises UsageError, ProgramError when the model is another client's or not there, PeerError.
+        """
+        checked_name(name)
+        await self._board.reach(self._servers)
+        await allow_use(self._board, self.cluster, name, client, programs, self._patience)
+
+    async def remove(self, name: str) -> None:
+        """Remove a model of this client's from dealer and parties, for good, and what was dealt ahead for it.
+
+        Raises ProgramError when it is another client's, UsageError when there is none of that name, PeerError.
+        """
+        checked_name(name)
+        await self._board.reach(self._servers)
+        await remove_model(self._board, self.cluster, name, self._patience)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -274,12 +276,21 @@ class AsyncClient:
         run = secrets.token_hex(16)
         conversation = self._board.begin(run, self._servers)
         security = self.cluster.settings.security
-        prepared = PreparedRun(program, run, len(self._parties), inputs, conversation, security=security, single=single)
+        prepared = PreparedRun(
+            program,
+            run,
+            len(self._parties),
+            inputs,
+            conversation,
+            security=security,
+            single=single,
+            client=self.member.name,
+        )
         try:
             with self._board.watching(self._servers):
                 data, dealer = program.encode(), self.cluster.dealer.name
                 for server in self._servers:
-                    self._board.send(server, Prepare(run=run), [data])
+                    prepared.sent_offline.add(server, self._board.send(server, Prepare(run=run), [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
                 prepared.take_masks(got[ClientMasks][dealer])
         except BaseException:
@@ -336,7 +347,7 @@ class AsyncClient:
                 prepared.conversation.check()
                 masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
                 for party in self._parties:
-                    self._send_online(party, message, masked)
+                    prepared.sent_online.add(party, self._send_online(party, message, masked))
                 # The parties end together: once one has, the others have no more than a round to go.
                 whole = self._patience * rounds
                 arrived = await prepared.conversation.take(Outputs, self._parties, self._patience, first=whole)
@@ -360,9 +371,9 @@ class AsyncClient:
         if not prepared.used:
             self._abandon(prepared)
 
-    def _send_online(self, party: str, message: Inputs, masked: Sequence[FieldArray]) -> None:
+    def _send_online(self, party: str, message: Inputs, masked: Sequence[FieldArray]) -> int:
         try:
-            self._board.send(party, message, masked)
+            return self._board.send(party, message, masked)
         except PeerUnavailable:
             raise PeerLost(party, "its connection closed after the run was prepared") from None
 

@@ -57,6 +57,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})\Z")
 
 
+def is_name(text: str) -> bool:
+    """Whether a cluster or a member may be called so: letters, digits, '-', '_' and '.', at most 64."""
+    return _NAME.match(text) is not None
+
+
+def address_fault(address: str) -> str | None:
+    """What is wrong with ``host:port``, and what to write; None if nothing is."""
+    match = _ADDRESS.match(address)
+    if match is None:
+        return f"{address!r} is not host:port: write it like 10.0.0.2:7001 or [fd00::2]:7001"
+    if not 1 <= int(match["port"]) <= 65535:
+        return f"port {match['port']} is out of range: use 1 to 65535"
+    return None
+
+
 class Role(enum.StrEnum):
     """What a member is in the cluster."""
 
@@ -231,17 +246,11 @@ class Cluster:
                 )
             self._unique(keys, member.key, f"{where}.key", "make a key for each with `tessera keygen`")
             for kind, address in (("address", member.address), ("listen", member.listen)):
-                if address is not None:
-                    self._check_address(f"{where}.{kind}", address)
+                fault = None if address is None else address_fault(address)
+                if fault is not None:
+                    self._reject(f"{where}.{kind}", fault)
             if member.address is not None:
                 self._unique(addresses, member.address, f"{where}.address", "give each an address of its own")
-
-    def _check_address(self, where: str, address: str) -> None:
-        match = _ADDRESS.match(address)
-        if match is None:
-            self._reject(where, f"{address!r} is not host:port: write it like 10.0.0.2:7001 or [fd00::2]:7001")
-        if not 1 <= int(match["port"]) <= 65535:
-            self._reject(where, f"port {match['port']} is out of range: use 1 to 65535")
 
     def _unique(self, seen: dict[str, str], value: str, where: str, remedy: str) -> None:
         if value in seen:

@@ -14,23 +14,19 @@ import importlib.metadata
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpc.errors import ConfigurationError, TesseraError, UsageError
-from parties.cluster import Cluster, Member
+from parties.cluster import Cluster, Member, is_name
 from parties.keys import KeyPair
 from parties.transport import package_version
 
 INTERRUPTED = 130
 Adder = Callable[[Any], None]
 Choose = Callable[[Cluster, argparse.Namespace], Member]
-
-MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
-"""As in cluster files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +85,7 @@ def _add_keygen(commands: Any) -> None:
 
 
 def _keygen(options: argparse.Namespace) -> int:
-    if not MEMBER_NAME.match(options.name):
+    if not is_name(options.name):
         raise UsageError(f"{options.name!r} is not a name: use up to 64 letters, digits, '-', '_' and '.'")
     pair = KeyPair.generate()
     path = options.out / f"{options.name}.key"
@@ -100,6 +96,19 @@ def _keygen(options: argparse.Namespace) -> int:
         print(f"secret key: {path} (keep it on this host; nobody else may read it)")
         print(f"public key: {pair.public}")
     return 0
+
+
+# -- init ------------------------------------------------------------------------------------------------------------
+
+
+def _add_init(commands: Any) -> None:
+    from parties.init_dialogue import add_arguments, init
+
+    command = commands.add_parser(
+        "init", help="write a cluster file, and keys, for several hosts; asks what is missing"
+    )
+    add_arguments(command)
+    command.set_defaults(run=init)
 
 
 # -- servers ---------------------------------------------------------------------------------------------------------
@@ -160,8 +169,11 @@ def _serve(options: argparse.Namespace, choose: Choose) -> int:
 
 
 def _add_check(commands: Any) -> None:
-    command = commands.add_parser("check", help="can every server be reached, with the right keys and versions?")
+    command = commands.add_parser(
+        "check", help="every link in both directions, keys, versions, clocks and stores: what is wrong?"
+    )
     _client_arguments(command)
+    command.add_argument("--no-bandwidth", action="store_true", help="send nothing big (else up to 8 MiB per link)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=lambda options: asyncio.run(_check(options)))
 
@@ -185,17 +197,20 @@ def client_key(cluster: Cluster, options: argparse.Namespace) -> KeyPair:
 
 
 async def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from parties.check import check
+    from parties.check_report import stdout_console
 
     cluster = Cluster.load(options.cluster)
-    rows = await check(cluster, client_key(cluster, options), options.timeout)
+    keys = client_key(cluster, options)
+    with Console(stderr=True).status("checking") as status:
+        report = await check(cluster, keys, options.timeout, bandwidth=not options.no_bandwidth, progress=status.update)
     if options.json:
-        servers = [row.to_dict() for row in rows]
-        print(json.dumps({"cluster": cluster.name, "ok": all(row.ok for row in rows), "servers": servers}))
+        print(json.dumps(report.to_dict()))
     else:
-        for row in rows:
-            print(row)
-    return next((row.exit_code for row in rows if not row.ok), 0)
+        report.print(stdout_console())
+    return report.exit_code
 
 
 # -- predict ---------------------------------------------------------------------------------------------------------
@@ -240,13 +255,70 @@ async def _deal(options: argparse.Namespace) -> int:
     return await deal(cluster, client_key(cluster, options), options)
 
 
+# -- models ----------------------------------------------------------------------------------------------------------
+
+
+def _add_models(commands: Any) -> None:
+    command = commands.add_parser("models", help="list the models stored on the parties")
+    _client_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=lambda options: asyncio.run(_models(options)))
+
+
+async def _models(options: argparse.Namespace) -> int:
+    from parties.model_commands import models
+
+    cluster = Cluster.load(options.cluster)
+    return await models(cluster, client_key(cluster, options), options)
+
+
+def _add_allow(commands: Any) -> None:
+    command = commands.add_parser("allow", help="say who may run what on a model of yours (at first nobody but you)")
+    command.add_argument("name", metavar="NAME", help="the model's")
+    command.add_argument("client", metavar="CLIENT", help="as in the cluster file; '*' for every client")
+    command.add_argument(
+        "--program", action="append", dest="programs", metavar="P",
+        help="predict (the default), a program's digest, or any, which lets the weights be revealed; may be repeated",
+    )  # fmt: skip
+    command.add_argument("--nothing", action="store_true", help="take back what was allowed")
+    _client_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=lambda options: asyncio.run(_allow(options)))
+
+
+async def _allow(options: argparse.Namespace) -> int:
+    from parties.model_commands import allow
+
+    cluster = Cluster.load(options.cluster)
+    return await allow(cluster, client_key(cluster, options), options)
+
+
+def _add_rm(commands: Any) -> None:
+    command = commands.add_parser("rm", help="remove models of yours from dealer and parties, for good")
+    command.add_argument("names", nargs="+", metavar="NAME", help="as `tessera models` lists it")
+    _client_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=lambda options: asyncio.run(_remove(options)))
+
+
+async def _remove(options: argparse.Namespace) -> int:
+    from parties.model_commands import remove
+
+    cluster = Cluster.load(options.cluster)
+    return await remove(cluster, client_key(cluster, options), options)
+
+
 _BUILT_IN: dict[str, Adder] = {
     "keygen": _add_keygen,
+    "init": _add_init,
     "dealer": _add_dealer,
     "party": _add_party,
     "check": _add_check,
     "predict": _add_predict,
     "deal": _add_deal,
+    "models": _add_models,
+    "allow": _add_allow,
+    "rm": _add_rm,
 }
 
 if __name__ == "__main__":

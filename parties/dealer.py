@@ -8,30 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
-from mpc.prg import Seed, fresh_seed
 from mpc.program import Program
+from parties import policy
+from parties.check_desk import CheckDesk
 from parties.cluster import Cluster, Member
 from parties.failures import stock_failed
 from parties.keys import KeyPair
 from parties.ledger import ItemId
-from parties.messages import Buffer
-from parties.models import upload_shapes
-from parties.run_messages import ClientMasks, Dealt, Prepare, Release, StoreDropped, StoreSeed, Upload
+from parties.mask_keeping import MaskKeeper
+from parties.messages import Buffer, payload_bytes
+from parties.model_store_dealer import DealerModels
+from parties.run_messages import ClientMasks, Dealt, Prepare, Release
 from parties.server import Job, Payload, Server
 from parties.stock import DealerStock
 from parties.stock_messages import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.stocking import Stocker, read_kept
-from protocols.dealer import Dealing, StoredMasks, deal, digest
-
-
-@dataclass
-class Store:
-    """Masks of one upload, remembered for as long as some party holds what they mask."""
-
-    owner: Member
-    masks: StoredMasks
-    holders: set[str]
-    """Parties by name."""
+from parties.tally import Tally, total
+from protocols.dealer import Dealing, deal, digest
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,26 +59,41 @@ class DealerServer(Server[DealerJob]):
 
     def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
         super().__init__(cluster, member, keys, DealerJob)
-        self._stores: dict[str, Store] = {}
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.fingerprint)
-        self._stocker = Stocker(cluster, self.endpoint, self.stock, self._deal)
+        self._kept: DealerModels | None = None
+        try:
+            self._kept = DealerModels(folder, keys, member.name)
+            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._kept, self._deal)
+            self._masks = MaskKeeper(self, self._kept, self._stocker)
+        except BaseException:
+            self._close()
+            raise
         self.on(Prepare, self._on_prepare)
         self.on(Agreed, self._on_agreed)
         self.on(Release, self._on_release)
-        self.on(Upload, self._on_upload)
-        self.on(StoreDropped, self._on_store_dropped)
         self.on(Stock, self._on_stock)
         self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
         self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
         self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
+        CheckDesk(self, folder, self._check_databases)
 
     async def serve(self) -> None:
         self.spawn(self._stocker.work())
         try:
             await super().serve()
         finally:
-            self.stock.close()
+            self._close()
+
+    def _check_databases(self) -> None:
+        self.stock.check()
+        if self._kept is not None:
+            self._kept.check()
+
+    def _close(self) -> None:
+        self.stock.close()
+        if self._kept is not None:
+            self._kept.close()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -96,6 +104,7 @@ class DealerServer(Server[DealerJob]):
 
         def work() -> ForRun:
             program = Program.decode(payload[0])
+            policy.check(program, client.name, self._masks.policy)
             assigned = self.stock.assign(program.digest, job.run)
             if assigned is not None:
                 item, kept = assigned
@@ -109,11 +118,10 @@ class DealerServer(Server[DealerJob]):
         )
 
     def _deal(self, program: Program) -> Dealing:
-        stored = {name: store.masks for name, store in list(self._stores.items())}
-        return deal(program, len(self.cluster.parties), stored, self.cluster.settings.security)
+        return deal(program, len(self.cluster.parties), self._masks.stored, self.cluster.settings.security)
 
     def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
-        sent, program = made.sent_bytes, made.program.digest
+        sent, program = Tally(), made.program.digest
         session, number = made.item or ("", 0)
         dealt = Dealt(
             run=job.run,
@@ -124,9 +132,16 @@ class DealerServer(Server[DealerJob]):
         )
         for party in self.cluster.parties:
             part = [] if made.dealing is None else made.dealing.for_party(party.index)
-            sent += self.endpoint.send(party.name, dealt, part)
+            sent.add(party.name, self.endpoint.send(party.name, dealt, part))
+        dealt_bytes = made.sent_bytes + total(sent).payload
+        sent.add(client.name, payload_bytes(made.client_part))
         masks = ClientMasks(
-            run=job.run, program=program, seconds=seconds, dealt_bytes=sent, from_stock=made.item is not None
+            run=job.run,
+            program=program,
+            seconds=seconds,
+            dealt_bytes=dealt_bytes,
+            sent=sent,
+            from_stock=made.item is not None,
         )
         if made.item is None:
             self.endpoint.send(client.name, masks, made.client_part)
@@ -170,7 +185,9 @@ class DealerServer(Server[DealerJob]):
             try:
                 if len(payload) != 1:
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
-                await self._stocker.order(client, message, payload[0])
+                program = await asyncio.to_thread(Program.decode, payload[0])
+                policy.check(program, client.name, self._masks.policy)
+                await self._stocker.order(client, message, program)
             except TesseraError as error:
                 self._tell([client.name], stock_failed(message.request, error))
 
@@ -183,38 +200,3 @@ class DealerServer(Server[DealerJob]):
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
         self._stocker.lost(member, error)
-
-    # -- models ----------------------------------------------------------------------------------------------------
-
-    def _on_upload(self, client: Member, message: Upload, _: Payload) -> None:
-        if message.store in self._stores:
-            raise ProtocolViolation(client.name, "sent an upload whose id has been used")
-        seeds = tuple(Seed(fresh_seed()) for _ in self.cluster.parties)
-        masks = StoredMasks(seeds, upload_shapes(message))
-        self._stores[message.store] = Store(client, masks, set(self._party_names))
-        self.spawn(self._send_seeds(client, message))
-
-    async def _send_seeds(self, client: Member, message: Upload) -> None:
-        try:
-            if not all(map(self.endpoint.connected, self._party_names)):
-                await self.endpoint.connect(self._party_names, self.cluster.settings.peer_timeout)
-            store = self._stores.get(message.store)
-            if store is None:
-                return  # given up meanwhile
-            seeds = b"".join(map(bytes, store.masks.seeds))
-            reply = StoreSeed(store=message.store, masks=digest([seeds]))
-            for party, seed in zip(self.cluster.parties, store.masks.seeds, strict=True):
-                self.endpoint.send(party.name, reply, [bytes(seed)])
-            self.endpoint.send(client.name, reply, [seeds])
-        except TesseraError as error:
-            self._stores.pop(message.store, None)
-            self.refuse_upload(client, message, error)
-
-    def _on_store_dropped(self, sender: Member, message: StoreDropped, _: Payload) -> None:
-        store = self._stores.get(message.store)
-        if store is None:
-            return
-        store.holders.discard(sender.name)
-        if sender == store.owner or not store.holders:
-            del self._stores[message.store]
-            self.spawn(self._stocker.drop_store(message.store))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mpc import errors
-from mpc.errors import PeerError, RemoteError, TesseraError
+from mpc.errors import PeerError, RemoteError, TesseraError, printable
+from parties.check_messages import Fault
 from parties.run_messages import Failed, StoreFailed
 from parties.stock_messages import StockFailed, StockRefused
 
@@ -20,7 +21,14 @@ _PEER_ERRORS: dict[str, type[PeerError]] = {
     )
 }
 _OTHER_ERRORS: dict[str, type[TesseraError]] = {
-    kind.__name__: kind for kind in (errors.ProgramError, errors.RangeError, errors.MacCheckError, errors.MaterialError)
+    kind.__name__: kind
+    for kind in (
+        errors.ProgramError,
+        errors.RangeError,
+        errors.MacCheckError,
+        errors.MaterialError,
+        errors.NotPermitted,
+    )
 }
 
 
@@ -52,15 +60,21 @@ def _parts(error: TesseraError) -> dict[str, str]:
     return {"error": name, "peer": peer, "reason": reason[:_LONGEST]}
 
 
+def fault_of(error: PeerError) -> Fault:
+    """What ``error`` looks like in an answer to a check."""
+    return Fault(**_parts(error))
+
+
+def error_in(fault: Fault) -> PeerError:
+    """The error that ``fault`` stands for."""
+    return _PEER_ERRORS.get(fault.error, RemoteError)(fault.peer, printable(fault.reason))
+
+
 def error_of(message: Failed | StoreFailed | StockFailed | StockRefused, sender: str) -> TesseraError:
     """The error a failure at ``sender`` stands for; naming whoever is at fault, and who noticed."""
     # The sender chose the words: no line breaks or escape sequences reach a terminal or a log.
-    peer, reason = _printable(message.peer), _printable(message.reason)
+    peer, reason = printable(message.peer), printable(message.reason)
     if message.error in _OTHER_ERRORS:
         return _OTHER_ERRORS[message.error](f"{sender} says: {reason}")
     kind = _PEER_ERRORS.get(message.error, RemoteError) if peer else RemoteError
     return kind(peer or sender, reason if peer in ("", sender) else f"{reason} (noticed by {sender})")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

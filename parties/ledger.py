@@ -175,6 +175,11 @@ class Ledger:
         """No call works from here on."""
         self._vault.close()
 
+    def check(self) -> None:
+        """Raises VaultError when nothing could be written now."""
+        with self._vault.transaction():
+            pass
+
     def stock(self) -> Mapping[str, int]:
         """Fresh items by program."""
         with self._vault.transaction() as db:

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import ProtocolViolation, VersionMismatch
+from mpc.errors import ProtocolViolation, VersionMismatch, printable
 from parties.cluster import Role
 
 PROTOCOL_VERSION = 1
@@ -134,7 +134,7 @@ def decode_header(sender: str, frame: memoryview | bytes) -> Message:
     try:
         return _decoder().decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolViolation(sender, f"sent a malformed header ({str(error)[:200]})") from None
+        raise ProtocolViolation(sender, f"sent a malformed header ({printable(str(error)[:200])})") from None
 
 
 def encode_envelope(envelope: Envelope) -> bytes:

@@ -7,7 +7,6 @@ preparing (a thread expands seeds), ready, online (one step a round), ended.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -15,40 +14,35 @@ from math import prod
 
 import numpy as np
 
-from mpc.errors import MaterialError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import MaterialError, PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
+from parties import policy
+from parties.check_desk import CheckDesk
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.ledger import SpentItem
 from parties.material import Material
 from parties.messages import as_array
+from parties.model_keeping import ModelKeeper
+from parties.model_store_party import PartyModels
 from parties.models import ModelStore
 from parties.party_job import PartyJob
 from parties.run_messages import (
     Dealt,
     Failed,
-    FindModel,
-    FoundModel,
     Inputs,
     Opening,
     Outputs,
     Prepare,
     Ready,
     Release,
-    StoreDropped,
     StoreMessage,
-    StoreReady,
-    StoreSeed,
-    StoreTensors,
-    Upload,
 )
 from parties.server import Payload, Server, check_sender
 from parties.stock_messages import Agreed, StockDropped, StockItem
 from protocols.party import Exchange, PartyRun, UnreducedOpening
-
-log = logging.getLogger(__name__)
 
 THREAD_ELEMENTS = 1 << 20
 """Runs that touch more elements than this compute in a thread, so that pings are answered meanwhile."""
@@ -64,28 +58,42 @@ class PartyServer(Server[PartyJob]):
         super().__init__(cluster, member, keys, PartyJob)
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
-        self._models = ModelStore()
         dealer = [cluster.dealer.name]
         self.material = Material(cluster, member, keys, folder, lambda message: self._tell(dealer, message))
+        self._disk: PartyModels | None = None
+        try:
+            self._disk = PartyModels(folder, keys, member.name)
+            self._models = ModelStore(self._disk, cluster)
+            self._keeper = ModelKeeper(self, self._models, self.material.ledger.stock)
+        except BaseException:
+            self._close()
+            raise
         self.on(Prepare, self._on_prepare)
         self.on(Dealt, self._on_dealt)
         self.on(Agreed, self._on_agreed)
         self.on(Inputs, self._on_inputs)
         self.on(Opening, self._on_opening)
         self.on(Release, self._on_release)
-        self.on(Upload, self._on_upload)
-        self.on(StoreSeed, self._on_store_seed)
-        self.on(StoreTensors, self._on_store_tensors)
-        self.on(StoreDropped, self._on_store_dropped)
-        self.on(FindModel, self._on_find_model)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
+        CheckDesk(self, folder, self._check_databases)
 
     async def serve(self) -> None:
+        self.spawn(self._keeper.settle())
         try:
             await super().serve()
         finally:
-            self.material.ledger.close()
+            self._close()
+
+    def _check_databases(self) -> None:
+        self.material.ledger.check()
+        if self._disk is not None:
+            self._disk.check()
+
+    def _close(self) -> None:
+        self.material.ledger.close()
+        if self._disk is not None:
+            self._disk.close()
 
     def cheated(self) -> None:
         self.spawn(asyncio.to_thread(self.material.destroy))
@@ -96,7 +104,9 @@ class PartyServer(Server[PartyJob]):
         job = self.claim_job(message.run, client, self.cluster.servers)
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
-        job.program = Program.decode(payload[0])
+        program = Program.decode(payload[0])
+        policy.check(program, client.name, self._models.policy)
+        job.program = program
         self._prepare(job)
 
     def _on_dealt(self, dealer: Member, message: Dealt, payload: Payload) -> None:
@@ -130,7 +140,7 @@ class PartyServer(Server[PartyJob]):
                 parties=self.parties,
                 seed=seed,
                 corrections=corrections,
-                stored=self._models.tensors,
+                stored=self._models.tensors_for(program),
                 security=self.cluster.settings.security,
                 session=session,
             )
@@ -151,7 +161,7 @@ class PartyServer(Server[PartyJob]):
         if message.number:
             agreed = Agreed(run=job.run, program=message.program, session=message.session, number=message.number)
             for member in (*self._peers, self.cluster.dealer):
-                self.endpoint.send(member.name, agreed)
+                job.sent_offline.add(member.name, self.endpoint.send(member.name, agreed))
             self.set_deadline(job)
         self._agree(job)
 
@@ -181,7 +191,8 @@ class PartyServer(Server[PartyJob]):
                 raise MaterialError(f"{name} and {self.member.name} were assigned different preprocessing for one run")
         self.clear_deadline(job)
         job.ready = True
-        self.endpoint.send(job.client.name, Ready(run=job.run, seconds=job.prepare_seconds))
+        ready = Ready(run=job.run, seconds=job.prepare_seconds)
+        job.sent_offline.add(job.client.name, self.endpoint.send(job.client.name, ready))
 
     def fail(self, job: PartyJob, error: TesseraError) -> None:
         if isinstance(error, SpentItem) and job.dealt is not None:
@@ -274,7 +285,7 @@ class PartyServer(Server[PartyJob]):
             return
         message = Opening(run=job.run, round=job.round)
         for peer in self._peers:
-            job.payload_bytes += self.endpoint.send(peer.name, message, [opening])
+            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, [opening]))
         job.expected = opening.size
         job.waiting = True
         job.sent_at = time.perf_counter()
@@ -299,10 +310,12 @@ class PartyServer(Server[PartyJob]):
 
     def _finish(self, job: PartyJob, outputs: Sequence[FieldArray]) -> None:
         if job.client is not None and job.party_run is not None:
+            job.sent_online.add(job.client.name, sum(output.nbytes for output in outputs))
             report = Outputs(
                 run=job.run,
                 rounds=job.round + 1,
-                payload_bytes=job.payload_bytes + sum(output.nbytes for output in outputs),
+                offline=job.sent_offline,
+                online=job.sent_online,
                 compute_seconds=dict(job.party_run.seconds),
                 wait_seconds=job.wait_seconds,
             )
@@ -330,35 +343,6 @@ class PartyServer(Server[PartyJob]):
 
     # -- models ----------------------------------------------------------------------------------------------------
 
-    def _on_upload(self, client: Member, message: Upload, payload: Payload) -> None:
-        self._models.begin(client, message, payload)
-        loop = asyncio.get_running_loop()
-        loop.call_later(self.cluster.settings.round_timeout, self._give_up, client, message)
-
-    def _on_store_seed(self, dealer: Member, message: StoreSeed, payload: Payload) -> None:
-        self._models.take_seed(dealer, message, payload)
-        self._keep(message.store)
-
-    def _on_store_tensors(self, client: Member, message: StoreTensors, payload: Payload) -> None:
-        self._models.take_tensors(client, message, payload)
-        self._keep(message.store)
-
-    def _keep(self, store: str) -> None:
-        kept = self._models.keep(store)
-        if kept is None:
-            return
-        model, former = kept
-        log.info("holds model %s of %s", model.name, model.owner.name)
-        self._tell([model.owner.name], StoreReady(store=store))
-        if former is not None:
-            self._tell([self.cluster.dealer.name], StoreDropped(store=former.store))
-
-    def _give_up(self, client: Member, message: Upload) -> None:
-        """An upload that is still not complete has been left by its owner, or by the dealer."""
-        if self._models.owner_of(message.store) == client:
-            seconds = self.cluster.settings.round_timeout
-            self.refuse_upload(client, message, TesseraError(f"the upload was not complete within {seconds:g} s"))
-
     def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
         """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
         owner = self._models.owner_of(message.store)
@@ -368,17 +352,7 @@ class PartyServer(Server[PartyJob]):
         else:
             super().refuse_upload(sender, message, error)
 
-    def _on_store_dropped(self, client: Member, message: StoreDropped, _: Payload) -> None:
-        """The owner gives an upload up before it is complete."""
-        if self._models.owner_of(message.store) == client:
-            self._models.cancel(message.store)
-
-    def _on_find_model(self, client: Member, message: FindModel, _: Payload) -> None:
-        model = self._models.find(message.name)
-        reply = FoundModel(
-            query=message.query,
-            store=model.store if model else "",
-            owner=model.owner.name if model else "",
-            names=self._models.names,
-        )
-        self._tell([client.name], reply, [model.description if model else b""])
+    def _fail_all(self, member: Member, error: PeerError) -> None:
+        super()._fail_all(member, error)
+        if member == self.cluster.dealer:
+            self._keeper.dealer_lost()

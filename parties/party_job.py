@@ -8,6 +8,7 @@ from mpc.program import Program
 from parties.run_messages import Dealt
 from parties.server import Job, Payload
 from parties.stock_messages import Agreed
+from parties.tally import Tally
 from protocols.party import Exchange, PartyRun
 
 
@@ -32,7 +33,9 @@ class PartyJob(Job):
         self.busy = False
         """A thread computes what nobody waits for, and no step can be taken beside it."""
         self.openings: dict[int, dict[int, memoryview]] = {}
-        self.payload_bytes = 0
+        self.sent_offline = Tally()
+        self.sent_online = Tally()
+        """What this party has sent for the run, by receiver."""
         self.wait_seconds = 0.0
         self.sent_at = 0.0
         self.low_latency = contextlib.ExitStack()

@@ -21,6 +21,7 @@ from parties.events import Delivery
 from parties.messages import as_array
 from parties.report import LayerReport, Phase, RunReport
 from parties.run_messages import ClientMasks, Outputs
+from parties.tally import Link, Sent, Tally, total
 from protocols.dealer import digest
 from protocols.reveal import masked_shapes, reveal, revealed_shapes
 
@@ -40,6 +41,7 @@ class PreparedRun:
         *,
         security: Security,
         single: bool,
+        client: str,
     ) -> None:
         self.program = program
         self.security = security
@@ -57,6 +59,13 @@ class PreparedRun:
         self.offline_seconds = 0.0
         self.dealing_seconds = 0.0
         self.from_stock = False
+        self.client = client
+        self.sent_offline = Tally()
+        self.sent_online = Tally()
+        """What this client has sent for the run, by receiver."""
+        self.dealer = ""
+        self.sent_by_dealer: Mapping[str, Sent] = {}
+        """As the dealer says, who dealt for the run."""
         self.conversation = conversation
         self.single = single
         """One output, not a list of them."""
@@ -89,6 +98,7 @@ class PreparedRun:
         self.dealing_seconds = message.seconds
         self.from_stock = message.from_stock
         self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
+        self.dealer, self.sent_by_dealer = dealer, message.sent
 
     def masked_inputs(self) -> list[FieldArray]:
         """x - a of each input: uniform, whatever x is."""
@@ -108,8 +118,11 @@ class PreparedRun:
         return [fixed_point.decode(output, t.fraction_bits) for output, t in zip(outputs, types, strict=True)]
 
     def report(self, shares: Mapping[str, Delivery], seconds: float) -> RunReport:
-        """The bill; ``seconds`` are those of the online phase."""
-        outputs = [d.message for d in shares.values() if isinstance(d.message, Outputs)]
+        """The bill; ``seconds`` are those of the online phase.  Raises ProtocolViolation: see ``_links``."""
+        by_party = {name: d.message for name, d in shares.items() if isinstance(d.message, Outputs)}
+        outputs = list(by_party.values())
+        online = [total(o.online) for o in outputs]
+        dealt = total(self.sent_by_dealer)
         predicted = cost(self.program, self._parties, self.security)
         layers = {
             name: LayerReport(
@@ -124,14 +137,42 @@ class PreparedRun:
         return RunReport(
             parties=self._parties,
             security=self.security,
-            online=Phase(max(o.rounds for o in outputs), max(o.payload_bytes for o in outputs), seconds),
-            offline=Phase(0, self.offline_bytes, self.offline_seconds),
+            online=Phase(
+                max(o.rounds for o in outputs),
+                max(sent.messages for sent in online),
+                max(sent.payload for sent in online),
+                seconds,
+            ),
+            offline=Phase(0, dealt.messages, self.offline_bytes, self.offline_seconds),
             dealing_seconds=self.dealing_seconds,
             wait_seconds=max(o.wait_seconds for o in outputs),
             layers=layers,
             predicted=predicted,
             from_stock=self.from_stock,
+            client=self.client,
+            links=self._links(by_party),
         )
+
+    def _links(self, outputs: Mapping[str, Outputs]) -> dict[str, dict[Link, Sent]]:
+        """What went over each link in each phase, by what the senders say.
+
+        Raises ProtocolViolation for a word about somebody who has no part in the run.
+        """
+        offline = {self.client: self.sent_offline, self.dealer: self.sent_by_dealer}
+        online: dict[str, Mapping[str, Sent]] = {self.client: self.sent_online}
+        members = {self.client, self.dealer, *outputs}
+        tables = {
+            "offline": {**offline, **{party: o.offline for party, o in outputs.items()}},
+            "online": {**online, **{party: o.online for party, o in outputs.items()}},
+        }
+        for table in tables.values():
+            for sender, sent in table.items():
+                if not sent.keys() <= members - {sender}:
+                    raise ProtocolViolation(sender, "reports messages to somebody who has no part in the run")
+        return {
+            phase: {(sender, receiver): n for sender, sent in table.items() for receiver, n in sent.items()}
+            for phase, table in tables.items()
+        }
 
 
 def read_seeds(sender: str, buffer: memoryview, count: int) -> tuple[Seed, ...]:

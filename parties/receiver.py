@@ -6,7 +6,15 @@ import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from mpc.errors import AuthenticationError, PeerError, PeerLost, ProtocolViolation, RemoteError, VersionMismatch
+from mpc.errors import (
+    AuthenticationError,
+    PeerError,
+    PeerLost,
+    ProtocolViolation,
+    RemoteError,
+    VersionMismatch,
+    printable,
+)
 from parties.events import Delivery, Event, LinkFault, PeerRestarted
 from parties.links import BULK, Link, Order
 from parties.liveness import note_pong
@@ -25,6 +33,8 @@ from parties.messages import (
 
 log = logging.getLogger(__name__)
 
+_QUOTED = 500
+"""Characters of what a peer says in words."""
 _UNGREETED = "sent a message before its greeting"
 _LINK_MESSAGES = (Hello, HelloReply, Incoming, Ping, Pong, Refused)
 
@@ -160,16 +170,17 @@ class Receiver:
             case Refused(reason=reason):
                 link.agreed = False
                 link.established.clear()
-                link.refusal = RemoteError(link.peer.name, reason)
+                link.refusal = RemoteError(link.peer.name, printable(reason[:_QUOTED]))
                 raise link.refusal
 
     def _compare(self, link: Link, greeting: Hello | HelloReply) -> None:
         version, fingerprint = self._greeting
         if greeting.package_version != version:
-            difference = f"runs Tessera {greeting.package_version}, we run {version}: install one release everywhere"
+            other = printable(greeting.package_version[:_QUOTED])
+            difference = f"runs Tessera {other}, we run {version}: install one release everywhere"
         elif greeting.cluster_fingerprint != fingerprint:
             difference = (
-                f"runs with cluster file {greeting.cluster_fingerprint[:16]}, we with {fingerprint[:16]}: "
+                f"runs with cluster file {printable(greeting.cluster_fingerprint[:16])}, we with {fingerprint[:16]}: "
                 "give every process the same file"
             )
         else:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
+
 from mpc.cost import Cost
+from parties.tally import Link, Sent, total
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,9 @@ class Phase:
     """Measured figures of one phase of one run."""
 
     rounds: int
+    messages: int
     bytes: int
-    """Payload: online, sent by the party that sent most; offline, sent by the dealer to everyone."""
+    """Payload.  Both online: sent by the party that sent most; offline: sent by the dealer to everyone."""
     seconds: float
 
 
@@ -48,8 +52,22 @@ class RunReport:
     wait_seconds: float
     layers: Mapping[str, LayerReport] = field(repr=False)
     predicted: Cost = field(repr=False)
+    client: str
+    """The name of who asked for the run."""
+    links: Mapping[str, Mapping[Link, Sent]] = field(repr=False)
+    """By phase, ``offline`` and ``online``: messages and payload from process to process, as the senders counted them.
+
+    Only what belongs to this run: no pings, and nothing that was dealt ahead of time.  Payload is that of the frames,
+    so the program is counted, which the client sends to everyone offline.
+    """
     from_stock: bool = False
     """Whether the run used what was dealt ahead of time; its offline bytes were sent then."""
+    runs: int = 1
+    """How many runs this is the sum of."""
+
+    def sent(self, phase: str, sender: str) -> Sent:
+        """What a process has sent to all others in a phase."""
+        return total({link: sent for link, sent in self.links[phase].items() if link[0] == sender})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -58,10 +76,12 @@ class RunReport:
             "security": self.security,
             "online": {
                 "rounds": self.online.rounds,
+                "messages_per_party": self.online.messages,
                 "bytes_per_party": self.online.bytes,
                 "seconds": self.online.seconds,
             },
             "offline": {
+                "messages": self.offline.messages,
                 "bytes": self.offline.bytes,
                 "seconds": self.offline.seconds,
                 "from_stock": self.from_stock,
@@ -75,6 +95,10 @@ class RunReport:
                     "seconds": x.seconds,
                 }
                 for name, x in self.layers.items()
+            },
+            "links": {
+                phase: {link_name(link): msgspec.to_builtins(sent) for link, sent in links.items()}
+                for phase, links in self.links.items()
             },
         }
 
@@ -92,6 +116,11 @@ class RunReport:
                 f"  {layer.seconds * 1e3:8.2f} ms"
             )
         return "\n".join(rows)
+
+
+def link_name(link: Link) -> str:
+    """``sender>receiver``."""
+    return ">".join(link)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ A run:      client --Prepare--> dealer, parties        program
 An upload:  client --Upload--> dealer, parties         description of the model
             dealer --StoreSeed--> party, client        seed of the masks (the client gets every party's)
             client --StoreTensors--> parties           w - b of each tensor
-            party  --StoreReady--> client
-            party  --StoreDropped--> dealer            it holds the store no longer, as another has its name
+            (``model_messages``: parties and dealer agree that all of it is everywhere)
+            party  --StoreReady--> client              it is in use
             client --StoreDropped--> dealer, parties   it has given the upload up
             anyone --StoreFailed--> client
 """
@@ -26,6 +26,7 @@ import msgspec
 
 from parties.cluster import Role
 from parties.messages import SERVERS, Message
+from parties.tally import Sent
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -68,12 +69,17 @@ class Dealt(RunMessage, frozen=True):
 
 
 class ClientMasks(RunMessage, frozen=True):
-    """The client's part.  Payload: per input each party's mask stream, joined; a mask per output, and per MAC."""
+    """The client's part.  Payload: per input each party's mask stream, joined; a mask per output, and per MAC.
+
+    ``sent``: what the dealer has sent for the run, this message included, by receiver; for the report alone, as are
+    the other figures.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
     seconds: Seconds
     dealt_bytes: Count
+    sent: dict[Name, Sent]
     from_stock: bool = False
 
 
@@ -99,11 +105,15 @@ class Opening(RunMessage, frozen=True):
 
 
 class Outputs(RunMessage, frozen=True):
-    """Payload: what ``protocols.reveal`` says.  The figures are for the report, and are not trusted."""
+    """Payload: what ``protocols.reveal`` says.  The figures are for the report, and are not trusted.
+
+    ``offline`` and ``online``: what the party has sent in either phase, this message included, by receiver.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     rounds: Count
-    payload_bytes: Count
+    offline: dict[Name, Sent]
+    online: dict[Name, Sent]
     compute_seconds: dict[str, float]
     wait_seconds: Seconds
 
@@ -158,15 +168,15 @@ class StoreTensors(StoreMessage, frozen=True):
 
 
 class StoreReady(StoreMessage, frozen=True):
-    """The party holds the model under its name."""
+    """The party has put the model under its name, as all parties do."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
 
 
 class StoreDropped(StoreMessage, frozen=True):
-    """The sender, a party or the upload's owner, has no use for the store any more."""
+    """The upload's owner gives it up; or the dealer says that nobody has use for this version any more."""
 
-    senders: ClassVar[frozenset[Role]] = FROM_PARTY | FROM_CLIENT
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER | FROM_CLIENT
 
 
 class StoreFailed(StoreMessage, frozen=True):

@@ -256,6 +256,10 @@ class Server(Generic[JobT]):
 
     # -- sending and computing -------------------------------------------------------------------------------------
 
+    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
+        """Send to whoever can be reached."""
+        self._tell(names, message, payload)
+
     def _tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
         """Send to whoever can be reached."""
         for name in names:

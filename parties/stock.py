@@ -134,6 +134,11 @@ class DealerStock(Ledger):
             targets[digest] = Target(bytes(program), low_water, count)
         return targets
 
+    def programs(self) -> set[str]:
+        """Programs of which there is anything in stock, or on its way to the parties."""
+        with self._vault.transaction() as db:
+            return {str(row[0]) for row in db.execute("SELECT DISTINCT program FROM unspent")}
+
     def wanted(self) -> Mapping[str, int]:
         """How many items to deal now, by the program's digest; pending ones count as dealt."""
         with self._vault.transaction() as db:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, TesseraError
@@ -19,6 +19,7 @@ from parties.cluster import Cluster, Member
 from parties.failures import error_of, stock_failed
 from parties.ledger import ItemId
 from parties.messages import Buffer, payload_bytes
+from parties.model_store_dealer import DealerModels
 from parties.stock import DealerStock
 from parties.stock_messages import (
     Spent,
@@ -52,9 +53,15 @@ class Stocker:
     """Fills a ``DealerStock``.  ``deal`` makes one dealing; it is called in a thread, and may raise TesseraError."""
 
     def __init__(
-        self, cluster: Cluster, endpoint: Endpoint, stock: DealerStock, deal: Callable[[Program], Dealing]
+        self,
+        cluster: Cluster,
+        endpoint: Endpoint,
+        stock: DealerStock,
+        models: DealerModels,
+        deal: Callable[[Program], Dealing],
     ) -> None:
         self.stock = stock
+        self._models = models
         self._cluster = cluster
         self._endpoint = endpoint
         self._deal = deal
@@ -63,17 +70,14 @@ class Stocker:
         self._waiting: dict[str, Request] = {}
         """Of clients, until their turn comes, by the request's id."""
         self._refilling: set[str] = set()
-        self._stores: dict[str, frozenset[str]] = {}
-        """Which stored models the programs dealt for need, by digest."""
         self._item: ItemId | None = None
         self._missing: set[str] = set()
         self._stored: asyncio.Future[None] | None = None
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 
-    async def order(self, client: Member, message: Stock, data: memoryview) -> None:
+    async def order(self, client: Member, message: Stock, program: Program) -> None:
         """A client's request, to be dealt in its turn.  Raises TesseraError."""
-        program = await asyncio.to_thread(Program.decode, data)
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
         try:
@@ -84,7 +88,7 @@ class Stocker:
             raise TesseraError(f"busy: {MAX_REQUESTS} requests are waiting to be dealt for; try again later") from None
         if message.low_water:
             await asyncio.to_thread(
-                self.stock.set_target, bytes(data), program.digest, message.low_water, message.count
+                self.stock.set_target, program.encode(), program.digest, message.low_water, message.count
             )
 
     async def refill(self) -> None:
@@ -102,15 +106,30 @@ class Stocker:
             except asyncio.QueueFull:
                 self._refilling.discard(digest)
 
-    async def drop_store(self, store: str) -> None:
-        """A stored model is gone: so is the use of what was dealt for it."""
-        for digest in [d for d, stores in self._stores.items() if store in stores]:
-            del self._stores[digest]
-            await asyncio.to_thread(self.stock.drop_target, digest)
-            if await asyncio.to_thread(self.stock.discard_program, digest):
-                for party in self._parties:
-                    with contextlib.suppress(TesseraError):
-                        self._endpoint.send(party, StockDropped(program=digest))
+    async def sweep(self) -> None:
+        """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
+        for program in await asyncio.to_thread(self._models.abandoned):
+            await asyncio.to_thread(self.stock.drop_target, program)
+            await asyncio.to_thread(self.stock.discard_program, program)
+            # A party that is down asks when it is back: see ``answer``.
+            self._tell_dropped(self._parties, program)
+            await asyncio.to_thread(self._models.forget_program, program)
+
+    async def answer(self, party: Member, programs: Collection[str], busy: Callable[[], bool]) -> None:
+        """Tell a party which of these, that it has fresh items of, nobody will ask it for.
+
+        Not when ``busy``: an item that was just assigned is on its way to a run.
+        """
+        dealt = await asyncio.to_thread(self.stock.programs)
+        if busy():
+            return
+        for program in sorted(set(programs) - dealt):
+            self._tell_dropped([party.name], program)
+
+    def _tell_dropped(self, parties: Collection[str], program: str) -> None:
+        for party in parties:
+            with contextlib.suppress(TesseraError):
+                self._endpoint.send(party, StockDropped(program=program))
 
     async def skip(self, message: Spent) -> None:
         """A party has seen used what this stock takes for fresh: go on where both have fresh material."""
@@ -122,6 +141,7 @@ class Stocker:
     async def work(self) -> None:
         """Deal for the requests in turn, until cancelled."""
         try:
+            await self.sweep()
             await self.refill()
         except TesseraError as error:
             log.warning("the stock cannot be filled up: %s", error)
@@ -149,9 +169,8 @@ class Stocker:
 
     async def _fill(self, request: Request) -> None:
         program, started = request.program, time.perf_counter()
-        self._stores[program.digest] = frozenset(
-            node.operation.store for node in program.nodes if isinstance(node.operation, Stored)
-        )
+        stores = {node.operation.store for node in program.nodes if isinstance(node.operation, Stored)}
+        await asyncio.to_thread(self._models.note_uses, program.digest, stores)
         sent = 0
         ahead = asyncio.create_task(asyncio.to_thread(self._deal, program))
         try:
@@ -169,6 +188,9 @@ class Stocker:
                         self._progress(waiting, stock)
         finally:
             ahead.cancel()
+            # One of its models may have gone while an item was on its way.
+            await asyncio.to_thread(self._models.note_uses, program.digest, stores)
+            await self.sweep()
 
     def _progress(
         self, request: Request, stock: Mapping[str, int], done: int = 0, sent: int = 0, seconds: float = 0.0

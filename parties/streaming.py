@@ -18,6 +18,7 @@ from mpc.errors import ShapeError, UsageError
 from parties.prepared import PreparedRun, Reals
 from parties.remote_model import RemoteModel
 from parties.report import LayerReport, Phase, RunReport
+from parties.tally import merged
 
 if TYPE_CHECKING:
     from parties.client import AsyncClient
@@ -116,11 +117,19 @@ def total(reports: Sequence[RunReport]) -> RunReport:
         layers=layers,
         predicted=_cost([r.predicted for r in reports]),
         from_stock=all(r.from_stock for r in reports),
+        runs=sum(r.runs for r in reports),
+        client=first.client,
+        links={phase: merged(*(r.links[phase] for r in reports)) for phase in first.links},
     )
 
 
 def _phase(phases: Sequence[Phase]) -> Phase:
-    return Phase(sum(p.rounds for p in phases), sum(p.bytes for p in phases), sum(p.seconds for p in phases))
+    return Phase(
+        sum(p.rounds for p in phases),
+        sum(p.messages for p in phases),
+        sum(p.bytes for p in phases),
+        sum(p.seconds for p in phases),
+    )
 
 
 def _sum(x: LayerReport, y: LayerReport) -> LayerReport:

@@ -14,6 +14,7 @@ from parties.events import Delivery, Event, PeerDown, PeerRestarted
 from parties.failures import error_of
 from parties.keys import KeyPair
 from parties.messages import Buffer, Message
+from parties.model_messages import ModelList
 from parties.run_messages import Failed, FoundModel, RunMessage, StoreFailed, StoreMessage
 from parties.stock_messages import StockFailed, StockProgress
 from parties.transport import Endpoint
@@ -130,7 +131,7 @@ class Switchboard:
             key = message.run
         elif isinstance(message, StoreMessage):
             key = message.store
-        elif isinstance(message, FoundModel):
+        elif isinstance(message, FoundModel | ModelList):
             key = message.query
         elif isinstance(message, StockProgress | StockFailed):
             key = message.request

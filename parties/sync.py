@@ -17,9 +17,11 @@ from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.policy import PREDICT
 from parties.prepared import PreparedRun, Reals
 from parties.remote_model import RemoteModel, Uploadable
 from parties.report import RunReport, StockReport
+from parties.stored_models import ModelEntry
 
 Result = TypeVar("Result")
 
@@ -103,6 +105,18 @@ class Client:
     def model(self, name: str) -> RemoteModel:
         """A model that is stored on the parties."""
         return self._run(self._client.model(name))
+
+    def models(self) -> list[ModelEntry]:
+        """All models that are stored on the parties."""
+        return self._run(self._client.models())
+
+    def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
+        """Let ``client`` run these programs, and no others, on this client's model."""
+        self._run(self._client.allow(name, client, programs))
+
+    def remove(self, name: str) -> None:
+        """Remove a model of this client's, for good."""
+        self._run(self._client.remove(name))
 
     @overload
     def reveal(self, result: SecretTensor) -> Reals: ...

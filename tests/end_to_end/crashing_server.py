@@ -24,6 +24,8 @@ from parties import command_line
 from parties.ledger import PartyLedger
 from parties.material import Material
 from parties.messages import Message
+from parties.model_store_dealer import DealerModels
+from parties.model_store_party import PartyModels
 from parties.party import PartyServer
 from parties.stock import DealerStock
 from parties.transport import Endpoint
@@ -33,7 +35,8 @@ from parties.transport import Endpoint
 class Crash:
     """Before or after (``when``) the ``count``-th time of ``what``.
 
-    That is the class of a message that is sent, with the number of the round of an opening; or a change of the ledger.
+    That is the class of a message that is sent, with the number of the round of an opening; or a change of the ledger,
+    or of the models on the disk.
     """
 
     what: str
@@ -50,6 +53,11 @@ LEDGER: list[tuple[type, str]] = [
     (DealerStock, "begin"),
     (DealerStock, "ready"),
     (DealerStock, "assign"),
+    (PartyModels, "prepare"),
+    (PartyModels, "commit"),
+    (PartyModels, "drop"),
+    (DealerModels, "commit"),
+    (DealerModels, "remove"),
 ]
 
 

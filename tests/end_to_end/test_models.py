@@ -27,6 +27,9 @@ def test_one_uploads_and_another_uses(clusters, parties, security):
     with Client(cluster, name="company") as company, Client(cluster, name="clinic") as clinic:
         uploaded = company.upload(model, "small")
         assert "small" in repr(uploaded)
+        with pytest.raises(UsageError, match="no model called 'small' for us"):
+            clinic.model("small")
+        company.allow("small", "clinic")
         found = clinic.model("small")
         assert found.owner == "company"
         for _ in range(2):
@@ -45,6 +48,7 @@ def test_a_name_belongs_to_its_owner(clusters):
     with Client(clusters(2), name="company") as company, Client(clusters(2), name="clinic") as clinic:
         first, second = small_model(), small_model(0.5)
         company.upload(first, "mine")
+        company.allow("mine", "clinic")
         former = clinic.model("mine")
         with pytest.raises(TesseraError, match="belongs to company"):
             clinic.upload(second, "mine")
@@ -60,7 +64,7 @@ def test_a_name_belongs_to_its_owner(clusters):
 def test_an_unknown_model_names_what_there_is(clusters):
     with Client(clusters(2), name="company") as company:
         company.upload(small_model(), "known")
-        with pytest.raises(UsageError, match=r"no model called 'unknown': it has .*known"):
+        with pytest.raises(UsageError, match=r"no model called 'unknown' for us: it has .*known"):
             company.model("unknown")
         with pytest.raises(UsageError, match="not a name"):
             company.model("../secret")

@@ -19,7 +19,7 @@ from .conftest import free_ports
 Expect = Callable[..., Awaitable[Any]]
 
 
-class Note(Message, frozen=True):
+class Scribble(Message, frozen=True):
     text: str
 
 
@@ -71,11 +71,11 @@ async def relayed(site: Any) -> AsyncIterator[tuple[Relay, Endpoint, Endpoint]]:
 
 async def test_what_a_breaking_connection_swallowed_is_reported_at_both_ends(relayed: Any, expect: Expect) -> None:
     relay, p0, clinic = relayed
-    clinic.send("p0", Note("arrives"))
-    assert (await expect(p0, Delivery)).message == Note("arrives")
+    clinic.send("p0", Scribble("arrives"))
+    assert (await expect(p0, Delivery)).message == Scribble("arrives")
     with clinic.watch(["p0"]):
         relay.silent = True
-        clinic.send("p0", Note("is lost"))
+        clinic.send("p0", Scribble("is lost"))
         await asyncio.sleep(0.1)
         relay.break_all()
         down = await expect(clinic, PeerDown)
@@ -86,8 +86,8 @@ async def test_what_a_breaking_connection_swallowed_is_reported_at_both_ends(rel
         assert isinstance(fault.error, PeerLost)
         assert "connection broke" in str(fault.error)
     await clinic.connect(["p0"], 5)
-    clinic.send("p0", Note("arrives again"))
-    assert (await expect(p0, Delivery)).message == Note("arrives again")
+    clinic.send("p0", Scribble("arrives again"))
+    assert (await expect(p0, Delivery)).message == Scribble("arrives again")
 
 
 async def test_a_connection_that_breaks_between_runs_hurts_nobody(relayed: Any, expect: Expect) -> None:
@@ -96,7 +96,7 @@ async def test_a_connection_that_breaks_between_runs_hurts_nobody(relayed: Any, 
     await asyncio.sleep(0.3)
     await clinic.connect(["p0"], 5)
     with clinic.watch(["p0"]):
-        clinic.send("p0", Note("arrives"))
-        assert (await expect(p0, Delivery, LinkFault)).message == Note("arrives")
+        clinic.send("p0", Scribble("arrives"))
+        assert (await expect(p0, Delivery, LinkFault)).message == Scribble("arrives")
         with pytest.raises(TimeoutError):
             await expect(clinic, PeerDown, within=0.6)

@@ -186,19 +186,21 @@ async def test_a_replaced_model_is_forgotten_everywhere(site):
         x = clinic.share([[1.0, 1.0, 1.0]], low=-1, high=1)
         for scale in (1.0, 0.5, 0.25):
             await company.upload(model(scale), "m")
+            await company.allow("m", "clinic")
             assert await clinic.reveal((await clinic.model("m"))(x)) == pytest.approx(
                 np.full((1, 2), 4 * scale), abs=1e-2
             )
         with pytest.raises(ProgramError, match="belongs to company"):
             await clinic.upload(model(), "m")
-        await site.until(lambda: len(dealer._stores) == 1)
-        assert {store for store, _ in party._models.tensors} == set(dealer._stores)
+        await site.until(lambda: len(dealer._masks.stored) == 1)
+        assert party._models.loaded == set(dealer._masks.stored) == set(party._models.held)
 
 
 async def test_a_run_prepared_before_a_replacement_uses_what_it_was_prepared_for(site):
     async with site.client("company") as company, site.client() as clinic:
         x = clinic.share([[1.0, 1.0, 1.0]], low=-1, high=1)
         await company.upload(model(1.0), "m")
+        await company.allow("m", "clinic")
         prepared = await clinic.prepare((await clinic.model("m"))(x))
         await company.upload(model(0.5), "m")
         assert await clinic.finish(prepared) == pytest.approx(np.full((1, 2), 4.0), abs=1e-2)
@@ -210,6 +212,7 @@ async def test_a_model_that_is_replaced_while_others_use_it(site):
     async with site.client("company") as company, site.client() as clinic:
         x = clinic.share([[1.0, 1.0, 1.0]], low=-1, high=1)
         await company.upload(model(1.0), "m")
+        await company.allow("m", "clinic")
 
         async def replace() -> None:
             for scale in (0.5, 1.0, 0.5, 1.0):
@@ -232,8 +235,11 @@ async def test_an_upload_that_fails_halfway_leaves_no_mixture(site):
         site.servers["party1"].on(Upload, lambda *_: None)
         with pytest.raises(ProtocolViolation):
             await company.upload(model(0.5), "m")
-        with pytest.raises(UsageError, match="different versions"):
-            await company.model("m")
+        # The first one stays in use at all parties.
+        former = await company.model("m")
+        x = company.share([[1.0, 1.0, 1.0]], low=-1, high=1)
+        assert await company.reveal(former(x)) == pytest.approx(np.full((1, 2), 4.0), abs=1e-2)
+        await site.until(lambda: not any(site.servers[name]._models.prepared for name in ("party0", "party1")))
 
 
 async def test_another_names_are_refused_before_anything_is_sent(site):
@@ -254,7 +260,7 @@ def delivery(site_cluster, name, message):
 async def test_conversations_take_messages_in_any_order(site):
     conversation = Conversation(["party0", "party1"])
     run = "0" * 32
-    late = Outputs(run=run, rounds=1, payload_bytes=0, compute_seconds={}, wait_seconds=0.0)
+    late = Outputs(run=run, rounds=1, offline={}, online={}, compute_seconds={}, wait_seconds=0.0)
     conversation.put(delivery(site.cluster, "party1", late))
     conversation.put(delivery(site.cluster, "party0", Ready(run=run, seconds=0.0)))
     got = await conversation.take_all({Ready: ["party0"], Outputs: ["party1"]}, 1)

@@ -13,6 +13,7 @@ from parties.cluster import Role
 from parties.failures import error_of, failed, store_failed
 from parties.messages import Message, decode_header, encode_header
 from parties.run_messages import Failed, FindModel, Outputs, Prepare, RunMessage, StoreMessage, TensorInfo, Upload
+from parties.tally import Sent
 
 RUN, CLIENT, DEALER, PARTY = "0123456789abcdef" * 2, Role.CLIENT, Role.DEALER, Role.PARTY
 
@@ -30,7 +31,7 @@ SENDERS = {
     "StoreSeed": {DEALER},
     "StoreTensors": {CLIENT},
     "StoreReady": {PARTY},
-    "StoreDropped": {CLIENT, PARTY},
+    "StoreDropped": {CLIENT, DEALER},
     "StoreFailed": {DEALER, PARTY},
     "FindModel": {CLIENT},
     "FoundModel": {PARTY},
@@ -50,7 +51,7 @@ def test_who_may_send_what() -> None:
     "message",
     [
         Prepare(run=RUN),
-        Outputs(run=RUN, rounds=3, payload_bytes=80, compute_seconds={"fc1": 0.5}, wait_seconds=0.1),
+        Outputs(run=RUN, rounds=3, offline={}, online={"p": Sent(2, 8)}, compute_seconds={"fc": 0.5}, wait_seconds=0.1),
         Upload(store=RUN, name="derm-2.1", tensors=(TensorInfo("w", (3, 0)), TensorInfo("b", ()))),
         FindModel(query=RUN, name="derm"),
     ],
@@ -73,11 +74,13 @@ def test_there_and_back(message: Message) -> None:
         Upload(store=RUN, name="m", tensors=(TensorInfo("w", (-1,)),)),
         Upload(store=RUN, name="m", tensors=(TensorInfo("w" * 201, (1,)),)),
         Upload(store=RUN, name="m", tensors=(TensorInfo("w", (1,) * 17),)),
-        Outputs(run=RUN, rounds=-1, payload_bytes=0, compute_seconds={}, wait_seconds=0.0),
+        Outputs(run=RUN, rounds=-1, offline={}, online={}, compute_seconds={}, wait_seconds=0.0),
+        Outputs(run=RUN, rounds=1, offline={}, online={"p": Sent(-1, 0)}, compute_seconds={}, wait_seconds=0.0),
+        Outputs(run=RUN, rounds=1, offline={"a>b": Sent()}, online={}, compute_seconds={}, wait_seconds=0.0),
         Failed(run=RUN, error="PeerLost", peer="p" * 65, reason=""),
         Failed(run=RUN, error="PeerLost", peer="", reason="x" * 2001),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_what_a_message_may_not_hold(message: Message) -> None:
     with pytest.raises(ProtocolViolation, match="malformed header") as caught:

@@ -77,7 +77,7 @@ CORRUPTIONS = {
     "masks of another program": (
         "dealer",
         ClientMasks,
-        lambda m, b: [(ClientMasks(run=m.run, program="0" * 64, seconds=0.0, dealt_bytes=0), b)],
+        lambda m, b: [(ClientMasks(run=m.run, program="0" * 64, seconds=0.0, dealt_bytes=0, sent={}), b)],
         "another program",
     ),
 }
@@ -262,7 +262,7 @@ async def test_tensors_of_the_wrong_kind(site, buffers):
         rude.say(upload((2,)), b"description")
         rude.say(StoreTensors(store=STORE, masks=MASKS), *buffers, to=("party0", "party1"))
         assert isinstance(await rude.failure(), ProtocolViolation)
-    assert not site.servers["party0"]._models.tensors
+    assert not site.servers["party0"]._models.loaded
     await works(site)
 
 

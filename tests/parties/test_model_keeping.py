@@ -1,0 +1,534 @@
+"""Models through servers and clients: in use everywhere or nowhere, listed, removed by their owners, and restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, UsageError
+from nn import Linear, Model, Sequential
+from parties import Cluster, KeyPair, model_messages
+from parties import models as models_module
+from parties.cluster import Role
+from parties.events import Delivery
+from parties.failures import error_of
+from parties.messages import Message, decode_header, encode_header
+from parties.model_messages import (
+    Holdings,
+    ListModels,
+    ModelInfo,
+    ModelList,
+    RemoveModel,
+    StoreCommit,
+    StorePrepared,
+    StoreRemoved,
+)
+from parties.run_messages import StoreDropped, StoreFailed, StoreSeed, TensorInfo, Upload
+from parties.stock_messages import StockDropped
+from parties.transport import Endpoint
+from parties.vault import VaultError
+
+PARTIES = ("party0", "party1")
+ID = "0123456789abcdef" * 2
+IMAGE = [[1.0, 1.0, 1.0]]
+
+
+def model(scale: float = 1.0) -> Model:
+    architecture = Sequential({"out": Linear(3, 2)}).architecture((3,))
+    return Model(architecture, {n: np.full(s, scale) for n, s in architecture.parameters.items()})
+
+
+async def scale_of(client: Any, name: str = "m") -> float:
+    """Of the version in use."""
+    remote = await client.model(name)
+    result = await client.reveal(remote(client.share(IMAGE, low=-1, high=1)))
+    return round(float(result.mean()) / 4, 2)
+
+
+def stores(site: Any, name: str) -> Any:
+    return site.servers[name]._models
+
+
+async def agreed(site: Any) -> None:
+    """Nothing is left to decide."""
+    await site.until(lambda: not any(stores(site, party).prepared for party in PARTIES))
+
+
+@contextlib.asynccontextmanager
+async def speaking(site: Any, name: str) -> Any:
+    """A client that says what it likes: ``ask(server, message)`` returns the answer."""
+    endpoint = Endpoint(site.cluster, site.cluster.member(name), site.keys[name], bind=False)
+
+    async def ask(server: str, message: Message, *buffers: Any) -> Message:
+        endpoint.send(server, message, buffers)
+        async with asyncio.timeout(5):
+            while True:
+                event = await endpoint.receive()
+                if isinstance(event, Delivery):
+                    return event.message
+
+    await endpoint.start()
+    try:
+        await endpoint.connect(deadline=5)
+        yield ask
+    finally:
+        await endpoint.close()
+
+
+# -- uploads ---------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_changes_before_every_party_has_all_of_it(site):
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic")
+        former = (await clinic.model("m")).store
+        # Whatever party 1 says of what it holds gets lost for a while.
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        uploading = asyncio.create_task(company.upload(model(0.25), "m"))
+        await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
+        assert (await clinic.model("m")).store == former
+        assert await scale_of(clinic) == 0.5
+        # It asks again by itself, and is answered.
+        site.restore("party1")
+        await uploading
+        assert await scale_of(clinic) == 0.25
+        await agreed(site)
+
+
+async def test_a_party_that_misses_the_decision_asks_for_it(site):
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic")
+        site.corrupt("dealer", StoreCommit, lambda message, buffers: [])
+        with pytest.raises(PeerError):
+            await company.upload(model(0.25), "m")
+        # The former version is gone by then: refused, and never mixed with the new one.
+        with pytest.raises((ProgramError, UsageError), match="upload it"):
+            await scale_of(clinic)
+        site.restore("dealer")
+        await agreed(site)
+        assert await scale_of(clinic) == 0.25
+
+
+async def test_an_owner_who_gives_up_too_late(site):
+    """Once it is decided its word counts no more: not at some and at others."""
+    async with site.client("company") as company:
+        remote = await company.upload(model(0.5), "m")
+        company._board.tell(StoreDropped(store=remote.store))
+        await asyncio.sleep(0.2)
+        assert await scale_of(company) == 0.5
+
+
+async def test_an_owner_who_gives_up_before_it_is_decided(site):
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        uploading = asyncio.create_task(company.upload(model(0.25), "m"))
+        await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
+        uploading.cancel()
+        await asyncio.gather(uploading, return_exceptions=True)
+        await agreed(site)
+        site.restore("party1")
+        assert await scale_of(company) == 0.5
+        for party in PARTIES:
+            assert len(list((site.data(party) / "models").iterdir())) == 1
+
+
+async def test_a_client_that_vanishes_leaves_nothing(site):
+    async with speaking(site, "company") as ask:
+        message = Upload(store=ID, name="theirs", tensors=(TensorInfo("w", (2,)),))
+        assert isinstance(await ask("dealer", message, b""), StoreSeed)
+    keeper = site.servers["dealer"]._masks
+    assert keeper._uploads
+    await site.until(lambda: not keeper._uploads)
+
+
+async def test_a_disk_that_fails_at_one_party(site, monkeypatch):
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+
+        def full(*_: Any) -> None:
+            raise VaultError("model file x cannot be written (No space left on device): see to the disk")
+
+        monkeypatch.setattr(site.servers["party1"]._disk, "prepare", full)
+        with pytest.raises(RemoteError, match="No space left") as caught:
+            await company.upload(model(0.25), "m")
+        assert caught.value.peer == "party1"
+        await agreed(site)
+        assert await scale_of(company) == 0.5
+        monkeypatch.undo()
+        await company.upload(model(0.25), "m")
+        assert await scale_of(company) == 0.25
+
+
+async def test_a_dealer_that_cannot_write(site, monkeypatch):
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+
+        def full(*_: Any) -> None:
+            raise VaultError("the disk is full")
+
+        monkeypatch.setattr(site.servers["dealer"]._kept, "commit", full)
+        with pytest.raises(RemoteError, match="the disk is full") as caught:
+            await company.upload(model(0.25), "m")
+        assert caught.value.peer == "dealer"
+        await agreed(site)
+        assert await scale_of(company) == 0.5
+
+
+async def test_two_owners_race_for_a_name(site):
+    async with site.client("company") as company, site.client() as clinic:
+        both = await asyncio.gather(
+            company.upload(model(0.5), "m"), clinic.upload(model(0.25), "m"), return_exceptions=True
+        )
+        failures = [one for one in both if isinstance(one, BaseException)]
+        assert len(failures) == 1
+        assert isinstance(failures[0], ProgramError)
+        await agreed(site)
+        winner, scale = (company, 0.5) if failures[0] is both[1] else (clinic, 0.25)
+        assert await scale_of(winner) == scale
+
+
+async def test_too_many_models(site, monkeypatch):
+    monkeypatch.setattr(models_module, "MAX_MODELS", 2)
+    async with site.client("company") as company:
+        for name in ("a", "b", "a"):
+            await company.upload(model(), name)
+        with pytest.raises(RemoteError, match="remove one first"):
+            await company.upload(model(), "c")
+        await company.remove("b")
+        await company.upload(model(), "c")
+
+
+# -- restarts --------------------------------------------------------------------------------------------------------
+
+
+async def test_shares_are_read_when_a_run_needs_them(either):
+    async with either.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await company.upload(model(0.25), "other")
+        await company.allow("m", "clinic")
+    await either.restart("party0", "dealer")
+    assert stores(either, "party0").loaded == set()
+    async with either.client() as clinic:
+        assert await scale_of(clinic) == 0.5
+        assert stores(either, "party0").loaded == {(await clinic.model("m")).store}
+
+
+async def test_a_dealer_that_has_forgotten_an_upload_means_no(site):
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        uploading = asyncio.create_task(company.upload(model(0.25), "m"))
+        await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
+        await site.stop("dealer")
+        with pytest.raises(PeerError):
+            await uploading
+        site.restore("party1")
+        await site.start("dealer")
+        await agreed(site)
+        assert await scale_of(company) == 0.5
+
+
+async def test_a_party_drops_what_the_dealer_knows_to_be_gone(site):
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+    async with speaking(site, "company") as ask:
+        for found in (True, False):
+            answer = await ask("dealer", RemoveModel(store=ID, name="m"))
+            assert answer == StoreRemoved(store=ID, found=found)
+    await site.restart("party1")
+    await site.until(lambda: not stores(site, "party1").held)
+    assert stores(site, "party0").held
+    await site.restart("dealer")
+    await site.until(lambda: not stores(site, "party0").held)
+
+
+async def test_an_empty_dealer_drops_nothing(site):
+    """Its folder may have been mixed up; what the parties hold is for their owners to remove."""
+    async with site.client("company") as company:
+        remote = await company.upload(model(0.5), "m")
+        await site.stop("dealer")
+        site.data("dealer").rename(site.folder / "elsewhere")
+        await site.start("dealer")
+        await asyncio.sleep(0.3)
+        with pytest.raises(ProgramError, match="upload it again"):
+            await scale_of(company)
+        await site.stop("dealer")
+        site.data("dealer").rename(site.folder / "wrong")
+        (site.folder / "elsewhere").rename(site.data("dealer"))
+        await site.start("dealer")
+        assert (await company.model("m")).store == remote.store
+        assert await scale_of(company) == 0.5
+        await site.stop("dealer")
+        site.data("dealer").rename(site.folder / "elsewhere")
+        await site.start("dealer")
+        await company.remove("m")
+        assert await company.models() == []
+
+
+async def test_stock_that_nobody_will_ask_for_is_swept(strict):
+    """A party that was not told, since it was down."""
+    async with strict.client("company") as company:
+        remote = await company.upload(model(0.5), "m")
+        result = remote(company.share(IMAGE, low=-1, high=1))
+        program = (await company.stock(result, 2)).program
+        y = company.share([0.5], low=-1, high=1)
+        other = (await company.stock(y * y * y, 1)).program
+        strict.corrupt("dealer", StockDropped, lambda message, buffers: [])
+        await company.remove("m")
+        await strict.until(lambda: program not in strict.servers["dealer"].stock.stock())
+        strict.restore("dealer")
+        ledger = strict.servers["party0"].material.ledger
+        assert ledger.stock() == {program: 2, other: 1}
+        await strict.restart("party0")
+        await strict.until(lambda: strict.servers["party0"].material.ledger.stock() == {other: 1})
+
+
+async def test_the_stock_of_models_that_went_while_the_dealer_died(strict):
+    async with strict.client("company") as company:
+        remote = await company.upload(model(0.5), "m")
+        program = (await company.stock(remote(company.share(IMAGE, low=-1, high=1)), 2, low_water=1)).program
+        dealer = strict.servers["dealer"]
+        # As a crash right after the removal leaves it.
+        dealer._kept.remove(remote.store)
+        assert dealer._kept.abandoned() == [program]
+        await strict.restart("dealer")
+        dealer = strict.servers["dealer"]
+        await strict.until(lambda: not dealer.stock.stock() and not dealer._kept.abandoned())
+        assert not dealer.stock.targets()
+        await strict.until(lambda: not any(strict.servers[party].material.ledger.stock() for party in PARTIES))
+
+
+async def test_an_owner_that_the_cluster_file_lists_no_more(site, caplog):
+    caplog.set_level(logging.WARNING, logger="parties")
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic")
+    listed, usual = site.keys["company"], site.cluster
+
+    def cluster(owner: KeyPair) -> Cluster:
+        return Cluster.build(
+            "within",
+            dealer=(usual.dealer.address, usual.dealer.key),
+            parties=[(party.name, party.address, party.key) for party in usual.parties],
+            clients=[("clinic", site.keys["clinic"].public), ("company", owner.public)],
+            settings=usual.settings,
+        )
+
+    servers = ("dealer", *PARTIES)
+    await site.stop(*servers)
+    site.keys["company"] = KeyPair.generate()
+    site.cluster = cluster(site.keys["company"])
+    await site.start(*servers)
+    assert "model m of company is kept but cannot be used" in caplog.text
+    async with site.client() as clinic:
+        assert await clinic.models() == []
+        with pytest.raises(UsageError, match="has none yet"):
+            await clinic.model("m")
+    # Put right, it is there again.
+    await site.stop(*servers)
+    site.keys["company"], site.cluster = listed, cluster(listed)
+    await site.start(*servers)
+    async with site.client() as clinic:
+        assert await scale_of(clinic) == 0.5
+    await site.stop(*servers)
+    site.keys["company"] = KeyPair.generate()
+    site.cluster = cluster(site.keys["company"])
+    await site.start(*servers)
+    async with site.client() as clinic:
+        await clinic.upload(model(0.25), "m")
+        assert await scale_of(clinic) == 0.25
+    for party in PARTIES:
+        assert len(list((site.data(party) / "models").iterdir())) == 1
+
+
+# -- listing and removing --------------------------------------------------------------------------------------------
+
+
+async def test_listing(site):
+    async with site.client("company") as company, site.client() as clinic:
+        assert await clinic.models() == []
+        first = await company.upload(model(), "b")
+        await clinic.upload(model(), "a")
+        assert [entry.name for entry in await clinic.models()] == ["a"]
+        await company.allow("b", "clinic")
+        entries = await clinic.models()
+        assert [(entry.name, entry.owner) for entry in entries] == [("a", "clinic"), ("b", "company")]
+        entry = entries[1]
+        assert entry.version == first.store
+        assert entry.shapes == {name: array.shape for name, array in model().encode().items()}
+        assert entry.parameters == 8
+        assert entry.held_by == PARTIES
+        assert entry.complete
+        assert entry.to_dict()["version"] == first.store
+        await site.restart("party1")
+        assert await clinic.models() == entries
+
+
+async def test_only_its_owner_removes_a_model_and_each_server_sees_to_it(site):
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        async with site.client() as clinic:
+            with pytest.raises(ProgramError, match="belongs to company"):
+                await clinic.remove("m")
+        async with speaking(site, "clinic") as ask:
+            for server in site.servers:
+                answer = await ask(server, RemoveModel(store=ID, name="m"))
+                assert isinstance(answer, StoreFailed)
+                assert isinstance(error_of(answer, server), ProgramError)
+        assert await scale_of(company) == 0.5
+        await company.remove("m")
+        assert await company.models() == []
+        for party in PARTIES:
+            assert list((site.data(party) / "models").iterdir()) == []
+            assert not stores(site, party).loaded
+        assert not site.servers["dealer"]._masks.stored
+        with pytest.raises(UsageError, match="nobody has a model called 'm'"):
+            await company.remove("m")
+        with pytest.raises(UsageError, match="not a name"):
+            await company.remove("../m")
+
+
+async def test_a_run_prepared_before_its_model_was_removed(site):
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic")
+        remote = await clinic.model("m")
+        prepared = await clinic.prepare(remote(clinic.share(IMAGE, low=-1, high=1)))
+        await company.remove("m")
+        assert await clinic.finish(prepared) == pytest.approx(np.full((1, 2), 2.0), abs=1e-2)
+        with pytest.raises(ProgramError, match="upload it again"):
+            await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+
+
+INFO = ModelInfo("m", "company", ID, 1e9, 100)
+TENSORS = msgspec.msgpack.encode([{"name": "w", "shape": [2]}])
+LISTS: dict[str, tuple[Any, str]] = {
+    "no payload": (lambda m: [(ModelList(m.query, (INFO,)), [])], "without their tensors"),
+    "rubbish": (lambda m: [(ModelList(m.query, (INFO,)), [b"\xff\x00"])], "make no sense"),
+    "huge": (
+        lambda m: [(ModelList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2**60]}])])],
+        "make no sense",
+    ),
+    "one name": (
+        lambda m: [(ModelList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2]}] * 2)])],
+        "make no sense",
+    ),
+    "twice": (lambda m: [(ModelList(m.query, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+async def test_lists_that_make_no_sense(site, kind):
+    change, sentence = LISTS[kind]
+    site.corrupt("party1", ModelList, lambda message, buffers: change(message))
+    async with site.client() as client:
+        with pytest.raises(ProtocolViolation, match=sentence) as caught:
+            await client.models()
+        assert caught.value.peer == "party1"
+
+
+async def test_parties_that_list_different_owners(site):
+    async with site.client("company") as company:
+        await company.upload(model(), "m")
+
+        def other(message: ModelList, buffers: list[Any]) -> Any:
+            models = tuple(msgspec.structs.replace(info, owner="clinic") for info in message.models)
+            return [(ModelList(message.query, models), buffers)]
+
+        site.corrupt("party1", ModelList, other)
+        with pytest.raises(ProtocolViolation, match="another owner"):
+            await company.models()
+
+
+# -- messages --------------------------------------------------------------------------------------------------------
+
+SENDERS = {
+    "StorePrepared": {Role.PARTY},
+    "StoreCommit": {Role.DEALER},
+    "Holdings": {Role.PARTY},
+    "ListModels": {Role.CLIENT},
+    "ModelList": {Role.PARTY},
+    "RemoveModel": {Role.CLIENT},
+    "StoreRemoved": {Role.DEALER, Role.PARTY},
+    "AllowUse": {Role.CLIENT},
+    "UseAllowed": {Role.DEALER, Role.PARTY},
+}
+
+
+def test_who_may_send_what() -> None:
+    kinds = {
+        kind.__name__: set(kind.senders)
+        for kind in vars(model_messages).values()
+        if isinstance(kind, type) and issubclass(kind, Message) and kind.__module__ == model_messages.__name__
+    }
+    assert kinds == SENDERS
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        StoreCommit(store=ID[:-1]),
+        RemoveModel(store=ID, name="../m"),
+        RemoveModel(store=ID, name="m\x1b[2J"),
+        ListModels(query="x"),
+        Holdings(held=("x",), prepared=(), programs=()),
+        Holdings(held=(), prepared=(ID,) * 4001, programs=()),
+        Holdings(held=(), prepared=(), programs=(ID,)),
+        ModelList(query=ID, models=(INFO,) * 1001),
+        ModelList(query=ID, models=(ModelInfo("m", "c", ID, float("inf"), 1),)),
+        ModelList(query=ID, models=(ModelInfo("m", "a>b", ID, 1.0, 1),)),
+        ModelList(query=ID, models=(ModelInfo("m", "c", ID, 1.0, -1),)),
+    ],
+    ids=range(11),
+)
+def test_what_a_message_may_not_hold(message: Message) -> None:
+    with pytest.raises(ProtocolViolation, match="malformed header"):
+        decode_header("party0", encode_header(message))
+
+
+def test_full_messages_fit_a_header() -> None:
+    ids = tuple(secrets.token_hex(16) for _ in range(1000))
+    programs = tuple(secrets.token_hex(32) for _ in range(model_messages.MAX_PROGRAMS))
+    message: Message = Holdings(held=ids * 4, prepared=ids[:64], programs=programs)
+    assert decode_header("party0", encode_header(message)) == message
+    message = ModelList(query=ID, models=tuple(ModelInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
+    assert decode_header("party0", encode_header(message)) == message
+
+
+async def test_strangers_to_an_upload_decide_nothing(site):
+    """Only the dealer says commit, only parties say prepared: the receiver refuses others."""
+    async with site.client("company") as company, speaking(site, "clinic") as ask:
+        remote = await company.upload(model(0.5), "m")
+        for message in (StoreCommit(store=remote.store), StorePrepared(store=remote.store)):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await ask("party0", message)
+        assert await scale_of(company) == 0.5
+
+
+async def test_nothing_secret_is_logged(site, caplog):
+    caplog.set_level(logging.DEBUG, logger="parties")
+    heard: list[bytes] = []
+    site.overhear("dealer", heard)
+    async with site.client("company") as company:
+        await company.upload(model(0.123456789), "m")
+        await site.restart("party0")
+        assert await scale_of(company) == 0.12
+        await company.remove("m")
+    seeds = [payload for payload in heard if len(payload) in (16, 32)]
+    assert seeds
+    for seed in seeds:
+        assert seed.hex() not in caplog.text
+    for pair in site.keys.values():
+        assert pair.secret not in caplog.text
+    assert "0.1234" not in caplog.text

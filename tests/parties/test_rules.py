@@ -1,0 +1,121 @@
+"""Owners' rules at the servers: each enforces them by itself, keeps them, and hears only their owner about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpc.errors import NotPermitted, ProgramError, UsageError
+from mpc.program import Program
+from parties.failures import error_of
+from parties.model_messages import AllowUse
+from parties.run_messages import Failed, Prepare, StoreFailed
+from parties.stock_messages import Stock, StockFailed
+
+from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of, speaking
+
+SERVERS = ("dealer", *PARTIES)
+
+
+async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        remote = await company.upload(model(0.5), "m")
+        # Whoever knows the version's id by other means gets no further.
+        with pytest.raises(NotPermitted, match="clinic may not use 'm': its owner company has to allow it"):
+            await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+        with pytest.raises(UsageError, match="no model called 'm' for us"):
+            await clinic.model("m")
+        await company.allow("m", "clinic")
+        assert await scale_of(clinic) == 0.5
+        weights = remote.description.stored(remote.store)["out.weight"]
+        with pytest.raises(NotPermitted, match="may only have 'm' predict"):
+            await clinic.reveal(weights)
+        await company.allow("m", "clinic", ["any"])
+        assert (await clinic.reveal(weights)).mean() == pytest.approx(0.5, abs=1e-3)
+        await company.allow("m", "clinic", [])
+        with pytest.raises(NotPermitted):
+            await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+        assert await scale_of(company) == 0.5
+
+
+async def test_every_server_refuses_by_itself(site: Any) -> None:
+    async with site.client("company") as company:
+        remote = await company.upload(model(), "m")
+        program = Program.of([remote.description.stored(remote.store)["out.weight"].expression])
+        async with speaking(site, "clinic") as ask:
+            for number, server in enumerate(SERVERS):
+                answer = await ask(server, Prepare(run=f"{number:032x}"), program.encode())
+                assert isinstance(answer, Failed)
+                assert isinstance(error_of(answer, server), NotPermitted)
+            answer = await ask("dealer", Stock(request=ID, count=1, low_water=0), program.encode())
+            assert isinstance(answer, StockFailed)
+            assert isinstance(error_of(answer, "dealer"), NotPermitted)
+
+
+async def test_only_its_owner_says_who_may_use_a_model(site: Any) -> None:
+    async with site.client("company") as company:
+        await company.upload(model(), "m")
+        async with speaking(site, "clinic") as ask:
+            for server in SERVERS:
+                for name, reason in (("m", "belongs to company"), ("other", "there is no model")):
+                    message = AllowUse(store=ID, name=name, client="clinic", programs=("any",))
+                    answer = await ask(server, message)
+                    assert isinstance(answer, StoreFailed)
+                    assert isinstance(error_of(answer, server), ProgramError)
+                    assert reason in answer.reason
+        async with speaking(site, "company") as ask:
+            for server in SERVERS:
+                answer = await ask(server, AllowUse(store=ID, name="m", client="nobody", programs=("predict",)))
+                assert isinstance(answer, StoreFailed)
+                assert "no client called 'nobody'" in answer.reason
+    async with site.client("company") as company:
+        for client, programs in (("nobody", ["predict"]), ("party0", ["predict"]), ("clinic", ["everything"])):
+            with pytest.raises(UsageError):
+                await company.allow("m", client, programs)
+
+
+async def test_rules_outlast_restarts_and_uploads_and_go_with_the_model(either: Any) -> None:
+    async with either.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "*")
+    await either.restart(*SERVERS)
+    async with either.client("company") as company, either.client() as clinic:
+        assert await scale_of(clinic) == 0.5
+        await company.upload(model(0.25), "m")
+        assert await scale_of(clinic) == 0.25
+        (entry,) = await company.models()
+        assert entry.allowed == {"*": frozenset({"predict"})}
+        await company.remove("m")
+        await company.upload(model(0.25), "m")
+        with pytest.raises(UsageError, match="for us"):
+            await clinic.model("m")
+        (entry,) = await company.models()
+        assert entry.allowed == {}
+
+
+async def test_one_party_that_has_not_been_told_is_enough_to_refuse(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        remote = await company.upload(model(), "m")
+        await company.allow("m", "clinic")
+        party1 = site.servers["party1"]._models
+        party1.allow(site.cluster.member("company"), "m", "clinic", ())
+        with pytest.raises(NotPermitted, match="party1 says"):
+            await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+        # To others it is as if the model were not there, and to the owner, as if nothing were allowed.
+        (entry,) = await company.models()
+        assert entry.allowed == {}
+        await company.allow("m", "clinic")
+        assert await scale_of(clinic) == 1.0
+
+
+async def test_others_learn_of_rules_only_what_concerns_them(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(), "m")
+        await company.allow("m", "company", ["any"])
+        await company.allow("m", "clinic")
+        (entry,) = await clinic.models()
+        assert entry.allowed == {"clinic": frozenset({"predict"})}
+        (entry,) = await company.models()
+        assert entry.allowed == {"clinic": frozenset({"predict"}), "company": frozenset({"any"})}
+        assert entry.to_dict()["allowed"] == {"clinic": ["predict"], "company": ["any"]}
