@@ -1,7 +1,8 @@
 """``tessera bench inference``: a network's predictions over processes, with where the time goes.
 
 The offline phase ends before the online phase begins, and each is timed at the client.  Figures are those of a whole
-batch; ``per_image`` has them divided.  Rounds and payload stand beside what was predicted before anything ran.
+batch; ``per_image`` has them divided.  Rounds and payload stand beside what was predicted before anything ran, and
+beside them, link by link, what TCP carried for it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from benchmarks.session import (
     Measured,
     Reals,
     as_predicted,
+    links,
     measure,
     phases,
+    print_links,
     resources,
+    warn_without_wire,
     watched_session,
 )
 from mpc.errors import UsageError
@@ -37,7 +41,7 @@ from parties.report import RunReport
 WARM_UP = 5
 """Runs before those that count: they load kernels, fill caches and grow the processes' memory."""
 REPEAT = 10
-KEPT = ("online", "offline", "breakdown", "layers", "resources", "agree", "images", "difference")
+KEPT = ("online", "offline", "wire", "breakdown", "layers", "resources", "agree", "images", "difference")
 """Parts of the summary that are kept as figures."""
 
 
@@ -86,6 +90,7 @@ def _runs(chosen: Subject, options: argparse.Namespace, batches: Sequence[Reals]
         progress_bar("predicting", len(batches)) as advance,
         watched_session(options.parties, options.security, options.timeout) as session,
     ):
+        warn_without_wire(session)
         remote = session.client.upload(chosen.model, "measured")
         for i, batch in enumerate([batches[0]] * WARM_UP + list(batches)):
             secret = session.client.share(batch, low=chosen.low, high=chosen.high, name="inputs")
@@ -105,7 +110,7 @@ def _summary(
     full = [r for r in runs if len(r.values) == batch]
     reports = [r.report for r in full]
     measured = phases(reports)
-    measured["online"]["client_bytes"] = sum(x.nbytes for x in full[0].run.inputs) * options.parties
+    measured["online"]["client_bytes"] = reports[0].sent("online", reports[0].client).payload
     expected = predicted(chosen.cost(batch, options.parties, Security(options.security)), batch)
     as_expected = all(measured[phase][name] == n for phase in measured for name, n in expected[phase].items())
     repeated = plain[0] is plain[-1]
@@ -116,6 +121,7 @@ def _summary(
         "difference": spread([float(np.abs(r.values - p).max()) for r, p in zip(runs, plain, strict=True)]),
         "repeat": len(reports),
         **measured,
+        "wire": links(full),
         "per_image": _per_image(reports, batch),
         "predicted": {phase: expected[phase] for phase in measured},
         "as_predicted": as_expected and all(as_predicted(r.report) for r in runs),
@@ -221,6 +227,7 @@ def _print(summary: dict[str, Any]) -> None:
     console.print(table)
     _print_breakdown(console, summary)
     _print_resources(console, summary["resources"])
+    print_links(console, summary["wire"])
     if summary["weights"] == SHIPPED or "accuracy" in summary:
         _print_agreement(console, "the same in float64", summary)
     else:
@@ -230,7 +237,7 @@ def _print(summary: dict[str, Any]) -> None:
     if "accuracy" in summary:
         console.print(f"accuracy {summary['accuracy']:.1%}")
     verdict = "as predicted" if summary["as_predicted"] else "[bold red]not as predicted[/]"
-    console.print(f"Rounds and bytes are {verdict}.  Not for diagnosis.")
+    console.print(f"Rounds, messages and bytes are {verdict}.  Not for diagnosis.")
 
 
 def _print_breakdown(console: Console, summary: dict[str, Any]) -> None:

@@ -10,11 +10,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
-from benchmarks.session import Reals, Session, as_predicted, phases, resources, watched_session
+from benchmarks.session import (
+    WIRE_COLUMNS,
+    Reals,
+    Session,
+    as_predicted,
+    links,
+    phases,
+    print_links,
+    resources,
+    warn_without_wire,
+    watched_session,
+    wire_cells,
+)
 from mpc.errors import UsageError
 from mpc.planner import FRACTION_BITS
 from mpc.secret_tensor import SecretTensor
@@ -105,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
         watched_session(options.parties, options.security, options.timeout) as session,
         progress_bar("measuring", len(names) * len(options.size)) as advance,
     ):
+        warn_without_wire(session)
         for size in options.size:
             for name in names:
                 row = _measured(session, name, size, options.repeat)
@@ -141,6 +155,7 @@ def _measured(session: Session, name: str, size: int, repeat: int) -> dict[str, 
         "operation": name,
         "shapes": [list(a.shape) for a in arrays],
         **phases(reports),
+        "wire": links(runs[WARM_UP:]),
         "resources": resources(runs[WARM_UP:]),
         "max_abs_error": error,
         "as_predicted": all(as_predicted(r.report) for r in runs),
@@ -174,7 +189,20 @@ def _print(summary: dict[str, Any]) -> None:
         )
     console = stdout_console()
     console.print(table)
+    _print_wire(console, rows)
     console.print(
         f"{summary['parties']} parties and a dealer, {summary['security']}; medians of {summary['repeat']} runs;"
         " rounds count the reveal."
     )
+
+
+def _print_wire(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """Link by link for one operation; for several, all links together (``--json`` has each)."""
+    if len(rows) == 1:
+        print_links(console, rows[0]["wire"])
+        return
+    table = plain_table("all links", *WIRE_COLUMNS)
+    for row in rows:
+        for phase, links_used in row["wire"].items():
+            table.add_row(row["operation"], phase, *wire_cells(links_used.values()))
+    console.print(table)

@@ -140,10 +140,6 @@ def _point(chosen: Subject, batch: int, options: argparse.Namespace, recorder: R
         "resources": usage,
         "as_predicted": all(as_predicted(p.report) for p in done),
     }
-    # The sum over chunks; messages were counted as if it had been one run.
-    messages = point["online"]["messages_per_party"]
-    chunks = math.ceil(batch / chunk)
-    point["online"]["messages_per_party"] = messages - (chunks - 1) * (options.parties - 2)
     case = {**chosen.case(batch, options.parties, options.security), "chunk": chunk}
     figures = flatten(point, "seconds", "images_per_second", "online", "offline", "peak_bytes", "resources")
     recorder.add("scale", case, figures)

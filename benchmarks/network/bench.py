@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from benchmarks.network.hosts import enter_user_namespace
 from benchmarks.prediction import MEGA, MILLI, NETWORKS
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import Steps, milliseconds, plain_table, print_json, progress_bar, stdout_console
-from benchmarks.session import Measured, measure, phases
+from benchmarks.session import Measured, links, measure, phases, print_links
+from benchmarks.wire import Reader, Wire
 from mpc.cost import Cost, Link
 from mpc.errors import UsageError
 from mpc.security import Security
@@ -29,7 +31,7 @@ from parties.cluster import Settings
 
 WARM_UP = 5
 """Runs before those that count: kernels are loaded by then, and TCP knows the path."""
-FIGURES = ("online", "offline", "predicted", "check")
+FIGURES = ("online", "offline", "wire", "predicted", "check")
 UNSHAPED_NAME = "unshaped"
 EMULATION = "network namespaces, joined by a switch in user space"
 
@@ -121,10 +123,15 @@ def _runs(chosen: Subject, network: EmulatedNetwork, options: argparse.Namespace
         ) as cluster,
         network.hosts["client"].entered(),
         Client(cluster) as client,
+        Wire(
+            {"client": os.getpid(), **{name: process.pid for name, process in cluster.processes.items()}},
+            [host.run(Reader) for host in network.hosts.values()],
+        ) as wire,
     ):
         remote = client.upload(chosen.model, "measured")
         for _ in range(WARM_UP + options.repeat):
-            runs.append(measure(client, remote(client.share(inputs, low=chosen.low, high=chosen.high, name="inputs"))))
+            secret = client.share(inputs, low=chosen.low, high=chosen.high, name="inputs")
+            runs.append(measure(client, remote(secret), wire=wire))
             steps()
     return runs[WARM_UP:]
 
@@ -134,6 +141,7 @@ def _row(condition: Condition, cost: Cost, runs: Sequence[Measured], servers: Pr
     return {
         **condition.case(),
         **phases([run.report for run in runs]),
+        "wire": links(runs),
         "predicted": {"online_seconds": predicted.online, "offline_seconds": predicted.offline},
         "check": {
             "servers": {"round_trip_ms": servers.round_trip / MILLI, "mbit": servers.bandwidth / MEGA},
@@ -178,4 +186,7 @@ def _print(summary: Mapping[str, Any]) -> None:
                 milliseconds(alone), milliseconds(both), f"{seconds['median'] / both:.0%}",
             )  # fmt: skip
     console.print(times)
+    last = summary["networks"][-1]
+    console.print(f"What went over each link, {last['network']}:")
+    print_links(console, last["wire"])
     console.print("With computing: what was predicted of the network, and the time of the run without delay and limit.")

@@ -198,7 +198,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "inference", "--repeat", "1"]) == 0
     printed = capsys.readouterr().out
     assert "waiting for openings" in printed
-    assert "Rounds and bytes are as predicted." in printed
+    assert "Rounds, messages and bytes are as predicted." in printed
     assert "Not for diagnosis." in printed
 
 
