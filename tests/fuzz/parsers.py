@@ -1,0 +1,145 @@
+"""Everything that reads what others wrote, on a wire or in a file, with samples of what it should read."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from benchmarks import records
+from mpc.operation import Input
+from mpc.program import Expression, Program
+from mpc.secret_tensor import SecretTensor
+from nn.architecture import decode_architecture
+from nn.derm import load_image
+from nn.derm.model import derm_model
+from nn.model import Description
+from parties import run_messages, stock_messages  # noqa: F401 - they define message types
+from parties.cluster import Cluster
+from parties.keys import KeyPair
+from parties.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
+from parties.run_messages import Failed, Inputs, Opening, Prepare, TensorInfo, Upload
+from parties.tally import Sent
+
+
+@dataclass(frozen=True)
+class Parser:
+    """``parse`` raises nothing but ``TesseraError``, whatever it is given."""
+
+    name: str
+    parse: Callable[[bytes], object]
+    samples: tuple[bytes, ...] = field(repr=False)
+
+
+def _frames(data: bytes) -> object:
+    """The first two bytes say where the envelope and the header end."""
+    first, second = (*data[:2], 0, 0)[:2]
+    rest = data[2:]
+    return decode("peer", [rest[:first], rest[first : first + second], rest[first + second :]])
+
+
+def _message(message: msgspec.Struct, payload: bytes = b"") -> bytes:
+    envelope, header = encode_envelope(Envelope(b"12345678", 7)), encode_header(message)  # type: ignore[arg-type]
+    return bytes([len(envelope), len(header)]) + envelope + header + payload
+
+
+def _file(parse: Callable[[Path], object], suffix: str, mode: int = 0o600) -> Callable[[bytes], object]:
+    def through_file(data: bytes) -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"file{suffix}"
+            path.touch(mode)
+            path.write_bytes(data)
+            return parse(path)
+
+    return through_file
+
+
+def _programs() -> tuple[bytes, ...]:
+    x = SecretTensor(Expression(Input((2, 3), 16, -1.0, 1.0)))
+    small = Program.of([((x * x).sum() * 0.5).expression])
+    model = derm_model().description
+    image = SecretTensor(Expression(Input((1, 3, 28, 28), 16, -1.0, 1.0)))
+    return small.encode(), Program.of([model.forward(image, model.stored("0" * 32)).expression]).encode()
+
+
+def _pictures() -> tuple[bytes, ...]:
+    pixels = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
+    encoded = []
+    for kind in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, kind)
+        encoded.append(buffer.getvalue())
+    return tuple(encoded)
+
+
+def _cluster() -> bytes:
+    keys = [KeyPair.generate().public for _ in range(4)]
+    return (
+        Cluster.build(
+            "skin",
+            dealer=("10.0.0.1:7000", keys[0]),
+            parties=[("a", "10.0.0.2:7001", keys[1]), ("b", "10.0.0.3:7001", keys[2])],
+            clients=[("clinic", keys[3])],
+        )
+        .dumps()
+        .encode()
+    )
+
+
+def _key() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "key"
+        KeyPair.generate().save(path)
+        return path.read_bytes()
+
+
+RUN = "0123456789abcdef" * 2
+DESCRIPTION = derm_model().description.encode()
+
+RECORD = records.Record("inference", {"batch": 1}, {"online.seconds": 0.5}).encode().encode()
+
+PARSERS = {
+    parser.name: parser
+    for parser in (
+        Parser(
+            "frames",
+            _frames,
+            (
+                _message(Hello("0.1.0", "f" * 64)),
+                _message(Ping(3)),
+                _message(Prepare(run=RUN), b"program"),
+                _message(Inputs(run=RUN, masks="")),
+                _message(Opening(run=RUN, round=2), bytes(16)),
+                _message(Failed(run=RUN, error="PeerLost", peer="party1", reason="silent")),
+                _message(Upload(store=RUN, name="derm", tensors=(TensorInfo("w", (2, 3)),))),
+                _message(
+                    run_messages.Outputs(
+                        run=RUN,
+                        rounds=7,
+                        offline={"b": Sent(1, 8)},
+                        online={},
+                        compute_seconds={"conv": 0.1},
+                        wait_seconds=0.2,
+                    )
+                ),
+            ),
+        ),
+        Parser("program", Program.decode, _programs()),
+        Parser("description", Description.decode, (DESCRIPTION,)),
+        Parser("architecture", decode_architecture, (msgspec.json.encode(derm_model().architecture),)),
+        Parser("cluster", _file(Cluster.load, ".toml"), (_cluster(),)),
+        Parser("key", _file(KeyPair.load, ".key"), (_key(),)),
+        Parser("image", _file(load_image, ".png"), _pictures()),
+        Parser(
+            "records", _file(records.read, ".jsonl"), (records.Record("b", {"n": 1}, {"s": 0.5}).encode().encode(),)
+        ),
+    )
+}
+
+__all__ = ["PARSERS", "Parser", "encode"]
