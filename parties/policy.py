@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 from mpc.errors import NotPermitted, TesseraError
 from mpc.operation import Input, Stored
+from mpc.planner import FEWEST_BITS, MOST_BITS
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
 from nn.model import Description
@@ -108,10 +109,10 @@ def predicts(program: Program, store: str, description: bytes) -> bool:
     if len(program.inputs) != 1:
         return False
     operation = program.nodes[program.inputs[0]].operation
-    # A program does not say with how many fraction bits it computes (``SecretTensor.precise``): some value has them.
-    bits = sorted({node.type.fraction_bits for node in program.nodes})
+    # A program does not say with how many fraction bits it computes (``SecretTensor.precise``).
     return isinstance(operation, Input) and any(
-        _is_prediction(program, operation, precision, store, description) for precision in (None, *bits)
+        _is_prediction(program, operation, precision, store, description)
+        for precision in (None, *range(FEWEST_BITS, MOST_BITS + 1))
     )
 
 
