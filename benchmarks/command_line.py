@@ -32,6 +32,7 @@ def command(subparsers: Any) -> None:
     _add_accuracy(benches)
     add_peers(benches)
     _add_all(benches)
+    _add_page(benches)
 
 
 def _add_all(benches: Any) -> None:
@@ -141,6 +142,23 @@ def _network(options: argparse.Namespace) -> int:
 
 def _accuracy(options: argparse.Namespace) -> int:
     from benchmarks.accuracy import run
+
+    return run(options)
+
+
+def _add_page(benches: Any) -> None:
+    parser = benches.add_parser("page", help="a page of tables and pictures from files of measurements")
+    parser.add_argument("records", type=Path, nargs="+", metavar="FILE.jsonl", help="as --out writes them")
+    parser.add_argument(
+        "--page", type=Path, default=Path("docs/benchmarks.md"), metavar="FILE.md", help="default: %(default)s"
+    )
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="for them (default: benchmarks/ beside the page)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_page)
+
+
+def _page(options: argparse.Namespace) -> int:
+    from benchmarks.page.writing import run
 
     return run(options)
 

@@ -1,0 +1,1 @@
+"""Records of measurements as a page of tables and pictures."""
