@@ -12,6 +12,7 @@ import functools
 import math
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from mpc.errors import UnsupportedError
@@ -56,9 +57,13 @@ class Approximated(Ranged, frozen=True, kw_only=True):
     interval: Interval | None = None
     terms: int | None = None
     degree: int | None = None
+    found: Fit | None = None
+    """What these options lead to, where that is no fit that ships: others need not find it again, nor almost it."""
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
+        if self.found is not None:
+            check_fit(self.found)
         for name in ("terms", "degree"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MAX_TERMS:
@@ -72,7 +77,24 @@ class Approximated(Ranged, frozen=True, kw_only=True):
     @property
     def fit(self) -> Fit:
         """The approximation that the parties evaluate."""
+        return self._find() if self.found is None else self.found
+
+    def _find(self) -> Fit:
         return fit_of(self.function, self.method, self.interval, self.terms, self.degree)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its fit ships, or is in it.  A search takes long, and ends with other digits on other machines."""
+        return self.found is not None or self._ships
+
+    @property
+    def settled(self) -> Approximated:
+        """With its fit in it, unless that ships."""
+        return self if self.is_settled else msgspec.structs.replace(self, found=self.fit)
+
+    @property
+    def _ships(self) -> bool:
+        return self.method == "fourier" and self.interval is None and self.terms is None
 
     @property
     def bounds(self) -> Interval | None:
@@ -123,11 +145,14 @@ class GELU(Approximated, frozen=True):
     def function(self) -> str:
         return "gelu"
 
-    @property
-    def fit(self) -> Fit:
+    def _find(self) -> Fit:
         if self.approximate == "none":
-            return super().fit
+            return super()._find()
         return _fit_gelu_tanh(self.method, self.interval, self.terms, self.degree)
+
+    @property
+    def _ships(self) -> bool:
+        return self.approximate == "none" and super()._ships
 
     def exact(self, x: Array) -> Array:
         return super().exact(x) if self.approximate == "none" else gelu_tanh(x)
@@ -151,8 +176,7 @@ class Softplus(Approximated, frozen=True):
     def function(self) -> str:
         return "softplus"
 
-    @property
-    def fit(self) -> Fit:
+    def _find(self) -> Fit:
         """Of the function at beta 1: its argument is ``beta x``."""
         interval = None if self.interval is None else (self.interval[0] * self.beta, self.interval[1] * self.beta)
         return fit_of(self.function, self.method, interval, self.terms, self.degree)

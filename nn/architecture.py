@@ -90,6 +90,20 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {step.name: step.layer for step in self.steps}
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all of its layers are: see ``Layer.is_settled``."""
+        return all(layer.is_settled for layer in self.layers.values())
+
+    @property
+    def settled(self) -> Architecture:
+        """The same with nothing left to find out; itself if it is so already."""
+        if self.is_settled:
+            return self
+        layers = {name: layer.settled for name, layer in self.layers.items()}
+        steps = tuple(msgspec.structs.replace(step, layer=layers[step.name]) for step in self.steps)
+        return Architecture(steps, self.input_shape)
+
+    @property
     def parameters(self) -> dict[str, Shape]:
         """Names and shapes of all weights, as in torch's ``state_dict``."""
         return {

@@ -59,6 +59,16 @@ class Layer(
         """Names and shapes of its weights, as in torch's ``state_dict``."""
         return {}
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether whoever reads it evaluates the same numbers, and at once: nothing is left to find out."""
+        return True
+
+    @property
+    def settled(self) -> Layer:
+        """The same with nothing left to find out."""
+        return self
+
     def tensors(self, weights: Arrays) -> dict[str, WeightArray]:
         """What the parties store of its weights, by local name."""
         return {}

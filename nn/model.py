@@ -163,9 +163,10 @@ class Model:
 
     @functools.cached_property
     def description(self) -> Description:
-        """What others may know: everything but the weights."""
+        """What others may know: everything but the weights.  Fits that had to be found are in it."""
         arrays = _stored_arrays(self.architecture, self.weights)
-        return Description(self.architecture, {name: StoredType.of(array, name) for name, array in arrays.items()})
+        types = {name: StoredType.of(array, name) for name, array in arrays.items()}
+        return Description(self.architecture.settled, types)
 
     def describe(self) -> bytes:
         """The description as JSON; ``Description.decode`` reads it."""

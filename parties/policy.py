@@ -96,6 +96,15 @@ def stores(program: Program) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n.operation.store for n in program.nodes if isinstance(n.operation, Stored)))
 
 
+@functools.lru_cache(maxsize=256)
+def _is_settled(description: bytes) -> bool:
+    """Whether nothing is left to find out, which would take long, and lead to other digits here than at the client."""
+    try:
+        return Description.decode(description).architecture.is_settled
+    except TesseraError:
+        return False
+
+
 @functools.lru_cache(maxsize=1024)
 def _prediction(operation: Input, precision: int | None, store: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
@@ -106,7 +115,7 @@ def _prediction(operation: Input, precision: int | None, store: str, description
 
 def predicts(program: Program, store: str, description: bytes) -> bool:
     """Whether ``program`` is what the described model does to one input of the client: all of it, and nothing else."""
-    if len(program.inputs) != 1:
+    if len(program.inputs) != 1 or not _is_settled(description):
         return False
     operation = program.nodes[program.inputs[0]].operation
     # A program does not say with how many fraction bits it computes (``SecretTensor.precise``).

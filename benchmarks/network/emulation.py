@@ -203,9 +203,7 @@ class EmulatedCluster(LocalCluster):
         start_timeout: float = 120.0,
         verbose: bool = False,
     ) -> None:
-        super().__init__(
-            parties, security=security, settings=settings, start_timeout=start_timeout, verbose=verbose
-        )
+        super().__init__(parties, security=security, settings=settings, start_timeout=start_timeout, verbose=verbose)
         self._network = network
 
     def _addresses(self, names: Sequence[str]) -> list[str]:

@@ -8,6 +8,9 @@ from benchmarks.page.parts import BASE, OUT, Measurements, Section, error, numbe
 from benchmarks.page.plots import Line, Panel, Pictures, middle
 from benchmarks.records import Record
 
+ERRORS = {"difference": "largest", "rms_difference": "rms", "exact.difference": "largest, to the exact sigmoid"}
+"""Figures that are drawn, and what they are called."""
+
 
 def by_fraction_bits(measurements: Measurements, pictures: Pictures) -> Section:
     """What precision costs in predictions, and what approximations lose."""
@@ -40,26 +43,16 @@ def by_fraction_bits(measurements: Measurements, pictures: Pictures) -> Section:
 
 
 def _network(section: Section, pictures: Pictures, records: Sequence[Record]) -> None:
-    series: dict[str, list[Record]] = {}
-    for record in records:
-        series.setdefault(f"{record.case['model']}, {record.case['images']} images", []).append(record)
-    errors, agreement = [], []
-    for name, points in series.items():
-        xs = [r.case["fraction_bits"] for r in points]
-        for figure, what in (
-            ("difference", "largest"),
-            ("rms_difference", "rms"),
-            ("exact.difference", "to exact sigmoid"),
-        ):
-            errors.append(Line(f"{what}, {name}" if len(series) > 1 else what, xs, [r.figures[figure] for r in points]))
-        shares = [100 * middle(r.figures["agree"]) / middle(r.figures["images"]) for r in points]
-        agreement.append(Line(name, xs, shares))
-    ticks = sorted({r.case["fraction_bits"] for r in records})
+    most = max(middle(r.figures["images"]) for r in records)
+    drawn = [r for r in records if middle(r.figures["images"]) == most]
+    xs = [r.case["fraction_bits"] for r in drawn]
+    errors = [Line(title, xs, [r.figures[figure] for r in drawn]) for figure, title in ERRORS.items()]
+    agreement = Line("", xs, [100 * middle(r.figures["agree"]) / most for r in drawn])
     panels = [
-        Panel("Error of logits", "fraction bits", "beside float64", errors, ticks, log_x=False),
-        Panel("Predictions that agree", "fraction bits", "%", agreement, ticks, log_x=False, log_y=False, zero=False),
+        Panel("Error of logits", "fraction bits", "beside float64", errors, xs, log_x=False),
+        Panel("Predictions that agree", "fraction bits", "%", [agreement], xs, log_x=False, log_y=False, zero=False),
     ]
-    shows = f"Error and agreement against fraction bits: {'; '.join(series)}."
+    shows = f"Error and agreement of {most:,.0f} predictions against fraction bits."
     section.draw(pictures.lines("fraction-bits", panels), shows)
     headings = [
         "agree",
@@ -71,13 +64,14 @@ def _network(section: Section, pictures: Pictures, records: Sequence[Record]) ->
         "sent per party",
     ]
     rows = [
-        [f"{r.case['fraction_bits']}", f"{number(r.figures['agree'])} of {number(r.figures['images'])}",
+        [f"{r.case['images']:,}, {r.case['fraction_bits']}",
+         f"{number(r.figures['agree'])} of {number(r.figures['images'])}",
          error(r.figures["difference"]), error(r.figures["rms_difference"]), number(r.figures["exact.agree"]),
          error(r.figures["exact.difference"]), f"{middle(r.figures['accuracy']):.2%}",
          size(r.figures["online.bytes_per_party"])]
         for r in records
     ]  # fmt: skip
-    section.add("### Network", table("fraction bits", headings, rows))
+    section.add("### Network", table("images, fraction bits", headings, rows))
     section.add(
         "Agreement and errors are those of the logits to the same network in float64, first with the approximation that"
         " the parties evaluate, then with the exact sigmoid.  Weights keep the bits that they are uploaded with, which"

@@ -24,7 +24,7 @@ LINKS = ("servers_rtt_ms", "servers_mbit", "client_rtt_ms", "client_mbit")
 
 def by_network(measurements: Measurements, pictures: Pictures) -> Section:
     """Predicted seconds, and measured ones where there are any, against the round-trip time."""
-    records = measurements.of("network")
+    records = sorted(measurements.of("network"), key=_order)
     section = Section(
         "Time against round-trip time",
         "Client, dealer and parties on hosts of their own (network namespaces of one machine), joined by links that"
@@ -69,7 +69,9 @@ def _draw(section: Section, pictures: Pictures, records: Sequence[Record]) -> No
         of_one = sorted((r for r in points if r.case["servers_mbit"] == bandwidth), key=lambda r: _rtt(r))
         xs = [_rtt(r) for r in of_one]
         ys_measured = [r.figures["online.seconds"] for r in of_one]
-        lines.append(Line(f"measured, {bandwidth:,.0f} Mbit/s", xs, ys_measured, joined=False))
+        # In the colour of what was predicted for it.
+        colour = BANDWIDTHS.index(int(bandwidth)) if bandwidth in BANDWIDTHS else None
+        lines.append(Line(f"measured, {bandwidth:,.0f} Mbit/s", xs, ys_measured, joined=False, colour=colour))
     panel = Panel("", "round-trip time of every link, ms", "online, ms", lines, (0.1, 1, 10, 100), factor=1e3)
     shown = "lines predicted, points measured" if points else "predicted, nothing measured"
     section.draw(
@@ -120,9 +122,18 @@ def _plain_case(record: Record) -> bool:
     return record.case.get("model") == "derm" and all(value == usual for _, value, usual in _kind(record))
 
 
+def _order(record: Record) -> tuple[Any, ...]:
+    """The plainest case first, in it networks with names first."""
+    return str(_kind(record)) if _others(record) else "", _unnamed(record), _rtt(record)
+
+
+def _others(record: Record) -> list[str]:
+    """In what it is not the plain case."""
+    return [f"{name} {value}" for name, value, usual in _kind(record) if value != usual]
+
+
 def _name(record: Record) -> str:
-    others = [f"{name} {value}" for name, value, usual in _kind(record) if value != usual]
-    return ", ".join([str(record.case["network"]), *others])
+    return ", ".join([str(record.case["network"]), *_others(record)])
 
 
 def _link(rtt: float, rate: float) -> str:

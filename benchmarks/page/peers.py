@@ -22,6 +22,22 @@ AHEAD = {
 """Figures in which a peer can be ahead, and what they are called."""
 
 
+_WAY = (
+    "Most of Tessera's time in a single operation is the way of the inputs from the client to the parties, and of the"
+    " result back, encrypted; other systems' inputs are shared before the clock runs, or their results stay where"
+    " they are."
+)
+WHY = {
+    "cnn": "Homomorphic encryption needs one message each way, and pays for it in computing.",
+    "multiply": _WAY,
+    "matmul": "A product modulo the prime 2^61 - 1 is six in float64 (`mpc/matrix.py`) and takes longer than one modulo"
+    f" 2^64: at this size that decides.  {_WAY}",
+    "sigmoid": _WAY,
+    "exp": _WAY,
+}
+"""Why a peer is ahead, where one is, by kind of case."""
+
+
 def beside_peers(measurements: Measurements, pictures: Pictures) -> Section:
     """Tessera and other systems, and where those are ahead."""
     records = measurements.of("peers")
@@ -124,7 +140,10 @@ def _ahead(rows: Sequence[Record]) -> str:
         for r in rows
         if r.about.get("status", "measured") != "measured"
     ]
-    text = f"**Ahead of Tessera** {'; '.join(found)}." if found else "No peer measured is ahead of Tessera here."
+    why = WHY.get(CASES[rows[0].case["case"]].kind, "") if rows[0].case["case"] in CASES else ""
+    text = "No peer measured is ahead of Tessera here."
+    if found:
+        text = f"**Ahead of Tessera** {'; '.join(found)}.{why and '  '}{why}"
     return text + (f"  Without a figure: {'; '.join(reasons)}." if reasons else "")
 
 

@@ -66,6 +66,8 @@ class Line:
     ys: Sequence[Figure]
     measured: bool = True
     joined: bool = True
+    colour: int | None = None
+    """In the palette; by default the line's place among the others."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Pictures:
     def _panel(self, ax: Any, panel: Panel) -> None:
         for n, line in enumerate(panel.lines):
             ys = [middle(y) * panel.factor for y in line.ys]
-            colour = PALETTE[n % len(PALETTE)]
+            colour = PALETTE[(n if line.colour is None else line.colour) % len(PALETTE)]
             if not line.measured:
                 ax.plot(line.xs, ys, color=colour, label=line.name)
                 continue

@@ -111,6 +111,19 @@ def test_a_description_with_other_layers_is_another_prediction(model: Descriptio
     refused(rules(model, {"clinic": frozenset({PREDICT})}), program(prediction(linear)))
 
 
+def test_what_is_left_to_find_out_is_not_found_out_here(model: Description) -> None:
+    """A fit takes long to make, and has other digits on another machine: it comes with the description."""
+    layers = Sequential({"first": Linear(3, 4), "act": Sigmoid(interval=(-4.0, 4.0)), "last": Linear(4, 2)})
+    made = Model(layers, WEIGHTS)
+    assert made.description.architecture.is_settled
+    usual = Policy("net", "company", STORE, made.description.encode(), {"clinic": frozenset({PREDICT})})
+    usual.check(program(prediction(made.description)), "clinic")
+    unsettled = Description(made.architecture, made.description.tensors)
+    assert not unsettled.architecture.is_settled
+    left_open = Policy("net", "company", STORE, unsettled.encode(), {"clinic": frozenset({PREDICT})})
+    refused(left_open, program(prediction(made.description)))
+
+
 def test_a_program_that_was_looked_at_is_allowed_by_its_digest(model: Description) -> None:
     looked_at = program(prediction(model) * 2.0)
     one = rules(model, {"clinic": frozenset({looked_at.digest})})
