@@ -56,6 +56,7 @@ def model(scale: float, hidden: int = 1) -> Model:
 def upload(cluster: LocalCluster, scale: float, name: str = "m") -> None:
     with Client(cluster, name="company") as company:
         company.upload(model(scale), name)
+        company.allow(name, "clinic")
 
 
 def predict(client: Client, name: str = "m") -> float:

@@ -69,6 +69,7 @@ def deal(cluster: LocalCluster, *arguments: str) -> int:
 def test_tessera_deal(cluster, capsys):
     with Client(cluster) as client:
         found = client.upload(model(), "derm")
+        client.allow("derm", "company")
         assert deal(cluster, "--count", "5", "--json") == 0
         out, err = capsys.readouterr()
         assert err == ""
@@ -91,6 +92,7 @@ def test_tessera_deal(cluster, capsys):
 def test_tessera_deal_shows_its_progress_on_a_terminal_alone(cluster):
     with Client(cluster) as client:
         client.upload(model(), "derm")
+        client.allow("derm", "company")
     command = [sys.executable, "-m", "parties.command_line", "deal", "--count", "2"]
     command += ["--cluster", str(cluster.path), "--key", str(cluster.key_path("company"))]
     ours, theirs = pty.openpty()
@@ -122,6 +124,7 @@ def test_tessera_deal_shows_its_progress_on_a_terminal_alone(cluster):
 def test_tessera_deal_refuses(cluster, capsys, arguments, sentence):
     with Client(cluster) as client:
         client.upload(model(), "derm")
+        client.allow("derm", "company")
     assert deal(cluster, *arguments) == UsageError.exit_code == 2
     out, err = capsys.readouterr()
     assert out == ""

