@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from mpc.errors import ConfigurationError, TesseraError, UsageError
+from parties import logs
 from parties.cluster import Cluster, Member, is_name
 from parties.keys import KeyPair
+from parties.metrics import parse_address
 from parties.transport import package_version
 
 INTERRUPTED = 130
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the value is the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(arguments).parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=logs.TEXT)
     if options.verbose:
         # Ours alone: compilers and image readers say a great deal at this level.
         logging.getLogger("parties").setLevel(logging.DEBUG)
@@ -125,6 +127,28 @@ def _server_arguments(command: Any) -> None:
     command.add_argument("--key", type=Path, help="its key file (default: NAME.key beside the cluster file)")
     command.add_argument("--data", type=Path, help="its data folder (default: NAME.data beside the key file)")
     command.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
+    command.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="let Prometheus scrape here; whoever can connect can read it (default: not)",
+    )
+    command.add_argument(
+        "--log-format", choices=logs.FORMATS, default="text", help="json: one object a line (default: text)"
+    )
+    command.add_argument(
+        "--grace", type=_seconds, default=10.0, metavar="SECONDS",
+        help="asked to stop (SIGTERM), give runs in progress so long to end, then fail them (default: 10)",
+    )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+    return value
 
 
 def _key_path(options: argparse.Namespace, member: Member) -> Path:
@@ -157,11 +181,16 @@ def _serve(options: argparse.Namespace, choose: Choose) -> int:
     cluster = Cluster.load(options.cluster)
     member = choose(cluster, options)
     keys = KeyPair.load(_key_path(options, member))
+    metrics = None if options.metrics is None else parse_address(options.metrics)
+    logs.configure(options.log_format, member.name)
     # Imported here: other commands need no kernels.
     from parties.process import run_server
 
     folder = options.data or _key_path(options, member).parent / f"{member.name}.data"
-    run_server(cluster, member, keys, folder, until_stdin_closes=options.until_stdin_closes)
+    run_server(
+        cluster, member, keys, folder,
+        until_stdin_closes=options.until_stdin_closes, grace=options.grace, metrics=metrics,
+    )  # fmt: skip
     return 0
 
 
@@ -213,6 +242,26 @@ async def _check(options: argparse.Namespace) -> int:
     return report.exit_code
 
 
+# -- status ----------------------------------------------------------------------------------------------------------
+
+
+def _add_status(commands: Any) -> None:
+    command = commands.add_parser(
+        "status", help="what each server holds and does: models, preprocessing in stock, runs, peers"
+    )
+    _client_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object; with --watch, one a line")
+    command.add_argument("--watch", type=float, metavar="SECONDS", help="again and again, until interrupted")
+    command.set_defaults(run=lambda options: asyncio.run(_status(options)))
+
+
+async def _status(options: argparse.Namespace) -> int:
+    from parties.status import show
+
+    cluster = Cluster.load(options.cluster)
+    return await show(cluster, client_key(cluster, options), options)
+
+
 # -- predict ---------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +305,28 @@ async def _deal(options: argparse.Namespace) -> int:
 
 
 # -- models ----------------------------------------------------------------------------------------------------------
+
+
+def _add_upload(commands: Any) -> None:
+    command = commands.add_parser("upload", help="store a model on the parties, as shares; it is yours from then on")
+    command.add_argument("name", metavar="NAME", nargs="?", default="derm", help="what to call it (default: derm)")
+    command.add_argument(
+        "--model", choices=["derm"], default="derm", help="its architecture; derm is the one that ships (default)"
+    )
+    command.add_argument(
+        "--weights", type=Path, metavar="FILE", help="its weights, in safetensors (default: those that ship)"
+    )
+    command.add_argument("--if-missing", action="store_true", help="leave one of that name that we may use as it is")
+    _client_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=lambda options: asyncio.run(_upload(options)))
+
+
+async def _upload(options: argparse.Namespace) -> int:
+    from parties.model_commands import upload
+
+    cluster = Cluster.load(options.cluster)
+    return await upload(cluster, client_key(cluster, options), options)
 
 
 def _add_models(commands: Any) -> None:
@@ -314,8 +385,10 @@ _BUILT_IN: dict[str, Adder] = {
     "dealer": _add_dealer,
     "party": _add_party,
     "check": _add_check,
+    "status": _add_status,
     "predict": _add_predict,
     "deal": _add_deal,
+    "upload": _add_upload,
     "models": _add_models,
     "allow": _add_allow,
     "rm": _add_rm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
@@ -17,9 +17,12 @@ from parties.keys import KeyPair
 from parties.ledger import ItemId
 from parties.mask_keeping import MaskKeeper
 from parties.messages import Buffer, payload_bytes
+from parties.metrics import Phase
 from parties.model_store_dealer import DealerModels
 from parties.run_messages import ClientMasks, Dealt, Prepare, Release
 from parties.server import Job, Payload, Server
+from parties.status_desk import StatusDesk
+from parties.status_messages import ModelSeen
 from parties.stock import DealerStock
 from parties.stock_messages import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.stocking import Stocker, read_kept
@@ -77,6 +80,7 @@ class DealerServer(Server[DealerJob]):
         self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
         self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
         CheckDesk(self, folder, self._check_databases)
+        StatusDesk(self, self.look)
 
     async def serve(self) -> None:
         self.spawn(self._stocker.work())
@@ -121,6 +125,7 @@ class DealerServer(Server[DealerJob]):
         return deal(program, len(self.cluster.parties), self._masks.stored, self.cluster.settings.security)
 
     def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
+        self.metrics.spent(Phase.DEALING, seconds)
         sent, program = Tally(), made.program.digest
         session, number = made.item or ("", 0)
         dealt = Dealt(
@@ -167,6 +172,7 @@ class DealerServer(Server[DealerJob]):
         """The client gives up before the dealer is done."""
         job = self.jobs.get(message.run)
         if job is not None and job.client == client:
+            job.released = True
             self.end(job)
 
     def overdue(self, job: DealerJob) -> TesseraError:
@@ -183,6 +189,7 @@ class DealerServer(Server[DealerJob]):
     def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
         async def order() -> None:
             try:
+                self.check_staying()
                 if len(payload) != 1:
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
                 program = await asyncio.to_thread(Program.decode, payload[0])
@@ -192,6 +199,18 @@ class DealerServer(Server[DealerJob]):
                 self._tell([client.name], stock_failed(message.request, error))
 
         self.spawn(order())
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        return self.stock.stock()
+
+    @property
+    def models_held(self) -> int:
+        return len(self._masks.stored)
+
+    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+        for found in filter(None, map(self._masks.policy, self._masks.stored)):
+            if found.sees(client.name):
+                yield ModelSeen(found.name, found.owner, found.store)
 
     def cheated(self) -> None:
         """All that was dealt in this session goes, and a new one begins."""

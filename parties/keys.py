@@ -7,8 +7,10 @@ that only its owner can read; it appears in no message, log line or ``repr``.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import struct
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,10 @@ from mpc.errors import ConfigurationError
 
 _FORMAT = 1
 _FIELDS = {"version", "public", "secret"}
+# Of linux/posix_acl.h and posix_acl_xattr.h.
+_ACL_VERSION = 2
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
+_ACL_HEAD, _ACL_ENTRY = struct.Struct("<I"), struct.Struct("<HHI")
 
 
 def is_public_key(text: object) -> bool:
@@ -78,7 +84,7 @@ class KeyPair:
         name = os.fspath(path)
         try:
             with Path(path).open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                mode = _mode(file.fileno())
                 content = file.read(4096)
         except FileNotFoundError:
             raise ConfigurationError(f"key file {name} does not exist: make one with `tessera keygen`") from None
@@ -110,3 +116,29 @@ class KeyPair:
         if zmq.curve_public(secret.encode("ascii")).decode("ascii") != public:
             raise ConfigurationError(f"key file {name} holds a public key that is not its secret key's: {remedy}")
         return cls(public, secret)
+
+
+def _mode(file: int) -> int:
+    """The permissions of an open file; its group's are what others than its owner and ourselves may do.
+
+    Where there is an access control list, the mode's middle digit is only the most that the list grants to anyone.
+    systemd's LoadCredential= makes such a file: root's, and readable by the service's user besides, that is, by us.
+    """
+    status = os.fstat(file)
+    mode = stat.S_IMODE(status.st_mode)
+    try:
+        acl = os.getxattr(file, "system.posix_acl_access")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return mode
+        raise
+    if len(acl) < _ACL_HEAD.size or len(acl) % _ACL_ENTRY.size != _ACL_HEAD.size:
+        return mode
+    if _ACL_HEAD.unpack_from(acl)[0] != _ACL_VERSION:
+        return mode
+    group = 0
+    for tag, permissions, who in _ACL_ENTRY.iter_unpack(acl[_ACL_HEAD.size :]):
+        if tag in (_ACL_GROUP_OBJ, _ACL_GROUP) or (tag == _ACL_USER and who not in (0, os.geteuid())):
+            group |= permissions
+    # Nobody is granted more than the mask, which is the mode's middle digit.
+    return (mode & ~0o070) | (mode & (group << 3))

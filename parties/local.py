@@ -43,6 +43,8 @@ class LocalCluster:
         settings: of the cluster file; by default each process gets one BLAS thread, since they share the machine.
         start_timeout: seconds until every process must listen.  The first start on a machine compiles kernels.
         verbose: the processes log everything that happens, not only what goes wrong; see ``log_tail``.
+        log_format: ``"text"`` or ``"json"``.
+        metrics: the processes answer scrapers; see ``metrics_urls``.
 
     Raises, on entering:
         UsageError: fewer than two parties, or a security that does not exist.
@@ -58,6 +60,8 @@ class LocalCluster:
         settings: Settings | None = None,
         start_timeout: float = 120.0,
         verbose: bool = False,
+        log_format: str = "text",
+        metrics: bool = False,
     ) -> None:
         if parties < 2:
             raise UsageError(f"{parties} parties: additive sharing needs at least 2")
@@ -71,10 +75,14 @@ class LocalCluster:
         self._settings = settings if security is None else replace(settings, security=Security(security))
         self._start_timeout = start_timeout
         self._verbose = verbose
+        self._log_format = log_format
+        self._metrics = metrics
         self._folder: Path | None = None
         self._janitor: subprocess.Popen[bytes] | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """The server processes by name."""
+        self.metrics_urls: dict[str, str] = {}
+        """Where each server can be scraped, by name, if they were asked to let it."""
         self.client_keys: dict[str, KeyPair] = {}
 
     def __enter__(self) -> LocalCluster:
@@ -152,6 +160,7 @@ class LocalCluster:
         role = ["dealer"] if name == "dealer" else ["party", name.removeprefix("party")]
         command = [*self._program(name), *(["-v"] if self._verbose else []), *role]
         command += ["--cluster", str(self.path), "--key", str(self.key_path(name)), "--until-stdin-closes"]
+        command += ["--log-format", self._log_format, *(["--metrics", "127.0.0.1:0"] if self._metrics else [])]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()
@@ -170,17 +179,20 @@ class LocalCluster:
     def _await_ready(self, name: str, deadline: float) -> None:
         process = self.processes[name]
         lines: list[bytes] = []
+        expected = 2 if self._metrics else 1
 
         def read() -> None:
             if process.stdout is not None:
-                lines.append(process.stdout.readline())
+                lines.extend(process.stdout.readline() for _ in range(expected))
 
         # A thread reads: a pipe has no timeout.
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         reader.join(max(0.0, deadline - time.monotonic()))
-        if not lines or lines[0].strip() != READY.encode():
+        if len(lines) < expected or lines[0].strip() != READY.encode():
             raise PeerUnavailable(name, f"did not start: {self.log_tail(name) or 'it printed nothing'}")
+        if self._metrics:
+            self.metrics_urls[name] = lines[1].decode().split()[-1]
 
     def data_path(self, name: str) -> Path:
         """The data folder of a server; it outlives the server's process, and is removed with the cluster's folder."""
@@ -198,6 +210,9 @@ class LocalCluster:
         for process in self.processes.values():
             with contextlib.suppress(OSError):
                 process.terminate()
+                if process.stdin is not None:
+                    # At once: nobody is left to wait for what is in progress.
+                    process.stdin.close()
         deadline = time.monotonic() + GRACE
         for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):

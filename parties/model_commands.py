@@ -1,17 +1,41 @@
-"""``tessera models``, ``tessera allow`` and ``tessera rm``."""
+"""``tessera upload``, ``tessera models``, ``tessera allow`` and ``tessera rm``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
 
 from mpc.errors import UsageError
+from nn.derm.model import derm_model
+from nn.derm.reference import WEIGHTS
 from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.policy import EVERYONE, PREDICT
 from parties.stored_models import ModelEntry
+
+
+async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Stores a model of an architecture that is known here; read, and refused if it is wrong, before we connect."""
+    model = derm_model(options.weights or WEIGHTS)
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        there = await client.models() if options.if_missing else []
+        found = next((entry for entry in there if entry.name == options.name and entry.complete), None)
+        if found is None:
+            print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
+            remote = await client.upload(model, options.name)
+            name, owner, version = remote.name, remote.owner, remote.store
+        else:
+            name, owner, version = found.name, found.owner, found.version
+    if options.json:
+        print(json.dumps({"name": name, "owner": owner, "version": version, "uploaded": found is None}))
+    elif found is None:
+        print(f"{name} is stored, version {version[:8]}: nobody but {owner} may use it until `tessera allow` says so")
+    else:
+        print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")
+    return 0
 
 
 async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
@@ -23,7 +47,7 @@ async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     elif entries:
         print(_table(entries))
     else:
-        print("no models are stored: upload one with client.upload(model, name)")
+        print("no models are stored: upload one with `tessera upload`, or with client.upload(model, name)")
     return 0
 
 

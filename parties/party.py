@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -21,11 +21,14 @@ from mpc.program import Program
 from parties import policy
 from parties.check_desk import CheckDesk
 from parties.cluster import Cluster, Member
+from parties.failures import store_failed
 from parties.keys import KeyPair
 from parties.ledger import SpentItem
 from parties.material import Material
-from parties.messages import as_array
+from parties.messages import Message, as_array
+from parties.metrics import OK, Phase
 from parties.model_keeping import ModelKeeper
+from parties.model_messages import AllowUse, RemoveModel
 from parties.model_store_party import PartyModels
 from parties.models import ModelStore
 from parties.party_job import PartyJob
@@ -38,9 +41,13 @@ from parties.run_messages import (
     Prepare,
     Ready,
     Release,
+    StoreFailed,
     StoreMessage,
+    StoreReady,
 )
 from parties.server import Payload, Server, check_sender
+from parties.status_desk import StatusDesk
+from parties.status_messages import ModelSeen
 from parties.stock_messages import Agreed, StockDropped, StockItem
 from protocols.party import Exchange, PartyRun, UnreducedOpening
 
@@ -77,6 +84,7 @@ class PartyServer(Server[PartyJob]):
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         CheckDesk(self, folder, self._check_databases)
+        StatusDesk(self, self.look)
 
     async def serve(self) -> None:
         self.spawn(self._keeper.settle())
@@ -155,6 +163,7 @@ class PartyServer(Server[PartyJob]):
 
     def _prepared(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
         job.party_run, job.prepare_seconds = run, seconds
+        self.metrics.spent(Phase.PREPARING, seconds)
         # From here on the dealer is not needed any more.
         self.watch(job, [client, *self._peers])
         message = self._dealt(job)
@@ -203,6 +212,7 @@ class PartyServer(Server[PartyJob]):
         job = self.jobs.get(message.run)
         if job is not None:
             check_sender(job.client, client)
+            job.released = True
             self.end(job)
 
     # -- online ----------------------------------------------------------------------------------------------------
@@ -223,6 +233,7 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
         inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
         job.exchange = run.online(inputs)
+        job.online_at = time.perf_counter()
         job.low_latency.enter_context(self.endpoint.low_latency())
         self._step(job, None)
 
@@ -319,7 +330,11 @@ class PartyServer(Server[PartyJob]):
                 compute_seconds=dict(job.party_run.seconds),
                 wait_seconds=job.wait_seconds,
             )
+            online_seconds = time.perf_counter() - job.online_at
             self.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])
+            self.metrics.rounds(report.rounds)
+            self.metrics.spent(Phase.ONLINE, online_seconds)
+            self.metrics.spent(Phase.WAITING, job.wait_seconds)
         self.end(job)
 
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
@@ -343,8 +358,29 @@ class PartyServer(Server[PartyJob]):
 
     # -- models ----------------------------------------------------------------------------------------------------
 
+    @property
+    def models_held(self) -> int:
+        return len(self._models.held)
+
+    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+        for record, owner in self._models.seen_by(client.name):
+            yield ModelSeen(record.name, owner.name, record.store)
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        return self.material.ledger.stock()
+
+    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
+        """Send to whoever can be reached; what an owner is told of an upload is how it ended."""
+        if isinstance(message, StoreReady):
+            self.metrics.upload_ended(OK)
+        elif isinstance(message, StoreFailed):
+            self.metrics.upload_ended(message.error)
+        super().tell(names, message, payload)
+
     def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
         """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
+        if not isinstance(message, AllowUse | RemoveModel):
+            self.metrics.upload_ended(store_failed(message.store, error).error)
         owner = self._models.owner_of(message.store)
         if owner is not None and sender in (owner, self.cluster.dealer):
             self._models.cancel(message.store)

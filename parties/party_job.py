@@ -36,6 +36,8 @@ class PartyJob(Job):
         self.sent_offline = Tally()
         self.sent_online = Tally()
         """What this party has sent for the run, by receiver."""
+        self.online_at = 0.0
+        """When the inputs came, by the clock of ``sent_at``."""
         self.wait_seconds = 0.0
         self.sent_at = 0.0
         self.low_latency = contextlib.ExitStack()

@@ -17,10 +17,15 @@ from mpc import kernels
 from parties.cluster import Cluster, Member, Role
 from parties.dealer import DealerServer
 from parties.keys import KeyPair
+from parties.metrics import serving
 from parties.party import PartyServer
+from parties.service_manager import feed_watchdog, notify
 
 READY = "ready"
 """Printed on stdout, alone on a line, once a server listens."""
+
+GRACE = 10.0
+"""s that runs in progress are given to end, by default, when a server is asked to stop."""
 
 
 def tune(threads: int) -> None:
@@ -68,38 +73,59 @@ def run_server(
     folder: str | os.PathLike[str],
     *,
     until_stdin_closes: bool = False,
+    grace: float = GRACE,
+    metrics: tuple[str, int] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends."""
+    """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
+
+    At the first signal nothing new is begun, runs in progress are given ``grace`` s to end, and those left are failed
+    with an error that names this server.  A second signal, or the end of stdin, stops at once.
+
+    ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
+    """
     tune(threads_for(cluster, member))
     kernels.warm_up()
-    asyncio.run(_serve(make_server(cluster, member, keys, folder), until_stdin_closes))
+    asyncio.run(_serve_measured(make_server(cluster, member, keys, folder), until_stdin_closes, grace, metrics))
 
 
-async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool) -> None:
+async def _serve_measured(
+    server: DealerServer | PartyServer, until_stdin_closes: bool, grace: float, metrics: tuple[str, int] | None
+) -> None:
+    async with serving(server, metrics) as url:
+        await _serve(server, until_stdin_closes, grace, f"metrics at {url}" if url else "")
+
+
+async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool, grace: float, notice: str) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
     if until_stdin_closes:
         # A daemon thread: reading stdin must not keep the process alive.
-        threading.Thread(target=_await_end_of_stdin, args=(loop, stop), daemon=True).start()
+        threading.Thread(target=_await_end_of_stdin, args=(loop, stop, hurry), daemon=True).start()
     serving = loop.create_task(server.serve(), name="tessera server")
     stopping = loop.create_task(stop.wait())
     await asyncio.sleep(0)
     await asyncio.wait({serving, loop.create_task(server.listening.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if server.listening.is_set():
-        print(READY, flush=True)
+        print(READY, notice, sep="\n" if notice else "", flush=True)
+        notify("READY=1")
+        server.spawn(feed_watchdog())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
+        notify("STOPPING=1")
+        leaving = loop.create_task(server.leave(grace), name="tessera leaving")
+        await asyncio.wait({serving, leaving, loop.create_task(hurry.wait())}, return_when=asyncio.FIRST_COMPLETED)
         serving.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 
 
-def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, *events: asyncio.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
         # Not through the buffer: its lock, held by a thread that waits, makes the interpreter abort when it exits.
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(stop.set)
+    for event in events:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)

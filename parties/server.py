@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from mpc.errors import MacCheckError, PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.errors import MacCheckError, PeerError, PeerLost, PeerUnavailable, ProtocolViolation, TesseraError
 from mpc.security import Security
+from parties import logs
 from parties.cluster import Cluster, Member
 from parties.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.failures import error_of, failed, store_failed
 from parties.keys import KeyPair
 from parties.messages import Message
-from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage
+from parties.metrics import OK, RELEASED, Metrics
+from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage, Upload
+from parties.status_look import Look
+from parties.status_messages import ModelSeen
 from parties.transport import Endpoint
 
 log = logging.getLogger(__name__)
@@ -28,6 +33,9 @@ MAX_JOBS = 256
 
 REMEMBERED = 65_536
 """Ids of ended runs kept, so that late messages are dropped and an id is not taken twice."""
+
+LAST_WORDS = 1.0
+"""s that a server which stops waits for each peer to have read what it was told."""
 
 
 class Job:
@@ -41,6 +49,8 @@ class Job:
         self.deadline: asyncio.TimerHandle | None = None
         self.involved: frozenset[str] = frozenset()
         """Members whose loss ends the run."""
+        self.released = False
+        """Its client has given it up."""
 
 
 JobT = TypeVar("JobT", bound=Job)
@@ -61,11 +71,15 @@ class Server(Generic[JobT]):
         self.member = member
         self.endpoint = Endpoint(cluster, member, keys, bind=True)
         self.listening = asyncio.Event()
+        self.metrics = Metrics()
+        self.look = Look(self)
         self.jobs: dict[str, JobT] = {}
         self._make_job = make_job
         self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = False
+        self._emptied = asyncio.Event()
         self.on(Failed, self._on_failed)
 
     def on(self, kind: type[MessageT], handler: Callable[[Member, MessageT, Payload], None]) -> None:
@@ -87,6 +101,35 @@ class Server(Generic[JobT]):
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def leave(self, grace: float) -> None:
+        """Take no new runs or uploads, let runs in progress end for up to ``grace`` s, and fail what is left of them.
+
+        Returns once every peer in reach has read what it was told; ``serve`` may be cancelled then.
+        """
+        self._leaving = True
+        log.info("%s stops: %d runs in progress", self.member.name, len(self.jobs))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self.jobs:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        for job in list(self.jobs.values()):
+            self.fail(job, PeerLost(self.member.name, f"was stopped, and the run was not over within {grace:g} s"))
+        peers = [m.name for m in self.cluster.members if m != self.member and self.endpoint.connected(m.name)]
+        await asyncio.gather(*map(self._heard_out, peers))
+
+    async def _heard_out(self, peer: str) -> None:
+        """Closing drops what is still queued; whoever answers a ping has read everything before it."""
+        with contextlib.suppress(PeerError):
+            await self.endpoint.ping(peer, LAST_WORDS)
+
+    def check_staying(self) -> None:
+        """Raises PeerUnavailable, naming this server, when it stops: what is begun now would not be ended."""
+        if self._leaving:
+            raise PeerUnavailable(
+                self.member.name, "is being stopped, and begins nothing new: try again when it is back"
+            )
+
     def _handle(self, event: Event) -> None:
         if isinstance(event, Delivery):
             self._deliver(event)
@@ -103,10 +146,24 @@ class Server(Generic[JobT]):
         if handler is None:
             log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
             return
-        if isinstance(message, RunMessage) and message.run in self._ended:
-            self._late(sender, message, self._ended[message.run])
-            return
+        with self._about(sender, message):
+            if isinstance(message, RunMessage) and message.run in self._ended:
+                self._late(sender, message, self._ended[message.run])
+            else:
+                self._take(handler, delivery)
+
+    def _about(self, sender: Member, message: Message) -> contextlib.AbstractContextManager[None]:
+        """What is logged of the message is about its run, and that run's client."""
+        run = message.run if isinstance(message, RunMessage) else ""
+        job = self.jobs.get(run)
+        client = sender if job is None or job.client is None else job.client
+        return logs.about(run, "" if client.is_server else client.name)
+
+    def _take(self, handler: Callable[[Member, Any, Payload], None], delivery: Delivery) -> None:
+        sender, message = delivery.sender, delivery.message
         try:
+            if isinstance(message, Upload):
+                self.check_staying()
             handler(sender, message, delivery.buffers)
         except TesseraError as error:
             self._refuse(sender, message, error)
@@ -147,6 +204,7 @@ class Server(Generic[JobT]):
         """The job of ``run``, made if it is new.  Raises TesseraError when there are too many."""
         job = self.jobs.get(run)
         if job is None:
+            self.check_staying()
             if len(self.jobs) >= MAX_JOBS:
                 raise TesseraError(f"busy: {MAX_JOBS} runs are in progress; try again later")
             job = self.jobs[run] = self._make_job(run)
@@ -171,6 +229,10 @@ class Server(Generic[JobT]):
 
     def fail(self, job: JobT, error: TesseraError) -> None:
         """End the run here with ``error`` and tell everyone else in it."""
+        with logs.about(job.run, "" if job.client is None else job.client.name):
+            self._fail(job, error)
+
+    def _fail(self, job: JobT, error: TesseraError) -> None:
         log.warning("run %s failed: %s", job.run[:8], error)
         message = failed(job.run, error)
         self.end(job, message)
@@ -186,9 +248,12 @@ class Server(Generic[JobT]):
             return
         job.stop_watching()
         self.clear_deadline(job)
+        if not self.jobs:
+            self._emptied.set()
         self._ended[job.run] = failure
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
+        self.metrics.run_ended(failure.error if failure is not None else RELEASED if job.released else OK)
         log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
 
     def watch(self, job: JobT, members: Iterable[Member]) -> None:
@@ -253,6 +318,21 @@ class Server(Generic[JobT]):
     @staticmethod
     def _takes_part(job: Job, sender: Member) -> bool:
         return sender.is_server or sender == job.client
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        """Items of preprocessing that are fresh here, by program.  Blocks.  Raises VaultError."""
+        return {}
+
+    @property
+    def models_held(self) -> int:
+        """How many models, of all owners."""
+        return 0
+
+    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+        """Those in use that the client may know of."""
+        return ()
 
     # -- sending and computing -------------------------------------------------------------------------------------
 

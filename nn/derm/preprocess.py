@@ -6,6 +6,7 @@ colour profiles) is gone with the image object it hung on.
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -93,12 +94,15 @@ def load_image(path: str | Path) -> NDArray[np.float64]:
 def load_pixels(path: str | Path) -> NDArray[np.uint8]:
     """As :func:`load_image`, before normalisation: uint8 RGB ``(28, 28, 3)``."""
     try:
-        if Path(path).stat().st_size > MAX_BYTES:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise EncodingError(f"{path} is larger than {MAX_BYTES:,} bytes: make the picture smaller first")
         with warnings.catch_warnings():
             # Pillow warns about sizes below our own limit, which is checked right here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
+            # From memory: of a file, Pillow sets aside as much as a damaged one claims to hold.
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise EncodingError(f"{path} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
                 picture.load()

@@ -84,6 +84,12 @@ def test_random_bytes_are_refused(name: str, data: bytes) -> None:
     bounded(PARSERS[name], data)
 
 
+def test_a_picture_that_claims_to_be_huge_takes_no_memory() -> None:
+    png = PARSERS["image"].samples[0]
+    end = png.index(b"IDAT") - 4
+    bounded(PARSERS["image"], png[:end] + (0x7F000021).to_bytes(4, "big") + png[end + 4 :])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["frames", "program", "description"])
 def test_what_coverage_leads_to_is_read_or_refused(name: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,39 @@ def test_a_malformed_file(tmp_path: Path, text: str, complaint: str) -> None:
 def test_what_is_no_public_key(text: object) -> None:
     assert not is_public_key(text)
     assert is_public_key(PAIR.public)
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """An access control list as the kernel keeps it: tag, permissions, whom."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+NOBODY_IN_PARTICULAR = 0xFFFFFFFF
+USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+
+
+def credential(path: Path, *granted: tuple[int, int], group: int = 0) -> KeyPair:
+    """A key file as systemd's LoadCredential= hands it over: read-only, with a list of who else may read it."""
+    pair = KeyPair.generate()
+    pair.save(path)
+    who = NOBODY_IN_PARTICULAR
+    entries = [(USER_OBJ, 4, who), *((USER, permissions, user) for user, permissions in granted)]
+    entries += [(GROUP_OBJ, group, who), (MASK, 4, who), (OTHER, 0, who)]
+    try:
+        os.setxattr(path, "system.posix_acl_access", acl(*entries))
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error.strerror}")
+    assert path.stat().st_mode & 0o777 == 0o440  # the mask, which a mode alone cannot tell from a group that may read
+    return pair
+
+
+def test_a_key_that_a_list_lets_us_alone_read(tmp_path: Path) -> None:
+    pair = credential(tmp_path / "key", (os.geteuid(), 4))
+    assert KeyPair.load(tmp_path / "key") == pair
+
+
+@pytest.mark.parametrize(("granted", "group"), [([(54321, 4)], 0), ([], 4), ([(54321, 4)], 4)])
+def test_a_key_that_a_list_lets_others_read(tmp_path: Path, granted: list[tuple[int, int]], group: int) -> None:
+    credential(tmp_path / "key", (os.geteuid(), 4), *granted, group=group)
+    with pytest.raises(ConfigurationError, match="can be read or written by others"):
+        KeyPair.load(tmp_path / "key")
