@@ -399,7 +399,7 @@ def free_addresses() -> dict[str, str]:
             one.close()
 
 
-@pytest.fixture(params=["hosts", pytest.param("loopback", marks=pytest.mark.slow)])
+@pytest.fixture(params=[pytest.param(place, marks=pytest.mark.slow) for place in ("hosts", "loopback")])
 def walk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Walk]:
     if request.param == "loopback":
         made = Walk(tmp_path, free_addresses(), lambda _: [])

@@ -74,6 +74,7 @@ def test_a_party_that_is_down(breakable):
     assert code == 0, report["failures"]
 
 
+@pytest.mark.slow
 def test_a_party_that_is_frozen(breakable):
     breakable.processes["party1"].send_signal(signal.SIGSTOP)
     try:
@@ -181,6 +182,7 @@ def test_from_keygen_and_init_to_a_check(hosts):
         assert "university" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_party_with_the_wrong_key(hosts):
     """It made its key anew, and corrected its own copy of the cluster file only."""
     keys = KeyPair.generate()
@@ -201,6 +203,7 @@ def test_a_party_with_the_wrong_key(hosts):
     assert any("does not hold the key that the cluster file lists" in failure for failure in report["failures"])
 
 
+@pytest.mark.slow
 def test_another_cluster_file(hosts):
     path = hosts["university"] / "cluster.toml"
     path.write_text(path.read_text().replace("round_timeout = 60.0", "round_timeout = 61.0"))
@@ -213,6 +216,7 @@ def test_another_cluster_file(hosts):
     assert any("give every process the same file" in failure for failure in report["failures"])
 
 
+@pytest.mark.slow
 def test_nothing_at_all_is_up(hosts):
     code, report = look(hosts)
     assert code == 6

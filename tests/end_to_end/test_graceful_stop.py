@@ -127,6 +127,7 @@ def test_a_large_prediction_survives_the_order_to_stop(cluster: GracefulCluster,
     assert ended(cluster, "party1", SLACK) == ended(cluster, "dealer", SLACK) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["party0", "party1"])
 def test_what_does_not_end_in_time_is_failed_with_an_error_that_says_so(
     cluster: GracefulCluster, client: Client, name: str
@@ -178,6 +179,7 @@ def test_a_dealer_that_leaves_deals_nothing_ahead(cluster: GracefulCluster, clie
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_restarted_it_serves_as_before(cluster: GracefulCluster, client: Client) -> None:
     remote = client.upload(derm_model(), "kept")
     for name in SERVERS:

@@ -123,6 +123,7 @@ def test_models_outlive_kill_9(cluster, killed):
     settled(cluster)
 
 
+@pytest.mark.slow
 def test_stock_outlives_kill_9_and_goes_with_its_model(cluster):
     upload(cluster, 0.5)
     with Client(cluster, name="clinic") as clinic:
@@ -145,6 +146,7 @@ def test_stock_outlives_kill_9_and_goes_with_its_model(cluster):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_stock_of_a_model_that_went_while_a_party_was_down(cluster):
     """What the dealer could not tell it then, it tells it when it is back."""
     upload(cluster, 0.5)
@@ -259,6 +261,7 @@ def test_a_first_upload_that_fails_leaves_nothing(cluster):
     assert predicted(cluster, "first") == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_killed_at_random_moments_of_uploads(cluster, seed):
     """A client goes on uploading; servers die whenever they do."""
@@ -327,6 +330,7 @@ def test_tessera_models_and_rm(cluster, capsys):
         clinic.remove("derm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("member", "where"),
     [("dealer", Crash("remove", "before")), ("dealer", Crash("remove", "after")), ("party1", Crash("drop", "before"))],
@@ -361,6 +365,7 @@ def stop(cluster: LocalCluster, *names: str) -> None:
         cluster.processes[name].wait(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", ["party0", "dealer"])
 def test_an_old_copy_of_a_folder(cluster, member):
     """Versions never mix: runs end with a typed error until the owner uploads again."""
@@ -387,6 +392,7 @@ def test_an_old_copy_of_a_folder(cluster, member):
     settled(cluster)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_and_other_models_go_on(cluster):
     upload(cluster, 0.5)
     upload(cluster, 0.25, "other")

@@ -59,6 +59,7 @@ async def look(url: str) -> Scrape:
     return await asyncio.to_thread(scrape, url)
 
 
+@pytest.mark.slow
 def test_processes_count_what_the_report_says():
     with LocalCluster(2, metrics=True, settings=Settings(threads=1)) as cluster:
         urls = cluster.metrics_urls

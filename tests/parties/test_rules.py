@@ -100,7 +100,7 @@ async def test_one_party_that_has_not_been_told_is_enough_to_refuse(site: Any) -
         await company.allow("m", "clinic")
         party1 = site.servers["party1"]._models
         party1.allow(site.cluster.member("company"), "m", "clinic", ())
-        with pytest.raises(NotPermitted, match="party1 says"):
+        with pytest.raises(NotPermitted, match="its owner company has to allow it"):
             await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
         # To others it is as if the model were not there, and to the owner, as if nothing were allowed.
         (entry,) = await company.models()

@@ -332,6 +332,7 @@ def test_processes():
         assert err.startswith("tessera: --watch 0")
 
 
+@pytest.mark.slow
 def test_live_in_a_terminal():
     """Through a pseudo-terminal: the view is redrawn in place, and the screen is given back at the end."""
     import pty
