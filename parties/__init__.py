@@ -4,10 +4,10 @@ from parties.client import AsyncClient
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.models.queries import ModelEntry
+from parties.models.remote import RemoteModel
 from parties.prepared import PreparedRun
-from parties.remote_model import RemoteModel
 from parties.report import RunReport, StockReport
-from parties.stored_models import ModelEntry
 from parties.sync import Client
 
 __all__ = [

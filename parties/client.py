@@ -43,9 +43,10 @@ from parties import streaming
 from parties.cluster import Cluster, Member, Role
 from parties.failures import failed
 from parties.keys import KeyPair
-from parties.policy import PREDICT
+from parties.models.policy import PREDICT
+from parties.models.queries import ModelEntry, allow_use, find_model, list_models, remove_model
+from parties.models.remote import RemoteModel, Uploadable, checked_name
 from parties.prepared import PreparedRun, Reals, read_seeds
-from parties.remote_model import RemoteModel, Uploadable, checked_name
 from parties.report import RunReport, StockReport
 from parties.run_messages import (
     ClientMasks,
@@ -61,8 +62,7 @@ from parties.run_messages import (
     TensorInfo,
     Upload,
 )
-from parties.stock_messages import MAX_COUNT, Stock, StockProgress
-from parties.stored_models import ModelEntry, allow_use, find_model, list_models, remove_model
+from parties.stock.messages import MAX_COUNT, Stock, StockProgress
 from parties.switchboard import Switchboard
 from protocols.dealer import StoredMasks, digest
 
@@ -200,7 +200,7 @@ class AsyncClient:
 
         Programs: ``"predict"``, the model as it was described, on the client's own input; a program's digest; or
         ``"any"``, with which the weights can be revealed.  None: nothing any more.  Each server keeps the rules and
-        enforces them by itself, and they outlast uploads under that name (``parties.policy``).
+        enforces them by itself, and they outlast uploads under that name (``parties.models.policy``).
 
         Raises UsageError, ProgramError when the model is another client's or not there, PeerError.
         """

@@ -23,8 +23,8 @@ from mpc.errors import ConfigurationError, TesseraError, UsageError
 from parties import logs
 from parties.cluster import Cluster, Member, is_name
 from parties.keys import KeyPair
-from parties.metrics import parse_address
-from parties.transport import package_version
+from parties.metrics.counters import parse_address
+from parties.wire.transport import package_version
 
 INTERRUPTED = 130
 Adder = Callable[[Any], None]
@@ -104,7 +104,7 @@ def _keygen(options: argparse.Namespace) -> int:
 
 
 def _add_init(commands: Any) -> None:
-    from parties.init_dialogue import add_arguments, init
+    from parties.setup.dialogue import add_arguments, init
 
     command = commands.add_parser(
         "init", help="write a cluster file, and keys, for several hosts; asks what is missing"
@@ -228,8 +228,8 @@ def client_key(cluster: Cluster, options: argparse.Namespace) -> KeyPair:
 async def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from parties.check import check
-    from parties.check_report import stdout_console
+    from parties.check.command import check
+    from parties.check.report import stdout_console
 
     cluster = Cluster.load(options.cluster)
     keys = client_key(cluster, options)
@@ -256,7 +256,7 @@ def _add_status(commands: Any) -> None:
 
 
 async def _status(options: argparse.Namespace) -> int:
-    from parties.status import show
+    from parties.status.command import show
 
     cluster = Cluster.load(options.cluster)
     return await show(cluster, client_key(cluster, options), options)
@@ -298,7 +298,7 @@ def _add_deal(commands: Any) -> None:
 
 
 async def _deal(options: argparse.Namespace) -> int:
-    from parties.deal import deal
+    from parties.stock.command import deal
 
     cluster = Cluster.load(options.cluster)
     return await deal(cluster, client_key(cluster, options), options)
@@ -323,7 +323,7 @@ def _add_upload(commands: Any) -> None:
 
 
 async def _upload(options: argparse.Namespace) -> int:
-    from parties.model_commands import upload
+    from parties.models.commands import upload
 
     cluster = Cluster.load(options.cluster)
     return await upload(cluster, client_key(cluster, options), options)
@@ -337,7 +337,7 @@ def _add_models(commands: Any) -> None:
 
 
 async def _models(options: argparse.Namespace) -> int:
-    from parties.model_commands import models
+    from parties.models.commands import models
 
     cluster = Cluster.load(options.cluster)
     return await models(cluster, client_key(cluster, options), options)
@@ -358,7 +358,7 @@ def _add_allow(commands: Any) -> None:
 
 
 async def _allow(options: argparse.Namespace) -> int:
-    from parties.model_commands import allow
+    from parties.models.commands import allow
 
     cluster = Cluster.load(options.cluster)
     return await allow(cluster, client_key(cluster, options), options)
@@ -373,7 +373,7 @@ def _add_rm(commands: Any) -> None:
 
 
 async def _remove(options: argparse.Namespace) -> int:
-    from parties.model_commands import remove
+    from parties.models.commands import remove
 
     cluster = Cluster.load(options.cluster)
     return await remove(cluster, client_key(cluster, options), options)

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Collection, Mapping
 
 from mpc.errors import PeerLost, ProtocolViolation, TesseraError
-from parties.events import Delivery
-from parties.messages import Message
+from parties.wire.events import Delivery
+from parties.wire.messages import Message
 
 Expected = Mapping[type[Message], Collection[str]]
 """Who is to send which message."""

@@ -9,24 +9,24 @@ from dataclasses import dataclass
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.program import Program
-from parties import policy
-from parties.check_desk import CheckDesk
+from parties.check.desk import CheckDesk
 from parties.cluster import Cluster, Member
 from parties.failures import stock_failed
 from parties.keys import KeyPair
-from parties.ledger import ItemId
-from parties.mask_keeping import MaskKeeper
-from parties.messages import Buffer, payload_bytes
-from parties.metrics import Phase
-from parties.model_store_dealer import DealerModels
+from parties.metrics.counters import Phase
+from parties.models import policy
+from parties.models.dealer_store import DealerModels
+from parties.models.mask_keeping import MaskKeeper
 from parties.run_messages import ClientMasks, Dealt, Prepare, Release
 from parties.server import Job, Payload, Server
-from parties.status_desk import StatusDesk
-from parties.status_messages import ModelSeen
-from parties.stock import DealerStock
-from parties.stock_messages import Agreed, Spent, Stock, Stocked, StockRefused
-from parties.stocking import Stocker, read_kept
+from parties.status.desk import StatusDesk
+from parties.status.messages import ModelSeen
+from parties.stock.filling import Stocker, read_kept
+from parties.stock.ledger import ItemId
+from parties.stock.messages import Agreed, Spent, Stock, Stocked, StockRefused
+from parties.stock.store import DealerStock
 from parties.tally import Tally, total
+from parties.wire.messages import Buffer, payload_bytes
 from protocols.dealer import Dealing, deal, digest
 
 

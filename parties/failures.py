@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mpc import errors
 from mpc.errors import PeerError, RemoteError, TesseraError, printable
-from parties.check_messages import Fault
+from parties.check.messages import Fault
 from parties.run_messages import Failed, StoreFailed
-from parties.stock_messages import StockFailed, StockRefused
+from parties.stock.messages import StockFailed, StockRefused
 
 _LONGEST = 2000
 _PEER_ERRORS: dict[str, type[PeerError]] = {

@@ -20,8 +20,8 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SHORT = 8
 """Digits of a run's id in text, as in messages that name a run themselves."""
 
-# What they say is about a link, in the context of whatever run made them read it.
-_LINKS = frozenset(f"parties.{name}" for name in ("transport", "receiver", "liveness", "wires", "sockets", "zap"))
+# What is said there is about a link, in the context of whatever run made it read.
+_LINKS = "parties.wire."
 
 
 class Subject(NamedTuple):
@@ -47,7 +47,7 @@ def about(run: str = "", client: str = "") -> Iterator[None]:
 
 def subject_of(record: logging.LogRecord) -> Subject:
     """What a line that is being logged in this context is about."""
-    return _NOTHING if record.name in _LINKS else _subject.get()
+    return _NOTHING if record.name.startswith(_LINKS) else _subject.get()
 
 
 class TextFormatter(logging.Formatter):

@@ -18,19 +18,16 @@ from mpc.errors import MaterialError, PeerError, PeerLost, ProgramError, Protoco
 from mpc.field import FieldArray
 from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
-from parties import policy
-from parties.check_desk import CheckDesk
+from parties.check.desk import CheckDesk
 from parties.cluster import Cluster, Member
 from parties.failures import store_failed
 from parties.keys import KeyPair
-from parties.ledger import SpentItem
-from parties.material import Material
-from parties.messages import Message, as_array
-from parties.metrics import OK, Phase
-from parties.model_keeping import ModelKeeper
-from parties.model_messages import AllowUse, RemoveModel
-from parties.model_store_party import PartyModels
-from parties.models import ModelStore
+from parties.metrics.counters import OK, Phase
+from parties.models import policy
+from parties.models.holdings import ModelStore
+from parties.models.keeping import ModelKeeper
+from parties.models.messages import AllowUse, RemoveModel
+from parties.models.party_store import PartyModels
 from parties.party_job import PartyJob
 from parties.run_messages import (
     Dealt,
@@ -46,9 +43,12 @@ from parties.run_messages import (
     StoreReady,
 )
 from parties.server import Payload, Server, check_sender
-from parties.status_desk import StatusDesk
-from parties.status_messages import ModelSeen
-from parties.stock_messages import Agreed, StockDropped, StockItem
+from parties.status.desk import StatusDesk
+from parties.status.messages import ModelSeen
+from parties.stock.ledger import SpentItem
+from parties.stock.material import Material
+from parties.stock.messages import Agreed, StockDropped, StockItem
+from parties.wire.messages import Message, as_array
 from protocols.party import Exchange, PartyRun, UnreducedOpening
 
 THREAD_ELEMENTS = 1 << 20

@@ -7,7 +7,7 @@ import contextlib
 from mpc.program import Program
 from parties.run_messages import Dealt
 from parties.server import Job, Payload
-from parties.stock_messages import Agreed
+from parties.stock.messages import Agreed
 from parties.tally import Tally
 from protocols.party import Exchange, PartyRun
 

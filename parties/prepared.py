@@ -17,11 +17,11 @@ from mpc.program import Program
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from parties.conversation import Conversation
-from parties.events import Delivery
-from parties.messages import as_array
 from parties.report import LayerReport, Phase, RunReport
 from parties.run_messages import ClientMasks, Outputs
 from parties.tally import Link, Sent, Tally, total
+from parties.wire.events import Delivery
+from parties.wire.messages import as_array
 from protocols.dealer import digest
 from protocols.reveal import masked_shapes, reveal, revealed_shapes
 

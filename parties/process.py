@@ -17,7 +17,7 @@ from mpc import kernels
 from parties.cluster import Cluster, Member, Role
 from parties.dealer import DealerServer
 from parties.keys import KeyPair
-from parties.metrics import serving
+from parties.metrics.counters import serving
 from parties.party import PartyServer
 from parties.service_manager import feed_watchdog, notify
 

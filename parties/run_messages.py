@@ -12,7 +12,7 @@ A run:      client --Prepare--> dealer, parties        program
 An upload:  client --Upload--> dealer, parties         description of the model
             dealer --StoreSeed--> party, client        seed of the masks (the client gets every party's)
             client --StoreTensors--> parties           w - b of each tensor
-            (``model_messages``: parties and dealer agree that all of it is everywhere)
+            (``models.messages``: parties and dealer agree that all of it is everywhere)
             party  --StoreReady--> client              it is in use
             client --StoreDropped--> dealer, parties   it has given the upload up
             anyone --StoreFailed--> client
@@ -25,8 +25,8 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
-from parties.messages import SERVERS, Message
 from parties.tally import Sent
+from parties.wire.messages import SERVERS, Message
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]

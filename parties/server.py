@@ -16,15 +16,15 @@ from mpc.errors import MacCheckError, PeerError, PeerLost, PeerUnavailable, Prot
 from mpc.security import Security
 from parties import logs
 from parties.cluster import Cluster, Member
-from parties.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.failures import error_of, failed, store_failed
 from parties.keys import KeyPair
-from parties.messages import Message
-from parties.metrics import OK, RELEASED, Metrics
+from parties.metrics.counters import OK, RELEASED, Metrics
 from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage, Upload
-from parties.status_look import Look
-from parties.status_messages import ModelSeen
-from parties.transport import Endpoint
+from parties.status.look import Look
+from parties.status.messages import ModelSeen
+from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.messages import Message
+from parties.wire.transport import Endpoint
 
 log = logging.getLogger(__name__)
 

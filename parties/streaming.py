@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from mpc.cost import Cost, LayerCost
 from mpc.errors import ShapeError, UsageError
+from parties.models.remote import RemoteModel
 from parties.prepared import PreparedRun, Reals
-from parties.remote_model import RemoteModel
 from parties.report import LayerReport, Phase, RunReport
 from parties.tally import merged
 

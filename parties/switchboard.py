@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterator, Sequence
 from mpc.errors import PeerLost, TesseraError, UsageError
 from parties.cluster import Cluster, Member
 from parties.conversation import Conversation
-from parties.events import Delivery, Event, PeerDown, PeerRestarted
 from parties.failures import error_of
 from parties.keys import KeyPair
-from parties.messages import Buffer, Message
-from parties.model_messages import ModelList
+from parties.models.messages import ModelList
 from parties.run_messages import Failed, FoundModel, RunMessage, StoreFailed, StoreMessage
-from parties.stock_messages import StockFailed, StockProgress
-from parties.transport import Endpoint
+from parties.stock.messages import StockFailed, StockProgress
+from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
+from parties.wire.messages import Buffer, Message
+from parties.wire.transport import Endpoint
 
 log = logging.getLogger(__name__)
 

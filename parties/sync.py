@@ -17,11 +17,11 @@ from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.local import LocalCluster
-from parties.policy import PREDICT
+from parties.models.policy import PREDICT
+from parties.models.queries import ModelEntry
+from parties.models.remote import RemoteModel, Uploadable
 from parties.prepared import PreparedRun, Reals
-from parties.remote_model import RemoteModel, Uploadable
 from parties.report import RunReport, StockReport
-from parties.stored_models import ModelEntry
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,7 @@ there whole or not at all after a crash at any moment.  ``secure_delete`` overwr
 holds sealed bytes until `Vault.checkpoint` or `Vault.close`.
 
 What this does not give: protection from whoever holds the key file, or reads this process's memory; and *freshness*: an
-old copy of the whole file opens as well as the newest.  What that means for preprocessing is in `parties.ledger`.
+old copy of the whole file opens as well as the newest.  What that means for preprocessing is in `parties.stock.ledger`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from zmq.utils import z85
 
 from mpc.errors import ConfigurationError, TesseraError
 from parties.keys import KeyPair
-from parties.messages import Buffer
+from parties.wire.messages import Buffer
 
 FORMAT = 1
 CHUNK_BYTES = 1 << 24

@@ -15,7 +15,7 @@ from benchmarks.session import Measured, measure, session
 from mpc.errors import TesseraError
 from mpc.secret_tensor import SecretTensor
 from parties import Client
-from parties.transport import package_version
+from parties.wire.transport import package_version
 
 OPERATIONS: dict[str, Callable[..., SecretTensor]] = {
     "multiply": lambda x, y: x * y,

@@ -28,10 +28,10 @@ from mpc import field
 from mpc.operation import Value
 from mpc.prg import Seed
 from parties import command_line
-from parties.messages import Message
 from parties.party import PartyServer
 from parties.run_messages import Opening
-from parties.transport import Endpoint
+from parties.wire.messages import Message
+from parties.wire.transport import Endpoint
 from protocols.mac_check import MacCheck
 from protocols.party import PartyRun
 from protocols.randomness import Randomness

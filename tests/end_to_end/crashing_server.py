@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from parties import command_line
-from parties.ledger import PartyLedger
-from parties.material import Material
-from parties.messages import Message
-from parties.model_store_dealer import DealerModels
-from parties.model_store_party import PartyModels
+from parties.models.dealer_store import DealerModels
+from parties.models.party_store import PartyModels
 from parties.party import PartyServer
-from parties.stock import DealerStock
-from parties.transport import Endpoint
+from parties.stock.ledger import PartyLedger
+from parties.stock.material import Material
+from parties.stock.store import DealerStock
+from parties.wire.messages import Message
+from parties.wire.transport import Endpoint
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from mpc.operation import Input
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
 from parties import AsyncClient, Client, Cluster, KeyPair
-from parties.events import Delivery
 from parties.failures import error_of
 from parties.run_messages import Dealt, Failed, Inputs, Opening, Prepare, Ready
-from parties.transport import Endpoint
+from parties.wire.events import Delivery
+from parties.wire.transport import Endpoint
 
 
 def program() -> bytes:

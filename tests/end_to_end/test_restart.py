@@ -170,8 +170,8 @@ def test_stock_of_a_model_that_went_while_a_party_was_down(cluster):
 def fresh(cluster: LocalCluster, name: str, program: str) -> int:
     """Items of a program in stock, read from a copy."""
     from parties.keys import KeyPair
-    from parties.ledger import PartyLedger
-    from parties.stock import DealerStock
+    from parties.stock.ledger import PartyLedger
+    from parties.stock.store import DealerStock
 
     copy = cluster.folder / "copy" / name
     shutil.rmtree(copy, ignore_errors=True)

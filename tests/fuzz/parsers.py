@@ -20,12 +20,13 @@ from nn.architecture import decode_architecture
 from nn.derm import load_image
 from nn.derm.model import derm_model
 from nn.model import Description
-from parties import run_messages, stock_messages  # noqa: F401 - they define message types
+from parties import run_messages
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
 from parties.run_messages import Failed, Inputs, Opening, Prepare, TensorInfo, Upload
+from parties.stock import messages as stock_messages  # noqa: F401 - the same
 from parties.tally import Sent
+from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import zmq
 
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
-from parties.messages import Envelope, Hello, Message, encode
-from parties.transport import Endpoint, Event, package_version
+from parties.wire.messages import Envelope, Hello, Message, encode
+from parties.wire.transport import Endpoint, Event, package_version
 
 
 def free_ports(count: int) -> list[int]:

@@ -24,10 +24,10 @@ from mpc.errors import (
     RemoteError,
     VersionMismatch,
 )
-from parties import transport
 from parties.cluster import Role
-from parties.messages import Message, as_array
-from parties.transport import Delivery, Endpoint, LinkFault, PeerRestarted
+from parties.wire import transport
+from parties.wire.messages import Message, as_array
+from parties.wire.transport import Delivery, Endpoint, LinkFault, PeerRestarted
 
 
 def open_descriptors() -> int:

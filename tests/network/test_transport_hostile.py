@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from mpc.errors import ProtocolViolation, VersionMismatch
-from parties.messages import Envelope, Message, Ping, encode_envelope, encode_header
-from parties.transport import Delivery, LinkFault, PeerDown, PeerRestarted
+from parties.wire.messages import Envelope, Message, Ping, encode_envelope, encode_header
+from parties.wire.transport import Delivery, LinkFault, PeerDown, PeerRestarted
 
 Expect = Callable[..., Awaitable[Any]]
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mpc.errors import PeerLost
-from parties.messages import Incoming, Message
-from parties.transport import Delivery, LinkFault, PeerDown, PeerRestarted
+from parties.wire.messages import Incoming, Message
+from parties.wire.transport import Delivery, LinkFault, PeerDown, PeerRestarted
 
 Expect = Callable[..., Awaitable[Any]]
 
@@ -26,7 +26,7 @@ PEER = """
 import asyncio, sys
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.transport import Endpoint
+from parties.wire.transport import Endpoint
 
 async def main(file, name, key):
     cluster = Cluster.load(file)

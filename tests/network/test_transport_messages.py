@@ -12,7 +12,7 @@ from zmq.utils import z85
 
 from mpc.errors import ProtocolViolation
 from parties.keys import KeyPair
-from parties.messages import (
+from parties.wire.messages import (
     MAX_HEADER_BYTES,
     Envelope,
     Hello,
@@ -24,7 +24,7 @@ from parties.messages import (
     encode,
     encode_header,
 )
-from parties.zap import Gatekeeper
+from parties.wire.zap import Gatekeeper
 
 ENVELOPE = Envelope(b"abcdefgh", (1 << 64) - 1)
 

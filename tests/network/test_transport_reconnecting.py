@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mpc.errors import PeerLost
-from parties.messages import Message
-from parties.transport import Delivery, Endpoint, LinkFault, PeerDown
+from parties.wire.messages import Message
+from parties.wire.transport import Delivery, Endpoint, LinkFault, PeerDown
 
 from .conftest import free_ports
 

@@ -15,8 +15,8 @@ import pytest
 from mpc import kernels
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
-from parties.messages import Message
 from parties.process import make_server
+from parties.wire.messages import Message
 
 Change = Callable[[Any, list[Any]], Sequence[tuple[Message, Sequence[Any]]]]
 

@@ -21,8 +21,8 @@ from mpc.errors import (
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Client, Cluster, KeyPair
 from parties.conversation import Conversation
-from parties.events import Delivery
 from parties.run_messages import Opening, Outputs, Ready, Upload
+from parties.wire.events import Delivery
 
 
 def model(scale: float = 1.0) -> Model:

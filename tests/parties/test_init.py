@@ -17,8 +17,8 @@ from mpc.security import Security
 from parties import Cluster, KeyPair
 from parties.cluster import Role
 from parties.command_line import main
-from parties.init import Plan, write
-from parties.init_dialogue import _converse
+from parties.setup.dialogue import _converse
+from parties.setup.plan import Plan, write
 
 BASE = ["init", "--name", "skin", "--dealer", "10.0.0.1:7000"]
 PARTIES = ["--party", "hospital=10.0.0.2:7001", "--party", "university=10.0.0.3:7001"]
@@ -185,7 +185,7 @@ def options(**given: object):
     import argparse
 
     parser = argparse.ArgumentParser()
-    from parties.init_dialogue import add_arguments
+    from parties.setup.dialogue import add_arguments
 
     add_arguments(parser)
     found = parser.parse_args([])

@@ -20,7 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from mpc.errors import TesseraError, UsageError
 from parties import vault as vault_module
 from parties.keys import KeyPair
-from parties.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
+from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
 from parties.vault import VaultError
 
 KEYS = KeyPair.generate()
@@ -310,7 +310,7 @@ def test_of_many_threads_one_gets_it(folder: Path) -> None:
 CHILD = """
 import sys
 from parties.keys import KeyPair
-from parties.ledger import ItemId, PartyLedger, SpentItem
+from parties.stock.ledger import ItemId, PartyLedger, SpentItem
 keys, first = KeyPair(*sys.argv[2:4]), int(sys.argv[4])
 with PartyLedger(sys.argv[1], keys, "party0", "f00d") as ledger:
     print("open", flush=True)

@@ -95,7 +95,7 @@ async def test_what_a_run_starts_is_about_it(lines):
 
 def test_links_speak_of_no_run():
     """Whatever run it was that had them read."""
-    record = logging.LogRecord("parties.receiver", logging.WARNING, "", 0, "m", (), None)
+    record = logging.LogRecord("parties.wire.receiver", logging.WARNING, "", 0, "m", (), None)
     with logs.about(RUN):
         assert logs.subject_of(record) == logs.Subject()
 

@@ -19,12 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mpc.errors import ConfigurationError, ProgramError, ProtocolViolation
 from nn import Linear, Model, Sequential
-from parties import Client, LocalCluster, Settings, metrics_page, status_look
-from parties.links import Traffic
-from parties.metrics import Metrics, parse_address, serving
-from parties.metrics_prometheus import PrometheusMetrics, outcomes, total
+from parties import Client, LocalCluster, Settings
+from parties.metrics import page as metrics_page
+from parties.metrics.counters import Metrics, parse_address, serving
+from parties.metrics.prometheus import PrometheusMetrics, outcomes, total
 from parties.run_messages import Opening
+from parties.status import look as status_look
 from parties.vault import VaultError
+from parties.wire.links import Traffic
 
 HERE = ("127.0.0.1", 0)
 
@@ -232,7 +234,8 @@ def test_without_the_package(tmp_path):
         "raise ModuleNotFoundError(\"No module named 'prometheus_client'\", name='prometheus_client')"
     )
     program = (
-        "import asyncio, parties, parties.process, parties.status, sys; from parties.metrics import serving\n"
+        "import asyncio, parties, parties.process, parties.status.command, sys\n"
+        "from parties.metrics.counters import serving\n"
         "async def main():\n    async with serving(None, ('127.0.0.1', 0)): pass\n"
         "assert 'prometheus_client' not in sys.modules\nasyncio.run(main())"
     )

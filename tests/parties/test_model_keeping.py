@@ -14,13 +14,12 @@ import pytest
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, UsageError
 from nn import Linear, Model, Sequential
-from parties import Cluster, KeyPair, model_messages
-from parties import models as models_module
+from parties import Cluster, KeyPair
 from parties.cluster import Role
-from parties.events import Delivery
 from parties.failures import error_of
-from parties.messages import Message, decode_header, encode_header
-from parties.model_messages import (
+from parties.models import holdings as models_module
+from parties.models import messages as model_messages
+from parties.models.messages import (
     Holdings,
     ListModels,
     ModelInfo,
@@ -31,9 +30,11 @@ from parties.model_messages import (
     StoreRemoved,
 )
 from parties.run_messages import StoreDropped, StoreFailed, StoreSeed, TensorInfo, Upload
-from parties.stock_messages import StockDropped
-from parties.transport import Endpoint
+from parties.stock.messages import StockDropped
 from parties.vault import VaultError
+from parties.wire.events import Delivery
+from parties.wire.messages import Message, decode_header, encode_header
+from parties.wire.transport import Endpoint
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2

@@ -21,12 +21,12 @@ from mpc import field
 from mpc.errors import ConfigurationError
 from mpc.prg import Seed
 from parties import Cluster, KeyPair
-from parties import model_store_dealer as dealer_module
-from parties import model_store_files as files
-from parties import model_store_party as party_module
-from parties.model_store import Record, circle, owner_of
-from parties.model_store_dealer import DealerModels
-from parties.model_store_party import PartyModels, State
+from parties.models import dealer_store as dealer_module
+from parties.models import party_store as party_module
+from parties.models import sealed_files as files
+from parties.models.dealer_store import DealerModels
+from parties.models.party_store import PartyModels, State
+from parties.models.store import Record, circle, owner_of
 from parties.run_messages import TensorInfo
 from parties.vault import Vault, VaultError
 from protocols.randomness import stored_stream

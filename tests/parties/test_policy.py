@@ -13,8 +13,8 @@ from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
 from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
-from parties import policy
-from parties.policy import ANY, EVERYONE, PREDICT, Policy
+from parties.models import policy
+from parties.models.policy import ANY, EVERYONE, PREDICT, Policy
 
 STORE = "a" * 32
 OTHER = "b" * 32

@@ -10,11 +10,11 @@ from mpc.program import Expression, Program
 from mpc.security import Security
 from parties.cluster import Member, Role
 from parties.conversation import Conversation
-from parties.events import Delivery
 from parties.prepared import PreparedRun
 from parties.report import RunReport
 from parties.run_messages import Outputs
 from parties.tally import Sent, Tally
+from parties.wire.events import Delivery
 
 RUN = "0123456789abcdef" * 2
 

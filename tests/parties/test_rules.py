@@ -9,9 +9,9 @@ import pytest
 from mpc.errors import NotPermitted, ProgramError, UsageError
 from mpc.program import Program
 from parties.failures import error_of
-from parties.model_messages import AllowUse
+from parties.models.messages import AllowUse
 from parties.run_messages import Failed, Prepare, StoreFailed
-from parties.stock_messages import Stock, StockFailed
+from parties.stock.messages import Stock, StockFailed
 
 from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of, speaking
 

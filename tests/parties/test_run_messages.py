@@ -11,9 +11,9 @@ from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, Tess
 from parties import run_messages
 from parties.cluster import Role
 from parties.failures import error_of, failed, store_failed
-from parties.messages import Message, decode_header, encode_header
 from parties.run_messages import Failed, FindModel, Outputs, Prepare, RunMessage, StoreMessage, TensorInfo, Upload
 from parties.tally import Sent
+from parties.wire.messages import Message, decode_header, encode_header
 
 RUN, CLIENT, DEALER, PARTY = "0123456789abcdef" * 2, Role.CLIENT, Role.DEALER, Role.PARTY
 
@@ -133,7 +133,7 @@ def test_a_long_reason_is_cut() -> None:
 
 def test_deliveries_show_no_payload() -> None:
     from parties.cluster import Member
-    from parties.events import Delivery
+    from parties.wire.events import Delivery
 
     delivery = Delivery(Member("p", PARTY, 0, None, "k"), Prepare(run=RUN), [memoryview(b"secret")])
     assert "buffers" not in repr(delivery)

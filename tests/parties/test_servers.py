@@ -14,7 +14,6 @@ import pytest
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, TesseraError
 from parties import server as server_module
-from parties.events import Delivery
 from parties.failures import error_of
 from parties.run_messages import (
     ClientMasks,
@@ -33,7 +32,8 @@ from parties.run_messages import (
     TensorInfo,
     Upload,
 )
-from parties.transport import Endpoint
+from parties.wire.events import Delivery
+from parties.wire.transport import Endpoint
 
 REST = b"\xff" * 8
 
@@ -286,7 +286,7 @@ async def test_an_upload_left_behind_is_forgotten(site):
 
 async def test_refused_uploads_do_not_crowd_out_others(site):
     """Their seeds arrive all the same, for uploads the parties know nothing of."""
-    from parties.models import MAX_UPLOADS
+    from parties.models.holdings import MAX_UPLOADS
 
     site.servers["party0"]._models._early_seeds.clear()
     dealer, party = site.servers["dealer"], site.servers["party0"]

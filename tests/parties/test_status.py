@@ -18,16 +18,18 @@ from rich.console import Console
 
 from mpc.errors import ConfigurationError, ProtocolViolation
 from nn import Linear, Model, Sequential
-from parties import Client, KeyPair, LocalCluster, Settings, status_desk, status_look
-from parties.check_messages import CheckRefused, Looked, StoreSeen
+from parties import Client, KeyPair, LocalCluster, Settings
+from parties.check.messages import CheckRefused, Looked, StoreSeen
 from parties.cluster import Role
-from parties.events import Delivery
-from parties.messages import decode_header, encode_header
 from parties.run_messages import Opening
-from parties.status import watching
-from parties.status_messages import AskStatus, ModelSeen, PeerSeen, ServerStatus
-from parties.status_report import ServerRow, StatusReport
-from parties.transport import Endpoint, package_version
+from parties.status import desk as status_desk
+from parties.status import look as status_look
+from parties.status.command import watching
+from parties.status.messages import AskStatus, ModelSeen, PeerSeen, ServerStatus
+from parties.status.report import ServerRow, StatusReport
+from parties.wire.events import Delivery
+from parties.wire.messages import decode_header, encode_header
+from parties.wire.transport import Endpoint, package_version
 
 ID = "ab" * 16
 

@@ -25,11 +25,11 @@ from mpc.errors import (
 )
 from nn import Linear, Model, Sequential
 from parties.failures import failed
-from parties.ledger import ItemId, State
-from parties.messages import Message
 from parties.run_messages import Opening, Outputs
-from parties.stock_messages import Agreed, Spent, Stock, Stocked
+from parties.stock.ledger import ItemId, State
+from parties.stock.messages import Agreed, Spent, Stock, Stocked
 from parties.vault import VaultError
+from parties.wire.messages import Message
 
 PARTIES = ("party0", "party1")
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from mpc.errors import ConfigurationError
 from parties import vault as vault_module
 from parties.keys import KeyPair
-from parties.messages import Buffer
 from parties.vault import Vault, VaultError
+from parties.wire.messages import Buffer
 
 KEYS = KeyPair.generate()
 SCHEMA = "CREATE TABLE kept (part INTEGER PRIMARY KEY, sealed BLOB);"

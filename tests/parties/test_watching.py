@@ -6,8 +6,8 @@ import asyncio
 
 from mpc.errors import PeerLost
 from parties.cluster import Member, Role
-from parties.links import Link
-from parties.liveness import Liveness
+from parties.wire.links import Link
+from parties.wire.liveness import Liveness
 
 
 async def test_new_watches_do_not_put_the_verdict_off() -> None:

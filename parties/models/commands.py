@@ -1,0 +1,99 @@
+"""``tessera upload``, ``tessera models``, ``tessera allow`` and ``tessera rm``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from mpc.errors import UsageError
+from nn.derm.model import derm_model
+from nn.derm.reference import WEIGHTS
+from parties.client import AsyncClient
+from parties.cluster import Cluster
+from parties.keys import KeyPair
+from parties.models.policy import EVERYONE, PREDICT
+from parties.models.queries import ModelEntry
+
+
+async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Stores a model of an architecture that is known here; read, and refused if it is wrong, before we connect."""
+    model = derm_model(options.weights or WEIGHTS)
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        there = await client.models() if options.if_missing else []
+        found = next((entry for entry in there if entry.name == options.name and entry.complete), None)
+        if found is None:
+            print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
+            remote = await client.upload(model, options.name)
+            name, owner, version = remote.name, remote.owner, remote.store
+        else:
+            name, owner, version = found.name, found.owner, found.version
+    if options.json:
+        print(json.dumps({"name": name, "owner": owner, "version": version, "uploaded": found is None}))
+    elif found is None:
+        print(f"{name} is stored, version {version[:8]}: nobody but {owner} may use it until `tessera allow` says so")
+    else:
+        print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")
+    return 0
+
+
+async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Lists what is stored on the parties."""
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        entries = await client.models()
+    if options.json:
+        print(json.dumps({"cluster": cluster.name, "models": [entry.to_dict() for entry in entries]}))
+    elif entries:
+        print(_table(entries))
+    else:
+        print("no models are stored: upload one with `tessera upload`, or with client.upload(model, name)")
+    return 0
+
+
+async def remove(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Removes models of the caller's, one after the other."""
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        for name in options.names:
+            await client.remove(name)
+            if not options.json:
+                print(f"{name} is removed")
+    if options.json:
+        print(json.dumps({"removed": options.names}))
+    return 0
+
+
+async def allow(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Says who may run what on a model of the caller's."""
+    if options.nothing and options.programs:
+        raise UsageError("--nothing and --program exclude each other")
+    programs = [] if options.nothing else options.programs or [PREDICT]
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        await client.allow(options.name, options.client, programs)
+    if options.json:
+        print(json.dumps({"name": options.name, "client": options.client, "programs": programs}))
+    else:
+        who = "every client" if options.client == EVERYONE else options.client
+        print(f"{who} may run on {options.name}: {', '.join(programs) or 'nothing'}")
+    return 0
+
+
+def _table(entries: Sequence[ModelEntry]) -> str:
+    head = ("name", "owner", "version", "uploaded (UTC)", "parameters", "on disk", "allowed")
+    rows = [head, *(_row(entry) for entry in entries)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    partial = [entry for entry in entries if not entry.complete]
+    lines += [f"{e.name} {e.version[:8]} is at {', '.join(e.held_by)} alone: upload it again" for e in partial]
+    return "\n".join(lines)
+
+
+def _row(entry: ModelEntry) -> tuple[str, ...]:
+    when = entry.when.strftime("%Y-%m-%d %H:%M:%S")
+    size = f"{entry.stored_bytes / 1e3:,.1f} KB"
+    allowed = "; ".join(f"{client}: {_short(programs)}" for client, programs in sorted(entry.allowed.items()))
+    return entry.name, entry.owner, entry.version[:8], when, f"{entry.parameters:,}", size, allowed
+
+
+def _short(programs: Iterable[str]) -> str:
+    return ", ".join(sorted(program[:8] for program in programs))

@@ -1,0 +1,115 @@
+"""What the dealer keeps of stored models: ``masks.sqlite`` in its data folder (`parties.models.store`).
+
+Of a version in use, the seeds of its masks; of one that was replaced or removed, that it is gone, for good: a party
+that still has it is told.  And which programs were dealt for ahead of time need which versions, so that their stock
+goes when a version does.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from mpc.prg import SEED_BYTES, Seed
+from parties.keys import KeyPair
+from parties.models.store import RULES_LAYOUT, ModelVault, Record, Steps
+from protocols.dealer import StoredMasks
+
+LAYOUT: Steps = (
+    (
+        """CREATE TABLE versions (
+            store TEXT PRIMARY KEY,
+            name TEXT,
+            state TEXT NOT NULL CHECK (state IN ('current', 'gone')),
+            sealed BLOB,
+            CHECK ((state = 'gone') = (sealed IS NULL) AND (state = 'gone') = (name IS NULL))
+        ) WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX one_current ON versions (name) WHERE state = 'current'",
+        """CREATE TRIGGER gone_versions_stay_gone BEFORE UPDATE ON versions WHEN OLD.state = 'gone'
+        BEGIN SELECT RAISE(ABORT, 'a version that is gone stays gone'); END""",
+        """CREATE TRIGGER versions_are_kept BEFORE DELETE ON versions
+        BEGIN SELECT RAISE(ABORT, 'versions are kept'); END""",
+        "CREATE TABLE uses (program TEXT NOT NULL, store TEXT NOT NULL, PRIMARY KEY (program, store)) WITHOUT ROWID",
+        "CREATE INDEX uses_by_store ON uses (store)",
+    ),
+    RULES_LAYOUT,
+)
+
+_GONE = "UPDATE versions SET state = 'gone', name = NULL, sealed = NULL WHERE state = 'current' AND "
+
+
+class MaskedVersion(NamedTuple):
+    """A version in use."""
+
+    record: Record
+    masks: StoredMasks
+
+
+class DealerModels(ModelVault):
+    """The dealer's memory of models, on disk.  Calls block, and any thread may make them."""
+
+    def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, *, steps: Steps = LAYOUT) -> None:
+        super().__init__(folder, keys, member, file="masks.sqlite", steps=steps)
+
+    def current(self) -> list[MaskedVersion]:
+        """Versions in use, with their seeds."""
+        with self.vault.transaction() as db:
+            rows = db.execute("SELECT store, name, sealed FROM versions WHERE state = 'current' ORDER BY store")
+            found = rows.fetchall()
+        versions = []
+        for store, name, sealed in found:
+            record, secrets = self.open_record(store, sealed)
+            if record.name != name or len(secrets) != 1 or not secrets[0] or len(secrets[0]) % SEED_BYTES:
+                raise self.damaged(f"the row of version {store[:8]} is not as it was written")
+            joined = secrets[0]
+            seeds = tuple(Seed(joined[i : i + SEED_BYTES]) for i in range(0, len(joined), SEED_BYTES))
+            versions.append(MaskedVersion(record, StoredMasks(seeds, record.shapes)))
+        return versions
+
+    def commit(self, record: Record, seeds: Sequence[Seed]) -> None:
+        """From now on this version is what its name stands for; the one before is gone."""
+        with self.vault.transaction() as db:
+            db.execute(_GONE + "name = ?", (record.name,))
+            sealed = self.seal_record(record, b"".join(map(bytes, seeds)))
+            db.execute("INSERT INTO versions VALUES (?, ?, 'current', ?)", (record.store, record.name, sealed))
+        self.overwrite()
+
+    def remove(self, store: str) -> None:
+        """The version is gone.  More calls do nothing."""
+        with self.vault.transaction() as db:
+            db.execute(_GONE + "store = ?", (store,))
+        self.overwrite()
+
+    def gone(self, stores: Collection[str]) -> set[str]:
+        """Those that were in use once and are not any more."""
+        with self.vault.transaction() as db:
+            return {
+                store
+                for store in stores
+                if db.execute("SELECT 1 FROM versions WHERE store = ? AND state = 'gone'", (store,)).fetchone()
+            }
+
+    # -- programs --------------------------------------------------------------------------------------------------
+
+    def note_uses(self, program: str, stores: Collection[str]) -> None:
+        """Before anything is dealt ahead for a program: it is of use as long as these versions are."""
+        with self.vault.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", [(program, store) for store in stores])
+
+    def abandoned(self) -> list[str]:
+        """Programs that need a version which is not in use."""
+        with self.vault.transaction() as db:
+            return _programs(
+                db, "WHERE NOT EXISTS (SELECT 1 FROM versions WHERE store = uses.store AND state = 'current')"
+            )
+
+    def forget_program(self, program: str) -> None:
+        """Its stock has been swept."""
+        with self.vault.transaction() as db:
+            db.execute("DELETE FROM uses WHERE program = ?", (program,))
+
+
+def _programs(db: sqlite3.Connection, where: str) -> list[str]:
+    return [str(row[0]) for row in db.execute(f"SELECT DISTINCT program FROM uses {where} ORDER BY program")]  # noqa: S608

@@ -1,0 +1,1 @@
+"""``tessera init``: the cluster file, and the keys that go with it."""

@@ -1,0 +1,1 @@
+"""``tessera status``: what every server holds and does."""

@@ -1,0 +1,1 @@
+"""Preprocessing ahead of time: dealt into ledgers, kept above a low-water mark, each item used exactly once."""

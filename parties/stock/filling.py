@@ -1,0 +1,277 @@
+"""The dealer's stock of preprocessing: filled ahead of time, one item after the other, and kept above a low-water mark.
+
+An item goes to every party, each stores its part durably and says so, and only then is the item in stock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.operation import Stored
+from mpc.program import Program
+from parties.cluster import Cluster, Member
+from parties.failures import error_of, stock_failed
+from parties.models.dealer_store import DealerModels
+from parties.stock.ledger import ItemId
+from parties.stock.messages import (
+    Spent,
+    Stock,
+    StockDropped,
+    Stocked,
+    StockItem,
+    StockProgress,
+    StockRefused,
+)
+from parties.stock.store import DealerStock
+from parties.wire.messages import Buffer, payload_bytes
+from parties.wire.transport import Endpoint
+from protocols.dealer import Dealing
+
+log = logging.getLogger(__name__)
+
+MAX_REQUESTS = 64
+"""Waiting to be dealt for; beyond it a new one is refused as busy."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Deal for ``count`` runs of a program, for a client or (None) because stock is low."""
+
+    program: Program
+    count: int
+    client: Member | None = None
+    request: str = ""
+
+
+class Stocker:
+    """Fills a ``DealerStock``.  ``deal`` makes one dealing; it is called in a thread, and may raise TesseraError."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        endpoint: Endpoint,
+        stock: DealerStock,
+        models: DealerModels,
+        deal: Callable[[Program], Dealing],
+    ) -> None:
+        self.stock = stock
+        self._models = models
+        self._cluster = cluster
+        self._endpoint = endpoint
+        self._deal = deal
+        self._parties = [party.name for party in cluster.parties]
+        self._requests: asyncio.Queue[Request] = asyncio.Queue(MAX_REQUESTS)
+        self._waiting: dict[str, Request] = {}
+        """Of clients, until their turn comes, by the request's id."""
+        self._refilling: set[str] = set()
+        self._item: ItemId | None = None
+        self._missing: set[str] = set()
+        self._stored: asyncio.Future[None] | None = None
+
+    # -- what is asked for -----------------------------------------------------------------------------------------
+
+    async def order(self, client: Member, message: Stock, program: Program) -> None:
+        """A client's request, to be dealt in its turn.  Raises TesseraError."""
+        if message.low_water > message.count:
+            raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
+        try:
+            request = Request(program, message.count, client, message.request)
+            self._requests.put_nowait(request)
+            self._waiting[request.request] = request
+        except asyncio.QueueFull:
+            raise TesseraError(f"busy: {MAX_REQUESTS} requests are waiting to be dealt for; try again later") from None
+        if message.low_water:
+            await asyncio.to_thread(
+                self.stock.set_target, program.encode(), program.digest, message.low_water, message.count
+            )
+
+    async def refill(self) -> None:
+        """Order what has fallen below its low-water mark."""
+        wanted = await asyncio.to_thread(self.stock.wanted)
+        targets = await asyncio.to_thread(self.stock.targets) if wanted.keys() - self._refilling else {}
+        for digest, count in wanted.items():
+            if digest in self._refilling or digest not in targets:
+                continue
+            # Before anything is awaited: another run may be asking for the same.
+            self._refilling.add(digest)
+            try:
+                program = await asyncio.to_thread(Program.decode, targets[digest].program)
+                self._requests.put_nowait(Request(program, count))
+            except asyncio.QueueFull:
+                self._refilling.discard(digest)
+
+    async def sweep(self) -> None:
+        """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
+        for program in await asyncio.to_thread(self._models.abandoned):
+            await asyncio.to_thread(self.stock.drop_target, program)
+            await asyncio.to_thread(self.stock.discard_program, program)
+            # A party that is down asks when it is back: see ``answer``.
+            self._tell_dropped(self._parties, program)
+            await asyncio.to_thread(self._models.forget_program, program)
+
+    async def answer(self, party: Member, programs: Collection[str], busy: Callable[[], bool]) -> None:
+        """Tell a party which of these, that it has fresh items of, nobody will ask it for.
+
+        Not when ``busy``: an item that was just assigned is on its way to a run.
+        """
+        dealt = await asyncio.to_thread(self.stock.programs)
+        if busy():
+            return
+        for program in sorted(set(programs) - dealt):
+            self._tell_dropped([party.name], program)
+
+    def _tell_dropped(self, parties: Collection[str], program: str) -> None:
+        for party in parties:
+            with contextlib.suppress(TesseraError):
+                self._endpoint.send(party, StockDropped(program=program))
+
+    async def skip(self, message: Spent) -> None:
+        """A party has seen used what this stock takes for fresh: go on where both have fresh material."""
+        log.warning("preprocessing %s is spent at a party: skipped", ItemId(message.session, message.number))
+        await asyncio.to_thread(self.stock.skip, message.session, message.program, message.position)
+
+    # -- dealing ---------------------------------------------------------------------------------------------------
+
+    async def work(self) -> None:
+        """Deal for the requests in turn, until cancelled."""
+        try:
+            await self.sweep()
+            await self.refill()
+        except TesseraError as error:
+            log.warning("the stock cannot be filled up: %s", error)
+        while True:
+            request = await self._requests.get()
+            self._waiting.pop(request.request, None)
+            try:
+                # Before they are watched: one that has just been started again is not lost for that.
+                await self._reach()
+                with self._endpoint.watch(self._parties):
+                    await self._fill(request)
+            except TesseraError as error:
+                self._failed(request, error)
+            except Exception:
+                log.exception("stocking: internal error")
+                self._failed(request, TesseraError("internal error; see the dealer's log"))
+            finally:
+                self._refilling.discard(request.program.digest)
+
+    def _failed(self, request: Request, error: TesseraError) -> None:
+        log.warning("stocking stopped: %s", error)
+        if request.client is not None:
+            with contextlib.suppress(TesseraError):
+                self._endpoint.send(request.client.name, stock_failed(request.request, error))
+
+    async def _fill(self, request: Request) -> None:
+        program, started = request.program, time.perf_counter()
+        stores = {node.operation.store for node in program.nodes if isinstance(node.operation, Stored)}
+        await asyncio.to_thread(self._models.note_uses, program.digest, stores)
+        sent = 0
+        ahead = asyncio.create_task(asyncio.to_thread(self._deal, program))
+        try:
+            for done in range(1, request.count + 1):
+                dealing = await ahead
+                if done < request.count:
+                    # The next one is dealt while the parties store this one.
+                    ahead = asyncio.create_task(asyncio.to_thread(self._deal, program))
+                sent += await self._keep(program, dealing)
+                stock = await asyncio.to_thread(self.stock.stock)
+                self._progress(request, stock, done, sent, time.perf_counter() - started)
+                for waiting in self._waiting.values():
+                    # That it is not forgotten: its client is not patient for ever.
+                    with contextlib.suppress(TesseraError):
+                        self._progress(waiting, stock)
+        finally:
+            ahead.cancel()
+            # One of its models may have gone while an item was on its way.
+            await asyncio.to_thread(self._models.note_uses, program.digest, stores)
+            await self.sweep()
+
+    def _progress(
+        self, request: Request, stock: Mapping[str, int], done: int = 0, sent: int = 0, seconds: float = 0.0
+    ) -> None:
+        if request.client is not None:
+            left = stock.get(request.program.digest, 0)
+            message = StockProgress(request=request.request, done=done, stock=left, sent_bytes=sent, seconds=seconds)
+            self._endpoint.send(request.client.name, message)
+
+    async def _keep(self, program: Program, dealing: Dealing) -> int:
+        """Have every party store its part; returns the payload bytes sent.
+
+        A party that has met the number before shows that this stock is an old copy: it begins a new session.
+        """
+        try:
+            return await self._send(program, dealing)
+        except MaterialError:
+            log.warning("a party's ledger is ahead of this stock: it is destroyed, and a new session begun")
+            await asyncio.to_thread(self.stock.new_session)
+            # Not the same again: another party may have stored its part of that.
+            return await self._send(program, await asyncio.to_thread(self._deal, program))
+
+    async def _send(self, program: Program, dealing: Dealing) -> int:
+        parts = {party.name: dealing.for_party(party.index) for party in self._cluster.parties}
+        total = sum(payload_bytes(part) for part in parts.values())
+        # What the run's bill will say was sent for it.
+        kept = [total.to_bytes(8, "little"), *dealing.for_client()]
+        item = await asyncio.to_thread(self.stock.begin, program.digest, kept)
+        try:
+            await self._deliver(item, program.digest, parts)
+        except BaseException:
+            await asyncio.to_thread(self.stock.abandon, item)
+            raise
+        await asyncio.to_thread(self.stock.ready, item)
+        return total
+
+    async def _reach(self) -> None:
+        if not all(map(self._endpoint.connected, self._parties)):
+            await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
+
+    async def _deliver(self, item: ItemId, program: str, parts: Mapping[str, Sequence[Buffer]]) -> None:
+        """Returns when every party has said that it has stored its part."""
+        self._item, self._missing = item, set(self._parties)
+        self._stored = asyncio.get_running_loop().create_future()
+        try:
+            await self._reach()
+            message = StockItem(session=item.session, number=item.number, program=program)
+            for party, part in parts.items():
+                self._endpoint.send(party, message, part)
+            patience = self._cluster.settings.round_timeout
+            async with asyncio.timeout(patience):
+                await self._stored
+        except TimeoutError:
+            raise PeerLost(min(self._missing), f"stored no preprocessing within {patience:g} s") from None
+        finally:
+            self._item = self._stored = None
+
+    # -- what parties answer ---------------------------------------------------------------------------------------
+
+    def stored(self, party: Member, message: Stocked) -> None:
+        """A party has its part."""
+        if ItemId(message.session, message.number) == self._item:
+            self._missing.discard(party.name)
+            if not self._missing and self._stored is not None and not self._stored.done():
+                self._stored.set_result(None)
+
+    def refused(self, party: Member, message: StockRefused) -> None:
+        """A party will not have it."""
+        if ItemId(message.session, message.number) == self._item:
+            self._stop(error_of(message, party.name))
+
+    def lost(self, member: Member, error: PeerError) -> None:
+        """A party has gone."""
+        if member.name in self._missing:
+            self._stop(error)
+
+    def _stop(self, error: TesseraError) -> None:
+        if self._stored is not None and not self._stored.done():
+            self._stored.set_exception(error)
+
+
+def read_kept(part: list[memoryview]) -> tuple[int, list[memoryview]]:
+    """Of what the stock kept of an item: the payload bytes sent to the parties, and the client's part."""
+    return int.from_bytes(part[0], "little"), part[1:]

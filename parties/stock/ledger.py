@@ -1,0 +1,396 @@
+"""The ledger of preprocessing: what has been dealt ahead of time, and what has become of it.
+
+An *item* is one dealing of one program.  Dealer and parties call it by the dealer's *session* and a number that grows
+in it; each keeps its own part, sealed, in a ledger of its own.  An item used twice would be a two-time pad, and a
+second chance against one MAC key; so:
+
+*Once per ledger.*  One transaction marks an item used and deletes its part, and is on the disk before the part is
+handed out.  A crash before that leaves the item fresh and nothing handed out; a crash after it leaves the item used and
+its part gone.  Rows are never deleted and a state never goes back (the file's own triggers refuse it), and a session
+takes growing numbers only: what a ledger has known as used, discarded or destroyed, it never hands out or takes in
+again.
+
+*Old files.*  A ledger cannot see that its whole file was replaced by an older copy, but the others can.  The dealer's
+ledger (`stock.store`) assigns no number twice, so a party's old file brings fresh-looking items that nobody asks for.
+If the dealer's file is the old one, it assigns items again that the parties know as used, and it deals under numbers
+that they have seen: each refuses.  The parties compare items before anything leaves one of them, so one refusal ends
+the run.  A second use takes the old file of the dealer *and* of every honest party at once; against whoever can do
+that, encryption at rest does not help.
+
+*Bound.*  A part opens only for its member, cluster, session, number and program (associated data of the encryption),
+and with the member's key.  When the cluster file changes, what was dealt for the former one is destroyed.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from mpc.errors import MaterialError, UsageError
+from parties.keys import KeyPair
+from parties.vault import Vault, VaultError
+from parties.wire.messages import Buffer
+
+NOTHING_FRESH = (1 << 63) - 1
+"""A position beyond every number: no item of that program, or of that session, will do here."""
+
+_SESSION = re.compile(r"[0-9a-f]{32}\Z")
+_PROGRAM = re.compile(r"[0-9a-f]{64}\Z")
+
+_SCHEMA = """
+CREATE TABLE cluster (fingerprint TEXT NOT NULL);
+CREATE TABLE sessions (
+    session TEXT PRIMARY KEY,
+    destroyed INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE items (
+    session TEXT NOT NULL REFERENCES sessions,
+    number INTEGER NOT NULL,
+    program TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'fresh', 'used', 'discarded')),
+    run TEXT,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+CREATE INDEX items_by_state ON items (state, program, session, number);
+CREATE TABLE chunks (
+    session TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (session, number, part),
+    FOREIGN KEY (session, number) REFERENCES items
+);
+CREATE VIEW unspent AS
+    SELECT items.* FROM items JOIN sessions USING (session) WHERE NOT destroyed AND state IN ('pending', 'fresh');
+CREATE TRIGGER spent_items_have_no_part AFTER UPDATE OF state ON items WHEN NEW.state IN ('used', 'discarded')
+BEGIN DELETE FROM chunks WHERE session = NEW.session AND number = NEW.number; END;
+CREATE TRIGGER spent_items_stay_spent BEFORE UPDATE ON items WHEN OLD.state IN ('used', 'discarded')
+BEGIN SELECT RAISE(ABORT, 'a spent item stays spent'); END;
+CREATE TRIGGER items_are_kept BEFORE DELETE ON items
+BEGIN SELECT RAISE(ABORT, 'items are kept'); END;
+CREATE TRIGGER numbers_grow BEFORE INSERT ON items
+WHEN EXISTS (SELECT 1 FROM items WHERE session = NEW.session AND number >= NEW.number)
+BEGIN SELECT RAISE(ABORT, 'numbers grow'); END;
+CREATE TRIGGER sessions_stay_destroyed BEFORE UPDATE ON sessions WHEN OLD.destroyed AND NOT NEW.destroyed
+BEGIN SELECT RAISE(ABORT, 'a destroyed session stays so'); END;
+"""
+
+
+class ItemId(NamedTuple):
+    """An item's name: the dealer's session, 32 hexadecimal digits, and the number in it, from 1."""
+
+    session: str
+    number: int
+
+    def __repr__(self) -> str:
+        return f"{self.session[:8]}/{self.number}"
+
+
+class State(enum.StrEnum):
+    """What has become of an item; the last two are final."""
+
+    PENDING = "pending"
+    """At the dealer: not every party has stored its part yet."""
+    FRESH = "fresh"
+    """In stock."""
+    USED = "used"
+    DISCARDED = "discarded"
+
+
+class Entry(NamedTuple):
+    """A line of the ledger.  ``run`` is the run that used the item."""
+
+    item: ItemId
+    program: str
+    run: str | None
+    state: State
+
+
+class SpentItem(MaterialError):  # noqa: N818 - says what happened
+    """This ledger will not hand out, or take in, the item: it is not fresh here.
+
+    Attributes:
+        item: the one refused.
+        position: the number of the next item of the program, above the refused one, that is fresh here; the dealer
+            skips to it.  Each refusal moves it up, so this ends.  `NOTHING_FRESH` where there is none: the dealer
+            discards what it has of the program.  From `PartyLedger.add` always that: a dealer that deals under a number
+            that has been, or in a destroyed session, has an old copy of its file, or missed the destruction: it begins
+            a new session.
+    """
+
+    def __init__(self, item: ItemId, reason: str, position: int) -> None:
+        remedy = "deal afresh" if position == NOTHING_FRESH else f"go on from number {position}"
+        super().__init__(f"preprocessing {item} {reason}: {remedy}")
+        self.item = item
+        self.position = position
+
+
+class Ledger:
+    """What the ledgers of dealer and parties have in common.  Calls block: make them from worker threads.
+
+    Args:
+        folder: the member's data folder.
+        keys: its own.
+        member: its name in the cluster file.
+        cluster: that file's fingerprint.
+
+    Raises:
+        ConfigurationError: as `Vault`.  Every method may raise `VaultError`.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], keys: KeyPair, member: str, cluster: str, *, file: str, schema: str = ""
+    ) -> None:
+        self._cluster = cluster
+        self._vault = Vault(
+            folder, file, keys, purpose=file.removesuffix(".sqlite"), member=member, schema=_SCHEMA + schema
+        )
+        try:
+            with self._vault.transaction() as db:
+                if db.execute("SELECT fingerprint FROM cluster").fetchall() != [(cluster,)]:
+                    db.execute("UPDATE sessions SET destroyed = 1")
+                    db.execute("DELETE FROM cluster")
+                    db.execute("INSERT INTO cluster VALUES (?)", (cluster,))
+            # Also what a crash left of a session whose destruction had begun.
+            self._sweep()
+        except BaseException:
+            self._vault.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._vault!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """No call works from here on."""
+        self._vault.close()
+
+    def check(self) -> None:
+        """Raises VaultError when nothing could be written now."""
+        with self._vault.transaction():
+            pass
+
+    def stock(self) -> Mapping[str, int]:
+        """Fresh items by program."""
+        with self._vault.transaction() as db:
+            return dict(
+                db.execute(
+                    "SELECT program, count(*) FROM unspent WHERE state = 'fresh' GROUP BY program ORDER BY program"
+                )
+            )
+
+    def history(self) -> Iterator[Entry]:
+        """Every item there ever was, by session and number."""
+        last: tuple[str, int] = ("", 0)
+        while True:
+            with self._vault.transaction() as db:
+                rows = db.execute(
+                    "SELECT session, number, program, run, state FROM items WHERE (session, number) > (?, ?)"
+                    " ORDER BY session, number LIMIT 1000",
+                    last,
+                ).fetchall()
+            for session, number, program, run, state in rows:
+                # In a damaged file the rows might be out of order, and this never end.
+                known = isinstance(session, str) and isinstance(number, int) and state in iter(State)
+                if not known or (session, number) <= last:
+                    raise VaultError("the ledger is damaged: a line of its history makes no sense")
+                last = session, number
+                yield Entry(ItemId(session, number), program, run, State(state))
+            if not rows:
+                return
+
+    def position(self, session: str) -> int:
+        """The highest number of the session that was used or discarded; 0 if none was."""
+        with self._vault.transaction() as db:
+            row = db.execute(
+                "SELECT max(number) FROM items WHERE session = ? AND state IN ('used', 'discarded')", (session,)
+            ).fetchone()
+        return int(row[0] or 0)
+
+    def skip(self, session: str, program: str, below: int) -> int:
+        """Discards what is fresh of the program with numbers below ``below``; how many items that were.
+
+        `NOTHING_FRESH` as ``below`` discards all.  An item that a concurrent run was promised but has not taken yet
+        goes as well, and that run will be refused.
+        """
+        with self._vault.transaction() as db:
+            return db.execute(
+                "UPDATE items SET state = 'discarded'"
+                " WHERE state = 'fresh' AND program = ? AND session = ? AND number < ?",
+                (program, session, min(below, NOTHING_FRESH)),
+            ).rowcount
+
+    def discard_program(self, program: str) -> int:
+        """Discards all there is of a program that nobody will run any more; how many items that were."""
+        with self._vault.transaction() as db:
+            return db.execute(
+                "UPDATE items SET state = 'discarded' WHERE state IN ('pending', 'fresh') AND program = ?", (program,)
+            ).rowcount
+
+    def _sweep(self) -> int:
+        """Deletes the material of destroyed sessions: item by item, so the log stays small and others get turns."""
+        swept = 0
+        while True:
+            with self._vault.transaction() as db:
+                row = db.execute(
+                    "SELECT session, number FROM items JOIN sessions USING (session)"
+                    " WHERE state IN ('pending', 'fresh') AND destroyed LIMIT 1"
+                ).fetchone()
+                if row is None:
+                    break
+                update = "UPDATE items SET state = 'discarded' WHERE session = ? AND number = ?"
+                # An index that does not agree with its table would give the same row for ever.
+                if db.execute(update, row).rowcount != 1:
+                    raise VaultError("the ledger is damaged: the material of a destroyed session cannot be deleted")
+            swept += 1
+        if swept:
+            self._vault.checkpoint()
+        return swept
+
+    def _store(
+        self, db: sqlite3.Connection, item: ItemId, program: str, state: State, payload: Sequence[Buffer]
+    ) -> None:
+        db.execute("INSERT INTO items VALUES (?, ?, ?, ?, NULL)", (*item, program, state))
+        for part, sealed in enumerate(self._vault.seal(self._label(item, program), payload)):
+            db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (*item, part, sealed))
+
+    def _spend(self, db: sqlite3.Connection, item: ItemId, program: str, run: str) -> list[memoryview] | VaultError:
+        """Marks a fresh item used, and takes its part out.  To be handed out by `delivered`, after the transaction.
+
+        A part that is not authentic is an error to raise then: raised within, it would leave the item fresh.
+        """
+        count, size = db.execute(
+            "SELECT count(*), total(length(sealed)) FROM chunks WHERE session = ? AND number = ?", item
+        ).fetchone()
+        chunks = db.execute("SELECT sealed FROM chunks WHERE session = ? AND number = ? ORDER BY part", item)
+        part: list[memoryview] | VaultError
+        try:
+            part = self._vault.unseal(self._label(item, program), count, int(size), (row[0] for row in chunks))
+        except VaultError as error:
+            part = error
+        finally:
+            chunks.close()
+        marked = db.execute(
+            "UPDATE items SET state = 'used', run = ?"
+            " WHERE session = ? AND number = ? AND program = ? AND state = 'fresh'",
+            (run, *item, program),
+        ).rowcount
+        if marked != 1:
+            raise VaultError(
+                f"the ledger is damaged: preprocessing {item} cannot be marked used, and is not handed out"
+            )
+        return part
+
+    def _label(self, item: ItemId, program: str) -> tuple[str, ...]:
+        return ("item", self._cluster, item.session, str(item.number), program)
+
+
+def delivered(part: list[memoryview] | VaultError) -> list[memoryview]:
+    if isinstance(part, VaultError):
+        raise part
+    return part
+
+
+class PartyLedger(Ledger):
+    """What a party keeps: its parts, in ``ledger.sqlite`` in its data folder.  The module's text has the argument."""
+
+    def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, cluster: str) -> None:
+        super().__init__(folder, keys, member, cluster, file="ledger.sqlite")
+
+    def add(self, item: ItemId, program: str, payload: Sequence[Buffer]) -> None:
+        """Stores this party's part of an item; it is durable when this returns.
+
+        Numbers grow within a session, so add in the order of dealing.
+
+        Raises:
+            SpentItem: the session is destroyed, or a number as high has been seen in it.
+            UsageError: what is given as item or program is none.
+        """
+        check_item(item, program)
+        with self._vault.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO sessions (session) VALUES (?)", (item.session,))
+            if is_destroyed(db, item.session):
+                raise SpentItem(item, "is of a session that was destroyed here", NOTHING_FRESH)
+            if item.number <= highest_number(db, item.session):
+                raise SpentItem(item, "has a number that this session has passed here", NOTHING_FRESH)
+            self._store(db, item, program, State.FRESH, payload)
+
+    def take(self, item: ItemId, program: str, run: str) -> list[memoryview]:
+        """Marks the item used by ``run``, durably, and only then hands out this party's part of it.
+
+        Raises:
+            SpentItem: used, discarded, unknown, of another program or of a destroyed session; see `SpentItem.position`.
+            VaultError: the part is not authentic; the item is used all the same.
+        """
+        check_item(item, program)
+        with self._vault.transaction() as db:
+            row = db.execute("SELECT program, state FROM items WHERE session = ? AND number = ?", item).fetchone()
+            if row != (program, State.FRESH) or is_destroyed(db, item.session):
+                raise SpentItem(item, self._reason(db, item, program, row), self._next_fresh(db, item, program))
+            part = self._spend(db, item, program, run)
+        return delivered(part)
+
+    def destroy(self, session: str) -> int:
+        """Nothing of that session is handed out or taken in from here on, and its material is deleted.
+
+        Durable at once, also for a session that this party has not met yet: a crash while the material is being deleted
+        cannot undo it, and the next opening goes on deleting.  Returns how many items were deleted.
+        """
+        with self._vault.transaction() as db:
+            db.execute(
+                "INSERT INTO sessions VALUES (?, 1) ON CONFLICT (session) DO UPDATE SET destroyed = 1", (session,)
+            )
+        return self._sweep()
+
+    def destroy_others(self, session: str) -> int:
+        """`destroy` of every session but this one.  Returns how many items were deleted."""
+        with self._vault.transaction() as db:
+            db.execute("UPDATE sessions SET destroyed = 1 WHERE session != ?", (session,))
+        return self._sweep()
+
+    def destroy_all(self) -> int:
+        """`destroy` of every session there is.  Returns how many items were deleted."""
+        with self._vault.transaction() as db:
+            db.execute("UPDATE sessions SET destroyed = 1")
+        return self._sweep()
+
+    @staticmethod
+    def _reason(db: sqlite3.Connection, item: ItemId, program: str, row: tuple[object, object] | None) -> str:
+        if is_destroyed(db, item.session):
+            return "is of a session that was destroyed here"
+        if row is None:
+            return "is unknown here"
+        return "is of another program here" if row[0] != program else f"is {row[1]} here"
+
+    @staticmethod
+    def _next_fresh(db: sqlite3.Connection, item: ItemId, program: str) -> int:
+        row = db.execute(
+            "SELECT min(number) FROM unspent WHERE state = 'fresh' AND program = ? AND session = ? AND number > ?",
+            (program, *item),
+        ).fetchone()
+        return NOTHING_FRESH if row[0] is None else int(row[0])
+
+
+def check_item(item: ItemId, program: str) -> None:
+    if not _SESSION.match(item.session) or not 1 <= item.number < NOTHING_FRESH or not _PROGRAM.match(program):
+        raise UsageError("an item has a session of 32 and a program of 64 hexadecimal digits, and a number from 1")
+
+
+def is_destroyed(db: sqlite3.Connection, session: str) -> bool:
+    return db.execute("SELECT 1 FROM sessions WHERE session = ? AND destroyed", (session,)).fetchone() is not None
+
+
+def highest_number(db: sqlite3.Connection, session: str) -> int:
+    """The highest number ever seen in the session."""
+    row = db.execute("SELECT max(number) FROM items WHERE session = ?", (session,)).fetchone()
+    return int(row[0] or 0)

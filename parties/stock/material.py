@@ -1,0 +1,68 @@
+"""A party's preprocessing, dealt ahead of time: kept in its ledger, and handed out once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+from mpc.errors import TesseraError
+from parties.cluster import Cluster, Member
+from parties.failures import stock_refused
+from parties.keys import KeyPair
+from parties.run_messages import Dealt
+from parties.stock.ledger import ItemId, PartyLedger, SpentItem
+from parties.stock.messages import Spent, StockDropped, Stocked, StockItem
+from parties.wire.messages import Message
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[Message], None]
+"""Sends to the dealer, if it can be reached."""
+
+
+class Material:
+    """The ledger, and what it tells the dealer.  ``take`` blocks: call it from a thread."""
+
+    def __init__(
+        self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell
+    ) -> None:
+        self.ledger = PartyLedger(folder, keys, member.name, cluster.fingerprint)
+        self._tell = tell
+        # Items are added in the order in which they come.
+        self._adding = asyncio.Lock()
+        self._session = ""
+
+    async def add(self, message: StockItem, payload: list[memoryview]) -> None:
+        """Keep an item, durably, and then say so; or say why not."""
+        item = ItemId(message.session, message.number)
+        try:
+            async with self._adding:
+                if item.session != self._session:
+                    # The dealer begins a session when it has destroyed the one before.
+                    await asyncio.to_thread(self.ledger.destroy_others, item.session)
+                    self._session = item.session
+                await asyncio.to_thread(self.ledger.add, item, message.program, payload)
+        except TesseraError as error:
+            log.warning("preprocessing %s refused: %s", item, error)
+            self._tell(stock_refused(message.session, message.number, error))
+        else:
+            self._tell(Stocked(session=message.session, number=message.number))
+
+    async def drop(self, message: StockDropped) -> None:
+        """Forget what no run will ask for."""
+        await asyncio.to_thread(self.ledger.discard_program, message.program)
+
+    def take(self, message: Dealt) -> list[memoryview]:
+        """The item for a run, marked used before this returns.  Raises MaterialError when it is not fresh here."""
+        return self.ledger.take(ItemId(message.session, message.number), message.program, message.run)
+
+    def spent(self, error: SpentItem, message: Dealt) -> None:
+        """Tell the dealer that an item it assigned is not fresh here, so that it skips to what is."""
+        item = error.item
+        self._tell(Spent(session=item.session, number=item.number, program=message.program, position=error.position))
+
+    def destroy(self) -> None:
+        """A check has failed: nothing that was dealt so far is ever handed out."""
+        log.warning("a MAC check has failed: %d items of preprocessing destroyed", self.ledger.destroy_all())

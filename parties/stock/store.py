@@ -1,0 +1,161 @@
+"""What the dealer keeps of preprocessing dealt ahead of time, and how much of it there should be.
+
+The dealer's ledger, as `stock.ledger` describes it, of the *client's* part of each item; the parties have theirs.
+An item is *pending* until every party has stored its part and said so.  A crash before that leaves it pending, and the
+next opening discards it: nobody is ever assigned an item that a party may not have.  Its number stays spent.
+
+`assign` marks the item used, durably, before its number leaves: after a crash at any point it is assigned once at most.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mpc.errors import UsageError
+from parties.cluster import DEALER
+from parties.keys import KeyPair
+from parties.stock.ledger import ItemId, Ledger, State, check_item, delivered, highest_number
+from parties.wire.messages import Buffer
+
+_SCHEMA = """
+CREATE TABLE targets (
+    program TEXT PRIMARY KEY,
+    low_water INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    sealed BLOB NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Deal ``program`` again when fewer than ``low_water`` items are left, up to ``count``."""
+
+    program: bytes = field(repr=False)
+    low_water: int
+    count: int
+
+
+class DealerStock(Ledger):
+    """The dealer's stock: ``stock.sqlite`` in its data folder.  Calls block: make them from worker threads."""
+
+    def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, cluster: str) -> None:
+        super().__init__(folder, keys, DEALER, cluster, file="stock.sqlite", schema=_SCHEMA)
+        try:
+            with self._vault.transaction() as db:
+                db.execute("UPDATE items SET state = 'discarded' WHERE state = 'pending'")
+                self._session = _session(db)
+        except BaseException:
+            self._vault.close()
+            raise
+
+    @property
+    def session(self) -> str:
+        """The current session: 32 hexadecimal digits, the same after a restart."""
+        return self._session
+
+    def new_session(self) -> str:
+        """Destroys all material of the current session, for good, and begins another one."""
+        with self._vault.transaction() as db:
+            db.execute("UPDATE sessions SET destroyed = 1")
+            session = _session(db)
+        self._session = session
+        self._sweep()
+        return session
+
+    def begin(self, program: str, payload: Sequence[Buffer]) -> ItemId:
+        """The next item of the session, pending, with the client's part."""
+        with self._vault.transaction() as db:
+            session = _session(db)
+            item = ItemId(session, highest_number(db, session) + 1)
+            check_item(item, program)
+            self._store(db, item, program, State.PENDING, payload)
+        return item
+
+    def ready(self, item: ItemId) -> bool:
+        """Every party has stored its part: the item is in stock.  False if it has been discarded meanwhile."""
+        with self._vault.transaction() as db:
+            return (
+                db.execute(
+                    "UPDATE items SET state = 'fresh' WHERE session = ? AND number = ? AND state = 'pending'"
+                    " AND session IN (SELECT session FROM sessions WHERE NOT destroyed)",
+                    item,
+                ).rowcount
+                == 1
+            )
+
+    def abandon(self, item: ItemId) -> None:
+        """Not every party has stored its part: the item will not be in stock."""
+        with self._vault.transaction() as db:
+            db.execute(
+                "UPDATE items SET state = 'discarded' WHERE session = ? AND number = ? AND state = 'pending'", item
+            )
+
+    def assign(self, program: str, run: str) -> tuple[ItemId, list[memoryview]] | None:
+        """The oldest item in stock of the program, marked used by ``run``, and the client's part; None without stock.
+
+        Raises VaultError if that part is not authentic; the item is used all the same, and the next call takes another.
+        """
+        with self._vault.transaction() as db:
+            row = db.execute(
+                "SELECT session, number FROM unspent WHERE state = 'fresh' AND program = ? ORDER BY number LIMIT 1",
+                (program,),
+            ).fetchone()
+            if row is None:
+                return None
+            item = ItemId(*row)
+            part = self._spend(db, item, program, run)
+        return item, delivered(part)
+
+    def set_target(self, program: bytes, digest: str, low_water: int, count: int) -> None:
+        """Keeps the stock of a program (its encoding, and the digest of that) between two numbers, from now on."""
+        if not 1 <= low_water <= count:
+            raise UsageError(f"a low-water mark is from 1 to the number to deal up to ({count}), not {low_water}")
+        (sealed,) = self._vault.seal(("target", digest), [program], chunk_bytes=len(program) + 64)
+        with self._vault.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?)", (digest, low_water, count, sealed))
+
+    def drop_target(self, digest: str) -> None:
+        """Lets the stock of that program run out."""
+        with self._vault.transaction() as db:
+            db.execute("DELETE FROM targets WHERE program = ?", (digest,))
+
+    def targets(self) -> Mapping[str, Target]:
+        """Targets by the program's digest."""
+        with self._vault.transaction() as db:
+            rows = db.execute("SELECT program, low_water, count, sealed FROM targets ORDER BY program").fetchall()
+        targets = {}
+        for digest, low_water, count, sealed in rows:
+            (program,) = self._vault.unseal(("target", digest), 1, len(sealed), [sealed])
+            targets[digest] = Target(bytes(program), low_water, count)
+        return targets
+
+    def programs(self) -> set[str]:
+        """Programs of which there is anything in stock, or on its way to the parties."""
+        with self._vault.transaction() as db:
+            return {str(row[0]) for row in db.execute("SELECT DISTINCT program FROM unspent")}
+
+    def wanted(self) -> Mapping[str, int]:
+        """How many items to deal now, by the program's digest; pending ones count as dealt."""
+        with self._vault.transaction() as db:
+            dealt = dict(db.execute("SELECT program, count(*) FROM unspent GROUP BY program"))
+            targets = db.execute("SELECT program, low_water, count FROM targets ORDER BY program").fetchall()
+        return {
+            digest: count - dealt.get(digest, 0)
+            for digest, low_water, count in targets
+            if dealt.get(digest, 0) < low_water
+        }
+
+
+def _session(db: sqlite3.Connection) -> str:
+    """The session that is not destroyed; a fresh one if there is none."""
+    row = db.execute("SELECT session FROM sessions WHERE NOT destroyed").fetchone()
+    if row is not None:
+        return str(row[0])
+    session = secrets.token_hex(16)
+    db.execute("INSERT INTO sessions (session) VALUES (?)", (session,))
+    return session

@@ -1,0 +1,1 @@
+"""Links between processes: keys checked, messages numbered and checked, peers watched.  `transport` is the way in."""

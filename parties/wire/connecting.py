@@ -1,0 +1,54 @@
+"""Waiting for a peer to answer our greeting, and finding out why it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from time import monotonic
+
+from mpc.errors import AuthenticationError, PeerError, PeerUnavailable
+from parties.cluster import Member
+from parties.wire.links import Link
+from parties.wire.outbox import Outbox, Trouble
+
+_LOOK = 0.05
+
+
+async def await_greeting(me: Member, link: Link, outbox: Outbox | None, deadline: float) -> PeerError | None:
+    """Waits up to ``deadline`` s for the link to be established; the reason if it is not.
+
+    A refusal ends the wait at once, if it was given in answer to an attempt made since.
+    """
+    started = monotonic()
+    while True:
+        left = started + deadline - monotonic()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(link.established.wait(), max(0.0, min(_LOOK, left)))
+            return None
+        if link.refusal is not None:
+            return link.refusal
+        denied = outbox is not None and outbox.trouble is Trouble.DENIED and outbox.troubled_at >= started
+        if left <= 0 or denied:
+            return _diagnosis(me, link.peer, outbox, deadline)
+
+
+def _diagnosis(me: Member, peer: Member, outbox: Outbox | None, deadline: float) -> PeerError:
+    name, where = peer.name, f"tcp://{peer.address}"
+    if outbox is None:
+        return PeerUnavailable(name, f"has not connected to us within {deadline:g} s: is it running?")
+    if outbox.trouble is Trouble.DENIED:
+        return AuthenticationError(
+            name,
+            f"does not let us in at {where}: the cluster file it runs with lacks the key of {me.name}, "
+            f"{me.key}; give every process the same file",
+        )
+    if outbox.trouble is Trouble.HANDSHAKE:
+        return AuthenticationError(
+            name,
+            f"what answers at {where} does not hold the key that the cluster file lists for it: "
+            "correct the key or the address",
+        )
+    if outbox.up:
+        back = f", and can it reach us at tcp://{me.address}" if me.is_server else ""
+        return PeerUnavailable(name, f"connected at {where} but silent for {deadline:g} s: is it frozen{back}?")
+    return PeerUnavailable(name, f"no answer at {where} within {deadline:g} s: is it running, is the address right?")

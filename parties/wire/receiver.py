@@ -1,0 +1,191 @@
+"""What becomes of arriving messages: checked, then answered if they are the link's own, else passed on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from mpc.errors import (
+    AuthenticationError,
+    PeerError,
+    PeerLost,
+    ProtocolViolation,
+    RemoteError,
+    VersionMismatch,
+    printable,
+)
+from parties.wire.events import Delivery, Event, LinkFault, PeerRestarted
+from parties.wire.links import BULK, Link, Order
+from parties.wire.liveness import note_pong
+from parties.wire.messages import (
+    MAX_PAYLOAD_FRAMES,
+    Hello,
+    HelloReply,
+    Incoming,
+    Message,
+    Ping,
+    Pong,
+    Refused,
+    decode_envelope,
+    decode_header,
+)
+
+log = logging.getLogger(__name__)
+
+_QUOTED = 500
+"""Characters of what a peer says in words."""
+_UNGREETED = "sent a message before its greeting"
+_LINK_MESSAGES = (Hello, HelloReply, Incoming, Ping, Pong, Refused)
+
+
+class Receiver:
+    """Checks and sorts messages, each attributed to a link by the key it came with.
+
+    Args:
+        greeting: our package version and cluster fingerprint, which every peer has to share.
+        limit: most payload bytes of a message.
+        now: the liveness clock.
+        emit: takes an event for the application.
+        transmit: answers.
+        turn_away: tells a process, by its incarnation and route, that another has taken its place.
+    """
+
+    def __init__(
+        self,
+        greeting: tuple[str, str],
+        limit: int,
+        *,
+        now: Callable[[], float],
+        emit: Callable[[Event], None],
+        transmit: Callable[[Link, Message], bool],
+        turn_away: Callable[[Link, bytes, bytes | None], None],
+    ) -> None:
+        self._greeting = greeting
+        self._limit = limit
+        self._now, self._emit, self._transmit, self._turn_away = now, emit, transmit, turn_away
+
+    def take(self, link: Link, frames: Sequence[memoryview], route: bytes | None) -> None:
+        """Takes in one message, with the route back if it came through the inbox.  Never raises."""
+        try:
+            self._take(link, frames, route)
+        except PeerError as error:
+            if isinstance(error, VersionMismatch):
+                link.refusal = error
+            self._emit(LinkFault(link.peer, error))
+        except Exception:
+            log.exception("a message from %s could not be handled", link.peer.name)
+            self._emit(LinkFault(link.peer, ProtocolViolation(link.peer.name, "sent what cannot be handled")))
+
+    def _take(self, link: Link, frames: Sequence[memoryview], route: bytes | None) -> None:
+        name = link.peer.name
+        size = sum(map(len, frames))
+        link.traffic.bytes_received += size
+        if not 2 <= len(frames) <= 2 + MAX_PAYLOAD_FRAMES:
+            raise ProtocolViolation(name, f"sent a message of {len(frames)} frames")
+        envelope = decode_envelope(name, frames[0])
+        due = link.expected
+        # A header that makes no sense is complained of only once its message is counted, or the next were out
+        # of order.
+        message = self._header(link, frames[1], size)
+        order = link.admit(envelope, greeting=isinstance(message, Hello | HelloReply))
+        gap = None
+        if order is not Order.NEXT:
+            if order is Order.REPLACED:
+                self._turn_away(link, envelope.incarnation, route)
+                return
+            gap = self._out_of_order(link, order, envelope.sequence, due, message)
+        link.heard, link.down = self._now(), False
+        if route is not None and not link.peer.is_server:
+            link.route, link.broken = route, None
+        if isinstance(message, _LINK_MESSAGES):
+            # The link's own business goes on after a gap; often it is the greeting of a new connection.
+            if gap is not None:
+                self._emit(LinkFault(link.peer, gap))
+            self._link_message(link, message)
+            return
+        if gap is not None:
+            raise gap
+        if isinstance(message, PeerError):
+            raise message
+        if not link.agreed:
+            raise link.refusal or ProtocolViolation(name, _UNGREETED)
+        payload = size - len(frames[0]) - len(frames[1])
+        if payload >= BULK:
+            link.excused = link.heard
+        link.traffic.messages_received += 1
+        link.traffic.payload_received += payload
+        self._emit(Delivery(link.peer, message, list(frames[2:])))
+
+    def _out_of_order(
+        self, link: Link, order: Order, sequence: int, due: int, message: Message | PeerError
+    ) -> PeerError | None:
+        """Raises for a message that does not count; returns the complaint about a gap before it."""
+        name = link.peer.name
+        match order:
+            case Order.UNGREETED:
+                raise ProtocolViolation(name, _UNGREETED)
+            case Order.REPEATED:
+                raise ProtocolViolation(name, f"repeated message {sequence} when {due} was due")
+            case Order.RESTARTED:
+                self._emit(PeerRestarted(link.peer))
+            case Order.GAP if isinstance(message, Hello | HelloReply):
+                # The first words over a new connection: what the old one still had to carry went with it.
+                return PeerLost(name, f"its connection broke, and messages of it were lost ({sequence - due})")
+            case Order.GAP:
+                return ProtocolViolation(
+                    name, f"sent message {sequence} when {due} was due: {sequence - due} lost on the way"
+                )
+        return None
+
+    def _header(self, link: Link, frame: memoryview, size: int) -> Message | PeerError:
+        name = link.peer.name
+        if size > self._limit + (2 << 20):
+            return ProtocolViolation(name, f"sent a message of {size} bytes, beyond the limit of {self._limit}")
+        try:
+            message = decode_header(name, frame)
+        except ProtocolViolation as error:
+            return error
+        if link.peer.role not in message.senders:
+            return AuthenticationError(name, f"is a {link.peer.role} and may not send {type(message).__name__}")
+        return message
+
+    def _link_message(self, link: Link, message: Message) -> None:
+        match message:
+            case Hello():
+                self._transmit(link, HelloReply(*self._greeting))
+                self._compare(link, message)
+                if not link.peer.is_server:
+                    link.established.set()
+            case HelloReply():
+                self._compare(link, message)
+                if link.broken is None:
+                    link.established.set()
+            case Incoming(payload_bytes=size):
+                link.excuse(self._now(), size)
+            case Ping(nonce=nonce):
+                self._transmit(link, Pong(nonce))
+            case Pong(nonce=nonce):
+                note_pong(link, nonce, monotonic())
+            case Refused(reason=reason):
+                link.agreed = False
+                link.established.clear()
+                link.refusal = RemoteError(link.peer.name, printable(reason[:_QUOTED]))
+                raise link.refusal
+
+    def _compare(self, link: Link, greeting: Hello | HelloReply) -> None:
+        version, fingerprint = self._greeting
+        if greeting.package_version != version:
+            other = printable(greeting.package_version[:_QUOTED])
+            difference = f"runs Tessera {other}, we run {version}: install one release everywhere"
+        elif greeting.cluster_fingerprint != fingerprint:
+            difference = (
+                f"runs with cluster file {printable(greeting.cluster_fingerprint[:16])}, we with {fingerprint[:16]}: "
+                "give every process the same file"
+            )
+        else:
+            link.agreed, link.refusal = True, None
+            return
+        link.agreed = False
+        link.established.clear()
+        raise VersionMismatch(link.peer.name, difference)

@@ -1,0 +1,394 @@
+"""Authenticated, numbered, watched links between the members of a cluster: one `Endpoint` per process.
+
+The dealer and the parties bind one ROUTER each (the inbox) and connect one DEALER (an outbox) to every other
+server's inbox, so two servers talk over two connections, one each way.  Clients bind nothing: they connect an
+outbox to every server and are answered over the same connection.  All of it is CURVE, and only keys in the
+cluster file get in.
+
+What a peer does wrong never raises out of `Endpoint.receive`: it comes out of it as an event (see
+`parties.wire.events`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import itertools
+import logging
+import math
+import os
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from time import monotonic
+
+from mpc.errors import ConfigurationError, PeerUnavailable
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.wire.connecting import await_greeting
+from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.links import BULK, Link, Traffic
+from parties.wire.liveness import Liveness, Watch, note_ping
+from parties.wire.messages import (
+    MAX_PAYLOAD_FRAMES,
+    Buffer,
+    Envelope,
+    Hello,
+    HelloReply,
+    Incoming,
+    Message,
+    Ping,
+    Refused,
+    encode,
+    payload_bytes,
+)
+from parties.wire.receiver import Receiver
+from parties.wire.wires import Wires
+
+__all__ = [
+    "Delivery",
+    "Endpoint",
+    "Event",
+    "LinkFault",
+    "PeerDown",
+    "PeerRestarted",
+    "Traffic",
+    "Watch",
+    "package_version",
+]
+
+log = logging.getLogger(__name__)
+
+# Events that may wait for `receive`.  Beyond it nothing is read: the peers' queues fill up instead of our
+# memory.
+BACKLOG = 4096
+# ms that a low-latency receive waits for a message without giving the event loop a turn.
+EAGER_WAIT = 1
+# s after which even a stream of messages that are there already gives the event loop a turn.
+_TURN = 5e-3
+
+
+def package_version() -> str:
+    """Version of the installed distribution, or ``"unreleased"`` when run from a source tree."""
+    try:
+        return importlib.metadata.version("tessera-mpc")
+    except importlib.metadata.PackageNotFoundError:
+        return "unreleased"
+
+
+class Endpoint:
+    """One process's end of all its links.
+
+    Belongs to one event loop and is not thread-safe; one task at a time may be in `receive`.  ``async with``
+    starts and closes it.  A long computation belongs in a thread: an event loop that is held up for
+    ``peer_timeout`` answers no pings, and peers will think the process frozen.
+
+    Args:
+        cluster: who takes part.
+        me: which of its members this process is.
+        keys: the key pair of ``me``.
+        bind: whether to listen; so for servers, not so for clients.
+
+    Raises:
+        ConfigurationError: ``keys`` are not ``me``'s, or ``bind`` does not go with its role.
+    """
+
+    def __init__(self, cluster: Cluster, me: Member, keys: KeyPair, *, bind: bool) -> None:
+        if keys.public != me.key:
+            raise ConfigurationError(
+                f"the key file does not hold {me.name}'s key: its public key is {keys.public}, "
+                f"the cluster file lists {me.key}; give the right key file, or correct the cluster file"
+            )
+        if bind != me.is_server:
+            raise ConfigurationError(
+                f"{me.name} is a {me.role} and {'must not' if bind else 'has to'} listen: start it as one"
+            )
+        self.cluster = cluster
+        self.me = me
+        self._limit = cluster.settings.max_message_bytes
+        self._greeting = (package_version(), cluster.fingerprint)
+        self._incarnation = os.urandom(8)
+        peers = cluster.members if me.is_server else cluster.servers
+        self._links = {peer.name: Link(peer) for peer in peers if peer != me}
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._nonces = itertools.count()
+        self._eager = 0
+        self._turn_at = 0.0
+        self._running = False
+        self._liveness = Liveness(
+            self._links,
+            cluster.settings.peer_timeout,
+            read=self._catch_up,
+            ping=self._probe,
+            report=lambda link, error: self._emit(PeerDown(link.peer, error)),
+        )
+        self._receiver = Receiver(
+            self._greeting,
+            self._limit,
+            now=self._liveness.now,
+            emit=self._emit,
+            transmit=self._transmit,
+            turn_away=self._turn_away,
+        )
+        self._wires = Wires(
+            cluster,
+            me,
+            keys,
+            self._links,
+            on_up=self._greet,
+            on_down=lambda link: link.lose(self._liveness.now()),
+            on_departure=self._probe_clients,
+            on_message=self._receiver.take,
+            has_room=self._has_room,
+        )
+
+    # --- life
+
+    async def start(self) -> None:
+        """Listens, and begins to connect to the servers; does not wait for them (see `connect`).
+
+        Raises:
+            ConfigurationError: the port is in use, or the address is not this machine's or makes no sense.
+        """
+        if self._running:
+            return
+        await self._wires.open()
+        self._heart = asyncio.create_task(self._liveness.run(), name="tessera liveness")
+        self._running = True
+
+    async def close(self) -> None:
+        """Drops all connections and what is still queued, and ends every task of the endpoint.  Idempotent.
+
+        A task in `receive` or `ping` gets `PeerUnavailable`.
+        """
+        if not self._running:
+            return
+        self._running = False
+        self._heart.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._heart
+        await self._wires.close()
+        for link in self._links.values():
+            link.forget()
+        self._events.clear()
+        self._wake()
+
+    async def __aenter__(self) -> Endpoint:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # --- reaching peers
+
+    async def connect(self, peers: Collection[str] | None = None, deadline: float = 10.0) -> None:
+        """Waits until each peer, by default every server, has answered our greeting.
+
+        Args:
+            peers: names; for a client's name, waits until the client has greeted us.
+            deadline: s for all of them together.
+
+        Raises:
+            PeerUnavailable: no answer in time.
+            AuthenticationError: the peer does not let our key in, or does not hold the key listed for it.
+            VersionMismatch: another version of Tessera, or another cluster file.
+        """
+        names = self._wires.outboxes if peers is None else peers
+        links = [self._link(name) for name in names]
+        outboxes = self._wires.outboxes
+        errors = await asyncio.gather(
+            *(await_greeting(self.me, link, outboxes.get(link.peer.name), deadline) for link in links)
+        )
+        for error in errors:
+            if error is not None:
+                raise error
+
+    async def ping(self, peer: str, deadline: float | None = None) -> float:
+        """Measures the round trip to the peer's event loop and back, in s.
+
+        Raises:
+            PeerUnavailable: not connected, or no answer within ``deadline`` s (by default ``peer_timeout``).
+        """
+        link = self._link(peer)
+        limit = self.cluster.settings.peer_timeout if deadline is None else deadline
+        waiter: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        if not self._probe(link, waiter):
+            raise PeerUnavailable(peer, "is not connected")
+        done, _ = await asyncio.wait((waiter,), timeout=limit)
+        if done and not waiter.cancelled():
+            return waiter.result()
+        raise PeerUnavailable(peer, f"did not answer a ping within {limit:g} s")
+
+    def watch(self, peers: Collection[str]) -> Watch:
+        """Until the watch is stopped, the loss of any of these peers comes out of `receive`, once each."""
+        return self._liveness.watch(frozenset(self._link(name).peer.name for name in peers))
+
+    def connected(self, peer: str) -> bool:
+        """Whether greetings have been exchanged with the peer over a connection that still stands."""
+        return self._link(peer).established.is_set()
+
+    def last_heard(self, peer: str) -> float | None:
+        """Seconds since anything valid came from the peer, without those that our own event loop was held up.
+
+        None: never.  Only a watched peer is sure to say something every second.
+        """
+        heard = self._link(peer).heard
+        return None if heard is None else self._liveness.now() - heard
+
+    def round_trip(self, peer: str) -> float | None:
+        """The last round trip measured, by `ping` or by a watch, in s; None: none yet."""
+        return self._link(peer).round_trip
+
+    def traffic(self, peer: str) -> Traffic:
+        """Counters of the link, live."""
+        return self._link(peer).traffic
+
+    # --- messages
+
+    def send(self, peer: str, message: Message, buffers: Sequence[Buffer] = (), *, copy: bool = False) -> int:
+        """Queues a message; never blocks.
+
+        Args:
+            buffers: C-contiguous arrays, memoryviews or bytes, one payload frame each.  With ``copy=False``
+                those of 64 KiB and more are sent from where they are, later, by another thread: **do not
+                write to them again**, ever.  (Dropping them is fine.)
+
+        Returns:
+            Bytes of payload.
+
+        Raises:
+            PeerUnavailable: there is no connection, or 10,000 messages wait already.
+            VersionMismatch, RemoteError: the greeting failed, or the peer refused the link.
+            ConfigurationError: more payload than ``max_message_mb`` allows.
+        """
+        link = self._link(peer)
+        if link.refusal is not None and not link.agreed:
+            raise link.refusal
+        payload = payload_bytes(buffers)
+        if payload > self._limit or len(buffers) > MAX_PAYLOAD_FRAMES:
+            raise ConfigurationError(
+                f"a message of {payload / (1 << 20):.1f} MiB in {len(buffers)} frames to {peer} is beyond "
+                f"the limit of {self._limit >> 20} MiB and {MAX_PAYLOAD_FRAMES} frames: send less at once, "
+                "or raise max_message_mb in everybody's cluster file"
+            )
+        if payload >= BULK and self._running and self._transmit(link, Incoming(payload)):
+            link.excuse(self._liveness.now(), payload)
+            link.bulk_at = monotonic()
+        frames = encode(message, buffers, Envelope(self._incarnation, link.outgoing))
+        if not (self._running and self._put(link, frames, copy=copy)):
+            raise PeerUnavailable(
+                peer, f"{type(message).__name__} cannot be sent: it is not connected, or does not read"
+            )
+        link.traffic.messages_sent += 1
+        link.traffic.payload_sent += payload
+        return payload
+
+    async def receive(self) -> Event:
+        """The next message, or the next thing that became known about a peer.
+
+        Raises:
+            PeerUnavailable: the endpoint is closed.
+        """
+        if self._eager and self._running and not self._events:
+            while not self._events and self._wires.read_one(EAGER_WAIT):
+                pass
+            if not self._events:
+                self._wires.read()
+        if self._events and monotonic() > self._turn_at:
+            await asyncio.sleep(0)
+            self._turn_at = monotonic() + _TURN
+        while not self._events:
+            if not self._running:
+                raise PeerUnavailable(self.me.name, "this endpoint is closed")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+            self._turn_at = monotonic() + _TURN
+        event = self._events.popleft()
+        if len(self._events) == BACKLOG // 2:
+            asyncio.get_running_loop().call_soon(self._wires.read)
+        return event
+
+    @contextlib.contextmanager
+    def low_latency(self) -> Iterator[None]:
+        """Within it `receive` blocks for up to a millisecond before it leaves the wait to the event loop.
+
+        That saves the event loop's part of the latency of each message, at the cost of every other task's.
+        """
+        self._eager += 1
+        try:
+            yield
+        finally:
+            self._eager -= 1
+            self._wires.read()
+
+    # --- inside
+
+    def _link(self, name: str) -> Link:
+        try:
+            return self._links[name]
+        except KeyError:
+            raise ConfigurationError(
+                f"{self.me.name} has no link to {name!r}: it has links to {', '.join(self._links)}"
+            ) from None
+
+    def _put(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
+        """Sends what carries the link's next number; False if it cannot go now."""
+        sent = self._wires.send(link, frames, copy=copy)
+        if sent:
+            link.outgoing += 1
+            link.traffic.bytes_sent += sum(map(len, frames))
+        return sent
+
+    def _transmit(self, link: Link, message: Message) -> bool:
+        return self._put(link, encode(message, (), Envelope(self._incarnation, link.outgoing)), copy=True)
+
+    def _probe(self, link: Link, waiter: asyncio.Future[float] | None = None) -> bool:
+        nonce = next(self._nonces)
+        sent = self._running and self._transmit(link, Ping(nonce))
+        if sent:
+            note_ping(link, nonce, monotonic(), waiter)
+        return sent
+
+    def _probe_clients(self) -> None:
+        for link in self._links.values():
+            if link.route is not None:
+                self._probe(link)
+
+    def _turn_away(self, link: Link, incarnation: bytes, route: bytes | None) -> None:
+        """Tells a process that another one has taken its place, if there is a way back to it."""
+        log.warning("%s: two processes run with its key; the one that greeted last counts", link.peer.name)
+        if route is None or link.peer.is_server:
+            return
+        notice = Refused(f"another process has connected with the key of {link.peer.name}: this one is cut off")
+        frames = encode(notice, (), Envelope(self._incarnation, link.replaced[incarnation]))
+        link.replaced[incarnation] += 1
+        self._wires.answer(link, route, frames)
+
+    def _catch_up(self) -> bool:
+        self._wires.catch_up()
+        return self._has_room()
+
+    def _has_room(self) -> bool:
+        return len(self._events) < BACKLOG
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _greet(self, link: Link) -> None:
+        if link.broken is not None and math.isfinite(link.broken):
+            self._liveness.returned(link)
+        link.broken = link.refusal = None
+        self._transmit(link, Hello(*self._greeting))
+        if link.incarnation is not None:
+            # It may have greeted us while there was no way to answer.
+            self._transmit(link, HelloReply(*self._greeting))

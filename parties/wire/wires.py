@@ -1,0 +1,183 @@
+"""All sockets of one process: its inbox, its outboxes, and the gatekeeper at the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import zmq
+
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.wire import sockets
+from parties.wire.links import Link
+from parties.wire.outbox import Outbox
+from parties.wire.zap import Gatekeeper
+
+# ZeroMQ tells of a broken connection a moment before it takes down the route to it.
+_DISMANTLING = 0.02
+_ALL = 1 << 62
+
+
+class Wires:
+    """Opens, reads, writes and closes the sockets.
+
+    Args:
+        me: this process; a server listens, a client does not.
+        links: by peer name; those to servers get an outbox.
+        on_up: a connection to a server stands, authenticated both ways; nothing has been sent over it yet.
+        on_down: the connection to a server, or the route to a client, is gone.
+        on_departure: some connection to the inbox broke; which one, only an attempt to send shows.
+        on_message: frames came with the key of the link's peer; with a route, if they came through the inbox.
+        has_room: whether more may be read.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        me: Member,
+        keys: KeyPair,
+        links: Mapping[str, Link],
+        *,
+        on_up: Callable[[Link], None],
+        on_down: Callable[[Link], None],
+        on_departure: Callable[[], None],
+        on_message: Callable[[Link, Sequence[memoryview], bytes | None], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._cluster, self._me, self._keys = cluster, me, keys
+        self._links = links
+        self._by_key = {link.peer.key: link for link in links.values()}
+        self._on_up, self._on_down, self._on_departure = on_up, on_down, on_departure
+        self._on_message, self._has_room = on_message, has_room
+        self._resources = contextlib.AsyncExitStack()
+        self._inbox: sockets.Socket | None = None
+        self._readable: sockets.Readable | None = None
+        self.outboxes: dict[str, Outbox] = {}
+
+    async def open(self) -> None:
+        """Listens (servers) and begins to connect.  ConfigurationError leaves nothing open."""
+        async with contextlib.AsyncExitStack() as undo:
+            context: sockets.Context = zmq.Context()
+            # Last to go; waits for every socket, none of which lingers.
+            undo.callback(context.destroy, 0)
+            undo.callback(self.outboxes.clear)
+            if self._me.is_server:
+                await self._listen(context, undo)
+            for link in self._links.values():
+                if link.peer.is_server:
+                    self.outboxes[link.peer.name] = outbox = self._reach(context, link)
+                    undo.callback(outbox.close)
+            self._resources = undo.pop_all()
+
+    async def _listen(self, context: sockets.Context, undo: contextlib.AsyncExitStack) -> None:
+        gatekeeper = Gatekeeper(context, [member.key for member in self._cluster.members])
+        undo.callback(gatekeeper.close)
+        inbox = sockets.inbox(context, self._keys, self._cluster.settings)
+        undo.callback(inbox.close, 0)
+        await sockets.bind(inbox, self._me)
+        self._inbox = inbox
+        undo.callback(setattr, self, "_inbox", None)
+        self._readable = sockets.Readable(inbox, self._read_inbox)
+        undo.callback(self._readable.close)
+        monitor = sockets.Monitor(inbox, zmq.EVENT_DISCONNECTED, self._departed)
+        undo.callback(monitor.close)
+
+    def _reach(self, context: sockets.Context, link: Link) -> Outbox:
+        return Outbox(
+            context,
+            self._keys,
+            link.peer,
+            self._cluster.settings,
+            on_up=lambda: self._on_up(link),
+            on_down=lambda: self._on_down(link),
+            on_readable=lambda: self._read_outbox(link),
+        )
+
+    async def close(self) -> None:
+        """Drops all connections and what is still queued.  Idempotent."""
+        await self._resources.aclose()
+
+    def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
+        """Queues a message; False if there is no connection, or no room in its queue."""
+        outbox = self.outboxes.get(link.peer.name)
+        if outbox is not None:
+            return outbox.send(frames, copy=copy)
+        return link.route is not None and self.answer(link, link.route, frames, copy=copy)
+
+    def answer(self, link: Link, route: bytes, frames: list[bytes | memoryview], *, copy: bool = True) -> bool:
+        """Queues a message to a client by its route; False as in `send`."""
+        if self._inbox is None or self._readable is None:
+            return False
+        try:
+            sockets.send(self._inbox, [route, *frames], copy=copy)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            if route == link.route:
+                self._on_down(link)
+            return False
+        finally:
+            # An attempt that fails may have swallowed the edge just as well.
+            self._readable.recheck()
+        return True
+
+    def catch_up(self) -> None:
+        """Handles all that has arrived and happened so far, without waiting for the event loop."""
+        for outbox in self.outboxes.values():
+            outbox.catch_up()
+        self.read()
+
+    def read(self) -> None:
+        """Handles all messages that have arrived, as far as the owner has room."""
+        self._read_inbox()
+        for name in self.outboxes:
+            self._read_outbox(self._links[name])
+
+    def read_one(self, milliseconds: int) -> bool:
+        """Blocks, the event loop too, for one message, and handles it; False if none came in time.
+
+        It may hide from the event loop that there are more: call `read` before leaving the sockets to it.
+        """
+        if self._inbox is not None:
+            if self._inbox.poll(milliseconds):
+                self._read_inbox(1)
+                return True
+            return False
+        poller = zmq.Poller()
+        outboxes = {outbox.socket: outbox.peer.name for outbox in self.outboxes.values() if outbox.up}
+        for socket in outboxes:
+            poller.register(socket, zmq.POLLIN)
+        ready = poller.poll(milliseconds) if outboxes else []
+        for socket, _ in ready:
+            self._read_outbox(self._links[outboxes[socket]], 1)
+        return bool(ready)
+
+    def _read_inbox(self, limit: int = _ALL) -> None:
+        if self._inbox is None:
+            return
+        for route, *frames in self._messages(self._inbox, limit):
+            # The key that the connection proved to have; a message's own word counts for nothing.
+            link = self._by_key.get(str(route.get("User-Id")))
+            if link is not None:
+                self._on_message(link, [frame.buffer for frame in frames], route.bytes)
+
+    def _read_outbox(self, link: Link, limit: int = _ALL) -> None:
+        outbox = self.outboxes.get(link.peer.name)
+        if outbox is not None:
+            for frames in self._messages(outbox.socket, limit):
+                self._on_message(link, [frame.buffer for frame in frames], None)
+
+    def _messages(self, socket: sockets.Socket, limit: int) -> Iterator[list[zmq.Frame]]:
+        while limit > 0 and not socket.closed and self._has_room():
+            try:
+                yield sockets.receive(socket)
+            except zmq.Again:
+                return
+            limit -= 1
+
+    def _departed(self, _event: int, _value: int) -> None:
+        asyncio.get_running_loop().call_later(_DISMANTLING, self._on_departure)
