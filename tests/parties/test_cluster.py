@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,7 @@ TEXT = Cluster.build(
         ("threads = 0", "treads = 1", "unknown field `treads`"),
         ("max_message_mb = 2048", "max_message_mb = 0", "max_message_mb"),
     ],
+    ids=itertools.count(),  # not the keys, which differ from run to run
 )
 def test_what_is_wrong_is_named(old: str, new: str, complaint: str) -> None:
     assert old in TEXT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import struct
@@ -88,6 +89,7 @@ GOOD = f'version = 1\npublic = "{PAIR.public}"\nsecret = "{PAIR.secret}"\n'
         (GOOD.replace(f'"{PAIR.secret}"', "7"), "40 characters"),
         (GOOD.replace(PAIR.public, OTHER.public), "not its secret key's"),
     ],
+    ids=itertools.count(),  # not the keys, which differ from run to run
 )
 def test_a_malformed_file(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "key").write_text(text, encoding="latin-1")
