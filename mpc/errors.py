@@ -15,6 +15,7 @@
     │   ├── ProtocolViolation  sent something malformed: length, shape, field range, sequence, kind
     │   ├── AuthenticationError  a key that is not in the cluster file, or in the wrong role
     │   ├── VersionMismatch    another version of Tessera, or another cluster file
+    │   ├── ServerBusy         has as much to do as it takes on, and began nothing: try again later
     │   └── RemoteError        the other side refused or failed, and says why
     ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
     └── MacCheckError          somebody cheated (malicious security): nothing was revealed
@@ -117,6 +118,12 @@ class RemoteError(PeerError):
     """The peer refused or failed, and says why."""
 
     exit_code = 11
+
+
+class ServerBusy(PeerError):  # noqa: N818 - says what happened
+    """The server has as much to do, for this client or for all, as it takes on.  Nothing was begun: try again later."""
+
+    exit_code = 15
 
 
 class MacCheckError(TesseraError):

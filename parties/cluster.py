@@ -28,6 +28,7 @@ Every process of a cluster, and every client, is given the same file::
     peer_timeout = 5.0             # s; a peer silent for longer in the middle of a run is lost
     round_timeout = 60.0           # s; the longest that one round may take
     threads = 0                    # per process; 0: all cores, divided among the processes on a host
+    memory_mb = 0                  # MiB for runs in progress at one server; 0: half of the host's, divided likewise
     max_message_mb = 2048          # MiB; a message beyond this is refused
     security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
 """
@@ -112,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 5.0
     round_timeout: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
     security: Security = Security.SEMI_HONEST
 
@@ -270,6 +272,10 @@ class Cluster:
         """Those that listen: the dealer and the parties in order."""
         return (self.dealer, *self.parties)
 
+    def servers_beside(self, member: Member) -> int:
+        """How many servers share the host of that server, itself included."""
+        return sum(1 for server in self.servers if _host(server) == _host(member))
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the content, in hexadecimal; equal exactly when two files say the same."""
@@ -316,3 +322,7 @@ class Cluster:
             tuple(_Client(c.name, c.key) for c in self.clients),
             self.settings,
         )
+
+
+def _host(member: Member) -> str:
+    return (member.address or "").rpartition(":")[0]

@@ -12,13 +12,14 @@ from mpc.program import Program
 from parties.check.desk import CheckDesk
 from parties.cluster import Cluster, Member
 from parties.failures import stock_failed
+from parties.job import Job
 from parties.keys import KeyPair
 from parties.metrics.counters import Phase
 from parties.models import policy
 from parties.models.dealer_store import DealerModels
 from parties.models.mask_keeping import MaskKeeper
 from parties.run_messages import ClientMasks, Dealt, Prepare, Release
-from parties.server import Job, Payload, Server
+from parties.server import Payload, Server
 from parties.status.desk import StatusDesk
 from parties.status.messages import ModelSeen
 from parties.stock.filling import Stocker, read_kept
@@ -67,7 +68,7 @@ class DealerServer(Server[DealerJob]):
         self._kept: DealerModels | None = None
         try:
             self._kept = DealerModels(folder, keys, member.name)
-            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._kept, self._deal)
+            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._kept, self._deal_ahead)
             self._masks = MaskKeeper(self, self._kept, self._stocker)
         except BaseException:
             self._close()
@@ -106,23 +107,46 @@ class DealerServer(Server[DealerJob]):
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
 
-        def work() -> ForRun:
+        def check() -> Program:
             program = Program.decode(payload[0])
             policy.check(program, client.name, self._masks.policy)
+            return program
+
+        self.in_background(job, check, lambda program, _: self._provide(job, client, program))
+
+    def _provide(self, job: DealerJob, client: Member, program: Program) -> None:
+        """From the stock, else dealt for this run."""
+        self.admit(job, program)
+
+        def send(made: ForRun, seconds: float) -> None:
+            self._send(job, client, made, seconds)
+
+        def from_stock() -> ForRun | None:
             assigned = self.stock.assign(program.digest, job.run)
-            if assigned is not None:
-                item, kept = assigned
-                sent_bytes, client_part = read_kept(kept)
-                return ForRun(program, client_part, sent_bytes, item=item)
+            if assigned is None:
+                return None
+            item, kept = assigned
+            sent_bytes, client_part = read_kept(kept)
+            return ForRun(program, client_part, sent_bytes, item=item)
+
+        def afresh() -> ForRun:
             dealing = self._deal(program)
             return ForRun(program, dealing.for_client(), 0, dealing=dealing)
 
-        self.in_background(
-            job, work, lambda made, seconds: self._send(job, client, made, seconds), reach=self._party_names
-        )
+        def found(made: ForRun | None, seconds: float) -> None:
+            if made is not None:
+                send(made, seconds)
+            else:
+                self.in_background(job, afresh, send, workers=self.offline, reach=self._party_names)
+
+        self.in_background(job, from_stock, found, reach=self._party_names)
 
     def _deal(self, program: Program) -> Dealing:
         return deal(program, len(self.cluster.parties), self._masks.stored, self.cluster.settings.security)
+
+    async def _deal_ahead(self, client: str, program: Program) -> Dealing:
+        """In that client's turn, however long it takes to come."""
+        return await self.offline.run(client, lambda: self._deal(program), patient=True)
 
     def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
         self.metrics.spent(Phase.DEALING, seconds)
@@ -130,6 +154,7 @@ class DealerServer(Server[DealerJob]):
         session, number = made.item or ("", 0)
         dealt = Dealt(
             run=job.run,
+            client=client.name,
             program=program,
             masks=digest(made.client_part) if self.malicious else "",
             session=session,
@@ -194,6 +219,7 @@ class DealerServer(Server[DealerJob]):
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
                 program = await asyncio.to_thread(Program.decode, payload[0])
                 policy.check(program, client.name, self._masks.policy)
+                self.admission.check_size(program)
                 await self._stocker.order(client, message, program)
             except TesseraError as error:
                 self._tell([client.name], stock_failed(message.request, error))

@@ -18,6 +18,7 @@ _PEER_ERRORS: dict[str, type[PeerError]] = {
         errors.AuthenticationError,
         errors.VersionMismatch,
         errors.RemoteError,
+        errors.ServerBusy,
     )
 }
 _OTHER_ERRORS: dict[str, type[TesseraError]] = {

@@ -112,13 +112,21 @@ class PartyServer(Server[PartyJob]):
         job = self.claim_job(message.run, client, self.cluster.servers)
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
-        program = Program.decode(payload[0])
-        policy.check(program, client.name, self._models.policy)
+
+        def check() -> Program:
+            program = Program.decode(payload[0])
+            policy.check(program, client.name, self._models.policy)
+            return program
+
+        self.in_background(job, check, lambda program, _: self._announced(job, program))
+
+    def _announced(self, job: PartyJob, program: Program) -> None:
+        self.admit(job, program)
         job.program = program
         self._prepare(job)
 
     def _on_dealt(self, dealer: Member, message: Dealt, payload: Payload) -> None:
-        job = self.open_job(message.run)
+        job = self.open_job(message.run, message.client)
         if job.dealt is not None or job.party_run is not None:
             raise ProtocolViolation(dealer.name, "dealt twice for one run")
         job.dealt = message, payload
@@ -154,9 +162,15 @@ class PartyServer(Server[PartyJob]):
             )
 
         peers = [peer.name for peer in self._peers]
-        self.in_background(job, work, lambda run, seconds: self._prepared(job, client, run, seconds), reach=peers)
+        self.in_background(
+            job,
+            work,
+            lambda run, seconds: self._prepared(job, client, run, seconds),
+            workers=self.offline,
+            reach=peers,
+        )
 
-    def _randomness(self, payload: Payload) -> tuple[Seed, list[FieldArray]]:
+    def _randomness(self, payload: Sequence[memoryview]) -> tuple[Seed, list[FieldArray]]:
         if not payload or len(payload[0]) != SEED_BYTES or any(len(buffer) % 8 for buffer in payload[1:]):
             raise ProtocolViolation(self.cluster.dealer.name, "sent randomness of the wrong length")
         return Seed(bytes(payload[0])), [as_array(buffer) for buffer in payload[1:]]
@@ -273,7 +287,12 @@ class PartyServer(Server[PartyJob]):
             raise ProgramError("the run is not online")
         if job.program.elements > THREAD_ELEMENTS:
             self.clear_deadline(job)
-            self.in_background(job, lambda: self._compute(exchange, received), lambda r, _: self._sent(job, *r))
+            self.in_background(
+                job,
+                lambda: self._compute(exchange, received),
+                lambda result, _: self._sent(job, *result),
+                workers=self.online,
+            )
         else:
             self._sent(job, *self._compute(exchange, received))
 
@@ -310,7 +329,7 @@ class PartyServer(Server[PartyJob]):
             self._continue(job)
         elif run.program.elements > THREAD_ELEMENTS:
             job.busy = True
-            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job))
+            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job), workers=self.online)
         else:
             run.catch_up()
             self._continue(job)

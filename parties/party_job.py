@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from mpc.program import Program
+from parties.job import Job
 from parties.run_messages import Dealt
-from parties.server import Job, Payload
 from parties.stock.messages import Agreed
 from parties.tally import Tally
 from protocols.party import Exchange, PartyRun
@@ -18,7 +19,7 @@ class PartyJob(Job):
     def __init__(self, run: str) -> None:
         super().__init__(run)
         self.program: Program | None = None
-        self.dealt: tuple[Dealt, Payload] | None = None
+        self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
         """The dealer's message; its payload until it is expanded."""
         self.party_run: PartyRun | None = None
         self.prepare_seconds = 0.0

@@ -46,13 +46,7 @@ def threads_for(cluster: Cluster, member: Member) -> int:
     """The cluster file's setting, or all cores divided among the servers that share this one's host."""
     if cluster.settings.threads:
         return cluster.settings.threads
-    host = _host(member)
-    sharing = sum(1 for server in cluster.servers if _host(server) == host)
-    return max(1, (os.cpu_count() or 1) // sharing)
-
-
-def _host(member: Member) -> str:
-    return (member.address or "").rpartition(":")[0]
+    return max(1, (os.cpu_count() or 1) // cluster.servers_beside(member))
 
 
 def make_server(

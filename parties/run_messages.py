@@ -55,13 +55,14 @@ class Prepare(RunMessage, frozen=True):
 
 
 class Dealt(RunMessage, frozen=True):
-    """A party's randomness.  Payload: its seed; for the last party, then the corrections.
+    """A party's randomness for a run of ``client``.  Payload: its seed; for the last party, then the corrections.
 
     Without payload when it was dealt ahead of time: ``session`` and ``number`` (0 if not) say which item of the party's
     ledger it is.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    client: Name
     program: Digest
     masks: MasksDigest
     session: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""

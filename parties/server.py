@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -12,14 +13,25 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from mpc.errors import MacCheckError, PeerError, PeerLost, PeerUnavailable, ProtocolViolation, TesseraError
+from mpc.errors import (
+    MacCheckError,
+    PeerError,
+    PeerLost,
+    PeerUnavailable,
+    ProtocolViolation,
+    ServerBusy,
+    TesseraError,
+)
+from mpc.program import Program
 from mpc.security import Security
 from parties import logs
 from parties.cluster import Cluster, Member
 from parties.failures import error_of, failed, store_failed
+from parties.job import Job
 from parties.keys import KeyPair
 from parties.metrics.counters import OK, RELEASED, Metrics
 from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage, Upload
+from parties.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
 from parties.status.look import Look
 from parties.status.messages import ModelSeen
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
@@ -28,29 +40,11 @@ from parties.wire.transport import Endpoint
 
 log = logging.getLogger(__name__)
 
-MAX_JOBS = 256
-"""Runs in progress or announced; beyond it a new one is refused as busy."""
-
 REMEMBERED = 65_536
 """Ids of ended runs kept, so that late messages are dropped and an id is not taken twice."""
 
 LAST_WORDS = 1.0
 """s that a server which stops waits for each peer to have read what it was told."""
-
-
-class Job:
-    """What a server knows of one run; subclasses add their own part."""
-
-    def __init__(self, run: str) -> None:
-        self.run = run
-        self.client: Member | None = None
-        """Whose run it is; None while only other servers have spoken of it."""
-        self.stop_watching: Callable[[], None] = lambda: None
-        self.deadline: asyncio.TimerHandle | None = None
-        self.involved: frozenset[str] = frozenset()
-        """Members whose loss ends the run."""
-        self.released = False
-        """Its client has given it up."""
 
 
 JobT = TypeVar("JobT", bound=Job)
@@ -74,6 +68,13 @@ class Server(Generic[JobT]):
         self.metrics = Metrics()
         self.look = Look(self)
         self.jobs: dict[str, JobT] = {}
+        settings = cluster.settings
+        width = max(2, (os.cpu_count() or 1) // cluster.servers_beside(member))
+        self.admission = Admission(
+            member.name, memory_for_runs(cluster, member), settings.security, shared=len(cluster.clients) > 1
+        )
+        # Apart, so that nobody's dealing delays a round that others wait for.
+        self.offline, self.online = (Workers(member.name, width, settings.round_timeout / 2) for _ in range(2))
         self._make_job = make_job
         self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
@@ -100,6 +101,8 @@ class Server(Generic[JobT]):
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+                for workers in (self.offline, self.online):
+                    workers.close()
 
     async def leave(self, grace: float) -> None:
         """Take no new runs or uploads, let runs in progress end for up to ``grace`` s, and fail what is left of them.
@@ -200,29 +203,49 @@ class Server(Generic[JobT]):
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def open_job(self, run: str) -> JobT:
-        """The job of ``run``, made if it is new.  Raises TesseraError when there are too many."""
+    def open_job(self, run: str, on_behalf: str = "") -> JobT:
+        """The job of ``run``, made if it is new, for that client if it is known by now.
+
+        Raises ServerBusy when there are too many, or too many of that client; PeerUnavailable when this server stops.
+        """
         job = self.jobs.get(run)
         if job is None:
             self.check_staying()
-            if len(self.jobs) >= MAX_JOBS:
-                raise TesseraError(f"busy: {MAX_JOBS} runs are in progress; try again later")
-            job = self.jobs[run] = self._make_job(run)
+            if len(self.jobs) >= MAX_RUNS:
+                raise ServerBusy(self.member.name, f"{MAX_RUNS} runs are in progress: try again later")
+            job = self._make_job(run)
+            self._attribute(job, on_behalf)
+            self.jobs[run] = job
             self.set_deadline(job)
+        else:
+            self._attribute(job, on_behalf)
         return job
+
+    def _attribute(self, job: JobT, client: str) -> None:
+        """From now on the run is one of that client's, if there is a name."""
+        if not client or job.on_behalf == client:
+            return
+        if job.on_behalf:
+            raise ProtocolViolation(client, f"asked for a run that is {job.on_behalf}'s")
+        self.admission.begin(client)
+        job.on_behalf = client
 
     def claim_job(self, run: str, client: Member, servers: Iterable[Member]) -> JobT:
         """The job of ``run`` for the client who asks for it; from now on the loss of any of these ends it.
 
         Raises ProtocolViolation if it has been asked for.
         """
-        job = self.open_job(run)
+        job = self.open_job(run, client.name)
         if job.client is not None:
             raise ProtocolViolation(client.name, "asked twice for one run")
         job.client = client
         # Who has just been started again may not have reached us yet, and is not lost for that: see ``in_background``.
         self.watch(job, [client, *(server for server in servers if self._reached(server))])
         return job
+
+    def admit(self, job: JobT, program: Program) -> None:
+        """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, ProgramError."""
+        job.reserved = self.admission.reserve(job.on_behalf, program)
 
     def _reached(self, server: Member) -> bool:
         return server != self.member and self.endpoint.connected(server.name)
@@ -248,6 +271,8 @@ class Server(Generic[JobT]):
             return
         job.stop_watching()
         self.clear_deadline(job)
+        if job.on_behalf:
+            self.admission.end(job.on_behalf, job.reserved)
         if not self.jobs:
             self._emptied.set()
         self._ended[job.run] = failure
@@ -354,22 +379,28 @@ class Server(Generic[JobT]):
         work: Callable[[], Result],
         then: Callable[[Result, float], None],
         *,
+        workers: Workers | None = None,
         reach: Sequence[str] = (),
     ) -> None:
         """``work`` in a thread, so that pings are answered meanwhile; then ``then(result, seconds)``, if still wanted.
 
-        ``then`` is called once the links to ``reach`` stand: a process that has just started may know its client
-        before it knows its peers.
+        What may take long waits for its client's turn among ``workers``.  ``then`` is called once the links to
+        ``reach`` stand: a process that has just started may know its client before it knows its peers.
         """
 
-        async def run() -> None:
+        def timed() -> tuple[Result, float]:
             started = time.perf_counter()
+            return work(), time.perf_counter() - started
+
+        async def run() -> None:
             try:
-                result = await asyncio.to_thread(work)
+                result, seconds = await (
+                    asyncio.to_thread(timed) if workers is None else workers.run(job.on_behalf, timed)
+                )
                 if not all(self.endpoint.connected(name) for name in reach):
                     await self.endpoint.connect(reach, self.cluster.settings.peer_timeout)
                 if self.jobs.get(job.run) is job:
-                    then(result, time.perf_counter() - started)
+                    then(result, seconds)
             except TesseraError as error:
                 self._fail_if_wanted(job, error)
             except MemoryError:

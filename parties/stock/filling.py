@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
 from mpc.operation import Stored
 from mpc.program import Program
-from parties.cluster import Cluster, Member
+from parties.cluster import DEALER, Cluster, Member
 from parties.failures import error_of, stock_failed
 from parties.models.dealer_store import DealerModels
 from parties.stock.ledger import ItemId
@@ -35,11 +38,14 @@ from protocols.dealer import Dealing
 
 log = logging.getLogger(__name__)
 
-MAX_REQUESTS = 64
-"""Waiting to be dealt for; beyond it a new one is refused as busy."""
+MAX_REQUESTS = 8
+"""Of one client, not dealt for yet; beyond it a new one is refused as busy."""
+
+SLICE = 8
+"""Items dealt for a request before it is another client's turn."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """Deal for ``count`` runs of a program, for a client or (None) because stock is low."""
 
@@ -47,10 +53,56 @@ class Request:
     count: int
     client: Member | None = None
     request: str = ""
+    done: int = 0
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    """At work on it, so far."""
+
+    @property
+    def owner(self) -> str:
+        """In whose turn it is dealt for."""
+        return self.client.name if self.client is not None else ""
+
+
+class Requests:
+    """Those not dealt for yet, by client; taken in turns, of each client in order."""
+
+    def __init__(self) -> None:
+        self._by_owner: OrderedDict[str, deque[Request]] = OrderedDict()
+        self._news = asyncio.Event()
+
+    def __iter__(self) -> Iterator[Request]:
+        return itertools.chain.from_iterable(self._by_owner.values())
+
+    def of(self, owner: str) -> int:
+        """How many that client has waiting."""
+        return len(self._by_owner.get(owner, ()))
+
+    def others(self, owner: str) -> bool:
+        """Whether anybody else waits."""
+        return any(other != owner for other in self._by_owner)
+
+    def put(self, request: Request, *, first: bool = False) -> None:
+        """Behind the client's others, or before them if it has been begun."""
+        requests = self._by_owner.setdefault(request.owner, deque())
+        (requests.appendleft if first else requests.append)(request)
+        self._news.set()
+
+    async def take(self) -> Request:
+        """The next one, of the client whose turn is longest ago."""
+        while not self._by_owner:
+            self._news.clear()
+            await self._news.wait()
+        owner, requests = self._by_owner.popitem(last=False)
+        request = requests.popleft()
+        if requests:
+            self._by_owner[owner] = requests
+        return request
 
 
 class Stocker:
-    """Fills a ``DealerStock``.  ``deal`` makes one dealing; it is called in a thread, and may raise TesseraError."""
+    """Fills a ``DealerStock``.  ``deal`` makes one dealing of a program, in the turn of a client; it may raise
+    TesseraError."""
 
     def __init__(
         self,
@@ -58,7 +110,7 @@ class Stocker:
         endpoint: Endpoint,
         stock: DealerStock,
         models: DealerModels,
-        deal: Callable[[Program], Dealing],
+        deal: Callable[[str, Program], Coroutine[Any, Any, Dealing]],
     ) -> None:
         self.stock = stock
         self._models = models
@@ -66,9 +118,7 @@ class Stocker:
         self._endpoint = endpoint
         self._deal = deal
         self._parties = [party.name for party in cluster.parties]
-        self._requests: asyncio.Queue[Request] = asyncio.Queue(MAX_REQUESTS)
-        self._waiting: dict[str, Request] = {}
-        """Of clients, until their turn comes, by the request's id."""
+        self._requests = Requests()
         self._refilling: set[str] = set()
         self._item: ItemId | None = None
         self._missing: set[str] = set()
@@ -80,12 +130,9 @@ class Stocker:
         """A client's request, to be dealt in its turn.  Raises TesseraError."""
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
-        try:
-            request = Request(program, message.count, client, message.request)
-            self._requests.put_nowait(request)
-            self._waiting[request.request] = request
-        except asyncio.QueueFull:
-            raise TesseraError(f"busy: {MAX_REQUESTS} requests are waiting to be dealt for; try again later") from None
+        if self._requests.of(client.name) >= MAX_REQUESTS:
+            raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
+        self._requests.put(Request(program, message.count, client, message.request))
         if message.low_water:
             await asyncio.to_thread(
                 self.stock.set_target, program.encode(), program.digest, message.low_water, message.count
@@ -102,9 +149,10 @@ class Stocker:
             self._refilling.add(digest)
             try:
                 program = await asyncio.to_thread(Program.decode, targets[digest].program)
-                self._requests.put_nowait(Request(program, count))
-            except asyncio.QueueFull:
+            except TesseraError:
                 self._refilling.discard(digest)
+                raise
+            self._requests.put(Request(program, count))
 
     async def sweep(self) -> None:
         """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
@@ -146,19 +194,21 @@ class Stocker:
         except TesseraError as error:
             log.warning("the stock cannot be filled up: %s", error)
         while True:
-            request = await self._requests.get()
-            self._waiting.pop(request.request, None)
+            request = await self._requests.take()
             try:
                 # Before they are watched: one that has just been started again is not lost for that.
                 await self._reach()
                 with self._endpoint.watch(self._parties):
                     await self._fill(request)
+                if request.done < request.count:
+                    self._requests.put(request, first=True)
+                    continue
             except TesseraError as error:
                 self._failed(request, error)
             except Exception:
                 log.exception("stocking: internal error")
                 self._failed(request, TesseraError("internal error; see the dealer's log"))
-            finally:
+            if request.client is None:
                 self._refilling.discard(request.program.digest)
 
     def _failed(self, request: Request, error: TesseraError) -> None:
@@ -168,50 +218,59 @@ class Stocker:
                 self._endpoint.send(request.client.name, stock_failed(request.request, error))
 
     async def _fill(self, request: Request) -> None:
-        program, started = request.program, time.perf_counter()
+        """Deal for it, to its end or until it is another client's turn."""
+        program, started, before = request.program, time.perf_counter(), request.seconds
         stores = {node.operation.store for node in program.nodes if isinstance(node.operation, Stored)}
         await asyncio.to_thread(self._models.note_uses, program.digest, stores)
-        sent = 0
-        ahead = asyncio.create_task(asyncio.to_thread(self._deal, program))
+        ahead = asyncio.create_task(self._deal(request.owner, program))
         try:
-            for done in range(1, request.count + 1):
+            for dealt in itertools.count(1):
                 dealing = await ahead
-                if done < request.count:
+                last = request.done + 1 >= request.count or (dealt >= SLICE and self._requests.others(request.owner))
+                if not last:
                     # The next one is dealt while the parties store this one.
-                    ahead = asyncio.create_task(asyncio.to_thread(self._deal, program))
-                sent += await self._keep(program, dealing)
+                    ahead = asyncio.create_task(self._deal(request.owner, program))
+                request.sent_bytes += await self._keep(request, dealing)
+                request.done += 1
+                request.seconds = before + time.perf_counter() - started
                 stock = await asyncio.to_thread(self.stock.stock)
-                self._progress(request, stock, done, sent, time.perf_counter() - started)
-                for waiting in self._waiting.values():
+                self._progress(request, stock)
+                for waiting in self._requests:
                     # That it is not forgotten: its client is not patient for ever.
                     with contextlib.suppress(TesseraError):
                         self._progress(waiting, stock)
+                if last:
+                    return
         finally:
             ahead.cancel()
             # One of its models may have gone while an item was on its way.
             await asyncio.to_thread(self._models.note_uses, program.digest, stores)
             await self.sweep()
 
-    def _progress(
-        self, request: Request, stock: Mapping[str, int], done: int = 0, sent: int = 0, seconds: float = 0.0
-    ) -> None:
+    def _progress(self, request: Request, stock: Mapping[str, int]) -> None:
         if request.client is not None:
-            left = stock.get(request.program.digest, 0)
-            message = StockProgress(request=request.request, done=done, stock=left, sent_bytes=sent, seconds=seconds)
+            message = StockProgress(
+                request=request.request,
+                done=request.done,
+                stock=stock.get(request.program.digest, 0),
+                sent_bytes=request.sent_bytes,
+                seconds=request.seconds,
+            )
             self._endpoint.send(request.client.name, message)
 
-    async def _keep(self, program: Program, dealing: Dealing) -> int:
+    async def _keep(self, request: Request, dealing: Dealing) -> int:
         """Have every party store its part; returns the payload bytes sent.
 
         A party that has met the number before shows that this stock is an old copy: it begins a new session.
         """
+        program = request.program
         try:
             return await self._send(program, dealing)
         except MaterialError:
             log.warning("a party's ledger is ahead of this stock: it is destroyed, and a new session begun")
             await asyncio.to_thread(self.stock.new_session)
             # Not the same again: another party may have stored its part of that.
-            return await self._send(program, await asyncio.to_thread(self._deal, program))
+            return await self._send(program, await self._deal(request.owner, program))
 
     async def _send(self, program: Program, dealing: Dealing) -> int:
         parts = {party.name: dealing.for_party(party.index) for party in self._cluster.parties}

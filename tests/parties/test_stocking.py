@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections import Counter, defaultdict
 from itertools import pairwise
 
@@ -491,9 +490,9 @@ async def test_a_client_that_waits_for_its_turn_is_patient(strict, monkeypatch):
     stocker = strict.servers["dealer"]._stocker
     deal = stocker._deal
 
-    def slow(program):
-        time.sleep(0.4)
-        return deal(program)
+    async def slow(client, program):
+        await asyncio.sleep(0.4)
+        return await deal(client, program)
 
     monkeypatch.setattr(stocker, "_deal", slow)
     async with strict.client() as clinic, strict.client("company") as company:
