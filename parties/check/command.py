@@ -7,26 +7,23 @@ Bandwidth is measured one link after the other, so that no measurement is in ano
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
-from mpc.errors import ConfigurationError, PeerError, PeerLost, ProtocolViolation, RemoteError, printable
-from parties.check.messages import MAX_PATIENCE, CheckMessage, LinkSeen, LookAround, Looked, Measure, Measured
-from parties.check.probing import Answers, Busy, Prober, answer_in
+from mpc.errors import PeerError, ProtocolViolation, RemoteError, printable
+from parties.check.asking import Asker, Question, asking
+from parties.check.messages import MAX_PATIENCE, LinkSeen, LookAround, Looked, Measure, Measured
+from parties.check.probing import Prober
 from parties.check.report import HostRow, LinkRow, Report
 from parties.cluster import Cluster, Member
 from parties.failures import error_in
 from parties.keys import KeyPair
-from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
-from parties.wire.transport import Endpoint
+from parties.wire.messages import Message
 
 _SLACK = 2.0
 """s that a server may take beyond its own patience with its peers."""
 
 Progress = Callable[[str], None]
-Result = TypeVar("Result")
 
 
 async def check(
@@ -47,51 +44,17 @@ async def check(
     Raises:
         ConfigurationError: the key is no client's, or ``patience`` makes no sense.
     """
-    member = cluster.by_key(keys.public)
-    if member is None or member.is_server:
-        raise ConfigurationError(
-            f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
-        )
-    if not patience > 0:
-        raise ConfigurationError(f"a timeout of {patience:g} s: give more than 0")
-    async with Endpoint(cluster, member, keys, bind=False) as endpoint, _listening(endpoint) as answers:
-        return await _Check(cluster, member, endpoint, answers, patience).run(bandwidth, progress)
-
-
-@contextlib.asynccontextmanager
-async def _listening(endpoint: Endpoint) -> AsyncIterator[Answers]:
-    answers = Answers()
-
-    async def listen() -> None:
-        while True:
-            _take(await endpoint.receive(), answers)
-
-    task = asyncio.get_running_loop().create_task(listen(), name="tessera check")
-    try:
-        yield answers
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _take(event: Event, answers: Answers) -> None:
-    if isinstance(event, Delivery):
-        answers.take(event)
-    elif isinstance(event, PeerRestarted):
-        answers.fail(event.sender.name, PeerLost(event.sender.name, "restarted during the check: check again"))
-    elif isinstance(event, PeerDown):
-        answers.fail(event.peer.name, event.error)
-    else:
-        answers.fail(event.sender.name, event.error)
+    async with asking(cluster, keys, patience) as asker:
+        return await _Check(asker).run(bandwidth, progress)
 
 
 class _Check:
     """One check by one client."""
 
-    def __init__(self, cluster: Cluster, me: Member, endpoint: Endpoint, answers: Answers, patience: float) -> None:
-        self._cluster, self._me, self._patience = cluster, me, patience
-        self._endpoint, self._answers = endpoint, answers
-        self._prober = Prober(endpoint, answers)
+    def __init__(self, asker: Asker) -> None:
+        self._cluster, self._me, self._patience = asker.cluster, asker.me, asker.patience
+        self._endpoint, self._asker = asker.endpoint, asker
+        self._prober = Prober(asker.endpoint, asker.answers)
 
     async def run(self, bandwidth: bool, progress: Progress) -> Report:
         servers = self._cluster.servers
@@ -153,28 +116,9 @@ class _Check:
             raise ProtocolViolation(server.name, "told of other links than it has")
         return [_row(server, peer, seen[peer.name]) for peer in peers]
 
-    async def _ask(self, server: Member, question: Callable[[str], CheckMessage], patience: float) -> CheckMessage:
+    async def _ask(self, server: Member, question: Question, patience: float) -> Message:
         """The answer; asks again while the server is busy.  Raises PeerError."""
-        return await self._insist(lambda: self._ask_once(server, question, patience))
-
-    async def _ask_once(self, server: Member, question: Callable[[str], CheckMessage], patience: float) -> CheckMessage:
-        with self._answers.awaited(server.name) as (query, future):
-            self._endpoint.send(server.name, question(query))
-            message = (await answer_in(future, server.name, patience)).message
-        if not isinstance(message, CheckMessage):
-            raise ProtocolViolation(server.name, "answered a check with something else")
-        return message
-
-    async def _insist(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Again and again while the server says that it is busy, for ``patience`` s.  Raises PeerError."""
-        until = time.monotonic() + self._patience
-        while True:
-            try:
-                return await attempt()
-            except Busy as busy:
-                if time.monotonic() + busy.wait > until:
-                    raise
-                await asyncio.sleep(busy.wait)
+        return (await self._asker.insist(lambda: self._asker.ask(server.name, question, patience))).message
 
     # -- bandwidth -------------------------------------------------------------------------------------------------
 
@@ -196,9 +140,9 @@ class _Check:
     async def _rate(self, link: LinkRow, round_trip: float) -> float:
         """Bytes per second.  Raises PeerError."""
         if link.sender == self._me:
-            return await self._insist(lambda: self._prober.upload(link.receiver.name, round_trip, self._patience))
+            return await self._asker.insist(lambda: self._prober.upload(link.receiver.name, round_trip, self._patience))
         if link.receiver == self._me:
-            return await self._insist(lambda: self._prober.download(link.sender.name, round_trip, self._patience))
+            return await self._asker.insist(lambda: self._prober.download(link.sender.name, round_trip, self._patience))
         server, peer = link.sender, link.receiver.name
         patience = self._patience + self._cluster.settings.peer_timeout
         message = await self._ask(server, lambda query: Measure(query=query, peer=peer), patience)

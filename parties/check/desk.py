@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpc.errors import PeerError, ProtocolViolation, TesseraError
+from parties.check.asking import Answers, Busy
 from parties.check.data_folder import look_at_store
 from parties.check.messages import (
     MAX_PROBE_BYTES,
@@ -30,7 +31,7 @@ from parties.check.messages import (
     Probed,
     StoreSeen,
 )
-from parties.check.probing import LADDER_BYTES, Answers, Busy, Prober
+from parties.check.probing import LADDER_BYTES, Prober
 from parties.check.reach import Reach
 from parties.cluster import Member
 from parties.failures import fault_of

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import secrets
-from collections.abc import Iterator
 from time import perf_counter
 
-from mpc.errors import PeerError, PeerUnavailable, ProtocolViolation, RemoteError, printable
-from parties.check.messages import CheckMessage, CheckRefused, Probe, Probed
+from mpc.errors import PeerError, PeerUnavailable, ProtocolViolation
+from parties.check.asking import Answers, answer_in
+from parties.check.messages import Probe, Probed
 from parties.check.reach import Reach, explanation, probe
 from parties.cluster import Member
-from parties.wire.events import Delivery
 from parties.wire.messages import payload_bytes
 from parties.wire.transport import Endpoint
 
@@ -28,53 +24,6 @@ LONG_ENOUGH = 0.2
 
 _HOPELESS = 1.0
 """s given to a server at which nothing listens: it may be about to start."""
-
-
-class Busy(RemoteError):  # noqa: N818 - says what happened
-    """The server will not look now; worth another try after ``wait`` s."""
-
-    def __init__(self, peer: str, message: CheckRefused) -> None:
-        super().__init__(peer, printable(message.reason))
-        self.wait = message.wait
-
-
-class Answers:
-    """Who is expected to answer which question, and what came."""
-
-    def __init__(self) -> None:
-        self._awaited: dict[str, tuple[str, asyncio.Future[Delivery]]] = {}
-
-    @contextlib.contextmanager
-    def awaited(self, peer: str) -> Iterator[tuple[str, asyncio.Future[Delivery]]]:
-        """The id of a new question to ``peer``, and its answer to be."""
-        query = secrets.token_hex(16)
-        future: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        self._awaited[query] = peer, future
-        try:
-            yield query, future
-        finally:
-            del self._awaited[query]
-            # Nobody will fetch an error that comes after this.
-            future.cancel()
-
-    def take(self, delivery: Delivery) -> None:
-        """An answer; one that nobody waits for, or from somebody else, is dropped."""
-        message, sender = delivery.message, delivery.sender.name
-        if not isinstance(message, CheckMessage):
-            return
-        peer, future = self._awaited.get(message.query, ("", None))
-        if future is None or peer != sender or future.done():
-            return
-        if isinstance(message, CheckRefused):
-            future.set_exception(Busy(sender, message))
-        else:
-            future.set_result(delivery)
-
-    def fail(self, peer: str, error: PeerError) -> None:
-        """Nothing more will come from the peer."""
-        for expected, future in self._awaited.values():
-            if expected == peer and not future.done():
-                future.set_exception(error)
 
 
 class Prober:
@@ -135,15 +84,3 @@ class Prober:
         if not isinstance(delivery.message, Probed) or payload_bytes(delivery.buffers) != (0 if there else size):
             raise ProtocolViolation(peer, "answered a probe with something else")
         return seconds
-
-
-async def answer_in(future: asyncio.Future[Delivery], peer: str, patience: float) -> Delivery:
-    """The answer.  Raises PeerUnavailable when there is none in ``patience`` s, or what it failed with."""
-    try:
-        async with asyncio.timeout(patience):
-            return await future
-    except TimeoutError:
-        raise PeerUnavailable(
-            peer,
-            f"did not answer within {patience:g} s: it is frozen or overloaded, or the link carries next to nothing",
-        ) from None
