@@ -14,6 +14,8 @@ have.
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -22,6 +24,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 Words = npt.NDArray[np.uint64]
@@ -52,6 +56,23 @@ def inline(function: F) -> F:
     return cast(F, numba.njit(nogil=True)(function))
 
 
+def _cached(function: F) -> Any:
+    """The dispatcher, with a cache on disk where there is a folder that can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        _warn_of_no_cache()
+        return numba.njit(nogil=True)(function)
+
+
+@functools.cache
+def _warn_of_no_cache() -> None:
+    log.warning(
+        "compiled kernels cannot be kept, and every start will compile them for some seconds: "
+        "set NUMBA_CACHE_DIR to a folder that this user, and nobody else, can write"
+    )
+
+
 def kernel(*signature: Any) -> Callable[[F], F]:
     """Compile the decorated function for exactly these argument types, on first use, with a cache on disk.
 
@@ -60,7 +81,7 @@ def kernel(*signature: Any) -> Callable[[F], F]:
     """
 
     def register(function: F) -> F:
-        dispatcher = numba.njit(cache=True, nogil=True)(function)
+        dispatcher = _cached(function)
 
         def load() -> None:
             # Threads may meet here: a second compilation would find compiling disabled by the first.

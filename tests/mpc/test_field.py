@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -186,3 +188,18 @@ def test_warm_up_leaves_nothing_to_compile() -> None:
     kernels.warm_up()
     kernels.warm_up()
     assert field.add(array([P - 1]), array([1])).tolist() == [0]
+
+
+def test_where_no_compiled_code_can_be_kept_it_is_compiled_all_the_same() -> None:
+    """As on a read-only file system without a home: once said, what to do about it."""
+    script = (
+        "from numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "from mpc import field\n"
+        "import numpy as np\n"
+        "print(field.add(np.array([3], np.uint64), np.array([2**61 - 2], np.uint64))[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "2"
+    assert done.stderr.count("NUMBA_CACHE_DIR") == 1
+    assert "Traceback" not in done.stderr
