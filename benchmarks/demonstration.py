@@ -18,7 +18,7 @@ from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar
 from benchmarks.session import Reals, measure, phases, session
 from mpc.errors import ConfigurationError, UsageError
 from mpc.field import FieldArray, subtract
-from nn.derm import Sample, load_image, samples
+from nn.derm import Sample, class_probabilities, load_image, samples
 from nn.derm.model import derm_model
 from parties.report import RunReport
 
@@ -133,16 +133,10 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
 def _draw(predictions: Sequence[Prediction], parties: int, path: Path) -> None:
     places = np.linspace(0, len(predictions) - 1, min(PICTURED, len(predictions))).round().astype(int)
     exhibits = [
-        Exhibit(p.sample.path, p.sample.label, probabilities(p.encrypted), p.masked, p.mask)
+        Exhibit(p.sample.path, p.sample.label, class_probabilities(p.encrypted[None])[0], p.masked, p.mask)
         for p in (predictions[i] for i in places)
     ]
     draw(exhibits, parties, SHORT_NAMES, NOTICE, path)
-
-
-def probabilities(logits: Reals) -> Reals:
-    """Softmax; taken by the owner of the image, in the clear."""
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
 
 
 def _summary(predictions: Sequence[Prediction], options: argparse.Namespace) -> dict[str, Any]:
@@ -192,5 +186,5 @@ def _print(predictions: Sequence[Prediction], options: argparse.Namespace) -> No
 
 
 def _answer(logits: Reals) -> str:
-    p = probabilities(logits)
+    p = class_probabilities(logits[None])[0]
     return f"{SHORT_NAMES[int(p.argmax())]} ({p.max():.0%})"

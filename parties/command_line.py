@@ -281,6 +281,30 @@ async def _predict(options: argparse.Namespace) -> int:
     return await predict(cluster, client_key(cluster, options), options)
 
 
+# -- clinic ----------------------------------------------------------------------------------------------------------
+
+
+def _add_clinic(commands: Any) -> None:
+    command = commands.add_parser("clinic", help="a web page on this computer: photograph in, shares out, answer back")
+    command.add_argument("--model", default="derm", help="name of a model stored on the parties (default: derm)")
+    command.add_argument(
+        "--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to serve it (default: %(default)s)"
+    )
+    command.add_argument(
+        "--name", action="append", default=[], help="host name that browsers use, behind a proxy; may be repeated"
+    )
+    command.add_argument("--open", action="store_true", help="open it in a browser")
+    _client_arguments(command)
+    command.set_defaults(run=lambda options: asyncio.run(_clinic(options)))
+
+
+async def _clinic(options: argparse.Namespace) -> int:
+    from parties.clinic.command import clinic
+
+    cluster = Cluster.load(options.cluster)
+    return await clinic(cluster, client_key(cluster, options), options)
+
+
 # -- deal ------------------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +411,7 @@ _BUILT_IN: dict[str, Adder] = {
     "check": _add_check,
     "status": _add_status,
     "predict": _add_predict,
+    "clinic": _add_clinic,
     "deal": _add_deal,
     "upload": _add_upload,
     "models": _add_models,

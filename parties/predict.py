@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc.errors import ShapeError
-from nn.derm import CLASS_NAMES, load_image
+from nn.derm import CLASS_NAMES, class_probabilities, load_image
 from parties import streaming
 from parties.client import AsyncClient
 from parties.cluster import Cluster
@@ -29,10 +28,7 @@ async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) 
         done = [predicted async for predicted in streaming.stream(client, model, _chunks(options.images, chunk))]
     logits = np.concatenate([predicted.values for predicted in done])
     report = streaming.total([predicted.report for predicted in done])
-    if logits.ndim != 2 or logits.shape[1] != len(CLASS_NAMES):
-        raise ShapeError(f"model {options.model!r} gives results of shape {logits.shape}, not 7 classes per image")
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    probabilities = class_probabilities(logits)
     if options.json:
         predictions = [
             {"image": str(path), "class": CLASS_NAMES[int(p.argmax())], "probabilities": [float(v) for v in p]}

@@ -5,7 +5,7 @@ Everything exported here works without torch; ``nn.derm.torch_model`` and ``nn.d
 
 from __future__ import annotations
 
-from nn.derm.dataset import CLASS_CODES, CLASS_NAMES, Sample, Split, load_split, samples
+from nn.derm.dataset import CLASS_CODES, CLASS_NAMES, Sample, Split, class_probabilities, load_split, samples
 from nn.derm.preprocess import load_image, normalise, prepare
 from nn.derm.reference import load_weights
 
@@ -14,6 +14,7 @@ __all__ = [
     "CLASS_NAMES",
     "Sample",
     "Split",
+    "class_probabilities",
     "load_image",
     "load_split",
     "load_weights",

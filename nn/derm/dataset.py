@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, ShapeError
 from nn.derm.reference import ASSETS
 
 CLASS_CODES: Final = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -31,6 +31,18 @@ CLASS_NAMES: Final = (
 )
 SPLITS: Final = ("train", "val", "test")
 SAMPLES: Final = ASSETS / "samples"
+
+
+def class_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The softmax of a network's outputs ``(N, 7)``: per image, a probability for each of `CLASS_NAMES`.
+
+    Raises ShapeError for the outputs of a network that tells other classes apart.
+    """
+    if logits.ndim != 2 or logits.shape[1] != len(CLASS_NAMES):
+        raise ShapeError(f"the model gives results of shape {logits.shape}, not {len(CLASS_NAMES)} classes per image")
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 @dataclass(frozen=True)

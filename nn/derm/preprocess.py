@@ -96,25 +96,33 @@ def load_pixels(path: str | Path) -> NDArray[np.uint8]:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise EncodingError(f"{path} is larger than {MAX_BYTES:,} bytes: make the picture smaller first")
+    except FileNotFoundError as error:
+        raise EncodingError(f"there is no image {path}") from error
+    except OSError as error:
+        raise EncodingError(f"{path} cannot be read: {error.strerror}") from error
+    return decode_pixels(data, str(path))
+
+
+def decode_pixels(data: bytes, name: str = "the picture") -> NDArray[np.uint8]:
+    """As :func:`load_pixels`, of a file's content; ``name`` is what errors call it."""
+    if len(data) > MAX_BYTES:
+        raise EncodingError(f"{name} is larger than {MAX_BYTES:,} bytes: make the picture smaller first")
+    try:
         with warnings.catch_warnings():
             # Pillow warns about sizes below our own limit, which is checked right here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # From memory: of a file, Pillow sets aside as much as a damaged one claims to hold.
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
-                    raise EncodingError(f"{path} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
+                    raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
                 picture.load()
                 return _resized(_rgb(ImageOps.exif_transpose(picture)))
-    except FileNotFoundError as error:
-        raise EncodingError(f"there is no image {path}") from error
     except Image.DecompressionBombError as error:
-        raise EncodingError(f"{path} has more than {MAX_PIXELS:,} pixels: make the picture smaller first") from error
+        raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first") from error
     except UnidentifiedImageError as error:
-        raise EncodingError(f"{path} is not a JPEG or PNG image") from error
+        raise EncodingError(f"{name} is not a JPEG or PNG image") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
-        raise EncodingError(f"{path} cannot be read as an image: the file is damaged or not permitted") from error
+        raise EncodingError(f"{name} cannot be read as an image: the file is damaged") from error
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -1,0 +1,90 @@
+"""``tessera clinic``, from its options to the end of its process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import secrets
+import signal
+import sys
+import webbrowser
+
+from mpc.errors import ConfigurationError
+from parties.client import AsyncClient
+from parties.cluster import Cluster, address_fault
+from parties.keys import KeyPair
+
+TOKEN_BYTES = 24
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Serve the page until SIGINT or SIGTERM.
+
+    Raises ConfigurationError for an address that will not do or a package that is missing, and what ``AsyncClient``
+    raises when the servers cannot be reached, or have no such model for us: better now than with a photograph.
+    """
+    try:
+        from aiohttp import web
+
+        from parties.clinic.server import ClinicPage
+    except ImportError:
+        raise ConfigurationError("tessera clinic needs aiohttp: pip install 'tessera-mpc[clinic]'") from None
+    host, port, names = _address(options.listen, options.name)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        await client.model(options.model)
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        runner = ClinicPage(client, options.model).runner(token, names)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port)
+            try:
+                await site.start()
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the page cannot be served at {options.listen} ({error.strerror}): give another --listen HOST:PORT"
+                ) from None
+            url = _url(runner.addresses[0], options.name, token)
+            print(url, flush=True)
+            if options.open:
+                webbrowser.open(url)
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+    return 0
+
+
+def _address(listen: str, names: list[str]) -> tuple[str, int, frozenset[str]]:
+    """Host and port to listen on, and the names that requests may be for.  Raises ConfigurationError."""
+    host, _, port = listen.rpartition(":")
+    if fault := address_fault(listen) if port != "0" else address_fault(f"{host}:1"):
+        raise ConfigurationError(f"--listen: {fault}")
+    host = host.strip("[]")
+    if _is_local(host):
+        return host, int(port), LOCAL | {host, *names}
+    if not names:
+        raise ConfigurationError(
+            f"--listen {listen}: others can reach this address, and the page is not encrypted: put a proxy with TLS "
+            "before it, and give the name that browsers will use with --name"
+        )
+    print(f"tessera: the page at {listen} is not encrypted: let nobody but a proxy with TLS reach it", file=sys.stderr)
+    return host, int(port), frozenset(names)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _url(address: tuple[str, int], names: list[str], token: str) -> str:
+    """What to open.  After the #, where it is never sent: the token."""
+    host, port = address[:2]
+    if names and not _is_local(host):
+        return f"https://{names[0]}/#{token}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/#{token}"

@@ -1,0 +1,232 @@
+// One photograph at a time: handed to `tessera clinic` on this computer, and shown as it goes.
+
+const SIDE = 28;
+const BINS = 32;
+const token = location.hash.slice(1);
+const element = (id) => document.getElementById(id);
+let current = 0; // which photograph the page is about; answers to former ones are dropped
+let abort = null;
+
+async function api(path, options = {}) {
+  return fetch(path, { ...options, headers: { ...options.headers, Authorization: `Bearer ${token}` } });
+}
+
+async function* lines(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    rest += value;
+    const complete = rest.split("\n");
+    rest = complete.pop();
+    yield* complete;
+  }
+  if (rest) yield rest;
+}
+
+// -- what is shown ------------------------------------------------------------------------------------------------
+
+function say(text) {
+  element("status").textContent = text;
+}
+
+function fail(problem) {
+  say("");
+  const paragraph = document.createElement("p");
+  paragraph.textContent = problem.message.charAt(0).toUpperCase() + problem.message.slice(1);
+  element("failure").replaceChildren(paragraph);
+  element("failure").hidden = false;
+}
+
+function draw(id, encoded) {
+  const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+  const panel = element(id);
+  const [picture, histogram] = panel.querySelectorAll("canvas");
+  const context = picture.getContext("2d");
+  const pixels = context.createImageData(SIDE, SIDE);
+  for (let i = 0; i < SIDE * SIDE; i++) {
+    pixels.data.set([bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2], 255], 4 * i);
+  }
+  context.putImageData(pixels, 0, 0);
+  drawHistogram(histogram, bytes);
+  panel.classList.add("done");
+}
+
+function drawHistogram(canvas, bytes) {
+  const counts = new Array(BINS).fill(0);
+  for (const byte of bytes) counts[Math.floor((byte * BINS) / 256)]++;
+  const context = canvas.getContext("2d");
+  const { width, height } = canvas;
+  // One scale for all three: an even spread reaches a sixth of the height.
+  const unit = (height * BINS) / (6 * bytes.length);
+  context.clearRect(0, 0, width, height);
+  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+  counts.forEach((count, i) => {
+    const tall = Math.min(height, count * unit);
+    context.fillRect((i * width) / BINS, height - tall, width / BINS - 1, tall);
+  });
+}
+
+function percent(p) {
+  return p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`;
+}
+
+function showClasses(classes) {
+  const rows = [...classes].sort((a, b) => b.probability - a.probability).map((found) => {
+    const row = document.createElement("li");
+    row.dataset.code = found.code;
+    row.dataset.probability = found.probability;
+    const name = document.createElement("span");
+    name.textContent = found.name;
+    const bar = document.createElement("progress");
+    bar.max = 1;
+    bar.value = found.probability;
+    bar.setAttribute("aria-label", found.name);
+    const figure = document.createElement("span");
+    figure.className = "figure";
+    figure.textContent = percent(found.probability);
+    row.append(name, bar, figure);
+    return row;
+  });
+  element("classes").replaceChildren(...rows);
+  element("answer").hidden = false;
+}
+
+function seconds(s) {
+  return s < 1 ? `${(1000 * s).toFixed(s < 0.1 ? 1 : 0)} ms` : `${s.toFixed(2)} s`;
+}
+
+function size(bytes) {
+  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
+}
+
+function showBill(run) {
+  const rows = [
+    ["Offline", "before the photograph is needed", seconds(run.offline.seconds), "–",
+      `${size(run.offline.bytes)} by the dealer${run.offline.from_stock ? ", ahead of time" : ""}`],
+    ["Online", "from the masked photograph to the answer", seconds(run.online.seconds), run.online.rounds,
+      `${size(run.online.bytes_per_party)} by each party`],
+  ].map(([phase, meaning, ...cells]) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    head.scope = "row";
+    const small = document.createElement("small");
+    small.textContent = meaning;
+    head.append(phase, small);
+    row.append(head, ...cells.map((text) => {
+      const cell = document.createElement("td");
+      cell.textContent = text;
+      return cell;
+    }));
+    return row;
+  });
+  const security = run.security === "malicious"
+    ? "malicious security: a party that cheats is noticed before anything is revealed"
+    : "semi-honest security: parties follow the protocol";
+  element("bill-caption").textContent = `${run.parties} parties, ${security}.`;
+  element("bill-rows").replaceChildren(...rows);
+  element("bill").hidden = false;
+}
+
+// -- a photograph ---------------------------------------------------------------------------------------------------
+
+const steps = {
+  seen(step) {
+    element("sharing").hidden = false;
+    draw("seen", step.image);
+    say("The dealer and the parties prepare…");
+  },
+  prepared() {
+    say("Masking…");
+  },
+  masked(step) {
+    draw("mask", step.mask);
+    draw("masked", step.masked);
+    say("The parties compute on what they cannot read…");
+  },
+  answered(step) {
+    showClasses(step.classes);
+    showBill(step.run);
+    say("Done. Drop another photograph when you like.");
+  },
+  failed: fail,
+};
+
+function clear() {
+  element("failure").hidden = true;
+  for (const id of ["sharing", "answer", "bill"]) element(id).hidden = true;
+  for (const panel of document.querySelectorAll(".panels li")) panel.classList.remove("done");
+}
+
+async function predict(file) {
+  const mine = ++current;
+  abort?.abort();
+  abort = new AbortController();
+  clear();
+  const photograph = element("photograph");
+  if (photograph.src) URL.revokeObjectURL(photograph.src);
+  photograph.src = URL.createObjectURL(file);
+  photograph.hidden = false;
+  element("invitation").hidden = true;
+  say("Reading the photograph…");
+  try {
+    const response = await api("/api/predict", { method: "POST", body: file, signal: abort.signal });
+    for await (const line of lines(response)) {
+      if (mine !== current) return;
+      const step = JSON.parse(line);
+      steps[step.step](step);
+    }
+  } catch (error) {
+    if (mine === current) {
+      console.debug(error);
+      fail({ message: "tessera clinic on this computer does not answer: start it again, and open the address that it prints" });
+    }
+  }
+}
+
+function chosen(files) {
+  if (files.length) predict(files[0]);
+}
+
+const drop = element("drop");
+element("file").addEventListener("change", (event) => {
+  chosen(event.target.files);
+});
+for (const kind of ["dragenter", "dragover"]) {
+  drop.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  chosen(event.dataTransfer.files);
+});
+// Beside the zone, a dropped file would replace the page.
+for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+element("photograph").addEventListener("error", () => {
+  element("photograph").hidden = true;
+  element("invitation").hidden = false;
+});
+
+async function introduce() {
+  try {
+    const response = await api("/api/about");
+    const about = await response.json();
+    if (!response.ok) {
+      fail(about);
+      element("about").textContent = "";
+      return;
+    }
+    const names = about.parties.map((party) => party.name).join(", ");
+    element("about").textContent = `${about.client} · model “${about.model}” · ${about.parties.length} parties: ${names}`;
+  } catch (error) {
+    console.debug(error);
+    fail({ message: "tessera clinic on this computer does not answer: start it again, and open the address that it prints" });
+  }
+}
+
+introduce();

@@ -1,0 +1,256 @@
+"""``tessera clinic`` in a real headless Chromium: a photograph dropped, shares seen, an answer and its bill."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from nn.derm import CLASS_CODES, CLASS_NAMES, class_probabilities, load_image, samples
+from nn.derm.model import derm_model
+from parties import Client, LocalCluster, Settings
+
+FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+# A sandbox of its own needs rights that containers do not give; no requests of the browser's own.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECOND = 1000.0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if FOUND is None:
+        # CI says that there has to be one.
+        (pytest.fail if os.environ.get("TESSERA_REQUIRE_BROWSER") else pytest.skip)("no Chromium is installed")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=FOUND, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
+    with LocalCluster(2, clients=("clinic", "company"), settings=settings) as running:
+        with Client(running.cluster, running.client_keys["company"]) as company:
+            company.upload(derm_model(), "derm")
+            company.allow("derm", "clinic")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def address(cluster: LocalCluster) -> Iterator[str]:
+    """What ``tessera clinic``, a process of its own, prints."""
+    command = [sys.executable, "-m", "parties.command_line", "clinic", "--listen", "127.0.0.1:0"]
+    command += ["--cluster", str(cluster.path), "--key", str(cluster.key_path("clinic"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.send_signal(signal.SIGTERM)
+        rest, errors = process.communicate(timeout=10)
+        assert (process.returncode, rest, errors) == (0, "", "")
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """Opened; at its end, nothing was complained of and nothing asked for elsewhere."""
+    opened = browser.new_page()
+    opened.set_default_timeout(15 * SECOND)
+    complaints: list[str] = []
+    requests: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: requests.append(request.url))
+    opened.goto(address)
+    expect(opened.locator("#about")).to_contain_text("2 parties: party0, party1")
+    yield opened
+    opened.close()
+    origin = address.partition("/#")[0]
+    assert complaints == []
+    assert requests
+    assert all(url.startswith((f"{origin}/", f"blob:{origin}/")) for url in requests), requests
+    assert not any(address.partition("#")[2] in url for url in requests), "the token is in no address that is sent"
+
+
+def shown(page: Page) -> dict[str, float]:
+    """Probabilities on the page, by class."""
+    expect(page.locator("#bill")).to_be_visible()
+    rows = page.locator("#classes li").all()
+    return {str(row.get_attribute("data-code")): float(str(row.get_attribute("data-probability"))) for row in rows}
+
+
+def expected(path: Path) -> dict[str, float]:
+    probabilities = class_probabilities(derm_model().plain(load_image(path)[None]))[0]
+    return dict(zip(CLASS_CODES, map(float, probabilities), strict=True))
+
+
+def pixels(page: Page, panel: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """What the picture in a panel shows: RGB."""
+    return drawn(page.locator(f"#{panel} canvas").first)[..., :3]
+
+
+def drawn(canvas: Locator) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """RGBA, rows first."""
+    encoded = canvas.evaluate("canvas => canvas.toDataURL('image/png')").partition(",")[2]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA"))
+
+
+def drop(page: Page, path: Path) -> None:
+    """As a person who lets a file go over the zone."""
+    page.evaluate(
+        """([encoded, name]) => {
+            const bytes = Uint8Array.from(atob(encoded), c => c.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], name, {type: "image/png"}));
+            for (const kind of ["dragenter", "dragover", "drop"])
+                document.getElementById("drop").dispatchEvent(
+                    new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
+        }""",
+        [base64.b64encode(path.read_bytes()).decode(), path.name],
+    )
+
+
+def test_a_photograph_that_is_chosen(page: Page) -> None:
+    path = samples()[0].path
+    page.locator("#file").set_input_files(path)
+    assert shown(page) == pytest.approx(expected(path), abs=1e-3)
+    first = page.locator("#classes li").first
+    best = max(expected(path).items(), key=lambda item: item[1])
+    expect(first).to_contain_text(CLASS_NAMES[CLASS_CODES.index(best[0])])
+    expect(first.locator(".figure")).to_have_text(f"{100 * best[1]:.1f} %")
+    expect(page.locator("#answer")).to_contain_text("Not a medical device")
+    # The picture that is shown is the one that was chosen.
+    size = page.locator("#photograph").evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert size == [28, 28]
+
+
+def test_a_photograph_that_is_dropped_and_another_one(page: Page) -> None:
+    for sample in samples()[1:3]:
+        drop(page, sample.path)
+        expect(page.locator("#status")).to_contain_text("Done")
+        assert shown(page) == pytest.approx(expected(sample.path), abs=1e-3)
+
+
+def test_what_is_seen_to_leave_is_noise(page: Page) -> None:
+    path = samples()[4].path
+    drop(page, path)
+    shown(page)
+    seen = np.moveaxis((load_image(path) + 1) / 2 * 255, 0, -1)
+    assert np.abs(pixels(page, "seen") - seen).max() <= 1
+    for panel in ("mask", "masked"):
+        noise = pixels(page, panel).astype(float)
+        counts = np.bincount(pixels(page, panel).ravel() >> 5, minlength=8)
+        assert np.abs(counts - 294).max() < 6 * 16, "as often dark as bright"
+        neighbours = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
+        with_the_photograph = np.corrcoef(noise.ravel(), seen.ravel())[0, 1]
+        assert abs(neighbours) < 0.12
+        assert abs(with_the_photograph) < 0.12
+    assert not np.array_equal(pixels(page, "mask"), pixels(page, "masked"))
+    for panel in ("seen", "mask", "masked"):
+        tall = (drawn(page.locator(f"#{panel} .histogram"))[..., 3] > 0).sum(axis=0)
+        # A photograph's brightness has a peak; a mask's values are spread evenly.
+        assert (tall.max() > 3 * np.median(tall)) == (panel == "seen")
+
+
+def test_the_bill(page: Page) -> None:
+    drop(page, samples()[0].path)
+    expect(page.locator("#bill caption")).to_have_text("2 parties, semi-honest security: parties follow the protocol.")
+    offline, online = page.locator("#bill-rows tr").all()
+    expect(offline).to_contain_text(re.compile(r"Offline.*ms.*2\.87 MB by the dealer", re.DOTALL))
+    expect(online).to_contain_text(re.compile(r"Online.*ms.*7.*189\.2 kB by each party", re.DOTALL))
+
+
+def test_by_keyboard_and_without_sight(page: Page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(samples()[0].path)
+    shown(page)
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.get_by_label("Drop a photograph here").count() == 1
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("img, canvas, progress, input, section")].filter(element =>
+            !(element.alt || element.ariaLabel || element.labels?.length || element.getAttribute("aria-labelledby"))
+        ).map(element => element.outerHTML)"""
+    )
+    assert unnamed == []
+    expect(page.get_by_role("status")).to_contain_text("Done")
+    headings = [heading.text_content() for heading in page.locator("h1, h2").all()]
+    assert len(headings) == 5
+
+
+def test_in_a_narrow_window_nothing_is_cut_off(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    drop(page, samples()[0].path)
+    shown(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_what_is_no_photograph(page: Page) -> None:
+    page.locator("#file").set_input_files(
+        {"name": "letter.png", "mimeType": "image/png", "buffer": b"Dear colleague"},
+    )
+    expect(page.get_by_role("alert")).to_have_text("The photograph is not a JPEG or PNG image")
+    expect(page.locator("#answer")).to_be_hidden()
+    drop(page, samples()[0].path)
+    shown(page)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_party_that_is_killed_and_back(page: Page, cluster: LocalCluster) -> None:
+    cluster.processes["party1"].kill()
+    cluster.processes["party1"].wait()
+    drop(page, samples()[0].path)
+    expect(page.get_by_role("alert")).to_contain_text("arty1")
+    cluster.start_process("party1")
+    drop(page, samples()[0].path)
+    assert shown(page) == pytest.approx(expected(samples()[0].path), abs=1e-3)
+
+
+def test_without_the_token(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address.partition("#")[0])
+    expect(page.get_by_role("alert")).to_contain_text("Open the address that tessera clinic printed, all of it")
+    page.close()
+
+
+def test_what_another_page_can_do(browser: Browser, address: str) -> None:
+    """From another origin: no answer can be read, and no frame made."""
+    page = browser.new_page()
+    page.route(
+        "http://evil.example/", lambda route: route.fulfill(body="<title>evil</title>", content_type="text/html")
+    )
+    page.goto("http://evil.example/")
+    origin, token = address.split("/#")
+    for headers in ({}, {"Authorization": f"Bearer {token}"}):
+        outcome = page.evaluate(
+            "([url, headers]) => fetch(url, {headers}).then(r => r.text(), () => 'refused')",
+            [f"{origin}/api/about", headers],
+        )
+        assert outcome == "refused"
+    page.evaluate("url => { document.body.innerHTML = `<iframe src='${url}'></iframe>` }", f"{origin}/")
+    page.wait_for_timeout(300)
+    framed = [frame for frame in page.frames if frame != page.main_frame]
+    assert all("Tessera" not in frame.content() for frame in framed)
+    page.close()

@@ -1,0 +1,342 @@
+"""The server of ``tessera clinic``: whom it answers, what it says at each step, and when things go wrong."""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from aiohttp import ClientSession, web
+from PIL import Image
+
+from mpc.errors import ConfigurationError, PeerUnavailable
+from nn import Linear, Model, Sequential
+from nn.derm import CLASS_CODES, class_probabilities, load_image, samples
+from nn.derm.model import derm_model
+from parties.clinic import command, server
+from parties.clinic.guard import HEADERS
+from parties.clinic.server import ClinicPage
+
+TOKEN = "t" * 32
+AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
+SAMPLE = samples()[0].path
+
+
+@contextlib.asynccontextmanager
+async def served(client, model="derm"):
+    runner = ClinicPage(client, model).runner(TOKEN, command.LOCAL)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as browser:
+            yield browser
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def page(site):
+    """A browser's connection to the page of the client ``clinic``, whose own model it is."""
+    async with site.client() as client:
+        await client.upload(derm_model(), "derm")
+        async with served(client) as browser:
+            yield browser
+
+
+async def steps(browser, photograph, **headers):
+    async with browser.post("/api/predict", data=photograph, headers={**AUTHORISED, **headers}) as response:
+        return [json.loads(line) async for line in response.content]
+
+
+def pixels(step, key):
+    return np.frombuffer(base64.b64decode(step[key]), np.uint8).reshape(28, 28, 3)
+
+
+def png(side, kind="PNG"):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(stream, kind)
+    return stream.getvalue()
+
+
+def claims_to_be(width, height):
+    """A PNG of a few bytes that says it has so many pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+async def test_each_step_and_the_answer(page):
+    found = await steps(page, SAMPLE.read_bytes())
+    assert [step["step"] for step in found] == ["seen", "prepared", "masked", "answered"]
+    seen, prepared, masked, answered = found
+    values = load_image(SAMPLE)
+    assert np.abs(pixels(seen, "image") - np.moveaxis((values + 1) / 2 * 255, 0, -1)).max() <= 0.5
+    assert prepared["bytes"] > 1e6
+    for key in ("mask", "masked"):
+        noise = pixels(masked, key).ravel()
+        counts = np.bincount(noise >> 5, minlength=8)
+        # 2,352 bytes: a count is 294 on average, with a deviation of 16.
+        assert np.abs(counts - noise.size / 8).max() < 6 * 16
+    exact = class_probabilities(derm_model().plain(values[None]))[0]
+    assert [found["code"] for found in answered["classes"]] == list(CLASS_CODES)
+    assert [found["probability"] for found in answered["classes"]] == pytest.approx(exact, abs=1e-3)
+    assert answered["run"]["online"]["rounds"] == 7
+
+
+async def test_the_same_photograph_looks_different_each_time(page):
+    first, second = [await steps(page, SAMPLE.read_bytes()) for _ in range(2)]
+    assert first[0] == second[0]
+    for key in ("mask", "masked"):
+        differing = pixels(first[2], key) != pixels(second[2], key)
+        assert differing.mean() > 0.98
+
+
+async def test_whom_the_page_is_about(page):
+    async with page.get("/api/about", headers=AUTHORISED) as response:
+        about = await response.json()
+    assert (about["client"], about["model"], about["security"]) == ("clinic", "derm", "semi-honest")
+    assert [party["name"] for party in about["parties"]] == ["party0", "party1"]
+    assert "key" not in json.dumps(about)
+
+
+# -- who is answered -----------------------------------------------------------------------------------------------
+
+
+async def test_every_answer_carries_the_headers(page):
+    for path, status in {"/": 200, "/clinic.js": 200, "/clinic.css": 200, "/none": 404, "/api/about": 401}.items():
+        async with page.get(path) as response:
+            assert response.status == status
+            assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+    async with page.post("/api/predict", data=png(8), headers=AUTHORISED) as response:
+        assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+    async with page.get("/", headers={"Host": "evil.example"}) as response:
+        assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": ""}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": f"Bearer {TOKEN[:-1]}"}, 401),
+        ({"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"Authorization": f"Basic {TOKEN}"}, 401),
+        ({"Authorization": "Bearer \xff"}, 401),
+        ({**AUTHORISED, "Host": "evil.example"}, 421),
+        ({**AUTHORISED, "Host": "evil.example:8080"}, 421),
+        ({**AUTHORISED, "Host": "127.0.0.1.evil.example"}, 421),
+        ({**AUTHORISED, "Host": ""}, 421),
+        ({**AUTHORISED, "Host": "[::1"}, 421),
+        ({**AUTHORISED, "Origin": "http://evil.example"}, 403),
+        ({**AUTHORISED, "Origin": "null"}, 403),
+        ({**AUTHORISED, "Origin": "http://127.0.0.1.evil.example"}, 403),
+        ({**AUTHORISED, "Origin": "http://127.0.0.1:1"}, 200),
+        ({**AUTHORISED, "Host": "localhost:8080"}, 200),
+        ({**AUTHORISED, "Host": "[::1]:8080"}, 200),
+        (AUTHORISED, 200),
+    ],
+    ids=str,
+)
+async def test_who_is_answered(page, headers, status):
+    for method, path in (("GET", "/api/about"), ("POST", "/api/predict")):
+        data = png(8) if method == "POST" else None
+        async with page.request(method, path, data=data, headers=headers) as response:
+            assert response.status == status
+            if status != 200:
+                assert set(await response.json()) == {"step", "error", "message"}
+
+
+async def test_what_there_is_not(page):
+    for method, path, status in (
+        ("GET", "/../clinic.py", 404),
+        ("GET", "/%2e%2e/command.py", 404),
+        ("GET", "/static/index.html", 404),
+        ("PUT", "/api/predict", 405),
+        ("GET", "/api/predict", 405),
+    ):
+        async with page.request(method, path, headers=AUTHORISED) as response:
+            assert response.status == status
+
+
+# -- what is no photograph -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "is not a JPEG or PNG image"),
+        (b"GIF89a" + bytes(100), "is not a JPEG or PNG image"),
+        (png(40, "BMP"), "is not a JPEG or PNG image"),
+        (png(40)[:60], "damaged"),
+        (claims_to_be(20_000, 20_000), "more than 64,000,000 pixels"),
+        (b"<svg/>", "is not a JPEG or PNG image"),
+    ],
+    ids=["nothing", "GIF", "BMP", "cut", "bomb", "SVG"],
+)
+async def test_what_is_no_photograph(page, data, complaint, caplog):
+    (failed,) = await steps(page, data, **{"Content-Disposition": "attachment; filename=Jane-Doe.png"})
+    assert (failed["step"], failed["error"], failed["exit_code"]) == ("failed", "EncodingError", 2)
+    assert failed["message"].startswith("the photograph ")
+    assert complaint in failed["message"]
+    assert "Jane" not in caplog.text + str(failed)
+
+
+async def test_a_file_that_is_too_large(page, monkeypatch):
+    body = bytes(server.MAX_BYTES + 1)
+    async with page.post("/api/predict", data=body, headers=AUTHORISED) as response:
+        assert response.status == 413
+        assert (await response.json())["error"] == "RequestEntityTooLarge"
+
+
+async def test_who_never_finishes_handing_over(page, monkeypatch):
+    monkeypatch.setattr(server, "UPLOAD_SECONDS", 0.1)
+
+    async def slowly():
+        yield b"\x89PNG"
+        await asyncio.sleep(5)
+
+    async with page.post("/api/predict", data=slowly(), headers=AUTHORISED) as response:
+        assert response.status == 408
+
+
+# -- when things go wrong ------------------------------------------------------------------------------------------
+
+
+async def test_too_many_at_once(site, page, monkeypatch):
+    monkeypatch.setattr(server, "MAX_AT_ONCE", 0)
+    async with page.post("/api/predict", data=SAMPLE.read_bytes(), headers=AUTHORISED) as response:
+        assert response.status == 429
+        assert (await response.json())["error"] == "Busy"
+
+
+async def test_photographs_at_once_get_their_own_answers(page):
+    paths = [sample.path for sample in samples()[:4]]
+    found = await asyncio.gather(*(steps(page, path.read_bytes()) for path in paths))
+    for path, (*_, answered) in zip(paths, found, strict=True):
+        exact = class_probabilities(derm_model().plain(load_image(path)[None]))[0]
+        assert [one["probability"] for one in answered["classes"]] == pytest.approx(exact, abs=1e-3)
+
+
+async def test_a_party_that_is_down_and_back(site, page):
+    await site.stop("party1")
+    *_, failed = await steps(page, SAMPLE.read_bytes())
+    assert (failed["step"], failed["peer"]) == ("failed", "party1")
+    assert failed["exit_code"] in (6, 7)
+    await site.start("party1")
+    assert (await steps(page, SAMPLE.read_bytes()))[-1]["step"] == "answered"
+
+
+async def test_a_page_that_is_closed_gives_its_run_up(site):
+    async with site.client() as client:
+        await client.upload(derm_model(), "derm")
+        finishing = asyncio.Event()
+
+        async def never(prepared):
+            finishing.set()
+            await asyncio.sleep(60)
+
+        client.finish = never
+        async with served(client) as browser:
+            response = await browser.post("/api/predict", data=SAMPLE.read_bytes(), headers=AUTHORISED)
+            await finishing.wait()
+            assert any(site.servers["party0"].jobs)
+            response.close()
+            await site.settled()
+
+
+async def test_a_model_of_other_classes(site):
+    async with site.client() as client:
+        architecture = Sequential({"flat": Linear(28, 2)}).architecture((3, 28, 28))
+        model = Model(architecture, {n: np.zeros(s) for n, s in architecture.parameters.items()})
+        await client.upload(model, "other")
+        async with served(client, "other") as browser:
+            *_, failed = await steps(browser, SAMPLE.read_bytes())
+    assert failed["error"] == "ShapeError"
+    assert "not 7 classes per image" in failed["message"]
+
+
+async def test_a_bug_of_ours_says_nothing_of_the_photograph(site, monkeypatch, caplog):
+    async def broken(*_):
+        raise ValueError("0.123456")
+        yield
+
+    monkeypatch.setattr(server, "predict", broken)
+    async with site.client() as client, served(client) as browser:
+        (failed,) = await steps(browser, SAMPLE.read_bytes())
+    assert failed["error"] == "InternalError"
+    assert "0.123456" not in failed["message"]
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "names", "expected"),
+    [
+        ("127.0.0.1:8080", [], ("127.0.0.1", 8080, command.LOCAL)),
+        ("localhost:0", [], ("localhost", 0, command.LOCAL)),
+        ("[::1]:8080", ["clinic.test"], ("::1", 8080, command.LOCAL | {"clinic.test"})),
+        ("127.0.0.9:8080", [], ("127.0.0.9", 8080, command.LOCAL | {"127.0.0.9"})),
+        ("0.0.0.0:8080", ["clinic.test"], ("0.0.0.0", 8080, frozenset({"clinic.test"}))),
+    ],
+)
+def test_where_it_is_served(listen, names, expected, capsys):
+    assert command._address(listen, names) == expected
+    assert ("not encrypted" in capsys.readouterr().err) == (listen == "0.0.0.0:8080")
+
+
+@pytest.mark.parametrize(
+    ("listen", "complaint"),
+    [
+        ("8080", "is not host:port"),
+        ("127.0.0.1:x", "is not host:port"),
+        ("127.0.0.1:70000", "out of range"),
+        ("0.0.0.0:8080", "not encrypted: put a proxy with TLS"),
+        ("192.0.2.1:8080", "not encrypted: put a proxy with TLS"),
+    ],
+)
+def test_where_it_is_not_served(listen, complaint):
+    with pytest.raises(ConfigurationError, match=complaint):
+        command._address(listen, [])
+
+
+def test_the_address_to_open():
+    assert command._url(("127.0.0.1", 8080), [], "abc") == "http://127.0.0.1:8080/#abc"
+    assert command._url(("::1", 8080, 0, 0), ["x.test"], "abc") == "http://[::1]:8080/#abc"
+    assert command._url(("0.0.0.0", 8080), ["x.test"], "abc") == "https://x.test/#abc"
+
+
+def options(**changes):
+    defaults = {"listen": "127.0.0.1:0", "name": [], "timeout": 2.0, "model": "derm", "open": False}
+    return argparse.Namespace(**{**defaults, **changes})
+
+
+async def test_without_the_package(site, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'tessera-mpc\[clinic\]'"):
+        await command.clinic(site.cluster, site.keys["clinic"], options())
+
+
+async def test_what_is_wrong_is_said_before_anybody_has_a_photograph(site):
+    async with site.client() as client:
+        await client.upload(derm_model(), "derm")
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    with pytest.raises(ConfigurationError, match="give another --listen"):
+        await command.clinic(site.cluster, site.keys["clinic"], options(listen=f"127.0.0.1:{port}"))
+    taken.close()
+    await site.stop("party1")
+    with pytest.raises(PeerUnavailable, match="party1"):
+        await command.clinic(site.cluster, site.keys["clinic"], options(timeout=0.5))
