@@ -7,10 +7,11 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Union
+from typing import Annotated, Union
 
 import msgspec
 
+from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.security import Security
@@ -76,11 +77,6 @@ class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     nodes: Annotated[list[_WireNode], msgspec.Meta(max_length=MAX_NODES)]
     outputs: _Indices
-
-
-@functools.lru_cache(maxsize=4)
-def _operation_decoder(kinds: tuple[type[Operation], ...]) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(Union[kinds])  # noqa: UP007 - a union made at run time
 
 
 class Program:
@@ -183,9 +179,10 @@ class Program:
         """Read and check a program from a stranger.  Raises ProgramError; runs nothing of what it reads."""
         if len(data) > MAX_BYTES:
             raise ProgramError(f"a program of {len(data)} bytes is over the limit of {MAX_BYTES}")
-        decoder = _operation_decoder(tuple(registered().values()))
+        kinds = tuple(registered().values())
+        decoder = msgpack_decoder(Union[kinds])  # noqa: UP007 - a union made at run time
         try:
-            wire = msgspec.msgpack.decode(data, type=_WireProgram)
+            wire: _WireProgram = msgpack_decoder(_WireProgram).decode(data)
             if wire.format != FORMAT:
                 raise ProgramError(f"program format {wire.format} is not {FORMAT}: both sides need the same version")
             nodes = [Node(decoder.decode(n.operation), n.inputs, n.type, n.label) for n in wire.nodes]

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from mpc.decoders import json_decoder
 from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError, printable
 from mpc.program import MAX_LABEL
 from mpc.secret_tensor import SecretTensor
@@ -210,7 +211,8 @@ def decode_json(data: bytes, kind: type[_Value]) -> _Value:
     if len(data) > MAX_BYTES:
         raise UnsupportedError(f"a description of {len(data)} bytes is over the limit of {MAX_BYTES}")
     try:
-        return msgspec.json.decode(data, type=kind)
+        value: _Value = json_decoder(kind).decode(data)
+        return value
     except (TesseraError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
         raise UnsupportedError(f"not a model's description: {printable(str(error))}") from None
 

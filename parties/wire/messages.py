@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.decoders import msgpack_decoder
 from mpc.errors import ProtocolViolation, VersionMismatch, printable
 from parties.cluster import Role
 
@@ -50,7 +51,7 @@ _kinds: dict[str, type[Message]] = {}
 
 @functools.cache
 def _decoder() -> msgspec.msgpack.Decoder[Message]:
-    return msgspec.msgpack.Decoder(functools.reduce(operator.or_, _kinds.values()))
+    return msgpack_decoder(functools.reduce(operator.or_, _kinds.values()))
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True, forbid_unknown_fields=True):
