@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import secrets
 import signal
 import sys
@@ -12,11 +11,11 @@ import webbrowser
 
 from mpc.errors import ConfigurationError
 from parties.client import AsyncClient
+from parties.clinic.loopback import LOCAL, is_local
 from parties.cluster import Cluster, address_fault
 from parties.keys import KeyPair
 
 TOKEN_BYTES = 24
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
@@ -64,7 +63,7 @@ def _address(listen: str, names: list[str]) -> tuple[str, int, frozenset[str]]:
     if fault := address_fault(listen) if port != "0" else address_fault(f"{host}:1"):
         raise ConfigurationError(f"--listen: {fault}")
     host = host.strip("[]")
-    if _is_local(host):
+    if is_local(host):
         return host, int(port), LOCAL | {host, *names}
     if not names:
         raise ConfigurationError(
@@ -75,16 +74,9 @@ def _address(listen: str, names: list[str]) -> tuple[str, int, frozenset[str]]:
     return host, int(port), frozenset(names)
 
 
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _url(address: tuple[str, int], names: list[str], token: str) -> str:
     """What to open.  After the #, where it is never sent: the token."""
     host, port = address[:2]
-    if names and not _is_local(host):
+    if names and not is_local(host):
         return f"https://{names[0]}/#{token}"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/#{token}"

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from parties.clinic.loopback import is_local
+
 HEADERS = {
     # Nothing from elsewhere, no inline script or style, and nobody may frame the page.
     "Content-Security-Policy": (
@@ -54,13 +56,24 @@ def _refused(request: web.Request, token: str, names: frozenset[str]) -> web.Res
     if _name(f"//{request.headers.get(hdrs.HOST, '')}") not in names:
         return refusal(421, "MisdirectedRequest", "this server goes by another name: open the address that it printed")
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and _name(origin) not in names:
+    if origin is not None and not _ours(origin, request.headers[hdrs.HOST], names):
         return refusal(403, "Forbidden", "requests of other pages are refused")
     if request.path.startswith("/api/"):
         given = request.headers.get(hdrs.AUTHORIZATION, "")
         if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             return refusal(401, "Unauthorized", "open the address that tessera clinic printed, all of it")
     return None
+
+
+def _ours(origin: str, host: str, names: frozenset[str]) -> bool:
+    """Whether a request's origin is the page's: what it asks, port and all, or a name that a proxy goes by.
+
+    Another port of this computer is another page.
+    """
+    name = _name(origin)
+    if name in names and not is_local(name):
+        return True
+    return bool(name) and urlsplit(origin).netloc.lower() == host.lower()
 
 
 def _name(url: str) -> str:

@@ -20,6 +20,8 @@ from mpc.field import FieldArray
 from nn.derm import CLASS_CODES, CLASS_NAMES, class_probabilities, normalise
 from nn.derm.preprocess import decode_pixels
 from parties.client import AsyncClient
+from parties.report import RunReport
+from parties.tally import total
 
 NAME = "the photograph"
 """What errors call it: a file's name may say whose it is."""
@@ -59,7 +61,18 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
             {"code": code, "name": name, "probability": float(p)}
             for code, name, p in zip(CLASS_CODES, CLASS_NAMES, probabilities, strict=True)
         ],
-        "run": report.to_dict() if report is not None else {},
+        "run": {**report.to_dict(), "here": _here(report)} if report is not None else {},
+    }
+
+
+def _here(report: RunReport) -> dict[str, dict[str, int]]:
+    """Bytes of payload that this process has sent and received for the run, by phase."""
+    return {
+        phase: {
+            "sent": report.sent(phase, report.client).payload,
+            "received": total({link: sent for link, sent in links.items() if link[1] == report.client}).payload,
+        }
+        for phase, links in report.links.items()
     }
 
 

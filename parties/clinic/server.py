@@ -14,6 +14,7 @@ from aiohttp import web
 
 from mpc.errors import PeerError, TesseraError
 from parties.client import AsyncClient
+from parties.clinic.advice import advice
 from parties.clinic.guard import HEADERS, guard, refusal
 from parties.clinic.prediction import Step, predict
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 20_000_000
 """Of a photograph's file."""
+TOO_LARGE = f"the photograph is larger than {MAX_BYTES // 1_000_000} MB: make the picture smaller first"
 MAX_AT_ONCE = 4
 """Predictions in progress; beyond it a photograph is refused as busy."""
 UPLOAD_SECONDS = 60.0
@@ -64,6 +66,7 @@ class ClinicPage:
                 "security": str(cluster.settings.security),
                 "model": self._model,
                 "max_bytes": MAX_BYTES,
+                "too_large": TOO_LARGE,
             }
         )
 
@@ -75,6 +78,8 @@ class ClinicPage:
             try:
                 async with asyncio.timeout(UPLOAD_SECONDS):
                     photograph = await request.read()
+            except web.HTTPRequestEntityTooLarge:
+                return refusal(413, "TooLarge", TOO_LARGE)
             except TimeoutError:
                 return refusal(408, "Timeout", f"the photograph did not arrive within {UPLOAD_SECONDS:g} s")
             return await self._answer(request, photograph)
@@ -111,6 +116,7 @@ def _failure(error: TesseraError) -> Step:
         "error": type(error).__name__,
         "peer": peer,
         "message": str(error),
+        "advice": advice(error),
         "exit_code": error.exit_code,
     }
 

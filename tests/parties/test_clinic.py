@@ -15,12 +15,22 @@ import pytest
 from aiohttp import ClientSession, web
 from PIL import Image
 
-from mpc.errors import ConfigurationError, PeerUnavailable
+from mpc.errors import (
+    ConfigurationError,
+    EncodingError,
+    MacCheckError,
+    NotPermitted,
+    PeerError,
+    PeerLost,
+    PeerUnavailable,
+)
 from nn import Linear, Model, Sequential
 from nn.derm import CLASS_CODES, class_probabilities, load_image, samples
 from nn.derm.model import derm_model
 from parties.clinic import command, server
+from parties.clinic.advice import advice
 from parties.clinic.guard import HEADERS
+from parties.clinic.loopback import LOCAL
 from parties.clinic.server import ClinicPage
 
 TOKEN = "t" * 32
@@ -30,7 +40,7 @@ SAMPLE = samples()[0].path
 
 @contextlib.asynccontextmanager
 async def served(client, model="derm"):
-    runner = ClinicPage(client, model).runner(TOKEN, command.LOCAL)
+    runner = ClinicPage(client, model).runner(TOKEN, LOCAL | {"clinic.test"})
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -93,6 +103,10 @@ async def test_each_step_and_the_answer(page):
     assert [found["code"] for found in answered["classes"]] == list(CLASS_CODES)
     assert [found["probability"] for found in answered["classes"]] == pytest.approx(exact, abs=1e-3)
     assert answered["run"]["online"]["rounds"] == 7
+    here = answered["run"]["here"]
+    # x - a to each of two parties, 3 x 28 x 28 numbers of 8 bytes; of each, its share of 7 outputs.
+    assert here["online"] == {"sent": 2 * 8 * 3 * 28 * 28, "received": 2 * 8 * 7}
+    assert min(here["offline"].values()) > 0
 
 
 async def test_the_same_photograph_looks_different_each_time(page):
@@ -142,7 +156,14 @@ async def test_every_answer_carries_the_headers(page):
         ({**AUTHORISED, "Origin": "http://evil.example"}, 403),
         ({**AUTHORISED, "Origin": "null"}, 403),
         ({**AUTHORISED, "Origin": "http://127.0.0.1.evil.example"}, 403),
-        ({**AUTHORISED, "Origin": "http://127.0.0.1:1"}, 200),
+        ({**AUTHORISED, "Origin": "http://127.0.0.1:1"}, 403),
+        ({**AUTHORISED, "Host": "localhost:8080", "Origin": "http://localhost:8081"}, 403),
+        ({**AUTHORISED, "Host": "localhost:8080", "Origin": "http://127.0.0.1:8080"}, 403),
+        ({**AUTHORISED, "Host": "localhost:8080", "Origin": "http://localhost:8080"}, 200),
+        ({**AUTHORISED, "Host": "LOCALHOST:8080", "Origin": "http://localhost:8080"}, 200),
+        ({**AUTHORISED, "Host": "clinic.test", "Origin": "https://clinic.test"}, 200),
+        # A proxy that puts a name of its own choice into Host.
+        ({**AUTHORISED, "Origin": "https://clinic.test"}, 200),
         ({**AUTHORISED, "Host": "localhost:8080"}, 200),
         ({**AUTHORISED, "Host": "[::1]:8080"}, 200),
         (AUTHORISED, 200),
@@ -197,7 +218,9 @@ async def test_a_file_that_is_too_large(page, monkeypatch):
     body = bytes(server.MAX_BYTES + 1)
     async with page.post("/api/predict", data=body, headers=AUTHORISED) as response:
         assert response.status == 413
-        assert (await response.json())["error"] == "RequestEntityTooLarge"
+        refused = await response.json()
+    assert (refused["error"], refused["message"]) == ("TooLarge", server.TOO_LARGE)
+    assert "20 MB" in refused["message"]
 
 
 async def test_who_never_finishes_handing_over(page, monkeypatch):
@@ -279,16 +302,45 @@ async def test_a_bug_of_ours_says_nothing_of_the_photograph(site, monkeypatch, c
     assert "0.123456" not in failed["message"]
 
 
+async def test_another_process_with_the_same_key(site):
+    """It is said what to do: nothing goes any more until the page is started again."""
+    async with site.client() as client:
+        await client.upload(derm_model(), "derm")
+        async with served(client) as browser, site.client() as other:
+            await other.models()
+            *_, failed = await steps(browser, SAMPLE.read_bytes())
+    assert failed["error"] == "RemoteError"
+    assert "another process has connected with the key of clinic" in failed["message"]
+    assert "end it and start tessera clinic again" in failed["advice"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (EncodingError("the photograph is damaged"), ""),
+        (PeerLost("party1", "frozen"), "tell whoever runs party1"),
+        (PeerError("party1", "odd"), "tell whoever runs party1"),
+        (MacCheckError("somebody cheated"), "Do not go on"),
+        (NotPermitted("no"), "tessera allow"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_to_do(error, expected):
+    assert expected in advice(error)
+    assert bool(advice(error)) == bool(expected)
+    assert "{" not in advice(error)
+
+
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("listen", "names", "expected"),
     [
-        ("127.0.0.1:8080", [], ("127.0.0.1", 8080, command.LOCAL)),
-        ("localhost:0", [], ("localhost", 0, command.LOCAL)),
-        ("[::1]:8080", ["clinic.test"], ("::1", 8080, command.LOCAL | {"clinic.test"})),
-        ("127.0.0.9:8080", [], ("127.0.0.9", 8080, command.LOCAL | {"127.0.0.9"})),
+        ("127.0.0.1:8080", [], ("127.0.0.1", 8080, LOCAL)),
+        ("localhost:0", [], ("localhost", 0, LOCAL)),
+        ("[::1]:8080", ["clinic.test"], ("::1", 8080, LOCAL | {"clinic.test"})),
+        ("127.0.0.9:8080", [], ("127.0.0.9", 8080, LOCAL | {"127.0.0.9"})),
         ("0.0.0.0:8080", ["clinic.test"], ("0.0.0.0", 8080, frozenset({"clinic.test"}))),
     ],
 )

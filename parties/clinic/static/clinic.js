@@ -6,6 +6,11 @@ const token = location.hash.slice(1);
 const element = (id) => document.getElementById(id);
 let current = 0; // which photograph the page is about; answers to former ones are dropped
 let abort = null;
+let limit = { max_bytes: Infinity, too_large: "" };
+const GONE = {
+  message: "tessera clinic on this computer does not answer",
+  advice: "Start it again, and open the address that it prints.",
+};
 
 async function api(path, options = {}) {
   return fetch(path, { ...options, headers: { ...options.headers, Authorization: `Bearer ${token}` } });
@@ -33,9 +38,12 @@ function say(text) {
 
 function fail(problem) {
   say("");
-  const paragraph = document.createElement("p");
-  paragraph.textContent = problem.message.charAt(0).toUpperCase() + problem.message.slice(1);
-  element("failure").replaceChildren(paragraph);
+  const paragraphs = [problem.message, problem.advice].filter(Boolean).map((text) => {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text.charAt(0).toUpperCase() + text.slice(1);
+    return paragraph;
+  });
+  element("failure").replaceChildren(...paragraphs);
   element("failure").hidden = false;
 }
 
@@ -101,12 +109,16 @@ function size(bytes) {
   return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 }
 
+function exchanged({ sent, received }) {
+  return `${size(sent)} sent, ${size(received)} received`;
+}
+
 function showBill(run) {
   const rows = [
     ["Offline", "before the photograph is needed", seconds(run.offline.seconds), "–",
-      `${size(run.offline.bytes)} by the dealer${run.offline.from_stock ? ", ahead of time" : ""}`],
+      `${size(run.offline.bytes)} by the dealer${run.offline.from_stock ? ", ahead of time" : ""}`, exchanged(run.here.offline)],
     ["Online", "from the masked photograph to the answer", seconds(run.online.seconds), run.online.rounds,
-      `${size(run.online.bytes_per_party)} by each party`],
+      `${size(run.online.bytes_per_party)} by each party`, exchanged(run.here.online)],
   ].map(([phase, meaning, ...cells]) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
@@ -169,18 +181,26 @@ async function predict(file) {
   photograph.src = URL.createObjectURL(file);
   photograph.hidden = false;
   element("invitation").hidden = true;
+  // The server refuses it too; but a browser hands all of it over before it listens to the answer.
+  if (file.size > limit.max_bytes) {
+    fail({ message: limit.too_large });
+    return;
+  }
   say("Reading the photograph…");
+  let last = "";
   try {
     const response = await api("/api/predict", { method: "POST", body: file, signal: abort.signal });
     for await (const line of lines(response)) {
       if (mine !== current) return;
       const step = JSON.parse(line);
-      steps[step.step](step);
+      last = step.step;
+      steps[last](step);
     }
+    if (mine === current && last !== "answered" && last !== "failed") fail(GONE);
   } catch (error) {
     if (mine === current) {
       console.debug(error);
-      fail({ message: "tessera clinic on this computer does not answer: start it again, and open the address that it prints" });
+      fail(GONE);
     }
   }
 }
@@ -221,11 +241,12 @@ async function introduce() {
       element("about").textContent = "";
       return;
     }
+    limit = about;
     const names = about.parties.map((party) => party.name).join(", ");
     element("about").textContent = `${about.client} · model “${about.model}” · ${about.parties.length} parties: ${names}`;
   } catch (error) {
     console.debug(error);
-    fail({ message: "tessera clinic on this computer does not answer: start it again, and open the address that it prints" });
+    fail(GONE);
   }
 }
 
