@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -24,6 +25,9 @@ from parties.service_manager import feed_watchdog, notify
 READY = "ready"
 """Printed on stdout, alone on a line, once a server listens."""
 
+DESCRIPTORS = 65536
+"""Open files that a server asks for at most."""
+
 GRACE = 10.0
 """s that runs in progress are given to end, by default, when a server is asked to stop."""
 
@@ -40,6 +44,15 @@ def tune(threads: int) -> None:
             libc.mallopt(parameter, value)
     if threads:
         threadpoolctl.threadpool_limits(threads)
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files, and so connections, as the system grants this process, up to `DESCRIPTORS`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < granted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
 
 
 def threads_for(cluster: Cluster, member: Member) -> int:
@@ -78,6 +91,7 @@ def run_server(
     ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
     """
     tune(threads_for(cluster, member))
+    raise_descriptor_limit()
     kernels.warm_up()
     asyncio.run(_serve_measured(make_server(cluster, member, keys, folder), until_stdin_closes, grace, metrics))
 

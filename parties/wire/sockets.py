@@ -27,6 +27,13 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 # In messages.  Past it a send fails at once, which the caller hears of; nothing is dropped silently.
 HIGH_WATER_MARK = 10_000
 
+HANDSHAKE_SECONDS = 5.0
+"""After which a connection that has not completed its handshake is cut."""
+
+# Connections that the kernel keeps until they are accepted; it may have a lower limit of its own (somaxconn).
+_BACKLOG = 1024
+# Events handled before the event loop gets a turn: strangers who come and go must not keep it busy.
+_AT_ONCE = 64
 _HEARTBEAT_MS = 2_000
 # Only clears away connections to hosts that vanished without a word.  It has to be long: while one big frame
 # arrives no heartbeat can be answered.  Silence is judged much sooner, and by the application (see
@@ -43,6 +50,7 @@ def inbox(context: Context, keys: KeyPair, settings: Settings) -> Socket:
     """A ROUTER, not bound yet, that takes CURVE connections which the context's `Gatekeeper` lets in."""
     router = context.socket(zmq.ROUTER)
     _common(router, keys, settings)
+    router.setsockopt(zmq.BACKLOG, _BACKLOG)
     router.curve_server = True
     router.zap_domain = DOMAIN
     router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
@@ -75,7 +83,7 @@ def _common(socket: Socket, keys: KeyPair, settings: Settings) -> None:
     socket.linger = 0
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, round(1e3 * HANDSHAKE_SECONDS))
     # What nobody confirms for so long ends the connection.  A new one is tried every few seconds, whereas TCP would
     # try to save the old one ever more rarely, and notice late that a network is whole again.
     socket.setsockopt(zmq.TCP_MAXRT, round(1e3 * settings.peer_timeout))
@@ -180,8 +188,13 @@ class Monitor:
     def __init__(self, socket: Socket, events: int, callback: Callable[[int, int], None]) -> None:
         self._watched = socket
         self._callback = callback
-        self._pair: Socket = socket.get_monitor_socket(events)
-        self._readable = Readable(self._pair, self.read)
+        endpoint = f"inproc://monitor-{id(self):x}"
+        socket.monitor(endpoint, events)
+        self._pair: Socket = socket.context.socket(zmq.PAIR)
+        # No limit: at one, libzmq's thread would wait for us, all other connections with it, and `close` for ever.
+        self._pair.setsockopt(zmq.RCVHWM, 0)
+        self._pair.connect(endpoint)
+        self._readable = Readable(self._pair, self._read_some)
 
     def close(self) -> None:
         """Ends monitoring.  Call before closing the socket."""
@@ -191,7 +204,18 @@ class Monitor:
 
     def read(self) -> None:
         """Handles what has happened so far, now."""
-        while not self._pair.closed and readable(self._pair):
-            frames = self._pair.recv_multipart(zmq.NOBLOCK)
-            event, value = _MONITOR_EVENT.unpack(frames[0])
-            self._callback(event & 0xFFFF, value)
+        while self._read_one():
+            pass
+
+    def _read_some(self) -> None:
+        for _ in range(_AT_ONCE):
+            if not self._read_one():
+                return
+        self._readable.recheck()
+
+    def _read_one(self) -> bool:
+        if self._pair.closed or not readable(self._pair):
+            return False
+        event, value = _MONITOR_EVENT.unpack(self._pair.recv_multipart(_NOW)[0])
+        self._callback(event & 0xFFFF, value)
+        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -11,12 +10,11 @@ import zmq
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire import sockets
+from parties.wire.door import Door
 from parties.wire.links import Link
 from parties.wire.outbox import Outbox
 from parties.wire.zap import Gatekeeper
 
-# ZeroMQ tells of a broken connection a moment before it takes down the route to it.
-_DISMANTLING = 0.02
 _ALL = 1 << 62
 
 
@@ -28,7 +26,7 @@ class Wires:
         links: by peer name; those to servers get an outbox.
         on_up: a connection to a server stands, authenticated both ways; nothing has been sent over it yet.
         on_down: the connection to a server, or the route to a client, is gone.
-        on_departure: some connection to the inbox broke; which one, only an attempt to send shows.
+        on_departure: some connection of a member to the inbox broke; which one, only an attempt to send shows.
         on_message: frames came with the key of the link's peer; with a route, if they came through the inbox.
         has_room: whether more may be read.
     """
@@ -54,6 +52,7 @@ class Wires:
         self._resources = contextlib.AsyncExitStack()
         self._inbox: sockets.Socket | None = None
         self._readable: sockets.Readable | None = None
+        self._door: Door | None = None
         self.outboxes: dict[str, Outbox] = {}
 
     async def open(self) -> None:
@@ -76,13 +75,13 @@ class Wires:
         undo.callback(gatekeeper.close)
         inbox = sockets.inbox(context, self._keys, self._cluster.settings)
         undo.callback(inbox.close, 0)
+        self._door = Door(inbox, read=self._catch_up_inbox, on_departure=self._on_departure)
+        undo.callback(self._door.close)
         await sockets.bind(inbox, self._me)
         self._inbox = inbox
         undo.callback(setattr, self, "_inbox", None)
         self._readable = sockets.Readable(inbox, self._read_inbox)
         undo.callback(self._readable.close)
-        monitor = sockets.Monitor(inbox, zmq.EVENT_DISCONNECTED, self._departed)
-        undo.callback(monitor.close)
 
     def _reach(self, context: sockets.Context, link: Link) -> Outbox:
         return Outbox(
@@ -156,13 +155,18 @@ class Wires:
             self._read_outbox(self._links[outboxes[socket]], 1)
         return bool(ready)
 
+    def _catch_up_inbox(self) -> bool:
+        self._read_inbox()
+        return self._has_room()
+
     def _read_inbox(self, limit: int = _ALL) -> None:
-        if self._inbox is None:
+        if self._inbox is None or self._door is None:
             return
         for route, *frames in self._messages(self._inbox, limit):
             # The key that the connection proved to have; a message's own word counts for nothing.
             link = self._by_key.get(str(route.get("User-Id")))
             if link is not None:
+                self._door.recognise(route)
                 self._on_message(link, [frame.buffer for frame in frames], route.bytes)
 
     def _read_outbox(self, link: Link, limit: int = _ALL) -> None:
@@ -178,6 +182,3 @@ class Wires:
             except zmq.Again:
                 return
             limit -= 1
-
-    def _departed(self, _event: int, _value: int) -> None:
-        asyncio.get_running_loop().call_later(_DISMANTLING, self._on_departure)

@@ -14,11 +14,16 @@ from collections.abc import Collection
 import zmq
 from zmq.utils import z85
 
+from mpc.errors import printable
+from parties.wire.refusals import RefusalLog
+
 log = logging.getLogger(__name__)
 
 DOMAIN = b"tessera"
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
+_ADDRESS = 64
+"""Characters of an address that are logged."""
 
 
 class Gatekeeper:
@@ -31,6 +36,7 @@ class Gatekeeper:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Collection[str]) -> None:
         self._keys = frozenset(keys)
+        self._refusals = RefusalLog(log)
         self._loop = asyncio.get_running_loop()
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -43,6 +49,7 @@ class Gatekeeper:
         if not self._socket.closed:
             self._loop.remove_reader(self._descriptor)
             self._socket.close()
+            self._refusals.close()
 
     def _answer_all(self) -> None:
         # The descriptor is edge-triggered: what is left unread now would not wake us again.
@@ -62,8 +69,8 @@ class Gatekeeper:
         key = self._key_of(request)
         if key in self._keys:
             return [_VERSION, request_id, b"200", b"OK", key.encode("ascii"), b""]
-        address = request[3].decode("ascii", "replace") if len(request) > 3 else "?"
-        log.warning("refused a connection from %s: key %s is not in the cluster file", address, key or "?")
+        address = printable(request[3][:_ADDRESS].decode("ascii", "replace")) if len(request) > 3 else "?"
+        self._refusals.note("refused a connection from %s: key %s is not in the cluster file", address, key or "?")
         return [_VERSION, request_id, b"400", b"key not in the cluster file", b"", b""]
 
     @staticmethod

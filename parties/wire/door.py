@@ -1,0 +1,163 @@
+"""Connections that have not proved a key yet: how many there may be, and how much they may send.
+
+libzmq cuts a connection that does not complete its handshake (`sockets.HANDSHAKE_SECONDS`), but until then it takes as
+many as there are descriptors, and a first frame of any size that a member might send.  So each connection is a
+stranger until it brings a message, which only the key of a member can.  Of strangers at most `limit` stay, the latest:
+a member gets through in milliseconds, however many others hold connections open and say nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import resource
+import socket
+import struct
+from collections.abc import Callable
+
+import zmq
+
+from parties.wire import sockets
+from parties.wire.refusals import RefusalLog
+
+log = logging.getLogger(__name__)
+
+STRANGERS = 1024
+"""Connections without a proven key at most; fewer where the process may not open many files."""
+STRANGERS_BYTES = 64 << 10
+"""What one of them may send: a handshake has less than a kilobyte, and the first message of a member hardly more."""
+
+_LOOK = 0.1
+# ZeroMQ tells of a broken connection a moment before it takes down the route to it.
+_DISMANTLING = 0.02
+# Linux alone tells; elsewhere the number of strangers is bounded, and not what each of them sends.
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+# Of ``struct tcp_info`` (linux/tcp.h): where tcpi_bytes_received is.
+_BYTES_RECEIVED = 128
+_TCP_INFO_BYTES = 136
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def limit() -> int:
+    """How many strangers there may be: a quarter of the descriptors of this process, at most `STRANGERS`."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return STRANGERS if descriptors == resource.RLIM_INFINITY else max(1, min(STRANGERS, descriptors // 4))
+
+
+class Door:
+    """Watches who comes to an inbox, and who leaves.
+
+    Args:
+        inbox: not bound yet.
+        read: reads what has arrived at the inbox; False if some was left.
+        on_departure: a connection that had brought messages broke.
+    """
+
+    def __init__(self, inbox: sockets.Socket, *, read: Callable[[], bool], on_departure: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._read, self._on_departure = read, on_departure
+        self._limit = limit()
+        # By descriptor, the oldest first: whether it had sent too much when it was last looked at.
+        self._strangers: dict[int, bool] = {}
+        self._members: dict[int, bytes] = {}
+        self._routes: set[bytes] = set()
+        self._crowded = False
+        self._departures = 0
+        self._departing: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._refusals = RefusalLog(log)
+        self._monitor = sockets.Monitor(inbox, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED, self._on_event)
+
+    def close(self) -> None:
+        """Stops watching.  Call before closing the inbox."""
+        for timer in (self._departing, self._looking):
+            if timer is not None:
+                timer.cancel()
+        self._strangers.clear()
+        self._monitor.close()
+        self._refusals.close()
+
+    def recognise(self, route: zmq.Frame) -> None:
+        """A message came over this route, with the key of a member."""
+        if route.bytes in self._routes:
+            return
+        # libzmq has told of a connection before anything came over it, but we may not have listened yet.
+        self._monitor.read()
+        descriptor = -1
+        with contextlib.suppress(zmq.ZMQError):
+            descriptor = int(route.get(zmq.SRCFD))
+        if self._strangers.pop(descriptor, None) is None:
+            # It has ended already, and left this behind.
+            self._depart()
+            return
+        self._members[descriptor] = route.bytes
+        self._routes.add(route.bytes)
+
+    def _on_event(self, event: int, descriptor: int) -> None:
+        if event == zmq.EVENT_DISCONNECTED:
+            self._strangers.pop(descriptor, None)
+            route = self._members.pop(descriptor, None)
+            if route is not None:
+                self._routes.discard(route)
+                self._depart()
+            return
+        self._strangers[descriptor] = False
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK, self._look)
+        if len(self._strangers) > self._limit and not self._crowded:
+            self._crowded = True
+            self._loop.call_soon(self._thin_out)
+
+    def _thin_out(self) -> None:
+        """Closes the oldest strangers beyond the limit."""
+        self._crowded = False
+        # All that is known by now: a descriptor of a connection that has ended may be a member's already.
+        self._monitor.read()
+        while len(self._strangers) > self._limit:
+            self._turn_out(next(iter(self._strangers)))
+            self._refusals.note("too many connections that have not proved a key: closed the oldest of %d", self._limit)
+
+    def _look(self) -> None:
+        """Closes what has sent too much; it has had time to be recognised since it was last looked at."""
+        self._looking = None
+        if self._read():
+            self._monitor.read()
+            for descriptor, warned in tuple(self._strangers.items()):
+                excessive = _received(descriptor) > STRANGERS_BYTES
+                if excessive and warned:
+                    self._turn_out(descriptor)
+                    self._refusals.note("closed a connection that sent over %d bytes and no key", STRANGERS_BYTES)
+                else:
+                    self._strangers[descriptor] = excessive
+        if self._strangers:
+            self._looking = self._loop.call_later(_LOOK, self._look)
+
+    def _turn_out(self, descriptor: int) -> None:
+        """Has libzmq find that the connection is over; closing the descriptor is its own business."""
+        del self._strangers[descriptor]
+        # Not through a socket object, which would need a descriptor of its own: there may be none left.
+        _LIBC.shutdown(descriptor, socket.SHUT_RDWR)
+
+    def _depart(self) -> None:
+        self._departures += 1
+        if self._departing is None:
+            self._departing = self._loop.call_later(_DISMANTLING, self._tell, self._departures)
+
+    def _tell(self, departures: int) -> None:
+        """Says once that there were departures; and once more, later, if there have been others since."""
+        again = self._departures > departures
+        self._departing = self._loop.call_later(_DISMANTLING, self._tell, self._departures) if again else None
+        self._on_departure()
+
+
+def _received(descriptor: int) -> int:
+    """Bytes that came over a TCP connection; 0 where the kernel does not say, or it has ended."""
+    if _TCP_INFO is None:
+        return 0
+    info, size = ctypes.create_string_buffer(_TCP_INFO_BYTES), ctypes.c_uint(_TCP_INFO_BYTES)
+    failed = _LIBC.getsockopt(descriptor, socket.IPPROTO_TCP, _TCP_INFO, info, ctypes.byref(size))
+    if failed or size.value < _TCP_INFO_BYTES:
+        return 0
+    return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
