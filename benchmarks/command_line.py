@@ -17,6 +17,7 @@ from benchmarks.options import (
     positive,
 )
 from benchmarks.peers.command import add_peers
+from benchmarks.soak.command import add_soak
 
 
 def command(subparsers: Any) -> None:
@@ -30,7 +31,9 @@ def command(subparsers: Any) -> None:
     _add_scale(benches)
     _add_network(benches)
     _add_accuracy(benches)
+    _add_strangers(benches)
     add_peers(benches)
+    add_soak(benches)
     _add_all(benches)
     _add_page(benches)
 
@@ -132,6 +135,34 @@ def _add_accuracy(benches: Any) -> None:
     )  # fmt: skip
     add_record_arguments(parser)
     parser.set_defaults(run=_accuracy)
+
+
+def _add_strangers(benches: Any) -> None:
+    parser = benches.add_parser("strangers", help="predictions while somebody without a key attacks a party's port")
+    parser.add_argument(
+        "attacks", nargs="*", metavar="ATTACK",
+        help="'no key', 'wrong key', garbage, 'replayed handshake', slow-loris, 'connection flood', 'held connections',"
+        " 'giant frames', 'streamed frames' (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=positive, default=8, metavar="S",
+        help="of each block of predictions, attacked or quiet; silent strangers are cut after 5 (default: 8)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rate", type=positive, default=250, metavar="N", help="connections that are opened per second (default: 250)"
+    )
+    parser.add_argument(
+        "--connections", type=positive, default=500, metavar="N", help="at a time, at most (default: 500)"
+    )
+    add_party_arguments(parser)
+    add_record_arguments(parser)
+    parser.set_defaults(run=_strangers)
+
+
+def _strangers(options: argparse.Namespace) -> int:
+    from benchmarks.strangers import run
+
+    return run(options)
 
 
 def _network(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ QUICK: tuple[tuple[str, ...], ...] = (
     ("scale", "--batches", "1", "8", "64", "--sides", "28", "64", "--repeat", "3"),
     ("network", "--repeat", "5"),
     ("accuracy", "--images", "32"),
+    ("soak", "--predictions", "60", "--clients", "4"),
     ("peers", "--cases", "cnn-28", "--repeat", "5"),
 )
 """Names and arguments of benchmarks: about five minutes."""
@@ -48,6 +49,8 @@ PLAN: tuple[tuple[str, ...], ...] = (
     *(("network", "--security", security) for security in Security),
     ("network", "--rtt", *ROUND_TRIPS),
     ("accuracy",),
+    ("soak",),
+    ("soak", "--security", "malicious", "--predictions", "300"),
     ("peers", "--limit", "200"),
 )
 """What docs/benchmarks.md is made from; the quick ones first."""

@@ -32,7 +32,7 @@ FORMAT = 1
 NOISE = 0.10
 """A measured figure that changed by no more than this has not changed."""
 
-MORE_IS_BETTER = frozenset({"agree", "accuracy", "images", "per_second", "speedup"})
+MORE_IS_BETTER = frozenset({"agree", "accuracy", "images", "per_second", "speedup", "right"})
 """Last words of the names of figures that should grow; of all others, less is better."""
 
 SAME_MACHINE = ("processor", "cores", "system", "python")

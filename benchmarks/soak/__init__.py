@@ -1,0 +1,1 @@
+"""``tessera bench soak``: many predictions while servers and clients are killed, frozen, stopped and started again."""
