@@ -9,6 +9,7 @@ async with AsyncClient("cluster.toml", "clinic.key") as client:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -19,10 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import overload
 
-import numpy as np
 import numpy.typing as npt
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.cost import online_rounds
 from mpc.errors import (
     ConfigurationError,
@@ -46,7 +46,8 @@ from parties.keys import KeyPair
 from parties.models.policy import PREDICT
 from parties.models.queries import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.models.remote import RemoteModel, Uploadable, checked_name
-from parties.prepared import PreparedRun, Reals, read_seeds
+from parties.models.uploading import Uploading, UploadProgress
+from parties.prepared import PreparedRun, Reals
 from parties.report import RunReport, StockReport
 from parties.run_messages import (
     ClientMasks,
@@ -55,16 +56,9 @@ from parties.run_messages import (
     Prepare,
     Ready,
     Release,
-    StoreDropped,
-    StoreReady,
-    StoreSeed,
-    StoreTensors,
-    TensorInfo,
-    Upload,
 )
 from parties.stock.messages import MAX_COUNT, Stock, StockProgress
 from parties.switchboard import Switchboard
-from protocols.dealer import StoredMasks, digest
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +97,8 @@ class AsyncClient:
         self.member: Member = member
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
+        self._keys = keys
+        self._uploads = asyncio.Lock()
         self._board = Switchboard(self.cluster, member, keys, connect_timeout)
         # Longer than the servers': they know better than we whom they wait for, and tell us.
         self._patience = self.cluster.settings.round_timeout + self.cluster.settings.peer_timeout
@@ -147,7 +143,9 @@ class AsyncClient:
 
     # -- models ----------------------------------------------------------------------------------------------------
 
-    async def upload(self, model: Uploadable, name: str) -> RemoteModel:
+    async def upload(
+        self, model: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel:
         """Share a model's weights; they stay on the parties under ``name`` until this client uploads another.
 
         Every tensor w goes out as w - b, uniform, with b from seeds the dealer makes.  Public are the architecture,
@@ -155,29 +153,30 @@ class AsyncClient:
         encrypted.  Until all of them have all of it, a former one of that name stays in use, whatever happens; an
         upload that fails because a server was lost at its very end may still come into use when that one is back.
 
-        Raises ProgramError when the name is another client's, UsageError, PeerError.
+        One goes out at a time, in chunks, 8 bytes per parameter to each party, with ``progress`` called as all parties
+        have more of it.  When a server is lost it waits for that one (``round_timeout`` and ``peer_timeout`` of the
+        cluster file together) and goes on where it was; and when it fails for that reason, or this process dies, the
+        next upload of the same model under the same name goes on, within a day (``parties.models.uploading``).
+
+        Raises ProgramError when the name is another client's, UsageError, ServerBusy with too many uploads that are
+        not complete, PeerError.
         """
+        checked_name(name)
         tensors, description = model.encode(), model.describe()
-        store, dealer = secrets.token_hex(16), self.cluster.dealer.name
-        infos = tuple(TensorInfo(tensor, array.shape) for tensor, array in tensors.items())
-        message = Upload(store=store, name=checked_name(name), tensors=infos)
         await self._board.reach(self._servers)
-        try:
-            with self._board.conversation(store, self._servers) as conversation:
-                for server in self._servers:
-                    self._board.send(server, message, [description])
-                reply = (await conversation.take(StoreSeed, [dealer], self._patience))[dealer]
-                if len(reply.buffers) != 1:
-                    raise ProtocolViolation(dealer, "sent the wrong number of seeds")
-                seeds = read_seeds(dealer, reply.buffers[0], len(self._parties))
-                masks = StoredMasks(seeds, {tensor: array.shape for tensor, array in tensors.items()})
-                masked = [np.ascontiguousarray(field.subtract(a, masks.mask(t))) for t, a in tensors.items()]
-                for party in self._parties:
-                    self._board.send(party, StoreTensors(store=store, masks=digest(reply.buffers)), masked)
-                await conversation.take(StoreReady, self._parties, self._patience)
-        except BaseException:
-            self._board.tell(StoreDropped(store=store))
-            raise
+        uploading = Uploading(
+            self._board,
+            self.cluster,
+            self._keys,
+            self._patience,
+            name=name,
+            tensors=tensors,
+            description=description,
+            progress=progress,
+        )
+        # Two of one content at once would be the same upload.
+        async with self._uploads:
+            store = await uploading.run()
         return RemoteModel(name, self.member.name, store, Description.decode(description))
 
     async def model(self, name: str) -> RemoteModel:

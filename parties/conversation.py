@@ -24,6 +24,8 @@ class Conversation:
         self.needs = frozenset(needs)
         self._arrived: deque[Delivery] = deque()
         self._failure: TesseraError | None = None
+        self.told = False
+        """Whether it has failed on a server's word, and not for the loss of one."""
         self._news = asyncio.Event()
 
     def put(self, delivery: Delivery) -> None:
@@ -31,9 +33,10 @@ class Conversation:
         self._arrived.append(delivery)
         self._news.set()
 
-    def fail(self, error: TesseraError) -> None:
-        """It has come to nothing; the first reason counts."""
-        self._failure = self._failure or error
+    def fail(self, error: TesseraError, *, told: bool = False) -> None:
+        """It has come to nothing; the first reason counts.  ``told``: a server says so."""
+        if self._failure is None:
+            self._failure, self.told = error, told
         self._news.set()
 
     def check(self) -> None:
@@ -60,7 +63,7 @@ class Conversation:
         got: dict[type[Message], dict[str, Delivery]] = {kind: {} for kind in expected}
         while any(missing.values()):
             allowed = first if first is not None and not any(got.values()) else patience
-            delivery = await self._next(allowed)
+            delivery = await self.take_next(allowed)
             if delivery is None:
                 kind, senders = next((k, s) for k, s in missing.items() if s)
                 raise PeerLost(min(senders), f"sent no {kind.__name__} within {allowed:g} s")
@@ -71,8 +74,8 @@ class Conversation:
             got[kind][name] = delivery
         return got
 
-    async def _next(self, patience: float) -> Delivery | None:
-        """The next message, or None when there is none in time."""
+    async def take_next(self, patience: float) -> Delivery | None:
+        """The next message, whatever it is; None when there is none in time.  Raises why it has come to nothing."""
         try:
             async with asyncio.timeout(patience):
                 while not self._arrived:

@@ -9,9 +9,11 @@ A run:      client --Prepare--> dealer, parties        program
             party  --Outputs--> client                 masked share of each output (and of its MAC, and the key's)
             anyone --Failed--> everyone in the run
 
-An upload:  client --Upload--> dealer, parties         description of the model
+An upload:  client --Upload--> dealer              description of the model, and a tag of its weights
             dealer --StoreSeed--> party, client        seed of the masks (the client gets every party's)
-            client --StoreTensors--> parties           w - b of each tensor
+            client --StoreBegin--> parties             description of the model
+            party  --StoreProgress--> client           how many chunks it has: of those before, or of an upload before
+            client --StoreChunk--> parties             w - b, the elements of all tensors in flat order, chunk by chunk
             (``models.messages``: parties and dealer agree that all of it is everywhere)
             party  --StoreReady--> client              it is in use
             client --StoreDropped--> dealer, parties   it has given the upload up
@@ -146,26 +148,60 @@ class StoreMessage(Message, frozen=True):
     store: Id
 
 
+Tensors = Annotated[tuple[TensorInfo, ...], msgspec.Meta(min_length=1, max_length=10_000)]
+
+
 class Upload(StoreMessage, frozen=True):
-    """A model will be stored under ``name``.  Payload: its description, opaque to the parties."""
+    """A model will be stored under ``name``.  Payload: its description, opaque to the servers.
+
+    ``store`` is drawn for this request; ``content`` is a keyed digest of all that will be sent
+    (``models.uploading.content_tag``).  An upload of that content that was begun before goes on.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     name: Name
-    tensors: Annotated[tuple[TensorInfo, ...], msgspec.Meta(min_length=1, max_length=10_000)]
+    tensors: Tensors
+    content: Digest
 
 
 class StoreSeed(StoreMessage, frozen=True):
-    """Payload: the seed of the receiver's shares of the masks; to the client, every party's, joined."""
+    """Payload: the seed of the receiver's shares of the masks; to the client, every party's, joined.
+
+    ``version`` is the upload to go on with: ``store`` itself, or one of the same content that was begun before.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    version: Id
     masks: Digest
 
 
-class StoreTensors(StoreMessage, frozen=True):
-    """Payload: ``w - b`` of each tensor, in the order of the upload."""
+class StoreBegin(StoreMessage, frozen=True):
+    """The upload begins or goes on; answered with ``StoreProgress``.  Payload: the model's description.
+
+    ``attempt`` names this beginning: chunks of a former one may still be on their way, and are left alone.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    name: Name
+    tensors: Tensors
     masks: Digest
+    attempt: Id
+
+
+class StoreChunk(StoreMessage, frozen=True):
+    """Payload: the ``number``-th piece of ``w - b`` (``models.chunks``); the next one after those that were sent."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    attempt: Id
+    number: Count
+
+
+class StoreProgress(StoreMessage, frozen=True):
+    """The first ``chunks`` chunks are on the party's disk."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    attempt: Id
+    chunks: Count
 
 
 class StoreReady(StoreMessage, frozen=True):

@@ -142,7 +142,7 @@ class Switchboard:
         if conversation is None:
             return  # late: given up or over
         if isinstance(message, Failed | StoreFailed | StockFailed):
-            conversation.fail(error_of(message, sender))
+            conversation.fail(error_of(message, sender), told=True)
         else:
             conversation.put(delivery)
 

@@ -20,6 +20,7 @@ from parties.local import LocalCluster
 from parties.models.policy import PREDICT
 from parties.models.queries import ModelEntry
 from parties.models.remote import RemoteModel, Uploadable
+from parties.models.uploading import UploadProgress
 from parties.prepared import PreparedRun, Reals
 from parties.report import RunReport, StockReport
 
@@ -98,9 +99,11 @@ class Client:
         """This client's secret as an expression; see ``AsyncClient.share``."""
         return self._client.share(values, **options)
 
-    def upload(self, model: Uploadable, name: str) -> RemoteModel:
+    def upload(
+        self, model: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel:
         """Store a model's weights on the parties, as shares."""
-        return self._run(self._client.upload(model, name))
+        return self._run(self._client.upload(model, name, progress=progress))
 
     def model(self, name: str) -> RemoteModel:
         """A model that is stored on the parties."""

@@ -31,7 +31,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -65,6 +65,30 @@ _IDENTITY = "CREATE TABLE about (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT 
 
 class VaultError(TesseraError):
     """A data file cannot be read or written, or what is in it was changed by somebody else."""
+
+
+class Streamed(NamedTuple):
+    """A buffer of ``size`` bytes that is sealed as its pieces are made."""
+
+    size: int
+    pieces: Iterable[memoryview]
+
+    @classmethod
+    def of(cls, buffer: Buffer) -> Streamed:
+        """One that is there as a whole."""
+        view = _flat(buffer)
+        return cls(len(view), [view])
+
+    def checked(self) -> Iterator[memoryview]:
+        """The pieces.  Raises ValueError when they have another length in all."""
+        left = self.size
+        for piece in self.pieces:
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+        if left:
+            raise ValueError(f"a streamed buffer of another length than {self.size} bytes")
 
 
 class Vault:
@@ -208,23 +232,28 @@ class Vault:
             ) from error
 
     def seal(
-        self, label: Sequence[str], payload: Sequence[Buffer], chunk_bytes: int | None = None
+        self, label: Sequence[str], payload: Sequence[Buffer | Streamed], chunk_bytes: int | None = None
     ) -> Iterator[memoryview]:
         """Encrypts buffers, to be opened under the same label only.
 
-        Yields chunks, each good until the next is asked for.  ``payload`` are C-contiguous buffers; it is not copied.
+        Yields chunks, each good until the next is asked for.  ``payload`` are C-contiguous buffers, which are not
+        copied, or such as are made piece by piece, of which no more than a chunk is held.
         """
         chunk_bytes = CHUNK_BYTES if chunk_bytes is None else chunk_bytes
-        views = [_flat(buffer) for buffer in payload]
-        head = b"".join(map(_WORD.pack, [len(views), *map(len, views)]))
-        # Each buffer begins at a multiple of 8 bytes, so that it can be read as field elements where it lies.
-        pieces = [memoryview(head)]
-        for view in views:
-            pieces.extend((view, memoryview(bytes(-len(view) % 8))))
-        total = sum(map(len, pieces))
+        buffers = [buffer if isinstance(buffer, Streamed) else Streamed.of(buffer) for buffer in payload]
+        head = b"".join(map(_WORD.pack, [len(buffers), *(buffer.size for buffer in buffers)]))
+        total = len(head) + sum(buffer.size + -buffer.size % 8 for buffer in buffers)
+
+        def pieces() -> Iterator[memoryview]:
+            yield memoryview(head)
+            for buffer in buffers:
+                yield from buffer.checked()
+                # Each buffer begins at a multiple of 8 bytes, so that it can be read as field elements where it lies.
+                yield memoryview(bytes(-buffer.size % 8))
+
         count = -(-total // chunk_bytes)
         sealed = memoryview(bytearray(min(chunk_bytes, total) + _OVERHEAD + _SLACK))
-        for part, chunk in enumerate(_cut(pieces, chunk_bytes)):
+        for part, chunk in enumerate(_cut(pieces(), chunk_bytes)):
             nonce = secrets.token_bytes(_NONCE)
             encryptor = Cipher(AES(self._key), GCM(nonce)).encryptor()
             encryptor.authenticate_additional_data(self._associated(label, part, count))

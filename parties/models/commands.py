@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mpc.errors import UsageError
 from nn.derm.model import derm_model
@@ -15,6 +20,33 @@ from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.models.policy import EVERYONE, PREDICT
 from parties.models.queries import ModelEntry
+from parties.models.uploading import UploadProgress
+
+
+class UploadBar:
+    """Shows on stderr, if that is a terminal, how far an upload is, once it has taken a second."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        console = Console(stderr=True)
+        columns = TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._bar.add_task("uploading", total=None)
+        self.progress = UploadProgress(0, 0, 0)
+        """The last that was shown."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: UploadProgress) -> None:
+        """As ``AsyncClient.upload`` calls it."""
+        self.progress = progress
+        if time.monotonic() - self._started > 1:
+            self._bar.start()
+        self._bar.update(self._task, completed=progress.done, total=progress.total)
 
 
 async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
@@ -22,16 +54,22 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     model = derm_model(options.weights or WEIGHTS)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         there = await client.models() if options.if_missing else []
+        done = UploadProgress(0, 0, 0)
         found = next((entry for entry in there if entry.name == options.name and entry.complete), None)
         if found is None:
             print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
-            remote = await client.upload(model, options.name)
+            with UploadBar() as bar:
+                remote = await client.upload(model, options.name, progress=bar.show)
             name, owner, version = remote.name, remote.owner, remote.store
+            done = bar.progress
         else:
             name, owner, version = found.name, found.owner, found.version
     if options.json:
-        print(json.dumps({"name": name, "owner": owner, "version": version, "uploaded": found is None}))
+        said = {"name": name, "owner": owner, "version": version, "uploaded": found is None}
+        print(json.dumps({**said, "bytes": done.total, "resumed_bytes": done.resumed}))
     elif found is None:
+        if done.resumed:
+            print(f"an upload of it that was not complete went on: {done.resumed:,} of {done.total:,} bytes were there")
         print(f"{name} is stored, version {version[:8]}: nobody but {owner} may use it until `tessera allow` says so")
     else:
         print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")

@@ -1,8 +1,8 @@
 """What the dealer keeps of stored models: ``masks.sqlite`` in its data folder (`parties.models.store`).
 
-Of a version in use, the seeds of its masks; of one that was replaced or removed, that it is gone, for good: a party
-that still has it is told.  And which programs were dealt for ahead of time need which versions, so that their stock
-goes when a version does.
+Of an upload that has begun and of a version in use, the seeds of its masks; of a version that was replaced or removed,
+that it is gone, for good: a party that still has it is told.  And which programs were dealt for ahead of time need
+which versions, so that their stock goes when a version does.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ LAYOUT: Steps = (
         "CREATE INDEX uses_by_store ON uses (store)",
     ),
     RULES_LAYOUT,
+    ("CREATE TABLE uploads (store TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID",),
 )
 
 _GONE = "UPDATE versions SET state = 'gone', name = NULL, sealed = NULL WHERE state = 'current' AND "
@@ -45,6 +46,15 @@ class MaskedVersion(NamedTuple):
 
     record: Record
     masks: StoredMasks
+
+
+class BegunUpload(NamedTuple):
+    """An upload that nothing has been decided about."""
+
+    record: Record
+    masks: StoredMasks
+    content: str
+    """The owner's tag of what is uploaded."""
 
 
 class DealerModels(ModelVault):
@@ -61,12 +71,44 @@ class DealerModels(ModelVault):
         versions = []
         for store, name, sealed in found:
             record, secrets = self.open_record(store, sealed)
-            if record.name != name or len(secrets) != 1 or not secrets[0] or len(secrets[0]) % SEED_BYTES:
+            if record.name != name or len(secrets) != 1:
                 raise self.damaged(f"the row of version {store[:8]} is not as it was written")
-            joined = secrets[0]
-            seeds = tuple(Seed(joined[i : i + SEED_BYTES]) for i in range(0, len(joined), SEED_BYTES))
-            versions.append(MaskedVersion(record, StoredMasks(seeds, record.shapes)))
+            versions.append(MaskedVersion(record, self._masks(record, secrets[0])))
         return versions
+
+    def _masks(self, record: Record, joined: bytes) -> StoredMasks:
+        if not joined or len(joined) % SEED_BYTES:
+            raise self.damaged(f"the row of version {record.store[:8]} is not as it was written")
+        seeds = tuple(Seed(joined[i : i + SEED_BYTES]) for i in range(0, len(joined), SEED_BYTES))
+        return StoredMasks(seeds, record.shapes)
+
+    # -- uploads ---------------------------------------------------------------------------------------------------
+
+    def begin(self, record: Record, seeds: Sequence[Seed], content: str) -> None:
+        """An upload has begun: its seeds outlast a restart, until it is decided or forgotten."""
+        with self.vault.transaction() as db:
+            sealed = self.seal_record(record, b"".join(map(bytes, seeds)), content.encode())
+            db.execute("INSERT OR IGNORE INTO uploads VALUES (?, ?)", (record.store, sealed))
+
+    def begun(self) -> list[BegunUpload]:
+        """All that are not decided or forgotten."""
+        with self.vault.transaction() as db:
+            found = db.execute("SELECT store, sealed FROM uploads ORDER BY store").fetchall()
+        uploads = []
+        for store, sealed in found:
+            record, secrets = self.open_record(store, sealed)
+            if len(secrets) != 2:
+                raise self.damaged(f"the row of upload {store[:8]} is not as it was written")
+            uploads.append(BegunUpload(record, self._masks(record, secrets[0]), secrets[1].decode()))
+        return uploads
+
+    def forget_uploads(self, stores: Collection[str]) -> None:
+        """They have come to nothing: their seeds are overwritten, and nobody goes on with them."""
+        with self.vault.transaction() as db:
+            db.executemany("DELETE FROM uploads WHERE store = ?", [(store,) for store in stores])
+        self.overwrite()
+
+    # -- versions --------------------------------------------------------------------------------------------------
 
     def commit(self, record: Record, seeds: Sequence[Seed]) -> None:
         """From now on this version is what its name stands for; the one before is gone."""
@@ -74,6 +116,7 @@ class DealerModels(ModelVault):
             db.execute(_GONE + "name = ?", (record.name,))
             sealed = self.seal_record(record, b"".join(map(bytes, seeds)))
             db.execute("INSERT INTO versions VALUES (?, ?, 'current', ?)", (record.store, record.name, sealed))
+            db.execute("DELETE FROM uploads WHERE store = ?", (record.store,))
         self.overwrite()
 
     def remove(self, store: str) -> None:

@@ -1,65 +1,37 @@
 """The models that a party holds as shares: uploads in progress, prepared versions, and what is in use under a name.
 
-An upload is begun by its owner, who names the model and its tensors, and is complete once the dealer's seed and the
-owner's masked tensors are both there, in either order.  Then it is written to the disk as *prepared*, and put in use
-when the dealer says that every party has got as far; until then whatever was under the name stays in use.
+An upload is begun by its owner, who names the model and its tensors, and is complete once the dealer's seed and every
+chunk of the masked tensors are there (`parties.models.uploads`).  Then it is written to the disk as *prepared*, and put
+in use when the dealer says that every party has got as far; until then whatever was under the name stays in use.
 
 *Memory.*  Shares are read from the disk when a run first needs them, and stay: a party with many models is up again at
-once, models that nobody uses take no memory, and a damaged file fails the runs of its model alone.  What has just been
-uploaded is in memory already.
+once, models that nobody uses take no memory, and a damaged file fails the runs of its model alone.  Of an upload there
+are a few chunks in memory, however big it is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from math import prod
 from typing import NamedTuple
 
-from mpc import field
+import msgspec
+
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
-from mpc.field import FieldArray
 from mpc.operation import Stored, Value
-from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Program
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
 from parties.models.messages import MAX_MODELS
-from parties.models.party_store import PartyModels, State, values
+from parties.models.partials import Begun
+from parties.models.party_store import PartyModels, State, streamed
 from parties.models.policy import Policy
 from parties.models.rules import RuleBook
 from parties.models.store import Record, circle, owner_of, tensor_infos
-from parties.run_messages import StoreSeed, StoreTensors, Upload
-from parties.wire.messages import as_array
-
-MAX_UPLOADS = 64
-"""Uploads in progress, and seeds that are there before the upload they belong to."""
-
-
-class DealtSeed(NamedTuple):
-    """Of this party's shares of the masks; and the digest of what the dealer sent the owner."""
-
-    seed: Seed
-    masks: str
-
-
-@dataclass
-class UploadInProgress:
-    """What has come of it so far."""
-
-    name: str
-    owner: Member
-    store: str
-    description: bytes
-    shapes: dict[str, Shape]
-    seed: DealtSeed | None = dataclass_field(default=None, repr=False)
-    masked: list[FieldArray] | None = dataclass_field(default=None, repr=False)
-    masks: str = ""
-    """Digest of the masks that the owner was sent."""
+from parties.models.uploads import UploadInProgress, Uploads
+from parties.run_messages import StoreBegin, Upload
 
 
 class StoredModel(NamedTuple):
@@ -82,8 +54,8 @@ class ModelStore:
         self._models: dict[str, StoredModel] = {}
         self._saving: dict[str, StoredModel] = {}
         self._prepared: dict[str, StoredModel] = {}
-        self._uploads: dict[str, UploadInProgress] = {}
-        self._early_seeds: OrderedDict[str, DealtSeed] = OrderedDict()
+        decided = frozenset(version.record.store for version in disk.versions())
+        self.uploads = Uploads(disk.partials, cluster, decided)
         self._loading = threading.Lock()
         self._tensors: dict[str, dict[str, Value]] = {}
         """By version: w - b, which all parties hold, and this party's share of b.  Of those that were needed."""
@@ -139,7 +111,7 @@ class ModelStore:
 
     def owner_of(self, store: str) -> Member | None:
         """Whose upload in progress it is."""
-        upload = self._uploads.get(store)
+        upload = self.uploads.get(store)
         return None if upload is None else upload.owner
 
     @property
@@ -163,102 +135,67 @@ class ModelStore:
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 
-    def begin(self, owner: Member, message: Upload, payload: list[memoryview]) -> None:
-        """Raises ProgramError for a name that is taken or shapes beyond measure, ProtocolViolation."""
+    def begin(self, owner: Member, message: StoreBegin, payload: list[memoryview]) -> UploadInProgress | None:
+        """The upload; None if all of it is here already, prepared or in use.
+
+        Raises ProgramError for a name that is taken or shapes beyond measure, ProtocolViolation.
+        """
         self._check_name(message.name, owner)
         if len(payload) != 1:
             raise ProtocolViolation(owner.name, "sent an upload without a description")
-        under_way = self._uploads.keys() | self._saving.keys() | set(self.prepared)
-        if message.store in under_way or message.store in self.held:
+        decided = self._saving.get(message.store) or self._prepared.get(message.store) or self._in_use(message.store)
+        if decided is not None and decided.owner == owner:
+            return None
+        if decided is not None or message.store in self.held:
             raise ProtocolViolation(owner.name, "sent an upload whose id has been used")
-        if len(under_way) >= MAX_UPLOADS:
-            raise TesseraError(f"busy: {MAX_UPLOADS} uploads are in progress; try again later")
         if message.name not in self._models and len(self._models) >= MAX_MODELS:
             raise TesseraError(f"there are {MAX_MODELS} models, and no more are kept: remove one first")
-        self._uploads[message.store] = UploadInProgress(
-            message.name,
-            owner,
-            message.store,
-            bytes(payload[0]),
-            upload_shapes(message),
-            self._early_seeds.pop(message.store, None),
+        record = Record(
+            store=message.store,
+            name=message.name,
+            owner=owner.key,
+            owner_name=owner.name,
+            circle=self._circle,
+            tensors=tensor_infos(upload_shapes(message)),
+            when=time.time(),
+            description=bytes(payload[0]),
         )
+        return self.uploads.begin(owner, Begun(record, message.masks), message.attempt)
+
+    def is_in_use(self, store: str) -> bool:
+        """Whether a version is what its name stands for."""
+        return self._in_use(store) is not None
 
     def _check_name(self, name: str, owner: Member) -> None:
         held = self._models.get(name)
         if held is not None and held.owner != owner:
             raise taken(name, held.owner.name)
 
-    def take_seed(self, dealer: Member, message: StoreSeed, payload: list[memoryview]) -> None:
-        """The seed of this party's shares of the masks.  Raises ProtocolViolation."""
-        if len(payload) != 1 or len(payload[0]) != SEED_BYTES:
-            raise ProtocolViolation(dealer.name, "sent a seed of the wrong length")
-        store, seed = message.store, DealtSeed(Seed(bytes(payload[0])), message.masks)
-        upload = self._uploads.get(store)
-        if upload is None:
-            # The owner's message may still be on its way; or it was refused, and the seed will be forgotten.
-            self._early_seeds[store] = seed
-            if len(self._early_seeds) > MAX_UPLOADS:
-                self._early_seeds.popitem(last=False)
-        elif upload.seed is not None:
-            raise ProtocolViolation(dealer.name, "sent two seeds for one upload")
-        else:
-            upload.seed = seed
-
-    def take_tensors(self, sender: Member, message: StoreTensors, payload: list[memoryview]) -> None:
-        """w - b of each tensor, in the order of the upload.  Raises ProtocolViolation."""
-        upload = self._uploads.get(message.store)
-        if upload is None or upload.owner != sender or upload.masked is not None:
-            raise ProtocolViolation(sender.name, "sent tensors for an upload that is not its own, or is over")
-        shapes = list(upload.shapes.values())
-        if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
-            raise ProtocolViolation(sender.name, "sent tensors of the wrong length")
-        masked = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
-        if not all(field.is_reduced(array) for array in masked):
-            raise ProtocolViolation(sender.name, "sent tensors with numbers outside the field")
-        upload.masked, upload.masks = masked, message.masks
-
     def complete(self, store: str) -> UploadInProgress | None:
         """The upload, once all of it is there, to be given to ``prepare``; from now on it is the dealer's to decide.
 
-        Raises ProgramError when the name was taken meanwhile, ProtocolViolation when the owner's masks are not those
-        that the dealer made.
+        Raises ProgramError when the name was taken meanwhile.
         """
-        upload = self._uploads.get(store)
-        if upload is None or upload.seed is None or upload.masked is None:
+        upload = self.uploads.get(store)
+        if upload is None or not upload.complete:
             return None
         self._check_name(upload.name, upload.owner)
-        if upload.seed.masks != upload.masks:
-            raise ProtocolViolation(upload.owner.name, "holds other masks than the dealer made for this upload")
-        del self._uploads[store]
-        self._saving[store] = StoredModel(self._record(upload), upload.owner)
+        self.uploads.end(store)
+        record = msgspec.structs.replace(upload.begun.record, when=time.time())
+        self._saving[store] = StoredModel(record, upload.owner)
         return upload
-
-    def _record(self, upload: UploadInProgress) -> Record:
-        return Record(
-            store=upload.store,
-            name=upload.name,
-            owner=upload.owner.key,
-            owner_name=upload.owner.name,
-            circle=self._circle,
-            tensors=tensor_infos(upload.shapes),
-            when=time.time(),
-            description=upload.description,
-        )
 
     def prepare(self, upload: UploadInProgress) -> None:
         """Keep the complete upload, durably.  Blocks.  Raises VaultError; it is forgotten then."""
         model = self._saving.get(upload.store)
-        if model is None or upload.seed is None or upload.masked is None:
+        if model is None or upload.seed is None or upload.partial is None:
             return
         try:
-            self._disk.prepare(model.record, upload.seed.seed, upload.masked)
-            tensors = values(upload.seed.seed, model.record, upload.masked)
+            self._disk.prepare(model.record, upload.seed.seed, streamed(upload.partial))
+            self._prepared[upload.store] = model
         finally:
             del self._saving[upload.store]
-        with self._loading:
-            self._tensors[upload.store] = tensors
-        self._prepared[upload.store] = model
+            self._disk.partials.drop(upload.store)
 
     def commit(self, store: str) -> StoredModel | None:
         """Put a prepared version in use; that version, or None if there is none of that id.  Blocks.
@@ -281,7 +218,7 @@ class ModelStore:
 
     def cancel(self, store: str) -> bool:
         """Forgets an upload in progress; whether there was one."""
-        return self._uploads.pop(store, None) is not None
+        return self.uploads.cancel(store)
 
     def drop(self, store: str) -> StoredModel | None:
         """Forgets a version, prepared or in use; which it was.  Blocks.  Raises VaultError."""
@@ -343,7 +280,7 @@ def taken(name: str, owner: str) -> ProgramError:
     return ProgramError(f"the name {name!r} belongs to {owner}: choose another one")
 
 
-def upload_shapes(message: Upload) -> dict[str, Shape]:
+def upload_shapes(message: Upload | StoreBegin) -> dict[str, Shape]:
     """Shapes by tensor; ProgramError for names that repeat or sizes beyond what a process agrees to hold."""
     shapes = {tensor.name: tensor.shape for tensor in message.tensors}
     # Empty axes count as 1: a tensor without elements may have no absurd lengths either.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +16,8 @@ import msgspec
 from mpc.errors import ProgramError, TesseraError
 from parties.cluster import Cluster, Member
 from parties.failures import store_failed
-from parties.models.holdings import ModelStore, StoredModel, UploadInProgress
+from parties.models.chunks import Grid
+from parties.models.holdings import ModelStore, StoredModel, upload_shapes
 from parties.models.messages import (
     MAX_PROGRAMS,
     AllowUse,
@@ -29,15 +31,17 @@ from parties.models.messages import (
     StoreRemoved,
     UseAllowed,
 )
+from parties.models.uploads import UploadInProgress
 from parties.run_messages import (
     FindModel,
     FoundModel,
+    StoreBegin,
+    StoreChunk,
     StoreDropped,
     StoreMessage,
+    StoreProgress,
     StoreReady,
     StoreSeed,
-    StoreTensors,
-    Upload,
 )
 from parties.server import Payload, internal_error
 from parties.vault import VaultError
@@ -69,6 +73,9 @@ class Site(Protocol):
     def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
         """Fails an upload."""
 
+    def check_staying(self) -> None:
+        """Raises PeerUnavailable when the server is being stopped."""
+
 
 class ModelKeeper:
     """Handles the messages about models at a party.  ``stock`` lists what it has fresh preprocessing of; it blocks."""
@@ -89,9 +96,9 @@ class ModelKeeper:
                 record.name,
                 record.owner_name,
             )
-        server.on(Upload, self._on_upload)
+        server.on(StoreBegin, self._on_begin)
         server.on(StoreSeed, self._on_seed)
-        server.on(StoreTensors, self._on_tensors)
+        server.on(StoreChunk, self._on_chunk)
         server.on(StoreCommit, lambda _, message, __: server.spawn(self._commit(message.store)))
         server.on(StoreDropped, self._on_dropped)
         server.on(FindModel, self._on_find)
@@ -101,23 +108,89 @@ class ModelKeeper:
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 
-    def _on_upload(self, client: Member, message: Upload, payload: Payload) -> None:
-        self._models.begin(client, message, payload)
-        asyncio.get_running_loop().call_later(self._settings.round_timeout, self._give_up, client, message)
+    def _on_begin(self, client: Member, message: StoreBegin, payload: Payload) -> None:
+        self._server.check_staying()
+        self._models.uploads.cancel_old()
+        upload = self._models.begin(client, message, payload)
+        if upload is None:
+            self._server.spawn(self._answer_late(client, message))
+        else:
+            self._server.spawn(self._open(upload, message))
+
+    async def _answer_late(self, client: Member, message: StoreBegin) -> None:
+        """All of it is here: the owner has missed that."""
+        chunks = Grid.of(upload_shapes(message).values()).count
+        self._server.tell([client.name], StoreProgress(store=message.store, attempt=message.attempt, chunks=chunks))
+        if self._models.is_in_use(message.store):
+            self._server.tell([client.name], StoreReady(store=message.store))
+
+    async def _open(self, upload: UploadInProgress, message: StoreBegin) -> None:
+        """Tell the owner what is here, once that is certain."""
+        try:
+            async with upload.disk:
+                upload.waiting.clear()
+                await asyncio.to_thread(self._models.uploads.ready, upload)
+        except TesseraError as error:
+            self._server.refuse_upload(upload.owner, message, error)
+            return
+        if upload.attempt == message.attempt and not upload.over and upload.partial is not None:
+            upload.open, upload.written = True, upload.partial.chunks
+            upload.touched = time.monotonic()
+            self._acknowledge(upload)
+            self._expect(upload, message.attempt)
+            self._complete_or_refuse(upload.owner, message)
+
+    def _acknowledge(self, upload: UploadInProgress) -> None:
+        progress = StoreProgress(store=upload.store, attempt=upload.attempt, chunks=upload.written)
+        self._server.tell([upload.owner.name], progress)
+
+    def _expect(self, upload: UploadInProgress, attempt: str) -> None:
+        """An upload of which nothing comes has been left by its owner, or by the dealer: it sleeps."""
+        # Longer than the owner's: it knows better whom it waits for.
+        patience = self._settings.round_timeout + 2 * self._settings.peer_timeout
+        left = upload.touched + patience - time.monotonic()
+        if upload.over or upload.attempt != attempt:
+            return
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._expect, upload, attempt)
+            return
+        self._models.uploads.sleep(upload)
+        error = TesseraError(f"nothing came of the upload within {patience:g} s: upload the same again to go on")
+        self._failed(upload.owner, upload.store, error)
 
     def _on_seed(self, dealer: Member, message: StoreSeed, payload: Payload) -> None:
-        self._models.take_seed(dealer, message, payload)
+        self._models.uploads.take_seed(dealer, message, payload)
         self._complete(message.store)
 
-    def _on_tensors(self, client: Member, message: StoreTensors, payload: Payload) -> None:
-        self._models.take_tensors(client, message, payload)
-        self._complete(message.store)
+    def _on_chunk(self, client: Member, message: StoreChunk, payload: Payload) -> None:
+        upload = self._models.uploads.take_chunk(client, message, payload)
+        if upload is not None and len(upload.waiting) == 1:
+            self._server.spawn(self._write(upload, message))
 
-    def _give_up(self, client: Member, message: Upload) -> None:
-        """An upload that is still not complete has been left by its owner, or by the dealer."""
-        if self._models.owner_of(message.store) == client:
-            error = TesseraError(f"the upload was not complete within {self._settings.round_timeout:g} s")
-            self._server.refuse_upload(client, message, error)
+    async def _write(self, upload: UploadInProgress, message: StoreChunk) -> None:
+        """Put the chunks that wait on the disk, and acknowledge them; one flush serves all that have come meanwhile."""
+        try:
+            async with upload.disk:
+                while upload.waiting and upload.partial is not None and upload.attempt == message.attempt:
+                    batch = list(upload.waiting)
+                    await asyncio.to_thread(upload.partial.append, batch)
+                    del upload.waiting[: len(batch)]
+                    # As many come now, and these would be held beside them.
+                    del batch
+                    upload.written = upload.partial.chunks
+                    if upload.attempt == message.attempt:
+                        upload.touched = time.monotonic()
+                        self._acknowledge(upload)
+        except TesseraError as error:
+            self._server.refuse_upload(upload.owner, message, error)
+            return
+        self._complete_or_refuse(upload.owner, message)
+
+    def _complete_or_refuse(self, owner: Member, message: StoreMessage) -> None:
+        try:
+            self._complete(message.store)
+        except TesseraError as error:
+            self._server.refuse_upload(owner, message, error)
 
     def _complete(self, store: str) -> None:
         upload = self._models.complete(store)
@@ -181,6 +254,7 @@ class ModelKeeper:
         """Tell the dealer what is here when it or we have started, and while it owes us a decision; for ever."""
         due = True
         while True:
+            self._models.uploads.cancel_old()
             if due or self._models.prepared:
                 due = not await self._report()
             try:
@@ -197,7 +271,10 @@ class ModelKeeper:
             await self._server.endpoint.connect([self._dealer], self._settings.peer_timeout)
             programs = await asyncio.to_thread(self._stock)
             message = Holdings(
-                held=self._models.held, prepared=self._models.prepared, programs=tuple(programs)[:MAX_PROGRAMS]
+                held=self._models.held,
+                prepared=self._models.prepared,
+                programs=tuple(programs)[:MAX_PROGRAMS],
+                uploads=self._models.uploads.stores,
             )
             self._server.endpoint.send(self._dealer, message)
         except TesseraError as error:
@@ -248,6 +325,7 @@ class ModelKeeper:
         try:
             async with self._disk:
                 found = await asyncio.to_thread(self._models.remove, client, message.name)
+                found |= self._models.uploads.cancel_of(client, message.name)
         except TesseraError as error:
             self._server.refuse_upload(client, message, error)
         else:

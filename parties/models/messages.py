@@ -43,7 +43,7 @@ class StoreCommit(StoreMessage, frozen=True):
 
 
 class Holdings(Message, frozen=True):
-    """What a party has: versions in use (``held``) and ``prepared`` ones, and programs it has fresh stock of.
+    """What a party has: versions in use (``held``), ``prepared`` ones, ``uploads`` begun, and programs in fresh stock.
 
     Sent when it or the dealer has been started, and again while a prepared one is not decided.  The dealer answers with
     what the party has missed: ``StoreCommit``, ``StoreDropped``, ``StockDropped``.
@@ -53,6 +53,7 @@ class Holdings(Message, frozen=True):
     held: Ids
     prepared: Ids
     programs: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=MAX_PROGRAMS)]
+    uploads: Ids = ()
 
 
 Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|[0-9a-f]{64})\Z")]

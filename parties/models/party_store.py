@@ -1,4 +1,6 @@
-"""What a party keeps of stored models: ``models.sqlite`` and ``models/`` in its data folder (`parties.models.store`).
+"""What a party keeps of stored models: ``models.sqlite``, ``models/`` and ``uploads/`` in its data folder.
+
+`parties.models.store` says what lies where, and `parties.models.partials` what is in ``uploads/``.
 
 A version is *prepared* until the dealer decides, and then *current*, of which a name has one.
 """
@@ -12,7 +14,8 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +26,10 @@ from mpc.operation import Value
 from mpc.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.models import sealed_files as files
+from parties.models.partials import Partial, Partials
 from parties.models.store import RULES_LAYOUT, ModelVault, Record, Steps
-from parties.vault import VaultError
-from parties.wire.messages import as_array
+from parties.vault import Streamed, VaultError
+from parties.wire.messages import Buffer, as_array
 from protocols.randomness import stored_stream
 
 log = logging.getLogger(__name__)
@@ -69,6 +73,7 @@ class PartyModels(ModelVault):
         self._files = Path(folder) / "models"
         try:
             files.private_folder(self._files)
+            self.partials = Partials(Path(folder) / "uploads", self.vault)
             self._sweep()
         except BaseException:
             self.close()
@@ -86,10 +91,11 @@ class PartyModels(ModelVault):
             versions.append(Version(record, State(state)))
         return versions
 
-    def prepare(self, record: Record, seed: Seed, masked: Sequence[FieldArray]) -> None:
+    def prepare(self, record: Record, seed: Seed, masked: Sequence[Buffer | Streamed]) -> None:
         """Keeps a complete upload, durably, beside what is in use under its name.
 
-        ``masked``: w - b, in the order of the record's tensors.  Raises VaultError; nothing is kept then.
+        ``masked``: w - b, in the order of the record's tensors; ``streamed`` makes it of what has come in chunks.
+        Raises VaultError; nothing is kept then.
         """
         files.write(self._path_of(record.store), self.vault, _label(record), [bytes(seed), *masked])
         try:
@@ -154,6 +160,23 @@ class PartyModels(ModelVault):
         for name in sorted(known):
             if not (self._files / name).is_file():
                 log.warning("model file %s is missing: have the model's owner upload it again", self._files / name)
+
+
+def streamed(partial: Partial) -> list[Streamed]:
+    """The tensors of a complete upload, to be read from its file one after the other."""
+    chunks = partial.read()
+    rest = memoryview(b"")
+
+    def pieces(size: int) -> Iterator[memoryview]:
+        nonlocal rest
+        while size:
+            rest = rest or next(chunks)
+            piece, rest = rest[:size], rest[size:]
+            size -= len(piece)
+            yield piece
+
+    sizes = [8 * prod(shape) for shape in partial.begun.record.shapes.values()]
+    return [Streamed(size, pieces(size)) for size in sizes]
 
 
 def values(seed: Seed, record: Record, masked: Sequence[FieldArray]) -> dict[str, Value]:

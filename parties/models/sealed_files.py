@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpc.errors import ConfigurationError
-from parties.vault import CHUNK_BYTES, Vault, VaultError
+from parties.vault import CHUNK_BYTES, Streamed, Vault, VaultError
 from parties.wire.messages import Buffer
 
 FORMAT = 1
@@ -53,10 +53,10 @@ def flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, vault: Vault, label: Sequence[str], payload: Sequence[Buffer]) -> None:
+def write(path: Path, vault: Vault, label: Sequence[str], payload: Sequence[Buffer | Streamed]) -> None:
     """Seals ``payload`` into a new file, durably.
 
-    Raises VaultError when it cannot be written; nothing is left then.
+    Raises VaultError when it cannot be written, or a streamed buffer cannot be read; nothing is left then.
     """
     part = path.with_name(path.name + PART)
     try:
@@ -73,6 +73,10 @@ def write(path: Path, vault: Vault, label: Sequence[str], payload: Sequence[Buff
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise VaultError(f"model file {path} cannot be written ({error.strerror}): see to the disk") from error
+    except VaultError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path, vault: Vault, label: Sequence[str]) -> list[memoryview]:

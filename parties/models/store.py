@@ -1,10 +1,11 @@
 """What a data folder holds of stored models, so that a restart loses none; at the parties and at the dealer.
 
 *What lies where.*  A party has ``models.sqlite``, with a row per version of a model (who owns it, its name, description
-and shapes), and in ``models/`` a file per version, with w - b of each tensor and the seed of this party's shares of b
-(`parties.models.party_store`).  The dealer has ``masks.sqlite``: per version in use the seeds of its masks, and which
-programs preprocessing was dealt for it (`parties.models.dealer_store`).  A *version* is one upload; ``store``, 32
-hexadecimal digits that its owner draws, names it everywhere.
+and shapes), in ``models/`` a file per version, with w - b of each tensor and the seed of this party's shares of b
+(`parties.models.party_store`), and in ``uploads/`` what it has of uploads that are not complete, without a seed
+(`parties.models.partials`).  The dealer has ``masks.sqlite``: per version in use and per upload that is not decided
+the seeds of its masks, and which programs preprocessing was dealt for it (`parties.models.dealer_store`).  A *version*
+is one upload; ``store``, 32 hexadecimal digits that its owner draws, names it everywhere.
 
 *At rest.*  Rows and files are sealed by `parties.vault` under a key derived from the member's own: AES-256-GCM, which
 is the checksum as well.  A row opens under its own version only, a file under its version, its row's content and the
@@ -21,15 +22,21 @@ the dealer:
 
 1. A party that has all of an upload stores it as *prepared*, durably, and tells the dealer.  What was under the name
    stays in use.
-2. When all parties have said so the dealer stores the version's seeds, in one transaction with forgetting those of the
-   version it replaces.  That is the moment the model changes.  It tells the parties to commit, and each, in one
+2. When all parties have said so the dealer stores the version's seeds, in one transaction with forgetting the upload
+   and the version it replaces.  That is the moment the model changes.  It tells the parties to commit, and each, in one
    transaction, puts the version under its name and drops the one before.
 
-The dealer presumes abort: before that moment it holds an upload in memory alone, and a prepared version it does not
-know is dropped.  A party with prepared versions asks at its start, at the dealer's, and again until it is answered; it
-neither commits nor drops one by itself.  So a crash of anyone, at any moment, leaves the former version in use or,
-once the party is back and has asked, the new one; and never for good a different one here and there.  Removal is
-decided by the dealer's transaction likewise, and the parties that it did not reach then drop what it says is gone.
+The dealer presumes abort.  Before that moment the seeds of an upload are on its disk, so that its owner may go on with
+it, but who has prepared it is in memory alone; and a prepared version it does not know is dropped.  An upload that it
+has read from its disk *sleeps* until its owner comes back to it: if a party says that it has prepared it first, the
+owner may have been told that it failed, and is given ``peer_timeout`` to come back, after which it is forgotten.
+An owner that fails after it has sent the last chunk gives the upload up, and one that fails before has it kept: that is
+not complete anywhere, and comes to nothing unless its owner goes on with it within a day.
+
+A party with prepared versions asks at its start, at the dealer's, and again until it is answered; it neither commits
+nor drops one by itself.  So a crash of anyone, at any moment, leaves the former version in use or, once the party is
+back and has asked, the new one; and never for good a different one here and there.  Removal is decided by the dealer's
+transaction likewise, and the parties that it did not reach then drop what it says is gone.
 
 *An old copy of a folder*, put back, brings old versions back.  Nothing is masked twice by it: a version's masks b are
 drawn for it by the dealer, and masked its w alone; running it again opens w - b no second time, since all parties have
@@ -54,6 +61,7 @@ from typing import Annotated, Self, TypeVar
 
 import msgspec
 
+from mpc.decoders import msgpack_decoder
 from mpc.errors import ConfigurationError
 from mpc.tensor_type import Shape
 from parties.cluster import Cluster, Member
@@ -186,7 +194,8 @@ class ModelVault:
             raise self.damaged("a row makes no sense")
         try:
             (encoded,) = self.vault.unseal(("rules", name), 1, len(sealed), [sealed])
-            return msgspec.msgpack.decode(encoded, type=Rules)
+            rules: Rules = msgpack_decoder(Rules).decode(encoded)
+            return rules
         except (VaultError, ValueError):
             raise self.damaged(f"the rules of {name!r} are not as they were written") from None
 
@@ -247,7 +256,7 @@ class ModelVault:
             raise self.damaged("a row makes no sense")
         try:
             encoded, *secrets = self.vault.unseal(_label(store), 1, len(sealed), [sealed])
-            record = msgspec.msgpack.decode(encoded, type=Record)
+            record: Record = msgpack_decoder(Record).decode(encoded)
         except (VaultError, ValueError):
             raise self.damaged(f"the row of version {store[:8]} is not as it was written") from None
         if record.store != store:

@@ -22,6 +22,7 @@ from typing import Any
 
 from parties import command_line
 from parties.models.dealer_store import DealerModels
+from parties.models.partials import Partial
 from parties.models.party_store import PartyModels
 from parties.party import PartyServer
 from parties.stock.ledger import PartyLedger
@@ -53,6 +54,7 @@ LEDGER: list[tuple[type, str]] = [
     (DealerStock, "begin"),
     (DealerStock, "ready"),
     (DealerStock, "assign"),
+    (Partial, "append"),
     (PartyModels, "prepare"),
     (PartyModels, "commit"),
     (PartyModels, "drop"),

@@ -23,7 +23,18 @@ from nn.model import Description
 from parties import run_messages
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.run_messages import Failed, Inputs, Opening, Prepare, TensorInfo, Upload
+from parties.run_messages import (
+    Failed,
+    Inputs,
+    Opening,
+    Prepare,
+    StoreBegin,
+    StoreChunk,
+    StoreProgress,
+    StoreSeed,
+    TensorInfo,
+    Upload,
+)
 from parties.stock import messages as stock_messages  # noqa: F401 - the same
 from parties.tally import Sent
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
@@ -118,7 +129,13 @@ PARSERS = {
                 _message(Inputs(run=RUN, masks="")),
                 _message(Opening(run=RUN, round=2), bytes(16)),
                 _message(Failed(run=RUN, error="PeerLost", peer="party1", reason="silent")),
-                _message(Upload(store=RUN, name="derm", tensors=(TensorInfo("w", (2, 3)),))),
+                _message(Upload(store=RUN, name="derm", tensors=(TensorInfo("w", (2, 3)),), content="f" * 64), b"what"),
+                _message(StoreSeed(store=RUN, version=RUN, masks="f" * 64), bytes(16)),
+                _message(
+                    StoreBegin(store=RUN, name="m", tensors=(TensorInfo("w", (2,)),), masks="f" * 64, attempt=RUN)
+                ),
+                _message(StoreChunk(store=RUN, attempt=RUN, number=1), bytes(16)),
+                _message(StoreProgress(store=RUN, attempt=RUN, chunks=2)),
                 _message(
                     run_messages.Outputs(
                         run=RUN,

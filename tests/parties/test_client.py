@@ -21,7 +21,7 @@ from mpc.errors import (
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Client, Cluster, KeyPair
 from parties.conversation import Conversation
-from parties.run_messages import Opening, Outputs, Ready, Upload
+from parties.run_messages import Opening, Outputs, Ready, StoreBegin
 from parties.wire.events import Delivery
 
 
@@ -232,8 +232,8 @@ async def test_a_model_that_is_replaced_while_others_use_it(site):
 async def test_an_upload_that_fails_halfway_leaves_no_mixture(site):
     async with site.client("company") as company:
         await company.upload(model(1.0), "m")
-        site.servers["party1"].on(Upload, lambda *_: None)
-        with pytest.raises(ProtocolViolation):
+        site.servers["party1"].on(StoreBegin, lambda *_: None)
+        with pytest.raises(PeerLost, match="party1: said nothing of the upload within 3 s"):
             await company.upload(model(0.5), "m")
         # The first one stays in use at all parties.
         former = await company.model("m")

@@ -61,7 +61,9 @@ def test_only_if_it_is_missing(cluster: LocalCluster, capsys: pytest.CaptureFixt
 
     first, second = upload("company"), upload("company")
     assert first["uploaded"] is True
-    assert second == {**first, "uploaded": False}
+    assert first["resumed_bytes"] == 0
+    assert first["bytes"] == 8 * sum(array.size for array in derm_model().encode().values())
+    assert second == {**first, "uploaded": False, "bytes": 0}
     # Somebody else's, once we may use it.
     assert tessera(cluster, "clinic", "upload", "once", "--if-missing") == 4
     assert "belongs to company" in capsys.readouterr().err

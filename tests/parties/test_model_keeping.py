@@ -18,6 +18,7 @@ from parties import Cluster, KeyPair
 from parties.cluster import Role
 from parties.failures import error_of
 from parties.models import holdings as models_module
+from parties.models import mask_keeping
 from parties.models import messages as model_messages
 from parties.models.messages import (
     Holdings,
@@ -143,13 +144,17 @@ async def test_an_owner_who_gives_up_before_it_is_decided(site):
             assert len(list((site.data(party) / "models").iterdir())) == 1
 
 
-async def test_a_client_that_vanishes_leaves_nothing(site):
+async def test_what_a_client_that_vanished_has_begun_is_forgotten_in_the_end(site, monkeypatch):
     async with speaking(site, "company") as ask:
-        message = Upload(store=ID, name="theirs", tensors=(TensorInfo("w", (2,)),))
+        message = Upload(store=ID, name="theirs", tensors=(TensorInfo("w", (2,)),), content="ab" * 32)
         assert isinstance(await ask("dealer", message, b""), StoreSeed)
     keeper = site.servers["dealer"]._masks
     assert keeper._uploads
+    monkeypatch.setattr(mask_keeping, "MAX_AGE", 0.0)
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
     await site.until(lambda: not keeper._uploads)
+    assert not keeper._kept.begun()
 
 
 async def test_a_disk_that_fails_at_one_party(site, monkeypatch):

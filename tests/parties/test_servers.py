@@ -25,9 +25,10 @@ from parties.run_messages import (
     Prepare,
     Ready,
     Release,
+    StoreBegin,
+    StoreChunk,
     StoreFailed,
     StoreSeed,
-    StoreTensors,
     TensorInfo,
     Upload,
 )
@@ -186,12 +187,16 @@ class Rude:
         for name in to or self.servers:
             self.endpoint.send(name, message, buffers)
 
-    async def failure(self) -> TesseraError:
+    async def answer(self, *kinds):
+        """The next message of these kinds, and who it is from."""
         async with asyncio.timeout(5):
             while True:
                 event = await self.endpoint.receive()
-                if isinstance(event, Delivery) and isinstance(event.message, Failed | StoreFailed):
-                    return error_of(event.message, event.sender.name)
+                if isinstance(event, Delivery) and isinstance(event.message, kinds):
+                    return event.message, event.sender.name
+
+    async def failure(self) -> TesseraError:
+        return error_of(*await self.answer(Failed, StoreFailed))
 
 
 @pytest.mark.parametrize("kind", [Prepare, Release, partial(Inputs, masks="")], ids=["Prepare", "Release", "Inputs"])
@@ -225,66 +230,94 @@ STORE = "ab" * 16
 MASKS = "cd" * 32
 
 
-def upload(*shapes, store=STORE, name="theirs", names=None):
+def begin(*shapes, store=STORE, name="theirs", names=None, masks=MASKS):
     tensors = tuple(TensorInfo(n, s) for n, s in zip(names or map(str, range(len(shapes))), shapes, strict=True))
-    return Upload(store=store, name=name, tensors=tensors)
+    return StoreBegin(store=store, name=name, tensors=tensors, masks=masks, attempt=STORE)
+
+
+def upload(*shapes, **options):
+    begun = begin(*shapes, **options)
+    return Upload(store=begun.store, name=begun.name, tensors=begun.tensors, content=MASKS)
+
+
+def chunk(number=0, attempt=STORE):
+    return StoreChunk(store=STORE, attempt=attempt, number=number)
+
+
+async def begun(site, rude, *shapes):
+    """At everyone, with nothing sent; the digest of the masks."""
+    rude.say(upload(*shapes), b"description", to=("dealer",))
+    masks = (await rude.answer(StoreSeed))[0].masks
+    rude.say(begin(*shapes, masks=masks), b"description", to=("party0", "party1"))
+    for party in ("party0", "party1"):
+        await site.until(lambda p=party: (u := site.servers[p]._models.uploads.get(STORE)) is not None and u.open)
+    return masks
 
 
 @pytest.mark.parametrize(
-    "message",
-    [upload((0, 2**63)), upload((2**40,)), upload((2**31, 2**31)), upload((2,), (2,), names=["w", "w"])],
+    "shapes",
+    [{"shapes": [(0, 2**63)]}, {"shapes": [(2**40,)]}, {"shapes": [(2**31, 2**31)]}, {"shapes": [(2,), (2,)]}],
     ids=["empty but long", "long", "wide", "one name"],
 )
-async def test_absurd_uploads(site, message):
+async def test_absurd_uploads(site, shapes):
+    names = ["w", "w"] if len(shapes["shapes"]) == 2 else None
     async with Rude(site) as rude:
-        rude.say(message, b"description")
-        assert isinstance(await rude.failure(), ProgramError)
-        rude.say(StoreTensors(store=STORE, masks=MASKS), b"", to=("party0",))
+        for message, to in ((upload, ("dealer",)), (begin, ("party0", "party1"))):
+            rude.say(message(*shapes["shapes"], names=names), b"description", to=to)
+            assert isinstance(await rude.failure(), ProgramError)
+        rude.say(chunk(), b"", to=("party0",))
         await rude.failure()
     await works(site)
 
 
 @pytest.mark.parametrize("buffers", [(), (bytes(8),), (bytes(16), bytes(16)), (REST * 2,)])
-async def test_tensors_of_the_wrong_kind(site, buffers):
+async def test_chunks_of_the_wrong_kind(site, buffers):
     async with Rude(site) as rude:
-        rude.say(upload((2,)), b"description")
-        rude.say(StoreTensors(store=STORE, masks=MASKS), *buffers, to=("party0", "party1"))
-        assert isinstance(await rude.failure(), ProtocolViolation)
-    assert not site.servers["party0"]._models.loaded
+        await begun(site, rude, (2,))
+        rude.say(chunk(), *buffers, to=("party0", "party1"))
+        error = await rude.failure()
+        assert isinstance(error, ProtocolViolation)
+        assert error.peer == "company"
+        await site.until(lambda: not site.servers["party0"]._models.uploads.stores)
+    assert not list((site.data("party0") / "uploads").iterdir())
     await works(site)
 
 
 async def test_an_upload_is_its_owners(site):
     async with Rude(site) as owner, Rude(site, "clinic") as other:
-        owner.say(upload((2,)), b"description")
-        await asyncio.sleep(0.1)
-        other.say(StoreTensors(store=STORE, masks=MASKS), bytes(16), to=("party0",))
+        await begun(site, owner, (2,))
+        other.say(chunk(), bytes(16), to=("party0",))
         assert isinstance(await other.failure(), ProtocolViolation)
-        other.say(upload((2,), name="mine"), b"description", to=("party0",))
+        other.say(begin((2,), name="mine"), b"description", to=("party0",))
         assert "used" in str(await other.failure())
         assert site.servers["party0"]._models.owner_of(STORE).name == "company"
 
 
-async def test_an_upload_left_behind_is_forgotten(site):
+async def test_an_upload_left_behind_sleeps(site):
     async with Rude(site) as rude:
-        rude.say(upload((2,)), b"description")
-        assert "not complete within 1.5 s" in str(await rude.failure())
-    assert site.servers["party1"]._models.owner_of(STORE) is None
+        masks = await begun(site, rude, (2,))
+        assert "nothing came of the upload within 4.5 s" in str(await rude.failure())
+        upload = site.servers["party1"]._models.uploads.get(STORE)
+        await site.until(lambda: not upload.open)
+        # Its owner may come back to it.
+        rude.say(begin((2,), masks=masks), b"description", to=("party1",))
+        await site.until(lambda: upload.open)
 
 
 async def test_refused_uploads_do_not_crowd_out_others(site):
     """Their seeds arrive all the same, for uploads the parties know nothing of."""
-    from parties.models.holdings import MAX_UPLOADS
+    from parties.models.uploads import MAX_UPLOADS
 
-    site.servers["party0"]._models._early_seeds.clear()
+    site.servers["party0"]._models.uploads._seeds.clear()
     dealer, party = site.servers["dealer"], site.servers["party0"]
     async with Rude(site):
         await dealer.endpoint.connect(["party0"], 5)
         for _ in range(2 * MAX_UPLOADS):
-            dealer.endpoint.send("party0", StoreSeed(store=secrets.token_hex(16), masks=MASKS), [bytes(16)])
-        dealer.endpoint.send("party0", StoreSeed(store=STORE, masks=MASKS), [bytes(16)])
-        await site.until(lambda: STORE in party._models._early_seeds)
-    assert len(party._models._early_seeds) == MAX_UPLOADS
+            seed = StoreSeed(store=secrets.token_hex(16), version=STORE, masks=MASKS)
+            dealer.endpoint.send("party0", seed, [bytes(16)])
+        dealer.endpoint.send("party0", StoreSeed(store=STORE, version=STORE, masks=MASKS), [bytes(16)])
+        await site.until(lambda: STORE in party._models.uploads._seeds)
+    assert len(party._models.uploads._seeds) == MAX_UPLOADS
 
 
 @pytest.mark.parametrize(
