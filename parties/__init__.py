@@ -4,6 +4,7 @@ from parties.client import AsyncClient
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.models.data import DataSet, RemoteData
 from parties.models.queries import ModelEntry
 from parties.models.remote import RemoteModel
 from parties.prepared import PreparedRun
@@ -14,10 +15,12 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Cluster",
+    "DataSet",
     "KeyPair",
     "LocalCluster",
     "ModelEntry",
     "PreparedRun",
+    "RemoteData",
     "RemoteModel",
     "RunReport",
     "Settings",

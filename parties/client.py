@@ -38,11 +38,11 @@ from mpc.operation import Input
 from mpc.planner import FRACTION_BITS
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
-from nn.model import Description
 from parties import streaming
 from parties.cluster import Cluster, Member, Role
 from parties.failures import failed
 from parties.keys import KeyPair
+from parties.models.data import DataSet, RemoteData, remote
 from parties.models.policy import PREDICT
 from parties.models.queries import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.models.remote import RemoteModel, Uploadable, checked_name
@@ -143,10 +143,19 @@ class AsyncClient:
 
     # -- models ----------------------------------------------------------------------------------------------------
 
+    @overload
+    async def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special
+        self, secret: DataSet, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteData: ...
+    @overload
     async def upload(
-        self, model: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
-    ) -> RemoteModel:
-        """Share a model's weights; they stay on the parties under ``name`` until this client uploads another.
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel: ...
+
+    async def upload(
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel | RemoteData:
+        """Share a model's weights, or a ``DataSet``; it stays on the parties under ``name`` until the next one does.
 
         Every tensor w goes out as w - b, uniform, with b from seeds the dealer makes.  Public are the architecture,
         shapes, fraction bits, and the power of two that bounds each tensor.  Parties and dealer keep it on their disks,
@@ -162,7 +171,7 @@ class AsyncClient:
         not complete, PeerError.
         """
         checked_name(name)
-        tensors, description = model.encode(), model.describe()
+        tensors, description = secret.encode(), secret.describe()
         await self._board.reach(self._servers)
         uploading = Uploading(
             self._board,
@@ -177,17 +186,33 @@ class AsyncClient:
         # Two of one content at once would be the same upload.
         async with self._uploads:
             store = await uploading.run()
-        return RemoteModel(name, self.member.name, store, Description.decode(description))
+        return remote(name, self.member.name, store, description)
 
     async def model(self, name: str) -> RemoteModel:
         """A model that this client has uploaded, or may use.
 
         Raises UsageError, naming what there is for us, when there is none; or when a party has lost its data.
         """
+        found = await self._find(name)
+        if isinstance(found, RemoteData):
+            raise UsageError(f"{name!r} is a data set, and no model: client.data({name!r}) has its tensors")
+        return found
+
+    async def data(self, name: str) -> RemoteData:
+        """A data set that this client has uploaded, or may use: ``(await client.data("trial"))["images"]``.
+
+        Raises as ``model`` does.
+        """
+        found = await self._find(name)
+        if isinstance(found, RemoteModel):
+            raise UsageError(f"{name!r} is a model, and no data set: client.model({name!r}) is to be called with data")
+        return found
+
+    async def _find(self, name: str) -> RemoteModel | RemoteData:
         checked_name(name)
         await self._board.reach(self._parties)
         store, owner, description = await find_model(self._board, self.cluster, name, self._patience)
-        return RemoteModel(name, owner, store, Description.decode(description))
+        return remote(name, owner, store, description)
 
     async def models(self) -> list[ModelEntry]:
         """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
@@ -195,14 +220,17 @@ class AsyncClient:
         return await list_models(self._board, self.cluster, self._patience)
 
     async def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
-        """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model.
+        """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model or data set.
 
-        Programs: ``"predict"``, the model as it was described, on the client's own input; a program's digest; or
-        ``"any"``, with which the weights can be revealed.  None: nothing any more.  Each server keeps the rules and
-        enforces them by itself, and they outlast uploads under that name (``parties.models.policy``).
+        Programs: ``"predict"``, of a model, as it was described, on the client's own input or a data set that it may
+        use so; a program's ``digest``; or ``"any"``, with which all of it can be revealed.  None: nothing any more.
+        Each server keeps the rules and enforces them by itself, and they outlast uploads under that name
+        (``parties.models.policy``).
 
-        Raises UsageError, ProgramError when the model is another client's or not there, PeerError.
+        Raises UsageError, ProgramError when it is another client's or not there, PeerError.
         """
+        if PREDICT in programs and isinstance(await self._find(name), RemoteData):
+            raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
         checked_name(name)
         await self._board.reach(self._servers)
         await allow_use(self._board, self.cluster, name, client, programs, self._patience)
@@ -215,6 +243,13 @@ class AsyncClient:
         checked_name(name)
         await self._board.reach(self._servers)
         await remove_model(self._board, self.cluster, name, self._patience)
+
+    def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
+        """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
+
+        It names the versions of the models and data sets that it uses, and says nothing of what this client has shared.
+        """
+        return self._program(result)[0].digest
 
     # -- running ---------------------------------------------------------------------------------------------------
 

@@ -332,13 +332,17 @@ async def _deal(options: argparse.Namespace) -> int:
 
 
 def _add_upload(commands: Any) -> None:
-    command = commands.add_parser("upload", help="store a model on the parties, as shares; it is yours from then on")
+    command = commands.add_parser("upload", help="store a model, or data, on the parties, as shares")
     command.add_argument("name", metavar="NAME", nargs="?", default="derm", help="what to call it (default: derm)")
     command.add_argument(
         "--model", choices=["derm"], default="derm", help="its architecture; derm is the one that ships (default)"
     )
     command.add_argument(
         "--weights", type=Path, metavar="FILE", help="its weights, in safetensors (default: those that ship)"
+    )
+    command.add_argument("--data", type=Path, metavar="FILE.npz", help="instead of a model: arrays, a data set")
+    command.add_argument(
+        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="with --data: where all values lie, in public"
     )
     command.add_argument("--if-missing", action="store_true", help="leave one of that name that we may use as it is")
     _client_arguments(command)

@@ -17,6 +17,7 @@ from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.models.data import DataSet, RemoteData
 from parties.models.policy import PREDICT
 from parties.models.queries import ModelEntry
 from parties.models.remote import RemoteModel, Uploadable
@@ -99,26 +100,43 @@ class Client:
         """This client's secret as an expression; see ``AsyncClient.share``."""
         return self._client.share(values, **options)
 
+    @overload
+    def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special
+        self, secret: DataSet, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteData: ...
+    @overload
     def upload(
-        self, model: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
-    ) -> RemoteModel:
-        """Store a model's weights on the parties, as shares."""
-        return self._run(self._client.upload(model, name, progress=progress))
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel: ...
+
+    def upload(
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel | RemoteData:
+        """Store a model's weights, or a data set, on the parties, as shares."""
+        return self._run(self._client.upload(secret, name, progress=progress))
 
     def model(self, name: str) -> RemoteModel:
         """A model that is stored on the parties."""
         return self._run(self._client.model(name))
 
+    def data(self, name: str) -> RemoteData:
+        """A data set that is stored on the parties."""
+        return self._run(self._client.data(name))
+
     def models(self) -> list[ModelEntry]:
-        """All models that are stored on the parties."""
+        """All models and data sets that are stored on the parties, as far as we may know."""
         return self._run(self._client.models())
 
     def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
-        """Let ``client`` run these programs, and no others, on this client's model."""
+        """Let ``client`` run these programs, and no others, on this client's model or data set."""
         self._run(self._client.allow(name, client, programs))
 
+    def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
+        """What the program that computes ``result`` is called in ``allow``."""
+        return self._client.digest(result)
+
     def remove(self, name: str) -> None:
-        """Remove a model of this client's, for good."""
+        """Remove a model or data set of this client's, for good."""
         self._run(self._client.remove(name))
 
     @overload

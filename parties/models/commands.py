@@ -18,8 +18,10 @@ from nn.derm.reference import WEIGHTS
 from parties.client import AsyncClient
 from parties.cluster import Cluster
 from parties.keys import KeyPair
+from parties.models.data import DataSet
 from parties.models.policy import EVERYONE, PREDICT
 from parties.models.queries import ModelEntry
+from parties.models.remote import Uploadable
 from parties.models.uploading import UploadProgress
 
 
@@ -50,8 +52,8 @@ class UploadBar:
 
 
 async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
-    """Stores a model of an architecture that is known here; read, and refused if it is wrong, before we connect."""
-    model = derm_model(options.weights or WEIGHTS)
+    """Stores a model of an architecture that is known here, or data; refused, if it is wrong, before we connect."""
+    secret = _secret(options)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         there = await client.models() if options.if_missing else []
         done = UploadProgress(0, 0, 0)
@@ -59,7 +61,7 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
         if found is None:
             print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
             with UploadBar() as bar:
-                remote = await client.upload(model, options.name, progress=bar.show)
+                remote = await client.upload(secret, options.name, progress=bar.show)
             name, owner, version = remote.name, remote.owner, remote.store
             done = bar.progress
         else:
@@ -74,6 +76,20 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     else:
         print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")
     return 0
+
+
+def _secret(options: argparse.Namespace) -> Uploadable:
+    """What the options say is to be stored.  Raises UsageError."""
+    if options.data is None:
+        if options.range is not None:
+            raise UsageError("--range goes with --data: a model's bounds are found out")
+        return derm_model(options.weights or WEIGHTS)
+    if options.weights is not None:
+        raise UsageError("--data and --weights exclude each other")
+    if options.range is None:
+        raise UsageError("--data needs --range LOW HIGH, in which all values lie: it becomes public")
+    low, high = options.range
+    return DataSet.load(options.data, low=low, high=high)
 
 
 async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

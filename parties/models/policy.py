@@ -1,13 +1,14 @@
 """Who may use a stored secret, and in which programs: said by its owner, enforced by every server by itself.
 
-Whoever uploads a model owns it.  Nobody else may run anything on it until the owner allows it (``client.allow``,
-``tessera allow``), and what is allowed is a client and programs:
+Whoever uploads a model or a data set owns it.  Nobody else may run anything on it until the owner allows it
+(``client.allow``, ``tessera allow``), and what is allowed is a client and programs:
 
-* ``"predict"``: the model as its owner described it, on inputs of the client, with nothing but its result revealed.  A
+* ``"predict"``, of a model: the model as its owner described it, on one input, with nothing but its result revealed.  A
   server builds that program itself, from the description that it was given with the upload, and compares.  So a client
-  cannot have weights revealed, or layers left out.
-* a program's digest (64 hexadecimal digits, ``Program.digest``): that one program, which the owner has looked at.
-* ``"any"``: every program.  Whoever has this can have the weights revealed.
+  cannot have weights revealed, or layers left out.  The input is the client's own, or a tensor of a data set, whose
+  owner has a say of its own.
+* a program's digest (64 hexadecimal digits, ``client.digest``): that one program, which the owner has looked at.
+* ``"any"``: every program.  Whoever has this can have the weights, or the data, revealed.
 
 The result of a program is revealed to the client who runs it, and to nobody else; so to allow a program is to allow its
 result to be revealed.  A program that uses several secrets needs the leave of all their owners.
@@ -106,7 +107,7 @@ def _is_settled(description: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _prediction(operation: Input, precision: int | None, store: str, description: bytes) -> str:
+def _prediction(operation: Input | Stored, precision: int | None, store: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
     x = SecretTensor(Expression(operation), precision=precision)
@@ -114,18 +115,22 @@ def _prediction(operation: Input, precision: int | None, store: str, description
 
 
 def predicts(program: Program, store: str, description: bytes) -> bool:
-    """Whether ``program`` is what the described model does to one input of the client: all of it, and nothing else."""
-    if len(program.inputs) != 1 or not _is_settled(description):
+    """Whether ``program`` is what the described model does to one input: all of it, and nothing else."""
+    operations = (node.operation for node in program.nodes)
+    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.store != store)]
+    if len(inputs) != 1 or not _is_settled(description):
         return False
-    operation = program.nodes[program.inputs[0]].operation
+    operation = inputs[0]
     # A program does not say with how many fraction bits it computes (``SecretTensor.precise``).
-    return isinstance(operation, Input) and any(
+    return any(
         _is_prediction(program, operation, precision, store, description)
         for precision in (None, *range(FEWEST_BITS, MOST_BITS + 1))
     )
 
 
-def _is_prediction(program: Program, operation: Input, precision: int | None, store: str, description: bytes) -> bool:
+def _is_prediction(
+    program: Program, operation: Input | Stored, precision: int | None, store: str, description: bytes
+) -> bool:
     try:
         return _prediction(operation, precision, store, description) == program.digest
     except TesseraError:
