@@ -23,6 +23,7 @@ from nn.model import Description
 from parties import run_messages
 from parties.cluster import Cluster
 from parties.keys import KeyPair
+from parties.models.data import DataDescription, DataSet
 from parties.run_messages import (
     Failed,
     Inputs,
@@ -150,6 +151,7 @@ PARSERS = {
         ),
         Parser("program", Program.decode, _programs()),
         Parser("description", Description.decode, (DESCRIPTION,)),
+        Parser("data set", DataDescription.decode, (DataSet({"x": [0.5, 1.0]}, low=-1, high=1).describe(),)),
         Parser("architecture", decode_architecture, (msgspec.json.encode(derm_model().architecture),)),
         Parser("cluster", _file(Cluster.load, ".toml"), (_cluster(),)),
         Parser("key", _file(KeyPair.load, ".key"), (_key(),)),
