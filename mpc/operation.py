@@ -101,11 +101,16 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False
-    """Whether the parties communicate: true of ``Mask`` alone."""
+    """Whether the parties communicate: true of ``Mask`` and ``Keep`` alone."""
 
     @property
     def name(self) -> str:
         return str(type(self).__struct_config__.tag)
+
+    @property
+    def kept_as(self) -> str:
+        """The name of the stored tensor that its result becomes; empty if it is not kept."""
+        return ""
 
     def result(self, *types: TensorType) -> TensorType:
         """The type of the result.

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Union
 
 import msgspec
@@ -88,10 +88,10 @@ class Program:
         self._check()
 
     @classmethod
-    def of(cls, outputs: Iterable[Expression]) -> Program:
-        """The program that computes ``outputs``: every expression they depend on, each once."""
+    def of(cls, outputs: Iterable[Expression], kept: Iterable[Expression] = ()) -> Program:
+        """The program that reveals ``outputs`` and computes ``kept``: all expressions they depend on, each once."""
         targets = list(outputs)
-        order = cls.order(targets)
+        order = cls.order([*targets, *kept])
         index = {id(x): i for i, x in enumerate(order)}
         nodes = [Node(x.operation, tuple(index[id(y)] for y in x.inputs), x.type, x.label) for x in order]
         return cls(nodes, [index[id(x)] for x in targets])
@@ -121,6 +121,11 @@ class Program:
     def inputs(self) -> tuple[int, ...]:
         """Indices of the nodes whose values a client supplies, in order."""
         return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Input))
+
+    @functools.cached_property
+    def kept(self) -> Mapping[str, int]:
+        """The nodes whose values stay on the parties, by the name of the stored tensor that each becomes."""
+        return {node.operation.kept_as: i for i, node in enumerate(self.nodes) if node.operation.kept_as}
 
     @functools.cached_property
     def depths(self) -> tuple[int, ...]:
@@ -193,8 +198,11 @@ class Program:
     def _check(self) -> None:
         if not 0 < len(self.nodes) <= MAX_NODES:
             raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
-        if not self.outputs or len(self.outputs) > MAX_NODES:
-            raise ProgramError("a program reveals at least one value")
+        kept = [node.operation.kept_as for node in self.nodes if node.operation.kept_as]
+        if not (self.outputs or kept) or len(self.outputs) > MAX_NODES:
+            raise ProgramError("a program reveals or keeps at least one value")
+        if len(set(kept)) != len(kept):
+            raise ProgramError("a program keeps two values under one name")
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
             raise ProgramError(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
         elements = 0

@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -42,7 +42,7 @@ from parties import streaming
 from parties.cluster import Cluster, Member, Role
 from parties.failures import failed
 from parties.keys import KeyPair
-from parties.models.data import DataSet, RemoteData, remote
+from parties.models.data import DataSet, RemoteData, keeping, kept_data, remote
 from parties.models.policy import PREDICT
 from parties.models.queries import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.models.remote import RemoteModel, Uploadable, checked_name
@@ -56,9 +56,12 @@ from parties.run_messages import (
     Prepare,
     Ready,
     Release,
+    StoreDropped,
+    StoreReady,
 )
 from parties.stock.messages import MAX_COUNT, Stock, StockProgress
 from parties.switchboard import Switchboard
+from parties.wire.messages import Message
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +254,23 @@ class AsyncClient:
         """
         return self._program(result)[0].digest
 
+    async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
+        """Have the parties compute ``results`` and keep them, as a data set of this client's called ``name``.
+
+        Nobody learns anything of them, this client included; ``reveal`` of a tensor of it opens that.  Whatever was
+        under the name stays in use unless all parties have all of it.  One round more than the results take.
+
+        Raises as ``reveal`` and ``upload`` do.  When a server is lost at the very end, it may still come into use.
+        """
+        checked_name(name)
+        await self._board.reach(self._servers)
+        if not results:
+            raise UsageError("there is nothing to keep: give at least one tensor")
+        program, inputs = keeping(results), self._inputs_of([x.expression for x in results.values()])
+        prepared = await self._prepare(program, inputs, single=False, keep=name)
+        await self.finish(prepared)
+        return RemoteData(name, self.member.name, prepared.run, kept_data(program))
+
     # -- running ---------------------------------------------------------------------------------------------------
 
     @overload
@@ -305,7 +325,9 @@ class AsyncClient:
         expressions = [output.expression for output in outputs]
         return Program.of(expressions), self._inputs_of(expressions)
 
-    async def _prepare(self, program: Program, inputs: Sequence[FieldArray], *, single: bool) -> PreparedRun:
+    async def _prepare(
+        self, program: Program, inputs: Sequence[FieldArray], *, single: bool, keep: str = ""
+    ) -> PreparedRun:
         started = time.perf_counter()
         run = secrets.token_hex(16)
         conversation = self._board.begin(run, self._servers)
@@ -324,14 +346,15 @@ class AsyncClient:
             with self._board.watching(self._servers):
                 data, dealer = program.encode(), self.cluster.dealer.name
                 for server in self._servers:
-                    prepared.sent_offline.add(server, self._board.send(server, Prepare(run=run), [data]))
+                    prepared.sent_offline.add(server, self._board.send(server, Prepare(run=run, keep=keep), [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
                 prepared.take_masks(got[ClientMasks][dealer])
         except BaseException:
             self._abandon(prepared)
             raise
-        # The dealer has done its part: from now on the run goes on without it.
-        conversation.needs = frozenset(self._parties)
+        if not keep:
+            # The dealer has done its part: from now on the run goes on without it.
+            conversation.needs = frozenset(self._parties)
         prepared.offline_seconds = time.perf_counter() - started
         return prepared
 
@@ -375,8 +398,11 @@ class AsyncClient:
             raise UsageError("this run was prepared by another client object: finish it with that one")
         prepared.used = True
         rounds = online_rounds(prepared.program, prepared.security)
+        expected: dict[type[Message], list[str]] = {Outputs: self._parties}
+        if prepared.program.kept:
+            expected[StoreReady] = self._parties
         try:
-            with self._board.watching(self._parties):
+            with self._board.watching(prepared.conversation.needs):
                 started = time.perf_counter()
                 prepared.conversation.check()
                 masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
@@ -384,8 +410,8 @@ class AsyncClient:
                     prepared.sent_online.add(party, self._send_online(party, message, masked))
                 # The parties end together: once one has, the others have no more than a round to go.
                 whole = self._patience * rounds
-                arrived = await prepared.conversation.take(Outputs, self._parties, self._patience, first=whole)
-                shares = {party: arrived[party] for party in self._parties}
+                arrived = await prepared.conversation.take_all(expected, self._patience, first=whole)
+                shares = {party: arrived[Outputs][party] for party in self._parties}
                 results = prepared.open_outputs(shares)
                 seconds = time.perf_counter() - started
         except MacCheckError as error:
@@ -427,3 +453,5 @@ class AsyncClient:
         prepared.used = True
         self._board.end(prepared.run)
         self._board.tell(Release(run=prepared.run))
+        if prepared.program.kept:
+            self._board.tell(StoreDropped(store=prepared.run))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.errors import PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
 from parties.check.desk import CheckDesk
 from parties.cluster import Cluster, Member
@@ -18,7 +18,7 @@ from parties.metrics.counters import Phase
 from parties.models import policy
 from parties.models.dealer_store import DealerModels
 from parties.models.mask_keeping import MaskKeeper
-from parties.run_messages import ClientMasks, Dealt, Prepare, Release
+from parties.run_messages import ClientMasks, Dealt, Failed, Prepare, Release
 from parties.server import Payload, Server
 from parties.status.desk import StatusDesk
 from parties.status.messages import ModelSeen
@@ -27,6 +27,7 @@ from parties.stock.ledger import ItemId
 from parties.stock.messages import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.stock.store import DealerStock
 from parties.tally import Tally, total
+from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, payload_bytes
 from protocols.dealer import Dealing, deal, digest
 
@@ -108,18 +109,19 @@ class DealerServer(Server[DealerJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> Program:
-            program = Program.decode(payload[0])
-            policy.check(program, client.name, self._masks.policy)
-            return program
+            return self.checked(message, payload[0], client, self._masks.policy)
 
-        self.in_background(job, check, lambda program, _: self._provide(job, client, program))
+        self.in_background(job, check, lambda program, _: self._provide(job, client, program, message.keep))
 
-    def _provide(self, job: DealerJob, client: Member, program: Program) -> None:
+    def _provide(self, job: DealerJob, client: Member, program: Program, keep: str) -> None:
         """From the stock, else dealt for this run."""
         self.admit(job, program)
 
         def send(made: ForRun, seconds: float) -> None:
-            self._send(job, client, made, seconds)
+            if keep and made.dealing is not None:
+                self.spawn(self._send_and_remember(job, client, made, made.dealing, keep, seconds))
+            else:
+                self._send(job, client, made, seconds)
 
         def from_stock() -> ForRun | None:
             assigned = self.stock.assign(program.digest, job.run)
@@ -147,6 +149,26 @@ class DealerServer(Server[DealerJob]):
     async def _deal_ahead(self, client: str, program: Program) -> Dealing:
         """In that client's turn, however long it takes to come."""
         return await self.offline.run(client, lambda: self._deal(program), patient=True)
+
+    async def _send_and_remember(
+        self, job: DealerJob, client: Member, made: ForRun, dealing: Dealing, keep: str, seconds: float
+    ) -> None:
+        """What the run keeps has its masks from us: durably, before anybody can have it."""
+        try:
+            await self._masks.remember(client, keep, job.run, made.program, dealing.kept)
+            if self.jobs.get(job.run) is job:
+                self._send(job, client, made, seconds)
+            else:
+                self._masks.forget(job.run)
+        except TesseraError as error:
+            self._masks.forget(job.run)
+            self._fail_if_wanted(job, error)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        super()._deliver(delivery)
+        if isinstance(delivery.message, Failed) and delivery.sender.is_server:
+            # Whether or not we have done our part: not every party will have what the run was to keep.
+            self._masks.forget(delivery.message.run)
 
     def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
         self.metrics.spent(Phase.DEALING, seconds)
@@ -219,6 +241,8 @@ class DealerServer(Server[DealerJob]):
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
                 program = await asyncio.to_thread(Program.decode, payload[0])
                 policy.check(program, client.name, self._masks.policy)
+                if program.kept:
+                    raise ProgramError("a program that keeps its result is dealt for when it runs, not ahead of time")
                 self.admission.check_size(program)
                 await self._stocker.order(client, message, program)
             except TesseraError as error:

@@ -23,7 +23,7 @@ from parties.cluster import Cluster, Member
 from parties.failures import store_failed
 from parties.keys import KeyPair
 from parties.metrics.counters import OK, Phase
-from parties.models import policy
+from parties.models.data import kept_data
 from parties.models.holdings import ModelStore
 from parties.models.keeping import ModelKeeper
 from parties.models.messages import AllowUse, RemoveModel
@@ -114,14 +114,15 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> Program:
-            program = Program.decode(payload[0])
-            policy.check(program, client.name, self._models.policy)
-            return program
+            return self.checked(message, payload[0], client, self._models.policy)
 
-        self.in_background(job, check, lambda program, _: self._announced(job, program))
+        job.keep = message.keep
+        self.in_background(job, check, lambda program, _: self._announced(job, client, program))
 
-    def _announced(self, job: PartyJob, program: Program) -> None:
+    def _announced(self, job: PartyJob, client: Member, program: Program) -> None:
         self.admit(job, program)
+        if job.keep:
+            self._models.check_room(job.keep, client)
         job.program = program
         self._prepare(job)
 
@@ -354,7 +355,14 @@ class PartyServer(Server[PartyJob]):
             self.metrics.rounds(report.rounds)
             self.metrics.spent(Phase.ONLINE, online_seconds)
             self.metrics.spent(Phase.WAITING, job.wait_seconds)
+            if job.keep:
+                self._keep(job, job.client, job.party_run)
         self.end(job)
+
+    def _keep(self, job: PartyJob, client: Member, run: PartyRun) -> None:
+        """The run is over here, and has passed its check."""
+        seed, tensors = run.kept
+        self.spawn(self._keeper.keep(client, job.keep, job.run, kept_data(run.program).encode(), seed, tensors))
 
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()

@@ -19,6 +19,8 @@ class PartyJob(Job):
     def __init__(self, run: str) -> None:
         super().__init__(run)
         self.program: Program | None = None
+        self.keep = ""
+        """The name under which what the program keeps is to lie."""
         self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
         """The dealer's message; its payload until it is expanded."""
         self.party_run: PartyRun | None = None

@@ -1,12 +1,13 @@
 """The messages of runs and of stored models: who sends what to whom, and with which payload.
 
-A run:      client --Prepare--> dealer, parties        program
+A run:      client --Prepare--> dealer, parties        program; the name under which its result is kept
             dealer --Dealt--> party                    the party's part: seed, corrections (the last party's)
             dealer --ClientMasks--> client             the client's part: seeds of each input's mask, a mask per output
             party  --Ready--> client
             client --Inputs--> parties                 x - a of each input
             party  --Opening--> parties                one per round, the rounds of the MAC check included
             party  --Outputs--> client                 masked share of each output (and of its MAC, and the key's)
+            party  --StoreReady--> client                  what the run keeps is in use (decided as for an upload)
             anyone --Failed--> everyone in the run
 
 An upload:  client --Upload--> dealer              description of the model, and a tag of its weights
@@ -51,9 +52,13 @@ class RunMessage(Message, frozen=True):
 
 
 class Prepare(RunMessage, frozen=True):
-    """Deal for this program and get ready to run it.  Payload: the encoded program."""
+    """Deal for this program and get ready to run it.  Payload: the encoded program.
+
+    ``keep``: what the program keeps is to be the data set of this name, as version ``run``; empty if it keeps nothing.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    keep: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\Z")] = ""
 
 
 class Dealt(RunMessage, frozen=True):

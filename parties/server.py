@@ -30,6 +30,7 @@ from parties.failures import error_of, failed, store_failed
 from parties.job import Job
 from parties.keys import KeyPair
 from parties.metrics.counters import OK, RELEASED, Metrics
+from parties.models import policy
 from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage, Upload
 from parties.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
 from parties.status.look import Look
@@ -242,6 +243,17 @@ class Server(Generic[JobT]):
         # Who has just been started again may not have reached us yet, and is not lost for that: see ``in_background``.
         self.watch(job, [client, *(server for server in servers if self._reached(server))])
         return job
+
+    @staticmethod
+    def checked(
+        message: Prepare, encoded: memoryview, client: Member, policies: Callable[[str], policy.Policy | None]
+    ) -> Program:
+        """The program of a run, which that client may run.  Raises ProgramError, NotPermitted, ProtocolViolation."""
+        program = Program.decode(encoded)
+        policy.check(program, client.name, policies)
+        if bool(program.kept) != bool(message.keep):
+            raise ProtocolViolation(client.name, "sent a run that keeps something under no name, or nothing under one")
+        return program
 
     def admit(self, job: JobT, program: Program) -> None:
         """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, ProgramError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -122,6 +122,10 @@ class Client:
     def data(self, name: str) -> RemoteData:
         """A data set that is stored on the parties."""
         return self._run(self._client.data(name))
+
+    def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
+        """Have the parties compute ``results`` and keep them under ``name``, revealed to nobody."""
+        return self._run(self._client.keep(results, name))
 
     def models(self) -> list[ModelEntry]:
         """All models and data sets that are stored on the parties, as far as we may know."""

@@ -3,6 +3,6 @@
 Importing this package makes the built-in operations and functions known to ``mpc``.
 """
 
-from protocols import fourier, functions, linear, mask, polynomial, product, truncation
+from protocols import fourier, functions, keep, linear, mask, polynomial, product, truncation
 
-__all__ = ["fourier", "functions", "linear", "mask", "polynomial", "product", "truncation"]
+__all__ = ["fourier", "functions", "keep", "linear", "mask", "polynomial", "product", "truncation"]

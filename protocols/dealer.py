@@ -32,11 +32,13 @@ from mpc.security import Security
 from mpc.tensor_type import Form, Shape
 from protocols.randomness import (
     dealt_stream,
+    kept_stream,
     key_share,
     key_stream,
     mask_stream,
     output_mac_stream,
     output_stream,
+    own_mask_stream,
     stored_stream,
 )
 from protocols.reveal import key_commitment
@@ -58,6 +60,11 @@ class Dealing:
     """To the client, with MACs: the mask of each output's MAC."""
     key_commitments: tuple[bytes, ...]
     """To the client, with MACs: a commitment to each party's share of the key (``reveal.py``)."""
+
+    @property
+    def kept(self) -> tuple[Seed, ...]:
+        """By party, the seed of the masks of what the run keeps, for the dealer to remember (``keep.py``)."""
+        return tuple(map(kept_stream, self.seeds))
 
     def for_party(self, party: int) -> list[bytes | FieldArray]:
         """A party's part: its seed; for the last party, then the corrections."""
@@ -130,7 +137,7 @@ def deal(
         elif isinstance(operation, Stored):
             masks[i] = _stored_mask(operation, stored)
         elif isinstance(operation, Input) or operation.opens:
-            masks[i] = elements_sum([mask_stream(seed, i) for seed in seeds], node.type.shape)
+            masks[i] = elements_sum([own_mask_stream(seed, program, i) for seed in seeds], node.type.shape)
         elif node.type.form is Form.MASKED:
             masks[i] = operation.on_masks(
                 types, [masks.get(j) for j in node.inputs], [public.get(j) for j in node.inputs]

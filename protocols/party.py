@@ -236,6 +236,12 @@ class PartyRun:
         masked = [field.add(part, mask) for part, mask in zip(parts, self._masks, strict=True)]
         return masked if self._macs is None else [*masked, to_words(bytes(self._randomness.key_stream))]
 
+    @property
+    def kept(self) -> tuple[Seed, dict[str, FieldArray]]:
+        """After ``online``: the seed of this party's masks of what is kept, and ``x - b`` of each by name."""
+        values = {tensor: self._shares.value(i).public for tensor, i in self.program.kept.items()}
+        return self._randomness.kept_stream, {tensor: array for tensor, array in values.items() if array is not None}
+
     # -- MACs ------------------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:

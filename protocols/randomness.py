@@ -25,6 +25,17 @@ def mask_stream(seed: Seed, node: int) -> Seed:
     return seed.derive(f"mask of node {node}")
 
 
+def kept_stream(seed: Seed) -> Seed:
+    """The seed, of a party's, of the masks of all that a run keeps: from then on that of a stored version."""
+    return seed.derive("masks of what is kept")
+
+
+def own_mask_stream(seed: Seed, program: Program, node: int) -> Seed:
+    """The stream from which a party's share of the node's own mask expands in a run of this seed."""
+    tensor = program.nodes[node].operation.kept_as
+    return stored_stream(kept_stream(seed), tensor) if tensor else mask_stream(seed, node)
+
+
 def dealt_stream(seed: Seed, node: int, part: int) -> Seed:
     """The stream of a party's share of the ``part``-th tensor of ``node`` that the last party has a correction for."""
     return seed.derive(f"dealt {part} of node {node}")
@@ -107,7 +118,12 @@ class Randomness:
 
     def mask(self, node: int) -> FieldArray:
         """Of the node's own mask."""
-        return mask_stream(self._seed, node).elements(self._program.nodes[node].type.shape)
+        return own_mask_stream(self._seed, self._program, node).elements(self._program.nodes[node].type.shape)
+
+    @property
+    def kept_stream(self) -> Seed:
+        """The seed of this party's shares of the masks of what the run keeps."""
+        return kept_stream(self._seed)
 
     def dealt(self, node: int) -> list[FieldArray]:
         """Of the node's correlated tensors."""

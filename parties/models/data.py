@@ -14,7 +14,8 @@ from mpc.decoders import json_decoder
 from mpc.errors import TesseraError, UnsupportedError, UsageError, printable
 from mpc.field import FieldArray
 from mpc.operation import MAX_NAME
-from mpc.planner import FRACTION_BITS
+from mpc.planner import FRACTION_BITS, Planner
+from mpc.program import Program
 from mpc.secret_tensor import SecretTensor
 from nn.model import Description
 from nn.stored import StoredType
@@ -52,6 +53,18 @@ class DataDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except (TesseraError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
             raise UnsupportedError(f"not a data set's description: {printable(str(error))}") from None
         return found
+
+
+def keeping(results: Mapping[str, SecretTensor]) -> Program:
+    """The program that keeps these values under these names, and reveals nothing."""
+    kept = [Planner(x.label).make("keep", x.expression, tensor=name) for name, x in results.items()]
+    return Program.of([], kept)
+
+
+def kept_data(program: Program) -> DataDescription:
+    """Of the data set that what a program keeps will be.  Raises UnsupportedError, UsageError."""
+    types = {tensor: program.nodes[i].type for tensor, i in program.kept.items()}
+    return DataDescription({n: StoredType(t.shape, t.fraction_bits, t.low, t.high) for n, t in types.items()}, FORMAT)
 
 
 class DataSet:

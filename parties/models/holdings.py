@@ -18,9 +18,12 @@ from math import prod
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
+from mpc.field import FieldArray
 from mpc.operation import Stored, Value
+from mpc.prg import Seed
 from mpc.program import Program
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
@@ -140,7 +143,7 @@ class ModelStore:
 
         Raises ProgramError for a name that is taken or shapes beyond measure, ProtocolViolation.
         """
-        self._check_name(message.name, owner)
+        self.check_room(message.name, owner)
         if len(payload) != 1:
             raise ProtocolViolation(owner.name, "sent an upload without a description")
         decided = self._saving.get(message.store) or self._prepared.get(message.store) or self._in_use(message.store)
@@ -148,8 +151,6 @@ class ModelStore:
             return None
         if decided is not None or message.store in self.held:
             raise ProtocolViolation(owner.name, "sent an upload whose id has been used")
-        if message.name not in self._models and len(self._models) >= MAX_MODELS:
-            raise TesseraError(f"there are {MAX_MODELS} models, and no more are kept: remove one first")
         record = Record(
             store=message.store,
             name=message.name,
@@ -161,6 +162,32 @@ class ModelStore:
             description=bytes(payload[0]),
         )
         return self.uploads.begin(owner, Begun(record, message.masks), message.attempt)
+
+    def check_room(self, name: str, owner: Member) -> None:
+        """Raises ProgramError for a name that is another client's, TesseraError when there are too many."""
+        self._check_name(name, owner)
+        if name not in self._models and len(self._models) >= MAX_MODELS:
+            raise TesseraError(f"there are {MAX_MODELS} models, and no more are kept: remove one first")
+
+    def keep(
+        self, owner: Member, name: str, store: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
+    ) -> None:
+        """What a run has left here becomes a prepared version: x - b of each tensor, and the seed of our shares of b.
+
+        Blocks.  Raises VaultError.
+        """
+        record = Record(
+            store=store,
+            name=name,
+            owner=owner.key,
+            owner_name=owner.name,
+            circle=self._circle,
+            tensors=tensor_infos({tensor: array.shape for tensor, array in tensors.items()}),
+            when=time.time(),
+            description=description,
+        )
+        self._disk.prepare(record, seed, [np.ascontiguousarray(array) for array in tensors.values()])
+        self._prepared[store] = StoredModel(record, owner)
 
     def is_in_use(self, store: str) -> bool:
         """Whether a version is what its name stands for."""

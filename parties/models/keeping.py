@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import msgspec
 
 from mpc.errors import ProgramError, TesseraError
+from mpc.field import FieldArray
+from mpc.prg import Seed
 from parties.cluster import Cluster, Member
 from parties.failures import store_failed
 from parties.models.chunks import Grid
@@ -208,6 +210,21 @@ class ModelKeeper:
             self._failed(upload.owner, upload.store, internal_error())
         else:
             self._server.tell([self._dealer], StorePrepared(store=upload.store))
+
+    async def keep(
+        self, owner: Member, name: str, store: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
+    ) -> None:
+        """What a run of that owner's has left becomes a version of a data set, once all parties have it."""
+        try:
+            async with self._disk:
+                await asyncio.to_thread(self._models.keep, owner, name, store, description, seed, tensors)
+        except TesseraError as error:
+            self._failed(owner, store, error)
+        except Exception:
+            log.exception("what run %s keeps: internal error", store[:8])
+            self._failed(owner, store, internal_error())
+        else:
+            self._server.tell([self._dealer], StorePrepared(store=store))
 
     def _failed(self, owner: Member, store: str, error: TesseraError) -> None:
         log.warning("upload %s of %s failed: %s", store[:8], owner.name, error)

@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from mpc.errors import ProgramError, ProtocolViolation, ServerBusy, TesseraError
 from mpc.prg import Seed, fresh_seed
+from mpc.program import Program
 from parties.cluster import Member
 from parties.failures import store_failed
+from parties.models.data import kept_data
 from parties.models.dealer_store import DealerModels
 from parties.models.holdings import taken, upload_shapes
 from parties.models.keeping import Site
@@ -126,10 +128,34 @@ class MaskKeeper:
         new = PendingUpload(client, message.name, masks, bytes(payload[0]), message.content)
         store, upload = self._same(new) or (message.store, new)
         if upload is new:
-            self._check_new(client, message)
+            self._check_new(client, message.store)
             self._uploads[store] = new
         upload.asleep, upload.begun = False, time.time()
         self._server.spawn(self._send_seeds(client, message, store, upload))
+
+    # -- what runs keep --------------------------------------------------------------------------------------------
+
+    async def remember(self, client: Member, name: str, store: str, program: Program, seeds: tuple[Seed, ...]) -> None:
+        """The masks of what a run is to keep, on the disk: from now on as of an upload whose chunks are all there.
+
+        Raises ProgramError for a name that is taken, ServerBusy, ProtocolViolation, VaultError.
+        """
+        self._check_name(name, client)
+        self._forget_old()
+        self._check_new(client, store)
+        description = kept_data(program)
+        masks = StoredMasks(seeds, {tensor: t.shape for tensor, t in description.tensors.items()})
+        self._uploads[store] = upload = PendingUpload(client, name, masks, description.encode())
+        await self._keep(client, store, upload)
+
+    def forget(self, store: str) -> None:
+        """The run that was to keep it has failed."""
+        upload = self._uploads.get(store)
+        # An upload has a tag of its content; that is given up by its owner alone.
+        if upload is not None and not upload.content and not upload.deciding:
+            self._forget([store])
+
+    # -- uploads, again --------------------------------------------------------------------------------------------
 
     def _same(self, new: PendingUpload) -> tuple[str, PendingUpload] | None:
         """The upload that the owner goes on with: of the same name, description and content."""
@@ -141,8 +167,8 @@ class MaskKeeper:
         found = ((store, upload) for store, upload in self._uploads.items() if what(upload) == what(new))
         return next(found, None)
 
-    def _check_new(self, client: Member, message: Upload) -> None:
-        if message.store in self._uploads or message.store in self._versions:
+    def _check_new(self, client: Member, store: str) -> None:
+        if store in self._uploads or store in self._versions:
             raise ProtocolViolation(client.name, "sent an upload whose id has been used")
         if sum(upload.owner == client for upload in self._uploads.values()) >= MAX_OF_A_CLIENT:
             raise ServerBusy(

@@ -10,8 +10,9 @@ Whoever uploads a model or a data set owns it.  Nobody else may run anything on 
 * a program's digest (64 hexadecimal digits, ``client.digest``): that one program, which the owner has looked at.
 * ``"any"``: every program.  Whoever has this can have the weights, or the data, revealed.
 
-The result of a program is revealed to the client who runs it, and to nobody else; so to allow a program is to allow its
-result to be revealed.  A program that uses several secrets needs the leave of all their owners.
+The result of a program is revealed to the client who runs it, and to nobody else; or it is kept (``client.keep``), as a
+data set of that client's, which is its own to reveal and to allow.  So to allow a program is to allow its result to be
+revealed to that client.  A program that uses several secrets needs the leave of all their owners.
 
 Each party checks before it prepares a run, and so does the dealer before it deals: one honest party is enough for
 nothing to be revealed that its rules forbid, since without its share nobody learns anything.

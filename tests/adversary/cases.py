@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from mpc import fixed_point
+from mpc.planner import Planner
 from mpc.program import Program
-from mpc.secret_tensor import concatenate
+from mpc.secret_tensor import SecretTensor, concatenate
 from protocols.clear import clear
 
 
@@ -35,6 +36,13 @@ def linear(s: Any) -> Built:
     x, y = s.secret((2, 3)), s.secret((3,))
     z = concatenate([x.reshape(3, 2).T, (x - y)[:, 1:]], axis=1)
     return [z.pad(((0, 0), (1, 0))).sum(axis=1), -x / 4, y.broadcast_to((2, 3)) + x * 3], {}
+
+
+def kept(s: Any) -> Built:
+    """A value that stays on the parties, and is gone on with."""
+    x = s.secret((3,))
+    y = SecretTensor(Planner().make("keep", (x * x).expression, tensor="y"))
+    return [y * x], {}
 
 
 def one_opening(s: Any) -> Built:
@@ -81,6 +89,7 @@ def convolutions(s: Any) -> Built:
 PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     linear,
     one_opening,
+    kept,
     powers,
     fourier,
     polynomial_after_truncation,

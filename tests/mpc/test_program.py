@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import ProgramError, TesseraError, UnsupportedError
 from mpc.operation import Constant, Input, Operation, Stored, operation, register, registered
+from mpc.planner import Planner
 from mpc.program import MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
 from mpc.secret_tensor import SecretTensor, concatenate
 from mpc.tensor_type import MAX_SIZE
@@ -32,7 +33,8 @@ def every_operation(secure: Any) -> Program:
     z = y.sigmoid(interval=(-8, 8)).reshape(2, -1).T[1:5, ::-1]
     v = concatenate([z - 1, -z]).pad([(0, 1), (0, 0)]).broadcast_to((2, 9, 2)).labelled("powers")
     u = ((v**2).within(0, 1) ** 3).sum(axis=0).mean()
-    return Program.of([u.expression, (z @ z.T).truncate(10).expression])
+    kept = Planner().make("keep", u.expression, tensor="u")
+    return Program.of([u.expression, (z @ z.T).truncate(10).expression], [kept])
 
 
 def wire(program: Program) -> Wire:
@@ -348,6 +350,7 @@ def test_programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> N
     pair = st.tuples(st.integers(0, 3), st.integers(0, 3))
     attributes: dict[str, Any] = {
         "add": {}, "subtract": {}, "negate": {}, "multiply": {}, "matmul": {}, "mask": {},
+        "keep": {"tensor": st.uuids().map(str)},
         "raise": {"bits": small_numbers}, "divide": {"bits": small_numbers}, "truncate": {"bits": small_numbers},
         "declare": {"low": st.just(-8.0), "high": st.just(8.0)},
         "sum": {"axes": st.lists(st.integers(0, 3), max_size=3).map(tuple), "keepdims": st.booleans()},

@@ -201,3 +201,16 @@ def test_the_command_line(tmp_path):
         assert json.loads(done.stdout)["bytes"] == 8 * X.size
         with Client(cluster) as client:
             assert client.reveal(client.data("trial")["images"] * 2) == pytest.approx(2 * X, abs=1e-3)
+
+
+async def test_a_result_that_is_kept_and_who_may_have_it_revealed(site):
+    """A result is its owner's, who may keep it under a name and allow others to compute on it, or to see it."""
+    async with site.client() as clinic, site.client("company") as company:
+        data = await clinic.upload(DataSet({"x": X}, low=-1, high=1), "trial")
+        result = await clinic.reveal(data["x"].mean(axis=0))
+        await clinic.upload(DataSet({"mean": result}, low=-1, high=1), "result")
+        with pytest.raises(UsageError, match="no model called 'result' for us"):
+            await company.data("result")
+        await clinic.allow("result", "company", ["any"])
+        kept = await company.data("result")
+        assert await company.reveal(kept["mean"]) == pytest.approx(X.mean(axis=0), abs=1e-3)

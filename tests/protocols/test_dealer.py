@@ -10,8 +10,10 @@ import pytest
 from mpc import field
 from mpc.errors import ProgramError
 from mpc.operation import Operation, operation, registered
+from mpc.planner import Planner
 from mpc.prg import SEED_BYTES, Seed, elements_sum
 from mpc.program import Expression, Program
+from mpc.secret_tensor import SecretTensor
 from mpc.security import Security
 from protocols.dealer import StoredMasks, deal, digest
 from protocols.randomness import (
@@ -130,7 +132,7 @@ def every_dealt_operation(secure: Any) -> Any:
     """Every operation for which something is dealt, and every kind of mask."""
     x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
     w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
-    y = x * x * x
+    y = SecretTensor(Planner().make("keep", (x * x * x).expression, tensor="y"))
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, x.sigmoid(interval=(-8, 8)),
         image.conv2d(kernel),
@@ -183,7 +185,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
             strict=True,
         ):
             assert np.array_equal(added(list(mac)), field.scale(added(list(value)), key))
-    assert masked == {"input", "stored", "mask"}
+    assert masked == {"input", "stored", "mask", "keep"}
 
 
 def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:
