@@ -9,7 +9,6 @@ async with AsyncClient("cluster.toml", "clinic.key") as client:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -39,14 +38,12 @@ from mpc.planner import FRACTION_BITS
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
 from parties import streaming
-from parties.cluster import Cluster, Member, Role
+from parties.cluster import Cluster, Role
 from parties.failures import failed
 from parties.keys import KeyPair
-from parties.models.data import DataSet, RemoteData, keeping, kept_data, remote
-from parties.models.policy import PREDICT
-from parties.models.queries import ModelEntry, allow_use, find_model, list_models, remove_model
-from parties.models.remote import RemoteModel, Uploadable, checked_name
-from parties.models.uploading import Uploading, UploadProgress
+from parties.models.access import StoredSecrets
+from parties.models.data import RemoteData, keeping, kept_data
+from parties.models.remote import RemoteModel, checked_name
 from parties.prepared import PreparedRun, Reals
 from parties.report import RunReport, StockReport
 from parties.run_messages import (
@@ -72,7 +69,7 @@ DEFAULT_BOUND = 64.0
 _RETRIES = 2
 
 
-class AsyncClient:
+class AsyncClient(StoredSecrets):
     """A client of a cluster.  ``async with`` connects and closes it; one event loop, not thread-safe.
 
     Args:
@@ -90,23 +87,16 @@ class AsyncClient:
         *,
         connect_timeout: float = 10.0,
     ) -> None:
-        self.cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
+        cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
         keys = key if isinstance(key, KeyPair) else KeyPair.load(Path(key))
-        member = self.cluster.by_key(keys.public)
+        member = cluster.by_key(keys.public)
         if member is None or member.role is not Role.CLIENT:
             raise ConfigurationError(
                 f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
             )
-        self.member: Member = member
+        super().__init__(cluster, member, keys, Switchboard(cluster, member, keys, connect_timeout))
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
-        self._keys = keys
-        self._uploads = asyncio.Lock()
-        self._board = Switchboard(self.cluster, member, keys, connect_timeout)
-        # Longer than the servers': they know better than we whom they wait for, and tell us.
-        self._patience = self.cluster.settings.round_timeout + self.cluster.settings.peer_timeout
-        self._servers = [server.name for server in self.cluster.servers]
-        self._parties = [party.name for party in self.cluster.parties]
         self._secrets: weakref.WeakKeyDictionary[Expression, FieldArray] = weakref.WeakKeyDictionary()
 
     async def __aenter__(self) -> AsyncClient:
@@ -144,108 +134,7 @@ class AsyncClient:
         self._secrets[expression] = raw
         return SecretTensor(expression)
 
-    # -- models ----------------------------------------------------------------------------------------------------
-
-    @overload
-    async def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special
-        self, secret: DataSet, name: str, *, progress: Callable[[UploadProgress], None] | None = None
-    ) -> RemoteData: ...
-    @overload
-    async def upload(
-        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
-    ) -> RemoteModel: ...
-
-    async def upload(
-        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
-    ) -> RemoteModel | RemoteData:
-        """Share a model's weights, or a ``DataSet``; it stays on the parties under ``name`` until the next one does.
-
-        Every tensor w goes out as w - b, uniform, with b from seeds the dealer makes.  Public are the architecture,
-        shapes, fraction bits, and the power of two that bounds each tensor.  Parties and dealer keep it on their disks,
-        encrypted.  Until all of them have all of it, a former one of that name stays in use, whatever happens; an
-        upload that fails because a server was lost at its very end may still come into use when that one is back.
-
-        One goes out at a time, in chunks, 8 bytes per parameter to each party, with ``progress`` called as all parties
-        have more of it.  When a server is lost it waits for that one (``round_timeout`` and ``peer_timeout`` of the
-        cluster file together) and goes on where it was; and when it fails for that reason, or this process dies, the
-        next upload of the same model under the same name goes on, within a day (``parties.models.uploading``).
-
-        Raises ProgramError when the name is another client's, UsageError, ServerBusy with too many uploads that are
-        not complete, PeerError.
-        """
-        checked_name(name)
-        tensors, description = secret.encode(), secret.describe()
-        await self._board.reach(self._servers)
-        uploading = Uploading(
-            self._board,
-            self.cluster,
-            self._keys,
-            self._patience,
-            name=name,
-            tensors=tensors,
-            description=description,
-            progress=progress,
-        )
-        # Two of one content at once would be the same upload.
-        async with self._uploads:
-            store = await uploading.run()
-        return remote(name, self.member.name, store, description)
-
-    async def model(self, name: str) -> RemoteModel:
-        """A model that this client has uploaded, or may use.
-
-        Raises UsageError, naming what there is for us, when there is none; or when a party has lost its data.
-        """
-        found = await self._find(name)
-        if isinstance(found, RemoteData):
-            raise UsageError(f"{name!r} is a data set, and no model: client.data({name!r}) has its tensors")
-        return found
-
-    async def data(self, name: str) -> RemoteData:
-        """A data set that this client has uploaded, or may use: ``(await client.data("trial"))["images"]``.
-
-        Raises as ``model`` does.
-        """
-        found = await self._find(name)
-        if isinstance(found, RemoteModel):
-            raise UsageError(f"{name!r} is a model, and no data set: client.model({name!r}) is to be called with data")
-        return found
-
-    async def _find(self, name: str) -> RemoteModel | RemoteData:
-        checked_name(name)
-        await self._board.reach(self._parties)
-        store, owner, description = await find_model(self._board, self.cluster, name, self._patience)
-        return remote(name, owner, store, description)
-
-    async def models(self) -> list[ModelEntry]:
-        """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
-        await self._board.reach(self._parties)
-        return await list_models(self._board, self.cluster, self._patience)
-
-    async def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
-        """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model or data set.
-
-        Programs: ``"predict"``, of a model, as it was described, on the client's own input or a data set that it may
-        use so; a program's ``digest``; or ``"any"``, with which all of it can be revealed.  None: nothing any more.
-        Each server keeps the rules and enforces them by itself, and they outlast uploads under that name
-        (``parties.models.policy``).
-
-        Raises UsageError, ProgramError when it is another client's or not there, PeerError.
-        """
-        if PREDICT in programs and isinstance(await self._find(name), RemoteData):
-            raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
-        checked_name(name)
-        await self._board.reach(self._servers)
-        await allow_use(self._board, self.cluster, name, client, programs, self._patience)
-
-    async def remove(self, name: str) -> None:
-        """Remove a model of this client's from dealer and parties, for good, and what was dealt ahead for it.
-
-        Raises ProgramError when it is another client's, UsageError when there is none of that name, PeerError.
-        """
-        checked_name(name)
-        await self._board.reach(self._servers)
-        await remove_model(self._board, self.cluster, name, self._patience)
+    # -- running ------------------------------------------------------------------------------------------------------
 
     def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
         """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
@@ -270,8 +159,6 @@ class AsyncClient:
         prepared = await self._prepare(program, inputs, single=False, keep=name)
         await self.finish(prepared)
         return RemoteData(name, self.member.name, prepared.run, kept_data(program))
-
-    # -- running ---------------------------------------------------------------------------------------------------
 
     @overload
     async def reveal(self, result: SecretTensor) -> Reals: ...
