@@ -109,7 +109,7 @@ class DealerServer(Server[DealerJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> Program:
-            return self.checked(message, payload[0], client, self._masks.policy)
+            return policy.permitted(payload[0], client.name, message.keep, self._masks.policy)
 
         self.in_background(job, check, lambda program, _: self._provide(job, client, program, message.keep))
 

@@ -33,6 +33,11 @@ _OTHER_ERRORS: dict[str, type[TesseraError]] = {
 }
 
 
+def internal_error() -> TesseraError:
+    """What the others learn of a fault of ours: where to look, and nothing of what was computed."""
+    return TesseraError("internal error; see this process's log")
+
+
 def failed(run: str, error: TesseraError) -> Failed:
     """The message that tells the others of ``error``."""
     return Failed(run=run, **_parts(error))

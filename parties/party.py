@@ -23,6 +23,7 @@ from parties.cluster import Cluster, Member
 from parties.failures import store_failed
 from parties.keys import KeyPair
 from parties.metrics.counters import OK, Phase
+from parties.models import policy
 from parties.models.data import kept_data
 from parties.models.holdings import ModelStore
 from parties.models.keeping import ModelKeeper
@@ -114,7 +115,7 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> Program:
-            return self.checked(message, payload[0], client, self._models.policy)
+            return policy.permitted(payload[0], client.name, message.keep, self._models.policy)
 
         job.keep = message.keep
         self.in_background(job, check, lambda program, _: self._announced(job, client, program))

@@ -26,11 +26,10 @@ from mpc.program import Program
 from mpc.security import Security
 from parties import logs
 from parties.cluster import Cluster, Member
-from parties.failures import error_of, failed, store_failed
+from parties.failures import error_of, failed, internal_error, store_failed
 from parties.job import Job
 from parties.keys import KeyPair
 from parties.metrics.counters import OK, RELEASED, Metrics
-from parties.models import policy
 from parties.run_messages import Failed, Prepare, RunMessage, StoreMessage, Upload
 from parties.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
 from parties.status.look import Look
@@ -178,7 +177,8 @@ class Server(Generic[JobT]):
     def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
         """A message of a run that is over here."""
         if isinstance(message, Prepare):
-            self._tell([sender.name], failure or _repeated(sender, message))
+            repeated = ProtocolViolation(sender.name, "asked for a run whose id has been used")
+            self._tell([sender.name], failure or failed(message.run, repeated))
         elif isinstance(message, Failed) and sender.is_server:
             # Its check may have failed after ours had passed.
             self._notice(message.error)
@@ -243,17 +243,6 @@ class Server(Generic[JobT]):
         # Who has just been started again may not have reached us yet, and is not lost for that: see ``in_background``.
         self.watch(job, [client, *(server for server in servers if self._reached(server))])
         return job
-
-    @staticmethod
-    def checked(
-        message: Prepare, encoded: memoryview, client: Member, policies: Callable[[str], policy.Policy | None]
-    ) -> Program:
-        """The program of a run, which that client may run.  Raises ProgramError, NotPermitted, ProtocolViolation."""
-        program = Program.decode(encoded)
-        policy.check(program, client.name, policies)
-        if bool(program.kept) != bool(message.keep):
-            raise ProtocolViolation(client.name, "sent a run that keeps something under no name, or nothing under one")
-        return program
 
     def admit(self, job: JobT, program: Program) -> None:
         """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, ProgramError."""
@@ -447,12 +436,3 @@ def check_sender(expected: Member | None, sender: Member) -> None:
     """Raise ProtocolViolation unless the message is from the client whose run it is."""
     if expected != sender:
         raise ProtocolViolation(sender.name, "sent a message for another client's run")
-
-
-def internal_error() -> TesseraError:
-    """What the others learn of a fault of ours: where to look, and nothing of what was computed."""
-    return TesseraError("internal error; see this process's log")
-
-
-def _repeated(sender: Member, message: Prepare) -> Failed:
-    return failed(message.run, ProtocolViolation(sender.name, "asked for a run whose id has been used"))

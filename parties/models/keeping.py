@@ -17,7 +17,7 @@ from mpc.errors import ProgramError, TesseraError
 from mpc.field import FieldArray
 from mpc.prg import Seed
 from parties.cluster import Cluster, Member
-from parties.failures import store_failed
+from parties.failures import internal_error, store_failed
 from parties.models.chunks import Grid
 from parties.models.holdings import ModelStore, StoredModel, upload_shapes
 from parties.models.messages import (
@@ -45,7 +45,7 @@ from parties.run_messages import (
     StoreReady,
     StoreSeed,
 )
-from parties.server import Payload, internal_error
+from parties.server import Payload
 from parties.vault import VaultError
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint

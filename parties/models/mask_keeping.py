@@ -17,7 +17,7 @@ from mpc.errors import ProgramError, ProtocolViolation, ServerBusy, TesseraError
 from mpc.prg import Seed, fresh_seed
 from mpc.program import Program
 from parties.cluster import Member
-from parties.failures import store_failed
+from parties.failures import internal_error, store_failed
 from parties.models.data import kept_data
 from parties.models.dealer_store import DealerModels
 from parties.models.holdings import taken, upload_shapes
@@ -36,7 +36,7 @@ from parties.models.rules import RuleBook
 from parties.models.store import Record, circle, owner_of, tensor_infos
 from parties.models.uploads import MAX_AGE, MAX_OF_A_CLIENT
 from parties.run_messages import StoreDropped, StoreSeed, Upload
-from parties.server import Payload, internal_error
+from parties.server import Payload
 from parties.stock.filling import Stocker
 from protocols.dealer import StoredMasks, digest
 

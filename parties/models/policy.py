@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mpc.errors import NotPermitted, TesseraError
+from mpc.errors import NotPermitted, ProtocolViolation, TesseraError
 from mpc.operation import Input, Stored
 from mpc.planner import FEWEST_BITS, MOST_BITS
 from mpc.program import Expression, Program
@@ -91,6 +91,19 @@ def check(program: Program, client: str, policy: Callable[[str], Policy | None])
         found = policy(store)
         if found is not None:
             found.check(program, client)
+
+
+def permitted(encoded: memoryview, client: str, keep: str, policy: Callable[[str], Policy | None]) -> Program:
+    """The program of a run of ``client``'s that keeps what it keeps under the name ``keep``.
+
+    Raises ProgramError for what is none, NotPermitted, and ProtocolViolation for one that keeps nothing under a name,
+    or something under none.
+    """
+    program = Program.decode(encoded)
+    check(program, client, policy)
+    if bool(program.kept) != bool(keep):
+        raise ProtocolViolation(client, "sent a run that keeps something under no name, or nothing under one")
+    return program
 
 
 def stores(program: Program) -> tuple[str, ...]:
