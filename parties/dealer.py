@@ -11,14 +11,14 @@ from mpc.errors import PeerError, PeerLost, ProgramError, ProtocolViolation, Tes
 from mpc.program import Program
 from parties.check.desk import CheckDesk
 from parties.cluster import Cluster, Member
-from parties.failures import stock_failed
+from parties.failures import stock_failed, store_failed
 from parties.job import Job
 from parties.keys import KeyPair
 from parties.metrics.counters import Phase
 from parties.models import policy
 from parties.models.dealer_store import DealerModels
 from parties.models.mask_keeping import MaskKeeper
-from parties.run_messages import ClientMasks, Dealt, Failed, Prepare, Release
+from parties.run_messages import ClientMasks, Dealt, Failed, Prepare, Release, StoreMessage, Upload
 from parties.server import Payload, Server
 from parties.status.desk import StatusDesk
 from parties.status.messages import ModelSeen
@@ -230,6 +230,12 @@ class DealerServer(Server[DealerJob]):
         return TesseraError(
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )
+
+    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+        """It goes no further: the parties never hear of it."""
+        if isinstance(message, Upload):
+            self.metrics.upload_ended(store_failed(message.store, error).error)
+        super().refuse_upload(sender, message, error)
 
     # -- stock -----------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,9 @@ def tune(threads: int) -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        for parameter, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20)):  # mmap threshold, trim, top pad
+        # Threshold of mmap, of trimming, padding at the top, and the number of arenas: what one thread has freed is
+        # there for the next one, and is not kept once more by each.
+        for parameter, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20), (-8, 1)):
             libc.mallopt(parameter, value)
     if threads:
         threadpoolctl.threadpool_limits(threads)

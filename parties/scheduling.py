@@ -140,6 +140,11 @@ class Workers:
         self._level = 0.0
         """What the client that began last had had by then: where one begins that comes back."""
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work whose turn has not come."""
+        return sum(len(queue.waiting) for queue in self._queues.values())
+
     def close(self) -> None:
         """What has not begun never will."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -16,7 +16,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mpc.errors import TesseraError
-from parties.cluster import Role
 from parties.metrics.counters import OK, RELEASED, Metrics, Phase
 from parties.models.policy import EVERYONE
 from parties.status.look import Seen
@@ -51,7 +50,10 @@ class PrometheusMetrics(Metrics):
         self._outcomes = tuple(dict.fromkeys(outcomes()))
         self._runs = Counter("tessera_runs", "Runs that are over, by outcome.", ["outcome"], registry=self._registry)
         self._uploads = Counter(
-            "tessera_uploads", "Uploads of models that are over, at a party.", ["outcome"], registry=self._registry
+            "tessera_uploads",
+            "Uploads that are over, at a party; or refused, at the dealer.",
+            ["outcome"],
+            registry=self._registry,
         )
         self._rounds = Counter("tessera_rounds", "Rounds of runs that are over here.", registry=self._registry)
         self._seconds = Histogram(
@@ -60,8 +62,7 @@ class PrometheusMetrics(Metrics):
         for outcome in self._outcomes:
             # A rate needs a beginning: failures of a kind that was never seen are 0, not missing.
             self._runs.labels(outcome)
-            if server.member.role is Role.PARTY:
-                self._uploads.labels(outcome)
+            self._uploads.labels(outcome)
         self._registry.register(self._state)
         ProcessCollector(registry=self._registry)
 
@@ -99,6 +100,8 @@ class _State(Collector):
         about.add_metric([package_version(), server.cluster.name, member.name, str(member.role)], 1)
         yield about
         yield GaugeMetricFamily("tessera_runs_in_progress", "Runs announced, prepared or online.", len(server.jobs))
+        waiting = server.offline.waiting + server.online.waiting
+        yield GaugeMetricFamily("tessera_work_waiting", "Pieces of work that wait for their client's turn.", waiting)
         yield GaugeMetricFamily("tessera_models", "Models held, of all owners.", server.models_held)
         yield from self._links()
         yield from self._stock()

@@ -139,9 +139,10 @@ async def test_what_is_there_at_the_moment(site):
             found, dealer = await asyncio.gather(look(url), look(dealer_url))
             await client.release(prepared)
         assert found("tessera_runs_in_progress") == 1
+        assert found("tessera_work_waiting") == dealer("tessera_work_waiting") == 0
         assert found("tessera_models") == dealer("tessera_models") == 1
         assert found("tessera_uploads_total", outcome="ok") == 1
-        assert found("tessera_uploads_total", outcome="ProgramError") == 1
+        assert dealer("tessera_uploads_total", outcome="ProgramError") == 1, "the parties never hear of it"
         (program,) = found.labels("tessera_stock_items", "program")
         assert len(program) == 12
         assert found("tessera_stock_items", program=program) == dealer("tessera_stock_items", program=program) == 3

@@ -74,6 +74,7 @@ async def test_another_client_waits_for_one_piece_of_work_not_for_all(bench):
     work = bench(2)
     flood = [work.put("flood", f"f{i}") for i in range(20)]
     await work.until("f0")
+    assert work.workers.waiting == 19
     other = work.put("other", "mine")
     await work.until("mine")
     assert work.began == ["f0", "mine"], "the last turn is kept for those who have none"
