@@ -112,15 +112,16 @@ class EmulatedNetwork:
         self._own_delay = max(0.0, self.probe(a, b).round_trip - asked.round_trip) / 2
         self.shape(UNSHAPED)
 
-    def shape(self, link: Link, *hosts: str, loss: float = 0.0) -> None:
-        """Give these hosts (default: all) this link; a packet to or from them is lost with probability ``loss``.
+    def shape(self, link: Link, *hosts: str, loss: float = 0.0, twice: float = 0.0) -> None:
+        """Give these hosts (default: all) this link; a packet to or from them is lost with probability ``loss``,
+        and comes a second time with probability ``twice``.
 
         What the switch itself takes is part of the delay.
         """
         for name in hosts or self._names:
             rate = link.bandwidth / 8 if math.isfinite(link.bandwidth) else None
             delay = max(0.0, link.delay - self._own_delay)
-            self._command(link=[self.hosts[name].number, delay, rate, loss])
+            self._command(link=[self.hosts[name].number, delay, rate, loss, twice])
 
     def cut(self, a: str, b: str) -> None:
         """From now on nothing passes between two hosts: no refusal, no reset, just silence."""
@@ -131,7 +132,7 @@ class EmulatedNetwork:
         self._command(heal=[self.hosts[a].number, self.hosts[b].number])
 
     def report(self) -> dict[str, Any]:
-        """What passed since the last report: packets, bytes, and packets that were dropped."""
+        """What passed since the last report: packets, bytes, and packets that were dropped or doubled."""
         return self._command(report=True)
 
     def _command(self, **words: Any) -> dict[str, Any]:

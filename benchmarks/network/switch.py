@@ -6,7 +6,7 @@ other host's link.  A path's delay is the longer one of its two ends.  Nothing i
 senders' windows bound what waits.  The program is run by ``benchmarks.network.emulation``, and reads commands from
 stdin, one JSON object a line::
 
-    {"link": [HOST, DELAY, RATE, LOSS]}    seconds one way; bytes per second, null for no limit; a probability
+    {"link": [HOST, DELAY, RATE, LOSS, TWICE]}    seconds one way; bytes per second, null for no limit; probabilities
     {"cut": [HOST, HOST]}                  from now on nothing passes between the two
     {"heal": [HOST, HOST]}
     {"report": true}                       what passed since the last report: packets, bytes, dropped
@@ -40,6 +40,8 @@ _AT_ONCE = 16
 _SPIN = 150e-6
 """The last part of a wait, in seconds, is spent looking at the clock: to be woken takes about as long."""
 _PR_SET_TIMERSLACK = 29
+_LATE = 1e-3
+"""Seconds by which a packet's double comes after it."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class Port:
     """Bytes per second, each way."""
     loss: float = 0.0
     """The probability that a packet does not arrive."""
+    twice: float = 0.0
+    """The probability that it arrives a second time, a moment later and so behind others."""
     sent_until: float = 0.0
     """When the last byte sent so far has left."""
     received_until: float = 0.0
@@ -70,6 +74,7 @@ class Counts:
     packets: int = 0
     bytes: int = 0
     dropped: int = 0
+    doubled: int = 0
 
 
 class Switch:
@@ -88,9 +93,9 @@ class Switch:
     def command(self, words: dict[str, Any]) -> dict[str, Any] | None:
         """Do what was asked; the answer, if one is due."""
         if "link" in words:
-            host, delay, rate, loss = words["link"]
+            host, delay, rate, loss, twice = words["link"]
             port = self._ports[host]
-            port.delay, port.rate, port.loss = delay, rate, loss
+            port.delay, port.rate, port.loss, port.twice = delay, rate, loss, twice
         elif "cut" in words:
             self._cut.add(frozenset(words["cut"]))
         elif "heal" in words:
@@ -147,6 +152,11 @@ class Switch:
         sender.sent_until = ends = begins + sender.transfer(size)
         delay = max(sender.delay, receiver.delay)
         self._at(begins + delay, lambda: self._arrive(receiver, packet, size, begins + delay, ends + delay))
+        twice = max(sender.twice, receiver.twice)
+        if twice and self._random.random() < twice:
+            self._counts.doubled += 1
+            late = _LATE + delay
+            self._at(begins + late, lambda: self._arrive(receiver, packet, size, begins + late, ends + late))
 
     def _arrive(self, receiver: Port, packet: bytes, size: int, begins: float, ends: float) -> None:
         """The first byte is there.  The last one comes at the receiver's rate, and not before it has been sent."""

@@ -94,6 +94,20 @@ def test_predictions_get_through_a_network_that_loses_packets(network: EmulatedN
         network.shape(UNSHAPED)
 
 
+def test_predictions_get_through_a_network_that_doubles_packets(network: EmulatedNetwork, client: Client) -> None:
+    """Which is TCP's to sort out: nothing of ours comes twice, or is taken for a replay."""
+    network.shape(Link(2e-3, 100e6), loss=0.005, twice=0.2)
+    try:
+        network.report()
+        for _ in range(5):
+            computes(client)
+        report = network.report()
+        assert report["doubled"] > 20
+        assert report["dropped"] > 0
+    finally:
+        network.shape(UNSHAPED)
+
+
 @pytest.mark.parametrize(
     ("a", "b"), [("party0", "party1"), ("client", "party2"), ("dealer", "party1"), ("client", "dealer")]
 )
