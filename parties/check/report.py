@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpc.errors import PeerError
+from parties.check.data_folder import RESERVE
 from parties.check.messages import StoreSeen
 from parties.check.reach import Reach
 from parties.cluster import Cluster, Member
@@ -24,7 +25,7 @@ Nothing that Tessera promises depends on the time of day: every deadline is coun
 suffers is reading: log lines and metrics of several hosts cannot be put side by side.
 """
 
-LOW_SPACE = 1 << 30
+LOW_SPACE = 2 * RESERVE
 """Free bytes below which a warning is given: a few hundred items of preprocessing of a small network."""
 
 WIDTH = 120

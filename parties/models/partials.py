@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from mpc.decoders import msgpack_decoder
+from parties.check.data_folder import check_room
 from parties.models import sealed_files as files
 from parties.models.chunks import Grid
 from parties.models.store import Record
@@ -125,8 +126,9 @@ class Partial:
 class Partials:
     """The folder.  Calls block."""
 
-    def __init__(self, folder: Path, vault: Vault) -> None:
+    def __init__(self, folder: Path, vault: Vault, server: str) -> None:
         self._folder = folder
+        self._server = server
         self._vault = vault
         files.private_folder(folder)
 
@@ -144,7 +146,9 @@ class Partials:
         return partials
 
     def begin(self, begun: Begun, grid: Grid) -> Partial:
-        """A file for a new upload.  Raises VaultError."""
+        """A file for a new upload.  Raises VaultError, and ServerBusy when there is no room for all of it."""
+        # Twice: as it comes, and as it is kept.
+        check_room(self._folder, self._server, 2 * grid.bytes_of(grid.count))
         path = self._folder / (begun.record.store + _SUFFIX)
         part = path.with_name(path.name + files.PART)
         encoded = msgspec.msgpack.encode(begun)

@@ -73,7 +73,7 @@ class PartyModels(ModelVault):
         self._files = Path(folder) / "models"
         try:
             files.private_folder(self._files)
-            self.partials = Partials(Path(folder) / "uploads", self.vault)
+            self.partials = Partials(Path(folder) / "uploads", self.vault, member)
             self._sweep()
         except BaseException:
             self.close()

@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable
 
 from mpc.errors import TesseraError
+from parties.check.data_folder import check_room
 from parties.cluster import Cluster, Member
 from parties.failures import stock_refused
 from parties.keys import KeyPair
 from parties.run_messages import Dealt
 from parties.stock.ledger import ItemId, PartyLedger, SpentItem
 from parties.stock.messages import Spent, StockDropped, Stocked, StockItem
-from parties.wire.messages import Message
+from parties.wire.messages import Message, payload_bytes
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Material:
         self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell
     ) -> None:
         self.ledger = PartyLedger(folder, keys, member.name, cluster.fingerprint)
+        self._folder, self._name = folder, member.name
         self._tell = tell
         # Items are added in the order in which they come.
         self._adding = asyncio.Lock()
@@ -43,12 +45,16 @@ class Material:
                     # The dealer begins a session when it has destroyed the one before.
                     await asyncio.to_thread(self.ledger.destroy_others, item.session)
                     self._session = item.session
-                await asyncio.to_thread(self.ledger.add, item, message.program, payload)
+                await asyncio.to_thread(self._add, item, message.program, payload)
         except TesseraError as error:
             log.warning("preprocessing %s refused: %s", item, error)
             self._tell(stock_refused(message.session, message.number, error))
         else:
             self._tell(Stocked(session=message.session, number=message.number))
+
+    def _add(self, item: ItemId, program: str, payload: list[memoryview]) -> None:
+        check_room(self._folder, self._name, payload_bytes(payload))
+        self.ledger.add(item, program, payload)
 
     async def drop(self, message: StockDropped) -> None:
         """Forget what no run will ask for."""

@@ -394,7 +394,7 @@ async def test_little_room_is_a_warning(site, monkeypatch):
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
     report = await look(site, bandwidth=False)
     assert report.ok
-    assert "dealer: 1.07 GB are free" in report.warnings()[0]
+    assert "dealer: 2.15 GB are free" in report.warnings()[0]
 
 
 async def test_what_a_crash_left_in_the_folder_is_cleared(site):

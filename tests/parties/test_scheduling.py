@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import scheduling
 from parties import server as server_module
+from parties.check import data_folder
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.run_messages import Failed, Prepare
@@ -361,4 +363,26 @@ async def test_one_client_may_not_fill_the_order_book(site, monkeypatch):
         assert refused
         assert all("requests of clinic wait to be dealt for" in str(one) for one in refused)
         assert all(one.done == 20 for one in found if not isinstance(one, ServerBusy))
+    await site.settled()
+
+
+async def test_clients_do_not_fill_the_disk(site, monkeypatch):
+    """What was there before goes on being used."""
+    architecture = Sequential({"a": Linear(64, 64)}).architecture((64,))
+    model = Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
+    async with site.client() as client:
+        await client.upload(model, "m")
+        await client.stock(client.share([0.5]) * 2, 1)
+        free = data_folder.RESERVE + (64 << 10)
+        monkeypatch.setattr(data_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=4 * free))
+        with pytest.raises(ServerBusy, match=r"party\d: the disk of its data folder has 1024 MiB free") as caught:
+            await client.upload(model, "more")
+        assert caught.value.peer in ("party0", "party1")
+        large = client.share(np.zeros((100, 100)), low=-1, high=1)
+        with pytest.raises(ServerBusy, match=r"party1: the disk of its data folder"):
+            await client.stock(large * large * large, 1)
+        assert await client.reveal(client.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
+        assert client.last_run.from_stock
+        x = client.share(np.zeros((1, 64)), low=-1, high=1)
+        assert (await client.reveal((await client.model("m"))(x))).shape == (1, 64)
     await site.settled()
