@@ -48,6 +48,8 @@ def _diagnosis(me: Member, peer: Member, outbox: Outbox | None, deadline: float)
             f"what answers at {where} does not hold the key that the cluster file lists for it: "
             "correct the key or the address",
         )
+    if outbox.trouble is Trouble.SILENT:
+        return PeerUnavailable(name, f"takes connections at {where} but does not answer: is it frozen, or overloaded?")
     if outbox.up:
         back = f", and can it reach us at tcp://{me.address}" if me.is_server else ""
         return PeerUnavailable(name, f"connected at {where} but silent for {deadline:g} s: is it frozen{back}?")

@@ -16,7 +16,8 @@ from parties.wire import sockets
 
 _RETRY = 1.0
 _EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -29,6 +30,7 @@ class Trouble(enum.Enum):
     """What the last attempt to connect came to."""
 
     UNREACHABLE = enum.auto()  # nobody there
+    SILENT = enum.auto()  # somebody, who does not say a word
     HANDSHAKE = enum.auto()  # somebody, but not with the key the cluster file lists
     DENIED = enum.auto()  # the peer does not let our key in
 
@@ -62,6 +64,7 @@ class Outbox:
         self.up = False
         self.trouble: Trouble | None = None
         self.troubled_at = float("-inf")
+        self._connected_at = float("-inf")
         self._open()
 
     def _open(self) -> None:
@@ -123,6 +126,8 @@ class Outbox:
             # libzmq gives up for good here, and a second connect() on the socket is ignored.
             self._shut()
             self._retry = self._loop.call_later(_RETRY, self._open)
+        elif event == zmq.EVENT_CONNECTED:
+            self._connected_at = monotonic()
         elif event == zmq.EVENT_DISCONNECTED:
             if self.up:
                 self.up = False
@@ -130,7 +135,9 @@ class Outbox:
         elif event == zmq.EVENT_CLOSED:
             self._note(Trouble.UNREACHABLE)
         else:
-            self._note(Trouble.HANDSHAKE)
+            # Who has another key breaks off at once; who is frozen lets the time for a handshake run out.
+            patient = monotonic() - self._connected_at > sockets.HANDSHAKE_SECONDS / 2
+            self._note(Trouble.SILENT if patient else Trouble.HANDSHAKE)
 
     def _note(self, trouble: Trouble) -> None:
         self.trouble = trouble

@@ -25,7 +25,7 @@ from mpc.errors import (
     VersionMismatch,
 )
 from parties.cluster import Role
-from parties.wire import transport
+from parties.wire import sockets, transport
 from parties.wire.messages import Message, as_array
 from parties.wire.transport import Delivery, Endpoint, LinkFault, PeerRestarted
 
@@ -393,3 +393,18 @@ async def test_starting_and_closing_leaks_no_descriptor(site: Any) -> None:
     for _ in range(5):
         after = await once()
     assert after <= before
+
+
+async def test_who_takes_connections_and_says_nothing_is_not_taken_for_a_stranger(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen process: its host's kernel goes on taking connections for it."""
+    monkeypatch.setattr(sockets, "HANDSHAKE_SECONDS", 0.6)
+    host, _, port = str(site.cluster.member("p0").address).rpartition(":")
+    silent = await asyncio.start_server(lambda *_: None, host, int(port))
+    try:
+        clinic = await site.endpoint("clinic")
+        with pytest.raises(PeerUnavailable, match=r"takes connections at .* but does not answer: is it frozen"):
+            await clinic.connect(["p0"], 1.5)
+    finally:
+        silent.close()
