@@ -51,6 +51,7 @@ PLAN: tuple[tuple[str, ...], ...] = (
     ("accuracy",),
     ("soak",),
     ("soak", "--security", "malicious", "--predictions", "300"),
+    ("strangers",),
     ("peers", "--limit", "200"),
 )
 """What docs/benchmarks.md is made from; the quick ones first."""

@@ -147,7 +147,7 @@ def a_record(shapes: Mapping[str, tuple[int, ...]], when: float = 1e9) -> Record
 def begun_file(folder: Path, chunks: int) -> tuple[Vault, Partials, Path, int]:
     """A file of 5 chunks with the first few there."""
     vault = Vault(folder, "x.sqlite", KEYS, purpose="x", member="party0", schema="")
-    partials = Partials(folder / "uploads", vault)
+    partials = Partials(folder / "uploads", vault, "party0")
     partial = partials.begin(Begun(a_record({"w": (70,)}), "ab" * 32), Grid(70, 16))
     partial.append([np.full(partial.grid.size(number), number, np.uint64) for number in range(chunks)])
     (path,) = (folder / "uploads").iterdir()
