@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class Wires:
 
     def command(self, **words: object) -> object:
         os.write(self._commands[1], json.dumps(words).encode() + b"\n")
+        # A switch that has failed answers nothing.
+        assert select.select([self._answers[0]], [], [], 5)[0], "the switch does not answer"
         return json.loads(os.read(self._answers[0], 4096))
 
     def send(self, source: int, data: bytes) -> None:
@@ -88,8 +91,8 @@ def wires() -> Iterator[Wires]:
 
 
 def test_packets_arrive_unchanged_after_the_longer_delay_of_both_ends(wires: Wires) -> None:
-    wires.command(link=[1, 0.1, None, 0.0])
-    wires.command(link=[2, 0.02, None, 0.0])
+    wires.command(link=[1, 0.1, None, 0.0, 0.0])
+    wires.command(link=[2, 0.02, None, 0.0, 0.0])
     for source, target, delay in ((1, 2, 0.1), (2, 1, 0.1), (2, 3, 0.02), (3, 3, 0.0)):
         sent = packet(target, 1000, number=source)
         started = time.monotonic()
@@ -99,7 +102,7 @@ def test_packets_arrive_unchanged_after_the_longer_delay_of_both_ends(wires: Wir
 
 
 def test_a_link_sends_one_packet_after_the_other_at_its_rate(wires: Wires) -> None:
-    wires.command(link=[1, 0.0, 100_000, 0.0])
+    wires.command(link=[1, 0.0, 100_000, 0.0, 0.0])
     started = time.monotonic()
     for number in range(20):
         wires.send(1, packet(2, 1000, number))
@@ -108,7 +111,7 @@ def test_a_link_sends_one_packet_after_the_other_at_its_rate(wires: Wires) -> No
 
 
 def test_two_that_send_to_one_share_its_link(wires: Wires) -> None:
-    wires.command(link=[3, 0.0, 100_000, 0.0])
+    wires.command(link=[3, 0.0, 100_000, 0.0, 0.0])
     started = time.monotonic()
     for number in range(10):
         wires.send(1, packet(3, 1000, number))
@@ -121,7 +124,7 @@ def test_two_that_send_to_one_share_its_link(wires: Wires) -> None:
 def test_a_packet_is_sent_while_it_arrives(wires: Wires) -> None:
     """Both links at the same rate: one transfer, not two."""
     for host in (1, 2):
-        wires.command(link=[host, 0.02, 100_000, 0.0])
+        wires.command(link=[host, 0.02, 100_000, 0.0, 0.0])
     started = time.monotonic()
     wires.send(1, packet(2, 10_000))
     wires.receive(2)
@@ -129,8 +132,8 @@ def test_a_packet_is_sent_while_it_arrives(wires: Wires) -> None:
 
 
 def test_what_comes_from_far_does_not_keep_what_comes_from_near(wires: Wires) -> None:
-    wires.command(link=[1, 0.3, 1e6, 0.0])
-    wires.command(link=[3, 0.0, 1e6, 0.0])
+    wires.command(link=[1, 0.3, 1e6, 0.0, 0.0])
+    wires.command(link=[3, 0.0, 1e6, 0.0, 0.0])
     wires.send(1, packet(3, 1000, number=1))
     wires.send(2, packet(3, 1000, number=2))
     assert wires.receive(3) == packet(3, 1000, number=2)
@@ -147,13 +150,32 @@ def test_a_cut_path_carries_nothing_until_it_is_healed(wires: Wires) -> None:
     wires.command(heal=[2, 1])
     wires.send(1, packet(2, 100))
     assert wires.receive(2)
-    assert wires.command(report=True) == {"packets": 2, "bytes": 200, "dropped": 2}
+    assert wires.command(report=True) == {"packets": 2, "bytes": 200, "dropped": 2, "doubled": 0}
+
+
+def test_packets_come_twice_with_the_probability_given(wires: Wires) -> None:
+    wires.command(link=[1, 0.0, None, 0.0, 0.5])
+    sent = [packet(2, 100, number) for number in range(40)]
+    came: list[bytes] = []
+    for data in sent:
+        wires.send(1, data)
+        came.append(wires.receive(2))
+        if not wires.nothing(2, 0.01):
+            came.append(data)
+    assert came[0] == sent[0]
+    counts = wires.command(report=True)
+    assert isinstance(counts, dict)
+    assert (counts["packets"], counts["dropped"]) == (40, 0)
+    # 5 standard deviations of this binomial distribution are 16.
+    assert 4 <= counts["doubled"] <= 36
+    assert len(came) == 40 + counts["doubled"]
+    assert set(came) == set(sent)
 
 
 def test_packets_are_lost_with_the_probability_given_and_the_same_ones_in_every_run() -> None:
     def arrived(seed: int) -> list[bytes]:
         with contextlib.closing(Wires(2, seed)) as wires:
-            wires.command(link=[1, 0.0, None, 0.2])
+            wires.command(link=[1, 0.0, None, 0.2, 0.0])
             sent = [packet(2, 100, number) for number in range(400)]
             got = []
             for start in range(0, 400, 5):  # few at a time: a socket's queue is short
@@ -183,7 +205,7 @@ def test_headers_count_once_for_every_segment() -> None:
         big[4:6] = (1000).to_bytes(2, sys.byteorder)
         wires.send(1, bytes(big))
         wires.receive(2)
-        assert wires.command(report=True) == {"packets": 1, "bytes": 10 * 1040, "dropped": 0}
+        assert wires.command(report=True) == {"packets": 1, "bytes": 10 * 1040, "dropped": 0, "doubled": 0}
 
 
 def test_what_is_not_for_a_host_is_dropped(wires: Wires) -> None:
