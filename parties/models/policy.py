@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mpc.errors import NotPermitted, ProtocolViolation, TesseraError
+from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Input, Stored
 from mpc.planner import FEWEST_BITS, MOST_BITS
 from mpc.program import Expression, Program
@@ -83,21 +83,26 @@ class Policy:
 
 
 def check(program: Program, client: str, policy: Callable[[str], Policy | None]) -> None:
-    """Raises NotPermitted if ``client`` may not use some secret of ``program`` in it.
+    """Raises NotPermitted if ``client`` may not use some secret of ``program`` in it, ProgramError for an unknown one.
 
-    ``policy`` finds a store's; a store that is not there is left to whoever looks for its tensors.
+    ``policy`` finds the rules of a version that is in use.  What has none is refused, not passed over: a version that
+    is being uploaded may be in use, under rules that nobody looked at, by the time its tensors are loaded.
     """
     for store in stores(program):
         found = policy(store)
-        if found is not None:
-            found.check(program, client)
+        if found is None:
+            raise ProgramError(
+                "a stored model or data set of this program is not in use here: ask for it again with"
+                " client.model(name) or client.data(name), or upload it again"
+            )
+        found.check(program, client)
 
 
 def permitted(encoded: memoryview, client: str, keep: str, policy: Callable[[str], Policy | None]) -> Program:
     """The program of a run of ``client``'s that keeps what it keeps under the name ``keep``.
 
-    Raises ProgramError for what is none, NotPermitted, and ProtocolViolation for one that keeps nothing under a name,
-    or something under none.
+    Raises ProgramError for what is none or reads a version that is not in use, NotPermitted, and ProtocolViolation for
+    one that keeps nothing under a name, or something under none.
     """
     program = Program.decode(encoded)
     check(program, client, policy)

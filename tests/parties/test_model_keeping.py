@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, UsageError
+from mpc.errors import NotPermitted, PeerError, ProgramError, ProtocolViolation, RemoteError, UsageError
+from mpc.operation import Stored
+from mpc.program import Expression
+from mpc.secret_tensor import SecretTensor
 from nn import Linear, Model, Sequential
 from parties import Cluster, KeyPair
 from parties.cluster import Role
@@ -103,6 +107,29 @@ async def test_nothing_changes_before_every_party_has_all_of_it(site):
         await uploading
         assert await scale_of(clinic) == 0.25
         await agreed(site)
+
+
+async def test_a_version_that_is_being_uploaded_cannot_be_asked_for_in_advance(site, monkeypatch):
+    """An accomplice of party 1's learns its id, asks for a weight, and is dealt for only once it is in use."""
+    dealer = site.servers["dealer"]
+    deal, committed = dealer._deal, threading.Event()
+    monkeypatch.setattr(dealer, "_deal", lambda program: committed.wait(5) and deal(program))
+    async with site.client("company") as company, site.client() as clinic:
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        uploading = asyncio.create_task(company.upload(model(0.25), "m"))
+        await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
+        (version,) = stores(site, "party0").prepared
+        weight = SecretTensor(Expression(Stored((3, 2), 14, -0.25, 0.25, version, "out.weight")))
+        stealing = asyncio.create_task(clinic.prepare(weight))
+        await asyncio.wait([stealing], timeout=0.5)
+        site.restore("party1")
+        await uploading
+        committed.set()
+        with pytest.raises(ProgramError, match="not in use here"):
+            await stealing
+        # Now that it is in use its rules are known, and forbid it.
+        with pytest.raises(NotPermitted):
+            await clinic.prepare(weight)
 
 
 async def test_a_party_that_misses_the_decision_asks_for_it(site):

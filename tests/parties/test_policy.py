@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from mpc.errors import NotPermitted
+from mpc.errors import NotPermitted, ProgramError
 from mpc.operation import Input
 from mpc.program import Expression, Program
 from mpc.secret_tensor import SecretTensor
@@ -151,6 +151,16 @@ def test_all_owners_of_what_a_program_uses_must_have_allowed_it(model: Descripti
     found[OTHER] = Policy("other", "university", OTHER, model.encode(), {"company": frozenset({both.digest})})
     policy.check(both, "company", found.get)
     assert policy.stores(both) == (STORE, OTHER)
+
+
+def test_a_version_without_known_rules_is_refused_whoever_asks(model: Description) -> None:
+    """One that is being uploaded has none yet, and may be in use by the time its tensors are looked up."""
+    mine = rules(model, {"clinic": frozenset({ANY})})
+    both = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
+    for what in (program(model.stored(OTHER)["last.bias"]), both):
+        for client in ("company", "clinic"):
+            with pytest.raises(ProgramError, match="not in use here"):
+                policy.check(what, client, {STORE: mine}.get)
 
 
 def test_what_is_allowed_replaces_what_was(model: Description) -> None:
