@@ -1,7 +1,8 @@
 """``tessera bench accuracy``: what is lost to approximation and to fixed point, function by function and bit by bit.
 
-Both parts run the parties' own code in this process (``protocols.memory``): the numbers that come out are those that
-processes would send, and nothing here is timed.  Seeds are fixed, so that a second run gives the same figures.
+Both parts run the parties' own code in this process (``protocols.readings.memory``): the numbers that come out are
+those that processes would send, and nothing here is timed.  Seeds are fixed, so that a second run gives the same
+figures.
 
 Functions: every method of every named function that there is, on a dense grid over its interval, against the true
 function.  Network: the dermatology CNN by the fraction bits of its input and of the computation; its weights keep the
@@ -27,16 +28,16 @@ from benchmarks.session import Reals
 from mpc import fixed_point
 from mpc.cost import cost
 from mpc.errors import EncodingError, RangeError, UnsupportedError, UsageError
-from mpc.field import FieldArray
 from mpc.operation import Input
-from mpc.planner import FRACTION_BITS
-from mpc.prg import SEED_BYTES, Seed
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
+from mpc.rings.field import FieldArray
+from mpc.rings.prg import SEED_BYTES, Seed
 from nn.derm import samples
 from protocols.approximation import FUNCTIONS, METHODS, Fit, FourierFit, Function, default_fit
 from protocols.approximation.fits import dense_grid
-from protocols.memory import MemoryStore, run_in_memory
+from protocols.lowering.planner import FRACTION_BITS
+from protocols.readings.memory import MemoryStore, run_in_memory
+from protocols.trace.secret_tensor import SecretTensor
 
 PARTIES = 2
 """Those of the other benchmarks' default."""

@@ -17,10 +17,10 @@ from benchmarks.picture import Exhibit, draw
 from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import Reals, measure, phases, session
 from mpc.errors import ConfigurationError, UsageError
-from mpc.field import FieldArray, subtract
+from mpc.rings.field import FieldArray, subtract
 from nn.derm import Sample, class_probabilities, load_image, samples
 from nn.derm.model import derm_model
-from parties.report import RunReport
+from parties.client.report import RunReport
 
 NOTICE = "Not for diagnosis."
 

@@ -95,7 +95,7 @@ def _outcome(words: Sequence[str], number: int, total: int, options: argparse.Na
     """In a process of its own, so that what one benchmark left in memory is not counted as the next one's."""
     bench = " ".join(words)
     print(f"[{number}/{total}] tessera bench {bench}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "parties.command_line", "bench", *words, "--out", str(options.out)]
+    command = [sys.executable, "-m", "parties.commands.command_line", "bench", *words, "--out", str(options.out)]
     started = time.perf_counter()
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         command, stdout=subprocess.DEVNULL if options.json else None, check=False

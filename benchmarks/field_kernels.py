@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.records import Figure, Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
-from mpc import field, kernels, matrix
-from parties.process import tune
+from mpc.rings import field, kernels, matrix
+from parties.servers.process import tune
 
 PAIRS = 10**6
 SIDE = 1024

@@ -36,7 +36,7 @@ from mpc.errors import UsageError
 from mpc.security import Security
 from nn.derm import load_split, normalise, samples
 from parties import Client, RemoteModel
-from parties.report import RunReport
+from parties.client.report import RunReport
 
 WARM_UP = 5
 """Runs before those that count: they load kernels, fill caches and grow the processes' memory."""

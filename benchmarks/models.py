@@ -22,7 +22,7 @@ from mpc.tensor_type import Shape
 from nn.architecture import Architecture
 from nn.derm import load_image, samples
 from nn.derm.model import INPUT_SHAPE, derm_model
-from nn.from_torch import from_torch
+from nn.importing.from_torch import from_torch
 from nn.layers import Linear
 from nn.model import Model
 

@@ -29,10 +29,10 @@ from benchmarks.session import (
     wire_cells,
 )
 from mpc.errors import UsageError
-from mpc.planner import FRACTION_BITS
-from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import Shape
 from protocols.approximation import FUNCTIONS
+from protocols.lowering.planner import FRACTION_BITS
+from protocols.trace.secret_tensor import SecretTensor
 
 WARM_UP = 2
 COEFFICIENTS = (0.5, -1.0, 0.25, 0.125)

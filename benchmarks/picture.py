@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from mpc import field, sharing
+from mpc import sharing
 from mpc.errors import ConfigurationError
-from mpc.field import FieldArray
+from mpc.rings import field
+from mpc.rings.field import FieldArray
 
 SCALE = 2
 """Everything is drawn in units of half a logical pixel, for sharp text on any screen."""

@@ -25,8 +25,8 @@ from benchmarks.report import plain_table, print_json, progress_bar, stdout_cons
 from benchmarks.session import as_predicted, phases, watched_session
 from mpc.errors import UsageError
 from nn.derm.model import INPUT_SHAPE
-from parties.report import RunReport
-from parties.streaming import fitting
+from parties.client.report import RunReport
+from parties.client.streaming import fitting
 
 FITTED: dict[str, str] = {
     "seconds": "time",

@@ -19,11 +19,11 @@ from benchmarks.report import plain_table
 from benchmarks.wire import Carried, Wire
 from mpc.cost import Cost, messages
 from mpc.errors import ConfigurationError, UsageError
-from mpc.secret_tensor import SecretTensor
 from parties import Client, LocalCluster, PreparedRun
+from parties.client.report import RunReport, link_name
 from parties.cluster import Settings
-from parties.report import RunReport, link_name
 from parties.tally import Link, Sent
+from protocols.trace.secret_tensor import SecretTensor
 
 Reals = npt.NDArray[np.float64]
 Result = TypeVar("Result")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from mpc.errors import UsageError
 from mpc.operation import Input
-from mpc.prg import SEED_BYTES
 from mpc.program import Program
+from mpc.rings.prg import SEED_BYTES
 from mpc.security import Security
 
 ELEMENT_BYTES = 8

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import EncodingError
-from mpc.field import FieldArray, from_signed, to_signed
+from mpc.rings.field import FieldArray, from_signed, to_signed
 
 CAPACITY_BITS = 59
 

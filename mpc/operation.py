@@ -1,10 +1,10 @@
 """What a protocol is: one class that says everything about one operation of a program.
 
-The system has a single interactive step, the *opening* of a masked tensor (``protocols/mask.py``): for a tensor ``x``
-the dealer picks a uniform mask ``a``, the parties open ``E = x - a``, and from then on everyone knows ``E`` and holds a
-share of ``a``.  What follows is local: linear operations act on ``E`` and on the shares alike, and every non-linear
-operation (products, powers, truncation, polynomials, Fourier series) is a local formula in ``E``, the shares of ``a``
-and *correlated* shares of functions of ``a`` which the dealer, who knows ``a``, dealt ahead of time.
+The system has a single interactive step, the *opening* of a masked tensor (``protocols/operations/mask.py``): for a
+tensor ``x`` the dealer picks a uniform mask ``a``, the parties open ``E = x - a``, and from then on everyone knows
+``E`` and holds a share of ``a``.  What follows is local: linear operations act on ``E`` and on the shares alike, and
+every non-linear operation (products, powers, truncation, polynomials, Fourier series) is a local formula in ``E``, the
+shares of ``a`` and *correlated* shares of functions of ``a`` which the dealer, who knows ``a``, dealt ahead of time.
 
 So a subclass says, side by side:
 
@@ -25,9 +25,9 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 import numpy as np
 
-from mpc import field
 from mpc.errors import ProgramError, UnsupportedError
-from mpc.field import FieldArray
+from mpc.rings import field
+from mpc.rings.field import FieldArray
 from mpc.tensor_type import Form, Shape, TensorType, exactly
 
 MAX_NAME = 200

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpc.errors import ShapeError, UsageError
-from mpc.field import FieldArray, accumulate, is_reduced, subtract
-from mpc.prg import Seed, fresh_seed
+from mpc.rings.field import FieldArray, accumulate, is_reduced, subtract
+from mpc.rings.prg import Seed, fresh_seed
 
 
 def share(x: FieldArray, parties: int, seed: Seed | None = None) -> list[FieldArray]:

@@ -19,7 +19,7 @@ MAX_SIZE = 2**31
 Shape = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
 
 TRUNCATION_BITS = 59
-"""A raw value that is truncated must lie in (-2^59, 2^59): see ``protocols/truncation.py``."""
+"""A raw value that is truncated must lie in (-2^59, 2^59): see ``protocols/operations/truncation.py``."""
 
 FIELD_BITS = 60
 """A raw value must lie in (-2^60, 2^60) to be read back with its sign."""

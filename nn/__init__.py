@@ -11,7 +11,6 @@ from __future__ import annotations
 from nn.activations import GELU, Activation, Function, Polynomial, Sigmoid, SiLU, Softplus, Tanh
 from nn.architecture import Architecture, Sequential, Step
 from nn.calibrate import InputRange, calibrate, check_ranges
-from nn.from_torch import from_torch
 from nn.functional import (
     Add,
     Affine,
@@ -24,6 +23,7 @@ from nn.functional import (
     Reshape,
     Subtract,
 )
+from nn.importing.from_torch import from_torch
 from nn.layer import Layer
 from nn.layers import (
     AdaptiveAvgPool2d,

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 
 from mpc.errors import UnsupportedError
-from mpc.secret_tensor import SecretTensor
 from nn.layer import Array, Arrays, Layer, Secrets, check_finite
 from protocols.approximation import (
     FUNCTIONS,
@@ -28,7 +27,8 @@ from protocols.approximation import (
     fit_fourier,
     fit_polynomial,
 )
-from protocols.fourier import MAX_MULTIPLIER, MAX_TERMS
+from protocols.operations.fourier import MAX_MULTIPLIER, MAX_TERMS
+from protocols.trace.secret_tensor import SecretTensor
 
 Interval = tuple[float, float]
 

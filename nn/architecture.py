@@ -17,12 +17,12 @@ import msgspec
 from mpc.decoders import json_decoder
 from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError, printable
 from mpc.program import MAX_LABEL
-from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
 from nn.layer import MAX_WEIGHTS, Array, Layer
+from protocols.trace.secret_tensor import SecretTensor
 
 MAX_STEPS = 4096
 MAX_BYTES = 16 * 2**20

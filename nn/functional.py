@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
-from mpc.secret_tensor import SecretTensor, concatenate
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn.layer import (
     Array,
@@ -24,6 +23,7 @@ from nn.layer import (
     check_size,
     check_weights,
 )
+from protocols.trace.secret_tensor import SecretTensor, concatenate
 
 
 class _Binary(Layer, frozen=True):

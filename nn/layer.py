@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import ShapeError, UnsupportedError
-from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import Shape
+from protocols.trace.secret_tensor import SecretTensor
 
 Array = npt.NDArray[np.float64]
 Arrays = Mapping[str, Array]

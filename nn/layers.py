@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
-from mpc.secret_tensor import SecretTensor
 from mpc.tensor_type import Shape
 from nn import windows
 from nn.layer import (
@@ -30,6 +29,7 @@ from nn.layer import (
     check_weights,
     pair,
 )
+from protocols.trace.secret_tensor import SecretTensor
 
 
 class Linear(Layer, frozen=True):

@@ -13,17 +13,17 @@ import numpy.typing as npt
 
 from mpc.cost import Cost, cost
 from mpc.errors import EncodingError, ShapeError, UnsupportedError, UsageError
-from mpc.field import FieldArray
 from mpc.operation import Input
-from mpc.planner import FRACTION_BITS
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
+from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
 from nn.layer import Array, WeightArray
 from nn.layers import BatchNorm, Conv2d, Linear
 from nn.stored import StoredType
+from protocols.lowering.planner import FRACTION_BITS
+from protocols.trace.secret_tensor import SecretTensor
 
 FORMAT = 1
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from mpc import fixed_point
 from mpc.errors import EncodingError
-from mpc.field import FieldArray
 from mpc.operation import Stored
-from mpc.planner import WEIGHT_BITS
 from mpc.program import Expression
-from mpc.secret_tensor import SecretTensor
+from mpc.rings.field import FieldArray
 from mpc.tensor_type import Form, Shape, TensorType
 from nn.layer import WeightArray
+from protocols.lowering.planner import WEIGHT_BITS
+from protocols.trace.secret_tensor import SecretTensor
 
 BIAS_BITS = 22
 """Fraction bits of what is added or scales elementwise."""

@@ -1,15 +1,15 @@
 """Dealer, parties and clients as processes: keys, cluster files, links, and the command line."""
 
-from parties.client import AsyncClient
+from parties.client.async_client import AsyncClient
+from parties.client.prepared import PreparedRun
+from parties.client.queries import ModelEntry
+from parties.client.remote_model import RemoteModel
+from parties.client.report import RunReport, StockReport
+from parties.client.sync import Client
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
-from parties.models.data import DataSet, RemoteData
-from parties.models.queries import ModelEntry
-from parties.models.remote import RemoteModel
-from parties.prepared import PreparedRun
-from parties.report import RunReport, StockReport
-from parties.sync import Client
+from parties.stored.data import DataSet, RemoteData
 
 __all__ = [
     "AsyncClient",

@@ -22,12 +22,12 @@ from types import TracebackType
 
 from msgspec.structs import replace
 
-from mpc import kernels
 from mpc.errors import PeerUnavailable, UsageError
+from mpc.rings import kernels
 from mpc.security import Security
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
-from parties.process import READY, tune
+from parties.servers.process import READY, tune
 
 GRACE = 3.0
 """Seconds that processes asked to end are given before they are killed."""
@@ -174,7 +174,7 @@ class LocalCluster:
 
     def _program(self, name: str) -> list[str]:
         """What is started for that server, before its arguments."""
-        return [sys.executable, "-m", "parties.command_line"]
+        return [sys.executable, "-m", "parties.commands.command_line"]
 
     def _await_ready(self, name: str, deadline: float) -> None:
         process = self.processes[name]

@@ -1,8 +1,7 @@
-"""The protocols of Tessera, one per file, and the readings of a program.
+"""The protocols of Tessera: how programs are written, what their operations do, and how they are read."""
 
-Importing this package makes the built-in operations and functions known to ``mpc``.
-"""
+from protocols import operations
+from protocols.lowering import functions
+from protocols.trace.secret_tensor import SecretTensor, concatenate, stack
 
-from protocols import fourier, functions, keep, linear, mask, polynomial, product, truncation
-
-__all__ = ["fourier", "functions", "keep", "linear", "mask", "polynomial", "product", "truncation"]
+__all__ = ["SecretTensor", "concatenate", "functions", "operations", "stack"]

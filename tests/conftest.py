@@ -15,18 +15,19 @@ import numpy.typing as npt
 import pytest
 
 import protocols  # noqa: F401 - makes the operations known
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.operation import Input, Stored
-from mpc.prg import Seed
 from mpc.program import Expression, Node, Program
-from mpc.secret_tensor import SecretTensor
+from mpc.rings import field
+from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import TensorType
-from protocols.clear import clear
-from protocols.dealer import Dealing
-from protocols.fourier import EXTRA_BITS
-from protocols.memory import MemoryStore, run_in_memory
-from protocols.polynomial import polynomial_slope
+from protocols.operations.fourier import EXTRA_BITS
+from protocols.operations.polynomial import polynomial_slope
+from protocols.readings.clear import clear
+from protocols.readings.dealer import Dealing
+from protocols.readings.memory import MemoryStore, run_in_memory
+from protocols.trace.secret_tensor import SecretTensor
 
 Reals = npt.NDArray[np.float64]
 Raw = npt.NDArray[np.uint64]

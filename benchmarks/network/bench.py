@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if options.parties < 2:
         raise UsageError(f"{options.parties} parties: additive sharing needs at least 2")
     cost = chosen.cost(options.batch, options.parties, Security(options.security))
-    enter_user_namespace(["-m", "parties.command_line", *sys.argv[1:]])
+    enter_user_namespace(["-m", "parties.commands.command_line", *sys.argv[1:]])
     case = chosen.case(options.batch, options.parties, options.security)
     rows = measured(chosen, conditions, cost, options)
     for condition, row in zip(conditions, rows, strict=True):

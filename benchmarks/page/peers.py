@@ -30,8 +30,8 @@ _WAY = (
 WHY = {
     "cnn": "Homomorphic encryption needs one message each way, and pays for it in computing.",
     "multiply": _WAY,
-    "matmul": "A product modulo the prime 2^61 - 1 is six in float64 (`mpc/matrix.py`) and takes longer than one modulo"
-    f" 2^64: at this size that decides.  {_WAY}",
+    "matmul": "A product modulo the prime 2^61 - 1 is six in float64 (`mpc/rings/matrix.py`) and takes longer than one"
+    f" modulo 2^64: at this size that decides.  {_WAY}",
     "sigmoid": _WAY,
     "exp": _WAY,
 }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.models import Subject, derm
 from mpc.errors import UsageError
-from mpc.planner import FRACTION_BITS
+from protocols.lowering.planner import FRACTION_BITS
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
 

@@ -13,9 +13,9 @@ from benchmarks.peers.catalogue import System
 from benchmarks.peers.runner import Failed
 from benchmarks.session import Measured, measure, session
 from mpc.errors import TesseraError
-from mpc.secret_tensor import SecretTensor
 from parties import Client
 from parties.wire.transport import package_version
+from protocols.trace.secret_tensor import SecretTensor
 
 OPERATIONS: dict[str, Callable[..., SecretTensor]] = {
     "multiply": lambda x, y: x * y,

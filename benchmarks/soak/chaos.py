@@ -14,8 +14,8 @@ from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.watching import ending
 from mpc.errors import PeerError
 from parties import LocalCluster
-from parties.process import GRACE
-from parties.server import LAST_WORDS
+from parties.servers.process import GRACE
+from parties.servers.server import LAST_WORDS
 
 DOWN = (0.1, 3.0)
 """s that a server stays away, at least and at most, before it is started again."""

@@ -19,8 +19,8 @@ SPAN = 120
 HEAP = 32 << 20
 """Bytes that the memory of a process may grow by however long it lives.
 
-Servers keep what they once needed (``parties.process.tune``): whenever more runs meet than ever before, memory goes up
-by some MB, and stays there.  Most of that comes before ``WARM_UP``, but not all.
+Servers keep what they once needed (``parties.servers.process.tune``): whenever more runs meet than ever before, memory
+goes up by some MB, and stays there.  Most of that comes before ``WARM_UP``, but not all.
 """
 
 GROWTH = 4 << 10

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parties import LocalCluster
+from parties.commands.status import watching
 from parties.keys import KeyPair
-from parties.status.command import watching
 
 INTERVAL = 0.5
 """s between two looks at every process."""

@@ -10,7 +10,7 @@ import sys
 import webbrowser
 
 from mpc.errors import ConfigurationError
-from parties.client import AsyncClient
+from parties.client.async_client import AsyncClient
 from parties.clinic.loopback import LOCAL, is_local
 from parties.cluster import Cluster, address_fault
 from parties.keys import KeyPair

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.field import FieldArray
+from mpc.rings.field import FieldArray
 from nn.derm import CLASS_CODES, CLASS_NAMES, class_probabilities, normalise
 from nn.derm.preprocess import decode_pixels
-from parties.client import AsyncClient
-from parties.report import RunReport
+from parties.client.async_client import AsyncClient
+from parties.client.report import RunReport
 from parties.tally import total
 
 NAME = "the photograph"

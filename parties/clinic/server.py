@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from mpc.errors import PeerError, TesseraError
-from parties.client import AsyncClient
+from parties.client.async_client import AsyncClient
 from parties.clinic.advice import advice
 from parties.clinic.guard import HEADERS, guard, refusal
 from parties.clinic.prediction import Step, predict

@@ -19,22 +19,14 @@ from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, Se
 from mpc.operation import Stored
 from mpc.program import Program
 from parties.cluster import DEALER, Cluster, Member
-from parties.failures import error_of, stock_failed
-from parties.models.dealer_store import DealerModels
+from parties.messages.failures import error_of, stock_failed
+from parties.messages.stock import Spent, Stock, StockDropped, Stocked, StockItem, StockProgress, StockRefused
 from parties.stock.ledger import ItemId
-from parties.stock.messages import (
-    Spent,
-    Stock,
-    StockDropped,
-    Stocked,
-    StockItem,
-    StockProgress,
-    StockRefused,
-)
 from parties.stock.store import DealerStock
+from parties.stored.dealer_store import DealerModels
 from parties.wire.messages import Buffer, payload_bytes
 from parties.wire.transport import Endpoint
-from protocols.dealer import Dealing
+from protocols.readings.dealer import Dealing
 
 log = logging.getLogger(__name__)
 

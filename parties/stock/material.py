@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable
 
 from mpc.errors import TesseraError
-from parties.check.data_folder import check_room
 from parties.cluster import Cluster, Member
-from parties.failures import stock_refused
 from parties.keys import KeyPair
-from parties.run_messages import Dealt
+from parties.messages.failures import stock_refused
+from parties.messages.runs import Dealt
+from parties.messages.stock import Spent, StockDropped, Stocked, StockItem
+from parties.operate.check.data_folder import check_room
 from parties.stock.ledger import ItemId, PartyLedger, SpentItem
-from parties.stock.messages import Spent, StockDropped, Stocked, StockItem
 from parties.wire.messages import Message, payload_bytes
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ MAX_TERMS = 32
 MAX_DEGREE = 31
 MAX_MULTIPLIER = 63
 LARGEST_COEFFICIENT = 7.9
-"""Of a Fourier fit: sine and cosine of one term together stay below 8, see ``protocols/fourier.py``."""
+"""Of a Fourier fit: sine and cosine of one term together stay below 8, see ``protocols/operations/fourier.py``."""
 
 GAIN_PRICE = 2.0**-24
 """The dealt sines have up to 24 fraction bits: what their rounding adds to the error, per unit of a coefficient."""

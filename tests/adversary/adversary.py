@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from mpc import field
 from mpc.cost import COMMITMENT_BYTES, WORDS
 from mpc.errors import PeerLost, ProtocolViolation, RemoteError, TesseraError
 from mpc.operation import Value
-from mpc.prg import SEED_BYTES, Seed, elements_sum
+from mpc.rings import field
+from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
-from parties.prepared import read_array
-from protocols.dealer import deal, digest
-from protocols.mac_check import MacCheck, from_words, to_words
-from protocols.memory import MemoryStore
-from protocols.party import PartyRun
-from protocols.randomness import key_share, key_stream
-from protocols.reveal import masked_shapes, reveal, revealed_shapes
+from parties.client.prepared import read_array
+from protocols.randomness.streams import key_share, key_stream
+from protocols.readings.dealer import deal, digest
+from protocols.readings.mac_check import MacCheck, from_words, to_words
+from protocols.readings.memory import MemoryStore
+from protocols.readings.party import PartyRun
+from protocols.readings.reveal import masked_shapes, reveal, revealed_shapes
 
 Array = np.ndarray
 Arrays = list[np.ndarray]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mpc import fixed_point
-from mpc.planner import Planner
 from mpc.program import Program
-from mpc.secret_tensor import SecretTensor, concatenate
-from protocols.clear import clear
+from protocols.lowering.planner import Planner
+from protocols.readings.clear import clear
+from protocols.trace.secret_tensor import SecretTensor, concatenate
 
 
 @dataclass(frozen=True)

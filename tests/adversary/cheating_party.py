@@ -24,17 +24,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mpc import field
 from mpc.operation import Value
-from mpc.prg import Seed
-from parties import command_line
-from parties.party import PartyServer
-from parties.run_messages import Opening
+from mpc.rings import field
+from mpc.rings.prg import Seed
+from parties.commands import command_line
+from parties.messages.runs import Opening
+from parties.servers.party import PartyServer
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
-from protocols.mac_check import MacCheck
-from protocols.party import PartyRun
-from protocols.randomness import Randomness
+from protocols.randomness.streams import Randomness
+from protocols.readings.mac_check import MacCheck
+from protocols.readings.party import PartyRun
 
 log = logging.getLogger("parties.cheating")
 

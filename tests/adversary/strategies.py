@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 from adversary import Array, Arrays, Links, Puppet, Strategy, attack
 
-from mpc import field
 from mpc.cost import WORDS
 from mpc.operation import Value
-from mpc.prg import SEED_BYTES, Seed
-from protocols.dealer import digest
-from protocols.mac_check import to_words
-from protocols.randomness import key_share
+from mpc.rings import field
+from mpc.rings.prg import SEED_BYTES, Seed
+from protocols.randomness.streams import key_share
+from protocols.readings.dealer import digest
+from protocols.readings.mac_check import to_words
 
 STRATEGIES: dict[str, type[Strategy]] = {}
 

@@ -14,8 +14,8 @@ from adversary import World, attack
 from cases import Case, build
 from strategies import STRATEGIES
 
-from mpc import field
 from mpc.errors import MacCheckError
+from mpc.rings import field
 from mpc.security import Security
 
 ATTEMPTS = 8

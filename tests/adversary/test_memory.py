@@ -12,9 +12,9 @@ from adversary import Ending, Strategy, World, attack
 from cases import Case, build
 from strategies import STRATEGIES
 
-from mpc import field
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import registered
+from mpc.rings import field
 
 SCHEDULES = 1000
 NO_EFFECT = "no effect"

@@ -14,7 +14,7 @@ from benchmarks.models import derm
 from benchmarks.records import read
 from mpc.cost import cost
 from nn.derm import samples
-from parties.command_line import main
+from parties.commands.command_line import main
 from protocols.approximation import FUNCTIONS, METHODS
 
 

@@ -17,7 +17,7 @@ from nn.derm import samples
 from nn.derm.dataset import load_split
 from nn.derm.model import derm_model
 from nn.derm.preprocess import load_pixels
-from parties.command_line import main
+from parties.commands.command_line import main
 
 SPREAD = ["median", "min", "max", "count"]
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.records import read
 from mpc.security import Security
 from nn.derm.model import derm_model
-from parties.command_line import main
+from parties.commands.command_line import main
 
 
 def cost(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

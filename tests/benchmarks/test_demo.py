@@ -12,11 +12,12 @@ from PIL import Image
 
 from benchmarks import picture
 from benchmarks.demonstration import SHORT_NAMES, check_picture, choose
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.errors import ConfigurationError, UsageError
+from mpc.rings import field
 from nn.derm import CLASS_CODES, load_image, samples
 from nn.derm.model import derm_model
-from parties.command_line import main
+from parties.commands.command_line import main
 
 
 def test_demo_prints_one_json_object_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

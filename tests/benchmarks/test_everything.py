@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import everything
 from benchmarks.records import read
-from parties.command_line import main
+from parties.commands.command_line import main
 
 
 def test_the_plan_is_of_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

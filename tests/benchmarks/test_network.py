@@ -338,5 +338,5 @@ def test_what_there_is_not_is_refused_at_once(arguments: list[str], message: str
 
 
 def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "parties.command_line", "bench", "network", *arguments]
+    command = [sys.executable, "-m", "parties.commands.command_line", "bench", "network", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)

@@ -17,7 +17,7 @@ from benchmarks.page.writing import SECTIONS
 from benchmarks.records import Record, write
 from mpc.cost import Link
 from mpc.security import Security
-from parties.command_line import main
+from parties.commands.command_line import main
 
 MACHINE = {"processor": "a test's", "cores": 2, "system": "Linux", "python": "3.11", "numpy": "2", "load": 0.5}
 PICTURES = (

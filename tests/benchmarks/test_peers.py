@@ -22,7 +22,7 @@ from benchmarks.peers.catalogue import RUNNERS, SYSTEMS, System
 from benchmarks.peers.comparison import Comparison, Limits, Outcome
 from benchmarks.peers.runner import Failed, Lacks, OverLimit, Runner
 from nn.derm.model import derm_model
-from parties.command_line import main
+from parties.commands.command_line import main
 
 SMALL = Case("small", "multiply", "multiply 10", size=10, low=-8.0, high=8.0)
 LIMITS = Limits(repeat=3, limit=20.0, budget=10.0)

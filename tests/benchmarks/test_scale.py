@@ -14,7 +14,7 @@ from benchmarks.records import read
 from benchmarks.scale import FITTED, fit
 from benchmarks.session import watched_session
 from mpc.cost import cost
-from parties.command_line import main
+from parties.commands.command_line import main
 
 
 def test_a_power_law_is_found() -> None:

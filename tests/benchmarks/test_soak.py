@@ -29,7 +29,7 @@ from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.watching import Footprint, Sample, alarms, occupied, settled
 from nn.derm import samples
 from parties import AsyncClient, Client, LocalCluster
-from parties.command_line import main
+from parties.commands.command_line import main
 
 GOOD = Attempt("clinic-1", "predict", "party0 is spared", 1.0, 1.5, difference=3e-4)
 LOST = dataclasses.replace(GOOD, error="PeerLost", peer="party1", message="party1: its connection closed")

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.attacks import ATTACKS, OPENINGS, command, greeting
 from benchmarks.records import read
 from mpc.errors import UsageError
-from parties.command_line import main
+from parties.commands.command_line import main
 
 
 def test_the_bytes_of_zmtp() -> None:

@@ -23,10 +23,10 @@ from benchmarks.session import Session, as_predicted, links, measure, watched_se
 from benchmarks.wire import Carried, Reader, Wire
 from mpc.cost import Cost, messages
 from mpc.errors import ConfigurationError, UsageError
-from mpc.secret_tensor import SecretTensor
 from nn.derm.model import derm_model
-from parties.report import RunReport
+from parties.client.report import RunReport
 from parties.tally import Link, Sent
+from protocols.trace.secret_tensor import SecretTensor
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the Linux kernel counts")
 

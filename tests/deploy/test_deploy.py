@@ -21,8 +21,8 @@ import pytest
 from benchmarks.network.hosts import Host
 from nn.derm import samples
 from parties import Cluster, KeyPair
-from parties.command_line import _parser, main
-from parties.process import READY
+from parties.commands.command_line import _parser, main
+from parties.servers.process import READY
 
 yaml = pytest.importorskip("yaml")
 
@@ -335,7 +335,7 @@ class Walk:
         return path
 
     def tessera(self, host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [*self.before(host), sys.executable, "-m", "parties.command_line", *arguments]
+        command = [*self.before(host), sys.executable, "-m", "parties.commands.command_line", *arguments]
         done = subprocess.run(
             command, cwd=self.host(host), env=self.environment, capture_output=True, text=True, timeout=120
         )
@@ -361,7 +361,7 @@ class Walk:
             manager.bind(listening)
             manager.settimeout(120)
             self.servers[name] = subprocess.Popen(
-                [*self.before(name), sys.executable, "-m", "parties.command_line", *words],
+                [*self.before(name), sys.executable, "-m", "parties.commands.command_line", *words],
                 env={**self.environment, "NOTIFY_SOCKET": listening, "WATCHDOG_USEC": "60000000"},
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip

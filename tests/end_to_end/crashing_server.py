@@ -20,14 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from parties import command_line
-from parties.models.dealer_store import DealerModels
-from parties.models.partials import Partial
-from parties.models.party_store import PartyModels
-from parties.party import PartyServer
+from parties.commands import command_line
+from parties.servers.party import PartyServer
 from parties.stock.ledger import PartyLedger
 from parties.stock.material import Material
 from parties.stock.store import DealerStock
+from parties.stored.dealer_store import DealerModels
+from parties.stored.partials import Partial
+from parties.stored.party_store import PartyModels
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from parties import Client, Cluster, KeyPair, LocalCluster
-from parties.process import READY
+from parties.servers.process import READY
 
 ROOT = str(Path(__file__).resolve().parents[2])
 ENVIRONMENT = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
 
 def tessera(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "parties.command_line", *map(str, arguments)],
+        [sys.executable, "-m", "parties.commands.command_line", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=100,
@@ -122,7 +122,7 @@ def test_a_store_that_another_process_holds(breakable):
 
 @contextlib.contextmanager
 def started(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "parties.command_line", *map(str, arguments), "--until-stdin-closes"]
+    command = [sys.executable, "-m", "parties.commands.command_line", *map(str, arguments), "--until-stdin-closes"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=ENVIRONMENT
     )

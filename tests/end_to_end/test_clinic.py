@@ -61,7 +61,7 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture(scope="module")
 def address(cluster: LocalCluster) -> Iterator[str]:
     """What ``tessera clinic``, a process of its own, prints."""
-    command = [sys.executable, "-m", "parties.command_line", "clinic", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "parties.commands.command_line", "clinic", "--listen", "127.0.0.1:0"]
     command += ["--cluster", str(cluster.path), "--key", str(cluster.key_path("clinic"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -7,9 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from mpc import concatenate, stack
 from mpc.errors import EncodingError, UsageError
 from parties import AsyncClient, Client
+from protocols import concatenate, stack
 from protocols.approximation import fit
 
 RNG = np.random.default_rng(7)
@@ -130,7 +130,7 @@ def test_bad_input_is_refused_before_anything_is_sent(clusters):
 def test_a_secret_cannot_be_tested_or_read():
     from mpc.operation import Input
     from mpc.program import Expression
-    from mpc.secret_tensor import SecretTensor
+    from protocols.trace.secret_tensor import SecretTensor
 
     x = SecretTensor(Expression(Input((2,), 16, -1.0, 1.0)))
     with pytest.raises(TypeError, match="no truth value"):

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from mpc.errors import PeerError, PeerLost, PeerUnavailable
-from mpc.secret_tensor import SecretTensor
 from nn.derm.model import derm_model
 from parties import AsyncClient, Client, KeyPair, LocalCluster, Settings
-from parties.command_line import _parser, main
-from parties.process import GRACE, READY, make_server
+from parties.commands.command_line import _parser, main
+from parties.servers.process import GRACE, READY, make_server
+from protocols.trace.secret_tensor import SecretTensor
 
 SERVERS = ("dealer", "party0", "party1")
 SHORT = 1.5

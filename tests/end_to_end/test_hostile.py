@@ -11,12 +11,12 @@ import pytest
 from mpc.errors import AuthenticationError, PeerError, ProgramError, TesseraError
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
 from parties import AsyncClient, Client, Cluster, KeyPair
-from parties.failures import error_of
-from parties.run_messages import Dealt, Failed, Inputs, Opening, Prepare, Ready
+from parties.messages.failures import error_of
+from parties.messages.runs import Dealt, Failed, Inputs, Opening, Prepare, Ready
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
+from protocols.trace.secret_tensor import SecretTensor
 
 
 def program() -> bytes:

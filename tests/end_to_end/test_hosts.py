@@ -12,10 +12,10 @@ import pytest
 from benchmarks.network.emulation import UNSHAPED, EmulatedCluster, EmulatedNetwork
 from mpc.cost import Link
 from mpc.errors import PeerError, TesseraError, UsageError
-from mpc.secret_tensor import SecretTensor
 from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from parties import Client, PreparedRun, Settings
+from protocols.trace.secret_tensor import SecretTensor
 
 HOSTS = ("client", "dealer", "party0", "party1", "party2")
 FAR = Link(20e-3, 100e6)

@@ -19,7 +19,7 @@ import pytest
 from mpc.errors import ProgramError, TesseraError, UsageError
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
-from parties.command_line import main
+from parties.commands.command_line import main
 
 PROGRAM = Path(__file__).with_name("crashing_server.py")
 _spec = importlib.util.spec_from_file_location("crashing_server", PROGRAM)

@@ -18,7 +18,7 @@ import pytest
 from mpc.errors import PeerUnavailable, UsageError
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
-from parties.command_line import main
+from parties.commands.command_line import main
 from parties.keys import KeyPair
 from parties.stock.ledger import PartyLedger, State
 from parties.stock.store import DealerStock
@@ -93,7 +93,7 @@ def test_tessera_deal_shows_its_progress_on_a_terminal_alone(cluster):
     with Client(cluster) as client:
         client.upload(model(), "derm")
         client.allow("derm", "company")
-    command = [sys.executable, "-m", "parties.command_line", "deal", "--count", "2"]
+    command = [sys.executable, "-m", "parties.commands.command_line", "deal", "--count", "2"]
     command += ["--cluster", str(cluster.path), "--key", str(cluster.key_path("company"))]
     ours, theirs = pty.openpty()
     folder = Path(__file__).parents[2]

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc.field import FieldArray
+from mpc.rings.field import FieldArray
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
-from parties.models import chunks
-from parties.models.chunks import WINDOW
-from parties.models.uploading import UploadProgress
-from parties.run_messages import StoreChunk
+from parties.client.uploading import UploadProgress
+from parties.messages.runs import StoreChunk
+from parties.stored import chunks
+from parties.stored.chunks import WINDOW
 
 PROGRAM = Path(__file__).with_name("uploading_member.py")
 _spec = importlib.util.spec_from_file_location("uploading_member", PROGRAM)

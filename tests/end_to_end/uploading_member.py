@@ -20,8 +20,8 @@ import numpy as np
 
 from nn import Linear, Model, Sequential
 from parties import Client
-from parties.models import chunks
-from parties.models.uploading import UploadProgress
+from parties.client.uploading import UploadProgress
+from parties.stored import chunks
 
 CHUNK_ELEMENTS = 64
 WIDTH = 3000

@@ -9,7 +9,7 @@ from pathlib import Path
 import atheris
 
 # Compiled, and so not to be instrumented.
-from mpc import kernels  # noqa: F401
+from mpc.rings import kernels  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -15,16 +15,15 @@ from PIL import Image
 from benchmarks import records
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
 from nn.architecture import decode_architecture
 from nn.derm import load_image
 from nn.derm.model import derm_model
 from nn.model import Description
-from parties import run_messages
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.models.data import DataDescription, DataSet
-from parties.run_messages import (
+from parties.messages import runs as run_messages
+from parties.messages import stock as stock_messages  # noqa: F401 - the same
+from parties.messages.runs import (
     Failed,
     Inputs,
     Opening,
@@ -36,9 +35,10 @@ from parties.run_messages import (
     TensorInfo,
     Upload,
 )
-from parties.stock import messages as stock_messages  # noqa: F401 - the same
+from parties.stored.data import DataDescription, DataSet
 from parties.tally import Sent
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
+from protocols.trace.secret_tensor import SecretTensor
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import pytest
 
 from mpc import fixed_point
 from mpc.cost import ELEMENT_BYTES, cost
-from mpc.prg import SEED_BYTES
-from mpc.secret_tensor import concatenate, stack
+from mpc.rings.prg import SEED_BYTES
 from mpc.security import Security
-from protocols.dealer import deal
+from protocols.readings.dealer import deal
+from protocols.trace.secret_tensor import concatenate, stack
 
 OPERATIONS = {
     "add": lambda x, y: x + y,

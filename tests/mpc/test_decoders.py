@@ -11,8 +11,8 @@ import pytest
 import protocols  # noqa: F401 - makes the operations known
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
 from nn.derm.model import derm_model
+from protocols.trace.secret_tensor import SecretTensor
 
 TOGETHER = """
 import sys, threading

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import field, kernels
-from mpc.field import FieldArray, P
+from mpc.rings import field, kernels
+from mpc.rings.field import FieldArray, P
 
 EXTREMES = [
     0,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import EncodingError
-from mpc.field import P
 from mpc.fixed_point import decode, encode
+from mpc.rings.field import P
 
 
 @settings(deadline=None)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import matrix
 from mpc.errors import ShapeError
-from mpc.field import FieldArray, P
-from mpc.matrix import BLOCK, ConvKernel, Limbs, conv2d, matmul, sum_pool2d
+from mpc.rings import matrix
+from mpc.rings.field import FieldArray, P
+from mpc.rings.matrix import BLOCK, ConvKernel, Limbs, conv2d, matmul, sum_pool2d
 
 # Limbs that are all as large as they get, with one sign, with both signs, and the ends of the field.
 LOWEST = (-(2**19) - 2**39 - (2**60 - 2**40)) % P

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.errors import RangeError
 from mpc.operation import Constant
-from mpc.planner import FRACTION_BITS, WEIGHT_BITS, Planner, constant, factor
 from mpc.program import Program
-from mpc.secret_tensor import SecretTensor
+from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, Form
-from protocols.clear import clear
-from protocols.memory import run_in_memory
+from protocols.lowering.planner import FRACTION_BITS, WEIGHT_BITS, Planner, constant, factor
+from protocols.readings.clear import clear
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor
 
 
 def names(*tensors: SecretTensor) -> Counter[str]:

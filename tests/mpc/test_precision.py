@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.errors import RangeError
-from mpc.planner import FEWEST_BITS, FRACTION_BITS, MOST_BITS, WEIGHT_BITS, Planner
 from mpc.program import Program
-from mpc.secret_tensor import SecretTensor, concatenate, stack
+from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS
-from protocols.clear import clear
-from protocols.memory import run_in_memory
+from protocols.lowering.planner import FEWEST_BITS, FRACTION_BITS, MOST_BITS, WEIGHT_BITS, Planner
+from protocols.readings.clear import clear
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor, concatenate, stack
 
 BITS = st.integers(FEWEST_BITS, MOST_BITS)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from mpc import prg
 from mpc.errors import UsageError
-from mpc.field import P, is_reduced, total
-from mpc.prg import Seed, elements_sum, fresh_seed
+from mpc.rings import prg
+from mpc.rings.field import P, is_reduced, total
+from mpc.rings.prg import Seed, elements_sum, fresh_seed
 
 KEY = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from mpc.errors import ProgramError, TesseraError, UnsupportedError
 from mpc.operation import Constant, Input, Operation, Stored, operation, register, registered
-from mpc.planner import Planner
 from mpc.program import MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
-from mpc.secret_tensor import SecretTensor, concatenate
 from mpc.tensor_type import MAX_SIZE
-from protocols.clear import clear
-from protocols.memory import run_in_memory
+from protocols.lowering.planner import Planner
+from protocols.readings.clear import clear
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor, concatenate
 
 Wire = dict[str, Any]
 PUBLIC = {"shape": [2], "fraction_bits": 0, "low": 0.0, "high": 1.0, "form": 0, "gain": None}

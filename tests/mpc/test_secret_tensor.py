@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import EncodingError, RangeError, ShapeError, TesseraError, UnsupportedError
-from mpc.secret_tensor import SecretTensor, concatenate, stack
+from protocols.trace.secret_tensor import SecretTensor, concatenate, stack
 
 
 @pytest.fixture

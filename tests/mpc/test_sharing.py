@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from mpc.errors import ShapeError, UsageError
-from mpc.field import FieldArray, P
-from mpc.prg import Seed
+from mpc.rings.field import FieldArray, P
+from mpc.rings.prg import Seed
 from mpc.sharing import reconstruct, share
 
 

@@ -23,7 +23,7 @@ import zmq
 from benchmarks.attacks import MIB, OPENINGS, Tally, Target, attack, command, greeting, header, say
 from mpc.errors import AuthenticationError
 from parties.keys import KeyPair
-from parties.run_messages import Dealt, Prepare
+from parties.messages.runs import Dealt, Prepare
 from parties.wire import door, sockets
 from parties.wire.events import Delivery, Event, LinkFault
 from parties.wire.messages import Message
@@ -443,7 +443,7 @@ async def test_what_is_logged_is_bounded(caplog: pytest.LogCaptureFixture) -> No
 
 def test_a_server_asks_for_the_descriptors_it_may_have() -> None:
     script = (
-        "import resource; from parties.process import raise_descriptor_limit as ask;"
+        "import resource; from parties.servers.process import raise_descriptor_limit as ask;"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, min(hard, 3000))); ask();"
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"

@@ -12,10 +12,10 @@ from mpc import fixed_point
 from mpc.cost import Cost, cost
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
 from nn import Description, Model
 from nn.layer import Array
-from protocols.memory import MemoryStore, run_in_memory
+from protocols.readings.memory import MemoryStore, run_in_memory
+from protocols.trace.secret_tensor import SecretTensor
 
 
 @dataclass(frozen=True)

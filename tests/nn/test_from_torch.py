@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mpc.errors import EncodingError, ShapeError, UnsupportedError
 from nn import Activation, Linear, Sigmoid, from_torch
-from nn.torch_activation import FitActivation
+from nn.importing.torch_activation import FitActivation
 from protocols.approximation import default_fit, fit
 
 

@@ -12,7 +12,7 @@ from nn.activations import Sigmoid
 from nn.architecture import Sequential
 from nn.layer import Array
 from nn.layers import Linear
-from protocols.memory import MemoryStore, run_in_memory
+from protocols.readings.memory import MemoryStore, run_in_memory
 
 
 @pytest.fixture

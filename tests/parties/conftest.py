@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mpc import kernels
+from mpc.rings import kernels
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
-from parties.process import make_server
+from parties.servers.process import make_server
 from parties.wire.messages import Message
 
 Change = Callable[[Any, list[Any]], Sequence[tuple[Message, Sequence[Any]]]]

@@ -21,10 +21,9 @@ from rich.console import Console
 
 from mpc.errors import ConfigurationError, ProtocolViolation
 from parties import KeyPair
-from parties.check import data_folder as store_module
-from parties.check.command import check
-from parties.check.desk import CAPACITY, REFILL, Allowance
-from parties.check.messages import (
+from parties.cluster import Role
+from parties.commands.check import check
+from parties.messages.check import (
     MAX_PROBE_BYTES,
     CheckRefused,
     Fault,
@@ -37,12 +36,13 @@ from parties.check.messages import (
     Probed,
     StoreSeen,
 )
-from parties.check.probing import LADDER_BYTES, LONG_ENOUGH, Prober
-from parties.check.reach import Reach, probe
-from parties.check.report import LOW_SPACE
-from parties.cluster import Role
-from parties.process import make_server
-from parties.run_messages import Prepare
+from parties.messages.runs import Prepare
+from parties.operate.check import data_folder as store_module
+from parties.operate.check.desk import CAPACITY, REFILL, Allowance
+from parties.operate.check.probing import LADDER_BYTES, LONG_ENOUGH, Prober
+from parties.operate.check.reach import Reach, probe
+from parties.operate.check.report import LOW_SPACE
+from parties.servers.process import make_server
 from parties.vault import VaultError
 from parties.wire import transport as transport_module
 from parties.wire.events import Delivery
@@ -379,7 +379,7 @@ async def test_a_disk_that_hangs_costs_one_thread(site, monkeypatch):
         back.wait(20)
         return StoreSeen(LOW_SPACE, LOW_SPACE)
 
-    monkeypatch.setattr("parties.check.desk.look_at_store", hang)
+    monkeypatch.setattr("parties.operate.check.desk.look_at_store", hang)
     for _ in range(2):
         report = await look(site, bandwidth=False, patience=0.5)
         assert len(report.failures()) == 3
@@ -464,7 +464,7 @@ def ids(count):
 
 async def test_one_look_at_a_time(site, monkeypatch):
     looks = []
-    monkeypatch.setattr("parties.check.desk.look_at_store", lambda *_: looks.append(1) or StoreSeen(1, 1))
+    monkeypatch.setattr("parties.operate.check.desk.look_at_store", lambda *_: looks.append(1) or StoreSeen(1, 1))
     async with Asker(site) as asker:
         for query in ids(20):
             asker.say(LookAround(query=query, patience=1.0))

@@ -20,8 +20,8 @@ from mpc.errors import (
 )
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Client, Cluster, KeyPair
-from parties.conversation import Conversation
-from parties.run_messages import Opening, Outputs, Ready, StoreBegin
+from parties.client.conversation import Conversation
+from parties.messages.runs import Opening, Outputs, Ready, StoreBegin
 from parties.wire.events import Delivery
 
 

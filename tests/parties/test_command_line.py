@@ -17,7 +17,7 @@ from parties import Cluster, KeyPair, LocalCluster, Settings
 def tessera(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).resolve().parents[2])
     return subprocess.run(
-        [sys.executable, "-m", "parties.command_line", *map(str, arguments)],
+        [sys.executable, "-m", "parties.commands.command_line", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mpc.errors import EncodingError, NotPermitted, TesseraError, UnsupportedError, UsageError
 from nn import Linear, Model, Sequential
 from parties import Client, DataSet, LocalCluster, RemoteData, RemoteModel
-from parties.models.data import DataDescription, is_data, remote
+from parties.stored.data import DataDescription, is_data, remote
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
 
@@ -182,7 +182,7 @@ def test_the_command_line(tmp_path):
     np.savez(tmp_path / "x.npz", images=X)
 
     def tessera(*arguments):
-        command = [sys.executable, "-m", "parties.command_line", *arguments]
+        command = [sys.executable, "-m", "parties.commands.command_line", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     with LocalCluster(2) as cluster:

@@ -10,7 +10,7 @@ import pytest
 
 from mpc import errors
 from mpc.errors import TesseraError
-from parties import command_line
+from parties.commands import command_line
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
 

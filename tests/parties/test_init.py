@@ -16,9 +16,9 @@ from mpc.errors import ConfigurationError
 from mpc.security import Security
 from parties import Cluster, KeyPair
 from parties.cluster import Role
-from parties.command_line import main
-from parties.setup.dialogue import _converse
-from parties.setup.plan import Plan, write
+from parties.commands.command_line import main
+from parties.commands.init.dialogue import _converse
+from parties.commands.init.plan import Plan, write
 
 BASE = ["init", "--name", "skin", "--dealer", "10.0.0.1:7000"]
 PARTIES = ["--party", "hospital=10.0.0.2:7001", "--party", "university=10.0.0.3:7001"]
@@ -185,7 +185,7 @@ def options(**given: object):
     import argparse
 
     parser = argparse.ArgumentParser()
-    from parties.setup.dialogue import add_arguments
+    from parties.commands.init.dialogue import add_arguments
 
     add_arguments(parser)
     found = parser.parse_args([])
@@ -256,7 +256,7 @@ def test_only_what_the_flags_leave_open_is_asked_for():
 def test_on_a_terminal(tmp_path):
     """The real thing, on a pseudo-terminal; stdout has the result alone."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "parties.command_line", "init", "--out", str(tmp_path), "--json"]
+    command = [sys.executable, "-m", "parties.commands.command_line", "init", "--out", str(tmp_path), "--json"]
     process = subprocess.Popen(
         command,
         stdin=theirs,

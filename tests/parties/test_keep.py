@@ -18,10 +18,10 @@ from mpc.errors import (
 )
 from nn import Linear, Model, Sequential
 from parties import DataSet
-from parties.models.data import keeping
-from parties.models.messages import Holdings, StorePrepared
-from parties.models.uploads import MAX_OF_A_CLIENT
-from parties.run_messages import Failed, Opening, Prepare
+from parties.messages.runs import Failed, Opening, Prepare
+from parties.messages.stored import Holdings, StorePrepared
+from parties.stored.data import keeping
+from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
 
@@ -222,8 +222,8 @@ async def test_what_cannot_be_kept(site):
 
 
 def _pending(site, number):
-    from parties.models.mask_keeping import PendingUpload
-    from protocols.dealer import StoredMasks
+    from parties.stored.mask_keeping import PendingUpload
+    from protocols.readings.dealer import StoredMasks
 
     return PendingUpload(site.cluster.member("clinic"), f"m{number}", StoredMasks((), {}))
 

@@ -13,7 +13,7 @@ import pytest
 
 from mpc.errors import PeerError, ProtocolViolation
 from parties import Client, KeyPair, LocalCluster, Settings, logs
-from parties.run_messages import Opening
+from parties.messages.runs import Opening
 
 RUN = "0123456789abcdef" * 2
 

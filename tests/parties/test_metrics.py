@@ -20,11 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from mpc.errors import ConfigurationError, ProgramError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
-from parties.metrics import page as metrics_page
-from parties.metrics.counters import Metrics, parse_address, serving
-from parties.metrics.prometheus import PrometheusMetrics, outcomes, total
-from parties.run_messages import Opening
-from parties.status import look as status_look
+from parties.messages.runs import Opening
+from parties.operate.metrics import page as metrics_page
+from parties.operate.metrics.counters import Metrics, parse_address, serving
+from parties.operate.metrics.prometheus import PrometheusMetrics, outcomes, total
+from parties.operate.status import look as status_look
 from parties.vault import VaultError
 from parties.wire.links import Traffic
 
@@ -235,8 +235,8 @@ def test_without_the_package(tmp_path):
         "raise ModuleNotFoundError(\"No module named 'prometheus_client'\", name='prometheus_client')"
     )
     program = (
-        "import asyncio, parties, parties.process, parties.status.command, sys\n"
-        "from parties.metrics.counters import serving\n"
+        "import asyncio, parties, parties.servers.process, parties.commands.status, sys\n"
+        "from parties.operate.metrics.counters import serving\n"
         "async def main():\n    async with serving(None, ('127.0.0.1', 0)): pass\n"
         "assert 'prometheus_client' not in sys.modules\nasyncio.run(main())"
     )
@@ -403,7 +403,8 @@ def test_the_address_is_printed_and_refused(tmp_path):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             scrape(cluster.metrics_urls["dealer"].replace("/metrics", "/"))
         done = subprocess.run(
-            [sys.executable, "-m", "parties.command_line", "dealer", "--cluster", cluster.path, "--metrics", "nowhere"],
+            [sys.executable, "-m", "parties.commands.command_line", "dealer", "--cluster", cluster.path,
+             "--metrics", "nowhere"],
             capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         )  # fmt: skip
         assert done.returncode == 3

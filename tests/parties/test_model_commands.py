@@ -14,7 +14,7 @@ from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from nn.derm.reference import load_weights
 from parties import Client, LocalCluster, Settings
-from parties.command_line import main
+from parties.commands.command_line import main
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,14 @@ import pytest
 from mpc.errors import NotPermitted, PeerError, ProgramError, ProtocolViolation, RemoteError, UsageError
 from mpc.operation import Stored
 from mpc.program import Expression
-from mpc.secret_tensor import SecretTensor
 from nn import Linear, Model, Sequential
 from parties import Cluster, KeyPair
 from parties.cluster import Role
-from parties.failures import error_of
-from parties.models import holdings as models_module
-from parties.models import mask_keeping
-from parties.models import messages as model_messages
-from parties.models.messages import (
+from parties.messages import stored as model_messages
+from parties.messages.failures import error_of
+from parties.messages.runs import StoreDropped, StoreFailed, StoreSeed, TensorInfo, Upload
+from parties.messages.stock import StockDropped
+from parties.messages.stored import (
     Holdings,
     ListModels,
     ModelInfo,
@@ -34,12 +33,13 @@ from parties.models.messages import (
     StorePrepared,
     StoreRemoved,
 )
-from parties.run_messages import StoreDropped, StoreFailed, StoreSeed, TensorInfo, Upload
-from parties.stock.messages import StockDropped
+from parties.stored import holdings as models_module
+from parties.stored import mask_keeping
 from parties.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
 from parties.wire.transport import Endpoint
+from protocols.trace.secret_tensor import SecretTensor
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2

@@ -17,19 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import field
 from mpc.errors import ConfigurationError
-from mpc.prg import Seed
+from mpc.rings import field
+from mpc.rings.prg import Seed
 from parties import Cluster, KeyPair
-from parties.models import dealer_store as dealer_module
-from parties.models import party_store as party_module
-from parties.models import sealed_files as files
-from parties.models.dealer_store import DealerModels
-from parties.models.party_store import PartyModels, State
-from parties.models.store import Record, circle, owner_of
-from parties.run_messages import TensorInfo
+from parties.messages.runs import TensorInfo
+from parties.stored import dealer_store as dealer_module
+from parties.stored import party_store as party_module
+from parties.stored import sealed_files as files
+from parties.stored.dealer_store import DealerModels
+from parties.stored.party_store import PartyModels, State
+from parties.stored.store import Record, circle, owner_of
 from parties.vault import Vault, VaultError
-from protocols.randomness import stored_stream
+from protocols.randomness.streams import stored_stream
 
 KEYS = KeyPair.generate()
 OWNER = KeyPair.generate()

@@ -10,11 +10,11 @@ import pytest
 from mpc.errors import NotPermitted, ProgramError
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
 from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
-from parties.models import policy
-from parties.models.policy import ANY, EVERYONE, PREDICT, Policy
+from parties.stored import policy
+from parties.stored.policy import ANY, EVERYONE, PREDICT, Policy
+from protocols.trace.secret_tensor import SecretTensor
 
 STORE = "a" * 32
 OTHER = "b" * 32

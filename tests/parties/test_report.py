@@ -8,11 +8,11 @@ from mpc.errors import ProtocolViolation
 from mpc.operation import Input
 from mpc.program import Expression, Program
 from mpc.security import Security
+from parties.client.conversation import Conversation
+from parties.client.prepared import PreparedRun
+from parties.client.report import RunReport
 from parties.cluster import Member, Role
-from parties.conversation import Conversation
-from parties.prepared import PreparedRun
-from parties.report import RunReport
-from parties.run_messages import Outputs
+from parties.messages.runs import Outputs
 from parties.tally import Sent, Tally
 from parties.wire.events import Delivery
 

@@ -8,10 +8,10 @@ import pytest
 
 from mpc.errors import NotPermitted, ProgramError, UsageError
 from mpc.program import Program
-from parties.failures import error_of
-from parties.models.messages import AllowUse
-from parties.run_messages import Failed, Prepare, StoreFailed
-from parties.stock.messages import Stock, StockFailed
+from parties.messages.failures import error_of
+from parties.messages.runs import Failed, Prepare, StoreFailed
+from parties.messages.stock import Stock, StockFailed
+from parties.messages.stored import AllowUse
 
 from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of, speaking
 

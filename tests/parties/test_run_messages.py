@@ -8,10 +8,10 @@ import pytest
 
 from mpc import errors
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, TesseraError
-from parties import run_messages
 from parties.cluster import Role
-from parties.failures import error_of, failed, store_failed
-from parties.run_messages import Failed, FindModel, Outputs, Prepare, RunMessage, StoreMessage, TensorInfo, Upload
+from parties.messages import runs as run_messages
+from parties.messages.failures import error_of, failed, store_failed
+from parties.messages.runs import Failed, FindModel, Outputs, Prepare, RunMessage, StoreMessage, TensorInfo, Upload
 from parties.tally import Sent
 from parties.wire.messages import Message, decode_header, encode_header
 

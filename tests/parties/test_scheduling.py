@@ -10,19 +10,19 @@ import pytest
 from mpc.errors import ProgramError, ServerBusy
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
 from mpc.security import Security
 from nn import Linear, Model, Sequential
-from parties import scheduling
-from parties import server as server_module
-from parties.check import data_folder
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
-from parties.run_messages import Failed, Prepare
-from parties.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
+from parties.messages.runs import Failed, Prepare
+from parties.operate.check import data_folder
+from parties.servers import scheduling
+from parties.servers import server as server_module
+from parties.servers.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
 from parties.stock import filling
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
+from protocols.trace.secret_tensor import SecretTensor
 
 
 def program(size):

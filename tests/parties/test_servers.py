@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, TesseraError
-from parties.failures import error_of
-from parties.run_messages import (
+from parties.messages.failures import error_of
+from parties.messages.runs import (
     ClientMasks,
     Dealt,
     Failed,
@@ -306,7 +306,7 @@ async def test_an_upload_left_behind_sleeps(site):
 
 async def test_refused_uploads_do_not_crowd_out_others(site):
     """Their seeds arrive all the same, for uploads the parties know nothing of."""
-    from parties.models.uploads import MAX_UPLOADS
+    from parties.stored.uploads import MAX_UPLOADS
 
     site.servers["party0"]._models.uploads._seeds.clear()
     dealer, party = site.servers["dealer"], site.servers["party0"]

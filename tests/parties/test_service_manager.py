@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parties.service_manager import feed_watchdog, notify
+from parties.servers.service_manager import feed_watchdog, notify
 
 
 @pytest.fixture(params=["path", "abstract"])

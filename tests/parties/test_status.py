@@ -19,14 +19,14 @@ from rich.console import Console
 from mpc.errors import ConfigurationError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, KeyPair, LocalCluster, Settings
-from parties.check.messages import CheckRefused, Looked, StoreSeen
 from parties.cluster import Role
-from parties.run_messages import Opening
-from parties.status import desk as status_desk
-from parties.status import look as status_look
-from parties.status.command import watching
-from parties.status.messages import AskStatus, ModelSeen, PeerSeen, ServerStatus
-from parties.status.report import ServerRow, StatusReport
+from parties.commands.status import watching
+from parties.messages.check import CheckRefused, Looked, StoreSeen
+from parties.messages.runs import Opening
+from parties.messages.status import AskStatus, ModelSeen, PeerSeen, ServerStatus
+from parties.operate.status import desk as status_desk
+from parties.operate.status import look as status_look
+from parties.operate.status.report import ServerRow, StatusReport
 from parties.wire.events import Delivery
 from parties.wire.messages import decode_header, encode_header
 from parties.wire.transport import Endpoint, package_version
@@ -300,7 +300,7 @@ def test_only_clients_ask_and_only_servers_answer():
 
 def tessera(*arguments: object, lines: int = 0) -> tuple[int, str, str]:
     """Exit code, stdout and stderr; with ``lines``, those of stdout, and it is ended after as many."""
-    command = [sys.executable, "-m", "parties.command_line", *map(str, arguments)]
+    command = [sys.executable, "-m", "parties.commands.command_line", *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         if not lines:
@@ -341,7 +341,7 @@ def test_live_in_a_terminal():
 
     with LocalCluster(2, settings=Settings(threads=1)) as cluster:
         master, slave = pty.openpty()
-        command = [sys.executable, "-m", "parties.command_line", "status", "--cluster", str(cluster.path)]
+        command = [sys.executable, "-m", "parties.commands.command_line", "status", "--cluster", str(cluster.path)]
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "TERM": "xterm", "COLUMNS": "120"}
         with subprocess.Popen([*command, "--watch", "0.2"], stdout=slave, stderr=slave, env=env) as process:
             os.close(slave)

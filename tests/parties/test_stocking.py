@@ -23,10 +23,10 @@ from mpc.errors import (
     UsageError,
 )
 from nn import Linear, Model, Sequential
-from parties.failures import failed
-from parties.run_messages import Opening, Outputs
+from parties.messages.failures import failed
+from parties.messages.runs import Opening, Outputs
+from parties.messages.stock import Agreed, Spent, Stock, Stocked
 from parties.stock.ledger import ItemId, State
-from parties.stock.messages import Agreed, Spent, Stock, Stocked
 from parties.vault import VaultError
 from parties.wire.messages import Message
 

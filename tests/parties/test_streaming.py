@@ -10,8 +10,8 @@ import pytest
 from mpc.cost import cost
 from mpc.errors import EncodingError, ShapeError, UsageError
 from nn import Linear, Model, Sequential, Sigmoid
-from parties import streaming
-from parties.party import PartyServer
+from parties.client import streaming
+from parties.servers.party import PartyServer
 
 FEATURES, CLASSES = 6, 2
 

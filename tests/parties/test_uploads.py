@@ -14,22 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import field
 from mpc.errors import PeerError, ProtocolViolation, RemoteError, ServerBusy, UsageError
-from mpc.field import FieldArray
-from mpc.prg import Seed
+from mpc.rings import field
+from mpc.rings.field import FieldArray
+from mpc.rings.prg import Seed
 from nn import Linear, Model, Sequential
 from parties import KeyPair
-from parties.failures import error_of
-from parties.models import chunks as chunking
-from parties.models import uploads as uploads_module
-from parties.models.chunks import WINDOW, Grid, masked_chunks
-from parties.models.dealer_store import DealerModels
-from parties.models.partials import Begun, Partials
-from parties.models.party_store import PartyModels, streamed
-from parties.models.store import Record, tensor_infos
-from parties.models.uploading import UploadProgress, content_tag
-from parties.run_messages import (
+from parties.client.uploading import UploadProgress, content_tag
+from parties.messages.failures import error_of
+from parties.messages.runs import (
     StoreBegin,
     StoreChunk,
     StoreDropped,
@@ -39,11 +32,18 @@ from parties.run_messages import (
     TensorInfo,
     Upload,
 )
+from parties.stored import chunks as chunking
+from parties.stored import uploads as uploads_module
+from parties.stored.chunks import WINDOW, Grid, masked_chunks
+from parties.stored.dealer_store import DealerModels
+from parties.stored.partials import Begun, Partials
+from parties.stored.party_store import PartyModels, streamed
+from parties.stored.store import Record, tensor_infos
 from parties.vault import Vault, VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
-from protocols.dealer import StoredMasks
+from protocols.readings.dealer import StoredMasks
 
 KEYS = KeyPair.generate()
 ID = "0123456789abcdef" * 2
@@ -379,7 +379,7 @@ async def test_a_disk_that_is_full(site: Any, monkeypatch: pytest.MonkeyPatch) -
     def full(*_: Any) -> None:
         raise VaultError("upload file x cannot be written or read (No space left on device): see to the disk")
 
-    monkeypatch.setattr("parties.models.partials.Partial.append", full)
+    monkeypatch.setattr("parties.stored.partials.Partial.append", full)
     async with site.client("company") as company:
         with pytest.raises(RemoteError, match="No space left"):
             await company.upload(model(), "m")

@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc import field
 from mpc.errors import ProgramError
 from mpc.operation import Operation, operation, registered
-from mpc.planner import Planner
-from mpc.prg import SEED_BYTES, Seed, elements_sum
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
+from mpc.rings import field
+from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
-from protocols.dealer import StoredMasks, deal, digest
-from protocols.randomness import (
+from protocols.lowering.planner import Planner
+from protocols.randomness.streams import (
     Randomness,
     dealt_stream,
     key_share,
@@ -26,7 +24,9 @@ from protocols.randomness import (
     output_stream,
     stored_stream,
 )
-from protocols.reveal import key_commitment
+from protocols.readings.dealer import StoredMasks, deal, digest
+from protocols.readings.reveal import key_commitment
+from protocols.trace.secret_tensor import SecretTensor
 
 
 def a_program(secure: Any) -> Any:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mpc import field
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Value
+from mpc.rings import field
 from mpc.tensor_type import Form, TensorType
-from protocols import angles
-from protocols.fourier import MAX_DEALT_BITS, MAX_MULTIPLIER, MAX_PUBLIC_BITS, MAX_TERMS, Fourier
+from protocols.operations import angles
+from protocols.operations.fourier import MAX_DEALT_BITS, MAX_MULTIPLIER, MAX_PUBLIC_BITS, MAX_TERMS, Fourier
 
 Raw = npt.NDArray[np.uint64]
 SHIFT = angles.SINE_BITS + 4

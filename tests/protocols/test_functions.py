@@ -12,8 +12,8 @@ import pytest
 from mpc import fixed_point
 from mpc.errors import RangeError, TesseraError, UnsupportedError
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit, fit
-from protocols.functions import RangeWarning
-from protocols.memory import run_in_memory
+from protocols.lowering.functions import RangeWarning
+from protocols.readings.memory import run_in_memory
 
 TRUE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),

@@ -5,19 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.cost import cost
 from mpc.errors import MacCheckError, ProgramError, UnsupportedError
 from mpc.operation import Value
-from mpc.planner import Planner
 from mpc.program import Expression, Program
-from mpc.secret_tensor import SecretTensor
+from mpc.rings import field
 from mpc.security import Security
-from parties.models.data import keeping, kept_data
-from protocols.clear import clear_values
-from protocols.dealer import StoredMasks, deal
-from protocols.memory import MemoryStore, run_in_memory
-from protocols.randomness import stored_stream
+from parties.stored.data import keeping, kept_data
+from protocols.lowering.planner import Planner
+from protocols.randomness.streams import stored_stream
+from protocols.readings.clear import clear_values
+from protocols.readings.dealer import StoredMasks, deal
+from protocols.readings.memory import MemoryStore, run_in_memory
+from protocols.trace.secret_tensor import SecretTensor
 
 BOTH = (Security.SEMI_HONEST, Security.MALICIOUS)
 

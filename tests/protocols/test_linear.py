@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mpc.errors import ProgramError, RangeError, ShapeError
 from mpc.operation import operation
-from mpc.secret_tensor import concatenate, stack
 from mpc.tensor_type import Form, TensorType
+from protocols.trace.secret_tensor import concatenate, stack
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpc import field
 from mpc.cost import CHECK_ELEMENTS, CHECK_ROUNDS, WORDS
 from mpc.errors import MacCheckError, ProgramError, TesseraError
 from mpc.operation import PartyContext
-from mpc.prg import Seed
+from mpc.rings import field
+from mpc.rings.prg import Seed
 from mpc.security import Security
-from protocols import mac_check
-from protocols.dealer import deal
-from protocols.mac_check import MacCheck, from_words, to_words
-from protocols.memory import run_in_memory
-from protocols.randomness import key_share, key_stream
+from protocols.randomness.streams import key_share, key_stream
+from protocols.readings import mac_check
+from protocols.readings.dealer import deal
+from protocols.readings.mac_check import MacCheck, from_words, to_words
+from protocols.readings.memory import run_in_memory
 
 Raw = np.ndarray
 Tamper = Callable[[int, int, int, Raw], Raw]

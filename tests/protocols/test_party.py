@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.cost import CHECK
 from mpc.errors import MacCheckError, ProgramError
+from mpc.rings import field
 from mpc.security import Security
-from protocols.dealer import deal
-from protocols.memory import lockstep, run_in_memory
-from protocols.party import PartyRun, UnreducedOpening
+from protocols.readings.dealer import deal
+from protocols.readings.memory import lockstep, run_in_memory
+from protocols.readings.party import PartyRun, UnreducedOpening
 
 
 def parties_of(secure: Any, program: Any, parties: int = 2) -> tuple[list[PartyRun], Any]:

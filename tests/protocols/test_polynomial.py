@@ -10,11 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import field
 from mpc.errors import RangeError, TesseraError, UnsupportedError
 from mpc.operation import PartyContext, Value
+from mpc.rings import field
 from mpc.tensor_type import Form, TensorType
-from protocols.polynomial import MAX_DEGREE, Polynomial, TruncatedPolynomial, horner, polynomial_range, polynomial_slope
+from protocols.operations.polynomial import (
+    MAX_DEGREE,
+    Polynomial,
+    TruncatedPolynomial,
+    horner,
+    polynomial_range,
+    polynomial_slope,
+)
 
 MASKED = TensorType((4,), 16, -1.0, 1.0, Form.MASKED)
 quick = settings(max_examples=40, deadline=None, derandomize=True)

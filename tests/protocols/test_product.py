@@ -11,13 +11,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.errors import ProgramError, ShapeError
 from mpc.operation import Value, operation
+from mpc.rings import field
 from mpc.tensor_type import Form, TensorType
-from protocols.clear import clear
-from protocols.memory import run_in_memory
-from protocols.product import Bracket, Conv2d
+from protocols.operations.product import Bracket, Conv2d
+from protocols.readings.clear import clear
+from protocols.readings.memory import run_in_memory
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.errors import MacCheckError, ProgramError
-from mpc.prg import Seed
+from mpc.rings import field
+from mpc.rings.prg import Seed
 from mpc.security import Security
-from protocols.mac_check import to_words
-from protocols.memory import run_in_memory
-from protocols.randomness import key_share, key_stream
-from protocols.reveal import key_commitment, masked_shapes, reveal, revealed_shapes
+from protocols.randomness.streams import key_share, key_stream
+from protocols.readings.mac_check import to_words
+from protocols.readings.memory import run_in_memory
+from protocols.readings.reveal import key_commitment, masked_shapes, reveal, revealed_shapes
 
 Raw = np.ndarray
 Sent = list[list[Raw]]

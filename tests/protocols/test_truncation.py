@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mpc import field
 from mpc.errors import ProgramError
 from mpc.operation import Input, PartyContext, Value
 from mpc.program import Expression
-from mpc.secret_tensor import SecretTensor
+from mpc.rings import field
 from mpc.tensor_type import Form, TensorType
-from protocols.memory import run_in_memory
-from protocols.truncation import Truncate, floor_quotient, mask_bits, opened_bits
+from protocols.operations.truncation import Truncate, floor_quotient, mask_bits, opened_bits
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor
 
 Raw = npt.NDArray[np.uint64]
 LIMIT = 2**59 - 1

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from mpc import field, fixed_point
+from mpc import fixed_point
 from mpc.cost import WORDS
+from mpc.rings import field
 from mpc.security import Security
-from protocols.memory import MemoryStore, run_in_memory
+from protocols.readings.memory import MemoryStore, run_in_memory
 
 SIGNIFICANCE = 1e-6
 RUNS = 40

@@ -1,0 +1,177 @@
+"""Compiled loops of matrix products and convolutions: limbs, windows, small products.  See `mpc.rings.kernels`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from mpc.rings.kernels import (
+    INT,
+    READ,
+    WRITE,
+    P,
+    Words,
+    fold,
+    inline,
+    join,
+    kernel,
+    partial_product,
+    reduce_once,
+    rotate,
+)
+
+Reals = npt.NDArray[np.float64]
+Pair = tuple[int, int]
+
+READ_REAL = types.Array(types.float64, 1, "C", readonly=True)
+WRITE_REAL = types.Array(types.float64, 1, "C")
+PAIR: Any = types.UniTuple(types.intp, 2)  # type: ignore[no-untyped-call]
+
+_LOW = np.uint64(2**32 - 1)
+_U19, _U20, _U32, _U40, _U60 = (np.uint64(k) for k in (19, 20, 32, 40, 60))
+
+
+# Matrices ---------------------------------------------------------------------------------------------------
+
+
+@inline
+def split_word(x: np.uint64) -> tuple[np.int32, np.int32, np.int32]:
+    """Balanced limbs: x = a0 + a1 2^20 + a2 2^40 (mod p), |a0|, |a1| <= 2^19, |a2| <= 2^20."""
+    centred = np.int64(x) - np.int64(P) * np.int64(x >> _U60)
+    # Adding half a limb before cutting makes the limbs balanced; the carry goes on by itself.
+    biased = centred + np.int64((1 << 19) + (1 << 39))
+    a0 = np.int32(biased & 0xFFFFF) - np.int32(1 << 19)
+    a1 = np.int32((biased >> 20) & 0xFFFFF) - np.int32(1 << 19)
+    return np.int32(a0), np.int32(a1), np.int32(biased >> 40)
+
+
+@inline
+def split_into(x: Words, out: Reals, start: int, step: int) -> None:
+    """Limbs and their pairwise sums: a0, a1, a2, a0 + a1, a0 + a2, a1 + a2, each a `step` after the last."""
+    n = x.size
+    r0, r1, r2 = out[start : start + n], out[start + step :], out[start + 2 * step :]
+    r3, r4, r5 = out[start + 3 * step :], out[start + 4 * step :], out[start + 5 * step :]
+    for i in range(n):
+        a0, a1, a2 = split_word(x[i])
+        r0[i] = np.float64(a0)
+        r1[i] = np.float64(a1)
+        r2[i] = np.float64(a2)
+        r3[i] = np.float64(np.int32(a0 + a1))
+        r4[i] = np.float64(np.int32(a0 + a2))
+        r5[i] = np.float64(np.int32(a1 + a2))
+
+
+@kernel(READ, WRITE_REAL)
+def split(x: Words, out: Reals) -> None:
+    """Limbs and their pairwise sums, as (6, x.size)."""
+    split_into(x, out, 0, x.size)
+
+
+@kernel(READ_REAL, WRITE, types.boolean)
+def recombine(x: Reals, out: Words, accumulate: bool) -> None:
+    """Put six products of limbs (6, out.size), integers up to 2^53, together; add them to `out` or set it."""
+    n = out.size
+    r0, r1, r2, r3, r4, r5 = x[:n], x[n:], x[2 * n :], x[3 * n :], x[4 * n :], x[5 * n :]
+    p = np.int64(P)
+    keep = np.uint64(0) - np.uint64(accumulate)
+    for i in range(n):
+        q0, q1, q2 = np.int64(r0[i]), np.int64(r1[i]), np.int64(r2[i])
+        # Coefficients of 2^0, 2^20, 2^40, 2^60, 2^80 = 2^19; below 2^56 in size, so p makes them positive.
+        c0 = reduce_once(np.uint64(q0 + p))
+        c1 = reduce_once(np.uint64(np.int64(r3[i]) - q0 - q1 + p))
+        c2 = reduce_once(np.uint64(np.int64(r4[i]) - q0 - q2 + q1 + p))
+        c3 = reduce_once(np.uint64(np.int64(r5[i]) - q1 - q2 + p))
+        c4 = reduce_once(np.uint64(q2 + p))
+        value = c0 + rotate(c1, _U20) + rotate(c2, _U40) + rotate(c3, _U60) + rotate(c4, _U19)
+        out[i] = reduce_once(fold(value + (out[i] & keep)))
+
+
+@kernel(READ, READ, WRITE, INT, INT, INT, INT, INT)
+def small_matmul(x: Words, y: Words, out: Words, m: int, k: int, n: int, x_step: int, y_step: int) -> None:
+    """(batch, m, k) @ (batch, k, n) in integers.  A step of 0 takes one matrix for the whole batch."""
+    for line in range(out.size // n):
+        batch = line // m
+        start = batch * x_step + (line - batch * m) * k
+        a, b = x[start : start + k], y[batch * y_step : batch * y_step + k * n]
+        if n == 1:
+            low, high = np.uint64(0), np.uint64(0)
+            for i in range(k):
+                word = partial_product(a[i], b[i])
+                low += word & _LOW
+                high += word >> _U32
+            out[line] = join(low, high)
+            continue
+        c = out[line * n : (line + 1) * n]
+        for j in range(n):
+            c[j] = 0
+        whole = k - k % 4
+        for i in range(0, whole, 4):
+            # Four partial products, each folded below 2^61 + 4, and the sum so far fit 64 bits.
+            a0, a1, a2, a3 = a[i], a[i + 1], a[i + 2], a[i + 3]
+            b0, b1 = b[i * n : (i + 1) * n], b[(i + 1) * n : (i + 2) * n]
+            b2, b3 = b[(i + 2) * n : (i + 3) * n], b[(i + 3) * n : (i + 4) * n]
+            for j in range(n):
+                word = c[j] + fold(partial_product(a0, b0[j])) + fold(partial_product(a1, b1[j]))
+                word += fold(partial_product(a2, b2[j])) + fold(partial_product(a3, b3[j]))
+                c[j] = fold(word)
+        for i in range(whole, k):
+            a0, b0 = a[i], b[i * n : (i + 1) * n]
+            for j in range(n):
+                c[j] = fold(c[j] + fold(partial_product(a0, b0[j])))
+        for j in range(n):
+            c[j] = reduce_once(fold(c[j]))
+
+
+# Images -----------------------------------------------------------------------------------------------------
+# `size` is (height, width), and so are kernel, stride and padding.
+
+
+@kernel(READ, WRITE_REAL, INT, PAIR, PAIR, PAIR, PAIR)
+def split_columns(x: Words, out: Reals, planes: int, size: Pair, window: Pair, stride: Pair, padding: Pair) -> None:
+    """Split (planes, height, width) once, and lay out the windows: (6, planes, window, rows, columns)."""
+    height, width = size
+    rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1
+    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
+    padded_width = width + 2 * padding[1]
+    area = (height + 2 * padding[0]) * padded_width
+    padded = np.zeros(6 * area)
+    block = window[0] * window[1] * rows * columns
+    for plane in range(planes):
+        for r in range(height):
+            source = (plane * height + r) * width
+            split_into(x[source : source + width], padded, (r + padding[0]) * padded_width + padding[1], area)
+        for limb in range(6):
+            target = (limb * planes + plane) * block
+            for dr in range(window[0]):
+                for dc in range(window[1]):
+                    for r in range(rows):
+                        start = limb * area + (r * stride[0] + dr) * padded_width + dc
+                        u, v = padded[start : start + width + 2 * padding[1]], out[target : target + columns]
+                        if stride[1] == 1:
+                            for i in range(columns):
+                                v[i] = u[i]
+                        else:
+                            for i in range(columns):
+                                v[i] = u[i * stride[1]]
+                        target += columns
+
+
+@kernel(READ, WRITE, PAIR, PAIR, PAIR, PAIR)
+def sum_windows(x: Words, out: Words, size: Pair, window: Pair, stride: Pair, padding: Pair) -> None:
+    """Sums over windows of (planes, height, width), zero outside."""
+    height, width = size
+    rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1
+    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
+    for plane in range(out.size // (rows * columns)):
+        for r in range(rows):
+            top = r * stride[0] - padding[0]
+            for c in range(columns):
+                left = c * stride[1] - padding[1]
+                value = np.uint64(0)
+                for i in range(max(top, 0), min(top + window[0], height)):
+                    for j in range(max(left, 0), min(left + window[1], width)):
+                        value = reduce_once(value + x[(plane * height + i) * width + j])
+                out[(plane * rows + r) * columns + c] = value

@@ -1,0 +1,141 @@
+"""Pseudo-random field elements from 16-byte seeds: AES-128 in counter mode.
+
+A seed is a key; what it expands to is a pure function of it, so two processes that hold one seed hold the
+same elements without a byte sent.  Who does not know the seed cannot tell the elements from uniform ones (AES
+is a pseudo-random permutation; the 2^64-block birthday bound of counter mode is far away at the sizes used
+here).
+
+One seed, one purpose: derive a seed per purpose with `Seed.derive` and expand each once.  Expanding a seed
+twice gives the same elements again, which as masks would be a two-time pad.
+
+Uniformity is exact.  Of each 64-bit word 61 bits are kept: uniform in [0, 2^61), and uniform in the field but
+for the one string p, which is not a field element.  A word that gives p (a chance of 2^-61 each) is drawn
+again from a derived seed, in order, until none is left: conditioned on not being p, a word is uniform in [0,
+p), and words are independent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from hashlib import blake2s
+from hmac import compare_digest
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from mpc.errors import UsageError
+from mpc.rings import kernels
+from mpc.rings.field import FieldArray, P, Shape, add
+
+SEED_BYTES = 16
+
+_BLOCK = 16
+# Words per call of the cipher: a piece is masked, or added, while it is in the L2 cache.
+_PIECE = 1 << 14
+_ZEROS = bytes(8 * _PIECE)
+# Elements and raw bytes of one seed come from counters that never meet.
+_FIRST_ELEMENT = bytes(_BLOCK)
+_FIRST_RAW = b"\x80" + bytes(_BLOCK - 1)
+
+
+def fresh_seed() -> bytes:
+    """16 bytes from the operating system's cryptographic generator."""
+    return secrets.token_bytes(SEED_BYTES)
+
+
+class Seed:
+    """A 16-byte secret that expands to field elements; its repr does not show it."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != SEED_BYTES:
+            raise UsageError(f"a seed has {SEED_BYTES} bytes, not {len(key)}")
+        self._key = bytes(key)
+
+    def __repr__(self) -> str:
+        return "Seed(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seed) and compare_digest(self._key, other._key)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __bytes__(self) -> bytes:
+        """The secret itself, to be sent to the party it is meant for."""
+        return self._key
+
+    def derive(self, label: str | bytes) -> Seed:
+        """An independent seed for this label: BLAKE2s keyed with this one.
+
+        Labels are taken whole, with their type, so different labels never collide: neither "a" and b"a", nor
+        "ab" and the seed of "b" under the seed of "a".
+        """
+        data = b"s" + label.encode() if isinstance(label, str) else b"b" + label
+        return self._derived(data)
+
+    def _derived(self, data: bytes) -> Seed:
+        # The first byte tells the purpose: "s" and "b" labels of either type, "r" this module itself.
+        return Seed(blake2s(data, digest_size=SEED_BYTES, key=self._key, person=b"tessera").digest())
+
+    def elements(self, shape: int | Shape) -> FieldArray:
+        """Uniform field elements.  A seed is expanded once: see the module's docstring."""
+        shape = (shape,) if isinstance(shape, int) else shape
+        out = np.empty(prod(shape), np.uint64)
+        stream = _words(self._key, min(out.size, _PIECE))
+        rejected = False
+        for start in range(0, out.size, _PIECE):
+            piece = out[start : start + _PIECE]
+            rejected |= kernels.mask(stream(piece.size), piece)
+        if rejected:
+            places = np.flatnonzero(out == P)
+            out[places] = self._derived(b"rejected").elements(places.size)
+        return out.reshape(shape)
+
+    def raw(self, count: int) -> bytes:
+        """`count` uniform bytes, independent of this seed's elements."""
+        return _cipher(self._key, _FIRST_RAW).update(bytes(count))
+
+
+def elements_sum(seeds: Sequence[Seed], shape: int | Shape) -> FieldArray:
+    """The sum mod p of the `elements` of all seeds, without holding the terms."""
+    shape = (shape,) if isinstance(shape, int) else shape
+    out = np.zeros(prod(shape), np.uint64)
+    streams = [_words(seed._key, min(out.size, _PIECE)) for seed in seeds]
+    rejected = False
+    for start in range(0, out.size, _PIECE):
+        piece = out[start : start + _PIECE]
+        for stream in streams:
+            rejected |= kernels.mask_accumulate(piece, stream(piece.size))
+    if rejected:
+        out = np.zeros(prod(shape), np.uint64)
+        for seed in seeds:
+            add(out, seed.elements(out.size), out)
+    return out.reshape(shape)
+
+
+def _cipher(key: bytes, counter: bytes) -> CipherContext:
+    return Cipher(AES(key), CTR(counter)).encryptor()
+
+
+def _words(key: bytes, limit: int) -> Callable[[int], npt.NDArray[np.uint64]]:
+    """The stream of a seed's 64-bit words (little-endian), `limit` at a time at most.
+
+    The words stand in a buffer that the next call overwrites.
+    """
+    cipher = _cipher(key, _FIRST_ELEMENT)
+    # The cipher asks for room for one block more than it writes.
+    buffer = bytearray(8 * limit + _BLOCK)
+    words = np.frombuffer(buffer, "<u8")
+
+    def take(count: int) -> npt.NDArray[np.uint64]:
+        cipher.update_into(memoryview(_ZEROS)[: 8 * count], buffer)
+        return words[:count].astype(np.uint64, copy=False)
+
+    return take

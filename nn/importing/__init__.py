@@ -1,0 +1,1 @@
+"""Networks written with other libraries, as models of this one."""

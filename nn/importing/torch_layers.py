@@ -1,0 +1,201 @@
+"""torch's modules and functions, and the layers they become.  Needs torch."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mpc.errors import UnsupportedError
+from nn import activations as a
+from nn import functional as f
+from nn import layers as ly
+from nn.importing.torch_activation import FitActivation
+from nn.layer import Layer
+from protocols.operations.fourier import MAX_TERMS
+
+Make = Callable[..., Layer]
+
+
+def _interval(options: dict[str, Any]) -> Any:
+    return options.get("interval")
+
+
+def _batch_norm(kind: type[ly.BatchNorm]) -> Make:
+    def make(m: Any, **_: Any) -> Layer:
+        if m.running_mean is None:
+            raise UnsupportedError("it keeps no statistics: train it with track_running_stats=True")
+        return kind(m.num_features, m.eps, affine=m.affine)
+
+    return make
+
+
+def _avg_pool(m: Any, **_: Any) -> Layer:
+    if m.divisor_override is not None:
+        raise UnsupportedError("divisor_override is not supported")
+    return ly.AvgPool2d(_ints(m.kernel_size), _ints(m.stride), _ints(m.padding), m.ceil_mode, m.count_include_pad)
+
+
+def _conv2d(m: Any, **_: Any) -> Layer:
+    padding: Any = m.padding if isinstance(m.padding, str) else _ints(m.padding)
+    return ly.Conv2d(
+        m.in_channels, m.out_channels, _ints(m.kernel_size), _ints(m.stride), padding, _ints(m.dilation),
+        m.groups, m.bias is not None, m.padding_mode,
+    )  # fmt: skip
+
+
+def _ints(value: Any) -> Any:
+    return tuple(int(n) for n in value) if isinstance(value, tuple | list) else int(value)
+
+
+MODULES: dict[type[nn.Module], Make] = {
+    nn.Linear: lambda m, **_: ly.Linear(m.in_features, m.out_features, m.bias is not None),
+    nn.Conv2d: _conv2d,
+    nn.AvgPool2d: _avg_pool,
+    nn.AdaptiveAvgPool2d: lambda m, **_: ly.AdaptiveAvgPool2d(_ints(m.output_size)),
+    nn.BatchNorm1d: _batch_norm(ly.BatchNorm1d),
+    nn.BatchNorm2d: _batch_norm(ly.BatchNorm2d),
+    nn.Flatten: lambda m, **_: ly.Flatten(m.start_dim, m.end_dim),
+    nn.Identity: lambda m, **_: ly.Identity(),
+    nn.Dropout: lambda m, **_: ly.Dropout(m.p),
+    nn.Dropout1d: lambda m, **_: ly.Dropout(m.p),
+    nn.Dropout2d: lambda m, **_: ly.Dropout(m.p),
+    nn.AlphaDropout: lambda m, **_: ly.Dropout(m.p),
+    nn.Sigmoid: lambda m, **o: a.Sigmoid(interval=_interval(o)),
+    nn.Tanh: lambda m, **o: a.Tanh(interval=_interval(o)),
+    nn.SiLU: lambda m, **o: a.SiLU(interval=_interval(o)),
+    nn.GELU: lambda m, **o: a.GELU(m.approximate, interval=_interval(o)),
+    nn.Softplus: lambda m, **o: a.Softplus(m.beta, m.threshold, interval=_interval(o)),
+    FitActivation: lambda m, **_: a.Activation(m.fit),
+}
+"""torch's class -> its layer.  A maker's UnsupportedError gives the reason; the caller names the layer."""
+
+_RELU = "use Sigmoid, SiLU, GELU or Polynomial instead and train through it: comparisons are not supported"
+_MAX_POOL = "use AvgPool2d: comparisons are not supported"
+_SOFTMAX = "reveal the logits and apply it to them: it does not change which is largest"
+_NORM = "only BatchNorm1d and BatchNorm2d, whose statistics are stored, are supported"
+
+_COMPARING = (
+    "ReLU ReLU6 LeakyReLU PReLU ELU Hardtanh Hardswish Hardsigmoid"
+    " relu relu_ relu6 leaky_relu elu hardtanh hardswish hardsigmoid clamp"
+)
+_MAXIMA = "MaxPool1d MaxPool2d MaxPool3d AdaptiveMaxPool2d max_pool2d adaptive_max_pool2d amax max"
+_NORMS = "LayerNorm GroupNorm InstanceNorm2d BatchNorm3d layer_norm group_norm instance_norm batch_norm"
+
+REASONS: dict[str, str] = {
+    **dict.fromkeys(_COMPARING.split(), _RELU),
+    **dict.fromkeys(_MAXIMA.split(), _MAX_POOL),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _SOFTMAX),
+    **dict.fromkeys(_NORMS.split(), _NORM),
+}
+"""What to do instead, by the name of a class or function that has no counterpart."""
+
+
+def _named(make: Callable[[Any], Layer]) -> Make:
+    return lambda **o: make(_interval(o))
+
+
+def _gelu(approximate: str = "none", **o: Any) -> Layer:
+    if approximate not in ("none", "tanh"):
+        raise UnsupportedError(f"approximate={approximate!r}")
+    return a.GELU("tanh" if approximate == "tanh" else "none", interval=_interval(o))
+
+
+def _power(exponent: Any, **_: Any) -> Layer:
+    if isinstance(exponent, bool) or not isinstance(exponent, int) or not 1 <= exponent <= MAX_TERMS:
+        raise UnsupportedError(f"only whole powers from 1 to {MAX_TERMS}, not {exponent!r}")
+    return a.Polynomial((*(0.0,) * exponent, 1.0))
+
+
+def _softplus(beta: float = 1.0, threshold: float = 20.0, **o: Any) -> Layer:
+    return a.Softplus(float(beta), float(threshold), interval=_interval(o))
+
+
+def _avg_pool_function(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: Any = None, **_: Any,
+) -> Layer:  # fmt: skip
+    if divisor_override is not None:
+        raise UnsupportedError("divisor_override is not supported")
+    stride = None if stride is None or stride == [] else _ints(stride)
+    return ly.AvgPool2d(_ints(kernel_size), stride, _ints(padding), ceil_mode, count_include_pad)
+
+
+def _mean(dim: Any = None, keepdim: bool = False, **_: Any) -> Layer:
+    if dim is None:
+        raise UnsupportedError("a mean over everything would mix the images of the batch")
+    return f.Mean(_ints(dim) if isinstance(dim, tuple | list) else (int(dim),), bool(keepdim))
+
+
+def _flatten(start_dim: int = 0, end_dim: int = -1, **_: Any) -> Layer:
+    return ly.Flatten(int(start_dim), int(end_dim))
+
+
+def _identity(*_: Any, **__: Any) -> Layer:
+    return ly.Identity()
+
+
+_sigmoid = _named(lambda i: a.Sigmoid(interval=i))
+_tanh = _named(lambda i: a.Tanh(interval=i))
+_silu = _named(lambda i: a.SiLU(interval=i))
+
+UNARY: dict[Any, Make] = {
+    **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _sigmoid),
+    **dict.fromkeys((torch.tanh, functional.tanh, "tanh"), _tanh),
+    functional.silu: lambda inplace=False, **o: _silu(**o),
+    functional.gelu: _gelu,
+    functional.softplus: _softplus,
+    **{
+        target: _named(lambda _, name=name: a.Function(name))  # type: ignore[misc]
+        for name in ("exp", "log", "reciprocal", "sin", "cos")
+        for target in (getattr(torch, name), name)
+    },
+    **dict.fromkeys((torch.pow, operator.pow, "pow"), _power),
+    **dict.fromkeys((torch.square, "square"), lambda **_: a.Polynomial((0.0, 0.0, 1.0))),
+    **dict.fromkeys((torch.neg, operator.neg, "neg"), lambda **_: f.Affine(-1.0)),
+    functional.avg_pool2d: _avg_pool_function,
+    functional.adaptive_avg_pool2d: lambda output_size=1, **_: ly.AdaptiveAvgPool2d(_ints(output_size)),
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((torch.flatten, "flatten"), _flatten),
+    **dict.fromkeys((functional.dropout, functional.dropout2d, "contiguous", "clone", "detach"), _identity),
+}
+"""Functions (and names of methods) of one tensor; further arguments are passed on as they are."""
+
+BINARY: dict[Any, str] = {
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), "add"),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), "subtract"),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), "multiply"),
+    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div"), "divide"),
+    **dict.fromkeys((operator.matmul, torch.matmul, torch.mm, torch.bmm, "matmul", "mm", "bmm"), "matmul"),
+}
+"""Functions (and names of methods) of two operands, tensors or numbers."""
+
+TWO_TENSORS: dict[str, type[Layer]] = {
+    "add": f.Add,
+    "subtract": f.Subtract,
+    "multiply": f.Multiply,
+    "matmul": f.Matmul,
+}
+
+
+def with_number(kind: str, number: float, number_first: bool) -> Layer:
+    """A binary function whose other operand is a public number."""
+    if not math.isfinite(number):
+        raise UnsupportedError("a constant that is not finite")
+    match kind, number_first:
+        case "add", _:
+            return f.Affine(1.0, number)
+        case "subtract", False:
+            return f.Affine(1.0, -number)
+        case "subtract", True:
+            return f.Affine(-1.0, number)
+        case "multiply", _:
+            return f.Affine(number)
+        case "divide", False if number:
+            return f.Affine(1.0 / number)
+    raise UnsupportedError(f"{kind} of a tensor and a number in this order")

@@ -1,0 +1,335 @@
+"""``AsyncClient``: share secrets, store models, have the parties compute, and learn the result alone::
+
+async with AsyncClient("cluster.toml", "clinic.key") as client:
+    x = client.share(image, low=-1, high=1)
+    model = await client.model("derm")
+    print(await client.reveal(model(x)))
+    print(client.last_run)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy.typing as npt
+
+from mpc import fixed_point
+from mpc.cost import online_rounds
+from mpc.errors import (
+    ConfigurationError,
+    MacCheckError,
+    MaterialError,
+    PeerLost,
+    PeerUnavailable,
+    ProtocolViolation,
+    UsageError,
+)
+from mpc.operation import Input
+from mpc.program import Expression, Program
+from mpc.rings.field import FieldArray
+from parties.client import streaming
+from parties.client.prepared import PreparedRun, Reals
+from parties.client.remote_model import RemoteModel, checked_name
+from parties.client.report import RunReport, StockReport
+from parties.client.stored_secrets import StoredSecrets
+from parties.client.switchboard import Switchboard
+from parties.cluster import Cluster, Role
+from parties.keys import KeyPair
+from parties.messages.failures import failed
+from parties.messages.runs import ClientMasks, Inputs, Outputs, Prepare, Ready, Release, StoreDropped, StoreReady
+from parties.messages.stock import MAX_COUNT, Stock, StockProgress
+from parties.stored.data import RemoteData, keeping, kept_data
+from parties.wire.messages import Message
+from protocols.lowering.planner import FRACTION_BITS
+from protocols.trace.secret_tensor import SecretTensor
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BOUND = 64.0
+"""Values shared without a declared range lie in [-64, 64]."""
+
+# Times that a run may meet spent preprocessing before that is the caller's failure.
+_RETRIES = 2
+
+
+class AsyncClient(StoredSecrets):
+    """A client of a cluster.  ``async with`` connects and closes it; one event loop, not thread-safe.
+
+    Args:
+        cluster: a cluster file's path, or a ``Cluster``.
+        key: the path of this client's key file, or its ``KeyPair``.
+        connect_timeout: seconds for all servers to answer.
+
+    Raises, on entering: PeerUnavailable, AuthenticationError, VersionMismatch, ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster | str | os.PathLike[str],
+        key: KeyPair | str | os.PathLike[str],
+        *,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
+        keys = key if isinstance(key, KeyPair) else KeyPair.load(Path(key))
+        member = cluster.by_key(keys.public)
+        if member is None or member.role is not Role.CLIENT:
+            raise ConfigurationError(
+                f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
+            )
+        super().__init__(cluster, member, keys, Switchboard(cluster, member, keys, connect_timeout))
+        self.last_run: RunReport | None = None
+        """The bill of the last run that was revealed."""
+        self._secrets: weakref.WeakKeyDictionary[Expression, FieldArray] = weakref.WeakKeyDictionary()
+
+    async def __aenter__(self) -> AsyncClient:
+        await self._board.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; what is in progress fails.  Idempotent."""
+        await self._board.close()
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient {self.member.name} of cluster {self.cluster.name}>"
+
+    # -- sharing ---------------------------------------------------------------------------------------------------
+
+    def share(
+        self,
+        values: npt.ArrayLike,
+        *,
+        fraction_bits: int = FRACTION_BITS,
+        low: float = -DEFAULT_BOUND,
+        high: float = DEFAULT_BOUND,
+        name: str = "value",
+    ) -> SecretTensor:
+        """This client's secret as an expression.  Nothing is sent until a result that depends on it is revealed.
+
+        ``[low, high]`` is public, and the tighter it is the more precise and cheaper what is computed from it.
+        Raises EncodingError, naming the place, for a value that is not finite or not in the range.
+        """
+        raw = fixed_point.encode(values, fraction_bits, low, high, name=name)
+        expression = Expression(Input(raw.shape, fraction_bits, float(low), float(high)))
+        self._secrets[expression] = raw
+        return SecretTensor(expression)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
+        """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
+
+        It names the versions of the models and data sets that it uses, and says nothing of what this client has shared.
+        """
+        return self._program(result)[0].digest
+
+    async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
+        """Have the parties compute ``results`` and keep them, as a data set of this client's called ``name``.
+
+        Nobody learns anything of them, this client included; ``reveal`` of a tensor of it opens that.  Whatever was
+        under the name stays in use unless all parties have all of it.  One round more than the results take.
+
+        Raises as ``reveal`` and ``upload`` do.  When a server is lost at the very end, it may still come into use.
+        """
+        checked_name(name)
+        await self._board.reach(self._servers)
+        if not results:
+            raise UsageError("there is nothing to keep: give at least one tensor")
+        program, inputs = keeping(results), self._inputs_of([x.expression for x in results.values()])
+        prepared = await self._prepare(program, inputs, single=False, keep=name)
+        await self.finish(prepared)
+        return RemoteData(name, self.member.name, prepared.run, kept_data(program))
+
+    @overload
+    async def reveal(self, result: SecretTensor) -> Reals: ...
+    @overload
+    async def reveal(self, result: Sequence[SecretTensor]) -> list[Reals]: ...
+
+    async def reveal(self, result: SecretTensor | Sequence[SecretTensor]) -> Reals | list[Reals]:
+        """Have the parties compute ``result`` and open it to this client alone.
+
+        Raises the failure of whoever is at fault (PeerError and its kinds), ProgramError, or UsageError.
+        """
+        return await self.finish(await self.prepare(result))
+
+    async def predict(
+        self,
+        model: RemoteModel,
+        inputs: npt.ArrayLike,
+        *,
+        chunk: int | None = None,
+        low: float = -1.0,
+        high: float = 1.0,
+    ) -> Reals:
+        """``model`` of a batch (N, ...) of any size with values in [low, high], streamed in chunks.
+
+        Memory does not grow with the batch, at nobody but this client, which has its inputs and results.  ``last_run``
+        is then the sum of all chunks' bills.  See ``parties.client.streaming``.
+        """
+        values, self.last_run = await streaming.predict(self, model, inputs, chunk=chunk, low=low, high=high)
+        return values
+
+    async def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
+        """The offline phase of a run, for ``finish``: dealing, and whatever does not depend on the inputs.
+
+        What was dealt ahead of time (``stock``) is used first.  The parties keep what is for this run until it is
+        finished, released, or this client has gone.
+        """
+        program, inputs = self._program(result)
+        await self._board.reach(self._servers)
+        single = isinstance(result, SecretTensor)
+        for _ in range(_RETRIES):
+            # A ledger may have seen used what the dealer takes for fresh.  Nothing was sent, and the dealer skips it.
+            with contextlib.suppress(MaterialError):
+                return await self._prepare(program, inputs, single=single)
+        return await self._prepare(program, inputs, single=single)
+
+    def _program(self, result: SecretTensor | Sequence[SecretTensor]) -> tuple[Program, list[FieldArray]]:
+        """The program that computes ``result``, and the raw values of its inputs."""
+        outputs = [result] if isinstance(result, SecretTensor) else list(result)
+        if not outputs:
+            raise UsageError("there is nothing to compute: give at least one tensor")
+        expressions = [output.expression for output in outputs]
+        return Program.of(expressions), self._inputs_of(expressions)
+
+    async def _prepare(
+        self, program: Program, inputs: Sequence[FieldArray], *, single: bool, keep: str = ""
+    ) -> PreparedRun:
+        started = time.perf_counter()
+        run = secrets.token_hex(16)
+        conversation = self._board.begin(run, self._servers)
+        security = self.cluster.settings.security
+        prepared = PreparedRun(
+            program,
+            run,
+            len(self._parties),
+            inputs,
+            conversation,
+            security=security,
+            single=single,
+            client=self.member.name,
+        )
+        try:
+            with self._board.watching(self._servers):
+                data, dealer = program.encode(), self.cluster.dealer.name
+                for server in self._servers:
+                    prepared.sent_offline.add(server, self._board.send(server, Prepare(run=run, keep=keep), [data]))
+                got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
+                prepared.take_masks(got[ClientMasks][dealer])
+        except BaseException:
+            self._abandon(prepared)
+            raise
+        if not keep:
+            # The dealer has done its part: from now on the run goes on without it.
+            conversation.needs = frozenset(self._parties)
+        prepared.offline_seconds = time.perf_counter() - started
+        return prepared
+
+    async def stock(
+        self,
+        result: SecretTensor | Sequence[SecretTensor],
+        count: int,
+        *,
+        low_water: int = 0,
+        progress: Callable[[StockReport], None] | None = None,
+    ) -> StockReport:
+        """Have ``count`` runs of ``result`` dealt ahead of time, into the ledgers of the parties.
+
+        Runs of the same program (any values of its inputs) then use them, one each, and need no dealing of their own.
+        With a ``low_water`` mark the dealer deals again, up to ``count``, when fewer are left.  ``progress`` is called
+        after each.  Raises UsageError, or whatever stopped the dealing (PeerError, ProgramError, ...).
+        """
+        if not 1 <= count <= MAX_COUNT or not 0 <= low_water <= count:
+            raise UsageError(f"count is 1 to {MAX_COUNT}, and a low-water mark not above it")
+        program, _ = self._program(result)
+        await self._board.reach(self._servers)
+        request, dealer = secrets.token_hex(16), self.cluster.dealer.name
+        with self._board.conversation(request, [dealer]) as conversation:
+            message = Stock(request=request, count=count, low_water=low_water)
+            self._board.send(dealer, message, [program.encode()])
+            while True:
+                got = (await conversation.take(StockProgress, [dealer], self._patience))[dealer].message
+                if not isinstance(got, StockProgress):
+                    raise ProtocolViolation(dealer, "sent no progress")
+                report = StockReport(program.digest, got.done, got.stock, got.sent_bytes, got.seconds)
+                if progress is not None:
+                    progress(report)
+                if got.done >= count:
+                    return report
+
+    async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
+        """The online phase: send the masked inputs, await the outputs; what ``reveal`` would return."""
+        if prepared.used:
+            raise UsageError("this run has been used: its masks are good for one run; prepare another")
+        if not self._board.holds(prepared.run, prepared.conversation):
+            raise UsageError("this run was prepared by another client object: finish it with that one")
+        prepared.used = True
+        rounds = online_rounds(prepared.program, prepared.security)
+        expected: dict[type[Message], list[str]] = {Outputs: self._parties}
+        if prepared.program.kept:
+            expected[StoreReady] = self._parties
+        try:
+            with self._board.watching(prepared.conversation.needs):
+                started = time.perf_counter()
+                prepared.conversation.check()
+                masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
+                for party in self._parties:
+                    prepared.sent_online.add(party, self._send_online(party, message, masked))
+                # The parties end together: once one has, the others have no more than a round to go.
+                whole = self._patience * rounds
+                arrived = await prepared.conversation.take_all(expected, self._patience, first=whole)
+                shares = {party: arrived[Outputs][party] for party in self._parties}
+                results = prepared.open_outputs(shares)
+                seconds = time.perf_counter() - started
+        except MacCheckError as error:
+            # Whether we noticed or were told: servers that are still at it learn the reason.
+            self._board.tell(failed(prepared.run, error))
+            self._abandon(prepared)
+            raise
+        except BaseException:
+            self._abandon(prepared)
+            raise
+        self._board.end(prepared.run)
+        self.last_run = prepared.report(shares, seconds)
+        return results[0] if prepared.single else results
+
+    async def release(self, prepared: PreparedRun) -> None:
+        """Give up a prepared run: the parties forget what was dealt for it.  Idempotent."""
+        if not prepared.used:
+            self._abandon(prepared)
+
+    def _send_online(self, party: str, message: Inputs, masked: Sequence[FieldArray]) -> int:
+        try:
+            return self._board.send(party, message, masked)
+        except PeerUnavailable:
+            raise PeerLost(party, "its connection closed after the run was prepared") from None
+
+    def _inputs_of(self, outputs: Sequence[Expression]) -> list[FieldArray]:
+        """The raw values of the program's inputs, in its order."""
+        inputs = []
+        for x in Program.order(outputs):
+            if isinstance(x.operation, Input):
+                raw = self._secrets.get(x)
+                if raw is None:
+                    raise UsageError("an input was shared by another client object: share it with this one")
+                inputs.append(raw)
+        return inputs
+
+    def _abandon(self, prepared: PreparedRun) -> None:
+        """Nothing of a failed, cancelled or released run is used again, here or at the servers."""
+        prepared.used = True
+        self._board.end(prepared.run)
+        self._board.tell(Release(run=prepared.run))
+        if prepared.program.kept:
+            self._board.tell(StoreDropped(store=prepared.run))

@@ -1,0 +1,51 @@
+"""A model that lies on the parties as shares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from mpc.errors import UsageError
+from mpc.rings.field import FieldArray
+from nn.model import Description
+from protocols.trace.secret_tensor import SecretTensor
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+
+
+class Uploadable(Protocol):
+    """What ``upload`` takes: ``nn.Model``, or anything with these."""
+
+    def encode(self) -> Mapping[str, FieldArray]:
+        """The tensors to store, by name."""
+        ...
+
+    def describe(self) -> bytes:
+        """An encoded ``nn.model.Description``."""
+        ...
+
+
+class RemoteModel:
+    """A model stored on the parties; call it with a secret tensor to get a lazy expression."""
+
+    def __init__(self, name: str, owner: str, store: str, description: Description) -> None:
+        self.name = name
+        self.owner = owner
+        self.store = store
+        self.description = description
+        """Architecture and types of the stored tensors; everything public about the model."""
+        self._stored = description.stored(store)
+
+    def __call__(self, x: SecretTensor) -> SecretTensor:
+        return self.description.forward(x, self._stored)
+
+    def __repr__(self) -> str:
+        return f"<RemoteModel {self.name!r} of {self.owner}>\n{self.description.architecture}"
+
+
+def checked_name(name: str) -> str:
+    """``name``, if a model can be called that; else UsageError."""
+    if not _NAME.match(name):
+        raise UsageError(f"{name!r} is not a name for a model: use up to 64 letters, digits, '-', '_' and '.'")
+    return name

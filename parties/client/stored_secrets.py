@@ -1,0 +1,140 @@
+"""What a client does with models and data sets on the parties: the part of ``AsyncClient`` that is about them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import overload
+
+from mpc.errors import UsageError
+from parties.client.queries import ModelEntry, allow_use, find_model, list_models, remove_model
+from parties.client.remote_model import RemoteModel, Uploadable, checked_name
+from parties.client.switchboard import Switchboard
+from parties.client.uploading import Uploading, UploadProgress
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.stored.data import DataSet, RemoteData, remote
+from parties.stored.policy import PREDICT
+
+
+class StoredSecrets:
+    """A client of a cluster, as far as stored secrets go; ``board`` has its connections."""
+
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, board: Switchboard) -> None:
+        self.cluster = cluster
+        self.member = member
+        self._keys = keys
+        self._board = board
+        self._uploads = asyncio.Lock()
+        # Longer than the servers': they know better than we whom they wait for, and tell us.
+        self._patience = cluster.settings.round_timeout + cluster.settings.peer_timeout
+        self._servers = [server.name for server in cluster.servers]
+        self._parties = [party.name for party in cluster.parties]
+
+    @overload
+    async def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special
+        self, secret: DataSet, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteData: ...
+    @overload
+    async def upload(
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel: ...
+
+    async def upload(
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel | RemoteData:
+        """Share a model's weights, or a ``DataSet``; it stays on the parties under ``name`` until the next one does.
+
+        Every tensor w goes out as w - b, uniform, with b from seeds the dealer makes.  Public are the architecture,
+        shapes, fraction bits, and the power of two that bounds each tensor.  Parties and dealer keep it on their disks,
+        encrypted.  Until all of them have all of it, a former one of that name stays in use, whatever happens; an
+        upload that fails because a server was lost at its very end may still come into use when that one is back.
+
+        One goes out at a time, in chunks, 8 bytes per parameter to each party, with ``progress`` called as all parties
+        have more of it.  When a server is lost it waits for that one (``round_timeout`` and ``peer_timeout`` of the
+        cluster file together) and goes on where it was; and when it fails for that reason, or this process dies, the
+        next upload of the same model under the same name goes on, within a day (``parties.client.uploading``).
+
+        Raises ProgramError when the name is another client's, UsageError, ServerBusy with too many uploads that are
+        not complete, PeerError.
+        """
+        checked_name(name)
+        tensors, description = secret.encode(), secret.describe()
+        await self._board.reach(self._servers)
+        uploading = Uploading(
+            self._board,
+            self.cluster,
+            self._keys,
+            self._patience,
+            name=name,
+            tensors=tensors,
+            description=description,
+            progress=progress,
+        )
+        # Two of one content at once would be the same upload.
+        async with self._uploads:
+            store = await uploading.run()
+        return remote(name, self.member.name, store, description)
+
+    async def model(self, name: str) -> RemoteModel:
+        """A model that this client has uploaded, or may use.
+
+        Raises UsageError, naming what there is for us, when there is none; or when a party has lost its data.
+        """
+        found = await self._find(name)
+        if isinstance(found, RemoteData):
+            raise UsageError(f"{name!r} is a data set, and no model: client.data({name!r}) has its tensors")
+        return found
+
+    async def data(self, name: str) -> RemoteData:
+        """A data set that this client has uploaded, or may use: ``(await client.data("trial"))["images"]``.
+
+        Raises as ``model`` does.
+        """
+        found = await self._find(name)
+        if isinstance(found, RemoteModel):
+            raise UsageError(f"{name!r} is a model, and no data set: client.model({name!r}) is to be called with data")
+        return found
+
+    async def _find(self, name: str) -> RemoteModel | RemoteData:
+        checked_name(name)
+        await self._board.reach(self._parties)
+        store, owner, description = await find_model(self._board, self.cluster, name, self._patience)
+        return remote(name, owner, store, description)
+
+    async def _is_data(self, name: str) -> bool:
+        """Whether there is a data set of that name, for us to know of."""
+        with contextlib.suppress(UsageError):
+            return isinstance(await self._find(name), RemoteData)
+        return False
+
+    async def models(self) -> list[ModelEntry]:
+        """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
+        await self._board.reach(self._parties)
+        return await list_models(self._board, self.cluster, self._patience)
+
+    async def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
+        """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model or data set.
+
+        Programs: ``"predict"``, of a model, as it was described, on the client's own input or a data set that it may
+        use so; a program's ``digest``; or ``"any"``, with which all of it can be revealed.  None: nothing any more.
+        Each server keeps the rules and enforces them by itself, and they outlast uploads under that name
+        (``parties.stored.policy``).
+
+        Raises UsageError, ProgramError when it is another client's or not there, PeerError.
+        """
+        checked_name(name)
+        await self._board.reach(self._servers)
+        if PREDICT in programs and await self._is_data(name):
+            raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
+        await allow_use(self._board, self.cluster, name, client, programs, self._patience)
+
+    async def remove(self, name: str) -> None:
+        """Remove a model of this client's from dealer and parties, for good, and what was dealt ahead for it.
+
+        Raises ProgramError when it is another client's, UsageError when there is none of that name, PeerError.
+        """
+        checked_name(name)
+        await self._board.reach(self._servers)
+        await remove_model(self._board, self.cluster, name, self._patience)

@@ -1,0 +1,157 @@
+"""Predictions of many inputs in bounded memory: a batch is split into chunks, and two of them are under way at most.
+
+While one chunk is online, the next is being prepared.  So dealing takes no time of its own as long as it is faster than
+the online phase, and what parties, dealer and client occupy does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.cost import Cost, LayerCost
+from mpc.errors import ShapeError, UsageError
+from parties.client.prepared import PreparedRun, Reals
+from parties.client.remote_model import RemoteModel
+from parties.client.report import LayerReport, Phase, RunReport
+from parties.tally import merged
+
+if TYPE_CHECKING:
+    from parties.client.async_client import AsyncClient
+
+CHUNK_ELEMENTS = 1 << 23
+"""Of the program of one chunk, unless the caller chooses: 64 MiB of field elements.  Larger ones are hardly faster."""
+
+
+class Predicted(NamedTuple):
+    """The result of a chunk, and its bill."""
+
+    values: Reals
+    report: RunReport
+
+
+async def predict(
+    client: AsyncClient,
+    model: RemoteModel,
+    inputs: npt.ArrayLike,
+    *,
+    chunk: int | None = None,
+    low: float = -1.0,
+    high: float = 1.0,
+) -> Predicted:
+    """``model`` of a batch (N, ...), in runs of ``chunk`` inputs, by default of ``fitting`` many.
+
+    The bill is the sum of the runs' bills: phases of different chunks overlap, so the whole takes less time than its
+    seconds say.  Raises as ``stream`` does, and UsageError or ShapeError for no inputs and no chunks.
+    """
+    array = np.asarray(inputs)
+    if not array.ndim or not len(array):
+        raise ShapeError("there is nothing to predict: give a batch (N, ...) of at least one input")
+    size = fitting(model, array.shape[1:], low=low, high=high) if chunk is None else chunk
+    if size < 1:
+        raise UsageError(f"chunks of {size} inputs: give a number from 1")
+    chunks = (array[start : start + size] for start in range(0, len(array), size))
+    done = [predicted async for predicted in stream(client, model, chunks, low=low, high=high)]
+    return Predicted(np.concatenate([p.values for p in done]), total([p.report for p in done]))
+
+
+async def stream(
+    client: AsyncClient, model: RemoteModel, chunks: Iterable[npt.ArrayLike], *, low: float = -1.0, high: float = 1.0
+) -> AsyncIterator[Predicted]:
+    """``model`` of one chunk (N, ...) after the other, as ``chunks`` yields them; their values lie in [low, high].
+
+    A chunk is asked for when the one before it goes online.  If anything fails, or the caller stops early, what is
+    prepared is given up.  Raises as ``AsyncClient.share`` and ``reveal`` do.
+    """
+    source = iter(chunks)
+    under_way: list[asyncio.Task[PreparedRun]] = []
+
+    def prepare_next() -> None:
+        for values in source:
+            secret = client.share(values, low=low, high=high, name="inputs")
+            under_way.append(asyncio.create_task(client.prepare(model(secret))))
+            return
+
+    try:
+        prepare_next()
+        while under_way:
+            prepared = await under_way[0]
+            prepare_next()
+            values = np.asarray(await client.finish(prepared))
+            if client.last_run is None:
+                raise UsageError("the run left no report")
+            del under_way[0]
+            yield Predicted(values, client.last_run)
+    finally:
+        for task in under_way:
+            task.cancel()
+        for run in await asyncio.gather(*under_way, return_exceptions=True):
+            if isinstance(run, PreparedRun):
+                await client.release(run)
+
+
+def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float = -1.0, high: float = 1.0) -> int:
+    """How many inputs of ``shape`` fit a run of ``CHUNK_ELEMENTS``; at least one."""
+    one, two = (model.description.program((n, *shape), low=low, high=high).elements for n in (1, 2))
+    return max(1, 1 + (CHUNK_ELEMENTS - one) // max(1, two - one))
+
+
+def total(reports: Sequence[RunReport]) -> RunReport:
+    """The bill of several runs of the same kind, summed; from stock if all were."""
+    first = reports[0]
+    layers: dict[str, LayerReport] = {}
+    for report in reports:
+        for name, layer in report.layers.items():
+            layers[name] = _sum(layers[name], layer) if name in layers else layer
+    return RunReport(
+        parties=first.parties,
+        security=first.security,
+        online=_phase([r.online for r in reports]),
+        offline=_phase([r.offline for r in reports]),
+        dealing_seconds=sum(r.dealing_seconds for r in reports),
+        wait_seconds=sum(r.wait_seconds for r in reports),
+        layers=layers,
+        predicted=_cost([r.predicted for r in reports]),
+        from_stock=all(r.from_stock for r in reports),
+        runs=sum(r.runs for r in reports),
+        client=first.client,
+        links={phase: merged(*(r.links[phase] for r in reports)) for phase in first.links},
+    )
+
+
+def _phase(phases: Sequence[Phase]) -> Phase:
+    return Phase(
+        sum(p.rounds for p in phases),
+        sum(p.messages for p in phases),
+        sum(p.bytes for p in phases),
+        sum(p.seconds for p in phases),
+    )
+
+
+def _sum(x: LayerReport, y: LayerReport) -> LayerReport:
+    return LayerReport(
+        x.rounds + y.rounds, x.opened + y.opened, x.dealt + y.dealt, x.bytes + y.bytes, x.seconds + y.seconds
+    )
+
+
+def _cost(costs: Sequence[Cost]) -> Cost:
+    first = costs[0]
+    layers: dict[str, LayerCost] = {}
+    for cost in costs:
+        for name, x in cost.layers.items():
+            y = layers.get(name, LayerCost(0, 0, 0))
+            layers[name] = LayerCost(x.rounds + y.rounds, x.opened + y.opened, x.dealt + y.dealt)
+    return Cost(
+        parties=first.parties,
+        online_rounds=sum(c.online_rounds for c in costs),
+        online_bytes_per_party=sum(c.online_bytes_per_party for c in costs),
+        online_client_bytes=sum(c.online_client_bytes for c in costs),
+        offline_dealer_bytes=tuple(map(sum, zip(*(c.offline_dealer_bytes for c in costs), strict=True))),
+        offline_client_bytes=sum(c.offline_client_bytes for c in costs),
+        layers=layers,
+        online_output_bytes=sum(c.online_output_bytes for c in costs),
+    )

@@ -1,0 +1,191 @@
+"""``Client``: the synchronous face of ``AsyncClient``, whose event loop runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+import numpy.typing as npt
+
+from mpc.errors import UsageError
+from parties.client.async_client import AsyncClient
+from parties.client.prepared import PreparedRun, Reals
+from parties.client.queries import ModelEntry
+from parties.client.remote_model import RemoteModel, Uploadable
+from parties.client.report import RunReport, StockReport
+from parties.client.uploading import UploadProgress
+from parties.cluster import Cluster
+from parties.keys import KeyPair
+from parties.local import LocalCluster
+from parties.stored.data import DataSet, RemoteData
+from parties.stored.policy import PREDICT
+from protocols.trace.secret_tensor import SecretTensor
+
+Result = TypeVar("Result")
+
+
+class Client:
+    """A client of a cluster, for scripts and notebooks; see ``AsyncClient`` for what each method does and raises.
+
+    Args:
+        cluster: a running ``LocalCluster`` (whose client key it takes), a cluster file's path, or a ``Cluster``.
+        key: path of this client's key file, or its ``KeyPair``; not needed with a ``LocalCluster``.
+        name: which of a ``LocalCluster``'s clients to be; the first by default.
+    """
+
+    def __init__(
+        self,
+        cluster: LocalCluster | Cluster | str | os.PathLike[str],
+        key: KeyPair | str | os.PathLike[str] | None = None,
+        *,
+        name: str | None = None,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        if isinstance(cluster, LocalCluster):
+            key = key or cluster.client_key(name)
+            cluster = cluster.cluster
+        elif name is not None:
+            raise UsageError("only a LocalCluster knows its clients' keys by name: give the key file")
+        if key is None:
+            raise UsageError("give the client's key file: Client(cluster, 'clinic.key')")
+        self._client = AsyncClient(cluster, key, connect_timeout=connect_timeout)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Client:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tessera client", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._client.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections.  Idempotent."""
+        if self._loop is None or self._thread is None:
+            return
+        try:
+            self._run(self._client.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = self._thread = None
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncClient", "Client", 1)
+
+    @property
+    def cluster(self) -> Cluster:
+        return self._client.cluster
+
+    @property
+    def last_run(self) -> RunReport | None:
+        """The bill of the last run that was revealed."""
+        return self._client.last_run
+
+    def share(self, values: npt.ArrayLike, **options: Any) -> SecretTensor:
+        """This client's secret as an expression; see ``AsyncClient.share``."""
+        return self._client.share(values, **options)
+
+    @overload
+    def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special
+        self, secret: DataSet, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteData: ...
+    @overload
+    def upload(
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel: ...
+
+    def upload(
+        self, secret: Uploadable, name: str, *, progress: Callable[[UploadProgress], None] | None = None
+    ) -> RemoteModel | RemoteData:
+        """Store a model's weights, or a data set, on the parties, as shares."""
+        return self._run(self._client.upload(secret, name, progress=progress))
+
+    def model(self, name: str) -> RemoteModel:
+        """A model that is stored on the parties."""
+        return self._run(self._client.model(name))
+
+    def data(self, name: str) -> RemoteData:
+        """A data set that is stored on the parties."""
+        return self._run(self._client.data(name))
+
+    def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
+        """Have the parties compute ``results`` and keep them under ``name``, revealed to nobody."""
+        return self._run(self._client.keep(results, name))
+
+    def models(self) -> list[ModelEntry]:
+        """All models and data sets that are stored on the parties, as far as we may know."""
+        return self._run(self._client.models())
+
+    def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
+        """Let ``client`` run these programs, and no others, on this client's model or data set."""
+        self._run(self._client.allow(name, client, programs))
+
+    def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
+        """What the program that computes ``result`` is called in ``allow``."""
+        return self._client.digest(result)
+
+    def remove(self, name: str) -> None:
+        """Remove a model or data set of this client's, for good."""
+        self._run(self._client.remove(name))
+
+    @overload
+    def reveal(self, result: SecretTensor) -> Reals: ...
+    @overload
+    def reveal(self, result: Sequence[SecretTensor]) -> list[Reals]: ...
+
+    def reveal(self, result: SecretTensor | Sequence[SecretTensor]) -> Reals | list[Reals]:
+        """Have the parties compute ``result`` and open it to this client alone."""
+        return self.finish(self.prepare(result))
+
+    def predict(self, model: RemoteModel, inputs: npt.ArrayLike, **options: Any) -> Reals:
+        """A batch of any size, streamed in chunks; see ``AsyncClient.predict``."""
+        return self._run(self._client.predict(model, inputs, **options))
+
+    def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
+        """The offline phase of a run, for ``finish``."""
+        return self._run(self._client.prepare(result))
+
+    def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
+        """The online phase of a prepared run."""
+        return self._run(self._client.finish(prepared))
+
+    def release(self, prepared: PreparedRun) -> None:
+        """Give up a prepared run."""
+        self._run(self._client.release(prepared))
+
+    def stock(
+        self,
+        result: SecretTensor | Sequence[SecretTensor],
+        count: int,
+        *,
+        low_water: int = 0,
+        progress: Callable[[StockReport], None] | None = None,
+    ) -> StockReport:
+        """Have runs of ``result`` dealt ahead of time."""
+        return self._run(self._client.stock(result, count, low_water=low_water, progress=progress))
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        if self._loop is None:
+            coroutine.close()
+            raise UsageError("the client is not connected: use it in a `with` statement")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise

@@ -1,0 +1,40 @@
+"""``tessera deal``: preprocessing ahead of time, so that a prediction waits for no dealing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mpc.errors import UsageError
+from parties.client.async_client import AsyncClient
+from parties.client.report import StockReport
+from parties.cluster import Cluster
+from parties.keys import KeyPair
+
+
+async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Deals for ``options.count`` predictions of a batch by a stored model, as ``tessera predict`` asks for them."""
+    if options.batch < 1:
+        raise UsageError(f"a batch of {options.batch}: a prediction takes one image at least")
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        model = await client.model(options.model)
+        shape = model.description.architecture.input_shape
+        if shape is None:
+            raise UsageError(f"model {options.model!r} does not say what shape it takes: deal with client.stock(...)")
+        # Values play no part: what is dealt is for any input of this shape and range.
+        x = client.share(np.zeros((options.batch, *shape)), low=-1.0, high=1.0, name="images")
+        console = Console(stderr=True)
+        columns = TextColumn("dealing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+            task = bar.add_task("dealing", total=options.count)
+
+            def progress(report: StockReport) -> None:
+                bar.update(task, completed=report.done)
+
+            report = await client.stock(model(x), options.count, low_water=options.low_water, progress=progress)
+    print(json.dumps({"model": options.model, "batch": options.batch, **report.to_dict()}) if options.json else report)
+    return 0

@@ -1,0 +1,1 @@
+"""What members say to each other, one file a conversation, and what a failure looks like on the wire."""

@@ -1,0 +1,130 @@
+"""The messages of ``tessera check``: what a server sees of its own links and store, and what a link carries.
+
+    client --LookAround--> server    how are your links and your store?
+    server --Looked--> client        by peer: round trip, or what is wrong; clock; store
+    client --Measure--> server       how much does your link to that peer carry?
+    server --Measured--> client
+    anyone --Probe--> server         bytes there, and bytes back: how a link is measured
+    server --Probed--> anyone
+    server --CheckRefused--> anyone  not now: another check is in progress, or too much has been asked for
+
+What a member can cause by asking is bounded by `parties.operate.check.desk`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from parties.cluster import Role
+from parties.messages.runs import FROM_CLIENT, Count, Id, Name, Seconds, Text
+from parties.operate.check.reach import Reach
+from parties.wire.messages import SERVERS, Message
+
+MAX_PROBE_BYTES = 4 << 20
+"""Most payload of one probe, each way."""
+
+MAX_PATIENCE = 30.0
+"""s that a server waits for its peers at most, whatever the client asks for."""
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `PeerError` on the wire: its class, who is at fault, and why."""
+
+    error: Annotated[str, msgspec.Meta(max_length=64)]
+    peer: Name
+    reason: Text
+
+
+class LinkSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sender's link to ``peer``: its round trip in s, or the fault; ``reach`` says how far TCP gets."""
+
+    peer: Name
+    reach: Reach
+    round_trip: Seconds | None = None
+    fault: Fault | None = None
+
+    def __post_init__(self) -> None:
+        _finite(self.round_trip)
+        if (self.round_trip is None) == (self.fault is None):
+            raise ValueError("either a round trip or a fault")
+
+
+class StoreSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sender's data folder: bytes free and in all on its disk; ``problem`` is empty when it can be written."""
+
+    free: Count
+    total: Count
+    problem: Text = ""
+
+
+class CheckMessage(Message, frozen=True):
+    """Base of what belongs to one question."""
+
+    query: Id
+
+
+class LookAround(CheckMessage, frozen=True):
+    """Look at your links, for ``patience`` s at most, and at your store."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    patience: Annotated[float, msgspec.Meta(gt=0, le=MAX_PATIENCE)]
+
+
+class Looked(CheckMessage, frozen=True):
+    """What there is to see.  ``clock``: s since 1970 when this was sent."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    clock: Seconds
+    store: StoreSeen
+    links: Annotated[tuple[LinkSeen, ...], msgspec.Meta(max_length=1024)]
+
+    def __post_init__(self) -> None:
+        _finite(self.clock)
+
+
+class Measure(CheckMessage, frozen=True):
+    """Measure what your link to ``peer``, a server, carries."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    peer: Name
+
+
+class Measured(CheckMessage, frozen=True):
+    """Bytes per second from the sender to the peer, or the fault."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    fault: Fault | None = None
+
+    def __post_init__(self) -> None:
+        _finite(self.rate)
+        if (self.rate is None) == (self.fault is None):
+            raise ValueError("either a rate or a fault")
+
+
+class Probe(CheckMessage, frozen=True):
+    """Answer this at once, with ``reply`` bytes of payload.  Payload: any, up to `MAX_PROBE_BYTES`."""
+
+    reply: Annotated[int, msgspec.Meta(ge=0, le=MAX_PROBE_BYTES)] = 0
+
+
+class Probed(CheckMessage, frozen=True):
+    """It has arrived.  Payload: as many bytes as were asked for."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+
+
+class CheckRefused(CheckMessage, frozen=True):
+    """Not now; worth another try after ``wait`` s."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    wait: Annotated[float, msgspec.Meta(ge=0, le=60)]
+    reason: Text
+
+
+def _finite(value: float | None) -> None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError("a figure that is not finite")

@@ -1,0 +1,71 @@
+"""The messages of ``tessera status``: what a server holds and does, as far as the client who asks may know.
+
+    client --AskStatus--> server
+    server --ServerStatus--> client
+    server --CheckRefused--> client  asked again before the last question was answered, or too soon after it
+
+What a member can cause by asking is bounded by `parties.operate.status.desk`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from parties.cluster import Role
+from parties.messages.check import CheckMessage
+from parties.messages.runs import FROM_CLIENT, Count, Id, Name
+from parties.messages.stored import MAX_MODELS
+from parties.wire.messages import SERVERS
+
+PREFIX = 12
+"""Hexadecimal digits of a program's digest that tell it from others; a rule that allows it takes all 64."""
+
+MAX_PROGRAMS = 100
+"""In one answer; those of which there is most."""
+
+Version = Annotated[str, msgspec.Meta(max_length=64)]
+Program = Annotated[str, msgspec.Meta(pattern=rf"^[0-9a-f]{{{PREFIX}}}\Z")]
+Finite = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Seconds."""
+
+
+class ModelSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model in use at the sender, and its version."""
+
+    name: Name
+    owner: Name
+    version: Id
+
+
+class PeerSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sender's link to another server; the round trip in s is the last one measured, None where none was."""
+
+    peer: Name
+    connected: bool
+    round_trip: Finite | None = None
+
+
+class AskStatus(CheckMessage, frozen=True):
+    """How are you?"""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class ServerStatus(CheckMessage, frozen=True):
+    """How the sender is; ``uptime`` in s.
+
+    ``models``: those that the client may know of.  ``stock``: items of preprocessing that are fresh here, by the first
+    digits of their program; None when the disk did not answer.  ``own_runs`` are in progress for the client, and
+    ``other_runs`` for all others together.
+    """
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    version: Version
+    uptime: Finite
+    models: Annotated[tuple[ModelSeen, ...], msgspec.Meta(max_length=MAX_MODELS)]
+    stock: Annotated[dict[Program, Count], msgspec.Meta(max_length=MAX_PROGRAMS)] | None
+    own_runs: Count
+    other_runs: Count
+    peers: Annotated[tuple[PeerSeen, ...], msgspec.Meta(max_length=1024)]

@@ -1,0 +1,112 @@
+"""The messages of preprocessing: dealt ahead of time, and used exactly once.
+
+Stocking:   client --Stock--> dealer                   program, how many runs of it
+            dealer --StockItem--> party                session and number of one item; its part
+            party  --Stocked--> dealer                 it is in the party's ledger
+            dealer --StockProgress--> client           how many every party has
+            party  --StockRefused--> dealer, dealer --StockFailed--> client
+            dealer --StockDropped--> party             no run will ask for this program again
+
+A run of a program that is in stock:
+
+            dealer --Dealt--> party                    which item, instead of a payload
+            party  --Agreed--> parties, dealer         the item it has marked as used for this run
+            dealer --ClientMasks--> client             only when all parties have: its masks, too, are for one run
+            party  --Spent--> dealer                   the item is not fresh here: where its ledger stands
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from parties.cluster import Role
+from parties.messages.runs import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, RunMessage, Seconds, Text
+from parties.wire.messages import Message
+
+Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
+MAX_COUNT = 1_000_000
+
+
+class Stock(Message, frozen=True):
+    """Deal for ``count`` runs of a program; from now on too, when less than ``low_water`` is left.  Payload: it."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    request: Id
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+    low_water: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
+class StockProgress(Message, frozen=True):
+    """``done`` of the items asked for are in stock; ``stock`` items of the program in all."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    request: Id
+    done: Count
+    stock: Count
+    sent_bytes: Count
+    seconds: Seconds
+
+
+class StockFailed(Message, frozen=True):
+    """No more will be dealt of what was asked for; fields as in ``Failed``."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    request: Id
+    error: Annotated[str, msgspec.Meta(max_length=64)]
+    peer: Annotated[str, msgspec.Meta(max_length=64)]
+    reason: Text
+
+
+class ItemMessage(Message, frozen=True):
+    """Base of what is about one item of the stock."""
+
+    session: Id
+    number: Number
+
+
+class StockItem(ItemMessage, frozen=True):
+    """A party's part of one item, to keep until a run uses it.  Payload: as of ``Dealt``."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    program: Digest
+
+
+class Stocked(ItemMessage, frozen=True):
+    """The item is in this party's ledger, durably."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+
+
+class StockRefused(ItemMessage, frozen=True):
+    """The item could not be kept; fields as in ``Failed``."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    error: Annotated[str, msgspec.Meta(max_length=64)]
+    peer: Annotated[str, msgspec.Meta(max_length=64)]
+    reason: Text
+
+
+class StockDropped(Message, frozen=True):
+    """Items of this program are of no use any more."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    program: Digest
+
+
+class Spent(ItemMessage, frozen=True):
+    """The item that was assigned is not fresh in this party's ledger, in which ``position`` numbers are gone."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    program: Digest
+    position: Count
+
+
+class Agreed(RunMessage, frozen=True):
+    """The sender has marked this item as used for this run."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    program: Digest
+    session: Id
+    number: Number

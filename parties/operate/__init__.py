@@ -1,0 +1,1 @@
+"""What whoever runs a cluster looks at: checks of links and stores, the state of servers, metrics."""

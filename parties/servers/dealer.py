@@ -1,0 +1,277 @@
+"""The dealer's process: correlated randomness for programs, and masks for models; never data."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mpc.errors import PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.program import Program
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.messages.failures import stock_failed, store_failed
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release, StoreMessage, Upload
+from parties.messages.status import ModelSeen
+from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused
+from parties.operate.check.desk import CheckDesk
+from parties.operate.metrics.counters import Phase
+from parties.operate.status.desk import StatusDesk
+from parties.servers.job import Job
+from parties.servers.server import Payload, Server
+from parties.stock.filling import Stocker, read_kept
+from parties.stock.ledger import ItemId
+from parties.stock.store import DealerStock
+from parties.stored import policy
+from parties.stored.dealer_store import DealerModels
+from parties.stored.mask_keeping import MaskKeeper
+from parties.tally import Tally, total
+from parties.wire.events import Delivery
+from parties.wire.messages import Buffer, payload_bytes
+from protocols.readings.dealer import Dealing, deal, digest
+
+
+@dataclass(frozen=True, repr=False)
+class ForRun:
+    """What one run gets: an item of the stock, or else a dealing of its own."""
+
+    program: Program
+    client_part: Sequence[Buffer]
+    sent_bytes: int
+    """Before now, for an item of the stock."""
+    dealing: Dealing | None = None
+    item: ItemId | None = None
+
+
+class DealerJob(Job):
+    """One run at the dealer."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.client_part: tuple[ClientMasks, Sequence[Buffer]] | None = None
+        """Held back until every party has said that the item of the stock is fresh."""
+        self.item: Dealt | None = None
+        self.agreed: set[str] = set()
+        """Parties that have, by name."""
+
+
+class DealerServer(Server[DealerJob]):
+    """Deals for runs, each in a thread and forgotten once sent; remembers the seeds of stored models' masks.
+
+    A run whose program is in stock uses what was dealt ahead of time.
+    """
+
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
+        super().__init__(cluster, member, keys, DealerJob)
+        self._party_names = [party.name for party in cluster.parties]
+        self.stock = DealerStock(folder, keys, cluster.fingerprint)
+        self._kept: DealerModels | None = None
+        try:
+            self._kept = DealerModels(folder, keys, member.name)
+            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._kept, self._deal_ahead)
+            self._masks = MaskKeeper(self, self._kept, self._stocker)
+        except BaseException:
+            self._close()
+            raise
+        self.on(Prepare, self._on_prepare)
+        self.on(Agreed, self._on_agreed)
+        self.on(Release, self._on_release)
+        self.on(Stock, self._on_stock)
+        self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
+        self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
+        self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
+        CheckDesk(self, folder, self._check_databases)
+        StatusDesk(self, self.look)
+
+    async def serve(self) -> None:
+        self.spawn(self._stocker.work())
+        try:
+            await super().serve()
+        finally:
+            self._close()
+
+    def _check_databases(self) -> None:
+        self.stock.check()
+        if self._kept is not None:
+            self._kept.check()
+
+    def _close(self) -> None:
+        self.stock.close()
+        if self._kept is not None:
+            self._kept.close()
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def _on_prepare(self, client: Member, message: Prepare, payload: Payload) -> None:
+        job = self.claim_job(message.run, client, self.cluster.parties)
+        if len(payload) != 1:
+            raise ProtocolViolation(client.name, "sent a run without its program")
+
+        def check() -> Program:
+            return policy.permitted(payload[0], client.name, message.keep, self._masks.policy)
+
+        self.in_background(job, check, lambda program, _: self._provide(job, client, program, message.keep))
+
+    def _provide(self, job: DealerJob, client: Member, program: Program, keep: str) -> None:
+        """From the stock, else dealt for this run."""
+        self.admit(job, program)
+
+        def send(made: ForRun, seconds: float) -> None:
+            if keep and made.dealing is not None:
+                self.spawn(self._send_and_remember(job, client, made, made.dealing, keep, seconds))
+            else:
+                self._send(job, client, made, seconds)
+
+        def from_stock() -> ForRun | None:
+            assigned = self.stock.assign(program.digest, job.run)
+            if assigned is None:
+                return None
+            item, kept = assigned
+            sent_bytes, client_part = read_kept(kept)
+            return ForRun(program, client_part, sent_bytes, item=item)
+
+        def afresh() -> ForRun:
+            dealing = self._deal(program)
+            return ForRun(program, dealing.for_client(), 0, dealing=dealing)
+
+        def found(made: ForRun | None, seconds: float) -> None:
+            if made is not None:
+                send(made, seconds)
+            else:
+                self.in_background(job, afresh, send, workers=self.offline, reach=self._party_names)
+
+        self.in_background(job, from_stock, found, reach=self._party_names)
+
+    def _deal(self, program: Program) -> Dealing:
+        return deal(program, len(self.cluster.parties), self._masks.stored, self.cluster.settings.security)
+
+    async def _deal_ahead(self, client: str, program: Program) -> Dealing:
+        """In that client's turn, however long it takes to come."""
+        return await self.offline.run(client, lambda: self._deal(program), patient=True)
+
+    async def _send_and_remember(
+        self, job: DealerJob, client: Member, made: ForRun, dealing: Dealing, keep: str, seconds: float
+    ) -> None:
+        """What the run keeps has its masks from us: durably, before anybody can have it."""
+        try:
+            await self._masks.remember(client, keep, job.run, made.program, dealing.kept)
+            if self.jobs.get(job.run) is job:
+                self._send(job, client, made, seconds)
+            else:
+                self._masks.forget(job.run)
+        except TesseraError as error:
+            self._masks.forget(job.run)
+            self._fail_if_wanted(job, error)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        super()._deliver(delivery)
+        if isinstance(delivery.message, Failed) and delivery.sender.is_server:
+            # Whether or not we have done our part: not every party will have what the run was to keep.
+            self._masks.forget(delivery.message.run)
+
+    def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
+        self.metrics.spent(Phase.DEALING, seconds)
+        sent, program = Tally(), made.program.digest
+        session, number = made.item or ("", 0)
+        dealt = Dealt(
+            run=job.run,
+            client=client.name,
+            program=program,
+            masks=digest(made.client_part) if self.malicious else "",
+            session=session,
+            number=number,
+        )
+        for party in self.cluster.parties:
+            part = [] if made.dealing is None else made.dealing.for_party(party.index)
+            sent.add(party.name, self.endpoint.send(party.name, dealt, part))
+        dealt_bytes = made.sent_bytes + total(sent).payload
+        sent.add(client.name, payload_bytes(made.client_part))
+        masks = ClientMasks(
+            run=job.run,
+            program=program,
+            seconds=seconds,
+            dealt_bytes=dealt_bytes,
+            sent=sent,
+            from_stock=made.item is not None,
+        )
+        if made.item is None:
+            self.endpoint.send(client.name, masks, made.client_part)
+            self.end(job)
+        else:
+            # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
+            job.item, job.client_part = dealt, (masks, made.client_part)
+            self.set_deadline(job)
+            self.spawn(self._stocker.refill())
+
+    def _on_agreed(self, party: Member, message: Agreed, _: Payload) -> None:
+        job = self.jobs.get(message.run)
+        if job is None or job.client is None or job.item is None or job.client_part is None:
+            raise ProtocolViolation(party.name, "agreed on preprocessing that it was not assigned")
+        if (message.program, message.session, message.number) != (job.item.program, job.item.session, job.item.number):
+            raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
+        job.agreed.add(party.name)
+        if len(job.agreed) == len(self._party_names):
+            self.endpoint.send(job.client.name, *job.client_part)
+            self.end(job)
+
+    def _on_release(self, client: Member, message: Release, _: Payload) -> None:
+        """The client gives up before the dealer is done."""
+        job = self.jobs.get(message.run)
+        if job is not None and job.client == client:
+            job.released = True
+            self.end(job)
+
+    def overdue(self, job: DealerJob) -> TesseraError:
+        if job.item is not None:
+            silent = next(name for name in self._party_names if name not in job.agreed)
+            seconds = self.cluster.settings.round_timeout
+            return PeerLost(silent, f"did not say which preprocessing it uses within {seconds:g} s")
+        return TesseraError(
+            "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
+        )
+
+    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+        """It goes no further: the parties never hear of it."""
+        if isinstance(message, Upload):
+            self.metrics.upload_ended(store_failed(message.store, error).error)
+        super().refuse_upload(sender, message, error)
+
+    # -- stock -----------------------------------------------------------------------------------------------------
+
+    def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
+        async def order() -> None:
+            try:
+                self.check_staying()
+                if len(payload) != 1:
+                    raise ProtocolViolation(client.name, "asked for preprocessing without the program")
+                program = await asyncio.to_thread(Program.decode, payload[0])
+                policy.check(program, client.name, self._masks.policy)
+                if program.kept:
+                    raise ProgramError("a program that keeps its result is dealt for when it runs, not ahead of time")
+                self.admission.check_size(program)
+                await self._stocker.order(client, message, program)
+            except TesseraError as error:
+                self._tell([client.name], stock_failed(message.request, error))
+
+        self.spawn(order())
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        return self.stock.stock()
+
+    @property
+    def models_held(self) -> int:
+        return len(self._masks.stored)
+
+    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+        for found in filter(None, map(self._masks.policy, self._masks.stored)):
+            if found.sees(client.name):
+                yield ModelSeen(found.name, found.owner, found.store)
+
+    def cheated(self) -> None:
+        """All that was dealt in this session goes, and a new one begins."""
+        self.spawn(asyncio.to_thread(self.stock.new_session))
+
+    def _fail_all(self, member: Member, error: PeerError) -> None:
+        super()._fail_all(member, error)
+        self._stocker.lost(member, error)

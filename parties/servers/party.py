@@ -1,0 +1,422 @@
+"""A party's process: holds shares of models, prepares runs offline, and runs them when the inputs arrive.
+
+Everything here reacts to messages; nothing waits.  A run moves through: announced (program or randomness is there),
+preparing (a thread expands seeds), ready, online (one step a round), ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from mpc.errors import MaterialError, PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.program import Program
+from mpc.rings.field import FieldArray
+from mpc.rings.prg import SEED_BYTES, Seed
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.messages.failures import store_failed
+from parties.messages.runs import (
+    Dealt,
+    Failed,
+    Inputs,
+    Opening,
+    Outputs,
+    Prepare,
+    Ready,
+    Release,
+    StoreFailed,
+    StoreMessage,
+    StoreReady,
+)
+from parties.messages.status import ModelSeen
+from parties.messages.stock import Agreed, StockDropped, StockItem
+from parties.messages.stored import AllowUse, RemoveModel
+from parties.operate.check.desk import CheckDesk
+from parties.operate.metrics.counters import OK, Phase
+from parties.operate.status.desk import StatusDesk
+from parties.servers.party_job import PartyJob
+from parties.servers.server import Payload, Server, check_sender
+from parties.stock.ledger import SpentItem
+from parties.stock.material import Material
+from parties.stored import policy
+from parties.stored.data import kept_data
+from parties.stored.holdings import ModelStore
+from parties.stored.keeping import ModelKeeper
+from parties.stored.party_store import PartyModels
+from parties.wire.messages import Message, as_array
+from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
+
+THREAD_ELEMENTS = 1 << 20
+"""Runs that touch more elements than this compute in a thread, so that pings are answered meanwhile."""
+
+MAX_EARLY_ROUNDS = 2
+"""A peer can be ahead of us by one round, never by more."""
+
+
+class PartyServer(Server[PartyJob]):
+    """One party of the cluster."""
+
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
+        super().__init__(cluster, member, keys, PartyJob)
+        self.parties = len(cluster.parties)
+        self._peers = [p for p in cluster.parties if p != member]
+        dealer = [cluster.dealer.name]
+        self.material = Material(cluster, member, keys, folder, lambda message: self._tell(dealer, message))
+        self._disk: PartyModels | None = None
+        try:
+            self._disk = PartyModels(folder, keys, member.name)
+            self._models = ModelStore(self._disk, cluster)
+            self._keeper = ModelKeeper(self, self._models, self.material.ledger.stock)
+        except BaseException:
+            self._close()
+            raise
+        self.on(Prepare, self._on_prepare)
+        self.on(Dealt, self._on_dealt)
+        self.on(Agreed, self._on_agreed)
+        self.on(Inputs, self._on_inputs)
+        self.on(Opening, self._on_opening)
+        self.on(Release, self._on_release)
+        self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
+        self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
+        CheckDesk(self, folder, self._check_databases)
+        StatusDesk(self, self.look)
+
+    async def serve(self) -> None:
+        self.spawn(self._keeper.settle())
+        try:
+            await super().serve()
+        finally:
+            self._close()
+
+    def _check_databases(self) -> None:
+        self.material.ledger.check()
+        if self._disk is not None:
+            self._disk.check()
+
+    def _close(self) -> None:
+        self.material.ledger.close()
+        if self._disk is not None:
+            self._disk.close()
+
+    def cheated(self) -> None:
+        self.spawn(asyncio.to_thread(self.material.destroy))
+
+    # -- offline ---------------------------------------------------------------------------------------------------
+
+    def _on_prepare(self, client: Member, message: Prepare, payload: Payload) -> None:
+        job = self.claim_job(message.run, client, self.cluster.servers)
+        if len(payload) != 1:
+            raise ProtocolViolation(client.name, "sent a run without its program")
+
+        def check() -> Program:
+            return policy.permitted(payload[0], client.name, message.keep, self._models.policy)
+
+        job.keep = message.keep
+        self.in_background(job, check, lambda program, _: self._announced(job, client, program))
+
+    def _announced(self, job: PartyJob, client: Member, program: Program) -> None:
+        self.admit(job, program)
+        if job.keep:
+            self._models.check_room(job.keep, client)
+        job.program = program
+        self._prepare(job)
+
+    def _on_dealt(self, dealer: Member, message: Dealt, payload: Payload) -> None:
+        job = self.open_job(message.run, message.client)
+        if job.dealt is not None or job.party_run is not None:
+            raise ProtocolViolation(dealer.name, "dealt twice for one run")
+        job.dealt = message, payload
+        self._prepare(job)
+
+    def _prepare(self, job: PartyJob) -> None:
+        """Once program and randomness are both there: expand and precompute, in a thread."""
+        program, client = job.program, job.client
+        if program is None or client is None or job.dealt is None:
+            return
+        message, payload = job.dealt
+        if message.program != program.digest:
+            raise ProgramError("the dealer and this party were given different programs for one run")
+        if message.number and payload:
+            raise ProtocolViolation(self.cluster.dealer.name, "dealt for a run what it says is in stock")
+        job.dealt = message, []
+        self.clear_deadline(job)
+        # Commitments are bound to all of this.
+        session = f"{self.cluster.fingerprint} {job.run} {message.session} {message.number}".encode()
+
+        def work() -> PartyRun:
+            # From here on the item is used, whatever becomes of the run.
+            seed, corrections = self._randomness(self.material.take(message) if message.number else payload)
+            return PartyRun(
+                program,
+                party=self.member.index,
+                parties=self.parties,
+                seed=seed,
+                corrections=corrections,
+                stored=self._models.tensors_for(program),
+                security=self.cluster.settings.security,
+                session=session,
+            )
+
+        peers = [peer.name for peer in self._peers]
+        self.in_background(
+            job,
+            work,
+            lambda run, seconds: self._prepared(job, client, run, seconds),
+            workers=self.offline,
+            reach=peers,
+        )
+
+    def _randomness(self, payload: Sequence[memoryview]) -> tuple[Seed, list[FieldArray]]:
+        if not payload or len(payload[0]) != SEED_BYTES or any(len(buffer) % 8 for buffer in payload[1:]):
+            raise ProtocolViolation(self.cluster.dealer.name, "sent randomness of the wrong length")
+        return Seed(bytes(payload[0])), [as_array(buffer) for buffer in payload[1:]]
+
+    def _prepared(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
+        job.party_run, job.prepare_seconds = run, seconds
+        self.metrics.spent(Phase.PREPARING, seconds)
+        # From here on the dealer is not needed any more.
+        self.watch(job, [client, *self._peers])
+        message = self._dealt(job)
+        if message.number:
+            agreed = Agreed(run=job.run, program=message.program, session=message.session, number=message.number)
+            for member in (*self._peers, self.cluster.dealer):
+                job.sent_offline.add(member.name, self.endpoint.send(member.name, agreed))
+            self.set_deadline(job)
+        self._agree(job)
+
+    def _dealt(self, job: PartyJob) -> Dealt:
+        if job.dealt is None:
+            raise ProgramError("nothing has been dealt for this run")
+        return job.dealt[0]
+
+    def _on_agreed(self, peer: Member, message: Agreed, _: Payload) -> None:
+        job = self.open_job(message.run)
+        if peer.index in job.agreed:
+            raise ProtocolViolation(peer.name, "said twice what it uses for a run")
+        job.agreed[peer.index] = message
+        self._agree(job)
+
+    def _agree(self, job: PartyJob) -> None:
+        """Ready, once all parties have marked the same item used: nothing that depends on it has left before."""
+        if job.party_run is None or job.ready or job.client is None:
+            return
+        message = self._dealt(job)
+        if message.number and len(job.agreed) < self.parties - 1:
+            return
+        own = message.program, message.session, message.number
+        for index, other in job.agreed.items():
+            if (other.program, other.session, other.number) != own:
+                name = self.cluster.parties[index].name
+                raise MaterialError(f"{name} and {self.member.name} were assigned different preprocessing for one run")
+        self.clear_deadline(job)
+        job.ready = True
+        ready = Ready(run=job.run, seconds=job.prepare_seconds)
+        job.sent_offline.add(job.client.name, self.endpoint.send(job.client.name, ready))
+
+    def fail(self, job: PartyJob, error: TesseraError) -> None:
+        if isinstance(error, SpentItem) and job.dealt is not None:
+            self.material.spent(error, job.dealt[0])
+        super().fail(job, error)
+
+    def _on_release(self, client: Member, message: Release, _: Payload) -> None:
+        job = self.jobs.get(message.run)
+        if job is not None:
+            check_sender(job.client, client)
+            job.released = True
+            self.end(job)
+
+    # -- online ----------------------------------------------------------------------------------------------------
+
+    def _on_inputs(self, client: Member, message: Inputs, payload: Payload) -> None:
+        job = self.jobs.get(message.run)
+        if job is None:
+            raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
+        check_sender(job.client, client)
+        run, program = job.party_run, job.program
+        if run is None or program is None or not job.ready or job.exchange is not None:
+            raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
+        shapes = [program.nodes[i].type.shape for i in program.inputs]
+        if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
+            raise ProtocolViolation(client.name, "sent inputs of the wrong length")
+        if message.masks != self._dealt(job).masks:
+            # A wrong mask is a wrong input, which no MAC can show.
+            raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
+        inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
+        job.exchange = run.online(inputs)
+        job.online_at = time.perf_counter()
+        job.low_latency.enter_context(self.endpoint.low_latency())
+        self._step(job, None)
+
+    def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
+        job = self.open_job(message.run)
+        if len(payload) != 1:
+            raise ProtocolViolation(peer.name, "sent an opening that is not one array")
+        if not job.round <= message.round <= job.round + MAX_EARLY_ROUNDS:
+            raise ProtocolViolation(peer.name, f"sent an opening of round {message.round} in round {job.round}")
+        openings = job.openings.setdefault(message.round, {})
+        if peer.index in openings:
+            raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
+        openings[peer.index] = payload[0]
+        self._continue(job)
+
+    def _continue(self, job: PartyJob) -> None:
+        """Take the next step if everyone's opening of this round is there."""
+        openings = job.openings.get(job.round, {})
+        if not job.waiting or job.busy or len(openings) < self.parties - 1:
+            return
+        del job.openings[job.round]
+        job.waiting = False
+        job.round += 1
+        job.wait_seconds += time.perf_counter() - job.sent_at
+        received = []
+        for peer in self._peers:
+            size = len(openings[peer.index])
+            if size != 8 * job.expected:
+                raise ProtocolViolation(peer.name, f"sent an opening of {size} bytes instead of {8 * job.expected}")
+            received.append(as_array(openings[peer.index]))
+        self._step(job, received)
+
+    def _step(self, job: PartyJob, received: Sequence[FieldArray] | None) -> None:
+        """Compute up to the next round: here if it is quick, in a thread if it is not."""
+        exchange = job.exchange
+        if exchange is None or job.program is None:
+            raise ProgramError("the run is not online")
+        if job.program.elements > THREAD_ELEMENTS:
+            self.clear_deadline(job)
+            self.in_background(
+                job,
+                lambda: self._compute(exchange, received),
+                lambda result, _: self._sent(job, *result),
+                workers=self.online,
+            )
+        else:
+            self._sent(job, *self._compute(exchange, received))
+
+    def _compute(
+        self, exchange: Exchange, received: Sequence[FieldArray] | None
+    ) -> tuple[FieldArray | None, list[FieldArray]]:
+        """What is to be opened next, or the outputs."""
+        try:
+            outgoing = next(exchange) if received is None else exchange.send(received)
+        except StopIteration as end:
+            return None, end.value
+        except UnreducedOpening as error:
+            peer = self._peers[error.position].name
+            raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
+        return outgoing, []
+
+    def _sent(self, job: PartyJob, opening: FieldArray | None, outputs: Sequence[FieldArray]) -> None:
+        if opening is None:
+            self._finish(job, outputs)
+            return
+        message = Opening(run=job.run, round=job.round)
+        for peer in self._peers:
+            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, [opening]))
+        job.expected = opening.size
+        job.waiting = True
+        job.sent_at = time.perf_counter()
+        self.set_deadline(job)
+        self._catch_up(job)
+
+    def _catch_up(self, job: PartyJob) -> None:
+        """While the round is on its way: what only the MAC check will need."""
+        run = job.party_run
+        if run is None or not self.malicious:
+            self._continue(job)
+        elif run.program.elements > THREAD_ELEMENTS:
+            job.busy = True
+            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job), workers=self.online)
+        else:
+            run.catch_up()
+            self._continue(job)
+
+    def _caught_up(self, job: PartyJob) -> None:
+        job.busy = False
+        self._continue(job)
+
+    def _finish(self, job: PartyJob, outputs: Sequence[FieldArray]) -> None:
+        if job.client is not None and job.party_run is not None:
+            job.sent_online.add(job.client.name, sum(output.nbytes for output in outputs))
+            report = Outputs(
+                run=job.run,
+                rounds=job.round + 1,
+                offline=job.sent_offline,
+                online=job.sent_online,
+                compute_seconds=dict(job.party_run.seconds),
+                wait_seconds=job.wait_seconds,
+            )
+            online_seconds = time.perf_counter() - job.online_at
+            self.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])
+            self.metrics.rounds(report.rounds)
+            self.metrics.spent(Phase.ONLINE, online_seconds)
+            self.metrics.spent(Phase.WAITING, job.wait_seconds)
+            if job.keep:
+                self._keep(job, job.client, job.party_run)
+        self.end(job)
+
+    def _keep(self, job: PartyJob, client: Member, run: PartyRun) -> None:
+        """The run is over here, and has passed its check."""
+        seed, tensors = run.kept
+        self.spawn(self._keeper.keep(client, job.keep, job.run, kept_data(run.program).encode(), seed, tensors))
+
+    def end(self, job: PartyJob, failure: Failed | None = None) -> None:
+        job.low_latency.close()
+        super().end(job, failure)
+
+    def overdue(self, job: PartyJob) -> TesseraError:
+        seconds = f"{self.cluster.settings.round_timeout:g} s"
+        if job.waiting:
+            there = job.openings.get(job.round, {})
+            missing = next((p for p in self._peers if p.index not in there), None)
+            if missing is None:
+                return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")
+            return PeerLost(missing.name, f"sent no opening of round {job.round} within {seconds}")
+        if job.client is None:
+            return TesseraError(f"no client announced this run within {seconds}")
+        if job.party_run is not None:
+            silent = next((p.name for p in self._peers if p.index not in job.agreed), self.member.name)
+            return PeerLost(silent, f"did not say which preprocessing it uses within {seconds}")
+        return PeerLost(self.cluster.dealer.name, f"dealt nothing within {seconds}")
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    @property
+    def models_held(self) -> int:
+        return len(self._models.held)
+
+    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+        for record, owner in self._models.seen_by(client.name):
+            yield ModelSeen(record.name, owner.name, record.store)
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        return self.material.ledger.stock()
+
+    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
+        """Send to whoever can be reached; what an owner is told of an upload is how it ended."""
+        if isinstance(message, StoreReady):
+            self.metrics.upload_ended(OK)
+        elif isinstance(message, StoreFailed):
+            self.metrics.upload_ended(message.error)
+        super().tell(names, message, payload)
+
+    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+        """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
+        if not isinstance(message, AllowUse | RemoveModel):
+            self.metrics.upload_ended(store_failed(message.store, error).error)
+        owner = self._models.owner_of(message.store)
+        if owner is not None and sender in (owner, self.cluster.dealer):
+            self._models.cancel(message.store)
+            super().refuse_upload(owner, message, error)
+        else:
+            super().refuse_upload(sender, message, error)
+
+    def _fail_all(self, member: Member, error: PeerError) -> None:
+        super()._fail_all(member, error)
+        if member == self.cluster.dealer:
+            self._keeper.dealer_lost()

@@ -1,0 +1,46 @@
+"""What a party knows of one run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from mpc.program import Program
+from parties.messages.runs import Dealt
+from parties.messages.stock import Agreed
+from parties.servers.job import Job
+from parties.tally import Tally
+from protocols.readings.party import Exchange, PartyRun
+
+
+class PartyJob(Job):
+    """One run at this party."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.program: Program | None = None
+        self.keep = ""
+        """The name under which what the program keeps is to lie."""
+        self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
+        """The dealer's message; its payload until it is expanded."""
+        self.party_run: PartyRun | None = None
+        self.prepare_seconds = 0.0
+        self.agreed: dict[int, Agreed] = {}
+        """What the other parties use for this run, by index."""
+        self.ready = False
+        self.exchange: Exchange | None = None
+        self.round = 0
+        self.expected = 0
+        """Elements of the round that is open."""
+        self.waiting = False
+        self.busy = False
+        """A thread computes what nobody waits for, and no step can be taken beside it."""
+        self.openings: dict[int, dict[int, memoryview]] = {}
+        self.sent_offline = Tally()
+        self.sent_online = Tally()
+        """What this party has sent for the run, by receiver."""
+        self.online_at = 0.0
+        """When the inputs came, by the clock of ``sent_at``."""
+        self.wait_seconds = 0.0
+        self.sent_at = 0.0
+        self.low_latency = contextlib.ExitStack()

@@ -1,0 +1,141 @@
+"""Start-up and end of a server process: memory, threads, kernels, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import threading
+
+import threadpoolctl
+
+import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
+from mpc.rings import kernels
+from parties.cluster import Cluster, Member, Role
+from parties.keys import KeyPair
+from parties.operate.metrics.counters import serving
+from parties.servers.dealer import DealerServer
+from parties.servers.party import PartyServer
+from parties.servers.service_manager import feed_watchdog, notify
+
+READY = "ready"
+"""Printed on stdout, alone on a line, once a server listens."""
+
+DESCRIPTORS = 65536
+"""Open files that a server asks for at most."""
+
+GRACE = 10.0
+"""s that runs in progress are given to end, by default, when a server is asked to stop."""
+
+
+def tune(threads: int) -> None:
+    """Keep freed memory in the process, and give BLAS its number of threads (0: as it likes).
+
+    glibc hands arrays of some 100 KB back to the kernel when they are freed, and pays for their pages again at the next
+    one: several times the cost of the arithmetic on them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        # Threshold of mmap, of trimming, padding at the top, and the number of arenas: what one thread has freed is
+        # there for the next one, and is not kept once more by each.
+        for parameter, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20), (-8, 1)):
+            libc.mallopt(parameter, value)
+    if threads:
+        threadpoolctl.threadpool_limits(threads)
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files, and so connections, as the system grants this process, up to `DESCRIPTORS`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < granted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+
+
+def threads_for(cluster: Cluster, member: Member) -> int:
+    """The cluster file's setting, or all cores divided among the servers that share this one's host."""
+    if cluster.settings.threads:
+        return cluster.settings.threads
+    return max(1, (os.cpu_count() or 1) // cluster.servers_beside(member))
+
+
+def make_server(
+    cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]
+) -> DealerServer | PartyServer:
+    """The server for that member's role, with its data in ``folder``.
+
+    Raises ConfigurationError for a key that is not its own, or a folder that is not.
+    """
+    kind = DealerServer if member.role is Role.DEALER else PartyServer
+    return kind(cluster, member, keys, folder)
+
+
+def run_server(
+    cluster: Cluster,
+    member: Member,
+    keys: KeyPair,
+    folder: str | os.PathLike[str],
+    *,
+    until_stdin_closes: bool = False,
+    grace: float = GRACE,
+    metrics: tuple[str, int] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
+
+    At the first signal nothing new is begun, runs in progress are given ``grace`` s to end, and those left are failed
+    with an error that names this server.  A second signal, or the end of stdin, stops at once.
+
+    ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
+    """
+    tune(threads_for(cluster, member))
+    raise_descriptor_limit()
+    kernels.warm_up()
+    asyncio.run(_serve_measured(make_server(cluster, member, keys, folder), until_stdin_closes, grace, metrics))
+
+
+async def _serve_measured(
+    server: DealerServer | PartyServer, until_stdin_closes: bool, grace: float, metrics: tuple[str, int] | None
+) -> None:
+    async with serving(server, metrics) as url:
+        await _serve(server, until_stdin_closes, grace, f"metrics at {url}" if url else "")
+
+
+async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool, grace: float, notice: str) -> None:
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    if until_stdin_closes:
+        # A daemon thread: reading stdin must not keep the process alive.
+        threading.Thread(target=_await_end_of_stdin, args=(loop, stop, hurry), daemon=True).start()
+    serving = loop.create_task(server.serve(), name="tessera server")
+    stopping = loop.create_task(stop.wait())
+    await asyncio.sleep(0)
+    await asyncio.wait({serving, loop.create_task(server.listening.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if server.listening.is_set():
+        print(READY, notice, sep="\n" if notice else "", flush=True)
+        notify("READY=1")
+        server.spawn(feed_watchdog())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        notify("STOPPING=1")
+        leaving = loop.create_task(server.leave(grace), name="tessera leaving")
+        await asyncio.wait({serving, leaving, loop.create_task(hurry.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, *events: asyncio.Event) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        # Not through the buffer: its lock, held by a thread that waits, makes the interpreter abort when it exits.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    for event in events:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)

@@ -1,0 +1,438 @@
+"""What the dealer's and a party's process have in common: a loop over events, and runs that may fail one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from mpc.errors import (
+    MacCheckError,
+    PeerError,
+    PeerLost,
+    PeerUnavailable,
+    ProtocolViolation,
+    ServerBusy,
+    TesseraError,
+)
+from mpc.program import Program
+from mpc.security import Security
+from parties import logs
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.messages.failures import error_of, failed, internal_error, store_failed
+from parties.messages.runs import Failed, Prepare, RunMessage, StoreMessage, Upload
+from parties.messages.status import ModelSeen
+from parties.operate.metrics.counters import OK, RELEASED, Metrics
+from parties.operate.status.look import Look
+from parties.servers.job import Job
+from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
+from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.messages import Message
+from parties.wire.transport import Endpoint
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 65_536
+"""Ids of ended runs kept, so that late messages are dropped and an id is not taken twice."""
+
+LAST_WORDS = 1.0
+"""s that a server which stops waits for each peer to have read what it was told."""
+
+
+JobT = TypeVar("JobT", bound=Job)
+MessageT = TypeVar("MessageT", bound=Message)
+Result = TypeVar("Result")
+Payload = list[memoryview]
+
+
+class Server(Generic[JobT]):
+    """Base of ``DealerServer`` and ``PartyServer``: dispatches messages and fails runs.
+
+    A handler is registered with ``on`` for a message class; it may raise a TesseraError, which fails the run (or the
+    upload) the message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
+    """
+
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, make_job: Callable[[str], JobT]) -> None:
+        self.cluster = cluster
+        self.member = member
+        self.endpoint = Endpoint(cluster, member, keys, bind=True)
+        self.listening = asyncio.Event()
+        self.metrics = Metrics()
+        self.look = Look(self)
+        self.jobs: dict[str, JobT] = {}
+        settings = cluster.settings
+        width = max(2, (os.cpu_count() or 1) // cluster.servers_beside(member))
+        self.admission = Admission(
+            member.name, memory_for_runs(cluster, member), settings.security, shared=len(cluster.clients) > 1
+        )
+        # Apart, so that nobody's dealing delays a round that others wait for.
+        self.offline, self.online = (Workers(member.name, width, settings.round_timeout / 2) for _ in range(2))
+        self._make_job = make_job
+        self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
+        self._ended: OrderedDict[str, Failed | None] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = False
+        self._emptied = asyncio.Event()
+        self.on(Failed, self._on_failed)
+
+    def on(self, kind: type[MessageT], handler: Callable[[Member, MessageT, Payload], None]) -> None:
+        """``handler(sender, message, payload)`` takes the messages of this class."""
+        self._handlers[kind] = handler
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Serve until cancelled.  Raises ConfigurationError when the address cannot be bound."""
+        async with self.endpoint:
+            self.listening.set()
+            log.info("%s listens at %s", self.member.name, self.member.listen or self.member.address)
+            try:
+                while True:
+                    self._handle(await self.endpoint.receive())
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                for workers in (self.offline, self.online):
+                    workers.close()
+
+    async def leave(self, grace: float) -> None:
+        """Take no new runs or uploads, let runs in progress end for up to ``grace`` s, and fail what is left of them.
+
+        Returns once every peer in reach has read what it was told; ``serve`` may be cancelled then.
+        """
+        self._leaving = True
+        log.info("%s stops: %d runs in progress", self.member.name, len(self.jobs))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self.jobs:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        for job in list(self.jobs.values()):
+            self.fail(job, PeerLost(self.member.name, f"was stopped, and the run was not over within {grace:g} s"))
+        peers = [m.name for m in self.cluster.members if m != self.member and self.endpoint.connected(m.name)]
+        await asyncio.gather(*map(self._heard_out, peers))
+
+    async def _heard_out(self, peer: str) -> None:
+        """Closing drops what is still queued; whoever answers a ping has read everything before it."""
+        with contextlib.suppress(PeerError):
+            await self.endpoint.ping(peer, LAST_WORDS)
+
+    def check_staying(self) -> None:
+        """Raises PeerUnavailable, naming this server, when it stops: what is begun now would not be ended."""
+        if self._leaving:
+            raise PeerUnavailable(
+                self.member.name, "is being stopped, and begins nothing new: try again when it is back"
+            )
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Delivery):
+            self._deliver(event)
+        elif isinstance(event, LinkFault):
+            self._fail_all(event.sender, event.error)
+        elif isinstance(event, PeerRestarted):
+            self._fail_all(event.sender, PeerLost(event.sender.name, "restarted in the middle of a run"))
+        elif isinstance(event, PeerDown):
+            self._fail_all(event.peer, event.error)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        sender, message = delivery.sender, delivery.message
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
+            return
+        with self._about(sender, message):
+            if isinstance(message, RunMessage) and message.run in self._ended:
+                self._late(sender, message, self._ended[message.run])
+            else:
+                self._take(handler, delivery)
+
+    def _about(self, sender: Member, message: Message) -> contextlib.AbstractContextManager[None]:
+        """What is logged of the message is about its run, and that run's client."""
+        run = message.run if isinstance(message, RunMessage) else ""
+        job = self.jobs.get(run)
+        client = sender if job is None or job.client is None else job.client
+        return logs.about(run, "" if client.is_server else client.name)
+
+    def _take(self, handler: Callable[[Member, Any, Payload], None], delivery: Delivery) -> None:
+        sender, message = delivery.sender, delivery.message
+        try:
+            if isinstance(message, Upload):
+                self.check_staying()
+            handler(sender, message, delivery.buffers)
+        except TesseraError as error:
+            self._refuse(sender, message, error)
+        except Exception:  # a bug of ours must not take the server down with it
+            log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
+            self._refuse(sender, message, internal_error())
+
+    def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
+        """A message of a run that is over here."""
+        if isinstance(message, Prepare):
+            repeated = ProtocolViolation(sender.name, "asked for a run whose id has been used")
+            self._tell([sender.name], failure or failed(message.run, repeated))
+        elif isinstance(message, Failed) and sender.is_server:
+            # Its check may have failed after ours had passed.
+            self._notice(message.error)
+
+    def _refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
+        """Fail what the message belongs to, if the sender has a part in it."""
+        if isinstance(message, RunMessage):
+            job = self.jobs.get(message.run)
+            if job is not None and self._takes_part(job, sender):
+                self.fail(job, error)
+            else:
+                log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+                self._tell([sender.name], failed(message.run, error))
+        elif isinstance(message, StoreMessage):
+            self.refuse_upload(sender, message, error)
+        else:
+            log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+
+    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+        """Tell the sender that the upload has failed."""
+        log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+        self._tell([sender.name], store_failed(message.store, error))
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def open_job(self, run: str, on_behalf: str = "") -> JobT:
+        """The job of ``run``, made if it is new, for that client if it is known by now.
+
+        Raises ServerBusy when there are too many, or too many of that client; PeerUnavailable when this server stops.
+        """
+        job = self.jobs.get(run)
+        if job is None:
+            self.check_staying()
+            if len(self.jobs) >= MAX_RUNS:
+                raise ServerBusy(self.member.name, f"{MAX_RUNS} runs are in progress: try again later")
+            job = self._make_job(run)
+            self._attribute(job, on_behalf)
+            self.jobs[run] = job
+            self.set_deadline(job)
+        else:
+            self._attribute(job, on_behalf)
+        return job
+
+    def _attribute(self, job: JobT, client: str) -> None:
+        """From now on the run is one of that client's, if there is a name."""
+        if not client or job.on_behalf == client:
+            return
+        if job.on_behalf:
+            raise ProtocolViolation(client, f"asked for a run that is {job.on_behalf}'s")
+        self.admission.begin(client)
+        job.on_behalf = client
+
+    def claim_job(self, run: str, client: Member, servers: Iterable[Member]) -> JobT:
+        """The job of ``run`` for the client who asks for it; from now on the loss of any of these ends it.
+
+        Raises ProtocolViolation if it has been asked for.
+        """
+        job = self.open_job(run, client.name)
+        if job.client is not None:
+            raise ProtocolViolation(client.name, "asked twice for one run")
+        job.client = client
+        # Who has just been started again may not have reached us yet, and is not lost for that: see ``in_background``.
+        self.watch(job, [client, *(server for server in servers if self._reached(server))])
+        return job
+
+    def admit(self, job: JobT, program: Program) -> None:
+        """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, ProgramError."""
+        job.reserved = self.admission.reserve(job.on_behalf, program)
+
+    def _reached(self, server: Member) -> bool:
+        return server != self.member and self.endpoint.connected(server.name)
+
+    def fail(self, job: JobT, error: TesseraError) -> None:
+        """End the run here with ``error`` and tell everyone else in it."""
+        with logs.about(job.run, "" if job.client is None else job.client.name):
+            self._fail(job, error)
+
+    def _fail(self, job: JobT, error: TesseraError) -> None:
+        log.warning("run %s failed: %s", job.run[:8], error)
+        message = failed(job.run, error)
+        self.end(job, message)
+        self._notice(message.error)
+        others = {member.name for member in self.cluster.servers} - {self.member.name}
+        if job.client is not None:
+            others.add(job.client.name)
+        self._tell(others, message)
+
+    def end(self, job: JobT, failure: Failed | None = None) -> None:
+        """Forget the run and everything dealt for it."""
+        if self.jobs.pop(job.run, None) is None:
+            return
+        job.stop_watching()
+        self.clear_deadline(job)
+        if job.on_behalf:
+            self.admission.end(job.on_behalf, job.reserved)
+        if not self.jobs:
+            self._emptied.set()
+        self._ended[job.run] = failure
+        if len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+        self.metrics.run_ended(failure.error if failure is not None else RELEASED if job.released else OK)
+        log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
+
+    def watch(self, job: JobT, members: Iterable[Member]) -> None:
+        """From now on the loss of any of these, and of nobody else, ends the run."""
+        former = job.stop_watching
+        job.involved = frozenset(member.name for member in members) - {self.member.name}
+        job.stop_watching = self.endpoint.watch(job.involved).stop
+        former()
+
+    def set_deadline(self, job: JobT) -> None:
+        """The run must make progress within the round timeout from now."""
+        self.clear_deadline(job)
+        loop = asyncio.get_running_loop()
+        job.deadline = loop.call_later(self.cluster.settings.round_timeout, self._expire, job)
+
+    def clear_deadline(self, job: JobT) -> None:
+        """The run may take its time: it is ready, or computes."""
+        if job.deadline is not None:
+            job.deadline.cancel()
+            job.deadline = None
+
+    def _expire(self, job: JobT) -> None:
+        if self.jobs.get(job.run) is job:
+            self.fail(job, self.overdue(job))
+
+    def overdue(self, job: JobT) -> TesseraError:
+        """Who keeps the run waiting."""
+        return TesseraError("the run made no progress in time")
+
+    def _fail_all(self, member: Member, error: PeerError) -> None:
+        for job in list(self.jobs.values()):
+            if member.name in job.involved:
+                self.fail(job, error)
+
+    def _on_failed(self, sender: Member, message: Failed, _: Payload) -> None:
+        job = self.jobs.get(message.run)
+        if job is not None and self._takes_part(job, sender):
+            log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message, sender.name))
+            self.end(job, message)
+            if sender.is_server:
+                self._notice(message.error)
+                # A cheat might have told us alone, and have the client wait.
+                if job.client is not None:
+                    self._tell([job.client.name], replace(message, peer=message.peer or sender.name))
+        elif job is None and sender.is_server:
+            # Of a run from before we were started again, perhaps.
+            self._notice(message.error)
+
+    def _notice(self, error: str) -> None:
+        """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""
+        if error == MacCheckError.__name__ and self.malicious:
+            self.cheated()
+
+    @property
+    def malicious(self) -> bool:
+        """The security that the cluster runs in."""
+        return self.cluster.settings.security is Security.MALICIOUS
+
+    def cheated(self) -> None:
+        """A party's check has failed: whatever was dealt in this session is not to be used any more."""
+
+    @staticmethod
+    def _takes_part(job: Job, sender: Member) -> bool:
+        return sender.is_server or sender == job.client
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        """Items of preprocessing that are fresh here, by program.  Blocks.  Raises VaultError."""
+        return {}
+
+    @property
+    def models_held(self) -> int:
+        """How many models, of all owners."""
+        return 0
+
+    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+        """Those in use that the client may know of."""
+        return ()
+
+    # -- sending and computing -------------------------------------------------------------------------------------
+
+    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
+        """Send to whoever can be reached."""
+        self._tell(names, message, payload)
+
+    def _tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
+        """Send to whoever can be reached."""
+        for name in names:
+            try:
+                self.endpoint.send(name, message, payload)
+            except TesseraError as error:
+                log.debug("%s cannot be told: %s", name, error)
+
+    def in_background(
+        self,
+        job: JobT,
+        work: Callable[[], Result],
+        then: Callable[[Result, float], None],
+        *,
+        workers: Workers | None = None,
+        reach: Sequence[str] = (),
+    ) -> None:
+        """``work`` in a thread, so that pings are answered meanwhile; then ``then(result, seconds)``, if still wanted.
+
+        What may take long waits for its client's turn among ``workers``.  ``then`` is called once the links to
+        ``reach`` stand: a process that has just started may know its client before it knows its peers.
+        """
+
+        def timed() -> tuple[Result, float]:
+            started = time.perf_counter()
+            return work(), time.perf_counter() - started
+
+        async def run() -> None:
+            try:
+                result, seconds = await (
+                    asyncio.to_thread(timed) if workers is None else workers.run(job.on_behalf, timed)
+                )
+                if not all(self.endpoint.connected(name) for name in reach):
+                    await self.endpoint.connect(reach, self.cluster.settings.peer_timeout)
+                if self.jobs.get(job.run) is job:
+                    then(result, seconds)
+            except TesseraError as error:
+                self._fail_if_wanted(job, error)
+            except MemoryError:
+                self._fail_if_wanted(job, TesseraError("not enough memory for this program: use smaller batches"))
+            except Exception:
+                log.exception("run %s: internal error", job.run[:8])
+                self._fail_if_wanted(job, internal_error())
+
+        self.spawn(run())
+
+    def _fail_if_wanted(self, job: JobT, error: TesseraError) -> None:
+        if self.jobs.get(job.run) is job:
+            self.fail(job, error)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """A task that ends with the server, and whose failure is its own."""
+
+        async def guarded() -> None:
+            try:
+                await coroutine
+            except TesseraError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("internal error")
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def check_sender(expected: Member | None, sender: Member) -> None:
+    """Raise ProtocolViolation unless the message is from the client whose run it is."""
+    if expected != sender:
+        raise ProtocolViolation(sender.name, "sent a message for another client's run")

@@ -1,0 +1,154 @@
+"""Data sets: named tensors that stay on the parties as shares, as models do, and are inputs of programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mpc import fixed_point
+from mpc.decoders import json_decoder
+from mpc.errors import TesseraError, UnsupportedError, UsageError, printable
+from mpc.operation import MAX_NAME
+from mpc.program import Program
+from mpc.rings.field import FieldArray
+from nn.model import Description
+from nn.stored import StoredType
+from parties.client.remote_model import RemoteModel
+from protocols.lowering.planner import FRACTION_BITS, Planner
+from protocols.trace.secret_tensor import SecretTensor
+
+FORMAT = 1
+MAX_BYTES = 1 << 20
+"""Of a description."""
+
+
+class DataDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A data set without its values: public, and checked when made.  ``data`` is the number of this format."""
+
+    tensors: dict[str, StoredType]
+    data: int
+
+    def __post_init__(self) -> None:
+        if self.data != FORMAT:
+            raise UnsupportedError(f"data set format {self.data} is not {FORMAT}: another version wrote it")
+        for name in self.tensors:
+            if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+                raise UnsupportedError("names of stored tensors are short and printable")
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> DataDescription:
+        """Read and check a description from a stranger.  Raises UnsupportedError."""
+        if len(data) > MAX_BYTES:
+            raise UnsupportedError(f"a description of {len(data)} bytes is over the limit of {MAX_BYTES}")
+        try:
+            found: DataDescription = json_decoder(cls).decode(data)
+        except (TesseraError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
+            raise UnsupportedError(f"not a data set's description: {printable(str(error))}") from None
+        return found
+
+
+def keeping(results: Mapping[str, SecretTensor]) -> Program:
+    """The program that keeps these values under these names, and reveals nothing."""
+    kept = [Planner(x.label).make("keep", x.expression, tensor=name) for name, x in results.items()]
+    return Program.of([], kept)
+
+
+def kept_data(program: Program) -> DataDescription:
+    """Of the data set that what a program keeps will be.  Raises UnsupportedError, UsageError."""
+    types = {tensor: program.nodes[i].type for tensor, i in program.kept.items()}
+    return DataDescription({n: StoredType(t.shape, t.fraction_bits, t.low, t.high) for n, t in types.items()}, FORMAT)
+
+
+class DataSet:
+    """Tensors to ``upload``, all with values in [low, high]; names, shapes, range and fraction bits become public.
+
+    The range is declared, not taken from the values, which it would tell something about.  Raises EncodingError, naming
+    the tensor and the place, for a value that is not finite or not in it.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, npt.ArrayLike],
+        *,
+        low: float,
+        high: float,
+        fraction_bits: int = FRACTION_BITS,
+    ) -> None:
+        if not tensors:
+            raise UsageError("a data set has at least one tensor")
+        self._elements = {
+            name: fixed_point.encode(values, fraction_bits, low, high, name=name) for name, values in tensors.items()
+        }
+        types = {name: StoredType(e.shape, fraction_bits, low, high) for name, e in self._elements.items()}
+        self._description = DataDescription(types, FORMAT)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, low: float, high: float) -> DataSet:
+        """The arrays of a ``.npz`` file, by name.  Raises UsageError for a file that is none."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} cannot be read as arrays (.npz): {printable(str(error))}") from None
+        return cls(arrays, low=low, high=high)
+
+    def encode(self) -> Mapping[str, FieldArray]:
+        """The tensors as field elements, by name: secret."""
+        return self._elements
+
+    def describe(self) -> bytes:
+        """The description as JSON; ``DataDescription.decode`` reads it."""
+        return self._description.encode()
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {t.shape}" for name, t in self._description.tensors.items())
+        return f"<DataSet: {shapes}>"
+
+
+class RemoteData:
+    """A data set stored on the parties: its tensors, by name, as leaves of expressions."""
+
+    def __init__(self, name: str, owner: str, store: str, description: DataDescription) -> None:
+        self.name = name
+        self.owner = owner
+        self.store = store
+        self.description = description
+        self._tensors = {tensor: t.source(store, tensor) for tensor, t in description.tensors.items()}
+
+    def __getitem__(self, tensor: str) -> SecretTensor:
+        try:
+            return self._tensors[tensor]
+        except KeyError:
+            known = ", ".join(self._tensors)
+            raise UsageError(f"the data set {self.name!r} has no tensor {tensor!r}: it has {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {t.shape}" for name, t in self.description.tensors.items())
+        return f"<RemoteData {self.name!r} of {self.owner}: {shapes}>"
+
+
+def remote(name: str, owner: str, store: str, description: bytes) -> RemoteModel | RemoteData:
+    """What lies on the parties under ``name``, by its description.  Raises UnsupportedError if it is neither."""
+    if is_data(description):
+        return RemoteData(name, owner, store, DataDescription.decode(description))
+    return RemoteModel(name, owner, store, Description.decode(description))
+
+
+def is_data(description: bytes) -> bool:
+    """Whether it describes a data set, and not a model."""
+    try:
+        DataDescription.decode(description)
+    except UnsupportedError:
+        return False
+    return True

@@ -1,0 +1,63 @@
+"""What owners have allowed, as a server keeps it: by the name of the secret, in its data folder.
+
+Rules belong to a name and its owner, not to a version: they outlast an upload in its place, and go when the name is
+removed.  ``parties.stored.policy`` says what they mean.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from mpc.errors import ProgramError
+from parties.cluster import Cluster, Member, Role
+from parties.stored.policy import EVERYONE, is_rule, merged
+from parties.stored.store import ModelVault, Rules
+
+MOST_CLIENTS = 1000
+"""That rules of one secret name."""
+
+
+class RuleBook:
+    """Rules by name.  Methods that say so block, on the disk."""
+
+    def __init__(self, vault: ModelVault, cluster: Cluster) -> None:
+        self._vault = vault
+        self._clients = {member.name for member in cluster.members if member.role is Role.CLIENT}
+        self._rules = vault.rules()
+        self._writing = threading.Lock()
+
+    def grants(self, name: str, owner: Member) -> Mapping[str, frozenset[str]]:
+        """Programs by client, of that owner's secret."""
+        rules = self._rules.get(name)
+        return {} if rules is None or rules.owner != owner.key else rules.grants
+
+    def check(self, client: str, programs: Iterable[str]) -> None:
+        """Raises ProgramError for a client that the cluster does not have, or what is no rule."""
+        if client != EVERYONE and client not in self._clients:
+            raise ProgramError(f"the cluster has no client called {client!r}")
+        for program in programs:
+            if not is_rule(program):
+                raise ProgramError(f"{program!r} names no program: give predict, any, or a program's digest")
+
+    def allow(self, name: str, owner: Member, client: str, programs: Iterable[str]) -> None:
+        """From now on ``client`` may run these programs on ``name``, and no others.  Blocks.
+
+        Raises ProgramError as ``check`` and for too many clients, VaultError.
+        """
+        programs = tuple(programs)
+        self.check(client, programs)
+        with self._writing:
+            grants = merged(self.grants(name, owner), client, programs)
+            if len(grants) > MOST_CLIENTS:
+                raise ProgramError(f"rules of {name!r} name {MOST_CLIENTS} clients already: allow '*' instead")
+            rules = Rules(name, owner.key, grants)
+            self._vault.keep_rules(rules)
+            self._rules[name] = rules
+
+    def forget(self, name: str) -> None:
+        """The secret is gone.  Blocks.  Raises VaultError."""
+        with self._writing:
+            if name in self._rules:
+                self._vault.forget_rules(name)
+                del self._rules[name]

@@ -1,0 +1,243 @@
+"""From a function's name, a fit or a list of coefficients to nodes of a program.
+
+The default of each named function is its Fourier fit, one round; ``method`` chooses among
+
+* ``"fourier"``: ``protocols/operations/fourier.py``, with ``terms`` or the default's;
+* ``"minimax"``: a polynomial of ``degree``, best in the maximum norm;
+* ``"taylor"``: the textbook's polynomial around 0, for comparison;
+* ``"composite"``: a chain of low-degree polynomials, one round each.
+
+``interval`` is where the approximation holds; outside, a Fourier fit is periodic and a polynomial runs away: the
+caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc.errors import RangeError, UnsupportedError
+from mpc.program import Expression
+from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
+from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit
+from protocols.lowering.planner import FRACTION_BITS, Planner, constant
+from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS
+from protocols.operations.polynomial import polynomial_range, polynomial_slope
+from protocols.trace.secret_tensor import SecretTensor, register_function
+
+ANGLE_BITS = 28
+"""An angle needs this many bits of x per period for its rounding not to show."""
+
+GOOD_ENOUGH = 2.0**-12
+"""A polynomial takes one round when its fixed-point error stays below this part of its range (or of 1)."""
+
+SIGMAS = 6.0
+"""A rounding error beyond this many standard deviations is not seen in practice."""
+
+
+class RangeWarning(UserWarning):
+    """Values may lie outside the interval on which a function is approximated."""
+
+
+@register_function("apply")
+def apply(planner: Planner, x: Expression, *, fit: object, target: float = 0.0) -> Expression:
+    """Evaluate a fit."""
+    if isinstance(fit, FourierFit):
+        return fourier(planner, x, fit, target)
+    if isinstance(fit, PolynomialFit):
+        return polynomial(planner, _declared(planner, x, fit.low, fit.high), coefficients=fit.coefficients)
+    if isinstance(fit, CompositeFit):
+        for stage in fit.stages:
+            x = apply(planner, x, fit=stage)
+        return x
+    raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
+
+
+def _outside(name: str, t: TensorType, low: float, high: float) -> str:
+    return (
+        f"{name} is approximated on [{low:g}, {high:g}], and these values are only known to lie in"
+        f" [{t.low:g}, {t.high:g}]: results for values outside are wrong. Give interval=(low, high), or declare the"
+        " range with within(low, high)"
+    )
+
+
+def named(name: str) -> Callable[..., Expression]:
+    """The lowering of a named function."""
+
+    def lower(
+        planner: Planner,
+        x: Expression,
+        *,
+        method: str = "fourier",
+        interval: tuple[float, float] | None = None,
+        terms: int | None = None,
+        degree: int | None = None,
+    ) -> Expression:
+        fit = default_fit(name, method, *(interval or (None, None)), terms=terms, degree=degree)
+        if interval is None and (x.type.low < fit.low or x.type.high > fit.high):
+            warnings.warn(_outside(name, x.type, fit.low, fit.high), RangeWarning, stacklevel=4)
+        return apply(planner, x, fit=fit, target=FUNCTIONS[name].target)
+
+    return lower
+
+
+for _name in FUNCTIONS:
+    register_function(_name)(named(_name))
+
+
+def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0) -> Expression:
+    """One opening; the result is not truncated, the next operation does it if it must.
+
+    Rounding stays below the fit's own error, or below ``target`` where that is larger; each fraction bit less or more
+    than the usual ones that the computation keeps doubles or halves what is allowed.
+    """
+    # More fraction bits cost nothing here, and make the period long in units.
+    needed = max(0, ANGLE_BITS - (x.type.fraction_bits + fit.period_log2))
+    if x.type.fraction_bits + fit.period_log2 > MAX_PERIOD_BITS:
+        x = planner.truncated(x, MAX_PERIOD_BITS - fit.period_log2)
+    elif needed and x.type.fits(FIELD_BITS, extra=needed):
+        x = planner.raised(x, needed)
+    period_bits = x.type.fraction_bits + fit.period_log2
+    if period_bits < ANGLE_BITS // 2:
+        raise RangeError(f"{x.type.fraction_bits} fraction bits are too few for this function: share x with more")
+    terms = max(len(fit.cosines), len(fit.sines), 1)
+    # Coefficients are below 8, two of one term together: of larger functions a part is evaluated, and multiplied.
+    largest = max(abs(fit.constant), *(2 * abs(c) for c in (*fit.cosines, *fit.sines)), 1.0)
+    part = 2.0 ** max(0, math.ceil(math.log2(largest)) - 2)
+    cosines, sines = (tuple(c / part for c in w) + (0.0,) * (terms - len(w)) for w in (fit.cosines, fit.sines))
+    # Fewer bits leave more room for what comes after.  Rounding errors are independent and uniform, those of 2 terms
+    # public factors and those of the dealt waves times the coefficients: six standard deviations of the first take
+    # three quarters of what is allowed, and of the second one quarter.
+    error = max(fit.error / part, target / part, 2.0**-40) * 2.0 ** (FRACTION_BITS - planner.fraction_bits)
+    gain = sum(abs(c) for c in (*cosines, *sines))
+    norm = math.sqrt(sum(c * c for c in (*cosines, *sines)))
+    public_bits = _bits(SIGMAS * math.sqrt(2 * terms / 12) / (0.75 * error), MAX_PUBLIC_BITS)
+    dealt_bits = _bits(SIGMAS * norm / math.sqrt(12) / (0.25 * error), MAX_DEALT_BITS)
+    scale = 2.0 ** (public_bits + EXTRA_BITS)
+    low, high = (end / part for end in fit.range())
+    slack = (terms + gain) * 2.0 ** -min(public_bits, dealt_bits)
+    result = planner.make(
+        "fourier",
+        planner.masked(x),
+        multiplier=fit.multiplier,
+        period_bits=period_bits,
+        constant=round(fit.constant / part * scale),
+        cosines=tuple(round(c * scale) for c in cosines),
+        sines=tuple(round(c * scale) for c in sines),
+        public_bits=public_bits,
+        dealt_bits=dealt_bits,
+        low=float(low - slack),
+        high=float(high + slack),
+    )
+    return result if part == 1.0 else planner.product("multiply", result, constant(part))
+
+
+def _bits(resolution: float, most: int) -> int:
+    """Fraction bits that resolve 1 / ``resolution``, within what the protocol takes."""
+    return min(most, max(8, math.ceil(math.log2(max(resolution, 1.0)))))
+
+
+@register_function("polynomial")
+def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]) -> Expression:
+    """One round where the field has room for it, a logarithmic number of rounds where it has not."""
+    values = [float(c) for c in coefficients]
+    if not values or not all(math.isfinite(c) for c in values):
+        raise UnsupportedError("a polynomial takes a list of finite coefficients")
+    while len(values) > 1 and values[-1] == 0.0:
+        values.pop()
+    if len(values) == 1:
+        zero = planner.product("multiply", x, constant(0.0))
+        return planner.sum("add", zero, planner.constant(values[0]))
+    if len(values) == 2:
+        scaled = x if values[1] == 1.0 else planner.product("multiply", x, planner.factor(values[1], x.type))
+        return planner.sum("add", scaled, planner.constant(values[0])) if values[0] else scaled
+    # The field is far smaller than what a float holds, so nothing that may fit is refused here.
+    if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
+        raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
+    low, high = polynomial_range(tuple(values), x.type.low, x.type.high)
+    planner.room(max(abs(low), abs(high)))
+    plan = _one_round(x.type, values)
+    if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
+        return _chebyshev_tree(planner, x, values)
+    raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
+    attributes: dict[str, Any] = {"coefficients": raw, "coefficient_bits": plan.coefficient_bits}
+    if plan.drop:
+        return planner.make("truncated_polynomial", planner.masked(x), bits=plan.drop, **attributes)
+    return planner.make("polynomial", planner.masked(x), **attributes)
+
+
+class _Plan:
+    __slots__ = ("coefficient_bits", "drop", "error")
+
+    def __init__(self, error: float, drop: int, coefficient_bits: int) -> None:
+        self.error = error
+        self.drop = drop
+        self.coefficient_bits = coefficient_bits
+
+
+def _one_round(t: TensorType, coefficients: Sequence[float]) -> _Plan | None:
+    """How to split the field's bits between x (each counts ``degree`` times) and the coefficients; None: no way."""
+    degree = len(coefficients) - 1
+    low, high = polynomial_range(tuple(coefficients), t.low, t.high)
+    largest = max(abs(low), abs(high), 2.0**-20)
+    room = min(FIELD_BITS, math.floor(TRUNCATION_BITS - math.log2(largest) - 0.01))
+    slope = polynomial_slope(coefficients, t.low, t.high)
+    weights = [t.magnitude**k for k in range(degree + 1)]
+    best: _Plan | None = None
+    for kept in range(min(t.fraction_bits, room // degree), 1, -1):
+        drop = t.fraction_bits - kept
+        if drop and not t.fits(TRUNCATION_BITS):
+            continue
+        if (most := min(room - degree * kept, 30)) < 0:
+            continue
+        for bits in range(most + 1):
+            rounding = sum(
+                w * abs(c - round(c * 2.0**bits) * 2.0**-bits) for w, c in zip(weights, coefficients, strict=True)
+            )
+            error = rounding + (slope * 2.0**-kept if drop else 0.0)
+            if best is None or error < best.error:
+                best = _Plan(error, drop, bits)
+    return best
+
+
+def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[float]) -> Expression:
+    """Chebyshev polynomials by T_(a+b) = 2 T_a T_b - T_(a-b): log2(degree) levels, well conditioned."""
+    t = x.type
+    middle, half = (t.low + t.high) / 2, (t.high - t.low) / 2
+    if half <= 0:
+        raise RangeError("a polynomial of a value known to be constant: compute it in the clear")
+    chebyshev = np.polynomial.Polynomial(coefficients).convert(
+        domain=[t.low, t.high], kind=np.polynomial.Chebyshev, window=[-1, 1]
+    )
+    y = SecretTensor(x, planner.label, planner.fraction_bits)
+    unit = ((y - middle) / half).within(-1.0, 1.0)
+    terms: dict[int, SecretTensor] = {1: unit}
+
+    def term(k: int) -> SecretTensor:
+        if k not in terms:
+            a, b = (k + 1) // 2, k // 2
+            product = term(a) * term(b) * 2
+            terms[k] = (product - (1.0 if a == b else term(1))).within(-1.001, 1.001)
+        return terms[k]
+
+    total: SecretTensor | None = None
+    for k, c in enumerate(chebyshev.coef[1:], start=1):
+        if abs(c) < 2.0 ** -(planner.fraction_bits + 8):
+            continue
+        part = term(k) * float(c)
+        total = part if total is None else total + part
+    constant_term = float(chebyshev.coef[0])
+    result = unit * 0.0 + constant_term if total is None else total + constant_term
+    low, high = polynomial_range(tuple(coefficients), t.low, t.high)
+    return result.within(low - 0.01, high + 0.01).expression
+
+
+def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:
+    """A polynomial's fixed-point layout depends on the interval: take it from the fit where that is tighter."""
+    if x.type.low >= low and x.type.high <= high:
+        return x
+    return planner.make("declare", x, low=low, high=high)

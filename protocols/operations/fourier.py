@@ -1,0 +1,133 @@
+"""Any smooth function on a bounded interval in one round: a mask turns into an angle.
+
+Let 2^k raw units of ``c x`` be one period of a trigonometric polynomial (c a small public integer, so that the period
+need not be a power of two), and t_x the angle of c x.  The opening E = x - a gives t_x = t_E + t_a with t_E public; the
+dealer deals shares of cos(j t_a) and sin(j t_a), j = 1..K, and
+
+    sin(j t_x) = sin(j t_E) [cos(j t_a)] + cos(j t_E) [sin(j t_a)]        (cos likewise)
+
+is local, and so is any trigonometric polynomial of x.  p = 2^61 - 1 is -1 modulo 2^k: a wrap moves the angle by a unit
+or two out of 2^k, so there are no wrap bits and no truncation.
+
+Security: nothing is opened here beyond E, which is uniform.  The dealt shares are fresh and uniform.  The factors that
+t_E gives are public, so MAC shares of the waves give a share of the result's MAC.
+Outside the interval of the fit the function is periodic: never less secret, but not the function that was fitted.
+Cost: no round of its own; 2 K dealt elements per element.
+Source: Fourier evaluation in MPC: Boura, Chillotti, Gama, Jetchev, Peceny and Petric, High-Precision Privacy-Preserving
+Real-Valued Function Evaluation, Financial Cryptography 2018; shares of the mask's sines: Zheng et al., Secure
+Softmax/Sigmoid for Machine-learning Computation, ACSAC 2023.  Both work in rings and truncate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.rings import field
+from mpc.rings.field import FieldArray
+from mpc.tensor_type import Form, Shape, TensorType
+from protocols.operations import angles
+
+EXTRA_BITS = 4
+"""Coefficients carry this many bits more than the public factors they are multiplied into."""
+MAX_TERMS = 32
+MAX_PUBLIC_BITS = 22
+MAX_DEALT_BITS = 24
+MAX_MULTIPLIER = 63
+MAX_PERIOD_BITS = 61
+"""p = 2^61 - 1 is -1 modulo any 2^k up to this."""
+
+
+@register
+class Fourier(Operation, frozen=True, tag="fourier"):
+    """``constant + sum_j cosines[j] cos(j t) + sines[j] sin(j t)``, t = 2 pi multiplier raw / 2^period_bits.
+
+    Coefficients are raw integers with ``public_bits + 4`` fraction bits; public factors have ``public_bits``, dealt
+    waves ``dealt_bits``, and the result the sum of both.
+    """
+
+    multiplier: int
+    period_bits: int
+    constant: int
+    cosines: tuple[int, ...]
+    sines: tuple[int, ...]
+    public_bits: int
+    dealt_bits: int
+    low: float
+    high: float
+
+    @property
+    def terms(self) -> int:
+        return len(self.sines)
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(len(types) == 1 and types[0].form is Form.MASKED, "takes one masked tensor")
+        require(1 <= self.multiplier <= MAX_MULTIPLIER, f"multiplier is 1 to {MAX_MULTIPLIER}")
+        require(16 <= self.period_bits <= MAX_PERIOD_BITS, f"a period is 2^16 to 2^{MAX_PERIOD_BITS} raw units")
+        require(0 < self.terms <= MAX_TERMS and len(self.cosines) == self.terms, f"1 to {MAX_TERMS} terms")
+        require(4 <= self.public_bits <= MAX_PUBLIC_BITS, f"public bits are 4 to {MAX_PUBLIC_BITS}")
+        require(4 <= self.dealt_bits <= MAX_DEALT_BITS, f"dealt bits are 4 to {MAX_DEALT_BITS}")
+        limit = 8 << (self.public_bits + EXTRA_BITS)
+        require(all(abs(b) < limit for b in (self.constant, *self.cosines, *self.sines)), "coefficients are below 8")
+        # The combined factor |b_cos| + |b_sin| of one term must fit 26 bits after the shift: see angles.combine_waves.
+        require(
+            all(abs(b) + abs(d) < limit for b, d in zip(self.cosines, self.sines, strict=True)),
+            "coefficients of one term add up to less than 8",
+        )
+        unit = 2.0 ** -(self.public_bits + EXTRA_BITS)
+        gain = unit * sum(abs(b) for b in (self.constant, *self.cosines, *self.sines))
+        require(self.low <= self.high and max(abs(self.low), abs(self.high)) <= gain + 1, "the declared range")
+        return TensorType(types[0].shape, self.public_bits + self.dealt_bits, self.low, self.high, Form.SHARED)
+
+    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
+        return ((2 * self.terms, types[0].size),)
+
+    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
+        return (angles.dealt_waves(self._turns(masks[0]), self.terms, self.dealt_bits),)
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        share = self._combine(self._turns(opened), prepared[0]).reshape(types[0].shape)
+        constant = party.share_of(self._constant())
+        return Value(None, share if constant is None else field.add(share, constant))
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        """With the mask 0: waves of an angle of zero, which are 1 and 0."""
+        flat = inputs[0].reshape(-1)
+        dealt = angles.dealt_waves(np.zeros(flat.size, dtype=np.uint32), self.terms, self.dealt_bits)
+        return field.add(self._combine(self._turns(flat), dealt).reshape(inputs[0].shape), self._constant())
+
+    def tolerance(self, *types: TensorType) -> float:
+        """Rounding of the public factors and of the dealt waves, and two units of the period, worst case."""
+        gain = sum(abs(b) for b in (*self.cosines, *self.sines)) * 2.0 ** -(self.public_bits + EXTRA_BITS)
+        public = 2 * self.terms * 2.0**self.dealt_bits
+        dealt = 2 * gain * (0.5 + (6 * self.terms + 2) * 2.0 ** (self.dealt_bits - 30)) * 2.0**self.public_bits
+        angle = (
+            gain
+            * 2
+            * math.pi
+            * self.terms
+            * 3
+            * 2.0 ** (self.public_bits + self.dealt_bits - min(self.period_bits, 31))
+        )
+        return public + dealt + angle
+
+    def _turns(self, x: FieldArray) -> npt.NDArray[np.uint32]:
+        return angles.turns(x, self.multiplier, self.period_bits)
+
+    def _combine(self, turns: npt.NDArray[np.uint32], dealt: FieldArray) -> FieldArray:
+        shift = angles.SINE_BITS + EXTRA_BITS
+        return angles.combine_waves(
+            turns, np.array(self.cosines, np.int32), np.array(self.sines, np.int32), shift, dealt
+        )
+
+    def _constant(self) -> FieldArray:
+        raw = self.constant << self.dealt_bits
+        return field.from_signed(np.array((raw + (1 << (EXTRA_BITS - 1))) >> EXTRA_BITS, dtype=np.int64))

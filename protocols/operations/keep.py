@@ -1,0 +1,44 @@
+"""Keeping a value: what is computed stays on the parties as shares, and later programs read it as a stored tensor.
+
+A stored tensor w is ``w - b``, which all parties have, beside a share of b that each expands from a seed.  Opening
+``x - b``, with b from the stream that a stored tensor of this name would have, makes x just that: nothing is left to do
+but to write down the opening and the seed, at each party its own and at the dealer all of them (``kept_stream``).
+
+Security: this is the opening of ``mask``.  b is uniform, fresh for this run, and masks this one tensor here and for as
+long as it is stored, as an upload's does.  Malicious: the opening is checked like any other before anything is kept, so
+all honest parties keep the same ``x - b``, and of the x that was computed.  Nobody learns x, its owner included.
+
+Cost: one round (shared with other openings at its depth), one element sent to each other party per element of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mpc.operation import MAX_NAME, Operation, register, require
+from mpc.rings.field import FieldArray
+from mpc.tensor_type import Form, TensorType
+
+
+@register
+class Keep(Operation, frozen=True, tag="keep"):
+    """Open ``x - b`` under the mask of a stored tensor called ``tensor``."""
+
+    opens: ClassVar[bool] = True
+    tensor: str
+
+    @property
+    def kept_as(self) -> str:
+        return self.tensor
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(len(types) == 1 and types[0].form is not Form.PUBLIC, "keep takes one secret tensor")
+        require(
+            0 < len(self.tensor) <= MAX_NAME and self.tensor.isprintable(),
+            "names of stored tensors are short and printable",
+        )
+        return types[0].replace(form=Form.MASKED)
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        return inputs[0]

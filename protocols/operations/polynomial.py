@@ -1,0 +1,185 @@
+"""Polynomials of a masked tensor, exact in the field, and truncation and a polynomial in one.
+
+Expand around what is public.  For ``x = u + s`` with u public and s shared,
+
+    P(u + s)  =  sum_j  Q_j(u) [s^j],      Q_j(u) = sum_{k >= j} c_k C(k, j) u^(k-j),
+
+so that with shares of s, s^2, ..., s^d dealt, any polynomial of degree d is local.
+
+* ``Polynomial``: u = E, s = a, the mask itself; dealt are a^2, ..., a^d.
+* ``TruncatedPolynomial``: of x / 2^f.  After the opening of ``truncation.py`` the quotient is u + s with u public and s
+  one of two values the dealer knows: s_0 = -r1, s_1 = -r1 + w, chosen by the public bit b.  Dealt are the d
+  powers of both.
+
+The result of degree d of a value with f fraction bits and coefficients of g has d f + g fraction bits, exactly.
+
+Security: nothing is opened here beyond E, which is uniform; dealt shares are fresh and uniform.  The Q_j(u) and the
+choice by b are public, so MAC shares of the powers give a share of the result's MAC.
+Cost: no round of its own; d - 1 (``Polynomial``) or 2 d (``TruncatedPolynomial``) dealt elements per element.
+Source: powers of a mask: Damgard, Fitzi, Kiltz, Nielsen and Toft, Unconditionally Secure Constant-Rounds Multi-party
+Computation, TCC 2006; one opening for a polynomial: Lu et al., Polymath, NDSS 2023 and earlier folklore.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.rings import field
+from mpc.rings.field import FieldArray, P
+from mpc.tensor_type import Form, Shape, TensorType
+from protocols.operations.truncation import check_truncatable, floor_quotient, mask_bits, opened_bits
+
+MAX_DEGREE = 32
+SAMPLES = 2048
+
+
+class _PolynomialBase(Operation, frozen=True):
+    """``coefficients``: raw integers c_0, ..., c_d with ``coefficient_bits`` fraction bits."""
+
+    coefficients: tuple[int, ...]
+    coefficient_bits: int
+
+    @property
+    def degree(self) -> int:
+        return len(self.coefficients) - 1
+
+    def _result(self, x: TensorType, fraction_bits: int) -> TensorType:
+        require(0 < self.degree <= MAX_DEGREE, f"a polynomial has degree 1 to {MAX_DEGREE}")
+        require(0 <= self.coefficient_bits <= 60, "coefficient bits are 0 to 60")
+        require(all(abs(c) < P // 2 for c in self.coefficients), "coefficients fit the field")
+        bits = self.degree * fraction_bits + self.coefficient_bits
+        require(bits <= 60, f"{bits} fraction bits do not fit the field")
+        real = tuple(c * 2.0**-self.coefficient_bits for c in self.coefficients)
+        low, high = polynomial_range(real, x.low, x.high)
+        return TensorType(x.shape, bits, low, high, Form.SHARED)
+
+    def _scaled(self, fraction_bits: int) -> list[int]:
+        """Coefficients that act on raw values: c_k 2^(f (d - k)), so that all terms have d f + g fraction bits."""
+        d = self.degree
+        return [c << (fraction_bits * (d - k)) for k, c in enumerate(self.coefficients)]
+
+    def _expand(self, u: FieldArray, powers: Sequence[FieldArray], fraction_bits: int) -> Value:
+        """P(u + s) from u and shares of s^1 .. s^d."""
+        scaled = self._scaled(fraction_bits)
+        d = self.degree
+        share: FieldArray | None = None
+        for j, power in enumerate(powers, start=1):
+            factor = horner([scaled[k] * math.comb(k, j) for k in range(j, d + 1)], u)
+            share = field.multiply(power, factor) if share is None else field.multiply_add(power, factor, share)
+        return Value(horner(scaled, u), share)
+
+
+def horner(coefficients: Sequence[int], u: FieldArray) -> FieldArray:
+    """sum_k c_k u^k mod p, shaped like u."""
+    total = np.full(u.shape, coefficients[-1] % P, dtype=np.uint64)
+    for c in reversed(coefficients[:-1]):
+        total = field.multiply_add(total, u, np.array(c % P, np.uint64))
+    return total
+
+
+@functools.lru_cache(maxsize=1024)
+def polynomial_range(coefficients: tuple[float, ...], low: float, high: float) -> tuple[float, float]:
+    """Bounds of a polynomial over an interval: samples, widened by what the derivative allows between them.
+
+    Additions and multiplications alone, so that every host computes the same bounds.
+    """
+    x = low + (high - low) * (np.arange(SAMPLES + 1) * (1.0 / SAMPLES))
+    value = np.zeros_like(x)
+    # What overflows becomes infinite or NaN, which is not a range: TensorType.check refuses it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for c in reversed(coefficients):
+            value = value * x + c
+    magnitude = max(abs(low), abs(high))
+    slope = 0.0
+    for k in range(len(coefficients) - 1, 0, -1):
+        slope = slope * magnitude + k * abs(coefficients[k])
+    slack = slope * (high - low) / (2 * SAMPLES)
+    return float(value.min()) - slack, float(value.max()) + slack
+
+
+def polynomial_slope(coefficients: Sequence[float], low: float, high: float) -> float:
+    """A bound on the derivative's magnitude over the interval."""
+    derivative = tuple(k * c for k, c in enumerate(coefficients))[1:] or (0.0,)
+    return max(abs(v) for v in polynomial_range(derivative, low, high))
+
+
+def _powers(s: FieldArray, highest: int) -> list[FieldArray]:
+    powers = [s]
+    while len(powers) < highest:
+        powers.append(field.multiply(powers[-1], s))
+    return powers
+
+
+@register
+class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
+    """A polynomial of x at the fraction bits it has."""
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(len(types) == 1 and types[0].form is Form.MASKED, "takes one masked tensor")
+        return self._result(types[0], types[0].fraction_bits)
+
+    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
+        return (types[0].shape,) * (self.degree - 1)
+
+    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
+        return _powers(masks[0], self.degree)[1:]
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        zeros = field.zeros(types[0].shape)
+        public = zeros if inputs[0].public is None else inputs[0].public
+        share = zeros if inputs[0].share is None else inputs[0].share
+        return self._expand(public, [share, *(prepared or ())], types[0].fraction_bits)
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        return horner(self._scaled(types[0].fraction_bits), inputs[0])
+
+
+@register
+class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomial"):
+    """A polynomial of x after ``bits`` of its fraction bits are dropped."""
+
+    bits: int
+
+    def result(self, *types: TensorType) -> TensorType:
+        x = check_truncatable(types, self.bits)
+        left = x.fraction_bits - self.bits
+        unit = 2.0**-left
+        return self._result(x.replace(low=x.low - unit, high=x.high + unit), left)
+
+    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
+        return (types[0].shape,) * (2 * self.degree)
+
+    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
+        high, wrap = mask_bits(masks[0], self.bits)
+        s0 = field.negate(high)
+        s1 = field.add(s0, wrap)
+        return [*_powers(s0, self.degree), *_powers(s1, self.degree)]
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        public = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        opened = opened_bits(public, self.bits)
+        below = opened.below_half.astype(bool)
+        d = self.degree
+        chosen = [np.where(below, prepared[d + k], prepared[k]) for k in range(d)]
+        return self._expand(opened.quotient, chosen, types[0].fraction_bits - self.bits)
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        return horner(self._scaled(types[0].fraction_bits - self.bits), floor_quotient(inputs[0], self.bits))
+
+    def tolerance(self, *types: TensorType) -> float:
+        """One unit of the truncated value, times the polynomial's slope."""
+        left = types[0].fraction_bits - self.bits
+        unit = 2.0**-left
+        real = [c * 2.0**-self.coefficient_bits for c in self.coefficients]
+        slope = polynomial_slope(real, types[0].low - unit, types[0].high + unit)
+        return slope * unit * 2.0 ** (self.degree * left + self.coefficient_bits) + 1

@@ -1,0 +1,246 @@
+"""Multiplication, matrix multiplication and convolution of masked tensors: Beaver's formula for any bilinear map f.
+
+For operands ``x = E + a`` and ``y = D + b`` with E and D public, the dealer deals fresh shares of ``f(a, b)``; then
+
+    [f(x, y)]  =  f(E, [y])  +  ( f([a], D) + [f(a, b)] )          with [y] = D + [b].
+
+When D is known before the inputs are (a stored weight), the bracket is computed offline, and one multiplication by the
+party's own share of y is all that is left for the online phase; likewise with x and y exchanged.  With a public operand
+there is nothing to deal.
+
+Security: nothing is opened here.  Both masks were opened once, as tensors (``mask.py``), however many products they
+enter; f(a, b) is dealt anew, as uniform shares, for each product.  With MACs, f(a, b) comes with shares of its MAC, and
+the formula is linear in shares: on MAC shares it gives a share of the product's MAC.
+
+Cost: no round; one dealt element per element of the *result* (a convolution is never dealt in its unrolled form).
+Source: Beaver, CRYPTO 1991; for matrices: Mohassel and Zhang, SecureML, IEEE S&P 2017; for convolutions: Wagh, Gupta
+and Chandran, SecureNN, PETS 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from mpc.errors import ShapeError
+from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.rings import field, matrix
+from mpc.rings.field import FieldArray
+from mpc.tensor_type import Form, Shape, TensorType
+from protocols.operations.linear import broadcast, window_output
+
+
+class Bracket(NamedTuple):
+    """What is left of the formula offline; ``known`` says which operand's public part it already contains."""
+
+    share: FieldArray
+    known: Literal["x", "y", "neither"]
+
+    def __repr__(self) -> str:
+        return f"Bracket(..., {self.known!r})"
+
+
+class Product(Operation, frozen=True):
+    """A bilinear operation; subclasses say the map, the shape of the result and how many products are summed."""
+
+    def _map(self, x: Any, y: Any) -> FieldArray:
+        """The map, on field arrays or on what ``_split`` makes of them."""
+        raise NotImplementedError
+
+    def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
+        """An operand in the form in which multiplying by it again and again is cheapest."""
+        return array
+
+    def _layout(self, side: Literal["x", "y"]) -> str:
+        """What ``_split`` depends on besides the array.  Few values: each is kept once for every stored tensor."""
+        return "array"
+
+    def _shape(self, x: TensorType, y: TensorType) -> Shape:
+        raise NotImplementedError
+
+    def _inner(self, x: TensorType, y: TensorType) -> int:
+        """How many elementary products each element of the result adds up."""
+        return 1
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(len(types) == 2, "takes two tensors")
+        x, y = types
+        local = Form.PUBLIC in (x.form, y.form)
+        require(local or Form.SHARED not in (x.form, y.form), "operands are masked, or one of them is public")
+        require(not (x.form is Form.PUBLIC and y.form is Form.PUBLIC), "a product needs a secret operand")
+        shape, inner = self._shape(x, y), self._inner(x, y)
+        bits = x.fraction_bits + y.fraction_bits
+        form = max(x.form, y.form) if local else Form.SHARED
+        if inner == 1:
+            corners = [u * v for u in (x.low, x.high) for v in (y.low, y.high)]
+            return TensorType(shape, bits, min(corners), max(corners), form)
+        growth = float(inner) if y.gain is None or not y.magnitude else min(inner, y.gain / y.magnitude)
+        bound = x.magnitude * y.magnitude * growth
+        return TensorType(shape, bits, -bound, bound, form)
+
+    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
+        x, y = types
+        return () if Form.PUBLIC in (x.form, y.form) else (self._shape(x, y),)
+
+    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
+        return (self._map(*masks),)
+
+    def on_masks(
+        self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
+    ) -> FieldArray:
+        return self._map(*(_or_zeros(public[i] if t.form is Form.PUBLIC else masks[i], t) for i, t in enumerate(types)))
+
+    def prepare(
+        self,
+        party: PartyContext,
+        types: Sequence[TensorType],
+        inputs: Sequence[Value],
+        dealt: Sequence[FieldArray],
+    ) -> Bracket | None:
+        if not dealt:
+            return None
+        x, y = inputs
+        if not y.pending:
+            self._folded(party, y, types[1], "y")
+            return Bracket(self._with_known_y(types, inputs, dealt[0]), "y")
+        if not x.pending:
+            self._folded(party, x, types[0], "x")
+            known_x = self._public(x, types[0], "x")
+            return Bracket(field.add(self._map(known_x, _or_zeros(y.share, types[1])), dealt[0]), "x")
+        return Bracket(dealt[0], "neither")
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        x, y = inputs
+        if not isinstance(prepared, Bracket):
+            return self._local(types, x, y, prepared)
+        bracket, known = prepared
+        if known == "x":
+            folded = self._folded(party, x, types[0], "x")
+            return Value(None, field.add(self._map(folded, _or_zeros(y.public, types[1])), bracket))
+        if known == "neither":
+            bracket = self._with_known_y(types, inputs, bracket)
+        folded = self._folded(party, y, types[1], "y")
+        return Value(None, field.add(self._map(_or_zeros(x.public, types[0]), folded), bracket))
+
+    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+        return self._map(*inputs)
+
+    def _with_known_y(self, types: Sequence[TensorType], inputs: Sequence[Value], dealt: FieldArray) -> FieldArray:
+        x, y = inputs
+        known_y = self._public(y, types[1], "y")
+        return field.add(self._map(_or_zeros(x.share, types[0]), known_y), dealt)
+
+    def _local(self, types: Sequence[TensorType], x: Value, y: Value, share: FieldArray | None) -> Value:
+        """One operand is public: the map is linear in the other, part by part."""
+        if types[1].form is Form.PUBLIC:
+            known = self._public(y, types[1], "y")
+            parts = [None if p is None else self._map(p, known) for p in (x.public, x.share if share is None else None)]
+        else:
+            known = self._public(x, types[0], "x")
+            parts = [None if p is None else self._map(known, p) for p in (y.public, y.share if share is None else None)]
+        return Value(parts[0], parts[1] if share is None else share)
+
+    def _folded(self, party: PartyContext, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+        """The split form of the party's share of an operand, kept: a stored weight is split once, not once a run."""
+        key = f"folded as {self._layout(side)}"
+        if key not in value.cache:
+            value.cache[key] = self._split(party.fold(value, t.shape), side)
+        return value.cache[key]
+
+    def _public(self, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+        """The split form of an operand's public part, kept likewise."""
+        key = f"public as {self._layout(side)}"
+        if key not in value.public_cache:
+            value.public_cache[key] = self._split(_or_zeros(value.public, t), side)
+        return value.public_cache[key]
+
+
+def _or_zeros(part: FieldArray | None, t: TensorType) -> FieldArray:
+    return field.zeros(t.shape) if part is None else part
+
+
+MAX_WORKSPACE = 2**27
+"""Elements that one product may lay out besides its operands and its result."""
+
+
+def _check_workspace(elements: int) -> None:
+    if elements > MAX_WORKSPACE:
+        raise ShapeError(f"a product that lays out {elements} elements at a time is over the limit of {MAX_WORKSPACE}")
+
+
+@register
+class Multiply(Product, frozen=True, tag="multiply"):
+    """Elementwise, with broadcasting."""
+
+    def _map(self, x: Any, y: Any) -> FieldArray:
+        return field.multiply(x, y)
+
+    def _shape(self, x: TensorType, y: TensorType) -> Shape:
+        return broadcast(x.shape, y.shape)
+
+
+@register
+class Matmul(Product, frozen=True, tag="matmul"):
+    """As ``numpy.matmul``: vectors, matrices and batches of them."""
+
+    def _map(self, x: Any, y: Any) -> FieldArray:
+        return matrix.matmul(x, y)
+
+    def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
+        return matrix.Limbs(array) if array.ndim >= 2 else array
+
+    def _layout(self, side: Literal["x", "y"]) -> str:
+        return "limbs"
+
+    def _shape(self, x: TensorType, y: TensorType) -> Shape:
+        if not x.shape or not y.shape or x.shape[-1] != y.shape[-2 if len(y.shape) > 1 else 0]:
+            raise ShapeError(f"shapes {x.shape} and {y.shape} do not go together in a matrix product")
+        batch = broadcast(x.shape[:-2], y.shape[:-2])
+        rows, columns = x.shape[-2:-1], y.shape[-1:] if len(y.shape) > 1 else ()
+        # Small matrices are repeated to fill the batch; of two of them neither needs to be as large as the result.
+        if math.prod(batch) > 1:
+            _check_workspace(math.prod(batch) * x.shape[-1] * max(*rows, *columns, 1))
+        return (*batch, *rows, *columns)
+
+    def _inner(self, x: TensorType, y: TensorType) -> int:
+        return x.shape[-1]
+
+
+@register
+class Conv2d(Product, frozen=True, tag="conv2d"):
+    """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw), zeros around, as in ``torch.nn.functional``."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+
+    def _map(self, x: Any, y: Any) -> FieldArray:
+        return matrix.conv2d(x, y, self.stride, self.padding, self.groups)
+
+    def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
+        return matrix.ConvKernel(array, self.groups) if side == "y" else array
+
+    def _layout(self, side: Literal["x", "y"]) -> str:
+        return f"kernel of {self.groups} groups" if side == "y" else "array"
+
+    def _shape(self, x: TensorType, y: TensorType) -> Shape:
+        if len(x.shape) != 4 or len(y.shape) != 4:
+            raise ShapeError(f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {x.shape} and {y.shape}")
+        require(self.groups > 0, "a convolution has at least one group")
+        if 0 in y.shape:
+            raise ShapeError(f"convolution weights of shape {y.shape} are empty")
+        channels, filters = x.shape[1], y.shape[0]
+        if channels != y.shape[1] * self.groups or filters % self.groups:
+            raise ShapeError(f"{channels} channels in {self.groups} groups do not go with weights of shape {y.shape}")
+        kernel = (y.shape[2], y.shape[3])
+        rows, columns = window_output(x.shape[2:], kernel, self.stride, self.padding)
+        # One image at a time is padded and unrolled.
+        _check_workspace(math.prod(n + 2 * p for n, p in zip(x.shape[2:], self.padding, strict=True)))
+        _check_workspace(channels * math.prod(kernel) * rows * columns)
+        return (x.shape[0], filters, rows, columns)
+
+    def _inner(self, x: TensorType, y: TensorType) -> int:
+        return math.prod(y.shape[1:])

@@ -1,0 +1,181 @@
+"""The dealer's reading of a program: masks, and correlated randomness made from them.
+
+Every party gets a fresh seed.  Its shares of the masks expand from it, one stream per node; so do the shares of
+correlated values of all parties but the last, which receives corrections instead: the dealer's traffic is one field
+element per correlated value, and nothing for masks.
+
+With MACs (malicious security) the seeds also give shares of a key alpha that is made for this run alone, and the dealer
+deals shares of alpha times every mask, stored masks included, and of alpha times every correlated value.  Security:
+alpha is uniform, and any n - 1 parties' shares of it and of the MACs are uniform and independent of it.
+
+The dealer sees a program, never data: it learns shapes, and must not collude with any party.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.errors import ProgramError
+from mpc.operation import Input, Stored
+from mpc.program import Program
+from mpc.rings import field
+from mpc.rings.field import FieldArray
+from mpc.rings.prg import Seed, elements_sum, fresh_seed
+from mpc.security import Security
+from mpc.tensor_type import Form, Shape
+from protocols.randomness.streams import (
+    dealt_stream,
+    kept_stream,
+    key_share,
+    key_stream,
+    mask_stream,
+    output_mac_stream,
+    output_stream,
+    own_mask_stream,
+    stored_stream,
+)
+from protocols.readings.reveal import key_commitment
+
+
+@dataclass(frozen=True, repr=False)
+class Dealing:
+    """What the dealer sends for one run; no repr, since all of it is secret."""
+
+    seeds: tuple[Seed, ...]
+    """To each party its own."""
+    corrections: tuple[FieldArray, ...]
+    """To the last party: a flat array per tensor of ``Program.corrected``, in the order of the program."""
+    input_seeds: tuple[tuple[Seed, ...], ...]
+    """To the client, per input: each party's stream of the input's mask."""
+    output_masks: tuple[FieldArray, ...]
+    """To the client, per output: its mask.  Not the parties' streams: those would open their shares of the output."""
+    output_mac_masks: tuple[FieldArray, ...]
+    """To the client, with MACs: the mask of each output's MAC."""
+    key_commitments: tuple[bytes, ...]
+    """To the client, with MACs: a commitment to each party's share of the key (``reveal.py``)."""
+
+    @property
+    def kept(self) -> tuple[Seed, ...]:
+        """By party, the seed of the masks of what the run keeps, for the dealer to remember (``keep.py``)."""
+        return tuple(map(kept_stream, self.seeds))
+
+    def for_party(self, party: int) -> list[bytes | FieldArray]:
+        """A party's part: its seed; for the last party, then the corrections."""
+        last = party == len(self.seeds) - 1
+        return [bytes(self.seeds[party]), *(self.corrections if last else ())]
+
+    def for_client(self) -> list[bytes | FieldArray]:
+        """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, a mask per output's MAC,
+        and the commitments to the key, joined."""
+        seeds = [b"".join(map(bytes, seeds)) for seeds in self.input_seeds]
+        commitments = [b"".join(self.key_commitments)] if self.key_commitments else []
+        return [*seeds, *self.output_masks, *self.output_mac_masks, *commitments]
+
+
+def digest(part: Sequence[bytes | bytearray | memoryview | npt.NDArray[Any]]) -> str:
+    """SHA-256 of what the dealer makes for a client, in hexadecimal.
+
+    The dealer gives it to the parties, the client sends them that of what it was sent, and they compare: a client that
+    was sent other masks than were dealt would mask another value than it means, which no MAC can show.  It tells the
+    parties nothing where they lack 122 uniform bits of the part: a seed, or a mask of an output and one of its MAC.
+    """
+    state = hashlib.sha256(b"tessera client's part")
+    for buffer in part:
+        data = np.ascontiguousarray(buffer).tobytes() if isinstance(buffer, np.ndarray) else bytes(buffer)
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+@dataclass(repr=False)
+class StoredMasks:
+    """The dealer's memory of one uploaded store: the seeds of its masks."""
+
+    seeds: tuple[Seed, ...]
+    shapes: Mapping[str, Shape]
+    _masks: dict[str, FieldArray] = dataclass_field(default_factory=dict)
+
+    def mask(self, tensor: str) -> FieldArray:
+        """The mask of a stored tensor: always the same, since it masks one value."""
+        if tensor not in self._masks:
+            streams = [stored_stream(seed, tensor) for seed in self.seeds]
+            self._masks[tensor] = elements_sum(streams, self.shapes[tensor])
+        return self._masks[tensor]
+
+
+def deal(
+    program: Program,
+    parties: int,
+    stored: Mapping[str, StoredMasks],
+    security: Security = Security.SEMI_HONEST,
+    seeds: Sequence[Seed] | None = None,
+) -> Dealing:
+    """Correlated randomness for one run of ``program``.
+
+    ``stored`` maps the ids of stores to their masks; ProgramError names one that is not there or has another shape.
+    ``seeds`` are for tests alone: a run's seeds are fresh.
+    """
+    seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
+    malicious = security is Security.MALICIOUS
+    key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
+    masks: dict[int, FieldArray] = {}
+    public: dict[int, FieldArray] = {}
+    corrections: list[FieldArray] = []
+    for i, node in enumerate(program.nodes):
+        operation = node.operation
+        types = program.input_types(node)
+        dealt: Sequence[FieldArray] = ()
+        if node.type.form is Form.PUBLIC:
+            public[i] = operation.clear(types, [public[j] for j in node.inputs])
+        elif isinstance(operation, Stored):
+            masks[i] = _stored_mask(operation, stored)
+        elif isinstance(operation, Input) or operation.opens:
+            masks[i] = elements_sum([own_mask_stream(seed, program, i) for seed in seeds], node.type.shape)
+        elif node.type.form is Form.MASKED:
+            masks[i] = operation.on_masks(
+                types, [masks.get(j) for j in node.inputs], [public.get(j) for j in node.inputs]
+            )
+        elif program.dealt[i]:
+            dealt = operation.deal(types, [masks[j] for j in node.inputs])
+        values = list(dealt)
+        if malicious:
+            own = [masks[i]] if node.masked_afresh else []
+            values.extend(field.scale(value, key) for value in [*own, *dealt])
+        for part, value in enumerate(values):
+            others = elements_sum([dealt_stream(seed, i, part) for seed in seeds[:-1]], value.shape)
+            corrections.append(field.subtract(value, others).reshape(-1))
+    shapes = [program.nodes[i].type.shape for i in program.outputs]
+    return Dealing(
+        seeds=seeds,
+        corrections=tuple(corrections),
+        input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.inputs),
+        output_masks=tuple(
+            elements_sum([output_stream(seed, k) for seed in seeds], shape) for k, shape in enumerate(shapes)
+        ),
+        output_mac_masks=tuple(
+            elements_sum([output_mac_stream(seed, k) for seed in seeds], shape)
+            for k, shape in enumerate(shapes if malicious else ())
+        ),
+        key_commitments=tuple(
+            key_commitment(party, key_stream(seed)) for party, seed in enumerate(seeds if malicious else ())
+        ),
+    )
+
+
+def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> FieldArray:
+    masks = stored.get(operation.store)
+    if masks is None:
+        raise ProgramError(
+            "the dealer does not know the stored model of this program: ask for it again with client.model(name),"
+            " or upload it again"
+        )
+    if masks.shapes.get(operation.tensor) != operation.shape:
+        raise ProgramError(f"the stored model has no tensor {operation.tensor!r} of shape {operation.shape}")
+    return masks.mask(operation.tensor)

@@ -1,0 +1,88 @@
+"""One evaluation of a program at a party: on its shares of the values, or on its shares of their MACs.
+
+Both follow the same formulas; ``PartyContext`` says what tells them apart.  What is opened is given to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mpc.errors import ProgramError
+from mpc.operation import PartyContext, Stored, Value
+from mpc.program import Program
+from mpc.rings import field
+from mpc.rings.field import FieldArray
+from mpc.tensor_type import Form
+
+
+class Evaluation:
+    """The values of a program's nodes as far as they are known."""
+
+    def __init__(self, program: Program, context: PartyContext) -> None:
+        self._program = program
+        self._context = context
+        self._values: list[Value | None] = [None] * len(program.nodes)
+        self._prepared: list[object] = [None] * len(program.nodes)
+
+    def value(self, i: int) -> Value:
+        """Of a node that has one."""
+        value = self._values[i]
+        if value is None:
+            raise ProgramError(f"node {i} has no value yet")
+        return value
+
+    def prepare(
+        self,
+        stored: Callable[[int], Value],
+        mask: Callable[[int], FieldArray],
+        dealt: Callable[[int], Sequence[FieldArray]],
+    ) -> None:
+        """Offline: all that does not depend on the run's inputs.
+
+        For each node that has such, ``stored`` gives its stored value, ``mask`` the share of its own mask and ``dealt``
+        those of its correlated tensors.
+        """
+        for i, node in enumerate(self._program.nodes):
+            operation, types = node.operation, self._program.input_types(node)
+            inputs = [self.value(j) for j in node.inputs]
+            if isinstance(operation, Stored):
+                self._values[i] = stored(i)
+                continue
+            if node.masked_afresh:
+                self._values[i] = Value(None, mask(i), pending=True)
+                continue
+            if node.type.form is Form.MASKED:
+                self._prepared[i] = operation.on_masks(types, [v.share for v in inputs], [v.public for v in inputs])
+            else:
+                self._prepared[i] = operation.prepare(self._context, types, inputs, dealt(i))
+            if any(value.pending for value in inputs):
+                share = self._prepared[i] if node.type.form is Form.MASKED else None
+                self._values[i] = Value(None, share, pending=True)  # type: ignore[arg-type]
+            else:
+                self._values[i] = operation.evaluate(self._context, types, inputs, self._prepared[i])
+
+    def open(self, i: int, public: FieldArray) -> None:
+        """The public part of a masked node has become known."""
+        self._values[i] = Value(public, self.value(i).share)
+
+    def evaluate(self, i: int) -> None:
+        """A pending node whose operands are known."""
+        node = self._program.nodes[i]
+        inputs = [self.value(j) for j in node.inputs]
+        types = self._program.input_types(node)
+        self._values[i] = node.operation.evaluate(self._context, types, inputs, self._prepared[i])
+        self._prepared[i] = None
+
+    def difference(self, i: int, out: FieldArray) -> None:
+        """This party's share of what the opening of node ``i`` opens: the shared part of its operand, less its mask."""
+        share, mask = self.value(self._program.nodes[i].inputs[0]).share, self.value(i).share
+        if mask is None:
+            raise ProgramError(f"node {i} has no mask")
+        if share is None:
+            field.negate(mask.reshape(-1), out=out)
+        else:
+            field.subtract(share.reshape(-1), mask.reshape(-1), out=out)
+
+    def folded(self, i: int) -> FieldArray:
+        """This party's share of the whole value of a node, its public part included."""
+        return self._context.fold(self.value(i), self._program.nodes[i].type.shape)

@@ -1,0 +1,168 @@
+"""The MAC check: before a result leaves a party, everything opened in the run is checked at once.
+
+Each round opens a vector E of masked values by exchanging shares, and nothing proves a share right when it arrives: the
+openings are *optimistic*.  But the parties also hold shares m_i of alpha E, from evaluating the program on MAC shares
+(``PartyContext``), under a key alpha = sum alpha_i of which each knows its share alone.  After the last opening,
+
+1. every party opens its part of a *coin*, to which it committed with its first opening, and sends a hash of everything
+   it has seen opened, of the masked inputs and of the stored tensors' public parts;
+2. the coin gives independent uniform coefficients chi, one per opened element, and every party commits to
+   sigma_i = sum chi (m_i - alpha_i E);
+3. every party opens sigma_i, and all check that the sigma_i add up to 0.
+
+Security.  If some E is off by an error, the sigma_i add up to alpha times a combination of the errors under chi, plus
+what the cheaters add to their own; to make it 0 they must guess alpha, or have errors that cancel under chi.  Each has
+probability 1/p: chi is independent for each element, and unknown until every honest party has the last opening, since
+an honest party opens its part of the coin only then.  (Powers of one challenge would give m/p for m openings.)  When
+nobody has cheated, the honest sigma_i are uniform subject to a sum that the others know already.  When somebody
+has, they may tell alpha: so the run is over, and its key and material with it.
+
+A point-to-point send is not a broadcast: the hashes show a party that told two parties different things, before any
+sigma is made.  Commitments bind the run, the party and the purpose, so that one party's cannot serve as another's.
+The key is made for one run, and a run has one check: no two checks, and no opening beside a check, ever happen under
+one key, which is what the attacks of ePrint 2025/789 on concurrent checks need.
+
+Cost: 3 rounds (4 if the program opens nothing) and `CHECK_ELEMENTS` elements to each other party, whatever the program.
+Source: Damgard, Pastro, Smart and Zakarias (SPDZ), CRYPTO 2012; the check of opened values without revealing alpha:
+Damgard, Keller, Larraia, Pastro, Scholl and Smart, ESORICS 2013.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+
+from mpc.cost import WORDS
+from mpc.errors import MacCheckError, ProgramError
+from mpc.operation import PartyContext
+from mpc.rings import field
+from mpc.rings.field import FieldArray
+from mpc.rings.prg import SEED_BYTES, Seed
+
+Rounds = Generator[FieldArray, Sequence[FieldArray], None]
+"""What to send to every other party, and what they sent, in order of party."""
+
+_COIN = b"coin"
+_SIGMA = b"sigma"
+_NONCE_BYTES = 32
+
+
+class MacCheck:
+    """One party's part in the check of one run.
+
+    ``macs`` is the context whose unit is the party's share of the key; ``session`` names the run and all that it is
+    bound to, the same at every party.
+    """
+
+    def __init__(self, macs: PartyContext, session: bytes) -> None:
+        self._context = macs
+        self._session = hashlib.sha256(session).digest()
+        self._transcript = hashlib.sha256(b"tessera transcript" + self._session)
+        self._coin = secrets.token_bytes(_NONCE_BYTES)
+        self._coin_commitments: list[bytes] = []
+        self._opened: list[FieldArray] = []
+
+    def __repr__(self) -> str:
+        return f"<MacCheck of {self._context!r}, {len(self._opened)} rounds>"
+
+    def first_commitment(self) -> FieldArray | None:
+        """The commitment to this party's part of the coin, `WORDS` elements for the first opening; later None."""
+        return None if self._coin_commitments else to_words(self._commit(_COIN, self._context.index, self._coin))
+
+    def take_commitments(self, received: Sequence[FieldArray]) -> None:
+        """The other parties', in order of party.  All must hold the same."""
+        self._coin_commitments = [from_words(words) for words in received]
+        everyone = list(self._coin_commitments)
+        everyone.insert(self._context.index, self._commit(_COIN, self._context.index, self._coin))
+        self.note(self._hash(b"coin commitments", *everyone))
+
+    def note(self, public: bytes | memoryview) -> None:
+        """All parties must hold the same of this."""
+        self._transcript.update(public)
+
+    def opened(self, values: FieldArray) -> None:
+        """A round's opened vector, of which ``run`` is given the MAC shares."""
+        self.note(values.data)
+        self._opened.append(values)
+
+    def run(self, mac_shares: Callable[[], Sequence[FieldArray]]) -> Rounds:
+        """The check; ``mac_shares`` gives, per round, this party's shares of the MACs of what was opened.
+
+        Raises MacCheckError: then the result must not leave this party.
+        """
+        commitment = self.first_commitment()
+        if commitment is not None:  # nothing was opened
+            self.take_commitments((yield from self._exchange(commitment)))
+        seen = self._transcript.digest()
+        received = yield from self._exchange(np.concatenate([to_words(seen), to_words(self._coin)]))
+        coins = self._coins(seen, received)
+        coefficients = Seed(self._hash(b"coefficients", *coins)[:SEED_BYTES])
+        sigma = self._sigma(coefficients, mac_shares())
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        opening = np.concatenate([sigma, to_words(nonce)])
+        commitments = yield from self._exchange(to_words(self._commit(_SIGMA, self._context.index, opening.tobytes())))
+        openings = yield from self._exchange(opening)
+        total = sigma
+        for party, commitment, other in zip(self._others(), commitments, openings, strict=True):
+            if from_words(commitment) != self._commit(_SIGMA, party, other.tobytes()) or not field.is_reduced(other):
+                raise MacCheckError("a party opened another value than it had committed to; nothing was revealed")
+            total = field.add(total, other[:1])
+        if total.any():
+            raise MacCheckError("the MACs of the opened values are wrong: a party cheated; nothing was revealed")
+
+    def _exchange(self, outgoing: FieldArray) -> Generator[FieldArray, Sequence[FieldArray], Sequence[FieldArray]]:
+        """One round.  All send equally much: an opening without a sigma would make the sum empty, and so not wrong."""
+        received = yield outgoing
+        if len(received) != self._context.parties - 1 or any(other.shape != outgoing.shape for other in received):
+            raise ProgramError("a round takes one buffer from each other party, as long as the one sent")
+        return received
+
+    def _coins(self, seen: bytes, received: Sequence[FieldArray]) -> list[bytes]:
+        """Every party's part of the coin, in order, once all have seen the same and opened what they committed to."""
+        coins = []
+        for party, commitment, words in zip(self._others(), self._coin_commitments, received, strict=True):
+            if from_words(words[:WORDS]) != seen:
+                raise MacCheckError("the parties were not sent the same values: somebody cheated; nothing was revealed")
+            coin = from_words(words[WORDS:])
+            if self._commit(_COIN, party, coin) != commitment:
+                raise MacCheckError("a party opened another coin than it had committed to; nothing was revealed")
+            coins.append(coin)
+        coins.insert(self._context.index, self._coin)
+        return coins
+
+    def _sigma(self, coefficients: Seed, mac_shares: Sequence[FieldArray]) -> FieldArray:
+        """One element: sum over all rounds of chi (m_i - alpha_i E)."""
+        sigma = field.zeros(1)
+        for number, (values, macs) in enumerate(zip(self._opened, mac_shares, strict=True)):
+            chi = coefficients.derive(f"round {number}").elements(values.size)
+            of_values = field.scale(field.total(field.multiply(chi, values)), self._context.unit)
+            of_macs = field.total(field.multiply(chi, macs))
+            sigma = field.add(sigma, field.subtract(of_macs, of_values))
+        return sigma
+
+    def _others(self) -> list[int]:
+        return [party for party in range(self._context.parties) if party != self._context.index]
+
+    def _commit(self, purpose: bytes, party: int, secret: bytes) -> bytes:
+        """A commitment: hiding, since every secret contains 32 random bytes; binding by SHA-256."""
+        return self._hash(b"commitment", purpose, party.to_bytes(4, "little"), secret)
+
+    def _hash(self, *parts: bytes) -> bytes:
+        state = hashlib.sha256(self._session)
+        for part in parts:
+            state.update(len(part).to_bytes(8, "little"))
+            state.update(part)
+        return state.digest()
+
+
+def to_words(data: bytes) -> FieldArray:
+    """Bytes as field elements, 32 bits each: what goes over a wire is field elements throughout."""
+    return np.frombuffer(data, "<u4").astype(np.uint64)
+
+
+def from_words(words: FieldArray) -> bytes:
+    """The bytes; of words that stand for none, none, which are not any honest party's."""
+    return b"" if (words >> np.uint64(32)).any() else words.astype("<u4").tobytes()

@@ -1,0 +1,1 @@
+"""How programs are written: secret tensors, whose operations are recorded and not run."""
