@@ -15,7 +15,7 @@ An upload:  client --Upload--> dealer              description of the model, and
             client --StoreBegin--> parties             description of the model
             party  --StoreProgress--> client           how many chunks it has: of those before, or of an upload before
             client --StoreChunk--> parties             w - b, the elements of all tensors in flat order, chunk by chunk
-            (``models.messages``: parties and dealer agree that all of it is everywhere)
+            (``messages.stored``: parties and dealer agree that all of it is everywhere)
             party  --StoreReady--> client              it is in use
             client --StoreDropped--> dealer, parties   it has given the upload up
             anyone --StoreFailed--> client
@@ -160,7 +160,7 @@ class Upload(StoreMessage, frozen=True):
     """A model will be stored under ``name``.  Payload: its description, opaque to the servers.
 
     ``store`` is drawn for this request; ``content`` is a keyed digest of all that will be sent
-    (``models.uploading.content_tag``).  An upload of that content that was begun before goes on.
+    (``client.uploading.content_tag``).  An upload of that content that was begun before goes on.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
@@ -194,7 +194,7 @@ class StoreBegin(StoreMessage, frozen=True):
 
 
 class StoreChunk(StoreMessage, frozen=True):
-    """Payload: the ``number``-th piece of ``w - b`` (``models.chunks``); the next one after those that were sent."""
+    """Payload: the ``number``-th piece of ``w - b`` (``stored.chunks``); the next one after those that were sent."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     attempt: Id

@@ -195,7 +195,7 @@ def test_where_no_compiled_code_can_be_kept_it_is_compiled_all_the_same() -> Non
     script = (
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from mpc import field\n"
+        "from mpc.rings import field\n"
         "import numpy as np\n"
         "print(field.add(np.array([3], np.uint64), np.array([2**61 - 2], np.uint64))[0])\n"
     )
