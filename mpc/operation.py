@@ -31,7 +31,7 @@ from mpc.rings.field import FieldArray
 from mpc.tensor_type import Form, Shape, TensorType, exactly
 
 MAX_NAME = 200
-"""Characters of the name of a store or of one of its tensors."""
+"""Characters of the name of a slot or of a stored tensor."""
 
 
 class Value:
@@ -220,12 +220,14 @@ class Input(Source, frozen=True, tag="input"):
 
 
 class Stored(Source, frozen=True, tag="stored"):
-    """A tensor that stays on the parties under ``store`` and ``tensor``, masked once when it was uploaded.
+    """The ``tensor`` of what is bound to ``slot``: a secret that stays on the parties, masked once, at its upload.
 
-    Its mask B is never used for another value; each run deals fresh products with the same B.
+    A program does not say which version of the secret that is: whoever runs it says so beside it, so a program over a
+    new version is the same program.  The mask B of a version's tensor is never used for another value; each run deals
+    fresh products with the same B.
     """
 
-    store: str
+    slot: str
     tensor: str
     gain: float | None = None
 
@@ -233,8 +235,9 @@ class Stored(Source, frozen=True, tag="stored"):
         exactly(self, "low", "high", "gain")
 
     def result(self, *types: TensorType) -> TensorType:
-        for name in (self.store, self.tensor):
+        for name in (self.slot, self.tensor):
             require(len(name) <= MAX_NAME and name.isprintable(), "names of stored tensors are short and printable")
+        require(bool(self.slot), "a stored tensor is of a slot that has a name")
         return self._type(types, Form.MASKED, self.gain)
 
 

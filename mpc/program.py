@@ -15,9 +15,11 @@ from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.security import Security
-from mpc.tensor_type import MAX_SIZE, Form, TensorType
+from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
 
-FORMAT = 1
+FORMAT = 2
+PRECISION = 16
+"""Fraction bits that a program computes with where its author does not say."""
 MAX_NODES = 20_000
 MAX_BYTES = 256 * 2**20
 MAX_ELEMENTS = MAX_SIZE
@@ -77,24 +79,30 @@ class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     nodes: Annotated[list[_WireNode], msgspec.Meta(max_length=MAX_NODES)]
     outputs: _Indices
+    precision: int
 
 
 class Program:
-    """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made."""
+    """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made.
 
-    def __init__(self, nodes: Sequence[Node], outputs: Sequence[int]) -> None:
+    ``precision`` is what it was written with (``SecretTensor.precise``): the nodes have their own fraction bits, but
+    whoever would write the same program again has to know it.
+    """
+
+    def __init__(self, nodes: Sequence[Node], outputs: Sequence[int], precision: int = PRECISION) -> None:
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
+        self.precision = precision
         self._check()
 
     @classmethod
-    def of(cls, outputs: Iterable[Expression], kept: Iterable[Expression] = ()) -> Program:
+    def of(cls, outputs: Iterable[Expression], kept: Iterable[Expression] = (), precision: int = PRECISION) -> Program:
         """The program that reveals ``outputs`` and computes ``kept``: all expressions they depend on, each once."""
         targets = list(outputs)
         order = cls.order([*targets, *kept])
         index = {id(x): i for i, x in enumerate(order)}
         nodes = [Node(x.operation, tuple(index[id(y)] for y in x.inputs), x.type, x.label) for x in order]
-        return cls(nodes, [index[id(x)] for x in targets])
+        return cls(nodes, [index[id(x)] for x in targets], precision)
 
     @staticmethod
     def order(outputs: Iterable[Expression]) -> list[Expression]:
@@ -121,6 +129,11 @@ class Program:
     def inputs(self) -> tuple[int, ...]:
         """Indices of the nodes whose values a client supplies, in order."""
         return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Input))
+
+    @functools.cached_property
+    def slots(self) -> tuple[str, ...]:
+        """What stored secrets it reads, each once, in the order in which they appear."""
+        return tuple(dict.fromkeys(n.operation.slot for n in self.nodes if isinstance(n.operation, Stored)))
 
     @functools.cached_property
     def kept(self) -> Mapping[str, int]:
@@ -169,7 +182,7 @@ class Program:
     def _encoded(self) -> bytes:
         encode = msgspec.msgpack.encode
         nodes = [_WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes]
-        return encode(_WireProgram(FORMAT, nodes, self.outputs))
+        return encode(_WireProgram(FORMAT, nodes, self.outputs, self.precision))
 
     def encode(self) -> bytes:
         return self._encoded
@@ -193,11 +206,13 @@ class Program:
             nodes = [Node(decoder.decode(n.operation), n.inputs, n.type, n.label) for n in wire.nodes]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProgramError(f"not a program: {printable(str(error))}") from None
-        return cls(nodes, wire.outputs)
+        return cls(nodes, wire.outputs, wire.precision)
 
     def _check(self) -> None:
         if not 0 < len(self.nodes) <= MAX_NODES:
             raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
+        if not 0 < self.precision <= FIELD_BITS:
+            raise ProgramError(f"a program computes with 1 to {FIELD_BITS} fraction bits, not {self.precision}")
         kept = [node.operation.kept_as for node in self.nodes if node.operation.kept_as]
         if not (self.outputs or kept) or len(self.outputs) > MAX_NODES:
             raise ProgramError("a program reveals or keeps at least one value")

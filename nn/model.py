@@ -23,7 +23,7 @@ from nn.layer import Array, WeightArray
 from nn.layers import BatchNorm, Conv2d, Linear
 from nn.stored import StoredType
 from protocols.lowering.planner import FRACTION_BITS
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, program_of
 
 FORMAT = 1
 
@@ -62,9 +62,9 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Read and check a description from a stranger.  Raises UnsupportedError."""
         return decode_json(data, cls)
 
-    def stored(self, store: str) -> dict[str, SecretTensor]:
-        """The model's tensors as leaves of expressions, once they lie on the parties under the name ``store``."""
-        return {name: t.source(store, name) for name, t in self.tensors.items()}
+    def stored(self, slot: str) -> dict[str, SecretTensor]:
+        """The model's tensors as leaves of expressions, of whatever version of it is bound to ``slot``."""
+        return {name: t.source(slot, name) for name, t in self.tensors.items()}
 
     def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
         """The model on a secret batch (N, ...); nothing runs until the result is revealed."""
@@ -91,7 +91,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, low, high)))
         if precision is not None:
             x = x.precise(precision)
-        return Program.of([self.forward(x, self.stored("model")).expression])
+        return program_of([self.forward(x, self.stored("model"))])
 
     def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
         """Rounds and bytes of one prediction of a batch of ``shape``; options as for ``program``."""

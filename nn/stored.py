@@ -77,10 +77,10 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise EncodingError(f"{name} has values outside [{self.low:g}, {self.high:g}]")
         return elements
 
-    def source(self, store: str, tensor: str) -> SecretTensor:
-        """The tensor as a leaf of expressions, once it lies on the parties under ``store``."""
+    def source(self, slot: str, tensor: str) -> SecretTensor:
+        """The tensor as a leaf of expressions, of whatever is bound to ``slot``."""
         return SecretTensor(
-            Expression(Stored(self.shape, self.fraction_bits, self.low, self.high, store, tensor, self.gain))
+            Expression(Stored(self.shape, self.fraction_bits, self.low, self.high, slot, tensor, self.gain))
         )
 
 

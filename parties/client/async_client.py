@@ -49,7 +49,7 @@ from parties.messages.stock import MAX_COUNT, Stock, StockProgress
 from parties.stored.data import RemoteData, keeping, kept_data
 from parties.wire.messages import Message
 from protocols.lowering.planner import FRACTION_BITS
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, program_of
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +200,7 @@ class AsyncClient(StoredSecrets):
         outputs = [result] if isinstance(result, SecretTensor) else list(result)
         if not outputs:
             raise UsageError("there is nothing to compute: give at least one tensor")
-        expressions = [output.expression for output in outputs]
-        return Program.of(expressions), self._inputs_of(expressions)
+        return program_of(outputs), self._inputs_of([output.expression for output in outputs])
 
     async def _prepare(
         self, program: Program, inputs: Sequence[FieldArray], *, single: bool, keep: str = ""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
-from mpc.operation import Stored
 from mpc.program import Program
 from parties.cluster import DEALER, Cluster, Member
 from parties.messages.failures import error_of, stock_failed
@@ -212,8 +211,7 @@ class Stocker:
     async def _fill(self, request: Request) -> None:
         """Deal for it, to its end or until it is another client's turn."""
         program, started, before = request.program, time.perf_counter(), request.seconds
-        stores = {node.operation.store for node in program.nodes if isinstance(node.operation, Stored)}
-        await asyncio.to_thread(self._models.note_uses, program.digest, stores)
+        await asyncio.to_thread(self._models.note_uses, program.digest, program.slots)
         ahead = asyncio.create_task(self._deal(request.owner, program))
         try:
             for dealt in itertools.count(1):
@@ -236,7 +234,7 @@ class Stocker:
         finally:
             ahead.cancel()
             # One of its models may have gone while an item was on its way.
-            await asyncio.to_thread(self._models.note_uses, program.digest, stores)
+            await asyncio.to_thread(self._models.note_uses, program.digest, program.slots)
             await self.sweep()
 
     def _progress(self, request: Request, stock: Mapping[str, int]) -> None:

@@ -18,8 +18,8 @@ from mpc.rings.field import FieldArray
 from nn.model import Description
 from nn.stored import StoredType
 from parties.client.remote_model import RemoteModel
-from protocols.lowering.planner import FRACTION_BITS, Planner
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.lowering.planner import FRACTION_BITS
+from protocols.trace.secret_tensor import SecretTensor, program_of
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
@@ -57,8 +57,7 @@ class DataDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def keeping(results: Mapping[str, SecretTensor]) -> Program:
     """The program that keeps these values under these names, and reveals nothing."""
-    kept = [Planner(x.label).make("keep", x.expression, tensor=name) for name, x in results.items()]
-    return Program.of([], kept)
+    return program_of([], results)
 
 
 def kept_data(program: Program) -> DataDescription:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
-from mpc.operation import Stored, Value
+from mpc.operation import Value
 from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
@@ -279,8 +279,7 @@ class ModelStore:
 
         Raises VaultError when a file is not as it was written.
         """
-        stores = {node.operation.store for node in program.nodes if isinstance(node.operation, Stored)}
-        return {(store, name): value for store in stores for name, value in self._load(store).items()}
+        return {(store, name): value for store in program.slots for name, value in self._load(store).items()}
 
     def _load(self, store: str) -> Mapping[str, Value]:
         with self._loading:

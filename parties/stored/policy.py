@@ -29,8 +29,7 @@ from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraErr
 from mpc.operation import Input, Stored
 from mpc.program import Expression, Program
 from nn.model import Description
-from protocols.lowering.planner import FEWEST_BITS, MOST_BITS
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, program_of
 
 PREDICT = "predict"
 ANY = "any"
@@ -88,7 +87,7 @@ def check(program: Program, client: str, policy: Callable[[str], Policy | None])
     ``policy`` finds the rules of a version that is in use.  What has none is refused, not passed over: a version that
     is being uploaded may be in use, under rules that nobody looked at, by the time its tensors are loaded.
     """
-    for store in stores(program):
+    for store in program.slots:
         found = policy(store)
         if found is None:
             raise ProgramError(
@@ -111,11 +110,6 @@ def permitted(encoded: memoryview, client: str, keep: str, policy: Callable[[str
     return program
 
 
-def stores(program: Program) -> tuple[str, ...]:
-    """The stores whose tensors a program uses, each once."""
-    return tuple(dict.fromkeys(n.operation.store for n in program.nodes if isinstance(n.operation, Stored)))
-
-
 @functools.lru_cache(maxsize=256)
 def _is_settled(description: bytes) -> bool:
     """Whether nothing is left to find out, which would take long, and lead to other digits here than at the client."""
@@ -126,32 +120,21 @@ def _is_settled(description: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _prediction(operation: Input | Stored, precision: int | None, store: str, description: bytes) -> str:
+def _prediction(operation: Input | Stored, precision: int, store: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
     x = SecretTensor(Expression(operation), precision=precision)
-    return Program.of([model.forward(x, model.stored(store)).expression]).digest
+    return program_of([model.forward(x, model.stored(store))]).digest
 
 
 def predicts(program: Program, store: str, description: bytes) -> bool:
     """Whether ``program`` is what the described model does to one input: all of it, and nothing else."""
     operations = (node.operation for node in program.nodes)
-    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.store != store)]
+    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != store)]
     if len(inputs) != 1 or not _is_settled(description):
         return False
-    operation = inputs[0]
-    # A program does not say with how many fraction bits it computes (``SecretTensor.precise``).
-    return any(
-        _is_prediction(program, operation, precision, store, description)
-        for precision in (None, *range(FEWEST_BITS, MOST_BITS + 1))
-    )
-
-
-def _is_prediction(
-    program: Program, operation: Input | Stored, precision: int | None, store: str, description: bytes
-) -> bool:
     try:
-        return _prediction(operation, precision, store, description) == program.digest
+        return _prediction(inputs[0], program.precision, store, description) == program.digest
     except TesseraError:
         # The model does not take such an input: then the program is not its prediction.
         return False

@@ -23,10 +23,10 @@ import numpy as np
 from mpc import fixed_point
 from mpc.errors import RangeError
 from mpc.operation import Constant, operation
-from mpc.program import Expression
+from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
 
-FRACTION_BITS = 16
+FRACTION_BITS = PRECISION
 """Of secrets, and what a value is truncated to when it must be, unless the computation says otherwise."""
 
 WEIGHT_BITS = 14

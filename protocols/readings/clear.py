@@ -26,7 +26,7 @@ def clear_values(
         if isinstance(operation, Input):
             values.append(given[i])
         elif isinstance(operation, Stored):
-            values.append(stored[operation.store, operation.tensor])
+            values.append(stored[operation.slot, operation.tensor])
         else:
             values.append(operation.clear(program.input_types(node), [values[j] for j in node.inputs]))
     return values

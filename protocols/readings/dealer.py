@@ -96,7 +96,7 @@ def digest(part: Sequence[bytes | bytearray | memoryview | npt.NDArray[Any]]) ->
 
 @dataclass(repr=False)
 class StoredMasks:
-    """The dealer's memory of one uploaded store: the seeds of its masks."""
+    """The dealer's memory of one uploaded secret: the seeds of its masks."""
 
     seeds: tuple[Seed, ...]
     shapes: Mapping[str, Shape]
@@ -119,7 +119,7 @@ def deal(
 ) -> Dealing:
     """Correlated randomness for one run of ``program``.
 
-    ``stored`` maps the ids of stores to their masks; ProgramError names one that is not there or has another shape.
+    ``stored``: by slot, the masks of what is bound there; ProgramError names one that is missing or of another shape.
     ``seeds`` are for tests alone: a run's seeds are fresh.
     """
     seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
@@ -170,7 +170,7 @@ def deal(
 
 
 def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> FieldArray:
-    masks = stored.get(operation.store)
+    masks = stored.get(operation.slot)
     if masks is None:
         raise ProgramError(
             "the dealer does not know the stored model of this program: ask for it again with client.model(name),"

@@ -62,21 +62,21 @@ def _step(
 
 
 class MemoryStore:
-    """One uploaded store, as the dealer and every party of a process hold it."""
+    """An uploaded secret, as the dealer and every party of a process hold it, bound to a slot."""
 
     def __init__(
-        self, store: str, tensors: Mapping[str, FieldArray], parties: int, seeds: Sequence[Seed] | None = None
+        self, slot: str, tensors: Mapping[str, FieldArray], parties: int, seeds: Sequence[Seed] | None = None
     ) -> None:
-        """``seeds``, one per party, are for tests alone: a store's seeds are fresh."""
-        self.store = store
+        """``seeds``, one per party, are for tests alone: an upload's seeds are fresh."""
+        self.slot = slot
         seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
         self.masks = StoredMasks(seeds, {name: array.shape for name, array in tensors.items()})
-        self.plain = {(store, name): array for name, array in tensors.items()}
+        self.plain = {(slot, name): array for name, array in tensors.items()}
         self.held: list[dict[tuple[str, str], Value]] = [{} for _ in seeds]
         for name, array in tensors.items():
             public = field.subtract(array, self.masks.mask(name))
             for held, seed in zip(self.held, seeds, strict=True):
-                held[store, name] = Value(public, stored_stream(seed, name).elements(array.shape))
+                held[slot, name] = Value(public, stored_stream(seed, name).elements(array.shape))
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,7 +103,7 @@ def run_in_memory(
     seeds: Sequence[Seed] | None = None,
 ) -> MemoryRun:
     """Deal, share the inputs, run all parties, and open the outputs, as processes would; ``seeds`` as for ``deal``."""
-    dealing = deal(program, parties, {store.store: store.masks} if store else {}, security, seeds)
+    dealing = deal(program, parties, {store.slot: store.masks} if store else {}, security, seeds)
     session = secrets.token_bytes(16)
     runs = [
         PartyRun(

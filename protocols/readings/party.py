@@ -61,6 +61,8 @@ class PartyRun:
     ) -> None:
         """``corrections`` are the last party's (flat arrays, in the program's order) and empty for the others.
 
+        ``stored``: by slot and tensor, what is bound there.
+
         ``session`` is what the check's commitments are bound to besides the program: a name of this run that no other
         has, the same at every party.
 
@@ -97,7 +99,7 @@ class PartyRun:
 
     def _stored_value(self, i: int) -> Value:
         operation = self.program.nodes[i].operation
-        value = self._stored.get((operation.store, operation.tensor)) if isinstance(operation, Stored) else None
+        value = self._stored.get((operation.slot, operation.tensor)) if isinstance(operation, Stored) else None
         if value is None or value.public is None or value.public.shape != self.program.nodes[i].type.shape:
             name = operation.tensor if isinstance(operation, Stored) else "?"
             raise ProgramError(

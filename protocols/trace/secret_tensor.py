@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError, UnsupportedError
-from mpc.program import Expression
+from mpc.program import Expression, Program
 from mpc.tensor_type import Shape, TensorType
 from protocols.lowering.planner import FRACTION_BITS, Planner
 
@@ -384,6 +384,17 @@ class SecretTensor:
         if len(set(axes)) != len(axes):
             raise ShapeError(f"an axis appears twice in {axis}")
         return tuple(sorted(axes))
+
+
+def program_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None) -> Program:
+    """The program that reveals ``outputs``, and keeps ``kept`` under the names of the stored tensors they become.
+
+    It says the greatest precision that any of them has.
+    """
+    keeping = [Planner(x.label).make("keep", x.expression, tensor=name) for name, x in (kept or {}).items()]
+    precision = _precision(*outputs, *(kept or {}).values())
+    expressions = [x.expression for x in outputs]
+    return Program.of(expressions, keeping, FRACTION_BITS if precision is None else precision)
 
 
 def _as_expression(x: object, planner: Planner) -> Expression:

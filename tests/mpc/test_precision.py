@@ -18,13 +18,13 @@ from mpc.tensor_type import FIELD_BITS
 from protocols.lowering.planner import FEWEST_BITS, FRACTION_BITS, MOST_BITS, WEIGHT_BITS, Planner
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
-from protocols.trace.secret_tensor import SecretTensor, concatenate, stack
+from protocols.trace.secret_tensor import SecretTensor, concatenate, program_of, stack
 
 BITS = st.integers(FEWEST_BITS, MOST_BITS)
 
 
 def digest(*tensors: SecretTensor) -> str:
-    return Program.of([t.expression for t in tensors]).digest
+    return program_of(tensors).digest
 
 
 def expressions(x: SecretTensor, y: SecretTensor) -> list[SecretTensor]:
@@ -41,6 +41,16 @@ def test_the_default_is_16_bits(secure: Any) -> None:
         assert digest(usual) == digest(said)
         assert (usual.precision, said.precision) == (None, 16)
     assert digest(x * x * x * y, x**9) == digest(x.precise(16) * x * x * y, x.precise(16) ** 9)
+
+
+def test_a_program_says_with_how_many_bits_it_was_written(secure: Any) -> None:
+    x = secure.secret((3,))
+    assert program_of([x * 2]).precision == 16
+    assert program_of([x.precise(12) * 2]).precision == 12
+    several = program_of([x * 2, x.precise(9) * 2], {"kept": x.precise(20) * 2})
+    assert Program.decode(several.encode()).precision == several.precision == 20
+    # Nothing is rounded here: the nodes are the same, and the programs are not.
+    assert digest(x + x) != digest((x + x).precise(12))
 
 
 def test_another_number_changes_what_depends_on_it(secure: Any) -> None:

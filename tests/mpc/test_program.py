@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import ProgramError, TesseraError, UnsupportedError
 from mpc.operation import Constant, Input, Operation, Stored, operation, register, registered
-from mpc.program import MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
+from mpc.program import FORMAT, MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
 from mpc.tensor_type import MAX_SIZE
 from protocols.lowering.planner import Planner
 from protocols.readings.clear import clear
@@ -109,7 +109,11 @@ def small(secure: Any) -> Program:
 
 
 FORGERIES = {
-    "format": set_in("format", 2),
+    "format": set_in("format", FORMAT - 1),
+    "no precision": lambda data: data.pop("precision"),
+    "precision of another type": set_in("precision", "16"),
+    "no fraction bits": set_in("precision", 0),
+    "precision beyond the field": set_in("precision", 61),
     "format type": set_in("format", "1"),
     "no nodes": set_in("nodes", []),
     "nodes that are no list": set_in("nodes", 3),
@@ -180,6 +184,10 @@ def node(op: Wire, inputs: list[int], **changes: Any) -> Wire:
     return {"operation": op, "inputs": inputs, "type": PUBLIC | {"form": 1} | changes, "label": ""}
 
 
+def wired(nodes: list[Wire], outputs: list[int]) -> Wire:
+    return {"format": FORMAT, "nodes": nodes, "outputs": outputs, "precision": 16}
+
+
 @pytest.mark.parametrize(
     ("shape", "data"),
     [
@@ -194,20 +202,24 @@ def node(op: Wire, inputs: list[int], **changes: Any) -> Wire:
 def test_constants_are_checked(shape: list[int], data: bytes) -> None:
     constant = node({**source(shape=shape), "type": "constant", "data": data}, [], form=0, shape=shape)
     with pytest.raises(ProgramError):
-        decode({"format": 1, "nodes": [node(source(), []), constant], "outputs": [0]})
+        decode(wired([node(source(), []), constant], [0]))
 
 
 def test_public_values_are_not_outputs() -> None:
     constant = node({**source(), "type": "constant", "data": bytes(16)}, [], form=0)
     with pytest.raises(ProgramError, match="nothing to reveal"):
-        decode({"format": 1, "nodes": [constant], "outputs": [0]})
+        decode(wired([constant], [0]))
 
 
 @pytest.mark.parametrize("name", ["\n", "a" * 1000, "\x1b"])
 def test_names_of_stored_tensors_are_printable(name: str) -> None:
-    for names in ({"store": name, "tensor": "w"}, {"store": "s", "tensor": name}):
-        with pytest.raises(ProgramError):
-            decode({"format": 1, "nodes": [node({**source(), "type": "stored", **names}, [])], "outputs": [0]})
+    def read(slot: str, tensor: str) -> Program:
+        return decode(wired([node({**source(), "type": "stored", "slot": slot, "tensor": tensor}, [])], [0]))
+
+    assert read("s", "w").slots == ("s",)
+    for names in ((name, "w"), ("s", name), ("", "w")):
+        with pytest.raises(ProgramError, match="stored tensor"):
+            read(*names)
 
 
 def bomb(kind: str) -> Wire:
@@ -247,7 +259,7 @@ def bomb(kind: str) -> Wire:
         nodes = [node(source(shape=shape, **zero), [], shape=shape, **zero)]
         power = {"type": "polynomial", "coefficients": [0] * 32 + [1], "coefficient_bits": 0}
         nodes.append(node(power, [0], shape=shape, form=2, **zero))
-    return {"format": 1, "nodes": nodes, "outputs": outputs}
+    return wired(nodes, outputs)
 
 
 @pytest.mark.parametrize(

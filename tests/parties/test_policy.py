@@ -14,7 +14,7 @@ from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
 from parties.stored import policy
 from parties.stored.policy import ANY, EVERYONE, PREDICT, Policy
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, program_of
 
 STORE = "a" * 32
 OTHER = "b" * 32
@@ -38,7 +38,7 @@ def own_input(shape: tuple[int, ...] = (1, 3), low: float = -1.0, bits: int = 16
 
 
 def program(*results: SecretTensor) -> Program:
-    return Program.of([result.expression for result in results])
+    return program_of(results)
 
 
 def prediction(model: Description, x: SecretTensor | None = None, store: str = STORE) -> SecretTensor:
@@ -104,6 +104,24 @@ def test_what_is_not_the_prediction_is_refused(model: Description, name: str) ->
     assert "may only have 'net' predict" in refused(predicting, MORE_THAN_A_PREDICTION[name](model))
 
 
+def test_what_a_prediction_would_be_is_worked_out_once(model: Description, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program says its precision, and one that says another than it has is no prediction."""
+    made: list[int] = []
+    forward = Description.forward
+
+    def counted(self: Description, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
+        made.append(x.precision or 0)
+        return forward(self, x, stored)
+
+    fine = program(prediction(model, own_input((5, 3)).precise(20)))
+    monkeypatch.setattr(Description, "forward", counted)
+    predicting = rules(model, {"clinic": frozenset({PREDICT})})
+    refused(predicting, Program(fine.nodes, fine.outputs, 21))
+    refused(predicting, Program(fine.nodes, fine.outputs, 50))
+    predicting.check(fine, "clinic")
+    assert made == [21, 50, 20]
+
+
 def test_a_description_with_other_layers_is_another_prediction(model: Description) -> None:
     layers = Sequential({"first": Linear(3, 4), "last": Linear(4, 2)})
     linear = Model(layers, WEIGHTS).description
@@ -150,7 +168,7 @@ def test_all_owners_of_what_a_program_uses_must_have_allowed_it(model: Descripti
         policy.check(both, "company", found.get)
     found[OTHER] = Policy("other", "university", OTHER, model.encode(), {"company": frozenset({both.digest})})
     policy.check(both, "company", found.get)
-    assert policy.stores(both) == (STORE, OTHER)
+    assert both.slots == (STORE, OTHER)
 
 
 def test_a_version_without_known_rules_is_refused_whoever_asks(model: Description) -> None:
