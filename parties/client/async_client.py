@@ -44,7 +44,7 @@ from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
 from parties.keys import KeyPair
 from parties.messages.failures import failed
-from parties.messages.runs import ClientMasks, Inputs, Outputs, Prepare, Ready, Release, StoreDropped, StoreReady
+from parties.messages.runs import ClientMasks, Inputs, Outputs, Prepare, Ready, Release, VersionDropped, VersionReady
 from parties.messages.stock import MAX_COUNT, Stock, StockProgress
 from parties.stored.data import RemoteData, keeping, kept_data
 from parties.wire.messages import Message
@@ -277,7 +277,7 @@ class AsyncClient(StoredSecrets):
         rounds = online_rounds(prepared.program, prepared.security)
         expected: dict[type[Message], list[str]] = {Outputs: self._parties}
         if prepared.program.kept:
-            expected[StoreReady] = self._parties
+            expected[VersionReady] = self._parties
         try:
             with self._board.watching(prepared.conversation.needs):
                 started = time.perf_counter()
@@ -331,4 +331,4 @@ class AsyncClient(StoredSecrets):
         self._board.end(prepared.run)
         self._board.tell(Release(run=prepared.run))
         if prepared.program.kept:
-            self._board.tell(StoreDropped(store=prepared.run))
+            self._board.tell(VersionDropped(version=prepared.run))

@@ -17,8 +17,16 @@ from mpc.errors import ProtocolViolation, UsageError
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
-from parties.messages.runs import FindModel, FoundModel, TensorInfo
-from parties.messages.stored import AllowUse, ListModels, ModelInfo, ModelList, RemoveModel, StoreRemoved, UseAllowed
+from parties.messages.runs import FindSecret, FoundSecret, TensorInfo
+from parties.messages.stored import (
+    AllowUse,
+    ListSecrets,
+    RemoveSecret,
+    SecretInfo,
+    SecretList,
+    SecretRemoved,
+    UseAllowed,
+)
 from parties.stored.policy import EVERYONE, is_rule
 from parties.wire.events import Delivery
 
@@ -86,12 +94,12 @@ async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: 
             raise UsageError(f"the parties hold different versions of {name!r}: its owner must upload it again")
         # One that was just started again may have yet to hear what the others know.
         await asyncio.sleep(_REPLACING / 20)
-    store, owner, description, names = found[0]
-    if not store:
+    version, owner, description, names = found[0]
+    if not version:
         known = f"it has {', '.join(names)}" if names else "it has none yet"
         remedy = "upload it, or have its owner allow it (tessera allow)"
         raise UsageError(f"{parties[0]} has no model called {name!r} for us: {known}; {remedy}")
-    return store, owner, description
+    return version, owner, description
 
 
 async def _find(
@@ -101,14 +109,14 @@ async def _find(
     query = secrets.token_hex(16)
     with board.conversation(query, parties) as conversation:
         for party in parties:
-            board.send(party, FindModel(query=query, name=name))
-        found = await conversation.take(FoundModel, parties, patience)
+            board.send(party, FindSecret(query=query, name=name))
+        found = await conversation.take(FoundSecret, parties, patience)
     answers = []
     for party in parties:
         message, buffers = found[party].message, found[party].buffers
-        if not isinstance(message, FoundModel) or len(buffers) != 1:
+        if not isinstance(message, FoundSecret) or len(buffers) != 1:
             raise ProtocolViolation(party, "sent a model without its description")
-        answers.append((message.store, message.owner, bytes(buffers[0]), message.names))
+        answers.append((message.version, message.owner, bytes(buffers[0]), message.names))
     return answers
 
 
@@ -118,14 +126,14 @@ async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> 
     query = secrets.token_hex(16)
     with board.conversation(query, parties) as conversation:
         for party in parties:
-            board.send(party, ListModels(query=query))
-        listed = await conversation.take(ModelList, parties, patience)
-    found: dict[tuple[str, str], list[tuple[str, ModelInfo, dict[str, Shape]]]] = {}
+            board.send(party, ListSecrets(query=query))
+        listed = await conversation.take(SecretList, parties, patience)
+    found: dict[tuple[str, str], list[tuple[str, SecretInfo, dict[str, Shape]]]] = {}
     for party in parties:
         for info, shapes in _read(party, listed[party]):
-            found.setdefault((info.name, info.store), []).append((party, info, shapes))
+            found.setdefault((info.name, info.version), []).append((party, info, shapes))
     entries = []
-    for (name, store), seen in sorted(found.items()):
+    for (name, version), seen in sorted(found.items()):
         _, info, shapes = seen[0]
         for party, other, also in seen:
             if (other.owner, also) != (info.owner, shapes):
@@ -134,7 +142,7 @@ async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> 
             ModelEntry(
                 name=name,
                 owner=info.owner,
-                version=store,
+                version=version,
                 shapes=shapes,
                 when=datetime.fromtimestamp(info.when, UTC),
                 stored_bytes=max(other.stored_bytes for _, other, _ in seen),
@@ -152,10 +160,10 @@ def _common(rules: Sequence[Mapping[str, frozenset[str]]]) -> dict[str, frozense
     return {client: programs for client, programs in common.items() if programs}
 
 
-def _read(party: str, delivery: Delivery) -> list[tuple[ModelInfo, dict[str, Shape]]]:
+def _read(party: str, delivery: Delivery) -> list[tuple[SecretInfo, dict[str, Shape]]]:
     """One party's list.  Raises ProtocolViolation."""
     message, buffers = delivery.message, delivery.buffers
-    if not isinstance(message, ModelList) or len(buffers) != len(message.models):
+    if not isinstance(message, SecretList) or len(buffers) != len(message.models):
         raise ProtocolViolation(party, "listed models without their tensors")
     if len({info.name for info in message.models}) != len(message.models):
         raise ProtocolViolation(party, "listed a model twice")
@@ -202,7 +210,7 @@ async def allow_use(
     servers, request = [server.name for server in cluster.servers], secrets.token_hex(16)
     with board.conversation(request, servers) as conversation:
         for server in servers:
-            board.send(server, AllowUse(store=request, name=name, client=client, programs=tuple(programs)))
+            board.send(server, AllowUse(version=request, name=name, client=client, programs=tuple(programs)))
         await conversation.take(UseAllowed, servers, patience)
 
 
@@ -211,6 +219,6 @@ async def _ask(board: Switchboard, servers: Sequence[str], name: str, patience: 
     request = secrets.token_hex(16)
     with board.conversation(request, servers) as conversation:
         for server in servers:
-            board.send(server, RemoveModel(store=request, name=name))
-        answers = await conversation.take(StoreRemoved, servers, patience)
-    return any(isinstance(answer.message, StoreRemoved) and answer.message.found for answer in answers.values())
+            board.send(server, RemoveSecret(version=request, name=name))
+        answers = await conversation.take(SecretRemoved, servers, patience)
+    return any(isinstance(answer.message, SecretRemoved) and answer.message.found for answer in answers.values())

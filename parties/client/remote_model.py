@@ -29,13 +29,13 @@ class Uploadable(Protocol):
 class RemoteModel:
     """A model stored on the parties; call it with a secret tensor to get a lazy expression."""
 
-    def __init__(self, name: str, owner: str, store: str, description: Description) -> None:
+    def __init__(self, name: str, owner: str, version: str, description: Description) -> None:
         self.name = name
         self.owner = owner
-        self.store = store
+        self.version = version
         self.description = description
         """Architecture and types of the stored tensors; everything public about the model."""
-        self._stored = description.stored(store)
+        self._stored = description.stored(version)
 
     def __call__(self, x: SecretTensor) -> SecretTensor:
         return self.description.forward(x, self._stored)

@@ -74,8 +74,8 @@ class StoredSecrets:
         )
         # Two of one content at once would be the same upload.
         async with self._uploads:
-            store = await uploading.run()
-        return remote(name, self.member.name, store, description)
+            version = await uploading.run()
+        return remote(name, self.member.name, version, description)
 
     async def model(self, name: str) -> RemoteModel:
         """A model that this client has uploaded, or may use.
@@ -100,8 +100,8 @@ class StoredSecrets:
     async def _find(self, name: str) -> RemoteModel | RemoteData:
         checked_name(name)
         await self._board.reach(self._parties)
-        store, owner, description = await find_model(self._board, self.cluster, name, self._patience)
-        return remote(name, owner, store, description)
+        version, owner, description = await find_model(self._board, self.cluster, name, self._patience)
+        return remote(name, owner, version, description)
 
     async def _is_data(self, name: str) -> bool:
         """Whether there is a data set of that name, for us to know of."""

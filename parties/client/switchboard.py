@@ -12,9 +12,9 @@ from parties.client.conversation import Conversation
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.failures import error_of
-from parties.messages.runs import Failed, FoundModel, RunMessage, StoreFailed, StoreMessage
+from parties.messages.runs import Failed, FoundSecret, RunMessage, UploadFailed, VersionMessage
 from parties.messages.stock import StockFailed, StockProgress
-from parties.messages.stored import ModelList
+from parties.messages.stored import SecretList
 from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
 from parties.wire.messages import Buffer, Message
 from parties.wire.transport import Endpoint
@@ -129,9 +129,9 @@ class Switchboard:
         message, sender = delivery.message, delivery.sender.name
         if isinstance(message, RunMessage):
             key = message.run
-        elif isinstance(message, StoreMessage):
-            key = message.store
-        elif isinstance(message, FoundModel | ModelList):
+        elif isinstance(message, VersionMessage):
+            key = message.version
+        elif isinstance(message, FoundSecret | SecretList):
             key = message.query
         elif isinstance(message, StockProgress | StockFailed):
             key = message.request
@@ -141,7 +141,7 @@ class Switchboard:
         conversation = self._conversations.get(key)
         if conversation is None:
             return  # late: given up or over
-        if isinstance(message, Failed | StoreFailed | StockFailed):
+        if isinstance(message, Failed | UploadFailed | StockFailed):
             conversation.fail(error_of(message, sender), told=True)
         else:
             conversation.put(delivery)

@@ -43,9 +43,17 @@ from parties.client.prepared import read_seeds
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.messages.runs import StoreBegin, StoreChunk, StoreDropped, StoreProgress, StoreReady, StoreSeed, Upload
+from parties.messages.runs import (
+    ChunksStored,
+    Upload,
+    UploadBegin,
+    UploadChunk,
+    UploadSeed,
+    VersionDropped,
+    VersionReady,
+)
 from parties.stored.chunks import WINDOW, Grid, masked_chunks
-from parties.stored.store import tensor_infos
+from parties.stored.record import tensor_infos
 from protocols.readings.dealer import digest
 
 _PAUSE = 0.2
@@ -110,7 +118,7 @@ class Uploading:
         self._parties = [party.name for party in cluster.parties]
         self._servers = [server.name for server in cluster.servers]
         self._grid = Grid.of(array.shape for array in tensors.values())
-        self._store = secrets.token_hex(16)
+        self._version = secrets.token_hex(16)
         self._attempt = ""
         self._content = ""
         self._have: dict[str, int] = {}
@@ -154,11 +162,11 @@ class Uploading:
                 self._abandon(resumable=False)
                 raise
             else:
-                return self._store
+                return self._version
 
     def _abandon(self, *, resumable: bool) -> None:
         if not resumable:
-            self._board.tell(StoreDropped(store=self._store))
+            self._board.tell(VersionDropped(version=self._version))
 
     async def _back(self, give_up: float) -> bool:
         """Whether all servers are back by then."""
@@ -174,8 +182,8 @@ class Uploading:
         self._attempt = secrets.token_hex(16)
         self._have, self._sent = {}, {}
         with self._conversation(self._servers) as conversation:
-            begin = StoreBegin(
-                store=self._store, name=self._name, tensors=self._infos, masks=masks, attempt=self._attempt
+            begin = UploadBegin(
+                version=self._version, name=self._name, tensors=self._infos, masks=masks, attempt=self._attempt
             )
             for party in self._parties:
                 self._board.send(party, begin, [self._description])
@@ -188,7 +196,7 @@ class Uploading:
     @contextlib.contextmanager
     def _conversation(self, needs: Collection[str]) -> Iterator[Conversation]:
         """About the version."""
-        with self._board.conversation(self._store, needs) as conversation:
+        with self._board.conversation(self._version, needs) as conversation:
             try:
                 yield conversation
             finally:
@@ -197,12 +205,12 @@ class Uploading:
     async def _seeds(self) -> tuple[tuple[Seed, ...], str]:
         """From the dealer, who also says which version it is: ours, or one that was begun before."""
         with self._conversation([self._dealer]) as conversation:
-            message = Upload(store=self._store, name=self._name, tensors=self._infos, content=self._content)
+            message = Upload(version=self._version, name=self._name, tensors=self._infos, content=self._content)
             self._board.send(self._dealer, message, [self._description])
-            reply = (await conversation.take(StoreSeed, [self._dealer], self._patience))[self._dealer]
-        if len(reply.buffers) != 1 or not isinstance(reply.message, StoreSeed):
+            reply = (await conversation.take(UploadSeed, [self._dealer], self._patience))[self._dealer]
+        if len(reply.buffers) != 1 or not isinstance(reply.message, UploadSeed):
             raise ProtocolViolation(self._dealer, "sent the wrong number of seeds")
-        self._store = reply.message.version
+        self._version = reply.message.continued
         return read_seeds(self._dealer, reply.buffers[0], len(self._parties)), digest(reply.buffers)
 
     async def _send(self, conversation: Conversation, seeds: tuple[Seed, ...]) -> None:
@@ -221,7 +229,7 @@ class Uploading:
                 self._all_sent = True
             for party in self._parties:
                 if self._sent[party] == number:
-                    message = StoreChunk(store=self._store, attempt=self._attempt, number=number)
+                    message = UploadChunk(version=self._version, attempt=self._attempt, number=number)
                     self._board.send(party, message, [chunk])
                     self._sent[party] += 1
 
@@ -235,9 +243,9 @@ class Uploading:
             missing = sorted(set(self._parties) - self._ready, key=lambda party: self._have.get(party, -1))
             raise _Silence(missing[0], f"said nothing of the upload within {self._patience:g} s")
         sender, message = delivery.sender.name, delivery.message
-        if isinstance(message, StoreReady) and sender in self._parties:
+        if isinstance(message, VersionReady) and sender in self._parties:
             self._ready.add(sender)
-        elif isinstance(message, StoreProgress) and sender in self._parties:
+        elif isinstance(message, ChunksStored) and sender in self._parties:
             if message.attempt == self._attempt:
                 self._take(sender, message.chunks)
         else:

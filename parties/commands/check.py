@@ -1,4 +1,4 @@
-"""``tessera check``: every link in both directions, every store and clock, and what is wrong with them.
+"""``tessera check``: every link in both directions, every data folder and clock, and what is wrong with them.
 
 The client looks at its own links, and asks each server to look at its links to the others
 (`parties.operate.check.desk`). Bandwidth is measured one link after the other, so that no measurement is in another's
@@ -104,9 +104,9 @@ class _Check:
             return []
         # It was sent half a round trip ago.
         host.clock = message.clock + (link.round_trip or 0.0) / 2 - time.time()
-        host.store = message.store
-        if message.store.problem:
-            host.error = RemoteError(server.name, printable(message.store.problem))
+        host.folder = message.folder
+        if message.folder.problem:
+            host.error = RemoteError(server.name, printable(message.folder.problem))
         return rows
 
     def _rows(self, server: Member, message: Looked) -> list[LinkRow]:
@@ -124,8 +124,8 @@ class _Check:
     # -- bandwidth -------------------------------------------------------------------------------------------------
 
     async def _measure_all(self, report: Report, progress: Progress) -> None:
-        # Whoever has not told of its links by now has been given up; a store that fails is no reason.
-        lost = {host.server for host in report.hosts if host.store is None}
+        # Whoever has not told of its links by now has been given up; a folder that fails is no reason.
+        lost = {host.server for host in report.hosts if host.folder is None}
         for link in report.links:
             if link.error is None and link.round_trip is not None and not lost & {link.sender, link.receiver}:
                 progress(f"measuring {link.sender.name} -> {link.receiver.name}")

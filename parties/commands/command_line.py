@@ -199,7 +199,7 @@ def _serve(options: argparse.Namespace, choose: Choose) -> int:
 
 def _add_check(commands: Any) -> None:
     command = commands.add_parser(
-        "check", help="every link in both directions, keys, versions, clocks and stores: what is wrong?"
+        "check", help="every link in both directions, keys, versions, clocks and data folders: what is wrong?"
     )
     _client_arguments(command)
     command.add_argument("--no-bandwidth", action="store_true", help="send nothing big (else up to 8 MiB per link)")

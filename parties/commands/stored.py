@@ -62,7 +62,7 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
             print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
             with UploadBar() as bar:
                 remote = await client.upload(secret, options.name, progress=bar.show)
-            name, owner, version = remote.name, remote.owner, remote.store
+            name, owner, version = remote.name, remote.owner, remote.version
             done = bar.progress
         else:
             name, owner, version = found.name, found.owner, found.version

@@ -1,7 +1,7 @@
-"""The messages of ``tessera check``: what a server sees of its own links and store, and what a link carries.
+"""The messages of ``tessera check``: what a server sees of its own links and data folder, and what a link carries.
 
-    client --LookAround--> server    how are your links and your store?
-    server --Looked--> client        by peer: round trip, or what is wrong; clock; store
+    client --LookAround--> server    how are your links and your data folder?
+    server --Looked--> client        by peer: round trip, or what is wrong; clock; data folder
     client --Measure--> server       how much does your link to that peer carry?
     server --Measured--> client
     anyone --Probe--> server         bytes there, and bytes back: how a link is measured
@@ -52,7 +52,7 @@ class LinkSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("either a round trip or a fault")
 
 
-class StoreSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FolderSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sender's data folder: bytes free and in all on its disk; ``problem`` is empty when it can be written."""
 
     free: Count
@@ -67,7 +67,7 @@ class CheckMessage(Message, frozen=True):
 
 
 class LookAround(CheckMessage, frozen=True):
-    """Look at your links, for ``patience`` s at most, and at your store."""
+    """Look at your links, for ``patience`` s at most, and at your data folder."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     patience: Annotated[float, msgspec.Meta(gt=0, le=MAX_PATIENCE)]
@@ -78,7 +78,7 @@ class Looked(CheckMessage, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = SERVERS
     clock: Seconds
-    store: StoreSeen
+    folder: FolderSeen
     links: Annotated[tuple[LinkSeen, ...], msgspec.Meta(max_length=1024)]
 
     def __post_init__(self) -> None:

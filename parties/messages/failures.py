@@ -5,7 +5,7 @@ from __future__ import annotations
 from mpc import errors
 from mpc.errors import PeerError, RemoteError, TesseraError, printable
 from parties.messages.check import Fault
-from parties.messages.runs import Failed, StoreFailed
+from parties.messages.runs import Failed, UploadFailed
 from parties.messages.stock import StockFailed, StockRefused
 
 _LONGEST = 2000
@@ -43,9 +43,9 @@ def failed(run: str, error: TesseraError) -> Failed:
     return Failed(run=run, **_parts(error))
 
 
-def store_failed(store: str, error: TesseraError) -> StoreFailed:
+def upload_failed(version: str, error: TesseraError) -> UploadFailed:
     """The message that tells an upload's owner of ``error``."""
-    return StoreFailed(store=store, **_parts(error))
+    return UploadFailed(version=version, **_parts(error))
 
 
 def stock_failed(request: str, error: TesseraError) -> StockFailed:
@@ -76,7 +76,7 @@ def error_in(fault: Fault) -> PeerError:
     return _PEER_ERRORS.get(fault.error, RemoteError)(fault.peer, printable(fault.reason))
 
 
-def error_of(message: Failed | StoreFailed | StockFailed | StockRefused, sender: str) -> TesseraError:
+def error_of(message: Failed | UploadFailed | StockFailed | StockRefused, sender: str) -> TesseraError:
     """The error a failure at ``sender`` stands for; naming whoever is at fault, and who noticed."""
     # The sender chose the words: no line breaks or escape sequences reach a terminal or a log.
     peer, reason = printable(message.peer), printable(message.reason)

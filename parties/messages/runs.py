@@ -1,4 +1,4 @@
-"""The messages of runs and of stored models: who sends what to whom, and with which payload.
+"""The messages of runs and of stored secrets: who sends what to whom, and with which payload.
 
 A run:      client --Prepare--> dealer, parties        program; the name under which its result is kept
             dealer --Dealt--> party                    the party's part: seed, corrections (the last party's)
@@ -7,18 +7,18 @@ A run:      client --Prepare--> dealer, parties        program; the name under w
             client --Inputs--> parties                 x - a of each input
             party  --Opening--> parties                one per round, the rounds of the MAC check included
             party  --Outputs--> client                 masked share of each output (and of its MAC, and the key's)
-            party  --StoreReady--> client                  what the run keeps is in use (decided as for an upload)
+            party  --VersionReady--> client           what the run keeps is in use (decided as for an upload)
             anyone --Failed--> everyone in the run
 
-An upload:  client --Upload--> dealer              description of the model, and a tag of its weights
-            dealer --StoreSeed--> party, client        seed of the masks (the client gets every party's)
-            client --StoreBegin--> parties             description of the model
-            party  --StoreProgress--> client           how many chunks it has: of those before, or of an upload before
-            client --StoreChunk--> parties             w - b, the elements of all tensors in flat order, chunk by chunk
+An upload:  client --Upload--> dealer                  description of the model, and a tag of its weights
+            dealer --UploadSeed--> party, client       seed of the masks (the client gets every party's)
+            client --UploadBegin--> parties            description of the model
+            party  --ChunksStored--> client            how many chunks it has: of those before, or of an upload before
+            client --UploadChunk--> parties            w - b, the elements of all tensors in flat order, chunk by chunk
             (``messages.stored``: parties and dealer agree that all of it is everywhere)
-            party  --StoreReady--> client              it is in use
-            client --StoreDropped--> dealer, parties   it has given the upload up
-            anyone --StoreFailed--> client
+            party  --VersionReady--> client            it is in use
+            client --VersionDropped--> dealer, parties it has given the upload up
+            anyone --UploadFailed--> client
 """
 
 from __future__ import annotations
@@ -147,19 +147,19 @@ class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: Annotated[tuple[Count, ...], msgspec.Meta(max_length=16)]
 
 
-class StoreMessage(Message, frozen=True):
+class VersionMessage(Message, frozen=True):
     """Base of what belongs to one upload."""
 
-    store: Id
+    version: Id
 
 
 Tensors = Annotated[tuple[TensorInfo, ...], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
-class Upload(StoreMessage, frozen=True):
+class Upload(VersionMessage, frozen=True):
     """A model will be stored under ``name``.  Payload: its description, opaque to the servers.
 
-    ``store`` is drawn for this request; ``content`` is a keyed digest of all that will be sent
+    ``version`` is drawn for this request; ``content`` is a keyed digest of all that will be sent
     (``client.uploading.content_tag``).  An upload of that content that was begun before goes on.
     """
 
@@ -169,19 +169,19 @@ class Upload(StoreMessage, frozen=True):
     content: Digest
 
 
-class StoreSeed(StoreMessage, frozen=True):
+class UploadSeed(VersionMessage, frozen=True):
     """Payload: the seed of the receiver's shares of the masks; to the client, every party's, joined.
 
-    ``version`` is the upload to go on with: ``store`` itself, or one of the same content that was begun before.
+    ``continued`` is the upload to go on with: ``version`` itself, or one of the same content that was begun before.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
-    version: Id
+    continued: Id
     masks: Digest
 
 
-class StoreBegin(StoreMessage, frozen=True):
-    """The upload begins or goes on; answered with ``StoreProgress``.  Payload: the model's description.
+class UploadBegin(VersionMessage, frozen=True):
+    """The upload begins or goes on; answered with ``ChunksStored``.  Payload: the model's description.
 
     ``attempt`` names this beginning: chunks of a former one may still be on their way, and are left alone.
     """
@@ -193,7 +193,7 @@ class StoreBegin(StoreMessage, frozen=True):
     attempt: Id
 
 
-class StoreChunk(StoreMessage, frozen=True):
+class UploadChunk(VersionMessage, frozen=True):
     """Payload: the ``number``-th piece of ``w - b`` (``stored.chunks``); the next one after those that were sent."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
@@ -201,7 +201,7 @@ class StoreChunk(StoreMessage, frozen=True):
     number: Count
 
 
-class StoreProgress(StoreMessage, frozen=True):
+class ChunksStored(VersionMessage, frozen=True):
     """The first ``chunks`` chunks are on the party's disk."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
@@ -209,19 +209,19 @@ class StoreProgress(StoreMessage, frozen=True):
     chunks: Count
 
 
-class StoreReady(StoreMessage, frozen=True):
+class VersionReady(VersionMessage, frozen=True):
     """The party has put the model under its name, as all parties do."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
 
 
-class StoreDropped(StoreMessage, frozen=True):
+class VersionDropped(VersionMessage, frozen=True):
     """The upload's owner gives it up; or the dealer says that nobody has use for this version any more."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER | FROM_CLIENT
 
 
-class StoreFailed(StoreMessage, frozen=True):
+class UploadFailed(VersionMessage, frozen=True):
     """The upload has failed at the sender; fields as in ``Failed``."""
 
     senders: ClassVar[frozenset[Role]] = SERVERS
@@ -230,19 +230,19 @@ class StoreFailed(StoreMessage, frozen=True):
     reason: Text
 
 
-class FindModel(Message, frozen=True):
-    """Which store is called ``name``?"""
+class FindSecret(Message, frozen=True):
+    """Which version is called ``name``?"""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     query: Id
     name: Name
 
 
-class FoundModel(Message, frozen=True):
-    """Payload: the model's description; an empty ``store`` says that there is none, and ``names`` what there is."""
+class FoundSecret(Message, frozen=True):
+    """Payload: the model's description; an empty ``version`` says that there is none, and ``names`` what there is."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     query: Id
-    store: str
+    version: str
     owner: str
     names: tuple[str, ...]

@@ -16,7 +16,7 @@ import msgspec
 from parties.cluster import Role
 from parties.messages.check import CheckMessage
 from parties.messages.runs import FROM_CLIENT, Count, Id, Name
-from parties.messages.stored import MAX_MODELS
+from parties.messages.stored import MAX_SECRETS
 from parties.wire.messages import SERVERS
 
 PREFIX = 12
@@ -31,7 +31,7 @@ Finite = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 """Seconds."""
 
 
-class ModelSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SecretSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model in use at the sender, and its version."""
 
     name: Name
@@ -64,7 +64,7 @@ class ServerStatus(CheckMessage, frozen=True):
     senders: ClassVar[frozenset[Role]] = SERVERS
     version: Version
     uptime: Finite
-    models: Annotated[tuple[ModelSeen, ...], msgspec.Meta(max_length=MAX_MODELS)]
+    models: Annotated[tuple[SecretSeen, ...], msgspec.Meta(max_length=MAX_SECRETS)]
     stock: Annotated[dict[Program, Count], msgspec.Meta(max_length=MAX_PROGRAMS)] | None
     own_runs: Count
     other_runs: Count

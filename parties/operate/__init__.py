@@ -1,1 +1,1 @@
-"""What whoever runs a cluster looks at: checks of links and stores, the state of servers, metrics."""
+"""What whoever runs a cluster looks at: checks of links and data folders, the state of servers, metrics."""

@@ -11,21 +11,21 @@ from mpc.errors import PeerError, PeerLost, ProgramError, ProtocolViolation, Tes
 from mpc.program import Program
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.failures import stock_failed, store_failed
-from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release, StoreMessage, Upload
-from parties.messages.status import ModelSeen
+from parties.messages.failures import stock_failed, upload_failed
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release, Upload, VersionMessage
+from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.operate.check.desk import CheckDesk
 from parties.operate.metrics.counters import Phase
 from parties.operate.status.desk import StatusDesk
 from parties.servers.job import Job
 from parties.servers.server import Payload, Server
-from parties.stock.filling import Stocker, read_kept
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
-from parties.stock.store import DealerStock
+from parties.stock.stocker import Stocker, read_record
 from parties.stored import policy
-from parties.stored.dealer_store import DealerModels
-from parties.stored.mask_keeping import MaskKeeper
+from parties.stored.coordinator import Coordinator
+from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, payload_bytes
@@ -66,11 +66,11 @@ class DealerServer(Server[DealerJob]):
         super().__init__(cluster, member, keys, DealerJob)
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.fingerprint)
-        self._kept: DealerModels | None = None
+        self._versions: DecidedVersions | None = None
         try:
-            self._kept = DealerModels(folder, keys, member.name)
-            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._kept, self._deal_ahead)
-            self._masks = MaskKeeper(self, self._kept, self._stocker)
+            self._versions = DecidedVersions(folder, keys, member.name)
+            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._versions, self._deal_ahead)
+            self._coordinator = Coordinator(self, self._versions, self._stocker)
         except BaseException:
             self._close()
             raise
@@ -93,13 +93,13 @@ class DealerServer(Server[DealerJob]):
 
     def _check_databases(self) -> None:
         self.stock.check()
-        if self._kept is not None:
-            self._kept.check()
+        if self._versions is not None:
+            self._versions.check()
 
     def _close(self) -> None:
         self.stock.close()
-        if self._kept is not None:
-            self._kept.close()
+        if self._versions is not None:
+            self._versions.close()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class DealerServer(Server[DealerJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> Program:
-            return policy.permitted(payload[0], client.name, message.keep, self._masks.policy)
+            return policy.permitted(payload[0], client.name, message.keep, self._coordinator.policy)
 
         self.in_background(job, check, lambda program, _: self._provide(job, client, program, message.keep))
 
@@ -127,8 +127,8 @@ class DealerServer(Server[DealerJob]):
             assigned = self.stock.assign(program.digest, job.run)
             if assigned is None:
                 return None
-            item, kept = assigned
-            sent_bytes, client_part = read_kept(kept)
+            item, record = assigned
+            sent_bytes, client_part = read_record(record)
             return ForRun(program, client_part, sent_bytes, item=item)
 
         def afresh() -> ForRun:
@@ -144,7 +144,7 @@ class DealerServer(Server[DealerJob]):
         self.in_background(job, from_stock, found, reach=self._party_names)
 
     def _deal(self, program: Program) -> Dealing:
-        return deal(program, len(self.cluster.parties), self._masks.stored, self.cluster.settings.security)
+        return deal(program, len(self.cluster.parties), self._coordinator.stored, self.cluster.settings.security)
 
     async def _deal_ahead(self, client: str, program: Program) -> Dealing:
         """In that client's turn, however long it takes to come."""
@@ -155,20 +155,20 @@ class DealerServer(Server[DealerJob]):
     ) -> None:
         """What the run keeps has its masks from us: durably, before anybody can have it."""
         try:
-            await self._masks.remember(client, keep, job.run, made.program, dealing.kept)
+            await self._coordinator.remember(client, keep, job.run, made.program, dealing.kept)
             if self.jobs.get(job.run) is job:
                 self._send(job, client, made, seconds)
             else:
-                self._masks.forget(job.run)
+                self._coordinator.forget(job.run)
         except TesseraError as error:
-            self._masks.forget(job.run)
+            self._coordinator.forget(job.run)
             self._fail_if_wanted(job, error)
 
     def _deliver(self, delivery: Delivery) -> None:
         super()._deliver(delivery)
         if isinstance(delivery.message, Failed) and delivery.sender.is_server:
             # Whether or not we have done our part: not every party will have what the run was to keep.
-            self._masks.forget(delivery.message.run)
+            self._coordinator.forget(delivery.message.run)
 
     def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
         self.metrics.spent(Phase.DEALING, seconds)
@@ -231,10 +231,10 @@ class DealerServer(Server[DealerJob]):
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )
 
-    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
         """It goes no further: the parties never hear of it."""
         if isinstance(message, Upload):
-            self.metrics.upload_ended(store_failed(message.store, error).error)
+            self.metrics.upload_ended(upload_failed(message.version, error).error)
         super().refuse_upload(sender, message, error)
 
     # -- stock -----------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class DealerServer(Server[DealerJob]):
                 if len(payload) != 1:
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
                 program = await asyncio.to_thread(Program.decode, payload[0])
-                policy.check(program, client.name, self._masks.policy)
+                policy.check(program, client.name, self._coordinator.policy)
                 if program.kept:
                     raise ProgramError("a program that keeps its result is dealt for when it runs, not ahead of time")
                 self.admission.check_size(program)
@@ -260,13 +260,13 @@ class DealerServer(Server[DealerJob]):
         return self.stock.stock()
 
     @property
-    def models_held(self) -> int:
-        return len(self._masks.stored)
+    def versions_held(self) -> int:
+        return len(self._coordinator.stored)
 
-    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
-        for found in filter(None, map(self._masks.policy, self._masks.stored)):
+    def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
+        for found in filter(None, map(self._coordinator.policy, self._coordinator.stored)):
             if found.sees(client.name):
-                yield ModelSeen(found.name, found.owner, found.store)
+                yield SecretSeen(found.name, found.owner, found.version)
 
     def cheated(self) -> None:
         """All that was dealt in this session goes, and a new one begins."""

@@ -20,7 +20,7 @@ from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.failures import store_failed
+from parties.messages.failures import upload_failed
 from parties.messages.runs import (
     Dealt,
     Failed,
@@ -30,13 +30,13 @@ from parties.messages.runs import (
     Prepare,
     Ready,
     Release,
-    StoreFailed,
-    StoreMessage,
-    StoreReady,
+    UploadFailed,
+    VersionMessage,
+    VersionReady,
 )
-from parties.messages.status import ModelSeen
+from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem
-from parties.messages.stored import AllowUse, RemoveModel
+from parties.messages.stored import AllowUse, RemoveSecret
 from parties.operate.check.desk import CheckDesk
 from parties.operate.metrics.counters import OK, Phase
 from parties.operate.status.desk import StatusDesk
@@ -46,9 +46,9 @@ from parties.stock.ledger import SpentItem
 from parties.stock.material import Material
 from parties.stored import policy
 from parties.stored.data import kept_data
-from parties.stored.holdings import ModelStore
-from parties.stored.keeping import ModelKeeper
-from parties.stored.party_store import PartyModels
+from parties.stored.party_secrets import PartySecrets
+from parties.stored.party_versions import PartyVersions
+from parties.stored.secrets_desk import SecretsDesk
 from parties.wire.messages import Message, as_array
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 
@@ -68,11 +68,11 @@ class PartyServer(Server[PartyJob]):
         self._peers = [p for p in cluster.parties if p != member]
         dealer = [cluster.dealer.name]
         self.material = Material(cluster, member, keys, folder, lambda message: self._tell(dealer, message))
-        self._disk: PartyModels | None = None
+        self._disk: PartyVersions | None = None
         try:
-            self._disk = PartyModels(folder, keys, member.name)
-            self._models = ModelStore(self._disk, cluster)
-            self._keeper = ModelKeeper(self, self._models, self.material.ledger.stock)
+            self._disk = PartyVersions(folder, keys, member.name)
+            self._secrets = PartySecrets(self._disk, cluster)
+            self._desk = SecretsDesk(self, self._secrets, self.material.ledger.stock)
         except BaseException:
             self._close()
             raise
@@ -88,7 +88,7 @@ class PartyServer(Server[PartyJob]):
         StatusDesk(self, self.look)
 
     async def serve(self) -> None:
-        self.spawn(self._keeper.settle())
+        self.spawn(self._desk.settle())
         try:
             await super().serve()
         finally:
@@ -115,7 +115,7 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> Program:
-            return policy.permitted(payload[0], client.name, message.keep, self._models.policy)
+            return policy.permitted(payload[0], client.name, message.keep, self._secrets.policy)
 
         job.keep = message.keep
         self.in_background(job, check, lambda program, _: self._announced(job, client, program))
@@ -123,7 +123,7 @@ class PartyServer(Server[PartyJob]):
     def _announced(self, job: PartyJob, client: Member, program: Program) -> None:
         self.admit(job, program)
         if job.keep:
-            self._models.check_room(job.keep, client)
+            self._secrets.check_room(job.keep, client)
         job.program = program
         self._prepare(job)
 
@@ -158,7 +158,7 @@ class PartyServer(Server[PartyJob]):
                 parties=self.parties,
                 seed=seed,
                 corrections=corrections,
-                stored=self._models.tensors_for(program),
+                stored=self._secrets.tensors_for(program),
                 security=self.cluster.settings.security,
                 session=session,
             )
@@ -363,7 +363,7 @@ class PartyServer(Server[PartyJob]):
     def _keep(self, job: PartyJob, client: Member, run: PartyRun) -> None:
         """The run is over here, and has passed its check."""
         seed, tensors = run.kept
-        self.spawn(self._keeper.keep(client, job.keep, job.run, kept_data(run.program).encode(), seed, tensors))
+        self.spawn(self._desk.keep(client, job.keep, job.run, kept_data(run.program).encode(), seed, tensors))
 
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()
@@ -387,31 +387,31 @@ class PartyServer(Server[PartyJob]):
     # -- models ----------------------------------------------------------------------------------------------------
 
     @property
-    def models_held(self) -> int:
-        return len(self._models.held)
+    def versions_held(self) -> int:
+        return len(self._secrets.held)
 
-    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
-        for record, owner in self._models.seen_by(client.name):
-            yield ModelSeen(record.name, owner.name, record.store)
+    def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
+        for record, owner in self._secrets.seen_by(client.name):
+            yield SecretSeen(record.name, owner.name, record.version)
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.material.ledger.stock()
 
     def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
         """Send to whoever can be reached; what an owner is told of an upload is how it ended."""
-        if isinstance(message, StoreReady):
+        if isinstance(message, VersionReady):
             self.metrics.upload_ended(OK)
-        elif isinstance(message, StoreFailed):
+        elif isinstance(message, UploadFailed):
             self.metrics.upload_ended(message.error)
         super().tell(names, message, payload)
 
-    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
         """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
-        if not isinstance(message, AllowUse | RemoveModel):
-            self.metrics.upload_ended(store_failed(message.store, error).error)
-        owner = self._models.owner_of(message.store)
+        if not isinstance(message, AllowUse | RemoveSecret):
+            self.metrics.upload_ended(upload_failed(message.version, error).error)
+        owner = self._secrets.owner_of(message.version)
         if owner is not None and sender in (owner, self.cluster.dealer):
-            self._models.cancel(message.store)
+            self._secrets.cancel(message.version)
             super().refuse_upload(owner, message, error)
         else:
             super().refuse_upload(sender, message, error)
@@ -419,4 +419,4 @@ class PartyServer(Server[PartyJob]):
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
         if member == self.cluster.dealer:
-            self._keeper.dealer_lost()
+            self._desk.dealer_lost()

@@ -27,9 +27,9 @@ from mpc.security import Security
 from parties import logs
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.failures import error_of, failed, internal_error, store_failed
-from parties.messages.runs import Failed, Prepare, RunMessage, StoreMessage, Upload
-from parties.messages.status import ModelSeen
+from parties.messages.failures import error_of, failed, internal_error, upload_failed
+from parties.messages.runs import Failed, Prepare, RunMessage, Upload, VersionMessage
+from parties.messages.status import SecretSeen
 from parties.operate.metrics.counters import OK, RELEASED, Metrics
 from parties.operate.status.look import Look
 from parties.servers.job import Job
@@ -192,15 +192,15 @@ class Server(Generic[JobT]):
             else:
                 log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
                 self._tell([sender.name], failed(message.run, error))
-        elif isinstance(message, StoreMessage):
+        elif isinstance(message, VersionMessage):
             self.refuse_upload(sender, message, error)
         else:
             log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
 
-    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
         """Tell the sender that the upload has failed."""
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
-        self._tell([sender.name], store_failed(message.store, error))
+        self._tell([sender.name], upload_failed(message.version, error))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -352,11 +352,11 @@ class Server(Generic[JobT]):
         return {}
 
     @property
-    def models_held(self) -> int:
+    def versions_held(self) -> int:
         """How many models, of all owners."""
         return 0
 
-    def models_seen_by(self, client: Member) -> Iterable[ModelSeen]:
+    def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         """Those in use that the client may know of."""
         return ()
 

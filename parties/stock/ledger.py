@@ -11,11 +11,11 @@ takes growing numbers only: what a ledger has known as used, discarded or destro
 again.
 
 *Old files.*  A ledger cannot see that its whole file was replaced by an older copy, but the others can.  The dealer's
-ledger (`stock.store`) assigns no number twice, so a party's old file brings fresh-looking items that nobody asks for.
-If the dealer's file is the old one, it assigns items again that the parties know as used, and it deals under numbers
-that they have seen: each refuses.  The parties compare items before anything leaves one of them, so one refusal ends
-the run.  A second use takes the old file of the dealer *and* of every honest party at once; against whoever can do
-that, encryption at rest does not help.
+ledger (`stock.dealer_stock`) assigns no number twice, so a party's old file brings fresh-looking items that nobody asks
+for.  If the dealer's file is the old one, it assigns items again that the parties know as used, and it deals under
+numbers that they have seen: each refuses.  The parties compare items before anything leaves one of them, so one
+refusal ends the run.  A second use takes the old file of the dealer *and* of every honest party at once; against
+whoever can do that, encryption at rest does not help.
 
 *Bound.*  A part opens only for its member, cluster, session, number and program (associated data of the encryption),
 and with the member's key.  When the cluster file changes, what was dealt for the former one is destroyed.

@@ -115,12 +115,12 @@ class DataSet:
 class RemoteData:
     """A data set stored on the parties: its tensors, by name, as leaves of expressions."""
 
-    def __init__(self, name: str, owner: str, store: str, description: DataDescription) -> None:
+    def __init__(self, name: str, owner: str, version: str, description: DataDescription) -> None:
         self.name = name
         self.owner = owner
-        self.store = store
+        self.version = version
         self.description = description
-        self._tensors = {tensor: t.source(store, tensor) for tensor, t in description.tensors.items()}
+        self._tensors = {tensor: t.source(version, tensor) for tensor, t in description.tensors.items()}
 
     def __getitem__(self, tensor: str) -> SecretTensor:
         try:
@@ -137,11 +137,11 @@ class RemoteData:
         return f"<RemoteData {self.name!r} of {self.owner}: {shapes}>"
 
 
-def remote(name: str, owner: str, store: str, description: bytes) -> RemoteModel | RemoteData:
+def remote(name: str, owner: str, version: str, description: bytes) -> RemoteModel | RemoteData:
     """What lies on the parties under ``name``, by its description.  Raises UnsupportedError if it is neither."""
     if is_data(description):
-        return RemoteData(name, owner, store, DataDescription.decode(description))
-    return RemoteModel(name, owner, store, Description.decode(description))
+        return RemoteData(name, owner, version, DataDescription.decode(description))
+    return RemoteModel(name, owner, version, Description.decode(description))
 
 
 def is_data(description: bytes) -> bool:

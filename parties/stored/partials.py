@@ -6,8 +6,8 @@ chunks are written behind the last one and flushed to the disk before they are a
 a number of whole chunks and perhaps a torn one, which does not open and is cut off; a chunk that was written and not
 acknowledged is simply there.  A chunk opens in its own place of its own upload only.
 
-The complete file is read once more, chunk by chunk, to write the version's file (`parties.stored.party_store`), which
-is as it would be had all of it come at once; for that moment an upload takes its bytes on the disk twice.
+The complete file is read once more, chunk by chunk, to write the version's file (`parties.stored.party_versions`),
+which is as it would be had all of it come at once; for that moment an upload takes its bytes on the disk twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from parties.messages.runs import Digest
 from parties.operate.check.data_folder import check_room
 from parties.stored import sealed_files as files
 from parties.stored.chunks import Grid
-from parties.stored.store import Record
+from parties.stored.record import Record
 from parties.vault import Vault, VaultError
 from parties.wire.messages import Buffer
 
@@ -59,7 +59,7 @@ class Partial:
     def __init__(self, path: Path, vault: Vault, begun: Begun, grid: Grid, start: int) -> None:
         self._path = path
         self._vault = vault
-        self._label = "chunk", begun.record.store, hashlib.sha256(msgspec.msgpack.encode(begun)).hexdigest()
+        self._label = "chunk", begun.record.version, hashlib.sha256(msgspec.msgpack.encode(begun)).hexdigest()
         self._start = start
         self.grid = grid
         self.begun = begun
@@ -147,9 +147,9 @@ class Partials:
 
     def begin(self, begun: Begun, grid: Grid) -> Partial:
         """A file for a new upload.  Raises VaultError, and ServerBusy when there is no room for all of it."""
-        # Twice: as it comes, and as it is kept.
+        # Twice: as it comes, and as it stays.
         check_room(self._folder, self._server, 2 * grid.bytes_of(grid.count))
-        path = self._folder / (begun.record.store + _SUFFIX)
+        path = self._folder / (begun.record.version + _SUFFIX)
         part = path.with_name(path.name + files.PART)
         encoded = msgspec.msgpack.encode(begun)
         sealed = b"".join(map(bytes, self._vault.seal(_label(path), [encoded], len(encoded) + 64)))
@@ -165,9 +165,9 @@ class Partials:
             raise VaultError(f"upload file {path} cannot be written ({error.strerror}): see to the disk") from error
         return Partial(path, self._vault, begun, grid, _HEAD.size + len(sealed))
 
-    def drop(self, store: str) -> None:
+    def drop(self, version: str) -> None:
         """Deletes an upload's file.  More calls do nothing."""
-        self._unlink(self._folder / (store + _SUFFIX))
+        self._unlink(self._folder / (version + _SUFFIX))
 
     def _open(self, path: Path) -> Partial:
         with os.fdopen(os.open(path, os.O_RDONLY | _FLAGS), "rb") as file:
@@ -177,7 +177,7 @@ class Partials:
             (encoded,) = self._vault.unseal(_label(path), 1, size, [file.read(size)])
         begun: Begun = msgpack_decoder(Begun).decode(encoded)
         grid = Grid.of(begun.record.shapes.values())
-        if begun.record.store + _SUFFIX != path.name or grid.chunk_elements != chunk_elements:
+        if begun.record.version + _SUFFIX != path.name or grid.chunk_elements != chunk_elements:
             raise ValueError("another upload's, or cut otherwise")
         return Partial(path, self._vault, begun, grid, _HEAD.size + size)
 

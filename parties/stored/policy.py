@@ -50,7 +50,7 @@ class Policy:
 
     name: str
     owner: str
-    store: str
+    version: str
     description: bytes
     """Of the model, as its owner gave it."""
     grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Policy:
         allowed = self.of(client)
         if ANY in allowed or program.digest in allowed:
             return
-        if PREDICT in allowed and predicts(program, self.store, self.description):
+        if PREDICT in allowed and predicts(program, self.version, self.description):
             return
         if not allowed:
             what = f"may not use {self.name!r}: its owner {self.owner} has to allow it (tessera allow)"
@@ -87,8 +87,8 @@ def check(program: Program, client: str, policy: Callable[[str], Policy | None])
     ``policy`` finds the rules of a version that is in use.  What has none is refused, not passed over: a version that
     is being uploaded may be in use, under rules that nobody looked at, by the time its tensors are loaded.
     """
-    for store in program.slots:
-        found = policy(store)
+    for version in program.slots:
+        found = policy(version)
         if found is None:
             raise ProgramError(
                 "a stored model or data set of this program is not in use here: ask for it again with"
@@ -120,21 +120,21 @@ def _is_settled(description: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _prediction(operation: Input | Stored, precision: int, store: str, description: bytes) -> str:
+def _prediction(operation: Input | Stored, precision: int, version: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
     x = SecretTensor(Expression(operation), precision=precision)
-    return program_of([model.forward(x, model.stored(store))]).digest
+    return program_of([model.forward(x, model.stored(version))]).digest
 
 
-def predicts(program: Program, store: str, description: bytes) -> bool:
+def predicts(program: Program, version: str, description: bytes) -> bool:
     """Whether ``program`` is what the described model does to one input: all of it, and nothing else."""
     operations = (node.operation for node in program.nodes)
-    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != store)]
+    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != version)]
     if len(inputs) != 1 or not _is_settled(description):
         return False
     try:
-        return _prediction(inputs[0], program.precision, store, description) == program.digest
+        return _prediction(inputs[0], program.precision, version, description) == program.digest
     except TesseraError:
         # The model does not take such an input: then the program is not its prediction.
         return False

@@ -1,4 +1,4 @@
-"""What owners have allowed, as a server keeps it: by the name of the secret, in its data folder.
+"""What owners have allowed, as a server has it: by the name of the secret, in its data folder.
 
 Rules belong to a name and its owner, not to a version: they outlast an upload in its place, and go when the name is
 removed.  ``parties.stored.policy`` says what they mean.
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from mpc.errors import ProgramError
 from parties.cluster import Cluster, Member, Role
 from parties.stored.policy import EVERYONE, is_rule, merged
-from parties.stored.store import ModelVault, Rules
+from parties.stored.record import Rules
+from parties.stored.version_database import VersionDatabase
 
 MOST_CLIENTS = 1000
 """That rules of one secret name."""
@@ -21,7 +22,7 @@ MOST_CLIENTS = 1000
 class RuleBook:
     """Rules by name.  Methods that say so block, on the disk."""
 
-    def __init__(self, vault: ModelVault, cluster: Cluster) -> None:
+    def __init__(self, vault: VersionDatabase, cluster: Cluster) -> None:
         self._vault = vault
         self._clients = {member.name for member in cluster.members if member.role is Role.CLIENT}
         self._rules = vault.rules()
@@ -52,7 +53,7 @@ class RuleBook:
             if len(grants) > MOST_CLIENTS:
                 raise ProgramError(f"rules of {name!r} name {MOST_CLIENTS} clients already: allow '*' instead")
             rules = Rules(name, owner.key, grants)
-            self._vault.keep_rules(rules)
+            self._vault.write_rules(rules)
             self._rules[name] = rules
 
     def forget(self, name: str) -> None:

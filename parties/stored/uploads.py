@@ -21,10 +21,10 @@ from mpc.errors import ProtocolViolation, TesseraError
 from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
-from parties.messages.runs import StoreChunk, StoreSeed
+from parties.messages.runs import UploadChunk, UploadSeed
 from parties.stored.chunks import WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials
-from parties.stored.store import owner_of
+from parties.stored.record import owner_of
 from parties.wire.messages import as_array
 
 MAX_UPLOADS = 64
@@ -71,9 +71,9 @@ class UploadInProgress:
     disk: asyncio.Lock = dataclass_field(default_factory=asyncio.Lock, repr=False)
 
     @property
-    def store(self) -> str:
+    def version(self) -> str:
         """The version that it will be."""
-        return self.begun.record.store
+        return self.begun.record.version
 
     @property
     def name(self) -> str:
@@ -97,32 +97,32 @@ class Uploads:
         for partial in files.found():
             record = partial.begun.record
             owner = owner_of(cluster, record)
-            if owner is None or record.store in decided or _expired(partial.begun):
-                files.drop(record.store)
+            if owner is None or record.version in decided or _expired(partial.begun):
+                files.drop(record.version)
             else:
-                self._uploads[record.store] = UploadInProgress(owner, partial.begun, partial.grid, partial)
+                self._uploads[record.version] = UploadInProgress(owner, partial.begun, partial.grid, partial)
 
     @property
-    def stores(self) -> tuple[str, ...]:
+    def versions(self) -> tuple[str, ...]:
         """All of them."""
         return tuple(self._uploads)
 
-    def get(self, store: str) -> UploadInProgress | None:
+    def get(self, version: str) -> UploadInProgress | None:
         """The upload of that id."""
-        return self._uploads.get(store)
+        return self._uploads.get(version)
 
     def begin(self, owner: Member, begun: Begun, attempt: str) -> UploadInProgress:
         """A new upload, or another beginning of one that is here.
 
         Raises ProtocolViolation when it is not as it was, TesseraError beyond the limits.
         """
-        store = begun.record.store
-        upload = self._uploads.get(store)
+        version = begun.record.version
+        upload = self._uploads.get(version)
         if upload is None:
             upload = UploadInProgress(owner, begun, Grid.of(begun.record.shapes.values()))
             self._check_room(owner, upload.grid)
-            upload.seed = self._seeds.pop(store, None)
-            self._uploads[store] = upload
+            upload.seed = self._seeds.pop(version, None)
+            self._uploads[version] = upload
         elif upload.owner != owner:
             raise ProtocolViolation(owner.name, "sent an upload whose id has been used")
         elif replace(begun.record, when=0.0) != replace(upload.begun.record, when=0.0):
@@ -148,18 +148,18 @@ class Uploads:
                 f" the limit is {MAX_BYTES_OF_A_CLIENT >> 20} MiB"
             )
 
-    def take_seed(self, dealer: Member, message: StoreSeed, payload: Sequence[memoryview]) -> None:
+    def take_seed(self, dealer: Member, message: UploadSeed, payload: Sequence[memoryview]) -> None:
         """The seed of this party's shares of the masks; again when the upload begins again.
 
         Raises ProtocolViolation, and fails the upload, when it is another than before or than its owner's.
         """
         if len(payload) != 1 or len(payload[0]) != SEED_BYTES:
             raise ProtocolViolation(dealer.name, "sent a seed of the wrong length")
-        store, seed = message.store, DealtSeed(Seed(bytes(payload[0])), message.masks)
-        upload = self._uploads.get(store)
+        version, seed = message.version, DealtSeed(Seed(bytes(payload[0])), message.masks)
+        upload = self._uploads.get(version)
         if upload is None:
             # The owner's message is still on its way; or it was refused, and the seed will be forgotten.
-            self._seeds[store] = seed
+            self._seeds[version] = seed
             if len(self._seeds) > MAX_UPLOADS:
                 self._seeds.popitem(last=False)
         elif upload.seed is not None and upload.seed != seed:
@@ -169,12 +169,14 @@ class Uploads:
         else:
             upload.seed = seed
 
-    def take_chunk(self, sender: Member, message: StoreChunk, payload: Sequence[memoryview]) -> UploadInProgress | None:
+    def take_chunk(
+        self, sender: Member, message: UploadChunk, payload: Sequence[memoryview]
+    ) -> UploadInProgress | None:
         """The upload, which has a chunk to be written now; None for a chunk of a former attempt.
 
         Raises ProtocolViolation for any but the next chunk, for more than the window, and for what is no chunk.
         """
-        upload = self._uploads.get(message.store)
+        upload = self._uploads.get(message.version)
         if upload is None or upload.owner != sender:
             raise ProtocolViolation(sender.name, "sent a chunk of an upload that is not its own, or is over")
         if message.attempt != upload.attempt:
@@ -200,7 +202,7 @@ class Uploads:
             upload.partial = self._files.begin(upload.begun, upload.grid)
             if upload.over:
                 # Given up meanwhile.
-                self._files.drop(upload.store)
+                self._files.drop(upload.version)
         else:
             upload.partial.recover()
 
@@ -209,33 +211,33 @@ class Uploads:
         upload.attempt, upload.open = "", False
         upload.waiting.clear()
 
-    def end(self, store: str) -> UploadInProgress | None:
+    def end(self, version: str) -> UploadInProgress | None:
         """It is complete, and not in progress any more; its file is still there."""
-        upload = self._uploads.pop(store, None)
+        upload = self._uploads.pop(version, None)
         if upload is not None:
             upload.over = True
             upload.waiting.clear()
         return upload
 
-    def cancel(self, store: str) -> bool:
+    def cancel(self, version: str) -> bool:
         """Forgets it and its file; whether there was one."""
-        found = self.end(store) is not None
+        found = self.end(version) is not None
         if found:
-            self._files.drop(store)
+            self._files.drop(version)
         return found
 
     def cancel_old(self) -> None:
         """Forgets those that were begun too long ago."""
-        for store, upload in list(self._uploads.items()):
+        for version, upload in list(self._uploads.items()):
             if _expired(upload.begun) and not upload.attempt:
-                self.cancel(store)
+                self.cancel(version)
 
     def cancel_of(self, owner: Member, name: str) -> bool:
         """Forgets what that client has begun under a name; whether there was any."""
-        stores = [s for s, upload in self._uploads.items() if (upload.owner, upload.name) == (owner, name)]
-        for store in stores:
-            self.cancel(store)
-        return bool(stores)
+        versions = [s for s, upload in self._uploads.items() if (upload.owner, upload.name) == (owner, name)]
+        for version in versions:
+            self.cancel(version)
+        return bool(versions)
 
 
 def _expired(begun: Begun) -> bool:

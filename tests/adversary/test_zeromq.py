@@ -307,12 +307,12 @@ def test_another_share_of_a_stored_tensor(clusters, member, cubed):
 def test_a_stored_tensor_masked_with_another_seed(clusters):
     """A party was sent another seed than the dealer's: what it holds is no share of the model's mask."""
     cluster = clusters(2)
-    with cluster.cheating(of("flip", None, "dealer", message="StoreSeed", to="party1")), Client(cluster) as client:
+    with cluster.cheating(of("flip", None, "dealer", message="UploadSeed", to="party1")), Client(cluster) as client:
         client.upload(linear(), "m")
     ends(cluster, lambda: predict(cluster, cubed=True), MacCheckError)
     with Client(cluster) as client:
         with (
-            cluster.cheating(of("flip", None, "dealer", message="StoreSeed", to="clinic")),
+            cluster.cheating(of("flip", None, "dealer", message="UploadSeed", to="clinic")),
             pytest.raises(ProtocolViolation, match="other masks than the dealer made"),
         ):
             client.upload(linear(), "m")

@@ -22,12 +22,12 @@ from typing import Any
 
 from parties.commands import command_line
 from parties.servers.party import PartyServer
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import PartyLedger
 from parties.stock.material import Material
-from parties.stock.store import DealerStock
-from parties.stored.dealer_store import DealerModels
+from parties.stored.decided_versions import DecidedVersions
 from parties.stored.partials import Partial
-from parties.stored.party_store import PartyModels
+from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
 
@@ -55,11 +55,11 @@ LEDGER: list[tuple[type, str]] = [
     (DealerStock, "ready"),
     (DealerStock, "assign"),
     (Partial, "append"),
-    (PartyModels, "prepare"),
-    (PartyModels, "commit"),
-    (PartyModels, "drop"),
-    (DealerModels, "commit"),
-    (DealerModels, "remove"),
+    (PartyVersions, "prepare"),
+    (PartyVersions, "commit"),
+    (PartyVersions, "drop"),
+    (DecidedVersions, "commit"),
+    (DecidedVersions, "remove"),
 ]
 
 

@@ -23,8 +23,8 @@ import pytest
 from mpc.errors import MaterialError, PeerError, TesseraError
 from parties import Client, LocalCluster, Settings
 from parties.keys import KeyPair
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId, PartyLedger, State
-from parties.stock.store import DealerStock
 
 PROGRAM = Path(__file__).with_name("crashing_server.py")
 _spec = importlib.util.spec_from_file_location("crashing_server", PROGRAM)

@@ -189,7 +189,7 @@ def test_restarted_it_serves_as_before(cluster: GracefulCluster, client: Client)
     for name in SERVERS:
         cluster.start_process(name)
     with Client(cluster) as again:
-        assert again.model("kept").store == remote.store
+        assert again.model("kept").version == remote.version
         assert again.reveal(square(again)) == pytest.approx([1, 4], abs=1e-2)
 
 

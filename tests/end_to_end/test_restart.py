@@ -170,8 +170,8 @@ def test_stock_of_a_model_that_went_while_a_party_was_down(cluster):
 def fresh(cluster: LocalCluster, name: str, program: str) -> int:
     """Items of a program in stock, read from a copy."""
     from parties.keys import KeyPair
+    from parties.stock.dealer_stock import DealerStock
     from parties.stock.ledger import PartyLedger
-    from parties.stock.store import DealerStock
 
     copy = cluster.folder / "copy" / name
     shutil.rmtree(copy, ignore_errors=True)
@@ -183,11 +183,11 @@ def fresh(cluster: LocalCluster, name: str, program: str) -> int:
 
 
 BOTH = ("before", "after")
-AT_A_PARTY = [Crash(what, when) for what in ("prepare", "StorePrepared", "commit", "StoreReady") for when in BOTH]
+AT_A_PARTY = [Crash(what, when) for what in ("prepare", "VersionPrepared", "commit", "VersionReady") for when in BOTH]
 AT_THE_DEALER = [
-    *(Crash("StoreSeed", when, count) for count in (1, 2, 3) for when in BOTH),
+    *(Crash("UploadSeed", when, count) for count in (1, 2, 3) for when in BOTH),
     *(Crash("commit", when) for when in BOTH),
-    *(Crash("StoreCommit", when, count) for count in (1, 2) for when in BOTH),
+    *(Crash("VersionCommit", when, count) for count in (1, 2) for when in BOTH),
 ]
 STAGES = [
     *((party, crash) for party in NAMES[1:] for crash in AT_A_PARTY),
@@ -217,11 +217,11 @@ def crash_in_an_upload(cluster: Observed, member: str, where: Any, scale: float)
 CERTAIN = [
     *((party, Crash("prepare", "before"), False) for party in NAMES[1:]),
     *((party, Crash("commit", when), True) for party in NAMES[1:] for when in BOTH),
-    ("dealer", Crash("StoreSeed", "before"), False),
+    ("dealer", Crash("UploadSeed", "before"), False),
     ("dealer", Crash("commit", "before"), False),
     ("dealer", Crash("commit", "after"), True),
-    ("dealer", Crash("StoreCommit", "before"), True),
-    ("dealer", Crash("StoreCommit", "before", 2), True),
+    ("dealer", Crash("VersionCommit", "before"), True),
+    ("dealer", Crash("VersionCommit", "before", 2), True),
 ]
 FEW = [("party1", "prepare", "before"), ("party0", "commit", "before"), ("dealer", "commit", "after")]
 

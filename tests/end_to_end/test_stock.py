@@ -20,8 +20,8 @@ from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.commands.command_line import main
 from parties.keys import KeyPair
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import PartyLedger, State
-from parties.stock.store import DealerStock
 
 VALUES = np.array([0.5, -0.25])
 NAMES = ("dealer", "party0", "party1")

@@ -19,7 +19,7 @@ from mpc.rings.field import FieldArray
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.client.uploading import UploadProgress
-from parties.messages.runs import StoreChunk
+from parties.messages.runs import UploadChunk
 from parties.stored import chunks
 from parties.stored.chunks import WINDOW
 
@@ -63,7 +63,7 @@ def upload(cluster: LocalCluster, scale: float) -> tuple[dict[str, list[int]], U
         send = company._client._board.send
 
         def counted(server: str, message: Any, payload: Any = ()) -> int:
-            if isinstance(message, StoreChunk):
+            if isinstance(message, UploadChunk):
                 sent[server].append(message.number)
             return int(send(server, message, payload))
 
@@ -88,11 +88,11 @@ def reviver(cluster: LocalCluster, name: str) -> threading.Thread:
 
 
 POINTS = [
-    ("party0", "StoreProgress", "before", 3),
-    ("party1", "StoreProgress", "after", 1),
+    ("party0", "ChunksStored", "before", 3),
+    ("party1", "ChunksStored", "after", 1),
     ("party1", "append", "after", 5),
     ("party1", "append", "before", 9),
-    ("dealer", "StoreSeed", "after", 3),
+    ("dealer", "UploadSeed", "after", 3),
     ("party0", "prepare", "before", 1),
 ]
 FEW = [POINTS[3], POINTS[4]]

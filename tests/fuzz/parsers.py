@@ -24,16 +24,16 @@ from parties.keys import KeyPair
 from parties.messages import runs as run_messages
 from parties.messages import stock as stock_messages  # noqa: F401 - the same
 from parties.messages.runs import (
+    ChunksStored,
     Failed,
     Inputs,
     Opening,
     Prepare,
-    StoreBegin,
-    StoreChunk,
-    StoreProgress,
-    StoreSeed,
     TensorInfo,
     Upload,
+    UploadBegin,
+    UploadChunk,
+    UploadSeed,
 )
 from parties.stored.data import DataDescription, DataSet
 from parties.tally import Sent
@@ -130,13 +130,13 @@ PARSERS = {
                 _message(Inputs(run=RUN, masks="")),
                 _message(Opening(run=RUN, round=2), bytes(16)),
                 _message(Failed(run=RUN, error="PeerLost", peer="party1", reason="silent")),
-                _message(Upload(store=RUN, name="derm", tensors=(TensorInfo("w", (2, 3)),), content="f" * 64), b"what"),
-                _message(StoreSeed(store=RUN, version=RUN, masks="f" * 64), bytes(16)),
+                _message(Upload(version=RUN, name="m", tensors=(TensorInfo("w", (2, 3)),), content="f" * 64), b"what"),
+                _message(UploadSeed(version=RUN, continued=RUN, masks="f" * 64), bytes(16)),
                 _message(
-                    StoreBegin(store=RUN, name="m", tensors=(TensorInfo("w", (2,)),), masks="f" * 64, attempt=RUN)
+                    UploadBegin(version=RUN, name="m", tensors=(TensorInfo("w", (2,)),), masks="f" * 64, attempt=RUN)
                 ),
-                _message(StoreChunk(store=RUN, attempt=RUN, number=1), bytes(16)),
-                _message(StoreProgress(store=RUN, attempt=RUN, chunks=2)),
+                _message(UploadChunk(version=RUN, attempt=RUN, number=1), bytes(16)),
+                _message(ChunksStored(version=RUN, attempt=RUN, chunks=2)),
                 _message(
                     run_messages.Outputs(
                         run=RUN,

@@ -27,6 +27,7 @@ from parties.messages.check import (
     MAX_PROBE_BYTES,
     CheckRefused,
     Fault,
+    FolderSeen,
     LinkSeen,
     LookAround,
     Looked,
@@ -34,7 +35,6 @@ from parties.messages.check import (
     Measured,
     Probe,
     Probed,
-    StoreSeen,
 )
 from parties.messages.runs import Prepare
 from parties.operate.check import data_folder as store_module
@@ -82,7 +82,7 @@ async def test_all_is_well(site):
         assert 1e5 < row.rate < 1e12
     for row in report.hosts:
         assert abs(row.clock) < 1
-        assert 0 < row.store.free <= row.store.total
+        assert 0 < row.folder.free <= row.folder.total
 
 
 async def test_for_people_and_for_programs(site):
@@ -377,9 +377,9 @@ async def test_a_disk_that_hangs_costs_one_thread(site, monkeypatch):
     def hang(*_):
         asked.append(1)
         back.wait(20)
-        return StoreSeen(LOW_SPACE, LOW_SPACE)
+        return FolderSeen(LOW_SPACE, LOW_SPACE)
 
-    monkeypatch.setattr("parties.operate.check.desk.look_at_store", hang)
+    monkeypatch.setattr("parties.operate.check.desk.look_at_folder", hang)
     for _ in range(2):
         report = await look(site, bandwidth=False, patience=0.5)
         assert len(report.failures()) == 3
@@ -464,7 +464,7 @@ def ids(count):
 
 async def test_one_look_at_a_time(site, monkeypatch):
     looks = []
-    monkeypatch.setattr("parties.operate.check.desk.look_at_store", lambda *_: looks.append(1) or StoreSeen(1, 1))
+    monkeypatch.setattr("parties.operate.check.desk.look_at_folder", lambda *_: looks.append(1) or FolderSeen(1, 1))
     async with Asker(site) as asker:
         for query in ids(20):
             asker.say(LookAround(query=query, patience=1.0))
@@ -601,11 +601,11 @@ def test_what_is_no_message(message):
 @pytest.mark.parametrize(
     "content",
     [
-        {"type": "Looked", "query": ID, "clock": float("nan"), "store": {"free": 1, "total": 1}, "links": []},
-        {"type": "Looked", "query": ID, "clock": 1.0, "store": {"free": -1, "total": 1}, "links": []},
-        {"type": "Looked", "query": ID, "clock": 1.0, "store": {"free": 1, "total": 1}, "links": [{"peer": "a"}]},
+        {"type": "Looked", "query": ID, "clock": float("nan"), "folder": {"free": 1, "total": 1}, "links": []},
+        {"type": "Looked", "query": ID, "clock": 1.0, "folder": {"free": -1, "total": 1}, "links": []},
+        {"type": "Looked", "query": ID, "clock": 1.0, "folder": {"free": 1, "total": 1}, "links": [{"peer": "a"}]},
         *(
-            {"type": "Looked", "query": ID, "clock": 1.0, "store": {"free": 1, "total": 1}, "links": [link]}
+            {"type": "Looked", "query": ID, "clock": 1.0, "folder": {"free": 1, "total": 1}, "links": [link]}
             for link in (
                 {"peer": "a", "reach": "open"},
                 {"peer": "a", "reach": "elsewhere", "round_trip": 1.0},

@@ -21,7 +21,7 @@ from mpc.errors import (
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Client, Cluster, KeyPair
 from parties.client.conversation import Conversation
-from parties.messages.runs import Opening, Outputs, Ready, StoreBegin
+from parties.messages.runs import Opening, Outputs, Ready, UploadBegin
 from parties.wire.events import Delivery
 
 
@@ -192,8 +192,8 @@ async def test_a_replaced_model_is_forgotten_everywhere(site):
             )
         with pytest.raises(ProgramError, match="belongs to company"):
             await clinic.upload(model(), "m")
-        await site.until(lambda: len(dealer._masks.stored) == 1)
-        assert party._models.loaded == set(dealer._masks.stored) == set(party._models.held)
+        await site.until(lambda: len(dealer._coordinator.stored) == 1)
+        assert party._secrets.loaded == set(dealer._coordinator.stored) == set(party._secrets.held)
 
 
 async def test_a_run_prepared_before_a_replacement_uses_what_it_was_prepared_for(site):
@@ -232,14 +232,14 @@ async def test_a_model_that_is_replaced_while_others_use_it(site):
 async def test_an_upload_that_fails_halfway_leaves_no_mixture(site):
     async with site.client("company") as company:
         await company.upload(model(1.0), "m")
-        site.servers["party1"].on(StoreBegin, lambda *_: None)
+        site.servers["party1"].on(UploadBegin, lambda *_: None)
         with pytest.raises(PeerLost, match="party1: said nothing of the upload within 3 s"):
             await company.upload(model(0.5), "m")
         # The first one stays in use at all parties.
         former = await company.model("m")
         x = company.share([[1.0, 1.0, 1.0]], low=-1, high=1)
         assert await company.reveal(former(x)) == pytest.approx(np.full((1, 2), 4.0), abs=1e-2)
-        await site.until(lambda: not any(site.servers[name]._models.prepared for name in ("party0", "party1")))
+        await site.until(lambda: not any(site.servers[name]._secrets.prepared for name in ("party0", "party1")))
 
 
 async def test_another_names_are_refused_before_anything_is_sent(site):

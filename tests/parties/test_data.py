@@ -169,10 +169,10 @@ async def test_a_model_of_the_askers_own_is_no_way_to_read_data(site):
             await company.reveal(own((await company.data("trial"))["x"]))
         # A server that is asked to note "predict" for a data set lets nobody do anything for it.
         for server in ("dealer", "party0", "party1"):
-            keeper = site.servers[server]
-            policy = (keeper._masks if server == "dealer" else keeper._models).policy(data.store)
+            held = site.servers[server]
+            policy = (held._coordinator if server == "dealer" else held._secrets).policy(data.version)
             allowed = type(policy)(
-                policy.name, policy.owner, policy.store, policy.description, {"company": frozenset({"predict"})}
+                policy.name, policy.owner, policy.version, policy.description, {"company": frozenset({"predict"})}
             )
             with pytest.raises(NotPermitted):
                 allowed.check(company._program(own((await company.data("trial"))["x"]))[0], "company")

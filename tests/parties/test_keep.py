@@ -19,7 +19,7 @@ from mpc.errors import (
 from nn import Linear, Model, Sequential
 from parties import DataSet
 from parties.messages.runs import Failed, Opening, Prepare
-from parties.messages.stored import Holdings, StorePrepared
+from parties.messages.stored import VersionPrepared, VersionsHeld
 from parties.stored.data import keeping
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.events import Delivery
@@ -31,7 +31,7 @@ X = np.linspace(-1, 1, 12).reshape(4, 3)
 def nothing_left(site):
     """No server remembers anything of a run that was to keep something."""
     dealer, parties = site.servers["dealer"], [site.servers[name] for name in ("party0", "party1")]
-    return not dealer._masks._uploads and not any(party._models.prepared for party in parties)
+    return not dealer._coordinator._uploads and not any(party._secrets.prepared for party in parties)
 
 
 async def test_from_a_value_to_a_later_run(either):
@@ -138,7 +138,7 @@ async def test_a_party_that_cheats(strict):
 
 
 async def test_a_party_whose_word_is_lost_says_it_again(site):
-    site.corrupt("party1", StorePrepared, lambda m, b: [])
+    site.corrupt("party1", VersionPrepared, lambda m, b: [])
     async with site.client() as clinic:
         kept = await clinic.keep({"s": clinic.share([0.5], low=-1, high=1)}, "result")
         assert await clinic.reveal(kept["s"]) == pytest.approx([0.5], abs=1e-3)
@@ -146,8 +146,8 @@ async def test_a_party_whose_word_is_lost_says_it_again(site):
 
 
 async def test_a_party_that_never_says_that_it_has_it(site):
-    async for _ in refused(site, PeerLost, "StoreReady"):
-        site.corrupt("party1", (StorePrepared, Holdings), lambda m, b: [])
+    async for _ in refused(site, PeerLost, "VersionReady"):
+        site.corrupt("party1", (VersionPrepared, VersionsHeld), lambda m, b: [])
 
 
 async def test_a_party_whose_disk_is_full(site, monkeypatch):
@@ -155,7 +155,7 @@ async def test_a_party_whose_disk_is_full(site, monkeypatch):
         raise ProgramError("no space is left")
 
     async for _ in refused(site, ProgramError, "no space"):
-        monkeypatch.setattr(site.servers["party1"]._models._disk, "prepare", full)
+        monkeypatch.setattr(site.servers["party1"]._secrets._disk, "prepare", full)
 
 
 async def test_a_client_that_goes_away(site):
@@ -169,7 +169,7 @@ async def test_a_client_that_goes_away(site):
         site.corrupt("party1", Opening, stall)
         task = asyncio.create_task(clinic.keep({"s": clinic.share([0.5], low=-1, high=1)}, "result"))
         await reached.wait()
-        assert site.servers["dealer"]._masks._uploads
+        assert site.servers["dealer"]._coordinator._uploads
         # As if it had been killed: nothing is said any more.
         clinic._board.tell = lambda *_: None
         task.cancel()
@@ -191,7 +191,7 @@ async def test_a_server_that_is_restarted_in_the_middle(site, name):
             prepared.set()
             return []
 
-        site.corrupt("party1", StorePrepared, hold)
+        site.corrupt("party1", VersionPrepared, hold)
         task = asyncio.create_task(clinic.keep({"s": clinic.share([0.5], low=-1, high=1)}, "result"))
         await prepared.wait()
         await site.restart(name)
@@ -214,15 +214,15 @@ async def test_what_cannot_be_kept(site):
         with pytest.raises(UsageError, match="is not a name"):
             await clinic.keep({"s": s}, "no name")
         dealer = site.servers["dealer"]
-        dealer._masks._uploads.update({f"{i:032x}": _pending(site, i) for i in range(MAX_OF_A_CLIENT)})
+        dealer._coordinator._uploads.update({f"{i:032x}": _pending(site, i) for i in range(MAX_OF_A_CLIENT)})
         with pytest.raises(ServerBusy, match="uploads that are not complete"):
             await clinic.keep({"s": s}, "result")
-        dealer._masks._uploads.clear()
+        dealer._coordinator._uploads.clear()
     await site.settled()
 
 
 def _pending(site, number):
-    from parties.stored.mask_keeping import PendingUpload
+    from parties.stored.coordinator import PendingUpload
     from protocols.readings.dealer import StoredMasks
 
     return PendingUpload(site.cluster.member("clinic"), f"m{number}", StoredMasks((), {}))

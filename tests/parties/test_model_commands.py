@@ -40,7 +40,7 @@ def test_the_model_that_ships(cluster: LocalCluster, capsys: pytest.CaptureFixtu
     wanted = derm_model().plain(load_image(samples()[0].path)[None])
     assert np.abs(predicted(cluster, "shipped") - wanted).max() < 0.01
     with Client(cluster, cluster.client_key("company")) as client:
-        assert client.model("shipped").store == said["version"]
+        assert client.model("shipped").version == said["version"]
 
 
 def test_weights_of_ones_own(cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,20 +21,20 @@ from parties import Cluster, KeyPair
 from parties.cluster import Role
 from parties.messages import stored as model_messages
 from parties.messages.failures import error_of
-from parties.messages.runs import StoreDropped, StoreFailed, StoreSeed, TensorInfo, Upload
+from parties.messages.runs import TensorInfo, Upload, UploadFailed, UploadSeed, VersionDropped
 from parties.messages.stock import StockDropped
 from parties.messages.stored import (
-    Holdings,
-    ListModels,
-    ModelInfo,
-    ModelList,
-    RemoveModel,
-    StoreCommit,
-    StorePrepared,
-    StoreRemoved,
+    ListSecrets,
+    RemoveSecret,
+    SecretInfo,
+    SecretList,
+    SecretRemoved,
+    VersionCommit,
+    VersionPrepared,
+    VersionsHeld,
 )
-from parties.stored import holdings as models_module
-from parties.stored import mask_keeping
+from parties.stored import coordinator
+from parties.stored import party_secrets as models_module
 from parties.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
@@ -59,7 +59,7 @@ async def scale_of(client: Any, name: str = "m") -> float:
 
 
 def stores(site: Any, name: str) -> Any:
-    return site.servers[name]._models
+    return site.servers[name]._secrets
 
 
 async def agreed(site: Any) -> None:
@@ -95,12 +95,12 @@ async def test_nothing_changes_before_every_party_has_all_of_it(site):
     async with site.client("company") as company, site.client() as clinic:
         await company.upload(model(0.5), "m")
         await company.allow("m", "clinic")
-        former = (await clinic.model("m")).store
+        former = (await clinic.model("m")).version
         # Whatever party 1 says of what it holds gets lost for a while.
-        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))
         await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
-        assert (await clinic.model("m")).store == former
+        assert (await clinic.model("m")).version == former
         assert await scale_of(clinic) == 0.5
         # It asks again by itself, and is answered.
         site.restore("party1")
@@ -115,7 +115,7 @@ async def test_a_version_that_is_being_uploaded_cannot_be_asked_for_in_advance(s
     deal, committed = dealer._deal, threading.Event()
     monkeypatch.setattr(dealer, "_deal", lambda program: committed.wait(5) and deal(program))
     async with site.client("company") as company, site.client() as clinic:
-        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))
         await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
         (version,) = stores(site, "party0").prepared
@@ -136,7 +136,7 @@ async def test_a_party_that_misses_the_decision_asks_for_it(site):
     async with site.client("company") as company, site.client() as clinic:
         await company.upload(model(0.5), "m")
         await company.allow("m", "clinic")
-        site.corrupt("dealer", StoreCommit, lambda message, buffers: [])
+        site.corrupt("dealer", VersionCommit, lambda message, buffers: [])
         with pytest.raises(PeerError):
             await company.upload(model(0.25), "m")
         # The former version is gone by then: refused, and never mixed with the new one.
@@ -151,7 +151,7 @@ async def test_an_owner_who_gives_up_too_late(site):
     """Once it is decided its word counts no more: not at some and at others."""
     async with site.client("company") as company:
         remote = await company.upload(model(0.5), "m")
-        company._board.tell(StoreDropped(store=remote.store))
+        company._board.tell(VersionDropped(version=remote.version))
         await asyncio.sleep(0.2)
         assert await scale_of(company) == 0.5
 
@@ -159,7 +159,7 @@ async def test_an_owner_who_gives_up_too_late(site):
 async def test_an_owner_who_gives_up_before_it_is_decided(site):
     async with site.client("company") as company:
         await company.upload(model(0.5), "m")
-        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))
         await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
         uploading.cancel()
@@ -173,15 +173,15 @@ async def test_an_owner_who_gives_up_before_it_is_decided(site):
 
 async def test_what_a_client_that_vanished_has_begun_is_forgotten_in_the_end(site, monkeypatch):
     async with speaking(site, "company") as ask:
-        message = Upload(store=ID, name="theirs", tensors=(TensorInfo("w", (2,)),), content="ab" * 32)
-        assert isinstance(await ask("dealer", message, b""), StoreSeed)
-    keeper = site.servers["dealer"]._masks
-    assert keeper._uploads
-    monkeypatch.setattr(mask_keeping, "MAX_AGE", 0.0)
+        message = Upload(version=ID, name="theirs", tensors=(TensorInfo("w", (2,)),), content="ab" * 32)
+        assert isinstance(await ask("dealer", message, b""), UploadSeed)
+    held = site.servers["dealer"]._coordinator
+    assert held._uploads
+    monkeypatch.setattr(coordinator, "MAX_AGE", 0.0)
     async with site.client("company") as company:
         await company.upload(model(0.5), "m")
-    await site.until(lambda: not keeper._uploads)
-    assert not keeper._kept.begun()
+    await site.until(lambda: not held._uploads)
+    assert not held._database.begun()
 
 
 async def test_a_disk_that_fails_at_one_party(site, monkeypatch):
@@ -209,7 +209,7 @@ async def test_a_dealer_that_cannot_write(site, monkeypatch):
         def full(*_: Any) -> None:
             raise VaultError("the disk is full")
 
-        monkeypatch.setattr(site.servers["dealer"]._kept, "commit", full)
+        monkeypatch.setattr(site.servers["dealer"]._versions, "commit", full)
         with pytest.raises(RemoteError, match="the disk is full") as caught:
             await company.upload(model(0.25), "m")
         assert caught.value.peer == "dealer"
@@ -231,7 +231,7 @@ async def test_two_owners_race_for_a_name(site):
 
 
 async def test_too_many_models(site, monkeypatch):
-    monkeypatch.setattr(models_module, "MAX_MODELS", 2)
+    monkeypatch.setattr(models_module, "MAX_SECRETS", 2)
     async with site.client("company") as company:
         for name in ("a", "b", "a"):
             await company.upload(model(), name)
@@ -253,13 +253,13 @@ async def test_shares_are_read_when_a_run_needs_them(either):
     assert stores(either, "party0").loaded == set()
     async with either.client() as clinic:
         assert await scale_of(clinic) == 0.5
-        assert stores(either, "party0").loaded == {(await clinic.model("m")).store}
+        assert stores(either, "party0").loaded == {(await clinic.model("m")).version}
 
 
 async def test_a_dealer_that_has_forgotten_an_upload_means_no(site):
     async with site.client("company") as company:
         await company.upload(model(0.5), "m")
-        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, StorePrepared | Holdings) else [(m, b)])
+        site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))
         await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
         await site.stop("dealer")
@@ -276,8 +276,8 @@ async def test_a_party_drops_what_the_dealer_knows_to_be_gone(site):
         await company.upload(model(0.5), "m")
     async with speaking(site, "company") as ask:
         for found in (True, False):
-            answer = await ask("dealer", RemoveModel(store=ID, name="m"))
-            assert answer == StoreRemoved(store=ID, found=found)
+            answer = await ask("dealer", RemoveSecret(version=ID, name="m"))
+            assert answer == SecretRemoved(version=ID, found=found)
     await site.restart("party1")
     await site.until(lambda: not stores(site, "party1").held)
     assert stores(site, "party0").held
@@ -299,7 +299,7 @@ async def test_an_empty_dealer_drops_nothing(site):
         site.data("dealer").rename(site.folder / "wrong")
         (site.folder / "elsewhere").rename(site.data("dealer"))
         await site.start("dealer")
-        assert (await company.model("m")).store == remote.store
+        assert (await company.model("m")).version == remote.version
         assert await scale_of(company) == 0.5
         await site.stop("dealer")
         site.data("dealer").rename(site.folder / "elsewhere")
@@ -332,11 +332,11 @@ async def test_the_stock_of_models_that_went_while_the_dealer_died(strict):
         program = (await company.stock(remote(company.share(IMAGE, low=-1, high=1)), 2, low_water=1)).program
         dealer = strict.servers["dealer"]
         # As a crash right after the removal leaves it.
-        dealer._kept.remove(remote.store)
-        assert dealer._kept.abandoned() == [program]
+        dealer._versions.remove(remote.version)
+        assert dealer._versions.abandoned() == [program]
         await strict.restart("dealer")
         dealer = strict.servers["dealer"]
-        await strict.until(lambda: not dealer.stock.stock() and not dealer._kept.abandoned())
+        await strict.until(lambda: not dealer.stock.stock() and not dealer._versions.abandoned())
         assert not dealer.stock.targets()
         await strict.until(lambda: not any(strict.servers[party].material.ledger.stock() for party in PARTIES))
 
@@ -362,7 +362,7 @@ async def test_an_owner_that_the_cluster_file_lists_no_more(site, caplog):
     site.keys["company"] = KeyPair.generate()
     site.cluster = cluster(site.keys["company"])
     await site.start(*servers)
-    assert "model m of company is kept but cannot be used" in caplog.text
+    assert "model m of company is here but cannot be used" in caplog.text
     async with site.client() as clinic:
         assert await clinic.models() == []
         with pytest.raises(UsageError, match="has none yet"):
@@ -397,12 +397,12 @@ async def test_listing(site):
         entries = await clinic.models()
         assert [(entry.name, entry.owner) for entry in entries] == [("a", "clinic"), ("b", "company")]
         entry = entries[1]
-        assert entry.version == first.store
+        assert entry.version == first.version
         assert entry.shapes == {name: array.shape for name, array in model().encode().items()}
         assert entry.parameters == 8
         assert entry.held_by == PARTIES
         assert entry.complete
-        assert entry.to_dict()["version"] == first.store
+        assert entry.to_dict()["version"] == first.version
         await site.restart("party1")
         assert await clinic.models() == entries
 
@@ -415,8 +415,8 @@ async def test_only_its_owner_removes_a_model_and_each_server_sees_to_it(site):
                 await clinic.remove("m")
         async with speaking(site, "clinic") as ask:
             for server in site.servers:
-                answer = await ask(server, RemoveModel(store=ID, name="m"))
-                assert isinstance(answer, StoreFailed)
+                answer = await ask(server, RemoveSecret(version=ID, name="m"))
+                assert isinstance(answer, UploadFailed)
                 assert isinstance(error_of(answer, server), ProgramError)
         assert await scale_of(company) == 0.5
         await company.remove("m")
@@ -424,7 +424,7 @@ async def test_only_its_owner_removes_a_model_and_each_server_sees_to_it(site):
         for party in PARTIES:
             assert list((site.data(party) / "models").iterdir()) == []
             assert not stores(site, party).loaded
-        assert not site.servers["dealer"]._masks.stored
+        assert not site.servers["dealer"]._coordinator.stored
         with pytest.raises(UsageError, match="nobody has a model called 'm'"):
             await company.remove("m")
         with pytest.raises(UsageError, match="not a name"):
@@ -443,27 +443,27 @@ async def test_a_run_prepared_before_its_model_was_removed(site):
             await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
 
 
-INFO = ModelInfo("m", "company", ID, 1e9, 100)
+INFO = SecretInfo("m", "company", ID, 1e9, 100)
 TENSORS = msgspec.msgpack.encode([{"name": "w", "shape": [2]}])
 LISTS: dict[str, tuple[Any, str]] = {
-    "no payload": (lambda m: [(ModelList(m.query, (INFO,)), [])], "without their tensors"),
-    "rubbish": (lambda m: [(ModelList(m.query, (INFO,)), [b"\xff\x00"])], "make no sense"),
+    "no payload": (lambda m: [(SecretList(m.query, (INFO,)), [])], "without their tensors"),
+    "rubbish": (lambda m: [(SecretList(m.query, (INFO,)), [b"\xff\x00"])], "make no sense"),
     "huge": (
-        lambda m: [(ModelList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2**60]}])])],
+        lambda m: [(SecretList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2**60]}])])],
         "make no sense",
     ),
     "one name": (
-        lambda m: [(ModelList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2]}] * 2)])],
+        lambda m: [(SecretList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2]}] * 2)])],
         "make no sense",
     ),
-    "twice": (lambda m: [(ModelList(m.query, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
+    "twice": (lambda m: [(SecretList(m.query, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
 }
 
 
 @pytest.mark.parametrize("kind", LISTS)
 async def test_lists_that_make_no_sense(site, kind):
     change, sentence = LISTS[kind]
-    site.corrupt("party1", ModelList, lambda message, buffers: change(message))
+    site.corrupt("party1", SecretList, lambda message, buffers: change(message))
     async with site.client() as client:
         with pytest.raises(ProtocolViolation, match=sentence) as caught:
             await client.models()
@@ -474,11 +474,11 @@ async def test_parties_that_list_different_owners(site):
     async with site.client("company") as company:
         await company.upload(model(), "m")
 
-        def other(message: ModelList, buffers: list[Any]) -> Any:
+        def other(message: SecretList, buffers: list[Any]) -> Any:
             models = tuple(msgspec.structs.replace(info, owner="clinic") for info in message.models)
-            return [(ModelList(message.query, models), buffers)]
+            return [(SecretList(message.query, models), buffers)]
 
-        site.corrupt("party1", ModelList, other)
+        site.corrupt("party1", SecretList, other)
         with pytest.raises(ProtocolViolation, match="another owner"):
             await company.models()
 
@@ -486,13 +486,13 @@ async def test_parties_that_list_different_owners(site):
 # -- messages --------------------------------------------------------------------------------------------------------
 
 SENDERS = {
-    "StorePrepared": {Role.PARTY},
-    "StoreCommit": {Role.DEALER},
-    "Holdings": {Role.PARTY},
-    "ListModels": {Role.CLIENT},
-    "ModelList": {Role.PARTY},
-    "RemoveModel": {Role.CLIENT},
-    "StoreRemoved": {Role.DEALER, Role.PARTY},
+    "VersionPrepared": {Role.PARTY},
+    "VersionCommit": {Role.DEALER},
+    "VersionsHeld": {Role.PARTY},
+    "ListSecrets": {Role.CLIENT},
+    "SecretList": {Role.PARTY},
+    "RemoveSecret": {Role.CLIENT},
+    "SecretRemoved": {Role.DEALER, Role.PARTY},
     "AllowUse": {Role.CLIENT},
     "UseAllowed": {Role.DEALER, Role.PARTY},
 }
@@ -510,17 +510,17 @@ def test_who_may_send_what() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        StoreCommit(store=ID[:-1]),
-        RemoveModel(store=ID, name="../m"),
-        RemoveModel(store=ID, name="m\x1b[2J"),
-        ListModels(query="x"),
-        Holdings(held=("x",), prepared=(), programs=()),
-        Holdings(held=(), prepared=(ID,) * 4001, programs=()),
-        Holdings(held=(), prepared=(), programs=(ID,)),
-        ModelList(query=ID, models=(INFO,) * 1001),
-        ModelList(query=ID, models=(ModelInfo("m", "c", ID, float("inf"), 1),)),
-        ModelList(query=ID, models=(ModelInfo("m", "a>b", ID, 1.0, 1),)),
-        ModelList(query=ID, models=(ModelInfo("m", "c", ID, 1.0, -1),)),
+        VersionCommit(version=ID[:-1]),
+        RemoveSecret(version=ID, name="../m"),
+        RemoveSecret(version=ID, name="m\x1b[2J"),
+        ListSecrets(query="x"),
+        VersionsHeld(held=("x",), prepared=(), programs=()),
+        VersionsHeld(held=(), prepared=(ID,) * 4001, programs=()),
+        VersionsHeld(held=(), prepared=(), programs=(ID,)),
+        SecretList(query=ID, models=(INFO,) * 1001),
+        SecretList(query=ID, models=(SecretInfo("m", "c", ID, float("inf"), 1),)),
+        SecretList(query=ID, models=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
+        SecretList(query=ID, models=(SecretInfo("m", "c", ID, 1.0, -1),)),
     ],
     ids=range(11),
 )
@@ -532,9 +532,9 @@ def test_what_a_message_may_not_hold(message: Message) -> None:
 def test_full_messages_fit_a_header() -> None:
     ids = tuple(secrets.token_hex(16) for _ in range(1000))
     programs = tuple(secrets.token_hex(32) for _ in range(model_messages.MAX_PROGRAMS))
-    message: Message = Holdings(held=ids * 4, prepared=ids[:64], programs=programs)
+    message: Message = VersionsHeld(held=ids * 4, prepared=ids[:64], programs=programs)
     assert decode_header("party0", encode_header(message)) == message
-    message = ModelList(query=ID, models=tuple(ModelInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
+    message = SecretList(query=ID, models=tuple(SecretInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
     assert decode_header("party0", encode_header(message)) == message
 
 
@@ -542,7 +542,7 @@ async def test_strangers_to_an_upload_decide_nothing(site):
     """Only the dealer says commit, only parties say prepared: the receiver refuses others."""
     async with site.client("company") as company, speaking(site, "clinic") as ask:
         remote = await company.upload(model(0.5), "m")
-        for message in (StoreCommit(store=remote.store), StorePrepared(store=remote.store)):
+        for message in (VersionCommit(version=remote.version), VersionPrepared(version=remote.version)):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await ask("party0", message)

@@ -22,12 +22,13 @@ from mpc.rings import field
 from mpc.rings.prg import Seed
 from parties import Cluster, KeyPair
 from parties.messages.runs import TensorInfo
-from parties.stored import dealer_store as dealer_module
-from parties.stored import party_store as party_module
+from parties.stored import decided_versions as dealer_module
+from parties.stored import party_versions as party_module
 from parties.stored import sealed_files as files
-from parties.stored.dealer_store import DealerModels
-from parties.stored.party_store import PartyModels, State
-from parties.stored.store import Record, circle, owner_of
+from parties.stored.decided_versions import DecidedVersions
+from parties.stored.party_versions import PartyVersions, State
+from parties.stored.record import Record, circle, owner_of
+from parties.stored.version_database import FIRST
 from parties.vault import Vault, VaultError
 from protocols.randomness.streams import stored_stream
 
@@ -51,23 +52,23 @@ def seed(number: int) -> Seed:
 
 
 def masked(of: Record) -> list[Any]:
-    rng = np.random.default_rng(int(of.store, 16))
+    rng = np.random.default_rng(int(of.version, 16))
     return [rng.integers(0, field.P, shape, dtype=np.uint64) for shape in of.shapes.values()]
 
 
-def opened(folder: Path, **options: Any) -> PartyModels:
-    return PartyModels(folder, KEYS, "party0", **options)
+def opened(folder: Path, **options: Any) -> PartyVersions:
+    return PartyVersions(folder, KEYS, "party0", **options)
 
 
-def keep(models: PartyModels, number: int, name: str = "derm") -> Record:
+def keep(models: PartyVersions, number: int, name: str = "derm") -> Record:
     """Uploaded and in use."""
     kept = record(number, name)
     models.prepare(kept, seed(number), masked(kept))
-    models.commit(kept.store)
+    models.commit(kept.version)
     return kept
 
 
-def whole(models: PartyModels, number: int, name: str = "derm") -> None:
+def whole(models: PartyVersions, number: int, name: str = "derm") -> None:
     """The version reads as it was written."""
     kept = record(number, name)
     values = models.load(kept)
@@ -77,8 +78,8 @@ def whole(models: PartyModels, number: int, name: str = "derm") -> None:
         assert np.array_equal(values[tensor].share, stored_stream(seed(number), tensor).elements(shape))
 
 
-def states(models: PartyModels) -> dict[int, State]:
-    return {int(version.record.store, 16): version.state for version in models.versions()}
+def states(models: PartyVersions) -> dict[int, State]:
+    return {int(version.record.version, 16): version.state for version in models.versions()}
 
 
 @pytest.fixture
@@ -133,10 +134,10 @@ def test_space_is_freed(folder: Path) -> None:
     with opened(folder) as models:
         big = record(1, shapes=((200, 1000),))
         models.prepare(big, seed(1), masked(big))
-        models.commit(big.store)
-        assert models.sealed_bytes(big.store) > 1_600_000
+        models.commit(big.version)
+        assert models.sealed_bytes(big.version) > 1_600_000
         assert used() > 1_600_000
-        models.drop(big.store)
+        models.drop(big.version)
         assert used() < 400_000
 
 
@@ -148,7 +149,7 @@ def test_its_owner_s_alone_and_sealed(folder: Path) -> None:
             for path in [folder, *folder.rglob("*")]:
                 assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
             contents = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-            assert kept.store.encode() in contents
+            assert kept.version.encode() in contents
             assert bytes(seed(1)) not in contents
             assert masked(kept)[0].tobytes()[:16] not in contents
             assert b"description" not in contents
@@ -160,7 +161,7 @@ def test_its_owner_s_alone_and_sealed(folder: Path) -> None:
 def test_others_may_read_it(folder: Path) -> None:
     with opened(folder) as models:
         kept = keep(models, 1)
-        path = folder / "models" / f"{kept.store}.shares"
+        path = folder / "models" / f"{kept.version}.shares"
         path.chmod(0o644)
         with pytest.raises(VaultError, match=r"mode 0644\): run `chmod 600 .*shares"):
             models.load(kept)
@@ -260,7 +261,7 @@ def changed(folder: Path, statement: str, file: str = "models.sqlite") -> None:
         "UPDATE versions SET sealed = x'00' WHERE name = 'derm'",
         "UPDATE versions SET sealed = 'text' WHERE name = 'derm'",
         "UPDATE versions SET name = 'mine' WHERE name = 'derm'",
-        f"UPDATE versions SET store = '{store_id(9)}' WHERE name = 'derm'",
+        f"UPDATE versions SET version = '{store_id(9)}' WHERE name = 'derm'",
     ],
 )
 def test_rows_that_were_changed(folder: Path, statement: str) -> None:
@@ -284,7 +285,7 @@ def test_an_older_layout_is_brought_up_to_date(folder: Path) -> None:
         whole(models, 1)
         with models.vault.transaction() as db:
             assert db.execute("SELECT note FROM versions").fetchall() == [("upgraded",)]
-            assert db.execute("SELECT version FROM layout").fetchall() == [(len(LATER),)]
+            assert db.execute("SELECT version FROM layout").fetchall() == [(FIRST + len(LATER) - 1,)]
     with opened(folder, steps=LATER) as models:
         assert states(models) == {1: State.CURRENT}
 
@@ -300,14 +301,22 @@ def test_an_upgrade_that_fails_changes_nothing(folder: Path) -> None:
         assert states(models) == {1: State.CURRENT}
 
 
-@pytest.mark.parametrize("kind", [PartyModels, DealerModels])
+@pytest.mark.parametrize("kind", [PartyVersions, DecidedVersions])
 def test_a_newer_layout_is_refused(folder: Path, kind: Any) -> None:
-    later = (*(party_module.LAYOUT if kind is PartyModels else dealer_module.LAYOUT), ("CREATE TABLE later (x)",))
+    later = (*(party_module.LAYOUT if kind is PartyVersions else dealer_module.LAYOUT), ("CREATE TABLE later (x)",))
     kind(folder, KEYS, "party0", steps=later).close()
-    newer = rf"sqlite was written by a newer release \(layout {len(later)}; .*run that release"
+    newer = rf"sqlite was written by a newer release \(layout {FIRST + len(later) - 1}; .*run that release"
     with pytest.raises(ConfigurationError, match=newer):
         kind(folder, KEYS, "party0")
     kind(folder, KEYS, "party0", steps=later).close()
+
+
+@pytest.mark.parametrize("kind", [PartyVersions, DecidedVersions])
+def test_what_release_0_1_wrote_is_refused(folder: Path, kind: Any) -> None:
+    with kind(folder, KEYS, "party0") as models, models.vault.transaction() as db:
+        db.execute("UPDATE layout SET version = ?", (FIRST - 1,))
+    with pytest.raises(ConfigurationError, match=r"release 0\.1 \(layout 3\).* move the data folder away"):
+        kind(folder, KEYS, "party0")
 
 
 def test_no_layout(folder: Path) -> None:
@@ -382,9 +391,9 @@ def crashes(folder: Path) -> Iterator[Callable[[], contextlib.AbstractContextMan
     yield watching
 
 
-def left_tidy(models: PartyModels, folder: Path) -> None:
+def left_tidy(models: PartyVersions, folder: Path) -> None:
     """A file for each row and no other."""
-    names = {f"{version.record.store}.shares" for version in models.versions()}
+    names = {f"{version.record.version}.shares" for version in models.versions()}
     assert {path.name for path in (folder / "models").iterdir()} == names
 
 
@@ -419,7 +428,7 @@ def test_a_crash_at_any_step_of_deciding(folder: Path, crashes: Any, step: str) 
         new = record(2)
         models.prepare(new, seed(2), masked(new))
         with crashes() as seen:
-            getattr(models, step)(new.store)
+            getattr(models, step)(new.version)
     before = {1: State.CURRENT, 2: State.PREPARED}
     after = {2: State.CURRENT} if step == "commit" else {1: State.CURRENT}
     outcomes = []
@@ -431,7 +440,7 @@ def test_a_crash_at_any_step_of_deciding(folder: Path, crashes: Any, step: str) 
             left_tidy(models, copy)
             for number in found:
                 whole(models, number)
-            getattr(models, step)(new.store)
+            getattr(models, step)(new.version)
             assert states(models) == after
     assert set(outcomes) == {False, True}
     assert outcomes == sorted(outcomes)
@@ -475,12 +484,12 @@ def test_a_disk_that_is_full(folder: Path, call: str, monkeypatch: pytest.Monkey
 # -- the dealer's ----------------------------------------------------------------------------------------------------
 
 
-def dealers(folder: Path) -> DealerModels:
-    return DealerModels(folder, KEYS, "dealer")
+def dealers(folder: Path) -> DecidedVersions:
+    return DecidedVersions(folder, KEYS, "dealer")
 
 
-def in_use(models: DealerModels) -> dict[int, list[bytes]]:
-    return {int(v.record.store, 16): list(map(bytes, v.masks.seeds)) for v in models.current()}
+def in_use(models: DecidedVersions) -> dict[int, list[bytes]]:
+    return {int(v.record.version, 16): list(map(bytes, v.masks.seeds)) for v in models.current()}
 
 
 SEEDS = [seed(1), seed(2), seed(3)]

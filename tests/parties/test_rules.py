@@ -9,7 +9,7 @@ import pytest
 from mpc.errors import NotPermitted, ProgramError, UsageError
 from mpc.program import Program
 from parties.messages.failures import error_of
-from parties.messages.runs import Failed, Prepare, StoreFailed
+from parties.messages.runs import Failed, Prepare, UploadFailed
 from parties.messages.stock import Stock, StockFailed
 from parties.messages.stored import AllowUse
 
@@ -28,7 +28,7 @@ async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
             await clinic.model("m")
         await company.allow("m", "clinic")
         assert await scale_of(clinic) == 0.5
-        weights = remote.description.stored(remote.store)["out.weight"]
+        weights = remote.description.stored(remote.version)["out.weight"]
         with pytest.raises(NotPermitted, match="may only have 'm' predict"):
             await clinic.reveal(weights)
         await company.allow("m", "clinic", ["any"])
@@ -42,7 +42,7 @@ async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
 async def test_every_server_refuses_by_itself(site: Any) -> None:
     async with site.client("company") as company:
         remote = await company.upload(model(), "m")
-        program = Program.of([remote.description.stored(remote.store)["out.weight"].expression])
+        program = Program.of([remote.description.stored(remote.version)["out.weight"].expression])
         async with speaking(site, "clinic") as ask:
             for number, server in enumerate(SERVERS):
                 answer = await ask(server, Prepare(run=f"{number:032x}"), program.encode())
@@ -59,15 +59,15 @@ async def test_only_its_owner_says_who_may_use_a_model(site: Any) -> None:
         async with speaking(site, "clinic") as ask:
             for server in SERVERS:
                 for name, reason in (("m", "belongs to company"), ("other", "there is no model")):
-                    message = AllowUse(store=ID, name=name, client="clinic", programs=("any",))
+                    message = AllowUse(version=ID, name=name, client="clinic", programs=("any",))
                     answer = await ask(server, message)
-                    assert isinstance(answer, StoreFailed)
+                    assert isinstance(answer, UploadFailed)
                     assert isinstance(error_of(answer, server), ProgramError)
                     assert reason in answer.reason
         async with speaking(site, "company") as ask:
             for server in SERVERS:
-                answer = await ask(server, AllowUse(store=ID, name="m", client="nobody", programs=("predict",)))
-                assert isinstance(answer, StoreFailed)
+                answer = await ask(server, AllowUse(version=ID, name="m", client="nobody", programs=("predict",)))
+                assert isinstance(answer, UploadFailed)
                 assert "no client called 'nobody'" in answer.reason
     async with site.client("company") as company:
         for client, programs in (("nobody", ["predict"]), ("party0", ["predict"]), ("clinic", ["everything"])):
@@ -98,7 +98,7 @@ async def test_one_party_that_has_not_been_told_is_enough_to_refuse(site: Any) -
     async with site.client("company") as company, site.client() as clinic:
         remote = await company.upload(model(), "m")
         await company.allow("m", "clinic")
-        party1 = site.servers["party1"]._models
+        party1 = site.servers["party1"]._secrets
         party1.allow(site.cluster.member("company"), "m", "clinic", ())
         with pytest.raises(NotPermitted, match="its owner company has to allow it"):
             await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))

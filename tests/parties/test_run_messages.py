@@ -10,8 +10,8 @@ from mpc import errors
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, TesseraError
 from parties.cluster import Role
 from parties.messages import runs as run_messages
-from parties.messages.failures import error_of, failed, store_failed
-from parties.messages.runs import Failed, FindModel, Outputs, Prepare, RunMessage, StoreMessage, TensorInfo, Upload
+from parties.messages.failures import error_of, failed, upload_failed
+from parties.messages.runs import Failed, FindSecret, Outputs, Prepare, RunMessage, TensorInfo, Upload, VersionMessage
 from parties.tally import Sent
 from parties.wire.messages import Message, decode_header, encode_header
 
@@ -28,15 +28,15 @@ SENDERS = {
     "Failed": {CLIENT, DEALER, PARTY},
     "Release": {CLIENT},
     "Upload": {CLIENT},
-    "StoreSeed": {DEALER},
-    "StoreBegin": {CLIENT},
-    "StoreChunk": {CLIENT},
-    "StoreProgress": {PARTY},
-    "StoreReady": {PARTY},
-    "StoreDropped": {CLIENT, DEALER},
-    "StoreFailed": {DEALER, PARTY},
-    "FindModel": {CLIENT},
-    "FoundModel": {PARTY},
+    "UploadSeed": {DEALER},
+    "UploadBegin": {CLIENT},
+    "UploadChunk": {CLIENT},
+    "ChunksStored": {PARTY},
+    "VersionReady": {PARTY},
+    "VersionDropped": {CLIENT, DEALER},
+    "UploadFailed": {DEALER, PARTY},
+    "FindSecret": {CLIENT},
+    "FoundSecret": {PARTY},
 }
 
 
@@ -44,7 +44,7 @@ def test_who_may_send_what() -> None:
     kinds = {
         kind.__name__: set(kind.senders)
         for kind in vars(run_messages).values()
-        if isinstance(kind, type) and issubclass(kind, Message) and kind not in (Message, RunMessage, StoreMessage)
+        if isinstance(kind, type) and issubclass(kind, Message) and kind not in (Message, RunMessage, VersionMessage)
     }
     assert kinds == SENDERS
 
@@ -54,8 +54,8 @@ def test_who_may_send_what() -> None:
     [
         Prepare(run=RUN),
         Outputs(run=RUN, rounds=3, offline={}, online={"p": Sent(2, 8)}, compute_seconds={"fc": 0.5}, wait_seconds=0.1),
-        Upload(store=RUN, name="derm-2.1", tensors=(TensorInfo("w", (3, 0)), TensorInfo("b", ())), content="ab" * 32),
-        FindModel(query=RUN, name="derm"),
+        Upload(version=RUN, name="derm-2.1", tensors=(TensorInfo("w", (3, 0)), TensorInfo("b", ())), content="ab" * 32),
+        FindSecret(query=RUN, name="derm"),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -70,12 +70,12 @@ def test_there_and_back(message: Message) -> None:
         Prepare(run=RUN.upper()),
         Prepare(run=RUN + "\n"),
         Prepare(run="../../etc/passwd"),
-        FindModel(query=RUN, name="../derm"),
-        FindModel(query=RUN, name="derm\x1b[2J"),
-        Upload(store=RUN, name="m", tensors=(), content="ab" * 32),
-        Upload(store=RUN, name="m", tensors=(TensorInfo("w", (-1,)),), content="ab" * 32),
-        Upload(store=RUN, name="m", tensors=(TensorInfo("w" * 201, (1,)),), content="ab" * 32),
-        Upload(store=RUN, name="m", tensors=(TensorInfo("w", (1,) * 17),), content="ab" * 32),
+        FindSecret(query=RUN, name="../derm"),
+        FindSecret(query=RUN, name="derm\x1b[2J"),
+        Upload(version=RUN, name="m", tensors=(), content="ab" * 32),
+        Upload(version=RUN, name="m", tensors=(TensorInfo("w", (-1,)),), content="ab" * 32),
+        Upload(version=RUN, name="m", tensors=(TensorInfo("w" * 201, (1,)),), content="ab" * 32),
+        Upload(version=RUN, name="m", tensors=(TensorInfo("w", (1,) * 17),), content="ab" * 32),
         Outputs(run=RUN, rounds=-1, offline={}, online={}, compute_seconds={}, wait_seconds=0.0),
         Outputs(run=RUN, rounds=1, offline={}, online={"p": Sent(-1, 0)}, compute_seconds={}, wait_seconds=0.0),
         Outputs(run=RUN, rounds=1, offline={"a>b": Sent()}, online={}, compute_seconds={}, wait_seconds=0.0),
@@ -98,7 +98,7 @@ PEER_ERRORS = [
 
 
 @pytest.mark.parametrize("kind", PEER_ERRORS)
-@pytest.mark.parametrize("tell", [failed, store_failed])
+@pytest.mark.parametrize("tell", [failed, upload_failed])
 def test_an_error_keeps_its_kind_and_who_is_at_fault(kind, tell) -> None:
     error = error_of(tell(RUN, kind("party1", "went away")), "party0")
     assert type(error) is kind

@@ -19,7 +19,7 @@ from parties.operate.check import data_folder
 from parties.servers import scheduling
 from parties.servers import server as server_module
 from parties.servers.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
-from parties.stock import filling
+from parties.stock import stocker
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
 from protocols.trace.secret_tensor import SecretTensor
@@ -335,7 +335,7 @@ async def test_a_prediction_beside_a_flood(site):
 
 
 async def test_orders_of_two_clients_are_dealt_for_in_turns(site, monkeypatch):
-    monkeypatch.setattr(filling, "SLICE", 2)
+    monkeypatch.setattr(stocker, "SLICE", 2)
     finished = []
     async with site.client() as clinic, site.client("company") as company:
 
@@ -353,7 +353,7 @@ async def test_orders_of_two_clients_are_dealt_for_in_turns(site, monkeypatch):
 
 
 async def test_one_client_may_not_fill_the_order_book(site, monkeypatch):
-    monkeypatch.setattr(filling, "MAX_REQUESTS", 2)
+    monkeypatch.setattr(stocker, "MAX_REQUESTS", 2)
     async with site.client() as clinic, site.client("company") as company:
         orders = [asyncio.create_task(clinic.stock(clinic.share([0.0] * (i + 1)) * 2, 20)) for i in range(5)]
         await asyncio.sleep(0)

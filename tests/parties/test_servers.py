@@ -18,19 +18,19 @@ from parties.messages.runs import (
     ClientMasks,
     Dealt,
     Failed,
-    FoundModel,
+    FoundSecret,
     Inputs,
     Opening,
     Outputs,
     Prepare,
     Ready,
     Release,
-    StoreBegin,
-    StoreChunk,
-    StoreFailed,
-    StoreSeed,
     TensorInfo,
     Upload,
+    UploadBegin,
+    UploadChunk,
+    UploadFailed,
+    UploadSeed,
 )
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
@@ -196,7 +196,7 @@ class Rude:
                     return event.message, event.sender.name
 
     async def failure(self) -> TesseraError:
-        return error_of(*await self.answer(Failed, StoreFailed))
+        return error_of(*await self.answer(Failed, UploadFailed))
 
 
 @pytest.mark.parametrize("kind", [Prepare, Release, partial(Inputs, masks="")], ids=["Prepare", "Release", "Inputs"])
@@ -230,27 +230,27 @@ STORE = "ab" * 16
 MASKS = "cd" * 32
 
 
-def begin(*shapes, store=STORE, name="theirs", names=None, masks=MASKS):
+def begin(*shapes, version=STORE, name="theirs", names=None, masks=MASKS):
     tensors = tuple(TensorInfo(n, s) for n, s in zip(names or map(str, range(len(shapes))), shapes, strict=True))
-    return StoreBegin(store=store, name=name, tensors=tensors, masks=masks, attempt=STORE)
+    return UploadBegin(version=version, name=name, tensors=tensors, masks=masks, attempt=STORE)
 
 
 def upload(*shapes, **options):
     begun = begin(*shapes, **options)
-    return Upload(store=begun.store, name=begun.name, tensors=begun.tensors, content=MASKS)
+    return Upload(version=begun.version, name=begun.name, tensors=begun.tensors, content=MASKS)
 
 
 def chunk(number=0, attempt=STORE):
-    return StoreChunk(store=STORE, attempt=attempt, number=number)
+    return UploadChunk(version=STORE, attempt=attempt, number=number)
 
 
 async def begun(site, rude, *shapes):
     """At everyone, with nothing sent; the digest of the masks."""
     rude.say(upload(*shapes), b"description", to=("dealer",))
-    masks = (await rude.answer(StoreSeed))[0].masks
+    masks = (await rude.answer(UploadSeed))[0].masks
     rude.say(begin(*shapes, masks=masks), b"description", to=("party0", "party1"))
     for party in ("party0", "party1"):
-        await site.until(lambda p=party: (u := site.servers[p]._models.uploads.get(STORE)) is not None and u.open)
+        await site.until(lambda p=party: (u := site.servers[p]._secrets.uploads.get(STORE)) is not None and u.open)
     return masks
 
 
@@ -278,7 +278,7 @@ async def test_chunks_of_the_wrong_kind(site, buffers):
         error = await rude.failure()
         assert isinstance(error, ProtocolViolation)
         assert error.peer == "company"
-        await site.until(lambda: not site.servers["party0"]._models.uploads.stores)
+        await site.until(lambda: not site.servers["party0"]._secrets.uploads.versions)
     assert not list((site.data("party0") / "uploads").iterdir())
     await works(site)
 
@@ -290,14 +290,14 @@ async def test_an_upload_is_its_owners(site):
         assert isinstance(await other.failure(), ProtocolViolation)
         other.say(begin((2,), name="mine"), b"description", to=("party0",))
         assert "used" in str(await other.failure())
-        assert site.servers["party0"]._models.owner_of(STORE).name == "company"
+        assert site.servers["party0"]._secrets.owner_of(STORE).name == "company"
 
 
 async def test_an_upload_left_behind_sleeps(site):
     async with Rude(site) as rude:
         masks = await begun(site, rude, (2,))
         assert "nothing came of the upload within 4.5 s" in str(await rude.failure())
-        upload = site.servers["party1"]._models.uploads.get(STORE)
+        upload = site.servers["party1"]._secrets.uploads.get(STORE)
         await site.until(lambda: not upload.open)
         # Its owner may come back to it.
         rude.say(begin((2,), masks=masks), b"description", to=("party1",))
@@ -308,20 +308,20 @@ async def test_refused_uploads_do_not_crowd_out_others(site):
     """Their seeds arrive all the same, for uploads the parties know nothing of."""
     from parties.stored.uploads import MAX_UPLOADS
 
-    site.servers["party0"]._models.uploads._seeds.clear()
+    site.servers["party0"]._secrets.uploads._seeds.clear()
     dealer, party = site.servers["dealer"], site.servers["party0"]
     async with Rude(site):
         await dealer.endpoint.connect(["party0"], 5)
         for _ in range(2 * MAX_UPLOADS):
-            seed = StoreSeed(store=secrets.token_hex(16), version=STORE, masks=MASKS)
+            seed = UploadSeed(version=secrets.token_hex(16), continued=STORE, masks=MASKS)
             dealer.endpoint.send("party0", seed, [bytes(16)])
-        dealer.endpoint.send("party0", StoreSeed(store=STORE, version=STORE, masks=MASKS), [bytes(16)])
-        await site.until(lambda: STORE in party._models.uploads._seeds)
-    assert len(party._models.uploads._seeds) == MAX_UPLOADS
+        dealer.endpoint.send("party0", UploadSeed(version=STORE, continued=STORE, masks=MASKS), [bytes(16)])
+        await site.until(lambda: STORE in party._secrets.uploads._seeds)
+    assert len(party._secrets.uploads._seeds) == MAX_UPLOADS
 
 
 @pytest.mark.parametrize(
-    "message", [FoundModel(query=STORE, store="", owner="", names=()), Ready(run=STORE, seconds=0)]
+    "message", [FoundSecret(query=STORE, version="", owner="", names=()), Ready(run=STORE, seconds=0)]
 )
 async def test_a_client_does_not_speak_for_a_server(site, message):
     async with Rude(site) as rude:

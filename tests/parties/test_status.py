@@ -21,9 +21,9 @@ from nn import Linear, Model, Sequential
 from parties import Client, KeyPair, LocalCluster, Settings
 from parties.cluster import Role
 from parties.commands.status import watching
-from parties.messages.check import CheckRefused, Looked, StoreSeen
+from parties.messages.check import CheckRefused, FolderSeen, Looked
 from parties.messages.runs import Opening
-from parties.messages.status import AskStatus, ModelSeen, PeerSeen, ServerStatus
+from parties.messages.status import AskStatus, PeerSeen, SecretSeen, ServerStatus
 from parties.operate.status import desk as status_desk
 from parties.operate.status import look as status_look
 from parties.operate.status.report import ServerRow, StatusReport
@@ -238,7 +238,7 @@ async def test_a_peer_that_answers_no_pings_does_not_hold_it_up(site, monkeypatc
 @pytest.mark.parametrize(
     "lie",
     [
-        lambda m: Looked(query=m.query, clock=1.0, store=StoreSeen(1, 1), links=()),
+        lambda m: Looked(query=m.query, clock=1.0, folder=FolderSeen(1, 1), links=()),
         lambda m: changed(m, peers=m.peers[:-1]),
         lambda m: changed(m, peers=(*m.peers, m.peers[0])),
         lambda m: changed(m, peers=(PeerSeen("nobody", True), *m.peers[1:])),
@@ -282,7 +282,7 @@ def test_what_is_no_status(change):
 
 
 def test_a_thousand_models_fit_into_a_header():
-    models = tuple(ModelSeen("m" * 64, "o" * 64, ID) for _ in range(1000))
+    models = tuple(SecretSeen("m" * 64, "o" * 64, ID) for _ in range(1000))
     stock = {f"{i:012x}": 1 << 40 for i in range(100)}
     message = ServerStatus(
         query=ID, version="1", uptime=1.0, models=models, stock=stock, own_runs=0, other_runs=0, peers=()

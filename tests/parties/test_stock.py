@@ -14,8 +14,8 @@ import pytest
 
 from mpc.errors import ConfigurationError, UsageError
 from parties.keys import KeyPair
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
-from parties.stock.store import DealerStock
 
 KEYS, PARTY = KeyPair.generate(), KeyPair.generate()
 DERM, OTHER = "d" * 64, "0" * 64
@@ -224,7 +224,7 @@ def test_an_old_file_of_the_dealer_brings_no_second_use(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from parties.keys import KeyPair
-from parties.stock.store import DealerStock
+from parties.stock.dealer_stock import DealerStock
 keys = KeyPair(*sys.argv[2:4])
 with DealerStock(sys.argv[1], keys, "f00d") as stock:
     while True:

@@ -23,22 +23,22 @@ from parties import KeyPair
 from parties.client.uploading import UploadProgress, content_tag
 from parties.messages.failures import error_of
 from parties.messages.runs import (
-    StoreBegin,
-    StoreChunk,
-    StoreDropped,
-    StoreFailed,
-    StoreProgress,
-    StoreSeed,
+    ChunksStored,
     TensorInfo,
     Upload,
+    UploadBegin,
+    UploadChunk,
+    UploadFailed,
+    UploadSeed,
+    VersionDropped,
 )
 from parties.stored import chunks as chunking
 from parties.stored import uploads as uploads_module
 from parties.stored.chunks import WINDOW, Grid, masked_chunks
-from parties.stored.dealer_store import DealerModels
+from parties.stored.decided_versions import DecidedVersions
 from parties.stored.partials import Begun, Partials
-from parties.stored.party_store import PartyModels, streamed
-from parties.stored.store import Record, tensor_infos
+from parties.stored.party_versions import PartyVersions, streamed
+from parties.stored.record import Record, tensor_infos
 from parties.vault import Vault, VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message
@@ -68,7 +68,7 @@ async def scale_of(client: Any, name: str = "m") -> float:
 
 
 def pending(site: Any, party: str) -> Any:
-    (upload,) = (site.servers[party]._models.uploads.get(s) for s in site.servers[party]._models.uploads.stores)
+    (upload,) = (site.servers[party]._secrets.uploads.get(s) for s in site.servers[party]._secrets.uploads.versions)
     return upload
 
 
@@ -83,7 +83,7 @@ class Sent:
         client._board.send = self
 
     def __call__(self, server: str, message: Message, payload: Any = ()) -> int:
-        if isinstance(message, StoreChunk):
+        if isinstance(message, UploadChunk):
             self.chunks[server].append(message.number)
             if message.number == self.stop_at.get(server):
                 self.reached.set()
@@ -125,7 +125,7 @@ def test_what_comes_in_chunks_is_kept_as_what_comes_at_once(
 ) -> None:
     tensors = tensors_of(shapes)
     record = a_record({name: array.shape for name, array in tensors.items()})
-    with PartyModels(tmp_path_factory.mktemp("any") / "data", KEYS, "party0") as models:
+    with PartyVersions(tmp_path_factory.mktemp("any") / "data", KEYS, "party0") as models:
         grid = Grid(sum(array.size for array in tensors.values()), size)
         partial = models.partials.begin(Begun(record, "ab" * 32), grid)
         flat = np.concatenate([array.reshape(-1) for array in tensors.values()])
@@ -214,13 +214,13 @@ def test_weights_are_not_in_the_clear(tmp_path: Path) -> None:
 def test_the_dealer_keeps_what_was_begun_until_it_is_decided(tmp_path: Path) -> None:
     record, seeds = a_record({"w": (3,)}), (Seed(bytes(16)), Seed(b"1" * 16))
     for end in ("commit", "forget"):
-        with DealerModels(tmp_path / end, KEYS, "dealer") as kept:
+        with DecidedVersions(tmp_path / end, KEYS, "dealer") as kept:
             kept.begin(record, seeds, "ab" * 32)
             kept.begin(record, (Seed(b"2" * 16),) * 2, "cd" * 32)
-        with DealerModels(tmp_path / end, KEYS, "dealer") as kept:
+        with DecidedVersions(tmp_path / end, KEYS, "dealer") as kept:
             ((found, masks, content),) = kept.begun()
             assert (found, masks.seeds, content) == (record, seeds, "ab" * 32)
-            kept.commit(record, seeds) if end == "commit" else kept.forget_uploads([record.store])
+            kept.commit(record, seeds) if end == "commit" else kept.forget_uploads([record.version])
             assert kept.begun() == []
 
 
@@ -265,7 +265,7 @@ async def test_it_goes_on_when_servers_are_back(site: Any, lost: tuple[str, ...]
         await site.restart(*lost)
         remote = await uploading
         assert await scale_of(company) == 0.5
-        assert (await company.model("m")).store == remote.store
+        assert (await company.model("m")).version == remote.version
     for party, numbers in sent.chunks.items():
         assert sorted(set(numbers)) == list(range(75)), party
         # What was acknowledged is not sent again: no more than the window is.
@@ -287,19 +287,19 @@ async def interrupted(site: Any, scale: float = 0.5, at: int = 40) -> None:
 async def test_another_call_goes_on(either: Any, restarted: tuple[str, ...]) -> None:
     site = either
     await interrupted(site)
-    store = pending(site, "party0").store
+    store = pending(site, "party0").version
     await site.restart(*restarted)
     said: list[UploadProgress] = []
     async with site.client("company") as company:
         sent = Sent(company)
         remote = await company.upload(model(0.5), "m", progress=said.append)
-        assert remote.store == store
+        assert remote.version == store
         assert await scale_of(company) == 0.5
     assert all(numbers[0] >= 41 - WINDOW for numbers in sent.chunks.values())
     assert said[-1].resumed >= (41 - WINDOW) * 16 * 8
     for party in PARTIES:
         assert not list((site.data(party) / "uploads").iterdir())
-    assert not site.servers["dealer"]._kept.begun()
+    assert not site.servers["dealer"]._versions.begun()
 
 
 async def test_other_weights_begin_anew_with_fresh_masks(site: Any) -> None:
@@ -308,10 +308,10 @@ async def test_other_weights_begin_anew_with_fresh_masks(site: Any) -> None:
     async with site.client("company") as company:
         sent = Sent(company)
         remote = await company.upload(model(0.25), "m")
-        assert remote.store != first.store
+        assert remote.version != first.version
         assert sent.chunks["party0"] == list(range(75))
         assert await scale_of(company) == 0.25
-        seeds = site.servers["dealer"]._masks.stored[remote.store].seeds
+        seeds = site.servers["dealer"]._coordinator.stored[remote.version].seeds
         assert first.seed.seed not in seeds
 
 
@@ -319,25 +319,25 @@ async def test_what_is_decided_or_dropped_is_never_gone_on_with(site: Any) -> No
     async with site.client("company") as company:
         first = await company.upload(model(0.5), "m")
         second = await company.upload(model(0.5), "m")
-        assert first.store != second.store
+        assert first.version != second.version
     await interrupted(site)
-    store = pending(site, "party0").store
+    store = pending(site, "party0").version
     async with site.client("company") as company:
-        company._board.tell(StoreDropped(store=store))
-        await site.until(lambda: not any(site.servers[party]._models.uploads.stores for party in PARTIES))
+        company._board.tell(VersionDropped(version=store))
+        await site.until(lambda: not any(site.servers[party]._secrets.uploads.versions for party in PARTIES))
         third = await company.upload(model(0.5), "m")
-        assert third.store not in (first.store, second.store, store)
+        assert third.version not in (first.version, second.version, store)
 
 
 async def test_another_client_is_told_nothing_of_it(site: Any) -> None:
     await interrupted(site)
     upload = pending(site, "party0")
-    (content,) = (pending.content for pending in site.servers["dealer"]._masks._uploads.values())
+    (content,) = (pending.content for pending in site.servers["dealer"]._coordinator._uploads.values())
     async with speaking(site, "clinic") as ask:
         record = upload.begun.record
-        message = Upload(store=ID, name="m", tensors=record.tensors, content=content)
+        message = Upload(version=ID, name="m", tensors=record.tensors, content=content)
         answer = await ask("dealer", message, record.description)
-        assert isinstance(answer, StoreSeed)
+        assert isinstance(answer, UploadSeed)
         assert answer.version == ID
 
 
@@ -352,7 +352,7 @@ async def test_too_many_that_are_not_complete(site: Any) -> None:
         # Going on with one of them is fine, and removing forgets the others.
         await company.upload(model(0.1), "m")
         await company.remove("m")
-        await site.until(lambda: not any(site.servers[party]._models.uploads.stores for party in PARTIES))
+        await site.until(lambda: not any(site.servers[party]._secrets.uploads.versions for party in PARTIES))
         with pytest.raises(UsageError):
             await company.remove("m")
         await company.upload(model(0.9), "m")
@@ -371,7 +371,7 @@ async def test_old_ones_are_forgotten(site: Any, monkeypatch: pytest.MonkeyPatch
     await site.stop("party1")
     monkeypatch.setattr(uploads_module, "MAX_AGE", 0.0)
     await site.start("party1")
-    assert not site.servers["party1"]._models.uploads.stores
+    assert not site.servers["party1"]._secrets.uploads.versions
     assert not list((site.data("party1") / "uploads").iterdir())
 
 
@@ -390,10 +390,10 @@ async def test_a_disk_that_is_full(site: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_party_that_claims_chunks_it_was_not_sent(site: Any) -> None:
-    def more(message: StoreProgress, buffers: list[Any]) -> Any:
-        return [(StoreProgress(store=message.store, attempt=message.attempt, chunks=10**6), buffers)]
+    def more(message: ChunksStored, buffers: list[Any]) -> Any:
+        return [(ChunksStored(version=message.version, attempt=message.attempt, chunks=10**6), buffers)]
 
-    site.corrupt("party1", StoreProgress, more)
+    site.corrupt("party1", ChunksStored, more)
     async with site.client("company") as company:
         with pytest.raises(ProtocolViolation, match=r"party1.*which cannot be"):
             await company.upload(model(), "m")
@@ -445,22 +445,22 @@ CHUNK = bytes(16 * 8)
 ATTEMPT = "cd" * 16
 
 
-def chunk(number: int, attempt: str = ATTEMPT) -> StoreChunk:
-    return StoreChunk(store=ID, attempt=attempt, number=number)
+def chunk(number: int, attempt: str = ATTEMPT) -> UploadChunk:
+    return UploadChunk(version=ID, attempt=attempt, number=number)
 
 
 @contextlib.asynccontextmanager
 async def begun(site: Any) -> Any:
     """An upload of ten chunks, of which party 0 has one; ``begin(**changes)`` begins it again."""
     async with speaking(site, "company") as ask:
-        seed = await ask("dealer", Upload(store=ID, name="m", tensors=TENSORS, content="ab" * 32), b"what")
-        message = StoreBegin(store=ID, name="m", tensors=TENSORS, masks=seed.masks, attempt=ATTEMPT)
+        seed = await ask("dealer", Upload(version=ID, name="m", tensors=TENSORS, content="ab" * 32), b"what")
+        message = UploadBegin(version=ID, name="m", tensors=TENSORS, masks=seed.masks, attempt=ATTEMPT)
         assert (await ask("party0", message, b"what")).chunks == 0
         assert (await ask("party0", chunk(0), CHUNK)).chunks == 1
         yield ask, message
 
 
-HOSTILE: dict[str, tuple[StoreChunk, tuple[bytes, ...], str]] = {
+HOSTILE: dict[str, tuple[UploadChunk, tuple[bytes, ...], str]] = {
     "repeated": (chunk(0), (CHUNK,), "instead of the next"),
     "a gap": (chunk(2), (CHUNK,), "instead of the next"),
     "beyond the end": (chunk(10), (CHUNK,), "instead of the next"),
@@ -479,7 +479,7 @@ async def test_any_but_the_next_chunk_is_refused(site: Any, kind: str) -> None:
     message, buffers, sentence = HOSTILE[kind]
     async with begun(site) as (ask, _):
         answer = await ask("party0", message, *buffers)
-        assert isinstance(answer, StoreFailed)
+        assert isinstance(answer, UploadFailed)
         error = error_of(answer, "party0")
         assert isinstance(error, ProtocolViolation)
         assert error.peer == "company"
@@ -495,7 +495,7 @@ async def test_chunks_of_a_former_attempt_are_left_alone(site: Any) -> None:
     async with begun(site) as (ask, message):
         await ask("party0", chunk(7, attempt="ef" * 16), CHUNK, answer=False)
         assert (await ask("party0", chunk(1), CHUNK)).chunks == 2
-        again = StoreBegin(store=ID, name="m", tensors=TENSORS, masks=message.masks, attempt="12" * 16)
+        again = UploadBegin(version=ID, name="m", tensors=TENSORS, masks=message.masks, attempt="12" * 16)
         assert (await ask("party0", again, b"what")).chunks == 2
 
 
@@ -503,7 +503,7 @@ async def test_chunks_of_a_former_attempt_are_left_alone(site: Any) -> None:
 async def test_an_upload_goes_on_as_it_was_begun(site: Any, other: dict[str, Any]) -> None:
     async with begun(site) as (ask, message):
         fields = {"name": "m", "tensors": TENSORS, "masks": message.masks, **other}
-        answer = await ask("party0", StoreBegin(store=ID, attempt=secrets.token_hex(16), **fields), b"what")
+        answer = await ask("party0", UploadBegin(version=ID, attempt=secrets.token_hex(16), **fields), b"what")
         assert isinstance(error_of(answer, "party0"), ProtocolViolation)
 
 
@@ -514,14 +514,14 @@ async def test_somebody_else_s_upload(site: Any) -> None:
                 error = error_of(await other("party0", said, buffer), "party0")
                 assert isinstance(error, ProtocolViolation)
                 assert error.peer == "clinic"
-            await other("party0", StoreDropped(store=ID), answer=False)
+            await other("party0", VersionDropped(version=ID), answer=False)
         assert (await ask("party0", chunk(1), CHUNK)).chunks == 2
 
 
 async def test_more_than_the_window(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads_module, "WINDOW", 3)
     async with begun(site) as (ask, _):
-        upload = site.servers["party0"]._models.uploads.get(ID)
+        upload = site.servers["party0"]._secrets.uploads.get(ID)
         async with upload.disk:
             for number in range(1, 4):
                 await ask("party0", chunk(number), CHUNK, answer=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mpc.errors import ServerBusy, TesseraError
-from parties.messages.check import StoreSeen
+from parties.messages.check import FolderSeen
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ RESERVE = 1 << 30
 _TRIAL = ".check"
 
 
-def look_at_store(folder: str | os.PathLike[str], databases: Callable[[], None]) -> StoreSeen:
+def look_at_folder(folder: str | os.PathLike[str], databases: Callable[[], None]) -> FolderSeen:
     """What there is to say of a data folder; blocks on the disk.
 
     Args:
@@ -36,7 +36,7 @@ def look_at_store(folder: str | os.PathLike[str], databases: Callable[[], None])
         databases()
     except OSError as error:
         log.warning("check: data folder %s: %s", os.fspath(folder), error)
-        return StoreSeen(
+        return FolderSeen(
             free,
             total,
             f"its data folder cannot be written ({error.strerror}): make room on its disk, or see to the folder's owner"
@@ -45,12 +45,12 @@ def look_at_store(folder: str | os.PathLike[str], databases: Callable[[], None])
     except TesseraError as error:
         log.warning("check: %s", error)
         said = str(error.__cause__) if isinstance(error.__cause__, sqlite3.Error) else "see its log"
-        return StoreSeen(
+        return FolderSeen(
             free,
             total,
             f"its data file cannot be used ({said}): see to its disk, and start the server again",
         )
-    return StoreSeen(free, total)
+    return FolderSeen(free, total)
 
 
 def check_room(folder: str | os.PathLike[str], server: str, needed: int) -> None:

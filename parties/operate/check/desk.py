@@ -1,4 +1,4 @@
-"""A server's part in ``tessera check``: it looks at its own links and store for a client, and answers probes.
+"""A server's part in ``tessera check``: it looks at its own links and data folder for a client, and answers probes.
 
 What a member of the cluster can cause by asking is bounded.  A server looks around for one client at a time and
 measures one link at a time; a second asker is told when to come again.  The bytes that each member may have sent to it
@@ -21,6 +21,7 @@ from parties.messages.check import (
     MAX_PROBE_BYTES,
     CheckMessage,
     CheckRefused,
+    FolderSeen,
     LinkSeen,
     LookAround,
     Looked,
@@ -28,11 +29,10 @@ from parties.messages.check import (
     Measured,
     Probe,
     Probed,
-    StoreSeen,
 )
 from parties.messages.failures import fault_of
 from parties.operate.check.asking import Answers, Busy
-from parties.operate.check.data_folder import look_at_store
+from parties.operate.check.data_folder import look_at_folder
 from parties.operate.check.probing import LADDER_BYTES, Prober
 from parties.operate.check.reach import Reach
 from parties.servers.server import Payload, Server
@@ -84,7 +84,7 @@ class CheckDesk:
         self._allowances: dict[str, Allowance] = {}
         self._looked_at: dict[str, float] = {}
         self._looking = self._measuring = False
-        self._store_look: asyncio.Task[StoreSeen] | None = None
+        self._folder_look: asyncio.Task[FolderSeen] | None = None
         server.on(LookAround, self._on_look)
         server.on(Measure, self._on_measure)
         server.on(Probe, self._on_probe)
@@ -104,26 +104,26 @@ class CheckDesk:
     async def _look(self, client: Member, message: LookAround) -> None:
         try:
             peers = [server for server in self._server.cluster.servers if server != self._server.member]
-            store, links = await asyncio.gather(
-                self._store(message.patience),
+            folder, links = await asyncio.gather(
+                self._look_at_folder(message.patience),
                 asyncio.gather(*(self._prober.look(peer, message.patience) for peer in peers)),
             )
             seen = tuple(_seen(peer, *link) for peer, link in zip(peers, links, strict=True))
-            self._say(client, Looked(query=message.query, clock=time.time(), store=store, links=seen))
+            self._say(client, Looked(query=message.query, clock=time.time(), folder=folder, links=seen))
         finally:
             self._looking = False
             self._looked_at[client.name] = time.monotonic()
 
-    async def _store(self, patience: float) -> StoreSeen:
+    async def _look_at_folder(self, patience: float) -> FolderSeen:
         """A disk that hangs costs one thread, however often it is asked about."""
-        if self._store_look is None or self._store_look.done():
-            look = asyncio.to_thread(look_at_store, self._folder, self._databases)
-            self._store_look = asyncio.get_running_loop().create_task(look)
+        if self._folder_look is None or self._folder_look.done():
+            look = asyncio.to_thread(look_at_folder, self._folder, self._databases)
+            self._folder_look = asyncio.get_running_loop().create_task(look)
         try:
             async with asyncio.timeout(patience):
-                return await asyncio.shield(self._store_look)
+                return await asyncio.shield(self._folder_look)
         except TimeoutError:
-            return StoreSeen(0, 0, f"the disk of its data folder has not answered within {patience:g} s: see to it")
+            return FolderSeen(0, 0, f"the disk of its data folder has not answered within {patience:g} s: see to it")
 
     def _on_measure(self, client: Member, message: Measure, _: Payload) -> None:
         peer = self._server.cluster.member(message.peer)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mpc.errors import PeerError
 from parties.cluster import Cluster, Member
-from parties.messages.check import StoreSeen
+from parties.messages.check import FolderSeen
 from parties.operate.check.data_folder import RESERVE
 from parties.operate.check.reach import Reach
 
@@ -71,10 +71,10 @@ class HostRow:
     error: PeerError | None = None
     round_trip: float | None = None
     clock: float | None = None
-    store: StoreSeen | None = None
+    folder: FolderSeen | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        store = self.store
+        folder = self.folder
         return {
             "name": self.server.name,
             "role": str(self.server.role),
@@ -82,7 +82,9 @@ class HostRow:
             "ok": self.error is None,
             "round_trip_seconds": self.round_trip,
             "clock_ahead_seconds": self.clock,
-            "store": None if store is None else {"ok": not store.problem, "free": store.free, "total": store.total},
+            "data_folder": None
+            if folder is None
+            else {"ok": not folder.problem, "free": folder.free, "total": folder.total},
             **_blame(self.error),
         }
 
@@ -145,9 +147,9 @@ class Report:
 
     def _space_warnings(self) -> Iterator[str]:
         for host in self.hosts:
-            if host.store is not None and not host.store.problem and host.store.free < LOW_SPACE:
+            if host.folder is not None and not host.folder.problem and host.folder.free < LOW_SPACE:
                 yield (
-                    f"{host.server.name}: {_size(host.store.free)} are free on the disk of its data folder: make room "
+                    f"{host.server.name}: {_size(host.folder.free)} are free on the disk of its data folder: make room "
                     "before models or preprocessing no longer fit"
                 )
 
@@ -182,7 +184,7 @@ class Report:
         table = _table("server", "address", "state", "clock", "free space")
         for host in self.hosts:
             clock = "-" if host.clock is None else f"{round(host.clock, 2) + 0.0:+.2f} s"
-            free = "-" if host.store is None else _size(host.store.free)
+            free = "-" if host.folder is None else _size(host.folder.free)
             table.add_row(host.server.name, host.server.address or "", _state(host.error), clock, free)
         return table
 

@@ -102,7 +102,7 @@ class _State(Collector):
         yield GaugeMetricFamily("tessera_runs_in_progress", "Runs announced, prepared or online.", len(server.jobs))
         waiting = server.offline.waiting + server.online.waiting
         yield GaugeMetricFamily("tessera_work_waiting", "Pieces of work that wait for their client's turn.", waiting)
-        yield GaugeMetricFamily("tessera_models", "Models held, of all owners.", server.models_held)
+        yield GaugeMetricFamily("tessera_models", "Models held, of all owners.", server.versions_held)
         yield from self._links()
         yield from self._stock()
         yield from self._traffic()

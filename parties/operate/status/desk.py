@@ -16,7 +16,7 @@ from mpc.errors import TesseraError
 from parties.cluster import Member
 from parties.messages.check import CheckMessage, CheckRefused
 from parties.messages.status import AskStatus, ServerStatus
-from parties.messages.stored import MAX_MODELS
+from parties.messages.stored import MAX_SECRETS
 from parties.operate.status.look import Look
 from parties.servers.server import Payload, Server
 from parties.wire.transport import package_version
@@ -53,7 +53,7 @@ class StatusDesk:
                 query=message.query,
                 version=package_version(),
                 uptime=time.monotonic() - self._started,
-                models=tuple(self._server.models_seen_by(client))[:MAX_MODELS],
+                models=tuple(self._server.versions_seen_by(client))[:MAX_SECRETS],
                 stock=None if seen.stock is None else dict(seen.stock),
                 own_runs=own,
                 other_runs=len(jobs) - own,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from mpc.errors import PeerError, PeerUnavailable, printable
 from parties.cluster import Cluster, Member
-from parties.messages.status import ModelSeen, PeerSeen, ServerStatus
+from parties.messages.status import PeerSeen, SecretSeen, ServerStatus
 
 _RIGHT = frozenset({"up", "runs: yours", "others'", "models", "in stock", "round trip"})
 
@@ -133,9 +133,9 @@ class StatusReport:
             table.add_row(server.name, *(_link(links.get(name)) for name in names))
         return table
 
-    def _models(self) -> dict[ModelSeen, list[str]]:
+    def _models(self) -> dict[SecretSeen, list[str]]:
         """Versions in use, and the servers that say so."""
-        found: dict[ModelSeen, list[str]] = {}
+        found: dict[SecretSeen, list[str]] = {}
         for server, status in self._answered():
             for model in status.models:
                 found.setdefault(model, []).append(server.name)
@@ -158,7 +158,7 @@ class StatusReport:
                 yield Text.assemble(("WARN", "bold yellow"), f"  {row.server.name}: its ledger does not answer")
 
 
-def _model_table(models: dict[ModelSeen, list[str]]) -> Table:
+def _model_table(models: dict[SecretSeen, list[str]]) -> Table:
     table = _table("model", "owner", "version", "at")
     for model, servers in models.items():
         table.add_row(escape(model.name), escape(model.owner), model.version[:8], ", ".join(servers))

@@ -1,11 +1,11 @@
-"""The models that a party holds as shares: uploads in progress, prepared versions, and what is in use under a name.
+"""The stored secrets that a party holds as shares: uploads in progress, prepared versions, and what is in use.
 
 An upload is begun by its owner, who names the model and its tensors, and is complete once the dealer's seed and every
 chunk of the masked tensors are there (`parties.stored.uploads`).  Then it is written to the disk as *prepared*, and put
 in use when the dealer says that every party has got as far; until then whatever was under the name stays in use.
 
-*Memory.*  Shares are read from the disk when a run first needs them, and stay: a party with many models is up again at
-once, models that nobody uses take no memory, and a damaged file fails the runs of its model alone.  Of an upload there
+*Memory.*  Shares are read from the disk when a run first needs them, and stay: a party with many of them is up again at
+once, what nobody uses takes no memory, and a damaged file fails the runs that use it alone.  Of an upload there
 are a few chunks in memory, however big it is.
 """
 
@@ -27,75 +27,75 @@ from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
-from parties.messages.runs import StoreBegin, Upload
-from parties.messages.stored import MAX_MODELS
+from parties.messages.runs import Upload, UploadBegin
+from parties.messages.stored import MAX_SECRETS
 from parties.stored.partials import Begun
-from parties.stored.party_store import PartyModels, State, streamed
+from parties.stored.party_versions import PartyVersions, State, streamed
 from parties.stored.policy import Policy
+from parties.stored.record import Record, circle, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
-from parties.stored.store import Record, circle, owner_of, tensor_infos
 from parties.stored.uploads import UploadInProgress, Uploads
 
 
-class StoredModel(NamedTuple):
+class StoredVersion(NamedTuple):
     """A complete version."""
 
     record: Record
     owner: Member
 
 
-class ModelStore:
-    """Models by name, their tensors by version, and uploads on the way.
+class PartySecrets:
+    """Versions in use by name, their tensors by version, and uploads on the way.
 
     Methods that say so block, on the disk: make those from worker threads, one at a time.  The others are the event
     loop's.
     """
 
-    def __init__(self, disk: PartyModels, cluster: Cluster) -> None:
+    def __init__(self, disk: PartyVersions, cluster: Cluster) -> None:
         self._disk = disk
         self._circle = circle(cluster)
-        self._models: dict[str, StoredModel] = {}
-        self._saving: dict[str, StoredModel] = {}
-        self._prepared: dict[str, StoredModel] = {}
-        decided = frozenset(version.record.store for version in disk.versions())
+        self._current: dict[str, StoredVersion] = {}
+        self._saving: dict[str, StoredVersion] = {}
+        self._prepared: dict[str, StoredVersion] = {}
+        decided = frozenset(row.record.version for row in disk.versions())
         self.uploads = Uploads(disk.partials, cluster, decided)
         self._loading = threading.Lock()
         self._tensors: dict[str, dict[str, Value]] = {}
         """By version: w - b, which all parties hold, and this party's share of b.  Of those that were needed."""
         self._rules = RuleBook(disk, cluster)
         self.unusable: list[Record] = []
-        """Kept, but of an owner or of servers that the cluster file does not list."""
+        """On the disk, but of an owner or of servers that the cluster file does not list."""
         for record, state in disk.versions():
             owner = owner_of(cluster, record)
             if owner is None:
                 self.unusable.append(record)
             elif state is State.CURRENT:
-                self._models[record.name] = StoredModel(record, owner)
+                self._current[record.name] = StoredVersion(record, owner)
             else:
-                self._prepared[record.store] = StoredModel(record, owner)
+                self._prepared[record.version] = StoredVersion(record, owner)
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
-    def find(self, name: str) -> StoredModel | None:
+    def find(self, name: str) -> StoredVersion | None:
         """The model in use under that name."""
-        return self._models.get(name)
+        return self._current.get(name)
 
-    def seen_by(self, client: str) -> list[StoredModel]:
+    def seen_by(self, client: str) -> list[StoredVersion]:
         """What is in use, and that client may know of, by name."""
-        found = [model for _, model in sorted(self._models.items())]
+        found = [model for _, model in sorted(self._current.items())]
         return [model for model in found if self._policy(model).sees(client)]
 
-    def policy(self, store: str) -> Policy | None:
+    def policy(self, version: str) -> Policy | None:
         """Who may use a version that is in use."""
-        model = self._in_use(store)
+        model = self._in_use(version)
         return None if model is None else self._policy(model)
 
-    def _policy(self, model: StoredModel) -> Policy:
+    def _policy(self, model: StoredVersion) -> Policy:
         record, owner = model
         grants = self._rules.grants(record.name, owner)
-        return Policy(record.name, owner.name, record.store, record.description, grants)
+        return Policy(record.name, owner.name, record.version, record.description, grants)
 
-    def allowed(self, model: StoredModel, client: str) -> dict[str, frozenset[str]]:
+    def allowed(self, model: StoredVersion, client: str) -> dict[str, frozenset[str]]:
         """What that client may know of a model's rules: its owner all, others what concerns them."""
         policy = self._policy(model)
         if client == policy.owner:
@@ -108,19 +108,19 @@ class ModelStore:
         Raises ProgramError when there is none of that name, or it is another client's, VaultError.
         """
         self._check_name(name, sender)
-        if name not in self._models:
+        if name not in self._current:
             raise ProgramError(f"there is no model called {name!r}: upload it first")
         self._rules.allow(name, sender, client, programs)
 
-    def owner_of(self, store: str) -> Member | None:
+    def owner_of(self, version: str) -> Member | None:
         """Whose upload in progress it is."""
-        upload = self.uploads.get(store)
+        upload = self.uploads.get(version)
         return None if upload is None else upload.owner
 
     @property
     def held(self) -> tuple[str, ...]:
         """Versions in use, and such as cannot be used."""
-        return (*(m.record.store for m in list(self._models.values())), *(r.store for r in list(self.unusable)))
+        return (*(m.record.version for m in list(self._current.values())), *(r.version for r in list(self.unusable)))
 
     @property
     def prepared(self) -> tuple[str, ...]:
@@ -132,13 +132,13 @@ class ModelStore:
         """Versions whose shares are in memory."""
         return frozenset(self._tensors)
 
-    def stored_bytes(self, model: StoredModel) -> int:
+    def stored_bytes(self, model: StoredVersion) -> int:
         """On the disk.  Raises VaultError."""
-        return self._disk.sealed_bytes(model.record.store)
+        return self._disk.sealed_bytes(model.record.version)
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 
-    def begin(self, owner: Member, message: StoreBegin, payload: list[memoryview]) -> UploadInProgress | None:
+    def begin(self, owner: Member, message: UploadBegin, payload: list[memoryview]) -> UploadInProgress | None:
         """The upload; None if all of it is here already, prepared or in use.
 
         Raises ProgramError for a name that is taken or shapes beyond measure, ProtocolViolation.
@@ -146,13 +146,15 @@ class ModelStore:
         self.check_room(message.name, owner)
         if len(payload) != 1:
             raise ProtocolViolation(owner.name, "sent an upload without a description")
-        decided = self._saving.get(message.store) or self._prepared.get(message.store) or self._in_use(message.store)
+        decided = (
+            self._saving.get(message.version) or self._prepared.get(message.version) or self._in_use(message.version)
+        )
         if decided is not None and decided.owner == owner:
             return None
-        if decided is not None or message.store in self.held:
+        if decided is not None or message.version in self.held:
             raise ProtocolViolation(owner.name, "sent an upload whose id has been used")
         record = Record(
-            store=message.store,
+            version=message.version,
             name=message.name,
             owner=owner.key,
             owner_name=owner.name,
@@ -166,18 +168,18 @@ class ModelStore:
     def check_room(self, name: str, owner: Member) -> None:
         """Raises ProgramError for a name that is another client's, TesseraError when there are too many."""
         self._check_name(name, owner)
-        if name not in self._models and len(self._models) >= MAX_MODELS:
-            raise TesseraError(f"there are {MAX_MODELS} models, and no more are kept: remove one first")
+        if name not in self._current and len(self._current) >= MAX_SECRETS:
+            raise TesseraError(f"there are {MAX_SECRETS} models, and no more are kept: remove one first")
 
     def keep(
-        self, owner: Member, name: str, store: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
+        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
     ) -> None:
         """What a run has left here becomes a prepared version: x - b of each tensor, and the seed of our shares of b.
 
         Blocks.  Raises VaultError.
         """
         record = Record(
-            store=store,
+            version=version,
             name=name,
             owner=owner.key,
             owner_name=owner.name,
@@ -187,78 +189,78 @@ class ModelStore:
             description=description,
         )
         self._disk.prepare(record, seed, [np.ascontiguousarray(array) for array in tensors.values()])
-        self._prepared[store] = StoredModel(record, owner)
+        self._prepared[version] = StoredVersion(record, owner)
 
-    def is_in_use(self, store: str) -> bool:
+    def is_in_use(self, version: str) -> bool:
         """Whether a version is what its name stands for."""
-        return self._in_use(store) is not None
+        return self._in_use(version) is not None
 
     def _check_name(self, name: str, owner: Member) -> None:
-        held = self._models.get(name)
+        held = self._current.get(name)
         if held is not None and held.owner != owner:
             raise taken(name, held.owner.name)
 
-    def complete(self, store: str) -> UploadInProgress | None:
+    def complete(self, version: str) -> UploadInProgress | None:
         """The upload, once all of it is there, to be given to ``prepare``; from now on it is the dealer's to decide.
 
         Raises ProgramError when the name was taken meanwhile.
         """
-        upload = self.uploads.get(store)
+        upload = self.uploads.get(version)
         if upload is None or not upload.complete:
             return None
         self._check_name(upload.name, upload.owner)
-        self.uploads.end(store)
+        self.uploads.end(version)
         record = msgspec.structs.replace(upload.begun.record, when=time.time())
-        self._saving[store] = StoredModel(record, upload.owner)
+        self._saving[version] = StoredVersion(record, upload.owner)
         return upload
 
     def prepare(self, upload: UploadInProgress) -> None:
-        """Keep the complete upload, durably.  Blocks.  Raises VaultError; it is forgotten then."""
-        model = self._saving.get(upload.store)
+        """Write the complete upload, durably.  Blocks.  Raises VaultError; it is forgotten then."""
+        model = self._saving.get(upload.version)
         if model is None or upload.seed is None or upload.partial is None:
             return
         try:
             self._disk.prepare(model.record, upload.seed.seed, streamed(upload.partial))
-            self._prepared[upload.store] = model
+            self._prepared[upload.version] = model
         finally:
-            del self._saving[upload.store]
-            self._disk.partials.drop(upload.store)
+            del self._saving[upload.version]
+            self._disk.partials.drop(upload.version)
 
-    def commit(self, store: str) -> StoredModel | None:
+    def commit(self, version: str) -> StoredVersion | None:
         """Put a prepared version in use; that version, or None if there is none of that id.  Blocks.
 
         Raises ProgramError if the name is another client's here, VaultError.
         """
-        model = self._prepared.get(store)
+        model = self._prepared.get(version)
         if model is None:
             return None
-        former = self._models.get(model.record.name)
+        former = self._current.get(model.record.name)
         if former is not None and former.owner != model.owner:
             raise taken(model.record.name, former.owner.name)
-        self._disk.commit(store)
-        self._models[model.record.name] = model
-        self._prepared.pop(store, None)
+        self._disk.commit(version)
+        self._current[model.record.name] = model
+        self._prepared.pop(version, None)
         self.unusable = [record for record in self.unusable if record.name != model.record.name]
         if former is not None:
-            self._unload(former.record.store)
+            self._unload(former.record.version)
         return model
 
-    def cancel(self, store: str) -> bool:
+    def cancel(self, version: str) -> bool:
         """Forgets an upload in progress; whether there was one."""
-        return self.uploads.cancel(store)
+        return self.uploads.cancel(version)
 
-    def drop(self, store: str) -> StoredModel | None:
+    def drop(self, version: str) -> StoredVersion | None:
         """Forgets a version, prepared or in use; which it was.  Blocks.  Raises VaultError."""
-        model = self._prepared.get(store) or self._in_use(store)
-        self._disk.drop(store)
-        self._prepared.pop(store, None)
-        if model is not None and self._models.get(model.record.name) is model:
-            del self._models[model.record.name]
+        model = self._prepared.get(version) or self._in_use(version)
+        self._disk.drop(version)
+        self._prepared.pop(version, None)
+        if model is not None and self._current.get(model.record.name) is model:
+            del self._current[model.record.name]
             if not any(other.record.name == model.record.name for other in self._prepared.values()):
                 # Removed, not replaced.
                 self._rules.forget(model.record.name)
-        self.unusable = [record for record in self.unusable if record.store != store]
-        self._unload(store)
+        self.unusable = [record for record in self.unusable if record.version != version]
+        self._unload(version)
         return model
 
     def remove(self, sender: Member, name: str) -> bool:
@@ -267,9 +269,9 @@ class ModelStore:
         Raises ProgramError for another client's, VaultError.
         """
         self._check_name(name, sender)
-        model = self._models.get(name)
+        model = self._current.get(name)
         if model is not None:
-            self.drop(model.record.store)
+            self.drop(model.record.version)
         return model is not None
 
     # -- shares ----------------------------------------------------------------------------------------------------
@@ -279,26 +281,26 @@ class ModelStore:
 
         Raises VaultError when a file is not as it was written.
         """
-        return {(store, name): value for store in program.slots for name, value in self._load(store).items()}
+        return {(version, name): value for version in program.slots for name, value in self._load(version).items()}
 
-    def _load(self, store: str) -> Mapping[str, Value]:
+    def _load(self, version: str) -> Mapping[str, Value]:
         with self._loading:
-            if store in self._tensors:
-                return self._tensors[store]
-            model = self._in_use(store)
+            if version in self._tensors:
+                return self._tensors[version]
+            model = self._in_use(version)
             if model is None:
                 return {}
             tensors = self._disk.load(model.record)
-            if self._models.get(model.record.name) is model:
-                self._tensors[store] = tensors
+            if self._current.get(model.record.name) is model:
+                self._tensors[version] = tensors
             return tensors
 
-    def _in_use(self, store: str) -> StoredModel | None:
-        return next((model for model in list(self._models.values()) if model.record.store == store), None)
+    def _in_use(self, version: str) -> StoredVersion | None:
+        return next((model for model in list(self._current.values()) if model.record.version == version), None)
 
-    def _unload(self, store: str) -> None:
+    def _unload(self, version: str) -> None:
         with self._loading:
-            self._tensors.pop(store, None)
+            self._tensors.pop(version, None)
 
 
 def taken(name: str, owner: str) -> ProgramError:
@@ -306,7 +308,7 @@ def taken(name: str, owner: str) -> ProgramError:
     return ProgramError(f"the name {name!r} belongs to {owner}: choose another one")
 
 
-def upload_shapes(message: Upload | StoreBegin) -> dict[str, Shape]:
+def upload_shapes(message: Upload | UploadBegin) -> dict[str, Shape]:
     """Shapes by tensor; ProgramError for names that repeat or sizes beyond what a process agrees to hold."""
     shapes = {tensor.name: tensor.shape for tensor in message.tensors}
     # Empty axes count as 1: a tensor without elements may have no absurd lengths either.

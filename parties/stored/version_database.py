@@ -1,11 +1,11 @@
-"""What a data folder holds of stored models, so that a restart loses none; at the parties and at the dealer.
+"""What a data folder holds of stored secrets, so that a restart loses none; at the parties and at the dealer.
 
 *What lies where.*  A party has ``models.sqlite``, with a row per version of a model (who owns it, its name, description
 and shapes), in ``models/`` a file per version, with w - b of each tensor and the seed of this party's shares of b
-(`parties.stored.party_store`), and in ``uploads/`` what it has of uploads that are not complete, without a seed
+(`parties.stored.party_versions`), and in ``uploads/`` what it has of uploads that are not complete, without a seed
 (`parties.stored.partials`).  The dealer has ``masks.sqlite``: per version in use and per upload that is not decided
-the seeds of its masks, and which programs preprocessing was dealt for it (`parties.stored.dealer_store`).  A *version*
-is one upload; ``store``, 32 hexadecimal digits that its owner draws, names it everywhere.
+the seeds of its masks, and which programs preprocessing was dealt for it (`parties.stored.decided_versions`).  A
+*version* is one upload, or what one run has left; 32 hexadecimal digits that its owner draws name it everywhere.
 
 *At rest.*  Rows and files are sealed by `parties.vault` under a key derived from the member's own: AES-256-GCM, which
 is the checksum as well.  A row opens under its own version only, a file under its version, its row's content and the
@@ -46,96 +46,40 @@ version, and a party (or dealer) without that one ends the run before anything i
 be gone is dropped by the party that brings it back.
 
 *Upgrades.*  `LAYOUT` counts the changes to the tables.  An older file is brought up to date when it is opened, step by
-step, each step and its number in one transaction; a newer one is refused.
+step, each step and its number in one transaction; a newer one is refused, and one from before `FIRST`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Annotated, Self, TypeVar
+from typing import Self
 
 import msgspec
 
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ConfigurationError
-from mpc.tensor_type import Shape
-from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.runs import Id, Name, TensorInfo
+from parties.stored.record import Record, Rules
 from parties.vault import Vault, VaultError
 
 Steps = Sequence[Sequence[str]]
-"""By layout: the statements that bring a file from the layout before to this one."""
+"""By layout, from `FIRST` on: the statements that bring a file from the layout before, or an empty one, to this one."""
+
+FIRST = 4
+"""The first layout of release 0.2: what is sealed in rows of earlier ones has other names."""
 
 _LAYOUT = "CREATE TABLE layout (version INTEGER NOT NULL); INSERT INTO layout VALUES (0);"
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A version of a model, as it is sealed in its row: all that is known of it but secrets."""
-
-    store: Id
-    name: Name
-    owner: str
-    """The owner's public key: a name may become another's."""
-    owner_name: str
-    circle: str
-    """Digest of the servers' keys: shares and masks are of no use among others."""
-    tensors: tuple[TensorInfo, ...]
-    when: Annotated[float, msgspec.Meta(ge=0)]
-    """Seconds since 1970, by the clock of who keeps this."""
-    description: bytes = b""
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """By tensor."""
-        return {tensor.name: tensor.shape for tensor in self.tensors}
+RULES_TABLE = "CREATE TABLE rules (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
 
 
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an owner has allowed with what is called ``name``, as it is sealed in its row."""
-
-    name: Name
-    owner: str
-    """The owner's public key."""
-    grants: dict[str, frozenset[str]]
-    """Programs by client (`parties.stored.policy`)."""
-
-
-RULES_LAYOUT: Sequence[str] = ("CREATE TABLE rules (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID",)
-"""The step that both kinds of stores take from layout 1 to 2."""
-
-RecordT = TypeVar("RecordT", bound=Record)
-
-
-def tensor_infos(shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
-    """Shapes by tensor, as a record has them."""
-    return tuple(TensorInfo(name, shape) for name, shape in shapes.items())
-
-
-def circle(cluster: Cluster) -> str:
-    """SHA-256 of the servers' keys, in their order, in hexadecimal.
-
-    Not of the whole cluster file: another client or timeout does not make a model useless, another party does.
-    """
-    return hashlib.sha256(" ".join(server.key for server in cluster.servers).encode()).hexdigest()
-
-
-def owner_of(cluster: Cluster, record: Record) -> Member | None:
-    """The member a version belongs to; None if the cluster file does not list it, or has other servers now.
-
-    Such a version is kept, in case the file is put right, but nobody can use it, and its name is free.
-    """
-    owner = cluster.by_key(record.owner)
-    return owner if record.circle == circle(cluster) and owner is not None and not owner.is_server else None
-
-
-class ModelVault:
-    """The database that both kinds of stores have.  Calls block: make them from worker threads.
+class VersionDatabase:
+    """The database that both kinds have.  Calls block: make them from worker threads.
 
     Args:
         folder: the member's data folder.
@@ -199,7 +143,7 @@ class ModelVault:
         except (VaultError, ValueError):
             raise self.damaged(f"the rules of {name!r} are not as they were written") from None
 
-    def keep_rules(self, rules: Rules) -> None:
+    def write_rules(self, rules: Rules) -> None:
         """Durably, in place of what there was under their name."""
         encoded = msgspec.msgpack.encode(rules)
         (sealed,) = self.vault.seal(("rules", rules.name), [encoded], chunk_bytes=len(encoded) + 64)
@@ -217,17 +161,24 @@ class ModelVault:
         """One step towards the newest layout; False when it is that."""
         with self.vault.transaction() as db:
             layout = self._layout(db)
-            if layout > len(steps):
+            if 0 < layout < FIRST:
+                raise ConfigurationError(
+                    f"data file {self._path} was written by release 0.1 (layout {layout}), which this one does not"
+                    " read: move the data folder away to begin with an empty one, and have the owners of what is in it"
+                    " upload it again"
+                )
+            done = layout - FIRST + 1 if layout else 0
+            if done > len(steps):
                 raise ConfigurationError(
                     f"data file {self._path} was written by a newer release (layout {layout}; this one knows"
-                    f" {len(steps)}): run that release or a later one, or move the file away to begin with none of the"
-                    " models in it"
+                    f" {FIRST + len(steps) - 1}): run that release or a later one, or move the file away to begin with"
+                    " none of the models in it"
                 )
-            if layout == len(steps):
+            if done == len(steps):
                 return False
-            for statement in steps[layout]:
+            for statement in steps[done]:
                 db.execute(statement)
-            db.execute("UPDATE layout SET version = ?", (layout + 1,))
+            db.execute("UPDATE layout SET version = ?", (FIRST + done,))
         return True
 
     def _layout(self, db: sqlite3.Connection) -> int:
@@ -247,22 +198,22 @@ class ModelVault:
         """For its row."""
         payload = [msgspec.msgpack.encode(record), *secrets]
         size = sum(map(len, payload)) + 8 * (2 * len(payload) + 2)
-        (sealed,) = self.vault.seal(_label(record.store), payload, chunk_bytes=size)
+        (sealed,) = self.vault.seal(_label(record.version), payload, chunk_bytes=size)
         return bytes(sealed)
 
-    def open_record(self, store: object, sealed: object) -> tuple[Record, list[bytes]]:
+    def open_record(self, version: object, sealed: object) -> tuple[Record, list[bytes]]:
         """What `seal_record` was given.  Raises VaultError."""
-        if not isinstance(store, str) or not isinstance(sealed, bytes):
+        if not isinstance(version, str) or not isinstance(sealed, bytes):
             raise self.damaged("a row makes no sense")
         try:
-            encoded, *secrets = self.vault.unseal(_label(store), 1, len(sealed), [sealed])
+            encoded, *secrets = self.vault.unseal(_label(version), 1, len(sealed), [sealed])
             record: Record = msgpack_decoder(Record).decode(encoded)
         except (VaultError, ValueError):
-            raise self.damaged(f"the row of version {store[:8]} is not as it was written") from None
-        if record.store != store:
-            raise self.damaged(f"the row of version {store[:8]} is another's")
+            raise self.damaged(f"the row of version {version[:8]} is not as it was written") from None
+        if record.version != version:
+            raise self.damaged(f"the row of version {version[:8]} is another's")
         return record, [bytes(secret) for secret in secrets]
 
 
-def _label(store: str) -> tuple[str, ...]:
-    return "version", store
+def _label(version: str) -> tuple[str, ...]:
+    return "version", version

@@ -1,4 +1,4 @@
-"""What the dealer keeps of stored models: ``masks.sqlite`` in its data folder (`parties.stored.store`).
+"""What the dealer remembers of stored secrets: ``masks.sqlite`` in its data folder (`parties.stored.version_database`).
 
 Of an upload that has begun and of a version in use, the seeds of its masks; of a version that was replaced or removed,
 that it is gone, for good: a party that still has it is told.  And which programs were dealt for ahead of time need
@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
-from parties.stored.store import RULES_LAYOUT, ModelVault, Record, Steps
+from parties.stored.record import Record
+from parties.stored.version_database import RULES_TABLE, Steps, VersionDatabase
 from protocols.readings.dealer import StoredMasks
 
 LAYOUT: Steps = (
     (
         """CREATE TABLE versions (
-            store TEXT PRIMARY KEY,
+            version TEXT PRIMARY KEY,
             name TEXT,
             state TEXT NOT NULL CHECK (state IN ('current', 'gone')),
             sealed BLOB,
@@ -30,12 +31,16 @@ LAYOUT: Steps = (
         """CREATE TRIGGER gone_versions_stay_gone BEFORE UPDATE ON versions WHEN OLD.state = 'gone'
         BEGIN SELECT RAISE(ABORT, 'a version that is gone stays gone'); END""",
         """CREATE TRIGGER versions_are_kept BEFORE DELETE ON versions
-        BEGIN SELECT RAISE(ABORT, 'versions are kept'); END""",
-        "CREATE TABLE uses (program TEXT NOT NULL, store TEXT NOT NULL, PRIMARY KEY (program, store)) WITHOUT ROWID",
-        "CREATE INDEX uses_by_store ON uses (store)",
+        BEGIN SELECT RAISE(ABORT, 'versions stay'); END""",
+        """CREATE TABLE uses (
+            program TEXT NOT NULL,
+            version TEXT NOT NULL,
+            PRIMARY KEY (program, version)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX uses_by_version ON uses (version)",
+        "CREATE TABLE uploads (version TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID",
+        RULES_TABLE,
     ),
-    RULES_LAYOUT,
-    ("CREATE TABLE uploads (store TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID",),
 )
 
 _GONE = "UPDATE versions SET state = 'gone', name = NULL, sealed = NULL WHERE state = 'current' AND "
@@ -57,8 +62,8 @@ class BegunUpload(NamedTuple):
     """The owner's tag of what is uploaded."""
 
 
-class DealerModels(ModelVault):
-    """The dealer's memory of models, on disk.  Calls block, and any thread may make them."""
+class DecidedVersions(VersionDatabase):
+    """What versions there are by decision, on disk.  Calls block, and any thread may make them."""
 
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, *, steps: Steps = LAYOUT) -> None:
         super().__init__(folder, keys, member, file="masks.sqlite", steps=steps)
@@ -66,19 +71,19 @@ class DealerModels(ModelVault):
     def current(self) -> list[MaskedVersion]:
         """Versions in use, with their seeds."""
         with self.vault.transaction() as db:
-            rows = db.execute("SELECT store, name, sealed FROM versions WHERE state = 'current' ORDER BY store")
+            rows = db.execute("SELECT version, name, sealed FROM versions WHERE state = 'current' ORDER BY version")
             found = rows.fetchall()
         versions = []
-        for store, name, sealed in found:
-            record, secrets = self.open_record(store, sealed)
+        for version, name, sealed in found:
+            record, secrets = self.open_record(version, sealed)
             if record.name != name or len(secrets) != 1:
-                raise self.damaged(f"the row of version {store[:8]} is not as it was written")
+                raise self.damaged(f"the row of version {version[:8]} is not as it was written")
             versions.append(MaskedVersion(record, self._masks(record, secrets[0])))
         return versions
 
     def _masks(self, record: Record, joined: bytes) -> StoredMasks:
         if not joined or len(joined) % SEED_BYTES:
-            raise self.damaged(f"the row of version {record.store[:8]} is not as it was written")
+            raise self.damaged(f"the row of version {record.version[:8]} is not as it was written")
         seeds = tuple(Seed(joined[i : i + SEED_BYTES]) for i in range(0, len(joined), SEED_BYTES))
         return StoredMasks(seeds, record.shapes)
 
@@ -88,24 +93,24 @@ class DealerModels(ModelVault):
         """An upload has begun: its seeds outlast a restart, until it is decided or forgotten."""
         with self.vault.transaction() as db:
             sealed = self.seal_record(record, b"".join(map(bytes, seeds)), content.encode())
-            db.execute("INSERT OR IGNORE INTO uploads VALUES (?, ?)", (record.store, sealed))
+            db.execute("INSERT OR IGNORE INTO uploads VALUES (?, ?)", (record.version, sealed))
 
     def begun(self) -> list[BegunUpload]:
         """All that are not decided or forgotten."""
         with self.vault.transaction() as db:
-            found = db.execute("SELECT store, sealed FROM uploads ORDER BY store").fetchall()
+            found = db.execute("SELECT version, sealed FROM uploads ORDER BY version").fetchall()
         uploads = []
-        for store, sealed in found:
-            record, secrets = self.open_record(store, sealed)
+        for version, sealed in found:
+            record, secrets = self.open_record(version, sealed)
             if len(secrets) != 2:
-                raise self.damaged(f"the row of upload {store[:8]} is not as it was written")
+                raise self.damaged(f"the row of upload {version[:8]} is not as it was written")
             uploads.append(BegunUpload(record, self._masks(record, secrets[0]), secrets[1].decode()))
         return uploads
 
-    def forget_uploads(self, stores: Collection[str]) -> None:
+    def forget_uploads(self, versions: Collection[str]) -> None:
         """They have come to nothing: their seeds are overwritten, and nobody goes on with them."""
         with self.vault.transaction() as db:
-            db.executemany("DELETE FROM uploads WHERE store = ?", [(store,) for store in stores])
+            db.executemany("DELETE FROM uploads WHERE version = ?", [(version,) for version in versions])
         self.overwrite()
 
     # -- versions --------------------------------------------------------------------------------------------------
@@ -115,37 +120,37 @@ class DealerModels(ModelVault):
         with self.vault.transaction() as db:
             db.execute(_GONE + "name = ?", (record.name,))
             sealed = self.seal_record(record, b"".join(map(bytes, seeds)))
-            db.execute("INSERT INTO versions VALUES (?, ?, 'current', ?)", (record.store, record.name, sealed))
-            db.execute("DELETE FROM uploads WHERE store = ?", (record.store,))
+            db.execute("INSERT INTO versions VALUES (?, ?, 'current', ?)", (record.version, record.name, sealed))
+            db.execute("DELETE FROM uploads WHERE version = ?", (record.version,))
         self.overwrite()
 
-    def remove(self, store: str) -> None:
+    def remove(self, version: str) -> None:
         """The version is gone.  More calls do nothing."""
         with self.vault.transaction() as db:
-            db.execute(_GONE + "store = ?", (store,))
+            db.execute(_GONE + "version = ?", (version,))
         self.overwrite()
 
-    def gone(self, stores: Collection[str]) -> set[str]:
+    def gone(self, versions: Collection[str]) -> set[str]:
         """Those that were in use once and are not any more."""
         with self.vault.transaction() as db:
             return {
-                store
-                for store in stores
-                if db.execute("SELECT 1 FROM versions WHERE store = ? AND state = 'gone'", (store,)).fetchone()
+                version
+                for version in versions
+                if db.execute("SELECT 1 FROM versions WHERE version = ? AND state = 'gone'", (version,)).fetchone()
             }
 
     # -- programs --------------------------------------------------------------------------------------------------
 
-    def note_uses(self, program: str, stores: Collection[str]) -> None:
+    def note_uses(self, program: str, versions: Collection[str]) -> None:
         """Before anything is dealt ahead for a program: it is of use as long as these versions are."""
         with self.vault.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", [(program, store) for store in stores])
+            db.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", [(program, version) for version in versions])
 
     def abandoned(self) -> list[str]:
         """Programs that need a version which is not in use."""
         with self.vault.transaction() as db:
             return _programs(
-                db, "WHERE NOT EXISTS (SELECT 1 FROM versions WHERE store = uses.store AND state = 'current')"
+                db, "WHERE NOT EXISTS (SELECT 1 FROM versions WHERE version = uses.version AND state = 'current')"
             )
 
     def forget_program(self, program: str) -> None:

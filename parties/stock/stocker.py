@@ -20,9 +20,9 @@ from mpc.program import Program
 from parties.cluster import DEALER, Cluster, Member
 from parties.messages.failures import error_of, stock_failed
 from parties.messages.stock import Spent, Stock, StockDropped, Stocked, StockItem, StockProgress, StockRefused
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
-from parties.stock.store import DealerStock
-from parties.stored.dealer_store import DealerModels
+from parties.stored.decided_versions import DecidedVersions
 from parties.wire.messages import Buffer, payload_bytes
 from parties.wire.transport import Endpoint
 from protocols.readings.dealer import Dealing
@@ -100,11 +100,11 @@ class Stocker:
         cluster: Cluster,
         endpoint: Endpoint,
         stock: DealerStock,
-        models: DealerModels,
+        versions: DecidedVersions,
         deal: Callable[[str, Program], Coroutine[Any, Any, Dealing]],
     ) -> None:
         self.stock = stock
-        self._models = models
+        self._versions = versions
         self._cluster = cluster
         self._endpoint = endpoint
         self._deal = deal
@@ -147,12 +147,12 @@ class Stocker:
 
     async def sweep(self) -> None:
         """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
-        for program in await asyncio.to_thread(self._models.abandoned):
+        for program in await asyncio.to_thread(self._versions.abandoned):
             await asyncio.to_thread(self.stock.drop_target, program)
             await asyncio.to_thread(self.stock.discard_program, program)
             # A party that is down asks when it is back: see ``answer``.
             self._tell_dropped(self._parties, program)
-            await asyncio.to_thread(self._models.forget_program, program)
+            await asyncio.to_thread(self._versions.forget_program, program)
 
     async def answer(self, party: Member, programs: Collection[str], busy: Callable[[], bool]) -> None:
         """Tell a party which of these, that it has fresh items of, nobody will ask it for.
@@ -211,7 +211,7 @@ class Stocker:
     async def _fill(self, request: Request) -> None:
         """Deal for it, to its end or until it is another client's turn."""
         program, started, before = request.program, time.perf_counter(), request.seconds
-        await asyncio.to_thread(self._models.note_uses, program.digest, program.slots)
+        await asyncio.to_thread(self._versions.note_uses, program.digest, program.slots)
         ahead = asyncio.create_task(self._deal(request.owner, program))
         try:
             for dealt in itertools.count(1):
@@ -220,7 +220,7 @@ class Stocker:
                 if not last:
                     # The next one is dealt while the parties store this one.
                     ahead = asyncio.create_task(self._deal(request.owner, program))
-                request.sent_bytes += await self._keep(request, dealing)
+                request.sent_bytes += await self._hand_out(request, dealing)
                 request.done += 1
                 request.seconds = before + time.perf_counter() - started
                 stock = await asyncio.to_thread(self.stock.stock)
@@ -234,7 +234,7 @@ class Stocker:
         finally:
             ahead.cancel()
             # One of its models may have gone while an item was on its way.
-            await asyncio.to_thread(self._models.note_uses, program.digest, program.slots)
+            await asyncio.to_thread(self._versions.note_uses, program.digest, program.slots)
             await self.sweep()
 
     def _progress(self, request: Request, stock: Mapping[str, int]) -> None:
@@ -248,7 +248,7 @@ class Stocker:
             )
             self._endpoint.send(request.client.name, message)
 
-    async def _keep(self, request: Request, dealing: Dealing) -> int:
+    async def _hand_out(self, request: Request, dealing: Dealing) -> int:
         """Have every party store its part; returns the payload bytes sent.
 
         A party that has met the number before shows that this stock is an old copy: it begins a new session.
@@ -266,8 +266,8 @@ class Stocker:
         parts = {party.name: dealing.for_party(party.index) for party in self._cluster.parties}
         total = sum(payload_bytes(part) for part in parts.values())
         # What the run's bill will say was sent for it.
-        kept = [total.to_bytes(8, "little"), *dealing.for_client()]
-        item = await asyncio.to_thread(self.stock.begin, program.digest, kept)
+        record = [total.to_bytes(8, "little"), *dealing.for_client()]
+        item = await asyncio.to_thread(self.stock.begin, program.digest, record)
         try:
             await self._deliver(item, program.digest, parts)
         except BaseException:
@@ -321,6 +321,6 @@ class Stocker:
             self._stored.set_exception(error)
 
 
-def read_kept(part: list[memoryview]) -> tuple[int, list[memoryview]]:
-    """Of what the stock kept of an item: the payload bytes sent to the parties, and the client's part."""
+def read_record(part: list[memoryview]) -> tuple[int, list[memoryview]]:
+    """Of what the stock has of an item: the payload bytes sent to the parties, and the client's part."""
     return int.from_bytes(part[0], "little"), part[1:]

@@ -1,6 +1,6 @@
-"""What a party keeps of stored models: ``models.sqlite``, ``models/`` and ``uploads/`` in its data folder.
+"""What a party has of stored secrets on its disk: ``models.sqlite``, ``models/`` and ``uploads/`` in its data folder.
 
-`parties.stored.store` says what lies where, and `parties.stored.partials` what is in ``uploads/``.
+`parties.stored.version_database` says what lies where, and `parties.stored.partials` what is in ``uploads/``.
 
 A version is *prepared* until the dealer decides, and then *current*, of which a name has one.
 """
@@ -27,7 +27,8 @@ from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.stored import sealed_files as files
 from parties.stored.partials import Partial, Partials
-from parties.stored.store import RULES_LAYOUT, ModelVault, Record, Steps
+from parties.stored.record import Record
+from parties.stored.version_database import RULES_TABLE, Steps, VersionDatabase
 from parties.vault import Streamed, VaultError
 from parties.wire.messages import Buffer, as_array
 from protocols.randomness.streams import stored_stream
@@ -40,14 +41,14 @@ _FILE = re.compile(r"[0-9a-f]{32}\.shares(\.part)?\Z")
 LAYOUT: Steps = (
     (
         """CREATE TABLE versions (
-            store TEXT PRIMARY KEY,
+            version TEXT PRIMARY KEY,
             name TEXT NOT NULL,
             state TEXT NOT NULL CHECK (state IN ('prepared', 'current')),
             sealed BLOB NOT NULL
         ) WITHOUT ROWID""",
         "CREATE UNIQUE INDEX one_current ON versions (name) WHERE state = 'current'",
+        RULES_TABLE,
     ),
-    RULES_LAYOUT,
 )
 
 
@@ -58,15 +59,15 @@ class State(enum.StrEnum):
     CURRENT = "current"
 
 
-class Version(NamedTuple):
+class VersionRow(NamedTuple):
     """A row."""
 
     record: Record
     state: State
 
 
-class PartyModels(ModelVault):
-    """A party's models on disk.  Calls block, and one thread at a time writes; `load` may run beside them."""
+class PartyVersions(VersionDatabase):
+    """A party's versions on disk.  Calls block, and one thread at a time writes; `load` may run beside them."""
 
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, *, steps: Steps = LAYOUT) -> None:
         super().__init__(folder, keys, member, file="models.sqlite", steps=steps)
@@ -79,80 +80,80 @@ class PartyModels(ModelVault):
             self.close()
             raise
 
-    def versions(self) -> list[Version]:
+    def versions(self) -> list[VersionRow]:
         """All there are; a row that cannot be read is a VaultError."""
         with self.vault.transaction() as db:
-            rows = db.execute("SELECT store, name, state, sealed FROM versions ORDER BY store").fetchall()
-        versions = []
-        for store, name, state, sealed in rows:
-            record, _ = self.open_record(store, sealed)
+            rows = db.execute("SELECT version, name, state, sealed FROM versions ORDER BY version").fetchall()
+        found = []
+        for version, name, state, sealed in rows:
+            record, _ = self.open_record(version, sealed)
             if record.name != name or state not in iter(State):
-                raise self.damaged(f"the row of version {store[:8]} is not as it was written")
-            versions.append(Version(record, State(state)))
-        return versions
+                raise self.damaged(f"the row of version {version[:8]} is not as it was written")
+            found.append(VersionRow(record, State(state)))
+        return found
 
     def prepare(self, record: Record, seed: Seed, masked: Sequence[Buffer | Streamed]) -> None:
-        """Keeps a complete upload, durably, beside what is in use under its name.
+        """Writes a complete upload, durably, beside what is in use under its name.
 
         ``masked``: w - b, in the order of the record's tensors; ``streamed`` makes it of what has come in chunks.
-        Raises VaultError; nothing is kept then.
+        Raises VaultError; nothing is left then.
         """
-        files.write(self._path_of(record.store), self.vault, _label(record), [bytes(seed), *masked])
+        files.write(self._path_of(record.version), self.vault, _label(record), [bytes(seed), *masked])
         try:
             with self.vault.transaction() as db:
-                row = record.store, record.name, State.PREPARED, self.seal_record(record)
+                row = record.version, record.name, State.PREPARED, self.seal_record(record)
                 db.execute("INSERT INTO versions VALUES (?, ?, ?, ?)", row)
         except VaultError:
-            self._unlink(record.store)
+            self._unlink(record.version)
             raise
 
-    def commit(self, store: str) -> None:
+    def commit(self, version: str) -> None:
         """Puts a prepared version under its name, for good, and forgets what was there.  More calls do nothing."""
         with self.vault.transaction() as db:
-            row = db.execute("SELECT name, state FROM versions WHERE store = ?", (store,)).fetchone()
+            row = db.execute("SELECT name, state FROM versions WHERE version = ?", (version,)).fetchone()
             if row is None:
-                raise self.damaged(f"version {store[:8]} is not there")
+                raise self.damaged(f"version {version[:8]} is not there")
             if row[1] == State.CURRENT:
                 return
-            former = _stores(db, "name = ? AND state = 'current'", row[0])
+            former = _versions(db, "name = ? AND state = 'current'", row[0])
             db.execute("DELETE FROM versions WHERE name = ? AND state = 'current'", (row[0],))
-            db.execute("UPDATE versions SET state = 'current' WHERE store = ?", (store,))
+            db.execute("UPDATE versions SET state = 'current' WHERE version = ?", (version,))
         for other in former:
             self._unlink(other)
 
-    def drop(self, store: str) -> None:
+    def drop(self, version: str) -> None:
         """Forgets a version, in whatever state, and frees its space.  More calls do nothing."""
         with self.vault.transaction() as db:
-            db.execute("DELETE FROM versions WHERE store = ?", (store,))
-        self._unlink(store)
+            db.execute("DELETE FROM versions WHERE version = ?", (version,))
+        self._unlink(version)
 
     def load(self, record: Record) -> dict[str, Value]:
         """The tensors of a version: w - b, which all parties have, and this party's share of b.
 
         Raises VaultError, naming the file, when it is not as it was written.
         """
-        path = self._path_of(record.store)
+        path = self._path_of(record.version)
         seed, *masked = files.read(path, self.vault, _label(record))
         if len(seed) != SEED_BYTES or len(masked) != len(record.tensors):
             raise VaultError(f"model file {path} is not of this model: have its owner upload it again")
         return values(Seed(bytes(seed)), record, [as_array(buffer) for buffer in masked])
 
-    def sealed_bytes(self, store: str) -> int:
+    def sealed_bytes(self, version: str) -> int:
         """What a version takes on the disk.  Raises VaultError if its file is missing."""
-        return files.sealed_bytes(self._path_of(store))
+        return files.sealed_bytes(self._path_of(version))
 
-    def _path_of(self, store: str) -> Path:
-        return self._files / (store + _SUFFIX)
+    def _path_of(self, version: str) -> Path:
+        return self._files / (version + _SUFFIX)
 
-    def _unlink(self, store: str) -> None:
+    def _unlink(self, version: str) -> None:
         """A file that is left is deleted at the next start."""
         with contextlib.suppress(OSError):
-            self._path_of(store).unlink(missing_ok=True)
+            self._path_of(version).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Deletes what a crash has left: files without a row, and such as were being written."""
         with self.vault.transaction() as db:
-            known = {store + _SUFFIX for store in _stores(db, "?", 1)}
+            known = {version + _SUFFIX for version in _versions(db, "?", 1)}
         for path in self._files.iterdir():
             if _FILE.match(path.name) and path.name not in known:
                 with contextlib.suppress(OSError):
@@ -187,9 +188,9 @@ def values(seed: Seed, record: Record, masked: Sequence[FieldArray]) -> dict[str
     }
 
 
-def _stores(db: sqlite3.Connection, where: str, value: object) -> list[str]:
-    return [str(row[0]) for row in db.execute(f"SELECT store FROM versions WHERE {where}", (value,))]  # noqa: S608
+def _versions(db: sqlite3.Connection, where: str, value: object) -> list[str]:
+    return [str(row[0]) for row in db.execute(f"SELECT version FROM versions WHERE {where}", (value,))]  # noqa: S608
 
 
 def _label(record: Record) -> tuple[str, ...]:
-    return "shares", record.store, hashlib.sha256(msgspec.msgpack.encode(record)).hexdigest()
+    return "shares", record.version, hashlib.sha256(msgspec.msgpack.encode(record)).hexdigest()

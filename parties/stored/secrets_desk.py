@@ -1,6 +1,6 @@
-"""A party's side of stored models: uploads, going over to them together with the others, listing and removing.
+"""A party's side of stored secrets: uploads, going over to them together with the others, listing and removing.
 
-``parties.stored.store`` says why nobody ends up with another version than the others.
+``parties.stored.version_database`` says why nobody ends up with another version than the others.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from mpc.errors import ProgramError, TesseraError
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from parties.cluster import Cluster, Member
-from parties.messages.failures import internal_error, store_failed
+from parties.messages.failures import internal_error, upload_failed
 from parties.messages.runs import (
-    FindModel,
-    FoundModel,
-    StoreBegin,
-    StoreChunk,
-    StoreDropped,
-    StoreMessage,
-    StoreProgress,
-    StoreReady,
-    StoreSeed,
+    ChunksStored,
+    FindSecret,
+    FoundSecret,
+    UploadBegin,
+    UploadChunk,
+    UploadSeed,
+    VersionDropped,
+    VersionMessage,
+    VersionReady,
 )
 from parties.messages.stored import (
     MAX_PROGRAMS,
     AllowUse,
-    Holdings,
-    ListModels,
-    ModelInfo,
-    ModelList,
-    RemoveModel,
-    StoreCommit,
-    StorePrepared,
-    StoreRemoved,
+    ListSecrets,
+    RemoveSecret,
+    SecretInfo,
+    SecretList,
+    SecretRemoved,
     UseAllowed,
+    VersionCommit,
+    VersionPrepared,
+    VersionsHeld,
 )
 from parties.servers.server import Payload
 from parties.stored.chunks import Grid
-from parties.stored.holdings import ModelStore, StoredModel, upload_shapes
+from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
 from parties.stored.uploads import UploadInProgress
 from parties.vault import VaultError
 from parties.wire.messages import Message
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 class Site(Protocol):
-    """What a server gives its keeper."""
+    """What a server gives to who handles stored secrets in it."""
 
     cluster: Cluster
     endpoint: Endpoint
@@ -72,66 +72,69 @@ class Site(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """A task that ends with the server."""
 
-    def refuse_upload(self, sender: Member, message: StoreMessage, error: TesseraError) -> None:
+    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
         """Fails an upload."""
 
     def check_staying(self) -> None:
         """Raises PeerUnavailable when the server is being stopped."""
 
 
-class ModelKeeper:
-    """Handles the messages about models at a party.  ``stock`` lists what it has fresh preprocessing of; it blocks."""
+class SecretsDesk:
+    """Handles the messages about stored secrets at a party.
 
-    def __init__(self, server: Site, models: ModelStore, stock: Callable[[], Iterable[str]]) -> None:
+    ``stock`` lists what it has fresh preprocessing of; it blocks.
+    """
+
+    def __init__(self, server: Site, secrets: PartySecrets, stock: Callable[[], Iterable[str]]) -> None:
         self._server = server
-        self._models = models
+        self._secrets = secrets
         self._stock = stock
         self._dealer = server.cluster.dealer.name
         self._settings = server.cluster.settings
         # What is written is written in the order in which it was asked for.
         self._disk = asyncio.Lock()
         self._dealer_is_new = asyncio.Event()
-        for record in models.unusable:
+        for record in secrets.unusable:
             log.warning(
-                "model %s of %s is kept but cannot be used: the cluster file lists its owner or the servers it was"
+                "model %s of %s is here but cannot be used: the cluster file lists its owner or the servers it was"
                 " shared among no longer",
                 record.name,
                 record.owner_name,
             )
-        server.on(StoreBegin, self._on_begin)
-        server.on(StoreSeed, self._on_seed)
-        server.on(StoreChunk, self._on_chunk)
-        server.on(StoreCommit, lambda _, message, __: server.spawn(self._commit(message.store)))
-        server.on(StoreDropped, self._on_dropped)
-        server.on(FindModel, self._on_find)
-        server.on(ListModels, lambda client, message, _: server.spawn(self._list(client, message)))
-        server.on(RemoveModel, lambda client, message, _: server.spawn(self._remove(client, message)))
+        server.on(UploadBegin, self._on_begin)
+        server.on(UploadSeed, self._on_seed)
+        server.on(UploadChunk, self._on_chunk)
+        server.on(VersionCommit, lambda _, message, __: server.spawn(self._commit(message.version)))
+        server.on(VersionDropped, self._on_dropped)
+        server.on(FindSecret, self._on_find)
+        server.on(ListSecrets, lambda client, message, _: server.spawn(self._list(client, message)))
+        server.on(RemoveSecret, lambda client, message, _: server.spawn(self._remove(client, message)))
         server.on(AllowUse, lambda client, message, _: server.spawn(self._allow(client, message)))
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 
-    def _on_begin(self, client: Member, message: StoreBegin, payload: Payload) -> None:
+    def _on_begin(self, client: Member, message: UploadBegin, payload: Payload) -> None:
         self._server.check_staying()
-        self._models.uploads.cancel_old()
-        upload = self._models.begin(client, message, payload)
+        self._secrets.uploads.cancel_old()
+        upload = self._secrets.begin(client, message, payload)
         if upload is None:
             self._server.spawn(self._answer_late(client, message))
         else:
             self._server.spawn(self._open(upload, message))
 
-    async def _answer_late(self, client: Member, message: StoreBegin) -> None:
+    async def _answer_late(self, client: Member, message: UploadBegin) -> None:
         """All of it is here: the owner has missed that."""
         chunks = Grid.of(upload_shapes(message).values()).count
-        self._server.tell([client.name], StoreProgress(store=message.store, attempt=message.attempt, chunks=chunks))
-        if self._models.is_in_use(message.store):
-            self._server.tell([client.name], StoreReady(store=message.store))
+        self._server.tell([client.name], ChunksStored(version=message.version, attempt=message.attempt, chunks=chunks))
+        if self._secrets.is_in_use(message.version):
+            self._server.tell([client.name], VersionReady(version=message.version))
 
-    async def _open(self, upload: UploadInProgress, message: StoreBegin) -> None:
+    async def _open(self, upload: UploadInProgress, message: UploadBegin) -> None:
         """Tell the owner what is here, once that is certain."""
         try:
             async with upload.disk:
                 upload.waiting.clear()
-                await asyncio.to_thread(self._models.uploads.ready, upload)
+                await asyncio.to_thread(self._secrets.uploads.ready, upload)
         except TesseraError as error:
             self._server.refuse_upload(upload.owner, message, error)
             return
@@ -143,7 +146,7 @@ class ModelKeeper:
             self._complete_or_refuse(upload.owner, message)
 
     def _acknowledge(self, upload: UploadInProgress) -> None:
-        progress = StoreProgress(store=upload.store, attempt=upload.attempt, chunks=upload.written)
+        progress = ChunksStored(version=upload.version, attempt=upload.attempt, chunks=upload.written)
         self._server.tell([upload.owner.name], progress)
 
     def _expect(self, upload: UploadInProgress, attempt: str) -> None:
@@ -156,20 +159,20 @@ class ModelKeeper:
         if left > 0:
             asyncio.get_running_loop().call_later(left, self._expect, upload, attempt)
             return
-        self._models.uploads.sleep(upload)
+        self._secrets.uploads.sleep(upload)
         error = TesseraError(f"nothing came of the upload within {patience:g} s: upload the same again to go on")
-        self._failed(upload.owner, upload.store, error)
+        self._failed(upload.owner, upload.version, error)
 
-    def _on_seed(self, dealer: Member, message: StoreSeed, payload: Payload) -> None:
-        self._models.uploads.take_seed(dealer, message, payload)
-        self._complete(message.store)
+    def _on_seed(self, dealer: Member, message: UploadSeed, payload: Payload) -> None:
+        self._secrets.uploads.take_seed(dealer, message, payload)
+        self._complete(message.version)
 
-    def _on_chunk(self, client: Member, message: StoreChunk, payload: Payload) -> None:
-        upload = self._models.uploads.take_chunk(client, message, payload)
+    def _on_chunk(self, client: Member, message: UploadChunk, payload: Payload) -> None:
+        upload = self._secrets.uploads.take_chunk(client, message, payload)
         if upload is not None and len(upload.waiting) == 1:
             self._server.spawn(self._write(upload, message))
 
-    async def _write(self, upload: UploadInProgress, message: StoreChunk) -> None:
+    async def _write(self, upload: UploadInProgress, message: UploadChunk) -> None:
         """Put the chunks that wait on the disk, and acknowledge them; one flush serves all that have come meanwhile."""
         try:
             async with upload.disk:
@@ -188,78 +191,78 @@ class ModelKeeper:
             return
         self._complete_or_refuse(upload.owner, message)
 
-    def _complete_or_refuse(self, owner: Member, message: StoreMessage) -> None:
+    def _complete_or_refuse(self, owner: Member, message: VersionMessage) -> None:
         try:
-            self._complete(message.store)
+            self._complete(message.version)
         except TesseraError as error:
             self._server.refuse_upload(owner, message, error)
 
-    def _complete(self, store: str) -> None:
-        upload = self._models.complete(store)
+    def _complete(self, version: str) -> None:
+        upload = self._secrets.complete(version)
         if upload is not None:
             self._server.spawn(self._prepare(upload))
 
     async def _prepare(self, upload: UploadInProgress) -> None:
         try:
             async with self._disk:
-                await asyncio.to_thread(self._models.prepare, upload)
+                await asyncio.to_thread(self._secrets.prepare, upload)
         except TesseraError as error:
-            self._failed(upload.owner, upload.store, error)
+            self._failed(upload.owner, upload.version, error)
         except Exception:
-            log.exception("upload %s: internal error", upload.store[:8])
-            self._failed(upload.owner, upload.store, internal_error())
+            log.exception("upload %s: internal error", upload.version[:8])
+            self._failed(upload.owner, upload.version, internal_error())
         else:
-            self._server.tell([self._dealer], StorePrepared(store=upload.store))
+            self._server.tell([self._dealer], VersionPrepared(version=upload.version))
 
     async def keep(
-        self, owner: Member, name: str, store: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
+        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
     ) -> None:
         """What a run of that owner's has left becomes a version of a data set, once all parties have it."""
         try:
             async with self._disk:
-                await asyncio.to_thread(self._models.keep, owner, name, store, description, seed, tensors)
+                await asyncio.to_thread(self._secrets.keep, owner, name, version, description, seed, tensors)
         except TesseraError as error:
-            self._failed(owner, store, error)
+            self._failed(owner, version, error)
         except Exception:
-            log.exception("what run %s keeps: internal error", store[:8])
-            self._failed(owner, store, internal_error())
+            log.exception("what run %s keeps: internal error", version[:8])
+            self._failed(owner, version, internal_error())
         else:
-            self._server.tell([self._dealer], StorePrepared(store=store))
+            self._server.tell([self._dealer], VersionPrepared(version=version))
 
-    def _failed(self, owner: Member, store: str, error: TesseraError) -> None:
-        log.warning("upload %s of %s failed: %s", store[:8], owner.name, error)
-        self._server.tell([owner.name], store_failed(store, error))
+    def _failed(self, owner: Member, version: str, error: TesseraError) -> None:
+        log.warning("upload %s of %s failed: %s", version[:8], owner.name, error)
+        self._server.tell([owner.name], upload_failed(version, error))
 
-    async def _commit(self, store: str) -> None:
+    async def _commit(self, version: str) -> None:
         """All parties have it: put it in use."""
         async with self._disk:
             try:
-                model = await asyncio.to_thread(self._models.commit, store)
+                model = await asyncio.to_thread(self._secrets.commit, version)
             except ProgramError as error:
-                log.warning("version %s is refused here: %s", store[:8], error)
-                dropped = await asyncio.to_thread(self._models.drop, store)
+                log.warning("version %s is refused here: %s", version[:8], error)
+                dropped = await asyncio.to_thread(self._secrets.drop, version)
                 if dropped is not None:
-                    self._failed(dropped.owner, store, error)
+                    self._failed(dropped.owner, version, error)
                 return
         if model is not None:
-            log.info("holds model %s of %s, version %s", model.record.name, model.owner.name, store[:8])
-            self._server.tell([model.owner.name], StoreReady(store=store))
+            log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
+            self._server.tell([model.owner.name], VersionReady(version=version))
 
-    def _on_dropped(self, sender: Member, message: StoreDropped, _: Payload) -> None:
+    def _on_dropped(self, sender: Member, message: VersionDropped, _: Payload) -> None:
         """An owner gives up what is not complete; from then on only the dealer's word counts."""
-        if sender == self._models.owner_of(message.store) or not self._is_client(sender):
-            self._models.cancel(message.store)
+        if sender == self._secrets.owner_of(message.version) or not self._is_client(sender):
+            self._secrets.cancel(message.version)
         if not self._is_client(sender):
-            self._server.spawn(self._drop(message.store))
+            self._server.spawn(self._drop(message.version))
 
     def _is_client(self, sender: Member) -> bool:
         return not sender.is_server
 
-    async def _drop(self, store: str) -> None:
+    async def _drop(self, version: str) -> None:
         async with self._disk:
-            dropped = await asyncio.to_thread(self._models.drop, store)
+            dropped = await asyncio.to_thread(self._secrets.drop, version)
         if dropped is not None:
-            log.info("version %s of model %s is dropped", store[:8], dropped.record.name)
+            log.info("version %s of model %s is dropped", version[:8], dropped.record.name)
 
     # -- with the dealer -------------------------------------------------------------------------------------------
 
@@ -271,8 +274,8 @@ class ModelKeeper:
         """Tell the dealer what is here when it or we have started, and while it owes us a decision; for ever."""
         due = True
         while True:
-            self._models.uploads.cancel_old()
-            if due or self._models.prepared:
+            self._secrets.uploads.cancel_old()
+            if due or self._secrets.prepared:
                 due = not await self._report()
             try:
                 async with asyncio.timeout(self._settings.peer_timeout):
@@ -287,11 +290,11 @@ class ModelKeeper:
         try:
             await self._server.endpoint.connect([self._dealer], self._settings.peer_timeout)
             programs = await asyncio.to_thread(self._stock)
-            message = Holdings(
-                held=self._models.held,
-                prepared=self._models.prepared,
+            message = VersionsHeld(
+                held=self._secrets.held,
+                prepared=self._secrets.prepared,
                 programs=tuple(programs)[:MAX_PROGRAMS],
-                uploads=self._models.uploads.stores,
+                uploads=self._secrets.uploads.versions,
             )
             self._server.endpoint.send(self._dealer, message)
         except TesseraError as error:
@@ -301,50 +304,50 @@ class ModelKeeper:
 
     # -- what clients ask ------------------------------------------------------------------------------------------
 
-    def _on_find(self, client: Member, message: FindModel, _: Payload) -> None:
-        seen = {model.record.name: model for model in self._models.seen_by(client.name)}
+    def _on_find(self, client: Member, message: FindSecret, _: Payload) -> None:
+        seen = {model.record.name: model for model in self._secrets.seen_by(client.name)}
         model = seen.get(message.name)
-        reply = FoundModel(
+        reply = FoundSecret(
             query=message.query,
-            store=model.record.store if model else "",
+            version=model.record.version if model else "",
             owner=model.owner.name if model else "",
             names=tuple(seen),
         )
         self._server.tell([client.name], reply, [model.record.description if model else b""])
 
-    async def _list(self, client: Member, message: ListModels) -> None:
-        found = self._models.seen_by(client.name)
+    async def _list(self, client: Member, message: ListSecrets) -> None:
+        found = self._secrets.seen_by(client.name)
         infos = await asyncio.to_thread(lambda: tuple(self._info(model, client) for model in found))
         tensors = [msgspec.msgpack.encode(model.record.tensors) for model in found]
-        self._server.tell([client.name], ModelList(query=message.query, models=infos), tensors)
+        self._server.tell([client.name], SecretList(query=message.query, models=infos), tensors)
 
-    def _info(self, model: StoredModel, client: Member) -> ModelInfo:
+    def _info(self, model: StoredVersion, client: Member) -> SecretInfo:
         record = model.record
         try:
-            size = self._models.stored_bytes(model)
+            size = self._secrets.stored_bytes(model)
         except VaultError as error:
             log.warning("%s", error)
             size = 0
-        allowed = self._models.allowed(model, client.name)
-        return ModelInfo(record.name, model.owner.name, record.store, record.when, size, allowed)
+        allowed = self._secrets.allowed(model, client.name)
+        return SecretInfo(record.name, model.owner.name, record.version, record.when, size, allowed)
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
         try:
             async with self._disk:
-                await asyncio.to_thread(self._models.allow, client, message.name, message.client, message.programs)
+                await asyncio.to_thread(self._secrets.allow, client, message.name, message.client, message.programs)
         except TesseraError as error:
             self._server.refuse_upload(client, message, error)
         else:
             log.info("%s allows %s on %s: %s", client.name, message.client, message.name, message.programs or "nothing")
-            self._server.tell([client.name], UseAllowed(store=message.store))
+            self._server.tell([client.name], UseAllowed(version=message.version))
 
-    async def _remove(self, client: Member, message: RemoveModel) -> None:
+    async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
             async with self._disk:
-                found = await asyncio.to_thread(self._models.remove, client, message.name)
-                found |= self._models.uploads.cancel_of(client, message.name)
+                found = await asyncio.to_thread(self._secrets.remove, client, message.name)
+                found |= self._secrets.uploads.cancel_of(client, message.name)
         except TesseraError as error:
             self._server.refuse_upload(client, message, error)
         else:
             log.info("%s has removed model %s", client.name, message.name)
-            self._server.tell([client.name], StoreRemoved(store=message.store, found=found))
+            self._server.tell([client.name], SecretRemoved(version=message.version, found=found))

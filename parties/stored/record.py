@@ -1,0 +1,69 @@
+"""What is known of a version of a stored secret but the secret itself, and of what its owner has allowed.
+
+`parties.stored.version_database` says where it is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from mpc.tensor_type import Shape
+from parties.cluster import Cluster, Member
+from parties.messages.runs import Id, Name, TensorInfo
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version of a model, as it is sealed in its row: all that is known of it but secrets."""
+
+    version: Id
+    name: Name
+    owner: str
+    """The owner's public key: a name may become another's."""
+    owner_name: str
+    circle: str
+    """Digest of the servers' keys: shares and masks are of no use among others."""
+    tensors: tuple[TensorInfo, ...]
+    when: Annotated[float, msgspec.Meta(ge=0)]
+    """Seconds since 1970, by the clock of who has written this."""
+    description: bytes = b""
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """By tensor."""
+        return {tensor.name: tensor.shape for tensor in self.tensors}
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an owner has allowed with what is called ``name``, as it is sealed in its row."""
+
+    name: Name
+    owner: str
+    """The owner's public key."""
+    grants: dict[str, frozenset[str]]
+    """Programs by client (`parties.stored.policy`)."""
+
+
+def tensor_infos(shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
+    """Shapes by tensor, as a record has them."""
+    return tuple(TensorInfo(name, shape) for name, shape in shapes.items())
+
+
+def circle(cluster: Cluster) -> str:
+    """SHA-256 of the servers' keys, in their order, in hexadecimal.
+
+    Not of the whole cluster file: another client or timeout does not make a model useless, another party does.
+    """
+    return hashlib.sha256(" ".join(server.key for server in cluster.servers).encode()).hexdigest()
+
+
+def owner_of(cluster: Cluster, record: Record) -> Member | None:
+    """The member a version belongs to; None if the cluster file does not list it, or has other servers now.
+
+    Such a version is kept, in case the file is put right, but nobody can use it, and its name is free.
+    """
+    owner = cluster.by_key(record.owner)
+    return owner if record.circle == circle(cluster) and owner is not None and not owner.is_server else None
