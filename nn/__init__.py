@@ -24,6 +24,7 @@ from nn.functional import (
     Subtract,
 )
 from nn.importing.from_torch import from_torch
+from nn.interface import ArrayInput, Classes, Interface, Label
 from nn.layer import Layer
 from nn.layers import (
     AdaptiveAvgPool2d,
@@ -37,6 +38,7 @@ from nn.layers import (
     Linear,
 )
 from nn.model import Description, Model
+from nn.preprocessing import ImageInput, ShadesOfGray
 from nn.stored import StoredType
 
 __all__ = [
@@ -46,9 +48,11 @@ __all__ = [
     "Add",
     "Affine",
     "Architecture",
+    "ArrayInput",
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Classes",
     "Concatenate",
     "Conv2d",
     "Description",
@@ -56,7 +60,10 @@ __all__ = [
     "Flatten",
     "Function",
     "Identity",
+    "ImageInput",
     "InputRange",
+    "Interface",
+    "Label",
     "Layer",
     "Linear",
     "Matmul",
@@ -68,6 +75,7 @@ __all__ = [
     "Polynomial",
     "Reshape",
     "Sequential",
+    "ShadesOfGray",
     "SiLU",
     "Sigmoid",
     "Softplus",

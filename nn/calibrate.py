@@ -92,7 +92,7 @@ def calibrate(
         elif isinstance(layer, Approximated | Polynomial):
             chosen[name] = _covering(layer, name, low, high, margin, error)
     steps = tuple(Step(s.name, chosen.get(s.name, s.layer), s.inputs) for s in model.architecture.steps)  # type: ignore[arg-type]
-    calibrated = Model(Architecture(steps, model.architecture.input_shape), model.weights)
+    calibrated = Model(Architecture(steps, model.architecture.input_shape), model.weights, model.interface)
     return calibrated, check_ranges(calibrated, samples)
 
 

@@ -19,6 +19,7 @@ from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
+from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array, WeightArray
 from nn.layers import BatchNorm, Conv2d, Linear
 from nn.stored import StoredType
@@ -29,14 +30,15 @@ FORMAT = 1
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model without its weights: architecture and types of the stored tensors.  Public, and enough to run
-    it.
+    """A model without its weights: architecture, types of the stored tensors, and what it says of itself.  Public, and
+    enough to run it.
 
     Checked when made.  Raises UnsupportedError.
     """
 
     architecture: Architecture
     tensors: dict[str, StoredType]
+    interface: Interface = NOTHING_SAID
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -52,6 +54,15 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if wanted != found:
             odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
             raise UnsupportedError(f"stored tensors do not belong to the architecture: {', '.join(odd[:3])}")
+        takes, says = self.architecture.input_shape, self.interface.input
+        if takes is not None and says is not None and takes != says.shape:
+            raise UnsupportedError(f"the model takes inputs of shape {takes}, and says that it takes {says.shape}")
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """One input's, without the batch, where it is known."""
+        said = self.interface.input
+        return self.architecture.input_shape if said is None else said.shape
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -77,18 +88,18 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         self,
         shape: Shape,
         *,
-        low: float = -1.0,
-        high: float = 1.0,
+        low: float | None = None,
+        high: float | None = None,
         fraction_bits: int = FRACTION_BITS,
         precision: int | None = None,
     ) -> Program:
-        """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high].
+        """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high] (``Interface.bounds``).
 
         ``fraction_bits`` are the batch's, as in ``Client.share``; ``precision``, 6 to 29, is the number of fraction
         bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors keep theirs.  Raises
         RangeError for what does not fit the field.
         """
-        x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, low, high)))
+        x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, *self.interface.bounds(low, high))))
         if precision is not None:
             x = x.precise(precision)
         return program_of([self.forward(x, self.stored("model"))])
@@ -102,14 +113,18 @@ class Model:
     """A network whose weights this process knows.
 
     ``weights`` are arrays under torch's names and in torch's layout (``conv1.weight`` ...); without them,
-    give them later by ``load_state_dict``.  Raises UnsupportedError, ShapeError or EncodingError naming the
-    weight.
+    give them later by ``load_state_dict``.  ``interface`` is what it says of itself to whoever uses it.  Raises
+    UnsupportedError, ShapeError or EncodingError naming the weight.
     """
 
     def __init__(
-        self, architecture: Architecture | Sequential, weights: Mapping[str, npt.ArrayLike] | None = None
+        self,
+        architecture: Architecture | Sequential,
+        weights: Mapping[str, npt.ArrayLike] | None = None,
+        interface: Interface = NOTHING_SAID,
     ) -> None:
         self.architecture = architecture if isinstance(architecture, Architecture) else architecture.architecture()
+        self.interface = interface
         self._weights: dict[str, Array] | None = None
         if weights is not None:
             self.load_state_dict(weights)
@@ -166,7 +181,7 @@ class Model:
         """What others may know: everything but the weights.  Fits that had to be found are in it."""
         arrays = _stored_arrays(self.architecture, self.weights)
         types = {name: StoredType.of(array, name) for name, array in arrays.items()}
-        return Description(self.architecture.settled, types)
+        return Description(self.architecture.settled, types, self.interface)
 
     def describe(self) -> bytes:
         """The description as JSON; ``Description.decode`` reads it."""
@@ -262,4 +277,4 @@ def _folded(model: Model, linear: int, norm: int) -> Model:
 
     steps[linear] = Step(before.name, msgspec.structs.replace(before.layer, bias=True), before.inputs)
     kept = [Step(s.name, s.layer, tuple(map(moved, s.inputs))) for n, s in enumerate(steps) if n != norm]
-    return Model(Architecture(tuple(kept), model.architecture.input_shape), weights)
+    return Model(Architecture(tuple(kept), model.architecture.input_shape), weights, model.interface)

@@ -16,8 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import ConfigurationError, ShapeError
+from mpc.errors import ConfigurationError
 from nn.derm.reference import ASSETS
+from nn.interface import Classes, Label
 
 CLASS_CODES: Final = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 CLASS_NAMES: Final = (
@@ -33,16 +34,15 @@ SPLITS: Final = ("train", "val", "test")
 SAMPLES: Final = ASSETS / "samples"
 
 
+CLASSES: Final = Classes(tuple(map(Label, CLASS_NAMES, CLASS_CODES)))
+
+
 def class_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The softmax of a network's outputs ``(N, 7)``: per image, a probability for each of `CLASS_NAMES`.
+    """The softmax of the network's outputs ``(N, 7)``: per image, a probability for each of `CLASS_NAMES`.
 
     Raises ShapeError for the outputs of a network that tells other classes apart.
     """
-    if logits.ndim != 2 or logits.shape[1] != len(CLASS_NAMES):
-        raise ShapeError(f"the model gives results of shape {logits.shape}, not {len(CLASS_NAMES)} classes per image")
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
+    return CLASSES.probabilities(logits)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from nn.derm.augment import network_input, random_views
 from nn.derm.teacher import teacher
-from nn.derm.torch_model import FourierActivation, folded, network
+from nn.derm.torch_model import folded, network
+from nn.importing.torch_activation import FourierActivation
 
 Report = Callable[[str], None]
 

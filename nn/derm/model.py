@@ -6,11 +6,16 @@ from pathlib import Path
 
 from nn.activations import Sigmoid
 from nn.architecture import Sequential
+from nn.derm.dataset import CLASSES
+from nn.derm.preprocess import INPUT
 from nn.derm.reference import SHAPES, WEIGHTS, load_weights
+from nn.interface import Interface
 from nn.layers import AvgPool2d, Conv2d, Flatten, Linear
 from nn.model import Model
 
-INPUT_SHAPE = (3, 28, 28)
+INPUT_SHAPE = INPUT.shape
+NOTICE = "Not for diagnosis. Not a medical device: for research only."
+INTERFACE = Interface(INPUT, CLASSES, NOTICE)
 
 
 def derm_model(path: str | Path = WEIGHTS) -> Model:
@@ -18,7 +23,7 @@ def derm_model(path: str | Path = WEIGHTS) -> Model:
 
     ``path``: a safetensors file, by default the shipped one.  Raises ConfigurationError as ``load_weights`` does.
     """
-    return Model(_layers().architecture(INPUT_SHAPE), load_weights(path))
+    return Model(_layers().architecture(INPUT_SHAPE), load_weights(path), INTERFACE)
 
 
 def _layers() -> Sequential:

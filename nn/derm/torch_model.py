@@ -2,66 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
 
 from nn.derm.reference import load_weights
-from protocols.approximation import default_fit
+from nn.importing.torch_activation import FourierActivation
 
 CHANNELS = (3, 16, 32)
 FEATURES = (1568, 64, 7)
-
-
-class _SineSeries(torch.autograd.Function):
-    """``constant + sum_j sines[j-1] sin(j omega x)`` by Clenshaw's recurrence."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, constant: float, sines: Sequence[float], omega: float) -> torch.Tensor:
-        angle = x * omega
-        double_cosine = angle.cos().mul_(2)
-        newer = torch.full_like(x, sines[-1])
-        older = torch.zeros_like(x)
-        for coefficient in reversed(sines[:-1]):
-            older.neg_().addcmul_(double_cosine, newer).add_(coefficient)
-            newer, older = older, newer
-        value = newer.mul_(angle.sin_()).add_(constant)
-        ctx.save_for_backward(value)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        # Inside the interval y (1 - y) is the derivative to 4e-3, at a fraction of the cost.
-        (value,) = ctx.saved_tensors
-        return gradients[0] * value * (1 - value), None, None, None
-
-
-class FourierActivation(nn.Module):
-    """The sigmoid as the parties evaluate it: a sine series, good on the fit's interval, periodic outside.
-
-    Elementwise on any shape.  ``constant``, ``sines`` and ``period`` are those of the project's default fit.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        fit = default_fit("sigmoid")
-        self.constant = float(fit.constant)
-        self.sines = tuple(float(value) for value in fit.sines)
-        self.period = float(fit.period)
-        self.low, self.high = float(fit.low), float(fit.high)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The series at ``x``; the gradient is that of the sigmoid."""
-        omega = 2 * math.pi / self.period
-        return cast(torch.Tensor, _SineSeries.apply(x, self.constant, self.sines, omega))  # type: ignore[no-untyped-call]
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
-        return f"terms={len(self.sines)}, period={self.period:g}, interval=[{self.low:g}, {self.high:g}]"
 
 
 def network(activation: Callable[[], nn.Module], normalised: bool = False) -> nn.Sequential:

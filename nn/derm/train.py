@@ -32,7 +32,8 @@ except ImportError:  # pragma: no cover - the tests need torch
 
 from nn.derm import evaluation, fit
 from nn.derm.augment import strange_images
-from nn.derm.torch_model import FourierActivation, network
+from nn.derm.torch_model import network
+from nn.importing.torch_activation import FourierActivation
 
 TEACHER_WIDTH = 24
 

@@ -20,12 +20,10 @@ from nn import functional as f
 from nn import layers as ly
 from nn.activations import Interval
 from nn.architecture import Architecture, Step
-from nn.derm.torch_model import FourierActivation
 from nn.importing.torch_layers import BINARY, MODULES, REASONS, TWO_TENSORS, UNARY, with_number
+from nn.interface import Interface
 from nn.layer import Array, Layer
 from nn.model import Model
-
-_KINDS = {**MODULES, FourierActivation: lambda m, **_: a.Sigmoid()}
 
 _RESHAPES = (torch.reshape, "reshape", "view")
 _FROM_EXAMPLE = (torch.squeeze, torch.unsqueeze, torch.unflatten, "squeeze", "unsqueeze", "unflatten")
@@ -56,10 +54,10 @@ class _Batch(NamedTuple):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in _KINDS or super().is_leaf_module(m, module_qualified_name)
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
 
 
-def convert(module: nn.Module, example: torch.Tensor | None, interval: Interval | None) -> Model:
+def convert(module: nn.Module, example: torch.Tensor | None, interval: Interval | None, interface: Interface) -> Model:
     """``nn.from_torch`` does this; see there."""
     if not isinstance(module, nn.Module):
         raise UnsupportedError(f"{type(module).__name__} is not a torch.nn.Module")
@@ -72,7 +70,7 @@ def convert(module: nn.Module, example: torch.Tensor | None, interval: Interval 
         conversion = _Conversion(traced, interval)
         conversion.run()
     shape = None if example is None else tuple(example.shape[1:])
-    return Model(Architecture(tuple(conversion.steps), shape), conversion.weights).fold()
+    return Model(Architecture(tuple(conversion.steps), shape), conversion.weights, interface).fold()
 
 
 @contextlib.contextmanager
@@ -166,7 +164,7 @@ class _Conversion:
 
     def _call_module(self, node: fx.Node) -> Any:
         module = self.root.get_submodule(str(node.target))
-        make = _KINDS.get(type(module))
+        make = MODULES.get(type(module))
         name = type(module).__name__
         if make is None:
             raise UnsupportedError(REASONS.get(name, "it has no counterpart here"))

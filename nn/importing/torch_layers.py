@@ -15,7 +15,7 @@ from mpc.errors import UnsupportedError
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
-from nn.importing.torch_activation import FitActivation
+from nn.importing.torch_activation import FitActivation, FourierActivation
 from nn.layer import Layer
 from protocols.operations.fourier import MAX_TERMS
 
@@ -72,6 +72,7 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.GELU: lambda m, **o: a.GELU(m.approximate, interval=_interval(o)),
     nn.Softplus: lambda m, **o: a.Softplus(m.beta, m.threshold, interval=_interval(o)),
     FitActivation: lambda m, **_: a.Activation(m.fit),
+    FourierActivation: lambda m, **_: a.Sigmoid(),
 }
 """torch's class -> its layer.  A maker's UnsupportedError gives the reason; the caller names the layer."""
 

@@ -2,7 +2,7 @@
 
 async with AsyncClient("cluster.toml", "clinic.key") as client:
     x = client.share(image, low=-1, high=1)
-    model = await client.model("derm")
+    model = await client.model("net")
     print(await client.reveal(model(x)))
     print(client.last_run)
 """
@@ -169,11 +169,12 @@ class AsyncClient(StoredSecrets):
         inputs: npt.ArrayLike,
         *,
         chunk: int | None = None,
-        low: float = -1.0,
-        high: float = 1.0,
+        low: float | None = None,
+        high: float | None = None,
     ) -> Reals:
         """``model`` of a batch (N, ...) of any size with values in [low, high], streamed in chunks.
 
+        The range is by default what the model says of itself, or else [-1, 1].
         Memory does not grow with the batch, at nobody but this client, which has its inputs and results.  ``last_run``
         is then the sum of all chunks' bills.  See ``parties.client.streaming``.
         """

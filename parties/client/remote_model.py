@@ -9,6 +9,7 @@ from typing import Protocol
 from mpc.errors import UsageError
 from mpc.rings.field import FieldArray
 from nn.model import Description
+from nn.preprocessing import ImageInput
 from protocols.trace.secret_tensor import SecretTensor
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -34,11 +35,23 @@ class RemoteModel:
         self.owner = owner
         self.version = version
         self.description = description
-        """Architecture and types of the stored tensors; everything public about the model."""
+        """Architecture, types of the stored tensors, and what it says of itself; everything public about the model."""
         self._stored = description.stored(version)
 
     def __call__(self, x: SecretTensor) -> SecretTensor:
         return self.description.forward(x, self._stored)
+
+    @property
+    def image_input(self) -> ImageInput:
+        """How a photograph becomes its input.  Raises UsageError for a model that takes none, or does not say so."""
+        takes = self.description.interface.input
+        if isinstance(takes, ImageInput):
+            return takes
+        what = "does not say how a photograph becomes its input" if takes is None else "takes arrays, not photographs"
+        raise UsageError(
+            f"the model {self.name!r} {what}: use client.predict(model, array), or have its owner upload it with"
+            " interface=Interface(input=ImageInput(...))"
+        )
 
     def __repr__(self) -> str:
         return f"<RemoteModel {self.name!r} of {self.owner}>\n{self.description.architecture}"

@@ -40,8 +40,8 @@ async def predict(
     inputs: npt.ArrayLike,
     *,
     chunk: int | None = None,
-    low: float = -1.0,
-    high: float = 1.0,
+    low: float | None = None,
+    high: float | None = None,
 ) -> Predicted:
     """``model`` of a batch (N, ...), in runs of ``chunk`` inputs, by default of ``fitting`` many.
 
@@ -60,13 +60,20 @@ async def predict(
 
 
 async def stream(
-    client: AsyncClient, model: RemoteModel, chunks: Iterable[npt.ArrayLike], *, low: float = -1.0, high: float = 1.0
+    client: AsyncClient,
+    model: RemoteModel,
+    chunks: Iterable[npt.ArrayLike],
+    *,
+    low: float | None = None,
+    high: float | None = None,
 ) -> AsyncIterator[Predicted]:
-    """``model`` of one chunk (N, ...) after the other, as ``chunks`` yields them; their values lie in [low, high].
+    """``model`` of one chunk (N, ...) after the other, as ``chunks`` yields them; their values lie in [low, high], by
+    default in what the model says, or else in [-1, 1] (``Interface.bounds``).
 
     A chunk is asked for when the one before it goes online.  If anything fails, or the caller stops early, what is
     prepared is given up.  Raises as ``AsyncClient.share`` and ``reveal`` do.
     """
+    low, high = model.description.interface.bounds(low, high)
     source = iter(chunks)
     under_way: list[asyncio.Task[PreparedRun]] = []
 
@@ -94,7 +101,7 @@ async def stream(
                 await client.release(run)
 
 
-def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float = -1.0, high: float = 1.0) -> int:
+def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float | None = None, high: float | None = None) -> int:
     """How many inputs of ``shape`` fit a run of ``CHUNK_ELEMENTS``; at least one."""
     one, two = (model.description.program((n, *shape), low=low, high=high).elements for n in (1, 2))
     return max(1, 1 + (CHUNK_ELEMENTS - one) // max(1, two - one))

@@ -13,6 +13,7 @@ from mpc.errors import ConfigurationError
 from parties.client.async_client import AsyncClient
 from parties.clinic.loopback import LOCAL, is_local
 from parties.cluster import Cluster, address_fault
+from parties.commands.chosen import chosen_model
 from parties.keys import KeyPair
 
 TOKEN_BYTES = 24
@@ -22,11 +23,13 @@ async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     """Serve the page until SIGINT or SIGTERM.
 
     Raises ConfigurationError for an address that will not do or a package that is missing, and what ``AsyncClient``
-    raises when the servers cannot be reached, or have no such model for us: better now than with a photograph.
+    raises when the servers cannot be reached, or have no such model for us, or UsageError for one that takes no
+    photographs: better now than with one in hand.
     """
     try:
         from aiohttp import web
 
+        from parties.clinic.prediction import what_it_says
         from parties.clinic.server import ClinicPage
     except ImportError:
         raise ConfigurationError("tessera clinic needs aiohttp: pip install 'tessera-mpc[clinic]'") from None
@@ -35,9 +38,10 @@ async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
-        await client.model(options.model)
+        model = await chosen_model(client, options.model)
+        what_it_says(model)
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        runner = ClinicPage(client, options.model).runner(token, names)
+        runner = ClinicPage(client, model.name).runner(token, names)
         await runner.setup()
         try:
             site = web.TCPSite(runner, host, port)

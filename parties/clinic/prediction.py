@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpc.errors import UsageError
 from mpc.rings.field import FieldArray
-from nn.derm import CLASS_CODES, CLASS_NAMES, class_probabilities, normalise
-from nn.derm.preprocess import decode_pixels
+from nn.interface import Classes
+from nn.preprocessing import ImageInput, as_rgb
 from parties.client.async_client import AsyncClient
+from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport
 from parties.tally import total
 
@@ -38,31 +40,55 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
     Raises EncodingError for what is no photograph, and what ``AsyncClient.prepare`` and ``finish`` raise.  Whoever
     stops listening gives the run up.
     """
-    # In a thread: a large photograph takes a while, and pings are to be answered meanwhile.
-    values = normalise(await asyncio.to_thread(decode_pixels, photograph, NAME))
-    yield {"step": "seen", "image": _picture((values + 1) / 2 * 255)}
     model = await client.model(model_name)
-    prepared = await client.prepare(model(client.share(values[None], low=-1, high=1, name=NAME)))
+    takes, classes = what_it_says(model)
+    # In a thread: a large photograph takes a while, and pings are to be answered meanwhile.
+    values = takes.normalise(await asyncio.to_thread(takes.decode_pixels, photograph, NAME))
+    yield {
+        "step": "seen",
+        "image": _picture(takes.visible(values)),
+        "width": takes.width,
+        "height": takes.height,
+        "balanced": takes.balance is not None,
+    }
+    result = model(client.share(values[None], low=takes.low, high=takes.high, name=NAME))
+    classes.check(result.shape)
+    prepared = await client.prepare(result)
     try:
         yield {"step": "prepared", "seconds": prepared.offline_seconds, "bytes": prepared.offline_bytes}
         yield {
             "step": "masked",
-            "mask": _picture(_top_bytes(prepared.input_masks[0][0])),
-            "masked": _picture(_top_bytes(prepared.masked_inputs()[0][0])),
+            "mask": _picture(as_rgb(_top_bytes(prepared.input_masks[0][0]), takes.channels)),
+            "masked": _picture(as_rgb(_top_bytes(prepared.masked_inputs()[0][0]), takes.channels)),
         }
         logits = await client.finish(prepared)
     finally:
         await client.release(prepared)
-    probabilities = class_probabilities(np.asarray(logits))[0]
+    probabilities = classes.probabilities(np.asarray(logits))[0]
     report = client.last_run
     yield {
         "step": "answered",
         "classes": [
-            {"code": code, "name": name, "probability": float(p)}
-            for code, name, p in zip(CLASS_CODES, CLASS_NAMES, probabilities, strict=True)
+            {"code": label.code or label.name, "name": label.name, "probability": float(p)}
+            for label, p in zip(classes.labels, probabilities, strict=True)
         ],
+        "notice": model.description.interface.notice,
         "run": {**report.to_dict(), "here": _here(report)} if report is not None else {},
     }
+
+
+def what_it_says(model: RemoteModel) -> tuple[ImageInput, Classes]:
+    """How a photograph becomes the model's input, and what its results are called.
+
+    Raises UsageError for a model that does not say, which no page can be made of.
+    """
+    takes, classes = model.image_input, model.description.interface.output
+    if classes is None:
+        raise UsageError(
+            f"the model {model.name!r} does not say what its results are called: use tessera predict, or have its owner"
+            " upload it with interface=Interface(output=Classes(...))"
+        )
+    return takes, classes
 
 
 def _here(report: RunReport) -> dict[str, dict[str, int]]:
@@ -76,10 +102,10 @@ def _here(report: RunReport) -> dict[str, dict[str, int]]:
     }
 
 
-def _top_bytes(elements: FieldArray) -> npt.NDArray[np.float64]:
-    return (elements >> np.uint64(_TOP_BYTE)).astype(np.float64)
+def _top_bytes(elements: FieldArray) -> npt.NDArray[np.uint8]:
+    return (elements >> np.uint64(_TOP_BYTE)).astype(np.uint8)
 
 
-def _picture(channels: npt.NDArray[np.float64]) -> str:
-    """(3, H, W) in [0, 255] as RGB bytes, row by row, in base64."""
-    return base64.b64encode(np.moveaxis(channels, 0, -1).round().astype(np.uint8).tobytes()).decode("ascii")
+def _picture(pixels: npt.NDArray[np.uint8]) -> str:
+    """(H, W, 3) as bytes, row by row, in base64."""
+    return base64.b64encode(pixels.tobytes()).decode("ascii")

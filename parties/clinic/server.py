@@ -16,7 +16,7 @@ from mpc.errors import PeerError, TesseraError
 from parties.client.async_client import AsyncClient
 from parties.clinic.advice import advice
 from parties.clinic.guard import HEADERS, guard, refusal
-from parties.clinic.prediction import Step, predict
+from parties.clinic.prediction import Step, predict, what_it_says
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,12 @@ class ClinicPage:
         return web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0, access_log=None)
 
     async def _about(self, _: web.Request) -> web.Response:
+        """Whom and what the page is about; the model says itself what it takes."""
         cluster = self._client.cluster
+        try:
+            takes, _classes = what_it_says(await self._client.model(self._model))
+        except TesseraError as error:
+            return web.json_response(_failure(error), status=502)
         return web.json_response(
             {
                 "cluster": cluster.name,
@@ -65,6 +70,7 @@ class ClinicPage:
                 "parties": [{"name": party.name, "address": party.address} for party in cluster.parties],
                 "security": str(cluster.settings.security),
                 "model": self._model,
+                "subject": takes.subject,
                 "max_bytes": MAX_BYTES,
                 "too_large": TOO_LARGE,
             }

@@ -266,9 +266,9 @@ async def _status(options: argparse.Namespace) -> int:
 
 
 def _add_predict(commands: Any) -> None:
-    command = commands.add_parser("predict", help="classify a photograph that only you can see")
+    command = commands.add_parser("predict", help="a model's answer to a photograph that only you can see")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="JPEG or PNG; metadata is dropped")
-    command.add_argument("--model", default="derm", help="name of a model stored on the parties (default: derm)")
+    command.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
     _client_arguments(command)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=lambda options: asyncio.run(_predict(options)))
@@ -286,7 +286,7 @@ async def _predict(options: argparse.Namespace) -> int:
 
 def _add_clinic(commands: Any) -> None:
     command = commands.add_parser("clinic", help="a web page on this computer: photograph in, shares out, answer back")
-    command.add_argument("--model", default="derm", help="name of a model stored on the parties (default: derm)")
+    command.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
     command.add_argument(
         "--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to serve it (default: %(default)s)"
     )
@@ -310,7 +310,7 @@ async def _clinic(options: argparse.Namespace) -> int:
 
 def _add_deal(commands: Any) -> None:
     command = commands.add_parser("deal", help="have preprocessing dealt ahead of time, for later predictions")
-    command.add_argument("--model", default="derm", help="name of a model stored on the parties (default: derm)")
+    command.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
     command.add_argument("--count", type=int, required=True, help="for how many predictions")
     command.add_argument("--batch", type=int, default=1, help="images per prediction (default: 1)")
     command.add_argument(
@@ -333,10 +333,8 @@ async def _deal(options: argparse.Namespace) -> int:
 
 def _add_upload(commands: Any) -> None:
     command = commands.add_parser("upload", help="store a model, or data, on the parties, as shares")
-    command.add_argument("name", metavar="NAME", nargs="?", default="derm", help="what to call it (default: derm)")
-    command.add_argument(
-        "--model", choices=["derm"], default="derm", help="its architecture; derm is the one that ships (default)"
-    )
+    command.add_argument("name", metavar="NAME", help="what to call it")
+    command.add_argument("--model", help="which of the models that installed packages bring (default: the only one)")
     command.add_argument(
         "--weights", type=Path, metavar="FILE", help="its weights, in safetensors (default: those that ship)"
     )

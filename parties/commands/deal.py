@@ -13,6 +13,7 @@ from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
 from parties.client.report import StockReport
 from parties.cluster import Cluster
+from parties.commands.chosen import chosen_model
 from parties.keys import KeyPair
 
 
@@ -21,12 +22,13 @@ async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> 
     if options.batch < 1:
         raise UsageError(f"a batch of {options.batch}: a prediction takes one image at least")
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
-        model = await client.model(options.model)
-        shape = model.description.architecture.input_shape
+        model = await chosen_model(client, options.model)
+        shape = model.description.input_shape
         if shape is None:
-            raise UsageError(f"model {options.model!r} does not say what shape it takes: deal with client.stock(...)")
+            raise UsageError(f"model {model.name!r} does not say what shape it takes: deal with client.stock(...)")
+        low, high = model.description.interface.bounds()
         # Values play no part: what is dealt is for any input of this shape and range.
-        x = client.share(np.zeros((options.batch, *shape)), low=-1.0, high=1.0, name="images")
+        x = client.share(np.full((options.batch, *shape), low), low=low, high=high, name="inputs")
         console = Console(stderr=True)
         columns = TextColumn("dealing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
@@ -36,5 +38,5 @@ async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> 
                 bar.update(task, completed=report.done)
 
             report = await client.stock(model(x), options.count, low_water=options.low_water, progress=progress)
-    print(json.dumps({"model": options.model, "batch": options.batch, **report.to_dict()}) if options.json else report)
+    print(json.dumps({"model": model.name, "batch": options.batch, **report.to_dict()}) if options.json else report)
     return 0

@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mpc.errors import UsageError
-from nn.derm.model import derm_model
-from nn.derm.reference import WEIGHTS
 from parties.client.async_client import AsyncClient
 from parties.client.queries import ModelEntry
 from parties.client.remote_model import Uploadable
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
+from parties.commands.chosen import installed_model
 from parties.keys import KeyPair
 from parties.stored.data import DataSet
 from parties.stored.policy import EVERYONE, PREDICT
@@ -52,7 +51,7 @@ class UploadBar:
 
 
 async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
-    """Stores a model of an architecture that is known here, or data; refused, if it is wrong, before we connect."""
+    """Stores a model that came with an installed package, or data; refused, if it is wrong, before we connect."""
     secret = _secret(options)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         there = await client.models() if options.if_missing else []
@@ -83,7 +82,7 @@ def _secret(options: argparse.Namespace) -> Uploadable:
     if options.data is None:
         if options.range is not None:
             raise UsageError("--range goes with --data: a model's bounds are found out")
-        return derm_model(options.weights or WEIGHTS)
+        return installed_model(options.model, options.weights)
     if options.weights is not None:
         raise UsageError("--data and --weights exclude each other")
     if options.range is None:

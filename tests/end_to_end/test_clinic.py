@@ -139,6 +139,8 @@ def test_a_photograph_that_is_chosen(page: Page) -> None:
     expect(first).to_contain_text(CLASS_NAMES[CLASS_CODES.index(best[0])])
     expect(first.locator(".figure")).to_have_text(f"{100 * best[1]:.1f} %")
     expect(page.locator("#answer")).to_contain_text("Not a medical device")
+    expect(page.locator("#choose-title")).to_have_text("A photograph of a skin lesion")
+    expect(page.locator("#seen")).to_contain_text("28 × 28 pixels, colours balanced. Known here only.")
     # The picture that is shown is the one that was chosen.
     size = page.locator("#photograph").evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert size == [28, 28]

@@ -15,10 +15,10 @@ from PIL import Image
 from benchmarks import records
 from mpc.operation import Input
 from mpc.program import Expression, Program
-from nn.architecture import decode_architecture
+from nn import ArrayInput, Classes, Description, ImageInput, Interface, Label
+from nn.architecture import decode_architecture, decode_json
 from nn.derm import load_image
 from nn.derm.model import derm_model
-from nn.model import Description
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.messages import runs as run_messages
@@ -91,6 +91,37 @@ def _pictures() -> tuple[bytes, ...]:
     return tuple(encoded)
 
 
+def _answer(data: bytes) -> object:
+    """What a client does with what a stranger's model says of itself: a picture goes in, a result comes out."""
+    said = decode_json(data, Interface)
+    if isinstance(said.input, ImageInput):
+        values = said.input.prepare(np.full((9, 7, 3), 200, np.uint8))
+        said.input.visible(values)
+        assert values.shape == said.input.shape
+        assert said.input.low <= values.min() <= values.max() <= said.input.high
+    if said.output is not None:
+        assert len(said.output.probabilities(np.zeros((1, len(said.output.labels))))[0]) == len(said.output.labels)
+    return said
+
+
+INTERFACES = (
+    derm_model().interface,
+    Interface(ArrayInput((4,), -2.0, 2.0), Classes((Label("a"), Label("b", "B")), "sigmoid"), "Careful."),
+    Interface(
+        ImageInput(
+            40,
+            60,
+            channels="BGR",
+            crop=0.875,
+            resampling="bilinear",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+    ),
+    Interface(ImageInput(8, 8, channels="L", crop=None, resampling="lanczos"), Classes((Label("a"),), "none")),
+)
+
+
 def _cluster() -> bytes:
     keys = [KeyPair.generate().public for _ in range(4)]
     return (
@@ -151,6 +182,7 @@ PARSERS = {
         ),
         Parser("program", Program.decode, _programs()),
         Parser("description", Description.decode, (DESCRIPTION,)),
+        Parser("interface", _answer, tuple(msgspec.json.encode(said) for said in INTERFACES)),
         Parser("data set", DataDescription.decode, (DataSet({"x": [0.5, 1.0]}, low=-1, high=1).describe(),)),
         Parser("architecture", decode_architecture, (msgspec.json.encode(derm_model().architecture),)),
         Parser("cluster", _file(Cluster.load, ".toml"), (_cluster(),)),

@@ -91,7 +91,7 @@ def test_a_picture_that_claims_to_be_huge_takes_no_memory() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["frames", "program", "description"])
+@pytest.mark.parametrize("name", ["frames", "program", "description", "interface"])
 def test_what_coverage_leads_to_is_read_or_refused(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris has no build for this platform")

@@ -11,7 +11,8 @@ import torch
 from nn.derm import load_image, load_weights, samples
 from nn.derm.augment import dihedral_views, network_input, random_views, strange_images
 from nn.derm.reference import ASSETS
-from nn.derm.torch_model import FourierActivation, build_torch, folded, network
+from nn.derm.torch_model import build_torch, folded, network
+from nn.importing.torch_activation import FourierActivation
 
 METRICS = json.loads((ASSETS / "metrics.json").read_text(encoding="utf-8"))
 

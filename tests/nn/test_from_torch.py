@@ -212,7 +212,7 @@ def test_interval_and_fits(evaluate):
 
 
 def test_the_shipped_activation_becomes_sigmoid():
-    from nn.derm.torch_model import FourierActivation
+    from nn.importing.torch_activation import FourierActivation
 
     model = from_torch(tn.Sequential(tn.Linear(3, 3), FourierActivation()))
     assert model.architecture.layers["1"] == Sigmoid()

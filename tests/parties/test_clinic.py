@@ -23,10 +23,14 @@ from mpc.errors import (
     PeerError,
     PeerLost,
     PeerUnavailable,
+    UsageError,
 )
-from nn import Linear, Model, Sequential
+from nn import ArrayInput, Classes, Flatten, ImageInput, Interface, Label, Linear, Model, Sequential
 from nn.derm import CLASS_CODES, class_probabilities, load_image, samples
-from nn.derm.model import derm_model
+from nn.derm.dataset import CLASSES
+from nn.derm.model import INTERFACE, derm_model
+from nn.derm.preprocess import INPUT
+from nn.interface import NOTHING_SAID
 from parties.clinic import command, server
 from parties.clinic.advice import advice
 from parties.clinic.guard import HEADERS
@@ -102,6 +106,7 @@ async def test_each_step_and_the_answer(page):
     exact = class_probabilities(derm_model().plain(values[None]))[0]
     assert [found["code"] for found in answered["classes"]] == list(CLASS_CODES)
     assert [found["probability"] for found in answered["classes"]] == pytest.approx(exact, abs=1e-3)
+    assert answered["notice"].startswith("Not for diagnosis.")
     assert answered["run"]["online"]["rounds"] == 7
     here = answered["run"]["here"]
     # x - a to each of two parties, 3 x 28 x 28 numbers of 8 bytes; of each, its share of 7 outputs.
@@ -121,6 +126,7 @@ async def test_whom_the_page_is_about(page):
     async with page.get("/api/about", headers=AUTHORISED) as response:
         about = await response.json()
     assert (about["client"], about["model"], about["security"]) == ("clinic", "derm", "semi-honest")
+    assert about["subject"] == "a skin lesion"
     assert [party["name"] for party in about["parties"]] == ["party0", "party1"]
     assert "key" not in json.dumps(about)
 
@@ -281,13 +287,66 @@ async def test_a_page_that_is_closed_gives_its_run_up(site):
 
 async def test_a_model_of_other_classes(site):
     async with site.client() as client:
-        architecture = Sequential({"flat": Linear(28, 2)}).architecture((3, 28, 28))
-        model = Model(architecture, {n: np.zeros(s) for n, s in architecture.parameters.items()})
-        await client.upload(model, "other")
+        await client.upload(other_model(INTERFACE), "other")
         async with served(client, "other") as browser:
-            *_, failed = await steps(browser, SAMPLE.read_bytes())
+            *rest, failed = await steps(browser, SAMPLE.read_bytes())
+    assert [step["step"] for step in rest] == ["seen"], "refused before anything is sent"
     assert failed["error"] == "ShapeError"
     assert "not 7 classes per image" in failed["message"]
+
+
+def other_model(interface=NOTHING_SAID):
+    """Of results that are no classes: two for each row of each channel."""
+    architecture = Sequential({"flat": Linear(28, 2)}).architecture((3, 28, 28))
+    return Model(architecture, {n: np.zeros(s) for n, s in architecture.parameters.items()}, interface)
+
+
+@pytest.mark.parametrize(
+    ("interface", "complaint"),
+    [
+        (NOTHING_SAID, "does not say how a photograph becomes its input"),
+        (Interface(ArrayInput((3, 28, 28), -1, 1), CLASSES), "takes arrays, not photographs"),
+        (Interface(INPUT), "does not say what its results are called"),
+    ],
+)
+async def test_a_model_that_no_page_can_be_made_of(site, interface, complaint):
+    async with site.client() as client:
+        await client.upload(other_model(interface), "other")
+        async with served(client, "other") as browser:
+            (failed,) = await steps(browser, SAMPLE.read_bytes())
+            async with browser.get("/api/about", headers=AUTHORISED) as response:
+                assert response.status == 502
+                about = await response.json()
+        for said in (failed, about):
+            assert (said["step"], said["error"]) == ("failed", "UsageError")
+            assert complaint in said["message"]
+    with pytest.raises(UsageError, match=complaint):
+        await command.clinic(site.cluster, site.keys["clinic"], options(model="other"))
+
+
+async def test_another_model_says_itself_what_the_page_shows(site):
+    """A grey picture that is wider than high, of classes without codes."""
+    takes = ImageInput(2, 3, channels="L", subject="a <b>cat</b>")
+    architecture = Sequential({"flat": Flatten(), "out": Linear(6, 2)}).architecture(takes.shape)
+    weights = {"out.weight": np.full((2, 6), 0.25), "out.bias": np.array([0.0, 1.0])}
+    said = Interface(takes, Classes((Label("no"), Label("yes")), "sigmoid"), "A toy.")
+    model = Model(architecture, weights, said)
+    picture = png(12)
+    async with site.client() as client:
+        await client.upload(model, "toy")
+        async with served(client, "toy") as browser:
+            async with browser.get("/api/about", headers=AUTHORISED) as response:
+                assert (await response.json())["subject"] == "a <b>cat</b>"
+            seen, _, masked, answered = await steps(browser, picture)
+    assert (seen["height"], seen["width"], seen["balanced"]) == (2, 3, False)
+    assert set(base64.b64decode(seen["image"])) == {90}
+    for key in ("mask", "masked"):
+        noise = np.frombuffer(base64.b64decode(masked[key]), np.uint8).reshape(2, 3, 3)
+        assert (noise == noise[..., :1]).all()
+    exact = 1 / (1 + np.exp(-model.plain(np.full((1, 1, 2, 3), 90 / 255 * 2 - 1))[0]))
+    assert [one["code"] for one in answered["classes"]] == ["no", "yes"]
+    assert [one["probability"] for one in answered["classes"]] == pytest.approx(exact, abs=1e-3)
+    assert answered["notice"] == "A toy."
 
 
 async def test_a_bug_of_ours_says_nothing_of_the_photograph(site, monkeypatch, caplog):

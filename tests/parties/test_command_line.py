@@ -118,7 +118,9 @@ def test_a_running_cluster(tmp_path):
         from nn.derm import samples
 
         image = samples()[0].path
-        fails(tessera("predict", image, "--cluster", cluster.path), 2, "no model called 'derm'")
+        predict = ("predict", image, "--cluster", cluster.path)
+        fails(tessera(*predict, "--model", "derm"), 2, "no model called 'derm'")
+        fails(tessera(*predict), 2, "there is none that this client may use")
         upload_derm(cluster)
         done = tessera("predict", image, "--cluster", cluster.path, "--json")
         assert done.returncode == 0, done.stderr

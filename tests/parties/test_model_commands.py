@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
+from mpc.errors import ConfigurationError, EncodingError, ShapeError, UsageError
+from nn import ArrayInput, Classes, Flatten, ImageInput, Interface, Label, Linear, Model, Sequential
 from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from nn.derm.reference import load_weights
 from parties import Client, LocalCluster, Settings
+from parties.commands import chosen
 from parties.commands.command_line import main
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster(2, clients=("company", "clinic"), settings=Settings(threads=1)) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models that this checkout declares, whatever was installed when."""
+    declared = tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"]["tessera.models"]
+    found = [EntryPoint(name, value, chosen.GROUP) for name, value in declared.items()]
+    monkeypatch.setattr(chosen, "entry_points", lambda group: found if group == chosen.GROUP else [])
 
 
 def tessera(cluster: LocalCluster, client: str, *arguments: object) -> int:
@@ -90,3 +106,107 @@ def test_a_file_that_is_no_such_model_is_refused_before_anything_is_sent(
 def test_a_name_that_is_none(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert tessera(cluster, "company", "upload", "../derm") == 2
     assert "name" in capsys.readouterr().err
+
+
+# -- which model ---------------------------------------------------------------------------------------------------
+
+
+def test_models_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen.installed_model("derm", None).describe() == derm_model().describe()
+    assert chosen.installed_model(None, None).describe() == derm_model().describe()
+    with pytest.raises(UsageError, match="no installed package brings a model 'other': there are derm"):
+        chosen.installed_model("other", None)
+    broken = EntryPoint("broken", "no.such.package:model", chosen.GROUP)
+    monkeypatch.setattr(chosen, "entry_points", lambda group: [broken, EntryPoint("b", "x:y", group)])
+    with pytest.raises(ConfigurationError, match="'broken' cannot be loaded"):
+        chosen.installed_model("broken", None)
+    with pytest.raises(UsageError, match="say which model with --model: there are b, broken"):
+        chosen.installed_model(None, None)
+
+
+# -- predictions of any model --------------------------------------------------------------------------------------
+
+
+def toy(interface: Interface) -> Model:
+    """(N, 1, 2, 2) to (N, 2): the sum of all, and its negative."""
+    net = Sequential({"flat": Flatten(), "out": Linear(4, 2)}).architecture((1, 2, 2))
+    return Model(net, {"out.weight": np.array([[1.0] * 4, [-1.0] * 4]), "out.bias": np.zeros(2)}, interface)
+
+
+GREY = ImageInput(2, 2, channels="L", mean=(0.0,), std=(1.0,))
+YES_OR_NO = Classes((Label("bright"), Label("dark")))
+
+
+@pytest.fixture
+def white(tmp_path: Path) -> Path:
+    Image.new("RGB", (5, 9), "white").save(tmp_path / "white.png")
+    return tmp_path / "white.png"
+
+
+def uploaded(cluster: LocalCluster, model: Model) -> None:
+    with Client(cluster, cluster.client_key("company")) as client:
+        client.upload(model, "toy")
+
+
+def test_any_model_that_says_what_it_takes_and_gives(
+    cluster: LocalCluster, white: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uploaded(cluster, toy(Interface(GREY, YES_OR_NO, "A toy.")))
+    assert tessera(cluster, "company", "predict", white, white, "--model", "toy") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{white}: bright (100%)\n" * 2
+    assert said.err.endswith("A toy.\n")
+    assert tessera(cluster, "company", "predict", white, "--model", "toy", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert found["class"] == "bright"
+    assert found["probabilities"] == pytest.approx([1 / (1 + np.exp(-8)), 1 / (1 + np.exp(8))], abs=1e-4)
+
+
+def test_a_model_that_does_not_say_what_its_results_are(
+    cluster: LocalCluster, white: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uploaded(cluster, toy(Interface(GREY)))
+    assert tessera(cluster, "company", "predict", white, "--model", "toy", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert found == {"image": str(white), "values": pytest.approx([4, -4], abs=1e-3)}
+    assert tessera(cluster, "company", "predict", white, "--model", "toy") == 0
+    assert capsys.readouterr().out.startswith(f"{white}: [")
+
+
+@pytest.mark.parametrize(
+    ("interface", "code", "complaint"),
+    [
+        (Interface(), 2, "does not say how a photograph becomes its input: use client.predict(model, array)"),
+        (Interface(ArrayInput((1, 2, 2), 0, 1)), 2, "takes arrays, not photographs"),
+        (Interface(GREY, Classes((Label("only"),))), ShapeError.exit_code, "not 1 classes per image"),
+    ],
+)
+def test_a_model_that_photographs_are_not_for(
+    cluster: LocalCluster,
+    white: Path,
+    capsys: pytest.CaptureFixture[str],
+    interface: Interface,
+    code: int,
+    complaint: str,
+) -> None:
+    uploaded(cluster, toy(interface))
+    assert tessera(cluster, "company", "predict", white, "--model", "toy") == code
+    assert complaint in capsys.readouterr().err
+
+
+def test_which_model_is_meant(cluster: LocalCluster, white: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uploaded(cluster, toy(Interface(GREY, YES_OR_NO)))
+    with Client(cluster, cluster.client_key("company")) as client:
+        client.upload(toy(Interface(GREY, YES_OR_NO)), "second")
+        names = ", ".join(sorted(entry.name for entry in client.models()))
+    assert tessera(cluster, "company", "predict", white) == 2
+    assert f"say which model with --model: there are {names}" in capsys.readouterr().err
+
+
+def test_the_described_range_is_shared_with(cluster: LocalCluster) -> None:
+    uploaded(cluster, toy(Interface(ArrayInput((1, 2, 2), 0.0, 8.0))))
+    with Client(cluster, cluster.client_key("company")) as client:
+        values = client.predict(client.model("toy"), np.full((1, 1, 2, 2), 7.0))
+        assert values[0] == pytest.approx([28, -28], abs=1e-2)
+        with pytest.raises(EncodingError):
+            client.predict(client.model("toy"), np.full((1, 1, 2, 2), -1.0))

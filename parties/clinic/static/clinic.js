@@ -1,12 +1,13 @@
 // One photograph at a time: handed to `tessera clinic` on this computer, and shown as it goes.
 
-const SIDE = 28;
 const BINS = 32;
+const MOST_CLASSES = 20; // that are shown, the likeliest
 const token = location.hash.slice(1);
 const element = (id) => document.getElementById(id);
 let current = 0; // which photograph the page is about; answers to former ones are dropped
 let abort = null;
 let limit = { max_bytes: Infinity, too_large: "" };
+let size = { width: 1, height: 1 }; // of what the network sees, in pixels
 const GONE = {
   message: "tessera clinic on this computer does not answer",
   advice: "Start it again, and open the address that it prints.",
@@ -52,8 +53,10 @@ function draw(id, encoded) {
   const panel = element(id);
   const [picture, histogram] = panel.querySelectorAll("canvas");
   const context = picture.getContext("2d");
-  const pixels = context.createImageData(SIDE, SIDE);
-  for (let i = 0; i < SIDE * SIDE; i++) {
+  picture.width = size.width;
+  picture.height = size.height;
+  const pixels = context.createImageData(size.width, size.height);
+  for (let i = 0; i < size.width * size.height; i++) {
     pixels.data.set([bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2], 255], 4 * i);
   }
   context.putImageData(pixels, 0, 0);
@@ -81,7 +84,7 @@ function percent(p) {
 }
 
 function showClasses(classes) {
-  const rows = [...classes].sort((a, b) => b.probability - a.probability).map((found) => {
+  const rows = [...classes].sort((a, b) => b.probability - a.probability).slice(0, MOST_CLASSES).map((found) => {
     const row = document.createElement("li");
     row.dataset.code = found.code;
     row.dataset.probability = found.probability;
@@ -105,20 +108,20 @@ function seconds(s) {
   return s < 1 ? `${(1000 * s).toFixed(s < 0.1 ? 1 : 0)} ms` : `${s.toFixed(2)} s`;
 }
 
-function size(bytes) {
+function amount(bytes) {
   return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 }
 
 function exchanged({ sent, received }) {
-  return `${size(sent)} sent, ${size(received)} received`;
+  return `${amount(sent)} sent, ${amount(received)} received`;
 }
 
 function showBill(run) {
   const rows = [
     ["Offline", "before the photograph is needed", seconds(run.offline.seconds), "–",
-      `${size(run.offline.bytes)} by the dealer${run.offline.from_stock ? ", ahead of time" : ""}`, exchanged(run.here.offline)],
+      `${amount(run.offline.bytes)} by the dealer${run.offline.from_stock ? ", ahead of time" : ""}`, exchanged(run.here.offline)],
     ["Online", "from the masked photograph to the answer", seconds(run.online.seconds), run.online.rounds,
-      `${size(run.online.bytes_per_party)} by each party`, exchanged(run.here.online)],
+      `${amount(run.online.bytes_per_party)} by each party`, exchanged(run.here.online)],
   ].map(([phase, meaning, ...cells]) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
@@ -145,6 +148,9 @@ function showBill(run) {
 
 const steps = {
   seen(step) {
+    size = step;
+    const balanced = step.balanced ? ", colours balanced" : "";
+    element("size").textContent = `${step.width} × ${step.height} pixels${balanced}. `;
     element("sharing").hidden = false;
     draw("seen", step.image);
     say("The dealer and the parties prepare…");
@@ -159,6 +165,7 @@ const steps = {
   },
   answered(step) {
     showClasses(step.classes);
+    element("notice").textContent = step.notice;
     showBill(step.run);
     say("Done. Drop another photograph when you like.");
   },
@@ -242,6 +249,7 @@ async function introduce() {
       return;
     }
     limit = about;
+    if (about.subject) element("choose-title").textContent = `A photograph of ${about.subject}`;
     const names = about.parties.map((party) => party.name).join(", ");
     element("about").textContent = `${about.client} · model “${about.model}” · ${about.parties.length} parties: ${names}`;
   } catch (error) {

@@ -1,0 +1,101 @@
+"""What a model takes and gives, as it says of itself: public, for whoever has an input and wants an answer.
+
+Its owner writes it, and a client that asks the parties for the model reads it: so every field is bounded, and checked
+when it is made.  Nothing of it plays a part in what the parties compute.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.errors import ShapeError, UnsupportedError
+from mpc.tensor_type import MAX_DIMENSIONS, Shape
+from nn.layer import MAX_WEIGHTS
+from nn.preprocessing import ImageInput
+
+MAX_CLASSES = 1 << 16
+MAX_NAME = 200
+MAX_NOTICE = 1000
+MOST_VALUE = 2.0**40
+
+
+class ArrayInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="array"):
+    """An input that is an array of numbers in [low, high]; ``shape`` is without the batch.  Raises UnsupportedError."""
+
+    shape: Shape
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if len(self.shape) >= MAX_DIMENSIONS or any(not 0 < n <= MAX_WEIGHTS for n in self.shape):
+            raise UnsupportedError(f"{self.shape} is not an input's shape")
+        if not -MOST_VALUE <= self.low < self.high <= MOST_VALUE:
+            raise UnsupportedError(f"[{self.low:g}, {self.high:g}] is not an input's range")
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a class is called: a name for people, and a short code for programs where there is one."""
+
+    name: str
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or max(len(self.name), len(self.code)) > MAX_NAME:
+            raise UnsupportedError(f"a class has a name of 1 to {MAX_NAME} characters, and a code of no more")
+        if not self.name.isprintable() or not self.code.isprintable():
+            raise UnsupportedError("names of classes are printable")
+
+
+class Classes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A result that is one number for each class, in this order.  Raises UnsupportedError for none or too many."""
+
+    labels: tuple[Label, ...]
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    """What makes probabilities of the numbers: of classes that exclude each other, of ones that do not, or nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.labels) <= MAX_CLASSES:
+            raise UnsupportedError(f"a model tells 1 to {MAX_CLASSES} classes apart, not {len(self.labels)}")
+
+    def check(self, shape: Shape) -> None:
+        """Raises ShapeError unless results of this shape (N, ...) are these classes'."""
+        if len(shape) != 2 or shape[1] != len(self.labels):
+            raise ShapeError(f"the model gives results of shape {shape}, not {len(self.labels)} classes per image")
+
+    def probabilities(self, results: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of each class, in public, of results (N, classes).  Raises ShapeError as ``check`` does."""
+        self.check(results.shape)
+        if self.activation == "none":
+            return results
+        if self.activation == "sigmoid":
+            # tanh does not overflow, as exp does.
+            halves: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(results / 2)
+            return halves
+        powers = np.exp(results - results.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model says of itself beside what it computes; nothing, where its owner has said nothing."""
+
+    input: ImageInput | ArrayInput | None = None
+    output: Classes | None = None
+    notice: str = ""
+    """To be shown with every answer."""
+
+    def __post_init__(self) -> None:
+        if len(self.notice) > MAX_NOTICE or not self.notice.isprintable():
+            raise UnsupportedError(f"a notice has up to {MAX_NOTICE} printable characters")
+
+    def bounds(self, low: float | None = None, high: float | None = None) -> tuple[float, float]:
+        """The range of inputs: as given, or else what the model says, or else [-1, 1]."""
+        said = (-1.0, 1.0) if self.input is None else (self.input.low, self.input.high)
+        return said[0] if low is None else low, said[1] if high is None else high
+
+
+NOTHING_SAID = Interface()

@@ -1,0 +1,280 @@
+"""From a picture to a network's input, as a model says of itself: data, checked like all that comes from a stranger.
+
+Nothing but pixels leaves this file: orientation is applied, then all metadata (EXIF, GPS position, comments,
+colour profiles) is gone with the image object it hung on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mpc.errors import EncodingError, ShapeError, UnsupportedError
+from mpc.tensor_type import Shape
+
+MAX_PIXELS: Final = 64_000_000
+"""Larger images are refused before they are decoded: a small file can unpack to gigabytes."""
+MAX_BYTES: Final = 64_000_000
+FORMATS: Final = ("JPEG", "PNG")
+MAX_ELEMENTS: Final = 1 << 21
+"""Of one input that a stranger's model can ask for: 16 MiB of float64."""
+MAX_SUBJECT: Final = 100
+MAX_ORDER: Final = 64
+MOST_MEAN: Final = 1e3
+LEAST_STD, MOST_STD = 1e-4, 1e4
+RANGE_BITS: Final = 10
+"""Fraction bits of the range that is declared: the exact one, rounded outwards."""
+
+_RESAMPLING: Final = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class ShadesOfGray(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Colour constancy (Finlayson and Trezzi, Color Imaging Conference 2004), on values in [0, 1].
+
+    Each channel is scaled so that its Minkowski mean of ``order`` is ``target``, which takes out most of the
+    difference between cameras and lamps; what exceeds 1 after that is clipped.  A channel whose mean is below
+    ``darkest`` is not brightened any further, so a black image stays black.
+    """
+
+    order: int
+    target: float
+    darkest: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.order <= MAX_ORDER or not 0 < self.target <= 1 or not 0 < self.darkest <= 1:
+            raise UnsupportedError(f"shades of gray are of order 1 to {MAX_ORDER}, with means above 0 and up to 1")
+
+    def __call__(self, light: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Channels (..., H, W)."""
+        illuminant = np.mean(light**self.order, axis=(-2, -1), keepdims=True) ** (1 / self.order)
+        balanced: NDArray[np.float64] = np.minimum(light * (self.target / np.maximum(illuminant, self.darkest)), 1.0)
+        return balanced
+
+
+class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="image"):
+    """How a picture of any size becomes an input (channels, height, width).  Checked when made.
+
+    It is turned upright by its EXIF orientation, made RGB (transparency on white), cropped, resized with
+    antialiasing, and its channels, in [0, 1], balanced and then normalised: (value - mean) / std.  So the range of
+    inputs follows, and is not another thing to declare.
+
+    Raises UnsupportedError for what makes no sense, or an input of more than ``MAX_ELEMENTS``.
+    """
+
+    height: int
+    width: int
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    """In their order; L is grey alone."""
+    crop: float | None = 1.0
+    """The side of the central part that is taken, of the input's proportions, where 1 is as large as there is; None
+    stretches the whole picture."""
+    resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    balance: ShadesOfGray | None = None
+    mean: tuple[float, ...] = (0.5,)
+    """Of each channel, or of all."""
+    std: tuple[float, ...] = (0.5,)
+    subject: str = ""
+    """What there is in the picture, as in "a skin lesion": for people."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1 or math.prod(self.shape) > MAX_ELEMENTS:
+            raise UnsupportedError(f"images of {self.height} by {self.width}: 1 to {MAX_ELEMENTS} numbers are an input")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise UnsupportedError("a crop is above 0, and 1 at most")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, len(self.channels)):
+                raise UnsupportedError(f"{len(values)} numbers as {name} of {len(self.channels)} channels")
+        if not all(abs(value) <= MOST_MEAN for value in self.mean):
+            raise UnsupportedError(f"a mean is {MOST_MEAN:g} at most")
+        if not all(LEAST_STD <= value <= MOST_STD for value in self.std):
+            raise UnsupportedError(f"a std is {LEAST_STD:g} to {MOST_STD:g}")
+        if len(self.subject) > MAX_SUBJECT or not self.subject.isprintable():
+            raise UnsupportedError(f"a subject has up to {MAX_SUBJECT} printable characters")
+
+    @property
+    def shape(self) -> Shape:
+        """Of one input, without the batch."""
+        return (len(self.channels), self.height, self.width)
+
+    @property
+    def low(self) -> float:
+        """No value of an input is below."""
+        least = min((0.0 - m) / s for m, s in self._normal())
+        return math.floor(least * 2.0**RANGE_BITS) / 2.0**RANGE_BITS
+
+    @property
+    def high(self) -> float:
+        """No value of an input is above."""
+        most = max((1.0 - m) / s for m, s in self._normal())
+        return math.ceil(most * 2.0**RANGE_BITS) / 2.0**RANGE_BITS
+
+    def load(self, path: str | Path) -> NDArray[np.float64]:
+        """A JPEG or PNG file of any size as an input.
+
+        Raises EncodingError if the file is missing, too large, or not a readable JPEG or PNG.
+        """
+        return self.normalise(self.load_pixels(path))
+
+    def load_pixels(self, path: str | Path) -> NDArray[np.uint8]:
+        """As ``load``, before normalisation: uint8 (height, width, channels)."""
+        return self.decode_pixels(_content(path), str(path))
+
+    def decode_pixels(self, data: bytes, name: str = "the picture") -> NDArray[np.uint8]:
+        """As ``load_pixels``, of a file's content; ``name`` is what errors call it."""
+        with _decoded(data, name) as picture:
+            return self._resized(picture)
+
+    def normalise(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
+        """uint8 ``(H, W, C)`` or ``(N, H, W, C)`` to float64 ``(C, H, W)`` or ``(N, C, H, W)`` in [low, high].
+
+        Raises EncodingError for another dtype and ShapeError for another shape; the size may be any.
+        """
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+            found = pixels.dtype if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            raise EncodingError(f"pixels must be uint8, 0 to 255, not {found}")
+        count = len(self.channels)
+        if pixels.ndim not in (3, 4) or pixels.shape[-1] != count or pixels.size == 0:
+            wanted = f"(H, W, {count}) or (N, H, W, {count})"
+            raise ShapeError(f"pixels must be {self.channels} of shape {wanted}, not {pixels.shape}")
+        light = np.ascontiguousarray(np.moveaxis(pixels, -1, -3), dtype=np.float64) / 255.0
+        if self.balance is not None:
+            light = self.balance(light)
+        mean, std = self._columns()
+        normal: NDArray[np.float64] = (light - mean) / std
+        return normal
+
+    def prepare(self, image: NDArray[Any]) -> NDArray[np.float64]:
+        """One image as an array to an input: uint8 RGB ``(H, W, 3)`` of any size, or floats that are one already.
+
+        Raises ShapeError for any other shape, and EncodingError for any other dtype, NaN, infinity, or values
+        outside [low, high].
+        """
+        if not isinstance(image, np.ndarray):
+            raise EncodingError(f"an image must be a NumPy array, not {type(image).__name__}")
+        if image.dtype == np.uint8:
+            if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
+                raise ShapeError(f"a uint8 image must be RGB of shape (H, W, 3), not {image.shape}")
+            if image.shape[0] * image.shape[1] > MAX_PIXELS:
+                raise EncodingError(f"the image has more than {MAX_PIXELS:,} pixels: make it smaller first")
+            return self.normalise(self._resized(Image.fromarray(image)))
+        if image.dtype.kind != "f":
+            raise EncodingError(f"an image must be uint8 pixels or normalised floats, not {image.dtype}")
+        if image.shape != self.shape:
+            raise ShapeError(f"a normalised image must have shape {self.shape}, not {image.shape}")
+        values = np.ascontiguousarray(image, dtype=np.float64)
+        bounds = f"[{self.low:g}, {self.high:g}]"
+        if not np.isfinite(values).all():
+            raise EncodingError(f"the image holds NaN or infinity: every value must be a number in {bounds}")
+        if values.min() < self.low or values.max() > self.high:
+            raise EncodingError(f"the image holds values outside {bounds}: pass uint8 pixels, or normalise them first")
+        return values
+
+    def visible(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """What a network sees, for people: an input ``(C, H, W)`` as uint8 ``(H, W, 3)`` in RGB, still balanced."""
+        mean, std = self._columns()
+        return as_rgb(((values * std + mean) * 255).round().clip(0, 255).astype(np.uint8), self.channels)
+
+    def _normal(self) -> Iterator[tuple[float, float]]:
+        """Mean and standard deviation, by channel."""
+        for channel in range(len(self.channels)):
+            yield self.mean[channel % len(self.mean)], self.std[channel % len(self.std)]
+
+    def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        mean, std = np.array(list(self._normal())).T
+        return mean[:, None, None], std[:, None, None]
+
+    def _resized(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """uint8 (height, width, channels) of an RGB picture; one of that size already comes through unchanged."""
+        if self.channels == "L":
+            picture = picture.convert("L")
+        if self.crop is not None:
+            width, height = self._part(*picture.size)
+            left, top = (picture.width - width) // 2, (picture.height - height) // 2
+            picture = picture.crop((left, top, left + width, top + height))
+        if picture.size != (self.width, self.height):
+            picture = picture.resize((self.width, self.height), _RESAMPLING[self.resampling])
+        pixels = np.asarray(picture, dtype=np.uint8).reshape(self.height, self.width, len(self.channels))
+        return pixels[..., ::-1] if self.channels == "BGR" else pixels
+
+    def _part(self, width: int, height: int) -> tuple[int, int]:
+        """The size of what is cropped from a picture of this size."""
+        if width * self.height >= height * self.width:
+            width = height * self.width // self.height
+        else:
+            height = width * self.height // self.width
+        crop = 1.0 if self.crop is None else self.crop
+        return max(1, round(width * crop)), max(1, round(height * crop))
+
+
+def as_rgb(channels: NDArray[np.uint8], order: Literal["RGB", "BGR", "L"]) -> NDArray[np.uint8]:
+    """``(C, H, W)`` as ``(H, W, 3)`` in RGB; grey is repeated."""
+    picture = np.moveaxis(channels, 0, -1)
+    if order == "L":
+        return np.repeat(picture, 3, axis=-1)
+    return picture[..., ::-1] if order == "BGR" else picture
+
+
+def check_picture(path: str | Path) -> None:
+    """Raises as ``ImageInput.load`` does, whatever the input."""
+    with _decoded(_content(path), str(path)):
+        pass
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise EncodingError(f"there is no image {path}") from error
+    except OSError as error:
+        raise EncodingError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _decoded(data: bytes, name: str) -> Iterator[Image.Image]:
+    """A file's picture: upright, RGB."""
+    if len(data) > MAX_BYTES:
+        raise EncodingError(f"{name} is larger than {MAX_BYTES:,} bytes: make the picture smaller first")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about sizes below our own limit, which is checked right here.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # From memory: of a file, Pillow sets aside as much as a damaged one claims to hold.
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
+                picture.load()
+                yield _rgb(ImageOps.exif_transpose(picture))
+    except Image.DecompressionBombError as error:
+        raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first") from error
+    except UnidentifiedImageError as error:
+        raise EncodingError(f"{name} is not a JPEG or PNG image") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
+        raise EncodingError(f"{name} cannot be read as an image: the file is damaged") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Three channels of 8 bits; transparent parts become white, 16-bit grey is scaled, not clipped."""
+    if picture.mode.startswith("I;16"):
+        grey = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")

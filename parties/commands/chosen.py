@@ -1,0 +1,48 @@
+"""Which model a command is about: one that is stored on the parties, or one that came with an installed package."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from mpc.errors import ConfigurationError, UsageError
+from parties.client.async_client import AsyncClient
+from parties.client.remote_model import RemoteModel, Uploadable
+
+GROUP = "tessera.models"
+"""Of entry points: functions that make an ``nn.Model``, with the weights that ship or those of a file."""
+
+
+async def chosen_model(client: AsyncClient, name: str | None) -> RemoteModel:
+    """The stored one of that name; without one, the only one that this client may use.
+
+    Raises UsageError, naming what there is, and what ``AsyncClient.model`` does.
+    """
+    if name is None:
+        names = sorted({entry.name for entry in await client.models()})
+        if len(names) != 1:
+            there = f"there are {', '.join(names)}" if names else "there is none that this client may use"
+            raise UsageError(f"say which model with --model: {there}")
+        (name,) = names
+    return await client.model(name)
+
+
+def installed_model(name: str | None, weights: Path | None) -> Uploadable:
+    """The one that a package brings under that name, or the only one that any brings; with the weights of a file.
+
+    Raises UsageError, naming what there is, ConfigurationError for a package that is broken, and what the maker of the
+    model does, such as for weights that are not its own.
+    """
+    found: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name is None and len(found) == 1:
+        (name,) = found
+    if name not in found:
+        which = "say which model with --model" if name is None else f"no installed package brings a model {name!r}"
+        raise UsageError(f"{which}: there are {', '.join(sorted(found)) or 'none'}")
+    try:
+        make: Any = found[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the model {name!r} cannot be loaded: {error}: install its package again") from None
+    model: Uploadable = make() if weights is None else make(weights)
+    return model
