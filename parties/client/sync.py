@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from mpc.errors import UsageError
-from parties.client.async_client import AsyncClient
+from parties.client.async_client import DEFAULT_BOUND, AsyncClient
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.queries import ModelEntry
 from parties.client.remote_model import RemoteModel, Uploadable
@@ -23,6 +23,7 @@ from parties.keys import KeyPair
 from parties.local import LocalCluster
 from parties.stored.data import DataSet, RemoteData
 from parties.stored.policy import PREDICT
+from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor
 
 Result = TypeVar("Result")
@@ -96,9 +97,17 @@ class Client:
         """The bill of the last run that was revealed."""
         return self._client.last_run
 
-    def share(self, values: npt.ArrayLike, **options: Any) -> SecretTensor:
+    def share(
+        self,
+        values: npt.ArrayLike,
+        *,
+        fraction_bits: int = FRACTION_BITS,
+        low: float = -DEFAULT_BOUND,
+        high: float = DEFAULT_BOUND,
+        name: str = "value",
+    ) -> SecretTensor:
         """This client's secret as an expression; see ``AsyncClient.share``."""
-        return self._client.share(values, **options)
+        return self._client.share(values, fraction_bits=fraction_bits, low=low, high=high, name=name)
 
     @overload
     def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special
@@ -152,9 +161,17 @@ class Client:
         """Have the parties compute ``result`` and open it to this client alone."""
         return self.finish(self.prepare(result))
 
-    def predict(self, model: RemoteModel, inputs: npt.ArrayLike, **options: Any) -> Reals:
+    def predict(
+        self,
+        model: RemoteModel,
+        inputs: npt.ArrayLike,
+        *,
+        chunk: int | None = None,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> Reals:
         """A batch of any size, streamed in chunks; see ``AsyncClient.predict``."""
-        return self._run(self._client.predict(model, inputs, **options))
+        return self._run(self._client.predict(model, inputs, chunk=chunk, low=low, high=high))
 
     def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
         """The offline phase of a run, for ``finish``."""

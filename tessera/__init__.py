@@ -1,0 +1,150 @@
+"""Tessera: secure multi-party computation on secret-shared tensors.
+
+>>> import tessera as ts
+>>> with ts.LocalCluster(parties=3) as cluster, ts.Client(cluster) as client:
+...     x = client.share([1.0, 2.0])
+...     print(client.reveal(x * x))
+
+All that a program of one's own needs is here, every error included; ``ts.nn`` has the layers.  PyTorch is imported by
+``from_torch`` alone, when it is called.
+"""
+
+import nn
+from mpc.cost import Cost, Latency, LayerCost, Link
+from mpc.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EncodingError,
+    MacCheckError,
+    MaterialError,
+    NotPermitted,
+    PeerError,
+    PeerLost,
+    PeerUnavailable,
+    ProgramError,
+    ProtocolViolation,
+    RangeError,
+    RemoteError,
+    ServerBusy,
+    ShapeError,
+    TesseraError,
+    UnsupportedError,
+    UsageError,
+    VersionMismatch,
+)
+from mpc.security import Security
+from nn import (
+    ArrayInput,
+    Classes,
+    ImageInput,
+    InputRange,
+    Interface,
+    Label,
+    Model,
+    Sequential,
+    ShadesOfGray,
+    calibrate,
+    check_ranges,
+    from_torch,
+)
+from parties import (
+    AsyncClient,
+    Client,
+    Cluster,
+    DataSet,
+    KeyPair,
+    LocalCluster,
+    ModelEntry,
+    PreparedRun,
+    RemoteData,
+    RemoteModel,
+    RunReport,
+    Settings,
+    StockReport,
+)
+from parties.client.report import LayerReport, Phase
+from parties.client.uploading import UploadProgress
+from protocols import SecretTensor, concatenate, stack
+from protocols.approximation import (
+    CompositeFit,
+    Fit,
+    FourierFit,
+    PolynomialFit,
+    default_fit,
+    fit,
+    fit_fourier,
+    fit_polynomial,
+)
+from protocols.lowering.functions import RangeWarning
+
+__all__ = [
+    "ArrayInput",
+    "AsyncClient",
+    "AuthenticationError",
+    "Classes",
+    "Client",
+    "Cluster",
+    "CompositeFit",
+    "ConfigurationError",
+    "Cost",
+    "DataSet",
+    "EncodingError",
+    "Fit",
+    "FourierFit",
+    "ImageInput",
+    "InputRange",
+    "Interface",
+    "KeyPair",
+    "Label",
+    "Latency",
+    "LayerCost",
+    "LayerReport",
+    "Link",
+    "LocalCluster",
+    "MacCheckError",
+    "MaterialError",
+    "Model",
+    "ModelEntry",
+    "NotPermitted",
+    "PeerError",
+    "PeerLost",
+    "PeerUnavailable",
+    "Phase",
+    "PolynomialFit",
+    "PreparedRun",
+    "ProgramError",
+    "ProtocolViolation",
+    "RangeError",
+    "RangeWarning",
+    "RemoteData",
+    "RemoteError",
+    "RemoteModel",
+    "RunReport",
+    "SecretTensor",
+    "Security",
+    "Sequential",
+    "ServerBusy",
+    "Settings",
+    "ShadesOfGray",
+    "ShapeError",
+    "StockReport",
+    "TesseraError",
+    "UnsupportedError",
+    "UploadProgress",
+    "UsageError",
+    "VersionMismatch",
+    "calibrate",
+    "check_ranges",
+    "concatenate",
+    "default_fit",
+    "fit",
+    "fit_fourier",
+    "fit_polynomial",
+    "from_torch",
+    "nn",
+    "stack",
+]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
