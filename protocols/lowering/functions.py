@@ -54,7 +54,7 @@ def apply(planner: Planner, x: Expression, *, fit: object, target: float = 0.0) 
         for stage in fit.stages:
             x = apply(planner, x, fit=stage)
         return x
-    raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
+    raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with tessera.fit(...)")
 
 
 def _outside(name: str, t: TensorType, low: float, high: float) -> str:
