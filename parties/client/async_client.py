@@ -43,9 +43,10 @@ from parties.client.stored_secrets import StoredSecrets
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
 from parties.keys import KeyPair
-from parties.messages.failures import failed
-from parties.messages.runs import ClientMasks, Inputs, Outputs, Prepare, Ready, Release, VersionDropped, VersionReady
+from parties.messages.failures import fault_of
+from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare, Ready, Release
 from parties.messages.stock import MAX_COUNT, Stock, StockProgress
+from parties.messages.uploads import VersionDropped, VersionReady
 from parties.stored.data import RemoteData, keeping, kept_data
 from parties.wire.messages import Message
 from protocols.lowering.planner import FRACTION_BITS
@@ -294,7 +295,7 @@ class AsyncClient(StoredSecrets):
                 seconds = time.perf_counter() - started
         except MacCheckError as error:
             # Whether we noticed or were told: servers that are still at it learn the reason.
-            self._board.tell(failed(prepared.run, error))
+            self._board.tell(Failed(run=prepared.run, fault=fault_of(error)))
             self._abandon(prepared)
             raise
         except BaseException:

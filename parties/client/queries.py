@@ -17,9 +17,10 @@ from mpc.errors import ProtocolViolation, UsageError
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
-from parties.messages.runs import FindSecret, FoundSecret, TensorInfo
 from parties.messages.stored import (
     AllowUse,
+    FindSecret,
+    FoundSecret,
     ListSecrets,
     RemoveSecret,
     SecretInfo,
@@ -27,6 +28,7 @@ from parties.messages.stored import (
     SecretRemoved,
     UseAllowed,
 )
+from parties.messages.uploads import TensorInfo
 from parties.stored.policy import EVERYONE, is_rule
 from parties.wire.events import Delivery
 
@@ -106,10 +108,10 @@ async def _find(
     board: Switchboard, parties: Sequence[str], name: str, patience: float
 ) -> list[tuple[str, str, bytes, tuple[str, ...]]]:
     """At each party, version, owner and description of the model, empty if it has none; and what it has."""
-    query = secrets.token_hex(16)
-    with board.conversation(query, parties) as conversation:
+    request = secrets.token_hex(16)
+    with board.conversation(request, parties) as conversation:
         for party in parties:
-            board.send(party, FindSecret(query=query, name=name))
+            board.send(party, FindSecret(request=request, name=name))
         found = await conversation.take(FoundSecret, parties, patience)
     answers = []
     for party in parties:
@@ -123,10 +125,10 @@ async def _find(
 async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> list[ModelEntry]:
     """What each party lists, by name and version.  Raises PeerError."""
     parties = [party.name for party in cluster.parties]
-    query = secrets.token_hex(16)
-    with board.conversation(query, parties) as conversation:
+    request = secrets.token_hex(16)
+    with board.conversation(request, parties) as conversation:
         for party in parties:
-            board.send(party, ListSecrets(query=query))
+            board.send(party, ListSecrets(request=request))
         listed = await conversation.take(SecretList, parties, patience)
     found: dict[tuple[str, str], list[tuple[str, SecretInfo, dict[str, Shape]]]] = {}
     for party in parties:
@@ -210,7 +212,7 @@ async def allow_use(
     servers, request = [server.name for server in cluster.servers], secrets.token_hex(16)
     with board.conversation(request, servers) as conversation:
         for server in servers:
-            board.send(server, AllowUse(version=request, name=name, client=client, programs=tuple(programs)))
+            board.send(server, AllowUse(request=request, name=name, client=client, programs=tuple(programs)))
         await conversation.take(UseAllowed, servers, patience)
 
 
@@ -219,6 +221,6 @@ async def _ask(board: Switchboard, servers: Sequence[str], name: str, patience: 
     request = secrets.token_hex(16)
     with board.conversation(request, servers) as conversation:
         for server in servers:
-            board.send(server, RemoveSecret(version=request, name=name))
+            board.send(server, RemoveSecret(request=request, name=name))
         answers = await conversation.take(SecretRemoved, servers, patience)
     return any(isinstance(answer.message, SecretRemoved) and answer.message.found for answer in answers.values())

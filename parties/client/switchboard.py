@@ -11,10 +11,8 @@ from mpc.errors import PeerLost, TesseraError, UsageError
 from parties.client.conversation import Conversation
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
+from parties.messages.conversation import ConversationMessage
 from parties.messages.failures import error_of
-from parties.messages.runs import Failed, FoundSecret, RunMessage, UploadFailed, VersionMessage
-from parties.messages.stock import StockFailed, StockProgress
-from parties.messages.stored import SecretList
 from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
 from parties.wire.messages import Buffer, Message
 from parties.wire.transport import Endpoint
@@ -127,22 +125,14 @@ class Switchboard:
 
     def _deliver(self, delivery: Delivery) -> None:
         message, sender = delivery.message, delivery.sender.name
-        if isinstance(message, RunMessage):
-            key = message.run
-        elif isinstance(message, VersionMessage):
-            key = message.version
-        elif isinstance(message, FoundSecret | SecretList):
-            key = message.query
-        elif isinstance(message, StockProgress | StockFailed):
-            key = message.request
-        else:
+        if not isinstance(message, ConversationMessage):
             log.warning("%s sent %s, which is not for a client", sender, type(message).__name__)
             return
-        conversation = self._conversations.get(key)
+        conversation = self._conversations.get(message.conversation)
         if conversation is None:
             return  # late: given up or over
-        if isinstance(message, Failed | UploadFailed | StockFailed):
-            conversation.fail(error_of(message, sender), told=True)
+        if message.failure is not None:
+            conversation.fail(error_of(message.failure, sender), told=True)
         else:
             conversation.put(delivery)
 

@@ -43,7 +43,7 @@ from parties.client.prepared import read_seeds
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.messages.runs import (
+from parties.messages.uploads import (
     ChunksStored,
     Upload,
     UploadBegin,

@@ -15,7 +15,7 @@ from mpc.errors import PeerError, ProtocolViolation, RemoteError, printable
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.check import MAX_PATIENCE, LinkSeen, LookAround, Looked, Measure, Measured
-from parties.messages.failures import error_in
+from parties.messages.failures import error_on_link
 from parties.operate.check.asking import Asker, Question, asking
 from parties.operate.check.probing import Prober
 from parties.operate.check.report import HostRow, LinkRow, Report
@@ -94,7 +94,7 @@ class _Check:
         patience = min(self._patience, MAX_PATIENCE)
         try:
             message = await self._ask(
-                server, lambda query: LookAround(query=query, patience=patience), 2 * patience + _SLACK
+                server, lambda request: LookAround(request=request, patience=patience), 2 * patience + _SLACK
             )
             if not isinstance(message, Looked):
                 raise ProtocolViolation(server.name, "answered a check with something else")
@@ -146,16 +146,16 @@ class _Check:
             return await self._asker.insist(lambda: self._prober.download(link.sender.name, round_trip, self._patience))
         server, peer = link.sender, link.receiver.name
         patience = self._patience + self._cluster.settings.peer_timeout
-        message = await self._ask(server, lambda query: Measure(query=query, peer=peer), patience)
+        message = await self._ask(server, lambda request: Measure(request=request, peer=peer), patience)
         if not isinstance(message, Measured):
             raise ProtocolViolation(server.name, "answered a check with something else")
         if message.fault is not None:
             link.witness = server
-            raise error_in(message.fault)
+            raise error_on_link(message.fault)
         return message.rate or 0.0
 
 
 def _row(server: Member, peer: Member, seen: LinkSeen) -> LinkRow:
     if seen.fault is None:
         return LinkRow(server, peer, seen.reach, seen.round_trip)
-    return LinkRow(server, peer, seen.reach, error=error_in(seen.fault))
+    return LinkRow(server, peer, seen.reach, error=error_on_link(seen.fault))

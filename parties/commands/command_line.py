@@ -23,7 +23,7 @@ from mpc.errors import ConfigurationError, TesseraError, UsageError
 from parties import logs
 from parties.cluster import Cluster, Member, is_name
 from parties.keys import KeyPair
-from parties.operate.metrics.counters import parse_address
+from parties.operate.metrics.serving import parse_address
 from parties.wire.transport import package_version
 
 INTERRUPTED = 130

@@ -114,7 +114,7 @@ class Watcher:
     async def _status(self, server: Member, until: float) -> ServerStatus:
         """The answer.  Raises PeerError; `Busy` when it is worth another try."""
         patience = max(0.0, until - time.monotonic()) + SLACK
-        message = (await self._asker.ask(server.name, lambda query: AskStatus(query=query), patience)).message
+        message = (await self._asker.ask(server.name, lambda request: AskStatus(request=request), patience)).message
         if not isinstance(message, ServerStatus):
             raise ProtocolViolation(server.name, "answered the question for its status with something else")
         peers = {peer.name for peer in self._asker.cluster.servers if peer != server}

@@ -13,15 +13,17 @@ What a member can cause by asking is bounded by `parties.operate.check.desk`.
 
 from __future__ import annotations
 
+import enum
 import math
 from typing import Annotated, ClassVar
 
 import msgspec
 
 from parties.cluster import Role
-from parties.messages.runs import FROM_CLIENT, Count, Id, Name, Seconds, Text
-from parties.operate.check.reach import Reach
-from parties.wire.messages import SERVERS, Message
+from parties.messages.conversation import RequestMessage
+from parties.messages.failures import Fault
+from parties.messages.fields import FROM_CLIENT, Count, Name, Seconds, Text
+from parties.wire.messages import SERVERS
 
 MAX_PROBE_BYTES = 4 << 20
 """Most payload of one probe, each way."""
@@ -30,12 +32,18 @@ MAX_PATIENCE = 30.0
 """s that a server waits for its peers at most, whatever the client asks for."""
 
 
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A `PeerError` on the wire: its class, who is at fault, and why."""
+class Reach(enum.StrEnum):
+    """What an attempt to connect to a server's port came to."""
 
-    error: Annotated[str, msgspec.Meta(max_length=64)]
-    peer: Name
-    reason: Text
+    OPEN = "open"
+    """Something accepts connections."""
+    REFUSED = "refused"
+    """The host answers, and nothing listens at the port, or a firewall rejects."""
+    SILENT = "no answer"
+    """Nothing comes back at all: packets are dropped, or there is no such host."""
+    UNRESOLVED = "name not resolved"
+    UNREACHABLE = "unreachable"
+    """The network says that there is no way there."""
 
 
 class LinkSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,10 +68,8 @@ class FolderSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     problem: Text = ""
 
 
-class CheckMessage(Message, frozen=True):
-    """Base of what belongs to one question."""
-
-    query: Id
+class CheckMessage(RequestMessage, frozen=True):
+    """Base of what belongs to one question of ``tessera check`` or ``tessera status``."""
 
 
 class LookAround(CheckMessage, frozen=True):

@@ -15,8 +15,8 @@ import msgspec
 
 from parties.cluster import Role
 from parties.messages.check import CheckMessage
-from parties.messages.runs import FROM_CLIENT, Count, Id, Name
-from parties.messages.stored import MAX_SECRETS
+from parties.messages.fields import FROM_CLIENT, Count, Id, Name
+from parties.messages.uploads import MAX_SECRETS
 from parties.wire.messages import SERVERS
 
 PREFIX = 12

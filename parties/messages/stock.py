@@ -4,7 +4,7 @@ Stocking:   client --Stock--> dealer                   program, how many runs of
             dealer --StockItem--> party                session and number of one item; its part
             party  --Stocked--> dealer                 it is in the party's ledger
             dealer --StockProgress--> client           how many every party has
-            party  --StockRefused--> dealer, dealer --StockFailed--> client
+            party  --StockRefused--> dealer, dealer --RequestFailed--> client
             dealer --StockDropped--> party             no run will ask for this program again
 
 A run of a program that is in stock:
@@ -22,41 +22,32 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
-from parties.messages.runs import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, RunMessage, Seconds, Text
+from parties.messages.conversation import RequestMessage
+from parties.messages.failures import Fault
+from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Seconds
+from parties.messages.runs import RunMessage
 from parties.wire.messages import Message
 
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 MAX_COUNT = 1_000_000
 
 
-class Stock(Message, frozen=True):
+class Stock(RequestMessage, frozen=True):
     """Deal for ``count`` runs of a program; from now on too, when less than ``low_water`` is left.  Payload: it."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
-    request: Id
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
     low_water: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
-class StockProgress(Message, frozen=True):
+class StockProgress(RequestMessage, frozen=True):
     """``done`` of the items asked for are in stock; ``stock`` items of the program in all."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
-    request: Id
     done: Count
     stock: Count
     sent_bytes: Count
     seconds: Seconds
-
-
-class StockFailed(Message, frozen=True):
-    """No more will be dealt of what was asked for; fields as in ``Failed``."""
-
-    senders: ClassVar[frozenset[Role]] = FROM_DEALER
-    request: Id
-    error: Annotated[str, msgspec.Meta(max_length=64)]
-    peer: Annotated[str, msgspec.Meta(max_length=64)]
-    reason: Text
 
 
 class ItemMessage(Message, frozen=True):
@@ -67,7 +58,7 @@ class ItemMessage(Message, frozen=True):
 
 
 class StockItem(ItemMessage, frozen=True):
-    """A party's part of one item, to keep until a run uses it.  Payload: as of ``Dealt``."""
+    """A party's part of one item, for a run to come.  Payload: as of ``Dealt``."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
@@ -80,12 +71,10 @@ class Stocked(ItemMessage, frozen=True):
 
 
 class StockRefused(ItemMessage, frozen=True):
-    """The item could not be kept; fields as in ``Failed``."""
+    """The item could not be stored."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
-    error: Annotated[str, msgspec.Meta(max_length=64)]
-    peer: Annotated[str, msgspec.Meta(max_length=64)]
-    reason: Text
+    fault: Fault
 
 
 class StockDropped(Message, frozen=True):

@@ -1,15 +1,10 @@
-"""The messages about stored secrets beside the upload itself: going over to a version together, listing, removing.
+"""The messages about stored secrets: what there is under a name, which there are, who may use them, and removal.
 
-The end of an upload (`parties.stored.version_database` says why it cannot end differently here and there):
-
-            party  --VersionPrepared--> dealer        all of it is there, durably, and not in use yet
-            dealer --VersionCommit--> parties         all parties have it, and it is what the name stands for
-            dealer --VersionDropped--> party          or it has come to nothing, or is gone
-            party  --VersionsHeld--> dealer           which versions and stock it has; answered with the above
-
-Afterwards: client --ListSecrets--> parties, party --SecretList--> client
-            client --RemoveSecret--> dealer, then parties; each --SecretRemoved--> client
-            client --AllowUse--> dealer and parties; each --UseAllowed--> client
+client --FindSecret--> parties; each --FoundSecret--> client
+client --ListSecrets--> parties; each --SecretList--> client
+client --AllowUse--> dealer and parties; each --UseAllowed--> client
+client --RemoveSecret--> dealer, then parties; each --SecretRemoved--> client
+anyone --RequestFailed--> client           it may not be allowed, or removed
 """
 
 from __future__ import annotations
@@ -19,52 +14,33 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
-from parties.messages.runs import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, VersionMessage
-from parties.wire.messages import SERVERS, Message
-
-MAX_SECRETS = 1000
-"""That a party keeps; beyond it an upload under a new name is refused."""
-MAX_PROGRAMS = 10_000
-"""In one message: what a party has stock of."""
-
-Ids = Annotated[tuple[Id, ...], msgspec.Meta(max_length=4 * MAX_SECRETS)]
-
-
-class VersionPrepared(VersionMessage, frozen=True):
-    """The party has all of the upload, durably; what was under the name stays in use until it is told to commit."""
-
-    senders: ClassVar[frozenset[Role]] = FROM_PARTY
-
-
-class VersionCommit(VersionMessage, frozen=True):
-    """The version is what its name stands for, at everyone, from now on."""
-
-    senders: ClassVar[frozenset[Role]] = FROM_DEALER
-
-
-class VersionsHeld(Message, frozen=True):
-    """What a party has: versions in use (``held``), ``prepared`` ones, ``uploads`` begun, and programs in fresh stock.
-
-    Sent when it or the dealer has been started, and again while a prepared one is not decided.  The dealer answers with
-    what the party has missed: ``VersionCommit``, ``VersionDropped``, ``StockDropped``.
-    """
-
-    senders: ClassVar[frozenset[Role]] = FROM_PARTY
-    held: Ids
-    prepared: Ids
-    programs: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=MAX_PROGRAMS)]
-    uploads: Ids = ()
-
+from parties.messages.conversation import RequestMessage
+from parties.messages.fields import FROM_CLIENT, FROM_PARTY, Count, Id, Name
+from parties.messages.uploads import MAX_SECRETS
+from parties.wire.messages import SERVERS
 
 Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|[0-9a-f]{64})\Z")]
 """`parties.stored.policy.is_rule`."""
 
 
-class AllowUse(VersionMessage, frozen=True):
-    """``client`` (``*``: everyone) may run ``programs``, and no others, on what is called ``name``, the sender's.
+class FindSecret(RequestMessage, frozen=True):
+    """Which version is called ``name``?"""
 
-    ``version`` names this request, no version.
-    """
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    name: Name
+
+
+class FoundSecret(RequestMessage, frozen=True):
+    """Payload: the model's description; an empty ``version`` says that there is none, and ``names`` what there is."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    version: str
+    owner: str
+    names: tuple[str, ...]
+
+
+class AllowUse(RequestMessage, frozen=True):
+    """``client`` (``*``: everyone) may run ``programs``, and no others, on what is called ``name``, the sender's."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     name: Name
@@ -72,17 +48,16 @@ class AllowUse(VersionMessage, frozen=True):
     programs: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=1000)]
 
 
-class UseAllowed(VersionMessage, frozen=True):
-    """Done, durably.  ``version`` as in ``AllowUse``."""
+class UseAllowed(RequestMessage, frozen=True):
+    """Done, durably."""
 
     senders: ClassVar[frozenset[Role]] = SERVERS
 
 
-class ListSecrets(Message, frozen=True):
+class ListSecrets(RequestMessage, frozen=True):
     """Which models are there?"""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
-    query: Id
 
 
 class SecretInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,23 +74,22 @@ class SecretInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed: dict[str, frozenset[Rule]] = {}
 
 
-class SecretList(Message, frozen=True):
+class SecretList(RequestMessage, frozen=True):
     """Payload: of each model its tensors' names and shapes, a MessagePack array of ``TensorInfo``."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
-    query: Id
     models: Annotated[tuple[SecretInfo, ...], msgspec.Meta(max_length=MAX_SECRETS)]
 
 
-class RemoveSecret(VersionMessage, frozen=True):
-    """Remove what is called ``name``, which is the sender's.  ``version`` names this request, no version."""
+class RemoveSecret(RequestMessage, frozen=True):
+    """Remove what is called ``name``, which is the sender's."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     name: Name
 
 
-class SecretRemoved(VersionMessage, frozen=True):
-    """Done, durably; ``found`` says whether there was one.  ``version`` as in ``RemoveSecret``."""
+class SecretRemoved(RequestMessage, frozen=True):
+    """Done, durably; ``found`` says whether there was one."""
 
     senders: ClassVar[frozenset[Role]] = SERVERS
     found: bool

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from mpc.errors import PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
 from parties.cluster import Cluster, Member
+from parties.counters import Phase
 from parties.keys import KeyPair
-from parties.messages.failures import stock_failed, upload_failed
-from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release, Upload, VersionMessage
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.operate.check.desk import CheckDesk
-from parties.operate.metrics.counters import Phase
 from parties.operate.status.desk import StatusDesk
 from parties.servers.job import Job
-from parties.servers.server import Payload, Server
+from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
 from parties.stock.stocker import Stocker, read_record
@@ -28,7 +27,7 @@ from parties.stored.coordinator import Coordinator
 from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
-from parties.wire.messages import Buffer, payload_bytes
+from parties.wire.messages import Buffer, Payload, payload_bytes
 from protocols.readings.dealer import Dealing, deal, digest
 
 
@@ -231,12 +230,6 @@ class DealerServer(Server[DealerJob]):
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )
 
-    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
-        """It goes no further: the parties never hear of it."""
-        if isinstance(message, Upload):
-            self.metrics.upload_ended(upload_failed(message.version, error).error)
-        super().refuse_upload(sender, message, error)
-
     # -- stock -----------------------------------------------------------------------------------------------------
 
     def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
@@ -252,7 +245,7 @@ class DealerServer(Server[DealerJob]):
                 self.admission.check_size(program)
                 await self._stocker.order(client, message, program)
             except TesseraError as error:
-                self._tell([client.name], stock_failed(message.request, error))
+                self.refuse_request(client, message, error)
 
         self.spawn(order())
 

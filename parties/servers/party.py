@@ -19,29 +19,15 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
+from parties.counters import Phase
 from parties.keys import KeyPair
-from parties.messages.failures import upload_failed
-from parties.messages.runs import (
-    Dealt,
-    Failed,
-    Inputs,
-    Opening,
-    Outputs,
-    Prepare,
-    Ready,
-    Release,
-    UploadFailed,
-    VersionMessage,
-    VersionReady,
-)
+from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready, Release
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem
-from parties.messages.stored import AllowUse, RemoveSecret
 from parties.operate.check.desk import CheckDesk
-from parties.operate.metrics.counters import OK, Phase
 from parties.operate.status.desk import StatusDesk
 from parties.servers.party_job import PartyJob
-from parties.servers.server import Payload, Server, check_sender
+from parties.servers.server import Server, check_sender
 from parties.stock.ledger import SpentItem
 from parties.stock.material import Material
 from parties.stored import policy
@@ -49,7 +35,7 @@ from parties.stored.data import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.stored.secrets_desk import SecretsDesk
-from parties.wire.messages import Message, as_array
+from parties.wire.messages import Payload, as_array
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 
 THREAD_ELEMENTS = 1 << 20
@@ -67,7 +53,7 @@ class PartyServer(Server[PartyJob]):
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
         dealer = [cluster.dealer.name]
-        self.material = Material(cluster, member, keys, folder, lambda message: self._tell(dealer, message))
+        self.material = Material(cluster, member, keys, folder, lambda message: self.tell(dealer, message))
         self._disk: PartyVersions | None = None
         try:
             self._disk = PartyVersions(folder, keys, member.name)
@@ -396,25 +382,6 @@ class PartyServer(Server[PartyJob]):
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.material.ledger.stock()
-
-    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
-        """Send to whoever can be reached; what an owner is told of an upload is how it ended."""
-        if isinstance(message, VersionReady):
-            self.metrics.upload_ended(OK)
-        elif isinstance(message, UploadFailed):
-            self.metrics.upload_ended(message.error)
-        super().tell(names, message, payload)
-
-    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
-        """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
-        if not isinstance(message, AllowUse | RemoveSecret):
-            self.metrics.upload_ended(upload_failed(message.version, error).error)
-        owner = self._secrets.owner_of(message.version)
-        if owner is not None and sender in (owner, self.cluster.dealer):
-            self._secrets.cancel(message.version)
-            super().refuse_upload(owner, message, error)
-        else:
-            super().refuse_upload(sender, message, error)
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)

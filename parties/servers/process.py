@@ -17,7 +17,7 @@ import protocols  # noqa: F401 - makes the operations known, whose kernels are w
 from mpc.rings import kernels
 from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
-from parties.operate.metrics.counters import serving
+from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify

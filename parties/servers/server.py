@@ -26,16 +26,17 @@ from mpc.program import Program
 from mpc.security import Security
 from parties import logs
 from parties.cluster import Cluster, Member
+from parties.counters import OK, RELEASED, Metrics
 from parties.keys import KeyPair
-from parties.messages.failures import error_of, failed, internal_error, upload_failed
-from parties.messages.runs import Failed, Prepare, RunMessage, Upload, VersionMessage
+from parties.messages.conversation import RequestFailed, RequestMessage
+from parties.messages.failures import Fault, error_of, fault_of, internal_error
+from parties.messages.runs import Failed, Prepare, RunMessage
 from parties.messages.status import SecretSeen
-from parties.operate.metrics.counters import OK, RELEASED, Metrics
 from parties.operate.status.look import Look
 from parties.servers.job import Job
 from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
-from parties.wire.messages import Message
+from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
 
 log = logging.getLogger(__name__)
@@ -50,14 +51,15 @@ LAST_WORDS = 1.0
 JobT = TypeVar("JobT", bound=Job)
 MessageT = TypeVar("MessageT", bound=Message)
 Result = TypeVar("Result")
-Payload = list[memoryview]
+Handler = Callable[[Member, Any, Payload], None]
+Refusal = Callable[[Member, Any, TesseraError], None]
 
 
 class Server(Generic[JobT]):
     """Base of ``DealerServer`` and ``PartyServer``: dispatches messages and fails runs.
 
-    A handler is registered with ``on`` for a message class; it may raise a TesseraError, which fails the run (or the
-    upload) the message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
+    A handler is registered with ``on`` for a message class; it may raise a TesseraError, which fails the run the
+    message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
     """
 
     def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, make_job: Callable[[str], JobT]) -> None:
@@ -76,16 +78,24 @@ class Server(Generic[JobT]):
         # Apart, so that nobody's dealing delays a round that others wait for.
         self.offline, self.online = (Workers(member.name, width, settings.round_timeout / 2) for _ in range(2))
         self._make_job = make_job
-        self._handlers: dict[type[Message], Callable[[Member, Any, Payload], None]] = {}
+        self._handlers: dict[type[Message], tuple[Handler, Refusal]] = {}
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
         self._emptied = asyncio.Event()
         self.on(Failed, self._on_failed)
 
-    def on(self, kind: type[MessageT], handler: Callable[[Member, MessageT, Payload], None]) -> None:
-        """``handler(sender, message, payload)`` takes the messages of this class."""
-        self._handlers[kind] = handler
+    def on(
+        self,
+        kind: type[MessageT],
+        handler: Callable[[Member, MessageT, Payload], None],
+        refuse: Callable[[Member, MessageT, TesseraError], None] | None = None,
+    ) -> None:
+        """``handler(sender, message, payload)`` takes the messages of this class.
+
+        ``refuse(sender, message, error)`` is called with what it raises; by default the run, if any, fails.
+        """
+        self._handlers[kind] = handler, self._refuse if refuse is None else refuse
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -145,15 +155,15 @@ class Server(Generic[JobT]):
 
     def _deliver(self, delivery: Delivery) -> None:
         sender, message = delivery.sender, delivery.message
-        handler = self._handlers.get(type(message))
-        if handler is None:
+        handlers = self._handlers.get(type(message))
+        if handlers is None:
             log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
             return
         with self._about(sender, message):
             if isinstance(message, RunMessage) and message.run in self._ended:
                 self._late(sender, message, self._ended[message.run])
             else:
-                self._take(handler, delivery)
+                self._take(delivery, *handlers)
 
     def _about(self, sender: Member, message: Message) -> contextlib.AbstractContextManager[None]:
         """What is logged of the message is about its run, and that run's client."""
@@ -162,45 +172,39 @@ class Server(Generic[JobT]):
         client = sender if job is None or job.client is None else job.client
         return logs.about(run, "" if client.is_server else client.name)
 
-    def _take(self, handler: Callable[[Member, Any, Payload], None], delivery: Delivery) -> None:
+    def _take(self, delivery: Delivery, handler: Handler, refuse: Refusal) -> None:
         sender, message = delivery.sender, delivery.message
         try:
-            if isinstance(message, Upload):
-                self.check_staying()
             handler(sender, message, delivery.buffers)
         except TesseraError as error:
-            self._refuse(sender, message, error)
+            refuse(sender, message, error)
         except Exception:  # a bug of ours must not take the server down with it
             log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
-            self._refuse(sender, message, internal_error())
+            refuse(sender, message, internal_error())
 
     def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
         """A message of a run that is over here."""
         if isinstance(message, Prepare):
             repeated = ProtocolViolation(sender.name, "asked for a run whose id has been used")
-            self._tell([sender.name], failure or failed(message.run, repeated))
+            self.tell([sender.name], failure or Failed(run=message.run, fault=fault_of(repeated)))
         elif isinstance(message, Failed) and sender.is_server:
             # Its check may have failed after ours had passed.
-            self._notice(message.error)
+            self._notice(message.fault)
 
     def _refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
-        """Fail what the message belongs to, if the sender has a part in it."""
-        if isinstance(message, RunMessage):
-            job = self.jobs.get(message.run)
-            if job is not None and self._takes_part(job, sender):
-                self.fail(job, error)
-            else:
-                log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
-                self._tell([sender.name], failed(message.run, error))
-        elif isinstance(message, VersionMessage):
-            self.refuse_upload(sender, message, error)
-        else:
-            log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
-
-    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
-        """Tell the sender that the upload has failed."""
+        """Fail the run that the message belongs to, if the sender has a part in it."""
+        job = self.jobs.get(message.run) if isinstance(message, RunMessage) else None
+        if job is not None and self._takes_part(job, sender):
+            self.fail(job, error)
+            return
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
-        self._tell([sender.name], upload_failed(message.version, error))
+        if isinstance(message, RunMessage):
+            self.tell([sender.name], Failed(run=message.run, fault=fault_of(error)))
+
+    def refuse_request(self, sender: Member, message: RequestMessage, error: TesseraError) -> None:
+        """Tell the sender that it cannot have what it asks for."""
+        log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+        self.tell([sender.name], RequestFailed(request=message.request, fault=fault_of(error)))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -258,13 +262,13 @@ class Server(Generic[JobT]):
 
     def _fail(self, job: JobT, error: TesseraError) -> None:
         log.warning("run %s failed: %s", job.run[:8], error)
-        message = failed(job.run, error)
+        message = Failed(run=job.run, fault=fault_of(error))
         self.end(job, message)
-        self._notice(message.error)
+        self._notice(message.fault)
         others = {member.name for member in self.cluster.servers} - {self.member.name}
         if job.client is not None:
             others.add(job.client.name)
-        self._tell(others, message)
+        self.tell(others, message)
 
     def end(self, job: JobT, failure: Failed | None = None) -> None:
         """Forget the run and everything dealt for it."""
@@ -279,7 +283,7 @@ class Server(Generic[JobT]):
         self._ended[job.run] = failure
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-        self.metrics.run_ended(failure.error if failure is not None else RELEASED if job.released else OK)
+        self.metrics.run_ended(failure.fault.error if failure is not None else RELEASED if job.released else OK)
         log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
 
     def watch(self, job: JobT, members: Iterable[Member]) -> None:
@@ -317,20 +321,21 @@ class Server(Generic[JobT]):
     def _on_failed(self, sender: Member, message: Failed, _: Payload) -> None:
         job = self.jobs.get(message.run)
         if job is not None and self._takes_part(job, sender):
-            log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message, sender.name))
+            log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message.fault, sender.name))
             self.end(job, message)
             if sender.is_server:
-                self._notice(message.error)
+                self._notice(message.fault)
                 # A cheat might have told us alone, and have the client wait.
                 if job.client is not None:
-                    self._tell([job.client.name], replace(message, peer=message.peer or sender.name))
+                    fault = replace(message.fault, peer=message.fault.peer or sender.name)
+                    self.tell([job.client.name], replace(message, fault=fault))
         elif job is None and sender.is_server:
             # Of a run from before we were started again, perhaps.
-            self._notice(message.error)
+            self._notice(message.fault)
 
-    def _notice(self, error: str) -> None:
+    def _notice(self, fault: Fault) -> None:
         """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""
-        if error == MacCheckError.__name__ and self.malicious:
+        if fault.error == MacCheckError.__name__ and self.malicious:
             self.cheated()
 
     @property
@@ -363,10 +368,6 @@ class Server(Generic[JobT]):
     # -- sending and computing -------------------------------------------------------------------------------------
 
     def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
-        """Send to whoever can be reached."""
-        self._tell(names, message, payload)
-
-    def _tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
         """Send to whoever can be reached."""
         for name in names:
             try:

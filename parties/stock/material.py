@@ -10,9 +10,9 @@ from collections.abc import Callable
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.failures import stock_refused
+from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
-from parties.messages.stock import Spent, StockDropped, Stocked, StockItem
+from parties.messages.stock import Spent, StockDropped, Stocked, StockItem, StockRefused
 from parties.operate.check.data_folder import check_room
 from parties.stock.ledger import ItemId, PartyLedger, SpentItem
 from parties.wire.messages import Message, payload_bytes
@@ -48,7 +48,7 @@ class Material:
                 await asyncio.to_thread(self._add, item, message.program, payload)
         except TesseraError as error:
             log.warning("preprocessing %s refused: %s", item, error)
-            self._tell(stock_refused(message.session, message.number, error))
+            self._tell(StockRefused(session=message.session, number=message.number, fault=fault_of(error)))
         else:
             self._tell(Stocked(session=message.session, number=message.number))
 

@@ -18,7 +18,8 @@ from typing import Any
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
 from mpc.program import Program
 from parties.cluster import DEALER, Cluster, Member
-from parties.messages.failures import error_of, stock_failed
+from parties.messages.conversation import RequestFailed
+from parties.messages.failures import error_of, fault_of
 from parties.messages.stock import Spent, Stock, StockDropped, Stocked, StockItem, StockProgress, StockRefused
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
@@ -206,7 +207,7 @@ class Stocker:
         log.warning("stocking stopped: %s", error)
         if request.client is not None:
             with contextlib.suppress(TesseraError):
-                self._endpoint.send(request.client.name, stock_failed(request.request, error))
+                self._endpoint.send(request.client.name, RequestFailed(request=request.request, fault=fault_of(error)))
 
     async def _fill(self, request: Request) -> None:
         """Deal for it, to its end or until it is another client's turn."""
@@ -309,7 +310,7 @@ class Stocker:
     def refused(self, party: Member, message: StockRefused) -> None:
         """A party will not have it."""
         if ItemId(message.session, message.number) == self._item:
-            self._stop(error_of(message, party.name))
+            self._stop(error_of(message.fault, party.name))
 
     def lost(self, member: Member, error: PeerError) -> None:
         """A party has gone."""

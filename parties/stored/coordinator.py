@@ -17,18 +17,17 @@ from mpc.errors import ProgramError, ProtocolViolation, ServerBusy, TesseraError
 from mpc.program import Program
 from mpc.rings.prg import Seed, fresh_seed
 from parties.cluster import Member
-from parties.messages.failures import internal_error, upload_failed
-from parties.messages.runs import Upload, UploadSeed, VersionDropped
-from parties.messages.stored import (
-    AllowUse,
-    RemoveSecret,
-    SecretRemoved,
-    UseAllowed,
+from parties.messages.failures import fault_of, internal_error
+from parties.messages.stored import AllowUse, RemoveSecret, SecretRemoved, UseAllowed
+from parties.messages.uploads import (
+    Upload,
+    UploadFailed,
+    UploadSeed,
     VersionCommit,
+    VersionDropped,
     VersionPrepared,
     VersionsHeld,
 )
-from parties.servers.server import Payload
 from parties.stock.stocker import Stocker
 from parties.stored.data import kept_data
 from parties.stored.decided_versions import DecidedVersions
@@ -36,8 +35,9 @@ from parties.stored.party_secrets import taken, upload_shapes
 from parties.stored.policy import Policy
 from parties.stored.record import Record, circle, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
-from parties.stored.secrets_desk import Site
+from parties.stored.site import Site
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
+from parties.wire.messages import Payload
 from protocols.readings.dealer import StoredMasks, digest
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Coordinator:
                 self._uploads[record.version] = PendingUpload(
                     owner, record.name, masks, record.description, content, record.when, asleep=True
                 )
-        server.on(Upload, self._on_upload)
+        server.on(Upload, self._on_upload, self._refuse_upload)
         server.on(VersionDropped, self._on_dropped)
         server.on(VersionPrepared, self._on_prepared)
         server.on(VersionsHeld, lambda party, message, _: server.spawn(self._answer(party, message)))
@@ -115,6 +115,7 @@ class Coordinator:
     # -- uploads ---------------------------------------------------------------------------------------------------
 
     def _on_upload(self, client: Member, message: Upload, payload: Payload) -> None:
+        self._server.check_staying()
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent an upload without a description")
         self._check_name(message.name, client)
@@ -206,7 +207,14 @@ class Coordinator:
             if isinstance(held, PendingUpload):
                 self._decide(version, held)
         except TesseraError as error:
-            self._server.refuse_upload(client, message, error)
+            self._refuse_upload(client, message, error)
+
+    def _refuse_upload(self, client: Member, message: Upload, error: TesseraError) -> None:
+        """It goes no further: the parties never hear of it."""
+        log.warning("Upload of %s refused: %s", client.name, error)
+        failure = UploadFailed(version=message.version, fault=fault_of(error))
+        self._server.metrics.upload_ended(failure.fault.error)
+        self._server.tell([client.name], failure)
 
     async def _write(self, client: Member, version: str, upload: PendingUpload) -> None:
         """On the disk.  Raises VaultError, ProtocolViolation; it is forgotten then."""
@@ -302,7 +310,7 @@ class Coordinator:
 
     def _refuse(self, version: str, upload: PendingUpload, error: TesseraError) -> None:
         log.warning("upload %s of %s failed: %s", version[:8], upload.owner.name, error)
-        self._server.tell([upload.owner.name], upload_failed(version, error))
+        self._server.tell([upload.owner.name], UploadFailed(version=version, fault=fault_of(error)))
         self._forget([version])
 
     def _record(self, version: str, upload: PendingUpload) -> Record:
@@ -349,11 +357,11 @@ class Coordinator:
                     del self._names[message.name], self._versions[version]
                     await asyncio.to_thread(self._rules.forget, message.name)
         except TesseraError as error:
-            self._server.refuse_upload(client, message, error)
+            self._server.refuse_request(client, message, error)
             return
         log.info("%s has removed model %s", client.name, message.name)
         found = version is not None or bool(begun)
-        self._server.tell([client.name], SecretRemoved(version=message.version, found=found))
+        self._server.tell([client.name], SecretRemoved(request=message.request, found=found))
         await self._stocker.sweep()
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
@@ -364,6 +372,6 @@ class Coordinator:
                     raise ProgramError(f"there is no model called {message.name!r}: upload it first")
                 await asyncio.to_thread(self._rules.allow, message.name, client, message.client, message.programs)
         except TesseraError as error:
-            self._server.refuse_upload(client, message, error)
+            self._server.refuse_request(client, message, error)
         else:
-            self._server.tell([client.name], UseAllowed(version=message.version))
+            self._server.tell([client.name], UseAllowed(request=message.request))

@@ -27,8 +27,7 @@ from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
-from parties.messages.runs import Upload, UploadBegin
-from parties.messages.stored import MAX_SECRETS
+from parties.messages.uploads import MAX_SECRETS, Upload, UploadBegin
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, streamed
 from parties.stored.policy import Policy

@@ -13,7 +13,8 @@ import msgspec
 
 from mpc.tensor_type import Shape
 from parties.cluster import Cluster, Member
-from parties.messages.runs import Id, Name, TensorInfo
+from parties.messages.fields import Id, Name
+from parties.messages.uploads import TensorInfo
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,75 +8,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from mpc.errors import ProgramError, TesseraError
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
-from parties.cluster import Cluster, Member
-from parties.messages.failures import internal_error, upload_failed
-from parties.messages.runs import (
-    ChunksStored,
+from parties.cluster import Member
+from parties.counters import OK
+from parties.messages.failures import fault_of, internal_error
+from parties.messages.stored import (
+    AllowUse,
     FindSecret,
     FoundSecret,
-    UploadBegin,
-    UploadChunk,
-    UploadSeed,
-    VersionDropped,
-    VersionMessage,
-    VersionReady,
-)
-from parties.messages.stored import (
-    MAX_PROGRAMS,
-    AllowUse,
     ListSecrets,
     RemoveSecret,
     SecretInfo,
     SecretList,
     SecretRemoved,
     UseAllowed,
+)
+from parties.messages.uploads import (
+    MAX_PROGRAMS,
+    ChunksStored,
+    UploadBegin,
+    UploadChunk,
+    UploadFailed,
+    UploadSeed,
     VersionCommit,
+    VersionDropped,
+    VersionMessage,
     VersionPrepared,
+    VersionReady,
     VersionsHeld,
 )
-from parties.servers.server import Payload
 from parties.stored.chunks import Grid
 from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
+from parties.stored.site import Site
 from parties.stored.uploads import UploadInProgress
 from parties.vault import VaultError
-from parties.wire.messages import Message
-from parties.wire.transport import Endpoint
+from parties.wire.messages import Payload
 
 log = logging.getLogger(__name__)
-
-
-class Site(Protocol):
-    """What a server gives to who handles stored secrets in it."""
-
-    cluster: Cluster
-    endpoint: Endpoint
-
-    @property
-    def jobs(self) -> Mapping[str, object]:
-        """Runs in progress."""
-
-    def on(self, kind: type[Any], handler: Callable[[Member, Any, Payload], None]) -> None:
-        """Registers the handler of a message."""
-
-    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
-        """Sends to whoever can be reached."""
-
-    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """A task that ends with the server."""
-
-    def refuse_upload(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
-        """Fails an upload."""
-
-    def check_staying(self) -> None:
-        """Raises PeerUnavailable when the server is being stopped."""
 
 
 class SecretsDesk:
@@ -101,9 +75,9 @@ class SecretsDesk:
                 record.name,
                 record.owner_name,
             )
-        server.on(UploadBegin, self._on_begin)
-        server.on(UploadSeed, self._on_seed)
-        server.on(UploadChunk, self._on_chunk)
+        server.on(UploadBegin, self._on_begin, self._refuse)
+        server.on(UploadSeed, self._on_seed, self._refuse)
+        server.on(UploadChunk, self._on_chunk, self._refuse)
         server.on(VersionCommit, lambda _, message, __: server.spawn(self._commit(message.version)))
         server.on(VersionDropped, self._on_dropped)
         server.on(FindSecret, self._on_find)
@@ -127,7 +101,7 @@ class SecretsDesk:
         chunks = Grid.of(upload_shapes(message).values()).count
         self._server.tell([client.name], ChunksStored(version=message.version, attempt=message.attempt, chunks=chunks))
         if self._secrets.is_in_use(message.version):
-            self._server.tell([client.name], VersionReady(version=message.version))
+            self._tell_ready(client, message.version)
 
     async def _open(self, upload: UploadInProgress, message: UploadBegin) -> None:
         """Tell the owner what is here, once that is certain."""
@@ -136,7 +110,7 @@ class SecretsDesk:
                 upload.waiting.clear()
                 await asyncio.to_thread(self._secrets.uploads.ready, upload)
         except TesseraError as error:
-            self._server.refuse_upload(upload.owner, message, error)
+            self._refuse(upload.owner, message, error)
             return
         if upload.attempt == message.attempt and not upload.over and upload.partial is not None:
             upload.open, upload.written = True, upload.partial.chunks
@@ -187,7 +161,7 @@ class SecretsDesk:
                         upload.touched = time.monotonic()
                         self._acknowledge(upload)
         except TesseraError as error:
-            self._server.refuse_upload(upload.owner, message, error)
+            self._refuse(upload.owner, message, error)
             return
         self._complete_or_refuse(upload.owner, message)
 
@@ -195,7 +169,7 @@ class SecretsDesk:
         try:
             self._complete(message.version)
         except TesseraError as error:
-            self._server.refuse_upload(owner, message, error)
+            self._refuse(owner, message, error)
 
     def _complete(self, version: str) -> None:
         upload = self._secrets.complete(version)
@@ -229,9 +203,28 @@ class SecretsDesk:
         else:
             self._server.tell([self._dealer], VersionPrepared(version=version))
 
+    def _refuse(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
+        """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
+        log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+        owner = self._secrets.owner_of(message.version)
+        if owner is not None and sender.name in (owner.name, self._dealer):
+            self._secrets.cancel(message.version)
+            self._tell_failed(owner, message.version, error)
+        else:
+            self._tell_failed(sender, message.version, error)
+
     def _failed(self, owner: Member, version: str, error: TesseraError) -> None:
         log.warning("upload %s of %s failed: %s", version[:8], owner.name, error)
-        self._server.tell([owner.name], upload_failed(version, error))
+        self._tell_failed(owner, version, error)
+
+    def _tell_failed(self, member: Member, version: str, error: TesseraError) -> None:
+        failure = UploadFailed(version=version, fault=fault_of(error))
+        self._server.metrics.upload_ended(failure.fault.error)
+        self._server.tell([member.name], failure)
+
+    def _tell_ready(self, owner: Member, version: str) -> None:
+        self._server.metrics.upload_ended(OK)
+        self._server.tell([owner.name], VersionReady(version=version))
 
     async def _commit(self, version: str) -> None:
         """All parties have it: put it in use."""
@@ -246,7 +239,7 @@ class SecretsDesk:
                 return
         if model is not None:
             log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
-            self._server.tell([model.owner.name], VersionReady(version=version))
+            self._tell_ready(model.owner, version)
 
     def _on_dropped(self, sender: Member, message: VersionDropped, _: Payload) -> None:
         """An owner gives up what is not complete; from then on only the dealer's word counts."""
@@ -308,7 +301,7 @@ class SecretsDesk:
         seen = {model.record.name: model for model in self._secrets.seen_by(client.name)}
         model = seen.get(message.name)
         reply = FoundSecret(
-            query=message.query,
+            request=message.request,
             version=model.record.version if model else "",
             owner=model.owner.name if model else "",
             names=tuple(seen),
@@ -319,7 +312,7 @@ class SecretsDesk:
         found = self._secrets.seen_by(client.name)
         infos = await asyncio.to_thread(lambda: tuple(self._info(model, client) for model in found))
         tensors = [msgspec.msgpack.encode(model.record.tensors) for model in found]
-        self._server.tell([client.name], SecretList(query=message.query, models=infos), tensors)
+        self._server.tell([client.name], SecretList(request=message.request, models=infos), tensors)
 
     def _info(self, model: StoredVersion, client: Member) -> SecretInfo:
         record = model.record
@@ -336,10 +329,10 @@ class SecretsDesk:
             async with self._disk:
                 await asyncio.to_thread(self._secrets.allow, client, message.name, message.client, message.programs)
         except TesseraError as error:
-            self._server.refuse_upload(client, message, error)
+            self._server.refuse_request(client, message, error)
         else:
             log.info("%s allows %s on %s: %s", client.name, message.client, message.name, message.programs or "nothing")
-            self._server.tell([client.name], UseAllowed(version=message.version))
+            self._server.tell([client.name], UseAllowed(request=message.request))
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
@@ -347,7 +340,7 @@ class SecretsDesk:
                 found = await asyncio.to_thread(self._secrets.remove, client, message.name)
                 found |= self._secrets.uploads.cancel_of(client, message.name)
         except TesseraError as error:
-            self._server.refuse_upload(client, message, error)
+            self._server.refuse_request(client, message, error)
         else:
             log.info("%s has removed model %s", client.name, message.name)
-            self._server.tell([client.name], SecretRemoved(version=message.version, found=found))
+            self._server.tell([client.name], SecretRemoved(request=message.request, found=found))

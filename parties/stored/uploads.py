@@ -21,7 +21,7 @@ from mpc.errors import ProtocolViolation, TesseraError
 from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
-from parties.messages.runs import UploadChunk, UploadSeed
+from parties.messages.uploads import UploadChunk, UploadSeed
 from parties.stored.chunks import WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials
 from parties.stored.record import owner_of

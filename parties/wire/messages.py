@@ -33,7 +33,7 @@ from mpc.decoders import msgpack_decoder
 from mpc.errors import ProtocolViolation, VersionMismatch, printable
 from parties.cluster import Role
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_HEADER_BYTES = 1 << 20
 MAX_PAYLOAD_FRAMES = 1 << 14
 
@@ -44,6 +44,8 @@ ANYONE: frozenset[Role] = frozenset(Role)
 SERVERS: frozenset[Role] = frozenset({Role.DEALER, Role.PARTY})
 
 Buffer = bytes | bytearray | memoryview | NDArray[Any]
+Payload = list[memoryview]
+"""What arrives behind a header, not copied."""
 
 
 _kinds: dict[str, type[Message]] = {}

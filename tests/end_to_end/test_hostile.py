@@ -50,7 +50,7 @@ class Rude:
             while True:
                 event = await self.endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, Failed):
-                    return error_of(event.message, event.sender.name)
+                    return error_of(event.message.fault, event.sender.name)
 
     async def ready(self) -> None:
         self.send(Prepare(run=self.run), [program()])

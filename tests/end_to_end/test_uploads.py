@@ -19,7 +19,7 @@ from mpc.rings.field import FieldArray
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.client.uploading import UploadProgress
-from parties.messages.runs import UploadChunk
+from parties.messages.uploads import UploadChunk
 from parties.stored import chunks
 from parties.stored.chunks import WINDOW
 

@@ -23,18 +23,9 @@ from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.messages import runs as run_messages
 from parties.messages import stock as stock_messages  # noqa: F401 - the same
-from parties.messages.runs import (
-    ChunksStored,
-    Failed,
-    Inputs,
-    Opening,
-    Prepare,
-    TensorInfo,
-    Upload,
-    UploadBegin,
-    UploadChunk,
-    UploadSeed,
-)
+from parties.messages.failures import Fault
+from parties.messages.runs import Failed, Inputs, Opening, Prepare
+from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBegin, UploadChunk, UploadSeed
 from parties.stored.data import DataDescription, DataSet
 from parties.tally import Sent
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
@@ -160,7 +151,7 @@ PARSERS = {
                 _message(Prepare(run=RUN), b"program"),
                 _message(Inputs(run=RUN, masks="")),
                 _message(Opening(run=RUN, round=2), bytes(16)),
-                _message(Failed(run=RUN, error="PeerLost", peer="party1", reason="silent")),
+                _message(Failed(run=RUN, fault=Fault("PeerLost", "party1", "silent"))),
                 _message(Upload(version=RUN, name="m", tensors=(TensorInfo("w", (2, 3)),), content="f" * 64), b"what"),
                 _message(UploadSeed(version=RUN, continued=RUN, masks="f" * 64), bytes(16)),
                 _message(

@@ -26,7 +26,6 @@ from parties.commands.check import check
 from parties.messages.check import (
     MAX_PROBE_BYTES,
     CheckRefused,
-    Fault,
     FolderSeen,
     LinkSeen,
     LookAround,
@@ -35,12 +34,14 @@ from parties.messages.check import (
     Measured,
     Probe,
     Probed,
+    Reach,
 )
+from parties.messages.failures import Fault
 from parties.messages.runs import Prepare
 from parties.operate.check import data_folder as store_module
 from parties.operate.check.desk import CAPACITY, REFILL, Allowance
 from parties.operate.check.probing import LADDER_BYTES, LONG_ENOUGH, Prober
-from parties.operate.check.reach import Reach, probe
+from parties.operate.check.reach import probe
 from parties.operate.check.report import LOW_SPACE
 from parties.servers.process import make_server
 from parties.vault import VaultError
@@ -200,7 +201,7 @@ async def test_a_party_that_stops_measuring_is_asked_once(site):
 
 async def test_what_a_server_measures_is_its_own_word(site):
     fault = Fault("PeerLost", "party0", "went away")
-    site.corrupt("party1", Measured, lambda m, b: [(Measured(query=m.query, fault=fault), b)])
+    site.corrupt("party1", Measured, lambda m, b: [(Measured(request=m.request, fault=fault), b)])
     report = await look(site)
     assert report.exit_code == 7
     assert report.failures() == ["party0: went away (noticed by party1)"]
@@ -467,7 +468,7 @@ async def test_one_look_at_a_time(site, monkeypatch):
     monkeypatch.setattr("parties.operate.check.desk.look_at_folder", lambda *_: looks.append(1) or FolderSeen(1, 1))
     async with Asker(site) as asker:
         for query in ids(20):
-            asker.say(LookAround(query=query, patience=1.0))
+            asker.say(LookAround(request=query, patience=1.0))
         kinds = [type(message) for message in await asker.answers(20)]
     assert kinds.count(Looked) == len(looks) == 1
     assert kinds.count(CheckRefused) == 19
@@ -476,7 +477,7 @@ async def test_one_look_at_a_time(site, monkeypatch):
 async def test_one_measurement_at_a_time(site):
     async with Asker(site) as asker:
         for query in ids(10):
-            asker.say(Measure(query=query, peer="party1"))
+            asker.say(Measure(request=query, peer="party1"))
         answers = await asker.answers(10)
     # Those that come when the first one has ended are measured again.
     assert 1 <= [type(message) for message in answers].count(Measured) <= 3
@@ -487,8 +488,8 @@ async def test_bytes_are_rationed_for_each_asker(site):
     few = CAPACITY // MAX_PROBE_BYTES
     async with Asker(site) as asker, Asker(site, "clinic") as other:
         for query in ids(4 * few):
-            asker.say(Probe(query=query, reply=MAX_PROBE_BYTES))
-        other.say(Probe(query=ID, reply=10), bytes(20))
+            asker.say(Probe(request=query, reply=MAX_PROBE_BYTES))
+        other.say(Probe(request=ID, reply=10), bytes(20))
         (answer,) = await other.answers(1)
         assert isinstance(answer, Probed)
         answers = await asker.answers(4 * few)
@@ -515,16 +516,16 @@ def test_the_allowance_comes_back_with_time():
 @pytest.mark.parametrize("peer", ["clinic", "party0", "nobody"])
 async def test_only_links_between_servers_are_measured(site, peer, caplog):
     async with Asker(site) as asker:
-        asker.say(Measure(query=ID, peer=peer))
-        asker.say(Probe(query=ID))
+        asker.say(Measure(request=ID, peer=peer))
+        asker.say(Probe(request=ID))
         assert isinstance((await asker.answers(1))[0], Probed)
     assert "refused" in caplog.text
 
 
 async def test_a_probe_that_is_too_big(site, caplog):
     async with Asker(site) as asker:
-        asker.say(Probe(query=ID), bytes(MAX_PROBE_BYTES + 1))
-        asker.say(Probe(query=ID))
+        asker.say(Probe(request=ID), bytes(MAX_PROBE_BYTES + 1))
+        asker.say(Probe(request=ID))
         assert isinstance((await asker.answers(1))[0], Probed)
     assert "sent a probe of" in caplog.text
 
@@ -547,8 +548,8 @@ async def test_a_stranger_cannot_ask(site):
         (Looked, lambda m, b: [(changed(m, links=m.links[:-1]), b)]),
         (Looked, lambda m, b: [(changed(m, links=(*m.links, m.links[0])), b)]),
         (Looked, lambda m, b: [(changed(m, links=(LinkSeen("nobody", Reach.OPEN, 0.1), *m.links[1:])), b)]),
-        (Looked, lambda m, b: [(Probed(query=m.query), b)]),
-        (Measured, lambda m, b: [(Probed(query=m.query), b)]),
+        (Looked, lambda m, b: [(Probed(request=m.request), b)]),
+        (Measured, lambda m, b: [(Probed(request=m.request), b)]),
         (Probed, lambda m, b: [(m, [bytes(7)])]),
         (Probed, lambda m, b: [(m, [])] if b else [(m, [bytes(1)])]),
     ],
@@ -582,15 +583,15 @@ async def test_words_of_a_server_do_not_reach_the_terminal_raw(site):
 @pytest.mark.parametrize(
     "message",
     [
-        LookAround(query="x", patience=1.0),
-        LookAround(query=ID, patience=0.0),
-        LookAround(query=ID, patience=31.0),
-        LookAround(query=ID, patience=float("nan")),
-        Probe(query=ID, reply=MAX_PROBE_BYTES + 1),
-        Probe(query=ID, reply=-1),
-        Measure(query=ID, peer="../x"),
-        CheckRefused(query=ID, wait=1e9, reason=""),
-        CheckRefused(query=ID, wait=float("nan"), reason=""),
+        LookAround(request="x", patience=1.0),
+        LookAround(request=ID, patience=0.0),
+        LookAround(request=ID, patience=31.0),
+        LookAround(request=ID, patience=float("nan")),
+        Probe(request=ID, reply=MAX_PROBE_BYTES + 1),
+        Probe(request=ID, reply=-1),
+        Measure(request=ID, peer="../x"),
+        CheckRefused(request=ID, wait=1e9, reason=""),
+        CheckRefused(request=ID, wait=float("nan"), reason=""),
     ],
 )
 def test_what_is_no_message(message):
@@ -601,20 +602,20 @@ def test_what_is_no_message(message):
 @pytest.mark.parametrize(
     "content",
     [
-        {"type": "Looked", "query": ID, "clock": float("nan"), "folder": {"free": 1, "total": 1}, "links": []},
-        {"type": "Looked", "query": ID, "clock": 1.0, "folder": {"free": -1, "total": 1}, "links": []},
-        {"type": "Looked", "query": ID, "clock": 1.0, "folder": {"free": 1, "total": 1}, "links": [{"peer": "a"}]},
+        {"type": "Looked", "request": ID, "clock": float("nan"), "folder": {"free": 1, "total": 1}, "links": []},
+        {"type": "Looked", "request": ID, "clock": 1.0, "folder": {"free": -1, "total": 1}, "links": []},
+        {"type": "Looked", "request": ID, "clock": 1.0, "folder": {"free": 1, "total": 1}, "links": [{"peer": "a"}]},
         *(
-            {"type": "Looked", "query": ID, "clock": 1.0, "folder": {"free": 1, "total": 1}, "links": [link]}
+            {"type": "Looked", "request": ID, "clock": 1.0, "folder": {"free": 1, "total": 1}, "links": [link]}
             for link in (
                 {"peer": "a", "reach": "open"},
                 {"peer": "a", "reach": "elsewhere", "round_trip": 1.0},
                 {"peer": "a", "reach": "open", "round_trip": float("inf")},
             )
         ),
-        {"type": "Measured", "query": ID},
-        {"type": "Measured", "query": ID, "rate": 0.0},
-        {"type": "Measured", "query": ID, "rate": float("inf")},
+        {"type": "Measured", "request": ID},
+        {"type": "Measured", "request": ID, "rate": 0.0},
+        {"type": "Measured", "request": ID, "rate": float("inf")},
     ],
 )
 def test_figures_that_make_no_sense(content):

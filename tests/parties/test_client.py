@@ -21,7 +21,8 @@ from mpc.errors import (
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Client, Cluster, KeyPair
 from parties.client.conversation import Conversation
-from parties.messages.runs import Opening, Outputs, Ready, UploadBegin
+from parties.messages.runs import Opening, Outputs, Ready
+from parties.messages.uploads import UploadBegin
 from parties.wire.events import Delivery
 
 

@@ -19,7 +19,7 @@ from mpc.errors import (
 from nn import Linear, Model, Sequential
 from parties import DataSet
 from parties.messages.runs import Failed, Opening, Prepare
-from parties.messages.stored import VersionPrepared, VersionsHeld
+from parties.messages.uploads import VersionPrepared, VersionsHeld
 from parties.stored.data import keeping
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.events import Delivery
@@ -251,8 +251,8 @@ async def test_a_name_without_anything_to_keep_and_the_reverse(site, keep):
             while True:
                 event = await endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, Failed):
-                    assert event.message.error == "ProtocolViolation"
-                    assert "under no name, or nothing under one" in event.message.reason
+                    assert event.message.fault.error == "ProtocolViolation"
+                    assert "under no name, or nothing under one" in event.message.fault.reason
                     break
     await site.settled()
     assert nothing_left(site)

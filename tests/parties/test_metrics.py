@@ -20,10 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from mpc.errors import ConfigurationError, ProgramError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
+from parties.counters import Metrics
 from parties.messages.runs import Opening
 from parties.operate.metrics import page as metrics_page
-from parties.operate.metrics.counters import Metrics, parse_address, serving
 from parties.operate.metrics.prometheus import PrometheusMetrics, outcomes, total
+from parties.operate.metrics.serving import parse_address, serving
 from parties.operate.status import look as status_look
 from parties.vault import VaultError
 from parties.wire.links import Traffic
@@ -236,7 +237,7 @@ def test_without_the_package(tmp_path):
     )
     program = (
         "import asyncio, parties, parties.servers.process, parties.commands.status, sys\n"
-        "from parties.operate.metrics.counters import serving\n"
+        "from parties.operate.metrics.serving import serving\n"
         "async def main():\n    async with serving(None, ('127.0.0.1', 0)): pass\n"
         "assert 'prometheus_client' not in sys.modules\nasyncio.run(main())"
     )

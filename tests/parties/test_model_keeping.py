@@ -20,16 +20,17 @@ from nn import Linear, Model, Sequential
 from parties import Cluster, KeyPair
 from parties.cluster import Role
 from parties.messages import stored as model_messages
+from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
-from parties.messages.runs import TensorInfo, Upload, UploadFailed, UploadSeed, VersionDropped
 from parties.messages.stock import StockDropped
-from parties.messages.stored import (
-    ListSecrets,
-    RemoveSecret,
-    SecretInfo,
-    SecretList,
-    SecretRemoved,
+from parties.messages.stored import ListSecrets, RemoveSecret, SecretInfo, SecretList, SecretRemoved
+from parties.messages.uploads import (
+    MAX_PROGRAMS,
+    TensorInfo,
+    Upload,
+    UploadSeed,
     VersionCommit,
+    VersionDropped,
     VersionPrepared,
     VersionsHeld,
 )
@@ -276,8 +277,8 @@ async def test_a_party_drops_what_the_dealer_knows_to_be_gone(site):
         await company.upload(model(0.5), "m")
     async with speaking(site, "company") as ask:
         for found in (True, False):
-            answer = await ask("dealer", RemoveSecret(version=ID, name="m"))
-            assert answer == SecretRemoved(version=ID, found=found)
+            answer = await ask("dealer", RemoveSecret(request=ID, name="m"))
+            assert answer == SecretRemoved(request=ID, found=found)
     await site.restart("party1")
     await site.until(lambda: not stores(site, "party1").held)
     assert stores(site, "party0").held
@@ -415,9 +416,9 @@ async def test_only_its_owner_removes_a_model_and_each_server_sees_to_it(site):
                 await clinic.remove("m")
         async with speaking(site, "clinic") as ask:
             for server in site.servers:
-                answer = await ask(server, RemoveSecret(version=ID, name="m"))
-                assert isinstance(answer, UploadFailed)
-                assert isinstance(error_of(answer, server), ProgramError)
+                answer = await ask(server, RemoveSecret(request=ID, name="m"))
+                assert isinstance(answer, RequestFailed)
+                assert isinstance(error_of(answer.fault, server), ProgramError)
         assert await scale_of(company) == 0.5
         await company.remove("m")
         assert await company.models() == []
@@ -446,17 +447,17 @@ async def test_a_run_prepared_before_its_model_was_removed(site):
 INFO = SecretInfo("m", "company", ID, 1e9, 100)
 TENSORS = msgspec.msgpack.encode([{"name": "w", "shape": [2]}])
 LISTS: dict[str, tuple[Any, str]] = {
-    "no payload": (lambda m: [(SecretList(m.query, (INFO,)), [])], "without their tensors"),
-    "rubbish": (lambda m: [(SecretList(m.query, (INFO,)), [b"\xff\x00"])], "make no sense"),
+    "no payload": (lambda m: [(SecretList(m.request, (INFO,)), [])], "without their tensors"),
+    "rubbish": (lambda m: [(SecretList(m.request, (INFO,)), [b"\xff\x00"])], "make no sense"),
     "huge": (
-        lambda m: [(SecretList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2**60]}])])],
+        lambda m: [(SecretList(m.request, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2**60]}])])],
         "make no sense",
     ),
     "one name": (
-        lambda m: [(SecretList(m.query, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2]}] * 2)])],
+        lambda m: [(SecretList(m.request, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2]}] * 2)])],
         "make no sense",
     ),
-    "twice": (lambda m: [(SecretList(m.query, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
+    "twice": (lambda m: [(SecretList(m.request, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
 }
 
 
@@ -476,7 +477,7 @@ async def test_parties_that_list_different_owners(site):
 
         def other(message: SecretList, buffers: list[Any]) -> Any:
             models = tuple(msgspec.structs.replace(info, owner="clinic") for info in message.models)
-            return [(SecretList(message.query, models), buffers)]
+            return [(SecretList(message.request, models), buffers)]
 
         site.corrupt("party1", SecretList, other)
         with pytest.raises(ProtocolViolation, match="another owner"):
@@ -486,9 +487,8 @@ async def test_parties_that_list_different_owners(site):
 # -- messages --------------------------------------------------------------------------------------------------------
 
 SENDERS = {
-    "VersionPrepared": {Role.PARTY},
-    "VersionCommit": {Role.DEALER},
-    "VersionsHeld": {Role.PARTY},
+    "FindSecret": {Role.CLIENT},
+    "FoundSecret": {Role.PARTY},
     "ListSecrets": {Role.CLIENT},
     "SecretList": {Role.PARTY},
     "RemoveSecret": {Role.CLIENT},
@@ -511,16 +511,16 @@ def test_who_may_send_what() -> None:
     "message",
     [
         VersionCommit(version=ID[:-1]),
-        RemoveSecret(version=ID, name="../m"),
-        RemoveSecret(version=ID, name="m\x1b[2J"),
-        ListSecrets(query="x"),
+        RemoveSecret(request=ID, name="../m"),
+        RemoveSecret(request=ID, name="m\x1b[2J"),
+        ListSecrets(request="x"),
         VersionsHeld(held=("x",), prepared=(), programs=()),
         VersionsHeld(held=(), prepared=(ID,) * 4001, programs=()),
         VersionsHeld(held=(), prepared=(), programs=(ID,)),
-        SecretList(query=ID, models=(INFO,) * 1001),
-        SecretList(query=ID, models=(SecretInfo("m", "c", ID, float("inf"), 1),)),
-        SecretList(query=ID, models=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
-        SecretList(query=ID, models=(SecretInfo("m", "c", ID, 1.0, -1),)),
+        SecretList(request=ID, models=(INFO,) * 1001),
+        SecretList(request=ID, models=(SecretInfo("m", "c", ID, float("inf"), 1),)),
+        SecretList(request=ID, models=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
+        SecretList(request=ID, models=(SecretInfo("m", "c", ID, 1.0, -1),)),
     ],
     ids=range(11),
 )
@@ -531,10 +531,10 @@ def test_what_a_message_may_not_hold(message: Message) -> None:
 
 def test_full_messages_fit_a_header() -> None:
     ids = tuple(secrets.token_hex(16) for _ in range(1000))
-    programs = tuple(secrets.token_hex(32) for _ in range(model_messages.MAX_PROGRAMS))
+    programs = tuple(secrets.token_hex(32) for _ in range(MAX_PROGRAMS))
     message: Message = VersionsHeld(held=ids * 4, prepared=ids[:64], programs=programs)
     assert decode_header("party0", encode_header(message)) == message
-    message = SecretList(query=ID, models=tuple(SecretInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
+    message = SecretList(request=ID, models=tuple(SecretInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
     assert decode_header("party0", encode_header(message)) == message
 
 

@@ -21,7 +21,7 @@ from mpc.errors import ConfigurationError
 from mpc.rings import field
 from mpc.rings.prg import Seed
 from parties import Cluster, KeyPair
-from parties.messages.runs import TensorInfo
+from parties.messages.uploads import TensorInfo
 from parties.stored import decided_versions as dealer_module
 from parties.stored import party_versions as party_module
 from parties.stored import sealed_files as files

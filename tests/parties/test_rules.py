@@ -8,9 +8,10 @@ import pytest
 
 from mpc.errors import NotPermitted, ProgramError, UsageError
 from mpc.program import Program
+from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
-from parties.messages.runs import Failed, Prepare, UploadFailed
-from parties.messages.stock import Stock, StockFailed
+from parties.messages.runs import Failed, Prepare
+from parties.messages.stock import Stock
 from parties.messages.stored import AllowUse
 
 from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of, speaking
@@ -47,10 +48,10 @@ async def test_every_server_refuses_by_itself(site: Any) -> None:
             for number, server in enumerate(SERVERS):
                 answer = await ask(server, Prepare(run=f"{number:032x}"), program.encode())
                 assert isinstance(answer, Failed)
-                assert isinstance(error_of(answer, server), NotPermitted)
+                assert isinstance(error_of(answer.fault, server), NotPermitted)
             answer = await ask("dealer", Stock(request=ID, count=1, low_water=0), program.encode())
-            assert isinstance(answer, StockFailed)
-            assert isinstance(error_of(answer, "dealer"), NotPermitted)
+            assert isinstance(answer, RequestFailed)
+            assert isinstance(error_of(answer.fault, "dealer"), NotPermitted)
 
 
 async def test_only_its_owner_says_who_may_use_a_model(site: Any) -> None:
@@ -59,16 +60,16 @@ async def test_only_its_owner_says_who_may_use_a_model(site: Any) -> None:
         async with speaking(site, "clinic") as ask:
             for server in SERVERS:
                 for name, reason in (("m", "belongs to company"), ("other", "there is no model")):
-                    message = AllowUse(version=ID, name=name, client="clinic", programs=("any",))
+                    message = AllowUse(request=ID, name=name, client="clinic", programs=("any",))
                     answer = await ask(server, message)
-                    assert isinstance(answer, UploadFailed)
-                    assert isinstance(error_of(answer, server), ProgramError)
-                    assert reason in answer.reason
+                    assert isinstance(answer, RequestFailed)
+                    assert isinstance(error_of(answer.fault, server), ProgramError)
+                    assert reason in answer.fault.reason
         async with speaking(site, "company") as ask:
             for server in SERVERS:
-                answer = await ask(server, AllowUse(version=ID, name="m", client="nobody", programs=("predict",)))
-                assert isinstance(answer, UploadFailed)
-                assert "no client called 'nobody'" in answer.reason
+                answer = await ask(server, AllowUse(request=ID, name="m", client="nobody", programs=("predict",)))
+                assert isinstance(answer, RequestFailed)
+                assert "no client called 'nobody'" in answer.fault.reason
     async with site.client("company") as company:
         for client, programs in (("nobody", ["predict"]), ("party0", ["predict"]), ("clinic", ["everything"])):
             with pytest.raises(UsageError):

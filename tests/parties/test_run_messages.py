@@ -10,8 +10,12 @@ from mpc import errors
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, TesseraError
 from parties.cluster import Role
 from parties.messages import runs as run_messages
-from parties.messages.failures import error_of, failed, upload_failed
-from parties.messages.runs import Failed, FindSecret, Outputs, Prepare, RunMessage, TensorInfo, Upload, VersionMessage
+from parties.messages import uploads as upload_messages
+from parties.messages.conversation import RequestFailed
+from parties.messages.failures import Fault, error_of, fault_of
+from parties.messages.runs import Failed, Outputs, Prepare, RunMessage
+from parties.messages.stored import FindSecret
+from parties.messages.uploads import TensorInfo, Upload, UploadFailed, VersionMessage
 from parties.tally import Sent
 from parties.wire.messages import Message, decode_header, encode_header
 
@@ -35,16 +39,19 @@ SENDERS = {
     "VersionReady": {PARTY},
     "VersionDropped": {CLIENT, DEALER},
     "UploadFailed": {DEALER, PARTY},
-    "FindSecret": {CLIENT},
-    "FoundSecret": {PARTY},
+    "VersionPrepared": {PARTY},
+    "VersionCommit": {DEALER},
+    "VersionsHeld": {PARTY},
 }
 
 
 def test_who_may_send_what() -> None:
     kinds = {
         kind.__name__: set(kind.senders)
-        for kind in vars(run_messages).values()
-        if isinstance(kind, type) and issubclass(kind, Message) and kind not in (Message, RunMessage, VersionMessage)
+        for module in (run_messages, upload_messages)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Message) and kind.__module__ == module.__name__
+        if kind not in (RunMessage, VersionMessage)
     }
     assert kinds == SENDERS
 
@@ -55,7 +62,7 @@ def test_who_may_send_what() -> None:
         Prepare(run=RUN),
         Outputs(run=RUN, rounds=3, offline={}, online={"p": Sent(2, 8)}, compute_seconds={"fc": 0.5}, wait_seconds=0.1),
         Upload(version=RUN, name="derm-2.1", tensors=(TensorInfo("w", (3, 0)), TensorInfo("b", ())), content="ab" * 32),
-        FindSecret(query=RUN, name="derm"),
+        FindSecret(request=RUN, name="derm"),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -70,8 +77,8 @@ def test_there_and_back(message: Message) -> None:
         Prepare(run=RUN.upper()),
         Prepare(run=RUN + "\n"),
         Prepare(run="../../etc/passwd"),
-        FindSecret(query=RUN, name="../derm"),
-        FindSecret(query=RUN, name="derm\x1b[2J"),
+        FindSecret(request=RUN, name="../derm"),
+        FindSecret(request=RUN, name="derm\x1b[2J"),
         Upload(version=RUN, name="m", tensors=(), content="ab" * 32),
         Upload(version=RUN, name="m", tensors=(TensorInfo("w", (-1,)),), content="ab" * 32),
         Upload(version=RUN, name="m", tensors=(TensorInfo("w" * 201, (1,)),), content="ab" * 32),
@@ -79,8 +86,8 @@ def test_there_and_back(message: Message) -> None:
         Outputs(run=RUN, rounds=-1, offline={}, online={}, compute_seconds={}, wait_seconds=0.0),
         Outputs(run=RUN, rounds=1, offline={}, online={"p": Sent(-1, 0)}, compute_seconds={}, wait_seconds=0.0),
         Outputs(run=RUN, rounds=1, offline={"a>b": Sent()}, online={}, compute_seconds={}, wait_seconds=0.0),
-        Failed(run=RUN, error="PeerLost", peer="p" * 65, reason=""),
-        Failed(run=RUN, error="PeerLost", peer="", reason="x" * 2001),
+        Failed(run=RUN, fault=Fault("PeerLost", "p" * 65, "")),
+        Failed(run=RUN, fault=Fault("PeerLost", "", "x" * 2001)),
     ],
     ids=range(15),
 )
@@ -97,10 +104,15 @@ PEER_ERRORS = [
 ]
 
 
+FAILURES = [(Failed, "run"), (UploadFailed, "version"), (RequestFailed, "request")]
+
+
 @pytest.mark.parametrize("kind", PEER_ERRORS)
-@pytest.mark.parametrize("tell", [failed, upload_failed])
-def test_an_error_keeps_its_kind_and_who_is_at_fault(kind, tell) -> None:
-    error = error_of(tell(RUN, kind("party1", "went away")), "party0")
+@pytest.mark.parametrize(("message", "conversation"), FAILURES)
+def test_an_error_keeps_its_kind_and_who_is_at_fault(kind, message, conversation) -> None:
+    told = message(**{conversation: RUN}, fault=fault_of(kind("party1", "went away")))
+    assert told.conversation == RUN
+    error = error_of(told.failure, "party0")
     assert type(error) is kind
     assert error.peer == "party1"
     assert str(error) == "party1: went away (noticed by party0)"
@@ -108,28 +120,28 @@ def test_an_error_keeps_its_kind_and_who_is_at_fault(kind, tell) -> None:
 
 
 def test_a_peer_that_reports_itself_is_not_named_twice() -> None:
-    assert str(error_of(failed(RUN, RemoteError("party0", "busy")), "party0")) == "party0: busy"
+    assert str(error_of(fault_of(RemoteError("party0", "busy")), "party0")) == "party0: busy"
 
 
 def test_errors_that_are_nobodys_fault() -> None:
-    assert str(error_of(failed(RUN, errors.ProgramError("too long")), "party0")) == "party0 says: too long"
-    assert type(error_of(failed(RUN, errors.MacCheckError("cheated")), "party0")) is errors.MacCheckError
-    assert type(error_of(failed(RUN, TesseraError("busy")), "party0")) is RemoteError
+    assert str(error_of(fault_of(errors.ProgramError("too long")), "party0")) == "party0 says: too long"
+    assert type(error_of(fault_of(errors.MacCheckError("cheated")), "party0")) is errors.MacCheckError
+    assert type(error_of(fault_of(TesseraError("busy")), "party0")) is RemoteError
 
 
 def test_a_liars_words_are_only_words() -> None:
     for name in ("SystemExit", "UsageError", "__class__", ""):
-        error = error_of(Failed(run=RUN, error=name, peer="party1", reason="a\nb\x1b[31mc"), "party0")
+        error = error_of(Fault(name, "party1", "a\nb\x1b[31mc"), "party0")
         assert type(error) is RemoteError
         assert str(error) == "party1: a b [31mc (noticed by party0)"
-    lost = error_of(Failed(run=RUN, error="PeerLost", peer="p\x1b[2J", reason=""), "party0")
+    lost = error_of(Fault("PeerLost", "p\x1b[2J", ""), "party0")
     assert isinstance(lost, PeerLost)
     assert lost.peer == "p [2J"
 
 
 def test_a_long_reason_is_cut() -> None:
-    message = failed(RUN, TesseraError("x" * 5000))
-    assert len(message.reason) == 2000
+    message = Failed(run=RUN, fault=fault_of(TesseraError("x" * 5000)))
+    assert len(message.fault.reason) == 2000
     assert decode_header("party0", encode_header(message)) == message
 
 

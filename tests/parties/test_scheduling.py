@@ -282,7 +282,7 @@ async def test_runs_that_were_announced_at_one_server_only_count_for_their_clien
             while True:
                 event = await endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, Failed) and event.message.run == "f" * 32:
-                    assert event.message.error == "ServerBusy"
+                    assert event.message.fault.error == "ServerBusy"
                     break
         assert await clinic.reveal(clinic.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
 

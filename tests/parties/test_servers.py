@@ -13,25 +13,10 @@ import numpy as np
 import pytest
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, TesseraError
-from parties.messages.failures import error_of
-from parties.messages.runs import (
-    ClientMasks,
-    Dealt,
-    Failed,
-    FoundSecret,
-    Inputs,
-    Opening,
-    Outputs,
-    Prepare,
-    Ready,
-    Release,
-    TensorInfo,
-    Upload,
-    UploadBegin,
-    UploadChunk,
-    UploadFailed,
-    UploadSeed,
-)
+from parties.messages.failures import Fault, error_of
+from parties.messages.runs import ClientMasks, Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready, Release
+from parties.messages.stored import FoundSecret
+from parties.messages.uploads import TensorInfo, Upload, UploadBegin, UploadChunk, UploadFailed, UploadSeed
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
 
@@ -196,7 +181,8 @@ class Rude:
                     return event.message, event.sender.name
 
     async def failure(self) -> TesseraError:
-        return error_of(*await self.answer(Failed, UploadFailed))
+        message, server = await self.answer(Failed, UploadFailed)
+        return error_of(message.fault, server)
 
 
 @pytest.mark.parametrize("kind", [Prepare, Release, partial(Inputs, masks="")], ids=["Prepare", "Release", "Inputs"])
@@ -207,7 +193,7 @@ async def test_another_clients_run_goes_on(site, kind):
         error = await rude.failure()
         assert isinstance(error, ProtocolViolation)
         assert error.peer == "company"
-        rude.say(Failed(run=prepared.run, error="PeerLost", peer="party0", reason="a lie"))
+        rude.say(Failed(run=prepared.run, fault=Fault("PeerLost", "party0", "a lie")))
         await asyncio.sleep(0.1)
         assert await clinic.finish(prepared) == pytest.approx([0.5], abs=1e-3)
 
@@ -321,7 +307,7 @@ async def test_refused_uploads_do_not_crowd_out_others(site):
 
 
 @pytest.mark.parametrize(
-    "message", [FoundSecret(query=STORE, version="", owner="", names=()), Ready(run=STORE, seconds=0)]
+    "message", [FoundSecret(request=STORE, version="", owner="", names=()), Ready(run=STORE, seconds=0)]
 )
 async def test_a_client_does_not_speak_for_a_server(site, message):
     async with Rude(site) as rude:

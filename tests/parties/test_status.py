@@ -106,8 +106,8 @@ async def test_ones_own_runs(site):
         server, said = site.servers["party0"], []
         desk = status_desk.StatusDesk(server, server.look)
         desk._say = lambda client, message: said.append(message)
-        await desk._answer(site.cluster.member("clinic"), AskStatus(query=ID))
-        await desk._answer(site.cluster.member("company"), AskStatus(query=ID))
+        await desk._answer(site.cluster.member("clinic"), AskStatus(request=ID))
+        await desk._answer(site.cluster.member("company"), AskStatus(request=ID))
         await clinic.release(prepared)
     assert [(m.own_runs, m.other_runs) for m in said] == [(1, 0), (0, 1)]
 
@@ -157,7 +157,7 @@ async def test_for_programs_and_for_people(site):
 def test_what_servers_say_does_not_reach_the_terminal_raw():
     cluster = _cluster()
     evil = ServerStatus(
-        query=ID, version="\x1b[2J[bold]1\n", uptime=1.0, models=(), stock=None, own_runs=0, other_runs=0, peers=()
+        request=ID, version="\x1b[2J[bold]1\n", uptime=1.0, models=(), stock=None, own_runs=0, other_runs=0, peers=()
     )
     report = StatusReport(cluster, cluster.clients[0], 0.0, [ServerRow(cluster.dealer, evil, 0.1)])
     text = text_of(report)
@@ -195,7 +195,7 @@ async def test_who_asks_too_often_is_told_when_to_come_again(site, monkeypatch):
     async with Endpoint(site.cluster, site.cluster.member("company"), site.keys["company"], bind=False) as endpoint:
         await endpoint.connect(["party0"], 5)
         for i in range(50):
-            endpoint.send("party0", AskStatus(query=f"{i:032x}"))
+            endpoint.send("party0", AskStatus(request=f"{i:032x}"))
         kinds = []
         async with asyncio.timeout(5):
             while len(kinds) < 50:
@@ -238,7 +238,7 @@ async def test_a_peer_that_answers_no_pings_does_not_hold_it_up(site, monkeypatc
 @pytest.mark.parametrize(
     "lie",
     [
-        lambda m: Looked(query=m.query, clock=1.0, folder=FolderSeen(1, 1), links=()),
+        lambda m: Looked(request=m.request, clock=1.0, folder=FolderSeen(1, 1), links=()),
         lambda m: changed(m, peers=m.peers[:-1]),
         lambda m: changed(m, peers=(*m.peers, m.peers[0])),
         lambda m: changed(m, peers=(PeerSeen("nobody", True), *m.peers[1:])),
@@ -253,7 +253,7 @@ async def test_a_server_that_answers_nonsense_is_named(site, lie):
 
 
 GOOD = {
-    "type": "ServerStatus", "query": ID, "version": "1", "uptime": 1.0, "models": [], "stock": {"ab" * 6: 1},
+    "type": "ServerStatus", "request": ID, "version": "1", "uptime": 1.0, "models": [], "stock": {"ab" * 6: 1},
     "own_runs": 0, "other_runs": 0, "peers": [{"peer": "dealer", "connected": True, "round_trip": 0.1}],
 }  # fmt: skip
 
@@ -261,7 +261,7 @@ GOOD = {
 @pytest.mark.parametrize(
     "change",
     [
-        {"query": "x"},
+        {"request": "x"},
         {"version": "1" * 65},
         {"uptime": float("nan")},
         {"uptime": float("inf")},
@@ -285,7 +285,7 @@ def test_a_thousand_models_fit_into_a_header():
     models = tuple(SecretSeen("m" * 64, "o" * 64, ID) for _ in range(1000))
     stock = {f"{i:012x}": 1 << 40 for i in range(100)}
     message = ServerStatus(
-        query=ID, version="1", uptime=1.0, models=models, stock=stock, own_runs=0, other_runs=0, peers=()
+        request=ID, version="1", uptime=1.0, models=models, stock=stock, own_runs=0, other_runs=0, peers=()
     )
     assert decode_header("somebody", encode_header(message)) == message
 

@@ -23,8 +23,8 @@ from mpc.errors import (
     UsageError,
 )
 from nn import Linear, Model, Sequential
-from parties.messages.failures import failed
-from parties.messages.runs import Opening, Outputs
+from parties.messages.failures import fault_of
+from parties.messages.runs import Failed, Opening, Outputs
 from parties.messages.stock import Agreed, Spent, Stock, Stocked
 from parties.stock.ledger import ItemId, State
 from parties.vault import VaultError
@@ -358,10 +358,10 @@ async def test_a_client_s_word_destroys_nothing(strict):
     async with strict.client() as client, strict.client("company") as company:
         await client.stock(program(client), 2)
         prepared = await company.prepare(program(company))
-        company._board.tell(failed(prepared.run, MacCheckError("a lie")))
+        company._board.tell(Failed(run=prepared.run, fault=fault_of(MacCheckError("a lie"))))
         await strict.settled()
         other = await client.prepare(client.share([0.5], low=-1, high=1) * 2)
-        company._board.tell(failed(other.run, MacCheckError("a lie")))
+        company._board.tell(Failed(run=other.run, fault=fault_of(MacCheckError("a lie"))))
         await asyncio.sleep(0.1)
         assert await client.finish(other) == pytest.approx([1.0], abs=1e-3)
         assert counts(strict) == [1, 1, 1]
@@ -371,7 +371,7 @@ async def test_without_macs_no_word_destroys_anything(site):
     async with site.client() as client:
         await client.stock(program(client), 1)
         prepared = await client.prepare(client.share([0.5], low=-1, high=1) * 2)
-        site.servers["party1"].endpoint.send("party0", failed(prepared.run, MacCheckError("a lie")))
+        site.servers["party1"].endpoint.send("party0", Failed(run=prepared.run, fault=fault_of(MacCheckError("a lie"))))
         await site.until(lambda: not site.servers["party0"].jobs)
         await client.release(prepared)
         await site.settled()
@@ -517,7 +517,7 @@ async def test_a_dealer_that_was_restarted_before_a_check_fails(strict):
 async def test_a_failure_that_one_party_alone_is_told_reaches_the_client(site):
     async with site.client() as client:
         prepared = await client.prepare(client.share([0.5], low=-1, high=1) * 2)
-        site.servers["party1"].endpoint.send("party0", failed(prepared.run, ProgramError("a lie")))
+        site.servers["party1"].endpoint.send("party0", Failed(run=prepared.run, fault=fault_of(ProgramError("a lie"))))
         await site.until(lambda: not site.servers["party0"].jobs)
         with pytest.raises(ProgramError, match="a lie"):
             await client.finish(prepared)

@@ -22,7 +22,7 @@ from nn import Linear, Model, Sequential
 from parties import KeyPair
 from parties.client.uploading import UploadProgress, content_tag
 from parties.messages.failures import error_of
-from parties.messages.runs import (
+from parties.messages.uploads import (
     ChunksStored,
     TensorInfo,
     Upload,
@@ -480,7 +480,7 @@ async def test_any_but_the_next_chunk_is_refused(site: Any, kind: str) -> None:
     async with begun(site) as (ask, _):
         answer = await ask("party0", message, *buffers)
         assert isinstance(answer, UploadFailed)
-        error = error_of(answer, "party0")
+        error = error_of(answer.fault, "party0")
         assert isinstance(error, ProtocolViolation)
         assert error.peer == "company"
         assert sentence in str(error)
@@ -504,14 +504,14 @@ async def test_an_upload_goes_on_as_it_was_begun(site: Any, other: dict[str, Any
     async with begun(site) as (ask, message):
         fields = {"name": "m", "tensors": TENSORS, "masks": message.masks, **other}
         answer = await ask("party0", UploadBegin(version=ID, attempt=secrets.token_hex(16), **fields), b"what")
-        assert isinstance(error_of(answer, "party0"), ProtocolViolation)
+        assert isinstance(error_of(answer.fault, "party0"), ProtocolViolation)
 
 
 async def test_somebody_else_s_upload(site: Any) -> None:
     async with begun(site) as (ask, message):
         async with speaking(site, "clinic") as other:
             for said, buffer in ((chunk(1), CHUNK), (message, b"what")):
-                error = error_of(await other("party0", said, buffer), "party0")
+                error = error_of((await other("party0", said, buffer)).fault, "party0")
                 assert isinstance(error, ProtocolViolation)
                 assert error.peer == "clinic"
             await other("party0", VersionDropped(version=ID), answer=False)
@@ -526,4 +526,4 @@ async def test_more_than_the_window(site: Any, monkeypatch: pytest.MonkeyPatch) 
             for number in range(1, 4):
                 await ask("party0", chunk(number), CHUNK, answer=False)
             answer = await ask("party0", chunk(4), CHUNK)
-        assert "more than 3 chunks" in str(error_of(answer, "party0"))
+        assert "more than 3 chunks" in str(error_of(answer.fault, "party0"))

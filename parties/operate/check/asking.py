@@ -39,13 +39,13 @@ class Answers:
     @contextlib.contextmanager
     def awaited(self, peer: str) -> Iterator[tuple[str, asyncio.Future[Delivery]]]:
         """The id of a new question to ``peer``, and its answer to be."""
-        query = secrets.token_hex(16)
+        request = secrets.token_hex(16)
         future: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        self._awaited[query] = peer, future
+        self._awaited[request] = peer, future
         try:
-            yield query, future
+            yield request, future
         finally:
-            del self._awaited[query]
+            del self._awaited[request]
             # Nobody will fetch an error that comes after this.
             future.cancel()
 
@@ -54,7 +54,7 @@ class Answers:
         message, sender = delivery.message, delivery.sender.name
         if not isinstance(message, CheckMessage):
             return
-        peer, future = self._awaited.get(message.query, ("", None))
+        peer, future = self._awaited.get(message.request, ("", None))
         if future is None or peer != sender or future.done():
             return
         if isinstance(message, CheckRefused):
@@ -105,8 +105,8 @@ class Asker:
 
     async def ask(self, server: str, question: Question, patience: float) -> Delivery:
         """The answer to one question.  Raises PeerError; `Busy` when it is worth another try."""
-        with self.answers.awaited(server) as (query, future):
-            self.endpoint.send(server, question(query))
+        with self.answers.awaited(server) as (request, future):
+            self.endpoint.send(server, question(request))
             return await answer_in(future, server, patience)
 
     async def insist(self, attempt: Callable[[], Awaitable[Result]], until: float | None = None) -> Result:

@@ -29,15 +29,15 @@ from parties.messages.check import (
     Measured,
     Probe,
     Probed,
+    Reach,
 )
 from parties.messages.failures import fault_of
 from parties.operate.check.asking import Answers, Busy
 from parties.operate.check.data_folder import look_at_folder
 from parties.operate.check.probing import LADDER_BYTES, Prober
-from parties.operate.check.reach import Reach
-from parties.servers.server import Payload, Server
+from parties.servers.server import Server
 from parties.wire.events import Delivery
-from parties.wire.messages import payload_bytes
+from parties.wire.messages import Payload, payload_bytes
 
 CAPACITY = 64 << 20
 """Bytes that a member may cause at once, as by one check of a cluster of five servers."""
@@ -109,7 +109,7 @@ class CheckDesk:
                 asyncio.gather(*(self._prober.look(peer, message.patience) for peer in peers)),
             )
             seen = tuple(_seen(peer, *link) for peer, link in zip(peers, links, strict=True))
-            self._say(client, Looked(query=message.query, clock=time.time(), folder=folder, links=seen))
+            self._say(client, Looked(request=message.request, clock=time.time(), folder=folder, links=seen))
         finally:
             self._looking = False
             self._looked_at[client.name] = time.monotonic()
@@ -140,11 +140,11 @@ class CheckDesk:
         try:
             round_trip = await self._server.endpoint.ping(peer.name, timeout)
             rate = await self._prober.upload(peer.name, round_trip, timeout)
-            self._say(client, Measured(query=message.query, rate=rate))
+            self._say(client, Measured(request=message.request, rate=rate))
         except Busy as error:
             self._refuse(client, message, error.wait, f"{peer.name}: {error.reason}")
         except PeerError as error:
-            self._say(client, Measured(query=message.query, fault=fault_of(error)))
+            self._say(client, Measured(request=message.request, fault=fault_of(error)))
         finally:
             self._measuring = False
 
@@ -155,7 +155,7 @@ class CheckDesk:
         if size > MAX_PROBE_BYTES:
             raise ProtocolViolation(sender.name, f"sent a probe of {size} bytes (limit {MAX_PROBE_BYTES})")
         if self._allowed(sender, message, size + message.reply):
-            self._say(sender, Probed(query=message.query), bytes(message.reply))
+            self._say(sender, Probed(request=message.request), bytes(message.reply))
 
     def _on_answer(self, sender: Member, message: Probed | CheckRefused, payload: Payload) -> None:
         self._answers.take(Delivery(sender, message, payload))
@@ -169,7 +169,9 @@ class CheckDesk:
         return not wait
 
     def _refuse(self, sender: Member, message: CheckMessage, wait: float, reason: str) -> None:
-        self._say(sender, CheckRefused(query=message.query, wait=min(wait, 60.0), reason=f"{reason}; try again later"))
+        self._say(
+            sender, CheckRefused(request=message.request, wait=min(wait, 60.0), reason=f"{reason}; try again later")
+        )
 
     def _say(self, member: Member, message: CheckMessage, payload: bytes = b"") -> None:
         """To whoever can still be reached."""

@@ -6,9 +6,9 @@ from time import perf_counter
 
 from mpc.errors import PeerError, PeerUnavailable, ProtocolViolation
 from parties.cluster import Member
-from parties.messages.check import Probe, Probed
+from parties.messages.check import Probe, Probed, Reach
 from parties.operate.check.asking import Answers, answer_in
-from parties.operate.check.reach import Reach, explanation, probe
+from parties.operate.check.reach import explanation, probe
 from parties.wire.messages import payload_bytes
 from parties.wire.transport import Endpoint
 
@@ -74,11 +74,11 @@ class Prober:
         return rate
 
     async def _probe(self, peer: str, size: int, patience: float, *, there: bool) -> float:
-        with self._answers.awaited(peer) as (query, future):
+        with self._answers.awaited(peer) as (request, future):
             # Zeros will do: what goes over the wire is encrypted, and nothing on the way can compress it.
             payload = [bytes(size)] if there else []
             started = perf_counter()
-            self._endpoint.send(peer, Probe(query=query, reply=0 if there else size), payload)
+            self._endpoint.send(peer, Probe(request=request, reply=0 if there else size), payload)
             delivery = await answer_in(future, peer, patience)
             seconds = perf_counter() - started
         if not isinstance(delivery.message, Probed) or payload_bytes(delivery.buffers) != (0 if there else size):

@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import socket
 
 from parties.cluster import Member
-
-
-class Reach(enum.StrEnum):
-    """What an attempt to connect came to."""
-
-    OPEN = "open"
-    """Something accepts connections."""
-    REFUSED = "refused"
-    """The host answers, and nothing listens at the port, or a firewall rejects."""
-    SILENT = "no answer"
-    """Nothing comes back at all: packets are dropped, or there is no such host."""
-    UNRESOLVED = "name not resolved"
-    UNREACHABLE = "unreachable"
-    """The network says that there is no way there."""
+from parties.messages.check import Reach
 
 
 async def probe(address: str, patience: float) -> Reach:

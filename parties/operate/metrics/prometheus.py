@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mpc.errors import TesseraError
-from parties.operate.metrics.counters import OK, RELEASED, Metrics, Phase
+from parties.counters import OK, RELEASED, Metrics, Phase
 from parties.operate.status.look import Seen
 from parties.stored.policy import EVERYONE
 from parties.wire.links import Traffic

@@ -16,9 +16,10 @@ from mpc.errors import TesseraError
 from parties.cluster import Member
 from parties.messages.check import CheckMessage, CheckRefused
 from parties.messages.status import AskStatus, ServerStatus
-from parties.messages.stored import MAX_SECRETS
+from parties.messages.uploads import MAX_SECRETS
 from parties.operate.status.look import Look
-from parties.servers.server import Payload, Server
+from parties.servers.server import Server
+from parties.wire.messages import Payload
 from parties.wire.transport import package_version
 
 PAUSE = 0.2
@@ -39,7 +40,7 @@ class StatusDesk:
         pause = self._answered.get(client.name, float("-inf")) + PAUSE - time.monotonic()
         if client.name in self._answering or pause > 0:
             reason = f"busy: {client.name} has just asked for its status; try again later"
-            self._say(client, CheckRefused(query=message.query, wait=max(pause, PAUSE), reason=reason))
+            self._say(client, CheckRefused(request=message.request, wait=max(pause, PAUSE), reason=reason))
             return
         self._answering.add(client.name)
         self._server.spawn(self._answer(client, message))
@@ -50,7 +51,7 @@ class StatusDesk:
             jobs = self._server.jobs.values()
             own = sum(1 for job in jobs if job.client == client)
             status = ServerStatus(
-                query=message.query,
+                request=message.request,
                 version=package_version(),
                 uptime=time.monotonic() - self._started,
                 models=tuple(self._server.versions_seen_by(client))[:MAX_SECRETS],

@@ -1,0 +1,20 @@
+"""Types of fields that many messages have, and who may send what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from parties.cluster import Role
+
+Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+FROM_CLIENT: frozenset[Role] = frozenset({Role.CLIENT})
+FROM_DEALER: frozenset[Role] = frozenset({Role.DEALER})
+FROM_PARTY: frozenset[Role] = frozenset({Role.PARTY})
