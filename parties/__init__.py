@@ -3,13 +3,14 @@
 from parties.client.async_client import AsyncClient
 from parties.client.prepared import PreparedRun
 from parties.client.queries import ModelEntry
+from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport, StockReport
 from parties.client.sync import Client
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
-from parties.stored.data import DataSet, RemoteData
+from parties.stored.data_set import DataSet
 
 __all__ = [
     "AsyncClient",

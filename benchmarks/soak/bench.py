@@ -14,7 +14,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,62 +21,20 @@ import numpy as np
 from benchmarks.models import derm
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import Steps, print_json, progress_bar
-from benchmarks.soak import verdict
-from benchmarks.soak.attempts import Attempt, Outage
 from benchmarks.soak.chaos import Chaos
 from benchmarks.soak.client import MODEL
+from benchmarks.soak.course import AFTERWARDS, DEADLINE, MARGIN, SETTINGS, STEADY, Course
 from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.report import print_summary, summarised
-from benchmarks.soak.watching import Footprint, Sample, Watch, alarms, footprints, settled
+from benchmarks.soak.watching import Watch, alarms, footprints, settled
 from mpc.errors import ConfigurationError, UsageError
 from nn.derm import samples
 from parties import AsyncClient, LocalCluster
-from parties.cluster import Settings
-
-SETTINGS = Settings(threads=1, peer_timeout=2.0, round_timeout=20.0)
-"""Shorter than the defaults, so that more faults go into an hour."""
-
-CONNECT_TIMEOUT = 10.0
-"""s: what a client that nobody tells otherwise gives its first connections."""
-
-MARGIN = 5.0
-"""s, for a machine on which everything runs at once."""
-
-DEADLINE = CONNECT_TIMEOUT + SETTINGS.round_timeout + SETTINGS.peer_timeout + MARGIN
-"""s within which whatever a client asks must succeed or fail."""
 
 REST = SETTINGS.round_timeout + SETTINGS.peer_timeout + MARGIN
 """s within which every run must be over at every server, once nobody asks any more."""
 
 OWNER, OPERATOR = "company", "operator"
-STEADY, AFTERWARDS = "steady", "afterwards"
-
-
-@dataclass
-class Course:
-    """What happened."""
-
-    attempts: Sequence[Attempt] = ()
-    outages: Sequence[Outage] = ()
-    samples: Sequence[Sample] = ()
-    servers: Sequence[str] = ()
-    footprints: list[Footprint] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def verdict(self) -> list[str]:
-        """What is wrong, as sentences."""
-        return [
-            *verdict.wrong_answers(self.attempts),
-            *verdict.untyped(self.attempts),
-            *verdict.overdue(self.attempts, DEADLINE),
-            *verdict.needless(self.attempts, (STEADY, AFTERWARDS)),
-            *verdict.leaks(self.samples),
-            *verdict.heavy(self.footprints),
-            *self.stuck,
-            *self.problems,
-        ]
 
 
 def run(options: argparse.Namespace) -> int:

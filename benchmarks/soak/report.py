@@ -6,17 +6,15 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.report import megabytes, milliseconds, plain_table, stdout_console
 from benchmarks.soak.attempts import STOCK, Attempt, calm, disturbed, recoveries
+from benchmarks.soak.course import Course
 from benchmarks.soak.verdict import by_kind, misnamed, rests, trends
-
-if TYPE_CHECKING:
-    from benchmarks.soak.bench import Course
 
 
 def summarised(course: Course, options: argparse.Namespace) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from mpc.program import Expression, Program
 from mpc.rings.field import FieldArray
 from parties.client import streaming
 from parties.client.prepared import PreparedRun, Reals
+from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import RunReport, StockReport
 from parties.client.stored_secrets import StoredSecrets
@@ -47,7 +48,7 @@ from parties.messages.failures import fault_of
 from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare, Ready, Release
 from parties.messages.stock import MAX_COUNT, Stock, StockProgress
 from parties.messages.uploads import VersionDropped, VersionReady
-from parties.stored.data import RemoteData, keeping, kept_data
+from parties.stored.data_set import keeping, kept_data
 from parties.wire.messages import Message
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor, program_of

@@ -9,12 +9,13 @@ from typing import overload
 
 from mpc.errors import UsageError
 from parties.client.queries import ModelEntry, allow_use, find_model, list_models, remove_model
+from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, Uploadable, checked_name
 from parties.client.switchboard import Switchboard
 from parties.client.uploading import Uploading, UploadProgress
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.stored.data import DataSet, RemoteData, remote
+from parties.stored.data_set import DataSet
 from parties.stored.policy import PREDICT
 
 

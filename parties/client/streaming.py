@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,28 @@ from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_model import RemoteModel
 from parties.client.report import LayerReport, Phase, RunReport
 from parties.tally import merged
-
-if TYPE_CHECKING:
-    from parties.client.async_client import AsyncClient
+from protocols.trace.secret_tensor import SecretTensor
 
 CHUNK_ELEMENTS = 1 << 23
 """Of the program of one chunk, unless the caller chooses: 64 MiB of field elements.  Larger ones are hardly faster."""
+
+
+class Runner(Protocol):
+    """What ``AsyncClient`` does for a stream."""
+
+    last_run: RunReport | None
+
+    def share(self, values: npt.ArrayLike, *, low: float = ..., high: float = ..., name: str = ...) -> SecretTensor:
+        """A secret as an expression."""
+
+    async def prepare(self, result: SecretTensor) -> PreparedRun:
+        """The offline phase of a run."""
+
+    async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
+        """The online phase, after which ``last_run`` is its bill."""
+
+    async def release(self, prepared: PreparedRun) -> None:
+        """Gives up a prepared run."""
 
 
 class Predicted(NamedTuple):
@@ -35,7 +51,7 @@ class Predicted(NamedTuple):
 
 
 async def predict(
-    client: AsyncClient,
+    client: Runner,
     model: RemoteModel,
     inputs: npt.ArrayLike,
     *,
@@ -60,7 +76,7 @@ async def predict(
 
 
 async def stream(
-    client: AsyncClient,
+    client: Runner,
     model: RemoteModel,
     chunks: Iterable[npt.ArrayLike],
     *,

@@ -15,13 +15,14 @@ from mpc.errors import UsageError
 from parties.client.async_client import DEFAULT_BOUND, AsyncClient
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.queries import ModelEntry
+from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.local import LocalCluster
-from parties.stored.data import DataSet, RemoteData
+from parties.stored.data_set import DataSet
 from parties.stored.policy import PREDICT
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor

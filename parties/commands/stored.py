@@ -20,7 +20,7 @@ from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.commands.chosen import installed_model
 from parties.keys import KeyPair
-from parties.stored.data import DataSet
+from parties.stored.data_set import DataSet
 from parties.stored.policy import EVERYONE, PREDICT
 
 

@@ -17,13 +17,13 @@ from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
+from parties.servers.coordinator import Coordinator
 from parties.servers.job import Job
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
 from parties.stock.stocker import Stocker, read_record
 from parties.stored import policy
-from parties.stored.coordinator import Coordinator
 from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery

@@ -27,14 +27,14 @@ from parties.messages.stock import Agreed, StockDropped, StockItem
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.party_job import PartyJob
+from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server, check_sender
 from parties.stock.ledger import SpentItem
 from parties.stock.material import Material
 from parties.stored import policy
-from parties.stored.data import kept_data
+from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
-from parties.stored.secrets_desk import SecretsDesk
 from parties.wire.messages import Payload, as_array
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 

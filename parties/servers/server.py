@@ -32,6 +32,7 @@ from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import Fault, error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, RunMessage
 from parties.messages.status import SecretSeen
+from parties.operate.site import Handler, Refusal
 from parties.operate.status.look import Look
 from parties.servers.job import Job
 from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
@@ -51,8 +52,6 @@ LAST_WORDS = 1.0
 JobT = TypeVar("JobT", bound=Job)
 MessageT = TypeVar("MessageT", bound=Message)
 Result = TypeVar("Result")
-Handler = Callable[[Member, Any, Payload], None]
-Refusal = Callable[[Member, Any, TesseraError], None]
 
 
 class Server(Generic[JobT]):
@@ -337,6 +336,11 @@ class Server(Generic[JobT]):
         """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""
         if fault.error == MacCheckError.__name__ and self.malicious:
             self.cheated()
+
+    @property
+    def work_waiting(self) -> int:
+        """Pieces of work that wait for their client's turn."""
+        return self.offline.waiting + self.online.waiting
 
     @property
     def malicious(self) -> bool:

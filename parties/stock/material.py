@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
+from parties.disk import check_room
 from parties.keys import KeyPair
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
 from parties.messages.stock import Spent, StockDropped, Stocked, StockItem, StockRefused
-from parties.operate.check.data_folder import check_room
 from parties.stock.ledger import ItemId, PartyLedger, SpentItem
 from parties.wire.messages import Message, payload_bytes
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import msgspec
 
 from mpc.decoders import msgpack_decoder
+from parties.disk import check_room
 from parties.messages.fields import Digest
-from parties.operate.check.data_folder import check_room
 from parties.stored import sealed_files as files
 from parties.stored.chunks import Grid
 from parties.stored.record import Record

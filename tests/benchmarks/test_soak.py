@@ -21,10 +21,11 @@ from benchmarks.records import read
 from benchmarks.report import progress_bar
 from benchmarks.soak import bench, verdict, watching
 from benchmarks.soak.attempts import Attempt, Outage, calm, disturbed, recoveries
-from benchmarks.soak.bench import AFTERWARDS, DEADLINE, STEADY, Course, plan
+from benchmarks.soak.bench import plan
 from benchmarks.soak.chaos import Chaos
 from benchmarks.soak.client import MODEL
 from benchmarks.soak.command import faults, pause
+from benchmarks.soak.course import AFTERWARDS, DEADLINE, STEADY, Course
 from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.watching import Footprint, Sample, alarms, occupied, settled
 from nn.derm import samples

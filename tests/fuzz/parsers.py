@@ -26,7 +26,7 @@ from parties.messages import stock as stock_messages  # noqa: F401 - the same
 from parties.messages.failures import Fault
 from parties.messages.runs import Failed, Inputs, Opening, Prepare
 from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBegin, UploadChunk, UploadSeed
-from parties.stored.data import DataDescription, DataSet
+from parties.stored.data_set import DataDescription, DataSet
 from parties.tally import Sent
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
 from protocols.trace.secret_tensor import SecretTensor

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mpc.errors import EncodingError, NotPermitted, TesseraError, UnsupportedError, UsageError
 from nn import Linear, Model, Sequential
 from parties import Client, DataSet, LocalCluster, RemoteData, RemoteModel
-from parties.stored.data import DataDescription, is_data, remote
+from parties.client.remote_data import remote
+from parties.stored.data_set import DataDescription, is_data
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
 

@@ -20,7 +20,7 @@ from nn import Linear, Model, Sequential
 from parties import DataSet
 from parties.messages.runs import Failed, Opening, Prepare
 from parties.messages.uploads import VersionPrepared, VersionsHeld
-from parties.stored.data import keeping
+from parties.stored.data_set import keeping
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
@@ -222,7 +222,7 @@ async def test_what_cannot_be_kept(site):
 
 
 def _pending(site, number):
-    from parties.stored.coordinator import PendingUpload
+    from parties.servers.coordinator import PendingUpload
     from protocols.readings.dealer import StoredMasks
 
     return PendingUpload(site.cluster.member("clinic"), f"m{number}", StoredMasks((), {}))

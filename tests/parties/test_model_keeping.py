@@ -34,7 +34,7 @@ from parties.messages.uploads import (
     VersionPrepared,
     VersionsHeld,
 )
-from parties.stored import coordinator
+from parties.servers import coordinator
 from parties.stored import party_secrets as models_module
 from parties.vault import VaultError
 from parties.wire.events import Delivery

@@ -12,10 +12,10 @@ from mpc.operation import Input
 from mpc.program import Expression, Program
 from mpc.security import Security
 from nn import Linear, Model, Sequential
+from parties import disk
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.messages.runs import Failed, Prepare
-from parties.operate.check import data_folder
 from parties.servers import scheduling
 from parties.servers import server as server_module
 from parties.servers.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
@@ -373,8 +373,8 @@ async def test_clients_do_not_fill_the_disk(site, monkeypatch):
     async with site.client() as client:
         await client.upload(model, "m")
         await client.stock(client.share([0.5]) * 2, 1)
-        free = data_folder.RESERVE + (64 << 10)
-        monkeypatch.setattr(data_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=4 * free))
+        free = disk.RESERVE + (64 << 10)
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=4 * free))
         with pytest.raises(ServerBusy, match=r"party\d: the disk of its data folder has 1024 MiB free") as caught:
             await client.upload(model, "more")
         assert caught.value.peer in ("party0", "party1")

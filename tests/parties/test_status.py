@@ -105,7 +105,7 @@ async def test_ones_own_runs(site):
         prepared = await clinic.prepare(clinic.share([0.5]) * 2)
         server, said = site.servers["party0"], []
         desk = status_desk.StatusDesk(server, server.look)
-        desk._say = lambda client, message: said.append(message)
+        server.tell = lambda names, message, payload=(): said.append(message)
         await desk._answer(site.cluster.member("clinic"), AskStatus(request=ID))
         await desk._answer(site.cluster.member("company"), AskStatus(request=ID))
         await clinic.release(prepared)

@@ -338,7 +338,7 @@ async def test_another_client_is_told_nothing_of_it(site: Any) -> None:
         message = Upload(version=ID, name="m", tensors=record.tensors, content=content)
         answer = await ask("dealer", message, record.description)
         assert isinstance(answer, UploadSeed)
-        assert answer.version == ID
+        assert answer.continued == ID
 
 
 async def test_too_many_that_are_not_complete(site: Any) -> None:

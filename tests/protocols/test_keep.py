@@ -12,7 +12,7 @@ from mpc.operation import Value
 from mpc.program import Expression, Program
 from mpc.rings import field
 from mpc.security import Security
-from parties.stored.data import keeping, kept_data
+from parties.stored.data_set import keeping, kept_data
 from protocols.lowering.planner import Planner
 from protocols.randomness.streams import stored_stream
 from protocols.readings.clear import clear_values

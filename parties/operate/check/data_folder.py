@@ -9,15 +9,13 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from mpc.errors import ServerBusy, TesseraError
+from mpc.errors import TesseraError
 from parties.messages.check import FolderSeen
 
 log = logging.getLogger(__name__)
 
 TRIAL_BYTES = 64 << 10
 
-RESERVE = 1 << 30
-"""Bytes of a data folder's disk that clients cannot fill: ledgers and databases go on being written."""
 _TRIAL = ".check"
 
 
@@ -51,17 +49,6 @@ def look_at_folder(folder: str | os.PathLike[str], databases: Callable[[], None]
             f"its data file cannot be used ({said}): see to its disk, and start the server again",
         )
     return FolderSeen(free, total)
-
-
-def check_room(folder: str | os.PathLike[str], server: str, needed: int) -> None:
-    """Raises ServerBusy unless ``needed`` bytes leave `RESERVE` free on the disk.  Blocks."""
-    free = shutil.disk_usage(folder).free
-    if free - needed < RESERVE:
-        raise ServerBusy(
-            server,
-            f"the disk of its data folder has {free >> 20} MiB free, of which {RESERVE >> 20} stay free, and this takes"
-            f" {-(-needed >> 20)}: make room there",
-        )
 
 
 def _write_and_remove(path: Path) -> None:

@@ -9,13 +9,11 @@ go on: nothing here blocks the event loop, and probes end when one takes longer 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
-from mpc.errors import PeerError, ProtocolViolation, TesseraError
+from mpc.errors import PeerError, ProtocolViolation
 from parties.cluster import Member
 from parties.messages.check import (
     MAX_PROBE_BYTES,
@@ -35,7 +33,7 @@ from parties.messages.failures import fault_of
 from parties.operate.check.asking import Answers, Busy
 from parties.operate.check.data_folder import look_at_folder
 from parties.operate.check.probing import LADDER_BYTES, Prober
-from parties.servers.server import Server
+from parties.operate.site import Site
 from parties.wire.events import Delivery
 from parties.wire.messages import Payload, payload_bytes
 
@@ -77,7 +75,7 @@ class CheckDesk:
         databases: raises TesseraError when the data files in it cannot be written now; blocks.
     """
 
-    def __init__(self, server: Server[Any], folder: str | os.PathLike[str], databases: Callable[[], None]) -> None:
+    def __init__(self, server: Site, folder: str | os.PathLike[str], databases: Callable[[], None]) -> None:
         self._server, self._folder, self._databases = server, folder, databases
         self._answers = Answers()
         self._prober = Prober(server.endpoint, self._answers)
@@ -174,9 +172,7 @@ class CheckDesk:
         )
 
     def _say(self, member: Member, message: CheckMessage, payload: bytes = b"") -> None:
-        """To whoever can still be reached."""
-        with contextlib.suppress(TesseraError):
-            self._server.endpoint.send(member.name, message, [payload] if payload else [])
+        self._server.tell([member.name], message, [payload] if payload else [])
 
 
 def _seen(peer: Member, reach: Reach, found: float | PeerError) -> LinkSeen:

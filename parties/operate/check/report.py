@@ -14,8 +14,8 @@ from rich.table import Table
 
 from mpc.errors import PeerError
 from parties.cluster import Cluster, Member
+from parties.disk import RESERVE
 from parties.messages.check import FolderSeen, Reach
-from parties.operate.check.data_folder import RESERVE
 
 CLOCK_TOLERANCE = 2.0
 """s between clocks from which on a warning is given.

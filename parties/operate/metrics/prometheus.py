@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -17,13 +17,11 @@ from prometheus_client.registry import Collector
 
 from mpc.errors import TesseraError
 from parties.counters import OK, RELEASED, Metrics, Phase
-from parties.operate.status.look import Seen
+from parties.operate.site import Site
+from parties.operate.status.look import Look, Seen
 from parties.stored.policy import EVERYONE
 from parties.wire.links import Traffic
 from parties.wire.transport import package_version
-
-if TYPE_CHECKING:
-    from parties.servers.server import Server
 
 OTHER = "other"
 
@@ -38,10 +36,21 @@ _TRAFFIC = (
 )
 
 
+class Measured(Site, Protocol):
+    """A server that can be measured."""
+
+    metrics: Metrics
+    look: Look
+
+    @property
+    def work_waiting(self) -> int:
+        """Pieces of work that wait for their client's turn."""
+
+
 class PrometheusMetrics(Metrics):
     """Counts what it is told, and looks the rest up when it is asked."""
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: Measured) -> None:
         # When a counter was made is in process_start_time_seconds already.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._server = server
@@ -90,7 +99,7 @@ class PrometheusMetrics(Metrics):
 class _State(Collector):
     """What is so at the moment of a scrape."""
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: Measured) -> None:
         self._server = server
         self.seen = Seen()
 
@@ -100,8 +109,9 @@ class _State(Collector):
         about.add_metric([package_version(), server.cluster.name, member.name, str(member.role)], 1)
         yield about
         yield GaugeMetricFamily("tessera_runs_in_progress", "Runs announced, prepared or online.", len(server.jobs))
-        waiting = server.offline.waiting + server.online.waiting
-        yield GaugeMetricFamily("tessera_work_waiting", "Pieces of work that wait for their client's turn.", waiting)
+        yield GaugeMetricFamily(
+            "tessera_work_waiting", "Pieces of work that wait for their client's turn.", server.work_waiting
+        )
         yield GaugeMetricFamily("tessera_models", "Models held, of all owners.", server.versions_held)
         yield from self._links()
         yield from self._stock()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpc.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from parties.servers.server import Server
+    from parties.operate.metrics.prometheus import Measured
 
 LOOPBACK = "127.0.0.1"
 
@@ -28,7 +28,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: Server[Any], address: tuple[str, int] | None) -> AsyncIterator[str]:
+async def serving(server: Measured, address: tuple[str, int] | None) -> AsyncIterator[str]:
     """Count what ``server`` does and answer scrapers at ``address``; the value is the URL, empty without an address.
 
     Raises ConfigurationError when the address cannot be bound, or ``prometheus_client`` is not installed.

@@ -8,17 +8,14 @@ their number.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from typing import Any
 
-from mpc.errors import TesseraError
 from parties.cluster import Member
-from parties.messages.check import CheckMessage, CheckRefused
+from parties.messages.check import CheckRefused
 from parties.messages.status import AskStatus, ServerStatus
 from parties.messages.uploads import MAX_SECRETS
+from parties.operate.site import Site
 from parties.operate.status.look import Look
-from parties.servers.server import Server
 from parties.wire.messages import Payload
 from parties.wire.transport import package_version
 
@@ -29,7 +26,7 @@ PAUSE = 0.2
 class StatusDesk:
     """Registers its handler at ``server`` when it is made."""
 
-    def __init__(self, server: Server[Any], look: Look) -> None:
+    def __init__(self, server: Site, look: Look) -> None:
         self._server, self._look = server, look
         self._started = time.monotonic()
         self._answering: set[str] = set()
@@ -40,7 +37,8 @@ class StatusDesk:
         pause = self._answered.get(client.name, float("-inf")) + PAUSE - time.monotonic()
         if client.name in self._answering or pause > 0:
             reason = f"busy: {client.name} has just asked for its status; try again later"
-            self._say(client, CheckRefused(request=message.request, wait=max(pause, PAUSE), reason=reason))
+            refused = CheckRefused(request=message.request, wait=max(pause, PAUSE), reason=reason)
+            self._server.tell([client.name], refused)
             return
         self._answering.add(client.name)
         self._server.spawn(self._answer(client, message))
@@ -60,12 +58,7 @@ class StatusDesk:
                 other_runs=len(jobs) - own,
                 peers=seen.peers,
             )
-            self._say(client, status)
+            self._server.tell([client.name], status)
         finally:
             self._answering.discard(client.name)
             self._answered[client.name] = time.monotonic()
-
-    def _say(self, client: Member, message: CheckMessage) -> None:
-        """If it can still be reached."""
-        with contextlib.suppress(TesseraError):
-            self._server.endpoint.send(client.name, message)

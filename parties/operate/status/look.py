@@ -9,14 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from mpc.errors import PeerError
 from parties import logs
 from parties.messages.status import MAX_PROGRAMS, PREFIX, PeerSeen
-
-if TYPE_CHECKING:
-    from parties.servers.server import Server
+from parties.operate.site import Site
 
 FRESH = 1.0
 """s for which what was seen will do for whoever asks next."""
@@ -36,7 +33,7 @@ class Seen:
 class Look:
     """One for each server.  However often ``look`` is called, one look is in progress at a time, about one a second."""
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: Site) -> None:
         self._server = server
         self._look: asyncio.Task[Mapping[str, int] | None] | None = None
         self._disk: asyncio.Task[Mapping[str, int]] | None = None

@@ -1,4 +1,4 @@
-"""What a server gives to who handles stored secrets in it."""
+"""A server, as far as is known of it by what looks after it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
-from parties.counters import Metrics
-from parties.messages.conversation import RequestMessage
+from parties.messages.status import SecretSeen
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
 
@@ -18,16 +17,32 @@ Refusal = Callable[[Member, Any, TesseraError], None]
 """Of a message that its handler has not accepted."""
 
 
+class Run(Protocol):
+    """In progress at a server."""
+
+    client: Member | None
+
+
 class Site(Protocol):
-    """A server, as far as stored secrets are concerned."""
+    """What there is to see at a server, and to do there."""
 
     cluster: Cluster
+    member: Member
     endpoint: Endpoint
-    metrics: Metrics
 
     @property
-    def jobs(self) -> Mapping[str, object]:
+    def jobs(self) -> Mapping[str, Run]:
         """Runs in progress."""
+
+    @property
+    def versions_held(self) -> int:
+        """How many secrets are in use, of all owners."""
+
+    def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
+        """Those in use that the client may know of."""
+
+    def fresh_stock(self) -> Mapping[str, int]:
+        """Items of preprocessing that are fresh here, by program.  Blocks.  Raises VaultError."""
 
     def on(self, kind: type[Any], handler: Handler, refuse: Refusal | None = None) -> None:
         """Registers the handler of a message, and what is done with an error that it raises."""
@@ -37,9 +52,3 @@ class Site(Protocol):
 
     def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """A task that ends with the server."""
-
-    def refuse_request(self, sender: Member, message: RequestMessage, error: TesseraError) -> None:
-        """Tells the sender that it cannot have what it asks for."""
-
-    def check_staying(self) -> None:
-        """Raises PeerUnavailable when the server is being stopped."""

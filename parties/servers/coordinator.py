@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -28,14 +29,14 @@ from parties.messages.uploads import (
     VersionPrepared,
     VersionsHeld,
 )
+from parties.servers.server import Server
 from parties.stock.stocker import Stocker
-from parties.stored.data import kept_data
+from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_secrets import taken, upload_shapes
 from parties.stored.policy import Policy
 from parties.stored.record import Record, circle, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
-from parties.stored.site import Site
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
 from parties.wire.messages import Payload
 from protocols.readings.dealer import StoredMasks, digest
@@ -70,7 +71,7 @@ class PendingUpload(VersionInUse):
 class Coordinator:
     """Handles the messages about stored secrets at the dealer."""
 
-    def __init__(self, server: Site, database: DecidedVersions, stocker: Stocker) -> None:
+    def __init__(self, server: Server[Any], database: DecidedVersions, stocker: Stocker) -> None:
         self._server = server
         self._database = database
         self._stocker = stocker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -15,9 +15,7 @@ from mpc.errors import TesseraError, UnsupportedError, UsageError, printable
 from mpc.operation import MAX_NAME
 from mpc.program import Program
 from mpc.rings.field import FieldArray
-from nn.model import Description
 from nn.stored import StoredType
-from parties.client.remote_model import RemoteModel
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor, program_of
 
@@ -110,38 +108,6 @@ class DataSet:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {t.shape}" for name, t in self._description.tensors.items())
         return f"<DataSet: {shapes}>"
-
-
-class RemoteData:
-    """A data set stored on the parties: its tensors, by name, as leaves of expressions."""
-
-    def __init__(self, name: str, owner: str, version: str, description: DataDescription) -> None:
-        self.name = name
-        self.owner = owner
-        self.version = version
-        self.description = description
-        self._tensors = {tensor: t.source(version, tensor) for tensor, t in description.tensors.items()}
-
-    def __getitem__(self, tensor: str) -> SecretTensor:
-        try:
-            return self._tensors[tensor]
-        except KeyError:
-            known = ", ".join(self._tensors)
-            raise UsageError(f"the data set {self.name!r} has no tensor {tensor!r}: it has {known}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {t.shape}" for name, t in self.description.tensors.items())
-        return f"<RemoteData {self.name!r} of {self.owner}: {shapes}>"
-
-
-def remote(name: str, owner: str, version: str, description: bytes) -> RemoteModel | RemoteData:
-    """What lies on the parties under ``name``, by its description.  Raises UnsupportedError if it is neither."""
-    if is_data(description):
-        return RemoteData(name, owner, version, DataDescription.decode(description))
-    return RemoteModel(name, owner, version, Description.decode(description))
 
 
 def is_data(description: bytes) -> bool:

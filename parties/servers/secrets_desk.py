@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -43,9 +44,9 @@ from parties.messages.uploads import (
     VersionReady,
     VersionsHeld,
 )
+from parties.servers.server import Server
 from parties.stored.chunks import Grid
 from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
-from parties.stored.site import Site
 from parties.stored.uploads import UploadInProgress
 from parties.vault import VaultError
 from parties.wire.messages import Payload
@@ -59,7 +60,7 @@ class SecretsDesk:
     ``stock`` lists what it has fresh preprocessing of; it blocks.
     """
 
-    def __init__(self, server: Site, secrets: PartySecrets, stock: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, server: Server[Any], secrets: PartySecrets, stock: Callable[[], Iterable[str]]) -> None:
         self._server = server
         self._secrets = secrets
         self._stock = stock

@@ -1,0 +1,43 @@
+"""A data set that lies on the parties as shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mpc.errors import UsageError
+from nn.model import Description
+from parties.client.remote_model import RemoteModel
+from parties.stored.data_set import DataDescription, is_data
+from protocols.trace.secret_tensor import SecretTensor
+
+
+class RemoteData:
+    """A data set stored on the parties: its tensors, by name, as leaves of expressions."""
+
+    def __init__(self, name: str, owner: str, version: str, description: DataDescription) -> None:
+        self.name = name
+        self.owner = owner
+        self.version = version
+        self.description = description
+        self._tensors = {tensor: t.source(version, tensor) for tensor, t in description.tensors.items()}
+
+    def __getitem__(self, tensor: str) -> SecretTensor:
+        try:
+            return self._tensors[tensor]
+        except KeyError:
+            known = ", ".join(self._tensors)
+            raise UsageError(f"the data set {self.name!r} has no tensor {tensor!r}: it has {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {t.shape}" for name, t in self.description.tensors.items())
+        return f"<RemoteData {self.name!r} of {self.owner}: {shapes}>"
+
+
+def remote(name: str, owner: str, version: str, description: bytes) -> RemoteModel | RemoteData:
+    """What lies on the parties under ``name``, by its description.  Raises UnsupportedError if it is neither."""
+    if is_data(description):
+        return RemoteData(name, owner, version, DataDescription.decode(description))
+    return RemoteModel(name, owner, version, Description.decode(description))
