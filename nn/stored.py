@@ -79,9 +79,11 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def source(self, slot: str, tensor: str) -> SecretTensor:
         """The tensor as a leaf of expressions, of whatever is bound to ``slot``."""
-        return SecretTensor(
-            Expression(Stored(self.shape, self.fraction_bits, self.low, self.high, slot, tensor, self.gain))
-        )
+        return SecretTensor(Expression(self.leaf(slot, tensor)))
+
+    def leaf(self, slot: str, tensor: str) -> Stored:
+        """What a program has for it."""
+        return Stored(self.shape, self.fraction_bits, self.low, self.high, slot, tensor, self.gain)
 
 
 def _l1_norm(array: WeightArray) -> float:

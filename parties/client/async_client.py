@@ -15,9 +15,9 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy.typing as npt
 
@@ -27,6 +27,7 @@ from mpc.errors import (
     ConfigurationError,
     MacCheckError,
     MaterialError,
+    NotPermitted,
     PeerLost,
     PeerUnavailable,
     ProtocolViolation,
@@ -44,6 +45,7 @@ from parties.client.stored_secrets import StoredSecrets
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
 from parties.keys import KeyPair
+from parties.messages.bindings import OWNER, BoundProgram
 from parties.messages.failures import fault_of
 from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare, Ready, Release
 from parties.messages.stock import MAX_COUNT, Stock, StockProgress
@@ -60,6 +62,19 @@ DEFAULT_BOUND = 64.0
 
 # Times that a run may meet spent preprocessing before that is the caller's failure.
 _RETRIES = 2
+
+
+Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
+"""What a program computes: to be revealed, or, under names, to be kept."""
+
+Result = TypeVar("Result")
+
+
+class _Written(NamedTuple):
+    """A program, and the expressions that it was written as, in its order."""
+
+    program: Program
+    order: Sequence[Expression]
 
 
 class AsyncClient(StoredSecrets):
@@ -129,12 +144,13 @@ class AsyncClient(StoredSecrets):
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
+    def digest(self, result: Results) -> str:
         """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
 
-        It names the versions of the models and data sets that it uses, and says nothing of what this client has shared.
+        Of a mapping it is the program that keeps it.  It names the models and data sets that it uses, and their owners,
+        but not the versions: a rule for it outlasts uploads.  It says nothing of what this client has shared.
         """
-        return self._program(result)[0].digest
+        return self._written(result).program.digest
 
     async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
         """Have the parties compute ``results`` and keep them, as a data set of this client's called ``name``.
@@ -148,10 +164,11 @@ class AsyncClient(StoredSecrets):
         await self._board.reach(self._servers)
         if not results:
             raise UsageError("there is nothing to keep: give at least one tensor")
-        program, inputs = keeping(results), self._inputs_of([x.expression for x in results.values()])
-        prepared = await self._prepare(program, inputs, single=False, keep=name)
+        prepared = await self._prepare(self._written(results), single=False, keep=name)
         await self.finish(prepared)
-        return RemoteData(name, self.member.name, prepared.run, kept_data(program))
+        kept = RemoteData(name, self.member.name, prepared.run, kept_data(prepared.program))
+        self._slots.note(kept)
+        return kept
 
     @overload
     async def reveal(self, result: SecretTensor) -> Reals: ...
@@ -189,31 +206,58 @@ class AsyncClient(StoredSecrets):
         What was dealt ahead of time (``stock``) is used first.  The parties keep what is for this run until it is
         finished, released, or this client has gone.
         """
-        program, inputs = self._program(result)
+        written = self._written(result)
         await self._board.reach(self._servers)
-        single = isinstance(result, SecretTensor)
-        for _ in range(_RETRIES):
-            # A ledger may have seen used what the dealer takes for fresh.  Nothing was sent, and the dealer skips it.
-            with contextlib.suppress(MaterialError):
-                return await self._prepare(program, inputs, single=single)
-        return await self._prepare(program, inputs, single=single)
+        return await self._prepare(written, single=isinstance(result, SecretTensor))
 
-    def _program(self, result: SecretTensor | Sequence[SecretTensor]) -> tuple[Program, list[FieldArray]]:
-        """The program that computes ``result``, and the raw values of its inputs."""
-        outputs = [result] if isinstance(result, SecretTensor) else list(result)
+    def _written(self, result: Results) -> _Written:
+        """The program that computes ``result``, or keeps what is in a mapping."""
+        if isinstance(result, Mapping):
+            outputs = list(result.values())
+        else:
+            outputs = [result] if isinstance(result, SecretTensor) else list(result)
         if not outputs:
             raise UsageError("there is nothing to compute: give at least one tensor")
-        return program_of(outputs), self._inputs_of([output.expression for output in outputs])
+        program = keeping(result) if isinstance(result, Mapping) else program_of(outputs)
+        return _Written(program, Program.order(output.expression for output in outputs))
 
-    async def _prepare(
-        self, program: Program, inputs: Sequence[FieldArray], *, single: bool, keep: str = ""
+    async def _prepare(self, written: _Written, *, single: bool, keep: str = "") -> PreparedRun:
+        """Raises NotPermitted, or whatever stopped it."""
+        inputs = self._inputs_of(written)
+
+        async def prepare(bound: BoundProgram) -> PreparedRun:
+            for _ in range(_RETRIES):
+                # A ledger may have seen used what the dealer takes for fresh.  Nothing was sent; the dealer skips it.
+                with contextlib.suppress(MaterialError):
+                    return await self._prepare_once(bound, inputs, single=single, keep=keep)
+            return await self._prepare_once(bound, inputs, single=single, keep=keep)
+
+        return await self._permitted(written, prepare)
+
+    async def _permitted(self, written: _Written, attempt: Callable[[BoundProgram], Awaitable[Result]]) -> Result:
+        """``attempt`` with what is bound; again if that is refused, and we have been given other rules meanwhile."""
+        bound = self._slots.bind(*written)
+        try:
+            return await attempt(bound)
+        except NotPermitted:
+            for binding in bound.bindings:
+                if binding.rule != OWNER:
+                    with contextlib.suppress(UsageError):
+                        await self._find(binding.slot.partition("/")[2])
+            again = self._slots.bind(*written)
+            if again == bound:
+                raise
+        return await attempt(again)
+
+    async def _prepare_once(
+        self, bound: BoundProgram, inputs: Sequence[FieldArray], *, single: bool, keep: str
     ) -> PreparedRun:
         started = time.perf_counter()
         run = secrets.token_hex(16)
         conversation = self._board.begin(run, self._servers)
         security = self.cluster.settings.security
         prepared = PreparedRun(
-            program,
+            bound,
             run,
             len(self._parties),
             inputs,
@@ -224,9 +268,10 @@ class AsyncClient(StoredSecrets):
         )
         try:
             with self._board.watching(self._servers):
-                data, dealer = program.encode(), self.cluster.dealer.name
+                data, dealer = bound.program.encode(), self.cluster.dealer.name
+                message = Prepare(run=run, bindings=bound.bindings, keep=keep)
                 for server in self._servers:
-                    prepared.sent_offline.add(server, self._board.send(server, Prepare(run=run, keep=keep), [data]))
+                    prepared.sent_offline.add(server, self._board.send(server, message, [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
                 prepared.take_masks(got[ClientMasks][dealer])
         except BaseException:
@@ -240,7 +285,7 @@ class AsyncClient(StoredSecrets):
 
     async def stock(
         self,
-        result: SecretTensor | Sequence[SecretTensor],
+        result: Results,
         count: int,
         *,
         low_water: int = 0,
@@ -248,27 +293,33 @@ class AsyncClient(StoredSecrets):
     ) -> StockReport:
         """Have ``count`` runs of ``result`` dealt ahead of time, into the ledgers of the parties.
 
-        Runs of the same program (any values of its inputs) then use them, one each, and need no dealing of their own.
+        Runs of the same program on the same versions (any values of its inputs) then use them, one each, and need no
+        dealing of their own; of a mapping, those runs are of ``keep``.
         With a ``low_water`` mark the dealer deals again, up to ``count``, when fewer are left.  ``progress`` is called
         after each.  Raises UsageError, or whatever stopped the dealing (PeerError, ProgramError, ...).
         """
         if not 1 <= count <= MAX_COUNT or not 0 <= low_water <= count:
             raise UsageError(f"count is 1 to {MAX_COUNT}, and a low-water mark not above it")
-        program, _ = self._program(result)
+        written = self._written(result)
         await self._board.reach(self._servers)
-        request, dealer = secrets.token_hex(16), self.cluster.dealer.name
-        with self._board.conversation(request, [dealer]) as conversation:
-            message = Stock(request=request, count=count, low_water=low_water)
-            self._board.send(dealer, message, [program.encode()])
-            while True:
-                got = (await conversation.take(StockProgress, [dealer], self._patience))[dealer].message
-                if not isinstance(got, StockProgress):
-                    raise ProtocolViolation(dealer, "sent no progress")
-                report = StockReport(program.digest, got.done, got.stock, got.sent_bytes, got.seconds)
-                if progress is not None:
-                    progress(report)
-                if got.done >= count:
-                    return report
+        dealer = self.cluster.dealer.name
+
+        async def deal(bound: BoundProgram) -> StockReport:
+            request = secrets.token_hex(16)
+            with self._board.conversation(request, [dealer]) as conversation:
+                message = Stock(request=request, count=count, low_water=low_water, bindings=bound.bindings)
+                self._board.send(dealer, message, [bound.program.encode()])
+                while True:
+                    got = (await conversation.take(StockProgress, [dealer], self._patience))[dealer].message
+                    if not isinstance(got, StockProgress):
+                        raise ProtocolViolation(dealer, "sent no progress")
+                    report = StockReport(bound.digest, got.done, got.stock, got.sent_bytes, got.seconds)
+                    if progress is not None:
+                        progress(report)
+                    if got.done >= count:
+                        return report
+
+        return await self._permitted(written, deal)
 
     async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
         """The online phase: send the masked inputs, await the outputs; what ``reveal`` would return."""
@@ -317,10 +368,10 @@ class AsyncClient(StoredSecrets):
         except PeerUnavailable:
             raise PeerLost(party, "its connection closed after the run was prepared") from None
 
-    def _inputs_of(self, outputs: Sequence[Expression]) -> list[FieldArray]:
+    def _inputs_of(self, written: _Written) -> list[FieldArray]:
         """The raw values of the program's inputs, in its order."""
         inputs = []
-        for x in Program.order(outputs):
+        for x in written.order:
             if isinstance(x.operation, Input):
                 raw = self._secrets.get(x)
                 if raw is None:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from mpc import fixed_point
 from mpc.cost import COMMITMENT_BYTES, ELEMENT_BYTES, cost
 from mpc.errors import ProtocolViolation
-from mpc.program import Program
 from mpc.rings import field
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
@@ -19,6 +18,7 @@ from mpc.security import Security
 from mpc.tensor_type import Shape
 from parties.client.conversation import Conversation
 from parties.client.report import LayerReport, Phase, RunReport
+from parties.messages.bindings import BoundProgram
 from parties.messages.runs import ClientMasks, Outputs
 from parties.tally import Link, Sent, Tally, total
 from parties.wire.events import Delivery
@@ -34,7 +34,7 @@ class PreparedRun:
 
     def __init__(
         self,
-        program: Program,
+        bound: BoundProgram,
         run: str,
         parties: int,
         inputs: Sequence[FieldArray],
@@ -44,7 +44,8 @@ class PreparedRun:
         single: bool,
         client: str,
     ) -> None:
-        self.program = program
+        self.bound = bound
+        self.program = bound.program
         self.security = security
         self.run = run
         self.used = False
@@ -81,6 +82,8 @@ class PreparedRun:
         program = self.program
         if not isinstance(message, ClientMasks) or message.program != program.digest:
             raise ProtocolViolation(dealer, "dealt for another program")
+        if message.bindings != self.bound.bindings_digest:
+            raise ProtocolViolation(dealer, "dealt for other versions, or by other rules")
         supplied, shapes = len(program.inputs), masked_shapes(program, self.security)
         malicious = self.security is Security.MALICIOUS
         if len(buffers) != supplied + len(shapes) + malicious:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -81,8 +81,20 @@ class ModelEntry:
         }
 
 
-async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: float) -> tuple[str, str, bytes]:
-    """Version, owner and description of a model.
+class Found(NamedTuple):
+    """What the parties have under a name; an empty version says that there is nothing."""
+
+    version: str
+    owner: str
+    description: bytes
+    allowed: frozenset[str]
+    """Rules by which this client may use it, if it is another's."""
+    names: tuple[str, ...]
+    """All that this client may know of."""
+
+
+async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: float) -> Found:
+    """What is called so; of the rules, those that all parties know.
 
     Raises UsageError when there is none, or not the same at all parties; PeerError.
     """
@@ -96,18 +108,16 @@ async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: 
             raise UsageError(f"the parties hold different versions of {name!r}: its owner must upload it again")
         # One that was just started again may have yet to hear what the others know.
         await asyncio.sleep(_REPLACING / 20)
-    version, owner, description, names = found[0]
-    if not version:
-        known = f"it has {', '.join(names)}" if names else "it has none yet"
+    first = found[0]
+    if not first.version:
+        known = f"it has {', '.join(first.names)}" if first.names else "it has none yet"
         remedy = "upload it, or have its owner allow it (tessera allow)"
         raise UsageError(f"{parties[0]} has no model called {name!r} for us: {known}; {remedy}")
-    return version, owner, description
+    return first._replace(allowed=frozenset.intersection(*(answer.allowed for answer in found)))
 
 
-async def _find(
-    board: Switchboard, parties: Sequence[str], name: str, patience: float
-) -> list[tuple[str, str, bytes, tuple[str, ...]]]:
-    """At each party, version, owner and description of the model, empty if it has none; and what it has."""
+async def _find(board: Switchboard, parties: Sequence[str], name: str, patience: float) -> list[Found]:
+    """At each party."""
     request = secrets.token_hex(16)
     with board.conversation(request, parties) as conversation:
         for party in parties:
@@ -118,7 +128,7 @@ async def _find(
         message, buffers = found[party].message, found[party].buffers
         if not isinstance(message, FoundSecret) or len(buffers) != 1:
             raise ProtocolViolation(party, "sent a model without its description")
-        answers.append((message.version, message.owner, bytes(buffers[0]), message.names))
+        answers.append(Found(message.version, message.owner, bytes(buffers[0]), message.allowed, message.names))
     return answers
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from mpc.errors import UsageError
 from nn.model import Description
 from parties.client.remote_model import RemoteModel
+from parties.messages.bindings import slot_of
 from parties.stored.data_set import DataDescription, is_data
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -19,7 +20,14 @@ class RemoteData:
         self.owner = owner
         self.version = version
         self.description = description
-        self._tensors = {tensor: t.source(version, tensor) for tensor, t in description.tensors.items()}
+        self.slot = slot_of(owner, name)
+        """Where programs read it."""
+        self._tensors = {tensor: t.source(self.slot, tensor) for tensor, t in description.tensors.items()}
+
+    @property
+    def leaves(self) -> Collection[SecretTensor]:
+        """Its tensors, as expressions."""
+        return self._tensors.values()
 
     def __getitem__(self, tensor: str) -> SecretTensor:
         try:

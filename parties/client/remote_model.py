@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from mpc.errors import UsageError
 from mpc.rings.field import FieldArray
 from nn.model import Description
 from nn.preprocessing import ImageInput
+from parties.messages.bindings import slot_of
 from protocols.trace.secret_tensor import SecretTensor
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -36,7 +37,14 @@ class RemoteModel:
         self.version = version
         self.description = description
         """Architecture, types of the stored tensors, and what it says of itself; everything public about the model."""
-        self._stored = description.stored(version)
+        self.slot = slot_of(owner, name)
+        """Where programs read it."""
+        self._stored = description.stored(self.slot)
+
+    @property
+    def leaves(self) -> Collection[SecretTensor]:
+        """Its tensors, as expressions."""
+        return self._stored.values()
 
     def __call__(self, x: SecretTensor) -> SecretTensor:
         return self.description.forward(x, self._stored)

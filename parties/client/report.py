@@ -125,10 +125,10 @@ def link_name(link: Link) -> str:
 
 @dataclass(frozen=True)
 class StockReport:
-    """What has been dealt ahead of time for a program."""
+    """What has been dealt ahead of time for a program, on the versions of the secrets that it reads."""
 
     program: str
-    """Digest of the program."""
+    """Digest of these together, as servers list their stock; no rule takes it."""
     done: int
     """Items of this request that every party has stored."""
     in_stock: int

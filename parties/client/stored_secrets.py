@@ -11,6 +11,7 @@ from mpc.errors import UsageError
 from parties.client.queries import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, Uploadable, checked_name
+from parties.client.slots import Slots
 from parties.client.switchboard import Switchboard
 from parties.client.uploading import Uploading, UploadProgress
 from parties.cluster import Cluster, Member
@@ -27,6 +28,7 @@ class StoredSecrets:
         self.member = member
         self._keys = keys
         self._board = board
+        self._slots = Slots(member.name)
         self._uploads = asyncio.Lock()
         # Longer than the servers': they know better than we whom they wait for, and tell us.
         self._patience = cluster.settings.round_timeout + cluster.settings.peer_timeout
@@ -76,7 +78,9 @@ class StoredSecrets:
         # Two of one content at once would be the same upload.
         async with self._uploads:
             version = await uploading.run()
-        return remote(name, self.member.name, version, description)
+        stored = remote(name, self.member.name, version, description)
+        self._slots.note(stored)
+        return stored
 
     async def model(self, name: str) -> RemoteModel:
         """A model that this client has uploaded, or may use.
@@ -101,8 +105,10 @@ class StoredSecrets:
     async def _find(self, name: str) -> RemoteModel | RemoteData:
         checked_name(name)
         await self._board.reach(self._parties)
-        version, owner, description = await find_model(self._board, self.cluster, name, self._patience)
-        return remote(name, owner, version, description)
+        found = await find_model(self._board, self.cluster, name, self._patience)
+        secret = remote(name, found.owner, found.version, found.description)
+        self._slots.note(secret, found.allowed)
+        return secret
 
     async def _is_data(self, name: str) -> bool:
         """Whether there is a data set of that name, for us to know of."""

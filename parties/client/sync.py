@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from mpc.errors import UsageError
-from parties.client.async_client import DEFAULT_BOUND, AsyncClient
+from parties.client.async_client import DEFAULT_BOUND, AsyncClient, Results
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.queries import ModelEntry
 from parties.client.remote_data import RemoteData
@@ -145,7 +145,7 @@ class Client:
         """Let ``client`` run these programs, and no others, on this client's model or data set."""
         self._run(self._client.allow(name, client, programs))
 
-    def digest(self, result: SecretTensor | Sequence[SecretTensor]) -> str:
+    def digest(self, result: Results) -> str:
         """What the program that computes ``result`` is called in ``allow``."""
         return self._client.digest(result)
 
@@ -188,7 +188,7 @@ class Client:
 
     def stock(
         self,
-        result: SecretTensor | Sequence[SecretTensor],
+        result: Results,
         count: int,
         *,
         low_water: int = 0,

@@ -1,6 +1,7 @@
 """The messages of runs: who sends what to whom, and with which payload.
 
-            client --Prepare--> dealer, parties        program; the name under which its result is kept
+            client --Prepare--> dealer, parties        program; what is bound to its slots (``messages.bindings``);
+                                                       the name under which its result is kept
             dealer --Dealt--> party                    the party's part: seed, corrections (the last party's)
             dealer --ClientMasks--> client             the client's part: seeds of each input's mask, a mask per output
             party  --Ready--> client
@@ -19,6 +20,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
+from parties.messages.bindings import Bindings
 from parties.messages.conversation import ConversationMessage
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
@@ -39,17 +41,20 @@ class RunMessage(ConversationMessage, frozen=True):
 
 
 class Prepare(RunMessage, frozen=True):
-    """Deal for this program and get ready to run it.  Payload: the encoded program.
+    """Deal for this program and get ready to run it, on what is bound to its slots.  Payload: the encoded program.
 
     ``keep``: what the program keeps is to be the data set of this name, as version ``run``; empty if it keeps nothing.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    bindings: Bindings = ()
     keep: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\Z")] = ""
 
 
 class Dealt(RunMessage, frozen=True):
     """A party's randomness for a run of ``client``.  Payload: its seed; for the last party, then the corrections.
+
+    ``bindings``: their digest, by what the client has told the dealer.
 
     Without payload when it was dealt ahead of time: ``session`` and ``number`` (0 if not) say which item of the party's
     ledger it is.
@@ -58,6 +63,7 @@ class Dealt(RunMessage, frozen=True):
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     client: Name
     program: Digest
+    bindings: Digest
     masks: MasksDigest
     session: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
     number: Count = 0
@@ -72,6 +78,7 @@ class ClientMasks(RunMessage, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
+    bindings: Digest
     seconds: Seconds
     dealt_bytes: Count
     sent: dict[Name, Sent]

@@ -20,7 +20,7 @@ from parties.messages.uploads import MAX_SECRETS
 from parties.wire.messages import SERVERS
 
 PREFIX = 12
-"""Hexadecimal digits of a program's digest that tell it from others; a rule that allows it takes all 64."""
+"""Hexadecimal digits of a bound program's digest that tell it from others (``messages.bindings``)."""
 
 MAX_PROGRAMS = 100
 """In one answer; those of which there is most."""
@@ -57,7 +57,7 @@ class ServerStatus(CheckMessage, frozen=True):
     """How the sender is; ``uptime`` in s.
 
     ``models``: those that the client may know of.  ``stock``: items of preprocessing that are fresh here, by the first
-    digits of their program; None when the disk did not answer.  ``own_runs`` are in progress for the client, and
+    digits of their bound program; None when the disk did not answer.  ``own_runs`` are in progress for the client, and
     ``other_runs`` for all others together.
     """
 

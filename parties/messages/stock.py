@@ -1,6 +1,6 @@
 """The messages of preprocessing: dealt ahead of time, and used exactly once.
 
-Stocking:   client --Stock--> dealer                   program, how many runs of it
+Stocking:   client --Stock--> dealer                   program, what is bound to its slots, how many runs of it
             dealer --StockItem--> party                session and number of one item; its part
             party  --Stocked--> dealer                 it is in the party's ledger
             dealer --StockProgress--> client           how many every party has
@@ -13,6 +13,9 @@ A run of a program that is in stock:
             party  --Agreed--> parties, dealer         the item it has marked as used for this run
             dealer --ClientMasks--> client             only when all parties have: its masks, too, are for one run
             party  --Spent--> dealer                   the item is not fresh here: where its ledger stands
+
+Items are of *bound* programs (`parties.messages.bindings`): ``program`` is the digest of one, but in ``Agreed``, where
+it is the program's own.
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
+from parties.messages.bindings import Bindings
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Seconds
-from parties.messages.runs import RunMessage
+from parties.messages.runs import Dealt, RunMessage
 from parties.wire.messages import Message
 
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
@@ -38,6 +42,7 @@ class Stock(RequestMessage, frozen=True):
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
     low_water: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+    bindings: Bindings = ()
 
 
 class StockProgress(RequestMessage, frozen=True):
@@ -93,9 +98,15 @@ class Spent(ItemMessage, frozen=True):
 
 
 class Agreed(RunMessage, frozen=True):
-    """The sender has marked this item as used for this run."""
+    """The sender has marked this item as used for this run, which is of this program and these bindings."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     program: Digest
+    bindings: Digest
     session: Id
     number: Number
+
+
+def agreement(message: Dealt | Agreed) -> tuple[str, str, str, int]:
+    """What all members must take alike for a run: program, what is bound to its slots, and the item of the stock."""
+    return message.program, message.bindings, message.session, message.number

@@ -14,13 +14,11 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
+from parties.messages.bindings import Rule
 from parties.messages.conversation import RequestMessage
 from parties.messages.fields import FROM_CLIENT, FROM_PARTY, Count, Id, Name
 from parties.messages.uploads import MAX_SECRETS
 from parties.wire.messages import SERVERS
-
-Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|[0-9a-f]{64})\Z")]
-"""`parties.stored.policy.is_rule`."""
 
 
 class FindSecret(RequestMessage, frozen=True):
@@ -31,12 +29,16 @@ class FindSecret(RequestMessage, frozen=True):
 
 
 class FoundSecret(RequestMessage, frozen=True):
-    """Payload: the model's description; an empty ``version`` says that there is none, and ``names`` what there is."""
+    """Payload: the model's description; an empty ``version`` says that there is none, and ``names`` what there is.
+
+    ``allowed``: the rules by which the client may use it, beside what it may as its owner.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     version: str
     owner: str
     names: tuple[str, ...]
+    allowed: frozenset[Rule] = frozenset()
 
 
 class AllowUse(RequestMessage, frozen=True):

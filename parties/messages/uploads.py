@@ -33,7 +33,7 @@ from parties.wire.messages import SERVERS, Message
 MAX_SECRETS = 1000
 """That a party has in use; beyond it an upload under a new name is refused."""
 MAX_PROGRAMS = 10_000
-"""In one message: what a party has stock of."""
+"""In one message: bound programs that a party has stock of."""
 
 Ids = Annotated[tuple[Id, ...], msgspec.Meta(max_length=4 * MAX_SECRETS)]
 

@@ -18,6 +18,7 @@ from mpc.errors import ProgramError, ProtocolViolation, ServerBusy, TesseraError
 from mpc.program import Program
 from mpc.rings.prg import Seed, fresh_seed
 from parties.cluster import Member
+from parties.messages.bindings import slot_of
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.stored import AllowUse, RemoveSecret, SecretRemoved, UseAllowed
 from parties.messages.uploads import (
@@ -34,7 +35,7 @@ from parties.stock.stocker import Stocker
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_secrets import taken, upload_shapes
-from parties.stored.policy import Policy
+from parties.stored.policy import InUse, Policy
 from parties.stored.record import Record, circle, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
@@ -105,13 +106,25 @@ class Coordinator:
         """Masks by version, of all in use."""
         return {version: held.masks for version, held in list(self._versions.items())}
 
-    def policy(self, version: str) -> Policy | None:
-        """Who may use a version that is in use."""
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """All that is in use."""
+        return tuple(slot_of(held.owner.name, held.name) for held in list(self._versions.values()))
+
+    def look_up(self, slot: str) -> InUse[StoredMasks] | None:
+        """What is in use under the owner and the name that a slot says.
+
+        As at a party (`PartySecrets.look_up`): a version that is the same before and after was in use meanwhile.
+        """
+        _, _, name = slot.partition("/")
+        version = self._names.get(name, "")
         held = self._versions.get(version)
         if held is None:
             return None
-        grants = self._rules.grants(held.name, held.owner)
-        return Policy(held.name, held.owner.name, version, held.description, grants)
+        grants = self._rules.grants(name, held.owner)
+        policy = Policy(name, held.owner.name, version, held.description, grants)
+        in_use = policy.slot == slot and self._names.get(name) == version
+        return InUse(policy, held.masks) if in_use else None
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 

@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpc.errors import PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.program import Program
+from mpc.rings.prg import Seed
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.keys import KeyPair
+from parties.messages.bindings import BoundProgram
 from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
 from parties.messages.status import SecretSeen
-from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused
+from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.coordinator import Coordinator
@@ -22,22 +24,23 @@ from parties.servers.job import Job
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
-from parties.stock.stocker import Stocker, read_record
+from parties.stock.stocker import ItemRecord, Stocker
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
-from protocols.readings.dealer import Dealing, deal, digest
+from protocols.readings.dealer import Dealing, StoredMasks, deal, digest
 
 
 @dataclass(frozen=True, repr=False)
 class ForRun:
     """What one run gets: an item of the stock, or else a dealing of its own."""
 
-    program: Program
     client_part: Sequence[Buffer]
-    sent_bytes: int
+    kept: tuple[Seed, ...]
+    """By party, the seed of the masks of what the run keeps."""
+    sent_bytes: int = 0
     """Before now, for an item of the stock."""
     dealing: Dealing | None = None
     item: ItemId | None = None
@@ -107,32 +110,37 @@ class DealerServer(Server[DealerJob]):
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
 
-        def check() -> Program:
-            return policy.permitted(payload[0], client.name, message.keep, self._coordinator.policy)
+        def check() -> BoundProgram:
+            return policy.permitted(payload[0], client.name, message, self._coordinator.look_up)
 
-        self.in_background(job, check, lambda program, _: self._provide(job, client, program, message.keep))
+        self.in_background(job, check, lambda bound, _: self._provide(job, client, bound, message.keep))
 
-    def _provide(self, job: DealerJob, client: Member, program: Program, keep: str) -> None:
+    def _provide(self, job: DealerJob, client: Member, bound: BoundProgram, keep: str) -> None:
         """From the stock, else dealt for this run."""
-        self.admit(job, program)
+        self.admit(job, bound.program)
+
+        def masks() -> Mapping[str, StoredMasks]:
+            # Again: what was allowed or in use when the run was admitted may not be any more.
+            return policy.check(bound, client.name, self._coordinator.look_up)
 
         def send(made: ForRun, seconds: float) -> None:
-            if keep and made.dealing is not None:
-                self.spawn(self._send_and_remember(job, client, made, made.dealing, keep, seconds))
+            if keep:
+                self.spawn(self._send_and_remember(job, client, bound, keep, made, seconds))
             else:
-                self._send(job, client, made, seconds)
+                self._send(job, client, bound, made, seconds)
 
         def from_stock() -> ForRun | None:
-            assigned = self.stock.assign(program.digest, job.run)
+            masks()
+            assigned = self.stock.assign(bound.digest, job.run)
             if assigned is None:
                 return None
             item, record = assigned
-            sent_bytes, client_part = read_record(record)
-            return ForRun(program, client_part, sent_bytes, item=item)
+            read = ItemRecord.read(record)
+            return ForRun(read.client_part, read.kept, read.sent_bytes, item=item)
 
         def afresh() -> ForRun:
-            dealing = self._deal(program)
-            return ForRun(program, dealing.for_client(), 0, dealing=dealing)
+            dealing = self._deal(bound.program, masks())
+            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing)
 
         def found(made: ForRun | None, seconds: float) -> None:
             if made is not None:
@@ -142,21 +150,29 @@ class DealerServer(Server[DealerJob]):
 
         self.in_background(job, from_stock, found, reach=self._party_names)
 
-    def _deal(self, program: Program) -> Dealing:
-        return deal(program, len(self.cluster.parties), self._coordinator.stored, self.cluster.settings.security)
+    def _deal(self, program: Program, masks: Mapping[str, StoredMasks]) -> Dealing:
+        return deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)
 
-    async def _deal_ahead(self, client: str, program: Program) -> Dealing:
-        """In that client's turn, however long it takes to come."""
-        return await self.offline.run(client, lambda: self._deal(program), patient=True)
+    async def _deal_ahead(self, client: str, bound: BoundProgram) -> Dealing:
+        """In that client's turn, however long it takes to come.
+
+        Whoever asked was allowed to run it then; who may not any more has no use for the stock.
+        """
+
+        def work() -> Dealing:
+            found = policy.found(bound.bindings, self._coordinator.look_up)
+            return self._deal(bound.program, {slot: in_use.held for slot, in_use in found.items()})
+
+        return await self.offline.run(client, work, patient=True)
 
     async def _send_and_remember(
-        self, job: DealerJob, client: Member, made: ForRun, dealing: Dealing, keep: str, seconds: float
+        self, job: DealerJob, client: Member, bound: BoundProgram, keep: str, made: ForRun, seconds: float
     ) -> None:
         """What the run keeps has its masks from us: durably, before anybody can have it."""
         try:
-            await self._coordinator.remember(client, keep, job.run, made.program, dealing.kept)
+            await self._coordinator.remember(client, keep, job.run, bound.program, made.kept)
             if self.jobs.get(job.run) is job:
-                self._send(job, client, made, seconds)
+                self._send(job, client, bound, made, seconds)
             else:
                 self._coordinator.forget(job.run)
         except TesseraError as error:
@@ -169,14 +185,15 @@ class DealerServer(Server[DealerJob]):
             # Whether or not we have done our part: not every party will have what the run was to keep.
             self._coordinator.forget(delivery.message.run)
 
-    def _send(self, job: DealerJob, client: Member, made: ForRun, seconds: float) -> None:
+    def _send(self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float) -> None:
         self.metrics.spent(Phase.DEALING, seconds)
-        sent, program = Tally(), made.program.digest
+        sent, program = Tally(), bound.program.digest
         session, number = made.item or ("", 0)
         dealt = Dealt(
             run=job.run,
             client=client.name,
             program=program,
+            bindings=bound.bindings_digest,
             masks=digest(made.client_part) if self.malicious else "",
             session=session,
             number=number,
@@ -189,6 +206,7 @@ class DealerServer(Server[DealerJob]):
         masks = ClientMasks(
             run=job.run,
             program=program,
+            bindings=bound.bindings_digest,
             seconds=seconds,
             dealt_bytes=dealt_bytes,
             sent=sent,
@@ -207,12 +225,17 @@ class DealerServer(Server[DealerJob]):
         job = self.jobs.get(message.run)
         if job is None or job.client is None or job.item is None or job.client_part is None:
             raise ProtocolViolation(party.name, "agreed on preprocessing that it was not assigned")
-        if (message.program, message.session, message.number) != (job.item.program, job.item.session, job.item.number):
+        if agreement(message) != agreement(job.item):
             raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
         job.agreed.add(party.name)
         if len(job.agreed) == len(self._party_names):
             self.endpoint.send(job.client.name, *job.client_part)
             self.end(job)
+
+    def end(self, job: DealerJob, failure: Failed | None = None) -> None:
+        super().end(job, failure)
+        if failure is not None or job.released:
+            self._coordinator.forget(job.run)
 
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:
         """The client gives up before the dealer is done."""
@@ -239,11 +262,10 @@ class DealerServer(Server[DealerJob]):
                 if len(payload) != 1:
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
                 program = await asyncio.to_thread(Program.decode, payload[0])
-                policy.check(program, client.name, self._coordinator.policy)
-                if program.kept:
-                    raise ProgramError("a program that keeps its result is dealt for when it runs, not ahead of time")
+                bound = BoundProgram(program, message.bindings)
+                await asyncio.to_thread(policy.check, bound, client.name, self._coordinator.look_up)
                 self.admission.check_size(program)
-                await self._stocker.order(client, message, program)
+                await self._stocker.order(client, message, bound)
             except TesseraError as error:
                 self.refuse_request(client, message, error)
 
@@ -257,9 +279,9 @@ class DealerServer(Server[DealerJob]):
         return len(self._coordinator.stored)
 
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
-        for found in filter(None, map(self._coordinator.policy, self._coordinator.stored)):
-            if found.sees(client.name):
-                yield SecretSeen(found.name, found.owner, found.version)
+        for found in filter(None, map(self._coordinator.look_up, self._coordinator.slots)):
+            if found.policy.sees(client.name):
+                yield SecretSeen(found.policy.name, found.policy.owner, found.policy.version)
 
     def cheated(self) -> None:
         """All that was dealt in this session goes, and a new one begins."""

@@ -15,15 +15,15 @@ from math import prod
 import numpy as np
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
-from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.keys import KeyPair
+from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready, Release
 from parties.messages.status import SecretSeen
-from parties.messages.stock import Agreed, StockDropped, StockItem
+from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.party_job import PartyJob
@@ -100,17 +100,17 @@ class PartyServer(Server[PartyJob]):
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
 
-        def check() -> Program:
-            return policy.permitted(payload[0], client.name, message.keep, self._secrets.policy)
+        def check() -> BoundProgram:
+            return policy.permitted(payload[0], client.name, message, self._secrets.look_up)
 
         job.keep = message.keep
-        self.in_background(job, check, lambda program, _: self._announced(job, client, program))
+        self.in_background(job, check, lambda bound, _: self._announced(job, client, bound))
 
-    def _announced(self, job: PartyJob, client: Member, program: Program) -> None:
-        self.admit(job, program)
+    def _announced(self, job: PartyJob, client: Member, bound: BoundProgram) -> None:
+        self.admit(job, bound.program)
         if job.keep:
             self._secrets.check_room(job.keep, client)
-        job.program = program
+        job.bound = bound
         self._prepare(job)
 
     def _on_dealt(self, dealer: Member, message: Dealt, payload: Payload) -> None:
@@ -122,29 +122,36 @@ class PartyServer(Server[PartyJob]):
 
     def _prepare(self, job: PartyJob) -> None:
         """Once program and randomness are both there: expand and precompute, in a thread."""
-        program, client = job.program, job.client
-        if program is None or client is None or job.dealt is None:
+        bound, client = job.bound, job.client
+        if bound is None or client is None or job.dealt is None:
             return
         message, payload = job.dealt
-        if message.program != program.digest:
+        if message.program != bound.program.digest:
             raise ProgramError("the dealer and this party were given different programs for one run")
+        if message.bindings != bound.bindings_digest:
+            raise ProgramError(
+                "the dealer and this party were told that a run reads different versions, or by different rules"
+            )
         if message.number and payload:
             raise ProtocolViolation(self.cluster.dealer.name, "dealt for a run what it says is in stock")
         job.dealt = message, []
         self.clear_deadline(job)
         # Commitments are bound to all of this.
-        session = f"{self.cluster.fingerprint} {job.run} {message.session} {message.number}".encode()
+        item = f"{message.session} {message.number}"
+        session = f"{self.cluster.fingerprint} {job.run} {bound.bindings_digest} {item}".encode()
 
         def work() -> PartyRun:
+            stored = self._secrets.tensors_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
-            seed, corrections = self._randomness(self.material.take(message) if message.number else payload)
+            part = self.material.take(message, bound.digest) if message.number else payload
+            seed, corrections = self._randomness(part)
             return PartyRun(
-                program,
+                bound.program,
                 party=self.member.index,
                 parties=self.parties,
                 seed=seed,
                 corrections=corrections,
-                stored=self._secrets.tensors_for(program),
+                stored=stored,
                 security=self.cluster.settings.security,
                 session=session,
             )
@@ -170,7 +177,13 @@ class PartyServer(Server[PartyJob]):
         self.watch(job, [client, *self._peers])
         message = self._dealt(job)
         if message.number:
-            agreed = Agreed(run=job.run, program=message.program, session=message.session, number=message.number)
+            agreed = Agreed(
+                run=job.run,
+                program=message.program,
+                bindings=message.bindings,
+                session=message.session,
+                number=message.number,
+            )
             for member in (*self._peers, self.cluster.dealer):
                 job.sent_offline.add(member.name, self.endpoint.send(member.name, agreed))
             self.set_deadline(job)
@@ -195,9 +208,9 @@ class PartyServer(Server[PartyJob]):
         message = self._dealt(job)
         if message.number and len(job.agreed) < self.parties - 1:
             return
-        own = message.program, message.session, message.number
+        own = agreement(message)
         for index, other in job.agreed.items():
-            if (other.program, other.session, other.number) != own:
+            if agreement(other) != own:
                 name = self.cluster.parties[index].name
                 raise MaterialError(f"{name} and {self.member.name} were assigned different preprocessing for one run")
         self.clear_deadline(job)
@@ -206,8 +219,8 @@ class PartyServer(Server[PartyJob]):
         job.sent_offline.add(job.client.name, self.endpoint.send(job.client.name, ready))
 
     def fail(self, job: PartyJob, error: TesseraError) -> None:
-        if isinstance(error, SpentItem) and job.dealt is not None:
-            self.material.spent(error, job.dealt[0])
+        if isinstance(error, SpentItem) and job.bound is not None:
+            self.material.spent(error, job.bound.digest)
         super().fail(job, error)
 
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from mpc.program import Program
+from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt
 from parties.messages.stock import Agreed
 from parties.servers.job import Job
@@ -18,7 +19,8 @@ class PartyJob(Job):
 
     def __init__(self, run: str) -> None:
         super().__init__(run)
-        self.program: Program | None = None
+        self.bound: BoundProgram | None = None
+        """What is to be run, as the client has told this party."""
         self.keep = ""
         """The name under which what the program keeps is to lie."""
         self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
@@ -44,3 +46,8 @@ class PartyJob(Job):
         self.wait_seconds = 0.0
         self.sent_at = 0.0
         self.low_latency = contextlib.ExitStack()
+
+    @property
+    def program(self) -> Program | None:
+        """Once it is known."""
+        return None if self.bound is None else self.bound.program

@@ -306,6 +306,7 @@ class SecretsDesk:
             version=model.record.version if model else "",
             owner=model.owner.name if model else "",
             names=tuple(seen),
+            allowed=self._secrets.rules_of(model, client.name) if model else frozenset(),
         )
         self._server.tell([client.name], reply, [model.record.description if model else b""])
 

@@ -1,8 +1,9 @@
 """The ledger of preprocessing: what has been dealt ahead of time, and what has become of it.
 
-An *item* is one dealing of one program.  Dealer and parties call it by the dealer's *session* and a number that grows
-in it; each keeps its own part, sealed, in a ledger of its own.  An item used twice would be a two-time pad, and a
-second chance against one MAC key; so:
+An *item* is one dealing of one bound program: of a program, and the versions of the stored secrets that it reads
+(`parties.messages.bindings`).  What is called *program* from here on is the digest of such a one.  Dealer and parties
+call an item by the dealer's *session* and a number that grows in it; each keeps its own part, sealed, in a ledger of
+its own.  An item used twice would be a two-time pad, and a second chance against one MAC key; so:
 
 *Once per ledger.*  One transaction marks an item used and deletes its part, and is on the disk before the part is
 handed out.  A crash before that leaves the item fresh and nothing handed out; a crash after it leaves the item used and
@@ -19,6 +20,8 @@ whoever can do that, encryption at rest does not help.
 
 *Bound.*  A part opens only for its member, cluster, session, number and program (associated data of the encryption),
 and with the member's key.  When the cluster file changes, what was dealt for the former one is destroyed.
+
+*Upgrades.*  `LAYOUT` counts the changes to the tables and to what is in them; a file of another one is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from mpc.errors import MaterialError, UsageError
+from mpc.errors import ConfigurationError, MaterialError, UsageError
 from parties.keys import KeyPair
 from parties.vault import Vault, VaultError
 from parties.wire.messages import Buffer
@@ -42,7 +45,12 @@ NOTHING_FRESH = (1 << 63) - 1
 _SESSION = re.compile(r"[0-9a-f]{32}\Z")
 _PROGRAM = re.compile(r"[0-9a-f]{64}\Z")
 
+LAYOUT = 2
+"""1 is that of release 0.1, in which items were of programs that named versions themselves."""
+
 _SCHEMA = """
+CREATE TABLE layout (version INTEGER NOT NULL);
+INSERT INTO layout VALUES (2);
 CREATE TABLE cluster (fingerprint TEXT NOT NULL);
 CREATE TABLE sessions (
     session TEXT PRIMARY KEY,
@@ -140,7 +148,7 @@ class Ledger:
         cluster: that file's fingerprint.
 
     Raises:
-        ConfigurationError: as `Vault`.  Every method may raise `VaultError`.
+        ConfigurationError: as `Vault`, or a file of another layout.  Every method may raise `VaultError`.
     """
 
     def __init__(
@@ -152,6 +160,7 @@ class Ledger:
         )
         try:
             with self._vault.transaction() as db:
+                _check_layout(db, os.path.join(folder, file))  # noqa: PTH118 - for messages alone
                 if db.execute("SELECT fingerprint FROM cluster").fetchall() != [(cluster,)]:
                     db.execute("UPDATE sessions SET destroyed = 1")
                     db.execute("DELETE FROM cluster")
@@ -379,6 +388,22 @@ class PartyLedger(Ledger):
             (program, *item),
         ).fetchone()
         return NOTHING_FRESH if row[0] is None else int(row[0])
+
+
+def _check_layout(db: sqlite3.Connection, path: str) -> None:
+    """Raises ConfigurationError for a file that another release has written."""
+    has = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'layout'").fetchone() != (0,)
+    layouts = db.execute("SELECT version FROM layout").fetchall() if has else [(1,)]
+    if layouts == [(1,)]:
+        raise ConfigurationError(
+            f"data file {path} was written by release 0.1, which this one does not read: move the data folder away to"
+            " begin with an empty one, and have preprocessing dealt anew (tessera deal)"
+        )
+    if layouts != [(LAYOUT,)]:
+        raise ConfigurationError(
+            f"data file {path} was written by a newer release (this one knows layout {LAYOUT}): run that release or a"
+            " later one, or move the file away, and have preprocessing dealt anew (tessera deal)"
+        )
 
 
 def check_item(item: ItemId, program: str) -> None:

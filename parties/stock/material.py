@@ -60,14 +60,17 @@ class Material:
         """Forget what no run will ask for."""
         await asyncio.to_thread(self.ledger.discard_program, message.program)
 
-    def take(self, message: Dealt) -> list[memoryview]:
-        """The item for a run, marked used before this returns.  Raises MaterialError when it is not fresh here."""
-        return self.ledger.take(ItemId(message.session, message.number), message.program, message.run)
+    def take(self, message: Dealt, program: str) -> list[memoryview]:
+        """The item, of that bound program, for a run: marked used before this returns.
 
-    def spent(self, error: SpentItem, message: Dealt) -> None:
-        """Tell the dealer that an item it assigned is not fresh here, so that it skips to what is."""
+        Raises MaterialError when it is not fresh here.
+        """
+        return self.ledger.take(ItemId(message.session, message.number), program, message.run)
+
+    def spent(self, error: SpentItem, program: str) -> None:
+        """Tell the dealer that an item it assigned, of that bound program, is not fresh here: it skips to what is."""
         item = error.item
-        self._tell(Spent(session=item.session, number=item.number, program=message.program, position=error.position))
+        self._tell(Spent(session=item.session, number=item.number, program=program, position=error.position))
 
     def destroy(self) -> None:
         """A check has failed: nothing that was dealt so far is ever handed out."""

@@ -13,11 +13,12 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
-from mpc.program import Program
+from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import DEALER, Cluster, Member
+from parties.messages.bindings import BoundProgram
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of, fault_of
 from parties.messages.stock import Spent, Stock, StockDropped, Stocked, StockItem, StockProgress, StockRefused
@@ -39,9 +40,9 @@ SLICE = 8
 
 @dataclass
 class Request:
-    """Deal for ``count`` runs of a program, for a client or (None) because stock is low."""
+    """Deal for ``count`` runs of a bound program, for a client or (None) because stock is low."""
 
-    program: Program
+    bound: BoundProgram
     count: int
     client: Member | None = None
     request: str = ""
@@ -93,7 +94,7 @@ class Requests:
 
 
 class Stocker:
-    """Fills a ``DealerStock``.  ``deal`` makes one dealing of a program, in the turn of a client; it may raise
+    """Fills a ``DealerStock``.  ``deal`` makes one dealing of a bound program, in the turn of a client; it may raise
     TesseraError."""
 
     def __init__(
@@ -102,7 +103,7 @@ class Stocker:
         endpoint: Endpoint,
         stock: DealerStock,
         versions: DecidedVersions,
-        deal: Callable[[str, Program], Coroutine[Any, Any, Dealing]],
+        deal: Callable[[str, BoundProgram], Coroutine[Any, Any, Dealing]],
     ) -> None:
         self.stock = stock
         self._versions = versions
@@ -118,16 +119,16 @@ class Stocker:
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 
-    async def order(self, client: Member, message: Stock, program: Program) -> None:
+    async def order(self, client: Member, message: Stock, bound: BoundProgram) -> None:
         """A client's request, to be dealt in its turn.  Raises TesseraError."""
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
         if self._requests.of(client.name) >= MAX_REQUESTS:
             raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
-        self._requests.put(Request(program, message.count, client, message.request))
+        self._requests.put(Request(bound, message.count, client, message.request))
         if message.low_water:
             await asyncio.to_thread(
-                self.stock.set_target, program.encode(), program.digest, message.low_water, message.count
+                self.stock.set_target, bound.encode(), bound.digest, message.low_water, message.count
             )
 
     async def refill(self) -> None:
@@ -140,11 +141,11 @@ class Stocker:
             # Before anything is awaited: another run may be asking for the same.
             self._refilling.add(digest)
             try:
-                program = await asyncio.to_thread(Program.decode, targets[digest].program)
+                bound = await asyncio.to_thread(BoundProgram.decode, targets[digest].program)
             except TesseraError:
                 self._refilling.discard(digest)
                 raise
-            self._requests.put(Request(program, count))
+            self._requests.put(Request(bound, count))
 
     async def sweep(self) -> None:
         """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
@@ -201,7 +202,7 @@ class Stocker:
                 log.exception("stocking: internal error")
                 self._failed(request, TesseraError("internal error; see the dealer's log"))
             if request.client is None:
-                self._refilling.discard(request.program.digest)
+                self._refilling.discard(request.bound.digest)
 
     def _failed(self, request: Request, error: TesseraError) -> None:
         log.warning("stocking stopped: %s", error)
@@ -211,16 +212,16 @@ class Stocker:
 
     async def _fill(self, request: Request) -> None:
         """Deal for it, to its end or until it is another client's turn."""
-        program, started, before = request.program, time.perf_counter(), request.seconds
-        await asyncio.to_thread(self._versions.note_uses, program.digest, program.slots)
-        ahead = asyncio.create_task(self._deal(request.owner, program))
+        bound, started, before = request.bound, time.perf_counter(), request.seconds
+        await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
+        ahead = asyncio.create_task(self._deal(request.owner, bound))
         try:
             for dealt in itertools.count(1):
                 dealing = await ahead
                 last = request.done + 1 >= request.count or (dealt >= SLICE and self._requests.others(request.owner))
                 if not last:
                     # The next one is dealt while the parties store this one.
-                    ahead = asyncio.create_task(self._deal(request.owner, program))
+                    ahead = asyncio.create_task(self._deal(request.owner, bound))
                 request.sent_bytes += await self._hand_out(request, dealing)
                 request.done += 1
                 request.seconds = before + time.perf_counter() - started
@@ -235,7 +236,7 @@ class Stocker:
         finally:
             ahead.cancel()
             # One of its models may have gone while an item was on its way.
-            await asyncio.to_thread(self._versions.note_uses, program.digest, program.slots)
+            await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
             await self.sweep()
 
     def _progress(self, request: Request, stock: Mapping[str, int]) -> None:
@@ -243,7 +244,7 @@ class Stocker:
             message = StockProgress(
                 request=request.request,
                 done=request.done,
-                stock=stock.get(request.program.digest, 0),
+                stock=stock.get(request.bound.digest, 0),
                 sent_bytes=request.sent_bytes,
                 seconds=request.seconds,
             )
@@ -254,23 +255,24 @@ class Stocker:
 
         A party that has met the number before shows that this stock is an old copy: it begins a new session.
         """
-        program = request.program
+        bound = request.bound
         try:
-            return await self._send(program, dealing)
+            return await self._send(bound, dealing)
         except MaterialError:
             log.warning("a party's ledger is ahead of this stock: it is destroyed, and a new session begun")
             await asyncio.to_thread(self.stock.new_session)
             # Not the same again: another party may have stored its part of that.
-            return await self._send(program, await self._deal(request.owner, program))
+            return await self._send(bound, await self._deal(request.owner, bound))
 
-    async def _send(self, program: Program, dealing: Dealing) -> int:
+    async def _send(self, bound: BoundProgram, dealing: Dealing) -> int:
         parts = {party.name: dealing.for_party(party.index) for party in self._cluster.parties}
         total = sum(payload_bytes(part) for part in parts.values())
-        # What the run's bill will say was sent for it.
-        record = [total.to_bytes(8, "little"), *dealing.for_client()]
-        item = await asyncio.to_thread(self.stock.begin, program.digest, record)
+        # What the run's bill will say was sent for it; and what we have to remember of a run that keeps something.
+        kept = b"".join(map(bytes, dealing.kept)) if bound.program.kept else b""
+        record = [total.to_bytes(8, "little"), kept, *dealing.for_client()]
+        item = await asyncio.to_thread(self.stock.begin, bound.digest, record)
         try:
-            await self._deliver(item, program.digest, parts)
+            await self._deliver(item, bound.digest, parts)
         except BaseException:
             await asyncio.to_thread(self.stock.abandon, item)
             raise
@@ -322,6 +324,18 @@ class Stocker:
             self._stored.set_exception(error)
 
 
-def read_record(part: list[memoryview]) -> tuple[int, list[memoryview]]:
-    """Of what the stock has of an item: the payload bytes sent to the parties, and the client's part."""
-    return int.from_bytes(part[0], "little"), part[1:]
+class ItemRecord(NamedTuple):
+    """What the stock has of an item."""
+
+    sent_bytes: int
+    """To the parties, payload alone."""
+    kept: tuple[Seed, ...]
+    """By party, the seed of the masks of what its run keeps; nothing of a program that keeps nothing."""
+    client_part: list[memoryview]
+
+    @classmethod
+    def read(cls, part: Sequence[memoryview]) -> ItemRecord:
+        """As it was written."""
+        sent, kept, *client_part = part
+        seeds = (Seed(bytes(kept[i : i + SEED_BYTES])) for i in range(0, len(kept), SEED_BYTES))
+        return cls(int.from_bytes(sent, "little"), tuple(seeds), client_part)

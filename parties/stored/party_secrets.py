@@ -22,15 +22,15 @@ import numpy as np
 
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Value
-from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
+from parties.messages.bindings import BoundProgram
 from parties.messages.uploads import MAX_SECRETS, Upload, UploadBegin
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, streamed
-from parties.stored.policy import Policy
+from parties.stored.policy import InUse, Policy, check, not_in_use
 from parties.stored.record import Record, circle, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import UploadInProgress, Uploads
@@ -84,10 +84,22 @@ class PartySecrets:
         found = [model for _, model in sorted(self._current.items())]
         return [model for model in found if self._policy(model).sees(client)]
 
-    def policy(self, version: str) -> Policy | None:
-        """Who may use a version that is in use."""
-        model = self._in_use(version)
-        return None if model is None else self._policy(model)
+    def look_up(self, slot: str) -> InUse[StoredVersion] | None:
+        """What is in use under the owner and the name that a slot says.
+
+        Versions change and owners allow while others look: a version that is the same before and after its rules were
+        read was in use when they were, since none comes back that has gone.
+        """
+        _, _, name = slot.partition("/")
+        model = self._current.get(name)
+        if model is None:
+            return None
+        policy = self._policy(model)
+        return InUse(policy, model) if policy.slot == slot and self._current.get(name) is model else None
+
+    def rules_of(self, model: StoredVersion, client: str) -> frozenset[str]:
+        """By which rules that client may use it."""
+        return self._policy(model).of(client)
 
     def _policy(self, model: StoredVersion) -> Policy:
         record, owner = model
@@ -275,23 +287,25 @@ class PartySecrets:
 
     # -- shares ----------------------------------------------------------------------------------------------------
 
-    def tensors_for(self, program: Program) -> Mapping[tuple[str, str], Value]:
-        """What a program reads, by version and tensor; versions that are not here are left out.  Blocks.
+    def tensors_for(self, bound: BoundProgram, client: str) -> Mapping[tuple[str, str], Value]:
+        """What that client's run of a program reads, by slot and tensor.  Blocks.
 
-        Raises VaultError when a file is not as it was written.
+        One look-up says whether a version may be used, and which one's tensors these are.
+
+        Raises as ``policy.check``, and VaultError when a file is not as it was written.
         """
-        return {(version, name): value for version in program.slots for name, value in self._load(version).items()}
+        found = check(bound, client, self.look_up)
+        return {(slot, name): value for slot, model in found.items() for name, value in self._load(model).items()}
 
-    def _load(self, version: str) -> Mapping[str, Value]:
+    def _load(self, model: StoredVersion) -> Mapping[str, Value]:
+        """Its tensors.  Raises ProgramError if it is not in use any more, VaultError."""
+        record = model.record
         with self._loading:
-            if version in self._tensors:
-                return self._tensors[version]
-            model = self._in_use(version)
-            if model is None:
-                return {}
-            tensors = self._disk.load(model.record)
-            if self._current.get(model.record.name) is model:
-                self._tensors[version] = tensors
+            tensors = self._tensors.get(record.version)
+            if tensors is None and self._current.get(record.name) is model:
+                tensors = self._tensors[record.version] = self._disk.load(record)
+            if tensors is None:
+                raise not_in_use()
             return tensors
 
     def _in_use(self, version: str) -> StoredVersion | None:

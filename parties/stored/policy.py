@@ -14,8 +14,17 @@ The result of a program is revealed to the client who runs it, and to nobody els
 data set of that client's, which is its own to reveal and to allow.  So to allow a program is to allow its result to be
 revealed to that client.  A program that uses several secrets needs the leave of all their owners.
 
-Each party checks before it prepares a run, and so does the dealer before it deals: one honest party is enough for
-nothing to be revealed that its rules forbid, since without its share nobody learns anything.
+*What a digest fixes.*  The operations, constants and types; and of each slot, whose secret it is and what it is called
+(`parties.messages.bindings`).  It does not fix versions: a rule outlasts uploads in the secret's place, as long as they
+have the types that the program says.  So of its own secret an owner allows this program on all that it will upload
+under the name; and of the others' it must reckon with any values that these owners put there, as it does with the
+client's inputs.  Nobody else can put anything there.
+
+*When it is checked.*  The client says which version it means in each slot, and by which rule it may use it; what is
+not in use under that very owner and name is refused, and so is a rule that is not given, or does not cover the program.
+Each party checks so when the program comes, and again in the look-up whose tensors it takes; the dealer likewise in
+the look-up whose masks it deals for.  One honest party is enough for nothing to be revealed that its rules forbid,
+since without its share nobody learns anything.
 """
 
 from __future__ import annotations
@@ -24,11 +33,16 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Input, Stored
 from mpc.program import Expression, Program
 from nn.model import Description
+from nn.stored import StoredType
+from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
+from parties.messages.runs import Prepare
+from parties.stored.data_set import DataDescription
 from protocols.trace.secret_tensor import SecretTensor, program_of
 
 PREDICT = "predict"
@@ -37,6 +51,8 @@ EVERYONE = "*"
 """Instead of a client's name: every client of the cluster file."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+Held = TypeVar("Held")
 
 
 def is_rule(program: str) -> bool:
@@ -52,8 +68,13 @@ class Policy:
     owner: str
     version: str
     description: bytes
-    """Of the model, as its owner gave it."""
+    """Of the model or data set, as its owner gave it."""
     grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def slot(self) -> str:
+        """Where programs read it."""
+        return slot_of(self.owner, self.name)
 
     def of(self, client: str) -> frozenset[str]:
         """What ``client`` may run; not what being the owner allows."""
@@ -63,51 +84,106 @@ class Policy:
         """Whether ``client`` may know that the secret is there, and its public description."""
         return client == self.owner or bool(self.of(client))
 
-    def check(self, program: Program, client: str) -> None:
-        """Raises NotPermitted if ``client`` may not run ``program``."""
-        if client == self.owner:
-            return
+    def check(self, program: Program, client: str, rule: str) -> None:
+        """Raises NotPermitted unless ``client`` may run ``program`` by that rule, ProgramError for other types."""
+        if not self._allows(program, client, rule):
+            raise NotPermitted(f"{client} {self._refusal(client)}")
+        tensors = _tensors(self.description)
+        for operation in (node.operation for node in program.nodes):
+            if isinstance(operation, Stored) and operation.slot == self.slot:
+                described = tensors.get(operation.tensor)
+                if described is None or described.leaf(self.slot, operation.tensor) != operation:
+                    raise ProgramError(
+                        f"the program reads {operation.tensor!r} of {self.name!r} as another than it is: ask for"
+                        f" {self.name!r} again, and write the program anew"
+                    )
+
+    def _allows(self, program: Program, client: str, rule: str) -> bool:
+        if rule == OWNER:
+            return client == self.owner
+        if rule not in self.of(client):
+            return False
+        return rule in (ANY, program.digest) or (rule == PREDICT and predicts(program, self.slot, self.description))
+
+    def _refusal(self, client: str) -> str:
         allowed = self.of(client)
-        if ANY in allowed or program.digest in allowed:
-            return
-        if PREDICT in allowed and predicts(program, self.version, self.description):
-            return
         if not allowed:
-            what = f"may not use {self.name!r}: its owner {self.owner} has to allow it (tessera allow)"
-        elif PREDICT in allowed:
-            what = f"may only have {self.name!r} predict, and this program does more or other than that"
-        else:
-            what = f"may not run this program on {self.name!r}: its owner {self.owner} has to allow it"
-        raise NotPermitted(f"{client} {what}")
+            return f"may not use {self.name!r}: its owner {self.owner} has to allow it (tessera allow)"
+        if PREDICT in allowed:
+            return f"may only have {self.name!r} predict, and this program does more or other than that"
+        return f"may not run this program on {self.name!r}: its owner {self.owner} has to allow it"
 
 
-def check(program: Program, client: str, policy: Callable[[str], Policy | None]) -> None:
-    """Raises NotPermitted if ``client`` may not use some secret of ``program`` in it, ProgramError for an unknown one.
+def not_in_use() -> ProgramError:
+    """The error of a version that was removed or replaced, or never came into use."""
+    return ProgramError(
+        "a stored model or data set of this program is not in use here: ask for it again with client.model(name) or"
+        " client.data(name), or upload it again"
+    )
 
-    ``policy`` finds the rules of a version that is in use.  What has none is refused, not passed over: a version that
-    is being uploaded may be in use, under rules that nobody looked at, by the time its tensors are loaded.
+
+class InUse(NamedTuple, Generic[Held]):
+    """One look-up of what a slot stands for now: who may use it, and what this server holds of it."""
+
+    policy: Policy
+    held: Held
+
+
+LookUp = Callable[[str], InUse[Held] | None]
+"""What is in use under the owner and the name that a slot says: one version, with the rules of that moment."""
+
+
+def found(bindings: Iterable[Binding], look_up: LookUp[Held]) -> dict[str, InUse[Held]]:
+    """By slot, what is bound to it.  Raises ProgramError for a version that is not in use here under that slot.
+
+    That is refused, not passed over: a version that is being uploaded may be in use, under rules that nobody looked
+    at, by the time its tensors are loaded.
     """
-    for version in program.slots:
-        found = policy(version)
-        if found is None:
-            raise ProgramError(
-                "a stored model or data set of this program is not in use here: ask for it again with"
-                " client.model(name) or client.data(name), or upload it again"
-            )
-        found.check(program, client)
+    by_slot = {}
+    for binding in bindings:
+        in_use = look_up(binding.slot)
+        if in_use is None or (in_use.policy.slot, in_use.policy.version) != (binding.slot, binding.version):
+            raise not_in_use()
+        by_slot[binding.slot] = in_use
+    return by_slot
 
 
-def permitted(encoded: memoryview, client: str, keep: str, policy: Callable[[str], Policy | None]) -> Program:
-    """The program of a run of ``client``'s that keeps what it keeps under the name ``keep``.
+def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> dict[str, Held]:
+    """By slot, what this server holds of each secret that ``client`` has bound; all of it may be used in the program.
 
-    Raises ProgramError for what is none or reads a version that is not in use, NotPermitted, and ProtocolViolation for
-    one that keeps nothing under a name, or something under none.
+    Each is of the look-up that was checked.  Raises ProtocolViolation for bindings that do not go with the program,
+    ProgramError for a version that is not in use or has other types, NotPermitted.
     """
-    program = Program.decode(encoded)
-    check(program, client, policy)
-    if bool(program.kept) != bool(keep):
+    if tuple(binding.slot for binding in bound.bindings) != bound.program.slots:
+        raise ProtocolViolation(client, "bound other slots than the program has")
+    by_slot = found(bound.bindings, look_up)
+    for binding in bound.bindings:
+        by_slot[binding.slot].policy.check(bound.program, client, binding.rule)
+    return {slot: in_use.held for slot, in_use in by_slot.items()}
+
+
+def permitted(encoded: memoryview, client: str, message: Prepare, look_up: LookUp[Held]) -> BoundProgram:
+    """The program of a run that ``client`` asks for.
+
+    Raises as ``check``; ProgramError for what is none, and ProtocolViolation for one that keeps nothing under a name,
+    or something under none.
+    """
+    bound = BoundProgram(Program.decode(encoded), message.bindings)
+    check(bound, client, look_up)
+    if bool(bound.program.kept) != bool(message.keep):
         raise ProtocolViolation(client, "sent a run that keeps something under no name, or nothing under one")
-    return program
+    return bound
+
+
+@functools.lru_cache(maxsize=256)
+def _tensors(description: bytes) -> Mapping[str, StoredType]:
+    """Of a model or a data set; none, of what is neither."""
+    for kind in (Description, DataDescription):
+        try:
+            return kind.decode(description).tensors
+        except TesseraError:
+            continue
+    return {}
 
 
 @functools.lru_cache(maxsize=256)
@@ -120,21 +196,21 @@ def _is_settled(description: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _prediction(operation: Input | Stored, precision: int, version: str, description: bytes) -> str:
+def _prediction(operation: Input | Stored, precision: int, slot: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
     x = SecretTensor(Expression(operation), precision=precision)
-    return program_of([model.forward(x, model.stored(version))]).digest
+    return program_of([model.forward(x, model.stored(slot))]).digest
 
 
-def predicts(program: Program, version: str, description: bytes) -> bool:
+def predicts(program: Program, slot: str, description: bytes) -> bool:
     """Whether ``program`` is what the described model does to one input: all of it, and nothing else."""
     operations = (node.operation for node in program.nodes)
-    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != version)]
+    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != slot)]
     if len(inputs) != 1 or not _is_settled(description):
         return False
     try:
-        return _prediction(inputs[0], program.precision, version, description) == program.digest
+        return _prediction(inputs[0], program.precision, slot, description) == program.digest
     except TesseraError:
         # The model does not take such an input: then the program is not its prediction.
         return False

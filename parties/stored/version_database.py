@@ -40,10 +40,10 @@ transaction likewise, and the parties that it did not reach then drop what it sa
 
 *An old copy of a folder*, put back, brings old versions back.  Nothing is masked twice by it: a version's masks b are
 drawn for it by the dealer, and masked its w alone; running it again opens w - b no second time, since all parties have
-that already, and takes fresh preprocessing as every run does.  Versions cannot mix either: a program names the version
-of every tensor it reads, its digest is compared between client, dealer and every party, each looks tensors up by
-version, and a party (or dealer) without that one ends the run before anything is sent.  A version the dealer knows to
-be gone is dropped by the party that brings it back.
+that already, and takes fresh preprocessing as every run does.  Versions cannot mix either: beside its program a run
+says the version of every secret that it reads (`parties.messages.bindings`), client, dealer and every party compare
+that, and one that has not got that very version in use ends the run before anything is sent.  A version the dealer
+knows to be gone is dropped by the party that brings it back.
 
 *Upgrades.*  `LAYOUT` counts the changes to the tables.  An older file is brought up to date when it is opened, step by
 step, each step and its number in one transaction; a newer one is refused, and one from before `FIRST`.

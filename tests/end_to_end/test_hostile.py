@@ -129,7 +129,8 @@ async def test_a_client_does_not_speak_for_dealer_or_party(clusters):
     cluster = clusters(2)
     async with Rude(cluster) as rude, AsyncClient(cluster.cluster, cluster.client_keys["clinic"]) as clinic:
         prepared = await clinic.prepare(clinic.share([0.5], low=-1, high=1) ** 2 * 2)
-        rude.send(Dealt(run=prepared.run, client="clinic", program="0" * 64, masks=""), [bytes(16)], to=("party0",))
+        forged = Dealt(run=prepared.run, client="clinic", program="0" * 64, bindings="0" * 64, masks="")
+        rude.send(forged, [bytes(16)], to=("party0",))
         rude.send(Opening(run=prepared.run, round=0), [bytes(8)], to=("party0",))
         assert await clinic.finish(prepared) == pytest.approx([0.5], abs=1e-3)
 

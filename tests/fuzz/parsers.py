@@ -23,6 +23,7 @@ from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.messages import runs as run_messages
 from parties.messages import stock as stock_messages  # noqa: F401 - the same
+from parties.messages.bindings import Binding
 from parties.messages.failures import Fault
 from parties.messages.runs import Failed, Inputs, Opening, Prepare
 from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBegin, UploadChunk, UploadSeed
@@ -148,7 +149,7 @@ PARSERS = {
             (
                 _message(Hello("0.1.0", "f" * 64)),
                 _message(Ping(3)),
-                _message(Prepare(run=RUN), b"program"),
+                _message(Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "predict"),)), b"program"),
                 _message(Inputs(run=RUN, masks="")),
                 _message(Opening(run=RUN, round=2), bytes(16)),
                 _message(Failed(run=RUN, fault=Fault("PeerLost", "party1", "silent"))),

@@ -216,7 +216,7 @@ async def failure(monitor: zmq.Socket[bytes]) -> int:
 @pytest.mark.parametrize(
     ("name", "message", "role"),
     [
-        ("clinic", Dealt("0" * 32, "clinic", "0" * 64, ""), "client"),
+        ("clinic", Dealt("0" * 32, "clinic", "0" * 64, "0" * 64, ""), "client"),
         ("p1", Prepare("0" * 32), "party"),
     ],
 )

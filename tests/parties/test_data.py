@@ -152,8 +152,11 @@ async def test_only_the_program_that_the_owner_has_looked_at(site):
         for forbidden in (found["x"] * 1, found["x"].sum(), found["x"].mean() * 2):
             with pytest.raises(NotPermitted):
                 await company.reveal(forbidden)
-        # Another version is another program.
+        # The same program on another version.
         await clinic.upload(DataSet({"x": X / 2}, low=-1, high=1), "trial")
+        assert await company.reveal((await company.data("trial"))["x"].mean()) == pytest.approx(X.mean() / 2, abs=1e-3)
+        # Of values in another range it is another program.
+        await clinic.upload(DataSet({"x": X / 2}, low=-0.75, high=1), "trial")
         with pytest.raises(NotPermitted):
             await company.reveal((await company.data("trial"))["x"].mean())
 
@@ -171,12 +174,14 @@ async def test_a_model_of_the_askers_own_is_no_way_to_read_data(site):
         # A server that is asked to note "predict" for a data set lets nobody do anything for it.
         for server in ("dealer", "party0", "party1"):
             held = site.servers[server]
-            policy = (held._coordinator if server == "dealer" else held._secrets).policy(data.version)
+            policy = (held._coordinator if server == "dealer" else held._secrets).look_up(data.slot).policy
             allowed = type(policy)(
                 policy.name, policy.owner, policy.version, policy.description, {"company": frozenset({"predict"})}
             )
-            with pytest.raises(NotPermitted):
-                allowed.check(company._program(own((await company.data("trial"))["x"]))[0], "company")
+            for rule in ("predict", "any", "owner"):
+                with pytest.raises(NotPermitted):
+                    asked_for = company._written(own((await company.data("trial"))["x"])).program
+                    allowed.check(asked_for, "company", rule)
 
 
 def test_the_command_line(tmp_path):

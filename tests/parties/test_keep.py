@@ -228,20 +228,11 @@ def _pending(site, number):
     return PendingUpload(site.cluster.member("clinic"), f"m{number}", StoredMasks((), {}))
 
 
-async def test_it_is_not_dealt_for_ahead_of_time(site):
-    async with site.client() as clinic:
-        s = clinic.share([0.5], low=-1, high=1)
-        program = keeping({"s": s})
-        clinic._program = lambda _: (program, [])
-        with pytest.raises(ProgramError, match="not ahead of time"):
-            await clinic.stock(s, 1)
-
-
 @pytest.mark.parametrize("keep", ["", "result"])
 async def test_a_name_without_anything_to_keep_and_the_reverse(site, keep):
     async with site.client() as clinic:
         s = clinic.share([0.5], low=-1, high=1)
-        program = clinic._program(s * 2)[0] if keep else keeping({"s": s})
+        program = clinic._written(s * 2).program if keep else keeping({"s": s})
     endpoint = Endpoint(site.cluster, site.cluster.member("company"), site.keys["company"], bind=False)
     async with endpoint:
         await endpoint.connect(deadline=5)

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from mpc.errors import TesseraError, UsageError
+from mpc.errors import ConfigurationError, TesseraError, UsageError
 from parties import vault as vault_module
 from parties.keys import KeyPair
 from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
@@ -52,6 +52,30 @@ def refused(ledger: PartyLedger, what: ItemId, program: str = DERM) -> SpentItem
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "party"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("DROP TABLE layout", r"ledger\.sqlite was written by release 0\.1.* move the data folder away"),
+        ("UPDATE layout SET version = 3", r"by a newer release \(this one knows layout 2\): run that release"),
+    ],
+)
+def test_other_layouts_are_refused(folder: Path, change: str, sentence: str) -> None:
+    with opened(folder) as ledger:
+        filled(ledger, 1)
+    with sqlite3.connect(folder / "ledger.sqlite") as db:
+        db.execute(change)
+    db.close()
+    with pytest.raises(ConfigurationError, match=sentence):
+        opened(folder)
+    with sqlite3.connect(folder / "ledger.sqlite") as db:
+        db.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER NOT NULL)")
+        db.execute("DELETE FROM layout")
+        db.execute("INSERT INTO layout VALUES (2)")
+    db.close()
+    with opened(folder) as ledger:
+        assert ledger.stock() == {DERM: 1}, "it was left as it was"
 
 
 def test_an_item_is_handed_out_once(folder: Path) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from mpc.errors import NotPermitted, PeerError, ProgramError, ProtocolViolation, RemoteError, UsageError
-from mpc.operation import Stored
-from mpc.program import Expression
 from nn import Linear, Model, Sequential
 from parties import Cluster, KeyPair
+from parties.client.remote_model import RemoteModel
 from parties.cluster import Role
 from parties.messages import stored as model_messages
 from parties.messages.conversation import RequestFailed
@@ -40,7 +39,6 @@ from parties.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
 from parties.wire.transport import Endpoint
-from protocols.trace.secret_tensor import SecretTensor
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2
@@ -114,13 +112,15 @@ async def test_a_version_that_is_being_uploaded_cannot_be_asked_for_in_advance(s
     """An accomplice of party 1's learns its id, asks for a weight, and is dealt for only once it is in use."""
     dealer = site.servers["dealer"]
     deal, committed = dealer._deal, threading.Event()
-    monkeypatch.setattr(dealer, "_deal", lambda program: committed.wait(5) and deal(program))
+    monkeypatch.setattr(dealer, "_deal", lambda *what: committed.wait(5) and deal(*what))
     async with site.client("company") as company, site.client() as clinic:
         site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))
         await site.until(lambda: stores(site, "party0").prepared and stores(site, "party1").prepared)
         (version,) = stores(site, "party0").prepared
-        weight = SecretTensor(Expression(Stored((3, 2), 14, -0.25, 0.25, version, "out.weight")))
+        remote = RemoteModel("m", "company", version, model(0.25).description)
+        clinic._slots.note(remote)
+        weight = remote.description.stored(remote.slot)["out.weight"]
         stealing = asyncio.create_task(clinic.prepare(weight))
         await asyncio.wait([stealing], timeout=0.5)
         site.restore("party1")

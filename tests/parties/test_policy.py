@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from mpc.errors import NotPermitted, ProgramError
+from mpc.errors import NotPermitted, ProgramError, ProtocolViolation
 from mpc.operation import Input
 from mpc.program import Expression, Program
 from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
+from parties.messages.bindings import OWNER, Binding, BoundProgram
 from parties.stored import policy
-from parties.stored.policy import ANY, EVERYONE, PREDICT, Policy
+from parties.stored.policy import ANY, EVERYONE, PREDICT, InUse, Policy
 from protocols.trace.secret_tensor import SecretTensor, program_of
 
-STORE = "a" * 32
-OTHER = "b" * 32
+STORE = "company/net"
+OTHER = "university/other"
+VERSION, LATER = "a" * 32, "b" * 32
 WEIGHTS = {
     "first.weight": np.full((4, 3), 0.5),
     "first.bias": np.zeros(4),
@@ -46,19 +48,33 @@ def prediction(model: Description, x: SecretTensor | None = None, store: str = S
 
 
 def rules(model: Description, grants: Mapping[str, frozenset[str]]) -> Policy:
-    return Policy("net", "company", STORE, model.encode(), grants)
+    return Policy("net", "company", VERSION, model.encode(), grants)
 
 
 def refused(policy: Policy, what: Program, client: str = "clinic") -> str:
-    with pytest.raises(NotPermitted) as error:
-        policy.check(what, client)
-    return str(error.value)
+    """By whatever rule the client says that it may."""
+    said = set()
+    for rule in (OWNER, PREDICT, ANY, what.digest, "0" * 64):
+        with pytest.raises(NotPermitted) as error:
+            policy.check(what, client, rule)
+        said.add(str(error.value))
+    (sentence,) = said
+    return sentence
+
+
+def found(*policies: Policy) -> Callable[[str], InUse[str] | None]:
+    """Of each, a server holds its version's id."""
+    return {policy.slot: InUse(policy, policy.version) for policy in policies}.get
+
+
+def bound(what: Program, *rules: str, version: str = VERSION) -> BoundProgram:
+    return BoundProgram(what, tuple(Binding(s, version, rule) for s, rule in zip(what.slots, rules, strict=True)))
 
 
 def test_by_default_the_owner_alone_may_use_it(model: Description) -> None:
     nobody = rules(model, {})
     for what in (program(prediction(model)), program(model.stored(STORE)["first.weight"])):
-        nobody.check(what, "company")
+        nobody.check(what, "company", OWNER)
         assert "its owner company has to allow it" in refused(nobody, what)
     assert nobody.sees("company")
     assert not nobody.sees("clinic")
@@ -76,7 +92,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 def test_whoever_may_predict_may_predict_on_any_input(model: Description, x: SecretTensor) -> None:
-    rules(model, {"clinic": frozenset({PREDICT})}).check(program(prediction(model, x)), "clinic")
+    rules(model, {"clinic": frozenset({PREDICT})}).check(program(prediction(model, x)), "clinic", PREDICT)
 
 
 MORE_THAN_A_PREDICTION: dict[str, Callable[[Description], Program]] = {
@@ -118,7 +134,7 @@ def test_what_a_prediction_would_be_is_worked_out_once(model: Description, monke
     predicting = rules(model, {"clinic": frozenset({PREDICT})})
     refused(predicting, Program(fine.nodes, fine.outputs, 21))
     refused(predicting, Program(fine.nodes, fine.outputs, 50))
-    predicting.check(fine, "clinic")
+    predicting.check(fine, "clinic", PREDICT)
     assert made == [21, 50, 20]
 
 
@@ -134,51 +150,124 @@ def test_what_is_left_to_find_out_is_not_found_out_here(model: Description) -> N
     layers = Sequential({"first": Linear(3, 4), "act": Sigmoid(interval=(-4.0, 4.0)), "last": Linear(4, 2)})
     made = Model(layers, WEIGHTS)
     assert made.description.architecture.is_settled
-    usual = Policy("net", "company", STORE, made.description.encode(), {"clinic": frozenset({PREDICT})})
-    usual.check(program(prediction(made.description)), "clinic")
+    usual = Policy("net", "company", VERSION, made.description.encode(), {"clinic": frozenset({PREDICT})})
+    usual.check(program(prediction(made.description)), "clinic", PREDICT)
     unsettled = Description(made.architecture, made.description.tensors)
     assert not unsettled.architecture.is_settled
-    left_open = Policy("net", "company", STORE, unsettled.encode(), {"clinic": frozenset({PREDICT})})
+    left_open = Policy("net", "company", VERSION, unsettled.encode(), {"clinic": frozenset({PREDICT})})
     refused(left_open, program(prediction(made.description)))
 
 
 def test_a_program_that_was_looked_at_is_allowed_by_its_digest(model: Description) -> None:
     looked_at = program(prediction(model) * 2.0)
     one = rules(model, {"clinic": frozenset({looked_at.digest})})
-    one.check(looked_at, "clinic")
+    one.check(looked_at, "clinic", looked_at.digest)
+    with pytest.raises(NotPermitted):
+        one.check(looked_at, "clinic", PREDICT)
     assert "may not run this program on 'net'" in refused(one, program(prediction(model) * 3.0))
     assert "may not use 'net'" in refused(one, looked_at, client="other")
 
 
 def test_any_program_and_every_client(model: Description) -> None:
     weight = program(model.stored(STORE)["first.weight"])
-    rules(model, {"clinic": frozenset({ANY})}).check(weight, "clinic")
+    rules(model, {"clinic": frozenset({ANY})}).check(weight, "clinic", ANY)
     everyone = rules(model, {EVERYONE: frozenset({PREDICT}), "clinic": frozenset({weight.digest})})
-    everyone.check(program(prediction(model)), "clinic")
-    everyone.check(weight, "clinic")
+    everyone.check(program(prediction(model)), "clinic", PREDICT)
+    everyone.check(weight, "clinic", weight.digest)
     refused(everyone, weight, client="other")
 
 
 def test_all_owners_of_what_a_program_uses_must_have_allowed_it(model: Description) -> None:
     both = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
-    mine = rules(model, {})
-    theirs = Policy("other", "university", OTHER, model.encode(), {})
-    found = {STORE: mine, OTHER: theirs}
-    with pytest.raises(NotPermitted, match="university has to allow"):
-        policy.check(both, "company", found.get)
-    found[OTHER] = Policy("other", "university", OTHER, model.encode(), {"company": frozenset({both.digest})})
-    policy.check(both, "company", found.get)
     assert both.slots == (STORE, OTHER)
+    mine = rules(model, {})
+    theirs = Policy("other", "university", VERSION, model.encode(), {})
+    with pytest.raises(NotPermitted, match="university has to allow"):
+        policy.check(bound(both, OWNER, both.digest), "company", found(mine, theirs))
+    theirs = Policy("other", "university", VERSION, model.encode(), {"company": frozenset({both.digest})})
+    for slot_rules in ((OWNER, OWNER), (both.digest, both.digest), (OWNER, PREDICT)):
+        with pytest.raises(NotPermitted):
+            policy.check(bound(both, *slot_rules), "company", found(mine, theirs))
+    held = policy.check(bound(both, OWNER, both.digest), "company", found(mine, theirs))
+    assert held == {STORE: VERSION, OTHER: VERSION}
 
 
 def test_a_version_without_known_rules_is_refused_whoever_asks(model: Description) -> None:
     """One that is being uploaded has none yet, and may be in use by the time its tensors are looked up."""
     mine = rules(model, {"clinic": frozenset({ANY})})
     both = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
-    for what in (program(model.stored(OTHER)["last.bias"]), both):
-        for client in ("company", "clinic"):
+    for client, rule in (("company", OWNER), ("clinic", ANY)):
+        for what in (bound(program(model.stored(OTHER)["last.bias"]), rule), bound(both, rule, rule)):
             with pytest.raises(ProgramError, match="not in use here"):
-                policy.check(what, client, {STORE: mine}.get)
+                policy.check(what, client, found(mine))
+        one = program(model.stored(STORE)["last.bias"])
+        with pytest.raises(ProgramError, match="not in use here"):
+            policy.check(bound(one, rule, version=LATER), client, found(mine))
+        assert policy.check(bound(one, rule), client, found(mine)) == {STORE: VERSION}
+
+
+def test_a_rule_by_digest_outlasts_a_new_version_of_the_same_types(model: Description) -> None:
+    looked_at = program(prediction(model) * 2.0)
+    grants = {"clinic": frozenset({looked_at.digest})}
+    later = Policy("net", "company", LATER, model.encode(), grants)
+    assert policy.check(bound(looked_at, looked_at.digest, version=LATER), "clinic", found(later)) == {STORE: LATER}
+    # Of other types it would be another computation, although nothing in the shapes tells.
+    wider = Model(
+        Sequential({"first": Linear(3, 4), "act": Sigmoid(), "last": Linear(4, 2)}),
+        {**WEIGHTS, "first.weight": np.full((4, 3), 2.5)},
+    ).description
+    assert {n: t.shape for n, t in wider.tensors.items()} == {n: t.shape for n, t in model.tensors.items()}
+    other = Policy("net", "company", LATER, wider.encode(), grants)
+    for client, rule in (("clinic", looked_at.digest), ("company", OWNER)):
+        with pytest.raises(ProgramError, match=r"reads 'first\.weight' of 'net' as another than it is"):
+            policy.check(bound(looked_at, rule, version=LATER), client, found(other))
+
+
+def test_nothing_else_stands_in_a_slot(model: Description) -> None:
+    """An accomplice has secrets of its own, of the same types; a rule for one of the company's is no rule for them."""
+    looked_at = program(model.stored(STORE)["last.bias"] * model.stored(OTHER)["last.bias"])
+    mine = rules(model, {"clinic": frozenset({looked_at.digest})})
+    theirs = Policy("other", "university", VERSION, model.encode(), {"clinic": frozenset({looked_at.digest})})
+    digest = looked_at.digest
+    policy.check(bound(looked_at, digest, digest), "clinic", found(mine, theirs))
+    # Its own version in the university's slot.
+    own = Policy("own", "clinic", LATER, model.encode(), {})
+    forged = (Binding(STORE, VERSION, digest), Binding(OTHER, LATER, OWNER))
+    with pytest.raises(ProgramError, match="not in use here"):
+        policy.check(BoundProgram(looked_at, forged), "clinic", found(mine, theirs, own))
+    # The name, once the university has removed what it called so.
+    taken = Policy("other", "clinic", LATER, model.encode(), {})
+    with pytest.raises(ProgramError, match="not in use here"):
+        policy.check(BoundProgram(looked_at, forged), "clinic", {STORE: InUse(mine, ""), OTHER: InUse(taken, "")}.get)
+    # A slot of its own, the same program otherwise; or the two the other way round.
+    for x, y in ((STORE, "clinic/own"), (OTHER, STORE)):
+        other = program(model.stored(x)["last.bias"] * model.stored(y)["last.bias"])
+        assert other.digest != digest
+        refused(mine, other)
+
+
+def test_every_slot_is_bound_once_and_nothing_else(model: Description) -> None:
+    what = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
+    both = tuple(Binding(slot, VERSION, OWNER) for slot in what.slots)
+    theirs = Policy("other", "company", VERSION, model.encode(), {})
+    for bindings in ((), both[:1], both[::-1], (*both, both[0]), (*both, Binding("company/x", VERSION, OWNER))):
+        with pytest.raises(ProtocolViolation, match="bound other slots"):
+            policy.check(BoundProgram(what, bindings), "company", found(rules(model, {}), theirs))
+
+
+def test_what_members_compare(model: Description) -> None:
+    what = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
+    first = bound(what, OWNER, PREDICT)
+    rule, later = bound(what, ANY, PREDICT), bound(what, OWNER, PREDICT, version=LATER)
+    assert len({x.bindings_digest for x in (first, rule, later)}) == 3
+    # Stock is dealt for versions, whoever uses it by whatever rule.
+    assert first.digest == rule.digest != later.digest
+    assert BoundProgram.decode(first.encode()).digest == first.digest
+    free = program(own_input() * 2.0)
+    assert BoundProgram(free, ()).digest == free.digest
+    for rubbish in (b"", b"\x93", first.encode()[:-1], what.encode()):
+        with pytest.raises(ProgramError):
+            BoundProgram.decode(rubbish)
 
 
 def test_what_is_allowed_replaces_what_was(model: Description) -> None:

@@ -12,6 +12,7 @@ from parties.client.conversation import Conversation
 from parties.client.prepared import PreparedRun
 from parties.client.report import RunReport
 from parties.cluster import Member, Role
+from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Outputs
 from parties.tally import Sent, Tally
 from parties.wire.events import Delivery
@@ -23,7 +24,14 @@ def report(dealer: dict[str, Sent], *online: dict[str, Sent]) -> RunReport:
     """Of a run of as many parties as say what they have sent."""
     program = Program.of([Expression(Input((2,), 16, -1.0, 1.0))])
     run = PreparedRun(
-        program, RUN, len(online), [], Conversation([]), security=Security.SEMI_HONEST, single=True, client="clinic"
+        BoundProgram(program, ()),
+        RUN,
+        len(online),
+        [],
+        Conversation([]),
+        security=Security.SEMI_HONEST,
+        single=True,
+        client="clinic",
     )
     run.sent_offline.add("dealer", 300)
     run.sent_online.add("p0", 16)

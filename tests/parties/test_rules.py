@@ -8,6 +8,7 @@ import pytest
 
 from mpc.errors import NotPermitted, ProgramError, UsageError
 from mpc.program import Program
+from parties.messages.bindings import Binding
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
 from parties.messages.runs import Failed, Prepare
@@ -23,13 +24,14 @@ async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
     async with site.client("company") as company, site.client() as clinic:
         remote = await company.upload(model(0.5), "m")
         # Whoever knows the version's id by other means gets no further.
+        clinic._slots.note(remote)
         with pytest.raises(NotPermitted, match="clinic may not use 'm': its owner company has to allow it"):
             await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
         with pytest.raises(UsageError, match="no model called 'm' for us"):
             await clinic.model("m")
         await company.allow("m", "clinic")
         assert await scale_of(clinic) == 0.5
-        weights = remote.description.stored(remote.version)["out.weight"]
+        weights = remote.description.stored(remote.slot)["out.weight"]
         with pytest.raises(NotPermitted, match="may only have 'm' predict"):
             await clinic.reveal(weights)
         await company.allow("m", "clinic", ["any"])
@@ -43,13 +45,14 @@ async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
 async def test_every_server_refuses_by_itself(site: Any) -> None:
     async with site.client("company") as company:
         remote = await company.upload(model(), "m")
-        program = Program.of([remote.description.stored(remote.version)["out.weight"].expression])
+        program = Program.of([remote.description.stored(remote.slot)["out.weight"].expression])
+        bindings = (Binding(remote.slot, remote.version, "any"),)
         async with speaking(site, "clinic") as ask:
             for number, server in enumerate(SERVERS):
-                answer = await ask(server, Prepare(run=f"{number:032x}"), program.encode())
+                answer = await ask(server, Prepare(run=f"{number:032x}", bindings=bindings), program.encode())
                 assert isinstance(answer, Failed)
                 assert isinstance(error_of(answer.fault, server), NotPermitted)
-            answer = await ask("dealer", Stock(request=ID, count=1, low_water=0), program.encode())
+            answer = await ask("dealer", Stock(request=ID, count=1, low_water=0, bindings=bindings), program.encode())
             assert isinstance(answer, RequestFailed)
             assert isinstance(error_of(answer.fault, "dealer"), NotPermitted)
 
@@ -99,6 +102,7 @@ async def test_one_party_that_has_not_been_told_is_enough_to_refuse(site: Any) -
     async with site.client("company") as company, site.client() as clinic:
         remote = await company.upload(model(), "m")
         await company.allow("m", "clinic")
+        clinic._slots.note(remote)
         party1 = site.servers["party1"]._secrets
         party1.allow(site.cluster.member("company"), "m", "clinic", ())
         with pytest.raises(NotPermitted, match="its owner company has to allow it"):

@@ -11,6 +11,7 @@ from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, Tess
 from parties.cluster import Role
 from parties.messages import runs as run_messages
 from parties.messages import uploads as upload_messages
+from parties.messages.bindings import Binding
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import Fault, error_of, fault_of
 from parties.messages.runs import Failed, Outputs, Prepare, RunMessage
@@ -60,6 +61,7 @@ def test_who_may_send_what() -> None:
     "message",
     [
         Prepare(run=RUN),
+        Prepare(run=RUN, bindings=(Binding("company/derm-2.1", RUN, "ab" * 32), Binding("a/b", RUN, "owner"))),
         Outputs(run=RUN, rounds=3, offline={}, online={"p": Sent(2, 8)}, compute_seconds={"fc": 0.5}, wait_seconds=0.1),
         Upload(version=RUN, name="derm-2.1", tensors=(TensorInfo("w", (3, 0)), TensorInfo("b", ())), content="ab" * 32),
         FindSecret(request=RUN, name="derm"),
@@ -77,6 +79,12 @@ def test_there_and_back(message: Message) -> None:
         Prepare(run=RUN.upper()),
         Prepare(run=RUN + "\n"),
         Prepare(run="../../etc/passwd"),
+        Prepare(run=RUN, bindings=(Binding("derm", RUN, "any"),)),
+        Prepare(run=RUN, bindings=(Binding("company/derm/2", RUN, "any"),)),
+        Prepare(run=RUN, bindings=(Binding("company/derm\n", RUN, "any"),)),
+        Prepare(run=RUN, bindings=(Binding("company/derm", RUN[1:], "any"),)),
+        Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "all"),)),
+        Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "any"),) * 1001),
         FindSecret(request=RUN, name="../derm"),
         FindSecret(request=RUN, name="derm\x1b[2J"),
         Upload(version=RUN, name="m", tensors=(), content="ab" * 32),
@@ -89,7 +97,7 @@ def test_there_and_back(message: Message) -> None:
         Failed(run=RUN, fault=Fault("PeerLost", "p" * 65, "")),
         Failed(run=RUN, fault=Fault("PeerLost", "", "x" * 2001)),
     ],
-    ids=range(15),
+    ids=range(21),
 )
 def test_what_a_message_may_not_hold(message: Message) -> None:
     with pytest.raises(ProtocolViolation, match="malformed header") as caught:

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, RemoteError, TesseraError
 from parties.messages.failures import Fault, error_of
@@ -62,8 +63,14 @@ CORRUPTIONS = {
     "masks of another program": (
         "dealer",
         ClientMasks,
-        lambda m, b: [(ClientMasks(run=m.run, program="0" * 64, seconds=0.0, dealt_bytes=0, sent={}), b)],
+        lambda m, b: [(replace(m, program="0" * 64), b)],
         "another program",
+    ),
+    "masks for other versions": (
+        "dealer",
+        ClientMasks,
+        lambda m, b: [(replace(m, bindings="0" * 64), b)],
+        "other versions",
     ),
 }
 
@@ -91,12 +98,13 @@ async def test_what_a_server_may_not_send(site, name):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda m, b: [(Dealt(run=m.run, client=m.client, program="0" * 64, masks=""), b)], "different programs"),
+        (lambda m, b: [(replace(m, program="0" * 64), b)], "different programs"),
+        (lambda m, b: [(replace(m, bindings="0" * 64), b)], "different versions"),
         (lambda m, b: [(m, [b[0], *b[1:-1]])], "corrections"),
         (lambda m, b: [(m, [b[0], *(bytes(c) + REST for c in b[1:])])], "wrong size"),
         (lambda m, b: [(m, [b[0], *(REST * len(c) for c in b[1:])])], "outside the field"),
     ],
-    ids=["digest", "fewer", "longer", "unreduced"],
+    ids=["digest", "bindings", "fewer", "longer", "unreduced"],
 )
 async def test_randomness_for_another_program(site, change, sentence):
     async with site.client() as client:

@@ -99,7 +99,7 @@ async def test_what_is_in_stock_is_used_first(either):
 
 
 def _program(client):
-    return client._program(program(client))[0]
+    return client._written(program(client)).program
 
 
 async def test_another_program_is_not_served(strict):

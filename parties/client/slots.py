@@ -1,0 +1,67 @@
+"""What a client knows of the secrets that its programs read: which version each stands for, and what it may do."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mpc.errors import UsageError
+from mpc.operation import Stored
+from mpc.program import Expression, Program
+from parties.client.remote_data import RemoteData
+from parties.client.remote_model import RemoteModel
+from parties.messages.bindings import OWNER, Binding, BoundProgram
+from parties.stored.policy import ANY, PREDICT
+
+
+@dataclass(frozen=True)
+class _Known:
+    owner: str
+    version: str
+    allowed: frozenset[str]
+    """Rules by which this client may use it, if it is another's."""
+
+
+class Slots:
+    """Binds the programs of one client.
+
+    A leaf stands for the version that it was found or uploaded as, and for no later one; a leaf that was written by
+    hand, for the latest that this client has found.
+    """
+
+    def __init__(self, client: str) -> None:
+        self._client = client
+        self._known: dict[str, _Known] = {}
+        self._versions: weakref.WeakKeyDictionary[Expression, str] = weakref.WeakKeyDictionary()
+
+    def note(self, secret: RemoteModel | RemoteData, allowed: frozenset[str] = frozenset()) -> None:
+        """It is in use, and may be used so."""
+        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed)
+        for leaf in secret.leaves:
+            self._versions[leaf.expression] = secret.version
+
+    def bind(self, program: Program, order: Iterable[Expression]) -> BoundProgram:
+        """``program``, which ``order`` was written as.
+
+        Raises UsageError for a secret that this client has not asked for, and for two versions of one.
+        """
+        versions: dict[str, str] = {}
+        for x in order:
+            if isinstance(x.operation, Stored):
+                slot = x.operation.slot
+                if slot not in self._known:
+                    raise UsageError(
+                        f"this client does not know {slot!r}: ask for it with client.model(name) or client.data(name)"
+                    )
+                version = self._versions.get(x, self._known[slot].version)
+                if versions.setdefault(slot, version) != version:
+                    raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
+        return BoundProgram(program, tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots))
+
+    def _rule(self, slot: str, program: Program) -> str:
+        """Of those that this client has, the one that says most plainly that it may."""
+        known = self._known[slot]
+        if known.owner == self._client:
+            return OWNER
+        return next((rule for rule in (ANY, program.digest) if rule in known.allowed), PREDICT)

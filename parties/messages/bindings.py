@@ -1,0 +1,101 @@
+"""What the slots of a program stand for in one run: said beside the program, and compared by all members.
+
+A program reads stored secrets from slots, and a slot is called as the secret is: ``owner/name``.  So
+
+* whoever writes the same computation on the same secrets gets the same digest, whichever versions are in use;
+* secrets that swap places are another program;
+* nothing but that owner's secret of that name can stand in the slot.  Were slots numbered, an owner who allows a
+  digest would have to say of each number what may be there, or an accomplice could bind its own secret, made so that
+  the result tells all, where another one was meant.  A name alone would do as little: it is free once its owner has
+  removed it.
+
+A *binding* says which version of the secret is meant, and the rule under which this client may use it in this program
+(`parties.stored.policy`).  The client sends its bindings with the program, to the dealer and to every party, and each
+compares them with the versions and rules that it has itself.  The dealer's ``Dealt`` has their digest; a party that was
+sent others ends the run before it uses what was dealt, and the commitments of the MAC check hang on it.
+
+Preprocessing is dealt for a *bound* program, since products are dealt for the masks of the versions; what ledgers call
+a program is the digest of a bound one.  Rules do not count there, so that all who may run it share a stock.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from mpc.decoders import msgpack_decoder
+from mpc.errors import ProgramError
+from mpc.program import Program
+from parties.messages.fields import Id
+
+_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+OWNER = "owner"
+"""The rule of whoever the secret belongs to."""
+
+Slot = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}\Z")]
+Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|[0-9a-f]{64})\Z")]
+"""What an owner gives to others (`parties.stored.policy.is_rule`)."""
+
+
+class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``version`` of the secret that ``slot`` names, under ``rule``: the owner's, ``predict``, ``any``, or a digest."""
+
+    slot: Slot
+    version: Id
+    rule: Annotated[str, msgspec.Meta(pattern=r"^(owner|predict|any|[0-9a-f]{64})\Z")]
+
+
+Bindings = Annotated[tuple[Binding, ...], msgspec.Meta(max_length=1000)]
+"""In the order of ``Program.slots``."""
+
+
+def slot_of(owner: str, name: str) -> str:
+    """The slot of what ``owner`` calls ``name``."""
+    return f"{owner}/{name}"
+
+
+@dataclass(frozen=True)
+class BoundProgram:
+    """A program, and what is bound to each of its slots, in their order."""
+
+    program: Program
+    bindings: tuple[Binding, ...]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the program and the versions in its slots; the program's own digest if it has no slots."""
+        parts = [part for b in self.bindings for part in (b.slot, b.version)]
+        return _sha256("bound program", self.program.digest, *parts) if parts else self.program.digest
+
+    @functools.cached_property
+    def bindings_digest(self) -> str:
+        """SHA-256 of the bindings, rules included: what members compare beside the program's own digest."""
+        return _sha256("bindings", *(part for b in self.bindings for part in (b.slot, b.version, b.rule)))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All that it reads."""
+        return tuple(binding.version for binding in self.bindings)
+
+    def encode(self) -> bytes:
+        """For who has to bind it again later; ``decode`` reads it."""
+        return msgspec.msgpack.encode((self.program.encode(), self.bindings))
+
+    @classmethod
+    def decode(cls, data: bytes) -> BoundProgram:
+        """Raises ProgramError."""
+        try:
+            program, bindings = msgpack_decoder(tuple[bytes, Bindings]).decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise ProgramError("not a program and what is bound to it") from None
+        return cls(Program.decode(program), bindings)
+
+
+def _sha256(*parts: str) -> str:
+    # No part holds a line break.
+    return hashlib.sha256("\n".join(("tessera", *parts)).encode()).hexdigest()
