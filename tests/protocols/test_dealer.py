@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mpc.errors import ProgramError
-from mpc.operation import Operation, operation, registered
+from mpc.operation import Operation, registered
 from mpc.program import Expression, Program
 from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
 from protocols.lowering.planner import Planner
+from protocols.operations.keep import Keep
+from protocols.operations.mask import Mask
 from protocols.randomness.streams import (
     Randomness,
     dealt_stream,
@@ -86,7 +88,7 @@ def test_streams_never_meet() -> None:
 def test_every_opening_has_a_mask_of_its_own(secure: Any) -> None:
     """Even two openings of the same tensor, which no honest planner would ask for."""
     x = secure.secret((2,)).truncate(8).expression
-    twice = [Expression(operation("mask"), (x,)) for _ in range(2)]
+    twice = [Expression(Mask(), (x,)) for _ in range(2)]
     program = Program.of(twice)
     seeds = secure.seeds(2, 2)
     masks = [i for i, n in enumerate(program.nodes) if n.operation.opens]
@@ -132,7 +134,7 @@ def every_dealt_operation(secure: Any) -> Any:
     """Every operation for which something is dealt, and every kind of mask."""
     x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
     w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
-    y = SecretTensor(Planner().make("keep", (x * x * x).expression, tensor="y"))
+    y = SecretTensor(Planner().make(Keep("y"), (x * x * x).expression))
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, x.sigmoid(interval=(-8, 8)),
         image.conv2d(kernel),
