@@ -7,24 +7,52 @@ way.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import time
 from collections.abc import Callable
 
+from rich.console import Console
+
 from mpc.errors import PeerError, ProtocolViolation, RemoteError, printable
 from parties.cluster import Cluster, Member
+from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
 from parties.messages.check import MAX_PATIENCE, LinkSeen, LookAround, Looked, Measure, Measured
 from parties.messages.failures import error_on_link
 from parties.operate.check.asking import Asker, Question, asking
 from parties.operate.check.probing import Prober
-from parties.operate.check.report import HostRow, LinkRow, Report
+from parties.operate.check.report import HostRow, LinkRow, Report, stdout_console
 from parties.wire.messages import Message
 
 _SLACK = 2.0
 """s that a server may take beyond its own patience with its peers."""
 
 Progress = Callable[[str], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera check``."""
+    client_arguments(parser)
+    parser.add_argument("--no-bandwidth", action="store_true", help="send nothing big (else up to 8 MiB per link)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(show, options)
+
+
+async def show(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Prints what `check` finds."""
+    with Console(stderr=True).status("checking") as status:
+        report = await check(cluster, keys, options.timeout, bandwidth=not options.no_bandwidth, progress=status.update)
+    if options.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        report.print(stdout_console())
+    return report.exit_code
 
 
 async def check(

@@ -13,8 +13,26 @@ from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
 from parties.client.report import StockReport
 from parties.cluster import Cluster
+from parties.commands.arguments import client_arguments, run_as_client
 from parties.commands.chosen import chosen_model
 from parties.keys import KeyPair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera deal``."""
+    parser.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
+    parser.add_argument("--count", type=int, required=True, help="for how many predictions")
+    parser.add_argument("--batch", type=int, default=1, help="images per prediction (default: 1)")
+    parser.add_argument(
+        "--low-water", type=int, default=0, metavar="N", help="from now on, deal up to COUNT again when fewer are left"
+    )
+    client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(deal, options)
 
 
 async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

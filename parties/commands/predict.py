@@ -23,8 +23,22 @@ from parties.client.async_client import AsyncClient
 from parties.client.prepared import Reals
 from parties.client.remote_model import RemoteModel
 from parties.cluster import Cluster
+from parties.commands.arguments import client_arguments, run_as_client
 from parties.commands.chosen import chosen_model
 from parties.keys import KeyPair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera predict``."""
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="JPEG or PNG; metadata is dropped")
+    parser.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
+    client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(predict, options)
 
 
 async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from rich.live import Live
 
 from mpc.errors import PeerError, ProtocolViolation, UsageError
 from parties.cluster import Cluster, Member
+from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
 from parties.messages.status import AskStatus, ServerStatus
 from parties.operate.check.asking import Asker, asking
@@ -27,6 +28,18 @@ from parties.operate.status.report import ServerRow, StatusReport
 
 SLACK = 1.0
 """s beyond the round trip that servers may take to look at their own disk and peers."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera status``."""
+    client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object; with --watch, one a line")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="again and again, until interrupted")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(show, options)
 
 
 async def show(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

@@ -31,11 +31,12 @@ from nn.derm.dataset import CLASSES
 from nn.derm.model import INTERFACE, derm_model
 from nn.derm.preprocess import INPUT
 from nn.interface import NOTHING_SAID
-from parties.clinic import command, server
+from parties.clinic import server
 from parties.clinic.advice import advice
 from parties.clinic.guard import HEADERS
 from parties.clinic.loopback import LOCAL
 from parties.clinic.server import ClinicPage
+from parties.commands import clinic as command
 
 TOKEN = "t" * 32
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mpc.errors import ConfigurationError, UsageError
 from mpc.security import Security
@@ -23,18 +23,18 @@ Answer = TypeVar("Answer")
 DEFAULT_PARTIES = 3
 
 
-def add_arguments(command: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera init``."""
-    command.add_argument("--name", help="what to call the cluster")
-    command.add_argument("--dealer", metavar="ADDRESS", help="HOST[:PORT] of the dealer (port: 7000)")
-    command.add_argument(
+    parser.add_argument("--name", help="what to call the cluster")
+    parser.add_argument("--dealer", metavar="ADDRESS", help="HOST[:PORT] of the dealer (port: 7000)")
+    parser.add_argument(
         "--party",
         action="append",
         metavar="NAME=ADDRESS",
         help="a party, HOST[:PORT] (port: 7001); the first is party 0",
     )
-    command.add_argument("--client", action="append", metavar="NAME", help="a client; it needs no address")
-    command.add_argument(
+    parser.add_argument("--client", action="append", metavar="NAME", help="a client; it needs no address")
+    parser.add_argument(
         "--public-key",
         action="append",
         default=[],
@@ -42,21 +42,21 @@ def add_arguments(command: Any) -> None:
         help="a member's public key, from `tessera keygen` on its own host, in single quotes; recommended for every"
         " member: for the others, key pairs are made here",
     )
-    command.add_argument(
+    parser.add_argument(
         "--listen",
         action="append",
         default=[],
         metavar="NAME=ADDRESS",
         help="HOST:PORT that a server binds, where others reach it at another address",
     )
-    command.add_argument("--security", choices=[str(one) for one in Security], help="(default: semi-honest)")
-    command.add_argument(
+    parser.add_argument("--security", choices=[str(one) for one in Security], help="(default: semi-honest)")
+    parser.add_argument(
         "--out", type=Path, default=Path(), metavar="DIR", help="folder to write to (default: this one)"
     )
-    command.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def init(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write a cluster file and keys as the flags say; asks for what is missing if stdin is a terminal."""
     asks = sys.stdin.isatty() and None in (options.name, options.dealer, options.party)
     plan = Plan()

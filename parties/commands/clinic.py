@@ -13,10 +13,29 @@ from mpc.errors import ConfigurationError
 from parties.client.async_client import AsyncClient
 from parties.clinic.loopback import LOCAL, is_local
 from parties.cluster import Cluster, address_fault
+from parties.commands.arguments import client_arguments, run_as_client
 from parties.commands.chosen import chosen_model
 from parties.keys import KeyPair
 
 TOKEN_BYTES = 24
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera clinic``."""
+    parser.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
+    parser.add_argument(
+        "--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to serve it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--name", action="append", default=[], help="host name that browsers use, behind a proxy; may be repeated"
+    )
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    client_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(clinic, options)
 
 
 async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

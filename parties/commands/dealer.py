@@ -1,0 +1,19 @@
+"""``tessera dealer``: serve as the dealer."""
+
+from __future__ import annotations
+
+import argparse
+
+from parties.cluster import Cluster
+from parties.commands.serving import serve, server_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera dealer``."""
+    server_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serves until it is asked to stop."""
+    cluster = Cluster.load(options.cluster)
+    return serve(options, cluster, cluster.dealer)

@@ -1,0 +1,58 @@
+"""``tessera models``: what is stored on the parties."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+
+from parties.client.async_client import AsyncClient
+from parties.client.queries import ModelEntry
+from parties.cluster import Cluster
+from parties.commands.arguments import client_arguments, run_as_client
+from parties.keys import KeyPair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera models``."""
+    client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(models, options)
+
+
+async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Lists what is stored on the parties."""
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        entries = await client.models()
+    if options.json:
+        print(json.dumps({"cluster": cluster.name, "models": [entry.to_dict() for entry in entries]}))
+    elif entries:
+        print(_table(entries))
+    else:
+        print("no models are stored: upload one with `tessera upload`, or with client.upload(model, name)")
+    return 0
+
+
+def _table(entries: Sequence[ModelEntry]) -> str:
+    head = ("name", "owner", "version", "uploaded (UTC)", "parameters", "on disk", "allowed")
+    rows = [head, *(_row(entry) for entry in entries)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    partial = [entry for entry in entries if not entry.complete]
+    lines += [f"{e.name} {e.version[:8]} is at {', '.join(e.held_by)} alone: upload it again" for e in partial]
+    return "\n".join(lines)
+
+
+def _row(entry: ModelEntry) -> tuple[str, ...]:
+    when = entry.when.strftime("%Y-%m-%d %H:%M:%S")
+    size = f"{entry.stored_bytes / 1e3:,.1f} KB"
+    allowed = "; ".join(f"{client}: {_short(programs)}" for client, programs in sorted(entry.allowed.items()))
+    return entry.name, entry.owner, entry.version[:8], when, f"{entry.parameters:,}", size, allowed
+
+
+def _short(programs: Iterable[str]) -> str:
+    return ", ".join(sorted(program[:8] for program in programs))

@@ -1,0 +1,63 @@
+"""What ``tessera dealer`` and ``tessera party`` have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from parties import logs
+from parties.cluster import Cluster, Member
+from parties.commands.arguments import cluster_argument
+from parties.keys import KeyPair
+from parties.operate.metrics.serving import parse_address
+
+
+def server_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of both."""
+    cluster_argument(parser)
+    parser.add_argument("--key", type=Path, help="its key file (default: NAME.key beside the cluster file)")
+    parser.add_argument("--data", type=Path, help="its data folder (default: NAME.data beside the key file)")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
+    parser.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="let Prometheus scrape here; whoever can connect can read it (default: not)",
+    )
+    parser.add_argument(
+        "--log-format", choices=logs.FORMATS, default="text", help="json: one object a line (default: text)"
+    )
+    parser.add_argument(
+        "--grace", type=_seconds, default=10.0, metavar="SECONDS",
+        help="asked to stop (SIGTERM), give runs in progress so long to end, then fail them (default: 10)",
+    )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+    return value
+
+
+def serve(options: argparse.Namespace, cluster: Cluster, member: Member) -> int:
+    """Serves as ``member`` until it is asked to stop."""
+    path: Path = options.key or options.cluster.parent / f"{member.name}.key"
+    keys = KeyPair.load(path)
+    metrics = None if options.metrics is None else parse_address(options.metrics)
+    logs.configure(options.log_format, member.name)
+    # Imported here: whoever asks for help needs no kernels.
+    from parties.servers.process import run_server
+
+    run_server(
+        cluster,
+        member,
+        keys,
+        options.data or path.parent / f"{member.name}.data",
+        until_stdin_closes=options.until_stdin_closes,
+        grace=options.grace,
+        metrics=metrics,
+    )
+    return 0
