@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.models import subject
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, stdout_console
-from mpc.cost import ELEMENT_BYTES, Cost, Link
+from mpc.cost import Cost, Link
 from mpc.errors import UsageError
 from mpc.security import Security
 
@@ -44,7 +44,7 @@ def predicted(cost: Cost, batch: int) -> dict[str, Any]:
                 "rounds": layer.rounds,
                 "opened": layer.opened,
                 "dealt": layer.dealt,
-                "bytes_per_party": ELEMENT_BYTES * layer.opened * (cost.parties - 1),
+                "bytes_per_party": layer.opened_bytes * (cost.parties - 1),
             }
             for name, layer in cost.layers.items()
             if name

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from mpc.errors import UsageError
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings.prg import SEED_BYTES
 from mpc.security import Security
+from mpc.tensor_type import Form, TensorType
 
-ELEMENT_BYTES = 8
 WORDS = 8
-"""Elements that 32 bytes (a hash, a nonce) take on the wire: 32 bits each."""
+"""Field elements that 32 bytes (a hash, a nonce) take on the wire: 32 bits each."""
 KEY_WORDS = 4
-"""Elements that the seed of a key share takes."""
+"""Field elements that the seed of a key share takes."""
 COMMITMENT_BYTES = 32
 CHECK = "MAC check"
 """The label of what the check of a run costs."""
@@ -40,6 +40,20 @@ class LayerCost:
     """Elements a party opens; it sends each of them to every other party."""
     dealt: int
     """Correlated elements and MACs dealt; the last party receives each of them, the others expand a seed."""
+    opened_bytes: int
+    """What is opened takes on the wire to one other party."""
+    dealt_bytes: int
+
+    def __add__(self, other: LayerCost) -> LayerCost:
+        return LayerCost(*(x + y for x, y in zip(astuple(self), astuple(other), strict=True)))
+
+
+NOTHING = LayerCost(0, 0, 0, 0, 0)
+
+
+def field_bytes(elements: int) -> int:
+    """On a wire."""
+    return TensorType((elements,), 0, 0.0, 0.0, Form.SHARED).bytes
 
 
 @dataclass(frozen=True)
@@ -156,21 +170,20 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
     """What a run of ``program`` among ``parties`` costs."""
     malicious = security is Security.MALICIOUS
     layers = _layers(program, security)
-    opened = sum(layer.opened for layer in layers.values())
-    corrections = sum(layer.dealt for layer in layers.values())
-    revealed = sum(program.nodes[i].type.size for i in program.outputs) * (2 if malicious else 1)
-    supplied = sum(program.nodes[i].type.size for i in program.inputs)
-    outputs = ELEMENT_BYTES * (revealed + (KEY_WORDS if malicious else 0))
+    total = sum(layers.values(), NOTHING)
+    revealed = sum(program.nodes[i].type.bytes for i in program.outputs) * (2 if malicious else 1)
+    supplied = sum(program.nodes[i].type.bytes for i in program.inputs)
+    outputs = revealed + (field_bytes(KEY_WORDS) if malicious else 0)
     seeds = [SEED_BYTES] * parties
-    seeds[-1] += ELEMENT_BYTES * corrections
+    seeds[-1] += total.dealt_bytes
     return Cost(
         parties=parties,
         online_rounds=online_rounds(program, security),
-        online_bytes_per_party=ELEMENT_BYTES * opened * (parties - 1) + outputs,
-        online_client_bytes=ELEMENT_BYTES * supplied * parties,
+        online_bytes_per_party=total.opened_bytes * (parties - 1) + outputs,
+        online_client_bytes=supplied * parties,
         offline_dealer_bytes=tuple(seeds),
         offline_client_bytes=SEED_BYTES * parties * len(program.inputs)
-        + ELEMENT_BYTES * revealed
+        + revealed
         + (COMMITMENT_BYTES * parties if malicious else 0),
         layers=layers,
         online_output_bytes=outputs,
@@ -191,19 +204,19 @@ def online_rounds(program: Program, security: Security) -> int:
 
 def _layers(program: Program, security: Security) -> dict[str, LayerCost]:
     """Per label, in order of appearance.  A round that several layers share counts for the first of them."""
-    dealt = [sum(math.prod(shape) for shape in shapes) for shapes in program.corrected(security)]
+    dealt = program.corrected(security)
     labels = dict.fromkeys(
         n.label for n, k in zip(program.nodes, dealt, strict=True) if k or not isinstance(n.operation, Input)
     )
-    rows = {label: [0, 0, 0] for label in labels}
+    layers = dict.fromkeys(labels, NOTHING)
     rounds_seen: set[int] = set()
-    for node, depth, count in zip(program.nodes, program.depths, dealt, strict=True):
+    for node, depth, parts in zip(program.nodes, program.depths, dealt, strict=True):
         if node.operation.opens:
-            rows[node.label][0] += depth not in rounds_seen
-            rows[node.label][1] += node.type.size
+            layers[node.label] += LayerCost(int(depth not in rounds_seen), node.type.size, 0, node.type.bytes, 0)
             rounds_seen.add(depth)
-        if count:
-            rows[node.label][2] += count
+        if parts:
+            layers[node.label] += LayerCost(0, 0, sum(p.size for p in parts), 0, sum(p.bytes for p in parts))
     if security is Security.MALICIOUS:
-        rows[CHECK] = [online_rounds(program, security) - 1 - program.rounds, CHECK_ELEMENTS, 0]
-    return {label: LayerCost(*row) for label, row in rows.items()}
+        rounds = online_rounds(program, security) - 1 - program.rounds
+        layers[CHECK] = LayerCost(rounds, CHECK_ELEMENTS, 0, field_bytes(CHECK_ELEMENTS), 0)
+    return layers

@@ -9,7 +9,7 @@ shares of ``a`` and *correlated* shares of functions of ``a`` which the dealer, 
 So a subclass says, side by side:
 
 * ``result``: shape, fraction bits and range of the result (and rejects operands that do not go together);
-* ``correlations`` and ``deal``: what the dealer deals, from the masks;
+* ``correlations``: what it needs from the source of randomness, made from the masks (``mpc/correlation.py``);
 * ``prepare`` and ``evaluate``: what a party does, before and after the inputs are there;
 * ``clear``: what it means on plain numbers, exactly, in fixed point;
 * ``tolerance``: how far, in units of the last place, the parties' result may lie from ``clear``.
@@ -23,11 +23,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
-import numpy as np
 
-from mpc.errors import ProgramError
-from mpc.rings import field
-from mpc.rings.field import FieldArray
+from mpc.correlation import Correlation
+from mpc.errors import ProgramError, UnsupportedError
+from mpc.rings import FIELD, Array, Ring, Rings, known_rings
 from mpc.tensor_type import Form, Shape, TensorType, exactly
 
 MAX_NAME = 200
@@ -43,7 +42,7 @@ class Value:
 
     __slots__ = ("cache", "pending", "public", "public_cache", "share")
 
-    def __init__(self, public: FieldArray | None, share: FieldArray | None, *, pending: bool = False) -> None:
+    def __init__(self, public: Array | None, share: Array | None, *, pending: bool = False) -> None:
         self.public = public
         self.share = share
         self.pending = pending
@@ -52,7 +51,7 @@ class Value:
         self.public_cache: dict[str, Any] = {}
         """What they derive from its public part alone."""
 
-    def with_share(self, share: FieldArray) -> Value:
+    def with_share(self, share: Array) -> Value:
         """The same public part beside another share, of the value's MAC; what is derived from the former is shared."""
         value = Value(self.public, share, pending=self.pending)
         value.public_cache = self.public_cache
@@ -72,29 +71,35 @@ class PartyContext:
     it on MAC shares with that unit gives shares of the result's MAC (Damgard, Pastro, Smart and Zakarias, CRYPTO 2012).
     """
 
-    __slots__ = ("index", "parties", "unit")
+    __slots__ = ("index", "parties", "rings", "unit")
 
-    def __init__(self, index: int, parties: int, unit: int | None = None) -> None:
+    def __init__(self, index: int, parties: int, unit: int | None = None, rings: Rings | None = None) -> None:
         self.index = index
         self.parties = parties
         self.unit = int(index == 0) if unit is None else unit
+        self.rings = known_rings() if rings is None else rings
+        """What this process computes with."""
 
     def __repr__(self) -> str:
         return f"<PartyContext of party {self.index} of {self.parties}>"  # the unit may be a key's share
 
-    def share_of(self, public: FieldArray | None) -> FieldArray | None:
+    def ring(self, t: TensorType) -> Ring:
+        return self.rings[t.ring]
+
+    def share_of(self, public: Array | None, ring: Ring) -> Array | None:
         """The party's share of a public value; None stands for zero."""
         if public is None or self.unit == 0:
             return None
-        return public if self.unit == 1 else field.scale(public, self.unit)
+        return public if self.unit == 1 else ring.scale(public, self.unit)
 
-    def fold(self, value: Value, shape: Shape) -> FieldArray:
-        """The party's additive share of the whole value, public part included."""
-        known = self.share_of(value.public)
+    def fold(self, value: Value, t: TensorType) -> Array:
+        """The party's additive share of the whole value, of type ``t``, public part included."""
+        ring = self.ring(t)
+        known = self.share_of(value.public, ring)
         if known is None or value.share is None:
             part = value.share if known is None else known
-            return field.zeros(shape) if part is None else part
-        return field.add(known, value.share)
+            return ring.zeros(t.shape) if part is None else part
+        return ring.add(known, value.share)
 
 
 class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,17 +124,13 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         raise NotImplementedError
 
-    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
-        """Shapes of the correlated tensors dealt for this operation."""
-        return ()
-
-    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        """The dealer: the correlated tensors in the clear, from the operands' masks in the clear."""
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        """What the source of randomness has to make of the operands' masks for this operation."""
         return ()
 
     def on_masks(
-        self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
-    ) -> FieldArray:
+        self, rings: Rings, types: Sequence[TensorType], masks: Sequence[Array | None], public: Sequence[Array | None]
+    ) -> Array:
         """The mask of a masked result that needs no opening, from the operands' masks and public operands.
 
         Linear in the masks, so the dealer calls it on masks in the clear and each party on its shares of them.
@@ -141,9 +142,11 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         party: PartyContext,
         types: Sequence[TensorType],
         inputs: Sequence[Value],
-        dealt: Sequence[FieldArray],
+        dealt: Sequence[Array],
     ) -> Any:
         """A party, offline: whatever can be computed before the inputs arrive; handed to ``evaluate``.
+
+        ``dealt``: shares of the parts of its correlations, one after the other.
 
         Of a masked result, ``evaluate`` is handed the party's share of its mask (``on_masks``) instead.
         """
@@ -155,8 +158,8 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """A party, online: the result, without communication."""
         raise NotImplementedError
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
-        """The exact fixed-point meaning, on plain field elements."""
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        """The exact fixed-point meaning, on plain elements."""
         raise NotImplementedError
 
     def tolerance(self, *types: TensorType) -> float:
@@ -167,29 +170,30 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Linear(Operation, frozen=True):
     """An operation linear in all its operands: the same map acts on public parts, shares, masks and plain values."""
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
         raise NotImplementedError
 
-    def _on_part(self, parts: Sequence[FieldArray | None], types: Sequence[TensorType]) -> FieldArray | None:
+    def _on_part(self, rings: Rings, types: Sequence[TensorType], parts: Sequence[Array | None]) -> Array | None:
         if all(part is None for part in parts):
             return None
-        return self.apply(*(field.zeros(t.shape) if p is None else p for p, t in zip(parts, types, strict=True)))
+        ring = rings[types[0].ring]
+        return self.apply(ring, *(ring.zeros(t.shape) if p is None else p for p, t in zip(parts, types, strict=True)))
 
     def on_masks(
-        self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
-    ) -> FieldArray:
-        part = self._on_part(masks, types)
-        return field.zeros(self.result(*types).shape) if part is None else part
+        self, rings: Rings, types: Sequence[TensorType], masks: Sequence[Array | None], public: Sequence[Array | None]
+    ) -> Array:
+        part = self._on_part(rings, types, masks)
+        return rings[types[0].ring].zeros(self.result(*types).shape) if part is None else part
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        public = self._on_part([value.public for value in inputs], types)
-        share = prepared if prepared is not None else self._on_part([v.share for v in inputs], types)
+        public = self._on_part(party.rings, types, [value.public for value in inputs])
+        share = prepared if prepared is not None else self._on_part(party.rings, types, [v.share for v in inputs])
         return Value(public, share)
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
-        return self.apply(*inputs)
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        return self.apply(rings[types[0].ring], *inputs)
 
 
 class Source(Operation, frozen=True):
@@ -203,9 +207,9 @@ class Source(Operation, frozen=True):
     def __post_init__(self) -> None:
         exactly(self, "low", "high")
 
-    def _type(self, types: tuple[TensorType, ...], form: Form, gain: float | None = None) -> TensorType:
+    def _type(self, types: tuple[TensorType, ...], form: Form, ring: str, gain: float | None = None) -> TensorType:
         require(not types, "a source has no operands")
-        return TensorType(self.shape, self.fraction_bits, self.low, self.high, form, gain).check()
+        return TensorType(self.shape, self.fraction_bits, self.low, self.high, form, gain, ring).check()
 
 
 class Input(Source, frozen=True, tag="input"):
@@ -215,12 +219,16 @@ class Input(Source, frozen=True, tag="input"):
     No round among the parties.
     """
 
+    ring: str = FIELD
+
     def result(self, *types: TensorType) -> TensorType:
-        return self._type(types, Form.MASKED)
+        return self._type(types, Form.MASKED, self.ring)
 
 
 class Stored(Source, frozen=True, tag="stored"):
     """The ``tensor`` of what is bound to ``slot``: a secret that stays on the parties, masked once, at its upload.
+
+    What is stored lives in the field.
 
     A program does not say which version of the secret that is: whoever runs it says so beside it, so a program over a
     new version is the same program.  The mask B of a version's tensor is never used for another value; each run deals
@@ -238,37 +246,38 @@ class Stored(Source, frozen=True, tag="stored"):
         for name in (self.slot, self.tensor):
             require(len(name) <= MAX_NAME and name.isprintable(), "names of stored tensors are short and printable")
         require(bool(self.slot), "a stored tensor is of a slot that has a name")
-        return self._type(types, Form.MASKED, self.gain)
+        return self._type(types, Form.MASKED, FIELD, self.gain)
 
 
 class Constant(Source, frozen=True, tag="constant"):
-    """A public tensor, part of the program: field elements as little-endian bytes."""
+    """A public tensor, part of the program: elements as they go over a wire."""
 
     data: bytes
+    ring: str = FIELD
 
     def result(self, *types: TensorType) -> TensorType:
-        constant = self._type(types, Form.PUBLIC)
-        if len(self.data) != 8 * constant.size:
+        constant, rings = self._type(types, Form.PUBLIC, self.ring), known_rings()
+        if len(self.data) != constant.bytes:
             raise ProgramError(f"a constant of shape {self.shape} has {len(self.data)} bytes of data")
-        values = self.array()
-        if not field.is_reduced(values):
-            raise ProgramError("a constant has an element outside the field")
+        ring, values = rings[self.ring], self.array(rings)
+        if not ring.holds(values, self.shape):
+            raise ProgramError(f"a constant has an element outside the {ring.name}")
         if values.size:
-            real = field.to_signed(values) * 2.0**-self.fraction_bits
+            real = ring.to_signed(values) * 2.0**-self.fraction_bits
             if real.min() < self.low or real.max() > self.high:
                 raise ProgramError(f"a constant has values outside its range [{self.low}, {self.high}]")
         return constant
 
-    def array(self) -> FieldArray:
-        return np.frombuffer(self.data, dtype="<u8").reshape(self.shape).astype(np.uint64, copy=False)
+    def array(self, rings: Rings | None = None) -> Array:
+        return (known_rings() if rings is None else rings)[self.ring].read(self.data, self.shape)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        return Value(self.array(), None)
+        return Value(self.array(party.rings), None)
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
-        return self.array()
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        return self.array(rings)
 
 
 _REGISTRY: dict[str, type[Operation]] = {}
@@ -288,8 +297,18 @@ for _source in (Input, Stored, Constant):
     register(_source)
 
 
+def operation(name: str, **attributes: Any) -> Operation:
+    """An operation by its name: how layers below ``protocols`` speak of what ``protocols`` defines."""
+    try:
+        return _REGISTRY[name](**attributes)
+    except KeyError:
+        raise UnsupportedError(
+            f"there is no operation {name!r}; `import protocols` makes the built-in ones known"
+        ) from None
+
+
 def registered() -> dict[str, type[Operation]]:
-    """Every known operation by name: what a program may be made of when it is decoded."""
+    """Every known operation by name."""
     return dict(_REGISTRY)
 
 

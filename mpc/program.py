@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Union
 
 import msgspec
 
+from mpc.correlation import Correlation, Part
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
 from mpc.operation import Input, Operation, Stored, registered
@@ -155,17 +155,27 @@ class Program:
         return max((d for d, n in zip(self.depths, self.nodes, strict=True) if n.operation.opens), default=0)
 
     @functools.cached_property
-    def dealt(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Per node: shapes of the correlated tensors the dealer deals for it."""
+    def rings(self) -> tuple[str, ...]:
+        """The algebras of its tensors, by name: the order in which a round's buffers are sent."""
+        return tuple(sorted({node.type.ring for node in self.nodes}))
+
+    @functools.cached_property
+    def correlations(self) -> tuple[tuple[Correlation, ...], ...]:
+        """Per node: what a source of randomness has to make for it."""
         return tuple(n.operation.correlations(*self.input_types(n)) for n in self.nodes)
 
     @functools.cached_property
-    def _with_macs(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        masks = (((n.type.shape,) if n.masked_afresh else ()) for n in self.nodes)
+    def dealt(self) -> tuple[tuple[Part, ...], ...]:
+        """Per node: the tensors of its correlations, one after the other."""
+        return tuple(tuple(part for c in correlations for part in c.parts) for correlations in self.correlations)
+
+    @functools.cached_property
+    def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
+        masks = (((Part(n.type.shape, n.type.ring),) if n.masked_afresh else ()) for n in self.nodes)
         return tuple((*dealt, *mask, *dealt) for dealt, mask in zip(self.dealt, masks, strict=True))
 
-    def corrected(self, security: Security) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Per node: shapes of the tensors whose shares the last party is sent, as the others expand theirs from seeds.
+    def corrected(self, security: Security) -> tuple[tuple[Part, ...], ...]:
+        """Per node: the tensors whose shares the last party is sent, as the others expand theirs from seeds.
 
         Correlated tensors; with MACs, then the MAC of the node's own mask, if it has one, and those of the tensors.
         """
@@ -174,7 +184,7 @@ class Program:
     @functools.cached_property
     def elements(self) -> int:
         """Elements of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
-        dealt = sum(math.prod(shape) for shapes in self.dealt for shape in shapes)
+        dealt = sum(part.size for parts in self.dealt for part in parts)
         revealed = sum(self.nodes[i].type.size for i in self.outputs)
         return dealt + revealed + sum(node.type.size for node in self.nodes)
 
@@ -230,7 +240,8 @@ class Program:
             types = tuple(self.nodes[j].type for j in node.inputs)
             try:
                 derived = node.operation.result(*types).check()
-                elements += derived.size + sum(math.prod(shape) for shape in node.operation.correlations(*types))
+                correlations = node.operation.correlations(*types)
+                elements += derived.size + sum(part.size for c in correlations for part in c.parts)
             except TesseraError as error:
                 raise ProgramError(f"{where}: {error}") from None
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from mpc.errors import ProgramError, RangeError
+from mpc.rings import FIELD, ring_called
 
 MAX_DIMENSIONS = 16
 
@@ -54,6 +55,8 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high: float
     form: Form
     gain: float | None = None
+    ring: Annotated[str, msgspec.Meta(max_length=32)] = FIELD
+    """The algebra of its elements, by name (`mpc.rings`)."""
 
     def __post_init__(self) -> None:
         # Numbers of other kinds (an int, NumPy's) would be encoded as something else than what they are read back as.
@@ -62,6 +65,12 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """That its elements take on a wire."""
+        ring = ring_called(self.ring)
+        return 0 if ring is None else ring.bytes_of(self.size)
 
     @property
     def magnitude(self) -> float:
@@ -87,7 +96,10 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         # Without the empty axes, since NumPy counts them neither.
         if math.prod(max(n, 1) for n in self.shape) > MAX_SIZE:
             raise ProgramError(f"a tensor of shape {self.shape} has more than {MAX_SIZE} elements")
-        if not 0 <= self.fraction_bits <= FIELD_BITS:
+        ring = ring_called(self.ring)
+        if ring is None:
+            raise ProgramError(f"{self.ring[:32]!r} is not an algebra known here")
+        if not 0 <= self.fraction_bits <= ring.value_bits:
             raise RangeError(
                 f"{self.fraction_bits} fraction bits do not fit the field: use fewer, or truncate in between"
             )
@@ -95,16 +107,20 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ProgramError(f"[{self.low}, {self.high}] is not a range")
         if self.gain is not None and not (math.isfinite(self.gain) and self.gain >= 0):
             raise ProgramError(f"{self.gain} is not a gain")
-        if not self.fits(FIELD_BITS):
+        if not self.fits(ring.value_bits):
             raise RangeError(
                 f"values up to {self.magnitude:g} with {self.fraction_bits} fraction bits need {self.bits:.1f} bits,"
-                f" and the field has {FIELD_BITS}: declare a tighter range, or use fewer fraction bits"
+                f" and the {ring.name} has {ring.value_bits}: declare a tighter range, or use fewer fraction bits"
             )
         return self
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape)) or "scalar"
-        return f"{shape} in [{self.low:g}, {self.high:g}], {self.fraction_bits} fraction bits, {self.form.name.lower()}"
+        ring = "" if self.ring == FIELD else f", {self.ring}"
+        return (
+            f"{shape} in [{self.low:g}, {self.high:g}], {self.fraction_bits} fraction bits,"
+            f" {self.form.name.lower()}{ring}"
+        )
 
 
 def exactly(struct: msgspec.Struct, *floats: str) -> None:

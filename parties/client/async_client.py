@@ -53,6 +53,8 @@ from parties.messages.uploads import VersionDropped, VersionReady
 from parties.stored.data_set import keeping, kept_data
 from parties.wire.messages import Message
 from protocols.lowering.planner import FRACTION_BITS
+from protocols.randomness.dealt import TrustedDealer
+from protocols.randomness.source import RandomnessSource
 from protocols.trace.secret_tensor import SecretTensor, program_of
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class AsyncClient(StoredSecrets):
         cluster: a cluster file's path, or a ``Cluster``.
         key: the path of this client's key file, or its ``KeyPair``.
         connect_timeout: seconds for all servers to answer.
+        source: of the cluster's correlated randomness; by default its trusted dealer.
 
     Raises, on entering: PeerUnavailable, AuthenticationError, VersionMismatch, ConfigurationError.
     """
@@ -94,6 +97,7 @@ class AsyncClient(StoredSecrets):
         key: KeyPair | str | os.PathLike[str],
         *,
         connect_timeout: float = 10.0,
+        source: RandomnessSource | None = None,
     ) -> None:
         cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
         keys = key if isinstance(key, KeyPair) else KeyPair.load(Path(key))
@@ -103,6 +107,7 @@ class AsyncClient(StoredSecrets):
                 f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
             )
         super().__init__(cluster, member, keys, Switchboard(cluster, member, keys, connect_timeout))
+        self._source = TrustedDealer() if source is None else source
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
         self._secrets: weakref.WeakKeyDictionary[Expression, FieldArray] = weakref.WeakKeyDictionary()
@@ -253,9 +258,9 @@ class AsyncClient(StoredSecrets):
         self, bound: BoundProgram, inputs: Sequence[FieldArray], *, single: bool, keep: str
     ) -> PreparedRun:
         started = time.perf_counter()
-        run = secrets.token_hex(16)
+        run, security = secrets.token_hex(16), self.cluster.settings.security
+        self._source.check(bound.program, security)
         conversation = self._board.begin(run, self._servers)
-        security = self.cluster.settings.security
         prepared = PreparedRun(
             bound,
             run,
@@ -273,7 +278,7 @@ class AsyncClient(StoredSecrets):
                 for server in self._servers:
                     prepared.sent_offline.add(server, self._board.send(server, message, [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
-                prepared.take_masks(got[ClientMasks][dealer])
+                prepared.take_masks(got[ClientMasks][dealer], self._source)
         except BaseException:
             self._abandon(prepared)
             raise

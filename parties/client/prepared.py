@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
-from mpc import fixed_point
-from mpc.cost import COMMITMENT_BYTES, ELEMENT_BYTES, cost
-from mpc.errors import ProtocolViolation
-from mpc.rings import field
-from mpc.rings.field import FieldArray
-from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
+from mpc.cost import cost
+from mpc.errors import ProgramError, ProtocolViolation
+from mpc.rings import Array, known_rings
 from mpc.security import Security
-from mpc.tensor_type import Shape
 from parties.client.conversation import Conversation
 from parties.client.report import LayerReport, Phase, RunReport
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import ClientMasks, Outputs
 from parties.tally import Link, Sent, Tally, total
 from parties.wire.events import Delivery
-from parties.wire.messages import as_array
-from protocols.readings.dealer import digest
-from protocols.readings.reveal import masked_shapes, reveal, revealed_shapes
+from protocols.randomness.dealt import read
+from protocols.randomness.source import ClientRandomness, RandomnessSource
+from protocols.readings.inputs import masked_inputs
+from protocols.readings.reveal import reveal, revealed_parts
 
 Reals = npt.NDArray[np.float64]
 
@@ -37,7 +33,7 @@ class PreparedRun:
         bound: BoundProgram,
         run: str,
         parties: int,
-        inputs: Sequence[FieldArray],
+        inputs: Sequence[Array],
         conversation: Conversation,
         *,
         security: Security,
@@ -51,12 +47,8 @@ class PreparedRun:
         self.used = False
         self.inputs = list(inputs)
         """Raw values of the program's inputs, in its order: secret, as are the masks."""
-        self.input_masks: list[FieldArray] = []
-        self.output_masks: list[FieldArray] = []
-        """Of what each party will send, in its order (``protocols.readings.reveal``)."""
-        self.key_commitments: list[bytes] = []
-        """With MACs: the dealer's, to each party's share of the key."""
-        self.masks_digest = ""
+        self.randomness: ClientRandomness | None = None
+        """The masks of inputs and outputs, once they have come."""
         self.offline_bytes = 0
         self.offline_seconds = 0.0
         self.dealing_seconds = 0.0
@@ -76,50 +68,62 @@ class PreparedRun:
     def __repr__(self) -> str:
         return f"<PreparedRun of {self.program!r}{', used' if self.used else ''}>"
 
-    def take_masks(self, delivery: Delivery) -> None:
-        """The dealer's masks for this client.  Raises ProtocolViolation if they are not for this program."""
+    def take_masks(self, delivery: Delivery, source: RandomnessSource) -> None:
+        """What the source made for this client.  Raises ProtocolViolation if it is not for this program."""
         message, buffers, dealer = delivery.message, delivery.buffers, delivery.sender.name
-        program = self.program
-        if not isinstance(message, ClientMasks) or message.program != program.digest:
+        if not isinstance(message, ClientMasks) or message.program != self.program.digest:
             raise ProtocolViolation(dealer, "dealt for another program")
         if message.bindings != self.bound.bindings_digest:
             raise ProtocolViolation(dealer, "dealt for other versions, or by other rules")
-        supplied, shapes = len(program.inputs), masked_shapes(program, self.security)
-        malicious = self.security is Security.MALICIOUS
-        if len(buffers) != supplied + len(shapes) + malicious:
-            raise ProtocolViolation(dealer, "sent the wrong number of masks")
-        for buffer, i in zip(buffers[:supplied], program.inputs, strict=True):
-            streams = read_seeds(dealer, buffer, self._parties)
-            self.input_masks.append(elements_sum(streams, program.nodes[i].type.shape))
-        for buffer, shape in zip(buffers[supplied:], shapes, strict=False):
-            self.output_masks.append(read_array(dealer, buffer, shape))
-        if malicious:
-            joined = bytes(buffers[-1])
-            if len(joined) != self._parties * COMMITMENT_BYTES:
-                raise ProtocolViolation(dealer, "sent commitments of the wrong length")
-            self.key_commitments = [joined[i : i + COMMITMENT_BYTES] for i in range(0, len(joined), COMMITMENT_BYTES)]
-            self.masks_digest = digest(buffers)
+        try:
+            self.randomness = source.for_client(self.program, self.security, self._parties, buffers)
+        except ProgramError as error:
+            raise ProtocolViolation(dealer, f"sent masks that do not go with the program: {error}") from None
         self.dealing_seconds = message.seconds
         self.from_stock = message.from_stock
         self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
         self.dealer, self.sent_by_dealer = dealer, message.sent
 
-    def masked_inputs(self) -> list[FieldArray]:
-        """x - a of each input: uniform, whatever x is."""
-        pairs = zip(self.inputs, self.input_masks, strict=True)
-        return [np.ascontiguousarray(field.subtract(x, mask)) for x, mask in pairs]
+    def _dealt(self) -> ClientRandomness:
+        if self.randomness is None:
+            raise ProgramError("no randomness has been made for this run")
+        return self.randomness
+
+    @property
+    def input_masks(self) -> Sequence[Array]:
+        """Secret, as are the inputs: nobody else knows both."""
+        return self._dealt().input_masks
+
+    @property
+    def masks_digest(self) -> str:
+        """With MACs: what the parties compare with what was made for this client."""
+        return self._dealt().digest
+
+    def masked_inputs(self) -> list[Array]:
+        """x - a of each input: uniform, whatever x is; as they are sent."""
+        rings = known_rings()
+        types = (self.program.nodes[i].type for i in self.program.inputs)
+        masked = masked_inputs(self.program, self.inputs, self._dealt(), rings)
+        return [rings[t.ring].buffer(array) for t, array in zip(types, masked, strict=True)]
 
     def open_outputs(self, sent: Mapping[str, Delivery]) -> list[Reals]:
         """The outputs, from what each party sent, in order of party.  Raises ProtocolViolation, MacCheckError."""
-        shapes = revealed_shapes(self.program, self.security)
+        parts, rings = revealed_parts(self.program, self.security), known_rings()
         shares = []
         for name, delivery in sent.items():
-            if len(delivery.buffers) != len(shapes):
+            if len(delivery.buffers) != len(parts):
                 raise ProtocolViolation(name, "sent the wrong number of outputs")
-            shares.append([read_array(name, b, shape) for b, shape in zip(delivery.buffers, shapes, strict=True)])
-        outputs = reveal(self.program, self.security, shares, self.output_masks, self.key_commitments)
+            try:
+                shares.append([read(rings, b, p, "an output") for b, p in zip(delivery.buffers, parts, strict=True)])
+            except ProgramError as error:
+                raise ProtocolViolation(name, f"sent {error}") from None
+        dealt = self._dealt()
+        outputs = reveal(self.program, self.security, shares, dealt.output_masks, dealt.key_commitments, rings)
         types = [self.program.nodes[i].type for i in self.program.outputs]
-        return [fixed_point.decode(output, t.fraction_bits) for output, t in zip(outputs, types, strict=True)]
+        return [
+            np.asarray(rings[t.ring].to_signed(output) * 2.0**-t.fraction_bits)
+            for output, t in zip(outputs, types, strict=True)
+        ]
 
     def report(self, shares: Mapping[str, Delivery], seconds: float) -> RunReport:
         """The bill; ``seconds`` are those of the online phase.  Raises ProtocolViolation: see ``_links``."""
@@ -133,7 +137,7 @@ class PreparedRun:
                 layer.rounds,
                 layer.opened,
                 layer.dealt,
-                ELEMENT_BYTES * layer.opened * (self._parties - 1),
+                layer.opened_bytes * (self._parties - 1),
                 max(o.compute_seconds.get(name, 0.0) for o in outputs),
             )
             for name, layer in predicted.layers.items()
@@ -177,21 +181,3 @@ class PreparedRun:
             phase: {(sender, receiver): n for sender, sent in table.items() for receiver, n in sent.items()}
             for phase, table in tables.items()
         }
-
-
-def read_seeds(sender: str, buffer: memoryview, count: int) -> tuple[Seed, ...]:
-    """``count`` seeds, joined.  Raises ProtocolViolation."""
-    data = bytes(buffer)
-    if len(data) != count * SEED_BYTES:
-        raise ProtocolViolation(sender, "sent seeds of the wrong length")
-    return tuple(Seed(data[i : i + SEED_BYTES]) for i in range(0, len(data), SEED_BYTES))
-
-
-def read_array(sender: str, buffer: memoryview, shape: Shape) -> FieldArray:
-    """A payload frame as field elements.  Raises ProtocolViolation."""
-    if len(buffer) != 8 * prod(shape):
-        raise ProtocolViolation(sender, "sent an array of the wrong length")
-    array = as_array(buffer)
-    if not field.is_reduced(array):
-        raise ProtocolViolation(sender, "sent numbers outside the field")
-    return array.reshape(shape)

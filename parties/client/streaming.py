@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mpc.cost import Cost, LayerCost
+from mpc.cost import NOTHING, Cost, LayerCost
 from mpc.errors import ShapeError, UsageError
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_model import RemoteModel
@@ -166,8 +166,7 @@ def _cost(costs: Sequence[Cost]) -> Cost:
     layers: dict[str, LayerCost] = {}
     for cost in costs:
         for name, x in cost.layers.items():
-            y = layers.get(name, LayerCost(0, 0, 0))
-            layers[name] = LayerCost(x.rounds + y.rounds, x.opened + y.opened, x.dealt + y.dealt)
+            layers[name] = layers.get(name, NOTHING) + x
     return Cost(
         parties=first.parties,
         online_rounds=sum(c.online_rounds for c in costs),

@@ -37,9 +37,8 @@ from zmq.utils import z85
 
 from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProtocolViolation
 from mpc.rings.field import FieldArray
-from mpc.rings.prg import Seed
+from mpc.rings.prg import SEED_BYTES, Seed
 from parties.client.conversation import Conversation
-from parties.client.prepared import read_seeds
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
 from parties.keys import KeyPair
@@ -211,7 +210,7 @@ class Uploading:
         if len(reply.buffers) != 1 or not isinstance(reply.message, UploadSeed):
             raise ProtocolViolation(self._dealer, "sent the wrong number of seeds")
         self._version = reply.message.continued
-        return read_seeds(self._dealer, reply.buffers[0], len(self._parties)), digest(reply.buffers)
+        return _read_seeds(self._dealer, reply.buffers[0], len(self._parties)), digest(reply.buffers)
 
     async def _send(self, conversation: Conversation, seeds: tuple[Seed, ...]) -> None:
         """What each party lacks, none further ahead of the slowest than the window."""
@@ -272,3 +271,11 @@ class _Silence(PeerLost):
 
 def _plain(error: PeerError) -> PeerError:
     return PeerLost(error.peer, error.reason) if isinstance(error, _Silence) else error
+
+
+def _read_seeds(sender: str, buffer: memoryview, count: int) -> tuple[Seed, ...]:
+    """``count`` seeds, joined.  Raises ProtocolViolation."""
+    data = bytes(buffer)
+    if len(data) != count * SEED_BYTES:
+        raise ProtocolViolation(sender, "sent seeds of the wrong length")
+    return tuple(Seed(data[i : i + SEED_BYTES]) for i in range(0, len(data), SEED_BYTES))

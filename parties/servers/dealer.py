@@ -30,7 +30,8 @@ from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
-from protocols.readings.dealer import Dealing, StoredMasks, deal, digest
+from protocols.randomness.dealt import TrustedDealer
+from protocols.readings.dealer import Dealing, StoredMasks, digest
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,8 +65,16 @@ class DealerServer(Server[DealerJob]):
     A run whose program is in stock uses what was dealt ahead of time.
     """
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        member: Member,
+        keys: KeyPair,
+        folder: str | os.PathLike[str],
+        source: TrustedDealer,
+    ) -> None:
         super().__init__(cluster, member, keys, DealerJob)
+        self._source = source
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.fingerprint)
         self._versions: DecidedVersions | None = None
@@ -111,7 +120,9 @@ class DealerServer(Server[DealerJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> BoundProgram:
-            return policy.permitted(payload[0], client.name, message, self._coordinator.look_up)
+            bound = policy.permitted(payload[0], client.name, message, self._coordinator.look_up)
+            self._source.check(bound.program, self.cluster.settings.security)
+            return bound
 
         self.in_background(job, check, lambda bound, _: self._provide(job, client, bound, message.keep))
 
@@ -151,7 +162,7 @@ class DealerServer(Server[DealerJob]):
         self.in_background(job, from_stock, found, reach=self._party_names)
 
     def _deal(self, program: Program, masks: Mapping[str, StoredMasks]) -> Dealing:
-        return deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)
+        return self._source.deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)
 
     async def _deal_ahead(self, client: str, bound: BoundProgram) -> Dealing:
         """In that client's turn, however long it takes to come.
@@ -264,6 +275,7 @@ class DealerServer(Server[DealerJob]):
                 program = await asyncio.to_thread(Program.decode, payload[0])
                 bound = BoundProgram(program, message.bindings)
                 await asyncio.to_thread(policy.check, bound, client.name, self._coordinator.look_up)
+                self._source.check(program, self.cluster.settings.security)
                 self.admission.check_size(program)
                 await self._stocker.order(client, message, bound)
             except TesseraError as error:

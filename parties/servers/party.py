@@ -10,13 +10,12 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
 
 import numpy as np
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
-from mpc.rings.field import FieldArray
-from mpc.rings.prg import SEED_BYTES, Seed
+from mpc.program import Program
+from mpc.rings import Array, known_rings
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.keys import KeyPair
@@ -36,6 +35,8 @@ from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Payload, as_array
+from protocols.randomness.source import PartyRandomness, RandomnessSource
+from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 
 THREAD_ELEMENTS = 1 << 20
@@ -48,8 +49,16 @@ MAX_EARLY_ROUNDS = 2
 class PartyServer(Server[PartyJob]):
     """One party of the cluster."""
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        member: Member,
+        keys: KeyPair,
+        folder: str | os.PathLike[str],
+        source: RandomnessSource,
+    ) -> None:
         super().__init__(cluster, member, keys, PartyJob)
+        self._source = source
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
         dealer = [cluster.dealer.name]
@@ -101,7 +110,9 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "sent a run without its program")
 
         def check() -> BoundProgram:
-            return policy.permitted(payload[0], client.name, message, self._secrets.look_up)
+            bound = policy.permitted(payload[0], client.name, message, self._secrets.look_up)
+            self._source.check(bound.program, self.cluster.settings.security)
+            return bound
 
         job.keep = message.keep
         self.in_background(job, check, lambda bound, _: self._announced(job, client, bound))
@@ -144,13 +155,11 @@ class PartyServer(Server[PartyJob]):
             stored = self._secrets.tensors_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
             part = self.material.take(message, bound.digest) if message.number else payload
-            seed, corrections = self._randomness(part)
             return PartyRun(
                 bound.program,
                 party=self.member.index,
                 parties=self.parties,
-                seed=seed,
-                corrections=corrections,
+                randomness=self._randomness(bound.program, part),
                 stored=stored,
                 security=self.cluster.settings.security,
                 session=session,
@@ -165,10 +174,14 @@ class PartyServer(Server[PartyJob]):
             reach=peers,
         )
 
-    def _randomness(self, payload: Sequence[memoryview]) -> tuple[Seed, list[FieldArray]]:
-        if not payload or len(payload[0]) != SEED_BYTES or any(len(buffer) % 8 for buffer in payload[1:]):
-            raise ProtocolViolation(self.cluster.dealer.name, "sent randomness of the wrong length")
-        return Seed(bytes(payload[0])), [as_array(buffer) for buffer in payload[1:]]
+    def _randomness(self, program: Program, payload: Sequence[memoryview]) -> PartyRandomness:
+        try:
+            return self._source.for_party(
+                program, self.cluster.settings.security,
+                party=self.member.index, parties=self.parties, payload=payload,
+            )  # fmt: skip
+        except ProgramError as error:
+            raise ProtocolViolation(self.cluster.dealer.name, f"sent the wrong randomness: {error}") from None
 
     def _prepared(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
         job.party_run, job.prepare_seconds = run, seconds
@@ -240,13 +253,13 @@ class PartyServer(Server[PartyJob]):
         run, program = job.party_run, job.program
         if run is None or program is None or not job.ready or job.exchange is not None:
             raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
-        shapes = [program.nodes[i].type.shape for i in program.inputs]
-        if [len(buffer) for buffer in payload] != [8 * prod(shape) for shape in shapes]:
+        types, rings = [program.nodes[i].type for i in program.inputs], known_rings()
+        if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
         if message.masks != self._dealt(job).masks:
             # A wrong mask is a wrong input, which no MAC can show.
             raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
-        inputs = [as_array(buffer).reshape(shape) for buffer, shape in zip(payload, shapes, strict=True)]
+        inputs = [rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
         job.low_latency.enter_context(self.endpoint.low_latency())
@@ -254,14 +267,12 @@ class PartyServer(Server[PartyJob]):
 
     def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
         job = self.open_job(message.run)
-        if len(payload) != 1:
-            raise ProtocolViolation(peer.name, "sent an opening that is not one array")
         if not job.round <= message.round <= job.round + MAX_EARLY_ROUNDS:
             raise ProtocolViolation(peer.name, f"sent an opening of round {message.round} in round {job.round}")
         openings = job.openings.setdefault(message.round, {})
         if peer.index in openings:
             raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
-        openings[peer.index] = payload[0]
+        openings[peer.index] = payload
         self._continue(job)
 
     def _continue(self, job: PartyJob) -> None:
@@ -274,14 +285,16 @@ class PartyServer(Server[PartyJob]):
         job.round += 1
         job.wait_seconds += time.perf_counter() - job.sent_at
         received = []
+        expected = [vector.nbytes for vector in job.outgoing]
         for peer in self._peers:
-            size = len(openings[peer.index])
-            if size != 8 * job.expected:
-                raise ProtocolViolation(peer.name, f"sent an opening of {size} bytes instead of {8 * job.expected}")
-            received.append(as_array(openings[peer.index]))
+            buffers = openings[peer.index]
+            sizes = [len(buffer) for buffer in buffers]
+            if sizes != expected:
+                raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
+            received.append([as_array(b, sent.dtype) for b, sent in zip(buffers, job.outgoing, strict=True)])
         self._step(job, received)
 
-    def _step(self, job: PartyJob, received: Sequence[FieldArray] | None) -> None:
+    def _step(self, job: PartyJob, received: Sequence[Round] | None) -> None:
         """Compute up to the next round: here if it is quick, in a thread if it is not."""
         exchange = job.exchange
         if exchange is None or job.program is None:
@@ -297,9 +310,7 @@ class PartyServer(Server[PartyJob]):
         else:
             self._sent(job, *self._compute(exchange, received))
 
-    def _compute(
-        self, exchange: Exchange, received: Sequence[FieldArray] | None
-    ) -> tuple[FieldArray | None, list[FieldArray]]:
+    def _compute(self, exchange: Exchange, received: Sequence[Round] | None) -> tuple[Round | None, list[Array]]:
         """What is to be opened next, or the outputs."""
         try:
             outgoing = next(exchange) if received is None else exchange.send(received)
@@ -310,14 +321,14 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
         return outgoing, []
 
-    def _sent(self, job: PartyJob, opening: FieldArray | None, outputs: Sequence[FieldArray]) -> None:
+    def _sent(self, job: PartyJob, opening: Round | None, outputs: Sequence[Array]) -> None:
         if opening is None:
             self._finish(job, outputs)
             return
         message = Opening(run=job.run, round=job.round)
         for peer in self._peers:
-            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, [opening]))
-        job.expected = opening.size
+            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, list(opening)))
+        job.outgoing = opening
         job.waiting = True
         job.sent_at = time.perf_counter()
         self.set_deadline(job)
@@ -339,7 +350,7 @@ class PartyServer(Server[PartyJob]):
         job.busy = False
         self._continue(job)
 
-    def _finish(self, job: PartyJob, outputs: Sequence[FieldArray]) -> None:
+    def _finish(self, job: PartyJob, outputs: Sequence[Array]) -> None:
         if job.client is not None and job.party_run is not None:
             job.sent_online.add(job.client.name, sum(output.nbytes for output in outputs))
             report = Outputs(

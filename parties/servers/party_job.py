@@ -11,6 +11,7 @@ from parties.messages.runs import Dealt
 from parties.messages.stock import Agreed
 from parties.servers.job import Job
 from parties.tally import Tally
+from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
 
 
@@ -32,12 +33,12 @@ class PartyJob(Job):
         self.ready = False
         self.exchange: Exchange | None = None
         self.round = 0
-        self.expected = 0
-        """Elements of the round that is open."""
+        self.outgoing: Round = []
+        """What this party has sent in the round that is open: the others send as much."""
         self.waiting = False
         self.busy = False
         """A thread computes what nobody waits for, and no step can be taken beside it."""
-        self.openings: dict[int, dict[int, memoryview]] = {}
+        self.openings: dict[int, dict[int, Sequence[memoryview]]] = {}
         self.sent_offline = Tally()
         self.sent_online = Tally()
         """What this party has sent for the run, by receiver."""

@@ -21,6 +21,7 @@ from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
+from protocols.randomness.dealt import TrustedDealer
 
 READY = "ready"
 """Printed on stdout, alone on a line, once a server listens."""
@@ -71,8 +72,8 @@ def make_server(
 
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
-    kind = DealerServer if member.role is Role.DEALER else PartyServer
-    return kind(cluster, member, keys, folder)
+    kind, source = DealerServer if member.role is Role.DEALER else PartyServer, TrustedDealer()
+    return kind(cluster, member, keys, folder, source)
 
 
 def run_server(

@@ -5,7 +5,7 @@ One message is ``[envelope, header, payload, ...]``, each a ZeroMQ frame:
 * the *envelope* is 24 bytes: magic, protocol version, the sender's incarnation (8 random bytes drawn when its
   process started) and the message's number on this link;
 * the *header* is a `Message` in MessagePack, named by its class, unknown fields refused;
-* *payload* frames are raw bytes, in practice little-endian uint64 field values.  They are not looked at here.
+* *payload* frames are raw bytes, in practice elements of rings (`mpc.rings`).  They are not looked at here.
 
 Message types are the subclasses of `Message`, wherever they are defined::
 
@@ -27,6 +27,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy import typing as npt
 from numpy.typing import NDArray
 
 from mpc.decoders import msgpack_decoder
@@ -184,12 +185,12 @@ def decode(sender: str, frames: Sequence[memoryview | bytes]) -> tuple[Envelope,
     return envelope, message, [memoryview(frame) for frame in frames[2:]]
 
 
-def as_array(buffer: memoryview | bytes) -> NDArray[np.uint64]:
-    """A received payload as a flat uint64 array, without a copy unless its memory is not 8-byte aligned.
+def as_array(buffer: memoryview | bytes, dtype: npt.DTypeLike = "<u8") -> NDArray[Any]:
+    """A received payload as a flat array, without a copy unless its memory is not aligned.
 
-    Raises ValueError if its length is not a multiple of 8 bytes.
+    Raises ValueError if its length is not a whole number of elements.
     """
-    array = np.frombuffer(buffer, dtype="<u8")
+    array = np.frombuffer(buffer, dtype=dtype)
     # Kernels are compiled for aligned arrays; frames of a few bytes lie wherever ZeroMQ put them.
     return array if array.flags.aligned else array.copy()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,8 @@ from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant
-from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
-from protocols.operations.linear import Add, Declare
-from protocols.operations.polynomial import Polynomial, TruncatedPolynomial, polynomial_range, polynomial_slope
-from protocols.operations.product import Multiply
+from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS
+from protocols.operations.polynomial import polynomial_range, polynomial_slope
 from protocols.trace.secret_tensor import SecretTensor, register_function
 
 ANGLE_BITS = 28
@@ -121,7 +120,9 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
     scale = 2.0 ** (public_bits + EXTRA_BITS)
     low, high = (end / part for end in fit.range())
     slack = (terms + gain) * 2.0 ** -min(public_bits, dealt_bits)
-    operation = Fourier(
+    result = planner.make(
+        "fourier",
+        planner.masked(x),
         multiplier=fit.multiplier,
         period_bits=period_bits,
         constant=round(fit.constant / part * scale),
@@ -132,8 +133,7 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
         low=float(low - slack),
         high=float(high + slack),
     )
-    result = planner.make(operation, planner.masked(x))
-    return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
+    return result if part == 1.0 else planner.product("multiply", result, constant(part))
 
 
 def _bits(resolution: float, most: int) -> int:
@@ -150,11 +150,11 @@ def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]
     while len(values) > 1 and values[-1] == 0.0:
         values.pop()
     if len(values) == 1:
-        zero = planner.product(Multiply(), x, constant(0.0))
-        return planner.sum(Add(), zero, planner.constant(values[0]))
+        zero = planner.product("multiply", x, constant(0.0))
+        return planner.sum("add", zero, planner.constant(values[0]))
     if len(values) == 2:
-        scaled = x if values[1] == 1.0 else planner.product(Multiply(), x, planner.factor(values[1], x.type))
-        return planner.sum(Add(), scaled, planner.constant(values[0])) if values[0] else scaled
+        scaled = x if values[1] == 1.0 else planner.product("multiply", x, planner.factor(values[1], x.type))
+        return planner.sum("add", scaled, planner.constant(values[0])) if values[0] else scaled
     # The field is far smaller than what a float holds, so nothing that may fit is refused here.
     if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
         raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
@@ -164,9 +164,10 @@ def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]
     if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
         return _chebyshev_tree(planner, x, values)
     raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
+    attributes: dict[str, Any] = {"coefficients": raw, "coefficient_bits": plan.coefficient_bits}
     if plan.drop:
-        return planner.make(TruncatedPolynomial(raw, plan.coefficient_bits, plan.drop), planner.masked(x))
-    return planner.make(Polynomial(raw, plan.coefficient_bits), planner.masked(x))
+        return planner.make("truncated_polynomial", planner.masked(x), bits=plan.drop, **attributes)
+    return planner.make("polynomial", planner.masked(x), **attributes)
 
 
 class _Plan:
@@ -239,4 +240,4 @@ def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expre
     """A polynomial's fixed-point layout depends on the interval: take it from the fit where that is tighter."""
     if x.type.low >= low and x.type.high <= high:
         return x
-    return planner.make(Declare(low, high), x)
+    return planner.make("declare", x, low=low, high=high)

@@ -22,13 +22,9 @@ import numpy as np
 
 from mpc import fixed_point
 from mpc.errors import RangeError
-from mpc.operation import Constant, Operation
+from mpc.operation import Constant, operation
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
-from protocols.operations.linear import Add, Divide, Raise, Subtract, Sum, SumPool2d
-from protocols.operations.mask import Mask
-from protocols.operations.product import Multiply, Product
-from protocols.operations.truncation import Truncate
 
 FRACTION_BITS = PRECISION
 """Of secrets, and what a value is truncated to when it must be, unless the computation says otherwise."""
@@ -78,15 +74,15 @@ class Planner:
         """``factor`` with the bits of this computation."""
         return factor(values, x, most=self.constant_bits)
 
-    def make(self, operation: Operation, *inputs: Expression) -> Expression:
+    def make(self, name: str, *inputs: Expression, **attributes: Any) -> Expression:
         """A node.  One of a single operand is made once and shared by everybody who asks for it."""
         if len(inputs) == 1:
-            return inputs[0].derive(operation, self.label)
-        return Expression(operation, inputs, self.label)
+            return inputs[0].derive(operation(name, **attributes), self.label)
+        return Expression(operation(name, **attributes), inputs, self.label)
 
     def masked(self, x: Expression) -> Expression:
         """``x`` with its mask known to the dealer: opened (one round) unless it already is."""
-        return x if x.type.form is not Form.SHARED else self.make(Mask(), x)
+        return x if x.type.form is not Form.SHARED else self.make("mask", x)
 
     def truncated(self, x: Expression, fraction_bits: int) -> Expression:
         """``x`` with at most ``fraction_bits`` (one round to remove some, none if it is masked already)."""
@@ -100,21 +96,21 @@ class Planner:
                 f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
                 f" ({TRUNCATION_BITS} bits): declare a tighter range"
             )
-        return self.make(Truncate(bits), self.masked(x))
+        return self.make("truncate", self.masked(x), bits=bits)
 
     def raised(self, x: Expression, bits: int) -> Expression:
         """``x`` with ``bits`` more fraction bits: a local multiplication by a power of two."""
-        return x if bits == 0 else self.make(Raise(bits), x)
+        return x if bits == 0 else self.make("raise", x, bits=bits)
 
     def divided(self, x: Expression, divisor: int) -> Expression:
         """``x / divisor``, public and positive: free when it is a power of two, which counts as fraction bits."""
         twos = (divisor & -divisor).bit_length() - 1
         if twos:
-            x = self.make(Divide(twos), self.truncated(x, FIELD_BITS - twos))
+            x = self.make("divide", self.truncated(x, FIELD_BITS - twos), bits=twos)
         odd = divisor >> twos
         if odd == 1:
             return x
-        return self.product(Multiply(), x, constant(1.0 / odd, self.constant_bits + odd.bit_length()))
+        return self.product("multiply", x, constant(1.0 / odd, self.constant_bits + odd.bit_length()))
 
     def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
         """The operands of a sum, all with the same fraction bits."""
@@ -122,13 +118,14 @@ class Planner:
         target = min(target, self.room(sum(x.type.magnitude for x in xs)))
         return [self.raised(y, target - y.type.fraction_bits) for y in (self.truncated(x, target) for x in xs)]
 
-    def sum(self, operation: Add | Subtract, x: Expression, y: Expression) -> Expression:
-        """A sum or difference, operands aligned."""
-        return self.make(operation, *self.aligned((x, y)))
+    def sum(self, name: str, x: Expression, y: Expression) -> Expression:
+        """``add`` or ``subtract``, operands aligned."""
+        x, y = self.aligned((x, y))
+        return self.make(name, x, y)
 
-    def reduced(self, operation: Sum | SumPool2d, x: Expression, count: int) -> Expression:
+    def reduced(self, name: str, x: Expression, count: int, **attributes: Any) -> Expression:
         """A sum of up to ``count`` elements of ``x``, which is truncated first if the sum would not fit."""
-        return self.make(operation, self.truncated(x, self.room(x.type.magnitude * count)))
+        return self.make(name, self.truncated(x, self.room(x.type.magnitude * count)), **attributes)
 
     @staticmethod
     def room(magnitude: float) -> int:
@@ -140,14 +137,14 @@ class Planner:
             raise RangeError(f"values up to {magnitude:g} leave {room} fraction bits: declare tighter ranges")
         return min(room, FIELD_BITS)
 
-    def product(self, operation: Product, x: Expression, y: Expression, growth: float = 1.0) -> Expression:
+    def product(self, name: str, x: Expression, y: Expression, growth: float = 1.0, **attributes: Any) -> Expression:
         """A bilinear operation: operands fitted to the field, and masked unless one of them is public."""
         if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
-            raise RangeError(f"{operation.name} of two public constants: compute it before sharing")
+            raise RangeError(f"{name} of two public constants: compute it before sharing")
         x, y = self._fit_product(x, y, growth)
         if Form.PUBLIC not in (x.type.form, y.type.form):
             x, y = self.masked(x), self.masked(y)
-        return self.make(operation, x, y)
+        return self.make(name, x, y, **attributes)
 
     def _fit_product(self, x: Expression, y: Expression, growth: float) -> tuple[Expression, Expression]:
         """Operands whose product, ``growth`` times as large as that of single elements, fits the field.

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import field
+from mpc.rings import FIELD, Array, Rings, field
 from mpc.rings.field import FieldArray
-from mpc.tensor_type import Form, Shape, TensorType
+from mpc.tensor_type import Form, TensorType
 from protocols.operations import angles
 
 EXTRA_BITS = 4
@@ -41,6 +42,24 @@ MAX_DEALT_BITS = 24
 MAX_MULTIPLIER = 63
 MAX_PERIOD_BITS = 61
 """p = 2^61 - 1 is -1 modulo any 2^k up to this."""
+
+
+class Waves(Correlation, frozen=True):
+    """cos(j t), then sin(j t), j = 1 ... ``terms``, of a mask's angle t, with ``dealt_bits`` fraction bits."""
+
+    size: int
+    multiplier: int
+    period_bits: int
+    terms: int
+    dealt_bits: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part((2 * self.terms, self.size)),)
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        turns = angles.turns(masks[0], self.multiplier, self.period_bits)
+        return (angles.dealt_waves(turns, self.terms, self.dealt_bits),)
 
 
 @register
@@ -67,6 +86,7 @@ class Fourier(Operation, frozen=True, tag="fourier"):
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1 and types[0].form is Form.MASKED, "takes one masked tensor")
+        require(types[0].ring == FIELD, "takes field elements: p = 2^61 - 1 is what keeps the period")
         require(1 <= self.multiplier <= MAX_MULTIPLIER, f"multiplier is 1 to {MAX_MULTIPLIER}")
         require(16 <= self.period_bits <= MAX_PERIOD_BITS, f"a period is 2^16 to 2^{MAX_PERIOD_BITS} raw units")
         require(0 < self.terms <= MAX_TERMS and len(self.cosines) == self.terms, f"1 to {MAX_TERMS} terms")
@@ -84,21 +104,18 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         require(self.low <= self.high and max(abs(self.low), abs(self.high)) <= gain + 1, "the declared range")
         return TensorType(types[0].shape, self.public_bits + self.dealt_bits, self.low, self.high, Form.SHARED)
 
-    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
-        return ((2 * self.terms, types[0].size),)
-
-    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        return (angles.dealt_waves(self._turns(masks[0]), self.terms, self.dealt_bits),)
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        return (Waves(types[0].size, self.multiplier, self.period_bits, self.terms, self.dealt_bits),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
         share = self._combine(self._turns(opened), prepared[0]).reshape(types[0].shape)
-        constant = party.share_of(self._constant())
+        constant = party.share_of(self._constant(), party.ring(types[0]))
         return Value(None, share if constant is None else field.add(share, constant))
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         """With the mask 0: waves of an angle of zero, which are 1 and 0."""
         flat = inputs[0].reshape(-1)
         dealt = angles.dealt_waves(np.zeros(flat.size, dtype=np.uint32), self.terms, self.dealt_bits)

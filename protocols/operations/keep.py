@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mpc.operation import MAX_NAME, Operation, register, require
-from mpc.rings.field import FieldArray
+from mpc.rings import FIELD, Array, Rings
 from mpc.tensor_type import Form, TensorType
 
 
@@ -49,11 +49,12 @@ class Keep(Operation, frozen=True, tag="keep"):
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1 and types[0].form is not Form.PUBLIC, "keep takes one secret tensor")
+        require(types[0].ring == FIELD, "what is stored lives in the field")
         require(
             0 < len(self.tensor) <= MAX_NAME and self.tensor.isprintable(),
             "names of stored tensors are short and printable",
         )
         return types[0].replace(form=Form.MASKED)
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return inputs[0]

@@ -11,8 +11,7 @@ import numpy as np
 
 from mpc.errors import RangeError, ShapeError
 from mpc.operation import Linear, register, require
-from mpc.rings import field, matrix
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Ring
 from mpc.tensor_type import MAX_SIZE, Form, Shape, TensorType, exactly
 
 
@@ -25,13 +24,9 @@ def _one(types: tuple[TensorType, ...]) -> TensorType:
 def _two_aligned(types: tuple[TensorType, ...]) -> tuple[TensorType, TensorType, Shape, Form]:
     require(len(types) == 2, "takes two tensors")
     x, y = types
+    require(x.ring == y.ring, "operands of a sum live in one ring")
     require(x.fraction_bits == y.fraction_bits, "operands of a sum need the same fraction bits")
     return x, y, broadcast(x.shape, y.shape), max(x.form, y.form)
-
-
-def _contiguous(array: FieldArray) -> FieldArray:
-    """Unlike ``numpy.ascontiguousarray``, this leaves a scalar without axes."""
-    return np.asarray(array, order="C")
 
 
 def broadcast(*shapes: Shape) -> Shape:
@@ -46,20 +41,20 @@ def broadcast(*shapes: Shape) -> Shape:
 class Add(Linear, frozen=True, tag="add"):
     def result(self, *types: TensorType) -> TensorType:
         x, y, shape, form = _two_aligned(types)
-        return TensorType(shape, x.fraction_bits, x.low + y.low, x.high + y.high, form)
+        return TensorType(shape, x.fraction_bits, x.low + y.low, x.high + y.high, form, ring=x.ring)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return field.add(*arrays)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.add(*arrays)
 
 
 @register
 class Subtract(Linear, frozen=True, tag="subtract"):
     def result(self, *types: TensorType) -> TensorType:
         x, y, shape, form = _two_aligned(types)
-        return TensorType(shape, x.fraction_bits, x.low - y.high, x.high - y.low, form)
+        return TensorType(shape, x.fraction_bits, x.low - y.high, x.high - y.low, form, ring=x.ring)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return field.subtract(*arrays)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.subtract(*arrays)
 
 
 @register
@@ -68,8 +63,8 @@ class Negate(Linear, frozen=True, tag="negate"):
         x = _one(types)
         return x.replace(low=-x.high, high=-x.low)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return field.negate(arrays[0])
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.negate(arrays[0])
 
 
 @register
@@ -83,8 +78,8 @@ class Raise(Linear, frozen=True, tag="raise"):
         x = _one(types)
         return x.replace(fraction_bits=x.fraction_bits + self.bits)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return field.scale(arrays[0], 1 << self.bits)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.scale(arrays[0], 1 << self.bits)
 
 
 @register
@@ -98,7 +93,7 @@ class Divide(Linear, frozen=True, tag="divide"):
         x, factor = _one(types), 2.0**-self.bits
         return x.replace(fraction_bits=x.fraction_bits + self.bits, low=x.low * factor, high=x.high * factor)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
         return arrays[0]
 
 
@@ -119,7 +114,7 @@ class Declare(Linear, frozen=True, tag="declare"):
             raise RangeError(f"values in [{x.low:g}, {x.high:g}] cannot lie in [{self.low:g}, {self.high:g}]")
         return x.replace(low=low, high=high)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
         return arrays[0]
 
 
@@ -137,8 +132,8 @@ class Sum(Linear, frozen=True, tag="sum"):
         kept = (1 if a in self.axes else n for a, n in enumerate(x.shape) if self.keepdims or a not in self.axes)
         return x.replace(shape=tuple(kept), low=x.low * count, high=x.high * count)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return field.total(arrays[0], self.axes, self.keepdims)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.total(arrays[0], self.axes, self.keepdims)
 
 
 @register
@@ -152,8 +147,8 @@ class Reshape(Linear, frozen=True, tag="reshape"):
         )
         return x.replace(shape=self.shape)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return arrays[0].reshape(self.shape)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.reshape(arrays[0], self.shape)
 
 
 @register
@@ -165,8 +160,8 @@ class Transpose(Linear, frozen=True, tag="transpose"):
         require(sorted(self.axes) == list(range(len(x.shape))), f"axes {self.axes} of {x.shape}")
         return x.replace(shape=tuple(x.shape[a] for a in self.axes))
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return _contiguous(arrays[0].transpose(self.axes))
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.transpose(arrays[0], self.axes)
 
 
 @register
@@ -178,8 +173,8 @@ class Broadcast(Linear, frozen=True, tag="broadcast"):
         require(broadcast(x.shape, self.shape) == self.shape, f"broadcasts {x.shape} to {self.shape}")
         return x.replace(shape=self.shape)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return _contiguous(np.broadcast_to(arrays[0], self.shape))
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.broadcast(arrays[0], self.shape)
 
 
 @register
@@ -196,9 +191,8 @@ class Index(Linear, frozen=True, tag="index"):
             require(count == 0 or (0 <= start < n and 0 <= start + step * (count - 1) < n), "a slice within its axis")
         return x.replace(shape=tuple(count for _, _, count in self.slices))
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        key = tuple(_slice(start, step, count) for start, step, count in self.slices)
-        return _contiguous(arrays[0][key])
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.index(arrays[0], tuple(_slice(start, step, count) for start, step, count in self.slices))
 
 
 def _slice(start: int, step: int, count: int) -> slice:
@@ -218,6 +212,7 @@ class Concatenate(Linear, frozen=True, tag="concatenate"):
         require(0 <= self.axis < len(first.shape), f"axis {self.axis} of {first.shape}")
         for t in types:
             require(t.fraction_bits == first.fraction_bits, "tensors to join need the same fraction bits")
+            require(t.ring == first.ring, "tensors to join live in one ring")
             rest = [s[: self.axis] + s[self.axis + 1 :] for s in (t.shape, first.shape)]
             if len(t.shape) != len(first.shape) or rest[0] != rest[1]:
                 raise ShapeError(f"shapes {first.shape} and {t.shape} do not join along axis {self.axis}")
@@ -228,10 +223,11 @@ class Concatenate(Linear, frozen=True, tag="concatenate"):
             min(t.low for t in types),
             max(t.high for t in types),
             max(t.form for t in types),
+            ring=first.ring,
         )
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return np.concatenate(arrays, axis=self.axis)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.concatenate(arrays, self.axis)
 
 
 @register
@@ -247,8 +243,8 @@ class Pad(Linear, frozen=True, tag="pad"):
         shape = tuple(n + before + after for n, (before, after) in zip(x.shape, self.widths, strict=True))
         return x.replace(shape=shape, low=min(x.low, 0.0), high=max(x.high, 0.0))
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return np.pad(arrays[0], self.widths) if self.widths else arrays[0]
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.pad(arrays[0], self.widths)
 
 
 @register
@@ -272,8 +268,8 @@ class SumPool2d(Linear, frozen=True, tag="sum_pool2d"):
         low, high = (min(x.low, 0.0), max(x.high, 0.0)) if any(self.padding) else (x.low, x.high)
         return x.replace(shape=(*x.shape[:2], height, width), low=low * count, high=high * count)
 
-    def apply(self, *arrays: FieldArray) -> FieldArray:
-        return matrix.sum_pool2d(arrays[0], self.kernel, self.stride, self.padding)
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.sum_pool2d(arrays[0], self.kernel, self.stride, self.padding)
 
 
 def window_output(

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mpc.operation import Operation, register, require
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Rings
 from mpc.tensor_type import Form, TensorType
 
 
@@ -37,5 +37,5 @@ class Mask(Operation, frozen=True, tag="mask"):
         require(len(types) == 1 and types[0].form is Form.SHARED, "mask takes one shared tensor")
         return types[0].replace(form=Form.MASKED)
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return inputs[0]

@@ -29,8 +29,9 @@ from typing import Any
 
 import numpy as np
 
+from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import field
+from mpc.rings import FIELD, Array, Rings, field
 from mpc.rings.field import FieldArray, P
 from mpc.tensor_type import Form, Shape, TensorType
 from protocols.operations.truncation import check_truncatable, floor_quotient, mask_bits, opened_bits
@@ -50,6 +51,7 @@ class _PolynomialBase(Operation, frozen=True):
         return len(self.coefficients) - 1
 
     def _result(self, x: TensorType, fraction_bits: int) -> TensorType:
+        require(x.ring == FIELD, "takes field elements")
         require(0 < self.degree <= MAX_DEGREE, f"a polynomial has degree 1 to {MAX_DEGREE}")
         require(0 <= self.coefficient_bits <= 60, "coefficient bits are 0 to 60")
         require(all(abs(c) < P // 2 for c in self.coefficients), "coefficients fit the field")
@@ -116,6 +118,38 @@ def _powers(s: FieldArray, highest: int) -> list[FieldArray]:
     return powers
 
 
+class Powers(Correlation, frozen=True):
+    """a^2 ... a^d of a mask a."""
+
+    shape: Shape
+    degree: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.shape),) * (self.degree - 1)
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        return _powers(masks[0], self.degree)[1:]
+
+
+class TruncatedPowers(Correlation, frozen=True):
+    """The powers 1 to d of both values that the shared part of a quotient by 2^bits may have: s_0, then s_1."""
+
+    shape: Shape
+    bits: int
+    degree: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.shape),) * (2 * self.degree)
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        high, wrap = mask_bits(masks[0], self.bits)
+        s0 = field.negate(high)
+        s1 = field.add(s0, wrap)
+        return [*_powers(s0, self.degree), *_powers(s1, self.degree)]
+
+
 @register
 class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
     """A polynomial of x at the fraction bits it has."""
@@ -124,11 +158,8 @@ class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
         require(len(types) == 1 and types[0].form is Form.MASKED, "takes one masked tensor")
         return self._result(types[0], types[0].fraction_bits)
 
-    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
-        return (types[0].shape,) * (self.degree - 1)
-
-    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        return _powers(masks[0], self.degree)[1:]
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        return (Powers(types[0].shape, self.degree),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -138,7 +169,7 @@ class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
         share = zeros if inputs[0].share is None else inputs[0].share
         return self._expand(public, [share, *(prepared or ())], types[0].fraction_bits)
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return horner(self._scaled(types[0].fraction_bits), inputs[0])
 
 
@@ -154,14 +185,8 @@ class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomia
         unit = 2.0**-left
         return self._result(x.replace(low=x.low - unit, high=x.high + unit), left)
 
-    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
-        return (types[0].shape,) * (2 * self.degree)
-
-    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        high, wrap = mask_bits(masks[0], self.bits)
-        s0 = field.negate(high)
-        s1 = field.add(s0, wrap)
-        return [*_powers(s0, self.degree), *_powers(s1, self.degree)]
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        return (TruncatedPowers(types[0].shape, self.bits, self.degree),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -173,7 +198,7 @@ class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomia
         chosen = [np.where(below, prepared[d + k], prepared[k]) for k in range(d)]
         return self._expand(opened.quotient, chosen, types[0].fraction_bits - self.bits)
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return horner(self._scaled(types[0].fraction_bits - self.bits), floor_quotient(inputs[0], self.bits))
 
     def tolerance(self, *types: TensorType) -> float:

@@ -23,10 +23,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from mpc.correlation import Correlation, Part
 from mpc.errors import ShapeError
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import field, matrix
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Ring, Rings
 from mpc.tensor_type import Form, Shape, TensorType
 from protocols.operations.linear import broadcast, window_output
 
@@ -34,7 +34,7 @@ from protocols.operations.linear import broadcast, window_output
 class Bracket(NamedTuple):
     """What is left of the formula offline; ``known`` says which operand's public part it already contains."""
 
-    share: FieldArray
+    share: Array
     known: Literal["x", "y", "neither"]
 
     def __repr__(self) -> str:
@@ -44,11 +44,11 @@ class Bracket(NamedTuple):
 class Product(Operation, frozen=True):
     """A bilinear operation; subclasses say the map, the shape of the result and how many products are summed."""
 
-    def _map(self, x: Any, y: Any) -> FieldArray:
-        """The map, on field arrays or on what ``_split`` makes of them."""
+    def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
+        """The map, on arrays of the ring or on what ``_split`` makes of them."""
         raise NotImplementedError
 
-    def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
+    def _split(self, ring: Ring, array: Array, side: Literal["x", "y"]) -> Any:
         """An operand in the form in which multiplying by it again and again is cheapest."""
         return array
 
@@ -66,6 +66,7 @@ class Product(Operation, frozen=True):
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 2, "takes two tensors")
         x, y = types
+        require(x.ring == y.ring, "operands of a product live in one ring")
         local = Form.PUBLIC in (x.form, y.form)
         require(local or Form.SHARED not in (x.form, y.form), "operands are masked, or one of them is public")
         require(not (x.form is Form.PUBLIC and y.form is Form.PUBLIC), "a product needs a secret operand")
@@ -74,92 +75,120 @@ class Product(Operation, frozen=True):
         form = max(x.form, y.form) if local else Form.SHARED
         if inner == 1:
             corners = [u * v for u in (x.low, x.high) for v in (y.low, y.high)]
-            return TensorType(shape, bits, min(corners), max(corners), form)
+            return TensorType(shape, bits, min(corners), max(corners), form, ring=x.ring)
         growth = float(inner) if y.gain is None or not y.magnitude else min(inner, y.gain / y.magnitude)
         bound = x.magnitude * y.magnitude * growth
-        return TensorType(shape, bits, -bound, bound, form)
+        return TensorType(shape, bits, -bound, bound, form, ring=x.ring)
 
-    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         x, y = types
-        return () if Form.PUBLIC in (x.form, y.form) else (self._shape(x, y),)
-
-    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        return (self._map(*masks),)
+        if Form.PUBLIC in (x.form, y.form):
+            return ()
+        return (MaskProduct(self, x.shape, y.shape, self._shape(x, y), x.ring),)
 
     def on_masks(
-        self, types: Sequence[TensorType], masks: Sequence[FieldArray | None], public: Sequence[FieldArray | None]
-    ) -> FieldArray:
-        return self._map(*(_or_zeros(public[i] if t.form is Form.PUBLIC else masks[i], t) for i, t in enumerate(types)))
+        self, rings: Rings, types: Sequence[TensorType], masks: Sequence[Array | None], public: Sequence[Array | None]
+    ) -> Array:
+        ring = rings[types[0].ring]
+        known = (public[i] if t.form is Form.PUBLIC else masks[i] for i, t in enumerate(types))
+        return self.multiplied(ring, *(_or_zeros(ring, part, t) for part, t in zip(known, types, strict=True)))
 
     def prepare(
         self,
         party: PartyContext,
         types: Sequence[TensorType],
         inputs: Sequence[Value],
-        dealt: Sequence[FieldArray],
+        dealt: Sequence[Array],
     ) -> Bracket | None:
         if not dealt:
             return None
         x, y = inputs
+        ring = party.ring(types[0])
         if not y.pending:
             self._folded(party, y, types[1], "y")
-            return Bracket(self._with_known_y(types, inputs, dealt[0]), "y")
+            return Bracket(self._with_known_y(ring, types, inputs, dealt[0]), "y")
         if not x.pending:
             self._folded(party, x, types[0], "x")
-            known_x = self._public(x, types[0], "x")
-            return Bracket(field.add(self._map(known_x, _or_zeros(y.share, types[1])), dealt[0]), "x")
+            known_x = self._public(ring, x, types[0], "x")
+            share = self.multiplied(ring, known_x, _or_zeros(ring, y.share, types[1]))
+            return Bracket(ring.add(share, dealt[0]), "x")
         return Bracket(dealt[0], "neither")
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         x, y = inputs
+        ring = party.ring(types[0])
         if not isinstance(prepared, Bracket):
-            return self._local(types, x, y, prepared)
+            return self._local(ring, types, x, y, prepared)
         bracket, known = prepared
         if known == "x":
             folded = self._folded(party, x, types[0], "x")
-            return Value(None, field.add(self._map(folded, _or_zeros(y.public, types[1])), bracket))
+            return Value(None, ring.add(self.multiplied(ring, folded, _or_zeros(ring, y.public, types[1])), bracket))
         if known == "neither":
-            bracket = self._with_known_y(types, inputs, bracket)
+            bracket = self._with_known_y(ring, types, inputs, bracket)
         folded = self._folded(party, y, types[1], "y")
-        return Value(None, field.add(self._map(_or_zeros(x.public, types[0]), folded), bracket))
+        return Value(None, ring.add(self.multiplied(ring, _or_zeros(ring, x.public, types[0]), folded), bracket))
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
-        return self._map(*inputs)
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        return self.multiplied(rings[types[0].ring], *inputs)
 
-    def _with_known_y(self, types: Sequence[TensorType], inputs: Sequence[Value], dealt: FieldArray) -> FieldArray:
+    def _with_known_y(self, ring: Ring, types: Sequence[TensorType], inputs: Sequence[Value], dealt: Array) -> Array:
         x, y = inputs
-        known_y = self._public(y, types[1], "y")
-        return field.add(self._map(_or_zeros(x.share, types[0]), known_y), dealt)
+        known_y = self._public(ring, y, types[1], "y")
+        return ring.add(self.multiplied(ring, _or_zeros(ring, x.share, types[0]), known_y), dealt)
 
-    def _local(self, types: Sequence[TensorType], x: Value, y: Value, share: FieldArray | None) -> Value:
+    def _local(self, ring: Ring, types: Sequence[TensorType], x: Value, y: Value, share: Array | None) -> Value:
         """One operand is public: the map is linear in the other, part by part."""
-        if types[1].form is Form.PUBLIC:
-            known = self._public(y, types[1], "y")
-            parts = [None if p is None else self._map(p, known) for p in (x.public, x.share if share is None else None)]
-        else:
-            known = self._public(x, types[0], "x")
-            parts = [None if p is None else self._map(known, p) for p in (y.public, y.share if share is None else None)]
-        return Value(parts[0], parts[1] if share is None else share)
+        known_y = types[1].form is Form.PUBLIC
+        secret = x if known_y else y
+        known = self._public(ring, y, types[1], "y") if known_y else self._public(ring, x, types[0], "x")
+
+        def on(part: Array | None) -> Array | None:
+            if part is None:
+                return None
+            return self.multiplied(ring, part, known) if known_y else self.multiplied(ring, known, part)
+
+        return Value(on(secret.public), on(secret.share) if share is None else share)
 
     def _folded(self, party: PartyContext, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
         """The split form of the party's share of an operand, kept: a stored weight is split once, not once a run."""
         key = f"folded as {self._layout(side)}"
         if key not in value.cache:
-            value.cache[key] = self._split(party.fold(value, t.shape), side)
+            value.cache[key] = self._split(party.ring(t), party.fold(value, t), side)
         return value.cache[key]
 
-    def _public(self, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+    def _public(self, ring: Ring, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
         """The split form of an operand's public part, kept likewise."""
         key = f"public as {self._layout(side)}"
         if key not in value.public_cache:
-            value.public_cache[key] = self._split(_or_zeros(value.public, t), side)
+            value.public_cache[key] = self._split(ring, _or_zeros(ring, value.public, t), side)
         return value.public_cache[key]
 
 
-def _or_zeros(part: FieldArray | None, t: TensorType) -> FieldArray:
-    return field.zeros(t.shape) if part is None else part
+def _or_zeros(ring: Ring, part: Array | None, t: TensorType) -> Array:
+    return ring.zeros(t.shape) if part is None else part
+
+
+class MaskProduct(Correlation, frozen=True):
+    """f(a, b): the ``product``'s map of two masks."""
+
+    product: Product
+    x: Shape
+    y: Shape
+    shape: Shape
+    ring: str
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        return (0, 1)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.shape, self.ring),)
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        return (self.product.multiplied(rings[self.ring], *masks),)
 
 
 MAX_WORKSPACE = 2**27
@@ -175,8 +204,8 @@ def _check_workspace(elements: int) -> None:
 class Multiply(Product, frozen=True, tag="multiply"):
     """Elementwise, with broadcasting."""
 
-    def _map(self, x: Any, y: Any) -> FieldArray:
-        return field.multiply(x, y)
+    def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
+        return ring.multiply(x, y)
 
     def _shape(self, x: TensorType, y: TensorType) -> Shape:
         return broadcast(x.shape, y.shape)
@@ -186,11 +215,11 @@ class Multiply(Product, frozen=True, tag="multiply"):
 class Matmul(Product, frozen=True, tag="matmul"):
     """As ``numpy.matmul``: vectors, matrices and batches of them."""
 
-    def _map(self, x: Any, y: Any) -> FieldArray:
-        return matrix.matmul(x, y)
+    def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
+        return ring.matmul(x, y)
 
-    def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
-        return matrix.Limbs(array) if array.ndim >= 2 else array
+    def _split(self, ring: Ring, array: Array, side: Literal["x", "y"]) -> Any:
+        return ring.matrix(array)
 
     def _layout(self, side: Literal["x", "y"]) -> str:
         return "limbs"
@@ -217,11 +246,11 @@ class Conv2d(Product, frozen=True, tag="conv2d"):
     padding: tuple[int, int]
     groups: int
 
-    def _map(self, x: Any, y: Any) -> FieldArray:
-        return matrix.conv2d(x, y, self.stride, self.padding, self.groups)
+    def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
+        return ring.conv2d(x, y, self.stride, self.padding, self.groups)
 
-    def _split(self, array: FieldArray, side: Literal["x", "y"]) -> Any:
-        return matrix.ConvKernel(array, self.groups) if side == "y" else array
+    def _split(self, ring: Ring, array: Array, side: Literal["x", "y"]) -> Any:
+        return ring.kernel(array, self.groups) if side == "y" else array
 
     def _layout(self, side: Literal["x", "y"]) -> str:
         return f"kernel of {self.groups} groups" if side == "y" else "array"

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import field
+from mpc.rings import FIELD, Array, Rings, field
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import TRUNCATION_BITS, Form, Shape, TensorType
 
@@ -36,6 +37,7 @@ OFFSET = 1 << TRUNCATION_BITS
 def check_truncatable(types: tuple[TensorType, ...], bits: int) -> TensorType:
     """The one operand of a truncation by ``bits``, or ProgramError."""
     require(len(types) == 1 and types[0].form is Form.MASKED, "takes one masked tensor")
+    require(types[0].ring == FIELD, "truncates field elements: the wrap is that of p = 2^61 - 1")
     require(0 < bits < TRUNCATION_BITS, f"cannot truncate by {bits} bits")
     require(bits <= types[0].fraction_bits, "truncates no more than the fraction bits")
     require(types[0].fits(TRUNCATION_BITS), f"values of {types[0].bits:.1f} bits are too large to truncate")
@@ -57,6 +59,20 @@ def mask_bits(mask: FieldArray, bits: int) -> MaskBits:
     low = np.uint64((1 << bits) - 1)
     added = np.uint64(1 << (61 - bits)) - ((r & low) == low).astype(np.uint64)
     return MaskBits(r >> np.uint64(bits), (r >= np.uint64(HALF)) * added)
+
+
+class TruncationBits(Correlation, frozen=True):
+    """r1 and w of a mask: what `Truncate` by ``bits`` needs."""
+
+    shape: Shape
+    bits: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.shape), Part(self.shape))
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        return mask_bits(masks[0], self.bits)
 
 
 class Opened(NamedTuple):
@@ -89,11 +105,8 @@ class Truncate(Operation, frozen=True, tag="truncate"):
         unit = 2.0**-left
         return TensorType(x.shape, left, x.low - unit, x.high + unit, Form.SHARED)
 
-    def correlations(self, *types: TensorType) -> tuple[Shape, ...]:
-        return (types[0].shape, types[0].shape)
-
-    def deal(self, types: Sequence[TensorType], masks: Sequence[FieldArray]) -> Sequence[FieldArray]:
-        return mask_bits(masks[0], self.bits)
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        return (TruncationBits(types[0].shape, self.bits),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -103,7 +116,7 @@ class Truncate(Operation, frozen=True, tag="truncate"):
         opened = opened_bits(field.zeros(types[0].shape) if x is None else x, self.bits)
         return Value(opened.quotient, field.subtract(field.multiply(opened.below_half, wrap), high))
 
-    def clear(self, types: Sequence[TensorType], inputs: Sequence[FieldArray]) -> FieldArray:
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return floor_quotient(inputs[0], self.bits)
 
     def tolerance(self, *types: TensorType) -> float:

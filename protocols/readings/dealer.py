@@ -1,8 +1,8 @@
 """The dealer's reading of a program: masks, and correlated randomness made from them.
 
 Every party gets a fresh seed.  Its shares of the masks expand from it, one stream per node; so do the shares of
-correlated values of all parties but the last, which receives corrections instead: the dealer's traffic is one field
-element per correlated value, and nothing for masks.
+correlated values of all parties but the last, which receives corrections instead: the dealer's traffic is one element
+per correlated value, and nothing for masks.  How a correlation is made from masks it says itself.
 
 With MACs (malicious security) the seeds also give shares of a key alpha that is made for this run alone, and the dealer
 deals shares of alpha times every mask, stored masks included, and of alpha times every correlated value.  Security:
@@ -25,11 +25,10 @@ import numpy.typing as npt
 from mpc.errors import ProgramError
 from mpc.operation import Input, Stored
 from mpc.program import Program
-from mpc.rings import field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Rings, known_rings
 from mpc.rings.prg import Seed, elements_sum, fresh_seed
 from mpc.security import Security
-from mpc.tensor_type import Form, Shape
+from mpc.tensor_type import Form, Shape, TensorType
 from protocols.randomness.streams import (
     dealt_stream,
     kept_stream,
@@ -50,13 +49,13 @@ class Dealing:
 
     seeds: tuple[Seed, ...]
     """To each party its own."""
-    corrections: tuple[FieldArray, ...]
-    """To the last party: a flat array per tensor of ``Program.corrected``, in the order of the program."""
+    corrections: tuple[Array, ...]
+    """To the last party: a flat buffer per tensor of ``Program.corrected``, in the order of the program."""
     input_seeds: tuple[tuple[Seed, ...], ...]
     """To the client, per input: each party's stream of the input's mask."""
-    output_masks: tuple[FieldArray, ...]
+    output_masks: tuple[Array, ...]
     """To the client, per output: its mask.  Not the parties' streams: those would open their shares of the output."""
-    output_mac_masks: tuple[FieldArray, ...]
+    output_mac_masks: tuple[Array, ...]
     """To the client, with MACs: the mask of each output's MAC."""
     key_commitments: tuple[bytes, ...]
     """To the client, with MACs: a commitment to each party's share of the key (``reveal.py``)."""
@@ -66,12 +65,12 @@ class Dealing:
         """By party, the seed of the masks of what the run keeps, for the dealer to remember (``keep.py``)."""
         return tuple(map(kept_stream, self.seeds))
 
-    def for_party(self, party: int) -> list[bytes | FieldArray]:
+    def for_party(self, party: int) -> list[bytes | Array]:
         """A party's part: its seed; for the last party, then the corrections."""
         last = party == len(self.seeds) - 1
         return [bytes(self.seeds[party]), *(self.corrections if last else ())]
 
-    def for_client(self) -> list[bytes | FieldArray]:
+    def for_client(self) -> list[bytes | Array]:
         """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, a mask per output's MAC,
         and the commitments to the key, joined."""
         seeds = [b"".join(map(bytes, seeds)) for seeds in self.input_seeds]
@@ -100,9 +99,9 @@ class StoredMasks:
 
     seeds: tuple[Seed, ...]
     shapes: Mapping[str, Shape]
-    _masks: dict[str, FieldArray] = dataclass_field(default_factory=dict)
+    _masks: dict[str, Array] = dataclass_field(default_factory=dict)
 
-    def mask(self, tensor: str) -> FieldArray:
+    def mask(self, tensor: str) -> Array:
         """The mask of a stored tensor: always the same, since it masks one value."""
         if tensor not in self._masks:
             streams = [stored_stream(seed, tensor) for seed in self.seeds]
@@ -116,52 +115,58 @@ def deal(
     stored: Mapping[str, StoredMasks],
     security: Security = Security.SEMI_HONEST,
     seeds: Sequence[Seed] | None = None,
+    rings: Rings | None = None,
 ) -> Dealing:
     """Correlated randomness for one run of ``program``.
 
     ``stored``: by slot, the masks of what is bound there; ProgramError names one that is missing or of another shape.
     ``seeds`` are for tests alone: a run's seeds are fresh.
     """
+    rings = known_rings() if rings is None else rings
     seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
     malicious = security is Security.MALICIOUS
     key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
-    masks: dict[int, FieldArray] = {}
-    public: dict[int, FieldArray] = {}
-    corrections: list[FieldArray] = []
+    masks: dict[int, Array] = {}
+    public: dict[int, Array] = {}
+    corrections: list[Array] = []
+
+    def drawn(streams: Sequence[Seed], t: TensorType) -> Array:
+        return rings[t.ring].sample_sum(streams, t.shape)
+
     for i, node in enumerate(program.nodes):
         operation = node.operation
         types = program.input_types(node)
-        dealt: Sequence[FieldArray] = ()
+        dealt: list[Array] = []
         if node.type.form is Form.PUBLIC:
-            public[i] = operation.clear(types, [public[j] for j in node.inputs])
+            public[i] = operation.clear(rings, types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
             masks[i] = _stored_mask(operation, stored)
         elif isinstance(operation, Input) or operation.opens:
-            masks[i] = elements_sum([own_mask_stream(seed, program, i) for seed in seeds], node.type.shape)
+            masks[i] = drawn([own_mask_stream(seed, program, i) for seed in seeds], node.type)
         elif node.type.form is Form.MASKED:
             masks[i] = operation.on_masks(
-                types, [masks.get(j) for j in node.inputs], [public.get(j) for j in node.inputs]
+                rings, types, [masks.get(j) for j in node.inputs], [public.get(j) for j in node.inputs]
             )
-        elif program.dealt[i]:
-            dealt = operation.deal(types, [masks[j] for j in node.inputs])
+        for correlation in program.correlations[i]:
+            dealt.extend(correlation.make(rings, [masks[node.inputs[j]] for j in correlation.operands]))
         values = list(dealt)
         if malicious:
             own = [masks[i]] if node.masked_afresh else []
-            values.extend(field.scale(value, key) for value in [*own, *dealt])
-        for part, value in enumerate(values):
-            others = elements_sum([dealt_stream(seed, i, part) for seed in seeds[:-1]], value.shape)
-            corrections.append(field.subtract(value, others).reshape(-1))
-    shapes = [program.nodes[i].type.shape for i in program.outputs]
+            # Of the node's mask first, as its parts are.
+            scaled = zip([*own, *dealt], program.corrected(security)[i][len(dealt) :], strict=True)
+            values.extend(rings[part.ring].scale(value, key) for value, part in scaled)
+        for k, (value, part) in enumerate(zip(values, program.corrected(security)[i], strict=True)):
+            ring = rings[part.ring]
+            others = ring.sample_sum([dealt_stream(seed, i, k) for seed in seeds[:-1]], part.shape)
+            corrections.append(ring.buffer(ring.subtract(value, others)).reshape(-1))
+    outputs = [program.nodes[i].type for i in program.outputs]
     return Dealing(
         seeds=seeds,
         corrections=tuple(corrections),
         input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.inputs),
-        output_masks=tuple(
-            elements_sum([output_stream(seed, k) for seed in seeds], shape) for k, shape in enumerate(shapes)
-        ),
+        output_masks=tuple(drawn([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
         output_mac_masks=tuple(
-            elements_sum([output_mac_stream(seed, k) for seed in seeds], shape)
-            for k, shape in enumerate(shapes if malicious else ())
+            drawn([output_mac_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs if malicious else ())
         ),
         key_commitments=tuple(
             key_commitment(party, key_stream(seed)) for party, seed in enumerate(seeds if malicious else ())
@@ -169,7 +174,7 @@ def deal(
     )
 
 
-def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> FieldArray:
+def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> Array:
     masks = stored.get(operation.slot)
     if masks is None:
         raise ProgramError(

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Stored, Value
 from mpc.program import Program
-from mpc.rings import field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array
 from mpc.tensor_type import Form
 
 
@@ -34,8 +33,8 @@ class Evaluation:
     def prepare(
         self,
         stored: Callable[[int], Value],
-        mask: Callable[[int], FieldArray],
-        dealt: Callable[[int], Sequence[FieldArray]],
+        mask: Callable[[int], Array],
+        dealt: Callable[[int], Sequence[Array]],
     ) -> None:
         """Offline: all that does not depend on the run's inputs.
 
@@ -52,7 +51,9 @@ class Evaluation:
                 self._values[i] = Value(None, mask(i), pending=True)
                 continue
             if node.type.form is Form.MASKED:
-                self._prepared[i] = operation.on_masks(types, [v.share for v in inputs], [v.public for v in inputs])
+                self._prepared[i] = operation.on_masks(
+                    self._context.rings, types, [v.share for v in inputs], [v.public for v in inputs]
+                )
             else:
                 self._prepared[i] = operation.prepare(self._context, types, inputs, dealt(i))
             if any(value.pending for value in inputs):
@@ -61,7 +62,7 @@ class Evaluation:
             else:
                 self._values[i] = operation.evaluate(self._context, types, inputs, self._prepared[i])
 
-    def open(self, i: int, public: FieldArray) -> None:
+    def open(self, i: int, public: Array) -> None:
         """The public part of a masked node has become known."""
         self._values[i] = Value(public, self.value(i).share)
 
@@ -73,16 +74,13 @@ class Evaluation:
         self._values[i] = node.operation.evaluate(self._context, types, inputs, self._prepared[i])
         self._prepared[i] = None
 
-    def difference(self, i: int, out: FieldArray) -> None:
+    def difference(self, i: int, out: Array) -> None:
         """This party's share of what the opening of node ``i`` opens: the shared part of its operand, less its mask."""
         share, mask = self.value(self._program.nodes[i].inputs[0]).share, self.value(i).share
         if mask is None:
             raise ProgramError(f"node {i} has no mask")
-        if share is None:
-            field.negate(mask.reshape(-1), out=out)
-        else:
-            field.subtract(share.reshape(-1), mask.reshape(-1), out=out)
+        self._context.ring(self._program.nodes[i].type).difference(share, mask, out)
 
-    def folded(self, i: int) -> FieldArray:
+    def folded(self, i: int) -> Array:
         """This party's share of the whole value of a node, its public part included."""
-        return self._context.fold(self.value(i), self._program.nodes[i].type.shape)
+        return self._context.fold(self.value(i), self._program.nodes[i].type)

@@ -38,11 +38,14 @@ import numpy as np
 from mpc.cost import WORDS
 from mpc.errors import MacCheckError, ProgramError
 from mpc.operation import PartyContext
-from mpc.rings import field
+from mpc.rings import Array, field
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 
-Rounds = Generator[FieldArray, Sequence[FieldArray], None]
+Round = Sequence[Array]
+"""What a party sends to every other one in a round: a vector for each ring, in the order of ``Program.rings``."""
+
+Rounds = Generator[Round, Sequence[Round], None]
 """What to send to every other party, and what they sent, in order of party."""
 
 _COIN = b"coin"
@@ -113,12 +116,11 @@ class MacCheck:
         if total.any():
             raise MacCheckError("the MACs of the opened values are wrong: a party cheated; nothing was revealed")
 
-    def _exchange(self, outgoing: FieldArray) -> Generator[FieldArray, Sequence[FieldArray], Sequence[FieldArray]]:
+    def _exchange(self, outgoing: FieldArray) -> Generator[Round, Sequence[Round], Sequence[FieldArray]]:
         """One round.  All send equally much: an opening without a sigma would make the sum empty, and so not wrong."""
-        received = yield outgoing
-        if len(received) != self._context.parties - 1 or any(other.shape != outgoing.shape for other in received):
-            raise ProgramError("a round takes one buffer from each other party, as long as the one sent")
-        return received
+        received = yield [outgoing]
+        check_round([outgoing], received, self._context.parties)
+        return [other[0] for other in received]
 
     def _coins(self, seen: bytes, received: Sequence[FieldArray]) -> list[bytes]:
         """Every party's part of the coin, in order, once all have seen the same and opened what they committed to."""
@@ -156,6 +158,13 @@ class MacCheck:
             state.update(len(part).to_bytes(8, "little"))
             state.update(part)
         return state.digest()
+
+
+def check_round(outgoing: Round, received: Sequence[Round], parties: int) -> None:
+    """Raises ProgramError unless every other party has sent as much as this one, ring by ring."""
+    shapes = [vector.shape for vector in outgoing]
+    if len(received) != parties - 1 or any([vector.shape for vector in other] != shapes for other in received):
+        raise ProgramError("a round takes the same buffers from each other party as are sent")
 
 
 def to_words(data: bytes) -> FieldArray:

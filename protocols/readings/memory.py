@@ -12,27 +12,30 @@ from dataclasses import dataclass
 from mpc.errors import ProgramError
 from mpc.operation import Value
 from mpc.program import Program
-from mpc.rings import field
+from mpc.rings import Array, Rings, field
 from mpc.rings.field import FieldArray
-from mpc.rings.prg import Seed, elements_sum, fresh_seed
+from mpc.rings.prg import Seed, fresh_seed
 from mpc.security import Security
+from protocols.randomness.dealt import DealtToParty, TrustedDealer
 from protocols.randomness.streams import stored_stream
 from protocols.readings.dealer import Dealing, StoredMasks, deal
+from protocols.readings.inputs import masked_inputs
+from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
 from protocols.readings.reveal import reveal
 
 Tamper = Callable[[int, int, int, FieldArray], FieldArray]
-"""(round, sender, receiver, buffer) -> the buffer that arrives."""
+"""(round, sender, receiver, vector) -> the vector that arrives; a round has one for each ring."""
 
 
-def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> list[list[FieldArray]]:
+def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> list[list[Array]]:
     """Drive every party's online phase to its end; returns what each party sends the client.
 
     Raises whatever the first party to fail raises.
     """
     parties = len(exchanges)
-    outgoing: list[FieldArray] = []
-    results: list[list[FieldArray]] = []
+    outgoing: list[Round] = []
+    results: list[list[Array]] = []
     for exchange in exchanges:
         _step(exchange, None, outgoing, results)
     number = 0
@@ -40,7 +43,9 @@ def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> lis
         sent, outgoing = outgoing, []
         for receiver, exchange in enumerate(exchanges):
             received = [
-                tamper(number, i, receiver, sent[i]) if tamper else sent[i] for i in range(parties) if i != receiver
+                [tamper(number, i, receiver, vector) for vector in sent[i]] if tamper else sent[i]
+                for i in range(parties)
+                if i != receiver
             ]
             _step(exchange, received, outgoing, results)
         number += 1
@@ -51,9 +56,9 @@ def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> lis
 
 def _step(
     exchange: Exchange,
-    received: Sequence[FieldArray] | None,
-    outgoing: list[FieldArray],
-    results: list[list[FieldArray]],
+    received: Sequence[Round] | None,
+    outgoing: list[Round],
+    results: list[list[Array]],
 ) -> None:
     try:
         outgoing.append(next(exchange) if received is None else exchange.send(received))
@@ -83,46 +88,60 @@ class MemoryStore:
 class MemoryRun:
     """What a run in memory leaves to look at."""
 
-    outputs: list[FieldArray]
+    outputs: list[Array]
     runs: list[PartyRun]
     dealing: Dealing
-    masked: list[FieldArray]
+    masked: list[Array]
     """What the client sent: x - a of each input."""
-    shares: list[list[FieldArray]]
+    shares: list[list[Array]]
     """By party: what it sent the client."""
 
 
 def run_in_memory(
     program: Program,
-    inputs: Sequence[FieldArray],
+    inputs: Sequence[Array],
     *,
     parties: int = 2,
     store: MemoryStore | None = None,
     security: Security = Security.SEMI_HONEST,
     tamper: Tamper | None = None,
     seeds: Sequence[Seed] | None = None,
+    rings: Rings | None = None,
 ) -> MemoryRun:
     """Deal, share the inputs, run all parties, and open the outputs, as processes would; ``seeds`` as for ``deal``."""
-    dealing = deal(program, parties, {store.slot: store.masks} if store else {}, security, seeds)
+    source = TrustedDealer(rings)
+    source.check(program, security)
+    dealing = deal(program, parties, {store.slot: store.masks} if store else {}, security, seeds, rings)
     session = secrets.token_bytes(16)
     runs = [
         PartyRun(
             program,
             party=i,
             parties=parties,
-            seed=dealing.seeds[i],
-            corrections=dealing.corrections if i == parties - 1 else (),
+            randomness=party_randomness(dealing, program, i, security, source),
             stored=store.held[i] if store else {},
             security=security,
             session=session,
+            rings=rings,
         )
         for i in range(parties)
     ]
-    masked = [
-        field.subtract(array, elements_sum(seeds, array.shape))
-        for array, seeds in zip(inputs, dealing.input_seeds, strict=True)
-    ]
+    client = source.for_client(program, security, parties, as_sent(dealing.for_client()))
+    masked = masked_inputs(program, inputs, client, rings)
     shares = lockstep([run.online(masked) for run in runs], tamper)
-    masks = [*dealing.output_masks, *dealing.output_mac_masks]
-    outputs = reveal(program, security, shares, masks, dealing.key_commitments)
+    outputs = reveal(program, security, shares, client.output_masks, client.key_commitments, rings)
     return MemoryRun(outputs, runs, dealing, masked, shares)
+
+
+def party_randomness(
+    dealing: Dealing, program: Program, party: int, security: Security, source: TrustedDealer | None = None
+) -> DealtToParty:
+    """What a party makes of its part of a dealing."""
+    return (source or TrustedDealer()).for_party(
+        program, security, party=party, parties=len(dealing.seeds), payload=as_sent(dealing.for_party(party))
+    )
+
+
+def as_sent(part: Sequence[bytes | Array]) -> list[bytes]:
+    """What somebody is sent by the dealer, as bytes."""
+    return [one if isinstance(one, bytes) else one.tobytes() for one in part]

@@ -3,9 +3,9 @@
 Without input or output of its own: ``online`` is a generator that yields what the party sends to every other party in a
 round and is sent what they sent, in order of party.  Whoever drives it (sockets, or a list in a test) moves bytes.
 
-    run = PartyRun(program, party=0, parties=2, seed=seed, corrections=(), stored=store)
+    run = PartyRun(program, party=0, parties=2, randomness=randomness, stored=store)
     exchange = run.online(masked_inputs)
-    outgoing = next(exchange)                 # one buffer per round
+    outgoing = next(exchange)                 # a round: a vector for each ring that is opened in it
     outgoing = exchange.send(received)        # ... until StopIteration, whose value is what the client is sent
 
 Semi-honest, a round is an opening.  Malicious, everything is evaluated a second time, on MAC shares, the first opening
@@ -25,15 +25,17 @@ from mpc.cost import CHECK
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import PartyContext, Stored, Value
 from mpc.program import Program
-from mpc.rings import field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Ring, Rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
-from protocols.randomness.streams import Randomness, key_share
+from mpc.tensor_type import Shape
+from protocols.randomness.source import PartyRandomness
+from protocols.randomness.streams import key_share
 from protocols.readings.evaluation import Evaluation
-from protocols.readings.mac_check import MacCheck, Rounds, to_words
+from protocols.readings.mac_check import MacCheck, Round, Rounds, check_round, to_words
+from protocols.readings.reveal import masked_types
 
-Exchange = Generator[FieldArray, Sequence[FieldArray], list[FieldArray]]
+Exchange = Generator[Round, Sequence[Round], list[Array]]
 
 
 class UnreducedOpening(TesseraError):  # noqa: N818 - says what came, not that it is an error
@@ -53,36 +55,37 @@ class PartyRun:
         *,
         party: int,
         parties: int,
-        seed: Seed,
-        corrections: Sequence[FieldArray],
+        randomness: PartyRandomness,
         stored: Mapping[tuple[str, str], Value],
         security: Security = Security.SEMI_HONEST,
         session: bytes = b"",
+        rings: Rings | None = None,
     ) -> None:
-        """``corrections`` are the last party's (flat arrays, in the program's order) and empty for the others.
+        """``randomness``: this party's part of what was made for this run.
 
         ``stored``: by slot and tensor, what is bound there.
 
         ``session`` is what the check's commitments are bound to besides the program: a name of this run that no other
         has, the same at every party.
 
-        Raises ProgramError when the corrections, or ``stored``, do not go with the program.
+        Raises ProgramError when ``stored`` does not go with the program.
         """
         self.program = program
         self.seconds: dict[str, float] = defaultdict(float)
         """Time spent computing online, by label."""
         self._parties = parties
+        self._security = security
         self._used = False
         self._stored = stored
-        self._randomness = Randomness(
-            program, security, party=party, parties=parties, seed=seed, corrections=corrections
-        )
-        self._shares = Evaluation(program, PartyContext(party, parties))
+        self._randomness = randomness
+        shares = PartyContext(party, parties, rings=rings)
+        self._rings = shares.rings
+        self._shares = Evaluation(program, shares)
         self._shares.prepare(self._stored_value, self._randomness.mask, self._randomness.dealt)
         self._macs: Evaluation | None = None
         self._check: MacCheck | None = None
         if security is Security.MALICIOUS:
-            macs = PartyContext(party, parties, unit=key_share(self._randomness.key_stream))
+            macs = PartyContext(party, parties, unit=key_share(randomness.key_stream), rings=rings)
             self._macs = Evaluation(program, macs)
             self._macs.prepare(self._stored_mac, self._randomness.mask_mac, self._randomness.dealt_macs)
             self._check = MacCheck(macs, bytes.fromhex(program.digest) + parties.to_bytes(4, "little") + session)
@@ -91,8 +94,8 @@ class PartyRun:
         """Depths up to which the shares have been evaluated."""
         self._authenticated = 0
         """Depths up to which the MAC shares have been."""
-        self._mac_shares: list[FieldArray] = []
-        """By round, shares of the MACs of what was opened."""
+        self._mac_shares: list[Array] = []
+        """By round, shares of the MACs of the vector that was opened."""
         self._masks = self._output_masks()
 
     # -- offline ---------------------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class PartyRun:
                 pending[depth].append(i)
         return pending
 
-    def _output_masks(self) -> list[FieldArray]:
+    def _output_masks(self) -> list[Array]:
         """Shares of the masks of the outputs and, with MACs, of their MACs."""
         outputs = range(len(self.program.outputs))
         masks = [self._randomness.output_mask(k) for k in outputs]
@@ -129,7 +132,7 @@ class PartyRun:
 
     # -- online ----------------------------------------------------------------------------------------------------
 
-    def online(self, masked_inputs: Sequence[FieldArray]) -> Exchange:
+    def online(self, masked_inputs: Sequence[Array]) -> Exchange:
         """Run on ``masked_inputs`` (x - a of each input, in order); returns this party's part of the outputs.
 
         That is its masked share of each output and, malicious, its masked share of each output's MAC and the seed of
@@ -144,16 +147,16 @@ class PartyRun:
         self._take_inputs(masked_inputs)
         return self._rounds()
 
-    def _take_inputs(self, masked_inputs: Sequence[FieldArray]) -> None:
+    def _take_inputs(self, masked_inputs: Sequence[Array]) -> None:
         if len(masked_inputs) != len(self.program.inputs):
             raise ProgramError(f"{len(masked_inputs)} inputs, but the program takes {len(self.program.inputs)}")
         for i, array in zip(self.program.inputs, masked_inputs, strict=True):
-            shape = self.program.nodes[i].type.shape
-            if array.dtype != np.uint64 or array.shape != shape or not field.is_reduced(array):
-                raise ProgramError(f"an input is not an array of shape {shape} of field elements")
+            t = self.program.nodes[i].type
+            if not self._rings[t.ring].holds(array, t.shape):
+                raise ProgramError(f"an input is not an array of shape {t.shape} of {t.ring} elements")
             self._open(i, array)
 
-    def _open(self, i: int, public: FieldArray) -> None:
+    def _open(self, i: int, public: Array) -> None:
         """The public part of a masked node has become known."""
         self._shares.open(i, public)
         if self._macs is not None:
@@ -192,54 +195,62 @@ class PartyRun:
                 evaluation.evaluate(i)
                 self.seconds[node.label] += time.perf_counter() - start
 
-    def _round(self, nodes: Sequence[int]) -> Generator[FieldArray, Sequence[FieldArray], None]:
+    def _round(self, nodes: Sequence[int]) -> Generator[Round, Sequence[Round], None]:
         """Open every mask of this depth together."""
         label = self.program.nodes[nodes[0]].label
         start = time.perf_counter()
-        shares = self._differences(self._shares, nodes)
+        by_ring = self._by_ring(nodes)
+        shares = [self._differences(self._shares, ring, opened) for ring, opened in by_ring]
+        # With MACs all that is opened is of the field: one vector.
         commitment = None if self._check is None else self._check.first_commitment()
-        outgoing = shares if commitment is None else np.concatenate([shares, commitment])
+        outgoing = shares if commitment is None else [np.concatenate([shares[0], commitment])]
         self.seconds[label] += time.perf_counter() - start
         received = yield outgoing
         start = time.perf_counter()
-        if len(received) != self._parties - 1 or any(incoming.shape != outgoing.shape for incoming in received):
-            raise ProgramError("a round takes one buffer from each other party, as long as the one sent")
-        # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
-        total = shares.copy() if outgoing is shares else shares
-        for position, incoming in enumerate(received):
-            if not field.accumulate(total, incoming[: total.size]):
-                raise UnreducedOpening(position)
-        if self._check is not None:
-            self._check.opened(total)
-            if commitment is not None:
-                self._check.take_commitments([incoming[total.size :] for incoming in received])
-        for i, opened in zip(nodes, self._split(total, nodes), strict=True):
-            node = self.program.nodes[i]
-            known = self._shares.value(node.inputs[0]).public
-            array = opened.reshape(node.type.shape)
-            self._open(i, array if known is None else field.add(array, known))
+        check_round(outgoing, received, self._parties)
+        for k, (ring, opened) in enumerate(by_ring):
+            # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
+            total = shares[k].copy() if outgoing is shares else shares[k]
+            for position, incoming in enumerate(received):
+                if not ring.accumulate(total, incoming[k][: total.size]):
+                    raise UnreducedOpening(position)
+            if self._check is not None:
+                self._check.opened(total)
+                if commitment is not None:
+                    self._check.take_commitments([incoming[k][total.size :] for incoming in received])
+            for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
+                known = self._shares.value(self.program.nodes[i].inputs[0]).public
+                self._open(i, array if known is None else ring.add(array, known))
         self.seconds[label] += time.perf_counter() - start
 
-    def _differences(self, evaluation: Evaluation, nodes: Sequence[int]) -> FieldArray:
+    def _by_ring(self, nodes: Sequence[int]) -> list[tuple[Ring, list[int]]]:
+        """The nodes of each ring, in the order of ``Program.rings``."""
+        groups = [(name, [i for i in nodes if self.program.nodes[i].type.ring == name]) for name in self.program.rings]
+        return [(self._rings[name], opened) for name, opened in groups if opened]
+
+    def _differences(self, evaluation: Evaluation, ring: Ring, nodes: Sequence[int]) -> Array:
         """Shares of what these masks open, or of its MACs, one after the other."""
-        shares = np.empty(sum(self.program.nodes[i].type.size for i in nodes), dtype=np.uint64)
-        for i, part in zip(nodes, self._split(shares, nodes), strict=True):
+        shapes = self._shapes(nodes)
+        shares = ring.vector(shapes)
+        for i, part in zip(nodes, ring.split(shares, shapes), strict=True):
             evaluation.difference(i, part)
         return shares
 
-    def _split(self, array: FieldArray, nodes: Sequence[int]) -> list[FieldArray]:
-        return np.split(array, np.cumsum([self.program.nodes[i].type.size for i in nodes])[:-1])
+    def _shapes(self, nodes: Sequence[int]) -> list[Shape]:
+        return [self.program.nodes[i].type.shape for i in nodes]
 
-    def _outputs(self) -> list[FieldArray]:
+    def _outputs(self) -> list[Array]:
         """Shares of the outputs and their MACs, masked with what the client alone knows, and the key share's seed."""
         parts = [self._shares.folded(i) for i in self.program.outputs]
         if self._macs is not None:
             parts.extend(self._macs.folded(i) for i in self.program.outputs)
-        masked = [field.add(part, mask) for part, mask in zip(parts, self._masks, strict=True)]
+        types = masked_types(self.program, self._security)
+        summands = zip(types, parts, self._masks, strict=True)
+        masked = [self._rings[t.ring].add(part, mask) for t, part, mask in summands]
         return masked if self._macs is None else [*masked, to_words(bytes(self._randomness.key_stream))]
 
     @property
-    def kept(self) -> tuple[Seed, dict[str, FieldArray]]:
+    def kept(self) -> tuple[Seed, dict[str, Array]]:
         """After ``online``: the seed of this party's masks of what is kept, and ``x - b`` of each by name."""
         values = {tensor: self._shares.value(i).public for tensor, i in self.program.kept.items()}
         return self._randomness.kept_stream, {tensor: array for tensor, array in values.items() if array is not None}
@@ -256,19 +267,19 @@ class PartyRun:
         while self._authenticated < self._evaluated:
             nodes = self._pending[self._authenticated]
             opening = self._opening(nodes)
-            if opening:
-                # Its masks' public parts are known by now, and do not enter: this is the shared part alone.
-                self._mac_shares.append(self._differences(self._macs, opening))
+            # Its masks' public parts are known by now, and do not enter: this is the shared part alone.
+            for ring, opened in self._by_ring(opening):
+                self._mac_shares.append(self._differences(self._macs, ring, opened))
             self._evaluate(self._macs, nodes)
             self._authenticated += 1
 
-    def _macs_of_openings(self) -> Sequence[FieldArray]:
+    def _macs_of_openings(self) -> Sequence[Array]:
         self.catch_up()
         return self._mac_shares
 
     def _timed(self, label: str, rounds: Rounds) -> Rounds:
         """``rounds``, with the time between them counted as ``label``'s."""
-        received: Sequence[FieldArray] | None = None
+        received: Sequence[Round] | None = None
         while True:
             start = time.perf_counter()
             try:

@@ -22,14 +22,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from mpc.correlation import Part
 from mpc.cost import KEY_WORDS
 from mpc.errors import MacCheckError, ProgramError
 from mpc.program import Program
-from mpc.rings import field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Rings, known_rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
-from mpc.tensor_type import Shape
+from mpc.tensor_type import TensorType
 from protocols.randomness.streams import key_share
 from protocols.readings.mac_check import from_words
 
@@ -39,48 +39,54 @@ def key_commitment(party: int, stream: Seed) -> bytes:
     return hashlib.sha256(b"tessera key share" + party.to_bytes(4, "little") + bytes(stream)).digest()
 
 
-def masked_shapes(program: Program, security: Security) -> list[Shape]:
-    """Shapes of the client's masks: of each output and, malicious, of each output's MAC."""
-    shapes = [program.nodes[i].type.shape for i in program.outputs]
-    return shapes if security is Security.SEMI_HONEST else [*shapes, *shapes]
+def masked_types(program: Program, security: Security) -> list[TensorType]:
+    """What the client has masks of: each output and, malicious, each output's MAC."""
+    types = [program.nodes[i].type for i in program.outputs]
+    return types if security is Security.SEMI_HONEST else [*types, *types]
 
 
-def revealed_shapes(program: Program, security: Security) -> list[Shape]:
-    """Shapes of what each party sends the client: what is masked and, malicious, the seed of its share of the key."""
-    shapes = masked_shapes(program, security)
-    return shapes if security is Security.SEMI_HONEST else [*shapes, (KEY_WORDS,)]
+def revealed_parts(program: Program, security: Security) -> list[Part]:
+    """What each party sends the client: what is masked and, malicious, the seed of its share of the key."""
+    parts = [Part(t.shape, t.ring) for t in masked_types(program, security)]
+    return parts if security is Security.SEMI_HONEST else [*parts, Part((KEY_WORDS,))]
 
 
 def reveal(
     program: Program,
     security: Security,
-    sent: Sequence[Sequence[FieldArray]],
-    masks: Sequence[FieldArray],
+    sent: Sequence[Sequence[Array]],
+    masks: Sequence[Array],
     key_commitments: Sequence[bytes],
-) -> list[FieldArray]:
-    """The outputs, from what each party sent (arrays of ``revealed_shapes``) and the client's part of the dealing.
+    rings: Rings | None = None,
+) -> list[Array]:
+    """The outputs, from what each party sent (arrays of ``revealed_parts``) and the client's part of the randomness.
 
     Raises MacCheckError when what was sent does not belong together, ProgramError when it has another form.
     """
-    shapes = revealed_shapes(program, security)
+    rings = known_rings() if rings is None else rings
+    parts = revealed_parts(program, security)
     for arrays in sent:
-        if [array.shape for array in arrays] != shapes or not all(map(field.is_reduced, arrays)):
+        if len(arrays) != len(parts) or not all(
+            rings[part.ring].holds(array, part.shape) for array, part in zip(arrays, parts, strict=True)
+        ):
             raise ProgramError("a party sent outputs of other shapes than the program's, or numbers outside the field")
-    totals = [field.negate(mask) for mask in masks]
+    totals = [rings[part.ring].negate(mask) for mask, part in zip(masks, parts, strict=False)]
     for arrays in sent:
         # The key's seed, if there is one, comes after what is masked.
-        totals = [field.add(total, array) for total, array in zip(totals, arrays, strict=False)]
+        summands = zip(totals, arrays, parts, strict=False)
+        totals = [rings[part.ring].add(total, array) for total, array, part in summands]
     if security is Security.SEMI_HONEST:
         return totals
     outputs = len(program.outputs)
     key = sum(_committed_share(party, arrays[-1], key_commitments) for party, arrays in enumerate(sent))
-    for y, mac in zip(totals[:outputs], totals[outputs:], strict=True):
-        if field.subtract(field.scale(y, key), mac).any():
+    for y, mac, part in zip(totals[:outputs], totals[outputs:], parts, strict=False):
+        ring = rings[part.ring]
+        if ring.subtract(ring.scale(y, key), mac).any():
             raise MacCheckError("the MAC of the result is wrong: a party cheated, and the result is not given out")
     return totals[:outputs]
 
 
-def _committed_share(party: int, words: FieldArray, commitments: Sequence[bytes]) -> int:
+def _committed_share(party: int, words: Array, commitments: Sequence[bytes]) -> int:
     data = from_words(words)
     if not data or key_commitment(party, Seed(data)) != commitments[party]:
         raise MacCheckError(f"party {party} sent another share of the MAC key than was dealt: no result is given out")

@@ -15,26 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError, UnsupportedError
-from mpc.operation import Operation
 from mpc.program import Expression, Program
 from mpc.tensor_type import Shape, TensorType
 from protocols.lowering.planner import FRACTION_BITS, Planner
-from protocols.operations.keep import Keep
-from protocols.operations.linear import (
-    Add,
-    Broadcast,
-    Concatenate,
-    Declare,
-    Index,
-    Negate,
-    Pad,
-    Reshape,
-    Subtract,
-    Sum,
-    SumPool2d,
-    Transpose,
-)
-from protocols.operations.product import Conv2d, Matmul, Multiply
 
 MAX_POWER = 512
 
@@ -118,26 +101,26 @@ class SecretTensor:
     # -- arithmetic ------------------------------------------------------------------------------------------------
 
     def __add__(self, other: object) -> SecretTensor:
-        return self._sum(Add(), other)
+        return self._sum("add", other)
 
     def __radd__(self, other: object) -> SecretTensor:
-        return self._sum(Add(), other, reflected=True)
+        return self._sum("add", other, reflected=True)
 
     def __sub__(self, other: object) -> SecretTensor:
-        return self._sum(Subtract(), other)
+        return self._sum("subtract", other)
 
     def __rsub__(self, other: object) -> SecretTensor:
-        return self._sum(Subtract(), other, reflected=True)
+        return self._sum("subtract", other, reflected=True)
 
     def __neg__(self) -> SecretTensor:
-        return self._linear(Negate())
+        return self._linear("negate")
 
     def __pos__(self) -> SecretTensor:
         return self
 
     def __mul__(self, other: object) -> SecretTensor:
         x = self._with(other)
-        return x._new(x._planner.product(Multiply(), x.expression, x._factor(other)))
+        return x._new(x._planner.product("multiply", x.expression, x._factor(other)))
 
     __rmul__ = __mul__
 
@@ -181,7 +164,7 @@ class SecretTensor:
     def sum(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
         axes = self._axes(axis)
         count = math.prod(self.shape[i] for i in axes)
-        return self._new(self._planner.reduced(Sum(axes, bool(keepdims)), self.expression, count))
+        return self._new(self._planner.reduced("sum", self.expression, count, axes=axes, keepdims=bool(keepdims)))
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
         count = math.prod(self.shape[i] for i in self._axes(axis))
@@ -198,7 +181,7 @@ class SecretTensor:
             wanted = tuple(self.size // rest if n == -1 and rest else n for n in wanted)
         if math.prod(wanted) != self.size or any(n < 0 for n in wanted):
             raise ShapeError(f"a tensor of shape {self.shape} cannot be reshaped to {wanted}")
-        return self if wanted == self.shape else self._linear(Reshape(wanted))
+        return self if wanted == self.shape else self._linear("reshape", shape=wanted)
 
     def flatten(self, start_dim: int = 0) -> SecretTensor:
         """All axes from ``start_dim`` on as one."""
@@ -210,7 +193,7 @@ class SecretTensor:
         order = tuple(_axis(a, self.ndim) for a in _integers(axes)) if axes else tuple(reversed(range(self.ndim)))
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError(f"{order} does not permute the axes of a tensor of shape {self.shape}")
-        return self._linear(Transpose(order))
+        return self._linear("transpose", axes=order)
 
     @property
     def T(self) -> SecretTensor:  # noqa: N802 - NumPy's name
@@ -234,7 +217,7 @@ class SecretTensor:
             fits = False
         if not fits:
             raise ShapeError(f"a tensor of shape {self.shape} does not broadcast to {wanted}")
-        return self._linear(Broadcast(wanted))
+        return self._linear("broadcast", shape=wanted)
 
     def __getitem__(self, key: Any) -> SecretTensor:
         """Basic indexing: integers, slices, ``...`` and ``None``, all public."""
@@ -265,12 +248,12 @@ class SecretTensor:
                 if not -n <= position < n:
                     raise IndexError(f"index {position} is out of range for an axis of {n}")
                 slices.append((position % n, 1, 1))
-        return self._linear(Index(tuple(slices))).reshape(tuple(shape))
+        return self._linear("index", slices=tuple(slices)).reshape(tuple(shape))
 
     def pad(self, widths: Sequence[tuple[int, int]]) -> SecretTensor:
         """Zeros around: ``widths`` holds (before, after) for each axis, as in ``numpy.pad``."""
         pairs = tuple((operator.index(a), operator.index(b)) for a, b in widths)
-        return self._linear(Pad(pairs))
+        return self._linear("pad", widths=pairs)
 
     # -- layers ----------------------------------------------------------------------------------------------------
 
@@ -282,17 +265,22 @@ class SecretTensor:
             raise ShapeError(
                 f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {self.shape} and {w.type.shape}"
             )
-        growth = _growth(self.type, w.type, math.prod(w.type.shape[1:]))
-        operation = Conv2d(_pair(stride), _pair(padding), groups)
-        return x._new(x._planner.product(operation, self.expression, w, growth))
+        return x._new(
+            x._planner.product(
+                "conv2d", self.expression, w, _growth(self.type, w.type, math.prod(w.type.shape[1:])),
+                stride=_pair(stride), padding=_pair(padding), groups=groups,
+            )
+        )  # fmt: skip
 
     def avg_pool2d(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> SecretTensor:
         """Means over windows of (N, C, H, W), padding counted; local, and free of arithmetic for a 2^k window."""
         kernel = _pair(kernel_size)
         if min(kernel) < 1:
             raise ShapeError(f"a pooling window of {kernel}")
-        operation = SumPool2d(kernel, kernel if stride is None else _pair(stride), _pair(padding))
-        pooled = self._planner.reduced(operation, self.expression, math.prod(kernel))
+        pooled = self._planner.reduced(
+            "sum_pool2d", self.expression, math.prod(kernel),
+            kernel=kernel, stride=kernel if stride is None else _pair(stride), padding=_pair(padding),
+        )  # fmt: skip
         return self._new(self._planner.divided(pooled, math.prod(kernel)))
 
     # -- functions -------------------------------------------------------------------------------------------------
@@ -352,7 +340,7 @@ class SecretTensor:
         A promise of the caller about its own data or model which nobody can check on secrets: where it does not hold,
         results are wrong (never less secret).
         """
-        return self._linear(Declare(float(low), float(high)))
+        return self._linear("declare", low=float(low), high=float(high))
 
     # -- building --------------------------------------------------------------------------------------------------
 
@@ -371,18 +359,18 @@ class SecretTensor:
     def _factor(self, other: object) -> Expression:
         return other.expression if isinstance(other, SecretTensor) else self._planner.factor(_numbers(other), self.type)
 
-    def _sum(self, operation: Add | Subtract, other: object, *, reflected: bool = False) -> SecretTensor:
+    def _sum(self, name: str, other: object, *, reflected: bool = False) -> SecretTensor:
         x = self._with(other)
         operands = (x.expression, _as_expression(other, x._planner))
-        return x._new(x._planner.sum(operation, *(reversed(operands) if reflected else operands)))
+        return x._new(x._planner.sum(name, *(reversed(operands) if reflected else operands)))
 
-    def _linear(self, operation: Operation) -> SecretTensor:
-        return self._new(self._planner.make(operation, self.expression))
+    def _linear(self, name: str, **attributes: Any) -> SecretTensor:
+        return self._new(self._planner.make(name, self.expression, **attributes))
 
     def _matmul(self, x: Expression, y: Expression) -> SecretTensor:
         if not x.type.shape or not y.type.shape:
             raise ShapeError("matmul takes tensors of at least one axis: use * for scalars")
-        return self._new(self._planner.product(Matmul(), x, y, _growth(x.type, y.type, x.type.shape[-1])))
+        return self._new(self._planner.product("matmul", x, y, _growth(x.type, y.type, x.type.shape[-1])))
 
     def _call(self, name: str, **options: Any) -> SecretTensor:
         if name not in _FUNCTIONS:
@@ -403,7 +391,7 @@ def program_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor]
 
     It says the greatest precision that any of them has.
     """
-    keeping = [Planner(x.label).make(Keep(name), x.expression) for name, x in (kept or {}).items()]
+    keeping = [Planner(x.label).make("keep", x.expression, tensor=name) for name, x in (kept or {}).items()]
     precision = _precision(*outputs, *(kept or {}).values())
     expressions = [x.expression for x in outputs]
     return Program.of(expressions, keeping, FRACTION_BITS if precision is None else precision)
@@ -438,7 +426,7 @@ def concatenate(tensors: Sequence[SecretTensor | npt.ArrayLike], axis: int = 0) 
     planner = first._planner
     expressions = [_as_expression(t, planner) for t in tensors]
     axis = _axis(axis, len(expressions[0].type.shape))
-    return first._new(planner.make(Concatenate(axis), *planner.aligned(expressions)))
+    return first._new(planner.make("concatenate", *planner.aligned(expressions), axis=axis))
 
 
 def stack(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:

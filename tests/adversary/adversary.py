@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from mpc.cost import COMMITMENT_BYTES, WORDS
+from mpc.cost import WORDS
 from mpc.errors import PeerLost, ProtocolViolation, RemoteError, TesseraError
 from mpc.operation import Value
-from mpc.rings import field
+from mpc.rings import field, known_rings
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
-from parties.client.prepared import read_array
+from protocols.randomness.dealt import DealtToParty, TrustedDealer, read
 from protocols.randomness.streams import key_share, key_stream
 from protocols.readings.dealer import deal, digest
 from protocols.readings.mac_check import MacCheck, from_words, to_words
-from protocols.readings.memory import MemoryStore
+from protocols.readings.memory import MemoryStore, as_sent
 from protocols.readings.party import PartyRun
-from protocols.readings.reveal import masked_shapes, reveal, revealed_shapes
+from protocols.readings.reveal import reveal, revealed_parts
 
 Array = np.ndarray
 Arrays = list[np.ndarray]
@@ -50,10 +50,10 @@ class Puppet(MacCheck):
     def run(self, mac_shares: Any) -> Any:
         commitment = self.first_commitment()
         if commitment is not None:
-            self.take_commitments((yield commitment))
+            self.take_commitments([other[0] for other in (yield [commitment])])
         seen = self._transcript.digest()
-        received = yield np.concatenate([to_words(seen), to_words(self._coin)])
-        coins = [from_words(words[WORDS:]) for words in received]
+        received = yield [np.concatenate([to_words(seen), to_words(self._coin)])]
+        coins = [from_words(words[WORDS:]) for (words,) in received]
         coins.insert(self._context.index, self._coin)
         coefficients = Seed(self._hash(b"coefficients", *coins)[:SEED_BYTES])
         macs = mac_shares()
@@ -65,8 +65,8 @@ class Puppet(MacCheck):
         if self.sigma_error is not None:
             sigma = field.add(sigma, self.sigma_error(coefficients))
         opening = np.concatenate([sigma, to_words(secrets.token_bytes(32))])
-        yield to_words(self.commit_to(opening))
-        yield opening
+        yield [to_words(self.commit_to(opening))]
+        yield [opening]
 
     def commit_to(self, opening: Array) -> bytes:
         return self._commit(b"sigma", self._context.index, opening.tobytes())
@@ -223,8 +223,14 @@ def attack(world: World, strategy: Strategy) -> Ending:
                 program,
                 party=i,
                 parties=parties,
-                seed=links.seeds[i],
-                corrections=links.corrections if i == parties - 1 else (),
+                randomness=DealtToParty(
+                    program,
+                    world.security,
+                    party=i,
+                    parties=parties,
+                    seed=links.seeds[i],
+                    corrections=as_sent(links.corrections) if i == parties - 1 else [],
+                ),
                 stored=links.held[i],
                 security=world.security,
                 session=session,
@@ -280,7 +286,7 @@ def _rounds(
     outgoing: dict[int, Array] = {}
     for i, run in world.runs.items():
         exchanges[i] = run.online(taken[i])
-        outgoing[i] = next(exchanges[i])
+        (outgoing[i],) = next(exchanges[i])
     for number in itertools.count():
         said = {i: buffer.copy() for i, buffer in outgoing.items()}
         world.said.append(said)
@@ -289,7 +295,7 @@ def _rounds(
         for i in world.corrupt:
             received = strategy.hear(number, i, [said[j].copy() for j in everyone if j != i])
             try:
-                outgoing[i] = exchanges[i].send(received)
+                (outgoing[i],) = exchanges[i].send([[vector] for vector in received])
             except StopIteration as end:
                 results[i] = end.value
         world.ahead = {i: outgoing[i] for i in world.corrupt}
@@ -307,7 +313,7 @@ def _rounds(
                     received.append(np.frombuffer(said[j].tobytes(), np.uint64))
             else:
                 try:
-                    outgoing[i] = exchanges[i].send(received)
+                    (outgoing[i],) = exchanges[i].send([[vector] for vector in received])
                 except StopIteration as end:
                     results[i] = end.value
                 except TesseraError as error:
@@ -324,22 +330,16 @@ def _client(
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, TesseraError)]
     if failures:
         return failures[0]
-    shapes, count = revealed_shapes(program, world.security), len(program.inputs)
+    revealed = revealed_parts(program, world.security)
     try:
         sent = []
         for i, parts in outputs.items():
-            if len(parts) != len(shapes):
+            if len(parts) != len(revealed):
                 raise ProtocolViolation(f"party{i}", "sent the wrong number of outputs")
-            buffers = [memoryview(part.tobytes()) for part in parts]
-            sent.append([read_array(f"party{i}", b, shape) for b, shape in zip(buffers, shapes, strict=True)])
-        masked = masked_shapes(program, world.security)
-        masks = [
-            read_array("dealer", memoryview(mask.tobytes()), shape)
-            for mask, shape in zip(links.client[count:], masked, strict=False)
-        ]
-        joined = b"".join(links.client[count + len(masked) :])
-        commitments = [joined[k : k + COMMITMENT_BYTES] for k in range(0, len(joined), COMMITMENT_BYTES)]
-        return reveal(program, world.security, sent, masks, commitments)
+            buffers = [part.tobytes() for part in parts]
+            sent.append([read(known_rings(), b, part, "an output") for b, part in zip(buffers, revealed, strict=True)])
+        dealt = TrustedDealer().for_client(program, world.security, world.parties, as_sent(links.client))
+        return reveal(program, world.security, sent, dealt.output_masks, dealt.key_commitments)
     except TesseraError as error:
         return error
 

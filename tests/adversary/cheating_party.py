@@ -32,7 +32,7 @@ from parties.messages.runs import Opening
 from parties.servers.party import PartyServer
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
-from protocols.randomness.streams import Randomness
+from protocols.randomness.dealt import DealtToParty
 from protocols.readings.mac_check import MacCheck
 from protocols.readings.party import PartyRun
 
@@ -219,7 +219,7 @@ class Cheat:
 def install(folder: Path, member: str) -> None:
     """Puts the hand on this process."""
     cheat = Cheat(folder, Endpoint.send)
-    on_opening, sigma, make, keys = PartyServer._on_opening, MacCheck._sigma, PartyRun.__init__, Randomness.key_stream
+    on_opening, sigma, make, keys = PartyServer._on_opening, MacCheck._sigma, PartyRun.__init__, DealtToParty.key_stream
     note = MacCheck.note
 
     def send(endpoint: Endpoint, *arguments: Any, **options: Any) -> int:
@@ -252,7 +252,7 @@ def install(folder: Path, member: str) -> None:
             }
         make(self, *arguments, **options)
 
-    def key_stream(self: Randomness) -> Seed:
+    def key_stream(self: DealtToParty) -> Seed:
         right = keys.__get__(self)
         return right if inside("key") is None else right.derive("another")
 
@@ -264,7 +264,7 @@ def install(folder: Path, member: str) -> None:
     MacCheck._sigma = sigma_of  # type: ignore[method-assign]
     MacCheck.note = transcript  # type: ignore[method-assign]
     PartyRun.__init__ = run  # type: ignore[method-assign]
-    Randomness.key_stream = property(key_stream)  # type: ignore[assignment, method-assign]
+    DealtToParty.key_stream = property(key_stream)  # type: ignore[assignment, method-assign]
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc.cost import ELEMENT_BYTES, Link, cost
+from mpc.cost import Link, cost
 from mpc.errors import UsageError
 from mpc.security import Security
 
@@ -36,10 +36,10 @@ def test_bytes_take_their_time(secure: Any) -> None:
     predicted = cost(program, 3)
     servers, client = Link(0.0, 8000.0), Link(0.0, 800.0)
     latency = predicted.latency(servers, client)
-    assert predicted.online_output_bytes == 100 * ELEMENT_BYTES
-    assert latency.inputs == pytest.approx(3 * 200 * ELEMENT_BYTES / 100)
-    assert latency.openings == pytest.approx((predicted.online_bytes_per_party - 100 * ELEMENT_BYTES) / 1000)
-    assert latency.outputs == pytest.approx(3 * 100 * ELEMENT_BYTES / 100)
+    assert predicted.online_output_bytes == 100 * 8
+    assert latency.inputs == pytest.approx(3 * 200 * 8 / 100)
+    assert latency.openings == pytest.approx((predicted.online_bytes_per_party - 100 * 8) / 1000)
+    assert latency.outputs == pytest.approx(3 * 100 * 8 / 100)
     dealing, masks = sum(predicted.offline_dealer_bytes) / 1000, predicted.offline_client_bytes / 100
     assert latency.offline == pytest.approx(max(dealing, masks))
 

@@ -17,7 +17,6 @@ from mpc.program import Program
 from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, Form
 from protocols.lowering.planner import FRACTION_BITS, WEIGHT_BITS, Planner, constant, factor
-from protocols.operations.product import Multiply
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import SecretTensor
@@ -238,4 +237,4 @@ def test_any_expression_fits_the_field_or_is_refused(secure: Any, data: st.DataO
 
 def test_a_product_of_constants_is_refused() -> None:
     with pytest.raises(RangeError, match="before sharing"):
-        Planner().product(Multiply(), constant(1.0), constant(2.0))
+        Planner().product("multiply", constant(1.0), constant(2.0))

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.errors import ProgramError, TesseraError
-from mpc.operation import Constant, Input, Operation, Stored, register, registered
+from mpc.errors import ProgramError, TesseraError, UnsupportedError
+from mpc.operation import Constant, Input, Operation, Stored, operation, register, registered
 from mpc.program import FORMAT, MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
 from mpc.tensor_type import MAX_SIZE
 from protocols.lowering.planner import Planner
-from protocols.operations.keep import Keep
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import SecretTensor, concatenate
@@ -34,7 +33,7 @@ def every_operation(secure: Any) -> Program:
     z = y.sigmoid(interval=(-8, 8)).reshape(2, -1).T[1:5, ::-1]
     v = concatenate([z - 1, -z]).pad([(0, 1), (0, 0)]).broadcast_to((2, 9, 2)).labelled("powers")
     u = ((v**2).within(0, 1) ** 3).sum(axis=0).mean()
-    kept = Planner().make(Keep("u"), u.expression)
+    kept = Planner().make("keep", u.expression, tensor="u")
     return Program.of([u.expression, (z @ z.T).truncate(10).expression], [kept])
 
 
@@ -384,7 +383,7 @@ def test_programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> N
         drawn = {key: data.draw(strategy) for key, strategy in attributes[name].items()}
         operands = data.draw(st.lists(st.sampled_from(pool), min_size=1, max_size=2))
         try:
-            pool.append(Expression(registered()[name](**drawn), tuple(operands)))
+            pool.append(Expression(operation(name, **drawn), tuple(operands)))
         except TesseraError:
             continue
         except (TypeError, ValueError, LookupError, ArithmeticError):
@@ -401,6 +400,8 @@ def test_programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> N
 def test_registration() -> None:
     with pytest.raises(ValueError, match="tag"):
         register(Input)
+    with pytest.raises(UnsupportedError, match="no operation"):
+        operation("teleport")
     assert registered()["stored"] is Stored
     assert issubclass(registered()["mask"], Operation)
     assert Constant((0,), 0, 0.0, 0.0, b"").array().shape == (0,)

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 
 from mpc.errors import ProgramError
-from mpc.operation import Operation, registered
+from mpc.operation import Operation, operation, registered
 from mpc.program import Expression, Program
 from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
 from protocols.lowering.planner import Planner
-from protocols.operations.keep import Keep
-from protocols.operations.mask import Mask
+from protocols.randomness.source import PartyRandomness
 from protocols.randomness.streams import (
-    Randomness,
     dealt_stream,
     key_share,
     key_stream,
@@ -27,6 +25,7 @@ from protocols.randomness.streams import (
     stored_stream,
 )
 from protocols.readings.dealer import StoredMasks, deal, digest
+from protocols.readings.memory import party_randomness
 from protocols.readings.reveal import key_commitment
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -41,7 +40,7 @@ def test_what_is_dealt_adds_up(secure: Any, parties: int) -> None:
     program = a_program(secure)
     seeds = secure.seeds(parties, 0)
     dealing = deal(program, parties, {}, seeds=seeds)
-    shapes = [(i, k, s) for i, dealt in enumerate(program.dealt) for k, s in enumerate(dealt)]
+    shapes = [(i, k, part.shape) for i, dealt in enumerate(program.dealt) for k, part in enumerate(dealt)]
     assert [c.shape for c in dealing.corrections] == [(int(np.prod(s)),) for _, _, s in shapes]
     masks = {
         i: elements_sum([mask_stream(s, i) for s in seeds], n.type.shape)
@@ -88,7 +87,7 @@ def test_streams_never_meet() -> None:
 def test_every_opening_has_a_mask_of_its_own(secure: Any) -> None:
     """Even two openings of the same tensor, which no honest planner would ask for."""
     x = secure.secret((2,)).truncate(8).expression
-    twice = [Expression(Mask(), (x,)) for _ in range(2)]
+    twice = [Expression(operation("mask"), (x,)) for _ in range(2)]
     program = Program.of(twice)
     seeds = secure.seeds(2, 2)
     masks = [i for i, n in enumerate(program.nodes) if n.operation.opens]
@@ -134,26 +133,15 @@ def every_dealt_operation(secure: Any) -> Any:
     """Every operation for which something is dealt, and every kind of mask."""
     x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
     w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
-    y = SecretTensor(Planner().make(Keep("y"), (x * x * x).expression))
+    y = SecretTensor(Planner().make("keep", (x * x * x).expression, tensor="y"))
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, x.sigmoid(interval=(-8, 8)),
         image.conv2d(kernel),
     )  # fmt: skip
 
 
-def shares_of(program: Any, dealing: Any, parties: int, security: Security) -> list[Randomness]:
-    last = parties - 1
-    return [
-        Randomness(
-            program,
-            security,
-            party=i,
-            parties=parties,
-            seed=seed,
-            corrections=dealing.corrections if i == last else (),
-        )
-        for i, seed in enumerate(dealing.seeds)
-    ]
+def shares_of(program: Any, dealing: Any, parties: int, security: Security) -> list[PartyRandomness]:
+    return [party_randomness(dealing, program, i, security) for i in range(parties)]
 
 
 def added(parts: list[Any]) -> Any:

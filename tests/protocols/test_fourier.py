@@ -11,7 +11,7 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Value
-from mpc.rings import field
+from mpc.rings import field, known_rings
 from mpc.tensor_type import Form, TensorType
 from protocols.operations import angles
 from protocols.operations.fourier import MAX_DEALT_BITS, MAX_MULTIPLIER, MAX_PUBLIC_BITS, MAX_TERMS, Fourier
@@ -112,16 +112,17 @@ def test_the_same_value_whatever_the_mask(operation: Fourier, x: int) -> None:
     raw = field.from_signed(np.full(count, x, np.int64))
     mask = masks(count)
     opened = field.subtract(raw, mask)
-    (dealt,) = operation.deal(types, [mask])
-    assert [dealt.shape] == list(operation.correlations(*types))
+    (correlation,) = operation.correlations(*types)
+    (dealt,) = correlation.make(known_rings(), [mask])
+    assert [dealt.shape] == [part.shape for part in correlation.parts]
     rng = np.random.default_rng(5)
     share = rng.integers(0, field.P, dealt.shape, dtype=np.uint64)
     total = field.zeros(raw.shape)
     for index, prepared in enumerate((share, field.subtract(dealt, share))):
         context = PartyContext(index, 2)
         value = operation.evaluate(context, types, [Value(opened, mask)], [prepared])
-        total = field.add(total, context.fold(value, raw.shape))
-    difference = field.to_signed(field.subtract(total, operation.clear(types, [raw])))
+        total = field.add(total, context.fold(value, types[0]))
+    difference = field.to_signed(field.subtract(total, operation.clear(known_rings(), types, [raw])))
     assert np.abs(difference).max() <= operation.tolerance(*types)
     # The real function, in floats, to what coefficients and waves of these bits can say.
     bits = operation.public_bits + operation.dealt_bits

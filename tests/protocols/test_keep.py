@@ -14,7 +14,6 @@ from mpc.rings import field
 from mpc.security import Security
 from parties.stored.data_set import keeping, kept_data
 from protocols.lowering.planner import Planner
-from protocols.operations.keep import Keep
 from protocols.randomness.streams import stored_stream
 from protocols.readings.clear import clear_values
 from protocols.readings.dealer import StoredMasks, deal
@@ -130,7 +129,7 @@ def test_programs_that_keep(secure):
     assert set(program.kept) == {"a", "b"}
     with pytest.raises(ProgramError, match="reveals or keeps at least one"):
         Program([n for n in program.nodes if not n.operation.kept_as], [])
-    keep = Planner().make(Keep("a"), x.expression)
+    keep = Planner().make("keep", x.expression, tensor="a")
     other = Expression(keep.operation, ((x * 3).expression,))
     with pytest.raises(ProgramError, match="two values under one name"):
         Program.of([], [keep, other])

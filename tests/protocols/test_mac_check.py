@@ -69,7 +69,7 @@ class Run:
     def check(self, tamper: Tamper | None = None) -> list[TesseraError | None]:
         """Per party, what it raised.  ``self.said`` has what was sent, by round and party."""
         exchanges = [c.run(lambda macs=macs: macs) for c, macs in zip(self.checks, self.macs, strict=True)]
-        self.said = [[next(exchange) for exchange in exchanges]]
+        self.said = [[next(exchange)[0] for exchange in exchanges]]
         ended: dict[int, TesseraError | None] = {}
         while not ended:
             number, said, following = len(self.said) - 1, self.said[-1], []
@@ -78,7 +78,7 @@ class Run:
                     tamper(number, j, i, said[j].copy()) if tamper else said[j] for j in range(len(said)) if j != i
                 ]
                 try:
-                    following.append(exchange.send(received))
+                    following.append(exchange.send([[vector] for vector in received])[0])
                 except StopIteration:
                     ended[i] = None
                 except TesseraError as error:
@@ -235,8 +235,10 @@ def test_a_sigma_has_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ANOTHER_VALUE in str(run.check()[1])
 
 
-@pytest.mark.parametrize("received", [[], [np.zeros(2 * WORDS, np.uint64)] * 2])
-def test_one_message_of_each_other_party(received: list[Raw]) -> None:
+@pytest.mark.parametrize(
+    "received", [[], [[]], [[np.zeros(2 * WORDS, np.uint64)]] * 2, [[np.zeros(2 * WORDS, np.uint64)] * 2]]
+)
+def test_one_message_of_each_other_party(received: list[list[Raw]]) -> None:
     run = Run(2)
     run.open()
     exchange = run.checks[0].run(lambda: run.macs[0])

@@ -13,8 +13,9 @@ from mpc.cost import CHECK
 from mpc.errors import MacCheckError, ProgramError
 from mpc.rings import field
 from mpc.security import Security
+from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import deal
-from protocols.readings.memory import lockstep, run_in_memory
+from protocols.readings.memory import as_sent, lockstep, party_randomness, run_in_memory
 from protocols.readings.party import PartyRun, UnreducedOpening
 
 
@@ -22,8 +23,8 @@ def parties_of(secure: Any, program: Any, parties: int = 2) -> tuple[list[PartyR
     dealing = deal(program, parties, {}, seeds=secure.seeds(parties, 9))
     return [
         PartyRun(
-            program, party=i, parties=parties, seed=dealing.seeds[i], stored={},
-            corrections=dealing.corrections if i == parties - 1 else (),
+            program, party=i, parties=parties, stored={},
+            randomness=party_randomness(dealing, program, i, Security.SEMI_HONEST),
         )
         for i in range(parties)
     ], dealing  # fmt: skip
@@ -74,7 +75,7 @@ CHANGES: list[Callable[[list[Any]], Any]] = [
     lambda c: c[:-1],
     lambda c: [*c, c[0]],
     lambda c: [c[0][:-1], *c[1:]],
-    lambda c: [c[0].astype(np.int64), *c[1:]],
+    lambda c: [c[0].astype(np.uint32), *c[1:]],
     lambda c: [np.full_like(c[0], field.P), *c[1:]],
     lambda c: [],
 ]
@@ -84,12 +85,21 @@ CHANGES: list[Callable[[list[Any]], Any]] = [
 def test_corrections_are_checked(secure: Any, change: Any) -> None:
     program = two_rounds(secure)
     dealing = deal(program, 2, {})
+    seed, *corrections = dealing.for_party(1)
     with pytest.raises(ProgramError):
-        PartyRun(
-            program, party=1, parties=2, seed=dealing.seeds[1], corrections=change(list(dealing.corrections)), stored={}
-        )
+        of_part(program, 1, [seed, *change(corrections)])
     with pytest.raises(ProgramError, match="last party"):
-        PartyRun(program, party=0, parties=2, seed=dealing.seeds[0], corrections=dealing.corrections, stored={})
+        of_part(program, 0, [bytes(dealing.seeds[0]), *corrections])
+
+
+@pytest.mark.parametrize("part", [[], [b""], [bytes(15)], [bytes(17)]])
+def test_a_part_begins_with_a_seed(secure: Any, part: list[bytes]) -> None:
+    with pytest.raises(ProgramError, match="begins with its seed"):
+        of_part(two_rounds(secure), 0, part)
+
+
+def of_part(program: Any, party: int, part: Any, security: Security = Security.SEMI_HONEST) -> Any:
+    return TrustedDealer().for_party(program, security, party=party, parties=2, payload=as_sent(part))
 
 
 def test_stored_tensors_are_checked(secure: Any) -> None:
@@ -97,7 +107,7 @@ def test_stored_tensors_are_checked(secure: Any) -> None:
     store = secure.store({"w": field.zeros(4)}, 2)
     for stored in ({}, store.held[0]):
         with pytest.raises(ProgramError, match="upload it again"):
-            PartyRun(program, party=0, parties=2, seed=secure.seeds(2, 0)[0], corrections=(), stored=stored)
+            PartyRun(program, party=0, parties=2, randomness=of_part(program, 0, [bytes(16)]), stored=stored)
 
 
 @pytest.mark.parametrize("number", [field.P, field.P + 1, 2**64 - 1])
@@ -129,11 +139,13 @@ def test_a_tampered_opening_changes_only_the_result(secure: Any) -> None:
     assert not np.array_equal(run_in_memory(program, [x], tamper=tamper).outputs[0], honest)
 
 
-@pytest.mark.parametrize("received", [[], [np.zeros(5, np.uint64)], [np.zeros(6, np.uint64)] * 2])
+@pytest.mark.parametrize(
+    "received", [[], [[]], [[np.zeros(5, np.uint64)]], [[np.zeros(6, np.uint64)]] * 2, [[np.zeros(6, np.uint64)] * 2]]
+)
 def test_a_round_takes_one_buffer_from_each_other_party(secure: Any, received: Any) -> None:
     runs, _ = parties_of(secure, two_rounds(secure))
     exchange = runs[0].online([field.zeros((2, 3))])
-    assert next(exchange).shape == (6,)
+    assert [vector.shape for vector in next(exchange)] == [(6,)]
     with pytest.raises(ProgramError):
         exchange.send(received)
 
@@ -143,10 +155,10 @@ def test_what_is_sent_is_not_overwritten(secure: Any) -> None:
     runs, _ = parties_of(secure, two_rounds(secure))
     exchanges = [run.online([field.zeros((2, 3))]) for run in runs]
     sent = [next(e) for e in exchanges]
-    copies = [s.copy() for s in sent]
+    copies = [s[0].copy() for s in sent]
     for exchange, other in zip(exchanges, reversed(sent), strict=True):
         exchange.send([other])
-    assert all(np.array_equal(s, c) for s, c in zip(sent, copies, strict=True))
+    assert all(np.array_equal(s[0], c) for s, c in zip(sent, copies, strict=True))
 
 
 def test_parties_that_run_different_programs(secure: Any) -> None:
@@ -181,8 +193,8 @@ def malicious_parties(
     dealing = deal(program, parties, {}, Security.MALICIOUS, secure.seeds(parties, number))
     return [
         PartyRun(
-            program, party=i, parties=parties, seed=dealing.seeds[i], stored={}, security=Security.MALICIOUS,
-            corrections=dealing.corrections if i == parties - 1 else (),
+            program, party=i, parties=parties, stored={}, security=Security.MALICIOUS,
+            randomness=party_randomness(dealing, program, i, Security.MALICIOUS),
             session=sessions[i] if sessions else b"session",
         )
         for i in range(parties)
@@ -266,10 +278,7 @@ def test_corrections_of_the_other_mode_are_refused(secure: Any) -> None:
     for dealt, used in (tuple(Security), tuple(reversed(Security))):
         dealing = deal(program, 2, {}, dealt)
         with pytest.raises(ProgramError, match="agree on the program and on the security"):
-            PartyRun(
-                program, party=1, parties=2, seed=dealing.seeds[1], corrections=dealing.corrections, stored={},
-                security=used,
-            )  # fmt: skip
+            of_part(program, 1, dealing.for_party(1), used)
 
 
 def test_no_secret_is_shown_of_macs_either(secure: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import RangeError, TesseraError, UnsupportedError
 from mpc.operation import PartyContext, Value
-from mpc.rings import field
+from mpc.rings import field, known_rings
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.polynomial import (
     MAX_DEGREE,
@@ -30,8 +30,9 @@ elements = st.integers(0, field.P - 1) | st.sampled_from([0, 1, field.P - 1, 2**
 
 def evaluate(operation: Any, types: tuple[TensorType, ...], x: Any, mask: Any) -> list[int]:
     opened = field.subtract(x, mask)
-    dealt = operation.deal(types, [mask])
-    assert [d.shape for d in dealt] == list(operation.correlations(*types))
+    (correlation,) = operation.correlations(*types)
+    dealt = correlation.make(known_rings(), [mask])
+    assert [d.shape for d in dealt] == [part.shape for part in correlation.parts]
     rng = np.random.default_rng(0)
     total = field.zeros(x.shape)
     own = rng.integers(0, field.P, x.shape, dtype=np.uint64)
@@ -40,7 +41,7 @@ def evaluate(operation: Any, types: tuple[TensorType, ...], x: Any, mask: Any) -
     for index, (share, prepared) in enumerate([(own, shares), (field.subtract(mask, own), rest)]):
         context = PartyContext(index, 2)
         value = operation.evaluate(context, types, [Value(opened, share)], prepared)
-        total = field.add(total, context.fold(value, x.shape))
+        total = field.add(total, context.fold(value, types[0]))
     return [int(v) for v in total]
 
 

@@ -16,7 +16,7 @@ from mpc.security import Security
 from protocols.randomness.streams import key_share, key_stream
 from protocols.readings.mac_check import to_words
 from protocols.readings.memory import run_in_memory
-from protocols.readings.reveal import key_commitment, masked_shapes, reveal, revealed_shapes
+from protocols.readings.reveal import key_commitment, masked_types, reveal, revealed_parts
 
 Raw = np.ndarray
 Sent = list[list[Raw]]
@@ -63,8 +63,8 @@ def test_what_belongs_together_is_accepted(secure: Any, parties: int, security: 
         [4.0, 6.0],
     ]
     assert fixed_point.decode(z, 16).tolist() == [2.5, 2.0]
-    assert [part.shape for part in revealed.sent[0]] == revealed_shapes(revealed.program, security)
-    assert [mask.shape for mask in revealed.masks] == masked_shapes(revealed.program, security)
+    assert [part.shape for part in revealed.sent[0]] == [p.shape for p in revealed_parts(revealed.program, security)]
+    assert [mask.shape for mask in revealed.masks] == [t.shape for t in masked_types(revealed.program, security)]
 
 
 @pytest.mark.parametrize("part", [Y, Z, MAC_Y, MAC_Z])

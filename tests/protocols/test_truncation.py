@@ -11,7 +11,7 @@ import pytest
 from mpc.errors import ProgramError
 from mpc.operation import Input, PartyContext, Value
 from mpc.program import Expression
-from mpc.rings import field
+from mpc.rings import field, known_rings
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.truncation import Truncate, floor_quotient, mask_bits, opened_bits
 from protocols.readings.memory import run_in_memory
@@ -26,7 +26,8 @@ def truncate(x: npt.NDArray[np.int64], mask: Raw, bits: int) -> npt.NDArray[np.i
     types = (TensorType(x.shape, bits, -1.0, 1.0, Form.MASKED),)
     operation = Truncate(bits)
     opened = field.subtract(field.from_signed(x), mask)
-    dealt = operation.deal(types, [mask])
+    (correlation,) = operation.correlations(*types)
+    dealt = correlation.make(known_rings(), [mask])
     rng = np.random.default_rng(0)
     first = [rng.integers(0, field.P, d.shape, dtype=np.uint64) for d in dealt]
     second = [field.subtract(d, s) for d, s in zip(dealt, first, strict=True)]
@@ -34,7 +35,7 @@ def truncate(x: npt.NDArray[np.int64], mask: Raw, bits: int) -> npt.NDArray[np.i
     for index, shares in enumerate((first, second)):
         context = PartyContext(index, 2)
         value = operation.evaluate(context, types, [Value(opened, None)], shares)
-        total = field.add(total, context.fold(value, x.shape))
+        total = field.add(total, context.fold(value, types[0]))
     return field.to_signed(total)
 
 

@@ -1,0 +1,196 @@
+"""What an algebra must offer for tensors to live in it: a `Ring`, by whose name tensor types call it.
+
+A tensor's type says its ring.  The ring says how many bytes elements take on a wire, how they are drawn from a seed,
+added up, opened and checked when they come from elsewhere; whoever computes on a tensor does so through its ring, and
+takes the array as it is, looking at nothing but its shape.  So another algebra (packed bits) is one more subclass, and
+another array library behind an algebra (a GPU's) is another object of the same name in the `Rings` that a process
+hands to the readings of a program.
+
+A ring whose elements cannot carry SPDZ MACs says so (`macs`), and programs with it are refused in malicious security.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.rings.prg import Seed
+
+Array = npt.NDArray[Any]
+"""Elements of a ring, opaque to everybody else but for their shape."""
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+class Ring(ABC):
+    """One algebra on one array library.  Nothing here checks that operands are elements, but for ``holds``."""
+
+    name: ClassVar[str]
+    """In tensor types, and so in programs."""
+    element_bits: ClassVar[int]
+    """Of one element on a wire; the elements of one tensor are packed, and its bytes rounded up."""
+    value_bits: ClassVar[int]
+    """Signed values below 2^this in size are told apart."""
+    macs: ClassVar[bool]
+    """Whether a multiple by a secret element authenticates a value."""
+
+    def bytes_of(self, elements: int) -> int:
+        """Bytes that a tensor of so many elements takes on a wire."""
+        return -(-elements * self.element_bits // 8)
+
+    # -- elements --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def zeros(self, shape: Shape) -> Array: ...
+
+    @abstractmethod
+    def sample(self, seed: Seed, shape: Shape) -> Array:
+        """Uniform elements; a pure function of the seed, which is expanded once."""
+
+    @abstractmethod
+    def sample_sum(self, seeds: Sequence[Seed], shape: Shape) -> Array:
+        """The sum of what all these seeds expand to."""
+
+    @abstractmethod
+    def holds(self, array: Array, shape: Shape) -> bool:
+        """Whether this, which came from elsewhere, is an array of elements of that shape."""
+
+    @abstractmethod
+    def from_signed(self, values: npt.NDArray[np.int64]) -> Array:
+        """The elements that stand for these integers."""
+
+    @abstractmethod
+    def to_signed(self, x: Array) -> npt.NDArray[np.int64]:
+        """The integers that these elements stand for."""
+
+    # -- wires -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def buffer(self, x: Array) -> Array:
+        """As it goes over a wire: contiguous, ``bytes_of`` long, without a copy where there need be none."""
+
+    @abstractmethod
+    def read(self, data: bytes | memoryview, shape: Shape) -> Array:
+        """What ``buffer`` made, without a copy where there need be none; not checked to be elements.
+
+        Raises ValueError for another length.
+        """
+
+    # -- arithmetic ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add(self, x: Array, y: Array) -> Array: ...
+
+    @abstractmethod
+    def subtract(self, x: Array, y: Array) -> Array: ...
+
+    @abstractmethod
+    def negate(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def scale(self, x: Array, k: int) -> Array:
+        """``k x`` for a public integer of any sign and size."""
+
+    @abstractmethod
+    def multiply(self, x: Array, y: Array) -> Array: ...
+
+    @abstractmethod
+    def total(self, x: Array, axes: Sequence[int] | None = None, keepdims: bool = False) -> Array:
+        """The sum over these axes, by default all."""
+
+    @abstractmethod
+    def matmul(self, x: Any, y: Any) -> Array:
+        """As ``numpy.matmul``, of arrays or of what ``matrix`` makes of them."""
+
+    @abstractmethod
+    def conv2d(self, x: Array, w: Any, stride: Pair, padding: Pair, groups: int) -> Array:
+        """Cross-correlation, by an array or by what ``kernel`` makes of it."""
+
+    @abstractmethod
+    def sum_pool2d(self, x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array: ...
+
+    def matrix(self, x: Array) -> Any:
+        """A matrix in the form in which multiplying by it again and again is cheapest."""
+        return x
+
+    def kernel(self, w: Array, groups: int) -> Any:
+        """A convolution's weights likewise."""
+        return w
+
+    # -- layout ----------------------------------------------------------------------------------------------------
+
+    def reshape(self, x: Array, shape: Shape) -> Array:
+        return x.reshape(shape)
+
+    def transpose(self, x: Array, axes: Shape) -> Array:
+        return _contiguous(x.transpose(axes))
+
+    def broadcast(self, x: Array, shape: Shape) -> Array:
+        return _contiguous(np.broadcast_to(x, shape))
+
+    def index(self, x: Array, key: tuple[slice, ...]) -> Array:
+        return _contiguous(x[key])
+
+    def concatenate(self, xs: Sequence[Array], axis: int) -> Array:
+        return np.concatenate(xs, axis=axis)
+
+    def pad(self, x: Array, widths: Sequence[Pair]) -> Array:
+        """Zeros around: (before, after) for each axis."""
+        padded = self.zeros(tuple(n + sum(pair) for n, pair in zip(x.shape, widths, strict=True)))
+        padded[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
+        return padded
+
+    # -- openings --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def accumulate(self, total: Array, incoming: Array) -> bool:
+        """``total += incoming`` in place, both flat; False, and rubbish, if something incoming is no element."""
+
+    def vector(self, shapes: Sequence[Shape]) -> Array:
+        """Room for tensors of these shapes that are opened in one round, one behind the other, each ``bytes_of`` long;
+        what it holds is not defined."""
+        return self.zeros((sum(map(prod, shapes)),))
+
+    def split(self, vector: Array, shapes: Sequence[Shape]) -> list[Array]:
+        """The tensors of these shapes in it: parts of it, not copies."""
+        ends = accumulate(map(prod, shapes))
+        return [vector[end - prod(s) : end].reshape(s) for s, end in zip(shapes, ends, strict=True)]
+
+    def difference(self, x: Array | None, y: Array, out: Array) -> None:
+        """``x - y``, None for zero, into a part of a vector."""
+        out[...] = self.negate(y) if x is None else self.subtract(x, y)
+
+
+Rings = Mapping[str, Ring]
+"""By name; what stands behind an algebra in this process."""
+
+_REGISTRY: dict[str, Ring] = {}
+
+
+def register_ring(ring: Ring) -> None:
+    """Make an algebra known to programs under its name, with what stands behind it unless a process chooses another."""
+    if not ring.name or ring.name in _REGISTRY:
+        raise ValueError(f"{type(ring).__name__} needs a name of its own, not {ring.name!r}")
+    _REGISTRY[ring.name] = ring
+
+
+def known_rings() -> Rings:
+    """All algebras that programs may use, with their usual implementations."""
+    return dict(_REGISTRY)
+
+
+def ring_called(name: str) -> Ring | None:
+    """The algebra of that name, for what is true of it whatever array library is behind it; None for an unknown one."""
+    return _REGISTRY.get(name)
+
+
+def _contiguous(array: Array) -> Array:
+    """Unlike ``numpy.ascontiguousarray``, this leaves a scalar without axes."""
+    return np.asarray(array, order="C")
