@@ -268,6 +268,11 @@ class Cluster:
         return (self.dealer, *self.parties, *self.clients)
 
     @property
+    def coordinator(self) -> Member:
+        """Who decides which version of a stored secret is in use: the dealer plays this role too."""
+        return self.dealer
+
+    @property
     def servers(self) -> tuple[Member, ...]:
         """Those that listen: the dealer and the parties in order."""
         return (self.dealer, *self.parties)

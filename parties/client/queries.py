@@ -196,11 +196,11 @@ def _shapes(party: str, buffer: memoryview) -> dict[str, Shape]:
 async def remove_model(board: Switchboard, cluster: Cluster, name: str, patience: float) -> None:
     """Remove a model of this client's everywhere.
 
-    The dealer first: from then on it is gone, and a party that is not reached drops it when it next asks.
+    The coordinator first: from then on it is gone, and a party that is not reached drops it when it next asks.
     Raises ProgramError for another client's model, UsageError if nobody has one of that name, PeerError.
     """
     parties = [party.name for party in cluster.parties]
-    found = await _ask(board, [cluster.dealer.name], name, patience)
+    found = await _ask(board, [cluster.coordinator.name], name, patience)
     found |= await _ask(board, parties, name, patience)
     if not found:
         raise UsageError(f"nobody has a model called {name!r}: `tessera models` lists what there is")

@@ -113,7 +113,7 @@ class Uploading:
         self._infos = tensor_infos({tensor: array.shape for tensor, array in tensors.items()})
         self._description = description
         self._progress = progress
-        self._dealer = cluster.dealer.name
+        self._coordinator = cluster.coordinator.name
         self._parties = [party.name for party in cluster.parties]
         self._servers = [server.name for server in cluster.servers]
         self._grid = Grid.of(array.shape for array in tensors.values())
@@ -202,15 +202,15 @@ class Uploading:
                 self._told = conversation.told
 
     async def _seeds(self) -> tuple[tuple[Seed, ...], str]:
-        """From the dealer, who also says which version it is: ours, or one that was begun before."""
-        with self._conversation([self._dealer]) as conversation:
+        """From the coordinator, who also says which version it is: ours, or one that was begun before."""
+        with self._conversation([self._coordinator]) as conversation:
             message = Upload(version=self._version, name=self._name, tensors=self._infos, content=self._content)
-            self._board.send(self._dealer, message, [self._description])
-            reply = (await conversation.take(UploadSeed, [self._dealer], self._patience))[self._dealer]
+            self._board.send(self._coordinator, message, [self._description])
+            reply = (await conversation.take(UploadSeed, [self._coordinator], self._patience))[self._coordinator]
         if len(reply.buffers) != 1 or not isinstance(reply.message, UploadSeed):
-            raise ProtocolViolation(self._dealer, "sent the wrong number of seeds")
+            raise ProtocolViolation(self._coordinator, "sent the wrong number of seeds")
         self._version = reply.message.continued
-        return _read_seeds(self._dealer, reply.buffers[0], len(self._parties)), digest(reply.buffers)
+        return _read_seeds(self._coordinator, reply.buffers[0], len(self._parties)), digest(reply.buffers)
 
     async def _send(self, conversation: Conversation, seeds: tuple[Seed, ...]) -> None:
         """What each party lacks, none further ahead of the slowest than the window."""

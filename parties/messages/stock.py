@@ -5,6 +5,7 @@ Stocking:   client --Stock--> dealer                   program, what is bound to
             party  --Stocked--> dealer                 it is in the party's ledger
             dealer --StockProgress--> client           how many every party has
             party  --StockRefused--> dealer, dealer --RequestFailed--> client
+            party  --StockHeld--> dealer               which programs it has fresh items of
             dealer --StockDropped--> party             no run will ask for this program again
 
 A run of a program that is in stock:
@@ -34,6 +35,8 @@ from parties.wire.messages import Message
 
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 MAX_COUNT = 1_000_000
+MAX_PROGRAMS = 10_000
+"""In one message: what a party has stock of."""
 
 
 class Stock(RequestMessage, frozen=True):
@@ -80,6 +83,13 @@ class StockRefused(ItemMessage, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     fault: Fault
+
+
+class StockHeld(Message, frozen=True):
+    """What the party has fresh items of, when it or the dealer has been started; answered with ``StockDropped``."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    programs: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=MAX_PROGRAMS)]
 
 
 class StockDropped(Message, frozen=True):

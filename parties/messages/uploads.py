@@ -15,7 +15,7 @@ differently here and there):
             dealer --VersionCommit--> parties          all parties have it, and it is what the name stands for
             party  --VersionReady--> client            it is in use
             dealer --VersionDropped--> party           or it has come to nothing, or is gone
-            party  --VersionsHeld--> dealer            which versions and stock it has; answered with the above
+            party  --VersionsHeld--> dealer            which versions it has; answered with the above
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from parties.wire.messages import SERVERS, Message
 
 MAX_SECRETS = 1000
 """That a party has in use; beyond it an upload under a new name is refused."""
-MAX_PROGRAMS = 10_000
-"""In one message: bound programs that a party has stock of."""
 
 Ids = Annotated[tuple[Id, ...], msgspec.Meta(max_length=4 * MAX_SECRETS)]
 
@@ -147,14 +145,13 @@ class VersionCommit(VersionMessage, frozen=True):
 
 
 class VersionsHeld(Message, frozen=True):
-    """What a party has: versions in use (``held``), ``prepared`` ones, ``uploads`` begun, and programs in fresh stock.
+    """What a party has: versions in use (``held``), ``prepared`` ones, and ``uploads`` begun.
 
     Sent when it or the dealer has been started, and again while a prepared one is not decided.  The dealer answers with
-    what the party has missed: ``VersionCommit``, ``VersionDropped``, ``StockDropped``.
+    what the party has missed: ``VersionCommit``, ``VersionDropped``.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     held: Ids
     prepared: Ids
-    programs: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=MAX_PROGRAMS)]
     uploads: Ids = ()

@@ -1,4 +1,4 @@
-"""Stored secrets at the dealer: the masks of uploads, and the decision which version a name stands for.
+"""The coordinator of stored secrets: the masks of uploads, and the decision which version a name stands for.
 
 ``parties.stored.version_database`` says why nobody ends up with another version than the others.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,6 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.servers.server import Server
-from parties.stock.stocker import Stocker
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_secrets import taken, upload_shapes
@@ -70,12 +69,16 @@ class PendingUpload(VersionInUse):
 
 
 class Coordinator:
-    """Handles the messages about stored secrets at the dealer."""
+    """Decides which version a name stands for, and handles the messages about that.
 
-    def __init__(self, server: Server[Any], database: DecidedVersions, stocker: Stocker) -> None:
+    The dealer's process plays this role; nothing of it has to do with dealing.  ``gone`` is awaited when a version may
+    have gone, and whatever was made for it with it.
+    """
+
+    def __init__(self, server: Server[Any], database: DecidedVersions, gone: Callable[[], Awaitable[None]]) -> None:
         self._server = server
         self._database = database
-        self._stocker = stocker
+        self._gone = gone
         self._circle = circle(server.cluster)
         self._parties = [party.name for party in server.cluster.parties]
         self._disk = asyncio.Lock()
@@ -320,7 +323,7 @@ class Coordinator:
         else:
             log.info("model %s of %s is version %s", upload.name, upload.owner.name, version[:8])
             self._server.tell(self._parties, VersionCommit(version=version))
-            await self._stocker.sweep()
+            await self._gone()
 
     def _refuse(self, version: str, upload: PendingUpload, error: TesseraError) -> None:
         log.warning("upload %s of %s failed: %s", version[:8], upload.owner.name, error)
@@ -352,8 +355,6 @@ class Coordinator:
         for version in sorted(await asyncio.to_thread(self._database.gone, message.held)):
             log.warning("%s has version %s, which is gone: it is told to drop it", party.name, version[:8])
             self._server.tell([party.name], VersionDropped(version=version))
-        # The last item of a program may be on its way to a run.
-        await self._stocker.answer(party, message.programs, lambda: bool(self._server.jobs))
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
@@ -376,7 +377,7 @@ class Coordinator:
         log.info("%s has removed model %s", client.name, message.name)
         found = version is not None or bool(begun)
         self._server.tell([client.name], SecretRemoved(request=message.request, found=found))
-        await self._stocker.sweep()
+        await self._gone()
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
         try:

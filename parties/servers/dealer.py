@@ -16,7 +16,7 @@ from parties.keys import KeyPair
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
 from parties.messages.status import SecretSeen
-from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockRefused, agreement
+from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.coordinator import Coordinator
@@ -81,7 +81,7 @@ class DealerServer(Server[DealerJob]):
         try:
             self._versions = DecidedVersions(folder, keys, member.name)
             self._stocker = Stocker(cluster, self.endpoint, self.stock, self._versions, self._deal_ahead)
-            self._coordinator = Coordinator(self, self._versions, self._stocker)
+            self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
         except BaseException:
             self._close()
             raise
@@ -89,6 +89,11 @@ class DealerServer(Server[DealerJob]):
         self.on(Agreed, self._on_agreed)
         self.on(Release, self._on_release)
         self.on(Stock, self._on_stock)
+        # The last item of a program may be on its way to a run.
+        self.on(
+            StockHeld,
+            lambda party, message, _: self.spawn(self._stocker.answer(party, message, lambda: bool(self.jobs))),
+        )
         self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
         self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
         self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))

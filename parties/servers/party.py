@@ -26,6 +26,7 @@ from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.party_job import PartyJob
+from parties.servers.reporting import Reporting
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server, check_sender
 from parties.stock.ledger import SpentItem
@@ -67,7 +68,8 @@ class PartyServer(Server[PartyJob]):
         try:
             self._disk = PartyVersions(folder, keys, member.name)
             self._secrets = PartySecrets(self._disk, cluster)
-            self._desk = SecretsDesk(self, self._secrets, self.material.ledger.stock)
+            self._desk = SecretsDesk(self, self._secrets)
+            self._stock_reporting = Reporting(self, cluster.dealer.name, self.material.what_is_here)
         except BaseException:
             self._close()
             raise
@@ -83,7 +85,8 @@ class PartyServer(Server[PartyJob]):
         StatusDesk(self, self.look)
 
     async def serve(self) -> None:
-        self.spawn(self._desk.settle())
+        self.spawn(self._desk.reporting.work())
+        self.spawn(self._stock_reporting.work())
         try:
             await super().serve()
         finally:
@@ -409,5 +412,7 @@ class PartyServer(Server[PartyJob]):
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
+        if member == self.cluster.coordinator:
+            self._desk.reporting.lost()
         if member == self.cluster.dealer:
-            self._desk.dealer_lost()
+            self._stock_reporting.lost()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -31,7 +31,6 @@ from parties.messages.stored import (
     UseAllowed,
 )
 from parties.messages.uploads import (
-    MAX_PROGRAMS,
     ChunksStored,
     UploadBegin,
     UploadChunk,
@@ -44,6 +43,7 @@ from parties.messages.uploads import (
     VersionReady,
     VersionsHeld,
 )
+from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
 from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
@@ -55,20 +55,17 @@ log = logging.getLogger(__name__)
 
 
 class SecretsDesk:
-    """Handles the messages about stored secrets at a party.
+    """Handles the messages about stored secrets at a party."""
 
-    ``stock`` lists what it has fresh preprocessing of; it blocks.
-    """
-
-    def __init__(self, server: Server[Any], secrets: PartySecrets, stock: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, server: Server[Any], secrets: PartySecrets) -> None:
         self._server = server
         self._secrets = secrets
-        self._stock = stock
-        self._dealer = server.cluster.dealer.name
+        self._coordinator = server.cluster.coordinator.name
+        self.reporting = Reporting(server, self._coordinator, self._what_is_here, self._undecided)
+        """To the coordinator, what is here."""
         self._settings = server.cluster.settings
         # What is written is written in the order in which it was asked for.
         self._disk = asyncio.Lock()
-        self._dealer_is_new = asyncio.Event()
         for record in secrets.unusable:
             log.warning(
                 "model %s of %s is here but cannot be used: the cluster file lists its owner or the servers it was"
@@ -187,7 +184,7 @@ class SecretsDesk:
             log.exception("upload %s: internal error", upload.version[:8])
             self._failed(upload.owner, upload.version, internal_error())
         else:
-            self._server.tell([self._dealer], VersionPrepared(version=upload.version))
+            self._server.tell([self._coordinator], VersionPrepared(version=upload.version))
 
     async def keep(
         self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
@@ -202,13 +199,13 @@ class SecretsDesk:
             log.exception("what run %s keeps: internal error", version[:8])
             self._failed(owner, version, internal_error())
         else:
-            self._server.tell([self._dealer], VersionPrepared(version=version))
+            self._server.tell([self._coordinator], VersionPrepared(version=version))
 
     def _refuse(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
         """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
         owner = self._secrets.owner_of(message.version)
-        if owner is not None and sender.name in (owner.name, self._dealer):
+        if owner is not None and sender.name in (owner.name, self._coordinator):
             self._secrets.cancel(message.version)
             self._tell_failed(owner, message.version, error)
         else:
@@ -243,7 +240,7 @@ class SecretsDesk:
             self._tell_ready(model.owner, version)
 
     def _on_dropped(self, sender: Member, message: VersionDropped, _: Payload) -> None:
-        """An owner gives up what is not complete; from then on only the dealer's word counts."""
+        """An owner gives up what is not complete; from then on only the coordinator's word counts."""
         if sender == self._secrets.owner_of(message.version) or not self._is_client(sender):
             self._secrets.cancel(message.version)
         if not self._is_client(sender):
@@ -258,43 +255,15 @@ class SecretsDesk:
         if dropped is not None:
             log.info("version %s of model %s is dropped", version[:8], dropped.record.name)
 
-    # -- with the dealer -------------------------------------------------------------------------------------------
+    # -- with the coordinator --------------------------------------------------------------------------------------
 
-    def dealer_lost(self) -> None:
-        """It may have forgotten what it was told, and we may have missed what it said."""
-        self._dealer_is_new.set()
+    async def _what_is_here(self) -> VersionsHeld:
+        secrets = self._secrets
+        return VersionsHeld(held=secrets.held, prepared=secrets.prepared, uploads=secrets.uploads.versions)
 
-    async def settle(self) -> None:
-        """Tell the dealer what is here when it or we have started, and while it owes us a decision; for ever."""
-        due = True
-        while True:
-            self._secrets.uploads.cancel_old()
-            if due or self._secrets.prepared:
-                due = not await self._report()
-            try:
-                async with asyncio.timeout(self._settings.peer_timeout):
-                    await self._dealer_is_new.wait()
-            except TimeoutError:
-                continue
-            self._dealer_is_new.clear()
-            due = True
-
-    async def _report(self) -> bool:
-        """Whether the dealer was reached."""
-        try:
-            await self._server.endpoint.connect([self._dealer], self._settings.peer_timeout)
-            programs = await asyncio.to_thread(self._stock)
-            message = VersionsHeld(
-                held=self._secrets.held,
-                prepared=self._secrets.prepared,
-                programs=tuple(programs)[:MAX_PROGRAMS],
-                uploads=self._secrets.uploads.versions,
-            )
-            self._server.endpoint.send(self._dealer, message)
-        except TesseraError as error:
-            log.debug("the dealer cannot be told what is here: %s", error)
-            return False
-        return True
+    def _undecided(self) -> bool:
+        self._secrets.uploads.cancel_old()
+        return bool(self._secrets.prepared)
 
     # -- what clients ask ------------------------------------------------------------------------------------------
 

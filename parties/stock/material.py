@@ -13,7 +13,7 @@ from parties.disk import check_room
 from parties.keys import KeyPair
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
-from parties.messages.stock import Spent, StockDropped, Stocked, StockItem, StockRefused
+from parties.messages.stock import MAX_PROGRAMS, Spent, StockDropped, Stocked, StockHeld, StockItem, StockRefused
 from parties.stock.ledger import ItemId, PartyLedger, SpentItem
 from parties.wire.messages import Message, payload_bytes
 
@@ -55,6 +55,11 @@ class Material:
     def _add(self, item: ItemId, program: str, payload: list[memoryview]) -> None:
         check_room(self._folder, self._name, payload_bytes(payload))
         self.ledger.add(item, program, payload)
+
+    async def what_is_here(self) -> StockHeld:
+        """For the dealer.  Raises VaultError."""
+        programs = await asyncio.to_thread(self.ledger.stock)
+        return StockHeld(programs=tuple(programs)[:MAX_PROGRAMS])
 
     async def drop(self, message: StockDropped) -> None:
         """Forget what no run will ask for."""

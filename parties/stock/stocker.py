@@ -21,7 +21,16 @@ from parties.cluster import DEALER, Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of, fault_of
-from parties.messages.stock import Spent, Stock, StockDropped, Stocked, StockItem, StockProgress, StockRefused
+from parties.messages.stock import (
+    Spent,
+    Stock,
+    StockDropped,
+    Stocked,
+    StockHeld,
+    StockItem,
+    StockProgress,
+    StockRefused,
+)
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
 from parties.stored.decided_versions import DecidedVersions
@@ -156,15 +165,15 @@ class Stocker:
             self._tell_dropped(self._parties, program)
             await asyncio.to_thread(self._versions.forget_program, program)
 
-    async def answer(self, party: Member, programs: Collection[str], busy: Callable[[], bool]) -> None:
-        """Tell a party which of these, that it has fresh items of, nobody will ask it for.
+    async def answer(self, party: Member, message: StockHeld, busy: Callable[[], bool]) -> None:
+        """Tell a party of which programs, that it has fresh items of, nobody will ask it for one.
 
         Not when ``busy``: an item that was just assigned is on its way to a run.
         """
         dealt = await asyncio.to_thread(self.stock.programs)
         if busy():
             return
-        for program in sorted(set(programs) - dealt):
+        for program in sorted(set(message.programs) - dealt):
             self._tell_dropped([party.name], program)
 
     def _tell_dropped(self, parties: Collection[str], program: str) -> None:

@@ -21,10 +21,9 @@ from parties.cluster import Role
 from parties.messages import stored as model_messages
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
-from parties.messages.stock import StockDropped
+from parties.messages.stock import MAX_PROGRAMS, StockDropped, StockHeld
 from parties.messages.stored import ListSecrets, RemoveSecret, SecretInfo, SecretList, SecretRemoved
 from parties.messages.uploads import (
-    MAX_PROGRAMS,
     TensorInfo,
     Upload,
     UploadSeed,
@@ -514,9 +513,9 @@ def test_who_may_send_what() -> None:
         RemoveSecret(request=ID, name="../m"),
         RemoveSecret(request=ID, name="m\x1b[2J"),
         ListSecrets(request="x"),
-        VersionsHeld(held=("x",), prepared=(), programs=()),
-        VersionsHeld(held=(), prepared=(ID,) * 4001, programs=()),
-        VersionsHeld(held=(), prepared=(), programs=(ID,)),
+        VersionsHeld(held=("x",), prepared=()),
+        VersionsHeld(held=(), prepared=(ID,) * 4001),
+        StockHeld(programs=(ID,)),
         SecretList(request=ID, models=(INFO,) * 1001),
         SecretList(request=ID, models=(SecretInfo("m", "c", ID, float("inf"), 1),)),
         SecretList(request=ID, models=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
@@ -532,7 +531,9 @@ def test_what_a_message_may_not_hold(message: Message) -> None:
 def test_full_messages_fit_a_header() -> None:
     ids = tuple(secrets.token_hex(16) for _ in range(1000))
     programs = tuple(secrets.token_hex(32) for _ in range(MAX_PROGRAMS))
-    message: Message = VersionsHeld(held=ids * 4, prepared=ids[:64], programs=programs)
+    message: Message = VersionsHeld(held=ids * 4, prepared=ids[:64])
+    assert decode_header("party0", encode_header(message)) == message
+    message = StockHeld(programs=programs)
     assert decode_header("party0", encode_header(message)) == message
     message = SecretList(request=ID, models=tuple(SecretInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
     assert decode_header("party0", encode_header(message)) == message
