@@ -30,6 +30,8 @@ from parties.keys import KeyPair
 from parties.servers.process import READY, tune
 
 GRACE = 3.0
+_SERVICE_MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 """Seconds that processes asked to end are given before they are killed."""
 
 
@@ -263,7 +265,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with the folder these packages were found in first: the children must run the same code."""
+    """The parent's, with the folder these packages were found in first: the children must run the same code.
+
+    Without what a service manager told the parent: that it is ready, and alive, is not for the children to say.
+    """
     root = str(Path(__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name not in _SERVICE_MANAGER}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}

@@ -6,6 +6,8 @@ Handed to tests as the fixture ``secure``, so that nothing has to be imported fr
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,15 @@ from protocols.trace.secret_tensor import SecretTensor
 
 Reals = npt.NDArray[np.float64]
 Raw = npt.NDArray[np.uint64]
+# What no test may depend on: a background job of a shell ignores SIGINT, one under nohup SIGHUP, and so would all
+# processes started here.  A handler, unlike that, is not passed on; this process goes on heeding nothing.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+# And a service manager that waits for us is not to hear from servers under test.
+for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+    os.environ.pop(_name, None)
+
 
 
 @dataclass(frozen=True)

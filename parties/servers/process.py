@@ -135,7 +135,8 @@ async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool, g
 def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, *events: asyncio.Event) -> None:
     with contextlib.suppress(OSError, ValueError):
         # Not through the buffer: its lock, held by a thread that waits, makes the interpreter abort when it exits.
-        while os.read(sys.stdin.fileno(), 4096):
+        # There is no stdin for who was started with it closed already.
+        while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
             pass
     for event in events:
         with contextlib.suppress(RuntimeError):

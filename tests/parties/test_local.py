@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from mpc.errors import PeerUnavailable, UsageError
 from parties import Client, LocalCluster, Settings, local
+from parties.servers import process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,24 +112,59 @@ def test_a_frozen_process_does_not_hold_the_end_up():
 
 PARENT = """
 import os, signal, sys, time
+# Not what we inherit: a background job of a shell ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+{before}
 from parties import LocalCluster
 with LocalCluster(2) as cluster:
     print(cluster.folder, *(p.pid for p in cluster.processes.values()), flush=True)
-    os.kill(os.getpid(), {signal})
+    {then}
     time.sleep(20)
 """
+IGNORING = "for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)"
 
 
-@pytest.mark.parametrize("signal", [2, 9, 15])
-def test_a_parent_that_is_killed_leaves_neither_processes_nor_keys(signal):
+def run_parent(then: str, before: str = "") -> tuple[int, str, list[int]]:
+    """Exit code, folder and children of a process that makes a cluster and does ``then``."""
     done = subprocess.run(
-        [sys.executable, "-c", PARENT.format(signal=signal)],
+        [sys.executable, "-c", PARENT.format(then=then, before=before)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode != 0
     folder, *pids = done.stdout.split()
-    assert gone(map(int, pids), Path(folder))
+    return done.returncode, folder, [int(pid) for pid in pids]
+
+
+@pytest.mark.parametrize("signal", [2, 9, 15])
+def test_a_parent_that_is_killed_leaves_neither_processes_nor_keys(signal):
+    code, folder, pids = run_parent(f"os.kill(os.getpid(), {signal})")
+    assert code != 0
+    assert gone(pids, Path(folder))
+
+
+def test_signals_that_a_parent_ignores_keep_no_child_alive():
+    """A background job of a shell ignores SIGINT, one under nohup SIGHUP, and children inherit that."""
+    interrupt = "next(iter(cluster.processes.values())).send_signal(signal.SIGINT)"
+    wait = "print(next(iter(cluster.processes.values())).wait(10), flush=True)"
+    code, folder, (*pids, ended) = run_parent("; ".join((interrupt, wait, "os.kill(os.getpid(), 9)")), before=IGNORING)
+    assert (code, ended) == (-9, 0)
+    assert gone(pids, Path(folder))
+
+
+def test_a_service_manager_of_ours_hears_nothing_from_children(monkeypatch):
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "TERM"):
+        monkeypatch.setenv(name, "1")
+    assert "TERM" in local._environment()
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(local._environment())
+
+
+async def test_no_stdin_is_its_end(monkeypatch):
+    """Who is started with stdin closed, to serve until it closes, does not serve for ever."""
+    monkeypatch.setattr(sys, "stdin", None)
+    stop = asyncio.Event()
+    await asyncio.to_thread(process._await_end_of_stdin, asyncio.get_running_loop(), stop)
+    await asyncio.wait_for(stop.wait(), 1)
