@@ -10,6 +10,7 @@ from parties.client.sync import Client
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
+from parties.memory_cluster import MemoryCluster
 from parties.stored.data_set import DataSet
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DataSet",
     "KeyPair",
     "LocalCluster",
+    "MemoryCluster",
     "ModelEntry",
     "PreparedRun",
     "RemoteData",

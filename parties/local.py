@@ -18,24 +18,22 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-
-from msgspec.structs import replace
 
 from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import kernels
-from mpc.security import Security
-from parties.cluster import Cluster, Settings
-from parties.keys import KeyPair
+from parties.cluster import Settings
 from parties.servers.process import READY, tune
+from parties.trial import TrialCluster
+from parties.wire.socket_wires import SocketWires
+from parties.wire.wires import Transport
 
 GRACE = 3.0
-_SERVICE_MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-
 """Seconds that processes asked to end are given before they are killed."""
 
+_SERVICE_MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
-class LocalCluster:
+
+class LocalCluster(TrialCluster):
     """Context manager: starts a dealer and ``parties`` parties, and ends them whatever happens.
 
     Args:
@@ -53,6 +51,8 @@ class LocalCluster:
         PeerUnavailable: a process did not start; the message ends with what it printed.
     """
 
+    transport: Transport = SocketWires
+
     def __init__(
         self,
         parties: int = 2,
@@ -65,16 +65,7 @@ class LocalCluster:
         log_format: str = "text",
         metrics: bool = False,
     ) -> None:
-        if parties < 2:
-            raise UsageError(f"{parties} parties: additive sharing needs at least 2")
-        if security is not None and security not in set(Security):
-            raise UsageError(f"security {security!r} is not one of {', '.join(Security)}")
-        if not clients:
-            raise UsageError("a cluster without clients computes nothing: name at least one")
-        self._parties = parties
-        self._client_names = clients
-        settings = settings or Settings(threads=1)
-        self._settings = settings if security is None else replace(settings, security=Security(security))
+        super().__init__(parties, security=security, clients=clients, settings=settings)
         self._start_timeout = start_timeout
         self._verbose = verbose
         self._log_format = log_format
@@ -85,21 +76,6 @@ class LocalCluster:
         """The server processes by name."""
         self.metrics_urls: dict[str, str] = {}
         """Where each server can be scraped, by name, if they were asked to let it."""
-        self.client_keys: dict[str, KeyPair] = {}
-
-    def __enter__(self) -> LocalCluster:
-        tune(0)
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = f"{len(self.processes)} processes" if self.processes else "not running"
@@ -121,32 +97,16 @@ class LocalCluster:
         """The key file of a member."""
         return self.folder / f"{name}.key"
 
-    def client_key(self, name: str | None = None) -> KeyPair:
-        """The keys of a client, by default of the first.  Raises UsageError."""
-        if not self.client_keys:
-            raise UsageError("the cluster is not running: use it in a `with` statement")
-        if name is not None and name not in self.client_keys:
-            raise UsageError(f"the cluster has no client called {name!r}: it has {', '.join(self.client_keys)}")
-        return self.client_keys[name or self._client_names[0]]
-
     def _start(self) -> None:
+        tune(0)
         # Here and once: the processes would otherwise compile the same kernels side by side.
         kernels.warm_up()
         self._folder = Path(tempfile.mkdtemp(prefix="tessera-"))
         self._janitor = _janitor(self._folder)
-        names = ["dealer", *(f"party{i}" for i in range(self._parties))]
-        keys = {name: KeyPair.generate() for name in [*names, *self._client_names]}
+        names = self._server_names
+        keys = self._gather(self._addresses(names))
         for name, pair in keys.items():
             pair.save(self.key_path(name))
-        addresses = self._addresses(names)
-        self.cluster = Cluster.build(
-            "local",
-            dealer=(addresses[0], keys["dealer"].public),
-            parties=[(n, a, keys[n].public) for n, a in zip(names[1:], addresses[1:], strict=True)],
-            clients=[(name, keys[name].public) for name in self._client_names],
-            settings=self._settings,
-        )
-        self.client_keys = {name: keys[name] for name in self._client_names}
         self.path.write_text(self.cluster.dumps(), encoding="utf-8")
         for name in names:
             self.start_process(name, wait=False)

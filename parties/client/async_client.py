@@ -51,7 +51,10 @@ from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare,
 from parties.messages.stock import MAX_COUNT, Stock, StockProgress
 from parties.messages.uploads import VersionDropped, VersionReady
 from parties.stored.data_set import keeping, kept_data
+from parties.trial import TrialCluster
 from parties.wire.messages import Message
+from parties.wire.socket_wires import SocketWires
+from parties.wire.wires import Transport
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
@@ -83,22 +86,33 @@ class AsyncClient(StoredSecrets):
     """A client of a cluster.  ``async with`` connects and closes it; one event loop, not thread-safe.
 
     Args:
-        cluster: a cluster file's path, or a ``Cluster``.
-        key: the path of this client's key file, or its ``KeyPair``.
+        cluster: a cluster file's path, a ``Cluster``, or a running ``LocalCluster`` or ``MemoryCluster``.
+        key: the path of this client's key file, or its ``KeyPair``; a running cluster has it.
+        name: which of a running cluster's clients to be; the first by default.
         connect_timeout: seconds for all servers to answer.
         source: of the cluster's correlated randomness; by default its trusted dealer.
+        transport: what carries its messages; sockets, unless a running cluster says otherwise.
 
     Raises, on entering: PeerUnavailable, AuthenticationError, VersionMismatch, ConfigurationError.
     """
 
     def __init__(
         self,
-        cluster: Cluster | str | os.PathLike[str],
-        key: KeyPair | str | os.PathLike[str],
+        cluster: TrialCluster | Cluster | str | os.PathLike[str],
+        key: KeyPair | str | os.PathLike[str] | None = None,
         *,
+        name: str | None = None,
         connect_timeout: float = 10.0,
         source: RandomnessSource | None = None,
+        transport: Transport = SocketWires,
     ) -> None:
+        if isinstance(cluster, TrialCluster):
+            key, transport = key or cluster.client_key(name), cluster.transport
+            cluster = cluster.cluster
+        elif name is not None:
+            raise UsageError("only a LocalCluster or MemoryCluster knows its clients' keys by name: give the key file")
+        if key is None:
+            raise UsageError("give the client's key file: Client(cluster, 'clinic.key')")
         cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
         keys = key if isinstance(key, KeyPair) else KeyPair.load(Path(key))
         member = cluster.by_key(keys.public)
@@ -106,7 +120,7 @@ class AsyncClient(StoredSecrets):
             raise ConfigurationError(
                 f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
             )
-        super().__init__(cluster, member, keys, Switchboard(cluster, member, keys, connect_timeout))
+        super().__init__(cluster, member, keys, Switchboard(cluster, member, keys, connect_timeout, transport))
         self._source = TrustedDealer() if source is None else source
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""

@@ -16,6 +16,7 @@ from parties.messages.failures import error_of
 from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
 from parties.wire.messages import Buffer, Message
 from parties.wire.transport import Endpoint
+from parties.wire.wires import Transport
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,10 @@ log = logging.getLogger(__name__)
 class Switchboard:
     """Reads all that arrives for one client, and puts it into the conversation it belongs to."""
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, connect_timeout: float) -> None:
-        self._endpoint = Endpoint(cluster, member, keys, bind=False)
+    def __init__(
+        self, cluster: Cluster, member: Member, keys: KeyPair, connect_timeout: float, transport: Transport
+    ) -> None:
+        self._endpoint = Endpoint(cluster, member, keys, bind=False, transport=transport)
         self._connect_timeout = connect_timeout
         self._peer_timeout = cluster.settings.peer_timeout
         self._servers = [server.name for server in cluster.servers]

@@ -21,9 +21,9 @@ from parties.client.report import RunReport, StockReport
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.keys import KeyPair
-from parties.local import LocalCluster
 from parties.stored.data_set import DataSet
 from parties.stored.policy import PREDICT
+from parties.trial import TrialCluster
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -33,28 +33,18 @@ Result = TypeVar("Result")
 class Client:
     """A client of a cluster, for scripts and notebooks; see ``AsyncClient`` for what each method does and raises.
 
-    Args:
-        cluster: a running ``LocalCluster`` (whose client key it takes), a cluster file's path, or a ``Cluster``.
-        key: path of this client's key file, or its ``KeyPair``; not needed with a ``LocalCluster``.
-        name: which of a ``LocalCluster``'s clients to be; the first by default.
+    Args: as ``AsyncClient``'s.
     """
 
     def __init__(
         self,
-        cluster: LocalCluster | Cluster | str | os.PathLike[str],
+        cluster: TrialCluster | Cluster | str | os.PathLike[str],
         key: KeyPair | str | os.PathLike[str] | None = None,
         *,
         name: str | None = None,
         connect_timeout: float = 10.0,
     ) -> None:
-        if isinstance(cluster, LocalCluster):
-            key = key or cluster.client_key(name)
-            cluster = cluster.cluster
-        elif name is not None:
-            raise UsageError("only a LocalCluster knows its clients' keys by name: give the key file")
-        if key is None:
-            raise UsageError("give the client's key file: Client(cluster, 'clinic.key')")
-        self._client = AsyncClient(cluster, key, connect_timeout=connect_timeout)
+        self._client = AsyncClient(cluster, key, name=name, connect_timeout=connect_timeout)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

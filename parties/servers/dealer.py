@@ -30,6 +30,7 @@ from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
+from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import Dealing, StoredMasks, digest
 
@@ -72,8 +73,9 @@ class DealerServer(Server[DealerJob]):
         keys: KeyPair,
         folder: str | os.PathLike[str],
         source: TrustedDealer,
+        transport: Transport,
     ) -> None:
-        super().__init__(cluster, member, keys, DealerJob)
+        super().__init__(cluster, member, keys, transport, DealerJob)
         self._source = source
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.fingerprint)

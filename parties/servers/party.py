@@ -36,6 +36,7 @@ from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Payload, as_array
+from parties.wire.wires import Transport
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
@@ -57,8 +58,9 @@ class PartyServer(Server[PartyJob]):
         keys: KeyPair,
         folder: str | os.PathLike[str],
         source: RandomnessSource,
+        transport: Transport,
     ) -> None:
-        super().__init__(cluster, member, keys, PartyJob)
+        super().__init__(cluster, member, keys, transport, PartyJob)
         self._source = source
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]

@@ -21,6 +21,8 @@ from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
+from parties.wire.socket_wires import SocketWires
+from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
 
 READY = "ready"
@@ -66,14 +68,18 @@ def threads_for(cluster: Cluster, member: Member) -> int:
 
 
 def make_server(
-    cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str]
+    cluster: Cluster,
+    member: Member,
+    keys: KeyPair,
+    folder: str | os.PathLike[str],
+    transport: Transport = SocketWires,
 ) -> DealerServer | PartyServer:
     """The server for that member's role, with its data in ``folder``.
 
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
     kind, source = DealerServer if member.role is Role.DEALER else PartyServer, TrustedDealer()
-    return kind(cluster, member, keys, folder, source)
+    return kind(cluster, member, keys, folder, source, transport)
 
 
 def run_server(

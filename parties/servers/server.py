@@ -39,6 +39,7 @@ from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
+from parties.wire.wires import Transport
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,12 @@ class Server(Generic[JobT]):
     message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
     """
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, make_job: Callable[[str], JobT]) -> None:
+    def __init__(
+        self, cluster: Cluster, member: Member, keys: KeyPair, transport: Transport, make_job: Callable[[str], JobT]
+    ) -> None:
         self.cluster = cluster
         self.member = member
-        self.endpoint = Endpoint(cluster, member, keys, bind=True)
+        self.endpoint = Endpoint(cluster, member, keys, bind=True, transport=transport)
         self.listening = asyncio.Event()
         self.metrics = Metrics()
         self.look = Look(self)

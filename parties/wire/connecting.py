@@ -9,12 +9,12 @@ from time import monotonic
 from mpc.errors import AuthenticationError, PeerError, PeerUnavailable
 from parties.cluster import Member
 from parties.wire.links import Link
-from parties.wire.outbox import Outbox, Trouble
+from parties.wire.wires import Trouble, Way
 
 _LOOK = 0.05
 
 
-async def await_greeting(me: Member, link: Link, outbox: Outbox | None, deadline: float) -> PeerError | None:
+async def await_greeting(me: Member, link: Link, outbox: Way | None, deadline: float) -> PeerError | None:
     """Waits up to ``deadline`` s for the link to be established; the reason if it is not.
 
     A refusal ends the wait at once, if it was given in answer to an attempt made since.
@@ -32,7 +32,7 @@ async def await_greeting(me: Member, link: Link, outbox: Outbox | None, deadline
             return _diagnosis(me, link.peer, outbox, deadline)
 
 
-def _diagnosis(me: Member, peer: Member, outbox: Outbox | None, deadline: float) -> PeerError:
+def _diagnosis(me: Member, peer: Member, outbox: Way | None, deadline: float) -> PeerError:
     name, where = peer.name, f"tcp://{peer.address}"
     if outbox is None:
         return PeerUnavailable(name, f"has not connected to us within {deadline:g} s: is it running?")

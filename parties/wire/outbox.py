@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Callable
 from time import monotonic
 
@@ -13,6 +12,7 @@ from mpc.errors import ConfigurationError
 from parties.cluster import Member, Settings
 from parties.keys import KeyPair
 from parties.wire import sockets
+from parties.wire.wires import Trouble
 
 _RETRY = 1.0
 _EVENTS = (
@@ -24,15 +24,6 @@ _EVENTS = (
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_CLOSED
 )
-
-
-class Trouble(enum.Enum):
-    """What the last attempt to connect came to."""
-
-    UNREACHABLE = enum.auto()  # nobody there
-    SILENT = enum.auto()  # somebody, who does not say a word
-    HANDSHAKE = enum.auto()  # somebody, but not with the key the cluster file lists
-    DENIED = enum.auto()  # the peer does not let our key in
 
 
 class Outbox:

@@ -43,7 +43,8 @@ from parties.wire.messages import (
     payload_bytes,
 )
 from parties.wire.receiver import Receiver
-from parties.wire.wires import Wires
+from parties.wire.socket_wires import SocketWires
+from parties.wire.wires import Transport
 
 __all__ = [
     "Delivery",
@@ -88,12 +89,15 @@ class Endpoint:
         me: which of its members this process is.
         keys: the key pair of ``me``.
         bind: whether to listen; so for servers, not so for clients.
+        transport: what carries the frames.
 
     Raises:
         ConfigurationError: ``keys`` are not ``me``'s, or ``bind`` does not go with its role.
     """
 
-    def __init__(self, cluster: Cluster, me: Member, keys: KeyPair, *, bind: bool) -> None:
+    def __init__(
+        self, cluster: Cluster, me: Member, keys: KeyPair, *, bind: bool, transport: Transport = SocketWires
+    ) -> None:
         if keys.public != me.key:
             raise ConfigurationError(
                 f"the key file does not hold {me.name}'s key: its public key is {keys.public}, "
@@ -131,7 +135,7 @@ class Endpoint:
             transmit=self._transmit,
             turn_away=self._turn_away,
         )
-        self._wires = Wires(
+        self._wires = transport(
             cluster,
             me,
             keys,

@@ -1,4 +1,4 @@
-"""A cluster within this process: real sockets and keys, one event loop, and every server's tables at hand."""
+"""A cluster within this process: no sockets, one event loop, and every server's tables at hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from mpc.rings import kernels
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.servers.process import make_server
+from parties.wire.memory import MemoryNetwork
 from parties.wire.messages import Message
+from parties.wire.socket_wires import SocketWires
+from parties.wire.transport import Endpoint
+from parties.wire.wires import Transport
 
 Change = Callable[[Any, list[Any]], Sequence[tuple[Message, Sequence[Any]]]]
 
@@ -34,13 +38,16 @@ class Site:
     cluster: Cluster
     keys: dict[str, KeyPair]
     folder: Path
+    transport: Transport
     servers: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def start(self, *names: str) -> None:
         """Starts these servers, on the data that is there."""
         for name in names:
-            server = make_server(self.cluster, self.cluster.member(name), self.keys[name], self.data(name))
+            server = make_server(
+                self.cluster, self.cluster.member(name), self.keys[name], self.data(name), self.transport
+            )
             self.servers[name], self.tasks[name] = server, asyncio.create_task(server.serve())
         for name in names:
             await self.servers[name].listening.wait()
@@ -59,7 +66,11 @@ class Site:
         return self.folder / name
 
     def client(self, name: str = "clinic") -> AsyncClient:
-        return AsyncClient(self.cluster, self.keys[name])
+        return AsyncClient(self.cluster, self.keys[name], transport=self.transport)
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Of a client that says what it likes."""
+        return Endpoint(self.cluster, self.cluster.member(name), self.keys[name], bind=False, transport=self.transport)
 
     def corrupt(self, server: str, kind: type[Message], change: Change) -> None:
         """From now on ``server`` sends what ``change(message, buffers)`` makes of each message of that kind."""
@@ -97,7 +108,9 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, security: Security, parties: int = 2) -> AsyncIterator[Site]:
+async def opened(
+    folder: Path, security: Security, parties: int = 2, transport: Transport | None = None
+) -> AsyncIterator[Site]:
     kernels.warm_up()
     names = [f"party{i}" for i in range(parties)]
     keys = {name: KeyPair.generate() for name in ("dealer", *names, "clinic", "company")}
@@ -109,7 +122,7 @@ async def opened(folder: Path, security: Security, parties: int = 2) -> AsyncIte
         clients=[(name, keys[name].public) for name in ("clinic", "company")],
         settings=Settings(threads=1, peer_timeout=1.5, round_timeout=1.5, security=security),
     )
-    site = Site(cluster, keys, folder)
+    site = Site(cluster, keys, folder, transport or MemoryNetwork())
     try:
         await site.start(*(server.name for server in cluster.servers))
         yield site
@@ -121,6 +134,13 @@ async def opened(folder: Path, security: Security, parties: int = 2) -> AsyncIte
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A dealer, two parties, and keys for the clients ``clinic`` and ``company``."""
     async with opened(tmp_path, Security.SEMI_HONEST) as site:
+        yield site
+
+
+@pytest.fixture
+async def wired(tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``site``, over real sockets with real keys."""
+    async with opened(tmp_path, Security.SEMI_HONEST, transport=SocketWires) as site:
         yield site
 
 

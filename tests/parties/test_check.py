@@ -48,9 +48,14 @@ from parties.vault import VaultError
 from parties.wire import transport as transport_module
 from parties.wire.events import Delivery
 from parties.wire.messages import decode_header, encode_header
-from parties.wire.transport import Endpoint
 
 ID = "ab" * 16
+
+
+@pytest.fixture
+def site(wired):
+    """What is looked at here are links."""
+    return wired
 
 
 async def look(site, name="clinic", patience=4.0, **options):
@@ -428,7 +433,7 @@ class Asker:
     """A client that asks what it likes."""
 
     def __init__(self, site, name="company"):
-        self.endpoint = Endpoint(site.cluster, site.cluster.member(name), site.keys[name], bind=False)
+        self.endpoint = site.endpoint(name)
 
     async def __aenter__(self):
         await self.endpoint.start()

@@ -23,7 +23,6 @@ from parties.messages.uploads import VersionPrepared, VersionsHeld
 from parties.stored.data_set import keeping
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.events import Delivery
-from parties.wire.transport import Endpoint
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
 
@@ -233,7 +232,7 @@ async def test_a_name_without_anything_to_keep_and_the_reverse(site, keep):
     async with site.client() as clinic:
         s = clinic.share([0.5], low=-1, high=1)
         program = clinic._written(s * 2).program if keep else keeping({"s": s})
-    endpoint = Endpoint(site.cluster, site.cluster.member("company"), site.keys["company"], bind=False)
+    endpoint = site.endpoint("company")
     async with endpoint:
         await endpoint.connect(deadline=5)
         for name in site.servers:

@@ -37,7 +37,6 @@ from parties.stored import party_secrets as models_module
 from parties.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
-from parties.wire.transport import Endpoint
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2
@@ -68,7 +67,7 @@ async def agreed(site: Any) -> None:
 @contextlib.asynccontextmanager
 async def speaking(site: Any, name: str) -> Any:
     """A client that says what it likes: ``ask(server, message)`` returns the answer."""
-    endpoint = Endpoint(site.cluster, site.cluster.member(name), site.keys[name], bind=False)
+    endpoint = site.endpoint(name)
 
     async def ask(server: str, message: Message, *buffers: Any) -> Message:
         endpoint.send(server, message, buffers)

@@ -21,7 +21,6 @@ from parties.servers import server as server_module
 from parties.servers.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
 from parties.stock import stocker
 from parties.wire.events import Delivery
-from parties.wire.transport import Endpoint
 from protocols.trace.secret_tensor import SecretTensor
 
 
@@ -266,7 +265,7 @@ async def test_one_client_cannot_take_all_runs(site, monkeypatch):
 async def test_runs_that_were_announced_at_one_server_only_count_for_their_client(site, monkeypatch):
     """The dealer deals for them, and the parties, which nobody has asked, hold what was dealt for a while."""
     monkeypatch.setattr(scheduling, "MAX_RUNS_PER_CLIENT", 3)
-    endpoint = Endpoint(site.cluster, site.cluster.member("company"), site.keys["company"], bind=False)
+    endpoint = site.endpoint("company")
     async with endpoint, site.client() as clinic:
         await endpoint.connect(deadline=5)
         data = program(1).encode()

@@ -19,7 +19,6 @@ from parties.messages.runs import ClientMasks, Dealt, Failed, Inputs, Opening, O
 from parties.messages.stored import FoundSecret
 from parties.messages.uploads import TensorInfo, Upload, UploadBegin, UploadChunk, UploadFailed, UploadSeed
 from parties.wire.events import Delivery
-from parties.wire.transport import Endpoint
 
 REST = b"\xff" * 8
 
@@ -165,7 +164,7 @@ class Rude:
     """A client with a good key and bad manners."""
 
     def __init__(self, site, name="company"):
-        self.endpoint = Endpoint(site.cluster, site.cluster.member(name), site.keys[name], bind=False)
+        self.endpoint = site.endpoint(name)
         self.servers = [server.name for server in site.cluster.servers]
 
     async def __aenter__(self):

@@ -29,7 +29,7 @@ from parties.operate.status import look as status_look
 from parties.operate.status.report import ServerRow, StatusReport
 from parties.wire.events import Delivery
 from parties.wire.messages import decode_header, encode_header
-from parties.wire.transport import Endpoint, package_version
+from parties.wire.transport import package_version
 
 ID = "ab" * 16
 
@@ -37,6 +37,12 @@ ID = "ab" * 16
 def model() -> Model:
     architecture = Sequential({"out": Linear(3, 2)}).architecture((3,))
     return Model(architecture, {n: np.ones(s) for n, s in architecture.parameters.items()})
+
+
+@pytest.fixture
+def site(wired):
+    """What is looked at here are links."""
+    return wired
 
 
 async def look(site, name="clinic", patience=4.0):
@@ -192,7 +198,7 @@ async def test_a_stranger_cannot_ask(site):
 async def test_who_asks_too_often_is_told_when_to_come_again(site, monkeypatch):
     server, looks = site.servers["party0"], []
     monkeypatch.setattr(server, "fresh_stock", lambda: looks.append(1) or {})
-    async with Endpoint(site.cluster, site.cluster.member("company"), site.keys["company"], bind=False) as endpoint:
+    async with site.endpoint("company") as endpoint:
         await endpoint.connect(["party0"], 5)
         for i in range(50):
             endpoint.send("party0", AskStatus(request=f"{i:032x}"))

@@ -42,7 +42,6 @@ from parties.stored.record import Record, tensor_infos
 from parties.vault import Vault, VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message
-from parties.wire.transport import Endpoint
 from protocols.readings.dealer import StoredMasks
 
 KEYS = KeyPair.generate()
@@ -421,7 +420,7 @@ async def test_a_server_that_does_not_come_back(site: Any) -> None:
 @contextlib.asynccontextmanager
 async def speaking(site: Any, name: str) -> Any:
     """A client that says what it likes: ``ask(server, message, *buffers)`` returns the answer."""
-    endpoint = Endpoint(site.cluster, site.cluster.member(name), site.keys[name], bind=False)
+    endpoint = site.endpoint(name)
 
     async def ask(server: str, message: Message, *buffers: Any, answer: bool = True) -> Any:
         endpoint.send(server, message, buffers)

@@ -1,0 +1,164 @@
+"""All sockets of one process: its inbox, its outboxes, and the gatekeeper at the inbox."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import zmq
+
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.wire import sockets
+from parties.wire.door import Door
+from parties.wire.links import Link
+from parties.wire.outbox import Outbox
+from parties.wire.zap import Gatekeeper
+
+_ALL = 1 << 62
+
+
+class SocketWires:
+    """Opens, reads, writes and closes the sockets; see `Wires`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        me: Member,
+        keys: KeyPair,
+        links: Mapping[str, Link],
+        *,
+        on_up: Callable[[Link], None],
+        on_down: Callable[[Link], None],
+        on_departure: Callable[[], None],
+        on_message: Callable[[Link, Sequence[memoryview], bytes | None], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._cluster, self._me, self._keys = cluster, me, keys
+        self._links = links
+        self._by_key = {link.peer.key: link for link in links.values()}
+        self._on_up, self._on_down, self._on_departure = on_up, on_down, on_departure
+        self._on_message, self._has_room = on_message, has_room
+        self._resources = contextlib.AsyncExitStack()
+        self._inbox: sockets.Socket | None = None
+        self._readable: sockets.Readable | None = None
+        self._door: Door | None = None
+        self.outboxes: dict[str, Outbox] = {}
+
+    async def open(self) -> None:
+        async with contextlib.AsyncExitStack() as undo:
+            context: sockets.Context = zmq.Context()
+            # Last to go; waits for every socket, none of which lingers.
+            undo.callback(context.destroy, 0)
+            undo.callback(self.outboxes.clear)
+            if self._me.is_server:
+                await self._listen(context, undo)
+            for link in self._links.values():
+                if link.peer.is_server:
+                    self.outboxes[link.peer.name] = outbox = self._reach(context, link)
+                    undo.callback(outbox.close)
+            self._resources = undo.pop_all()
+
+    async def _listen(self, context: sockets.Context, undo: contextlib.AsyncExitStack) -> None:
+        gatekeeper = Gatekeeper(context, [member.key for member in self._cluster.members])
+        undo.callback(gatekeeper.close)
+        inbox = sockets.inbox(context, self._keys, self._cluster.settings)
+        undo.callback(inbox.close, 0)
+        self._door = Door(inbox, read=self._catch_up_inbox, on_departure=self._on_departure)
+        undo.callback(self._door.close)
+        await sockets.bind(inbox, self._me)
+        self._inbox = inbox
+        undo.callback(setattr, self, "_inbox", None)
+        self._readable = sockets.Readable(inbox, self._read_inbox)
+        undo.callback(self._readable.close)
+
+    def _reach(self, context: sockets.Context, link: Link) -> Outbox:
+        return Outbox(
+            context,
+            self._keys,
+            link.peer,
+            self._cluster.settings,
+            on_up=lambda: self._on_up(link),
+            on_down=lambda: self._on_down(link),
+            on_readable=lambda: self._read_outbox(link),
+        )
+
+    async def close(self) -> None:
+        await self._resources.aclose()
+
+    def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
+        outbox = self.outboxes.get(link.peer.name)
+        if outbox is not None:
+            return outbox.send(frames, copy=copy)
+        return link.route is not None and self.answer(link, link.route, frames, copy=copy)
+
+    def answer(self, link: Link, route: bytes, frames: list[bytes | memoryview], *, copy: bool = True) -> bool:
+        if self._inbox is None or self._readable is None:
+            return False
+        try:
+            sockets.send(self._inbox, [route, *frames], copy=copy)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            if route == link.route:
+                self._on_down(link)
+            return False
+        finally:
+            # An attempt that fails may have swallowed the edge just as well.
+            self._readable.recheck()
+        return True
+
+    def catch_up(self) -> None:
+        for outbox in self.outboxes.values():
+            outbox.catch_up()
+        self.read()
+
+    def read(self) -> None:
+        self._read_inbox()
+        for name in self.outboxes:
+            self._read_outbox(self._links[name])
+
+    def read_one(self, milliseconds: int) -> bool:
+        if self._inbox is not None:
+            if self._inbox.poll(milliseconds):
+                self._read_inbox(1)
+                return True
+            return False
+        poller = zmq.Poller()
+        outboxes = {outbox.socket: outbox.peer.name for outbox in self.outboxes.values() if outbox.up}
+        for socket in outboxes:
+            poller.register(socket, zmq.POLLIN)
+        ready = poller.poll(milliseconds) if outboxes else []
+        for socket, _ in ready:
+            self._read_outbox(self._links[outboxes[socket]], 1)
+        return bool(ready)
+
+    def _catch_up_inbox(self) -> bool:
+        self._read_inbox()
+        return self._has_room()
+
+    def _read_inbox(self, limit: int = _ALL) -> None:
+        if self._inbox is None or self._door is None:
+            return
+        for route, *frames in self._messages(self._inbox, limit):
+            # The key that the connection proved to have; a message's own word counts for nothing.
+            link = self._by_key.get(str(route.get("User-Id")))
+            if link is not None:
+                self._door.recognise(route)
+                self._on_message(link, [frame.buffer for frame in frames], route.bytes)
+
+    def _read_outbox(self, link: Link, limit: int = _ALL) -> None:
+        outbox = self.outboxes.get(link.peer.name)
+        if outbox is not None:
+            for frames in self._messages(outbox.socket, limit):
+                self._on_message(link, [frame.buffer for frame in frames], None)
+
+    def _messages(self, socket: sockets.Socket, limit: int) -> Iterator[list[zmq.Frame]]:
+        while limit > 0 and not socket.closed and self._has_room():
+            try:
+                yield sockets.receive(socket)
+            except zmq.Again:
+                return
+            limit -= 1
