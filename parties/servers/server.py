@@ -102,7 +102,7 @@ class Server(Generic[JobT]):
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Serve until cancelled.  Raises ConfigurationError when the address cannot be bound."""
+        """Serve until cancelled; runs end with it.  Raises ConfigurationError when the address cannot be bound."""
         async with self.endpoint:
             self.listening.set()
             log.info("%s listens at %s", self.member.name, self.member.listen or self.member.address)
@@ -113,6 +113,9 @@ class Server(Generic[JobT]):
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+                for job in list(self.jobs.values()):
+                    # One that is ready has no deadline, and nobody is left to hear that its client has gone.
+                    self.end(job, Failed(run=job.run, fault=fault_of(PeerLost(self.member.name, "was stopped"))))
                 for workers in (self.offline, self.online):
                     workers.close()
 

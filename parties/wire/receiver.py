@@ -49,6 +49,7 @@ class Receiver:
         emit: takes an event for the application.
         transmit: answers.
         turn_away: tells a process, by its incarnation and route, that another has taken its place.
+        returned: a client is there again over another connection.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Receiver:
         emit: Callable[[Event], None],
         transmit: Callable[[Link, Message], bool],
         turn_away: Callable[[Link, bytes, bytes | None], None],
+        returned: Callable[[Link], None],
     ) -> None:
         self._greeting = greeting
         self._limit = limit
-        self._now, self._emit, self._transmit, self._turn_away = now, emit, transmit, turn_away
+        self._now, self._emit, self._transmit = now, emit, transmit
+        self._turn_away, self._returned = turn_away, returned
 
     def take(self, link: Link, frames: Sequence[memoryview], route: bytes | None) -> None:
         """Takes in one message, with the route back if it came through the inbox.  Never raises."""
@@ -97,6 +100,9 @@ class Receiver:
             gap = self._out_of_order(link, order, envelope.sequence, due, message)
         link.heard, link.down = self._now(), False
         if route is not None and not link.peer.is_server:
+            if route != link.route and order in (Order.NEXT, Order.GAP):
+                # What it could not send meanwhile has no number, and leaves no gap: that a run is given up, perhaps.
+                self._returned(link)
             link.route, link.broken = route, None
         if isinstance(message, _LINK_MESSAGES):
             # The link's own business goes on after a gap; often it is the greeting of a new connection.

@@ -134,6 +134,7 @@ class Endpoint:
             emit=self._emit,
             transmit=self._transmit,
             turn_away=self._turn_away,
+            returned=self._liveness.returned,
         )
         self._wires = transport(
             cluster,

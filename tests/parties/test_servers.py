@@ -146,6 +146,38 @@ async def test_who_answers_pings_but_does_not_go_on_is_named_after_round_timeout
     await works(site)
 
 
+async def test_a_run_given_up_while_the_way_is_broken_does_not_stay(site):
+    """That it was given up is never heard of: without a gap in the numbers, as it could not be sent at all."""
+    async with site.client() as client:
+        prepared = await client.prepare(client.share([0.5]) * 2)
+        party0 = site.servers["party0"]
+        assert [job.deadline for job in party0.jobs.values()] == [None]
+        site.transport.break_link("clinic", "party0")
+        await asyncio.sleep(0)
+        await client.release(prepared)
+        site.transport.mend_link("clinic", "party0")
+        await site.settled()
+        assert await client.reveal(client.share([0.5]) * 2) == pytest.approx([1.0], abs=1e-3)
+    await site.settled()
+
+
+@pytest.mark.parametrize("name", ["dealer", "party0", "party1"])
+async def test_runs_end_with_their_server(site, name):
+    """Whatever they were at: one that is ready waits for its client, without a deadline, and would for ever."""
+    async with site.client() as client:
+        prepared = await client.prepare(client.share([0.5]) * 2)
+        site.corrupt("dealer", Dealt, lambda m, b: [])
+        begun = asyncio.create_task(client.prepare(client.share([0.5]) * 2))
+        await site.until(lambda: len(site.servers["party0"].jobs) == 2 and len(site.servers["party1"].jobs) == 2)
+        server = site.servers[name]
+        await site.stop(name)
+        assert not server.jobs
+        begun.cancel()
+        await asyncio.gather(begun, return_exceptions=True)
+        await client.release(prepared)
+        await site.settled()
+
+
 async def test_a_fault_of_our_own_fails_one_run(site, monkeypatch, caplog):
     def broken(*_):
         raise ValueError("a secret of 0.123456")
