@@ -31,8 +31,6 @@ from protocols.readings.dealer import Dealing
 from protocols.readings.memory import MemoryStore, run_in_memory
 from protocols.trace.secret_tensor import SecretTensor
 
-Reals = npt.NDArray[np.float64]
-Raw = npt.NDArray[np.uint64]
 # What no test may depend on: a background job of a shell ignores SIGINT, one under nohup SIGHUP, and so would all
 # processes started here.  A handler, unlike that, is not passed on; this process goes on heeding nothing.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
@@ -42,6 +40,22 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
 for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
     os.environ.pop(_name, None)
 
+Reals = npt.NDArray[np.float64]
+Raw = npt.NDArray[np.uint64]
+
+
+FIRST = ("end_to_end", "adversary", "benchmarks", "parties", "network")
+"""Folders whose files take longest: begun first, or one of them is left to run alone at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # By default files with many tests go first.  Those with few take longer.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = {name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: folders.get(item.path.parent.name, len(FIRST)))
 
 
 @dataclass(frozen=True)

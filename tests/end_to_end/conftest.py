@@ -1,4 +1,4 @@
-"""Clusters of real processes; shared where a test leaves them as it found them."""
+"""Clusters, of real processes unless said otherwise; shared where a test leaves them as it found them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from parties import LocalCluster, Settings
+from parties import LocalCluster, MemoryCluster, Settings
 
 QUICK = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
 
 
 @pytest.fixture(scope="package")
-def clusters() -> Iterator[Callable[..., LocalCluster]]:
-    """One running cluster per number of parties and security, with two clients, kept for the whole package."""
-    running: dict[tuple[int, str], LocalCluster] = {}
+def clusters() -> Iterator[Callable[..., LocalCluster | MemoryCluster]]:
+    """One running cluster per number of parties and security, with two clients, kept for the whole package.
 
-    def get(parties: int, security: str = "semi-honest") -> LocalCluster:
+    Two parties are processes; more of them live in this one, as what differs then is no matter of processes (three that
+    are processes are in ``tests/adversary/test_zeromq.py``).
+    """
+    running: dict[tuple[int, str], LocalCluster | MemoryCluster] = {}
+
+    def get(parties: int, security: str = "semi-honest") -> LocalCluster | MemoryCluster:
         key = parties, security
         if key not in running:
+            kind = LocalCluster if parties == 2 else MemoryCluster
             settings = Settings(threads=1)
-            running[key] = LocalCluster(parties, security=security, clients=("clinic", "company"), settings=settings)
+            running[key] = kind(parties, security=security, clients=("clinic", "company"), settings=settings)
             running[key].__enter__()
         return running[key]
 
