@@ -93,7 +93,10 @@ class Coordinator:
                 self._names[record.name] = record.version
         for record, masks, content in database.begun():
             owner = owner_of(server.cluster, record)
-            if owner is not None and len(masks.seeds) == len(self._parties):
+            if not content:
+                # What a run was to keep: nobody goes on with it, so it would never be decided otherwise.
+                database.forget_uploads([record.version])
+            elif owner is not None and len(masks.seeds) == len(self._parties):
                 self._uploads[record.version] = PendingUpload(
                     owner, record.name, masks, record.description, content, record.when, asleep=True
                 )

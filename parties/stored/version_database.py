@@ -30,6 +30,7 @@ The dealer presumes abort.  Before that moment the seeds of an upload are on its
 it, but who has prepared it is in memory alone; and a prepared version it does not know is dropped.  An upload that it
 has read from its disk *sleeps* until its owner comes back to it: if a party says that it has prepared it first, the
 owner may have been told that it failed, and is given ``peer_timeout`` to come back, after which it is forgotten.
+What a run was to leave has nobody who comes back to it, and is forgotten at the dealer's start.
 An owner that fails after it has sent the last chunk gives the upload up, and one that fails before has it kept: that is
 not complete anywhere, and comes to nothing unless its owner goes on with it within a day.
 

@@ -122,8 +122,8 @@ def install(observer: Observer) -> None:
         observer.point(name, "after")
         return sent
 
-    def taken(self: Material, message: Any) -> Any:
-        part = take(self, message)
+    def taken(self: Material, message: Any, program: str) -> Any:
+        part = take(self, message, program)
         observer.takes(message.run, f"{message.session}/{message.number}")
         return part
 

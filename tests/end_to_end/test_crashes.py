@@ -6,6 +6,7 @@ nothing is used twice is read from the ledgers, and from what each process wrote
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import random
@@ -25,6 +26,7 @@ from parties import Client, LocalCluster, Settings
 from parties.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId, PartyLedger, State
+from parties.stored.decided_versions import DecidedVersions
 
 PROGRAM = Path(__file__).with_name("crashing_server.py")
 _spec = importlib.util.spec_from_file_location("crashing_server", PROGRAM)
@@ -200,3 +202,44 @@ def test_a_hundred_crashes(observed):
 def test_a_dozen_crashes(observed):
     """Of each kind one, and each of the three servers."""
     crash_all(observed, DOZEN)
+
+
+# -- results that stay -----------------------------------------------------------------------------------------------
+
+KEEPING = [
+    ("dealer", Crash("assign", "after")),
+    ("dealer", Crash("Dealt", "after")),
+    ("party0", Crash("take", "after")),
+    ("party1", Crash("Opening 1", "after")),
+    ("party0", Crash("prepare", "after")),
+]
+
+
+def results(client: Client) -> dict[str, Any]:
+    x = client.share(VALUES, low=-1, high=1)
+    return {"y": x * x}
+
+
+def test_an_item_makes_one_version_or_none(observed):
+    """Dealt for ahead of time, and somebody dies while a run keeps its result."""
+    for number, (member, where) in enumerate(KEEPING):
+        with Client(observed) as client:
+            client.stock(results(client), 2)
+        where.write(observed.folder, member)
+        with Client(observed) as client, contextlib.suppress(PeerError, MaterialError):
+            client.keep(results(client), f"kept{number}")
+        observed.processes[member].wait(DEADLINE)
+        assert observed.processes[member].returncode == -9, f"it did not come to {where}"
+        observed.start_process(member)
+        with Client(observed) as client:
+            kept = client.keep(results(client), f"kept{number}")
+            assert client.last_run is not None
+            assert client.last_run.from_stock
+            assert np.abs(client.reveal(kept["y"]) - VALUES**2).max() < 1e-3
+    nothing_was_used_twice(observed)
+    copy = observed.folder / "copy" / "dealer"
+    with DecidedVersions(copy, KeyPair.load(observed.key_path("dealer")), "dealer") as decided:
+        seeds = [bytes(seed) for version in decided.current() for seed in version.masks.seeds]
+        # What is not decided by now has come to nothing.
+        assert decided.begun() == []
+    assert len(set(seeds)) == len(seeds) == 2 * len(KEEPING)
