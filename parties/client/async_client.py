@@ -290,7 +290,7 @@ class AsyncClient(StoredSecrets):
                 data, dealer = bound.program.encode(), self.cluster.dealer.name
                 message = Prepare(run=run, bindings=bound.bindings, keep=keep)
                 for server in self._servers:
-                    prepared.sent_offline.add(server, self._board.send(server, message, [data]))
+                    prepared.account.sent_offline.add(server, self._board.send(server, message, [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
                 prepared.take_masks(got[ClientMasks][dealer], self._source)
         except BaseException:
@@ -299,7 +299,7 @@ class AsyncClient(StoredSecrets):
         if not keep:
             # The dealer has done its part: from now on the run goes on without it.
             conversation.needs = frozenset(self._parties)
-        prepared.offline_seconds = time.perf_counter() - started
+        prepared.account.offline_seconds = time.perf_counter() - started
         return prepared
 
     async def stock(
@@ -357,7 +357,7 @@ class AsyncClient(StoredSecrets):
                 prepared.conversation.check()
                 masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
                 for party in self._parties:
-                    prepared.sent_online.add(party, self._send_online(party, message, masked))
+                    prepared.account.sent_online.add(party, self._send_online(party, message, masked))
                 # The parties end together: once one has, the others have no more than a round to go.
                 whole = self._patience * rounds
                 arrived = await prepared.conversation.take_all(expected, self._patience, first=whole)
@@ -373,7 +373,7 @@ class AsyncClient(StoredSecrets):
             self._abandon(prepared)
             raise
         self._board.end(prepared.run)
-        self.last_run = prepared.report(shares, seconds)
+        self.last_run = prepared.account.report(prepared.program, prepared.security, shares, seconds)
         return results[0] if prepared.single else results
 
     async def release(self, prepared: PreparedRun) -> None:

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mpc.cost import cost
 from mpc.errors import ProgramError, ProtocolViolation
 from mpc.rings import Array, known_rings
 from mpc.security import Security
+from parties.client.account import Account
 from parties.client.conversation import Conversation
-from parties.client.report import LayerReport, Phase, RunReport
 from parties.messages.bindings import BoundProgram
-from parties.messages.runs import ClientMasks, Outputs
-from parties.tally import Link, Sent, Tally, total
+from parties.messages.runs import ClientMasks
 from parties.wire.events import Delivery
 from protocols.randomness.dealt import read
 from protocols.randomness.source import ClientRandomness, RandomnessSource
@@ -49,17 +47,7 @@ class PreparedRun:
         """Raw values of the program's inputs, in its order: secret, as are the masks."""
         self.randomness: ClientRandomness | None = None
         """The masks of inputs and outputs, once they have come."""
-        self.offline_bytes = 0
-        self.offline_seconds = 0.0
-        self.dealing_seconds = 0.0
-        self.from_stock = False
-        self.client = client
-        self.sent_offline = Tally()
-        self.sent_online = Tally()
-        """What this client has sent for the run, by receiver."""
-        self.dealer = ""
-        self.sent_by_dealer: Mapping[str, Sent] = {}
-        """As the dealer says, who dealt for the run."""
+        self.account = Account(client)
         self.conversation = conversation
         self.single = single
         """One output, not a list of them."""
@@ -79,10 +67,7 @@ class PreparedRun:
             self.randomness = source.for_client(self.program, self.security, self._parties, buffers)
         except ProgramError as error:
             raise ProtocolViolation(dealer, f"sent masks that do not go with the program: {error}") from None
-        self.dealing_seconds = message.seconds
-        self.from_stock = message.from_stock
-        self.offline_bytes = message.dealt_bytes + sum(map(len, buffers))
-        self.dealer, self.sent_by_dealer = dealer, message.sent
+        self.account.note_dealing(dealer, message, sum(map(len, buffers)))
 
     def _dealt(self) -> ClientRandomness:
         if self.randomness is None:
@@ -124,60 +109,3 @@ class PreparedRun:
             np.asarray(rings[t.ring].to_signed(output) * 2.0**-t.fraction_bits)
             for output, t in zip(outputs, types, strict=True)
         ]
-
-    def report(self, shares: Mapping[str, Delivery], seconds: float) -> RunReport:
-        """The bill; ``seconds`` are those of the online phase.  Raises ProtocolViolation: see ``_links``."""
-        by_party = {name: d.message for name, d in shares.items() if isinstance(d.message, Outputs)}
-        outputs = list(by_party.values())
-        online = [total(o.online) for o in outputs]
-        dealt = total(self.sent_by_dealer)
-        predicted = cost(self.program, self._parties, self.security)
-        layers = {
-            name: LayerReport(
-                layer.rounds,
-                layer.opened,
-                layer.dealt,
-                layer.opened_bytes * (self._parties - 1),
-                max(o.compute_seconds.get(name, 0.0) for o in outputs),
-            )
-            for name, layer in predicted.layers.items()
-        }
-        return RunReport(
-            parties=self._parties,
-            security=self.security,
-            online=Phase(
-                max(o.rounds for o in outputs),
-                max(sent.messages for sent in online),
-                max(sent.payload for sent in online),
-                seconds,
-            ),
-            offline=Phase(0, dealt.messages, self.offline_bytes, self.offline_seconds),
-            dealing_seconds=self.dealing_seconds,
-            wait_seconds=max(o.wait_seconds for o in outputs),
-            layers=layers,
-            predicted=predicted,
-            from_stock=self.from_stock,
-            client=self.client,
-            links=self._links(by_party),
-        )
-
-    def _links(self, outputs: Mapping[str, Outputs]) -> dict[str, dict[Link, Sent]]:
-        """What went over each link in each phase, by what the senders say.
-
-        Raises ProtocolViolation for a word about somebody who has no part in the run.
-        """
-        offline = {self.client: self.sent_offline, self.dealer: self.sent_by_dealer}
-        online: dict[str, Mapping[str, Sent]] = {self.client: self.sent_online}
-        members = {self.client, self.dealer, *outputs}
-        tables = {
-            "offline": {**offline, **{party: o.offline for party, o in outputs.items()}},
-            "online": {**online, **{party: o.online for party, o in outputs.items()}},
-        }
-        for table in tables.values():
-            for sender, sent in table.items():
-                if not sent.keys() <= members - {sender}:
-                    raise ProtocolViolation(sender, "reports messages to somebody who has no part in the run")
-        return {
-            phase: {(sender, receiver): n for sender, sent in table.items() for receiver, n in sent.items()}
-            for phase, table in tables.items()
-        }

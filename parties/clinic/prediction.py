@@ -55,7 +55,7 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
     classes.check(result.shape)
     prepared = await client.prepare(result)
     try:
-        yield {"step": "prepared", "seconds": prepared.offline_seconds, "bytes": prepared.offline_bytes}
+        yield {"step": "prepared", "seconds": prepared.account.offline_seconds, "bytes": prepared.account.offline_bytes}
         yield {
             "step": "masked",
             "mask": _picture(as_rgb(_top_bytes(prepared.input_masks[0][0]), takes.channels)),

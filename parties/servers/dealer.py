@@ -14,7 +14,7 @@ from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.keys import KeyPair
 from parties.messages.bindings import BoundProgram
-from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
 from parties.operate.check.desk import CheckDesk
@@ -89,7 +89,6 @@ class DealerServer(Server[DealerJob]):
             raise
         self.on(Prepare, self._on_prepare)
         self.on(Agreed, self._on_agreed)
-        self.on(Release, self._on_release)
         self.on(Stock, self._on_stock)
         # The last item of a program may be on its way to a run.
         self.on(
@@ -254,13 +253,6 @@ class DealerServer(Server[DealerJob]):
         super().end(job, failure)
         if failure is not None or job.released:
             self._coordinator.forget(job.run)
-
-    def _on_release(self, client: Member, message: Release, _: Payload) -> None:
-        """The client gives up before the dealer is done."""
-        job = self.jobs.get(message.run)
-        if job is not None and job.client == client:
-            job.released = True
-            self.end(job)
 
     def overdue(self, job: DealerJob) -> TesseraError:
         if job.item is not None:

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mpc.errors import MaterialError, PeerError, PeerLost, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import MaterialError, PeerError, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
 from mpc.rings import Array, known_rings
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.keys import KeyPair
 from parties.messages.bindings import BoundProgram
-from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready, Release
+from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
@@ -80,7 +80,6 @@ class PartyServer(Server[PartyJob]):
         self.on(Agreed, self._on_agreed)
         self.on(Inputs, self._on_inputs)
         self.on(Opening, self._on_opening)
-        self.on(Release, self._on_release)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         CheckDesk(self, folder, self._check_databases)
@@ -193,7 +192,7 @@ class PartyServer(Server[PartyJob]):
         self.metrics.spent(Phase.PREPARING, seconds)
         # From here on the dealer is not needed any more.
         self.watch(job, [client, *self._peers])
-        message = self._dealt(job)
+        message = job.assigned
         if message.number:
             agreed = Agreed(
                 run=job.run,
@@ -207,11 +206,6 @@ class PartyServer(Server[PartyJob]):
             self.set_deadline(job)
         self._agree(job)
 
-    def _dealt(self, job: PartyJob) -> Dealt:
-        if job.dealt is None:
-            raise ProgramError("nothing has been dealt for this run")
-        return job.dealt[0]
-
     def _on_agreed(self, peer: Member, message: Agreed, _: Payload) -> None:
         job = self.open_job(message.run)
         if peer.index in job.agreed:
@@ -223,7 +217,7 @@ class PartyServer(Server[PartyJob]):
         """Ready, once all parties have marked the same item used: nothing that depends on it has left before."""
         if job.party_run is None or job.ready or job.client is None:
             return
-        message = self._dealt(job)
+        message = job.assigned
         if message.number and len(job.agreed) < self.parties - 1:
             return
         own = agreement(message)
@@ -241,13 +235,6 @@ class PartyServer(Server[PartyJob]):
             self.material.spent(error, job.bound.digest)
         super().fail(job, error)
 
-    def _on_release(self, client: Member, message: Release, _: Payload) -> None:
-        job = self.jobs.get(message.run)
-        if job is not None:
-            check_sender(job.client, client)
-            job.released = True
-            self.end(job)
-
     # -- online ----------------------------------------------------------------------------------------------------
 
     def _on_inputs(self, client: Member, message: Inputs, payload: Payload) -> None:
@@ -261,7 +248,7 @@ class PartyServer(Server[PartyJob]):
         types, rings = [program.nodes[i].type for i in program.inputs], known_rings()
         if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
-        if message.masks != self._dealt(job).masks:
+        if message.masks != job.assigned.masks:
             # A wrong mask is a wrong input, which no MAC can show.
             raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
         inputs = [rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
@@ -385,19 +372,7 @@ class PartyServer(Server[PartyJob]):
         super().end(job, failure)
 
     def overdue(self, job: PartyJob) -> TesseraError:
-        seconds = f"{self.cluster.settings.round_timeout:g} s"
-        if job.waiting:
-            there = job.openings.get(job.round, {})
-            missing = next((p for p in self._peers if p.index not in there), None)
-            if missing is None:
-                return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")
-            return PeerLost(missing.name, f"sent no opening of round {job.round} within {seconds}")
-        if job.client is None:
-            return TesseraError(f"no client announced this run within {seconds}")
-        if job.party_run is not None:
-            silent = next((p.name for p in self._peers if p.index not in job.agreed), self.member.name)
-            return PeerLost(silent, f"did not say which preprocessing it uses within {seconds}")
-        return PeerLost(self.cluster.dealer.name, f"dealt nothing within {seconds}")
+        return job.overdue(self.cluster, self.member)
 
     # -- models ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+from mpc.errors import PeerLost, ProgramError, TesseraError
 from mpc.program import Program
+from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt
 from parties.messages.stock import Agreed
@@ -52,3 +54,27 @@ class PartyJob(Job):
     def program(self) -> Program | None:
         """Once it is known."""
         return None if self.bound is None else self.bound.program
+
+    @property
+    def assigned(self) -> Dealt:
+        """What the dealer says of its randomness."""
+        if self.dealt is None:
+            raise ProgramError("nothing has been dealt for this run")
+        return self.dealt[0]
+
+    def overdue(self, cluster: Cluster, me: Member) -> TesseraError:
+        """Who keeps the run waiting."""
+        peers = [party for party in cluster.parties if party != me]
+        seconds = f"{cluster.settings.round_timeout:g} s"
+        if self.waiting:
+            there = self.openings.get(self.round, {})
+            missing = next((p for p in peers if p.index not in there), None)
+            if missing is None:
+                return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")
+            return PeerLost(missing.name, f"sent no opening of round {self.round} within {seconds}")
+        if self.client is None:
+            return TesseraError(f"no client announced this run within {seconds}")
+        if self.party_run is not None:
+            silent = next((p.name for p in peers if p.index not in self.agreed), me.name)
+            return PeerLost(silent, f"did not say which preprocessing it uses within {seconds}")
+        return PeerLost(cluster.dealer.name, f"dealt nothing within {seconds}")

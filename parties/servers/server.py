@@ -8,8 +8,8 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
@@ -28,12 +28,11 @@ from parties import logs
 from parties.cluster import Cluster, Member
 from parties.counters import OK, RELEASED, Metrics
 from parties.keys import KeyPair
-from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import Fault, error_of, fault_of, internal_error
-from parties.messages.runs import Failed, Prepare, RunMessage
+from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
-from parties.operate.site import Handler, Refusal
 from parties.operate.status.look import Look
+from parties.servers.dispatcher import Dispatcher
 from parties.servers.job import Job
 from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
@@ -55,7 +54,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 Result = TypeVar("Result")
 
 
-class Server(Generic[JobT]):
+class Server(Dispatcher, Generic[JobT]):
     """Base of ``DealerServer`` and ``PartyServer``: dispatches messages and fails runs.
 
     A handler is registered with ``on`` for a message class; it may raise a TesseraError, which fails the run the
@@ -65,6 +64,7 @@ class Server(Generic[JobT]):
     def __init__(
         self, cluster: Cluster, member: Member, keys: KeyPair, transport: Transport, make_job: Callable[[str], JobT]
     ) -> None:
+        super().__init__()
         self.cluster = cluster
         self.member = member
         self.endpoint = Endpoint(cluster, member, keys, bind=True, transport=transport)
@@ -80,24 +80,11 @@ class Server(Generic[JobT]):
         # Apart, so that nobody's dealing delays a round that others wait for.
         self.offline, self.online = (Workers(member.name, width, settings.round_timeout / 2) for _ in range(2))
         self._make_job = make_job
-        self._handlers: dict[type[Message], tuple[Handler, Refusal]] = {}
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
         self._emptied = asyncio.Event()
         self.on(Failed, self._on_failed)
-
-    def on(
-        self,
-        kind: type[MessageT],
-        handler: Callable[[Member, MessageT, Payload], None],
-        refuse: Callable[[Member, MessageT, TesseraError], None] | None = None,
-    ) -> None:
-        """``handler(sender, message, payload)`` takes the messages of this class.
-
-        ``refuse(sender, message, error)`` is called with what it raises; by default the run, if any, fails.
-        """
-        self._handlers[kind] = handler, self._refuse if refuse is None else refuse
+        self.on(Release, self._on_release)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -110,9 +97,7 @@ class Server(Generic[JobT]):
                 while True:
                     self._handle(await self.endpoint.receive())
             finally:
-                for task in self._tasks:
-                    task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self.end_tasks()
                 for job in list(self.jobs.values()):
                     # One that is ready has no deadline, and nobody is left to hear that its client has gone.
                     self.end(job, Failed(run=job.run, fault=fault_of(PeerLost(self.member.name, "was stopped"))))
@@ -160,15 +145,11 @@ class Server(Generic[JobT]):
 
     def _deliver(self, delivery: Delivery) -> None:
         sender, message = delivery.sender, delivery.message
-        handlers = self._handlers.get(type(message))
-        if handlers is None:
-            log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
-            return
         with self._about(sender, message):
             if isinstance(message, RunMessage) and message.run in self._ended:
                 self._late(sender, message, self._ended[message.run])
             else:
-                self._take(delivery, *handlers)
+                self.take(delivery)
 
     def _about(self, sender: Member, message: Message) -> contextlib.AbstractContextManager[None]:
         """What is logged of the message is about its run, and that run's client."""
@@ -176,16 +157,6 @@ class Server(Generic[JobT]):
         job = self.jobs.get(run)
         client = sender if job is None or job.client is None else job.client
         return logs.about(run, "" if client.is_server else client.name)
-
-    def _take(self, delivery: Delivery, handler: Handler, refuse: Refusal) -> None:
-        sender, message = delivery.sender, delivery.message
-        try:
-            handler(sender, message, delivery.buffers)
-        except TesseraError as error:
-            refuse(sender, message, error)
-        except Exception:  # a bug of ours must not take the server down with it
-            log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
-            refuse(sender, message, internal_error())
 
     def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
         """A message of a run that is over here."""
@@ -196,7 +167,7 @@ class Server(Generic[JobT]):
             # Its check may have failed after ours had passed.
             self._notice(message.fault)
 
-    def _refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
+    def refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
         """Fail the run that the message belongs to, if the sender has a part in it."""
         job = self.jobs.get(message.run) if isinstance(message, RunMessage) else None
         if job is not None and self._takes_part(job, sender):
@@ -205,11 +176,6 @@ class Server(Generic[JobT]):
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
         if isinstance(message, RunMessage):
             self.tell([sender.name], Failed(run=message.run, fault=fault_of(error)))
-
-    def refuse_request(self, sender: Member, message: RequestMessage, error: TesseraError) -> None:
-        """Tell the sender that it cannot have what it asks for."""
-        log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
-        self.tell([sender.name], RequestFailed(request=message.request, fault=fault_of(error)))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -338,6 +304,14 @@ class Server(Generic[JobT]):
             # Of a run from before we were started again, perhaps.
             self._notice(message.fault)
 
+    def _on_release(self, client: Member, message: Release, _: Payload) -> None:
+        """The client will not go on with it."""
+        job = self.jobs.get(message.run)
+        if job is not None:
+            check_sender(job.client, client)
+            job.released = True
+            self.end(job)
+
     def _notice(self, fault: Fault) -> None:
         """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""
         if fault.error == MacCheckError.__name__ and self.malicious:
@@ -376,14 +350,6 @@ class Server(Generic[JobT]):
         return ()
 
     # -- sending and computing -------------------------------------------------------------------------------------
-
-    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
-        """Send to whoever can be reached."""
-        for name in names:
-            try:
-                self.endpoint.send(name, message, payload)
-            except TesseraError as error:
-                log.debug("%s cannot be told: %s", name, error)
 
     def in_background(
         self,
@@ -426,21 +392,6 @@ class Server(Generic[JobT]):
     def _fail_if_wanted(self, job: JobT, error: TesseraError) -> None:
         if self.jobs.get(job.run) is job:
             self.fail(job, error)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """A task that ends with the server, and whose failure is its own."""
-
-        async def guarded() -> None:
-            try:
-                await coroutine
-            except TesseraError as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("internal error")
-
-        task = asyncio.get_running_loop().create_task(guarded())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def check_sender(expected: Member | None, sender: Member) -> None:

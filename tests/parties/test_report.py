@@ -8,11 +8,9 @@ from mpc.errors import ProtocolViolation
 from mpc.operation import Input
 from mpc.program import Expression, Program
 from mpc.security import Security
-from parties.client.conversation import Conversation
-from parties.client.prepared import PreparedRun
+from parties.client.account import Account
 from parties.client.report import RunReport
 from parties.cluster import Member, Role
-from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Outputs
 from parties.tally import Sent, Tally
 from parties.wire.events import Delivery
@@ -23,16 +21,7 @@ RUN = "0123456789abcdef" * 2
 def report(dealer: dict[str, Sent], *online: dict[str, Sent]) -> RunReport:
     """Of a run of as many parties as say what they have sent."""
     program = Program.of([Expression(Input((2,), 16, -1.0, 1.0))])
-    run = PreparedRun(
-        BoundProgram(program, ()),
-        RUN,
-        len(online),
-        [],
-        Conversation([]),
-        security=Security.SEMI_HONEST,
-        single=True,
-        client="clinic",
-    )
+    run = Account("clinic")
     run.sent_offline.add("dealer", 300)
     run.sent_online.add("p0", 16)
     run.dealer, run.sent_by_dealer = "dealer", dealer
@@ -43,7 +32,7 @@ def report(dealer: dict[str, Sent], *online: dict[str, Sent]) -> RunReport:
         )
         member = Member(name=f"p{i}", role=Role.PARTY, key="k", address="127.0.0.1:1", index=i)
         shares[member.name] = Delivery(member, message, [])
-    return run.report(shares, 0.5)
+    return run.report(program, Security.SEMI_HONEST, shares, 0.5)
 
 
 def test_what_everybody_sent() -> None:

@@ -1,0 +1,98 @@
+"""Messages to their handlers, answers to their senders, and tasks that end with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from mpc.errors import TesseraError
+from parties.cluster import Member
+from parties.messages.conversation import RequestFailed, RequestMessage
+from parties.messages.failures import fault_of, internal_error
+from parties.operate.site import Handler, Refusal
+from parties.wire.events import Delivery
+from parties.wire.messages import Message, Payload
+from parties.wire.transport import Endpoint
+
+log = logging.getLogger(__name__)
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+class Dispatcher(ABC):
+    """What a server is beside its runs."""
+
+    endpoint: Endpoint
+
+    def __init__(self) -> None:
+        self._handlers: dict[type[Message], tuple[Handler, Refusal]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def on(
+        self,
+        kind: type[MessageT],
+        handler: Callable[[Member, MessageT, Payload], None],
+        refuse: Callable[[Member, MessageT, TesseraError], None] | None = None,
+    ) -> None:
+        """``handler(sender, message, payload)`` takes the messages of this class.
+
+        ``refuse(sender, message, error)`` is called with what it raises; by default ``refuse``.
+        """
+        self._handlers[kind] = handler, self.refuse if refuse is None else refuse
+
+    def take(self, delivery: Delivery) -> None:
+        """Hand the message to its handler."""
+        sender, message = delivery.sender, delivery.message
+        handlers = self._handlers.get(type(message))
+        if handlers is None:
+            log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
+            return
+        handler, refuse = handlers
+        try:
+            handler(sender, message, delivery.buffers)
+        except TesseraError as error:
+            refuse(sender, message, error)
+        except Exception:  # a bug of ours must not take the server down with it
+            log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
+            refuse(sender, message, internal_error())
+
+    @abstractmethod
+    def refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
+        """What is done with the error that a handler has raised."""
+
+    def refuse_request(self, sender: Member, message: RequestMessage, error: TesseraError) -> None:
+        """Tell the sender that it cannot have what it asks for."""
+        log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+        self.tell([sender.name], RequestFailed(request=message.request, fault=fault_of(error)))
+
+    def tell(self, names: Iterable[str], message: Message, payload: Sequence[bytes] = ()) -> None:
+        """Send to whoever can be reached."""
+        for name in names:
+            try:
+                self.endpoint.send(name, message, payload)
+            except TesseraError as error:
+                log.debug("%s cannot be told: %s", name, error)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """A task that ends with the server, and whose failure is its own."""
+
+        async def guarded() -> None:
+            try:
+                await coroutine
+            except TesseraError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("internal error")
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end_tasks(self) -> None:
+        """Cancel them, and wait until they are over."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
