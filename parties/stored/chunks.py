@@ -12,11 +12,13 @@ from math import prod
 
 import numpy as np
 
-from mpc.rings import field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, FieldRing
 from mpc.rings.prg import Seed
 from mpc.tensor_type import Shape
 from protocols.readings.dealer import StoredMasks
+
+RING = FieldRing()
+"""What is stored lives in the field."""
 
 CHUNK_ELEMENTS = 1 << 19
 """In a chunk, 4 MiB of payload; the last one may have fewer."""
@@ -49,20 +51,22 @@ class Grid:
         """Elements of a chunk, 1 at least."""
         return min(self.chunk_elements, self.elements - number * self.chunk_elements)
 
+    def chunk_bytes(self, number: int) -> int:
+        """Of a chunk's payload."""
+        return RING.bytes_of(self.size(number))
+
     def bytes_of(self, chunks: int) -> int:
         """Of payload, in the first ``chunks`` chunks."""
-        return 8 * min(chunks * self.chunk_elements, self.elements)
+        return RING.bytes_of(min(chunks * self.chunk_elements, self.elements))
 
 
-def masked_chunks(
-    tensors: Mapping[str, FieldArray], seeds: tuple[Seed, ...], grid: Grid, first: int
-) -> Iterator[FieldArray]:
+def masked_chunks(tensors: Mapping[str, Array], seeds: tuple[Seed, ...], grid: Grid, first: int) -> Iterator[Array]:
     """``w - b`` chunk by chunk, from number ``first`` on.
 
     In memory are the mask of one tensor and one chunk; tensors that lie before ``first`` are not masked at all.
     """
     number, filled = first, 0
-    chunk = np.empty(grid.size(first) if first < grid.count else 0, np.uint64)
+    chunk = RING.vector([(grid.size(first) if first < grid.count else 0,)])
     begins = 0
     for name, array in tensors.items():
         flat = np.ascontiguousarray(array).reshape(-1)
@@ -74,11 +78,11 @@ def masked_chunks(
         mask = StoredMasks(seeds, {name: array.shape}).mask(name).reshape(-1)
         while at < flat.size:
             size = min(chunk.size - filled, flat.size - at)
-            chunk[filled : filled + size] = field.subtract(flat[at : at + size], mask[at : at + size])
+            RING.difference(flat[at : at + size], mask[at : at + size], chunk[filled : filled + size])
             at, filled = at + size, filled + size
             if filled == chunk.size:
                 yield chunk
                 number, filled = number + 1, 0
                 # Another array each time: the transport still reads the one before.
-                chunk = np.empty(grid.size(number) if number < grid.count else 0, np.uint64)
+                chunk = RING.vector([(grid.size(number) if number < grid.count else 0,)])
         del mask  # before the next one is made

@@ -87,7 +87,7 @@ class Partial:
             with os.fdopen(os.open(self._path, os.O_WRONLY | _FLAGS), "wb") as file:
                 file.seek(self._at(self.chunks))
                 for number, chunk in enumerate(chunks, start=self.chunks):
-                    size = 8 * self.grid.size(number) + 16
+                    size = self.grid.chunk_bytes(number) + 16
                     for sealed in self._vault.seal((*self._label, str(number)), [chunk], size):
                         file.write(sealed)
                 file.flush()
@@ -114,7 +114,7 @@ class Partial:
         return chunk
 
     def _sealed_bytes(self, number: int) -> int:
-        return 8 * self.grid.size(number) + _OVERHEAD
+        return self.grid.chunk_bytes(number) + _OVERHEAD
 
     def _at(self, number: int) -> int:
         return self._start + self.grid.bytes_of(number) + number * _OVERHEAD

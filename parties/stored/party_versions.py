@@ -22,15 +22,15 @@ from typing import NamedTuple
 import msgspec
 
 from mpc.operation import Value
-from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.stored import sealed_files as files
+from parties.stored.chunks import RING
 from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
 from parties.stored.version_database import RULES_TABLE, Steps, VersionDatabase
 from parties.vault import Streamed, VaultError
-from parties.wire.messages import Buffer, as_array
+from parties.wire.messages import Buffer
 from protocols.randomness.streams import stored_stream
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class PartyVersions(VersionDatabase):
         seed, *masked = files.read(path, self.vault, _label(record))
         if len(seed) != SEED_BYTES or len(masked) != len(record.tensors):
             raise VaultError(f"model file {path} is not of this model: have its owner upload it again")
-        return values(Seed(bytes(seed)), record, [as_array(buffer) for buffer in masked])
+        return values(Seed(bytes(seed)), record, masked)
 
     def sealed_bytes(self, version: str) -> int:
         """What a version takes on the disk.  Raises VaultError if its file is missing."""
@@ -176,15 +176,15 @@ def streamed(partial: Partial) -> list[Streamed]:
             size -= len(piece)
             yield piece
 
-    sizes = [8 * prod(shape) for shape in partial.begun.record.shapes.values()]
+    sizes = [RING.bytes_of(prod(shape)) for shape in partial.begun.record.shapes.values()]
     return [Streamed(size, pieces(size)) for size in sizes]
 
 
-def values(seed: Seed, record: Record, masked: Sequence[FieldArray]) -> dict[str, Value]:
+def values(seed: Seed, record: Record, masked: Sequence[memoryview]) -> dict[str, Value]:
     """A version's tensors, from the seed of this party's shares of the masks and w - b of each."""
     return {
-        tensor.name: Value(public.reshape(tensor.shape), stored_stream(seed, tensor.name).elements(tensor.shape))
-        for tensor, public in zip(record.tensors, masked, strict=True)
+        t.name: Value(RING.read(data, t.shape), RING.sample(stored_stream(seed, t.name), t.shape))
+        for t, data in zip(record.tensors, masked, strict=True)
     }
 
 

@@ -18,14 +18,12 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from mpc.errors import ProtocolViolation, TesseraError
-from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
 from parties.messages.uploads import UploadChunk, UploadSeed
-from parties.stored.chunks import WINDOW, Grid
+from parties.stored.chunks import RING, WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials
 from parties.stored.record import owner_of
-from parties.wire.messages import as_array
 
 MAX_UPLOADS = 64
 """Seeds that are there before the upload they belong to."""
@@ -188,9 +186,10 @@ class Uploads:
         number = upload.written + len(upload.waiting)
         if message.number != number or number >= upload.grid.count:
             raise ProtocolViolation(sender.name, f"sent chunk {message.number} of an upload instead of the next one")
-        if len(payload) != 1 or len(payload[0]) != 8 * upload.grid.size(number):
+        if len(payload) != 1 or len(payload[0]) != upload.grid.chunk_bytes(number):
             raise ProtocolViolation(sender.name, "sent a chunk of the wrong length")
-        if not field.is_reduced(as_array(payload[0])):
+        elements = (upload.grid.size(number),)
+        if not RING.holds(RING.read(payload[0], elements), elements):
             raise ProtocolViolation(sender.name, "sent a chunk with numbers outside the field")
         upload.waiting.append(payload[0])
         upload.touched = time.monotonic()
