@@ -175,11 +175,11 @@ def _common(rules: Sequence[Mapping[str, frozenset[str]]]) -> dict[str, frozense
 def _read(party: str, delivery: Delivery) -> list[tuple[SecretInfo, dict[str, Shape]]]:
     """One party's list.  Raises ProtocolViolation."""
     message, buffers = delivery.message, delivery.buffers
-    if not isinstance(message, SecretList) or len(buffers) != len(message.models):
+    if not isinstance(message, SecretList) or len(buffers) != len(message.secrets):
         raise ProtocolViolation(party, "listed models without their tensors")
-    if len({info.name for info in message.models}) != len(message.models):
+    if len({info.name for info in message.secrets}) != len(message.secrets):
         raise ProtocolViolation(party, "listed a model twice")
-    return [(info, _shapes(party, buffer)) for info, buffer in zip(message.models, buffers, strict=True)]
+    return [(info, _shapes(party, buffer)) for info, buffer in zip(message.secrets, buffers, strict=True)]
 
 
 def _shapes(party: str, buffer: memoryview) -> dict[str, Shape]:

@@ -56,7 +56,7 @@ class AskStatus(CheckMessage, frozen=True):
 class ServerStatus(CheckMessage, frozen=True):
     """How the sender is; ``uptime`` in s.
 
-    ``models``: those that the client may know of.  ``stock``: items of preprocessing that are fresh here, by the first
+    ``secrets``: those that the client may know of.  ``stock``: items of preprocessing that are fresh here, by the first
     digits of their bound program; None when the disk did not answer.  ``own_runs`` are in progress for the client, and
     ``other_runs`` for all others together.
     """
@@ -64,7 +64,7 @@ class ServerStatus(CheckMessage, frozen=True):
     senders: ClassVar[frozenset[Role]] = SERVERS
     version: Version
     uptime: Finite
-    models: Annotated[tuple[SecretSeen, ...], msgspec.Meta(max_length=MAX_SECRETS)]
+    secrets: Annotated[tuple[SecretSeen, ...], msgspec.Meta(max_length=MAX_SECRETS)]
     stock: Annotated[dict[Program, Count], msgspec.Meta(max_length=MAX_PROGRAMS)] | None
     own_runs: Count
     other_runs: Count

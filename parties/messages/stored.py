@@ -80,7 +80,7 @@ class SecretList(RequestMessage, frozen=True):
     """Payload: of each model its tensors' names and shapes, a MessagePack array of ``TensorInfo``."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
-    models: Annotated[tuple[SecretInfo, ...], msgspec.Meta(max_length=MAX_SECRETS)]
+    secrets: Annotated[tuple[SecretInfo, ...], msgspec.Meta(max_length=MAX_SECRETS)]
 
 
 class RemoveSecret(RequestMessage, frozen=True):

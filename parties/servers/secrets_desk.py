@@ -283,7 +283,7 @@ class SecretsDesk:
         found = self._secrets.seen_by(client.name)
         infos = await asyncio.to_thread(lambda: tuple(self._info(model, client) for model in found))
         tensors = [msgspec.msgpack.encode(model.record.tensors) for model in found]
-        self._server.tell([client.name], SecretList(request=message.request, models=infos), tensors)
+        self._server.tell([client.name], SecretList(request=message.request, secrets=infos), tensors)
 
     def _info(self, model: StoredVersion, client: Member) -> SecretInfo:
         record = model.record

@@ -474,7 +474,7 @@ async def test_parties_that_list_different_owners(site):
         await company.upload(model(), "m")
 
         def other(message: SecretList, buffers: list[Any]) -> Any:
-            models = tuple(msgspec.structs.replace(info, owner="clinic") for info in message.models)
+            models = tuple(msgspec.structs.replace(info, owner="clinic") for info in message.secrets)
             return [(SecretList(message.request, models), buffers)]
 
         site.corrupt("party1", SecretList, other)
@@ -515,10 +515,10 @@ def test_who_may_send_what() -> None:
         VersionsHeld(held=("x",), prepared=()),
         VersionsHeld(held=(), prepared=(ID,) * 4001),
         StockHeld(programs=(ID,)),
-        SecretList(request=ID, models=(INFO,) * 1001),
-        SecretList(request=ID, models=(SecretInfo("m", "c", ID, float("inf"), 1),)),
-        SecretList(request=ID, models=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
-        SecretList(request=ID, models=(SecretInfo("m", "c", ID, 1.0, -1),)),
+        SecretList(request=ID, secrets=(INFO,) * 1001),
+        SecretList(request=ID, secrets=(SecretInfo("m", "c", ID, float("inf"), 1),)),
+        SecretList(request=ID, secrets=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
+        SecretList(request=ID, secrets=(SecretInfo("m", "c", ID, 1.0, -1),)),
     ],
     ids=range(11),
 )
@@ -534,7 +534,7 @@ def test_full_messages_fit_a_header() -> None:
     assert decode_header("party0", encode_header(message)) == message
     message = StockHeld(programs=programs)
     assert decode_header("party0", encode_header(message)) == message
-    message = SecretList(request=ID, models=tuple(SecretInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
+    message = SecretList(request=ID, secrets=tuple(SecretInfo("n" * 64, "o" * 64, i, 1e9, 1 << 40) for i in ids))
     assert decode_header("party0", encode_header(message)) == message
 
 

@@ -71,7 +71,7 @@ async def test_a_cluster_at_rest(site):
         assert 0 < found.round_trip < 1
         assert found.status.version == package_version()
         assert 0 < found.status.uptime < 60
-        assert (found.status.own_runs, found.status.other_runs, found.status.models) == (0, 0, ())
+        assert (found.status.own_runs, found.status.other_runs, found.status.secrets) == (0, 0, ())
         assert found.status.stock == {}
         assert all(peer.connected for peer in found.status.peers)
 
@@ -93,16 +93,16 @@ async def test_runs_models_and_stock_as_each_may_see_them(site):
     own = await look(site)
     assert (row(others, "party0").status.own_runs, row(others, "party0").status.other_runs) == (0, 1)
     for found in others.rows:
-        assert found.status.models == ()
+        assert found.status.secrets == ()
         assert list(found.status.stock.values()) == [3]
         assert all(len(program) == 12 for program in found.status.stock)
     for found in own.rows:
-        (seen,) = found.status.models
+        (seen,) = found.status.secrets
         assert (seen.name, seen.owner) == ("m", "clinic")
-    assert len({found.status.models for found in own.rows}) == 1
+    assert len({found.status.secrets for found in own.rows}) == 1
     async with site.client() as clinic:
         await clinic.allow("m", "company")
-    assert [len(found.status.models) for found in (await look(site, "company")).rows] == [1, 1, 1]
+    assert [len(found.status.secrets) for found in (await look(site, "company")).rows] == [1, 1, 1]
 
 
 async def test_ones_own_runs(site):
@@ -163,7 +163,7 @@ async def test_for_programs_and_for_people(site):
 def test_what_servers_say_does_not_reach_the_terminal_raw():
     cluster = _cluster()
     evil = ServerStatus(
-        request=ID, version="\x1b[2J[bold]1\n", uptime=1.0, models=(), stock=None, own_runs=0, other_runs=0, peers=()
+        request=ID, version="\x1b[2J[bold]1\n", uptime=1.0, secrets=(), stock=None, own_runs=0, other_runs=0, peers=()
     )
     report = StatusReport(cluster, cluster.clients[0], 0.0, [ServerRow(cluster.dealer, evil, 0.1)])
     text = text_of(report)
@@ -259,7 +259,7 @@ async def test_a_server_that_answers_nonsense_is_named(site, lie):
 
 
 GOOD = {
-    "type": "ServerStatus", "request": ID, "version": "1", "uptime": 1.0, "models": [], "stock": {"ab" * 6: 1},
+    "type": "ServerStatus", "request": ID, "version": "1", "uptime": 1.0, "secrets": [], "stock": {"ab" * 6: 1},
     "own_runs": 0, "other_runs": 0, "peers": [{"peer": "dealer", "connected": True, "round_trip": 0.1}],
 }  # fmt: skip
 
@@ -276,7 +276,7 @@ GOOD = {
         {"stock": {"ab" * 32: 1}},
         {"stock": {"ab" * 6: -1}},
         {"stock": {f"{i:012x}": 1 for i in range(101)}},
-        {"models": [{"name": "../m", "owner": "clinic", "version": ID}]},
+        {"secrets": [{"name": "../m", "owner": "clinic", "version": ID}]},
         {"peers": [{"peer": "dealer", "connected": True, "round_trip": float("inf")}]},
         {"more": 1},
     ],
@@ -291,7 +291,7 @@ def test_a_thousand_models_fit_into_a_header():
     models = tuple(SecretSeen("m" * 64, "o" * 64, ID) for _ in range(1000))
     stock = {f"{i:012x}": 1 << 40 for i in range(100)}
     message = ServerStatus(
-        request=ID, version="1", uptime=1.0, models=models, stock=stock, own_runs=0, other_runs=0, peers=()
+        request=ID, version="1", uptime=1.0, secrets=models, stock=stock, own_runs=0, other_runs=0, peers=()
     )
     assert decode_header("somebody", encode_header(message)) == message
 

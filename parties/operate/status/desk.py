@@ -52,7 +52,7 @@ class StatusDesk:
                 request=message.request,
                 version=package_version(),
                 uptime=time.monotonic() - self._started,
-                models=tuple(self._server.versions_seen_by(client))[:MAX_SECRETS],
+                secrets=tuple(self._server.versions_seen_by(client))[:MAX_SECRETS],
                 stock=None if seen.stock is None else dict(seen.stock),
                 own_runs=own,
                 other_runs=len(jobs) - own,

@@ -46,7 +46,7 @@ class ServerRow:
                 "version": printable(status.version),
                 "uptime_seconds": status.uptime,
                 "runs": {"yours": status.own_runs, "others": status.other_runs},
-                "models": [msgspec.to_builtins(model) for model in status.models],
+                "models": [msgspec.to_builtins(model) for model in status.secrets],
                 "stock": status.stock,
                 "peers": [
                     {"name": peer.peer, "connected": peer.connected, "round_trip_seconds": peer.round_trip}
@@ -118,7 +118,7 @@ class StatusReport:
                 _duration(status.uptime),
                 f"{status.own_runs:,}",
                 f"{status.other_runs:,}",
-                f"{len(status.models):,}",
+                f"{len(status.secrets):,}",
                 "?" if status.stock is None else f"{sum(status.stock.values()):,}",
                 _trip(row.round_trip),
             )
@@ -137,7 +137,7 @@ class StatusReport:
         """Versions in use, and the servers that say so."""
         found: dict[SecretSeen, list[str]] = {}
         for server, status in self._answered():
-            for model in status.models:
+            for model in status.secrets:
                 found.setdefault(model, []).append(server.name)
         return dict(sorted(found.items(), key=lambda pair: (pair[0].name, pair[0].version)))
 
