@@ -1,15 +1,11 @@
 """From a picture to a network's input, as a model says of itself: data, checked like all that comes from a stranger.
 
-Nothing but pixels leaves this file: orientation is applied, then all metadata (EXIF, GPS position, comments,
-colour profiles) is gone with the image object it hung on.
+Servers read it too, and have no pictures: ``nn.pictures``, which decodes them, is imported by the first.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,15 +13,10 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mpc.errors import EncodingError, ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
 
-MAX_PIXELS: Final = 64_000_000
-"""Larger images are refused before they are decoded: a small file can unpack to gigabytes."""
-MAX_BYTES: Final = 64_000_000
-FORMATS: Final = ("JPEG", "PNG")
 MAX_ELEMENTS: Final = 1 << 21
 """Of one input that a stranger's model can ask for: 16 MiB of float64."""
 MAX_SUBJECT: Final = 100
@@ -34,13 +25,6 @@ MOST_MEAN: Final = 1e3
 LEAST_STD, MOST_STD = 1e-4, 1e4
 RANGE_BITS: Final = 10
 """Fraction bits of the range that is declared: the exact one, rounded outwards."""
-
-_RESAMPLING: Final = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 class ShadesOfGray(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,12 +116,15 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
 
     def load_pixels(self, path: str | Path) -> NDArray[np.uint8]:
         """As ``load``, before normalisation: uint8 (height, width, channels)."""
-        return self.decode_pixels(_content(path), str(path))
+        from nn import pictures
+
+        return pictures.pixels(self, pictures.content(path), str(path))
 
     def decode_pixels(self, data: bytes, name: str = "the picture") -> NDArray[np.uint8]:
         """As ``load_pixels``, of a file's content; ``name`` is what errors call it."""
-        with _decoded(data, name) as picture:
-            return self._resized(picture)
+        from nn import pictures
+
+        return pictures.pixels(self, data, name)
 
     def normalise(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """uint8 ``(H, W, C)`` or ``(N, H, W, C)`` to float64 ``(C, H, W)`` or ``(N, C, H, W)`` in [low, high].
@@ -169,9 +156,9 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
         if image.dtype == np.uint8:
             if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
                 raise ShapeError(f"a uint8 image must be RGB of shape (H, W, 3), not {image.shape}")
-            if image.shape[0] * image.shape[1] > MAX_PIXELS:
-                raise EncodingError(f"the image has more than {MAX_PIXELS:,} pixels: make it smaller first")
-            return self.normalise(self._resized(Image.fromarray(image)))
+            from nn import pictures
+
+            return self.normalise(pictures.pixels_of_array(self, image))
         if image.dtype.kind != "f":
             raise EncodingError(f"an image must be uint8 pixels or normalised floats, not {image.dtype}")
         if image.shape != self.shape:
@@ -198,28 +185,6 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
         mean, std = np.array(list(self._normal())).T
         return mean[:, None, None], std[:, None, None]
 
-    def _resized(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """uint8 (height, width, channels) of an RGB picture; one of that size already comes through unchanged."""
-        if self.channels == "L":
-            picture = picture.convert("L")
-        if self.crop is not None:
-            width, height = self._part(*picture.size)
-            left, top = (picture.width - width) // 2, (picture.height - height) // 2
-            picture = picture.crop((left, top, left + width, top + height))
-        if picture.size != (self.width, self.height):
-            picture = picture.resize((self.width, self.height), _RESAMPLING[self.resampling])
-        pixels = np.asarray(picture, dtype=np.uint8).reshape(self.height, self.width, len(self.channels))
-        return pixels[..., ::-1] if self.channels == "BGR" else pixels
-
-    def _part(self, width: int, height: int) -> tuple[int, int]:
-        """The size of what is cropped from a picture of this size."""
-        if width * self.height >= height * self.width:
-            width = height * self.width // self.height
-        else:
-            height = width * self.height // self.width
-        crop = 1.0 if self.crop is None else self.crop
-        return max(1, round(width * crop)), max(1, round(height * crop))
-
 
 def as_rgb(channels: NDArray[np.uint8], order: Literal["RGB", "BGR", "L"]) -> NDArray[np.uint8]:
     """``(C, H, W)`` as ``(H, W, 3)`` in RGB; grey is repeated."""
@@ -227,54 +192,3 @@ def as_rgb(channels: NDArray[np.uint8], order: Literal["RGB", "BGR", "L"]) -> ND
     if order == "L":
         return np.repeat(picture, 3, axis=-1)
     return picture[..., ::-1] if order == "BGR" else picture
-
-
-def check_picture(path: str | Path) -> None:
-    """Raises as ``ImageInput.load`` does, whatever the input."""
-    with _decoded(_content(path), str(path)):
-        pass
-
-
-def _content(path: str | Path) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise EncodingError(f"there is no image {path}") from error
-    except OSError as error:
-        raise EncodingError(f"{path} cannot be read: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _decoded(data: bytes, name: str) -> Iterator[Image.Image]:
-    """A file's picture: upright, RGB."""
-    if len(data) > MAX_BYTES:
-        raise EncodingError(f"{name} is larger than {MAX_BYTES:,} bytes: make the picture smaller first")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns about sizes below our own limit, which is checked right here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # From memory: of a file, Pillow sets aside as much as a damaged one claims to hold.
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
-                picture.load()
-                yield _rgb(ImageOps.exif_transpose(picture))
-    except Image.DecompressionBombError as error:
-        raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first") from error
-    except UnidentifiedImageError as error:
-        raise EncodingError(f"{name} is not a JPEG or PNG image") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
-        raise EncodingError(f"{name} cannot be read as an image: the file is damaged") from error
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Three channels of 8 bits; transparent parts become white, 16-bit grey is scaled, not clipped."""
-    if picture.mode.startswith("I;16"):
-        grey = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from nn.interface import Classes
-from nn.preprocessing import ImageInput, check_picture
+from nn.pictures import check_picture
+from nn.preprocessing import ImageInput
 from parties.client import streaming
 from parties.client.async_client import AsyncClient
 from parties.client.prepared import Reals

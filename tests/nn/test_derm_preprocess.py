@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mpc.errors import EncodingError, ShapeError
-from nn import preprocessing
+from nn import pictures
 from nn.derm import load_image, normalise, prepare, samples
 from nn.derm.preprocess import load_pixels
 
@@ -142,12 +142,12 @@ def test_files_that_are_no_photographs(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     with pytest.raises(EncodingError, match="damaged"):
         load_image(tmp_path / "cut.png")
-    monkeypatch.setattr(preprocessing, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(EncodingError, match="1,000 pixels"):
         load_image(tmp_path / "whole.png")
     with pytest.raises(EncodingError, match="1,000 pixels"):
         prepare(photograph(64, 64))
-    monkeypatch.setattr(preprocessing, "MAX_BYTES", 100)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 100)
     with pytest.raises(EncodingError, match="100 bytes"):
         load_image(tmp_path / "whole.png")
 

@@ -28,7 +28,8 @@ from nn import (
     from_torch,
 )
 from nn.derm.model import INTERFACE, derm_model
-from nn.preprocessing import MAX_ELEMENTS, check_picture
+from nn.pictures import check_picture
+from nn.preprocessing import MAX_ELEMENTS
 
 IMAGENET = ImageInput(
     224, 224, crop=224 / 256, resampling="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)

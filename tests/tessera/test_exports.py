@@ -81,7 +81,7 @@ def test_each_error_says_who_is_at_fault_and_has_an_exit_code() -> None:
 
 
 def test_importing_it_loads_neither_torch_nor_what_only_some_use() -> None:
-    absent = ["torch", "aiohttp", "scipy.optimize", "matplotlib", "benchmarks", "nn.derm", "prometheus_client"]
+    absent = ["torch", "PIL", "aiohttp", "scipy.optimize", "matplotlib", "benchmarks", "nn.derm", "prometheus_client"]
     code = f"import sys, tessera; print([name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,0 +1,121 @@
+"""Pictures, decoded: the only file that Pillow's decoders are reached through, with limits before them.
+
+Nothing but pixels leaves it: orientation is applied, then all metadata (EXIF, GPS position, comments, colour profiles)
+is gone with the image object it hung on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mpc.errors import EncodingError
+from nn.preprocessing import ImageInput
+
+MAX_PIXELS: Final = 64_000_000
+"""Larger images are refused before they are decoded: a small file can unpack to gigabytes."""
+MAX_BYTES: Final = 64_000_000
+FORMATS: Final = ("JPEG", "PNG")
+
+_RESAMPLING: Final = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def check_picture(path: str | Path) -> None:
+    """Raises as ``ImageInput.load`` does, whatever the input."""
+    with _decoded(content(path), str(path)):
+        pass
+
+
+def pixels(takes: ImageInput, data: bytes, name: str) -> NDArray[np.uint8]:
+    """A file's content as uint8 (height, width, channels); ``name`` is what errors call it.  Raises EncodingError."""
+    with _decoded(data, name) as picture:
+        return _resized(takes, picture)
+
+
+def pixels_of_array(takes: ImageInput, image: NDArray[Any]) -> NDArray[np.uint8]:
+    """The same of uint8 RGB (H, W, 3).  Raises EncodingError if it is too large."""
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise EncodingError(f"the image has more than {MAX_PIXELS:,} pixels: make it smaller first")
+    return _resized(takes, Image.fromarray(image))
+
+
+def content(path: str | Path) -> bytes:
+    """A file's.  Raises EncodingError if it is missing or cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise EncodingError(f"there is no image {path}") from error
+    except OSError as error:
+        raise EncodingError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _decoded(data: bytes, name: str) -> Iterator[Image.Image]:
+    """A file's picture: upright, RGB.  Raises EncodingError."""
+    if len(data) > MAX_BYTES:
+        raise EncodingError(f"{name} is larger than {MAX_BYTES:,} bytes: make the picture smaller first")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about sizes below our own limit, which is checked right here.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # From memory: of a file, Pillow sets aside as much as a damaged one claims to hold.
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
+                picture.load()
+                yield _rgb(ImageOps.exif_transpose(picture))
+    except Image.DecompressionBombError as error:
+        raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first") from error
+    except UnidentifiedImageError as error:
+        raise EncodingError(f"{name} is not a JPEG or PNG image") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
+        raise EncodingError(f"{name} cannot be read as an image: the file is damaged") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Three channels of 8 bits; transparent parts become white, 16-bit grey is scaled, not clipped."""
+    if picture.mode.startswith("I;16"):
+        grey = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _resized(takes: ImageInput, picture: Image.Image) -> NDArray[np.uint8]:
+    """What is cropped from an RGB picture, at the input's size; of that size already, it comes through unchanged."""
+    if takes.channels == "L":
+        picture = picture.convert("L")
+    if takes.crop is not None:
+        width, height = _part(takes, takes.crop, *picture.size)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
+    if picture.size != (takes.width, takes.height):
+        picture = picture.resize((takes.width, takes.height), _RESAMPLING[takes.resampling])
+    found = np.asarray(picture, dtype=np.uint8).reshape(takes.height, takes.width, len(takes.channels))
+    return found[..., ::-1] if takes.channels == "BGR" else found
+
+
+def _part(takes: ImageInput, crop: float, width: int, height: int) -> tuple[int, int]:
+    """The size of what is cropped from a picture of this size."""
+    if width * takes.height >= height * takes.width:
+        width = height * takes.width // takes.height
+    else:
+        height = width * takes.height // takes.width
+    return max(1, round(width * crop)), max(1, round(height * crop))
