@@ -11,14 +11,16 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mpc.errors import EncodingError
-from nn.preprocessing import ImageInput
+
+if TYPE_CHECKING:
+    from nn.preprocessing import ImageInput
 
 MAX_PIXELS: Final = 64_000_000
 """Larger images are refused before they are decoded: a small file can unpack to gigabytes."""

@@ -25,6 +25,7 @@ from parties.stored.data_set import DataSet
 from parties.stored.policy import PREDICT
 from parties.trial import TrialCluster
 from protocols.lowering.planner import FRACTION_BITS
+from protocols.randomness.source import RandomnessSource
 from protocols.trace.secret_tensor import SecretTensor
 
 Result = TypeVar("Result")
@@ -43,8 +44,9 @@ class Client:
         *,
         name: str | None = None,
         connect_timeout: float = 10.0,
+        source: RandomnessSource | None = None,
     ) -> None:
-        self._client = AsyncClient(cluster, key, name=name, connect_timeout=connect_timeout)
+        self._client = AsyncClient(cluster, key, name=name, connect_timeout=connect_timeout, source=source)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
