@@ -13,7 +13,7 @@ import pytest
 
 from mpc.errors import PeerError, ProtocolViolation
 from parties import Client, KeyPair, LocalCluster, Settings, logs
-from parties.messages.runs import Opening
+from parties.messages.runs import Failed, Opening, RunMessage
 
 RUN = "0123456789abcdef" * 2
 
@@ -122,7 +122,9 @@ async def test_a_lost_peer_fails_each_run_under_its_own_name(site, caplog):
     seen = []
     caplog.handler.addFilter(lambda record: seen.append((record, logs.subject_of(record))) or True)
     async with site.client() as clinic, site.client("company") as company:
-        site.corrupt("party1", Opening, lambda m, b: [])
+        # Nor that it has lost party0: clients are to learn that from party0, and to give nothing up before.
+        silent = Opening | Failed
+        site.corrupt("party1", RunMessage, lambda m, b: [] if isinstance(m, silent) else [(m, b)])
 
         async def run(client):
             x = client.share([0.5], low=-1, high=1)
@@ -130,7 +132,7 @@ async def test_a_lost_peer_fails_each_run_under_its_own_name(site, caplog):
 
         runs = asyncio.gather(run(clinic), run(company), return_exceptions=True)
         await site.until(lambda: sum(job.waiting for job in site.servers["party0"].jobs.values()) == 2)
-        await site.stop("party1")
+        site.transport.break_link("party0", "party1")
         assert all(isinstance(error, PeerError) for error in await runs)
         await site.settled()
     failed = [(r.getMessage(), subject) for r, subject in seen if r.getMessage().startswith("run ")]
