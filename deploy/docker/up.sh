@@ -14,7 +14,7 @@ docker compose build
 if [ ! -e site/cluster.toml ]; then
     mkdir -p -m 0700 site
     # Everybody's key pair is made here: for a trial only.
-    docker run --rm --network none --user "$TESSERA_USER" --volume "$PWD/site:/site" tessera:0.1.0 \
+    docker run --rm --network none --user "$TESSERA_USER" --volume "$PWD/site:/site" tessera:0.2.0 \
         init --name trial --dealer dealer:7000 --party party0=party0:7001 --party party1=party1:7001 \
         --party party2=party2:7001 --client clinic --listen dealer=0.0.0.0:7000 --listen party0=0.0.0.0:7001 \
         --listen party1=0.0.0.0:7001 --listen party2=0.0.0.0:7001 --out /site
