@@ -29,15 +29,16 @@ from mpc import fixed_point
 from mpc.cost import cost
 from mpc.errors import EncodingError, RangeError, UnsupportedError, UsageError
 from mpc.operation import Input
-from mpc.program import Expression, Program
+from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from nn.derm import samples
 from protocols.approximation import FUNCTIONS, METHODS, Fit, FourierFit, Function, default_fit
 from protocols.approximation.fits import dense_grid
+from protocols.lowering.plan import plan
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.readings.memory import MemoryStore, run_in_memory
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 PARTIES = 2
 """Those of the other benchmarks' default."""
@@ -79,7 +80,7 @@ class Approximation:
         return self._applied(product.within(self.fit.low, self.fit.high))
 
     def _applied(self, x: SecretTensor) -> Program:
-        return Program.of([x.labelled(self.function.name).apply(self.fit, target=self.function.target).expression])
+        return plan(graph_of([x.labelled(self.function.name).apply(self.fit, target=self.function.target)]))
 
     def figures(self) -> dict[str, Any]:
         """Errors over the interval, and the cost of one element.  Raises RangeError for what does not fit the field."""
@@ -98,7 +99,7 @@ class Approximation:
 
 
 def _input(count: int, fraction_bits: int, low: float, high: float) -> SecretTensor:
-    return SecretTensor(Expression(Input((count,), fraction_bits, float(low), float(high))))
+    return leaf(Input((count,), fraction_bits, float(low), float(high)))
 
 
 def approximations() -> Iterator[Approximation]:

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from mpc.correlation import Correlation
-from mpc.errors import ProgramError, UnsupportedError
+from mpc.errors import ProgramError
 from mpc.rings import FIELD, Array, Ring, Rings, known_rings
 from mpc.tensor_type import Form, Shape, TensorType, exactly
 
@@ -297,18 +297,8 @@ for _source in (Input, Stored, Constant):
     register(_source)
 
 
-def operation(name: str, **attributes: Any) -> Operation:
-    """An operation by its name: how layers below ``protocols`` speak of what ``protocols`` defines."""
-    try:
-        return _REGISTRY[name](**attributes)
-    except KeyError:
-        raise UnsupportedError(
-            f"there is no operation {name!r}; `import protocols` makes the built-in ones known"
-        ) from None
-
-
 def registered() -> dict[str, type[Operation]]:
-    """Every known operation by name."""
+    """Every known operation by name: what a program may be made of when it is decoded."""
     return dict(_REGISTRY)
 
 

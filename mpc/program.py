@@ -30,7 +30,7 @@ MAX_LABEL = 200
 
 
 class Expression:
-    """A node of the graph while it is being written: immutable, and equal to itself alone."""
+    """A node of a program while it is being planned: immutable, and equal to itself alone."""
 
     __slots__ = ("__weakref__", "_derived", "inputs", "label", "operation", "type")
 
@@ -85,7 +85,7 @@ class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Program:
     """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made.
 
-    ``precision`` is what it was written with (``SecretTensor.precise``): the nodes have their own fraction bits, but
+    ``precision`` is what it was planned with (``SecretTensor.precise``): the nodes have their own fraction bits, but
     whoever would write the same program again has to know it.
     """
 

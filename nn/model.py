@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpc.cost import Cost, cost
 from mpc.errors import EncodingError, ShapeError, UnsupportedError, UsageError
 from mpc.operation import Input
-from mpc.program import Expression, Program
+from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
@@ -23,8 +23,9 @@ from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array, WeightArray
 from nn.layers import BatchNorm, Conv2d, Linear
 from nn.stored import StoredType
+from protocols.lowering.plan import plan
 from protocols.lowering.planner import FRACTION_BITS
-from protocols.trace.secret_tensor import SecretTensor, program_of
+from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 FORMAT = 1
 
@@ -99,10 +100,10 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors keep theirs.  Raises
         RangeError for what does not fit the field.
         """
-        x = SecretTensor(Expression(Input(tuple(shape), fraction_bits, *self.interface.bounds(low, high))))
+        x = leaf(Input(tuple(shape), fraction_bits, *self.interface.bounds(low, high)))
         if precision is not None:
             x = x.precise(precision)
-        return program_of([self.forward(x, self.stored("model"))])
+        return plan(graph_of([self.forward(x, self.stored("model"))]))
 
     def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
         """Rounds and bytes of one prediction of a batch of ``shape``; options as for ``program``."""

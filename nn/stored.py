@@ -17,12 +17,11 @@ import numpy as np
 from mpc import fixed_point
 from mpc.errors import EncodingError
 from mpc.operation import Stored
-from mpc.program import Expression
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import Form, Shape, TensorType
 from nn.layer import WeightArray
 from protocols.lowering.planner import WEIGHT_BITS
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, leaf
 
 BIAS_BITS = 22
 """Fraction bits of what is added or scales elementwise."""
@@ -79,7 +78,7 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def source(self, slot: str, tensor: str) -> SecretTensor:
         """The tensor as a leaf of expressions, of whatever is bound to ``slot``."""
-        return SecretTensor(Expression(self.leaf(slot, tensor)))
+        return leaf(self.leaf(slot, tensor))
 
     def leaf(self, slot: str, tensor: str) -> Stored:
         """What a program has for it."""

@@ -65,7 +65,7 @@ from parties import (
 )
 from parties.client.report import LayerReport, Phase
 from parties.client.uploading import UploadProgress
-from protocols import SecretTensor, concatenate, stack
+from protocols import RangeWarning, SecretTensor, concatenate, stack
 from protocols.approximation import (
     CompositeFit,
     Fit,
@@ -76,7 +76,6 @@ from protocols.approximation import (
     fit_fourier,
     fit_polynomial,
 )
-from protocols.lowering.functions import RangeWarning
 
 __all__ = [
     "ArrayInput",

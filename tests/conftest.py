@@ -19,17 +19,18 @@ import pytest
 import protocols  # noqa: F401 - makes the operations known
 from mpc import fixed_point
 from mpc.operation import Input, Stored
-from mpc.program import Expression, Node, Program
+from mpc.program import Node, Program
 from mpc.rings import field
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import TensorType
+from protocols.lowering.plan import plan
 from protocols.operations.fourier import EXTRA_BITS
 from protocols.operations.polynomial import polynomial_slope
 from protocols.readings.clear import clear
 from protocols.readings.dealer import Dealing
 from protocols.readings.memory import MemoryStore, run_in_memory
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 # What no test may depend on: a background job of a shell ignores SIGINT, one under nohup SIGHUP, and so would all
 # processes started here.  A handler, unlike that, is not passed on; this process goes on heeding nothing.
@@ -76,16 +77,16 @@ class Secure:
 
     @staticmethod
     def secret(shape: tuple[int, ...], low: float = -4.0, high: float = 4.0, bits: int = 16) -> SecretTensor:
-        return SecretTensor(Expression(Input(shape, bits, low, high)))
+        return leaf(Input(shape, bits, low, high))
 
     @staticmethod
     def stored(name: str, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0, bits: int = 14) -> SecretTensor:
-        return SecretTensor(Expression(Stored(shape, bits, low, high, "model", name)))
+        return leaf(Stored(shape, bits, low, high, "model", name))
 
     @staticmethod
     def program(*tensors: SecretTensor) -> Program:
         """The program, as another process would have read it."""
-        program = Program.of([t.expression for t in tensors])
+        program = plan(graph_of(tensors))
         again = Program.decode(program.encode())
         assert again.digest == program.digest
         return again

@@ -34,7 +34,7 @@ from mpc.errors import (
     UsageError,
 )
 from mpc.operation import Input
-from mpc.program import Expression, Program
+from mpc.program import Program
 from mpc.rings.field import FieldArray
 from parties.client import streaming
 from parties.client.prepared import PreparedRun, Reals
@@ -50,15 +50,17 @@ from parties.messages.failures import fault_of
 from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare, Ready, Release
 from parties.messages.stock import MAX_COUNT, Stock, StockProgress
 from parties.messages.uploads import VersionDropped, VersionReady
-from parties.stored.data_set import keeping, kept_data
+from parties.stored.data_set import kept_data
 from parties.trial import TrialCluster
 from parties.wire.messages import Message
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
+from protocols.lowering.plan import leaves, plan
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
-from protocols.trace.secret_tensor import SecretTensor, program_of
+from protocols.trace.mathematics import Node, Secret
+from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +78,10 @@ Result = TypeVar("Result")
 
 
 class _Written(NamedTuple):
-    """A program, and the expressions that it was written as, in its order."""
+    """A program, and the leaves of what it was written as, in its order."""
 
     program: Program
-    order: Sequence[Expression]
+    leaves: Sequence[Node]
 
 
 class AsyncClient(StoredSecrets):
@@ -124,7 +126,7 @@ class AsyncClient(StoredSecrets):
         self._source = TrustedDealer() if source is None else source
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
-        self._secrets: weakref.WeakKeyDictionary[Expression, FieldArray] = weakref.WeakKeyDictionary()
+        self._secrets: weakref.WeakKeyDictionary[Node, FieldArray] = weakref.WeakKeyDictionary()
 
     async def __aenter__(self) -> AsyncClient:
         await self._board.start()
@@ -157,9 +159,9 @@ class AsyncClient(StoredSecrets):
         Raises EncodingError, naming the place, for a value that is not finite or not in the range.
         """
         raw = fixed_point.encode(values, fraction_bits, low, high, name=name)
-        expression = Expression(Input(raw.shape, fraction_bits, float(low), float(high)))
-        self._secrets[expression] = raw
-        return SecretTensor(expression)
+        secret = leaf(Input(raw.shape, fraction_bits, float(low), float(high)))
+        self._secrets[secret.node] = raw
+        return secret
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -237,8 +239,8 @@ class AsyncClient(StoredSecrets):
             outputs = [result] if isinstance(result, SecretTensor) else list(result)
         if not outputs:
             raise UsageError("there is nothing to compute: give at least one tensor")
-        program = keeping(result) if isinstance(result, Mapping) else program_of(outputs)
-        return _Written(program, Program.order(output.expression for output in outputs))
+        graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(outputs)
+        return _Written(plan(graph), leaves(graph))
 
     async def _prepare(self, written: _Written, *, single: bool, keep: str = "") -> PreparedRun:
         """Raises NotPermitted, or whatever stopped it."""
@@ -390,9 +392,9 @@ class AsyncClient(StoredSecrets):
     def _inputs_of(self, written: _Written) -> list[FieldArray]:
         """The raw values of the program's inputs, in its order."""
         inputs = []
-        for x in written.order:
-            if isinstance(x.operation, Input):
-                raw = self._secrets.get(x)
+        for node in written.leaves:
+            if isinstance(node.operation, Secret) and isinstance(node.operation.source, Input):
+                raw = self._secrets.get(node)
                 if raw is None:
                     raise UsageError("an input was shared by another client object: share it with this one")
                 inputs.append(raw)

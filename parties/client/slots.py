@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from mpc.errors import UsageError
 from mpc.operation import Stored
-from mpc.program import Expression, Program
+from mpc.program import Program
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.messages.bindings import OWNER, Binding, BoundProgram
 from parties.stored.policy import ANY, PREDICT
+from protocols.trace.mathematics import Node, Secret
 
 
 @dataclass(frozen=True)
@@ -33,28 +34,28 @@ class Slots:
     def __init__(self, client: str) -> None:
         self._client = client
         self._known: dict[str, _Known] = {}
-        self._versions: weakref.WeakKeyDictionary[Expression, str] = weakref.WeakKeyDictionary()
+        self._versions: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
     def note(self, secret: RemoteModel | RemoteData, allowed: frozenset[str] = frozenset()) -> None:
         """It is in use, and may be used so."""
         self._known[secret.slot] = _Known(secret.owner, secret.version, allowed)
         for leaf in secret.leaves:
-            self._versions[leaf.expression] = secret.version
+            self._versions[leaf.node] = secret.version
 
-    def bind(self, program: Program, order: Iterable[Expression]) -> BoundProgram:
-        """``program``, which ``order`` was written as.
+    def bind(self, program: Program, leaves: Iterable[Node]) -> BoundProgram:
+        """``program``, whose ``leaves`` say which versions it was written for.
 
         Raises UsageError for a secret that this client has not asked for, and for two versions of one.
         """
         versions: dict[str, str] = {}
-        for x in order:
-            if isinstance(x.operation, Stored):
-                slot = x.operation.slot
+        for leaf in leaves:
+            if isinstance(leaf.operation, Secret) and isinstance(leaf.operation.source, Stored):
+                slot = leaf.operation.source.slot
                 if slot not in self._known:
                     raise UsageError(
                         f"this client does not know {slot!r}: ask for it with client.model(name) or client.data(name)"
                     )
-                version = self._versions.get(x, self._known[slot].version)
+                version = self._versions.get(leaf, self._known[slot].version)
                 if versions.setdefault(slot, version) != version:
                     raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
         return BoundProgram(program, tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots))

@@ -17,7 +17,6 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from nn.stored import StoredType
 from protocols.lowering.planner import FRACTION_BITS
-from protocols.trace.secret_tensor import SecretTensor, program_of
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
@@ -51,11 +50,6 @@ class DataDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except (TesseraError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
             raise UnsupportedError(f"not a data set's description: {printable(str(error))}") from None
         return found
-
-
-def keeping(results: Mapping[str, SecretTensor]) -> Program:
-    """The program that keeps these values under these names, and reveals nothing."""
-    return program_of([], results)
 
 
 def kept_data(program: Program) -> DataDescription:

@@ -37,13 +37,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Input, Stored
-from mpc.program import Expression, Program
+from mpc.program import Program
 from nn.model import Description
 from nn.stored import StoredType
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.runs import Prepare
 from parties.stored.data_set import DataDescription
-from protocols.trace.secret_tensor import SecretTensor, program_of
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of, leaf
 
 PREDICT = "predict"
 ANY = "any"
@@ -199,8 +200,8 @@ def _is_settled(description: bytes) -> bool:
 def _prediction(operation: Input | Stored, precision: int, slot: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
-    x = SecretTensor(Expression(operation), precision=precision)
-    return program_of([model.forward(x, model.stored(slot))]).digest
+    x = leaf(operation, precision=precision)
+    return plan(graph_of([model.forward(x, model.stored(slot))])).digest
 
 
 def predicts(program: Program, slot: str, description: bytes) -> bool:

@@ -1,1 +1,1 @@
-"""From what was written to the operations of a program: fraction bits, truncations, masks, approximations."""
+"""Planning: from the mathematics that was written to the operations of a program."""

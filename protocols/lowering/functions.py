@@ -1,33 +1,21 @@
-"""From a function's name, a fit or a list of coefficients to nodes of a program.
-
-The default of each named function is its Fourier fit, one round; ``method`` chooses among
-
-* ``"fourier"``: ``protocols/operations/fourier.py``, with ``terms`` or the default's;
-* ``"minimax"``: a polynomial of ``degree``, best in the maximum norm;
-* ``"taylor"``: the textbook's polynomial around 0, for comparison;
-* ``"composite"``: a chain of low-degree polynomials, one round each.
-
-``interval`` is where the approximation holds; outside, a Fourier fit is periodic and a polynomial runs away: the
-caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
-"""
+"""From a fit or a list of coefficients to nodes of a program."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from mpc.errors import RangeError, UnsupportedError
 from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
-from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit
+from protocols.approximation import Fit, FourierFit, PolynomialFit
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant
-from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS
-from protocols.operations.polynomial import polynomial_range, polynomial_slope
-from protocols.trace.secret_tensor import SecretTensor, register_function
+from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
+from protocols.operations.linear import Add, Declare, Subtract
+from protocols.operations.polynomial import Polynomial, TruncatedPolynomial, polynomial_range, polynomial_slope
+from protocols.operations.product import Multiply
 
 ANGLE_BITS = 28
 """An angle needs this many bits of x per period for its rounding not to show."""
@@ -39,54 +27,15 @@ SIGMAS = 6.0
 """A rounding error beyond this many standard deviations is not seen in practice."""
 
 
-class RangeWarning(UserWarning):
-    """Values may lie outside the interval on which a function is approximated."""
-
-
-@register_function("apply")
-def apply(planner: Planner, x: Expression, *, fit: object, target: float = 0.0) -> Expression:
-    """Evaluate a fit."""
+def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Expression:
+    """Evaluate a fit; rounding adds at most its own error, or ``target`` where that is larger."""
     if isinstance(fit, FourierFit):
         return fourier(planner, x, fit, target)
     if isinstance(fit, PolynomialFit):
-        return polynomial(planner, _declared(planner, x, fit.low, fit.high), coefficients=fit.coefficients)
-    if isinstance(fit, CompositeFit):
-        for stage in fit.stages:
-            x = apply(planner, x, fit=stage)
-        return x
-    raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with tessera.fit(...)")
-
-
-def _outside(name: str, t: TensorType, low: float, high: float) -> str:
-    return (
-        f"{name} is approximated on [{low:g}, {high:g}], and these values are only known to lie in"
-        f" [{t.low:g}, {t.high:g}]: results for values outside are wrong. Give interval=(low, high), or declare the"
-        " range with within(low, high)"
-    )
-
-
-def named(name: str) -> Callable[..., Expression]:
-    """The lowering of a named function."""
-
-    def lower(
-        planner: Planner,
-        x: Expression,
-        *,
-        method: str = "fourier",
-        interval: tuple[float, float] | None = None,
-        terms: int | None = None,
-        degree: int | None = None,
-    ) -> Expression:
-        fit = default_fit(name, method, *(interval or (None, None)), terms=terms, degree=degree)
-        if interval is None and (x.type.low < fit.low or x.type.high > fit.high):
-            warnings.warn(_outside(name, x.type, fit.low, fit.high), RangeWarning, stacklevel=4)
-        return apply(planner, x, fit=fit, target=FUNCTIONS[name].target)
-
-    return lower
-
-
-for _name in FUNCTIONS:
-    register_function(_name)(named(_name))
+        return polynomial(planner, _declared(planner, x, fit.low, fit.high), fit.coefficients)
+    for stage in fit.stages:
+        x = apply(planner, x, stage)
+    return x
 
 
 def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0) -> Expression:
@@ -120,9 +69,7 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
     scale = 2.0 ** (public_bits + EXTRA_BITS)
     low, high = (end / part for end in fit.range())
     slack = (terms + gain) * 2.0 ** -min(public_bits, dealt_bits)
-    result = planner.make(
-        "fourier",
-        planner.masked(x),
+    operation = Fourier(
         multiplier=fit.multiplier,
         period_bits=period_bits,
         constant=round(fit.constant / part * scale),
@@ -133,7 +80,8 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
         low=float(low - slack),
         high=float(high + slack),
     )
-    return result if part == 1.0 else planner.product("multiply", result, constant(part))
+    result = planner.make(operation, planner.masked(x))
+    return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
 
 
 def _bits(resolution: float, most: int) -> int:
@@ -141,8 +89,7 @@ def _bits(resolution: float, most: int) -> int:
     return min(most, max(8, math.ceil(math.log2(max(resolution, 1.0)))))
 
 
-@register_function("polynomial")
-def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]) -> Expression:
+def polynomial(planner: Planner, x: Expression, coefficients: Sequence[float]) -> Expression:
     """One round where the field has room for it, a logarithmic number of rounds where it has not."""
     values = [float(c) for c in coefficients]
     if not values or not all(math.isfinite(c) for c in values):
@@ -150,11 +97,11 @@ def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]
     while len(values) > 1 and values[-1] == 0.0:
         values.pop()
     if len(values) == 1:
-        zero = planner.product("multiply", x, constant(0.0))
-        return planner.sum("add", zero, planner.constant(values[0]))
+        zero = planner.product(Multiply(), x, constant(0.0))
+        return planner.sum(Add(), zero, planner.constant(values[0]))
     if len(values) == 2:
-        scaled = x if values[1] == 1.0 else planner.product("multiply", x, planner.factor(values[1], x.type))
-        return planner.sum("add", scaled, planner.constant(values[0])) if values[0] else scaled
+        scaled = x if values[1] == 1.0 else planner.product(Multiply(), x, planner.factor(values[1], x.type))
+        return planner.sum(Add(), scaled, planner.constant(values[0])) if values[0] else scaled
     # The field is far smaller than what a float holds, so nothing that may fit is refused here.
     if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
         raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
@@ -164,10 +111,9 @@ def polynomial(planner: Planner, x: Expression, *, coefficients: Sequence[float]
     if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
         return _chebyshev_tree(planner, x, values)
     raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
-    attributes: dict[str, Any] = {"coefficients": raw, "coefficient_bits": plan.coefficient_bits}
     if plan.drop:
-        return planner.make("truncated_polynomial", planner.masked(x), bits=plan.drop, **attributes)
-    return planner.make("polynomial", planner.masked(x), **attributes)
+        return planner.make(TruncatedPolynomial(raw, plan.coefficient_bits, plan.drop), planner.masked(x))
+    return planner.make(Polynomial(raw, plan.coefficient_bits), planner.masked(x))
 
 
 class _Plan:
@@ -213,31 +159,41 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
     chebyshev = np.polynomial.Polynomial(coefficients).convert(
         domain=[t.low, t.high], kind=np.polynomial.Chebyshev, window=[-1, 1]
     )
-    y = SecretTensor(x, planner.label, planner.fraction_bits)
-    unit = ((y - middle) / half).within(-1.0, 1.0)
-    terms: dict[int, SecretTensor] = {1: unit}
+    centred = planner.sum(Subtract(), x, planner.constant(middle))
+    unit = planner.make(Declare(-1.0, 1.0), _over(planner, centred, half))
+    terms: dict[int, Expression] = {1: unit}
 
-    def term(k: int) -> SecretTensor:
+    def term(k: int) -> Expression:
         if k not in terms:
             a, b = (k + 1) // 2, k // 2
-            product = term(a) * term(b) * 2
-            terms[k] = (product - (1.0 if a == b else term(1))).within(-1.001, 1.001)
+            twice = _times(planner, planner.product(Multiply(), term(a), term(b)), 2.0)
+            less = planner.constant(1.0) if a == b else term(1)
+            terms[k] = planner.make(Declare(-1.001, 1.001), planner.sum(Subtract(), twice, less))
         return terms[k]
 
-    total: SecretTensor | None = None
+    total: Expression | None = None
     for k, c in enumerate(chebyshev.coef[1:], start=1):
         if abs(c) < 2.0 ** -(planner.fraction_bits + 8):
             continue
-        part = term(k) * float(c)
-        total = part if total is None else total + part
-    constant_term = float(chebyshev.coef[0])
-    result = unit * 0.0 + constant_term if total is None else total + constant_term
+        part = _times(planner, term(k), float(c))
+        total = part if total is None else planner.sum(Add(), total, part)
+    total = _times(planner, unit, 0.0) if total is None else total
+    result = planner.sum(Add(), total, planner.constant(float(chebyshev.coef[0])))
     low, high = polynomial_range(tuple(coefficients), t.low, t.high)
-    return result.within(low - 0.01, high + 0.01).expression
+    return planner.make(Declare(low - 0.01, high + 0.01), result)
+
+
+def _times(planner: Planner, x: Expression, c: float) -> Expression:
+    return planner.product(Multiply(), x, planner.factor(c, x.type))
+
+
+def _over(planner: Planner, x: Expression, divisor: float) -> Expression:
+    whole = divisor.is_integer() and divisor < 2**30
+    return planner.divided(x, int(divisor)) if whole else _times(planner, x, 1.0 / divisor)
 
 
 def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:
     """A polynomial's fixed-point layout depends on the interval: take it from the fit where that is tighter."""
     if x.type.low >= low and x.type.high <= high:
         return x
-    return planner.make("declare", x, low=low, high=high)
+    return planner.make(Declare(low, high), x)

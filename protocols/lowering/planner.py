@@ -13,6 +13,7 @@ Which openings share a round follows from the graph alone: ``Program.depths``.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,13 @@ import numpy as np
 
 from mpc import fixed_point
 from mpc.errors import RangeError
-from mpc.operation import Constant, operation
+from mpc.operation import Constant, Operation
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
+from protocols.operations.linear import Add, Divide, Raise, Subtract, Sum, SumPool2d
+from protocols.operations.mask import Mask
+from protocols.operations.product import Multiply, Product
+from protocols.operations.truncation import Truncate
 
 FRACTION_BITS = PRECISION
 """Of secrets, and what a value is truncated to when it must be, unless the computation says otherwise."""
@@ -39,27 +44,43 @@ MOST_BITS = TRUNCATION_BITS // 2
 """Of a computation: a product has those of both operands, and must still fit the field."""
 
 
+class Objective(enum.Enum):
+    """What a program is to have least of.  So far every protocol has one variant: both lead to the same operations."""
+
+    LATENCY = "latency"
+    """Rounds: for parties far from each other."""
+    TRAFFIC = "traffic"
+    """Bytes: for links that are narrow, or metered."""
+
+
+def check_precision(fraction_bits: int) -> int:
+    """Raise RangeError when the field has no room for a computation with so many, or so few are noise; return them."""
+    if not FEWEST_BITS <= fraction_bits <= MOST_BITS:
+        reason = (
+            "fewer leave only noise"
+            if fraction_bits < FEWEST_BITS
+            else f"products of values with more do not fit the field of {FIELD_BITS + 1} bits"
+        )
+        raise RangeError(
+            f"a computation takes {FEWEST_BITS} to {MOST_BITS} fraction bits, not {fraction_bits}: {reason}"
+        )
+    return fraction_bits
+
+
 @dataclass(frozen=True)
 class Planner:
-    """Makes the nodes of a graph; ``label`` names the layer they are counted under.
+    """Makes the nodes of a program; ``label`` names the layer they are counted under.
 
     ``fraction_bits``: what a value is truncated to when it must be; public constants have two fewer, and functions are
-    rounded accordingly.  Raises RangeError when the field has no room for so many, or so few are noise.
+    rounded accordingly.  Raises RangeError as ``check_precision`` does.
     """
 
     label: str = ""
     fraction_bits: int = FRACTION_BITS
+    objective: Objective = Objective.LATENCY
 
     def __post_init__(self) -> None:
-        if not FEWEST_BITS <= self.fraction_bits <= MOST_BITS:
-            reason = (
-                "fewer leave only noise"
-                if self.fraction_bits < FEWEST_BITS
-                else f"products of values with more do not fit the field of {FIELD_BITS + 1} bits"
-            )
-            raise RangeError(
-                f"a computation takes {FEWEST_BITS} to {MOST_BITS} fraction bits, not {self.fraction_bits}: {reason}"
-            )
+        check_precision(self.fraction_bits)
 
     @property
     def constant_bits(self) -> int:
@@ -74,15 +95,15 @@ class Planner:
         """``factor`` with the bits of this computation."""
         return factor(values, x, most=self.constant_bits)
 
-    def make(self, name: str, *inputs: Expression, **attributes: Any) -> Expression:
+    def make(self, operation: Operation, *inputs: Expression) -> Expression:
         """A node.  One of a single operand is made once and shared by everybody who asks for it."""
         if len(inputs) == 1:
-            return inputs[0].derive(operation(name, **attributes), self.label)
-        return Expression(operation(name, **attributes), inputs, self.label)
+            return inputs[0].derive(operation, self.label)
+        return Expression(operation, inputs, self.label)
 
     def masked(self, x: Expression) -> Expression:
         """``x`` with its mask known to the dealer: opened (one round) unless it already is."""
-        return x if x.type.form is not Form.SHARED else self.make("mask", x)
+        return x if x.type.form is not Form.SHARED else self.make(Mask(), x)
 
     def truncated(self, x: Expression, fraction_bits: int) -> Expression:
         """``x`` with at most ``fraction_bits`` (one round to remove some, none if it is masked already)."""
@@ -96,21 +117,21 @@ class Planner:
                 f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
                 f" ({TRUNCATION_BITS} bits): declare a tighter range"
             )
-        return self.make("truncate", self.masked(x), bits=bits)
+        return self.make(Truncate(bits), self.masked(x))
 
     def raised(self, x: Expression, bits: int) -> Expression:
         """``x`` with ``bits`` more fraction bits: a local multiplication by a power of two."""
-        return x if bits == 0 else self.make("raise", x, bits=bits)
+        return x if bits == 0 else self.make(Raise(bits), x)
 
     def divided(self, x: Expression, divisor: int) -> Expression:
         """``x / divisor``, public and positive: free when it is a power of two, which counts as fraction bits."""
         twos = (divisor & -divisor).bit_length() - 1
         if twos:
-            x = self.make("divide", self.truncated(x, FIELD_BITS - twos), bits=twos)
+            x = self.make(Divide(twos), self.truncated(x, FIELD_BITS - twos))
         odd = divisor >> twos
         if odd == 1:
             return x
-        return self.product("multiply", x, constant(1.0 / odd, self.constant_bits + odd.bit_length()))
+        return self.product(Multiply(), x, constant(1.0 / odd, self.constant_bits + odd.bit_length()))
 
     def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
         """The operands of a sum, all with the same fraction bits."""
@@ -118,14 +139,13 @@ class Planner:
         target = min(target, self.room(sum(x.type.magnitude for x in xs)))
         return [self.raised(y, target - y.type.fraction_bits) for y in (self.truncated(x, target) for x in xs)]
 
-    def sum(self, name: str, x: Expression, y: Expression) -> Expression:
-        """``add`` or ``subtract``, operands aligned."""
-        x, y = self.aligned((x, y))
-        return self.make(name, x, y)
+    def sum(self, operation: Add | Subtract, x: Expression, y: Expression) -> Expression:
+        """A sum or difference, operands aligned."""
+        return self.make(operation, *self.aligned((x, y)))
 
-    def reduced(self, name: str, x: Expression, count: int, **attributes: Any) -> Expression:
+    def reduced(self, operation: Sum | SumPool2d, x: Expression, count: int) -> Expression:
         """A sum of up to ``count`` elements of ``x``, which is truncated first if the sum would not fit."""
-        return self.make(name, self.truncated(x, self.room(x.type.magnitude * count)), **attributes)
+        return self.make(operation, self.truncated(x, self.room(x.type.magnitude * count)))
 
     @staticmethod
     def room(magnitude: float) -> int:
@@ -137,14 +157,14 @@ class Planner:
             raise RangeError(f"values up to {magnitude:g} leave {room} fraction bits: declare tighter ranges")
         return min(room, FIELD_BITS)
 
-    def product(self, name: str, x: Expression, y: Expression, growth: float = 1.0, **attributes: Any) -> Expression:
+    def product(self, operation: Product, x: Expression, y: Expression, growth: float = 1.0) -> Expression:
         """A bilinear operation: operands fitted to the field, and masked unless one of them is public."""
         if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
-            raise RangeError(f"{name} of two public constants: compute it before sharing")
+            raise RangeError(f"{operation.name} of two public constants: compute it before sharing")
         x, y = self._fit_product(x, y, growth)
         if Form.PUBLIC not in (x.type.form, y.type.form):
             x, y = self.masked(x), self.masked(y)
-        return self.make(name, x, y, **attributes)
+        return self.make(operation, x, y)
 
     def _fit_product(self, x: Expression, y: Expression, growth: float) -> tuple[Expression, Expression]:
         """Operands whose product, ``growth`` times as large as that of single elements, fits the field.

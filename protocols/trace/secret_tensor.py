@@ -1,40 +1,44 @@
 """``SecretTensor``: NumPy's names and broadcasting for a tensor that nobody may see.
 
-Nothing runs here.  Each operation adds typed nodes to a graph; ``Client.reveal`` turns the graph into a program and
-has the parties run it.
+Nothing runs here.  Each operation adds a node of mathematics to a graph; ``Client.reveal`` has the graph planned as a
+program (``protocols.lowering``) and the parties run it.
+
+Named functions are approximated.  The default is a Fourier fit, one round; ``method`` chooses among
+
+* ``"fourier"``: ``protocols/operations/fourier.py``, with ``terms`` or the default's;
+* ``"minimax"``: a polynomial of ``degree``, best in the maximum norm;
+* ``"taylor"``: the textbook's polynomial around 0, for comparison;
+* ``"composite"``: a chain of low-degree polynomials, one round each.
+
+``interval`` is where the approximation holds; outside, a Fourier fit is periodic and a polynomial runs away: the
+caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError, UnsupportedError
-from mpc.program import Expression, Program
+from mpc.operation import Input, Stored
 from mpc.tensor_type import Shape, TensorType
-from protocols.lowering.planner import FRACTION_BITS, Planner
+from protocols.approximation import FUNCTIONS, CompositeFit, Fit, FourierFit, PolynomialFit, default_fit
+from protocols.lowering.plan import lowered
+from protocols.lowering.planner import FRACTION_BITS, check_precision
+from protocols.trace import mathematics as m
+from protocols.trace.arguments import Axis, Pair, axis_of, integers, numbers, pair, reduced_axes, slices_of
 
 MAX_POWER = 512
 
-Axis = int | tuple[int, ...] | None
-Pair = int | Sequence[int]
 
-_FUNCTIONS: dict[str, Callable[..., Expression]] = {}
-
-
-def register_function(name: str) -> Callable[[Callable[..., Expression]], Callable[..., Expression]]:
-    """Decorator: how ``SecretTensor.name(...)`` becomes nodes of the graph; used by ``protocols``."""
-
-    def keep(lowering: Callable[..., Expression]) -> Callable[..., Expression]:
-        _FUNCTIONS[name] = lowering
-        return lowering
-
-    return keep
+class RangeWarning(UserWarning):
+    """Values may lie outside the interval on which a function is approximated."""
 
 
 class SecretTensor:
@@ -48,17 +52,14 @@ class SecretTensor:
     keeps; of two operands that have one, the greater counts.
     """
 
-    __slots__ = ("expression", "label", "precision")
+    __slots__ = ("label", "node", "precision", "type")
     __array_ufunc__ = None  # so that `array * secret` reaches __rmul__
 
-    def __init__(self, expression: Expression, label: str = "", precision: int | None = None) -> None:
-        self.expression = expression
+    def __init__(self, node: m.Node, label: str = "", precision: int | None = None) -> None:
+        self.node = node
         self.label = label
         self.precision = precision
-
-    @property
-    def type(self) -> TensorType:
-        return self.expression.type
+        self.type: TensorType = lowered(node).type
 
     @property
     def shape(self) -> Shape:
@@ -85,7 +86,7 @@ class SecretTensor:
 
     def labelled(self, label: str) -> SecretTensor:
         """The same tensor; operations on it are counted under ``label`` (a layer's name) in costs and timings."""
-        return SecretTensor(self.expression, label, self.precision)
+        return SecretTensor(self.node, label, self.precision)
 
     def precise(self, fraction_bits: int) -> SecretTensor:
         """The same tensor; what is computed from it keeps ``fraction_bits`` where it has to be truncated.
@@ -94,33 +95,30 @@ class SecretTensor:
         coarser; with more, more truncations may be needed.  Tensors keep the bits that they were shared or uploaded
         with.  Raises RangeError for less than 6 and, because products would not fit the field, for more than 29.
         """
-        return SecretTensor(
-            self.expression, self.label, Planner(self.label, operator.index(fraction_bits)).fraction_bits
-        )
+        return SecretTensor(self.node, self.label, check_precision(operator.index(fraction_bits)))
 
     # -- arithmetic ------------------------------------------------------------------------------------------------
 
     def __add__(self, other: object) -> SecretTensor:
-        return self._sum("add", other)
+        return self._joined(m.Add(), self, other)
 
     def __radd__(self, other: object) -> SecretTensor:
-        return self._sum("add", other, reflected=True)
+        return self._joined(m.Add(), other, self)
 
     def __sub__(self, other: object) -> SecretTensor:
-        return self._sum("subtract", other)
+        return self._joined(m.Subtract(), self, other)
 
     def __rsub__(self, other: object) -> SecretTensor:
-        return self._sum("subtract", other, reflected=True)
+        return self._joined(m.Subtract(), other, self)
 
     def __neg__(self) -> SecretTensor:
-        return self._linear("negate")
+        return self._new(m.Negate())
 
     def __pos__(self) -> SecretTensor:
         return self
 
     def __mul__(self, other: object) -> SecretTensor:
-        x = self._with(other)
-        return x._new(x._planner.product("multiply", x.expression, x._factor(other)))
+        return self._joined(m.Multiply(), self, other)
 
     __rmul__ = __mul__
 
@@ -128,11 +126,11 @@ class SecretTensor:
         """By a public number or array, or (through ``reciprocal``, on its interval) by a secret one."""
         if isinstance(other, SecretTensor):
             return self * other.reciprocal()
-        divisor = _numbers(other)
+        divisor = numbers(other)
         if not divisor.all():
             raise ZeroDivisionError("division of a secret by a public zero")
         if divisor.ndim == 0 and divisor > 0 and float(divisor).is_integer() and divisor < 2**30:
-            return self._new(self._planner.divided(self.expression, int(divisor)))
+            return self._new(m.Divide(int(divisor)))
         return self * (1.0 / divisor)
 
     def __rtruediv__(self, other: object) -> SecretTensor:
@@ -152,36 +150,32 @@ class SecretTensor:
         return self**2
 
     def __matmul__(self, other: object) -> SecretTensor:
-        x = self._with(other)
-        return x._matmul(x.expression, x._factor(other))
+        return self._joined(m.Matmul(), self, other)
 
     def __rmatmul__(self, other: object) -> SecretTensor:
-        x = self._with(other)
-        return x._matmul(x._factor(other), x.expression)
+        return self._joined(m.Matmul(), other, self)
 
     # -- reductions ------------------------------------------------------------------------------------------------
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
-        axes = self._axes(axis)
-        count = math.prod(self.shape[i] for i in axes)
-        return self._new(self._planner.reduced("sum", self.expression, count, axes=axes, keepdims=bool(keepdims)))
+        return self._new(m.Sum(reduced_axes(axis, self.ndim), bool(keepdims)))
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
-        count = math.prod(self.shape[i] for i in self._axes(axis))
-        if count == 0:
+        axes = reduced_axes(axis, self.ndim)
+        if 0 in (self.shape[i] for i in axes):
             raise ShapeError("the mean of no elements")
-        return self._new(self._planner.divided(self.sum(axis, keepdims).expression, count))
+        return self._new(m.Mean(axes, bool(keepdims)))
 
     # -- shape -----------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int | Sequence[int]) -> SecretTensor:
-        wanted = _integers(shape)
+        wanted = integers(shape)
         if wanted.count(-1) == 1:
             rest = -math.prod(wanted)
             wanted = tuple(self.size // rest if n == -1 and rest else n for n in wanted)
         if math.prod(wanted) != self.size or any(n < 0 for n in wanted):
             raise ShapeError(f"a tensor of shape {self.shape} cannot be reshaped to {wanted}")
-        return self if wanted == self.shape else self._linear("reshape", shape=wanted)
+        return self if wanted == self.shape else self._new(m.Reshape(wanted))
 
     def flatten(self, start_dim: int = 0) -> SecretTensor:
         """All axes from ``start_dim`` on as one."""
@@ -190,149 +184,110 @@ class SecretTensor:
         return self.reshape((*self.shape[:start_dim], math.prod(self.shape[start_dim:])))
 
     def transpose(self, *axes: int | Sequence[int]) -> SecretTensor:
-        order = tuple(_axis(a, self.ndim) for a in _integers(axes)) if axes else tuple(reversed(range(self.ndim)))
+        order = tuple(axis_of(a, self.ndim) for a in integers(axes)) if axes else tuple(reversed(range(self.ndim)))
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError(f"{order} does not permute the axes of a tensor of shape {self.shape}")
-        return self._linear("transpose", axes=order)
+        return self._new(m.Transpose(order))
 
     @property
     def T(self) -> SecretTensor:  # noqa: N802 - NumPy's name
         return self.transpose()
 
     def squeeze(self, axis: int) -> SecretTensor:
-        axis = _axis(axis, self.ndim)
+        axis = axis_of(axis, self.ndim)
         if self.shape[axis] != 1:
             raise ShapeError(f"axis {axis} of a tensor of shape {self.shape} is not 1")
         return self.reshape(self.shape[:axis] + self.shape[axis + 1 :])
 
     def expand_dims(self, axis: int) -> SecretTensor:
-        axis = _axis(axis, self.ndim + 1)
+        axis = axis_of(axis, self.ndim + 1)
         return self.reshape((*self.shape[:axis], 1, *self.shape[axis:]))
 
     def broadcast_to(self, shape: Sequence[int]) -> SecretTensor:
-        wanted = _integers(shape)
+        wanted = integers(shape)
         try:
             fits = np.broadcast_shapes(self.shape, wanted) == wanted
         except ValueError:
             fits = False
         if not fits:
             raise ShapeError(f"a tensor of shape {self.shape} does not broadcast to {wanted}")
-        return self._linear("broadcast", shape=wanted)
+        return self._new(m.Broadcast(wanted))
 
     def __getitem__(self, key: Any) -> SecretTensor:
         """Basic indexing: integers, slices, ``...`` and ``None``, all public."""
-        keys = key if isinstance(key, tuple) else (key,)
-        used = sum(k is not None and k is not Ellipsis for k in keys)
-        if sum(k is Ellipsis for k in keys) > 1 or used > self.ndim:
-            raise ShapeError(f"too many indices for a tensor of shape {self.shape}")
-        if not any(k is Ellipsis for k in keys):
-            keys = (*keys, Ellipsis)
-        slices: list[tuple[int, int, int]] = []
-        shape: list[int] = []
-        for k in keys:
-            if k is None:
-                shape.append(1)
-            elif k is Ellipsis:
-                for n in self.shape[len(slices) : len(slices) + self.ndim - used]:
-                    slices.append((0, 1, n))
-                    shape.append(n)
-            elif isinstance(k, slice):
-                chosen = range(*k.indices(self.shape[len(slices)]))
-                slices.append((chosen.start, chosen.step, len(chosen)))
-                shape.append(len(chosen))
-            else:
-                n = self.shape[len(slices)]
-                if isinstance(k, bool | np.bool_) or np.ndim(k) > 0 or not hasattr(k, "__index__"):
-                    raise UnsupportedError("a secret tensor takes integers, slices, ... and None as indices")
-                position = operator.index(k)
-                if not -n <= position < n:
-                    raise IndexError(f"index {position} is out of range for an axis of {n}")
-                slices.append((position % n, 1, 1))
-        return self._linear("index", slices=tuple(slices)).reshape(tuple(shape))
+        slices, shape = slices_of(key, self.shape)
+        return self._new(m.Index(slices)).reshape(shape)
 
     def pad(self, widths: Sequence[tuple[int, int]]) -> SecretTensor:
         """Zeros around: ``widths`` holds (before, after) for each axis, as in ``numpy.pad``."""
         pairs = tuple((operator.index(a), operator.index(b)) for a, b in widths)
-        return self._linear("pad", widths=pairs)
+        return self._new(m.Pad(pairs))
 
     # -- layers ----------------------------------------------------------------------------------------------------
 
     def conv2d(self, weight: object, *, stride: Pair = 1, padding: Pair = 0, groups: int = 1) -> SecretTensor:
         """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw), as in ``torch.nn.functional``."""
-        x = self._with(weight)
-        w = x._factor(weight)
-        if self.ndim != 4 or len(w.type.shape) != 4:
-            raise ShapeError(
-                f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {self.shape} and {w.type.shape}"
-            )
-        return x._new(
-            x._planner.product(
-                "conv2d", self.expression, w, _growth(self.type, w.type, math.prod(w.type.shape[1:])),
-                stride=_pair(stride), padding=_pair(padding), groups=groups,
-            )
-        )  # fmt: skip
+        return self._joined(m.Conv2d(pair(stride), pair(padding), groups), self, weight)
 
     def avg_pool2d(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> SecretTensor:
         """Means over windows of (N, C, H, W), padding counted; local, and free of arithmetic for a 2^k window."""
-        kernel = _pair(kernel_size)
+        kernel = pair(kernel_size)
         if min(kernel) < 1:
             raise ShapeError(f"a pooling window of {kernel}")
-        pooled = self._planner.reduced(
-            "sum_pool2d", self.expression, math.prod(kernel),
-            kernel=kernel, stride=kernel if stride is None else _pair(stride), padding=_pair(padding),
-        )  # fmt: skip
-        return self._new(self._planner.divided(pooled, math.prod(kernel)))
+        return self._new(m.AveragePool2d(kernel, kernel if stride is None else pair(stride), pair(padding)))
 
     # -- functions -------------------------------------------------------------------------------------------------
 
     def polynomial(self, coefficients: Sequence[float]) -> SecretTensor:
         """c0 + c1 x + c2 x^2 + ...: one opening."""
-        return self._call("polynomial", coefficients=tuple(float(c) for c in coefficients))
+        return self._new(m.Polynomial(tuple(float(c) for c in coefficients)))
 
     def apply(self, fit: object, *, target: float = 0.0) -> SecretTensor:
         """An approximation made by ``protocols.approximation`` (``fit``, ``fit_polynomial``, ...).
 
         Rounding adds at most the fit's own error, or ``target`` where that is larger.
         """
-        return self._call("apply", fit=fit, target=target)
+        if not isinstance(fit, FourierFit | PolynomialFit | CompositeFit):
+            raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
+        return self._new(m.Apply(fit, target))
 
     def sigmoid(self, **options: Any) -> SecretTensor:
         """1 / (1 + exp(-x)).  Options as for every function: ``method``, ``interval``, ``terms`` or ``degree``."""
-        return self._call("sigmoid", **options)
+        return self._function("sigmoid", **options)
 
     def tanh(self, **options: Any) -> SecretTensor:
-        return self._call("tanh", **options)
+        return self._function("tanh", **options)
 
     def exp(self, **options: Any) -> SecretTensor:
-        return self._call("exp", **options)
+        return self._function("exp", **options)
 
     def log(self, **options: Any) -> SecretTensor:
-        return self._call("log", **options)
+        return self._function("log", **options)
 
     def reciprocal(self, **options: Any) -> SecretTensor:
-        return self._call("reciprocal", **options)
+        return self._function("reciprocal", **options)
 
     def sin(self, **options: Any) -> SecretTensor:
-        return self._call("sin", **options)
+        return self._function("sin", **options)
 
     def cos(self, **options: Any) -> SecretTensor:
-        return self._call("cos", **options)
+        return self._function("cos", **options)
 
     def silu(self, **options: Any) -> SecretTensor:
-        return self._call("silu", **options)
+        return self._function("silu", **options)
 
     def gelu(self, **options: Any) -> SecretTensor:
-        return self._call("gelu", **options)
+        return self._function("gelu", **options)
 
     def softplus(self, **options: Any) -> SecretTensor:
-        return self._call("softplus", **options)
+        return self._function("softplus", **options)
 
     def truncate(self, fraction_bits: int = FRACTION_BITS) -> SecretTensor:
         """The same values with fewer fraction bits (stochastically rounded); seldom needed: the planner does it."""
         fraction_bits = operator.index(fraction_bits)
         if fraction_bits < 0:
             raise RangeError(f"{fraction_bits} is not a number of fraction bits")
-        return self._new(self._planner.truncated(self.expression, fraction_bits))
+        return self._new(m.Truncate(fraction_bits))
 
     def within(self, low: float, high: float) -> SecretTensor:
         """The same values, *declared* to lie in [low, high].
@@ -340,66 +295,73 @@ class SecretTensor:
         A promise of the caller about its own data or model which nobody can check on secrets: where it does not hold,
         results are wrong (never less secret).
         """
-        return self._linear("declare", low=float(low), high=float(high))
+        return self._new(m.Declare(float(low), float(high)))
 
     # -- building --------------------------------------------------------------------------------------------------
 
-    @property
-    def _planner(self) -> Planner:
-        return Planner(self.label) if self.precision is None else Planner(self.label, self.precision)
+    def _new(self, operation: m.Mathematics) -> SecretTensor:
+        """``operation`` of this alone."""
+        return SecretTensor(m.Node(operation, (self.node,), self.label, self.precision), self.label, self.precision)
 
-    def _new(self, expression: Expression) -> SecretTensor:
-        return SecretTensor(expression, self.label, self.precision)
+    def _joined(self, operation: m.Mathematics, *operands: object) -> SecretTensor:
+        """``operation`` of several, this one among them, whose label counts."""
+        precision = _precision(*operands)
+        nodes = tuple(_node(x) for x in operands)
+        return SecretTensor(m.Node(operation, nodes, self.label, precision), self.label, precision)
 
-    def _with(self, other: object) -> SecretTensor:
-        """The same tensor, with the precision of an operation on it and ``other``."""
-        precision = _precision(self, other)
-        return self if precision == self.precision else SecretTensor(self.expression, self.label, precision)
-
-    def _factor(self, other: object) -> Expression:
-        return other.expression if isinstance(other, SecretTensor) else self._planner.factor(_numbers(other), self.type)
-
-    def _sum(self, name: str, other: object, *, reflected: bool = False) -> SecretTensor:
-        x = self._with(other)
-        operands = (x.expression, _as_expression(other, x._planner))
-        return x._new(x._planner.sum(name, *(reversed(operands) if reflected else operands)))
-
-    def _linear(self, name: str, **attributes: Any) -> SecretTensor:
-        return self._new(self._planner.make(name, self.expression, **attributes))
-
-    def _matmul(self, x: Expression, y: Expression) -> SecretTensor:
-        if not x.type.shape or not y.type.shape:
-            raise ShapeError("matmul takes tensors of at least one axis: use * for scalars")
-        return self._new(self._planner.product("matmul", x, y, _growth(x.type, y.type, x.type.shape[-1])))
-
-    def _call(self, name: str, **options: Any) -> SecretTensor:
-        if name not in _FUNCTIONS:
-            raise UnsupportedError(f"there is no function {name!r}; `import protocols` makes the built-in ones known")
-        return self._new(_FUNCTIONS[name](self._planner, self.expression, **options))
-
-    def _axes(self, axis: Axis) -> tuple[int, ...]:
-        if axis is None:
-            return tuple(range(self.ndim))
-        axes = tuple(_axis(a, self.ndim) for a in (axis if isinstance(axis, tuple) else (axis,)))
-        if len(set(axes)) != len(axes):
-            raise ShapeError(f"an axis appears twice in {axis}")
-        return tuple(sorted(axes))
+    def _function(
+        self,
+        name: str,
+        *,
+        method: str = "fourier",
+        interval: tuple[float, float] | None = None,
+        terms: int | None = None,
+        degree: int | None = None,
+    ) -> SecretTensor:
+        """A named function; called by its method, so that a warning is at the line that called that."""
+        fit = default_fit(name, method, *(interval or (None, None)), terms=terms, degree=degree)
+        if interval is None and (self.type.low < fit.low or self.type.high > fit.high):
+            warnings.warn(_outside(name, self.type, fit), RangeWarning, stacklevel=3)
+        return self.apply(fit, target=FUNCTIONS[name].target)
 
 
-def program_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None) -> Program:
-    """The program that reveals ``outputs``, and keeps ``kept`` under the names of the stored tensors they become.
+def leaf(source: Input | Stored, *, precision: int | None = None) -> SecretTensor:
+    """A secret as the leaf of expressions: a client's input, or a stored tensor."""
+    return SecretTensor(m.Node(m.Secret(source)), precision=precision)
+
+
+def graph_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None) -> m.Graph:
+    """What is to be planned to reveal ``outputs``, and keep ``kept`` as stored tensors under these names.
 
     It says the greatest precision that any of them has.
     """
-    keeping = [Planner(x.label).make("keep", x.expression, tensor=name) for name, x in (kept or {}).items()]
-    precision = _precision(*outputs, *(kept or {}).values())
-    expressions = [x.expression for x in outputs]
-    return Program.of(expressions, keeping, FRACTION_BITS if precision is None else precision)
+    keeping = kept or {}
+    precision = _precision(*outputs, *keeping.values())
+    return m.Graph(
+        tuple(x.node for x in outputs),
+        tuple(x._new(m.Keep(name)).node for name, x in keeping.items()),
+        FRACTION_BITS if precision is None else precision,
+    )
 
 
-def _as_expression(x: object, planner: Planner) -> Expression:
-    """A secret tensor's expression, or a public constant of anything NumPy can read."""
-    return x.expression if isinstance(x, SecretTensor) else planner.constant(_numbers(x))
+def concatenate(tensors: Sequence[SecretTensor | npt.ArrayLike], axis: int = 0) -> SecretTensor:
+    """Join along an existing axis, as ``numpy.concatenate``; public arrays may be among the tensors."""
+    first = next((t for t in tensors if isinstance(t, SecretTensor)), None)
+    if first is None:
+        raise ShapeError("nothing to join: at least one tensor has to be secret")
+    return first._joined(m.Concatenate(axis_of(axis, first.ndim)), *tensors)
+
+
+def stack(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:
+    """Join along a new axis, as ``numpy.stack``."""
+    if len({t.shape for t in tensors}) != 1:
+        raise ShapeError("a stack takes at least one tensor, and all of one shape")
+    return concatenate([t.expand_dims(axis) for t in tensors], axis=axis_of(axis, tensors[0].ndim + 1))
+
+
+def _node(x: object) -> m.Node:
+    """A secret tensor's node, or a leaf of public numbers: a copy, which nobody can change later."""
+    return x.node if isinstance(x, SecretTensor) else m.Node(m.Public(numbers(x).copy()))
 
 
 def _precision(*operands: object) -> int | None:
@@ -407,59 +369,9 @@ def _precision(*operands: object) -> int | None:
     return max((x.precision for x in operands if isinstance(x, SecretTensor) and x.precision is not None), default=None)
 
 
-def _numbers(x: object) -> npt.NDArray[np.float64]:
-    try:
-        array = np.asarray(x)
-        if array.dtype.kind in "biuf":
-            return array.astype(np.float64, copy=False)
-    except (TypeError, ValueError):
-        pass
-    raise UnsupportedError(f"{type(x).__name__} is neither a secret tensor nor an array of real numbers")
-
-
-def concatenate(tensors: Sequence[SecretTensor | npt.ArrayLike], axis: int = 0) -> SecretTensor:
-    """Join along an existing axis, as ``numpy.concatenate``; public arrays may be among the tensors."""
-    secret = [t for t in tensors if isinstance(t, SecretTensor)]
-    if not secret:
-        raise ShapeError("nothing to join: at least one tensor has to be secret")
-    first = SecretTensor(secret[0].expression, secret[0].label, _precision(*secret))
-    planner = first._planner
-    expressions = [_as_expression(t, planner) for t in tensors]
-    axis = _axis(axis, len(expressions[0].type.shape))
-    return first._new(planner.make("concatenate", *planner.aligned(expressions), axis=axis))
-
-
-def stack(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:
-    """Join along a new axis, as ``numpy.stack``."""
-    if len({t.shape for t in tensors}) != 1:
-        raise ShapeError("a stack takes at least one tensor, and all of one shape")
-    return concatenate([t.expand_dims(axis) for t in tensors], axis=_axis(axis, tensors[0].ndim + 1))
-
-
-def _growth(x: TensorType, w: TensorType, inner: int) -> float:
-    """How much larger a sum of ``inner`` products can be than one of them."""
-    if w.gain is not None and w.magnitude > 0:
-        return min(float(inner), w.gain / w.magnitude)
-    return float(inner)
-
-
-def _axis(axis: int, ndim: int) -> int:
-    axis = operator.index(axis)
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} of a tensor of {ndim} axes")
-    return axis % ndim
-
-
-def _pair(value: Pair) -> tuple[int, int]:
-    if not isinstance(value, Sequence):
-        return operator.index(value), operator.index(value)
-    if len(value) != 2:
-        raise ShapeError(f"{value} is not one number or two, for height and width")
-    return operator.index(value[0]), operator.index(value[1])
-
-
-def _integers(values: Sequence[Any]) -> tuple[int, ...]:
-    """A shape or axes, given as one sequence or as so many arguments."""
-    if len(values) == 1 and np.ndim(values[0]) > 0:
-        values = values[0]
-    return tuple(operator.index(n) for n in values)
+def _outside(name: str, t: TensorType, fit: Fit) -> str:
+    return (
+        f"{name} is approximated on [{fit.low:g}, {fit.high:g}], and these values are only known to lie in"
+        f" [{t.low:g}, {t.high:g}]: results for values outside are wrong. Give interval=(low, high), or declare the"
+        " range with within(low, high)"
+    )

@@ -10,8 +10,8 @@ import numpy as np
 
 from mpc import fixed_point
 from mpc.program import Program
-from protocols.lowering.planner import Planner
 from protocols.readings.clear import clear
+from protocols.trace.mathematics import Keep, Node
 from protocols.trace.secret_tensor import SecretTensor, concatenate
 
 
@@ -41,7 +41,7 @@ def linear(s: Any) -> Built:
 def kept(s: Any) -> Built:
     """A value that stays on the parties, and is gone on with."""
     x = s.secret((3,))
-    y = SecretTensor(Planner().make("keep", (x * x).expression, tensor="y"))
+    y = SecretTensor(Node(Keep("y"), ((x * x).node,)))
     return [y * x], {}
 
 

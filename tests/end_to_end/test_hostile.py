@@ -10,18 +10,18 @@ import pytest
 
 from mpc.errors import AuthenticationError, PeerError, ProgramError, TesseraError
 from mpc.operation import Input
-from mpc.program import Expression, Program
 from parties import AsyncClient, Client, Cluster, KeyPair
 from parties.messages.failures import error_of
 from parties.messages.runs import Dealt, Failed, Inputs, Opening, Prepare, Ready
 from parties.wire.events import Delivery
 from parties.wire.transport import Endpoint
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of, leaf
 
 
 def program() -> bytes:
-    x = SecretTensor(Expression(Input((3,), 16, -1.0, 1.0)))
-    return Program.of([(x.sigmoid() * x).expression]).encode()
+    x = leaf(Input((3,), 16, -1.0, 1.0))
+    return plan(graph_of([x.sigmoid() * x])).encode()
 
 
 class Rude:
@@ -78,8 +78,8 @@ async def test_what_is_no_program(clusters, data):
 
 
 async def test_different_programs_for_one_run(clusters):
-    x = SecretTensor(Expression(Input((3,), 16, -1.0, 1.0)))
-    other = Program.of([(x * 2).expression]).encode()
+    x = leaf(Input((3,), 16, -1.0, 1.0))
+    other = plan(graph_of([x * 2])).encode()
     async with Rude(clusters(2)) as rude:
         rude.send(Prepare(run=rude.run), [program()], to=("dealer", "party0"))
         rude.send(Prepare(run=rude.run), [other], to=("party1",))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import records
 from mpc.operation import Input
-from mpc.program import Expression, Program
+from mpc.program import Program
 from nn import ArrayInput, Classes, Description, ImageInput, Interface, Label
 from nn.architecture import decode_architecture, decode_json
 from nn.derm import load_image
@@ -30,7 +30,8 @@ from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBeg
 from parties.stored.data_set import DataDescription, DataSet
 from parties.tally import Sent
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of, leaf
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def _file(parse: Callable[[Path], object], suffix: str, mode: int = 0o600) -> Ca
 
 
 def _programs() -> tuple[bytes, ...]:
-    x = SecretTensor(Expression(Input((2, 3), 16, -1.0, 1.0)))
-    small = Program.of([((x * x).sum() * 0.5).expression])
+    x = leaf(Input((2, 3), 16, -1.0, 1.0))
+    small = plan(graph_of([(x * x).sum() * 0.5]))
     model = derm_model().description
-    image = SecretTensor(Expression(Input((1, 3, 28, 28), 16, -1.0, 1.0)))
-    return small.encode(), Program.of([model.forward(image, model.stored("0" * 32)).expression]).encode()
+    image = leaf(Input((1, 3, 28, 28), 16, -1.0, 1.0))
+    return small.encode(), plan(graph_of([model.forward(image, model.stored("0" * 32))])).encode()
 
 
 def _pictures() -> tuple[bytes, ...]:

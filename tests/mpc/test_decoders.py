@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import protocols  # noqa: F401 - makes the operations known
 from mpc.operation import Input
-from mpc.program import Expression, Program
 from nn.derm.model import derm_model
-from protocols.trace.secret_tensor import SecretTensor
+from protocols import graph_of, leaf, plan
 
 TOGETHER = """
 import sys, threading
@@ -43,8 +41,8 @@ sys.exit(str(failures) if failures else 0)
 
 
 def program() -> bytes:
-    x = SecretTensor(Expression(Input((1, 4), 16, -1.0, 1.0)))
-    return Program.of([((x * x).sum() * 2.0).expression]).encode()
+    x = leaf(Input((1, 4), 16, -1.0, 1.0))
+    return plan(graph_of([(x * x).sum() * 2.0])).encode()
 
 
 @pytest.mark.parametrize(

@@ -13,21 +13,22 @@ from hypothesis import strategies as st
 from mpc import fixed_point
 from mpc.errors import RangeError
 from mpc.operation import Constant
-from mpc.program import Program
 from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, Form
+from protocols.lowering.plan import lowered, plan
 from protocols.lowering.planner import FRACTION_BITS, WEIGHT_BITS, Planner, constant, factor
+from protocols.operations.product import Multiply
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, graph_of
 
 
 def names(*tensors: SecretTensor) -> Counter[str]:
-    return Counter(n.operation.name for n in Program.of([t.expression for t in tensors]).nodes)
+    return Counter(n.operation.name for n in plan(graph_of(tensors)).nodes)
 
 
 def rounds(*tensors: SecretTensor) -> int:
-    return Program.of([t.expression for t in tensors]).rounds
+    return plan(graph_of(tensors)).rounds
 
 
 def test_nothing_is_truncated_before_it_has_to_be(secure: Any) -> None:
@@ -49,7 +50,7 @@ def test_products_are_truncated_when_the_next_one_would_not_fit(secure: Any) -> 
 def test_the_operand_with_more_bits_is_truncated_and_to_the_usual_ones(secure: Any) -> None:
     x = secure.secret((3,), -1, 1)
     deep = x * x * x  # 48 bits
-    program = Program.of([(deep * x).expression])
+    program = plan(graph_of([deep * x]))
     truncations = [n.operation.bits for n in program.nodes if n.operation.name == "truncate"]  # type: ignore[attr-defined]
     assert len(truncations) == 1
     assert (deep * x).type.fraction_bits <= TRUNCATION_BITS
@@ -74,8 +75,8 @@ def test_a_tensor_is_masked_once_however_often_it_is_used(secure: Any) -> None:
 
 def test_a_truncation_of_the_same_tensor_is_made_once(secure: Any) -> None:
     y = secure.secret((3,)) * secure.secret((3,))
-    assert y.truncate(16).expression is y.truncate(16).expression
-    assert y.truncate(32).expression is y.expression
+    assert lowered(y.truncate(16).node) is lowered(y.truncate(16).node)
+    assert lowered(y.truncate(32).node) is lowered(y.node)
     assert names(y.truncate(16), y.truncate(16), y.truncate(10))["truncate"] == 2
     assert rounds(y.truncate(16), y.truncate(10)) == 1
 
@@ -83,7 +84,7 @@ def test_a_truncation_of_the_same_tensor_is_made_once(secure: Any) -> None:
 def test_masked_after_pooling_not_before(secure: Any) -> None:
     x = secure.secret((1, 1, 8, 8), -1, 1, 10)
     y = (x * x).avg_pool2d(2)
-    program = Program.of([(y * y).expression])
+    program = plan(graph_of([y * y]))
     assert sum(n.type.size for n in program.nodes if n.operation.opens) == 16
 
 
@@ -237,4 +238,4 @@ def test_any_expression_fits_the_field_or_is_refused(secure: Any, data: st.DataO
 
 def test_a_product_of_constants_is_refused() -> None:
     with pytest.raises(RangeError, match="before sharing"):
-        Planner().product("multiply", constant(1.0), constant(2.0))
+        Planner().product(Multiply(), constant(1.0), constant(2.0))

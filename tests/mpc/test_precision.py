@@ -15,16 +15,17 @@ from mpc.errors import RangeError
 from mpc.program import Program
 from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS
+from protocols.lowering.plan import plan
 from protocols.lowering.planner import FEWEST_BITS, FRACTION_BITS, MOST_BITS, WEIGHT_BITS, Planner
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
-from protocols.trace.secret_tensor import SecretTensor, concatenate, program_of, stack
+from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, stack
 
 BITS = st.integers(FEWEST_BITS, MOST_BITS)
 
 
 def digest(*tensors: SecretTensor) -> str:
-    return program_of(tensors).digest
+    return plan(graph_of(tensors)).digest
 
 
 def expressions(x: SecretTensor, y: SecretTensor) -> list[SecretTensor]:
@@ -45,9 +46,9 @@ def test_the_default_is_16_bits(secure: Any) -> None:
 
 def test_a_program_says_with_how_many_bits_it_was_written(secure: Any) -> None:
     x = secure.secret((3,))
-    assert program_of([x * 2]).precision == 16
-    assert program_of([x.precise(12) * 2]).precision == 12
-    several = program_of([x * 2, x.precise(9) * 2], {"kept": x.precise(20) * 2})
+    assert plan(graph_of([x * 2])).precision == 16
+    assert plan(graph_of([x.precise(12) * 2])).precision == 12
+    several = plan(graph_of([x * 2, x.precise(9) * 2], {"kept": x.precise(20) * 2}))
     assert Program.decode(several.encode()).precision == several.precision == 20
     # Nothing is rounded here: the nodes are the same, and the programs are not.
     assert digest(x + x) != digest((x + x).precise(12))
@@ -134,7 +135,7 @@ def test_more_bits_are_more_precise(secure: Any) -> None:
         y, plain = x, reals
         for _ in range(6):
             y, plain = y * x + 0.1, plain * reals + 0.1
-        run = run_in_memory(Program.of([y.expression]), [fixed_point.encode(reals, bits)])
+        run = run_in_memory(plan(graph_of([y])), [fixed_point.encode(reals, bits)])
         errors.append(float(np.abs(fixed_point.decode(run.outputs[0], y.type.fraction_bits) - plain).max()))
     for few, more in itertools.pairwise(errors):
         assert more < few / 4

@@ -11,11 +11,12 @@ import pytest
 from mpc import fixed_point
 from mpc.cost import Cost, cost
 from mpc.operation import Input
-from mpc.program import Expression, Program
+from mpc.program import Program
 from nn import Description, Model
 from nn.layer import Array
+from protocols.lowering.plan import plan
 from protocols.readings.memory import MemoryStore, run_in_memory
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import graph_of, leaf
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Evaluation:
 def evaluate(model: Model, x: Array, parties: int = 2, bound: float = 1.0) -> Evaluation:
     """Run ``model`` on ``x`` among parties in this process, by its description alone."""
     description = Description.decode(model.describe())
-    secret = SecretTensor(Expression(Input(x.shape, 16, -bound, bound)))
+    secret = leaf(Input(x.shape, 16, -bound, bound))
     y = description.forward(secret, description.stored("model"))
-    program = Program.decode(Program.of([y.expression]).encode())
+    program = Program.decode(plan(graph_of([y])).encode())
     store = MemoryStore("model", model.encode(), parties)
     run = run_in_memory(program, [fixed_point.encode(x, 16)], parties=parties, store=store)
     result = fixed_point.decode(run.outputs[0], y.type.fraction_bits)

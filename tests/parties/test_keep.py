@@ -20,9 +20,16 @@ from nn import Linear, Model, Sequential
 from parties import DataSet
 from parties.messages.runs import Failed, Opening, Prepare
 from parties.messages.uploads import VersionPrepared, VersionsHeld
-from parties.stored.data_set import keeping
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.events import Delivery
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of
+
+
+def keeping(results):
+    """The program that keeps these values under these names, and reveals nothing."""
+    return plan(graph_of([], results))
+
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
 

@@ -9,13 +9,14 @@ import pytest
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation
 from mpc.operation import Input
-from mpc.program import Expression, Program
+from mpc.program import Program
 from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
 from parties.messages.bindings import OWNER, Binding, BoundProgram
 from parties.stored import policy
 from parties.stored.policy import ANY, EVERYONE, PREDICT, InUse, Policy
-from protocols.trace.secret_tensor import SecretTensor, program_of
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 STORE = "company/net"
 OTHER = "university/other"
@@ -36,11 +37,11 @@ def model() -> Description:
 
 
 def own_input(shape: tuple[int, ...] = (1, 3), low: float = -1.0, bits: int = 16) -> SecretTensor:
-    return SecretTensor(Expression(Input(shape, bits, low, 1.0)))
+    return leaf(Input(shape, bits, low, 1.0))
 
 
 def program(*results: SecretTensor) -> Program:
-    return program_of(results)
+    return plan(graph_of(results))
 
 
 def prediction(model: Description, x: SecretTensor | None = None, store: str = STORE) -> SecretTensor:

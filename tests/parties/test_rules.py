@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from mpc.errors import NotPermitted, ProgramError, UsageError
-from mpc.program import Program
 from parties.messages.bindings import Binding
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
 from parties.messages.runs import Failed, Prepare
 from parties.messages.stock import Stock
 from parties.messages.stored import AllowUse
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of
 
 from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of, speaking
 
@@ -45,7 +46,7 @@ async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
 async def test_every_server_refuses_by_itself(site: Any) -> None:
     async with site.client("company") as company:
         remote = await company.upload(model(), "m")
-        program = Program.of([remote.description.stored(remote.slot)["out.weight"].expression])
+        program = plan(graph_of([remote.description.stored(remote.slot)["out.weight"]]))
         bindings = (Binding(remote.slot, remote.version, "any"),)
         async with speaking(site, "clinic") as ask:
             for number, server in enumerate(SERVERS):

@@ -9,7 +9,6 @@ import pytest
 
 from mpc.errors import ProgramError, ServerBusy
 from mpc.operation import Input
-from mpc.program import Expression, Program
 from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import disk
@@ -21,11 +20,12 @@ from parties.servers import server as server_module
 from parties.servers.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
 from parties.stock import stocker
 from parties.wire.events import Delivery
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of, leaf
 
 
 def program(size):
-    return Program.of([(SecretTensor(Expression(Input((size,), 16, -1.0, 1.0))) * 2).expression])
+    return plan(graph_of([leaf(Input((size,), 16, -1.0, 1.0)) * 2]))
 
 
 async def eventually(condition):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from mpc.errors import ProgramError
-from mpc.operation import Operation, operation, registered
+from mpc.operation import Operation, registered
 from mpc.program import Expression, Program
 from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
-from protocols.lowering.planner import Planner
+from protocols.lowering.plan import lowered
+from protocols.operations.mask import Mask
 from protocols.randomness.source import PartyRandomness
 from protocols.randomness.streams import (
     dealt_stream,
@@ -27,6 +28,7 @@ from protocols.randomness.streams import (
 from protocols.readings.dealer import StoredMasks, deal, digest
 from protocols.readings.memory import party_randomness
 from protocols.readings.reveal import key_commitment
+from protocols.trace.mathematics import Keep, Node
 from protocols.trace.secret_tensor import SecretTensor
 
 
@@ -86,8 +88,8 @@ def test_streams_never_meet() -> None:
 
 def test_every_opening_has_a_mask_of_its_own(secure: Any) -> None:
     """Even two openings of the same tensor, which no honest planner would ask for."""
-    x = secure.secret((2,)).truncate(8).expression
-    twice = [Expression(operation("mask"), (x,)) for _ in range(2)]
+    x = lowered(secure.secret((2,)).truncate(8).node)
+    twice = [Expression(Mask(), (x,)) for _ in range(2)]
     program = Program.of(twice)
     seeds = secure.seeds(2, 2)
     masks = [i for i, n in enumerate(program.nodes) if n.operation.opens]
@@ -133,7 +135,7 @@ def every_dealt_operation(secure: Any) -> Any:
     """Every operation for which something is dealt, and every kind of mask."""
     x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
     w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
-    y = SecretTensor(Planner().make("keep", (x * x * x).expression, tensor="y"))
+    y = SecretTensor(Node(Keep("y"), ((x * x * x).node,)))
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, x.sigmoid(interval=(-8, 8)),
         image.conv2d(kernel),

@@ -12,8 +12,8 @@ import pytest
 from mpc import fixed_point
 from mpc.errors import RangeError, TesseraError, UnsupportedError
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit, fit
-from protocols.lowering.functions import RangeWarning
 from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import RangeWarning
 
 TRUE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),

@@ -12,13 +12,20 @@ from mpc.operation import Value
 from mpc.program import Expression, Program
 from mpc.rings import field
 from mpc.security import Security
-from parties.stored.data_set import keeping, kept_data
-from protocols.lowering.planner import Planner
+from parties.stored.data_set import kept_data
+from protocols.lowering.plan import lowered, plan
+from protocols.operations.keep import Keep
 from protocols.randomness.streams import stored_stream
 from protocols.readings.clear import clear_values
 from protocols.readings.dealer import StoredMasks, deal
 from protocols.readings.memory import MemoryStore, run_in_memory
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import SecretTensor, graph_of
+
+
+def keeping(results):
+    """The program that keeps these values under these names, and reveals nothing."""
+    return plan(graph_of([], results))
+
 
 BOTH = (Security.SEMI_HONEST, Security.MALICIOUS)
 
@@ -73,7 +80,7 @@ def test_a_later_run_reads_it(secure, security):
     run = run_in_memory(first, raw, parties=2, security=security)
     t = kept_data(first).tensors["y"]
     y = t.source("later", "y")
-    program = Program.of([(y * y).expression])
+    program = plan(graph_of([y * y]))
     store = MemoryStore("later", {"y": kept_in(run, "y")}, 2, run.dealing.kept)
     store.held = [
         {("later", "y"): Value(tensors["y"], stored_stream(seed, "y").elements((4,)))}
@@ -112,7 +119,7 @@ def test_a_cheat_has_nothing_kept(secure, place):
 
 def test_what_it_costs(secure):
     x = secure.secret((5,), -1, 1)
-    without, kept = Program.of([(x * x).expression]), keeping({"y": x * x})
+    without, kept = plan(graph_of([x * x])), keeping({"y": x * x})
     assert kept.rounds == without.rounds + 1
     first, second = (cost(program, 3, Security.SEMI_HONEST) for program in (without, kept))
     # Five elements to each of two parties, and none to the client.
@@ -129,12 +136,11 @@ def test_programs_that_keep(secure):
     assert set(program.kept) == {"a", "b"}
     with pytest.raises(ProgramError, match="reveals or keeps at least one"):
         Program([n for n in program.nodes if not n.operation.kept_as], [])
-    keep = Planner().make("keep", x.expression, tensor="a")
-    other = Expression(keep.operation, ((x * 3).expression,))
+    keep, other = (Expression(Keep("a"), (lowered(y.node),)) for y in (x, x * 3))
     with pytest.raises(ProgramError, match="two values under one name"):
         Program.of([], [keep, other])
     for name in ("", "x" * 201, "a\n"):
         with pytest.raises((ProgramError, UnsupportedError), match="short and printable"):
             keeping({name: x})
-    types = kept_data(keeping({"s": SecretTensor(x.expression)})).tensors
+    types = kept_data(keeping({"s": SecretTensor(x.node)})).tensors
     assert (types["s"].fraction_bits, types["s"].low, types["s"].high) == (16, -4.0, 4.0)

@@ -12,8 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import ProgramError, RangeError, ShapeError
-from mpc.operation import operation
+from mpc.operation import registered
 from mpc.tensor_type import Form, TensorType
+from protocols.operations.linear import Divide, Raise, SumPool2d
 from protocols.trace.secret_tensor import concatenate, stack
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -133,8 +134,8 @@ def test_raising_and_dividing_change_no_value(secure: Any, bits: int) -> None:
     x = secure.draw(1, (3, 4))
     secure.check(lambda x: x / 2**10, x)
     t = TensorType((3,), 16, -1.0, 1.0, Form.MASKED)
-    assert operation("raise", bits=bits).result(t).fraction_bits == 16 + bits
-    assert operation("divide", bits=bits).result(t).high == 2.0**-bits
+    assert Raise(bits).result(t).fraction_bits == 16 + bits
+    assert Divide(bits).result(t).high == 2.0**-bits
 
 
 T = TensorType((2, 3), 16, -1.0, 1.0, Form.SHARED)
@@ -180,7 +181,7 @@ T = TensorType((2, 3), 16, -1.0, 1.0, Form.SHARED)
 )
 def test_what_does_not_go_together_is_refused(name: str, attributes: dict[str, Any], types: tuple[Any, ...]) -> None:
     with pytest.raises((ProgramError, RangeError, ShapeError)):
-        operation(name, **attributes).result(*types).check()
+        registered()[name](**attributes).result(*types).check()
 
 
 @pytest.mark.parametrize(
@@ -191,4 +192,4 @@ def test_what_does_not_go_together_is_refused(name: str, attributes: dict[str, A
 def test_windows_that_do_not_slide(kernel: Any, stride: Any, padding: Any) -> None:
     zero = TensorType((1, 1, 4, 4), 16, 0.0, 0.0, Form.SHARED)
     with pytest.raises((ProgramError, ShapeError)):
-        operation("sum_pool2d", kernel=kernel, stride=stride, padding=padding).result(zero)
+        SumPool2d(kernel, stride, padding).result(zero)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mpc import fixed_point
 from mpc.errors import ProgramError, ShapeError
-from mpc.operation import Value, operation
+from mpc.operation import Value, registered
 from mpc.rings import field, known_rings
 from mpc.tensor_type import Form, TensorType
-from protocols.operations.product import Bracket, Conv2d
+from protocols.operations.product import Bracket, Conv2d, Matmul
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 
@@ -124,9 +124,7 @@ def test_full_range_field_elements(secure: Any) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, field.P, (2, 4, 3), dtype=np.uint64), rng.integers(0, field.P, (3, 5), dtype=np.uint64)
     x.reshape(-1)[:3] = 0, 1, field.P - 1
-    result = operation("matmul").clear(
-        known_rings(), [TensorType(a.shape, 0, 0.0, 1.0, Form.MASKED) for a in (x, y)], (x, y)
-    )
+    result = Matmul().clear(known_rings(), [TensorType(a.shape, 0, 0.0, 1.0, Form.MASKED) for a in (x, y)], (x, y))
     oracle = [[sum(int(a) * int(b) for a, b in zip(r, c, strict=True)) % field.P for c in y.T] for r in x.reshape(8, 3)]
     assert result.reshape(8, 5).tolist() == oracle
 
@@ -161,7 +159,7 @@ CONV = {"stride": (1, 1), "padding": (0, 0), "groups": 1}
 )
 def test_what_does_not_go_together_is_refused(name: str, attributes: dict[str, Any], types: tuple[Any, ...]) -> None:
     with pytest.raises((ProgramError, ShapeError)):
-        operation(name, **attributes).result(*types)
+        registered()[name](**attributes).result(*types)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +174,14 @@ def test_what_does_not_go_together_is_refused(name: str, attributes: dict[str, A
 def test_workspace_is_bounded(name: str, attributes: Any, first: Any, second: Any) -> None:
     zero = TensorType((), 0, 0.0, 0.0, Form.MASKED)
     with pytest.raises(ShapeError, match="lays out"):
-        operation(name, **attributes).result(zero.replace(shape=first), zero.replace(shape=second))
+        registered()[name](**attributes).result(zero.replace(shape=first), zero.replace(shape=second))
 
 
 def test_a_gain_bounds_a_layer_more_tightly() -> None:
     x = TensorType((1, 100), 16, -1.0, 1.0, Form.MASKED)
     w = TensorType((100, 2), 14, -1.0, 1.0, Form.MASKED, 3.0)
-    assert operation("matmul").result(x, w).high == 3.0
-    assert operation("matmul").result(x, w.replace(gain=None)).high == 100.0
+    assert Matmul().result(x, w).high == 3.0
+    assert Matmul().result(x, w.replace(gain=None)).high == 100.0
 
 
 def test_a_bracket_does_not_show_its_share() -> None:

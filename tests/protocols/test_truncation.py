@@ -10,12 +10,11 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.operation import Input, PartyContext, Value
-from mpc.program import Expression
 from mpc.rings import field, known_rings
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.truncation import Truncate, floor_quotient, mask_bits, opened_bits
 from protocols.readings.memory import run_in_memory
-from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.secret_tensor import leaf
 
 Raw = npt.NDArray[np.uint64]
 LIMIT = 2**59 - 1
@@ -98,7 +97,7 @@ def test_clear_is_the_floor() -> None:
 @pytest.mark.parametrize("parties", [2, 3, 5])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 1, 2)])
 def test_between_parties(secure: Any, parties: int, shape: tuple[int, ...]) -> None:
-    x = SecretTensor(Expression(Input(shape, 40, -(2.0**18), 2.0**18)))
+    x = leaf(Input(shape, 40, -(2.0**18), 2.0**18))
     raw = np.resize(np.array([2**58, -(2**58), 0, 1, -1, 12345678901234]), shape).astype(np.int64)
     program = secure.program(x.truncate(9))
     (out,) = run_in_memory(program, [field.from_signed(raw)], parties=parties).outputs

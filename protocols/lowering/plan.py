@@ -1,0 +1,71 @@
+"""Planning: from what was written to the program that computes it.
+
+Two steps, in this order:
+
+* ``REWRITES``: from a graph to one that means the same and is cheaper;
+* ``lowered``: node by node, by the rules of ``protocols/lowering/rules.py``.
+
+A node is lowered as soon as it is written, so that what cannot be shown to fit is refused at the line that wrote it.
+Its lowering stays with it, for every program that it becomes part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpc.program import Expression, Program
+from protocols.lowering.planner import FRACTION_BITS, Objective, Planner
+from protocols.lowering.rules import Operand, lower
+from protocols.trace.mathematics import Graph, Node, Public, Secret, written
+
+Rewrite = Callable[[Graph, Objective], Graph]
+
+REWRITES: tuple[Rewrite, ...] = ()
+"""Applied in order, each to what the one before has made."""
+
+
+def plan(graph: Graph, objective: Objective = Objective.LATENCY) -> Program:
+    """The program of ``graph``: what is masked, opened and truncated where, and which variant of a protocol is used.
+
+    Raises RangeError for what cannot be shown to fit the field.
+    """
+    graph = rewritten(graph, objective)
+    outputs, kept = ([lowered(x, objective) for x in nodes] for nodes in (graph.outputs, graph.kept))
+    return Program.of(outputs, kept, graph.precision)
+
+
+def leaves(graph: Graph, objective: Objective = Objective.LATENCY) -> list[Node]:
+    """The secrets that ``plan(graph, objective)`` reads, in its order: inputs, whose values come with a run, and stored
+    ones.
+    """
+    graph = rewritten(graph, objective)
+    targets = (*graph.outputs, *graph.kept)
+    secrets = {lowered(x, objective): x for x in written(targets) if isinstance(x.operation, Secret)}
+    order = Program.order(lowered(x, objective) for x in targets)
+    return [secrets[x] for x in order if x in secrets]
+
+
+def rewritten(graph: Graph, objective: Objective) -> Graph:
+    """``graph`` after all of ``REWRITES``."""
+    for rewrite in REWRITES:
+        graph = rewrite(graph, objective)
+    return graph
+
+
+def lowered(node: Node, objective: Objective = Objective.LATENCY) -> Expression:
+    """What ``node`` is lowered to, and with it whatever it depends on: once, in the order in which it was written.
+
+    The order counts: a tensor that several layers open is opened under the name of the first.
+    """
+
+    def missing(x: Node) -> bool:
+        return objective not in x.lowered and (x is node or not isinstance(x.operation, Public))
+
+    for each in written([node], missing):
+        planner = Planner(each.label, FRACTION_BITS if each.precision is None else each.precision, objective)
+        each.lowered[objective] = lower(planner, each.operation, [_operand(x, objective) for x in each.inputs])
+    return node.lowered[objective]
+
+
+def _operand(node: Node, objective: Objective) -> Operand:
+    return node.operation.values if isinstance(node.operation, Public) else node.lowered[objective]

@@ -1,0 +1,125 @@
+"""The rules: one for each operation of mathematics, to the operations of a program.
+
+A rule sees its operands lowered, but for public numbers: those take as many fraction bits as what they meet needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import assert_never
+
+from mpc.errors import ShapeError
+from mpc.program import Expression
+from mpc.tensor_type import TensorType
+from protocols.lowering import functions
+from protocols.lowering.planner import Planner
+from protocols.operations import keep, linear, product
+from protocols.trace import mathematics as m
+
+Operand = Expression | m.Reals
+
+
+def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand]) -> Expression:
+    """``operation`` of ``operands`` as a node of a program.
+
+    Raises RangeError for what cannot be shown to fit the field, ShapeError for operands that do not go together.
+    """
+    match operation:
+        case m.Secret():
+            return Expression(operation.source)
+        case m.Public():
+            return planner.constant(operation.values)
+        case m.Add():
+            return planner.sum(linear.Add(), *_terms(planner, operands))
+        case m.Subtract():
+            return planner.sum(linear.Subtract(), *_terms(planner, operands))
+        case m.Concatenate():
+            return planner.make(linear.Concatenate(operation.axis), *planner.aligned(_terms(planner, operands)))
+        case m.Multiply():
+            return planner.product(product.Multiply(), *_factors(planner, operands))
+        case m.Matmul():
+            return _matmul(planner, *_factors(planner, operands))
+        case m.Conv2d():
+            return _conv2d(planner, operation, *_factors(planner, operands))
+    (x,) = _terms(planner, operands)
+    match operation:
+        case m.Negate():
+            return planner.make(linear.Negate(), x)
+        case m.Divide():
+            return planner.divided(x, operation.divisor)
+        case m.Sum():
+            return _sum(planner, operation, x)
+        case m.Mean():
+            return planner.divided(_sum(planner, operation, x), _count(operation, x))
+        case m.AveragePool2d():
+            window = math.prod(operation.kernel)
+            sums = linear.SumPool2d(operation.kernel, operation.stride, operation.padding)
+            return planner.divided(planner.reduced(sums, x, window), window)
+        case m.Reshape():
+            return planner.make(linear.Reshape(operation.shape), x)
+        case m.Transpose():
+            return planner.make(linear.Transpose(operation.axes), x)
+        case m.Broadcast():
+            return planner.make(linear.Broadcast(operation.shape), x)
+        case m.Index():
+            return planner.make(linear.Index(operation.slices), x)
+        case m.Pad():
+            return planner.make(linear.Pad(operation.widths), x)
+        case m.Polynomial():
+            return functions.polynomial(planner, x, operation.coefficients)
+        case m.Apply():
+            return functions.apply(planner, x, operation.fit, operation.target)
+        case m.Declare():
+            return planner.make(linear.Declare(operation.low, operation.high), x)
+        case m.Truncate():
+            return planner.truncated(x, operation.fraction_bits)
+        case m.Keep():
+            return planner.make(keep.Keep(operation.tensor), x)
+    assert_never(operation)
+
+
+def _terms(planner: Planner, operands: Sequence[Operand]) -> list[Expression]:
+    """Operands of a sum, public ones as constants."""
+    return [x if isinstance(x, Expression) else planner.constant(x) for x in operands]
+
+
+def _factors(planner: Planner, operands: Sequence[Operand]) -> tuple[Expression, Expression]:
+    """Operands of a product, a public one with the digits that the other leaves room for."""
+    x, y = operands
+    if isinstance(x, Expression):
+        return x, y if isinstance(y, Expression) else planner.factor(y, x.type)
+    if isinstance(y, Expression):
+        return planner.factor(x, y.type), y
+    return planner.constant(x), planner.constant(y)
+
+
+def _matmul(planner: Planner, x: Expression, y: Expression) -> Expression:
+    if not x.type.shape or not y.type.shape:
+        raise ShapeError("matmul takes tensors of at least one axis: use * for scalars")
+    return planner.product(product.Matmul(), x, y, _growth(y.type, x.type.shape[-1]))
+
+
+def _conv2d(planner: Planner, operation: m.Conv2d, x: Expression, w: Expression) -> Expression:
+    if len(x.type.shape) != 4 or len(w.type.shape) != 4:
+        raise ShapeError(
+            f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {x.type.shape} and {w.type.shape}"
+        )
+    convolution = product.Conv2d(operation.stride, operation.padding, operation.groups)
+    return planner.product(convolution, x, w, _growth(w.type, math.prod(w.type.shape[1:])))
+
+
+def _growth(w: TensorType, inner: int) -> float:
+    """How much larger a sum of ``inner`` products with weights ``w`` can be than one of them."""
+    if w.gain is not None and w.magnitude > 0:
+        return min(float(inner), w.gain / w.magnitude)
+    return float(inner)
+
+
+def _sum(planner: Planner, operation: m.Sum | m.Mean, x: Expression) -> Expression:
+    return planner.reduced(linear.Sum(operation.axes, operation.keepdims), x, _count(operation, x))
+
+
+def _count(operation: m.Sum | m.Mean, x: Expression) -> int:
+    """How many elements each element of the result is made of."""
+    return math.prod(x.type.shape[axis] for axis in operation.axes)

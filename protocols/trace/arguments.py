@@ -1,0 +1,94 @@
+"""What NumPy takes as arguments (axes, shapes, keys, numbers), checked and made plain."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.errors import ShapeError, UnsupportedError
+from mpc.tensor_type import Shape
+
+Axis = int | tuple[int, ...] | None
+Pair = int | Sequence[int]
+Slices = tuple[tuple[int, int, int], ...]
+
+
+def axis_of(axis: int, ndim: int) -> int:
+    """One of ``ndim`` axes, counted from the front."""
+    axis = operator.index(axis)
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"axis {axis} of a tensor of {ndim} axes")
+    return axis % ndim
+
+
+def reduced_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The axes that a reduction is over, in order: one, some, or all for None."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(axis_of(a, ndim) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"an axis appears twice in {axis}")
+    return tuple(sorted(axes))
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """Height and width, from two numbers or from one for both."""
+    if not isinstance(value, Sequence):
+        return operator.index(value), operator.index(value)
+    if len(value) != 2:
+        raise ShapeError(f"{value} is not one number or two, for height and width")
+    return operator.index(value[0]), operator.index(value[1])
+
+
+def integers(values: Sequence[Any]) -> tuple[int, ...]:
+    """A shape or axes, given as one sequence or as so many arguments."""
+    if len(values) == 1 and np.ndim(values[0]) > 0:
+        values = values[0]
+    return tuple(operator.index(n) for n in values)
+
+
+def numbers(x: object) -> npt.NDArray[np.float64]:
+    """Anything that NumPy can read as real numbers; UnsupportedError for all else."""
+    try:
+        array = np.asarray(x)
+        if array.dtype.kind in "biuf":
+            return array.astype(np.float64, copy=False)
+    except (TypeError, ValueError):
+        pass
+    raise UnsupportedError(f"{type(x).__name__} is neither a secret tensor nor an array of real numbers")
+
+
+def slices_of(key: Any, of: Shape) -> tuple[Slices, Shape]:
+    """Basic indexing of a tensor of shape ``of``: (start, step, count) for each axis, and the shape of the result."""
+    keys = key if isinstance(key, tuple) else (key,)
+    used = sum(k is not None and k is not Ellipsis for k in keys)
+    if sum(k is Ellipsis for k in keys) > 1 or used > len(of):
+        raise ShapeError(f"too many indices for a tensor of shape {of}")
+    if not any(k is Ellipsis for k in keys):
+        keys = (*keys, Ellipsis)
+    slices: list[tuple[int, int, int]] = []
+    shape: list[int] = []
+    for k in keys:
+        if k is None:
+            shape.append(1)
+        elif k is Ellipsis:
+            for n in of[len(slices) : len(slices) + len(of) - used]:
+                slices.append((0, 1, n))
+                shape.append(n)
+        elif isinstance(k, slice):
+            chosen = range(*k.indices(of[len(slices)]))
+            slices.append((chosen.start, chosen.step, len(chosen)))
+            shape.append(len(chosen))
+        else:
+            n = of[len(slices)]
+            if isinstance(k, bool | np.bool_) or np.ndim(k) > 0 or not hasattr(k, "__index__"):
+                raise UnsupportedError("a secret tensor takes integers, slices, ... and None as indices")
+            position = operator.index(k)
+            if not -n <= position < n:
+                raise IndexError(f"index {position} is out of range for an axis of {n}")
+            slices.append((position % n, 1, 1))
+    return tuple(slices), tuple(shape)

@@ -1,0 +1,261 @@
+"""What is written, before any protocol: a graph whose nodes are mathematics on tensors of real numbers.
+
+A node says what is computed and under which name it is counted; it says nothing of masks, of openings, or of where
+something is rounded, unless its author asked for that.  ``protocols.lowering`` has a rule for each operation here.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc import operation as sources
+from mpc.program import PRECISION, Expression
+from mpc.tensor_type import Shape
+from protocols.approximation import Fit
+
+Reals = npt.NDArray[np.float64]
+
+
+# -- leaves ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A client's secret for this run, or a stored one; the source says shape, range and fraction bits."""
+
+    source: sources.Input | sources.Stored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Public:
+    """Numbers that everybody may know; how many fraction bits they take depends on what they meet."""
+
+    values: Reals
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """With broadcasting, like all arithmetic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subtract:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Negate:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Multiply:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Divide:
+    """By a public whole number from 1."""
+
+    divisor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matmul:
+    """As ``numpy.matmul``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2d:
+    """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+
+
+# -- reductions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    axes: tuple[int, ...]
+    keepdims: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    axes: tuple[int, ...]
+    keepdims: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePool2d:
+    """Means over windows of (N, C, H, W), padding counted."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
+# -- shape -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """(start, step, count) for each axis."""
+
+    slices: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Zeros around: (before, after) for each axis."""
+
+    widths: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concatenate:
+    axis: int
+
+
+# -- functions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Polynomial:
+    """c0 + c1 x + c2 x^2 + ..."""
+
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A fit; rounding adds at most its own error, or ``target`` where that is larger."""
+
+    fit: Fit
+    target: float
+
+
+# -- what its author says of a value -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """The same values, declared to lie in [low, high]."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """The same values with at most so many fraction bits."""
+
+    fraction_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The same values, which also stay on the parties as a stored tensor of this name."""
+
+    tensor: str
+
+
+Mathematics = (
+    Secret
+    | Public
+    | Add
+    | Subtract
+    | Negate
+    | Multiply
+    | Divide
+    | Matmul
+    | Conv2d
+    | Sum
+    | Mean
+    | AveragePool2d
+    | Reshape
+    | Transpose
+    | Broadcast
+    | Index
+    | Pad
+    | Concatenate
+    | Polynomial
+    | Apply
+    | Declare
+    | Truncate
+    | Keep
+)
+
+_numbers = itertools.count()
+
+
+class Node:
+    """One operation of the graph: immutable, and equal to itself alone.
+
+    ``label`` names the layer it is counted under; ``precision``, where it was said, is the number of fraction bits that
+    is kept of it where it has to be truncated.  Nodes are ``number``ed as they are written, so operands come first.
+    """
+
+    __slots__ = ("__weakref__", "inputs", "label", "lowered", "number", "operation", "precision")
+
+    def __init__(
+        self, operation: Mathematics, inputs: tuple[Node, ...] = (), label: str = "", precision: int | None = None
+    ) -> None:
+        self.operation = operation
+        self.inputs = inputs
+        self.label = label
+        self.precision = precision
+        self.number = next(_numbers)
+        self.lowered: dict[enum.Enum, Expression] = {}
+        """What it was lowered to, by objective: a node that two results share is lowered once."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self.operation).__name__} {self.number}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What is to be computed: values to reveal, values to keep, and the precision that is asked for."""
+
+    outputs: tuple[Node, ...]
+    kept: tuple[Node, ...] = ()
+    precision: int = PRECISION
+
+
+def written(nodes: Iterable[Node], wanted: Callable[[Node], bool] = lambda _: True) -> list[Node]:
+    """All ``wanted`` nodes that ``nodes`` depend on through wanted ones, they included, in the order of writing."""
+    found: dict[int, Node] = {}
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node.number not in found and wanted(node):
+            found[node.number] = node
+            stack.extend(node.inputs)
+    return [found[number] for number in sorted(found)]
