@@ -1,0 +1,374 @@
+"""Authorisation in the negative, and agreement as its receiver sees it: what nobody gets a server to do for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from mpc.errors import PeerError, ProgramError, ProtocolViolation, UsageError
+from mpc.security import Security
+from parties import Cluster, KeyPair
+from parties.messages.failures import Fault, error_of
+from parties.messages.runs import Dealt, Failed, Ready, Release
+from parties.messages.stock import Agreed
+from parties.messages.stored import FindSecret, RemoveSecret, SecretRemoved
+from parties.messages.uploads import (
+    TensorInfo,
+    Upload,
+    UploadBegin,
+    UploadFailed,
+    UploadSeed,
+    VersionDropped,
+    VersionPrepared,
+    VersionsHeld,
+)
+from parties.stored import rules, uploads
+from parties.stored.party_versions import PartyVersions
+from parties.stored.rules import RuleBook
+from parties.wire.messages import Message
+from protocols.readings.party import PartyRun
+
+from .conftest import opened
+from .test_model_keeping import model, scale_of
+from .test_uploads import ATTEMPT, CHUNK, ID, TENSORS, begun, chunk, small_chunks, speaking
+
+__all__ = ["small_chunks"]
+
+SERVERS = ("dealer", "party0", "party1")
+SECOND, THIRD = "1" * 32, "2" * 32
+CONTENT, MASKS = "ab" * 32, "cd" * 32
+
+
+def upload(version: str = ID, **other: Any) -> Upload:
+    return Upload(version=version, **{"name": "m", "tensors": TENSORS, "content": CONTENT, **other})
+
+
+def begin(version: str = ID, **other: Any) -> UploadBegin:
+    fields = {"name": "m", "tensors": TENSORS, "masks": MASKS, "attempt": ATTEMPT, **other}
+    return UploadBegin(version=version, **fields)
+
+
+async def known(ask: Any, version: str = ID, **other: Any) -> UploadBegin:
+    """The beginning of an upload that the dealer knows.
+
+    A party that tells the dealer what is here, as it does when it has started, has to drop any other.
+    """
+    seed = await ask("dealer", upload(version, **other), b"what")
+    return begin(version, masks=seed.masks, **other)
+
+
+def say(site: Any, liar: str, receiver: str, kind: Any, change: Callable[[Any], Message | None]) -> None:
+    """From now on that receiver alone hears ``change(message)`` of these messages, or nothing; until ``restore``."""
+    endpoint = site.servers[liar].endpoint
+    honest = endpoint.send
+
+    def send(peer: str, message: Message, *rest: Any, **options: Any) -> int:
+        said = change(message) if peer == receiver and isinstance(message, kind) else message
+        return 0 if said is None else int(honest(peer, said, *rest, **options))
+
+    endpoint.send = send
+
+
+def noted(heard: list[Any], *, drop: bool = True) -> Callable[[Any, list[Any]], Any]:
+    """A change for ``Site.corrupt``: what is said is put down, and then lost unless ``drop`` is False."""
+
+    def change(message: Any, buffers: list[Any]) -> Any:
+        heard.append(message)
+        return [] if drop else [(message, buffers)]
+
+    return change
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "name": {"name": "n"},
+    "content": {"content": "ef" * 32},
+    "shapes": {"tensors": (TensorInfo("w", (16, 10)),)},
+    "tensor": {"tensors": (TensorInfo("v", (160,)),)},
+    "description": {},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+async def test_an_upload_that_differs_in_one_thing_alone_has_masks_of_its_own(site: Any, kind: str) -> None:
+    """A mask that hides two tensors shows their difference."""
+    async with speaking(site, "company") as ask:
+        first = await ask("dealer", upload(), b"what")
+        other = await ask("dealer", upload(SECOND, **OTHERS[kind]), b"else" if kind == "description" else b"what")
+        assert other.continued == SECOND
+        assert other.masks != first.masks
+        same = await ask("dealer", upload(THIRD), b"what")
+        assert (same.version, same.continued, same.masks) == (THIRD, ID, first.masks)
+
+
+async def test_another_client_s_same_upload_has_masks_of_its_own(site: Any) -> None:
+    async with speaking(site, "company") as company, speaking(site, "clinic") as clinic:
+        first = await company("dealer", upload(), b"what")
+        second = await clinic("dealer", upload(SECOND), b"what")
+        assert second.continued == SECOND
+        assert second.masks != first.masks
+
+
+async def test_an_id_is_no_way_to_another_s_masks(site: Any) -> None:
+    """Neither of what is in use, nor of what is being uploaded; at the dealer and at the parties."""
+    async with site.client("company") as company:
+        remote = await company.upload(model(0.5), "used")
+    async with begun(site) as (_, message), speaking(site, "clinic") as ask:
+        for version in (remote.version, ID):
+            for server, said in (
+                ("dealer", upload(version, name="mine")),
+                ("party0", begin(version, name="mine", masks=message.masks)),
+            ):
+                answer = await ask(server, said, b"what")
+                assert isinstance(answer, UploadFailed)
+                assert "id has been used" in str(error_of(answer.fault, server))
+    async with site.client("company") as company:
+        assert await scale_of(company, "used") == 0.5
+
+
+async def test_nobody_but_its_owner_gives_an_upload_up(site: Any) -> None:
+    async with begun(site) as (ask, message):
+        async with speaking(site, "clinic") as other:
+            for server in SERVERS:
+                await other(server, VersionDropped(version=ID), answer=False)
+                # Its name is nobody's yet, and the stranger's as little.
+                answer = await other(server, RemoveSecret(request=SECOND, name="m"))
+                assert isinstance(answer, SecretRemoved)
+                assert not answer.found
+        assert (await ask("party0", chunk(1), CHUNK)).chunks == 2
+        again = await ask("dealer", upload(THIRD), b"what")
+        assert isinstance(again, UploadSeed)
+        assert (again.continued, again.masks) == (ID, message.masks)
+
+
+async def test_what_is_in_use_is_dropped_on_the_dealer_s_word_alone(site: Any) -> None:
+    async with site.client("company") as company:
+        remote = await company.upload(model(0.5), "used")
+    for name in ("company", "clinic"):
+        async with speaking(site, name) as ask:
+            for server in SERVERS:
+                await ask(server, VersionDropped(version=remote.version), answer=False)
+            await asyncio.sleep(0.1)
+    async with site.client("company") as company:
+        assert await scale_of(company, "used") == 0.5
+
+
+async def test_no_chunk_follows_the_last_one(site: Any) -> None:
+    """Not even an empty one; the dealer's seed is on its way still."""
+    say(site, "dealer", "party0", UploadSeed, lambda _: None)
+    async with speaking(site, "company") as ask:
+        await ask("party0", await known(ask), b"what")
+        for number in range(10):
+            assert (await ask("party0", chunk(number), CHUNK)).chunks == number + 1
+        answer = await ask("party0", chunk(10), b"")
+        assert "instead of the next" in str(error_of(answer.fault, "party0"))
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(2 * 160 * 8, True), (2 * 160 * 8 - 1, False)])
+async def test_the_bytes_of_all_that_a_client_has_begun(
+    site: Any, monkeypatch: pytest.MonkeyPatch, limit: int, fits: bool
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_BYTES_OF_A_CLIENT", limit)
+    async with speaking(site, "company") as ask, speaking(site, "clinic") as other:
+        for who, version in ((other, THIRD), (ask, ID)):
+            first = await known(who, version, name=version)
+            assert not isinstance(await who("party0", first, b"what"), UploadFailed)
+        answer = await ask("party0", await known(ask, SECOND), b"what")
+        assert isinstance(answer, UploadFailed) is not fits
+
+
+# -- rules -----------------------------------------------------------------------------------------------------------
+
+
+async def test_rules_of_what_was_removed_are_gone_for_good(site: Any) -> None:
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic", ["any"])
+        await company.remove("m")
+    await site.restart(*SERVERS)
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        for server in SERVERS:
+            assert not list(site.servers[server].versions_seen_by(site.cluster.member("clinic")))
+        with pytest.raises(UsageError, match="for us"):
+            await clinic.model("m")
+        (entry,) = await company.models()
+        assert entry.allowed == {}
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Cluster:
+    """A cluster with three clients; nothing of it runs."""
+    key = [KeyPair.generate().public for _ in range(6)]
+    return Cluster.build(
+        "three",
+        dealer=("127.0.0.1:1", key[0]),
+        parties=[("party0", "127.0.0.1:2", key[1]), ("party1", "127.0.0.1:3", key[2])],
+        clients=[(name, key[3 + i]) for i, name in enumerate(("clinic", "company", "other"))],
+    )
+
+
+def test_rules_of_a_name_are_their_owner_s_own(tmp_path: Path, three: Cluster) -> None:
+    """A name may become another's: what the one before has allowed says nothing of it."""
+    company, other, keys = three.member("company"), three.member("other"), KeyPair.generate()
+    with PartyVersions(tmp_path / "data", keys, "party0") as disk:
+        RuleBook(disk, three).allow("m", company, "clinic", ["any"])
+        book = RuleBook(disk, three)
+        assert book.grants("m", company) == {"clinic": {"any"}}
+        assert book.grants("m", other) == {}
+        book.allow("m", other, "*", ["predict"])
+        for same in (book, RuleBook(disk, three)):
+            assert same.grants("m", other) == {"*": {"predict"}}
+            assert same.grants("m", company) == {}
+        book.forget("m")
+        for same in (book, RuleBook(disk, three)):
+            assert same.grants("m", other) == {}
+
+
+def test_how_many_clients_rules_may_name(tmp_path: Path, three: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_CLIENTS", 2)
+    company = three.member("company")
+    with PartyVersions(tmp_path / "data", KeyPair.generate(), "party0") as disk:
+        book = RuleBook(disk, three)
+        for client in ("clinic", "other", "other"):
+            book.allow("m", company, client, ["predict"])
+        with pytest.raises(ProgramError, match="name 2 clients already"):
+            book.allow("m", company, "*", ["predict"])
+        assert set(book.grants("m", company)) == {"clinic", "other"}
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def lie(run: str) -> Failed:
+    return Failed(run=run, fault=Fault("PeerLost", "party0", "a lie"))
+
+
+def program(client: Any) -> Any:
+    return client.share([0.5], low=-1, high=1) ** 2
+
+
+async def test_only_its_client_releases_a_run_that_waits(site: Any) -> None:
+    async with site.client() as clinic, speaking(site, "company") as ask:
+        await clinic.stock(program(clinic), 1)
+        held: list[Agreed] = []
+        site.corrupt("party1", Agreed, noted(held))
+        preparing = asyncio.create_task(clinic.prepare(program(clinic)))
+        await site.until(lambda: len(held) == 2)
+        for server in SERVERS:
+            for message in (Release(run=held[0].run), lie(held[0].run)):
+                await ask(server, message, answer=False)
+        await asyncio.sleep(0.1)
+        site.restore("party1")
+        for name in ("party0", "dealer"):
+            site.servers["party1"].endpoint.send(name, held[0])
+        assert await clinic.finish(await preparing) == pytest.approx([0.25], abs=1e-3)
+
+
+async def test_what_a_run_keeps_is_not_given_up_on_another_client_s_word(site: Any) -> None:
+    held: list[VersionPrepared] = []
+    site.corrupt("party1", VersionPrepared, noted(held))
+    async with site.client() as clinic, speaking(site, "company") as ask:
+        keeping = asyncio.create_task(clinic.keep({"s": clinic.share([0.5], low=-1, high=1)}, "result"))
+        await site.until(lambda: held)
+        for server in SERVERS:
+            await ask(server, lie(held[0].version), answer=False)
+        await asyncio.sleep(0.1)
+        site.restore("party1")
+        assert await clinic.reveal((await keeping)["s"]) == pytest.approx([0.5], abs=1e-3)
+
+
+# -- agreement -------------------------------------------------------------------------------------------------------
+
+ITEMS: dict[str, dict[str, Any]] = {
+    "number": {"number": 99},
+    "session": {"session": "0" * 32},
+    "program": {"program": "0" * 64},
+    "bindings": {"bindings": "0" * 64},
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+@pytest.mark.parametrize("receiver", ["party0", "dealer"])
+async def test_each_sees_by_itself_that_another_uses_something_else(site: Any, kind: str, receiver: str) -> None:
+    async with site.client() as clinic:
+        await clinic.stock(program(clinic), 1)
+        say(site, "party1", receiver, Agreed, lambda message: replace(message, **ITEMS[kind]))
+        if receiver == "dealer":
+            with pytest.raises(ProtocolViolation, match="other preprocessing"):
+                await clinic.reveal(program(clinic))
+        else:
+            # Refused, and the client asks again: for what is dealt afresh.
+            assert await clinic.reveal(program(clinic)) == pytest.approx([0.25], abs=1e-3)
+            assert not clinic.last_run.from_stock
+
+
+async def test_what_is_in_stock_comes_without_a_payload(site: Any) -> None:
+    async with site.client() as clinic:
+        await clinic.stock(program(clinic), 1)
+        site.corrupt("dealer", Dealt, lambda m, _: [(m, [bytes(16)])])
+        with pytest.raises(ProtocolViolation, match="what it says is in stock") as caught:
+            await clinic.reveal(program(clinic))
+        assert caught.value.peer == "dealer"
+
+
+async def test_two_of_three_parties_are_not_all(tmp_path: Path) -> None:
+    async with opened(tmp_path, Security.SEMI_HONEST, parties=3) as site, site.client() as clinic:
+        await clinic.stock(program(clinic), 1)
+        ready: list[Message] = []
+        site.corrupt("party0", Ready, noted(ready, drop=False))
+        say(site, "party2", "party0", Agreed, lambda _: None)
+        with pytest.raises(PeerError) as caught:
+            await clinic.prepare(program(clinic))
+        assert caught.value.peer == "party2"
+        assert not ready
+        site.restore("party0")
+        site.restore("party2")
+
+        held: list[Message] = []
+        site.corrupt("party2", (VersionPrepared, VersionsHeld), noted(held))
+        uploading = asyncio.create_task(clinic.upload(model(0.5), "m"))
+        await site.until(lambda: held)
+        await asyncio.sleep(0.1)
+        async with speaking(site, "company") as ask:
+            for party in ("party0", "party1", "party2"):
+                assert (await ask(party, FindSecret(request=ID, name="m"))).version == ""
+        assert not uploading.done()
+        site.restore("party2")
+        await uploading
+        assert await scale_of(clinic) == 0.5
+
+
+async def test_commitments_are_bound_to_one_run_of_one_cluster(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commitment of another run, item or cluster opens nothing here."""
+    sessions: list[str] = []
+    honest = PartyRun.__init__
+
+    def noting(self: PartyRun, *args: Any, **options: Any) -> None:
+        sessions.append(options["session"].decode())
+        honest(self, *args, **options)
+
+    monkeypatch.setattr(PartyRun, "__init__", noting)
+    dealt: list[Dealt] = []
+    strict.corrupt("dealer", Dealt, noted(dealt, drop=False))
+    async with strict.client() as clinic:
+        await clinic.stock(program(clinic), 1)
+        for _ in range(2):
+            await clinic.reveal(program(clinic))
+    assert len(sessions) == len(dealt) == 4
+    assert [message.number for message in dealt] == [1, 1, 0, 0]
+    for message, session in zip(dealt, sessions, strict=True):
+        item = [message.session] if message.number else []
+        assert session.split() == [
+            strict.cluster.fingerprint,
+            message.run,
+            message.bindings,
+            *item,
+            str(message.number),
+        ]
