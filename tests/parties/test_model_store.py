@@ -162,12 +162,14 @@ def test_others_may_read_it(folder: Path) -> None:
     with opened(folder) as models:
         kept = keep(models, 1)
         path = folder / "models" / f"{kept.version}.shares"
-        path.chmod(0o644)
-        with pytest.raises(VaultError, match=r"mode 0644\): run `chmod 600 .*shares"):
-            models.load(kept)
-    (folder / "models").chmod(0o755)
-    with pytest.raises(ConfigurationError, match=r"mode 0755\): run `chmod 700 .*models"):
-        opened(folder)
+        for mode in (0o644, 0o604, 0o640):
+            path.chmod(mode)
+            with pytest.raises(VaultError, match=rf"mode {mode:04o}\): run `chmod 600 .*shares"):
+                models.load(kept)
+    for mode in (0o755, 0o705, 0o750):
+        (folder / "models").chmod(mode)
+        with pytest.raises(ConfigurationError, match=rf"mode {mode:04o}\): run `chmod 700 .*models"):
+            opened(folder)
 
 
 # -- files that are not as they were ---------------------------------------------------------------------------------

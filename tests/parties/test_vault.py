@@ -67,6 +67,16 @@ def test_kinds_of_buffers_and_how_they_lie_in_memory(folder: Path) -> None:
 def test_no_two_seals_are_alike(folder: Path) -> None:
     with opened(folder) as vault:
         assert len({bytes(*vault.seal(("a",), [b"the same"])) for _ in range(100)}) == 100
+        # Two chunks under one nonce show their difference, and give away the key of the checksum.
+        assert len({bytes(chunk[:12]) for chunk in vault.seal(("a",), [bytes(3200)], 32)}) > 100
+
+
+def test_labels_are_lists_of_words(folder: Path) -> None:
+    with opened(folder) as vault:
+        sealed = [bytes(chunk) for chunk in vault.seal(("a", "bc"), [b"what"])]
+        for label in (("ab", "c"), ("abc", ""), ("", "abc")):
+            with pytest.raises(VaultError, match="not authentic"):
+                unsealed(vault, label, sealed)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +165,10 @@ def test_others_may_read_it(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"folder .*mode 0750\): run `chmod 700"):
         opened(folder)
     folder.chmod(0o700)
-    (folder / "file.sqlite").chmod(0o604)
-    with pytest.raises(ConfigurationError, match=r"file .*mode 0604\): run `chmod 600"):
-        opened(folder)
+    for mode in (0o604, 0o640, 0o620):
+        (folder / "file.sqlite").chmod(mode)
+        with pytest.raises(ConfigurationError, match=rf"file .*mode {mode:04o}\): run `chmod 600"):
+            opened(folder)
     (folder / "file.sqlite").chmod(0o600)
     opened(folder).close()
 
