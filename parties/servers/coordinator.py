@@ -373,7 +373,7 @@ class Coordinator:
                 if version is not None:
                     await asyncio.to_thread(self._database.remove, version)
                     del self._names[message.name], self._versions[version]
-                    await asyncio.to_thread(self._rules.forget, message.name)
+                    self._rules.forget(message.name)
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
             return

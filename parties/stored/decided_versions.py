@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.stored.record import Record
-from parties.stored.version_database import RULES_TABLE, Steps, VersionDatabase
+from parties.stored.version_database import FORGET_RULES, RULES_TABLE, Steps, VersionDatabase
 from protocols.readings.dealer import StoredMasks
 
 LAYOUT: Steps = (
@@ -125,8 +125,9 @@ class DecidedVersions(VersionDatabase):
         self.overwrite()
 
     def remove(self, version: str) -> None:
-        """The version is gone.  More calls do nothing."""
+        """The version is gone, and the rules of its name with it.  More calls do nothing."""
         with self.vault.transaction() as db:
+            db.execute(FORGET_RULES, (version,))
             db.execute(_GONE + "version = ?", (version,))
         self.overwrite()
 

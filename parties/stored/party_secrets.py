@@ -263,13 +263,16 @@ class PartySecrets:
     def drop(self, version: str) -> StoredVersion | None:
         """Forgets a version, prepared or in use; which it was.  Blocks.  Raises VaultError."""
         model = self._prepared.get(version) or self._in_use(version)
-        self._disk.drop(version)
+        name = "" if model is None else model.record.name
+        current = model is not None and self._current.get(name) is model
+        # Not when it is about to be replaced.
+        removed = current and not any(other.record.name == name for other in self._prepared.values())
+        self._disk.drop(version, removed=removed)
         self._prepared.pop(version, None)
-        if model is not None and self._current.get(model.record.name) is model:
-            del self._current[model.record.name]
-            if not any(other.record.name == model.record.name for other in self._prepared.values()):
-                # Removed, not replaced.
-                self._rules.forget(model.record.name)
+        if current:
+            del self._current[name]
+        if removed:
+            self._rules.forget(name)
         self.unusable = [record for record in self.unusable if record.version != version]
         self._unload(version)
         return model

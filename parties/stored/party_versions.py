@@ -28,7 +28,7 @@ from parties.stored import sealed_files as files
 from parties.stored.chunks import RING
 from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
-from parties.stored.version_database import RULES_TABLE, Steps, VersionDatabase
+from parties.stored.version_database import FORGET_RULES, RULES_TABLE, Steps, VersionDatabase
 from parties.vault import Streamed, VaultError
 from parties.wire.messages import Buffer
 from protocols.randomness.streams import stored_stream
@@ -121,9 +121,14 @@ class PartyVersions(VersionDatabase):
         for other in former:
             self._unlink(other)
 
-    def drop(self, version: str) -> None:
-        """Forgets a version, in whatever state, and frees its space.  More calls do nothing."""
+    def drop(self, version: str, *, removed: bool = False) -> None:
+        """Forgets a version, in whatever state, and frees its space.  More calls do nothing.
+
+        ``removed``: its name stands for nothing from now on, so the rules of that go as well.
+        """
         with self.vault.transaction() as db:
+            if removed:
+                db.execute(FORGET_RULES, (version,))
             db.execute("DELETE FROM versions WHERE version = ?", (version,))
         self._unlink(version)
 

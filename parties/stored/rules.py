@@ -57,8 +57,5 @@ class RuleBook:
             self._rules[name] = rules
 
     def forget(self, name: str) -> None:
-        """The secret is gone.  Blocks.  Raises VaultError."""
-        with self._writing:
-            if name in self._rules:
-                self._vault.forget_rules(name)
-                del self._rules[name]
+        """The secret is gone, and from the disk its rules with it."""
+        self._rules.pop(name, None)

@@ -37,7 +37,8 @@ not complete anywhere, and comes to nothing unless its owner goes on with it wit
 A party with prepared versions asks at its start, at the dealer's, and again until it is answered; it neither commits
 nor drops one by itself.  So a crash of anyone, at any moment, leaves the former version in use or, once the party is
 back and has asked, the new one; and never for good a different one here and there.  Removal is decided by the dealer's
-transaction likewise, and the parties that it did not reach then drop what it says is gone.
+transaction likewise, and the parties that it did not reach then drop what it says is gone.  What was allowed under the
+name goes in the transaction that removes it, at each: no later upload under it finds rules of the one before.
 
 *An old copy of a folder*, put back, brings old versions back.  Nothing is masked twice by it: a version's masks b are
 drawn for it by the dealer, and masked its w alone; running it again opens w - b no second time, since all parties have
@@ -77,6 +78,9 @@ _LAYOUT = "CREATE TABLE layout (version INTEGER NOT NULL); INSERT INTO layout VA
 
 
 RULES_TABLE = "CREATE TABLE rules (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
+
+FORGET_RULES = "DELETE FROM rules WHERE name = (SELECT name FROM versions WHERE version = ?)"
+"""Those of a version's name, in the transaction that removes the version and before that."""
 
 
 class VersionDatabase:
@@ -150,11 +154,6 @@ class VersionDatabase:
         (sealed,) = self.vault.seal(("rules", rules.name), [encoded], chunk_bytes=len(encoded) + 64)
         with self.vault.transaction() as db:
             db.execute("INSERT OR REPLACE INTO rules VALUES (?, ?)", (rules.name, bytes(sealed)))
-
-    def forget_rules(self, name: str) -> None:
-        """More calls do nothing."""
-        with self.vault.transaction() as db:
-            db.execute("DELETE FROM rules WHERE name = ?", (name,))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from parties.stored import party_versions as party_module
 from parties.stored import sealed_files as files
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_versions import PartyVersions, State
-from parties.stored.record import Record, circle, owner_of
+from parties.stored.record import Record, Rules, circle, owner_of
 from parties.stored.version_database import FIRST
 from parties.vault import Vault, VaultError
 from protocols.randomness.streams import stored_stream
@@ -558,6 +558,29 @@ def test_a_crash_at_any_step_of_the_dealer_s(folder: Path, crashes: Any, step: s
             outcomes.append(set(in_use(models)) == after)
             assert set(in_use(models)) in ({1}, after)
             assert (models.gone([store_id(1)]) == {store_id(1)}) == outcomes[-1]
+    assert set(outcomes) == {False, True}
+    assert outcomes == sorted(outcomes)
+
+
+@pytest.mark.parametrize("kind", ["party", "dealer"])
+def test_a_crash_at_any_step_of_a_removal(folder: Path, crashes: Any, kind: str) -> None:
+    """With a version go the rules of its name, and of no other: an upload under it would find them."""
+    make: Any = opened if kind == "party" else dealers
+    with make(folder) as models:
+        for number, name in ((1, "derm"), (2, "other")):
+            keep(models, number, name) if kind == "party" else models.commit(record(number, name), SEEDS)
+            models.write_rules(Rules(name, OWNER.public, {"*": frozenset({"any"})}))
+        if kind == "party":
+            models.prepare(record(3), seed(3), masked(record(3)))
+            models.drop(store_id(3))
+        with crashes() as seen:
+            models.drop(store_id(1), removed=True) if kind == "party" else models.remove(store_id(1))
+    outcomes = []
+    for copy in seen.copies:
+        with make(copy) as models:
+            found = set(states(models) if kind == "party" else in_use(models))
+            assert (found, set(models.rules())) in (({1, 2}, {"derm", "other"}), ({2}, {"other"}))
+            outcomes.append(found == {2})
     assert set(outcomes) == {False, True}
     assert outcomes == sorted(outcomes)
 
