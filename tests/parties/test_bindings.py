@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from mpc.errors import NotPermitted, ProgramError, TesseraError, UsageError
+from mpc.errors import NotPermitted, PeerLost, ProgramError, TesseraError, UsageError
 from parties import DataSet
-from parties.messages.runs import Dealt, Opening, Prepare
+from parties.messages.runs import Dealt, Failed, Opening, Prepare
+from parties.messages.stock import Agreed
 from parties.stock.ledger import State
 from parties.wire.messages import Message
 
@@ -257,6 +258,18 @@ async def test_an_item_whose_run_fails_is_spent_and_nothing_stays_of_it(either: 
         kept = await clinic.keep({"s": s * s}, "result")
         assert not clinic.last_run.from_stock
         assert await clinic.reveal(kept["s"]) == pytest.approx([0.25], abs=1e-3)
+
+
+async def test_a_dealer_whom_nobody_tells_forgets_by_itself(site: Any) -> None:
+    async with site.client() as clinic:
+        s = clinic.share([0.5], low=-1, high=1)
+        await clinic.stock({"s": s * s}, 1)
+        for name in PARTIES:
+            site.corrupt(name, Message, lambda m, b: [] if isinstance(m, Agreed | Failed) else [(m, b)])
+        clinic._board.tell = lambda *_: None
+        with pytest.raises(PeerLost, match="which preprocessing it uses"):
+            await clinic.keep({"s": s * s}, "result")
+        await nothing_pending(site)
 
 
 async def test_an_item_that_a_party_has_used_makes_no_second_version(either: Any) -> None:
