@@ -250,7 +250,7 @@ async def test_an_item_whose_run_fails_is_spent_and_nothing_stays_of_it(either: 
             await nothing_pending(either)
             assert not kept_seeds(either)
         prepared = await clinic._prepare(clinic._written({"s": s * s}), single=False, keep="result")
-        assert prepared.from_stock
+        assert prepared.account.from_stock
         await clinic.release(prepared)
         await nothing_pending(either)
         assert used(either)[0] == 4
