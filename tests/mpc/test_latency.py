@@ -42,6 +42,10 @@ def test_bytes_take_their_time(secure: Any) -> None:
     assert latency.outputs == pytest.approx(3 * 100 * 8 / 100)
     dealing, masks = sum(predicted.offline_dealer_bytes) / 1000, predicted.offline_client_bytes / 100
     assert latency.offline == pytest.approx(max(dealing, masks))
+    # The slower of the two, whichever that is.
+    slow = predicted.latency(client, servers)
+    assert slow.offline == pytest.approx(sum(predicted.offline_dealer_bytes) / 100)
+    assert slow.offline > predicted.offline_client_bytes / 1000
 
 
 def test_messages(secure: Any) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import Constant, Input, Operation, Stored, register, registered
 from mpc.program import FORMAT, MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
+from mpc.rings.field import P
 from mpc.tensor_type import MAX_SIZE
 from protocols.lowering.plan import lowered, plan
 from protocols.readings.clear import clear
@@ -72,6 +73,45 @@ def test_the_digest_is_stable(secure: Any) -> None:
         assert program.digest == plain.digest == Program.decode(program.encode()).digest
     other = plan(graph_of([leaf(Input((2, 3), 16, -4.0, 4.5)) * 2]))
     assert other.digest != plain.digest
+    stored = [
+        plan(graph_of([leaf(Stored((2,), 14, kind(-1), kind(1), "model", "w", kind(2)))]))
+        for kind in (float, int, np.float64, np.int64)
+    ]
+    assert len({program.digest for program in stored}) == 1
+
+
+def test_everything_that_is_written_is_part_of_the_digest(secure: Any) -> None:
+    def digest(
+        slot: str = "s", tensor: str = "t", gain: float | None = 2.0, label: str = "", precision: int = 16
+    ) -> str:
+        w = leaf(Stored((2,), 14, -1.0, 1.0, slot, tensor, gain), precision=precision)
+        return str(secure.program(w.labelled(label) + secure.secret((2,))).digest)
+
+    changes: list[dict[str, Any]] = [
+        {}, {"slot": "x"}, {"tensor": "x"}, {"gain": 1.0}, {"gain": None}, {"label": "x"}, {"precision": 17},
+    ]  # fmt: skip
+    assert len({digest(**change) for change in changes}) == len(changes)
+
+
+def test_slots_are_named_once_and_as_they_appear(secure: Any) -> None:
+    b, a, c = (leaf(Stored((2,), 14, -1.0, 1.0, slot, "w")) for slot in ("b", "a", "c"))
+    other = leaf(Stored((2,), 14, -1.0, 1.0, "b", "v"))
+    assert secure.program(b + a + other, c + a).slots == ("b", "a", "c")
+    assert secure.program(secure.secret((2,))).slots == ()
+
+
+def test_elements_are_those_of_nodes_dealings_and_outputs(secure: Any) -> None:
+    x, y = secure.secret((2, 3)), secure.secret((3, 5))
+    assert secure.program(x).elements == 6 + 6
+    # Three nodes, a dealt product, and two outputs.
+    assert secure.program(x @ y, x).elements == (6 + 15 + 10) + 10 + (10 + 6)
+
+
+def test_outputs_are_bounded_even_where_they_are_empty(secure: Any) -> None:
+    nodes = secure.program(secure.secret((0,))).nodes
+    assert len(Program(nodes, [0] * MAX_NODES).outputs) == MAX_NODES
+    with pytest.raises(ProgramError):
+        Program(nodes, [0] * (MAX_NODES + 1))
 
 
 def test_shared_subexpressions_are_written_once(secure: Any) -> None:
@@ -109,6 +149,7 @@ def small(secure: Any) -> Program:
 
 FORGERIES = {
     "format": set_in("format", FORMAT - 1),
+    "a format to come": set_in("format", FORMAT + 1),
     "no precision": lambda data: data.pop("precision"),
     "precision of another type": set_in("precision", "16"),
     "no fraction bits": set_in("precision", 0),
@@ -159,6 +200,8 @@ FORGERIES = {
     "long label": set_in("nodes.0.label", "a" * 201),
     "label of another type": set_in("nodes.0.label", 1),
     "unknown field": set_in("nodes.0.more", 1),
+    "unknown field with an escape": set_in("nodes.0.\x1b[2J", 1),
+    "unknown attribute with a newline": set_in("nodes.0.operation.a\nb", 1),
     "unknown field of the program": set_in("more", 1),
     "bare list": set_in("nodes.0", []),
 }
@@ -202,6 +245,22 @@ def test_constants_are_checked(shape: list[int], data: bytes) -> None:
     constant = node({**source(shape=shape), "type": "constant", "data": data}, [], form=0, shape=shape)
     with pytest.raises(ProgramError):
         decode(wired([node(source(), []), constant], [0]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "elements"),
+    [(1.0, 2.0, (1, 0)), (0.0, 1.0, (1, 2)), (0.0, 1.0, (1, P - 1)), (0.0, 1.0, (1, P)), (0.0, 1.0, (P, 0))],
+)
+def test_constants_are_in_their_range_and_in_the_field(low: float, high: float, elements: tuple[int, int]) -> None:
+    def read(*values: int) -> Program:
+        data = b"".join(n.to_bytes(8, "little") for n in values)
+        ends = {"low": low, "high": high}
+        constant = node({**source(**ends), "type": "constant", "data": data}, [], form=0, **ends)
+        return decode(wired([node(source(), []), constant], [0]))
+
+    assert len(read(1, 1).nodes) == 2
+    with pytest.raises(ProgramError, match="constant has"):
+        read(*elements)
 
 
 def test_public_values_are_not_outputs() -> None:

@@ -220,6 +220,8 @@ def test_labels_follow_operations(x: SecretTensor) -> None:
     assert y.label == "conv1"
     assert y.node.label == lowered(y.node).label == "conv1"
     assert concatenate([np.ones((1, 3, 4)), x.labelled("join")]).label == "join"
+    assert x.labelled("conv1").precise(12).label == "conv1"
+    assert x.precise(12).labelled("conv1").precision == 12
 
 
 def test_repr_shows_the_type_alone(secure: Any, x: SecretTensor) -> None:

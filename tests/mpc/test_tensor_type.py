@@ -13,7 +13,18 @@ from mpc.tensor_type import MAX_SIZE, TRUNCATION_BITS, Form, TensorType
 
 
 @pytest.mark.parametrize(
-    "change", [{"shape": (-1,)}, {"shape": (1,) * 17}, {"low": 2.0}, {"high": math.nan}, {"gain": -1.0}]
+    "change",
+    [
+        {"shape": (-1,)},
+        {"shape": (1,) * 17},
+        {"low": 2.0},
+        {"low": -math.inf},
+        {"high": math.nan},
+        {"high": math.inf},
+        {"gain": -1.0},
+        {"gain": math.nan},
+        {"gain": math.inf},
+    ],
 )
 def test_types_are_checked(change: dict[str, Any]) -> None:
     t = TensorType((2,), 4, -1.0, 1.0, Form.MASKED, 1.0)
@@ -38,10 +49,11 @@ def test_sizes_are_bounded_with_empty_axes_left_out(shape: tuple[int, ...]) -> N
 
 
 def test_numbers_of_any_kind() -> None:
-    shape: Any = [np.int64(2), 3]
-    t = TensorType(shape, 4, -1, np.float32(1), Form.MASKED, np.float64(2))
-    assert t == TensorType((2, 3), 4, -1.0, 1.0, Form.MASKED, 2.0)
-    assert [type(v) for v in (t.low, t.high, t.gain, *t.shape)] == [float, float, float, int, int]
+    shapes: list[Any] = [[np.int64(2), 3], [2, 3], (np.int64(2), np.int32(3))]
+    for shape in shapes:
+        t = TensorType(shape, 4, -1, np.float32(1), Form.MASKED, np.float64(2))
+        assert t == TensorType((2, 3), 4, -1.0, 1.0, Form.MASKED, 2.0)
+        assert [type(v) for v in (t.shape, t.low, t.high, t.gain, *t.shape)] == [tuple, float, float, float, int, int]
 
 
 def test_bits() -> None:

@@ -150,6 +150,38 @@ def test_taylor_around_one(name, at):
     assert float(made(at)) == pytest.approx(float(TRUE[name](at)), abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "sin"])
+def test_odd_functions_have_odd_polynomials(name):
+    for degree in (3, 5):
+        made = default_fit(name, "minimax", -3.0, 3.0, degree=degree)
+        assert all(c == 0 for c in made.coefficients[2::2])
+        assert len(made.coefficients) == degree + 1
+    assert any(c != 0 for c in default_fit(name, "minimax", -1.0, 3.0).coefficients[2::2])
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "exp"])
+def test_each_stage_of_a_composite_has_room_for_what_reaches_it(name):
+    """Values that were rounded on the way may be a little beyond those of the stage before."""
+    made = default_fit(name, "composite")
+    assert errors(made, TRUE[name], made.low, made.high) == pytest.approx(made.error, rel=0.01)
+    values = np.linspace(made.low, made.high, 10_001)
+    for before, after in zip(made.stages, made.stages[1:], strict=False):
+        values = before(values)
+        room = 2.0**-12 * np.ptp(values)
+        assert after.low <= values.min() - room
+        assert after.high >= values.max() + room
+
+
+@pytest.mark.parametrize("method", ["minimax", "taylor", "fourier"])
+def test_one_function_with_other_options_is_another_fit(method):
+    """Fits are kept once they are made: by all that they depend on."""
+    option = "terms" if method == "fourier" else "degree"
+    made = [default_fit("sigmoid", method, -h, h, **{option: n}) for h in (2.0, 3.0) for n in (2, 3, 5)]
+    again = [default_fit("sigmoid", method, -h, h, **{option: n}) for h in (2.0, 3.0) for n in (2, 3, 5)]
+    assert made == again
+    assert len({(fit.low, fit.terms if option == "terms" else fit.degree) for fit in made}) == 6
+
+
 @pytest.mark.parametrize("name", ["sigmoid", "exp"])
 def test_composites_beat_one_polynomial_in_as_many_rounds(name):
     made = default_fit(name, "composite")

@@ -148,7 +148,7 @@ def test_any_shape(secure: Any, shape: tuple[int, ...], parties: int) -> None:
     {"public_bits": 3}, {"public_bits": 23}, {"public_bits": 2**60}, {"dealt_bits": 3}, {"dealt_bits": 25},
     {"constant": 8 << 20}, {"constant": 2**63}, {"sines": (8 << 20, 0, 0)}, {"cosines": (2**63, 0, 0)},
     {"sines": (4 << 20, 0, 0), "cosines": (4 << 20, 0, 0)}, {"low": 3.0}, {"high": 1e9}, {"low": float("nan")},
-    {"low": -math.inf},
+    {"low": -math.inf}, {"low": -1e9}, {"low": 0.75, "high": 0.25}, {"sines": (1, 1)}, {"cosines": (1,) * 9},
 ])  # fmt: skip
 def test_what_would_overflow_or_lie_is_refused(changes: dict[str, Any]) -> None:
     attributes = {name: getattr(SIGMOID, name) for name in SIGMOID.__struct_fields__} | changes

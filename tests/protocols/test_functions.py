@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
+from mpc.cost import cost
 from mpc.errors import RangeError, TesseraError, UnsupportedError
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit, fit
+from protocols.operations.polynomial import polynomial_range
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import RangeWarning
 
@@ -88,9 +90,69 @@ def test_outside_the_interval_there_is_a_warning(secure: Any) -> None:
     x = secure.secret((2,), -100, 100)
     with pytest.warns(RangeWarning, match="approximated on"):
         x.sigmoid()
+    for low, high in ((-100, 4), (-4, 100)):
+        with pytest.warns(RangeWarning, match="approximated on"):
+            secure.secret((2,), low, high).sigmoid()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x.within(-8, 8).sigmoid()
+        x.sigmoid(interval=(-8.0, 8.0))  # who says where, knows
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 50.0), (-50.0, 1.0), (-1.0, 1.0), (-50.0, 50.0)])
+def test_a_polynomials_fit_says_where_values_are(secure: Any, low: float, high: float) -> None:
+    made = PolynomialFit((0.5, 1.0, -0.25), -2.0, 2.0, 1e-3)
+    t = secure.secret((3,), low, high).apply(made).type
+    bottom, top = polynomial_range(made.coefficients, max(low, -2.0), min(high, 2.0))
+    assert (t.low, t.high) == pytest.approx((bottom, top), abs=0.02)
+
+
+@pytest.mark.parametrize("coefficients", [[0.0, 0.0, 1.0], [100.0, 0.0, 3.0, 0.5], [5.0] + [0.1] * 8])
+@pytest.mark.parametrize("size", [1.0, 50.0, 3000.0, 2.0**20])
+def test_a_polynomial_and_its_negative_are_laid_out_alike(secure: Any, coefficients: list[float], size: float) -> None:
+    def laid_out(sign: float) -> Any:
+        try:
+            result = secure.secret((3,), 0.0, size).polynomial([sign * c for c in coefficients])
+        except RangeError:
+            return RangeError
+        return result.type.fraction_bits, secure.program(result).rounds
+
+    assert laid_out(1.0) == laid_out(-1.0)
+
+
+HIGH_DEGREE = [1.0, 0.5, -0.25, 0.0, 0.0, 0.1, 0.01, -0.02]
+
+
+def test_a_polynomial_of_many_rounds_belongs_to_its_layer(secure: Any) -> None:
+    x = secure.secret((3,), -1.0, 1.0).labelled("layer")
+    layers = cost(secure.program(x.polynomial(HIGH_DEGREE)), 2).layers
+    assert {name for name, spent in layers.items() if spent.rounds or spent.opened or spent.dealt} == {"layer"}
+
+
+def test_a_polynomial_of_many_rounds_is_as_precise_as_asked(secure: Any) -> None:
+    x = secure.draw(1, (500,), -1.0, 1.0)
+    wanted = np.polynomial.Polynomial(HIGH_DEGREE)(x)
+    errors = [
+        np.abs(evaluate(secure, lambda s, b=bits: s.precise(b).polynomial(HIGH_DEGREE), x, -1.0, 1.0)[0] - wanted).max()
+        for bits in (8, 16, 22)
+    ]
+    assert errors[0] > 4 * errors[1] > 16 * errors[2]
+
+
+@pytest.mark.parametrize("options", [{"degree": 2}, {"degree": 3}, {"degree": 5}, {}])
+def test_the_degree_is_the_one_that_was_asked_for(secure: Any, options: dict[str, int]) -> None:
+    x = secure.draw(1, (200,), -1, 1)
+    for method in ("minimax", "taylor"):
+        got, _ = evaluate(secure, lambda s, m=method: s.exp(method=m, interval=(-1, 1), **options), x, -1, 1)
+        assert np.abs(got - default_fit("exp", method, -1.0, 1.0, **options)(x)).max() < 2.0**-10
+
+
+def test_the_terms_are_those_that_were_asked_for(secure: Any) -> None:
+    x = secure.draw(1, (200,), -8, 8)
+    for terms in (2, 4, 9):
+        got, _ = evaluate(secure, lambda s, n=terms: s.sigmoid(terms=n), x, -8, 8)
+        made = default_fit("sigmoid", terms=terms)
+        assert np.abs(got - made(x)).max() < 0.25 * made.error + 2.0**-12
 
 
 def test_refusals(secure: Any) -> None:

@@ -11,10 +11,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mpc import fixed_point
 from mpc.errors import ProgramError, RangeError, ShapeError
 from mpc.operation import registered
 from mpc.tensor_type import Form, TensorType
+from protocols.operations.keep import Keep
 from protocols.operations.linear import Divide, Raise, SumPool2d
+from protocols.operations.mask import Mask
+from protocols.readings.clear import clear, clear_values
 from protocols.trace.secret_tensor import concatenate, stack
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -138,6 +142,14 @@ def test_raising_and_dividing_change_no_value(secure: Any, bits: int) -> None:
     assert Divide(bits).result(t).high == 2.0**-bits
 
 
+def test_the_clear_reading_takes_as_many_inputs_as_there_are(secure: Any) -> None:
+    program = secure.program(secure.secret((2,)) + secure.secret((2,)))
+    values = fixed_point.encode(np.zeros(2), 16)
+    for count in (0, 1, 3):
+        with pytest.raises(ProgramError, match="takes 2"):
+            clear(program, [values] * count)
+
+
 T = TensorType((2, 3), 16, -1.0, 1.0, Form.SHARED)
 
 
@@ -165,6 +177,7 @@ T = TensorType((2, 3), 16, -1.0, 1.0, Form.SHARED)
         ("index", {"slices": ((0, 1, 2),)}, (T,)),
         ("index", {"slices": ((0, 1, 3), (0, 1, 3))}, (T,)),
         ("index", {"slices": ((0, -1, 2), (0, 1, 3))}, (T,)),
+        ("index", {"slices": ((2, -1, 2), (0, 1, 3))}, (T,)),
         ("index", {"slices": ((-1, 1, 1), (0, 1, 3))}, (T,)),
         ("index", {"slices": ((0, 0, 2), (0, 1, 3))}, (T,)),
         ("index", {"slices": ((0, 2**62, 2), (0, 1, 3))}, (T,)),
@@ -173,6 +186,8 @@ T = TensorType((2, 3), 16, -1.0, 1.0, Form.SHARED)
         ("concatenate", {"axis": 2}, (T, T)),
         ("concatenate", {"axis": 0}, (T, T.replace(shape=(2, 4)))),
         ("concatenate", {"axis": 0}, (T, T.replace(shape=(2,)))),
+        ("concatenate", {"axis": 0}, (T, T.replace(fraction_bits=15))),
+        ("concatenate", {"axis": 0}, (T.replace(fraction_bits=15), T)),
         ("pad", {"widths": ((0, 0),)}, (T,)),
         ("pad", {"widths": ((0, 0), (-1, 0))}, (T,)),
         ("pad", {"widths": ((0, 2**62), (0, 2**62))}, (T,)),
@@ -182,6 +197,39 @@ T = TensorType((2, 3), 16, -1.0, 1.0, Form.SHARED)
 def test_what_does_not_go_together_is_refused(name: str, attributes: dict[str, Any], types: tuple[Any, ...]) -> None:
     with pytest.raises((ProgramError, RangeError, ShapeError)):
         registered()[name](**attributes).result(*types).check()
+
+
+@pytest.mark.parametrize("form", [Form.PUBLIC, Form.MASKED])
+def test_what_is_opened_is_shared(form: Form) -> None:
+    """A tensor that is masked already has no shared part to mask, and a public one nothing to hide."""
+    assert Mask().result(T).form is Form.MASKED
+    with pytest.raises(ProgramError):
+        Mask().result(T.replace(form=form))
+
+
+def test_only_what_is_secret_is_kept() -> None:
+    for form in (Form.SHARED, Form.MASKED):
+        assert Keep("t").result(T.replace(form=form)).form is Form.MASKED
+    with pytest.raises(ProgramError):
+        Keep("t").result(T.replace(form=Form.PUBLIC))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: x.T,
+        lambda x: x[::-1, :, 1:],
+        lambda x: x.broadcast_to((2, 2, 3, 4)),
+        lambda x: x.pad([(0, 0), (1, 0), (0, 1)]),
+        lambda x: concatenate([x, x.transpose(0, 1, 2)], axis=1),
+    ],
+)
+def test_results_are_laid_out_as_they_are_sent(secure: Any, build: Any) -> None:
+    """In C order and writable: what is hashed, sent and summed in place is the array's own memory."""
+    program = secure.program(build(secure.secret((2, 3, 4))))
+    for values in clear_values(program, [fixed_point.encode(secure.draw(0, (2, 3, 4)), 16)]):
+        assert values.flags.c_contiguous
+        assert values.flags.writeable
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from mpc import fixed_point
 from mpc.errors import ProgramError, ShapeError
 from mpc.operation import Value, registered
 from mpc.rings import field, known_rings
+from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.product import Bracket, Conv2d, Matmul
 from protocols.readings.clear import clear
@@ -83,6 +84,11 @@ def test_convolutions(secure: Any, data: st.DataObject) -> None:
     secure.check(lambda x: secret(x, w), x, reference=lambda x: reference(x, w), error=18 * 4 * 2.0**-14, parties=(2,))
 
 
+def test_a_window_that_fits_by_its_padding_alone(secure: Any) -> None:
+    x, w = secure.draw(1, (1, 1, 1, 1)), secure.draw(2, (1, 1, 3, 3))
+    secure.check(lambda x: x.conv2d(w, padding=1), x, reference=lambda x: x * w[:, :, 1:2, 1:2], error=2.0**-12)
+
+
 def test_no_images_at_all(secure: Any) -> None:
     x, w = np.zeros((0, 2, 3, 3)), secure.draw(1, (4, 2, 2, 2))
     secure.check(lambda x, w: x.conv2d(w), x, w, reference=lambda x, w: np.zeros((0, 4, 2, 2)))
@@ -105,6 +111,30 @@ def test_a_stored_operand(secure: Any, parties: int, side: str) -> None:
         run = run_in_memory(program, [fixed_point.encode(x, 16)], parties=parties, store=store)
         assert np.array_equal(run.outputs[0], clear(program, [fixed_point.encode(x, 16)], store.plain)[0])
         assert np.abs(fixed_point.decode(run.outputs[0], result.type.fraction_bits) - wanted).max() < 1e-9
+
+
+@pytest.mark.parametrize("security", Security)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_one_stored_tensor_in_every_role(secure: Any, security: Security, backwards: bool) -> None:
+    """Programs take turns with one weight: what one of them has cached with it must not be taken for another's."""
+    w = secure.stored("w", (2, 1, 2, 2))
+    store = secure.store({"w": fixed_point.encode(secure.draw(4, (2, 1, 2, 2), -1, 1, 14), 14)}, 2)
+    uses = [
+        secure.secret((1, 1, 3, 3)).conv2d(w),
+        secure.secret((1, 2, 3, 3)).conv2d(w, groups=2),
+        w.conv2d(secure.secret((3, 1, 2, 2))),
+        w.conv2d(w),
+        secure.secret((2, 1, 2, 2)) @ w,
+        w @ secure.secret((2, 1, 2, 2)),
+        w * secure.secret((2, 1, 2, 2)),
+        w.conv2d(np.full((1, 1, 2, 2), 0.5)),
+        np.full((1, 1, 3, 3), 0.5) * w[0, 0, 0, 0] + 0.0,
+    ]
+    for use in reversed(uses) if backwards else uses:
+        program = secure.program(use)
+        inputs = [fixed_point.encode(secure.draw(5, program.nodes[i].type.shape), 16) for i in program.inputs]
+        (output,) = run_in_memory(program, inputs, store=store, security=security).outputs
+        assert np.array_equal(output, clear(program, inputs, store.plain)[0]), use
 
 
 def test_what_is_cached_with_a_weight_is_bounded(secure: Any) -> None:
@@ -169,6 +199,8 @@ def test_what_does_not_go_together_is_refused(name: str, attributes: dict[str, A
         ("conv2d", CONV | {"padding": (2**20, 2**20), "stride": (2**20, 2**20)}, (1, 1, 1, 1), (1, 1, 1, 1)),
         ("conv2d", CONV, (1, 1, 10_000, 10_000), (1, 1, 5_000, 5_000)),
         ("matmul", {}, (2**12, 1, 1, 2**12), (1, 2**12, 2**12, 1)),
+        ("matmul", {}, (1, 2**10, 2**8), (2**10, 2**8, 1)),
+        ("matmul", {}, (2**10, 1, 2**8), (1, 2**8, 2**10)),
     ],
 )
 def test_workspace_is_bounded(name: str, attributes: Any, first: Any, second: Any) -> None:
