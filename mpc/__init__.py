@@ -1,6 +1,10 @@
-"""The base of Tessera: rings, fixed point, sharing, programs and costs.  No input or output."""
+"""The base of Tessera: rings, fixed point, sharing, programs and costs.  No input or output.
 
-from mpc.cost import Cost, cost
-from mpc.program import Program
+Shows nothing of itself: a tensor is written with ``protocols``, and what is here is imported from its own module.
+"""
 
-__all__ = ["Cost", "Program", "cost"]
+__all__: list[str] = []
+
+
+def __dir__() -> list[str]:
+    return __all__

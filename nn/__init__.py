@@ -87,3 +87,7 @@ __all__ = [
     "check_ranges",
     "from_torch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

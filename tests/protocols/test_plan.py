@@ -1,0 +1,149 @@
+"""Planning as a pass: what is written is mathematics, rules make it a program, and rewrites come before them."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from mpc.errors import RangeError, ShapeError
+from mpc.operation import Input, Stored
+from protocols.lowering import plan as planning
+from protocols.lowering.plan import leaves, lowered, plan
+from protocols.lowering.planner import Objective, Planner
+from protocols.lowering.rules import lower
+from protocols.trace import mathematics as m
+from protocols.trace.secret_tensor import RangeWarning, SecretTensor, concatenate, graph_of, leaf
+
+
+def kinds(x: SecretTensor) -> list[type[Any]]:
+    """What was written, in order."""
+    return [type(node.operation) for node in m.written([x.node])]
+
+
+def test_what_is_written_is_mathematics(secure: Any) -> None:
+    """No masks and no truncations, however many the program needs."""
+    x, w = secure.secret((1, 1, 4, 4)), secure.stored("w", (2, 1, 3, 3))
+    y = (x.conv2d(w).sigmoid(interval=(-40, 40)).avg_pool2d(2) ** 3).mean()
+    assert kinds(y) == [m.Secret, m.Secret, m.Conv2d, m.Apply, m.AveragePool2d, m.Polynomial, m.Mean]
+    names = {node.operation.name for node in plan(graph_of([y])).nodes}
+    assert {"mask", "fourier", "sum_pool2d", "divide"} <= names
+
+
+def test_a_node_is_lowered_once_for_each_objective(secure: Any) -> None:
+    x = secure.secret((3,))
+    y = (x * x).labelled("layer") * 0.3 + 1
+    assert lowered(y.node) is lowered(y.node, Objective.LATENCY)
+    traffic = lowered(y.node, Objective.TRAFFIC)
+    assert traffic is lowered(y.node, Objective.TRAFFIC) is not lowered(y.node)
+    assert plan(graph_of([y]), Objective.TRAFFIC).encode() == plan(graph_of([y])).encode()
+
+
+def test_the_objective_reaches_the_rules(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int, Objective]] = []
+
+    def watched(planner: Planner, operation: Any, operands: Any) -> Any:
+        seen.append((planner.label, planner.fraction_bits, planner.objective))
+        return lower(planner, operation, operands)
+
+    monkeypatch.setattr(planning, "lower", watched)
+    y = -secure.secret((3,)).labelled("layer").precise(12)
+    plan(graph_of([y]), Objective.TRAFFIC)
+    assert seen == [
+        ("", 16, Objective.LATENCY), ("layer", 12, Objective.LATENCY),
+        ("", 16, Objective.TRAFFIC), ("layer", 12, Objective.TRAFFIC),
+    ]  # fmt: skip
+
+
+def test_rewrites_come_before_lowering(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, each on what the one before made; ``leaves`` follows them."""
+    x, y = secure.secret((3,)), secure.secret((2,))
+
+    def doubled(graph: m.Graph, objective: Objective) -> m.Graph:
+        outputs = tuple(m.Node(m.Add(), (node, node)) for node in graph.outputs)
+        return dataclasses.replace(graph, outputs=outputs)
+
+    def reversed_and_negated(graph: m.Graph, objective: Objective) -> m.Graph:
+        assert objective is Objective.TRAFFIC
+        return dataclasses.replace(graph, outputs=tuple(m.Node(m.Negate(), (n,)) for n in reversed(graph.outputs)))
+
+    monkeypatch.setattr(planning, "REWRITES", (doubled, reversed_and_negated))
+    graph = graph_of([x, y])
+    program = plan(graph, Objective.TRAFFIC)
+    assert [n.operation.name for n in program.nodes] == ["input", "add", "negate"] * 2
+    assert leaves(graph, Objective.TRAFFIC) == [y.node, x.node]
+
+
+def test_leaves_are_in_the_order_of_the_program(secure: Any) -> None:
+    a, b, w, unused = secure.secret((2,)), secure.secret((3,)), secure.stored("w", (3,)), secure.secret((4,))
+    graph = graph_of([b * w, a.sum() + b], {"kept": a})
+    program = plan(graph)
+    assert leaves(graph) == [b.node, w.node, a.node]
+    assert [program.nodes[i].type.shape for i in program.inputs] == [(3,), (2,)]
+    assert set(program.kept) == {"kept"}
+    assert unused.node not in leaves(graph)
+
+
+def test_a_leaf_is_any_secret() -> None:
+    for source in (Input((2,), 16, -1.0, 1.0), Stored((2,), 14, -1.0, 1.0, "slot", "w", 2.0)):
+        x = leaf(source, precision=12)
+        assert (x.shape, x.precision, x.node.operation) == ((2,), 12, m.Secret(source))
+        assert lowered(x.node).operation == source
+
+
+def test_public_numbers_are_those_that_were_written(secure: Any) -> None:
+    """Whoever changes an array later changes no program, of whatever objective."""
+    array = np.ones(3)
+    y = secure.secret((3,)) + array
+    array[:] = 7
+    programs = [plan(graph_of([y]), objective) for objective in Objective]
+    assert len({program.digest for program in programs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "error"),
+    [
+        (lambda x: (x + 2.0**40) * (x + 2.0**40), RangeError),
+        (lambda x: x + np.ones(4), ShapeError),
+        (lambda x: concatenate([x, np.ones((2, 2))]), ShapeError),
+        (lambda x: x.within(5, 6), RangeError),
+    ],
+)
+def test_errors_come_at_the_line_that_wrote_it(secure: Any, build: Any, error: type[Exception]) -> None:
+    x = secure.secret((3,))
+    with pytest.raises(error):
+        build(x)
+    # And nothing of it is left in what is written next.
+    assert plan(graph_of([x * 2])).encode() == plan(graph_of([secure.secret((3,)) * 2])).encode()
+
+
+def test_a_warning_names_the_line_that_called_the_function(secure: Any) -> None:
+    x = secure.secret((3,), -100.0, 100.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x.sigmoid()
+        line = sys._getframe().f_lineno - 1
+        x.tanh()
+        plan(graph_of([x.sigmoid(interval=(-8, 8))]), Objective.TRAFFIC)
+    assert [w.category for w in caught] == [RangeWarning] * 2
+    assert [(w.filename, w.lineno) for w in caught] == [(__file__, line), (__file__, line + 2)]
+
+
+def test_planning_is_linear_in_what_is_written(secure: Any) -> None:
+    """Each node is lowered once, however deep what it stands on is, and needs no deep stack."""
+    x = secure.secret(())
+    for _ in range(3000):
+        x = -x
+    for objective in Objective:
+        assert len(plan(graph_of([x]), objective).nodes) == 3001
+
+
+def test_every_operation_of_mathematics_is_a_value_but_public_numbers() -> None:
+    for kind in get_args(m.Mathematics):
+        assert dataclasses.is_dataclass(kind)
+        assert kind.__dataclass_params__.frozen
+        assert kind.__dataclass_params__.eq is (kind is not m.Public)
