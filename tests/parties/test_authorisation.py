@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, UsageError
+from mpc.rings.prg import Seed
 from mpc.security import Security
 from parties import Cluster, KeyPair
 from parties.messages.failures import Fault, error_of
@@ -28,7 +30,9 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.stored import rules, uploads
+from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
+from parties.stored.record import Record, circle, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.wire.messages import Message
 from protocols.readings.party import PartyRun
@@ -240,6 +244,63 @@ def test_how_many_clients_rules_may_name(tmp_path: Path, three: Cluster, monkeyp
         with pytest.raises(ProgramError, match="name 2 clients already"):
             book.allow("m", company, "*", ["predict"])
         assert set(book.grants("m", company)) == {"clinic", "other"}
+
+
+# -- a party's versions ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[PartyVersions]:
+    with PartyVersions(tmp_path / "data", KeyPair.generate(), "party0") as disk:
+        yield disk
+
+
+def prepare(disk: PartyVersions, cluster: Cluster, version: str, owner: str) -> None:
+    """On the disk, as a version of ``m`` of who has that key."""
+    record = Record(version, "m", owner, "somebody", circle(cluster), tensor_infos({"w": (160,)}), 1e9, b"what")
+    disk.prepare(record, Seed(bytes(16)), [np.zeros(160, np.uint64)])
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_the_id_of_what_cannot_be_used_is_taken(disk: PartyVersions, three: Cluster, in_use: bool) -> None:
+    """An upload under it would be written in that version's place."""
+    prepare(disk, three, ID, KeyPair.generate().public)
+    if in_use:
+        disk.commit(ID)
+    secrets = PartySecrets(disk, three)
+    assert secrets.held == (ID,)
+    with pytest.raises(ProtocolViolation, match="id has been used"):
+        secrets.begin(three.member("company"), begin(), [memoryview(b"what")])
+
+
+def test_each_party_sees_to_it_that_a_name_keeps_its_owner(disk: PartyVersions, three: Cluster) -> None:
+    """Whatever the dealer has decided."""
+    company = three.member("company")
+    prepare(disk, three, ID, company.key)
+    prepare(disk, three, SECOND, three.member("other").key)
+    secrets = PartySecrets(disk, three)
+    secrets.commit(ID)
+    with pytest.raises(ProgramError, match="belongs to company"):
+        secrets.commit(SECOND)
+    assert secrets.is_in_use(ID)
+
+
+def test_rules_go_when_nothing_is_about_to_take_the_place(disk: PartyVersions, three: Cluster) -> None:
+    company = three.member("company")
+    prepare(disk, three, ID, company.key)
+    disk.commit(ID)
+    prepare(disk, three, SECOND, company.key)
+    secrets = PartySecrets(disk, three)
+    secrets.allow(company, "m", "clinic", ["any"])
+    secrets.drop(ID)
+    secrets.commit(SECOND)
+    assert [model.record.version for model in secrets.seen_by("clinic")] == [SECOND]
+    assert set(disk.rules()) == {"m"}
+    secrets.drop(SECOND)
+    assert disk.rules() == {}
+    prepare(disk, three, THIRD, company.key)
+    disk.commit(THIRD)
+    assert PartySecrets(disk, three).seen_by("clinic") == []
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------

@@ -155,6 +155,29 @@ async def test_an_owner_who_gives_up_too_late(site):
         assert await scale_of(company) == 0.5
 
 
+async def test_an_owner_who_gives_up_while_it_is_decided(site, monkeypatch):
+    """The decision is on its way to the disk: what came behind it would be dropped at the parties alone."""
+    database = site.servers["dealer"]._versions
+    commit, begun, heard = database.commit, threading.Event(), threading.Event()
+
+    def slow(*what: Any) -> None:
+        begun.set()
+        heard.wait(5)
+        commit(*what)
+
+    monkeypatch.setattr(database, "commit", slow)
+    async with site.client("company") as company:
+        uploading = asyncio.create_task(company.upload(model(0.5), "m"))
+        await site.until(begun.is_set)
+        (version,) = stores(site, "party0").prepared
+        company._board.tell(VersionDropped(version=version))
+        await asyncio.sleep(0.2)
+        heard.set()
+        await uploading
+        await asyncio.sleep(0.2)
+        assert await scale_of(company) == 0.5
+
+
 async def test_an_owner_who_gives_up_before_it_is_decided(site):
     async with site.client("company") as company:
         await company.upload(model(0.5), "m")

@@ -276,6 +276,7 @@ def test_what_is_allowed_replaces_what_was(model: Description) -> None:
     both = policy.merged(first, "other", [ANY])
     assert both == {"clinic": frozenset({PREDICT}), "other": frozenset({ANY})}
     assert policy.merged(both, "clinic", []) == {"other": frozenset({ANY})}
+    assert policy.merged(both, "other", [PREDICT])["other"] == {PREDICT}
 
 
 def test_rules_are_two_words_or_a_digest() -> None:
