@@ -600,9 +600,9 @@ def test_the_dealer_s_rows_that_were_changed(folder: Path, statement: str) -> No
 def test_an_owner_or_servers_that_are_not_listed() -> None:
     keys = [KeyPair.generate().public for _ in range(4)]
 
-    def cluster(parties: list[str], clients: list[tuple[str, str]]) -> Cluster:
+    def cluster(parties: list[str], clients: list[tuple[str, str]], dealer: str = keys[0]) -> Cluster:
         listed = [(f"party{i}", f"10.0.0.{i + 2}:7000", key) for i, key in enumerate(parties)]
-        return Cluster.build("test", dealer=("10.0.0.1:7000", keys[0]), parties=listed, clients=clients)
+        return Cluster.build("test", dealer=("10.0.0.1:7000", dealer), parties=listed, clients=clients)
 
     clients = [("company", OWNER.public)]
     usual = cluster(keys[1:3], clients)
@@ -613,3 +613,5 @@ def test_an_owner_or_servers_that_are_not_listed() -> None:
     assert owner_of(cluster(keys[1:3], [("company", keys[3])]), kept) is None
     assert owner_of(cluster(keys[2:0:-1], clients), kept) is None
     assert owner_of(cluster([keys[1], keys[3]], clients), kept) is None
+    assert owner_of(cluster(keys[1:3], clients, keys[3]), kept) is None
+    assert owner_of(usual, Record(store_id(1), "derm", keys[1], "party0", circle(usual), (), 0.0)) is None

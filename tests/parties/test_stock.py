@@ -72,6 +72,7 @@ def test_skip(folder: Path) -> None:
         stocked(stock, 4)
         stocked(stock, 1, OTHER)
         pending = stock.begin(DERM, [])
+        assert stock.skip("0" * 32, DERM, NOTHING_FRESH) == 0
         assert stock.skip(stock.session, DERM, 3) == 2
         assigned = stock.assign(DERM, RUN)
         assert assigned is not None

@@ -361,7 +361,8 @@ async def test_a_client_s_word_destroys_nothing(strict):
         company._board.tell(Failed(run=prepared.run, fault=fault_of(MacCheckError("a lie"))))
         await strict.settled()
         other = await client.prepare(client.share([0.5], low=-1, high=1) * 2)
-        company._board.tell(Failed(run=other.run, fault=fault_of(MacCheckError("a lie"))))
+        for run in (other.run, "0" * 32):
+            company._board.tell(Failed(run=run, fault=fault_of(MacCheckError("a lie"))))
         await asyncio.sleep(0.1)
         assert await client.finish(other) == pytest.approx([1.0], abs=1e-3)
         assert counts(strict) == [1, 1, 1]
