@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from mpc.errors import ProtocolViolation, VersionMismatch
-from parties.wire.messages import Envelope, Message, Ping, encode_envelope, encode_header
+from parties.wire.messages import PROTOCOL_VERSION, Envelope, Message, Ping, encode_envelope, encode_header
 from parties.wire.transport import Delivery, LinkFault, PeerDown, PeerRestarted
 
 Expect = Callable[..., Awaitable[Any]]
@@ -151,7 +151,7 @@ async def test_another_protocol_version(site: Any, expect: Expect) -> None:
     rogue.raw(b"TESR\x63\0\0\0" + b"whatever comes then", b"x")
     event = await expect(p0, LinkFault)
     assert isinstance(event.error, VersionMismatch)
-    assert "speaks protocol version 99, we speak 1" in str(event.error)
+    assert f"speaks protocol version 99, we speak {PROTOCOL_VERSION}:" in str(event.error)
 
 
 async def test_a_frame_over_the_limit_never_gets_in(site: Any, expect: Expect) -> None:

@@ -56,6 +56,12 @@ async def served(client, model="derm"):
 
 
 @pytest.fixture
+def site(wired):
+    """The command that serves the page makes its own client, over sockets."""
+    return wired
+
+
+@pytest.fixture
 async def page(site):
     """A browser's connection to the page of the client ``clinic``, whose own model it is."""
     async with site.client() as client:

@@ -118,7 +118,7 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 {before}
 from parties import LocalCluster
 with LocalCluster(2) as cluster:
-    print(cluster.folder, *(p.pid for p in cluster.processes.values()), flush=True)
+    print(cluster.folder, *(p.pid for p in cluster.processes.values()), sep=chr(10), flush=True)
     {then}
     time.sleep(20)
 """
@@ -135,7 +135,7 @@ def run_parent(then: str, before: str = "") -> tuple[int, str, list[int]]:
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    folder, *pids = done.stdout.split()
+    folder, *pids = done.stdout.splitlines()
     return done.returncode, folder, [int(pid) for pid in pids]
 
 
