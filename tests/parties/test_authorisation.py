@@ -16,7 +16,7 @@ from mpc.rings.prg import Seed
 from mpc.security import Security
 from parties import Cluster, KeyPair
 from parties.messages.failures import Fault, error_of
-from parties.messages.runs import Dealt, Failed, Ready, Release
+from parties.messages.runs import Dealt, Failed, Prepare, Ready, Release
 from parties.messages.stock import Agreed
 from parties.messages.stored import FindSecret, RemoveSecret, SecretRemoved
 from parties.messages.uploads import (
@@ -314,6 +314,15 @@ def program(client: Any) -> Any:
     return client.share([0.5], low=-1, high=1) ** 2
 
 
+async def test_a_run_is_asked_for_once(site: Any) -> None:
+    async with site.client() as clinic, speaking(site, "company") as ask:
+        data = clinic._written(program(clinic)).program.encode()
+        await ask("party0", Prepare(run=ID), data, answer=False)
+        answer = await ask("party0", Prepare(run=ID), data)
+        assert isinstance(answer, Failed)
+        assert "asked twice for one run" in str(error_of(answer.fault, "party0"))
+
+
 async def test_only_its_client_releases_a_run_that_waits(site: Any) -> None:
     async with site.client() as clinic, speaking(site, "company") as ask:
         await clinic.stock(program(clinic), 1)
@@ -367,6 +376,21 @@ async def test_each_sees_by_itself_that_another_uses_something_else(site: Any, k
             # Refused, and the client asks again: for what is dealt afresh.
             assert await clinic.reveal(program(clinic)) == pytest.approx([0.25], abs=1e-3)
             assert not clinic.last_run.from_stock
+
+
+async def test_a_party_says_once_what_it_uses(site: Any) -> None:
+    again = site.servers["party1"].endpoint.send
+
+    def twice(message: Agreed) -> Agreed:
+        again("party0", message)
+        return message
+
+    say(site, "party1", "party0", Agreed, twice)
+    async with site.client() as clinic:
+        await clinic.stock(program(clinic), 1)
+        with pytest.raises(ProtocolViolation, match="said twice what it uses") as caught:
+            await clinic.reveal(program(clinic))
+        assert caught.value.peer == "party1"
 
 
 async def test_what_is_in_stock_comes_without_a_payload(site: Any) -> None:

@@ -41,6 +41,12 @@ CORRUPTIONS = {
         "outside the field",
     ),
     "twice": ("party1", Opening, lambda m, b: [(m, b), (m, b)], "openings? (in|of) round"),
+    "twice ahead": (
+        "party1",
+        Opening,
+        lambda m, b: [*[(Opening(run=m.run, round=m.round + 1), b)] * 2, (m, b)],
+        "two openings in round 1",
+    ),
     "far ahead": ("party1", Opening, with_round(lambda r: r + 5), "of round"),
     "behind": ("party1", Opening, with_round(lambda r: max(0, r - 1)), "openings? (in|of) round"),
     "short outputs": ("party1", Outputs, lambda m, b: [(m, [b[0][:-1]])], "wrong length"),

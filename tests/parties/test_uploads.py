@@ -231,11 +231,12 @@ def test_tags() -> None:
         tag,
         content_tag(KEYS, "n", b"d", tensors),
         content_tag(KEYS, "m", b"e", tensors),
+        content_tag(KEYS, "md", b"", tensors),
         content_tag(KEYS, "m", b"d", other),
         content_tag(KEYS, "m", b"d", {**tensors, "t0": tensors["t0"].reshape(3, 2)}),
         content_tag(KeyPair.generate(), "m", b"d", tensors),
     }
-    assert len(tags) == 6
+    assert len(tags) == 7
     assert tag == content_tag(KEYS, "m", b"d", {name: array.copy() for name, array in tensors.items()})
 
 
