@@ -122,12 +122,19 @@ class Concatenate(Layer, frozen=True):
         if self.dim == 0:
             raise UnsupportedError("a concatenation along dimension 0 would mix the images of the batch")
 
+    def _axis(self, ndim: int) -> int:
+        axis = axis_of(self.dim, ndim)
+        if axis == 0:
+            raise ShapeError(f"a concatenation along dimension {self.dim} of {ndim} would mix the images of the batch")
+        return axis
+
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        return concatenate(list(inputs), axis_of(self.dim, inputs[0].ndim))
+        return concatenate(list(inputs), self._axis(inputs[0].ndim))
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        axis = self._axis(inputs[0].ndim)
         try:
-            return np.concatenate(inputs, axis=axis_of(self.dim, inputs[0].ndim))
+            return np.concatenate(inputs, axis=axis)
         except ValueError:
             shapes = ", ".join(str(x.shape) for x in inputs)
             raise ShapeError(f"shapes {shapes} do not join along dimension {self.dim}") from None

@@ -193,7 +193,11 @@ class Model:
         return self.description.cost(shape, parties, security, **options)
 
     def fold(self) -> Model:
-        """The same function without the BatchNorms that follow a Linear or Conv2d of their own."""
+        """The same function without the BatchNorms that follow a Linear or Conv2d of their own.
+
+        A Linear of as many outputs as its BatchNorm1d has channels is taken to be of (N, C), where no ``input_shape``
+        says that it is of (N, C, L): then the channels are not its outputs, and the BatchNorm stays.
+        """
         model = self
         while (folded := _fold_one(model)) is not None:
             model = folded
@@ -253,6 +257,10 @@ def _fold_one(model: Model) -> Model | None:
             continue
         outputs = before.layer.out_features if isinstance(before.layer, Linear) else before.layer.out_channels
         if outputs != step.layer.num_features or isinstance(before.layer, Conv2d) != (step.layer.ndims == (4,)):
+            continue
+        # Channels are axis 1, a Linear's outputs the last one.
+        shape = architecture.input_shape if isinstance(before.layer, Linear) else None
+        if shape is not None and model.values(np.zeros((1, *shape)))[source].ndim != 2:
             continue
         return _folded(model, source - 1, number)
     return None

@@ -63,6 +63,7 @@ def convert(module: nn.Module, example: torch.Tensor | None, interval: Interval 
         raise UnsupportedError(f"{type(module).__name__} is not a torch.nn.Module")
     if example is not None and (not isinstance(example, torch.Tensor) or example.ndim < 1):
         raise ShapeError("example_input is a tensor that holds a batch of inputs, (N, ...)")
+    _refuse_hooks(module, type(module).__name__)  # tracing begins at its forward, and would leave them out
     with _evaluating(module):
         traced = _trace(module)
         if example is not None:
@@ -168,8 +169,7 @@ class _Conversion:
         name = type(module).__name__
         if make is None:
             raise UnsupportedError(REASONS.get(name, "it has no counterpart here"))
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise UnsupportedError("it has forward hooks, which a model cannot keep: remove them")
+        _refuse_hooks(module, "it")
         if len(node.args) != 1 or node.kwargs:
             raise UnsupportedError("it is called with more than one tensor")
         layer = make(module, interval=self.interval)
@@ -338,6 +338,11 @@ class _Conversion:
         self.weights[name] = np.asarray(tensor.detach().to("cpu", torch.float64).numpy())
         if not np.isfinite(self.weights[name]).all():
             raise EncodingError(f"{name} holds values that are not finite: the module is not usable as it is")
+
+
+def _refuse_hooks(module: nn.Module, name: str) -> None:
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise UnsupportedError(f"{name} has forward hooks, which a model cannot keep: remove them")
 
 
 def _shape_of(node: Any) -> tuple[int, ...] | None:
