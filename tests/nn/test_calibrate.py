@@ -8,6 +8,8 @@ import pytest
 from mpc.errors import RangeError
 from nn import (
     Activation,
+    Affine,
+    Architecture,
     Function,
     Linear,
     Model,
@@ -15,6 +17,7 @@ from nn import (
     Sequential,
     Sigmoid,
     SiLU,
+    Step,
     Tanh,
     calibrate,
     check_ranges,
@@ -50,6 +53,45 @@ def test_intervals_cover_samples_and_margin(layer, factor, evaluate):
     assert np.abs(model.plain(SAMPLES) - model.plain(SAMPLES, exact=True)).max() <= chosen.error * 1.01
     run = evaluate(model, SAMPLES)
     assert np.abs(run.result - model.plain(SAMPLES, exact=True)).max() <= 3 * chosen.error
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_samples_on_one_side(sign):
+    """An interval is symmetric for an odd function, and covers the side on which the samples are."""
+    samples = sign * np.linspace(-0.1, 1, 101).reshape(-1, 1)
+    model, report = calibrate(scaled(Sigmoid(), 5.0), samples)
+    assert report["act"].inside
+    low, high = report["act"].interval
+    assert low == -high
+    assert high >= 6.25
+    assert np.abs(model.plain(samples) - model.plain(samples, exact=True)).max() <= report["act"].error * 1.01
+    found = check_ranges(scaled(Sigmoid(), 10.0), samples)["act"]
+    assert not found.inside
+    assert (found.high > 8) == (sign > 0)
+    with pytest.raises(RangeError, match="beyond"):
+        calibrate(scaled(Sigmoid(), 1000.0), samples)
+
+
+@pytest.mark.parametrize("order", [(1.0, 6.0), (6.0, 1.0), (-6.0, 1.0), (1.0, -6.0)])
+def test_a_layer_that_is_used_twice_covers_both(order):
+    steps = (
+        Step("a", Affine(order[0]), (0,)),
+        Step("act", Polynomial((0.0, 1.0, 0.01)), (1,)),
+        Step("b", Affine(order[1]), (0,)),
+        Step("act", Polynomial((0.0, 1.0, 0.01)), (3,)),
+    )
+    samples = np.linspace(0, 1, 11).reshape(-1, 1)
+    model, report = calibrate(Model(Architecture(steps, (1,)), {}), samples)
+    assert (report["act"].low, report["act"].high) == (min(0.0, *order), max(*order))
+    assert report["act"].inside
+    assert model.architecture.input_shape == (1,)
+
+
+def test_ranges_are_those_of_the_true_functions():
+    """The second layer's inputs are what a sigmoid gives, not what its poor approximation runs away to."""
+    net = Sequential({"rough": Sigmoid(method="minimax", degree=3, interval=(-1.0, 1.0)), "act": Sigmoid()})
+    found = check_ranges(Model(net, {}), 8 * SAMPLES)["act"]
+    assert 0 <= found.low < found.high <= 1
 
 
 def test_error_chooses_terms():

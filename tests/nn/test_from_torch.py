@@ -128,6 +128,12 @@ def test_dermatology_network(evaluate):
         lambda x: x / (x + 3),
         lambda x: torch.matmul(x, x.permute(0, 1, 3, 2)),
         lambda x: torch.cat((x, x), -1),
+        lambda x: torch.cat((x, x), axis=2),
+        lambda x: x.flatten(1, 2),
+        lambda x: torch.flatten(x, 2, 3),
+        lambda x: F.avg_pool2d(x, 2, stride=1),
+        lambda x: F.avg_pool2d(x, 2, padding=1, count_include_pad=False),
+        lambda x: x.mean(2, True),
         lambda x: torch.mean(x, 1),
         lambda x: x.contiguous(),
         lambda x: x,
@@ -287,6 +293,14 @@ def test_what_cannot_be_converted_is_named(module, message):
         (lambda x: x.unsqueeze(1), "give from_torch an example_input"),
         (lambda x: x.view(-1, x.size(3)), "give from_torch an example_input"),
         (lambda x: F.linear(x, x), "must be parameters"),
+        (lambda x: F.adaptive_avg_pool2d(x, 2), "output_size"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "divisor_override"),
+        (lambda x: F.avg_pool2d(x, 2, ceil_mode=True), "ceil_mode"),
+        (lambda x: torch.div(x, 0.7, rounding_mode="floor"), "plain form"),
+        (lambda x: x**True, "whole powers"),
+        (lambda x: x / 0, "in this order"),
+        (lambda x: x + float("inf"), "not finite"),
+        (lambda x: x * float("nan"), "not finite"),
         (lambda x: torch.fft.fft(x), "fft"),
         (lambda x: F.avg_pool2d(x, 2, nonsense=1), "nonsense|not supported|traced"),
     ],
@@ -306,16 +320,134 @@ def test_weights_are_checked():
         module[0].bias[1] = float("nan")
     with pytest.raises(EncodingError, match=r"0\.bias holds values that are not finite"):
         from_torch(module)
+    with torch.no_grad():
+        module[0].bias[1] = float("inf")
+    with pytest.raises(EncodingError, match=r"0\.bias holds values that are not finite"):
+        from_torch(module)
     module = tn.Sequential(tn.Linear(2, 2)).to(torch.complex64)
     with pytest.raises(EncodingError, match=r"0\.weight has dtype torch.complex64"):
         from_torch(module)
 
 
-def test_hooks_are_refused():
-    module = tn.Sequential(tn.Linear(2, 2))
-    module[0].register_forward_hook(lambda m, i, o: o * 2)
-    with pytest.raises(UnsupportedError, match="hooks"):
-        from_torch(module)
+@pytest.mark.parametrize("where", ["", "0", "0.0"])
+@pytest.mark.parametrize("before", [False, True])
+def test_hooks_are_converted_or_refused(where, before):
+    """Those of a module in between are traced like its forward; a layer keeps none, and neither does the whole."""
+    module = tn.Sequential(tn.Sequential(tn.Linear(2, 2)))
+    hooked = module.get_submodule(where)
+    if before:
+        hooked.register_forward_pre_hook(lambda m, i: (i[0] * 2,))
+    else:
+        hooked.register_forward_hook(lambda m, i, o: o * 2)
+    if where == "0":
+        check(module, torch.rand(3, 2))
+    else:
+        with pytest.raises(UnsupportedError, match="hooks"):
+            from_torch(module)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        tn.BatchNorm2d(2, eps=0.5),
+        tn.AvgPool2d(2, stride=1),
+        tn.AvgPool2d((3, 2), stride=(1, 2), padding=(1, 0)),
+        tn.AvgPool2d(3, padding=1, count_include_pad=False),
+        tn.Flatten(1, 2),
+        tn.Flatten(2),
+        tn.GELU(approximate="tanh"),
+        tn.Softplus(beta=3.0),
+        tn.Softplus(beta=0.5, threshold=10.0),
+        tn.Conv2d(2, 4, (1, 2), stride=(2, 1), padding=(1, 0), groups=2, bias=False),
+        tn.Conv2d(2, 2, 2, padding="same"),
+    ],
+    ids=repr,
+)
+def test_options_come_along(module):
+    check(tn.Sequential(module), 40 * torch.rand(2, 2, 4, 6) - 20)
+
+
+class Functional(tn.Module):
+    """A convolution and a matrix product with the module's own weights, and these options."""
+
+    def __init__(self, bias=True, **options):
+        super().__init__()
+        self.options = options
+        self.kernel = tn.Parameter(torch.randn(4, 1, 2, 3))
+        self.kernel_bias = tn.Parameter(torch.randn(4)) if bias else None
+        self.weight = tn.Parameter(torch.randn(3, 4))
+        self.bias = tn.Parameter(torch.randn(3)) if bias else None
+
+    def forward(self, x):
+        y = F.conv2d(x, self.kernel, self.kernel_bias, groups=2, **self.options)
+        return F.linear(y.mean((2, 3)), self.weight, self.bias)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding": (0, 2)}, {"stride": (1, 2), "padding": 1}])
+@pytest.mark.parametrize("bias", [True, False])
+def test_options_of_functions_come_along(bias, options):
+    check(Functional(bias, **options), torch.rand(2, 2, 5, 6))
+
+
+def test_a_dilation_is_not_dropped():
+    with pytest.raises(UnsupportedError, match="dilation"):
+        from_torch(Functional(dilation=2))
+
+
+ACTIVATIONS = [tn.Sigmoid, tn.Tanh, tn.SiLU, tn.GELU, tn.Softplus]
+FUNCTIONS = [torch.sigmoid, torch.tanh, F.silu, F.gelu, F.softplus, torch.exp]
+
+
+def _name(activation):
+    return getattr(activation, "__name__", type(activation).__name__)
+
+
+@pytest.mark.parametrize("activation", [*(kind() for kind in ACTIVATIONS), *FUNCTIONS], ids=_name)
+def test_the_interval_is_every_activations(activation):
+    class Module(tn.Module):
+        def __init__(self):
+            super().__init__()
+            if isinstance(activation, tn.Module):
+                self.act = activation
+
+        def forward(self, x):
+            return activation(x)
+
+    (layer,) = from_torch(Module(), interval=(-3.0, 2.0)).architecture.layers.values()
+    # Of what has no layer in torch, the default's interval: it may have poles.
+    assert layer.interval == (None if activation is torch.exp else (-3.0, 2.0))
+
+
+def test_fit_activation_is_its_fit():
+    for name in ("gelu", "exp", "sigmoid"):
+        made = default_fit(name)
+        x = torch.linspace(made.low - 5, made.high + 5, 501, dtype=torch.float64)
+        assert np.abs(FitActivation(made)(x).numpy() - made(x.numpy())).max() < 1e-9
+    composite = default_fit("exp", "composite", low=-4.0, high=0.0)
+    x = torch.linspace(-4.0, 0.0, 101, dtype=torch.float64)
+    assert np.abs(FitActivation(composite)(x).numpy() - composite(x.numpy())).max() < 1e-9
+
+
+def test_a_batch_that_does_not_stay_first():
+    class Module(tn.Module):
+        def forward(self, x):
+            return x.unsqueeze(0)
+
+    with pytest.raises(UnsupportedError, match="batch must stay first"):
+        from_torch(Module(), torch.zeros(2, 3))
+
+
+def test_a_bias_that_is_computed():
+    class Module(tn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = tn.Parameter(torch.randn(3, 3))
+
+        def forward(self, x):
+            return F.linear(x, self.weight, x)
+
+    with pytest.raises(UnsupportedError, match="must be parameters"):
+        from_torch(Module())
 
 
 def test_an_example_of_the_wrong_shape():

@@ -47,9 +47,10 @@ from nn import (
     Subtract,
     Tanh,
 )
+from nn.activations import fit_error
 from nn.architecture import decode_architecture
 from nn.layer import WeightArray
-from protocols.approximation import fit
+from protocols.approximation import CompositeFit, PolynomialFit, fit
 
 
 def random_model(layer, rng, input_shape=None, scale=0.5):
@@ -75,6 +76,12 @@ LAYERS = [
     (AvgPool2d(3, stride=2, padding=1), (2, 3, 7, 7)),
     (AvgPool2d(3, stride=2, padding=1, count_include_pad=False), (2, 3, 7, 7)),
     (AvgPool2d((2, 3)), (1, 2, 5, 7)),
+    (AvgPool2d((3, 2), padding=(1, 0), count_include_pad=False), (1, 2, 5, 4)),
+    (Conv2d(2, 3, (4, 3), padding="same"), (2, 2, 5, 5)),
+    (Conv2d(2, 3, (3, 4), padding="same"), (2, 2, 5, 5)),
+    (Conv2d(1, 2, 2), (33, 1, 3, 3)),  # more images than are unrolled at once
+    (BatchNorm2d(3, eps=0.5), (2, 3, 4, 4)),
+    (Flatten(1, 2), (2, 3, 4, 5)),
     (AdaptiveAvgPool2d(1), (2, 3, 5, 4)),
     (BatchNorm1d(5), (4, 5)),
     (BatchNorm1d(5, affine=False), (4, 5, 3)),
@@ -116,7 +123,7 @@ def test_parties_compute_what_plain_says(layer, shape, parties, rng, evaluate):
     assert np.abs(run.result - plain).max() <= 5e-4 + error
 
 
-@pytest.mark.parametrize(("layer", "shape"), LAYERS[:16], ids=lambda v: repr(v) if not isinstance(v, tuple) else "")
+@pytest.mark.parametrize(("layer", "shape"), LAYERS[:24], ids=lambda v: repr(v) if not isinstance(v, tuple) else "")
 def test_plain_is_torch(layer, shape, rng):
     model = random_model(layer, rng)
     x = rng.uniform(-1, 1, shape)
@@ -148,6 +155,54 @@ def test_exact_is_torch_and_the_fit_is_near(layer, function, rng):
     model = random_model(layer, rng)
     assert np.abs(model.plain(x, exact=True) - want).max() < 1e-9
     assert np.abs(model.plain(x) - want).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", [Sigmoid, GELU, lambda **o: GELU("tanh", **o), lambda **o: Function("exp", **o)])
+def test_a_fit_is_the_one_that_was_asked_for(kind):
+    """Fits are kept once they are made: by all that they depend on."""
+    for _ in range(2):
+        for interval in ((-1.0, 1.0), (-2.0, 2.0)):
+            for n in (2, 5):
+                polynomial = kind(method="minimax", degree=n, interval=interval)
+                assert polynomial.fit.degree == n
+                assert polynomial.bounds == interval
+                wave = kind(terms=n, interval=interval)
+                assert wave.fit.terms == n
+                assert wave.bounds == interval
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
+def test_softplus_is_linear_from_its_threshold_on(beta):
+    x = torch.linspace(-30 / beta, 60 / beta, 1001, dtype=torch.float64)
+    for threshold in (10.0, 12.0, 20.0):
+        got = Softplus(beta, threshold).exact(x.numpy())
+        assert np.abs(got - F.softplus(x, beta, threshold).numpy()).max() < 1e-12
+
+
+@pytest.mark.parametrize("layer", [Softplus(beta=2.0), Softplus(beta=0.5), Sigmoid(), SiLU(interval=(-3.0, 3.0))])
+def test_the_error_is_that_of_the_layer(layer):
+    low, high = layer.bounds
+    x = np.linspace(low, high, 20_001)
+    found = np.abs(layer.plain(x, weights={}) - layer.plain(x, weights={}, exact=True)).max()
+    assert found == pytest.approx(fit_error(layer), rel=0.02)
+
+
+def test_dimensions_of_a_batch_are_not_mixed(rng):
+    for layer in (Mean((-2,)), Mean((-1, -2)), Concatenate(-2), Flatten(-2, -1), Flatten(1, -2)):
+        model = random_model(layer, rng)
+        with pytest.raises(ShapeError):
+            model.cost((2, 3))
+        with pytest.raises(ShapeError):
+            model.plain(np.zeros((2, 3)))
+
+
+def test_images_of_other_channels(rng):
+    for layer in (Conv2d(3, 2, 1), BatchNorm2d(3)):
+        model = random_model(layer, rng)
+        with pytest.raises(ShapeError, match=r"takes .*3"):
+            model.plain(np.zeros((1, 2, 4, 4)))
+        with pytest.raises(ShapeError):
+            model.cost((1, 2, 4, 4))
 
 
 def test_activation_of_any_fit(rng, evaluate):
@@ -297,6 +352,35 @@ class TestFold:
         run = evaluate(folded, x)
         assert np.abs(run.result - folded.plain(x)).max() < 1e-2
 
+    def test_a_norm_that_is_used_twice_is_not_folded(self, rng):
+        steps = (
+            Step("a", Linear(3, 3), (0,)),
+            Step("norm", BatchNorm1d(3), (1,)),
+            Step("b", Linear(3, 3), (2,)),
+            Step("norm", BatchNorm1d(3), (3,)),
+        )
+        architecture = Architecture(steps, (3,))
+        model = Model(architecture, {n: rng.uniform(0.2, 1, s) for n, s in architecture.parameters.items()})
+        assert model.fold().architecture == architecture
+
+    @pytest.mark.parametrize(
+        ("before", "norm", "shape"),
+        [
+            (Linear(3, 4), BatchNorm1d(4), (3,)),
+            (Linear(3, 4), BatchNorm1d(5), (5, 3)),
+            (Linear(3, 5), BatchNorm1d(5), (5, 3)),
+            (Conv2d(2, 4, 1), BatchNorm2d(4), (2, 3, 3)),
+        ],
+    )
+    def test_a_norm_is_folded_where_its_channels_are_the_outputs(self, before, norm, shape, rng):
+        architecture = Sequential({"before": before, "norm": norm}).architecture(shape)
+        model = Model(architecture, {n: rng.uniform(0.2, 1, s) for n, s in architecture.parameters.items()})
+        folded = model.fold()
+        x = rng.uniform(-1, 1, (2, *shape))
+        assert np.abs(folded.plain(x) - model.plain(x)).max() < 1e-9
+        assert len(folded.architecture.steps) == (2 if len(shape) == 2 else 1)
+        assert folded.architecture.input_shape == shape
+
     def test_a_result_used_elsewhere_is_not_folded(self, rng):
         steps = (
             Step("fc", Linear(3, 3), (0,)),
@@ -353,6 +437,17 @@ class TestDescription:
             {"type": "Function", "name": "system"},
             {"type": "Reshape", "shape": [-1, -1]},
             {"type": "Flatten", "start_dim": 0},
+            {"type": "Sigmoid", "interval": [-(2**21), 0]},
+            {"type": "Sigmoid", "interval": [0, 2**21]},
+            {"type": "Function", "name": "exp", "interval": [1, 0]},
+            {"type": "Softplus", "interval": [1, 0]},
+            {"type": "Softplus", "threshold": 9.0},
+            {"type": "Softplus", "beta": 2.0**-11},
+            {"type": "Softplus", "beta": 2.0**11},
+            {"type": "Conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 1, "groups": 2},
+            {"type": "Conv2d", "in_channels": 4, "out_channels": 3, "kernel_size": 1, "groups": 2},
+            {"type": "AvgPool2d", "kernel_size": 3, "padding": 2},
+            {"type": "AvgPool2d", "kernel_size": [4, 3], "padding": [2, 2]},
         ],
     )
     def test_arguments_out_of_bounds_are_refused(self, layer):
@@ -376,6 +471,8 @@ class TestDescription:
             (Step("a", Concatenate(), ()),),
             (Step("a\n", Identity(), (0,)),),
             (Step("", Identity(), (0,)),),
+            (Step("a" * 201, Identity(), (0,)),),
+            tuple(Step(f"layer{n}", Linear(2**14, 2**14, bias=False), (n,)) for n in range(5)),
             (Step("a", Linear(2, 2), (0,)), Step("a", Linear(2, 3), (1,))),
         ],
     )
@@ -383,11 +480,54 @@ class TestDescription:
         with pytest.raises(UnsupportedError):
             Architecture(steps)
 
+    def test_an_input_has_as_many_dimensions_as_a_tensor_can_have(self):
+        steps = (Step("a", Identity(), (0,)),)
+        assert Architecture(steps, (1,) * 15).input_shape == (1,) * 15
+        with pytest.raises(UnsupportedError):
+            Architecture(steps, (1,) * 16)  # the batch is one more
+
+    def test_a_stranger_writes_nothing_to_the_terminal(self):
+        with pytest.raises(UnsupportedError) as caught:
+            decode_architecture(b'{"steps": [], "\\u001b[2J": 1}')
+        assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"gain": -1.0}, {"gain": None, "high": -2.0}, {"shape": [2, 3, 4]}, {"fraction_bits": -1}],
+    )
+    def test_types_of_stored_tensors_are_checked(self, rng, change):
+        described = json.loads(random_model(Linear(3, 2), rng).describe())
+        described["tensors"]["it.weight"] |= change
+        with pytest.raises(UnsupportedError):
+            Description.decode(json.dumps(described).encode())
+
     def test_a_fit_that_nobody_made(self):
         made = fit(np.sin, -1.0, 1.0, 1e-3)
-        for change in ({"multiplier": 0}, {"period_log2": 10**6}, {"low": 2.0}, {"sines": (float("inf"),)}):
+        infinite = float("inf")
+        for change in (
+            {"multiplier": 0},
+            {"multiplier": 64},
+            {"period_log2": 10**6},
+            {"low": 2.0},
+            {"sines": (infinite,)},
+            {"cosines": (infinite,)},
+            {"constant": infinite},
+            {"error": infinite},
+            {"sines": (0.1,) * 33},
+            {"cosines": (), "sines": ()},
+        ):
             with pytest.raises(UnsupportedError):
                 Activation(msgspec.structs.replace(made, **change))
+        polynomial = PolynomialFit((0.0, 1.0), -1.0, 1.0, 0.1)
+        chain = CompositeFit((polynomial, polynomial), -1.0, 1.0, 0.1)
+        assert Activation(chain).bounds == (-1.0, 1.0)
+        for change in ({"coefficients": (0.0, infinite)}, {"coefficients": ()}, {"coefficients": (0.1,) * 34}):
+            wrong = msgspec.structs.replace(polynomial, **change)
+            for each in (wrong, msgspec.structs.replace(chain, stages=(polynomial, wrong))):
+                with pytest.raises(UnsupportedError):
+                    Activation(each)
+        with pytest.raises(UnsupportedError):
+            Activation(msgspec.structs.replace(chain, stages=()))
 
 
 class TestModel:
@@ -419,6 +559,38 @@ class TestModel:
     def test_nested_sequential_names(self):
         net = Sequential({"features": Sequential(Linear(2, 3), Sigmoid()), "out": Linear(3, 1)})
         assert list(net.architecture().layers) == ["features.0", "features.1", "out"]
+
+    def test_other_weights_are_another_description(self, rng):
+        model = random_model(Linear(3, 2), rng)
+        before = model.description
+        stored = model.encode()
+        model.load_state_dict({name: 8 * w for name, w in model.weights.items()})
+        assert model.description != before
+        assert not np.array_equal(model.encode()["it.weight"], stored["it.weight"])
+
+    def test_what_torch_counts_is_no_weight(self):
+        model = Model(Sequential({"norm": BatchNorm1d(2)}))
+        weights = {name: np.ones(2) for name in model.architecture.parameters}
+        assert (
+            model.load_state_dict(weights | {"norm.num_batches_tracked": np.array(7)}).weights.keys() == weights.keys()
+        )
+
+    def test_a_program_takes_the_range_that_was_asked_for(self, rng):
+        description = random_model(Linear(3, 2), rng).description
+        program = description.program((4, 3), low=-0.25, high=3.0, fraction_bits=12, precision=10)
+        (given,) = (program.nodes[i].type for i in program.inputs)
+        assert (given.shape, given.low, given.high, given.fraction_bits) == ((4, 3), -0.25, 3.0, 12)
+        assert program.precision == 10
+
+    def test_a_result_belongs_to_no_layer(self, rng):
+        description = random_model(Linear(3, 2), rng).description
+        x = description.stored("m")["it.weight"].T
+        assert description.forward(x, description.stored("m")).label == ""
+
+    def test_what_is_settled_keeps_its_input(self):
+        architecture = Sequential({"act": Sigmoid(interval=(-2.0, 2.0))}).architecture((3,))
+        assert architecture.settled != architecture
+        assert architecture.settled.input_shape == (3,)
 
     def test_missing_stored_tensor(self, rng):
         model = random_model(Linear(2, 2), rng)
