@@ -23,7 +23,6 @@ from mpc.errors import (
     MacCheckError,
     MaterialError,
     PeerLost,
-    ProgramError,
     ProtocolViolation,
     TesseraError,
 )
@@ -212,7 +211,7 @@ CHEATS: dict[str, tuple[int, list[Any], type[TesseraError]]] = {
     "the last party's seed": (3, [of("flip", None, "dealer", message="Dealt", to="party2", at=3)], MacCheckError),
     "a correction": (2, [of("add", None, "dealer", message="Dealt", to="party1", frame=1)], MacCheckError),
     "the last correction": (2, [of("flip", None, "dealer", message="Dealt", to="party1", frame=4)], MacCheckError),
-    "a correction too few": (2, [of("drop", None, "dealer", message="Dealt", to="party1", frame=1)], ProgramError),
+    "a correction too few": (2, [of("drop", None, "dealer", message="Dealt", to="party1", frame=1)], ProtocolViolation),
     "another program's corrections": (2, [of("swap", None, "dealer", message="Dealt", to="party1")], ProtocolViolation),
     "a commitment to a share of the key": (
         2,
