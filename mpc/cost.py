@@ -15,9 +15,9 @@ from dataclasses import astuple, dataclass
 from mpc.errors import UsageError
 from mpc.operation import Input
 from mpc.program import Program
+from mpc.rings import FieldRing
 from mpc.rings.prg import SEED_BYTES
 from mpc.security import Security
-from mpc.tensor_type import Form, TensorType
 
 WORDS = 8
 """Field elements that 32 bytes (a hash, a nonce) take on the wire: 32 bits each."""
@@ -53,7 +53,7 @@ NOTHING = LayerCost(0, 0, 0, 0, 0)
 
 def field_bytes(elements: int) -> int:
     """On a wire."""
-    return TensorType((elements,), 0, 0.0, 0.0, Form.SHARED).bytes
+    return FieldRing().bytes_of(elements)
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,7 @@ class DealtToParty(PartyRandomness):
                 " dealer and parties must agree on the program and on the security"
             )
         flat = iter(corrections)
-        return [[self._correction(next(flat), part) for part in parts] for parts in self._parts]
-
-    def _correction(self, data: bytes | bytearray | memoryview, part: Part) -> Array:
-        return read(self._rings, data, part, "a correction")
+        return [[read(self._rings, next(flat), part, "a correction") for part in parts] for parts in self._parts]
 
     @property
     def key_stream(self) -> Seed:
