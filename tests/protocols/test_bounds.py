@@ -16,10 +16,10 @@ import pytest
 from mpc import fixed_point
 from mpc.operation import Stored
 from mpc.program import Program
-from mpc.tensor_type import TensorType
+from mpc.tensor_type import Form, TensorType
 from protocols.approximation import FourierFit, PolynomialFit
 from protocols.operations.linear import Raise
-from protocols.operations.polynomial import polynomial_range
+from protocols.operations.polynomial import TruncatedPolynomial, polynomial_range
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import SecretTensor, concatenate, leaf
@@ -150,6 +150,23 @@ def test_a_polynomial_may_be_largest_between_any_two_samples(low: float, high: f
         v = low + (high - low) * (count // 3 + 0.5) / count
         bottom, top = polynomial_range((sign * v * v, -2 * sign * v, sign), low, high)
         assert bottom <= 0.0 if sign > 0 else top >= 0.0
+
+
+def test_a_polynomial_of_an_interval_below_0() -> None:
+    """x^2 (x + 3) is 4 at -2, halfway between two samples: its slope is large where x is, and not at 0."""
+    for count in (2**k for k in range(6, 14)):
+        low = -2.0 * count / (count // 2 + 0.5)
+        bottom, top = polynomial_range((0.0, 0.0, 3.0, 1.0), low, 0.0)
+        assert top >= 4.0
+        mirrored = polynomial_range((0.0, 0.0, 3.0, -1.0), 0.0, -low)
+        assert (bottom, top) == pytest.approx(mirrored)
+
+
+@pytest.mark.parametrize(("low", "high"), [LEFT, RIGHT, ABOVE, BELOW])
+def test_a_truncation_in_a_polynomial_may_go_beyond_either_end(low: float, high: float) -> None:
+    t = TruncatedPolynomial((0, 1), 0, 8).result(TensorType((3,), 16, low, high, Form.MASKED))
+    assert t.low <= np.floor(low * 2.0**8) * 2.0**-8
+    assert t.high >= np.ceil(high * 2.0**8) * 2.0**-8
 
 
 def test_series_may_be_largest_between_any_two_samples() -> None:
