@@ -27,7 +27,7 @@ import msgspec
 from mpc.correlation import Correlation
 from mpc.errors import ProgramError
 from mpc.rings import FIELD, Array, Ring, Rings, known_rings
-from mpc.tensor_type import Form, Shape, TensorType, exactly
+from mpc.tensor_type import Form, RingName, Shape, TensorType, exactly
 
 MAX_NAME = 200
 """Characters of the name of a slot or of a stored tensor."""
@@ -219,7 +219,7 @@ class Input(Source, frozen=True, tag="input"):
     No round among the parties.
     """
 
-    ring: str = FIELD
+    ring: RingName = FIELD
 
     def result(self, *types: TensorType) -> TensorType:
         return self._type(types, Form.MASKED, self.ring)
@@ -253,7 +253,7 @@ class Constant(Source, frozen=True, tag="constant"):
     """A public tensor, part of the program: elements as they go over a wire."""
 
     data: bytes
-    ring: str = FIELD
+    ring: RingName = FIELD
 
     def result(self, *types: TensorType) -> TensorType:
         constant, rings = self._type(types, Form.PUBLIC, self.ring), known_rings()

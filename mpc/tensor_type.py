@@ -19,6 +19,9 @@ MAX_SIZE = 2**31
 
 Shape = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
 
+RingName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,32}\Z")]
+"""As it stands in a program; what is not one may come from a stranger, and is never printed."""
+
 TRUNCATION_BITS = 59
 """A raw value that is truncated must lie in (-2^59, 2^59): see ``protocols/operations/truncation.py``."""
 
@@ -55,7 +58,7 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high: float
     form: Form
     gain: float | None = None
-    ring: Annotated[str, msgspec.Meta(max_length=32)] = FIELD
+    ring: RingName = FIELD
     """The algebra of its elements, by name (`mpc.rings`)."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -215,6 +216,16 @@ def test_an_unknown_ring_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", {FIELD: FieldRing()})
     with pytest.raises(ProgramError, match="not an algebra known here"):
         Program.decode(data)
+
+
+@pytest.mark.parametrize("name", ["", "\x1b[2Jield", "a\nb", "Field", "x" * 33])
+@pytest.mark.parametrize("place", ["type", "operation"])
+def test_what_is_no_name_of_a_ring_is_not_even_read(name: str, place: str) -> None:
+    wire = msgspec.msgpack.decode(both_rings().encode())
+    wire["nodes"][0][place]["ring"] = name
+    with pytest.raises(ProgramError, match="not a program") as error:
+        Program.decode(msgspec.msgpack.encode(wire))
+    assert str(error.value).isprintable()
 
 
 def test_without_macs_a_ring_is_refused_in_malicious_security() -> None:
