@@ -299,6 +299,7 @@ def test_conditions_are_told_apart_in_records() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_predictions_over_slow_links_take_what_was_predicted(network: EmulatedNetwork, tmp_path: Path) -> None:
     out = tmp_path / "network.jsonl"
     done = _bench("--rtt", "20", "--bandwidth", "200", "--repeat", "3", "--json", "--out", str(out))

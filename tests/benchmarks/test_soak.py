@@ -276,6 +276,7 @@ def test_what_a_process_occupies(cluster: LocalCluster) -> None:
         occupied(2**22 + 1)
 
 
+@pytest.mark.slow
 def test_a_small_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, logs = tmp_path / "out.jsonl", tmp_path / "logs"
     words = ["--predictions", "12", "--clients", "2", "--faults", "kill,freeze", "--every", "0.1", "--seed", "3"]

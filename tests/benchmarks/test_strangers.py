@@ -28,6 +28,7 @@ def test_an_attack_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
     assert "there is no attack called 'siege': there are 'no key'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, names = tmp_path / "out.jsonl", ["replayed handshake", "slow-loris"]
     arguments = ["bench", "strangers", *names, "--seconds", "1", "--rate", "50", "--connections", "30"]
