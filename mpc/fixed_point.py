@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import EncodingError
-from mpc.rings.field import FieldArray, from_signed, to_signed
+from mpc.rings import Array, FieldRing, Ring
+from mpc.rings.field import FieldArray, from_signed
 
 CAPACITY_BITS = 59
+
+_FIELD = FieldRing()
 
 
 def encode(
@@ -63,12 +66,12 @@ def encode(
     return from_signed(array.astype(np.int64) << fraction_bits)
 
 
-def decode(elements: FieldArray, fraction_bits: int) -> npt.NDArray[np.float64]:
-    """The real numbers that `elements` stand for, as float64.
+def decode(elements: Array, fraction_bits: int, ring: Ring = _FIELD) -> npt.NDArray[np.float64]:
+    """The real numbers that `elements` of the ring stand for, as float64.
 
     Exact while the encoded value is at most 2^53 in size; beyond, rounded to the 53 bits that a float64 has.
     """
-    return to_signed(elements).astype(np.float64) * 2.0**-fraction_bits
+    return ring.to_signed(elements).astype(np.float64) * 2.0**-fraction_bits
 
 
 def _refuse(

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from mpc import fixed_point
 from mpc.correlation import Correlation
 from mpc.errors import ProgramError
 from mpc.rings import FIELD, Array, Ring, Rings, known_rings
@@ -263,7 +264,7 @@ class Constant(Source, frozen=True, tag="constant"):
         if not ring.holds(values, self.shape):
             raise ProgramError(f"a constant has an element outside the {ring.name}")
         if values.size:
-            real = ring.to_signed(values) * 2.0**-self.fraction_bits
+            real = fixed_point.decode(values, self.fraction_bits, ring)
             if real.min() < self.low or real.max() > self.high:
                 raise ProgramError(f"a constant has values outside its range [{self.low}, {self.high}]")
         return constant

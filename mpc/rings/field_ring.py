@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mpc.rings import field, matrix
 from mpc.rings.prg import Seed, elements_sum
-from mpc.rings.ring import Array, Pair, Ring, Shape, register_ring
+from mpc.rings.ring import Array, Pair, Ring, Shape, as_array, register_ring
 
 FIELD = "field"
 
@@ -48,9 +48,7 @@ class FieldRing(Ring):
     def read(self, data: bytes | memoryview, shape: Shape) -> Array:
         if len(data) != self.bytes_of(prod(shape)):
             raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
-        array = np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
-        # Kernels are compiled for aligned arrays; frames of a few bytes lie wherever ZeroMQ put them.
-        return (array if array.flags.aligned else array.copy()).reshape(shape)
+        return as_array(data).astype(np.uint64, copy=False).reshape(shape)
 
     def add(self, x: Array, y: Array) -> Array:
         return field.add(x, y)

@@ -191,6 +191,16 @@ def ring_called(name: str) -> Ring | None:
     return _REGISTRY.get(name)
 
 
+def as_array(buffer: memoryview | bytes, dtype: npt.DTypeLike = "<u8") -> Array:
+    """Bytes that came over a wire as a flat array, without a copy unless its memory is not aligned.
+
+    Raises ValueError if its length is not a whole number of elements.
+    """
+    array = np.frombuffer(buffer, dtype=dtype)
+    # Kernels are compiled for aligned arrays; frames of a few bytes lie wherever ZeroMQ put them.
+    return array if array.flags.aligned else array.copy()
+
+
 def _contiguous(array: Array) -> Array:
     """Unlike ``numpy.ascontiguousarray``, this leaves a scalar without axes."""
     return np.asarray(array, order="C")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mpc import fixed_point
 from mpc.errors import ProgramError, ProtocolViolation
 from mpc.rings import Array, known_rings
 from mpc.security import Security
@@ -105,7 +106,4 @@ class PreparedRun:
         dealt = self._dealt()
         outputs = reveal(self.program, self.security, shares, dealt.output_masks, dealt.key_commitments, rings)
         types = [self.program.nodes[i].type for i in self.program.outputs]
-        return [
-            np.asarray(rings[t.ring].to_signed(output) * 2.0**-t.fraction_bits)
-            for output, t in zip(outputs, types, strict=True)
-        ]
+        return [fixed_point.decode(y, t.fraction_bits, rings[t.ring]) for y, t in zip(outputs, types, strict=True)]

@@ -35,9 +35,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
-from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProtocolViolation
+from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProgramError, ProtocolViolation
 from mpc.rings.field import FieldArray
-from mpc.rings.prg import SEED_BYTES, Seed
+from mpc.rings.prg import Seed
 from parties.client.conversation import Conversation
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
@@ -53,6 +53,7 @@ from parties.messages.uploads import (
 )
 from parties.stored.chunks import WINDOW, Grid, masked_chunks
 from parties.stored.record import tensor_infos
+from protocols.randomness.dealt import read_seeds
 from protocols.readings.dealer import digest
 
 _PAUSE = 0.2
@@ -210,7 +211,11 @@ class Uploading:
         if len(reply.buffers) != 1 or not isinstance(reply.message, UploadSeed):
             raise ProtocolViolation(self._coordinator, "sent the wrong number of seeds")
         self._version = reply.message.continued
-        return _read_seeds(self._coordinator, reply.buffers[0], len(self._parties)), digest(reply.buffers)
+        try:
+            seeds = read_seeds(reply.buffers[0], len(self._parties))
+        except ProgramError:
+            raise ProtocolViolation(self._coordinator, "sent seeds of the wrong length") from None
+        return seeds, digest(reply.buffers)
 
     async def _send(self, conversation: Conversation, seeds: tuple[Seed, ...]) -> None:
         """What each party lacks, none further ahead of the slowest than the window."""
@@ -271,11 +276,3 @@ class _Silence(PeerLost):
 
 def _plain(error: PeerError) -> PeerError:
     return PeerLost(error.peer, error.reason) if isinstance(error, _Silence) else error
-
-
-def _read_seeds(sender: str, buffer: memoryview, count: int) -> tuple[Seed, ...]:
-    """``count`` seeds, joined.  Raises ProtocolViolation."""
-    data = bytes(buffer)
-    if len(data) != count * SEED_BYTES:
-        raise ProtocolViolation(sender, "sent seeds of the wrong length")
-    return tuple(Seed(data[i : i + SEED_BYTES]) for i in range(0, len(data), SEED_BYTES))

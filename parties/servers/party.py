@@ -16,6 +16,7 @@ import numpy as np
 from mpc.errors import MaterialError, PeerError, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
 from mpc.rings import Array, known_rings
+from mpc.rings.ring import as_array
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.keys import KeyPair
@@ -35,7 +36,7 @@ from parties.stored import policy
 from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
-from parties.wire.messages import Payload, as_array
+from parties.wire.messages import Payload
 from parties.wire.wires import Transport
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import Round

@@ -27,7 +27,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy import typing as npt
 from numpy.typing import NDArray
 
 from mpc.decoders import msgpack_decoder
@@ -183,16 +182,6 @@ def decode(sender: str, frames: Sequence[memoryview | bytes]) -> tuple[Envelope,
     envelope = decode_envelope(sender, frames[0])
     message = decode_header(sender, frames[1])
     return envelope, message, [memoryview(frame) for frame in frames[2:]]
-
-
-def as_array(buffer: memoryview | bytes, dtype: npt.DTypeLike = "<u8") -> NDArray[Any]:
-    """A received payload as a flat array, without a copy unless its memory is not aligned.
-
-    Raises ValueError if its length is not a whole number of elements.
-    """
-    array = np.frombuffer(buffer, dtype=dtype)
-    # Kernels are compiled for aligned arrays; frames of a few bytes lie wherever ZeroMQ put them.
-    return array if array.flags.aligned else array.copy()
 
 
 def payload_bytes(buffers: Sequence[Buffer]) -> int:

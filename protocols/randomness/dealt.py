@@ -8,7 +8,7 @@ is the dealer's reading of the program (``protocols/readings/dealer.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from mpc.correlation import Correlation, Part
 from mpc.cost import COMMITMENT_BYTES
@@ -155,7 +155,7 @@ class DealtToClient(ClientRandomness):
             raise ProgramError("the wrong number of masks for a client")
         inputs = (program.nodes[i].type for i in program.inputs)
         self.input_masks = [
-            rings[t.ring].sample_sum(_seeds(data, parties), t.shape)
+            rings[t.ring].sample_sum(read_seeds(data, parties), t.shape)
             for data, t in zip(payload[:supplied], inputs, strict=True)
         ]
         outputs = payload[supplied : supplied + len(masked)]
@@ -175,8 +175,9 @@ def read(rings: Rings, data: bytes | bytearray | memoryview, t: TensorType | Par
     return array
 
 
-def _seeds(data: bytes | bytearray | memoryview, parties: int) -> Sequence[Seed]:
-    return [Seed(one) for one in _cut(data, SEED_BYTES, parties)]
+def read_seeds(data: bytes | bytearray | memoryview, parties: int) -> tuple[Seed, ...]:
+    """A seed of each party, joined, that came from elsewhere.  Raises ProgramError for another length."""
+    return tuple(Seed(one) for one in _cut(data, SEED_BYTES, parties))
 
 
 def _cut(data: bytes | bytearray | memoryview, length: int, count: int) -> Iterator[bytes]:

@@ -129,6 +129,7 @@ def deal(
     masks: dict[int, Array] = {}
     public: dict[int, Array] = {}
     corrections: list[Array] = []
+    parts = program.corrected(security)
 
     def drawn(streams: Sequence[Seed], t: TensorType) -> Array:
         return rings[t.ring].sample_sum(streams, t.shape)
@@ -153,9 +154,9 @@ def deal(
         if malicious:
             own = [masks[i]] if node.masked_afresh else []
             # Of the node's mask first, as its parts are.
-            scaled = zip([*own, *dealt], program.corrected(security)[i][len(dealt) :], strict=True)
+            scaled = zip([*own, *dealt], parts[i][len(dealt) :], strict=True)
             values.extend(rings[part.ring].scale(value, key) for value, part in scaled)
-        for k, (value, part) in enumerate(zip(values, program.corrected(security)[i], strict=True)):
+        for k, (value, part) in enumerate(zip(values, parts[i], strict=True)):
             ring = rings[part.ring]
             others = ring.sample_sum([dealt_stream(seed, i, k) for seed in seeds[:-1]], part.shape)
             corrections.append(ring.buffer(ring.subtract(value, others)).reshape(-1))

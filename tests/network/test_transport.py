@@ -24,9 +24,10 @@ from mpc.errors import (
     RemoteError,
     VersionMismatch,
 )
+from mpc.rings.ring import as_array
 from parties.cluster import Role
 from parties.wire import sockets, transport
-from parties.wire.messages import Message, as_array
+from parties.wire.messages import Message
 from parties.wire.transport import Delivery, Endpoint, LinkFault, PeerRestarted
 
 

@@ -11,6 +11,7 @@ import zmq
 from zmq.utils import z85
 
 from mpc.errors import ProtocolViolation
+from mpc.rings.ring import as_array
 from parties.keys import KeyPair
 from parties.wire.messages import (
     MAX_HEADER_BYTES,
@@ -19,7 +20,6 @@ from parties.wire.messages import (
     Message,
     Ping,
     Refused,
-    as_array,
     decode,
     encode,
     encode_header,
