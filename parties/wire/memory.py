@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mpc.errors import ConfigurationError
@@ -15,7 +15,7 @@ from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire.links import Link
 from parties.wire.sockets import HIGH_WATER_MARK
-from parties.wire.wires import Trouble
+from parties.wire.wires import Owner, Trouble
 
 # Bytes below which a frame is copied when it is sent, whatever the sender says: as ZeroMQ's binding does.
 _COPIED = 64 << 10
@@ -33,19 +33,9 @@ class MemoryNetwork:
         self._broken: set[frozenset[str]] = set()
 
     def __call__(
-        self,
-        cluster: Cluster,
-        me: Member,
-        keys: KeyPair,
-        links: Mapping[str, Link],
-        *,
-        on_up: Callable[[Link], None],
-        on_down: Callable[[Link], None],
-        on_departure: Callable[[], None],
-        on_message: Callable[[Link, Sequence[memoryview], bytes | None], None],
-        has_room: Callable[[], bool],
+        self, cluster: Cluster, me: Member, keys: KeyPair, links: Mapping[str, Link], owner: Owner
     ) -> MemoryWires:
-        return MemoryWires(self, me, links, on_up, on_down, on_departure, on_message, has_room)
+        return MemoryWires(self, me, links, owner)
 
     def break_link(self, one: str, other: str) -> None:
         """Cuts the connections between two members, until ``mend_link``."""
@@ -107,20 +97,8 @@ class _Way:
 class MemoryWires:
     """One member's wires; see `Wires`.  What is sent is read in a later turn of the receiver's event loop."""
 
-    def __init__(
-        self,
-        network: MemoryNetwork,
-        me: Member,
-        links: Mapping[str, Link],
-        on_up: Callable[[Link], None],
-        on_down: Callable[[Link], None],
-        on_departure: Callable[[], None],
-        on_message: Callable[[Link, Sequence[memoryview], bytes | None], None],
-        has_room: Callable[[], bool],
-    ) -> None:
-        self._network, self._links = network, links
-        self._on_up, self._on_down, self._on_departure = on_up, on_down, on_departure
-        self._on_message, self._has_room = on_message, has_room
+    def __init__(self, network: MemoryNetwork, me: Member, links: Mapping[str, Link], owner: Owner) -> None:
+        self._network, self._links, self._owner = network, links, owner
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: deque[tuple[MemoryWires, list[bytes | memoryview]]] = deque()
         self.me = me
@@ -148,14 +126,14 @@ class MemoryWires:
     def answer(self, link: Link, route: bytes, frames: list[bytes | memoryview], *, copy: bool = True) -> bool:
         receiver = self._network.at(route, self.me)
         if receiver is None and route == link.route:
-            self._on_down(link)
+            self._owner.on_down(link)
         return receiver is not None and receiver.take_in(self, frames, copy=copy)
 
     def catch_up(self) -> None:
         self.read()
 
     def read(self) -> None:
-        while self._arrived and self._has_room():
+        while self._arrived and self._owner.has_room():
             self._read()
 
     def read_one(self, milliseconds: int) -> bool:
@@ -170,7 +148,9 @@ class MemoryWires:
         link = self._links.get(sender.me.name)
         if link is not None:
             # Only now, as it would leave a socket: who has changed a buffer since is found out.
-            self._on_message(link, [memoryview(bytes(f)) for f in frames], sender.route if self.me.is_server else None)
+            self._owner.on_message(
+                link, [memoryview(bytes(f)) for f in frames], sender.route if self.me.is_server else None
+            )
 
     def take_in(self, sender: MemoryWires, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         """Called by the sender, in its thread: queues a message.  False if there is no room, or nobody any more."""
@@ -185,11 +165,11 @@ class MemoryWires:
         for name, way in self.outboxes.items():
             former, way.to = way.to, self._network.server(name, self.me)
             if former is not None and way.to is not former:
-                self._on_down(self._links[name])
+                self._owner.on_down(self._links[name])
             if way.to is not None and way.to is not former:
-                self._on_up(self._links[name])
+                self._owner.on_up(self._links[name])
         if departed and self.me.is_server:
-            self._on_departure()
+            self._owner.on_departure()
 
     def call(self, callback: Callable[[], None]) -> None:
         """In a turn of this member's event loop, if it still turns."""

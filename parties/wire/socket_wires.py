@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import zmq
 
@@ -13,6 +13,7 @@ from parties.wire import sockets
 from parties.wire.door import Door
 from parties.wire.links import Link
 from parties.wire.outbox import Outbox
+from parties.wire.wires import Owner
 from parties.wire.zap import Gatekeeper
 
 _ALL = 1 << 62
@@ -21,24 +22,10 @@ _ALL = 1 << 62
 class SocketWires:
     """Opens, reads, writes and closes the sockets; see `Wires`."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        me: Member,
-        keys: KeyPair,
-        links: Mapping[str, Link],
-        *,
-        on_up: Callable[[Link], None],
-        on_down: Callable[[Link], None],
-        on_departure: Callable[[], None],
-        on_message: Callable[[Link, Sequence[memoryview], bytes | None], None],
-        has_room: Callable[[], bool],
-    ) -> None:
+    def __init__(self, cluster: Cluster, me: Member, keys: KeyPair, links: Mapping[str, Link], owner: Owner) -> None:
         self._cluster, self._me, self._keys = cluster, me, keys
-        self._links = links
+        self._links, self._owner = links, owner
         self._by_key = {link.peer.key: link for link in links.values()}
-        self._on_up, self._on_down, self._on_departure = on_up, on_down, on_departure
-        self._on_message, self._has_room = on_message, has_room
         self._resources = contextlib.AsyncExitStack()
         self._inbox: sockets.Socket | None = None
         self._readable: sockets.Readable | None = None
@@ -64,7 +51,7 @@ class SocketWires:
         undo.callback(gatekeeper.close)
         inbox = sockets.inbox(context, self._keys, self._cluster.settings)
         undo.callback(inbox.close, 0)
-        self._door = Door(inbox, read=self._catch_up_inbox, on_departure=self._on_departure)
+        self._door = Door(inbox, read=self._catch_up_inbox, on_departure=self._owner.on_departure)
         undo.callback(self._door.close)
         await sockets.bind(inbox, self._me)
         self._inbox = inbox
@@ -78,8 +65,8 @@ class SocketWires:
             self._keys,
             link.peer,
             self._cluster.settings,
-            on_up=lambda: self._on_up(link),
-            on_down=lambda: self._on_down(link),
+            on_up=lambda: self._owner.on_up(link),
+            on_down=lambda: self._owner.on_down(link),
             on_readable=lambda: self._read_outbox(link),
         )
 
@@ -103,7 +90,7 @@ class SocketWires:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             if route == link.route:
-                self._on_down(link)
+                self._owner.on_down(link)
             return False
         finally:
             # An attempt that fails may have swallowed the edge just as well.
@@ -137,7 +124,7 @@ class SocketWires:
 
     def _catch_up_inbox(self) -> bool:
         self._read_inbox()
-        return self._has_room()
+        return self._owner.has_room()
 
     def _read_inbox(self, limit: int = _ALL) -> None:
         if self._inbox is None or self._door is None:
@@ -147,16 +134,16 @@ class SocketWires:
             link = self._by_key.get(str(route.get("User-Id")))
             if link is not None:
                 self._door.recognise(route)
-                self._on_message(link, [frame.buffer for frame in frames], route.bytes)
+                self._owner.on_message(link, [frame.buffer for frame in frames], route.bytes)
 
     def _read_outbox(self, link: Link, limit: int = _ALL) -> None:
         outbox = self.outboxes.get(link.peer.name)
         if outbox is not None:
             for frames in self._messages(outbox.socket, limit):
-                self._on_message(link, [frame.buffer for frame in frames], None)
+                self._owner.on_message(link, [frame.buffer for frame in frames], None)
 
     def _messages(self, socket: sockets.Socket, limit: int) -> Iterator[list[zmq.Frame]]:
-        while limit > 0 and not socket.closed and self._has_room():
+        while limit > 0 and not socket.closed and self._owner.has_room():
             try:
                 yield sockets.receive(socket)
             except zmq.Again:

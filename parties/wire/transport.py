@@ -44,7 +44,7 @@ from parties.wire.messages import (
 )
 from parties.wire.receiver import Receiver
 from parties.wire.socket_wires import SocketWires
-from parties.wire.wires import Transport
+from parties.wire.wires import Owner, Transport
 
 __all__ = [
     "Delivery",
@@ -141,11 +141,13 @@ class Endpoint:
             me,
             keys,
             self._links,
-            on_up=self._greet,
-            on_down=lambda link: link.lose(self._liveness.now()),
-            on_departure=self._probe_clients,
-            on_message=self._receiver.take,
-            has_room=self._has_room,
+            Owner(
+                on_up=self._greet,
+                on_down=lambda link: link.lose(self._liveness.now()),
+                on_departure=self._probe_clients,
+                on_message=self._receiver.take,
+                has_room=self._has_room,
+            ),
         )
 
     # --- life

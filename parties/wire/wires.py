@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from parties.cluster import Cluster, Member
@@ -67,29 +68,30 @@ class Wires(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Owner:
+    """Whom the wires tell what happens, and whom they ask."""
+
+    on_up: Callable[[Link], None]
+    """A connection to a server stands, authenticated both ways; nothing has been sent over it yet."""
+    on_down: Callable[[Link], None]
+    """The connection to a server, or the route to a client, is gone."""
+    on_departure: Callable[[], None]
+    """Some connection of a member to the inbox broke; which one, only an attempt to send shows."""
+    on_message: Callable[[Link, Sequence[memoryview], bytes | None], None]
+    """Frames came from the holder of the peer's key; with a route, if they came through the inbox."""
+    has_room: Callable[[], bool]
+    """Whether more may be read."""
+
+
 class Transport(Protocol):
     """Makes the wires of one process.
 
     Args:
         me: this process; a server listens, a client does not.
         links: by peer name; those to servers get an outbox.
-        on_up: a connection to a server stands, authenticated both ways; nothing has been sent over it yet.
-        on_down: the connection to a server, or the route to a client, is gone.
-        on_departure: some connection of a member to the inbox broke; which one, only an attempt to send shows.
-        on_message: frames came from the holder of the peer's key; with a route, if they came through the inbox.
-        has_room: whether more may be read.
     """
 
     def __call__(
-        self,
-        cluster: Cluster,
-        me: Member,
-        keys: KeyPair,
-        links: Mapping[str, Link],
-        *,
-        on_up: Callable[[Link], None],
-        on_down: Callable[[Link], None],
-        on_departure: Callable[[], None],
-        on_message: Callable[[Link, Sequence[memoryview], bytes | None], None],
-        has_room: Callable[[], bool],
+        self, cluster: Cluster, me: Member, keys: KeyPair, links: Mapping[str, Link], owner: Owner
     ) -> Wires: ...
