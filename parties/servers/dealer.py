@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.program import Program
 from mpc.rings.prg import Seed
-from parties.cluster import Cluster, Member
+from parties.cluster import Member
 from parties.counters import Phase
-from parties.keys import KeyPair
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare
 from parties.messages.status import SecretSeen
@@ -20,6 +18,7 @@ from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, Sto
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.coordinator import Coordinator
+from parties.servers.host import Host
 from parties.servers.job import Job
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
@@ -30,7 +29,6 @@ from parties.stored.decided_versions import DecidedVersions
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
-from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import Dealing, StoredMasks, digest
 
@@ -66,22 +64,15 @@ class DealerServer(Server[DealerJob]):
     A run whose program is in stock uses what was dealt ahead of time.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        member: Member,
-        keys: KeyPair,
-        folder: str | os.PathLike[str],
-        source: TrustedDealer,
-        transport: Transport,
-    ) -> None:
-        super().__init__(cluster, member, keys, transport, DealerJob)
-        self._source = source
+    def __init__(self, host: Host[TrustedDealer]) -> None:
+        super().__init__(host, DealerJob)
+        cluster, keys, folder = host.cluster, host.keys, host.folder
+        self._source = host.source
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.fingerprint)
         self._versions: DecidedVersions | None = None
         try:
-            self._versions = DecidedVersions(folder, keys, member.name)
+            self._versions = DecidedVersions(folder, keys, host.member.name)
             self._stocker = Stocker(cluster, self.endpoint, self.stock, self._versions, self._deal_ahead)
             self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
         except BaseException:

@@ -7,7 +7,6 @@ preparing (a thread expands seeds), ready, online (one step a round), ended.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,15 +16,15 @@ from mpc.errors import MaterialError, PeerError, ProgramError, ProtocolViolation
 from mpc.program import Program
 from mpc.rings import Array, known_rings
 from mpc.rings.ring import as_array
-from parties.cluster import Cluster, Member
+from parties.cluster import Member
 from parties.counters import Phase
-from parties.keys import KeyPair
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
+from parties.servers.host import Host
 from parties.servers.party_job import PartyJob
 from parties.servers.reporting import Reporting
 from parties.servers.secrets_desk import SecretsDesk
@@ -37,7 +36,6 @@ from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Payload
-from parties.wire.wires import Transport
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
@@ -52,17 +50,10 @@ MAX_EARLY_ROUNDS = 2
 class PartyServer(Server[PartyJob]):
     """One party of the cluster."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        member: Member,
-        keys: KeyPair,
-        folder: str | os.PathLike[str],
-        source: RandomnessSource,
-        transport: Transport,
-    ) -> None:
-        super().__init__(cluster, member, keys, transport, PartyJob)
-        self._source = source
+    def __init__(self, host: Host[RandomnessSource]) -> None:
+        super().__init__(host, PartyJob)
+        cluster, member, keys, folder = host.cluster, host.member, host.keys, host.folder
+        self._source = host.source
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
         dealer = [cluster.dealer.name]

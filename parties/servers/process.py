@@ -19,6 +19,7 @@ from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
 from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
+from parties.servers.host import Host
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
 from parties.wire.socket_wires import SocketWires
@@ -78,8 +79,8 @@ def make_server(
 
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
-    kind, source = DealerServer if member.role is Role.DEALER else PartyServer, TrustedDealer()
-    return kind(cluster, member, keys, folder, source, transport)
+    host = Host(cluster, member, keys, folder, TrustedDealer(), transport)
+    return DealerServer(host) if member.role is Role.DEALER else PartyServer(host)
 
 
 def run_server(

@@ -25,20 +25,20 @@ from mpc.errors import (
 from mpc.program import Program
 from mpc.security import Security
 from parties import logs
-from parties.cluster import Cluster, Member
+from parties.cluster import Member
 from parties.counters import OK, RELEASED, Metrics
-from parties.keys import KeyPair
 from parties.messages.failures import Fault, error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
 from parties.operate.status.look import Look
 from parties.servers.dispatcher import Dispatcher
+from parties.servers.host import Host
 from parties.servers.job import Job
 from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
-from parties.wire.wires import Transport
+from protocols.randomness.source import RandomnessSource
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,10 @@ class Server(Dispatcher, Generic[JobT]):
     message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
     """
 
-    def __init__(
-        self, cluster: Cluster, member: Member, keys: KeyPair, transport: Transport, make_job: Callable[[str], JobT]
-    ) -> None:
+    def __init__(self, host: Host[RandomnessSource], make_job: Callable[[str], JobT]) -> None:
         super().__init__()
-        self.cluster = cluster
-        self.member = member
-        self.endpoint = Endpoint(cluster, member, keys, bind=True, transport=transport)
+        self.cluster, self.member = cluster, member = host.cluster, host.member
+        self.endpoint = Endpoint(cluster, member, host.keys, bind=True, transport=host.transport)
         self.listening = asyncio.Event()
         self.metrics = Metrics()
         self.look = Look(self)

@@ -1,0 +1,26 @@
+"""What every server is made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from parties.cluster import Cluster, Member
+from parties.keys import KeyPair
+from parties.wire.wires import Transport
+from protocols.randomness.source import RandomnessSource
+
+SourceT_co = TypeVar("SourceT_co", bound=RandomnessSource, covariant=True)
+
+
+@dataclass(frozen=True, repr=False)
+class Host(Generic[SourceT_co]):
+    """Where a server runs: whose it is, what it keeps where, what makes its randomness, and what carries its frames."""
+
+    cluster: Cluster
+    member: Member
+    keys: KeyPair
+    folder: str | os.PathLike[str]
+    source: SourceT_co
+    transport: Transport
