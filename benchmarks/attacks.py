@@ -181,7 +181,7 @@ async def _wrong_key(target: Target, tally: Tally) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     client = context.socket(zmq.DEALER)
     client.linger = 0
-    client.curve_publickey, client.curve_secretkey = mine.public.encode(), mine.secret.encode()
+    client.curve_publickey, client.curve_secretkey = mine.curve.encode(), mine.secret.encode()
     client.curve_serverkey = target.key.encode()
     monitor = client.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_CLOSED)
     since = time.monotonic()
@@ -257,7 +257,7 @@ def record_handshake(target: Target, keys: KeyPair) -> bytes:
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
         stack.callback(context.destroy, 0)
         client = context.socket(zmq.DEALER)
-        client.curve_publickey, client.curve_secretkey = keys.public.encode(), keys.secret.encode()
+        client.curve_publickey, client.curve_secretkey = keys.curve.encode(), keys.secret.encode()
         client.curve_serverkey = target.key.encode()
         monitor = client.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         stack.callback(client.disable_monitor)

@@ -154,8 +154,8 @@ def _measured(names: Sequence[str], options: argparse.Namespace) -> dict[str, di
 def _target(cluster: LocalCluster) -> Target:
     member = cluster.cluster.member(ATTACKED)
     host, _, port = (member.address or "").rpartition(":")
-    target = Target(host, int(port), member.key)
-    return Target(host, int(port), member.key, record_handshake(target, cluster.client_key()))
+    target = Target(host, int(port), member.curve)
+    return Target(host, int(port), member.curve, record_handshake(target, cluster.client_key()))
 
 
 def _block(predicted: Callable[[], float], server: Server, seconds: float) -> Block:

@@ -7,7 +7,7 @@ Every process of a cluster, and every client, is given the same file::
 
     [dealer]
     address = "10.0.0.1:7000"
-    key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+    key = "..."                    # 80 characters, of `tessera keygen`
 
     [[party]]                      # in order: the first is party 0
     name = "hospital"
@@ -49,7 +49,7 @@ import msgspec
 
 from mpc.errors import ConfigurationError
 from mpc.security import Security
-from parties.keys import is_public_key
+from parties.keys import curve_half, is_public_key, is_signed, signing_half
 
 FORMAT = 1
 DEALER = "dealer"
@@ -90,7 +90,7 @@ class Member:
         role: what it is.
         index: position among the members of its role, from 0; a party's index is its party number.
         address: ``host:port`` that others connect to; None for a client.
-        key: public key, 40 characters of Z85.
+        key: public key, 80 characters of Z85 (``parties.keys``).
         listen: ``host:port`` to bind, where that is not ``address``.
     """
 
@@ -105,6 +105,15 @@ class Member:
     def is_server(self) -> bool:
         """Whether it listens: the dealer and the parties do, clients do not."""
         return self.role is not Role.CLIENT
+
+    @property
+    def curve(self) -> str:
+        """The part of ``key`` that links are made under, 40 characters."""
+        return curve_half(self.key)
+
+    def signed(self, signature: bytes, purpose: str, *parts: bytes) -> bool:
+        """Whether this member has signed these parts, in this order, for that purpose (``KeyPair.sign``)."""
+        return is_signed(self.key, signature, purpose, *parts)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -244,9 +253,10 @@ class Cluster:
             if not is_public_key(member.key):
                 self._reject(
                     f"{where}.key",
-                    "not a public key (40 characters of Z85): copy it from the output of `tessera keygen`",
+                    "not a public key (80 characters of Z85): copy it from the output of `tessera keygen`",
                 )
-            self._unique(keys, member.key, f"{where}.key", "make a key for each with `tessera keygen`")
+            for half in (curve_half(member.key), signing_half(member.key)):
+                self._unique(keys, half, f"{where}.key", "make a key for each with `tessera keygen`")
             for kind, address in (("address", member.address), ("listen", member.listen)):
                 fault = None if address is None else address_fault(address)
                 if fault is not None:

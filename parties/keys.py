@@ -1,13 +1,16 @@
-"""Identities: CURVE25519 key pairs, and the file that holds one.
+"""Identities: key pairs for links and for signatures, and the file that holds one.
 
-A public key is 40 characters of Z85 (ZeroMQ RFC 32).  It goes into the cluster file and *is* the identity of
-a process: whatever arrives under it came from the holder of the secret half.  The secret half stays in a file
-that only its owner can read; it appears in no message, log line or ``repr``.
+A public key is 80 characters of Z85 (ZeroMQ RFC 32): a CURVE25519 key, under which links are made, then an Ed25519
+key, under which is signed what others may have to show to third parties.  It goes into the cluster file and *is* the
+identity of a process: whatever arrives or is signed under it came from the holder of the secret.  There is one secret,
+CURVE's; the other one is derived from it (HKDF, RFC 5869).  It stays in a file that only its owner can read, and is in
+no message, log line or ``repr``.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 import struct
@@ -16,12 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 from mpc.errors import ConfigurationError
 
-_FORMAT = 1
+_FORMAT = 2
 _FIELDS = {"version", "public", "secret"}
+_HALF = 40
+"""Characters of one key, which is 32 bytes."""
+SIGNATURE_BYTES = 64
 # Of linux/posix_acl.h and posix_acl_xattr.h.
 _ACL_VERSION = 2
 _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
@@ -29,8 +39,13 @@ _ACL_HEAD, _ACL_ENTRY = struct.Struct("<I"), struct.Struct("<HHI")
 
 
 def is_public_key(text: object) -> bool:
-    """Whether ``text`` is 40 characters of Z85, that is, 32 bytes."""
-    if not isinstance(text, str) or len(text) != 40:
+    """Whether ``text`` is an identity: 80 characters of Z85, that is, two keys."""
+    return isinstance(text, str) and len(text) == 2 * _HALF and _is_key(text[:_HALF]) and _is_key(text[_HALF:])
+
+
+def _is_key(text: object) -> bool:
+    """Whether it is 40 characters of Z85, that is, 32 bytes."""
+    if not isinstance(text, str) or len(text) != _HALF:
         return False
     try:
         # The decoder's answer is compared, as it takes some words that no 32 bytes encode to.
@@ -39,9 +54,35 @@ def is_public_key(text: object) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+def curve_half(public: str) -> str:
+    """The part of an identity that links are made under."""
+    return public[:_HALF]
+
+
+def signing_half(public: str) -> str:
+    """The part of an identity that signatures are checked against."""
+    return public[_HALF:]
+
+
+def is_signed(public: str, signature: bytes, purpose: str, *parts: bytes) -> bool:
+    """Whether whoever holds the secret of ``public`` has signed these parts, in this order, for that purpose."""
+    key = Ed25519PublicKey.from_public_bytes(z85.decode(signing_half(public)))
+    try:
+        key.verify(signature, _signed_text(purpose, parts))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _signed_text(purpose: str, parts: tuple[bytes, ...]) -> bytes:
+    """What is signed: each part with its length, so that no two lists of parts, or purposes, give the same bytes."""
+    fields = (b"tessera signature", purpose.encode(), *parts)
+    return b"".join(struct.pack("<Q", len(field)) + field for field in fields)
+
+
+@dataclass(frozen=True)
 class KeyPair:
-    """A CURVE key pair; both halves are 40 characters of Z85.  ``repr`` shows the public half only."""
+    """An identity and its secret, 80 and 40 characters of Z85.  ``repr`` shows the public half only."""
 
     public: str
     secret: str = field(repr=False)
@@ -49,8 +90,30 @@ class KeyPair:
     @classmethod
     def generate(cls) -> KeyPair:
         """A fresh pair from the operating system's randomness."""
-        public, secret = zmq.curve_keypair()
-        return cls(public.decode("ascii"), secret.decode("ascii"))
+        _, secret = zmq.curve_keypair()
+        return cls._of(secret.decode("ascii"))
+
+    @classmethod
+    def _of(cls, secret: str) -> KeyPair:
+        curve = zmq.curve_public(secret.encode("ascii"))
+        signing = z85.encode(_signer(secret).public_key().public_bytes_raw())
+        return cls((curve + signing).decode("ascii"), secret)
+
+    @property
+    def curve(self) -> str:
+        """The public key that links are made under, 40 characters."""
+        return curve_half(self.public)
+
+    def sign(self, purpose: str, *parts: bytes) -> bytes:
+        """Ed25519 signature of these parts, in this order: 64 bytes that anybody can check (``Member.signed``).
+
+        ``purpose`` says what a signature means: one made for one purpose is none for another.
+        """
+        return self._signer.sign(_signed_text(purpose, parts))
+
+    @functools.cached_property
+    def _signer(self) -> Ed25519PrivateKey:
+        return _signer(self.secret)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the pair to a new file readable by its owner alone (0600).
@@ -111,11 +174,16 @@ class KeyPair:
                 f"{malformed} (it must have version = {_FORMAT}, public and secret, nothing else): {remedy}"
             )
         public, secret = table["public"], table["secret"]
-        if not (is_public_key(public) and is_public_key(secret)):
-            raise ConfigurationError(f"{malformed} (a key is 40 characters of Z85): {remedy}")
-        if zmq.curve_public(secret.encode("ascii")).decode("ascii") != public:
+        if not (is_public_key(public) and _is_key(secret)):
+            raise ConfigurationError(f"{malformed} (public has 80 characters of Z85, secret 40): {remedy}")
+        if cls._of(secret).public != public:
             raise ConfigurationError(f"key file {name} holds a public key that is not its secret key's: {remedy}")
         return cls(public, secret)
+
+
+def _signer(secret: str) -> Ed25519PrivateKey:
+    derived = HKDF(SHA256(), 32, None, b"tessera signing key").derive(z85.decode(secret))
+    return Ed25519PrivateKey.from_private_bytes(derived)
 
 
 def _mode(file: int) -> int:

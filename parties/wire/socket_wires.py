@@ -25,7 +25,7 @@ class SocketWires:
     def __init__(self, cluster: Cluster, me: Member, keys: KeyPair, links: Mapping[str, Link], owner: Owner) -> None:
         self._cluster, self._me, self._keys = cluster, me, keys
         self._links, self._owner = links, owner
-        self._by_key = {link.peer.key: link for link in links.values()}
+        self._by_key = {link.peer.curve: link for link in links.values()}
         self._resources = contextlib.AsyncExitStack()
         self._inbox: sockets.Socket | None = None
         self._readable: sockets.Readable | None = None
@@ -47,7 +47,7 @@ class SocketWires:
             self._resources = undo.pop_all()
 
     async def _listen(self, context: sockets.Context, undo: contextlib.AsyncExitStack) -> None:
-        gatekeeper = Gatekeeper(context, [member.key for member in self._cluster.members])
+        gatekeeper = Gatekeeper(context, [member.curve for member in self._cluster.members])
         undo.callback(gatekeeper.close)
         inbox = sockets.inbox(context, self._keys, self._cluster.settings)
         undo.callback(inbox.close, 0)

@@ -63,8 +63,8 @@ def outbox(context: Context, keys: KeyPair, peer: Member, settings: Settings) ->
     """A DEALER, not connected yet, that only ever talks to the holder of ``peer``'s secret key."""
     dealer = context.socket(zmq.DEALER)
     _common(dealer, keys, settings)
-    dealer.curve_publickey = keys.public.encode("ascii")
-    dealer.curve_serverkey = peer.key.encode("ascii")
+    dealer.curve_publickey = keys.curve.encode("ascii")
+    dealer.curve_serverkey = peer.curve.encode("ascii")
     # Queue for a live connection only, and drop the queue with it: a restarted peer never meets stale
     # messages.
     dealer.setsockopt(zmq.IMMEDIATE, 1)

@@ -70,9 +70,9 @@ class Rogue:
         self._greeting = Hello(package_version(), site.cluster.fingerprint)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
-        self.socket.curve_publickey = keys.public.encode()
+        self.socket.curve_publickey = keys.curve.encode()
         self.socket.curve_secretkey = keys.secret.encode()
-        self.socket.curve_serverkey = server.key.encode()
+        self.socket.curve_serverkey = server.curve.encode()
         self.socket.connect(f"tcp://{server.address}")
 
     def greet(self, sequence: int = 0) -> None:

@@ -68,7 +68,7 @@ class Guarded:
 async def guarded(site: Any) -> AsyncIterator[Guarded]:
     server, client = await site.endpoints("p0", "clinic")
     host, _, port = site.cluster.member("p0").address.rpartition(":")
-    found = Guarded(server, client, Target(host, int(port), server.me.key))
+    found = Guarded(server, client, Target(host, int(port), server.me.curve))
 
     async def listen() -> None:
         while True:
@@ -171,7 +171,7 @@ async def test_a_fresh_key(guard: Guarded, caplog: pytest.LogCaptureFixture) -> 
 
 async def test_the_wrong_server_key(guard: Guarded, site: Any) -> None:
     """A member that mistakes another server for this one: this one cannot open what it says."""
-    wrong = Target(guard.target.host, guard.target.port, site.keys["dealer"].public)
+    wrong = Target(guard.target.host, guard.target.port, site.keys["dealer"].curve)
     with handshaking(wrong, site.keys["clinic"]) as monitor:
         assert await failure(monitor) == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     await guard.serves()
@@ -182,7 +182,7 @@ def handshaking(target: Target, keys: KeyPair) -> Iterator[zmq.Socket[bytes]]:
     """The monitor of a client with these keys."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     client = context.socket(zmq.DEALER)
-    client.curve_publickey, client.curve_secretkey = keys.public.encode(), keys.secret.encode()
+    client.curve_publickey, client.curve_secretkey = keys.curve.encode(), keys.secret.encode()
     client.curve_serverkey = target.key.encode()
     monitor = client.get_monitor_socket(zmq.EVENT_ALL)
     client.connect(f"tcp://{target.host}:{target.port}")
@@ -320,7 +320,7 @@ async def test_connections_that_are_held(site: Any, guard: Guarded, monkeypatch:
     monkeypatch.setattr(door, "STRANGERS", 40)
     server = await site.endpoint("p1")
     host, _, port = server.me.address.rpartition(":")
-    target = Target(host, int(port), server.me.key)
+    target = Target(host, int(port), server.me.curve)
     holding = asyncio.ensure_future(attack("held connections", target, stop, rate=400, held=150, tally=tally))
     await asyncio.sleep(0.5)
     for _ in range(5):
@@ -383,7 +383,7 @@ async def test_a_members_departure_is_noticed_amid_a_flood(site: Any) -> None:
     server, client = await site.endpoints("p0", "clinic")
     host, _, port = server.me.address.rpartition(":")
     stop, tally = asyncio.Event(), Tally()
-    target = Target(host, int(port), server.me.key)
+    target = Target(host, int(port), server.me.curve)
     flooding = asyncio.ensure_future(attack("connection flood", target, stop, rate=300, tally=tally))
     for _ in range(3):
         await asyncio.sleep(0.1)
@@ -508,7 +508,7 @@ def apart(site: Any, folder: Path, files: int) -> Iterator[Apart]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         host, _, port = site.cluster.member("p0").address.rpartition(":")
-        yield Apart(process, Target(host, int(port), site.keys["p0"].public))
+        yield Apart(process, Target(host, int(port), site.keys["p0"].curve))
     finally:
         process.kill()
         said, _ = process.communicate()

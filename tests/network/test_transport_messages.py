@@ -91,12 +91,12 @@ def test_what_a_peer_wrote_is_quoted_in_brief() -> None:
 
 async def test_the_gatekeeper_answers_anything() -> None:
     pair = KeyPair.generate()
-    key = z85.decode(pair.public)
+    key = z85.decode(pair.curve)
     good = [b"1.0", b"7", b"tessera", b"127.0.0.1", b"", b"CURVE", key]
     with zmq.Context() as context:
-        gatekeeper = Gatekeeper(context, [pair.public])
+        gatekeeper = Gatekeeper(context, [pair.curve])
         try:
-            assert gatekeeper.judge(good) == [b"1.0", b"7", b"200", b"OK", pair.public.encode(), b""]
+            assert gatekeeper.judge(good) == [b"1.0", b"7", b"200", b"OK", pair.curve.encode(), b""]
             for wrong in (
                 [],
                 [b""],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigurationError
-from parties.keys import KeyPair, is_public_key
+from parties.keys import SIGNATURE_BYTES, KeyPair, is_public_key, is_signed
 
 
 def test_the_secret_is_in_the_file_only(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_file_that_others_can_open(tmp_path: Path, mode: int) -> None:
 
 
 PAIR, OTHER = KeyPair.generate(), KeyPair.generate()
-GOOD = f'version = 1\npublic = "{PAIR.public}"\nsecret = "{PAIR.secret}"\n'
+GOOD = f'version = 2\npublic = "{PAIR.public}"\nsecret = "{PAIR.secret}"\n'
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ GOOD = f'version = 1\npublic = "{PAIR.public}"\nsecret = "{PAIR.secret}"\n'
         ("", "must have version"),
         (f'secret = "{PAIR.secret}', "not TOML"),
         ("\xff", "not TOML"),
-        (GOOD.replace("version = 1", "version = 2"), "version = 1"),
+        (GOOD.replace("version = 2", "version = 1"), "version = 2"),
         (GOOD + "more = 1\n", "nothing else"),
-        (GOOD.replace(PAIR.public, PAIR.public[:-1]), "40 characters"),
-        (GOOD.replace(PAIR.public, "~" * 40), "40 characters"),
-        (GOOD.replace(f'"{PAIR.secret}"', "7"), "40 characters"),
+        (GOOD.replace(PAIR.public, PAIR.public[:-1]), "80 characters"),
+        (GOOD.replace(PAIR.public, "~" * 80), "80 characters"),
+        (GOOD.replace(f'"{PAIR.secret}"', "7"), "80 characters"),
         (GOOD.replace(PAIR.public, OTHER.public), "not its secret key's"),
     ],
     ids=itertools.count(),  # not the keys, which differ from run to run
@@ -100,10 +100,41 @@ def test_a_malformed_file(tmp_path: Path, text: str, complaint: str) -> None:
     assert str(tmp_path / "key") in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, 3, "", "x" * 39, "x" * 41, "é" * 40, "#" * 40, "~" * 40, b"x" * 40])
+@pytest.mark.parametrize("text", [None, 3, "", "x" * 79, "x" * 81, "é" * 80, "#" * 80, "~" * 80, b"x" * 80, "x" * 40])
 def test_what_is_no_public_key(text: object) -> None:
     assert not is_public_key(text)
     assert is_public_key(PAIR.public)
+
+
+def test_a_signature_is_of_one_member_s_words_for_one_purpose() -> None:
+    signature, stranger = PAIR.sign("purpose", b"one", b"two"), KeyPair.generate()
+    assert len(signature) == SIGNATURE_BYTES
+    assert is_signed(PAIR.public, signature, "purpose", b"one", b"two")
+    for whose, what, purpose, parts in (
+        (stranger.public, signature, "purpose", (b"one", b"two")),
+        (PAIR.curve + stranger.public[40:], signature, "purpose", (b"one", b"two")),
+        (PAIR.public, signature, "another", (b"one", b"two")),
+        (PAIR.public, signature, "purpose", (b"two", b"one")),
+        (PAIR.public, signature, "purpose", (b"onetwo",)),
+        (PAIR.public, signature, "purpose", (b"one", b"two", b"")),
+        (PAIR.public, signature, "purposeone", (b"two",)),
+        (PAIR.public, signature[:-1], "purpose", (b"one", b"two")),
+        (PAIR.public, bytes(64), "purpose", (b"one", b"two")),
+        (PAIR.public, b"", "purpose", (b"one", b"two")),
+    ):
+        assert not is_signed(whose, what, purpose, *parts)
+
+
+def test_any_words_can_stand_where_a_signing_key_should() -> None:
+    # Half of all words are on the curve; those that are not have signed nothing.
+    assert not any(is_signed(PAIR.curve + KeyPair.generate().curve, bytes(64), "purpose") for _ in range(20))
+
+
+def test_both_keys_come_from_one_secret() -> None:
+    again = KeyPair(PAIR.public, PAIR.secret)
+    assert again.sign("purpose", b"x") == PAIR.sign("purpose", b"x")
+    assert len(PAIR.curve) == len(PAIR.secret) == 40
+    assert PAIR.secret not in PAIR.public
 
 
 def acl(*entries: tuple[int, int, int]) -> bytes:

@@ -106,7 +106,7 @@ class Plan:
         entry = self.entry(name)
         if not is_public_key(key):
             raise ConfigurationError(
-                f"what is given for {name} is not a public key (40 characters of Z85): copy it from the output of "
+                f"what is given for {name} is not a public key (80 characters of Z85): copy it from the output of "
                 f"`tessera keygen {name}`, in single quotes on a command line"
             )
         taken = next((member.name for member in self.members if member.key == key and member is not entry), None)
