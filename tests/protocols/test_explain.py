@@ -1,0 +1,157 @@
+"""What a program tells of secrets: nothing linear is missed, however it is written, and copies are called copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpc import fixed_point
+from mpc.operation import Stored
+from mpc.program import Program
+from protocols import concatenate
+from protocols.lowering.plan import plan
+from protocols.readings import explain
+from protocols.readings.clear import clear
+from protocols.readings.explain import Form, results, sources, telling
+from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
+
+OURS, THEIRS = "hospital/trial", "lab/trial"
+
+
+def secret(shape: tuple[int, ...] = (4, 3), slot: str = OURS, tensor: str = "x") -> SecretTensor:
+    return leaf(Stored(shape, 16, -2.0, 2.0, slot, tensor))
+
+
+def told(*tensors: SecretTensor, slots: tuple[str, ...] = (OURS,)) -> tuple[explain.Telling, ...]:
+    return telling(plan(graph_of(tensors)), slots)
+
+
+x = secret()
+y = secret(slot=THEIRS)
+ONE_HOT = np.eye(4)[[2]]
+
+CASES: dict[str, tuple[SecretTensor, Form, int, int]] = {
+    "a copy": (x * 1.0, Form.LINEAR, 12, 12),
+    "rows of it": (x[1:3], Form.COPY, 6, 6),
+    "upside down": (-x.T, Form.COPY, 12, 12),
+    "a row, by a product": (ONE_HOT @ x, Form.LINEAR, 3, 3),
+    "half of it": (x * 0.5, Form.LINEAR, 0, 12),
+    "a sum": (x.sum(axis=0), Form.LINEAR, 0, 3),
+    "the sum of all": (x.sum(), Form.LINEAR, 0, 1),
+    "truncated": ((x * 0.3).truncate(12), Form.LINEAR, 0, 12),
+    "with what another has": (x.T @ y, Form.LINEAR, 0, 9),
+    "hidden by a square": ((x + 1.0) * (x + 1.0) - x * x, Form.MIXED, 0, 12),
+    "a copy, hidden": (x * x + x - x * x, Form.MIXED, 12, 12),
+    "a copy beside a square": (concatenate([x * x, x * 1.0], axis=0), Form.BENT, 12, 12),
+    "a square": (x * x, Form.BENT, 0, 0),
+    "a curve of each": (x.sigmoid(), Form.BENT, 0, 0),
+    "a curve of a linear one": ((x @ np.ones(3)).within(-8, 8).sigmoid(), Form.BENT, 0, 0),
+    "a norm": ((x * x).sum(), Form.MIXED, 0, 0),
+    "a matrix of products": (x.T @ x, Form.MIXED, 0, 0),
+    "another's alone": (y * 1.0, Form.NOTHING, 0, 0),
+    "a line as a polynomial": (x.polynomial([0.5, 0.25, 0.0]), Form.LINEAR, 0, 12),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_told(name: str) -> None:
+    result, form, copied, linear = CASES[name]
+    (found,) = told(result)
+    assert found == explain.Telling(form, result.size, copied, linear, tried=True)
+
+
+def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "MOST_TRIED", 0)
+    for name, linear in (("rows of it", 6), ("a sum", 3), ("a square", 0), ("a copy beside a square", 0)):
+        (found,) = told(CASES[name][0])
+        assert (found.linear, found.tried) == (linear, False)
+
+
+def test_each_owner_s_part_is_looked_at_beside_all_of_them() -> None:
+    """A product of two owners' secrets is linear in each, and in both together it is not."""
+    product = x.T @ y
+    assert [told(product, slots=slots)[0].linear for slots in ((OURS,), (THEIRS,), (OURS, THEIRS))] == [9, 9, 0]
+
+
+def test_what_is_kept_is_told_as_what_is_revealed() -> None:
+    program = plan(graph_of([(x * x).sum()], {"again": x * 1.0}))
+    assert len(results(program)) == 2
+    found = telling(program, (OURS,))
+    assert [(t.numbers, t.linear) for t in found] == [(1, 0), (12, 12)]
+
+
+def test_what_goes_into_each_result() -> None:
+    program = plan(graph_of([x.sum(), (x * y).sum()]))
+    reads = [{program.nodes[i].operation.slot for i in sources(program)[o]} for o in program.outputs]  # type: ignore[attr-defined]
+    assert reads == [{OURS}, {OURS, THEIRS}]
+
+
+# -- random programs -------------------------------------------------------------------------------------------------
+
+SHAPE = (3, 3)
+PUBLIC = np.random.default_rng(1).integers(-2, 3, SHAPE) / 2.0
+STEPS: dict[str, Callable[[SecretTensor, SecretTensor], SecretTensor]] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "negate": lambda a, _: -a,
+    "double": lambda a, _: a * 2.0,
+    "scale": lambda a, _: a * PUBLIC,
+    "matrix": lambda a, _: a @ PUBLIC,
+    "transpose": lambda a, _: a.T,
+    "sum": lambda a, _: a - a.sum(axis=0, keepdims=True) * 0.5,
+    "shift": lambda a, _: a + 1.0,
+    "multiply": lambda a, b: a * b,
+    "square": lambda a, _: a * a,
+    "product": lambda a, b: a @ b,
+    "cube": lambda a, _: a.polynomial([0.0, 0.5, 0.0, 1.0]),
+    "rows": lambda a, b: (
+        concatenate([a[:1], b[1:]], axis=0) if isinstance(a, SecretTensor) else np.vstack([a[:1], b[1:]])
+    ),
+}
+
+
+def random_result(seed: int) -> SecretTensor:
+    """Of a few random steps; biased towards what is linear, or it would hardly ever be."""
+    rng = np.random.default_rng(seed)
+    values = [secret(SHAPE), secret(SHAPE, tensor="z"), secret(SHAPE, slot=THEIRS)]
+    names = list(STEPS)
+    weights = np.array([1.0 if name in ("multiply", "square", "product", "cube") else 2.0 for name in names])
+    for _ in range(int(rng.integers(1, 7))):
+        a, b = (values[int(rng.integers(len(values)))] for _ in range(2))
+        step = STEPS[str(rng.choice(names, p=weights / weights.sum()))]
+        values.append(step(a, b).within(-2, 2))
+    return values[-1]
+
+
+def linear_by_numbers(program: Program, rng: np.random.Generator) -> int:
+    """How many elements of the one output are affine in our secrets, and depend on them, by the clear reading alone.
+
+    Along many random lines; with rounding, and values so small and steps so coarse that it does not matter.
+    """
+    types = {(n.operation.slot, n.operation.tensor): n.type for n in program.nodes if isinstance(n.operation, Stored)}
+    (output,) = program.outputs
+    bits = program.nodes[output].type.fraction_bits
+
+    def at(point: dict[tuple[str, str], Any]) -> Any:
+        encoded = {name: fixed_point.encode(value, 16, -2.0, 2.0) for name, value in point.items()}
+        return fixed_point.decode(clear(program, [], encoded)[0], bits)
+
+    affine, depends = np.ones(program.nodes[output].type.shape, bool), np.zeros(program.nodes[output].type.shape, bool)
+    for _ in range(4):
+        start = {name: rng.uniform(-0.5, 0.5, t.shape) for name, t in types.items()}
+        step = {name: rng.uniform(-0.5, 0.5, t.shape) * (name[0] == OURS) for name, t in types.items()}
+        values = [at({name: start[name] + k * step[name] for name in types}) for k in range(3)]
+        affine &= np.abs(values[2] - 2 * values[1] + values[0]) < 2e-3
+        depends |= np.abs(values[1] - values[0]) > 1e-2
+    return int((affine & depends).sum())
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_nothing_that_is_linear_is_missed(seed: int) -> None:
+    result = random_result(seed)
+    program = plan(graph_of([result]))
+    (found,) = telling(program, (OURS,))
+    assert found.linear >= linear_by_numbers(program, np.random.default_rng(seed)), seed
