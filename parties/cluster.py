@@ -4,6 +4,8 @@ Every process of a cluster, and every client, is given the same file::
 
     version = 1
     name = "skin"
+    number = 2                     # optional: 1 is the first, and a changed file has one more (parties.succession)
+    former = "5b0c..."             # of every file but the first: the fingerprint of the one before
 
     [dealer]
     address = "10.0.0.1:7000"
@@ -31,17 +33,20 @@ Every process of a cluster, and every client, is given the same file::
     memory_mb = 0                  # MiB for runs in progress at one server; 0: half of the host's, divided likewise
     max_message_mb = 2048          # MiB; a message beyond this is refused
     security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
+    signers = []                   # members that have to sign the next file; none named: all servers
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -79,6 +84,8 @@ class Role(enum.StrEnum):
     DEALER = "dealer"
     PARTY = "party"
     CLIENT = "client"
+    OPERATOR = "operator"
+    """Whoever holds a server's key and is not that server, but talks to it: no line of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +99,27 @@ class Member:
         address: ``host:port`` that others connect to; None for a client.
         key: public key, 80 characters of Z85 (``parties.keys``).
         listen: ``host:port`` to bind, where that is not ``address``.
+        origin: the key that it came with, where that has been replaced since (``parties.succession``).
     """
 
     name: str
     role: Role
-    index: int
+    index: int = dataclass_field(compare=False)
+    """Not compared: whoever stays is the same, whoever else goes."""
     address: str | None
     key: str
     listen: str | None = None
+    origin: str = dataclass_field(default="", compare=False)
 
     @property
     def is_server(self) -> bool:
         """Whether it listens: the dealer and the parties do, clients do not."""
-        return self.role is not Role.CLIENT
+        return self.role in (Role.DEALER, Role.PARTY)
+
+    @property
+    def identity(self) -> str:
+        """Who it is, in what is stored for years: the key that it came with, whichever it has now."""
+        return self.origin or self.key
 
     @property
     def curve(self) -> str:
@@ -125,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
     security: Security = Security.SEMI_HONEST
+    signers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
 
     def __post_init__(self) -> None:
         # One form for what the file says as 60 and as 60.0: the fingerprint sees the difference.
@@ -164,6 +180,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     party: tuple[_Party, ...]
     client: tuple[_Client, ...] = ()
     settings: Settings = msgspec.field(default_factory=Settings)
+    number: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = 1
+    former: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 @dataclass(frozen=True)
@@ -178,8 +196,11 @@ class Cluster:
     dealer: Member
     parties: tuple[Member, ...]
     clients: tuple[Member, ...] = ()
-    settings: Settings = field(default_factory=Settings)
-    source: str = field(default="cluster file", compare=False)
+    settings: Settings = dataclass_field(default_factory=Settings)
+    number: int = 1
+    former: str = ""
+    """Fingerprint of the file before this one."""
+    source: str = dataclass_field(default="cluster file", compare=False)
 
     @classmethod
     def build(
@@ -234,6 +255,8 @@ class Cluster:
             tuple(Member(p.name, Role.PARTY, i, p.address, p.key, p.listen) for i, p in enumerate(file.party)),
             tuple(Member(c.name, Role.CLIENT, i, None, c.key) for i, c in enumerate(file.client)),
             file.settings,
+            file.number,
+            file.former,
             source,
         )
 
@@ -263,6 +286,13 @@ class Cluster:
                     self._reject(f"{where}.{kind}", fault)
             if member.address is not None:
                 self._unique(addresses, member.address, f"{where}.address", "give each an address of its own")
+        if bool(self.former) != (self.number > 1):
+            self._reject("former", "every file but number 1 says the fingerprint of the one before, and number 1 none")
+        for signer in self.settings.signers:
+            if signer not in names:
+                self._reject("settings.signers", f"no member is called {signer!r}")
+        if len(set(self.settings.signers)) != len(self.settings.signers):
+            self._reject("settings.signers", "a member is named twice")
 
     def _unique(self, seen: dict[str, str], value: str, where: str, remedy: str) -> None:
         if value in seen:
@@ -287,6 +317,12 @@ class Cluster:
         """Those that listen: the dealer and the parties in order."""
         return (self.dealer, *self.parties)
 
+    @property
+    def signers(self) -> tuple[Member, ...]:
+        """Whose signatures the file after this one needs: by default all servers."""
+        named = self.settings.signers
+        return tuple(m for m in self.members if m.name in named) if named else self.servers
+
     def servers_beside(self, member: Member) -> int:
         """How many servers share the host of that server, itself included."""
         return sum(1 for server in self.servers if _host(server) == _host(member))
@@ -296,6 +332,25 @@ class Cluster:
         """SHA-256 of the content, in hexadecimal; equal exactly when two files say the same."""
         content = msgspec.json.encode(self._as_file(), order="sorted")
         return hashlib.sha256(content).hexdigest()
+
+    @property
+    def terms(self) -> str:
+        """SHA-256 of what all have to agree on for a run, in hexadecimal: of all but clients, addresses and signers."""
+        settings = msgspec.to_builtins(msgspec.structs.replace(self.settings, signers=()))
+        return _digest([self.name, [server.key for server in self.servers], settings])
+
+    @property
+    def circle(self) -> str:
+        """SHA-256 of who the servers are, in their order, in hexadecimal: whatever keys and addresses they have now.
+
+        Shares and masks are of no use among others.
+        """
+        return _digest([server.identity for server in self.servers])
+
+    @property
+    def bond(self) -> str:
+        """SHA-256 of what preprocessing is dealt for, in hexadecimal: of the name, the circle and the security."""
+        return _digest([self.name, self.circle, str(self.settings.security)])
 
     def member(self, name: str) -> Member:
         """The member of that name.  Raises `ConfigurationError` listing the names if there is none."""
@@ -313,12 +368,14 @@ class Cluster:
         """The cluster as TOML; ``Cluster.loads(cluster.dumps()) == cluster``."""
         file = self._as_file()
         lines = [f"version = {file.version}", f'name = "{file.name}"']
+        if file.number > 1:
+            lines += [f"number = {file.number}", f'former = "{file.former}"']
 
         def table(heading: str, content: msgspec.Struct) -> None:
             lines.extend(("", heading))
             for key, value in msgspec.to_builtins(content).items():
                 # Strings here are names, addresses and Z85 keys: none has a quote or a backslash to escape.
-                lines.append(f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}")
+                lines.append(f"{key} = {json.dumps(value) if isinstance(value, str | list | tuple) else value}")
 
         table("[dealer]", file.dealer)
         for party in file.party:
@@ -336,7 +393,13 @@ class Cluster:
             tuple(_Party(p.name, p.address or "", p.key, p.listen) for p in self.parties),
             tuple(_Client(c.name, c.key) for c in self.clients),
             self.settings,
+            self.number,
+            self.former,
         )
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 def _host(member: Member) -> str:

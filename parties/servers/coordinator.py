@@ -35,7 +35,7 @@ from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_secrets import taken, upload_shapes
 from parties.stored.policy import InUse, Policy
-from parties.stored.record import Record, circle, owner_of, tensor_infos
+from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
 from parties.wire.messages import Payload
@@ -79,7 +79,7 @@ class Coordinator:
         self._server = server
         self._database = database
         self._gone = gone
-        self._circle = circle(server.cluster)
+        self._circle = server.cluster.circle
         self._parties = [party.name for party in server.cluster.parties]
         self._disk = asyncio.Lock()
         self._uploads: dict[str, PendingUpload] = {}
@@ -337,7 +337,7 @@ class Coordinator:
         return Record(
             version=version,
             name=upload.name,
-            owner=upload.owner.key,
+            owner=upload.owner.identity,
             owner_name=upload.owner.name,
             circle=self._circle,
             tensors=tensor_infos(upload.masks.shapes),

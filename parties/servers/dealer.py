@@ -69,7 +69,7 @@ class DealerServer(Server[DealerJob]):
         cluster, keys, folder = host.cluster, host.keys, host.folder
         self._source = host.source
         self._party_names = [party.name for party in cluster.parties]
-        self.stock = DealerStock(folder, keys, cluster.fingerprint)
+        self.stock = DealerStock(folder, keys, cluster.bond)
         self._versions: DecidedVersions | None = None
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)

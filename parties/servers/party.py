@@ -145,7 +145,7 @@ class PartyServer(Server[PartyJob]):
         self.clear_deadline(job)
         # Commitments are bound to all of this.
         item = f"{message.session} {message.number}"
-        session = f"{self.cluster.fingerprint} {job.run} {bound.bindings_digest} {item}".encode()
+        session = f"{self.cluster.terms} {job.run} {bound.bindings_digest} {item}".encode()
 
         def work() -> PartyRun:
             stored = self._secrets.tensors_for(bound, client.name)

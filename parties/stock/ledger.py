@@ -19,7 +19,8 @@ refusal ends the run.  A second use takes the old file of the dealer *and* of ev
 whoever can do that, encryption at rest does not help.
 
 *Bound.*  A part opens only for its member, cluster, session, number and program (associated data of the encryption),
-and with the member's key.  When the cluster file changes, what was dealt for the former one is destroyed.
+and with the member's key.  The cluster is what it is dealt for, `Cluster.bond`: the servers, whichever keys and
+addresses they have, and the security.  When that changes, what was dealt before is destroyed.
 
 *Upgrades.*  `LAYOUT` counts the changes to the tables and to what is in them; a file of another one is refused.
 """
@@ -145,7 +146,7 @@ class Ledger:
         folder: the member's data folder.
         keys: its own.
         member: its name in the cluster file.
-        cluster: that file's fingerprint.
+        cluster: `Cluster.bond`.
 
     Raises:
         ConfigurationError: as `Vault`, or a file of another layout.  Every method may raise `VaultError`.

@@ -29,7 +29,7 @@ class Material:
     def __init__(
         self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell
     ) -> None:
-        self.ledger = PartyLedger(folder, keys, member.name, cluster.fingerprint)
+        self.ledger = PartyLedger(folder, keys, member.name, cluster.bond)
         self._folder, self._name = folder, member.name
         self._tell = tell
         # Items are added in the order in which they come.

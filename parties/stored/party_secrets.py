@@ -31,7 +31,7 @@ from parties.messages.uploads import MAX_SECRETS, Upload, UploadBegin
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, streamed
 from parties.stored.policy import InUse, Policy, check, not_in_use
-from parties.stored.record import Record, circle, owner_of, tensor_infos
+from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import UploadInProgress, Uploads
 
@@ -52,7 +52,7 @@ class PartySecrets:
 
     def __init__(self, disk: PartyVersions, cluster: Cluster) -> None:
         self._disk = disk
-        self._circle = circle(cluster)
+        self._circle = cluster.circle
         self._current: dict[str, StoredVersion] = {}
         self._saving: dict[str, StoredVersion] = {}
         self._prepared: dict[str, StoredVersion] = {}
@@ -167,7 +167,7 @@ class PartySecrets:
         record = Record(
             version=message.version,
             name=message.name,
-            owner=owner.key,
+            owner=owner.identity,
             owner_name=owner.name,
             circle=self._circle,
             tensors=tensor_infos(upload_shapes(message)),
@@ -192,7 +192,7 @@ class PartySecrets:
         record = Record(
             version=version,
             name=name,
-            owner=owner.key,
+            owner=owner.identity,
             owner_name=owner.name,
             circle=self._circle,
             tensors=tensor_infos({tensor: array.shape for tensor, array in tensors.items()}),

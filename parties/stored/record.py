@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -23,10 +22,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Id
     name: Name
     owner: str
-    """The owner's public key: a name may become another's."""
+    """Who the owner is (``Member.identity``)."""
     owner_name: str
     circle: str
-    """Digest of the servers' keys: shares and masks are of no use among others."""
+    """``Cluster.circle``: shares and masks are of no use among other servers."""
     tensors: tuple[TensorInfo, ...]
     when: Annotated[float, msgspec.Meta(ge=0)]
     """Seconds since 1970, by the clock of who has written this."""
@@ -43,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     owner: str
-    """The owner's public key."""
+    """Who the owner is (``Member.identity``)."""
     grants: dict[str, frozenset[str]]
     """Programs by client (`parties.stored.policy`)."""
 
@@ -53,18 +52,10 @@ def tensor_infos(shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(name, shape) for name, shape in shapes.items())
 
 
-def circle(cluster: Cluster) -> str:
-    """SHA-256 of the servers' keys, in their order, in hexadecimal.
-
-    Not of the whole cluster file: another client or timeout does not make a model useless, another party does.
-    """
-    return hashlib.sha256(" ".join(server.key for server in cluster.servers).encode()).hexdigest()
-
-
 def owner_of(cluster: Cluster, record: Record) -> Member | None:
     """The member a version belongs to; None if the cluster file does not list it, or has other servers now.
 
     Such a version is kept, in case the file is put right, but nobody can use it, and its name is free.
     """
-    owner = cluster.by_key(record.owner)
-    return owner if record.circle == circle(cluster) and owner is not None and not owner.is_server else None
+    owner = next((client for client in cluster.clients if client.identity == record.owner), None)
+    return owner if record.circle == cluster.circle else None

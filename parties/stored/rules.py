@@ -31,7 +31,7 @@ class RuleBook:
     def grants(self, name: str, owner: Member) -> Mapping[str, frozenset[str]]:
         """Programs by client, of that owner's secret."""
         rules = self._rules.get(name)
-        return {} if rules is None or rules.owner != owner.key else rules.grants
+        return {} if rules is None or rules.owner != owner.identity else rules.grants
 
     def check(self, client: str, programs: Iterable[str]) -> None:
         """Raises ProgramError for a client that the cluster does not have, or what is no rule."""
@@ -52,7 +52,7 @@ class RuleBook:
             grants = merged(self.grants(name, owner), client, programs)
             if len(grants) > MOST_CLIENTS:
                 raise ProgramError(f"rules of {name!r} name {MOST_CLIENTS} clients already: allow '*' instead")
-            rules = Rules(name, owner.key, grants)
+            rules = Rules(name, owner.identity, grants)
             self._vault.write_rules(rules)
             self._rules[name] = rules
 

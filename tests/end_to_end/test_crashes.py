@@ -133,8 +133,8 @@ def history(cluster: Observed, name: str) -> dict[ItemId, tuple[State, str | Non
     copy = cluster.folder / "copy" / name
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(cluster.data_path(name), copy)
-    keys, fingerprint = KeyPair.load(cluster.key_path(name)), cluster.cluster.fingerprint
-    ledger = DealerStock(copy, keys, fingerprint) if name == "dealer" else PartyLedger(copy, keys, name, fingerprint)
+    keys, bond = KeyPair.load(cluster.key_path(name)), cluster.cluster.bond
+    ledger = DealerStock(copy, keys, bond) if name == "dealer" else PartyLedger(copy, keys, name, bond)
     with ledger:
         return {entry.item: (entry.state, entry.run) for entry in ledger.history()}
 

@@ -176,8 +176,8 @@ def fresh(cluster: LocalCluster, name: str, program: str) -> int:
     copy = cluster.folder / "copy" / name
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(cluster.data_path(name), copy)
-    keys, fingerprint = KeyPair.load(cluster.key_path(name)), cluster.cluster.fingerprint
-    ledger = DealerStock(copy, keys, fingerprint) if name == "dealer" else PartyLedger(copy, keys, name, fingerprint)
+    keys, bond = KeyPair.load(cluster.key_path(name)), cluster.cluster.bond
+    ledger = DealerStock(copy, keys, bond) if name == "dealer" else PartyLedger(copy, keys, name, bond)
     with ledger:
         return ledger.stock().get(program, 0)
 

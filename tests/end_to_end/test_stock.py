@@ -190,8 +190,8 @@ def history(cluster: LocalCluster, name: str) -> dict[Any, str | None]:
     copy = cluster.folder / "copy" / name
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(cluster.data_path(name), copy)
-    keys, fingerprint = KeyPair.load(cluster.key_path(name)), cluster.cluster.fingerprint
-    ledger = DealerStock(copy, keys, fingerprint) if name == "dealer" else PartyLedger(copy, keys, name, fingerprint)
+    keys, bond = KeyPair.load(cluster.key_path(name)), cluster.cluster.bond
+    ledger = DealerStock(copy, keys, bond) if name == "dealer" else PartyLedger(copy, keys, name, bond)
     with ledger:
         return {e.item: e.run for e in ledger.history() if e.state is State.USED}
 

@@ -32,7 +32,7 @@ from parties.messages.uploads import (
 from parties.stored import rules, uploads
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
-from parties.stored.record import Record, circle, tensor_infos
+from parties.stored.record import Record, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.wire.messages import Message
 from protocols.readings.party import PartyRun
@@ -257,7 +257,7 @@ def disk(tmp_path: Path) -> Iterator[PartyVersions]:
 
 def prepare(disk: PartyVersions, cluster: Cluster, version: str, owner: str) -> None:
     """On the disk, as a version of ``m`` of who has that key."""
-    record = Record(version, "m", owner, "somebody", circle(cluster), tensor_infos({"w": (160,)}), 1e9, b"what")
+    record = Record(version, "m", owner, "somebody", cluster.circle, tensor_infos({"w": (160,)}), 1e9, b"what")
     disk.prepare(record, Seed(bytes(16)), [np.zeros(160, np.uint64)])
 
 
@@ -450,7 +450,7 @@ async def test_commitments_are_bound_to_one_run_of_one_cluster(strict: Any, monk
     for message, session in zip(dealt, sessions, strict=True):
         item = [message.session] if message.number else []
         assert session.split() == [
-            strict.cluster.fingerprint,
+            strict.cluster.terms,
             message.run,
             message.bindings,
             *item,

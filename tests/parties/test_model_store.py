@@ -27,7 +27,7 @@ from parties.stored import party_versions as party_module
 from parties.stored import sealed_files as files
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_versions import PartyVersions, State
-from parties.stored.record import Record, Rules, circle, owner_of
+from parties.stored.record import Record, Rules, owner_of
 from parties.stored.version_database import FIRST
 from parties.vault import Vault, VaultError
 from protocols.randomness.streams import stored_stream
@@ -606,7 +606,7 @@ def test_an_owner_or_servers_that_are_not_listed() -> None:
 
     clients = [("company", OWNER.public)]
     usual = cluster(keys[1:3], clients)
-    kept = Record(store_id(1), "derm", OWNER.public, "company", circle(usual), (), 0.0)
+    kept = Record(store_id(1), "derm", OWNER.public, "company", usual.circle, (), 0.0)
     assert owner_of(usual, kept) == usual.member("company")
     renamed = cluster(keys[1:3], [("renamed", OWNER.public), ("clinic", keys[3])])
     assert owner_of(renamed, kept) == renamed.member("renamed")
@@ -614,4 +614,4 @@ def test_an_owner_or_servers_that_are_not_listed() -> None:
     assert owner_of(cluster(keys[2:0:-1], clients), kept) is None
     assert owner_of(cluster([keys[1], keys[3]], clients), kept) is None
     assert owner_of(cluster(keys[1:3], clients, keys[3]), kept) is None
-    assert owner_of(usual, Record(store_id(1), "derm", keys[1], "party0", circle(usual), (), 0.0)) is None
+    assert owner_of(usual, Record(store_id(1), "derm", keys[1], "party0", usual.circle, (), 0.0)) is None

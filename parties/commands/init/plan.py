@@ -264,7 +264,7 @@ def _cluster(plan: Plan, pairs: dict[str, KeyPair]) -> Cluster:
         parties,
         tuple(member(entry, i) for i, entry in enumerate(plan.of(Role.CLIENT))),
         replace(Settings(), security=plan.security),
-        "the cluster",
+        source="the cluster",
     )
 
 
