@@ -5,11 +5,13 @@ Handed to tests as the fixture ``secure``, so that nothing has to be imported fr
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import protocols  # noqa: F401 - makes the operations known
 from mpc import fixed_point
 from mpc.operation import Input, Stored
 from mpc.program import Node, Program
-from mpc.rings import field
+from mpc.rings import Rings, field
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import TensorType
@@ -224,3 +226,13 @@ def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> fl
 @pytest.fixture(scope="session")
 def secure() -> Secure:
     return Secure()
+
+
+@pytest.fixture(scope="session")
+def opaque() -> Rings:
+    """Rings whose arrays nobody else can look into."""
+    spec = importlib.util.spec_from_file_location("opaque", Path(__file__).with_name("opaque.py"))
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    rings: Rings = module.RINGS
+    return rings

@@ -1,6 +1,20 @@
 """Algebras that the elements of tensors live in: what one must offer, and the field p = 2^61 - 1 with its kernels."""
 
-from mpc.rings.field_ring import FIELD, FieldRing
-from mpc.rings.ring import Array, Ring, Rings, known_rings, register_ring, ring_called
+from mpc.rings.field_ring import FieldRing
+from mpc.rings.prime_field import FIELD, PrimeField, Turn, field_of
+from mpc.rings.ring import Array, Buffer, Ring, Rings, known_rings, register_ring, ring_called
 
-__all__ = ["FIELD", "Array", "FieldRing", "Ring", "Rings", "known_rings", "register_ring", "ring_called"]
+__all__ = [
+    "FIELD",
+    "Array",
+    "Buffer",
+    "FieldRing",
+    "PrimeField",
+    "Ring",
+    "Rings",
+    "Turn",
+    "field_of",
+    "known_rings",
+    "register_ring",
+    "ring_called",
+]

@@ -1,31 +1,28 @@
-"""The field of p = 2^61 - 1 elements as a `Ring`, on NumPy arrays and compiled kernels (`mpc.rings.field`)."""
+"""The field of p = 2^61 - 1 elements on NumPy arrays and compiled kernels (`mpc.rings.field`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import field, matrix
+from mpc.rings import angles, field, matrix
 from mpc.rings.prg import Seed, elements_sum
-from mpc.rings.ring import Array, Pair, Ring, Shape, as_array, register_ring
+from mpc.rings.prime_field import Bits, P, PrimeField, Turn
+from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
 
-FIELD = "field"
 
-
-class FieldRing(Ring):
-    """uint64 arrays of elements in [0, p); on a wire 8 bytes each, little-endian."""
-
-    name: ClassVar[str] = FIELD
-    element_bits: ClassVar[int] = 64
-    value_bits: ClassVar[int] = 60
-    macs: ClassVar[bool] = True
+class FieldRing(PrimeField):
+    """uint64 arrays, which go over a wire as they are."""
 
     def zeros(self, shape: Shape) -> Array:
         return field.zeros(shape)
+
+    def full(self, shape: Shape, value: int) -> Array:
+        return np.full(shape, value % P, np.uint64) if shape else np.array(value % P, np.uint64)
 
     def sample(self, seed: Seed, shape: Shape) -> Array:
         return seed.elements(shape)
@@ -36,14 +33,17 @@ class FieldRing(Ring):
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and field.is_reduced(array)
 
+    def is_zero(self, x: Array) -> bool:
+        return not x.any()
+
     def from_signed(self, values: npt.NDArray[np.int64]) -> Array:
         return field.from_signed(values)
 
     def to_signed(self, x: Array) -> npt.NDArray[np.int64]:
         return field.to_signed(x)
 
-    def buffer(self, x: Array) -> Array:
-        return np.ascontiguousarray(x).astype("<u8", copy=False)
+    def buffer(self, x: Array) -> Buffer:
+        return np.asarray(x, order="C").astype("<u8", copy=False)
 
     def read(self, data: bytes | memoryview, shape: Shape) -> Array:
         if len(data) != self.bytes_of(prod(shape)):
@@ -65,6 +65,9 @@ class FieldRing(Ring):
     def multiply(self, x: Array, y: Array) -> Array:
         return field.multiply(x, y)
 
+    def multiply_add(self, x: Array, y: Array, z: Array) -> Array:
+        return field.multiply_add(x, y, z)
+
     def total(self, x: Array, axes: Sequence[int] | None = None, keepdims: bool = False) -> Array:
         return field.total(x, axes, keepdims)
 
@@ -83,7 +86,31 @@ class FieldRing(Ring):
     def kernel(self, w: Array, groups: int) -> Any:
         return matrix.ConvKernel(w, groups)
 
-    def accumulate(self, total: Array, incoming: Array) -> bool:
+    def shift(self, x: Array, bits: int) -> Array:
+        return np.asarray(x >> np.uint64(bits))
+
+    def shift_signed(self, x: Array, bits: int) -> Array:
+        return field.from_signed(field.to_signed(x) >> np.int64(bits))
+
+    def below(self, x: Array, bound: int) -> Bits:
+        return x < np.uint64(bound)
+
+    def select(self, bits: Bits, x: Array) -> Array:
+        return np.multiply(bits, x)
+
+    def choose(self, bits: Bits, x: Array, y: Array) -> Array:
+        return np.where(bits, x, y)
+
+    def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
+        return angles.waves(angles.turns(x, turn), terms, bits)
+
+    def combine_waves(
+        self, x: Array, turn: Turn, cosines: Sequence[int], sines: Sequence[int], shift: int, shared: Array
+    ) -> Array:
+        coefficients = np.array(cosines, np.int32), np.array(sines, np.int32)
+        return angles.combine_waves(angles.turns(x, turn), *coefficients, shift, shared).reshape(x.shape)
+
+    def accumulate(self, total: Array, incoming: Buffer) -> bool:
         return field.accumulate(total, incoming)
 
     def vector(self, shapes: Sequence[Shape]) -> Array:

@@ -25,6 +25,9 @@ from mpc.rings.prg import Seed
 Array = npt.NDArray[Any]
 """Elements of a ring, opaque to everybody else but for their shape."""
 
+Buffer = npt.NDArray[Any]
+"""A tensor as it goes over a wire, in this host's memory: NumPy's, whatever library is behind the ring."""
+
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
@@ -51,6 +54,10 @@ class Ring(ABC):
     def zeros(self, shape: Shape) -> Array: ...
 
     @abstractmethod
+    def full(self, shape: Shape, value: int) -> Array:
+        """The element that stands for this integer, of any sign and size, everywhere."""
+
+    @abstractmethod
     def sample(self, seed: Seed, shape: Shape) -> Array:
         """Uniform elements; a pure function of the seed, which is expanded once."""
 
@@ -63,6 +70,10 @@ class Ring(ABC):
         """Whether this, which came from elsewhere, is an array of elements of that shape."""
 
     @abstractmethod
+    def is_zero(self, x: Array) -> bool:
+        """Whether every element is zero."""
+
+    @abstractmethod
     def from_signed(self, values: npt.NDArray[np.int64]) -> Array:
         """The elements that stand for these integers."""
 
@@ -73,7 +84,7 @@ class Ring(ABC):
     # -- wires -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def buffer(self, x: Array) -> Array:
+    def buffer(self, x: Array) -> Buffer:
         """As it goes over a wire: contiguous, ``bytes_of`` long, without a copy where there need be none."""
 
     @abstractmethod
@@ -150,8 +161,12 @@ class Ring(ABC):
     # -- openings --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def accumulate(self, total: Array, incoming: Array) -> bool:
-        """``total += incoming`` in place, both flat; False, and rubbish, if something incoming is no element."""
+    def accumulate(self, total: Array, incoming: Buffer) -> bool:
+        """``total += incoming`` in place, both flat, of what came over a wire; False, and rubbish in it, if something
+        incoming is no element."""
+
+    def copy(self, x: Array) -> Array:
+        return x.copy()
 
     def vector(self, shapes: Sequence[Shape]) -> Array:
         """Room for tensors of these shapes that are opened in one round, one behind the other, each ``bytes_of`` long;

@@ -75,7 +75,7 @@ def masked_chunks(tensors: Mapping[str, Array], seeds: tuple[Seed, ...], grid: G
         if at >= flat.size:
             continue
         # An object of its own, which is forgotten with the tensor: the dealer's would keep every mask.
-        mask = StoredMasks(seeds, {name: array.shape}).mask(name).reshape(-1)
+        mask = StoredMasks(seeds, {name: array.shape}).mask(name, RING).reshape(-1)
         while at < flat.size:
             size = min(chunk.size - filled, flat.size - at)
             RING.difference(flat[at : at + size], mask[at : at + size], chunk[filled : filled + size])

@@ -24,15 +24,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import FIELD, Array, Rings, field
-from mpc.rings.field import FieldArray
+from mpc.rings import FIELD, Array, PrimeField, Rings, Turn, field_of
+from mpc.rings.prime_field import SINE_BITS
 from mpc.tensor_type import Form, TensorType
-from protocols.operations import angles
 
 EXTRA_BITS = 4
 """Coefficients carry this many bits more than the public factors they are multiplied into."""
@@ -58,8 +54,8 @@ class Waves(Correlation, frozen=True):
         return (Part((2 * self.terms, self.size)),)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        turns = angles.turns(masks[0], self.multiplier, self.period_bits)
-        return (angles.dealt_waves(turns, self.terms, self.dealt_bits),)
+        turn = Turn(self.multiplier, self.period_bits)
+        return (field_of(rings).waves(masks[0], turn, self.terms, self.dealt_bits),)
 
 
 @register
@@ -94,7 +90,7 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         require(4 <= self.dealt_bits <= MAX_DEALT_BITS, f"dealt bits are 4 to {MAX_DEALT_BITS}")
         limit = 8 << (self.public_bits + EXTRA_BITS)
         require(all(abs(b) < limit for b in (self.constant, *self.cosines, *self.sines)), "coefficients are below 8")
-        # The combined factor |b_cos| + |b_sin| of one term must fit 26 bits after the shift: see angles.combine_waves.
+        # The combined factor |b_cos| + |b_sin| of one term must fit 26 bits after the shift: see mpc.rings.angles.
         require(
             all(abs(b) + abs(d) < limit for b, d in zip(self.cosines, self.sines, strict=True)),
             "coefficients of one term add up to less than 8",
@@ -110,16 +106,17 @@ class Fourier(Operation, frozen=True, tag="fourier"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
+        field = field_of(party.rings)
         opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
-        share = self._combine(self._turns(opened), prepared[0]).reshape(types[0].shape)
-        constant = party.share_of(self._constant(), party.ring(types[0]))
+        share = self._combine(field, opened, prepared[0])
+        constant = party.share_of(self._constant(field), field)
         return Value(None, share if constant is None else field.add(share, constant))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         """With the mask 0: waves of an angle of zero, which are 1 and 0."""
-        flat = inputs[0].reshape(-1)
-        dealt = angles.dealt_waves(np.zeros(flat.size, dtype=np.uint32), self.terms, self.dealt_bits)
-        return field.add(self._combine(self._turns(flat), dealt).reshape(inputs[0].shape), self._constant())
+        field, x = field_of(rings), inputs[0]
+        dealt = field.waves(field.zeros(types[0].shape), self._turn, self.terms, self.dealt_bits)
+        return field.add(self._combine(field, x, dealt), self._constant(field))
 
     def tolerance(self, *types: TensorType) -> float:
         """Rounding of the public factors and of the dealt waves, and two units of the period, worst case."""
@@ -136,15 +133,13 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         )
         return public + dealt + angle
 
-    def _turns(self, x: FieldArray) -> npt.NDArray[np.uint32]:
-        return angles.turns(x, self.multiplier, self.period_bits)
+    @property
+    def _turn(self) -> Turn:
+        return Turn(self.multiplier, self.period_bits)
 
-    def _combine(self, turns: npt.NDArray[np.uint32], dealt: FieldArray) -> FieldArray:
-        shift = angles.SINE_BITS + EXTRA_BITS
-        return angles.combine_waves(
-            turns, np.array(self.cosines, np.int32), np.array(self.sines, np.int32), shift, dealt
-        )
+    def _combine(self, field: PrimeField, x: Array, dealt: Array) -> Array:
+        return field.combine_waves(x, self._turn, self.cosines, self.sines, SINE_BITS + EXTRA_BITS, dealt)
 
-    def _constant(self) -> FieldArray:
+    def _constant(self, field: PrimeField) -> Array:
         raw = self.constant << self.dealt_bits
-        return field.from_signed(np.array((raw + (1 << (EXTRA_BITS - 1))) >> EXTRA_BITS, dtype=np.int64))
+        return field.full((), (raw + (1 << (EXTRA_BITS - 1))) >> EXTRA_BITS)

@@ -31,10 +31,10 @@ import numpy as np
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import FIELD, Array, Rings, field
-from mpc.rings.field import FieldArray, P
+from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
+from mpc.rings.field import P
 from mpc.tensor_type import Form, Shape, TensorType
-from protocols.operations.truncation import check_truncatable, floor_quotient, mask_bits, opened_bits
+from protocols.operations.truncation import check_truncatable, mask_bits, opened_bits
 
 MAX_DEGREE = 32
 SAMPLES = 2048
@@ -66,22 +66,22 @@ class _PolynomialBase(Operation, frozen=True):
         d = self.degree
         return [c << (fraction_bits * (d - k)) for k, c in enumerate(self.coefficients)]
 
-    def _expand(self, u: FieldArray, powers: Sequence[FieldArray], fraction_bits: int) -> Value:
+    def _expand(self, field: PrimeField, u: Array, powers: Sequence[Array], fraction_bits: int) -> Value:
         """P(u + s) from u and shares of s^1 .. s^d."""
         scaled = self._scaled(fraction_bits)
         d = self.degree
-        share: FieldArray | None = None
+        share: Array | None = None
         for j, power in enumerate(powers, start=1):
-            factor = horner([scaled[k] * math.comb(k, j) for k in range(j, d + 1)], u)
+            factor = horner(field, [scaled[k] * math.comb(k, j) for k in range(j, d + 1)], u)
             share = field.multiply(power, factor) if share is None else field.multiply_add(power, factor, share)
-        return Value(horner(scaled, u), share)
+        return Value(horner(field, scaled, u), share)
 
 
-def horner(coefficients: Sequence[int], u: FieldArray) -> FieldArray:
-    """sum_k c_k u^k mod p, shaped like u."""
-    total = np.full(u.shape, coefficients[-1] % P, dtype=np.uint64)
+def horner(field: PrimeField, coefficients: Sequence[int], u: Array) -> Array:
+    """sum_k c_k u^k, shaped like u."""
+    total = field.full(u.shape, coefficients[-1])
     for c in reversed(coefficients[:-1]):
-        total = field.multiply_add(total, u, np.array(c % P, np.uint64))
+        total = field.multiply_add(total, u, field.full((), c))
     return total
 
 
@@ -111,7 +111,7 @@ def polynomial_slope(coefficients: Sequence[float], low: float, high: float) -> 
     return max(abs(v) for v in polynomial_range(derivative, low, high))
 
 
-def _powers(s: FieldArray, highest: int) -> list[FieldArray]:
+def _powers(field: PrimeField, s: Array, highest: int) -> list[Array]:
     powers = [s]
     while len(powers) < highest:
         powers.append(field.multiply(powers[-1], s))
@@ -129,7 +129,7 @@ class Powers(Correlation, frozen=True):
         return (Part(self.shape),) * (self.degree - 1)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        return _powers(masks[0], self.degree)[1:]
+        return _powers(field_of(rings), masks[0], self.degree)[1:]
 
 
 class TruncatedPowers(Correlation, frozen=True):
@@ -144,10 +144,11 @@ class TruncatedPowers(Correlation, frozen=True):
         return (Part(self.shape),) * (2 * self.degree)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        high, wrap = mask_bits(masks[0], self.bits)
+        field = field_of(rings)
+        high, wrap = mask_bits(field, masks[0], self.bits)
         s0 = field.negate(high)
         s1 = field.add(s0, wrap)
-        return [*_powers(s0, self.degree), *_powers(s1, self.degree)]
+        return [*_powers(field, s0, self.degree), *_powers(field, s1, self.degree)]
 
 
 @register
@@ -164,13 +165,14 @@ class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
+        field = field_of(party.rings)
         zeros = field.zeros(types[0].shape)
         public = zeros if inputs[0].public is None else inputs[0].public
         share = zeros if inputs[0].share is None else inputs[0].share
-        return self._expand(public, [share, *(prepared or ())], types[0].fraction_bits)
+        return self._expand(field, public, [share, *(prepared or ())], types[0].fraction_bits)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        return horner(self._scaled(types[0].fraction_bits), inputs[0])
+        return horner(field_of(rings), self._scaled(types[0].fraction_bits), inputs[0])
 
 
 @register
@@ -191,15 +193,15 @@ class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomia
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
+        field, d = field_of(party.rings), self.degree
         public = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
-        opened = opened_bits(public, self.bits)
-        below = opened.below_half.astype(bool)
-        d = self.degree
-        chosen = [np.where(below, prepared[d + k], prepared[k]) for k in range(d)]
-        return self._expand(opened.quotient, chosen, types[0].fraction_bits - self.bits)
+        opened = opened_bits(field, public, self.bits)
+        chosen = [field.choose(opened.below_half, prepared[d + k], prepared[k]) for k in range(d)]
+        return self._expand(field, opened.quotient, chosen, types[0].fraction_bits - self.bits)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        return horner(self._scaled(types[0].fraction_bits - self.bits), floor_quotient(inputs[0], self.bits))
+        field, left = field_of(rings), types[0].fraction_bits - self.bits
+        return horner(field, self._scaled(left), field.shift_signed(inputs[0], self.bits))
 
     def tolerance(self, *types: TensorType) -> float:
         """One unit of the truncated value, times the polynomial's slope."""

@@ -22,12 +22,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import FIELD, Array, Rings, field
-from mpc.rings.field import FieldArray
+from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
+from mpc.rings.prime_field import Bits
 from mpc.tensor_type import TRUNCATION_BITS, Form, Shape, TensorType
 
 HALF = 1 << 60
@@ -47,18 +45,19 @@ def check_truncatable(types: tuple[TensorType, ...], bits: int) -> TensorType:
 class MaskBits(NamedTuple):
     """Of r = -a: floor(r / 2^f), and what a wrap adds to the quotient, w; in the clear, at the dealer."""
 
-    high: FieldArray
-    wrap: FieldArray
+    high: Array
+    wrap: Array
 
     def __repr__(self) -> str:
         return "MaskBits(...)"
 
 
-def mask_bits(mask: FieldArray, bits: int) -> MaskBits:
-    r = field.negate(mask)
-    low = np.uint64((1 << bits) - 1)
-    added = np.uint64(1 << (61 - bits)) - ((r & low) == low).astype(np.uint64)
-    return MaskBits(r >> np.uint64(bits), (r >= np.uint64(HALF)) * added)
+def mask_bits(field: PrimeField, mask: Array, bits: int) -> MaskBits:
+    high = field.shift(field.negate(mask), bits)
+    # r + 1 = 2^61 - a, so w = m (floor(r / 2^f) + ceil(a / 2^f)).  m = 1 is 0 < a < H, where nothing wraps around; the
+    # sum is 0 where a is.
+    rounded_up = field.shift(field.add(mask, field.full((), (1 << bits) - 1)), bits)
+    return MaskBits(high, field.select(field.below(mask, HALF), field.add(high, rounded_up)))
 
 
 class TruncationBits(Correlation, frozen=True):
@@ -72,25 +71,20 @@ class TruncationBits(Correlation, frozen=True):
         return (Part(self.shape), Part(self.shape))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        return mask_bits(masks[0], self.bits)
+        return mask_bits(field_of(rings), masks[0], self.bits)
 
 
 class Opened(NamedTuple):
     """Of c = x + 2^59 + r: the public part of the quotient, and b."""
 
-    quotient: FieldArray
-    below_half: FieldArray
+    quotient: Array
+    below_half: Bits
 
 
-def opened_bits(opened: FieldArray, bits: int) -> Opened:
-    c = field.add(opened, np.array(OFFSET, np.uint64))
-    quotient = field.subtract(c >> np.uint64(bits), np.array(OFFSET >> bits, np.uint64))
-    return Opened(quotient, (c < np.uint64(HALF)).astype(np.uint64))
-
-
-def floor_quotient(x: FieldArray, bits: int) -> FieldArray:
-    """floor(x / 2^bits) of signed values: what truncation means in the clear."""
-    return field.from_signed(field.to_signed(x) >> np.int64(bits))
+def opened_bits(field: PrimeField, opened: Array, bits: int) -> Opened:
+    c = field.add(opened, field.full((), OFFSET))
+    quotient = field.subtract(field.shift(c, bits), field.full((), OFFSET >> bits))
+    return Opened(quotient, field.below(c, HALF))
 
 
 @register
@@ -112,12 +106,12 @@ class Truncate(Operation, frozen=True, tag="truncate"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         high, wrap = prepared
-        x = inputs[0].public
-        opened = opened_bits(field.zeros(types[0].shape) if x is None else x, self.bits)
-        return Value(opened.quotient, field.subtract(field.multiply(opened.below_half, wrap), high))
+        field, x = field_of(party.rings), inputs[0].public
+        opened = opened_bits(field, field.zeros(types[0].shape) if x is None else x, self.bits)
+        return Value(opened.quotient, field.subtract(field.select(opened.below_half, wrap), high))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        return floor_quotient(inputs[0], self.bits)
+        return field_of(rings).shift_signed(inputs[0], self.bits)
 
     def tolerance(self, *types: TensorType) -> float:
         return 1.0

@@ -37,7 +37,7 @@ class TrustedDealer(RandomnessSource):
     name = "the dealer"
 
     def __init__(self, rings: Rings | None = None) -> None:
-        self._rings = known_rings() if rings is None else rings
+        self.rings = known_rings() if rings is None else rings
 
     def __repr__(self) -> str:
         return "TrustedDealer()"
@@ -48,7 +48,7 @@ class TrustedDealer(RandomnessSource):
     def deal(self, program: Program, parties: int, stored: Mapping[str, StoredMasks], security: Security) -> Dealing:
         """At the dealer: everybody's parts for one run; see ``protocols.readings.dealer.deal``."""
         self.check(program, security)
-        return deal(program, parties, stored, security, rings=self._rings)
+        return deal(program, parties, stored, security, rings=self.rings)
 
     def for_party(
         self, program: Program, security: Security, *, party: int, parties: int, payload: Payload
@@ -57,11 +57,11 @@ class TrustedDealer(RandomnessSource):
             raise ProgramError("a seed of the wrong length, or none: a party's randomness begins with its seed")
         return DealtToParty(
             program, security, party=party, parties=parties, seed=Seed(bytes(payload[0])), corrections=payload[1:],
-            rings=self._rings,
+            rings=self.rings,
         )  # fmt: skip
 
     def for_client(self, program: Program, security: Security, parties: int, payload: Payload) -> DealtToClient:
-        return DealtToClient(program, security, parties, payload, self._rings)
+        return DealtToClient(program, security, parties, payload, self.rings)
 
 
 class DealtToParty(PartyRandomness):

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from mpc.errors import ProgramError
 from mpc.operation import Input, Stored
 from mpc.program import Program
-from mpc.rings import Array, Rings, known_rings
-from mpc.rings.prg import Seed, elements_sum, fresh_seed
+from mpc.rings import Array, Buffer, PrimeField, Rings, field_of, known_rings
+from mpc.rings.prg import Seed, fresh_seed
 from mpc.security import Security
 from mpc.tensor_type import Form, Shape, TensorType
 from protocols.randomness.streams import (
@@ -49,13 +49,13 @@ class Dealing:
 
     seeds: tuple[Seed, ...]
     """To each party its own."""
-    corrections: tuple[Array, ...]
+    corrections: tuple[Buffer, ...]
     """To the last party: a flat buffer per tensor of ``Program.corrected``, in the order of the program."""
     input_seeds: tuple[tuple[Seed, ...], ...]
     """To the client, per input: each party's stream of the input's mask."""
-    output_masks: tuple[Array, ...]
+    output_masks: tuple[Buffer, ...]
     """To the client, per output: its mask.  Not the parties' streams: those would open their shares of the output."""
-    output_mac_masks: tuple[Array, ...]
+    output_mac_masks: tuple[Buffer, ...]
     """To the client, with MACs: the mask of each output's MAC."""
     key_commitments: tuple[bytes, ...]
     """To the client, with MACs: a commitment to each party's share of the key (``reveal.py``)."""
@@ -65,12 +65,12 @@ class Dealing:
         """By party, the seed of the masks of what the run keeps, for the dealer to remember (``keep.py``)."""
         return tuple(map(kept_stream, self.seeds))
 
-    def for_party(self, party: int) -> list[bytes | Array]:
+    def for_party(self, party: int) -> list[bytes | Buffer]:
         """A party's part: its seed; for the last party, then the corrections."""
         last = party == len(self.seeds) - 1
         return [bytes(self.seeds[party]), *(self.corrections if last else ())]
 
-    def for_client(self) -> list[bytes | Array]:
+    def for_client(self) -> list[bytes | Buffer]:
         """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, a mask per output's MAC,
         and the commitments to the key, joined."""
         seeds = [b"".join(map(bytes, seeds)) for seeds in self.input_seeds]
@@ -101,11 +101,11 @@ class StoredMasks:
     shapes: Mapping[str, Shape]
     _masks: dict[str, Array] = dataclass_field(default_factory=dict)
 
-    def mask(self, tensor: str) -> Array:
-        """The mask of a stored tensor: always the same, since it masks one value."""
+    def mask(self, tensor: str, field: PrimeField) -> Array:
+        """The mask of a stored tensor, by the process's field: always the same, since it masks one value."""
         if tensor not in self._masks:
             streams = [stored_stream(seed, tensor) for seed in self.seeds]
-            self._masks[tensor] = elements_sum(streams, self.shapes[tensor])
+            self._masks[tensor] = field.sample_sum(streams, self.shapes[tensor])
         return self._masks[tensor]
 
 
@@ -128,7 +128,7 @@ def deal(
     key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
     masks: dict[int, Array] = {}
     public: dict[int, Array] = {}
-    corrections: list[Array] = []
+    corrections: list[Buffer] = []
     parts = program.corrected(security)
 
     def drawn(streams: Sequence[Seed], t: TensorType) -> Array:
@@ -141,7 +141,7 @@ def deal(
         if node.type.form is Form.PUBLIC:
             public[i] = operation.clear(rings, types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
-            masks[i] = _stored_mask(operation, stored)
+            masks[i] = _stored_mask(operation, stored, field_of(rings))
         elif isinstance(operation, Input) or operation.opens:
             masks[i] = drawn([own_mask_stream(seed, program, i) for seed in seeds], node.type)
         elif node.type.form is Form.MASKED:
@@ -161,13 +161,17 @@ def deal(
             others = ring.sample_sum([dealt_stream(seed, i, k) for seed in seeds[:-1]], part.shape)
             corrections.append(ring.buffer(ring.subtract(value, others)).reshape(-1))
     outputs = [program.nodes[i].type for i in program.outputs]
+
+    def sent(streams: Sequence[Seed], t: TensorType) -> Buffer:
+        return rings[t.ring].buffer(drawn(streams, t))
+
     return Dealing(
         seeds=seeds,
         corrections=tuple(corrections),
         input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.inputs),
-        output_masks=tuple(drawn([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
+        output_masks=tuple(sent([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
         output_mac_masks=tuple(
-            drawn([output_mac_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs if malicious else ())
+            sent([output_mac_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs if malicious else ())
         ),
         key_commitments=tuple(
             key_commitment(party, key_stream(seed)) for party, seed in enumerate(seeds if malicious else ())
@@ -175,7 +179,7 @@ def deal(
     )
 
 
-def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> Array:
+def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks], field: PrimeField) -> Array:
     masks = stored.get(operation.slot)
     if masks is None:
         raise ProgramError(
@@ -184,4 +188,4 @@ def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks]) -> Array:
         )
     if masks.shapes.get(operation.tensor) != operation.shape:
         raise ProgramError(f"the stored model has no tensor {operation.tensor!r} of shape {operation.shape}")
-    return masks.mask(operation.tensor)
+    return masks.mask(operation.tensor, field)

@@ -38,11 +38,10 @@ import numpy as np
 from mpc.cost import WORDS
 from mpc.errors import MacCheckError, ProgramError
 from mpc.operation import PartyContext
-from mpc.rings import Array, field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Buffer, field_of
 from mpc.rings.prg import SEED_BYTES, Seed
 
-Round = Sequence[Array]
+Round = Sequence[Buffer]
 """What a party sends to every other one in a round: a vector for each ring, in the order of ``Program.rings``."""
 
 Rounds = Generator[Round, Sequence[Round], None]
@@ -62,20 +61,21 @@ class MacCheck:
 
     def __init__(self, macs: PartyContext, session: bytes) -> None:
         self._context = macs
+        self._field = field_of(macs.rings)
         self._session = hashlib.sha256(session).digest()
         self._transcript = hashlib.sha256(b"tessera transcript" + self._session)
         self._coin = secrets.token_bytes(_NONCE_BYTES)
         self._coin_commitments: list[bytes] = []
-        self._opened: list[FieldArray] = []
+        self._opened: list[Array] = []
 
     def __repr__(self) -> str:
         return f"<MacCheck of {self._context!r}, {len(self._opened)} rounds>"
 
-    def first_commitment(self) -> FieldArray | None:
+    def first_commitment(self) -> Buffer | None:
         """The commitment to this party's part of the coin, `WORDS` elements for the first opening; later None."""
         return None if self._coin_commitments else to_words(self._commit(_COIN, self._context.index, self._coin))
 
-    def take_commitments(self, received: Sequence[FieldArray]) -> None:
+    def take_commitments(self, received: Sequence[Buffer]) -> None:
         """The other parties', in order of party.  All must hold the same."""
         self._coin_commitments = [from_words(words) for words in received]
         everyone = list(self._coin_commitments)
@@ -86,12 +86,12 @@ class MacCheck:
         """All parties must hold the same of this."""
         self._transcript.update(public)
 
-    def opened(self, values: FieldArray) -> None:
+    def opened(self, values: Array) -> None:
         """A round's opened vector, of which ``run`` is given the MAC shares."""
-        self.note(values.data)
+        self.note(self._field.buffer(values).data)
         self._opened.append(values)
 
-    def run(self, mac_shares: Callable[[], Sequence[FieldArray]]) -> Rounds:
+    def run(self, mac_shares: Callable[[], Sequence[Array]]) -> Rounds:
         """The check; ``mac_shares`` gives, per round, this party's shares of the MACs of what was opened.
 
         Raises MacCheckError: then the result must not leave this party.
@@ -105,24 +105,24 @@ class MacCheck:
         coefficients = Seed(self._hash(b"coefficients", *coins)[:SEED_BYTES])
         sigma = self._sigma(coefficients, mac_shares())
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        opening = np.concatenate([sigma, to_words(nonce)])
+        opening = np.concatenate([self._field.buffer(sigma), to_words(nonce)])
         commitments = yield from self._exchange(to_words(self._commit(_SIGMA, self._context.index, opening.tobytes())))
         openings = yield from self._exchange(opening)
-        total = sigma
+        total = self._field.copy(sigma)
         for party, commitment, other in zip(self._others(), commitments, openings, strict=True):
-            if from_words(commitment) != self._commit(_SIGMA, party, other.tobytes()) or not field.is_reduced(other):
+            committed = from_words(commitment) == self._commit(_SIGMA, party, other.tobytes())
+            if not committed or not from_words(other[1:]) or not self._field.accumulate(total, other[:1]):
                 raise MacCheckError("a party opened another value than it had committed to; nothing was revealed")
-            total = field.add(total, other[:1])
-        if total.any():
+        if not self._field.is_zero(total):
             raise MacCheckError("the MACs of the opened values are wrong: a party cheated; nothing was revealed")
 
-    def _exchange(self, outgoing: FieldArray) -> Generator[Round, Sequence[Round], Sequence[FieldArray]]:
+    def _exchange(self, outgoing: Buffer) -> Generator[Round, Sequence[Round], Sequence[Buffer]]:
         """One round.  All send equally much: an opening without a sigma would make the sum empty, and so not wrong."""
         received = yield [outgoing]
         check_round([outgoing], received, self._context.parties)
         return [other[0] for other in received]
 
-    def _coins(self, seen: bytes, received: Sequence[FieldArray]) -> list[bytes]:
+    def _coins(self, seen: bytes, received: Sequence[Buffer]) -> list[bytes]:
         """Every party's part of the coin, in order, once all have seen the same and opened what they committed to."""
         coins = []
         for party, commitment, words in zip(self._others(), self._coin_commitments, received, strict=True):
@@ -135,11 +135,12 @@ class MacCheck:
         coins.insert(self._context.index, self._coin)
         return coins
 
-    def _sigma(self, coefficients: Seed, mac_shares: Sequence[FieldArray]) -> FieldArray:
+    def _sigma(self, coefficients: Seed, mac_shares: Sequence[Array]) -> Array:
         """One element: sum over all rounds of chi (m_i - alpha_i E)."""
-        sigma = field.zeros(1)
+        field = self._field
+        sigma = field.zeros((1,))
         for number, (values, macs) in enumerate(zip(self._opened, mac_shares, strict=True)):
-            chi = coefficients.derive(f"round {number}").elements(values.size)
+            chi = field.sample(coefficients.derive(f"round {number}"), values.shape)
             of_values = field.scale(field.total(field.multiply(chi, values)), self._context.unit)
             of_macs = field.total(field.multiply(chi, macs))
             sigma = field.add(sigma, field.subtract(of_macs, of_values))
@@ -167,11 +168,11 @@ def check_round(outgoing: Round, received: Sequence[Round], parties: int) -> Non
         raise ProgramError("a round takes the same buffers from each other party as are sent")
 
 
-def to_words(data: bytes) -> FieldArray:
+def to_words(data: bytes) -> Buffer:
     """Bytes as field elements, 32 bits each: what goes over a wire is field elements throughout."""
     return np.frombuffer(data, "<u4").astype(np.uint64)
 
 
-def from_words(words: FieldArray) -> bytes:
+def from_words(words: Buffer) -> bytes:
     """The bytes; of words that stand for none, none, which are not any honest party's."""
     return b"" if (words >> np.uint64(32)).any() else words.astype("<u4").tobytes()

@@ -12,30 +12,29 @@ from dataclasses import dataclass
 from mpc.errors import ProgramError
 from mpc.operation import Value
 from mpc.program import Program
-from mpc.rings import Array, Rings, field
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Buffer, Rings, field_of, known_rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.security import Security
-from protocols.randomness.dealt import DealtToParty, TrustedDealer
+from protocols.randomness.dealt import DealtToParty, TrustedDealer, read
 from protocols.randomness.streams import stored_stream
 from protocols.readings.dealer import Dealing, StoredMasks, deal
 from protocols.readings.inputs import masked_inputs
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
-from protocols.readings.reveal import reveal
+from protocols.readings.reveal import reveal, revealed_parts
 
-Tamper = Callable[[int, int, int, FieldArray], FieldArray]
+Tamper = Callable[[int, int, int, Buffer], Buffer]
 """(round, sender, receiver, vector) -> the vector that arrives; a round has one for each ring."""
 
 
-def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> list[list[Array]]:
+def lockstep(exchanges: Sequence[Exchange], tamper: Tamper | None = None) -> list[list[Buffer]]:
     """Drive every party's online phase to its end; returns what each party sends the client.
 
     Raises whatever the first party to fail raises.
     """
     parties = len(exchanges)
     outgoing: list[Round] = []
-    results: list[list[Array]] = []
+    results: list[list[Buffer]] = []
     for exchange in exchanges:
         _step(exchange, None, outgoing, results)
     number = 0
@@ -58,7 +57,7 @@ def _step(
     exchange: Exchange,
     received: Sequence[Round] | None,
     outgoing: list[Round],
-    results: list[list[Array]],
+    results: list[list[Buffer]],
 ) -> None:
     try:
         outgoing.append(next(exchange) if received is None else exchange.send(received))
@@ -70,18 +69,24 @@ class MemoryStore:
     """An uploaded secret, as the dealer and every party of a process hold it, bound to a slot."""
 
     def __init__(
-        self, slot: str, tensors: Mapping[str, FieldArray], parties: int, seeds: Sequence[Seed] | None = None
+        self,
+        slot: str,
+        tensors: Mapping[str, Array],
+        parties: int,
+        seeds: Sequence[Seed] | None = None,
+        rings: Rings | None = None,
     ) -> None:
         """``seeds``, one per party, are for tests alone: an upload's seeds are fresh."""
         self.slot = slot
+        field = field_of(known_rings() if rings is None else rings)
         seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
         self.masks = StoredMasks(seeds, {name: array.shape for name, array in tensors.items()})
         self.plain = {(slot, name): array for name, array in tensors.items()}
         self.held: list[dict[tuple[str, str], Value]] = [{} for _ in seeds]
         for name, array in tensors.items():
-            public = field.subtract(array, self.masks.mask(name))
+            public = field.subtract(array, self.masks.mask(name, field))
             for held, seed in zip(self.held, seeds, strict=True):
-                held[slot, name] = Value(public, stored_stream(seed, name).elements(array.shape))
+                held[slot, name] = Value(public, field.sample(stored_stream(seed, name), array.shape))
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +98,7 @@ class MemoryRun:
     dealing: Dealing
     masked: list[Array]
     """What the client sent: x - a of each input."""
-    shares: list[list[Array]]
+    shares: list[list[Buffer]]
     """By party: what it sent the client."""
 
 
@@ -129,7 +134,12 @@ def run_in_memory(
     client = source.for_client(program, security, parties, as_sent(dealing.for_client()))
     masked = masked_inputs(program, inputs, client, rings)
     shares = lockstep([run.online(masked) for run in runs], tamper)
-    outputs = reveal(program, security, shares, client.output_masks, client.key_commitments, rings)
+    parts = revealed_parts(program, security)
+    sent = [
+        [read(source.rings, data, part, "an output") for data, part in zip(as_sent(one), parts, strict=True)]
+        for one in shares
+    ]
+    outputs = reveal(program, security, sent, client.output_masks, client.key_commitments, rings)
     return MemoryRun(outputs, runs, dealing, masked, shares)
 
 
@@ -142,6 +152,6 @@ def party_randomness(
     )
 
 
-def as_sent(part: Sequence[bytes | Array]) -> list[bytes]:
+def as_sent(part: Sequence[bytes | Buffer]) -> list[bytes]:
     """What somebody is sent by the dealer, as bytes."""
     return [one if isinstance(one, bytes) else one.tobytes() for one in part]

@@ -25,7 +25,7 @@ from mpc.cost import CHECK
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import PartyContext, Stored, Value
 from mpc.program import Program
-from mpc.rings import Array, Ring, Rings
+from mpc.rings import Array, Buffer, Ring, Rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import Shape
@@ -35,7 +35,7 @@ from protocols.readings.evaluation import Evaluation
 from protocols.readings.mac_check import MacCheck, Round, Rounds, check_round, to_words
 from protocols.readings.reveal import masked_types
 
-Exchange = Generator[Round, Sequence[Round], list[Array]]
+Exchange = Generator[Round, Sequence[Round], list[Buffer]]
 
 
 class UnreducedOpening(TesseraError):  # noqa: N818 - says what came, not that it is an error
@@ -184,7 +184,8 @@ class PartyRun:
             if node.masked_afresh and not node.operation.opens:
                 value = self._shares.value(i)
                 if value.public is not None and "digest" not in value.public_cache:
-                    value.public_cache["digest"] = hashlib.sha256(value.public.reshape(-1).data).digest()
+                    public = self._rings[node.type.ring].buffer(value.public)
+                    value.public_cache["digest"] = hashlib.sha256(public.reshape(-1).data).digest()
                 check.note(value.public_cache["digest"])
 
     def _evaluate(self, evaluation: Evaluation, nodes: Sequence[int]) -> None:
@@ -201,23 +202,26 @@ class PartyRun:
         start = time.perf_counter()
         by_ring = self._by_ring(nodes)
         shares = [self._differences(self._shares, ring, opened) for ring, opened in by_ring]
+        outgoing = [ring.buffer(share) for (ring, _), share in zip(by_ring, shares, strict=True)]
         # With MACs all that is opened is of the field: one vector.
         commitment = None if self._check is None else self._check.first_commitment()
-        outgoing = shares if commitment is None else [np.concatenate([shares[0], commitment])]
+        if commitment is not None:
+            outgoing = [np.concatenate([outgoing[0], commitment])]
         self.seconds[label] += time.perf_counter() - start
         received = yield outgoing
         start = time.perf_counter()
         check_round(outgoing, received, self._parties)
         for k, (ring, opened) in enumerate(by_ring):
             # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
-            total = shares[k].copy() if outgoing is shares else shares[k]
+            total = ring.copy(shares[k]) if commitment is None else shares[k]
+            end = len(outgoing[k]) - (0 if commitment is None else len(commitment))
             for position, incoming in enumerate(received):
-                if not ring.accumulate(total, incoming[k][: total.size]):
+                if not ring.accumulate(total, incoming[k][:end]):
                     raise UnreducedOpening(position)
             if self._check is not None:
                 self._check.opened(total)
                 if commitment is not None:
-                    self._check.take_commitments([incoming[k][total.size :] for incoming in received])
+                    self._check.take_commitments([incoming[k][end:] for incoming in received])
             for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
                 known = self._shares.value(self.program.nodes[i].inputs[0]).public
                 self._open(i, array if known is None else ring.add(array, known))
@@ -239,14 +243,14 @@ class PartyRun:
     def _shapes(self, nodes: Sequence[int]) -> list[Shape]:
         return [self.program.nodes[i].type.shape for i in nodes]
 
-    def _outputs(self) -> list[Array]:
+    def _outputs(self) -> list[Buffer]:
         """Shares of the outputs and their MACs, masked with what the client alone knows, and the key share's seed."""
         parts = [self._shares.folded(i) for i in self.program.outputs]
         if self._macs is not None:
             parts.extend(self._macs.folded(i) for i in self.program.outputs)
-        types = masked_types(self.program, self._security)
-        summands = zip(types, parts, self._masks, strict=True)
-        masked = [self._rings[t.ring].add(part, mask) for t, part, mask in summands]
+        rings = [self._rings[t.ring] for t in masked_types(self.program, self._security)]
+        summands = zip(rings, parts, self._masks, strict=True)
+        masked = [ring.buffer(ring.add(part, mask)) for ring, part, mask in summands]
         return masked if self._macs is None else [*masked, to_words(bytes(self._randomness.key_stream))]
 
     @property

@@ -26,7 +26,7 @@ from mpc.correlation import Part
 from mpc.cost import KEY_WORDS
 from mpc.errors import MacCheckError, ProgramError
 from mpc.program import Program
-from mpc.rings import Array, Rings, known_rings
+from mpc.rings import Array, Buffer, Rings, field_of, known_rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import TensorType
@@ -78,15 +78,16 @@ def reveal(
     if security is Security.SEMI_HONEST:
         return totals
     outputs = len(program.outputs)
-    key = sum(_committed_share(party, arrays[-1], key_commitments) for party, arrays in enumerate(sent))
+    seeds = [field_of(rings).buffer(arrays[-1]) for arrays in sent]
+    key = sum(_committed_share(party, words, key_commitments) for party, words in enumerate(seeds))
     for y, mac, part in zip(totals[:outputs], totals[outputs:], parts, strict=False):
         ring = rings[part.ring]
-        if ring.subtract(ring.scale(y, key), mac).any():
+        if not ring.is_zero(ring.subtract(ring.scale(y, key), mac)):
             raise MacCheckError("the MAC of the result is wrong: a party cheated, and the result is not given out")
     return totals[:outputs]
 
 
-def _committed_share(party: int, words: Array, commitments: Sequence[bytes]) -> int:
+def _committed_share(party: int, words: Buffer, commitments: Sequence[bytes]) -> int:
     data = from_words(words)
     if not data or key_commitment(party, Seed(data)) != commitments[party]:
         raise MacCheckError(f"party {party} sent another share of the MAC key than was dealt: no result is given out")

@@ -21,7 +21,7 @@ from mpc.program import Expression, Program
 from mpc.rings import FIELD, FieldRing, known_rings
 from mpc.rings import ring as registry
 from mpc.rings.prg import Seed
-from mpc.rings.ring import Array, Pair, Ring, Shape, register_ring
+from mpc.rings.ring import Array, Buffer, Pair, Ring, Shape, register_ring
 from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.keep import Keep
@@ -44,6 +44,12 @@ class Words(Ring):
     def zeros(self, shape: Shape) -> Array:
         return np.zeros(shape, np.uint32)
 
+    def full(self, shape: Shape, value: int) -> Array:
+        return np.full(shape, value % 2**32, np.uint32)
+
+    def is_zero(self, x: Array) -> bool:
+        return not x.any()
+
     def sample(self, seed: Seed, shape: Shape) -> Array:
         return np.frombuffer(seed.raw(4 * prod(shape)), "<u4").astype(np.uint32).reshape(shape)
 
@@ -59,7 +65,7 @@ class Words(Ring):
     def to_signed(self, x: Array) -> Any:
         return x.astype(np.int32).astype(np.int64)
 
-    def buffer(self, x: Array) -> Array:
+    def buffer(self, x: Array) -> Buffer:
         return np.ascontiguousarray(x).astype("<u4", copy=False)
 
     def read(self, data: bytes | memoryview, shape: Shape) -> Array:
@@ -92,7 +98,7 @@ class Words(Ring):
     def sum_pool2d(self, x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
         raise NotImplementedError
 
-    def accumulate(self, total: Array, incoming: Array) -> bool:
+    def accumulate(self, total: Array, incoming: Buffer) -> bool:
         total += incoming
         return True
 

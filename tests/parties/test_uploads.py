@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import PeerError, ProtocolViolation, RemoteError, ServerBusy, UsageError
-from mpc.rings import field
+from mpc.rings import FieldRing, field
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from nn import Linear, Model, Sequential
@@ -99,7 +99,7 @@ def tensors_of(shapes: list[tuple[int, ...]]) -> dict[str, FieldArray]:
 
 def masked_whole(tensors: Mapping[str, FieldArray], seeds: tuple[Seed, ...]) -> FieldArray:
     masks = StoredMasks(seeds, {name: array.shape for name, array in tensors.items()})
-    flat = [field.subtract(array, masks.mask(name)).reshape(-1) for name, array in tensors.items()]
+    flat = [field.subtract(array, masks.mask(name, FieldRing())).reshape(-1) for name, array in tensors.items()]
     return np.concatenate(flat) if flat else np.empty(0, np.uint64)
 
 

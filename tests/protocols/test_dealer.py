@@ -10,7 +10,7 @@ import pytest
 from mpc.errors import ProgramError
 from mpc.operation import Operation, registered
 from mpc.program import Expression, Program
-from mpc.rings import field
+from mpc.rings import FieldRing, field
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
 from protocols.lowering.plan import lowered
@@ -101,9 +101,9 @@ def test_every_opening_has_a_mask_of_its_own(secure: Any) -> None:
 def test_masks_of_stored_tensors(secure: Any) -> None:
     seeds = tuple(secure.seeds(2, 3))
     stored = StoredMasks(seeds, {"w": (3,), "v": (3,)})
-    assert np.array_equal(stored.mask("w"), elements_sum([stored_stream(s, "w") for s in seeds], (3,)))
-    assert stored.mask("w") is stored.mask("w")
-    assert not np.array_equal(stored.mask("w"), stored.mask("v"))
+    assert np.array_equal(stored.mask("w", FieldRing()), elements_sum([stored_stream(s, "w") for s in seeds], (3,)))
+    assert stored.mask("w", FieldRing()) is stored.mask("w", FieldRing())
+    assert not np.array_equal(stored.mask("w", FieldRing()), stored.mask("v", FieldRing()))
     program = secure.program(secure.secret((3,)) * secure.stored("w", (3,)))
     runs = [deal(program, 2, {"model": stored}) for _ in range(2)]
     assert runs[0].corrections[0].tobytes() != runs[1].corrections[0].tobytes()
@@ -169,7 +169,8 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
         if node.masked_afresh:
             name = node.operation.name
             masked.add(name)
-            value = stored.mask(node.operation.tensor) if name == "stored" else added([r.mask(i) for r in randomness])
+            own = node.operation.tensor if name == "stored" else ""
+            value = stored.mask(own, FieldRing()) if own else added([r.mask(i) for r in randomness])
             assert np.array_equal(added([r.mask_mac(i) for r in randomness]), field.scale(value, key))
         for value, mac in zip(
             zip(*(r.dealt(i) for r in randomness), strict=True),

@@ -11,9 +11,8 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Value
-from mpc.rings import field, known_rings
+from mpc.rings import Turn, angles, field, known_rings
 from mpc.tensor_type import Form, TensorType
-from protocols.operations import angles
 from protocols.operations.fourier import MAX_DEALT_BITS, MAX_MULTIPLIER, MAX_PUBLIC_BITS, MAX_TERMS, Fourier
 
 Raw = npt.NDArray[np.uint64]
@@ -33,7 +32,7 @@ def masks(count: int) -> Raw:
 def test_turns(multiplier: int, period_bits: int) -> None:
     x = masks(2000)
     wanted = [((int(v) * multiplier % field.P) % 2**period_bits << 32) >> period_bits for v in x]
-    assert angles.turns(x, multiplier, period_bits).tolist() == wanted
+    assert angles.turns(x, Turn(multiplier, period_bits)).tolist() == wanted
 
 
 @pytest.mark.parametrize("bits", [4, 16, MAX_DEALT_BITS])
@@ -41,7 +40,7 @@ def test_dealt_waves(bits: int) -> None:
     """Within one unit of the true wave at the lowest bits, and within 32 steps' rounding at the most."""
     turns = np.random.default_rng(1).integers(0, 2**32, 5000, dtype=np.uint32)
     turns[:6] = 0, 1, 2**30, 2**31, 3 * 2**30, 2**32 - 1
-    waves = angles.dealt_waves(turns, MAX_TERMS, bits)
+    waves = angles.waves(turns, MAX_TERMS, bits)
     angle = turns.astype(np.longdouble) * (2 * np.arctan2(np.longdouble(0), np.longdouble(-1)) / 2**32)
     for j in range(1, MAX_TERMS + 1):
         for row, true in ((waves[j - 1], np.cos(j * angle)), (waves[MAX_TERMS + j - 1], np.sin(j * angle))):
@@ -51,7 +50,7 @@ def test_dealt_waves(bits: int) -> None:
 
 def test_exact_values_at_quarter_turns() -> None:
     turns = np.array([0, 2**30, 2**31, 3 * 2**30], np.uint32)
-    signed = field.to_signed(angles.dealt_waves(turns, 1, 20))
+    signed = field.to_signed(angles.waves(turns, 1, 20))
     assert signed.tolist() == [[2**20, 0, -(2**20), 0], [0, 2**20, 0, -(2**20)]]
 
 

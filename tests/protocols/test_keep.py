@@ -10,7 +10,7 @@ from mpc.cost import cost
 from mpc.errors import MacCheckError, ProgramError, UnsupportedError
 from mpc.operation import Value
 from mpc.program import Expression, Program
-from mpc.rings import field
+from mpc.rings import FieldRing, field
 from mpc.security import Security
 from parties.stored.data_set import kept_data
 from protocols.lowering.plan import lowered, plan
@@ -36,7 +36,7 @@ def kept_in(run, tensor):
     publics = [tensors[tensor] for _, tensors in held]
     assert all(np.array_equal(public, publics[0]) for public in publics), "all parties have the same x - b"
     shares = [stored_stream(seed, tensor).elements(publics[0].shape) for seed, _ in held]
-    dealt = StoredMasks(run.dealing.kept, {tensor: publics[0].shape}).mask(tensor)
+    dealt = StoredMasks(run.dealing.kept, {tensor: publics[0].shape}).mask(tensor, FieldRing())
     total = shares[0]
     for share in shares[1:]:
         total = field.add(total, share)

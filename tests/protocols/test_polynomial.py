@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import RangeError, TesseraError, UnsupportedError
 from mpc.operation import PartyContext, Value
-from mpc.rings import field, known_rings
+from mpc.rings import FieldRing, field, known_rings
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.polynomial import (
     MAX_DEGREE,
@@ -177,5 +177,5 @@ def test_ranges_are_bounds(coefficients: list[float], low: float, width: float, 
 
 
 def test_horner_keeps_the_shape() -> None:
-    assert horner([1, 2], np.array(3, np.uint64)).tolist() == 7
-    assert horner([-1, 2, 0, 1], np.array([[2, 3]], np.uint64)).tolist() == [[11, 32]]
+    assert horner(FieldRing(), [1, 2], np.array(3, np.uint64)).tolist() == 7
+    assert horner(FieldRing(), [-1, 2, 0, 1], np.array([[2, 3]], np.uint64)).tolist() == [[11, 32]]

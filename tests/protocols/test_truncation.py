@@ -10,9 +10,9 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.operation import Input, PartyContext, Value
-from mpc.rings import field, known_rings
+from mpc.rings import FieldRing, field, known_rings
 from mpc.tensor_type import Form, TensorType
-from protocols.operations.truncation import Truncate, floor_quotient, mask_bits, opened_bits
+from protocols.operations.truncation import Truncate, mask_bits, opened_bits
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import leaf
 
@@ -64,8 +64,8 @@ def test_each_place_of_the_wrap(bits: int, upper: int, below: int) -> None:
     x = {(0, 0): LIMIT, (0, 1): -777_777, (1, 0): -LIMIT, (1, 1): 2**58 + 9}[upper, below]
     mask = np.array([-r % field.P], np.uint64)
     opened = field.from_signed(np.array([x + r]))
-    assert (mask_bits(mask, bits).wrap > 0).tolist() == [bool(upper)]
-    assert opened_bits(opened, bits).below_half.tolist() == [below]
+    assert (mask_bits(FieldRing(), mask, bits).wrap > 0).tolist() == [bool(upper)]
+    assert opened_bits(FieldRing(), opened, bits).below_half.tolist() == [below]
     assert (x + 2**59 + r >= field.P) == bool(upper and below)
     (result,) = truncate(np.array([x]), mask, bits).tolist()
     assert result in {x >> bits, (x >> bits) + 1}
@@ -75,9 +75,9 @@ def test_each_place_of_the_wrap(bits: int, upper: int, below: int) -> None:
 def test_known_answer_of_a_wrap() -> None:
     """x = 100 by 2^3, r = p - 2: c = 100 + 2^59 - 2, so b = m = 1; 98 / 8 = 12 and r1 = (p - 2) // 8 = 2^58 - 1."""
     mask = np.array([2], np.uint64)
-    high, wrap = mask_bits(mask, 3)
+    high, wrap = mask_bits(FieldRing(), mask, 3)
     assert (high.item(), wrap.item()) == (2**58 - 1, 2**58)
-    quotient, below = opened_bits(np.array([98], np.uint64), 3)
+    quotient, below = opened_bits(FieldRing(), np.array([98], np.uint64), 3)
     assert (quotient.item(), below.item()) == (12, 1)
     # 12 - (2^58 - 1) + 2^58 = 13.
     assert truncate(np.array([100]), mask, 3).tolist() == [13]
@@ -91,7 +91,7 @@ def test_a_wrap_loses_no_unit() -> None:
 
 def test_clear_is_the_floor() -> None:
     x = field.from_signed(np.array([5, -5, 8, -8, 0]))
-    assert field.to_signed(floor_quotient(x, 2)).tolist() == [1, -2, 2, -2, 0]
+    assert field.to_signed(FieldRing().shift_signed(x, 2)).tolist() == [1, -2, 2, -2, 0]
 
 
 @pytest.mark.parametrize("parties", [2, 3, 5])
@@ -123,4 +123,4 @@ def test_what_cannot_be_truncated_is_refused(bits: int, t: TensorType) -> None:
 
 
 def test_bits_of_the_mask_are_not_shown() -> None:
-    assert "..." in repr(mask_bits(np.array([5], np.uint64), 3))
+    assert "..." in repr(mask_bits(FieldRing(), np.array([5], np.uint64), 3))

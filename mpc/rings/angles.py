@@ -19,8 +19,8 @@ import numpy.typing as npt
 from mpc.rings import field
 from mpc.rings.field import FieldArray
 from mpc.rings.kernels import INT, READ, WRITE, inline, kernel
+from mpc.rings.prime_field import SINE_BITS, Turn
 
-SINE_BITS = 30
 TABLE_BITS = 11
 CHUNK = 1024
 """Elements worked on at a time, so that rotations stay in the first-level cache."""
@@ -31,17 +31,14 @@ _READ_TURNS = numba.types.Array(numba.types.uint32, 1, "C", readonly=True)
 _WRITE_TURNS = numba.types.Array(numba.types.uint32, 1, "C")
 
 
-def turns(x: FieldArray, multiplier: int, period_bits: int) -> npt.NDArray[np.uint32]:
-    """The angle of each raw x when 2^period_bits / multiplier raw units are one turn; flat.
-
-    p = 2^61 - 1 is -1 modulo 2^period_bits, so a wrap of the field moves an angle by one unit of the period.
-    """
+def turns(x: FieldArray, turn: Turn) -> npt.NDArray[np.uint32]:
+    """The angle of each element; flat."""
     out = np.empty(x.size, dtype=np.uint32)
-    _turns(np.ascontiguousarray(field.scale(x, multiplier)).reshape(-1), period_bits, out)
+    _turns(np.ascontiguousarray(field.scale(x, turn.multiplier)).reshape(-1), turn.period_bits, out)
     return out
 
 
-def dealt_waves(angles: npt.NDArray[np.uint32], terms: int, bits: int) -> FieldArray:
+def waves(angles: npt.NDArray[np.uint32], terms: int, bits: int) -> FieldArray:
     """cos(j t), j = 1..terms, then sin(j t), as field elements with ``bits`` fraction bits; shape (2 terms, len)."""
     out = np.empty((2 * terms, len(angles)), dtype=np.uint64)
     _deal_waves(angles, _table(), terms, SINE_BITS - bits, out.reshape(-1))
@@ -57,7 +54,7 @@ def combine_waves(
 ) -> FieldArray:
     """Sum over j of ``cosines[j] cos(j (t + s)) + sines[j] sin(j (t + s))`` for public t and *shared* waves of s.
 
-    ``dealt`` holds a share of what ``dealt_waves`` gives for s; the public factors lose ``shift`` bits, with rounding.
+    ``dealt`` holds a share of what ``waves`` gives for s; the public factors lose ``shift`` bits, with rounding.
     """
     out = np.empty(len(angles), dtype=np.uint64)
     _combine_waves(angles, _table(), cosines, sines, shift, dealt.reshape(-1), out)

@@ -1,0 +1,99 @@
+"""The field of p = 2^61 - 1 elements, and what protocols that are about this very p need of whatever computes in it.
+
+A truncation looks at the bits of public numbers and of masks, a polynomial chooses by such a bit, and a Fourier series
+turns elements into angles.  Each is a method here, on whole arrays, so that protocols hold arrays without looking into
+them, and each means the same to the last bit on every array library.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from mpc.rings.field import P
+from mpc.rings.ring import Array, Ring, Rings
+
+__all__ = ["FIELD", "SINE_BITS", "Bits", "P", "PrimeField", "Turn", "field_of"]
+
+FIELD = "field"
+
+SINE_BITS = 30
+"""Fraction bits of a sine that everybody computes for itself."""
+
+
+Bits = Any
+"""An array of answers, as opaque as elements are."""
+
+
+class Turn(NamedTuple):
+    """What angle an element stands for: 2^period_bits / multiplier of its units are one turn.
+
+    p is -1 modulo 2^period_bits, so a wrap of the field moves an angle by one unit of the period.
+    """
+
+    multiplier: int
+    period_bits: int
+
+
+class PrimeField(Ring):
+    """Elements are integers in [0, p); on a wire 8 bytes each, little-endian."""
+
+    name: ClassVar[str] = FIELD
+    element_bits: ClassVar[int] = 64
+    value_bits: ClassVar[int] = 60
+    macs: ClassVar[bool] = True
+
+    @abstractmethod
+    def multiply_add(self, x: Array, y: Array, z: Array) -> Array:
+        """``x y + z``."""
+
+    # -- bits ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def shift(self, x: Array, bits: int) -> Array:
+        """floor(x / 2^bits) of the integers in [0, p)."""
+
+    @abstractmethod
+    def shift_signed(self, x: Array, bits: int) -> Array:
+        """floor(v / 2^bits) of the signed values v that x stands for."""
+
+    @abstractmethod
+    def below(self, x: Array, bound: int) -> Bits:
+        """Whether each integer is below ``bound``."""
+
+    @abstractmethod
+    def select(self, bits: Bits, x: Array) -> Array:
+        """``x`` where the bit is set, else 0; the time does not depend on the bits."""
+
+    @abstractmethod
+    def choose(self, bits: Bits, x: Array, y: Array) -> Array:
+        """``x`` where the bit, which is public, is set, else ``y``; all of one shape."""
+
+    # -- angles ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
+        """cos(j t), j = 1 ... terms, then sin(j t), of the angle t of each element, with ``bits`` fraction bits.
+
+        Of shape (2 terms, size of x), to the last bit what ``mpc.rings.angles`` computes in integers.
+        """
+
+    @abstractmethod
+    def combine_waves(
+        self, x: Array, turn: Turn, cosines: Sequence[int], sines: Sequence[int], shift: int, shared: Array
+    ) -> Array:
+        """The sum over j of ``cosines[j] cos(j (t + s)) + sines[j] sin(j (t + s))``, t the angle of each element.
+
+        ``shared`` is what ``waves`` gives for s, or a share of it.  The public factors, coefficients times sines of
+        `SINE_BITS` fraction bits, lose ``shift`` bits, with rounding: every party multiplies its own share, as large as
+        p, by them, so that they are the same integers everywhere.
+        """
+
+
+def field_of(rings: Rings) -> PrimeField:
+    """What stands behind the field in this process."""
+    ring = rings[FIELD]
+    if not isinstance(ring, PrimeField):
+        raise TypeError(f"{type(ring).__name__} is not the field of 2^61 - 1 elements")
+    return ring
