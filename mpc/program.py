@@ -82,6 +82,30 @@ class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: int
 
 
+_HEAD = b"\x84" + msgspec.msgpack.encode("format") + msgspec.msgpack.encode(FORMAT) + msgspec.msgpack.encode("nodes")
+"""Of every encoded program: a map of four, whose second entry is the nodes."""
+
+
+def nodes_announced(data: bytes | memoryview) -> int:
+    """How many nodes an encoded program has, by its first bytes: what may be had of a stranger's before decoding it.
+
+    Raises ProgramError for what does not begin like a program of this release, and beyond the limits.
+    """
+    if len(data) > MAX_BYTES:
+        raise ProgramError(f"a program of {len(data)} bytes is over the limit of {MAX_BYTES}")
+    array = bytes(data[len(_HEAD) : len(_HEAD) + 5])
+    if bytes(data[: len(_HEAD)]) != _HEAD or not array:
+        raise ProgramError("not a program: both sides need the same version")
+    if array[0] >> 4 == 0x9:
+        nodes = array[0] & 0xF
+    else:
+        width = {0xDC: 2, 0xDD: 4}.get(array[0], 0)
+        nodes = int.from_bytes(array[1 : 1 + width], "big")
+    if not 0 < nodes <= MAX_NODES:
+        raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {nodes}")
+    return nodes
+
+
 class Program:
     """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made.
 

@@ -81,7 +81,6 @@ class Coordinator:
         self._gone = gone
         self._circle = server.cluster.circle
         self._parties = [party.name for party in server.cluster.parties]
-        self._disk = asyncio.Lock()
         self._uploads: dict[str, PendingUpload] = {}
         self._versions: dict[str, VersionInUse] = {}
         self._names: dict[str, str] = {}
@@ -239,7 +238,7 @@ class Coordinator:
     async def _write(self, client: Member, version: str, upload: PendingUpload) -> None:
         """On the disk.  Raises VaultError, ProtocolViolation; it is forgotten then."""
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(client.name):
                 if await asyncio.to_thread(self._database.gone, [version]):
                     raise ProtocolViolation(client.name, "sent an upload whose id has been used")
                 if version in self._uploads:
@@ -251,14 +250,14 @@ class Coordinator:
 
     def _forget(self, versions: Collection[str]) -> None:
         """These have come to nothing."""
-        for version in versions:
-            self._uploads.pop(version, None)
+        uploads = [self._uploads.pop(version, None) for version in versions]
         if versions:
-            self._server.spawn(self._erase(versions))
+            owners = (upload.owner.name for upload in uploads if upload is not None)
+            self._server.spawn(self._erase(versions, next(owners, self._server.member.name)))
 
-    async def _erase(self, versions: Collection[str]) -> None:
+    async def _erase(self, versions: Collection[str], owner: str) -> None:
         """From the disk, and only then at the parties: an upload that they lack is never gone on with."""
-        async with self._disk:
+        async with self._server.governor.disk.turn(owner):
             await asyncio.to_thread(self._database.forget_uploads, versions)
         for version in versions:
             self._server.tell(self._parties, VersionDropped(version=version))
@@ -309,7 +308,7 @@ class Coordinator:
     async def _commit(self, version: str, upload: PendingUpload) -> None:
         """From the moment this is on the disk on, the name stands for the new version."""
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(upload.owner.name):
                 self._check_name(upload.name, upload.owner)
                 await asyncio.to_thread(self._database.commit, self._record(version, upload), upload.masks.seeds)
                 former = self._names.get(upload.name)
@@ -361,7 +360,7 @@ class Coordinator:
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(client.name):
                 self._check_name(message.name, client)
                 version = self._names.get(message.name)
                 begun = [
@@ -384,7 +383,7 @@ class Coordinator:
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(client.name):
                 self._check_name(message.name, client)
                 if message.name not in self._names:
                     raise ProgramError(f"there is no model called {message.name!r}: upload it first")

@@ -18,6 +18,7 @@ from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, Sto
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.coordinator import Coordinator
+from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.job import Job
 from parties.servers.server import Server
@@ -49,8 +50,8 @@ class ForRun:
 class DealerJob(Job):
     """One run at the dealer."""
 
-    def __init__(self, run: str) -> None:
-        super().__init__(run)
+    def __init__(self, run: str, on_behalf: str) -> None:
+        super().__init__(run, on_behalf)
         self.client_part: tuple[ClientMasks, Sequence[Buffer]] | None = None
         """Held back until every party has said that the item of the stock is fresh."""
         self.item: Dealt | None = None
@@ -115,13 +116,20 @@ class DealerServer(Server[DealerJob]):
         job = self.claim_job(message.run, client, self.cluster.parties)
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
+        expected = self.charge_program(job, payload[0])
 
         def check() -> BoundProgram:
             bound = policy.permitted(payload[0], client.name, message, self._coordinator.look_up)
             self._source.check(bound.program, self.cluster.settings.security)
             return bound
 
-        self.in_background(job, check, lambda bound, _: self._provide(job, client, bound, message.keep))
+        self.in_background(
+            job,
+            check,
+            lambda bound, _: self._provide(job, client, bound, message.keep),
+            workers=self.governor.desk,
+            expected=expected,
+        )
 
     def _provide(self, job: DealerJob, client: Member, bound: BoundProgram, keep: str) -> None:
         """From the stock, else dealt for this run."""
@@ -154,9 +162,16 @@ class DealerServer(Server[DealerJob]):
             if made is not None:
                 send(made, seconds)
             else:
-                self.in_background(job, afresh, send, workers=self.offline, reach=self._party_names)
+                self.in_background(
+                    job,
+                    afresh,
+                    send,
+                    workers=self.governor.offline,
+                    expected=dealing_seconds(bound.program),
+                    reach=self._party_names,
+                )
 
-        self.in_background(job, from_stock, found, reach=self._party_names)
+        self.in_background(job, from_stock, found, workers=self.governor.desk, reach=self._party_names)
 
     def _deal(self, program: Program, masks: Mapping[str, StoredMasks]) -> Dealing:
         return self._source.deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)
@@ -171,7 +186,7 @@ class DealerServer(Server[DealerJob]):
             found = policy.found(bound.bindings, self._coordinator.look_up)
             return self._deal(bound.program, {slot: in_use.held for slot, in_use in found.items()})
 
-        return await self.offline.run(client, work, patient=True)
+        return await self.governor.offline.run(client, work, seconds=dealing_seconds(bound.program), patient=True)
 
     async def _send_and_remember(
         self, job: DealerJob, client: Member, bound: BoundProgram, keep: str, made: ForRun, seconds: float
@@ -257,18 +272,25 @@ class DealerServer(Server[DealerJob]):
     # -- stock -----------------------------------------------------------------------------------------------------
 
     def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
+        def read() -> BoundProgram:
+            bound = BoundProgram(Program.decode(payload[0]), message.bindings)
+            policy.check(bound, client.name, self._coordinator.look_up)
+            self._source.check(bound.program, self.cluster.settings.security)
+            return bound
+
         async def order() -> None:
+            charge = None
             try:
                 self.check_staying()
                 if len(payload) != 1:
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
-                program = await asyncio.to_thread(Program.decode, payload[0])
-                bound = BoundProgram(program, message.bindings)
-                await asyncio.to_thread(policy.check, bound, client.name, self._coordinator.look_up)
-                self._source.check(program, self.cluster.settings.security)
-                self.admission.check_size(program)
-                await self._stocker.order(client, message, bound)
+                charge, seconds = self.governor.charge_program(client.name, payload[0])
+                bound = await self.governor.desk.run(client.name, read, seconds=seconds)
+                self.governor.admission.check_size(bound.program)
+                await self._stocker.order(client, message, bound, charge.release)
             except TesseraError as error:
+                if charge is not None:
+                    charge.release()
                 self.refuse_request(client, message, error)
 
         self.spawn(order())

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from mpc.errors import TesseraError
-from parties.cluster import Member
+from parties.cluster import Member, Role
 from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import fault_of, internal_error
+from parties.messages.runs import RunMessage
 from parties.operate.site import Handler, Refusal
+from parties.servers.governor import Governor
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
@@ -21,13 +24,17 @@ log = logging.getLogger(__name__)
 
 MessageT = TypeVar("MessageT", bound=Message)
 
+_asking: contextvars.ContextVar[str] = contextvars.ContextVar("tessera_asking", default="")
+"""Whose request is being handled; empty for what belongs to a run, and for the server's own."""
+
 
 class Dispatcher(ABC):
     """What a server is beside its runs."""
 
     endpoint: Endpoint
 
-    def __init__(self) -> None:
+    def __init__(self, governor: Governor) -> None:
+        self.governor = governor
         self._handlers: dict[type[Message], tuple[Handler, Refusal]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -51,13 +58,21 @@ class Dispatcher(ABC):
             log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
             return
         handler, refuse = handlers
+        # Runs have bounds of their own.
+        asking = _asking.set("" if isinstance(message, RunMessage) else sender.name)
         try:
+            if _asking.get() and sender.role is not Role.DEALER:
+                self.governor.admit(sender)
+                if isinstance(message, RequestMessage) and not sender.is_server:
+                    self.governor.admit_question(sender)
             handler(sender, message, delivery.buffers)
         except TesseraError as error:
             refuse(sender, message, error)
         except Exception:  # a bug of ours must not take the server down with it
             log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
             refuse(sender, message, internal_error())
+        finally:
+            _asking.reset(asking)
 
     @abstractmethod
     def refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
@@ -77,7 +92,12 @@ class Dispatcher(ABC):
                 log.debug("%s cannot be told: %s", name, error)
 
     def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """A task that ends with the server, and whose failure is its own."""
+        """A task that ends with the server, and whose failure is its own.
+
+        It counts as a request of whoever's message is being handled, until it is over.
+        """
+        member = _asking.get()
+        self.governor.begun(member)
 
         async def guarded() -> None:
             try:
@@ -86,6 +106,8 @@ class Dispatcher(ABC):
                 log.warning("%s", error)
             except Exception:
                 log.exception("internal error")
+            finally:
+                self.governor.ended(member)
 
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)

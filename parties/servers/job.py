@@ -6,22 +6,26 @@ import asyncio
 from collections.abc import Callable
 
 from parties.cluster import Member
+from parties.servers.governor import Charge
 
 
 class Job:
     """One run in progress; the dealer and the parties add their own part."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, on_behalf: str) -> None:
         self.run = run
         self.client: Member | None = None
         """Whose run it is; None until they have asked for it here."""
-        self.on_behalf = ""
-        """The client's name, as soon as anybody has said it; it counts as theirs from then on."""
-        self.reserved = 0
-        """Bytes of memory set aside for it."""
+        self.on_behalf = on_behalf
+        """The client's name, by whoever spoke of the run first: it counts as theirs."""
+        self.charges: list[Charge] = []
+        """Memory that is set aside for it."""
         self.stop_watching: Callable[[], None] = lambda: None
         self.deadline: asyncio.TimerHandle | None = None
         self.involved: frozenset[str] = frozenset()
         """Members whose loss ends the run."""
+        self.working = 0
+        """Threads that are at it, or are to be."""
+        self.over = False
         self.released = False
         """Its client has given it up."""

@@ -24,6 +24,8 @@ from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
+from parties.servers.early import EarlyWords
+from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.party_job import PartyJob
 from parties.servers.reporting import Reporting
@@ -35,7 +37,7 @@ from parties.stored import policy
 from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
-from parties.wire.messages import Payload
+from parties.wire.messages import Payload, payload_bytes
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
@@ -56,6 +58,7 @@ class PartyServer(Server[PartyJob]):
         self._source = host.source
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
+        self._early = EarlyWords[Agreed]()
         dealer = [cluster.dealer.name]
         self.material = Material(cluster, member, keys, folder, lambda message: self.tell(dealer, message))
         self._disk: PartyVersions | None = None
@@ -104,6 +107,7 @@ class PartyServer(Server[PartyJob]):
         job = self.claim_job(message.run, client, self.cluster.servers)
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
+        expected = self.charge_program(job, payload[0])
 
         def check() -> BoundProgram:
             bound = policy.permitted(payload[0], client.name, message, self._secrets.look_up)
@@ -111,9 +115,18 @@ class PartyServer(Server[PartyJob]):
             return bound
 
         job.keep = message.keep
-        self.in_background(job, check, lambda bound, _: self._announced(job, client, bound))
+        self.in_background(
+            job,
+            check,
+            lambda bound, _: self._announced(job, client, bound),
+            workers=self.governor.desk,
+            expected=expected,
+        )
+        self._recall(job)
 
     def _announced(self, job: PartyJob, client: Member, bound: BoundProgram) -> None:
+        if job.dealt_charge is not None:
+            job.dealt_charge.release()
         self.admit(job, bound.program)
         if job.keep:
             self._secrets.check_room(job.keep, client)
@@ -125,7 +138,17 @@ class PartyServer(Server[PartyJob]):
         if job.dealt is not None or job.party_run is not None:
             raise ProtocolViolation(dealer.name, "dealt twice for one run")
         job.dealt = message, payload
+        if job.bound is None:
+            # Its client has not asked for the run here, and perhaps never will.
+            job.dealt_charge = self.governor.charge(job.on_behalf, payload_bytes(payload), "what was dealt for a run")
+            job.charges.append(job.dealt_charge)
+        self._recall(job)
         self._prepare(job)
+
+    def _recall(self, job: PartyJob) -> None:
+        """What other parties have said of the run before it was known here."""
+        for peer, message in self._early.take(job.run):
+            self._on_agreed(peer, message, [])
 
     def _prepare(self, job: PartyJob) -> None:
         """Once program and randomness are both there: expand and precompute, in a thread."""
@@ -166,7 +189,8 @@ class PartyServer(Server[PartyJob]):
             job,
             work,
             lambda run, seconds: self._prepared(job, client, run, seconds),
-            workers=self.offline,
+            workers=self.governor.offline,
+            expected=dealing_seconds(bound.program),
             reach=peers,
         )
 
@@ -199,9 +223,11 @@ class PartyServer(Server[PartyJob]):
         self._agree(job)
 
     def _on_agreed(self, peer: Member, message: Agreed, _: Payload) -> None:
-        job = self.open_job(message.run)
-        if peer.index in job.agreed:
+        job = self.jobs.get(message.run)
+        if peer.index in job.agreed if job is not None else not self._early.keep(peer, message.run, message):
             raise ProtocolViolation(peer.name, "said twice what it uses for a run")
+        if job is None:
+            return
         job.agreed[peer.index] = message
         self._agree(job)
 
@@ -250,12 +276,17 @@ class PartyServer(Server[PartyJob]):
         self._step(job, None)
 
     def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
-        job = self.open_job(message.run)
+        job = self.jobs.get(message.run)
+        if job is None or not job.ready:
+            # No client sends inputs to anyone before all have said that they are ready.
+            raise ProtocolViolation(peer.name, "sent an opening of a run that is not ready here")
         if not job.round <= message.round <= job.round + MAX_EARLY_ROUNDS:
             raise ProtocolViolation(peer.name, f"sent an opening of round {message.round} in round {job.round}")
         openings = job.openings.setdefault(message.round, {})
         if peer.index in openings:
             raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
+        if payload_bytes(payload) > job.most_opened:
+            raise ProtocolViolation(peer.name, "sent an opening of more than the run has in all")
         openings[peer.index] = payload
         self._continue(job)
 
@@ -289,7 +320,7 @@ class PartyServer(Server[PartyJob]):
                 job,
                 lambda: self._compute(exchange, received),
                 lambda result, _: self._sent(job, *result),
-                workers=self.online,
+                workers=self.governor.online,
             )
         else:
             self._sent(job, *self._compute(exchange, received))
@@ -325,7 +356,7 @@ class PartyServer(Server[PartyJob]):
             self._continue(job)
         elif run.program.elements > THREAD_ELEMENTS:
             job.busy = True
-            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job), workers=self.online)
+            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job), workers=self.governor.online)
         else:
             run.catch_up()
             self._continue(job)

@@ -11,23 +11,29 @@ from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt
 from parties.messages.stock import Agreed
+from parties.servers.governor import Charge
 from parties.servers.job import Job
 from parties.tally import Tally
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
 
+_CHECK_BYTES = 4096
+"""More than any message of the MAC check has beside what it opens."""
+
 
 class PartyJob(Job):
     """One run at this party."""
 
-    def __init__(self, run: str) -> None:
-        super().__init__(run)
+    def __init__(self, run: str, on_behalf: str) -> None:
+        super().__init__(run, on_behalf)
         self.bound: BoundProgram | None = None
         """What is to be run, as the client has told this party."""
         self.keep = ""
         """The name under which what the program keeps is to lie."""
         self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
         """The dealer's message; its payload until it is expanded."""
+        self.dealt_charge: Charge | None = None
+        """Memory for that, until the run's own is set aside."""
         self.party_run: PartyRun | None = None
         self.prepare_seconds = 0.0
         self.agreed: dict[int, Agreed] = {}
@@ -54,6 +60,11 @@ class PartyJob(Job):
     def program(self) -> Program | None:
         """Once it is known."""
         return None if self.bound is None else self.bound.program
+
+    @property
+    def most_opened(self) -> int:
+        """Bytes that another party opens in one round, at most: more than all that the program has, with MACs."""
+        return 0 if self.program is None else 16 * self.program.elements + _CHECK_BYTES
 
     @property
     def assigned(self) -> Dealt:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -64,8 +65,6 @@ class SecretsDesk:
         self.reporting = Reporting(server, self._coordinator, self._what_is_here, self._undecided)
         """To the coordinator, what is here."""
         self._settings = server.cluster.settings
-        # What is written is written in the order in which it was asked for.
-        self._disk = asyncio.Lock()
         for record in secrets.unusable:
             log.warning(
                 "model %s of %s is here but cannot be used: the cluster file lists its owner or the servers it was"
@@ -176,7 +175,7 @@ class SecretsDesk:
 
     async def _prepare(self, upload: UploadInProgress) -> None:
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(upload.owner.name):
                 await asyncio.to_thread(self._secrets.prepare, upload)
         except TesseraError as error:
             self._failed(upload.owner, upload.version, error)
@@ -191,7 +190,7 @@ class SecretsDesk:
     ) -> None:
         """What a run of that owner's has left becomes a version of a data set, once all parties have it."""
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(owner.name):
                 await asyncio.to_thread(self._secrets.keep, owner, name, version, description, seed, tensors)
         except TesseraError as error:
             self._failed(owner, version, error)
@@ -226,7 +225,7 @@ class SecretsDesk:
 
     async def _commit(self, version: str) -> None:
         """All parties have it: put it in use."""
-        async with self._disk:
+        async with self._turn(version):
             try:
                 model = await asyncio.to_thread(self._secrets.commit, version)
             except ProgramError as error:
@@ -239,6 +238,11 @@ class SecretsDesk:
             log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
             self._tell_ready(model.owner, version)
 
+    def _turn(self, version: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """At the disk: what others say about a version is done in its owner's."""
+        owner = self._secrets.holder_of(version)
+        return self._server.governor.disk.turn(self._coordinator if owner is None else owner.name)
+
     def _on_dropped(self, sender: Member, message: VersionDropped, _: Payload) -> None:
         """An owner gives up what is not complete; from then on only the coordinator's word counts."""
         if sender == self._secrets.owner_of(message.version) or not self._is_client(sender):
@@ -250,7 +254,7 @@ class SecretsDesk:
         return not sender.is_server
 
     async def _drop(self, version: str) -> None:
-        async with self._disk:
+        async with self._turn(version):
             dropped = await asyncio.to_thread(self._secrets.drop, version)
         if dropped is not None:
             log.info("version %s of model %s is dropped", version[:8], dropped.record.name)
@@ -297,7 +301,7 @@ class SecretsDesk:
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(client.name):
                 await asyncio.to_thread(self._secrets.allow, client, message.name, message.client, message.programs)
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
@@ -307,7 +311,7 @@ class SecretsDesk:
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
-            async with self._disk:
+            async with self._server.governor.disk.turn(client.name):
                 found = await asyncio.to_thread(self._secrets.remove, client, message.name)
                 found |= self._secrets.uploads.cancel_of(client, message.name)
         except TesseraError as error:

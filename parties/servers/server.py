@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ from mpc.errors import (
     PeerLost,
     PeerUnavailable,
     ProtocolViolation,
-    ServerBusy,
     TesseraError,
 )
 from mpc.program import Program
@@ -27,14 +25,16 @@ from mpc.security import Security
 from parties import logs
 from parties.cluster import Member
 from parties.counters import OK, RELEASED, Metrics
+from parties.messages.conversation import RequestMessage
 from parties.messages.failures import Fault, error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
 from parties.operate.status.look import Look
 from parties.servers.dispatcher import Dispatcher
+from parties.servers.governor import Governor
 from parties.servers.host import Host
 from parties.servers.job import Job
-from parties.servers.scheduling import MAX_RUNS, Admission, Workers, memory_for_runs
+from parties.servers.scheduling import Workers
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
@@ -61,21 +61,14 @@ class Server(Dispatcher, Generic[JobT]):
     message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
     """
 
-    def __init__(self, host: Host[RandomnessSource], make_job: Callable[[str], JobT]) -> None:
-        super().__init__()
+    def __init__(self, host: Host[RandomnessSource], make_job: Callable[[str, str], JobT]) -> None:
         self.cluster, self.member = cluster, member = host.cluster, host.member
+        super().__init__(Governor(cluster, member))
         self.endpoint = Endpoint(cluster, member, host.keys, bind=True, transport=host.transport)
         self.listening = asyncio.Event()
         self.metrics = Metrics()
         self.look = Look(self)
         self.jobs: dict[str, JobT] = {}
-        settings = cluster.settings
-        width = max(2, (os.cpu_count() or 1) // cluster.servers_beside(member))
-        self.admission = Admission(
-            member.name, memory_for_runs(cluster, member), settings.security, shared=len(cluster.clients) > 1
-        )
-        # Apart, so that nobody's dealing delays a round that others wait for.
-        self.offline, self.online = (Workers(member.name, width, settings.round_timeout / 2) for _ in range(2))
         self._make_job = make_job
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
         self._leaving = False
@@ -98,8 +91,7 @@ class Server(Dispatcher, Generic[JobT]):
                 for job in list(self.jobs.values()):
                     # One that is ready has no deadline, and nobody is left to hear that its client has gone.
                     self.end(job, Failed(run=job.run, fault=fault_of(PeerLost(self.member.name, "was stopped"))))
-                for workers in (self.offline, self.online):
-                    workers.close()
+                self.governor.close()
 
     async def leave(self, grace: float) -> None:
         """Take no new runs or uploads, let runs in progress end for up to ``grace`` s, and fail what is left of them.
@@ -170,38 +162,30 @@ class Server(Dispatcher, Generic[JobT]):
         if job is not None and self._takes_part(job, sender):
             self.fail(job, error)
             return
+        if isinstance(message, RequestMessage):
+            self.refuse_request(sender, message, error)
+            return
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
         if isinstance(message, RunMessage):
             self.tell([sender.name], Failed(run=message.run, fault=fault_of(error)))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def open_job(self, run: str, on_behalf: str = "") -> JobT:
-        """The job of ``run``, made if it is new, for that client if it is known by now.
+    def open_job(self, run: str, client: str) -> JobT:
+        """The job of that client's ``run``, made if it is new.
 
-        Raises ServerBusy when there are too many, or too many of that client; PeerUnavailable when this server stops.
+        Raises ServerBusy when there are too many, or too many of that client; PeerUnavailable when this server stops;
+        ProtocolViolation for another client's.
         """
         job = self.jobs.get(run)
         if job is None:
             self.check_staying()
-            if len(self.jobs) >= MAX_RUNS:
-                raise ServerBusy(self.member.name, f"{MAX_RUNS} runs are in progress: try again later")
-            job = self._make_job(run)
-            self._attribute(job, on_behalf)
-            self.jobs[run] = job
+            self.governor.admission.begin(client)
+            job = self.jobs[run] = self._make_job(run, client)
             self.set_deadline(job)
-        else:
-            self._attribute(job, on_behalf)
-        return job
-
-    def _attribute(self, job: JobT, client: str) -> None:
-        """From now on the run is one of that client's, if there is a name."""
-        if not client or job.on_behalf == client:
-            return
-        if job.on_behalf:
+        elif job.on_behalf != client:
             raise ProtocolViolation(client, f"asked for a run that is {job.on_behalf}'s")
-        self.admission.begin(client)
-        job.on_behalf = client
+        return job
 
     def claim_job(self, run: str, client: Member, servers: Iterable[Member]) -> JobT:
         """The job of ``run`` for the client who asks for it; from now on the loss of any of these ends it.
@@ -216,9 +200,19 @@ class Server(Dispatcher, Generic[JobT]):
         self.watch(job, [client, *(server for server in servers if self._reached(server))])
         return job
 
+    def charge_program(self, job: JobT, program: memoryview) -> float:
+        """Set aside the memory that decoding a run's program takes; the seconds that it is expected to take.
+
+        Raises ServerBusy, ProgramError.
+        """
+        charge, seconds = self.governor.charge_program(job.on_behalf, program)
+        job.charges.append(charge)
+        return seconds
+
     def admit(self, job: JobT, program: Program) -> None:
         """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, ProgramError."""
-        job.reserved = self.admission.reserve(job.on_behalf, program)
+        size = self.governor.admission.size_of(program)
+        job.charges.append(self.governor.charge(job.on_behalf, size, "a run of this program"))
 
     def _reached(self, server: Member) -> bool:
         return server != self.member and self.endpoint.connected(server.name)
@@ -242,10 +236,10 @@ class Server(Dispatcher, Generic[JobT]):
         """Forget the run and everything dealt for it."""
         if self.jobs.pop(job.run, None) is None:
             return
+        job.over = True
         job.stop_watching()
         self.clear_deadline(job)
-        if job.on_behalf:
-            self.admission.end(job.on_behalf, job.reserved)
+        self._settle(job)
         if not self.jobs:
             self._emptied.set()
         self._ended[job.run] = failure
@@ -253,6 +247,14 @@ class Server(Dispatcher, Generic[JobT]):
             self._ended.popitem(last=False)
         self.metrics.run_ended(failure.fault.error if failure is not None else RELEASED if job.released else OK)
         log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
+
+    def _settle(self, job: JobT) -> None:
+        """What the run was charged with is given back once it is over, and no thread is at work on it any more."""
+        if not job.over or job.working:
+            return
+        self.governor.admission.end(job.on_behalf)
+        for charge in job.charges:
+            charge.release()
 
     def watch(self, job: JobT, members: Iterable[Member]) -> None:
         """From now on the loss of any of these, and of nobody else, ends the run."""
@@ -317,7 +319,7 @@ class Server(Dispatcher, Generic[JobT]):
     @property
     def work_waiting(self) -> int:
         """Pieces of work that wait for their client's turn."""
-        return self.offline.waiting + self.online.waiting
+        return self.governor.waiting
 
     @property
     def malicious(self) -> bool:
@@ -354,24 +356,27 @@ class Server(Dispatcher, Generic[JobT]):
         work: Callable[[], Result],
         then: Callable[[Result, float], None],
         *,
-        workers: Workers | None = None,
+        workers: Workers,
+        expected: float = 0.0,
         reach: Sequence[str] = (),
     ) -> None:
         """``work`` in a thread, so that pings are answered meanwhile; then ``then(result, seconds)``, if still wanted.
 
-        What may take long waits for its client's turn among ``workers``.  ``then`` is called once the links to
-        ``reach`` stand: a process that has just started may know its client before it knows its peers.
+        It waits for its client's turn among ``workers``, and is charged with the seconds ``expected`` of it.  ``then``
+        is called once the links to ``reach`` stand: a process that has just started may know its client before it knows
+        its peers.
         """
 
         def timed() -> tuple[Result, float]:
+            if job.over:
+                raise TesseraError("the run is over")
             started = time.perf_counter()
             return work(), time.perf_counter() - started
 
         async def run() -> None:
+            job.working += 1
             try:
-                result, seconds = await (
-                    asyncio.to_thread(timed) if workers is None else workers.run(job.on_behalf, timed)
-                )
+                result, seconds = await workers.run(job.on_behalf, timed, seconds=expected)
                 if not all(self.endpoint.connected(name) for name in reach):
                     await self.endpoint.connect(reach, self.cluster.settings.peer_timeout)
                 if self.jobs.get(job.run) is job:
@@ -383,6 +388,9 @@ class Server(Dispatcher, Generic[JobT]):
             except Exception:
                 log.exception("run %s: internal error", job.run[:8])
                 self._fail_if_wanted(job, internal_error())
+            finally:
+                job.working -= 1
+                self._settle(job)
 
         self.spawn(run())
 

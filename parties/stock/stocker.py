@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 MAX_REQUESTS = 8
 """Of one client, not dealt for yet; beyond it a new one is refused as busy."""
 
+
 SLICE = 8
 """Items dealt for a request before it is another client's turn."""
 
@@ -55,6 +56,8 @@ class Request:
     count: int
     client: Member | None = None
     request: str = ""
+    over: Callable[[], None] = lambda: None
+    """To be called when nothing more becomes of it."""
     done: int = 0
     sent_bytes: int = 0
     seconds: float = 0.0
@@ -128,13 +131,13 @@ class Stocker:
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 
-    async def order(self, client: Member, message: Stock, bound: BoundProgram) -> None:
-        """A client's request, to be dealt in its turn.  Raises TesseraError."""
+    async def order(self, client: Member, message: Stock, bound: BoundProgram, over: Callable[[], None]) -> None:
+        """A client's request, to be dealt in its turn; ``over`` is called in the end.  Raises TesseraError."""
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
         if self._requests.of(client.name) >= MAX_REQUESTS:
             raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
-        self._requests.put(Request(bound, message.count, client, message.request))
+        self._requests.put(Request(bound, message.count, client, message.request, over))
         if message.low_water:
             await asyncio.to_thread(
                 self.stock.set_target, bound.encode(), bound.digest, message.low_water, message.count
@@ -210,6 +213,7 @@ class Stocker:
             except Exception:
                 log.exception("stocking: internal error")
                 self._failed(request, TesseraError("internal error; see the dealer's log"))
+            request.over()
             if request.client is None:
                 self._refilling.discard(request.bound.digest)
 

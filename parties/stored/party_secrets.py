@@ -128,6 +128,11 @@ class PartySecrets:
         upload = self.uploads.get(version)
         return None if upload is None else upload.owner
 
+    def holder_of(self, version: str) -> Member | None:
+        """Whose version it is, once all of it is here."""
+        model = self._saving.get(version) or self._prepared.get(version) or self._in_use(version)
+        return None if model is None else model.owner
+
     @property
     def held(self) -> tuple[str, ...]:
         """Versions in use, and such as cannot be used."""

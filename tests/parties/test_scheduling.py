@@ -15,9 +15,9 @@ from parties import disk
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.messages.runs import Failed, Prepare
-from parties.servers import scheduling
-from parties.servers import server as server_module
-from parties.servers.scheduling import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, Workers, memory_for_runs
+from parties.servers import admission as admission_module
+from parties.servers.admission import BYTES_PER_ELEMENT, MAX_RUNS_PER_CLIENT, Admission, memory_for_runs
+from parties.servers.scheduling import Workers
 from parties.stock import stocker
 from parties.wire.events import Delivery
 from protocols.lowering.plan import plan
@@ -189,32 +189,33 @@ async def test_what_work_raises_is_raised_and_its_turn_passed_on():
 def test_memory_has_bounds_for_one_client_and_for_all():
     made = program(1000)
     size = made.elements * BYTES_PER_ELEMENT[Security.SEMI_HONEST]
-    admission = Admission("party0", 4 * size, Security.SEMI_HONEST, shared=True)
+    admission = Admission("party0", 4 * size, Security.SEMI_HONEST, clients=2)
     assert [admission.reserve("a", made) for _ in range(2)] == [size, size]
-    with pytest.raises(ServerBusy, match=r"party0: it has 0 MiB left for runs of a, and this one takes about 0"):
+    with pytest.raises(
+        ServerBusy, match=r"party0: it has 0 MiB left for what a asks for, and a run of this program takes about 0"
+    ):
         admission.reserve("a", made)
-    admission.begin("a")
-    admission.end("a", size)
+    admission.give_back("a", size)
     for _ in range(2):
         admission.reserve("b", made)
     admission.reserve("c", made)
-    with pytest.raises(ServerBusy, match="left for runs of a"):
+    with pytest.raises(ServerBusy, match="left for what a asks for"):
         admission.reserve("a", made)
     with pytest.raises(ProgramError, match=r"takes about \d+ MiB, and party0 gives a client \d+: use smaller batches"):
         admission.reserve("a", program(10_000))
-    alone = Admission("party0", size, Security.SEMI_HONEST, shared=False)
+    alone = Admission("party0", size, Security.SEMI_HONEST, clients=1)
     assert alone.reserve("a", made) == size
-    assert Admission("p", 100 * size, Security.MALICIOUS, shared=True).check_size(made) > size
+    assert Admission("p", 100 * size, Security.MALICIOUS, clients=2).check_size(made) > size
 
 
 def test_runs_have_bounds_for_one_client():
-    admission = Admission("party0", 1 << 30, Security.SEMI_HONEST, shared=True)
+    admission = Admission("party0", 1 << 30, Security.SEMI_HONEST, clients=2)
     for _ in range(MAX_RUNS_PER_CLIENT):
         admission.begin("b")
     with pytest.raises(ServerBusy, match="64 runs of b are in progress"):
         admission.begin("b")
     admission.begin("c")
-    admission.end("b", 0)
+    admission.end("b")
     admission.begin("b")
 
 
@@ -231,13 +232,13 @@ def test_memory_for_runs(monkeypatch, tmp_path):
 
     apart = cluster("10.0.0.1:7000", "10.0.0.2:7000", "10.0.0.3:7000")
     together = cluster("10.0.0.1:7000", "10.0.0.1:7001", "10.0.0.2:7000")
-    monkeypatch.setattr(scheduling, "_CGROUP_LIMIT", tmp_path / "none")
+    monkeypatch.setattr(admission_module, "_CGROUP_LIMIT", tmp_path / "none")
     whole = memory_for_runs(apart, apart.dealer)
     assert whole > 1 << 28
     assert memory_for_runs(together, together.dealer) == whole // 2
     assert memory_for_runs(together, together.parties[1]) == whole
     (tmp_path / "limit").write_text("1000000000\n")
-    monkeypatch.setattr(scheduling, "_CGROUP_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(admission_module, "_CGROUP_LIMIT", tmp_path / "limit")
     assert memory_for_runs(apart, apart.dealer) == 500_000_000
     (tmp_path / "limit").write_text("max\n")
     assert memory_for_runs(apart, apart.dealer) == whole
@@ -249,7 +250,7 @@ def test_memory_for_runs(monkeypatch, tmp_path):
 
 
 async def test_one_client_cannot_take_all_runs(site, monkeypatch):
-    monkeypatch.setattr(scheduling, "MAX_RUNS_PER_CLIENT", 2)
+    monkeypatch.setattr(admission_module, "MAX_RUNS_PER_CLIENT", 2)
     async with site.client() as clinic, site.client("company") as company:
         held = [await clinic.prepare(clinic.share([1.0]) * 2) for _ in range(2)]
         with pytest.raises(ServerBusy, match="2 runs of clinic are in progress") as caught:
@@ -264,7 +265,7 @@ async def test_one_client_cannot_take_all_runs(site, monkeypatch):
 
 async def test_runs_that_were_announced_at_one_server_only_count_for_their_client(site, monkeypatch):
     """The dealer deals for them, and the parties, which nobody has asked, hold what was dealt for a while."""
-    monkeypatch.setattr(scheduling, "MAX_RUNS_PER_CLIENT", 3)
+    monkeypatch.setattr(admission_module, "MAX_RUNS_PER_CLIENT", 3)
     endpoint = site.endpoint("company")
     async with endpoint, site.client() as clinic:
         await endpoint.connect(deadline=5)
@@ -289,7 +290,7 @@ async def test_runs_that_were_announced_at_one_server_only_count_for_their_clien
 async def test_a_program_that_is_too_large_for_the_cluster(site):
     async with site.client() as client:
         for server in site.servers.values():
-            server.admission = Admission(server.member.name, 1 << 20, Security.SEMI_HONEST, shared=True)
+            server.governor.admission = Admission(server.member.name, 1 << 20, Security.SEMI_HONEST, clients=2)
         with pytest.raises(ProgramError, match="gives a client 0: use smaller batches"):
             await client.reveal(client.share(np.zeros(100_000)) * 2)
         with pytest.raises(ProgramError, match="smaller batches"):
@@ -299,7 +300,7 @@ async def test_a_program_that_is_too_large_for_the_cluster(site):
 
 
 async def test_what_is_busy_says_so(site, monkeypatch):
-    monkeypatch.setattr(server_module, "MAX_RUNS", 2)
+    monkeypatch.setattr(admission_module, "MAX_RUNS", 2)
     async with site.client() as client:
         held = [await client.prepare(client.share([1.0]) * 2) for _ in range(2)]
         with pytest.raises(ServerBusy, match="2 runs are in progress: try again later"):

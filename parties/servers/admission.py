@@ -1,0 +1,141 @@
+"""How much a server takes on, and for whom: runs, and memory.
+
+What is beyond is refused at once, as ``ServerBusy``; nothing of it has been begun.  Half of the memory is divided
+evenly among the clients, and whatever others do, each has its part of that.  Of the other half a client may have as
+much as it leaves to the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from mpc.errors import ProgramError, ServerBusy
+from mpc.program import Program
+from mpc.security import Security
+from parties.cluster import Cluster, Member
+
+MAX_RUNS = 256
+"""In progress or announced at a server; a client with less than its even part of them may have more begun."""
+MAX_RUNS_PER_CLIENT = 64
+
+BYTES_PER_ELEMENT = {Security.SEMI_HONEST: 20, Security.MALICIOUS: 32}
+"""Memory that a run takes at its height, for each of ``Program.elements``; as measured at the dealer, who takes most of
+it, if briefly.  A party takes 8 to 11, and 15 to 20 with MACs."""
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class Admission:
+    """How many runs, and how much memory, a server has taken on, and for whom.
+
+    Args:
+        server: its name.
+        memory: bytes in all.
+        security: what the bytes of a run depend on.
+        clients: how many there are in the cluster.
+    """
+
+    def __init__(self, server: str, memory: int, security: Security, *, clients: int) -> None:
+        self.clients = max(1, clients)
+        self._server = server
+        self._memory = memory
+        self._bytes_per_element = BYTES_PER_ELEMENT[security]
+        self._runs: Counter[str] = Counter()
+        self._reserved: Counter[str] = Counter()
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def begin(self, client: str) -> None:
+        """Another run of that client.  Raises ServerBusy."""
+        runs = self._runs[client]
+        if runs >= MAX_RUNS_PER_CLIENT:
+            raise ServerBusy(
+                self._server, f"{runs} runs of {client} are in progress, and a client may have no more: "
+                "finish or release some first",
+            )  # fmt: skip
+        if self._runs.total() >= MAX_RUNS and runs >= max(1, MAX_RUNS // self.clients):
+            raise ServerBusy(self._server, f"{self._runs.total()} runs are in progress: try again later")
+        self._runs[client] += 1
+
+    def end(self, client: str) -> None:
+        """A run that was begun is over."""
+        self._runs[client] -= 1
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    @property
+    def share(self) -> int:
+        """Bytes that a client may have when nobody else has any."""
+        return self._memory if self.clients == 1 else self._own + self._common // 2
+
+    @property
+    def _own(self) -> int:
+        """Bytes that each client has for itself."""
+        return self._memory // (2 * self.clients)
+
+    @property
+    def _common(self) -> int:
+        return self._memory // 2
+
+    def size_of(self, program: Program) -> int:
+        """Bytes that a run of it takes."""
+        return program.elements * self._bytes_per_element
+
+    def check_size(self, program: Program) -> int:
+        """Bytes that a run of it takes.  Raises ProgramError if no client may ever have so much."""
+        return self._within_share(self.size_of(program), "a run of this program")
+
+    def reserve(self, client: str, program: Program) -> int:
+        """Sets aside the bytes that a run of it takes, and returns how many.  Raises ServerBusy, ProgramError."""
+        return self.hold(client, self.size_of(program), "a run of this program")
+
+    def hold(self, client: str, size: int, what: str) -> int:
+        """Sets aside so many bytes for ``what``, and returns them.  Raises ServerBusy, ProgramError."""
+        self._within_share(size, what)
+        if size > (free := self._free(client)):
+            raise ServerBusy(
+                self._server, f"it has {free >> 20} MiB left for what {client} asks for, and {what} takes about "
+                f"{size >> 20}: try again when other runs have ended",
+            )  # fmt: skip
+        self._reserved[client] += size
+        return size
+
+    def give_back(self, client: str, size: int) -> None:
+        """What was set aside is free again."""
+        self._reserved[client] -= size
+
+    def _within_share(self, size: int, what: str) -> int:
+        if size > self.share:
+            raise ProgramError(
+                f"{what} takes about {size >> 20} MiB, and {self._server} gives a client {self.share >> 20}: use"
+                " smaller batches (`predict` does), or raise memory_mb in the cluster file"
+            )
+        return size
+
+    def _free(self, client: str) -> int:
+        """Bytes that the client may have beside what it has."""
+        has = self._reserved[client]
+        if self.clients == 1:
+            return max(0, self._memory - has)
+        beyond = {name: max(0, held - self._own) for name, held in self._reserved.items()}
+        left = self._common - sum(beyond.values())
+        # Half of what is left, after it has got as much as it leaves.
+        return max(0, self._own - has) + max(0, left - beyond.get(client, 0)) // 2
+
+
+def memory_for_runs(cluster: Cluster, member: Member) -> int:
+    """Bytes: the cluster file's setting, or half of the host's memory divided among the servers on that host."""
+    if cluster.settings.memory_mb:
+        return cluster.settings.memory_mb << 20
+    return _host_memory() // (2 * cluster.servers_beside(member))
+
+
+def _host_memory() -> int:
+    """Bytes of memory, of this machine or of the container that we are in."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(physical, int(_CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no such container, or no limit
+        return physical

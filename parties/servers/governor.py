@@ -1,0 +1,166 @@
+"""One account for each member: whatever it asks of a server is charged to it before it is done.
+
+A request is bytes that are held, a program that has to be decoded and checked, memory, and time.  All of that is known,
+or bounded, by what a message says of itself before anybody looks into it: its length, and the number of nodes that the
+head of a program announces.  So
+
+* *memory* for the request, and for what decoding makes of it, is set aside as for the run that may come of it
+  (`parties.servers.admission`), and a member for whom there is none is refused before anything is decoded;
+* *time* is had in turns (`parties.servers.scheduling`), each piece charged with what it is expected to take: decoding,
+  typing and policy at the *desk*, dealing and preparing *offline*, rounds *online*, and what is written at the *disk*;
+* *requests* that are answered once (`RequestMessage`) have a rate, and no more than so many are in progress;
+* *words before their time*, about runs that are not known yet, are kept in a bounded number for each member that says
+  such, the oldest of its own forgotten first (`parties.servers.early`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mpc.errors import ServerBusy
+from mpc.program import Program, nodes_announced
+from parties.cluster import Cluster, Member
+from parties.servers.admission import Admission, memory_for_runs
+from parties.servers.scheduling import Turns, Workers
+
+BYTES_PER_NODE = 1 << 10
+"""Memory that a node of a program takes once it is decoded and checked; as measured, with what is derived from it."""
+
+SECONDS_PER_NODE = 25e-6
+SECONDS_PER_BYTE = 1e-8
+SECONDS_PER_ELEMENT = 1e-7
+"""That a server is at work, about: on a program's nodes and bytes at the desk, on a run's elements offline."""
+
+MAX_REQUESTS = 64
+"""Of one member, in progress."""
+
+REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 500, 200
+"""Questions that a client may ask: so many at once, and so many each second for ever."""
+
+LEAST_WIDTH = 3
+"""Turns at a time: the last is kept for who has none, so two members that are always at work leave one to a third."""
+
+
+class Estimate(NamedTuple):
+    """Of a program that nobody has looked into yet."""
+
+    memory: int
+    """Bytes."""
+    seconds: float
+
+
+def estimate(program: memoryview) -> Estimate:
+    """What decoding and checking it takes.  Raises ProgramError for what does not begin like a program."""
+    size, nodes = len(program), nodes_announced(program)
+    # As it came, and as it is encoded anew for its digest.
+    return Estimate(2 * size + nodes * BYTES_PER_NODE, size * SECONDS_PER_BYTE + nodes * SECONDS_PER_NODE)
+
+
+@dataclass
+class _Bucket:
+    """Of questions: full at first."""
+
+    left: float = REQUESTS_AT_ONCE
+    at: float = field(default_factory=time.monotonic)
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        self.left = min(REQUESTS_AT_ONCE, self.left + (now - self.at) * REQUESTS_PER_SECOND)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+@dataclass
+class Charge:
+    """Memory set aside for something of a member's, until it is released."""
+
+    member: str
+    size: int
+    _give_back: Callable[[str, int], None]
+
+    def release(self) -> None:
+        """Idempotent."""
+        self._give_back(self.member, self.size)
+        self.size = 0
+
+
+class Governor:
+    """Of one server: the accounts of all members."""
+
+    def __init__(self, cluster: Cluster, member: Member) -> None:
+        name, patience = member.name, cluster.settings.round_timeout / 2
+        width = max(LEAST_WIDTH, (os.cpu_count() or 1) // cluster.servers_beside(member))
+        self._server = name
+        self.admission = Admission(
+            name, memory_for_runs(cluster, member), cluster.settings.security, clients=len(cluster.clients)
+        )
+        # Apart, so that nobody's dealing delays a round that others wait for, or what is done in no time.
+        self.desk, self.offline, self.online = (Workers(name, width, patience) for _ in range(3))
+        self.disk = Turns(name, 1, patience)
+        """What is written in the order in which it was asked for, of each member."""
+        self._requests: Counter[str] = Counter()
+        self._questions: dict[str, _Bucket] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work whose turn has not come."""
+        return sum(turns.waiting for turns in (self.desk, self.offline, self.online, self.disk))
+
+    def close(self) -> None:
+        """What has not begun never will."""
+        for workers in (self.desk, self.offline, self.online):
+            workers.close()
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def admit(self, sender: Member) -> None:
+        """Whether another request of that member is looked at.  Raises ServerBusy."""
+        if self._requests[sender.name] >= MAX_REQUESTS:
+            raise ServerBusy(
+                self._server, f"{MAX_REQUESTS} requests of {sender.name} are in progress, and it may have no more: try"
+                " again when some are answered",
+            )  # fmt: skip
+
+    def admit_question(self, client: Member) -> None:
+        """Whether that client has not asked too much of late.  Raises ServerBusy."""
+        if not self._questions.setdefault(client.name, _Bucket()).take():
+            raise ServerBusy(
+                self._server,
+                f"{client.name} asks more than {REQUESTS_PER_SECOND} times a second: try again more slowly",
+            )
+
+    def begun(self, member: str) -> None:
+        """Something that a request has started."""
+        self._requests[member] += 1
+
+    def ended(self, member: str) -> None:
+        """It is over."""
+        self._requests[member] -= 1
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def charge_program(self, client: str, program: memoryview) -> tuple[Charge, float]:
+        """Memory for a program that is to be decoded, and the seconds that that takes.
+
+        Raises ServerBusy, and ProgramError for what no client may have or is no program.
+        """
+        found = estimate(program)
+        return self.charge(client, found.memory, "decoding this program"), found.seconds
+
+    def charge(self, client: str, size: int, what: str) -> Charge:
+        """So many bytes for ``what``.  Raises ServerBusy, ProgramError."""
+        self.admission.hold(client, size, what)
+        return Charge(client, size, self.admission.give_back)
+
+
+def dealing_seconds(program: Program) -> float:
+    """That dealing for a run, or preparing it, takes about."""
+    return program.elements * SECONDS_PER_ELEMENT

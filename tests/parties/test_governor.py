@@ -1,0 +1,244 @@
+"""Work is charged before it is done: to whoever asks for it, whatever it is, and given back when it is over."""
+
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mpc.errors import ProgramError, ServerBusy
+from mpc.operation import Input
+from mpc.program import Program, nodes_announced
+from nn import Linear, Model, Sequential
+from parties.cluster import Member, Role
+from parties.messages.runs import Opening, Prepare, Release
+from parties.messages.stock import Agreed, Stock
+from parties.messages.stored import AllowUse
+from parties.servers import governor
+from parties.servers.early import MAX_EARLY, EarlyWords
+from parties.servers.governor import Charge, estimate
+from parties.servers.scheduling import Turns
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of, leaf
+
+
+def deep(steps):
+    """A legal program of as many nodes as one likes, and next to no elements."""
+    x = leaf(Input((1,), 16, -1.0, 1.0))
+    y = x
+    for _ in range(steps):
+        y = y * 0.5 + x
+    return plan(graph_of([y])).encode()
+
+
+def held(server):
+    return server.governor.admission._reserved.total()
+
+
+async def nothing_held(site):
+    await site.settled()
+    await site.until(lambda: not any(held(server) for server in site.servers.values()))
+    assert not any(server.governor.admission._runs.total() for server in site.servers.values())
+
+
+# -- what is known beforehand --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 40])
+def test_a_programs_first_bytes_say_how_many_nodes_it_has(steps):
+    data = deep(steps)
+    assert nodes_announced(data) == nodes_announced(memoryview(data)) == len(Program.decode(data).nodes)
+    found = estimate(memoryview(data))
+    assert found.memory > 2 * len(data)
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize("size", range(17))
+def test_what_does_not_begin_like_a_program_is_refused_unread(size):
+    with pytest.raises(ProgramError):
+        nodes_announced(deep(1)[:size][:-1] + b"\xff")
+
+
+@pytest.mark.parametrize(
+    "array", [b"\x90", b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdd\0\0\0\0", b"\xc0", b"\xdc", b"\x81"]
+)
+def test_a_number_of_nodes_that_no_program_has_is_refused_unread(array):
+    data = deep(1)
+    head = data[: data.index(b"nodes") + 5]
+    with pytest.raises(ProgramError):
+        nodes_announced(head + array)
+
+
+def test_a_charge_is_given_back_once():
+    given = []
+    charge = Charge("a", 7, lambda member, size: given.append((member, size)))
+    charge.release()
+    charge.release()
+    assert given == [("a", 7), ("a", 0)]
+
+
+async def test_what_is_expected_counts_before_it_is_done():
+    turns = Turns("party0", 1, 1.0)
+    order = []
+
+    async def one(member, seconds):
+        queue = await turns._begin(member, seconds, None)
+        order.append(member)
+        await asyncio.sleep(0)
+        turns._ended(queue, 0.0)
+
+    # Each of b's is as long as three of a's.
+    pieces = [("a", 1.0)] * 6 + [("b", 3.0)] * 2
+    await asyncio.gather(*(one(*piece) for piece in pieces))
+    assert order == ["a", "b", "a", "a", "a", "b", "a", "a"]
+
+
+# -- decoding ------------------------------------------------------------------------------------------------------
+
+
+async def test_programs_of_many_nodes_are_decoded_in_their_clients_turns(site):
+    """Twelve of one client and an order of it; another's run, asked for after them, is answered among the first."""
+    data = deep(400)
+    endpoint = site.endpoint("company")
+    async with endpoint, site.client() as clinic:
+        await endpoint.connect(deadline=5)
+        assert await clinic.reveal(clinic.share([1.0]) * 2) == pytest.approx([2.0], abs=1e-3)
+        for i in range(12):
+            for server in site.servers:
+                endpoint.send(server, Prepare(run=f"{i:032x}"), [data])
+        endpoint.send("dealer", Stock(request="f" * 32, count=1, low_water=0), [data])
+        await site.until(lambda: all(server.governor.waiting for server in site.servers.values()))
+        assert all(held(server) >= 10 * 1024 * 400 for server in site.servers.values()), "before any is decoded"
+        assert await clinic.reveal(clinic.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
+        assert any(server.governor.waiting for server in site.servers.values()), "not behind all of them"
+        for i in range(12):
+            for server in site.servers:
+                endpoint.send(server, Release(run=f"{i:032x}"))
+        await nothing_held(site)
+
+
+async def test_a_program_that_a_client_has_no_memory_for_is_not_decoded(site, monkeypatch):
+    def no(_):
+        raise AssertionError("decoded")
+
+    data = deep(400)
+    async with site.client() as client:
+        await client.reveal(client.share([1.0]) * 2)
+        for server in site.servers.values():
+            monkeypatch.setattr(server.governor.admission, "_memory", 1 << 20)
+        monkeypatch.setattr(Program, "decode", no)
+        endpoint = site.endpoint("company")
+        async with endpoint:
+            await endpoint.connect(deadline=5)
+            endpoint.send("party0", Prepare(run="a" * 32), [data])
+            endpoint.send("dealer", Stock(request="b" * 32, count=1, low_water=0), [data])
+            for _ in range(2):
+                failed = (await endpoint.receive()).message
+                assert failed.fault.error == "ProgramError"
+                assert "decoding this program takes about" in failed.fault.reason
+    await nothing_held(site)
+
+
+# -- words before their time ---------------------------------------------------------------------------------------
+
+
+async def test_openings_for_runs_that_are_not_known_are_kept_by_nobody(site):
+    one, other = site.servers["party0"], site.servers["party1"]
+    for i in range(300):
+        one.endpoint.send("party1", Opening(run=f"{i:032x}", round=0), [bytes(1 << 10)])
+    async with site.client() as client:
+        assert await client.reveal(client.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
+    await site.settled()
+    assert len(other._early) == held(other) == 0
+
+
+async def test_false_ids_of_one_party_make_nobody_busy_and_are_forgotten(site):
+    one, other = site.servers["party0"], site.servers["party1"]
+    for i in range(2 * MAX_EARLY):
+        said = Agreed(run=f"{i:032x}", program="0" * 64, bindings="0" * 64, session="0" * 32, number=1)
+        one.endpoint.send("party1", said)
+    async with site.client() as client:
+        result = client.share([3.0]) * 2
+        await client.stock(result, 2)
+        assert await client.reveal(result) == pytest.approx([6.0], abs=1e-3)
+        assert client.last_run.from_stock
+    await site.settled()
+    assert len(other._early) == MAX_EARLY
+    assert not other.jobs
+
+
+def test_a_member_pushes_out_its_own_words_alone():
+    words = EarlyWords()
+    a, b = (Member(name, Role.PARTY, i, "127.0.0.1:1", "key") for i, name in enumerate("ab"))
+    assert words.keep(a, "mine", "said")
+    assert not words.keep(a, "mine", "said again")
+    for i in range(2 * MAX_EARLY):
+        words.keep(b, str(i), "false")
+    assert words.take("mine") == [(a, "said")]
+    assert words.take("mine") == words.take("0") == []
+    assert len(words) == MAX_EARLY
+
+
+async def test_what_was_dealt_for_a_run_that_its_client_told_the_dealer_alone_of_is_the_clients(site):
+    data = plan(graph_of([leaf(Input((40_000,), 16, -1.0, 1.0)) ** 2])).encode()
+    endpoint = site.endpoint("company")
+    async with endpoint, site.client() as clinic:
+        await endpoint.connect(deadline=5)
+        last = site.servers["party1"]
+        last.governor.admission._memory = 4 << 20
+        for i in range(12):
+            endpoint.send("dealer", Prepare(run=f"{i:032x}"), [data])
+        await site.until(lambda: held(last) > 1 << 20)
+        await site.until(lambda: held(site.servers["dealer"]) == 0)
+        assert held(last) <= 2 << 20, "half, whatever was dealt"
+        assert await clinic.reveal(clinic.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
+        last.governor.admission._memory = 1 << 30
+    await nothing_held(site)
+
+
+# -- requests ------------------------------------------------------------------------------------------------------
+
+
+async def test_another_clients_upload_does_not_wait_for_a_flood_of_rules(site):
+    architecture = Sequential({"a": Linear(2, 2)}).architecture((2,))
+    model = Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
+    endpoint = site.endpoint("company")
+    async with site.client("company") as owner, site.client() as clinic:
+        await owner.upload(model, "mine")
+    async with endpoint, site.client() as clinic:
+        await endpoint.connect(deadline=5)
+        for i in range(400):
+            ask = AllowUse(request=f"{i:032x}", name="mine", client="*", programs=("predict",))
+            for server in site.servers:
+                endpoint.send(server, ask)
+        upload = asyncio.create_task(clinic.upload(model, "theirs"))
+        answers = []
+        while not upload.done() or len(answers) < 3 * 400:
+            answers.append((await endpoint.receive()).message)
+        assert (await upload).name == "theirs"
+        refused = [a for a in answers if type(a).__name__ == "RequestFailed"]
+        assert 0 < len(refused) < 3 * 400
+        assert {a.fault.error for a in refused} == {"ServerBusy"}
+        assert all("requests of company are in progress" in a.fault.reason for a in refused)
+
+
+async def test_questions_have_a_rate(site, monkeypatch):
+    monkeypatch.setattr(governor, "REQUESTS_AT_ONCE", 3)
+    monkeypatch.setattr(governor, "REQUESTS_PER_SECOND", 1)
+    async with site.client() as client, site.client("company") as other:
+        for server in site.servers.values():
+            server.governor._questions["clinic"] = governor._Bucket(3.0)
+        for _ in range(3):
+            await client.models()
+        with pytest.raises(ServerBusy, match="clinic asks more than 1 times a second"):
+            await client.models()
+        assert await other.models() == []
+
+
+def test_a_clock_fills_the_bucket(monkeypatch):
+    now = SimpleNamespace(value=0.0)
+    monkeypatch.setattr(governor.time, "monotonic", lambda: now.value)
+    bucket = governor._Bucket(1.0, 0.0)
+    assert [bucket.take(), bucket.take()] == [True, False]
+    now.value = 2.5 / governor.REQUESTS_PER_SECOND
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
