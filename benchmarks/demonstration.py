@@ -17,7 +17,7 @@ from benchmarks.picture import Exhibit, draw
 from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import Reals, measure, phases, session
 from mpc.errors import ConfigurationError, UsageError
-from mpc.rings.field import FieldArray, subtract
+from mpc.rings.field import FieldArray
 from nn.derm import Sample, class_probabilities, load_image, samples
 from nn.derm.model import derm_model
 from parties.client.report import RunReport
@@ -122,10 +122,8 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
             image = load_image(sample.path)[None]
             secret = client.share(image, low=-1.0, high=1.0, name=sample.id)
             values, report, run, *_ = measure(client, remote(secret))
-            mask = run.input_masks[0][0]
-            predictions.append(
-                Prediction(sample, values[0], model.plain(image)[0], report, subtract(run.inputs[0][0], mask), mask)
-            )
+            masked, mask = run.masked_inputs()[0][0], run.input_masks[0][0]
+            predictions.append(Prediction(sample, values[0], model.plain(image)[0], report, masked, mask))
             progress()
     return predictions
 

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import EncodingError
-from mpc.rings import Array, FieldRing, Ring
-from mpc.rings.field import FieldArray, from_signed
+from mpc.rings import Array, FieldRing, PrimeField, Ring
 
 CAPACITY_BITS = 59
 
@@ -24,7 +23,8 @@ def encode(
     low: float | None = None,
     high: float | None = None,
     name: str = "value",
-) -> FieldArray:
+    field: PrimeField = _FIELD,
+) -> Array:
     """Field elements of round(values 2^fraction_bits), in the shape of `values`.
 
     `values` are booleans, integers or floats, in any nesting NumPy understands; `low` and `high` are the
@@ -62,8 +62,8 @@ def encode(
         _refuse(array, np.asarray(fits), low, high, limit, name)
 
     if array.dtype.kind == "f":
-        return from_signed(scaled.astype(np.int64))
-    return from_signed(array.astype(np.int64) << fraction_bits)
+        return field.from_signed(scaled.astype(np.int64))
+    return field.from_signed(array.astype(np.int64) << fraction_bits)
 
 
 def decode(elements: Array, fraction_bits: int, ring: Ring = _FIELD) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from concurrent.futures import Future
 
-from mpc.rings import kernels
+from mpc.rings import Rings, kernels
 from parties.cluster import Settings
 from parties.keys import KeyPair
 from parties.servers.process import make_server
@@ -31,6 +31,7 @@ class MemoryCluster(TrialCluster):
         security: ``"semi-honest"`` (the default, unless ``settings`` say otherwise) or ``"malicious"``.
         clients: names of the clients that are given keys; the first is the default client.
         settings: of the cluster file.
+        rings: what all of them compute with, by default the usual.
 
     Raises UsageError for fewer than two parties, no clients, or a security that does not exist.
     """
@@ -42,8 +43,11 @@ class MemoryCluster(TrialCluster):
         security: str | None = None,
         clients: tuple[str, ...] = ("client",),
         settings: Settings | None = None,
+        rings: Rings | None = None,
     ) -> None:
         super().__init__(parties, security=security, clients=clients, settings=settings)
+        if rings is not None:
+            self.rings = rings
         self.transport: MemoryNetwork = MemoryNetwork()
         self._thread: threading.Thread | None = None
         self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -71,7 +75,7 @@ class MemoryCluster(TrialCluster):
             try:
                 for member in self._cluster.servers:
                     data = f"{folder}/{member.name}"
-                    server = make_server(self._cluster, member, keys[member.name], data, self.transport)
+                    server = make_server(self._cluster, member, keys[member.name], data, self.transport, self.rings)
                     tasks.append(asyncio.create_task(server.serve(), name=f"tessera {member.name}"))
                     await server.listening.wait()
                 started.set_result(None)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from mpc.errors import UsageError
+from mpc.rings import Rings, known_rings
 from mpc.security import Security
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
@@ -33,6 +34,8 @@ class TrialCluster(abc.ABC):
             raise UsageError(f"security {security!r} is not one of {', '.join(Security)}")
         if not clients:
             raise UsageError("a cluster without clients computes nothing: name at least one")
+        self.rings: Rings = known_rings()
+        """What its clients compute with."""
         self._parties = parties
         self._client_names = clients
         settings = settings or Settings(threads=1)

@@ -35,7 +35,7 @@ from mpc.errors import (
 )
 from mpc.operation import Input
 from mpc.program import Program
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, Buffer, field_of
 from parties.client import streaming
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_data import RemoteData
@@ -92,7 +92,8 @@ class AsyncClient(StoredSecrets):
         key: the path of this client's key file, or its ``KeyPair``; a running cluster has it.
         name: which of a running cluster's clients to be; the first by default.
         connect_timeout: seconds for all servers to answer.
-        source: of the cluster's correlated randomness; by default its trusted dealer.
+        source: of the cluster's correlated randomness, by default its trusted dealer; its rings are what this client
+            computes with.
         transport: what carries its messages; sockets, unless a running cluster says otherwise.
 
     Raises, on entering: PeerUnavailable, AuthenticationError, VersionMismatch, ConfigurationError.
@@ -110,6 +111,7 @@ class AsyncClient(StoredSecrets):
     ) -> None:
         if isinstance(cluster, TrialCluster):
             key, transport = key or cluster.client_key(name), cluster.transport
+            source = source or TrustedDealer(cluster.rings)
             cluster = cluster.cluster
         elif name is not None:
             raise UsageError("only a LocalCluster or MemoryCluster knows its clients' keys by name: give the key file")
@@ -122,11 +124,12 @@ class AsyncClient(StoredSecrets):
             raise ConfigurationError(
                 f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
             )
-        super().__init__(cluster, member, keys, Switchboard(cluster, member, keys, connect_timeout, transport))
-        self._source = TrustedDealer() if source is None else source
+        board = Switchboard(cluster, member, keys, connect_timeout, transport)
+        self._source = source or TrustedDealer()
+        super().__init__(cluster, member, keys, board, field_of(self._source.rings))
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
-        self._secrets: weakref.WeakKeyDictionary[Node, FieldArray] = weakref.WeakKeyDictionary()
+        self._secrets: weakref.WeakKeyDictionary[Node, Array] = weakref.WeakKeyDictionary()
 
     async def __aenter__(self) -> AsyncClient:
         await self._board.start()
@@ -158,7 +161,7 @@ class AsyncClient(StoredSecrets):
         ``[low, high]`` is public, and the tighter it is the more precise and cheaper what is computed from it.
         Raises EncodingError, naming the place, for a value that is not finite or not in the range.
         """
-        raw = fixed_point.encode(values, fraction_bits, low, high, name=name)
+        raw = fixed_point.encode(values, fraction_bits, low, high, name=name, field=self._field)
         secret = leaf(Input(raw.shape, fraction_bits, float(low), float(high)))
         self._secrets[secret.node] = raw
         return secret
@@ -271,7 +274,7 @@ class AsyncClient(StoredSecrets):
         return await attempt(again)
 
     async def _prepare_once(
-        self, bound: BoundProgram, inputs: Sequence[FieldArray], *, single: bool, keep: str
+        self, bound: BoundProgram, inputs: Sequence[Array], *, single: bool, keep: str
     ) -> PreparedRun:
         started = time.perf_counter()
         run, security = secrets.token_hex(16), self.cluster.settings.security
@@ -286,6 +289,7 @@ class AsyncClient(StoredSecrets):
             security=security,
             single=single,
             client=self.member.name,
+            rings=self._source.rings,
         )
         try:
             with self._board.watching(self._servers):
@@ -383,13 +387,13 @@ class AsyncClient(StoredSecrets):
         if not prepared.used:
             self._abandon(prepared)
 
-    def _send_online(self, party: str, message: Inputs, masked: Sequence[FieldArray]) -> int:
+    def _send_online(self, party: str, message: Inputs, masked: Sequence[Buffer]) -> int:
         try:
             return self._board.send(party, message, masked)
         except PeerUnavailable:
             raise PeerLost(party, "its connection closed after the run was prepared") from None
 
-    def _inputs_of(self, written: _Written) -> list[FieldArray]:
+    def _inputs_of(self, written: _Written) -> list[Array]:
         """The raw values of the program's inputs, in its order."""
         inputs = []
         for node in written.leaves:

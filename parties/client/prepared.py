@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mpc import fixed_point
 from mpc.errors import ProgramError, ProtocolViolation
-from mpc.rings import Array, known_rings
+from mpc.rings import Array, Buffer, Rings
 from mpc.security import Security
 from parties.client.account import Account
 from parties.client.conversation import Conversation
@@ -38,6 +38,7 @@ class PreparedRun:
         security: Security,
         single: bool,
         client: str,
+        rings: Rings,
     ) -> None:
         self.bound = bound
         self.program = bound.program
@@ -45,7 +46,7 @@ class PreparedRun:
         self.run = run
         self.used = False
         self.inputs = list(inputs)
-        """Raw values of the program's inputs, in its order: secret, as are the masks."""
+        """Of the program, in its order: secret, as are the masks."""
         self.randomness: ClientRandomness | None = None
         """The masks of inputs and outputs, once they have come."""
         self.account = Account(client)
@@ -53,6 +54,7 @@ class PreparedRun:
         self.single = single
         """One output, not a list of them."""
         self._parties = parties
+        self._rings = rings
 
     def __repr__(self) -> str:
         return f"<PreparedRun of {self.program!r}{', used' if self.used else ''}>"
@@ -76,25 +78,27 @@ class PreparedRun:
         return self.randomness
 
     @property
-    def input_masks(self) -> Sequence[Array]:
+    def input_masks(self) -> list[Buffer]:
         """Secret, as are the inputs: nobody else knows both."""
-        return self._dealt().input_masks
+        return self._buffers(self._dealt().input_masks)
 
     @property
     def masks_digest(self) -> str:
         """With MACs: what the parties compare with what was made for this client."""
         return self._dealt().digest
 
-    def masked_inputs(self) -> list[Array]:
+    def masked_inputs(self) -> list[Buffer]:
         """x - a of each input: uniform, whatever x is; as they are sent."""
-        rings = known_rings()
+        return self._buffers(masked_inputs(self.program, self.inputs, self._dealt(), self._rings))
+
+    def _buffers(self, arrays: Sequence[Array]) -> list[Buffer]:
+        """Of the inputs' rings."""
         types = (self.program.nodes[i].type for i in self.program.inputs)
-        masked = masked_inputs(self.program, self.inputs, self._dealt(), rings)
-        return [rings[t.ring].buffer(array) for t, array in zip(types, masked, strict=True)]
+        return [self._rings[t.ring].buffer(array) for t, array in zip(types, arrays, strict=True)]
 
     def open_outputs(self, sent: Mapping[str, Delivery]) -> list[Reals]:
         """The outputs, from what each party sent, in order of party.  Raises ProtocolViolation, MacCheckError."""
-        parts, rings = revealed_parts(self.program, self.security), known_rings()
+        parts, rings = revealed_parts(self.program, self.security), self._rings
         shares = []
         for name, delivery in sent.items():
             if len(delivery.buffers) != len(parts):

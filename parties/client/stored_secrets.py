@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from mpc.errors import UsageError
+from mpc.rings import PrimeField
 from parties.client.queries import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, Uploadable, checked_name
@@ -23,11 +24,12 @@ from parties.stored.policy import PREDICT
 class StoredSecrets:
     """A client of a cluster, as far as stored secrets go; ``board`` has its connections."""
 
-    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, board: Switchboard) -> None:
+    def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, board: Switchboard, field: PrimeField) -> None:
         self.cluster = cluster
         self.member = member
         self._keys = keys
         self._board = board
+        self._field = field
         self._slots = Slots(member.name)
         self._uploads = asyncio.Lock()
         # Longer than the servers': they know better than we whom they wait for, and tell us.
@@ -70,6 +72,7 @@ class StoredSecrets:
             self.cluster,
             self._keys,
             self._patience,
+            self._field,
             name=name,
             tensors=tensors,
             description=description,

@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProgramError, ProtocolViolation
+from mpc.rings import PrimeField
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from parties.client.conversation import Conversation
@@ -90,6 +91,7 @@ class Uploading:
     Args:
         board: the client's, connected.
         keys: the client's.
+        field: what this process computes with.
         patience: s that the servers may be silent for; and that an upload waits for one which was lost.
         progress: called when every party has more of it.
     """
@@ -100,6 +102,7 @@ class Uploading:
         cluster: Cluster,
         keys: KeyPair,
         patience: float,
+        field: PrimeField,
         *,
         name: str,
         tensors: Mapping[str, FieldArray],
@@ -109,6 +112,7 @@ class Uploading:
         self._board = board
         self._keys = keys
         self._patience = patience
+        self._field = field
         self._name = name
         self._tensors = tensors
         self._infos = tensor_infos({tensor: array.shape for tensor, array in tensors.items()})
@@ -222,7 +226,7 @@ class Uploading:
         self._sent = dict(self._have)
         self._note_sent()
         first = min(self._have.values())
-        chunks = masked_chunks(self._tensors, seeds, self._grid, first)
+        chunks = masked_chunks(self._tensors, seeds, self._grid, first, self._field)
         for number in range(first, self._grid.count):
             while number >= min(self._have.values()) + WINDOW:
                 await self._hear(conversation)

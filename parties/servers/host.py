@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from mpc.rings import Rings
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire.wires import Transport
@@ -24,3 +25,8 @@ class Host(Generic[SourceT_co]):
     folder: str | os.PathLike[str]
     source: SourceT_co
     transport: Transport
+
+    @property
+    def rings(self) -> Rings:
+        """What the server computes with: its source's, whose arrays it is given."""
+        return self.source.rings

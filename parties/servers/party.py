@@ -14,7 +14,7 @@ import numpy as np
 
 from mpc.errors import MaterialError, PeerError, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
-from mpc.rings import Array, known_rings
+from mpc.rings import Array, field_of
 from mpc.rings.ring import as_array
 from parties.cluster import Member
 from parties.counters import Phase
@@ -55,7 +55,7 @@ class PartyServer(Server[PartyJob]):
     def __init__(self, host: Host[RandomnessSource]) -> None:
         super().__init__(host, PartyJob)
         cluster, member, keys, folder = host.cluster, host.member, host.keys, host.folder
-        self._source = host.source
+        self._source, self._rings = host.source, host.rings
         self.parties = len(cluster.parties)
         self._peers = [p for p in cluster.parties if p != member]
         self._early = EarlyWords[Agreed]()
@@ -64,7 +64,7 @@ class PartyServer(Server[PartyJob]):
         self._disk: PartyVersions | None = None
         try:
             self._disk = PartyVersions(folder, keys, member.name)
-            self._secrets = PartySecrets(self._disk, cluster)
+            self._secrets = PartySecrets(self._disk, cluster, field_of(self._rings))
             self._desk = SecretsDesk(self, self._secrets)
             self._stock_reporting = Reporting(self, cluster.dealer.name, self.material.what_is_here)
         except BaseException:
@@ -182,6 +182,7 @@ class PartyServer(Server[PartyJob]):
                 stored=stored,
                 security=self.cluster.settings.security,
                 session=session,
+                rings=self._rings,
             )
 
         peers = [peer.name for peer in self._peers]
@@ -263,13 +264,13 @@ class PartyServer(Server[PartyJob]):
         run, program = job.party_run, job.program
         if run is None or program is None or not job.ready or job.exchange is not None:
             raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
-        types, rings = [program.nodes[i].type for i in program.inputs], known_rings()
+        types = [program.nodes[i].type for i in program.inputs]
         if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
         if message.masks != job.assigned.masks:
             # A wrong mask is a wrong input, which no MAC can show.
             raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
-        inputs = [rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
+        inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
         job.low_latency.enter_context(self.endpoint.low_latency())

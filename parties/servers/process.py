@@ -14,7 +14,7 @@ import threading
 import threadpoolctl
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
-from mpc.rings import kernels
+from mpc.rings import Rings, kernels
 from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
 from parties.operate.metrics.serving import serving
@@ -74,12 +74,15 @@ def make_server(
     keys: KeyPair,
     folder: str | os.PathLike[str],
     transport: Transport = SocketWires,
+    rings: Rings | None = None,
 ) -> DealerServer | PartyServer:
     """The server for that member's role, with its data in ``folder``.
 
+    ``rings``: what it computes with.  By default the usual; another array library comes in here, and nowhere else.
+
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
-    host = Host(cluster, member, keys, folder, TrustedDealer(), transport)
+    host = Host(cluster, member, keys, folder, TrustedDealer(rings), transport)
     return DealerServer(host) if member.role is Role.DEALER else PartyServer(host)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mpc.errors import ProgramError, TesseraError
-from mpc.rings.field import FieldArray
+from mpc.rings import Array
 from mpc.rings.prg import Seed
 from parties.cluster import Member
 from parties.counters import OK
@@ -186,7 +186,7 @@ class SecretsDesk:
             self._server.tell([self._coordinator], VersionPrepared(version=upload.version))
 
     async def keep(
-        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
+        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, Array]
     ) -> None:
         """What a run of that owner's has left becomes a version of a data set, once all parties have it."""
         try:

@@ -12,13 +12,10 @@ from math import prod
 
 import numpy as np
 
-from mpc.rings import Array, FieldRing
+from mpc.rings import Buffer, PrimeField
 from mpc.rings.prg import Seed
 from mpc.tensor_type import Shape
 from protocols.readings.dealer import StoredMasks
-
-RING = FieldRing()
-"""What is stored lives in the field."""
 
 CHUNK_ELEMENTS = 1 << 19
 """In a chunk, 4 MiB of payload; the last one may have fewer."""
@@ -28,6 +25,11 @@ WINDOW = 4
 
 16 MiB keep a link of 1 Gbit/s busy whose round trips take 0.1 s.
 """
+
+
+def stored_bytes(elements: int) -> int:
+    """Of so many elements: what is stored lives in the field."""
+    return elements * PrimeField.element_bits // 8
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,27 @@ class Grid:
 
     def chunk_bytes(self, number: int) -> int:
         """Of a chunk's payload."""
-        return RING.bytes_of(self.size(number))
+        return stored_bytes(self.size(number))
 
     def bytes_of(self, chunks: int) -> int:
         """Of payload, in the first ``chunks`` chunks."""
-        return RING.bytes_of(min(chunks * self.chunk_elements, self.elements))
+        return stored_bytes(min(chunks * self.chunk_elements, self.elements))
 
 
-def masked_chunks(tensors: Mapping[str, Array], seeds: tuple[Seed, ...], grid: Grid, first: int) -> Iterator[Array]:
+def masked_chunks(
+    tensors: Mapping[str, Buffer], seeds: tuple[Seed, ...], grid: Grid, first: int, field: PrimeField
+) -> Iterator[Buffer]:
     """``w - b`` chunk by chunk, from number ``first`` on.
 
     In memory are the mask of one tensor and one chunk; tensors that lie before ``first`` are not masked at all.
     """
-    number, filled = first, 0
-    chunk = RING.vector([(grid.size(first) if first < grid.count else 0,)])
-    begins = 0
+    number, filled, begins = first, 0, 0
+
+    def size_of(number: int) -> int:
+        return grid.size(number) if number < grid.count else 0
+
+    size = size_of(first)
+    chunk = field.vector([(size,)])
     for name, array in tensors.items():
         flat = np.ascontiguousarray(array).reshape(-1)
         at = number * grid.chunk_elements + filled - begins
@@ -75,14 +83,17 @@ def masked_chunks(tensors: Mapping[str, Array], seeds: tuple[Seed, ...], grid: G
         if at >= flat.size:
             continue
         # An object of its own, which is forgotten with the tensor: the dealer's would keep every mask.
-        mask = StoredMasks(seeds, {name: array.shape}).mask(name, RING).reshape(-1)
+        mask = field.reshape(StoredMasks(seeds, {name: array.shape}).mask(name, field), (flat.size,))
         while at < flat.size:
-            size = min(chunk.size - filled, flat.size - at)
-            RING.difference(flat[at : at + size], mask[at : at + size], chunk[filled : filled + size])
-            at, filled = at + size, filled + size
-            if filled == chunk.size:
-                yield chunk
+            count = min(size - filled, flat.size - at)
+            w = field.read(flat[at : at + count].data.cast("B"), (count,))
+            _, part, _ = field.split(chunk, [(filled,), (count,), (size - filled - count,)])
+            field.difference(w, field.index(mask, (slice(at, at + count),)), part)
+            at, filled = at + count, filled + count
+            if filled == size:
+                yield field.buffer(chunk)
                 number, filled = number + 1, 0
                 # Another array each time: the transport still reads the one before.
-                chunk = RING.vector([(grid.size(number) if number < grid.count else 0,)])
+                size = size_of(number)
+                chunk = field.vector([(size,)])
         del mask  # before the next one is made

@@ -18,11 +18,10 @@ from math import prod
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Value
-from mpc.rings.field import FieldArray
+from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
@@ -50,14 +49,16 @@ class PartySecrets:
     loop's.
     """
 
-    def __init__(self, disk: PartyVersions, cluster: Cluster) -> None:
+    def __init__(self, disk: PartyVersions, cluster: Cluster, field: PrimeField) -> None:
+        """``field``: what this process computes with; what is stored lives in it."""
         self._disk = disk
+        self._field = field
         self._circle = cluster.circle
         self._current: dict[str, StoredVersion] = {}
         self._saving: dict[str, StoredVersion] = {}
         self._prepared: dict[str, StoredVersion] = {}
         decided = frozenset(row.record.version for row in disk.versions())
-        self.uploads = Uploads(disk.partials, cluster, decided)
+        self.uploads = Uploads(disk.partials, cluster, decided, field)
         self._loading = threading.Lock()
         self._tensors: dict[str, dict[str, Value]] = {}
         """By version: w - b, which all parties hold, and this party's share of b.  Of those that were needed."""
@@ -188,7 +189,7 @@ class PartySecrets:
             raise TesseraError(f"there are {MAX_SECRETS} models, and no more are kept: remove one first")
 
     def keep(
-        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, FieldArray]
+        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, Array]
     ) -> None:
         """What a run has left here becomes a prepared version: x - b of each tensor, and the seed of our shares of b.
 
@@ -204,7 +205,7 @@ class PartySecrets:
             when=time.time(),
             description=description,
         )
-        self._disk.prepare(record, seed, [np.ascontiguousarray(array) for array in tensors.values()])
+        self._disk.prepare(record, seed, [self._field.buffer(array) for array in tensors.values()])
         self._prepared[version] = StoredVersion(record, owner)
 
     def is_in_use(self, version: str) -> bool:
@@ -311,7 +312,7 @@ class PartySecrets:
         with self._loading:
             tensors = self._tensors.get(record.version)
             if tensors is None and self._current.get(record.name) is model:
-                tensors = self._tensors[record.version] = self._disk.load(record)
+                tensors = self._tensors[record.version] = self._disk.load(record, self._field)
             if tensors is None:
                 raise not_in_use()
             return tensors

@@ -22,10 +22,11 @@ from typing import NamedTuple
 import msgspec
 
 from mpc.operation import Value
+from mpc.rings import PrimeField
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.stored import sealed_files as files
-from parties.stored.chunks import RING
+from parties.stored.chunks import stored_bytes
 from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
 from parties.stored.version_database import FORGET_RULES, RULES_TABLE, Steps, VersionDatabase
@@ -132,8 +133,8 @@ class PartyVersions(VersionDatabase):
             db.execute("DELETE FROM versions WHERE version = ?", (version,))
         self._unlink(version)
 
-    def load(self, record: Record) -> dict[str, Value]:
-        """The tensors of a version: w - b, which all parties have, and this party's share of b.
+    def load(self, record: Record, field: PrimeField) -> dict[str, Value]:
+        """The tensors of a version, as ``field`` has them: w - b, which all parties have, and this party's share of b.
 
         Raises VaultError, naming the file, when it is not as it was written.
         """
@@ -141,7 +142,7 @@ class PartyVersions(VersionDatabase):
         seed, *masked = files.read(path, self.vault, _label(record))
         if len(seed) != SEED_BYTES or len(masked) != len(record.tensors):
             raise VaultError(f"model file {path} is not of this model: have its owner upload it again")
-        return values(Seed(bytes(seed)), record, masked)
+        return values(Seed(bytes(seed)), record, masked, field)
 
     def sealed_bytes(self, version: str) -> int:
         """What a version takes on the disk.  Raises VaultError if its file is missing."""
@@ -181,14 +182,14 @@ def streamed(partial: Partial) -> list[Streamed]:
             size -= len(piece)
             yield piece
 
-    sizes = [RING.bytes_of(prod(shape)) for shape in partial.begun.record.shapes.values()]
+    sizes = [stored_bytes(prod(shape)) for shape in partial.begun.record.shapes.values()]
     return [Streamed(size, pieces(size)) for size in sizes]
 
 
-def values(seed: Seed, record: Record, masked: Sequence[memoryview]) -> dict[str, Value]:
+def values(seed: Seed, record: Record, masked: Sequence[memoryview], field: PrimeField) -> dict[str, Value]:
     """A version's tensors, from the seed of this party's shares of the masks and w - b of each."""
     return {
-        t.name: Value(RING.read(data, t.shape), RING.sample(stored_stream(seed, t.name), t.shape))
+        t.name: Value(field.read(data, t.shape), field.sample(stored_stream(seed, t.name), t.shape))
         for t, data in zip(record.tensors, masked, strict=True)
     }
 

@@ -18,10 +18,11 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from mpc.errors import ProtocolViolation, TesseraError
+from mpc.rings import PrimeField
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
 from parties.messages.uploads import UploadChunk, UploadSeed
-from parties.stored.chunks import RING, WINDOW, Grid
+from parties.stored.chunks import WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials
 from parties.stored.record import owner_of
 
@@ -87,9 +88,10 @@ class UploadInProgress:
 class Uploads:
     """By version.  Methods that say so block, on the disk; the others are the event loop's."""
 
-    def __init__(self, files: Partials, cluster: Cluster, decided: frozenset[str]) -> None:
+    def __init__(self, files: Partials, cluster: Cluster, decided: frozenset[str], field: PrimeField) -> None:
         """``decided``: versions that are complete, whose files may have outlasted them."""
         self._files = files
+        self._field = field
         self._seeds: OrderedDict[str, DealtSeed] = OrderedDict()
         self._uploads: dict[str, UploadInProgress] = {}
         for partial in files.found():
@@ -189,7 +191,7 @@ class Uploads:
         if len(payload) != 1 or len(payload[0]) != upload.grid.chunk_bytes(number):
             raise ProtocolViolation(sender.name, "sent a chunk of the wrong length")
         elements = (upload.grid.size(number),)
-        if not RING.holds(RING.read(payload[0], elements), elements):
+        if not self._field.holds(self._field.read(payload[0], elements), elements):
             raise ProtocolViolation(sender.name, "sent a chunk with numbers outside the field")
         upload.waiting.append(payload[0])
         upload.touched = time.monotonic()

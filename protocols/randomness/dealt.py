@@ -36,9 +36,6 @@ class TrustedDealer(RandomnessSource):
 
     name = "the dealer"
 
-    def __init__(self, rings: Rings | None = None) -> None:
-        self.rings = known_rings() if rings is None else rings
-
     def __repr__(self) -> str:
         return "TrustedDealer()"
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from mpc.correlation import Correlation
 from mpc.errors import UnsupportedError
 from mpc.program import Program
-from mpc.rings import Array, ring_called
+from mpc.rings import Array, Rings, known_rings, ring_called
 from mpc.rings.prg import Seed
 from mpc.security import Security
 
@@ -83,9 +83,13 @@ class ClientRandomness(ABC):
 
 
 class RandomnessSource(ABC):
-    """Makes the correlated randomness of runs."""
+    """Makes the correlated randomness of runs, of what a process computes with."""
 
     name: str
+
+    def __init__(self, rings: Rings | None = None) -> None:
+        """``rings``: what stands behind each algebra in this process, by default the usual."""
+        self.rings = known_rings() if rings is None else rings
 
     def check(self, program: Program, security: Security) -> None:
         """Raises UnsupportedError, naming the operation, for a program that this source cannot make randomness for."""

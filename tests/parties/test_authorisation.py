@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, UsageError
+from mpc.rings import FieldRing
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from parties import Cluster, KeyPair
@@ -267,7 +268,7 @@ def test_the_id_of_what_cannot_be_used_is_taken(disk: PartyVersions, three: Clus
     prepare(disk, three, ID, KeyPair.generate().public)
     if in_use:
         disk.commit(ID)
-    secrets = PartySecrets(disk, three)
+    secrets = PartySecrets(disk, three, FieldRing())
     assert secrets.held == (ID,)
     with pytest.raises(ProtocolViolation, match="id has been used"):
         secrets.begin(three.member("company"), begin(), [memoryview(b"what")])
@@ -278,7 +279,7 @@ def test_each_party_sees_to_it_that_a_name_keeps_its_owner(disk: PartyVersions, 
     company = three.member("company")
     prepare(disk, three, ID, company.key)
     prepare(disk, three, SECOND, three.member("other").key)
-    secrets = PartySecrets(disk, three)
+    secrets = PartySecrets(disk, three, FieldRing())
     secrets.commit(ID)
     with pytest.raises(ProgramError, match="belongs to company"):
         secrets.commit(SECOND)
@@ -290,7 +291,7 @@ def test_rules_go_when_nothing_is_about_to_take_the_place(disk: PartyVersions, t
     prepare(disk, three, ID, company.key)
     disk.commit(ID)
     prepare(disk, three, SECOND, company.key)
-    secrets = PartySecrets(disk, three)
+    secrets = PartySecrets(disk, three, FieldRing())
     secrets.allow(company, "m", "clinic", ["any"])
     secrets.drop(ID)
     secrets.commit(SECOND)
@@ -300,7 +301,7 @@ def test_rules_go_when_nothing_is_about_to_take_the_place(disk: PartyVersions, t
     assert disk.rules() == {}
     prepare(disk, three, THIRD, company.key)
     disk.commit(THIRD)
-    assert PartySecrets(disk, three).seen_by("clinic") == []
+    assert PartySecrets(disk, three, FieldRing()).seen_by("clinic") == []
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from mpc.errors import (
     UsageError,
     VersionMismatch,
 )
-from nn import Linear, Model, Sequential
+from nn import Linear, Model, Sequential, Sigmoid
 from parties import AsyncClient, Client, DataSet, MemoryCluster, Settings
 from parties.messages.runs import Opening, Prepare, Release
 from parties.wire.events import Delivery, LinkFault, PeerDown, PeerRestarted
@@ -45,6 +45,26 @@ def test_a_client_cannot_tell(parties, security):
     assert threading.active_count() <= before + 1
     with pytest.raises(UsageError, match="not running"):
         cluster.client_key()
+
+
+@pytest.mark.parametrize("security", ["semi-honest", "malicious"])
+def test_what_a_process_computes_with_reaches_all_of_it(opaque, security):
+    """Uploads, stock, runs, what is kept and read back from the disk: nobody but the ring looks into its arrays."""
+    architecture = Sequential({"a": Linear(2, 2), "b": Sigmoid()}).architecture((2,))
+    model = Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
+    wanted = 1 / (1 + np.exp(-1.75))
+    with MemoryCluster(security=security, rings=opaque) as cluster, Client(cluster) as client:
+        assert cluster.rings is opaque
+        x = client.share([[0.5, 0.25]], low=-1, high=1)
+        stored = client.upload(model, "m")
+        client.stock(stored(x), 1)
+        for from_stock in (True, False):
+            assert client.reveal(stored(x)) == pytest.approx(np.full((1, 2), wanted), abs=1e-3)
+            assert client.last_run.from_stock == from_stock
+        client.upload(DataSet({"a": np.array([1.0, 2.0]), "b": np.array(3.0)}, low=-4, high=4), "d")
+        data = client.data("d")
+        client.keep({"c": data["a"] * data["b"]}, "e")
+        assert client.reveal(client.data("e")["c"] + 1) == pytest.approx([4, 7], abs=1e-3)
 
 
 async def test_two_clients_in_an_event_loop_of_their_own():

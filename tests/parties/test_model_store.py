@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import ConfigurationError
-from mpc.rings import field
+from mpc.rings import FieldRing, field
 from mpc.rings.prg import Seed
 from parties import Cluster, KeyPair
 from parties.messages.uploads import TensorInfo
@@ -71,7 +71,7 @@ def keep(models: PartyVersions, number: int, name: str = "derm") -> Record:
 def whole(models: PartyVersions, number: int, name: str = "derm") -> None:
     """The version reads as it was written."""
     kept = record(number, name)
-    values = models.load(kept)
+    values = models.load(kept, FieldRing())
     assert list(values) == list(kept.shapes)
     for (tensor, shape), public in zip(kept.shapes.items(), masked(kept), strict=True):
         assert np.array_equal(values[tensor].public, public)
@@ -106,7 +106,7 @@ def test_kept_over_a_restart(folder: Path) -> None:
         assert states(models) == {2: State.CURRENT, 3: State.CURRENT}
         whole(models, 3)
         with pytest.raises(VaultError, match=r"1\.shares cannot be read .*upload it again"):
-            models.load(record(1))
+            models.load(record(1), FieldRing())
     with opened(folder) as models:
         models.drop(store_id(3))
         models.drop(store_id(3))
@@ -121,7 +121,7 @@ def test_any_shapes(tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple
     with opened(tmp_path_factory.mktemp("any") / "data") as models:
         kept = record(1, shapes=tuple(shapes))
         models.prepare(kept, seed(1), masked(kept))
-        values = models.load(kept)
+        values = models.load(kept, FieldRing())
         for array, (name, shape) in zip(masked(kept), kept.shapes.items(), strict=True):
             assert values[name].public.shape == shape
             assert np.array_equal(values[name].public, array)
@@ -165,7 +165,7 @@ def test_others_may_read_it(folder: Path) -> None:
         for mode in (0o644, 0o604, 0o640):
             path.chmod(mode)
             with pytest.raises(VaultError, match=rf"mode {mode:04o}\): run `chmod 600 .*shares"):
-                models.load(kept)
+                models.load(kept, FieldRing())
     for mode in (0o755, 0o705, 0o750):
         (folder / "models").chmod(mode)
         with pytest.raises(ConfigurationError, match=rf"mode {mode:04o}\): run `chmod 700 .*models"):
@@ -216,7 +216,7 @@ def test_a_file_that_is_not_as_it_was(folder: Path, kind: str) -> None:
         path = folder / "models" / f"{store_id(1)}.shares"
         change(path)
         with pytest.raises(VaultError, match=complaint) as caught:
-            models.load(record(1))
+            models.load(record(1), FieldRing())
         assert str(path) in str(caught.value)
         assert "upload it again" in str(caught.value)
         if kind != "swapped":
@@ -238,7 +238,7 @@ def test_flipped_bits_never_pass(folder: Path) -> None:
             bad[chance.randrange(len(bad))] ^= 1 << chance.randrange(8)
             path.write_bytes(bad)
             with pytest.raises(VaultError, match="shares"):
-                models.load(record(1))
+                models.load(record(1), FieldRing())
 
 
 def test_a_file_under_another_row_s_content(folder: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_file_under_another_row_s_content(folder: Path) -> None:
         keep(models, 1)
         for other in (record(1, "other"), record(1, shapes=((4, 3), (0, 2)))):
             with pytest.raises(VaultError, match="damaged"):
-                models.load(other)
+                models.load(other, FieldRing())
 
 
 def changed(folder: Path, statement: str, file: str = "models.sqlite") -> None:

@@ -110,7 +110,7 @@ def test_chunks_are_the_masked_tensors_in_pieces(shapes: list[tuple[int, ...]], 
     whole = masked_whole(tensors, seeds)
     grid = Grid(whole.size, size)
     first = min(first, grid.count)
-    made = list(masked_chunks(tensors, seeds, grid, first))
+    made = list(masked_chunks(tensors, seeds, grid, first, FieldRing()))
     assert [chunk.size for chunk in made] == [grid.size(number) for number in range(first, grid.count)]
     joined = np.concatenate([*made, np.empty(0, np.uint64)])
     assert np.array_equal(joined, whole[first * size :])
@@ -130,7 +130,7 @@ def test_what_comes_in_chunks_is_kept_as_what_comes_at_once(
         flat = np.concatenate([array.reshape(-1) for array in tensors.values()])
         partial.append([flat[number * size : (number + 1) * size] for number in range(grid.count)])
         models.prepare(record, Seed(bytes(16)), streamed(partial))
-        loaded = models.load(record)
+        loaded = models.load(record, FieldRing())
         assert list(loaded) == list(tensors)
         for name, array in tensors.items():
             assert np.array_equal(loaded[name].public, array)
