@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mpc import sharing
-from mpc.errors import ConfigurationError
+from mpc.errors import unwritable
 from mpc.rings import field
 from mpc.rings.field import FieldArray
 
@@ -63,7 +63,7 @@ def draw(exhibits: Sequence[Exhibit], parties: int, classes: Sequence[str], noti
     try:
         canvas.save(path, format="PNG", optimize=True)
     except OSError as error:
-        raise ConfigurationError(f"the picture {path} cannot be written ({error.strerror or error})") from error
+        raise unwritable(f"the picture {path}", error) from error
 
 
 def _headings(page: _Page, parties: int, shown: int) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, unwritable
 from parties.wire.transport import package_version
 
 FORMAT = 1
@@ -106,7 +106,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.writelines(record.encode() + "\n" for record in records)
     except OSError as error:
-        raise ConfigurationError(f"measurements cannot be written to {path}: {error.strerror}") from error
+        raise unwritable(str(path), error) from error
 
 
 def read(path: Path) -> list[Record]:

@@ -9,6 +9,8 @@
     │   └── ConfigurationError a cluster file, key file or option that is missing or wrong
     ├── ProgramError           a program that is malformed, or not what another process was given
     ├── NotPermitted           the owner of a secret has not allowed this client to use it so
+    ├── NameTaken              a name under which another client has stored something
+    ├── NoSuchName             nothing of the caller's own is called so
     ├── PeerError              another process; ``.peer`` names it
     │   ├── PeerUnavailable    cannot be reached
     │   ├── PeerLost           died, froze, or went silent in the middle of a run
@@ -16,16 +18,26 @@
     │   ├── AuthenticationError  a key that is not in the cluster file, or in the wrong role
     │   ├── VersionMismatch    another version of Tessera, or another cluster file
     │   ├── ServerBusy         has as much to do as it takes on, and began nothing: try again later
+    │   ├── TooLarge           has not the memory for it, ever
+    │   ├── DiskFull           has no room on its disk
     │   └── RemoteError        the other side refused or failed, and says why
     ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
     └── MacCheckError          somebody cheated (malicious security): nothing was revealed
 
-No message ever holds a secret, a share, or key material.  ``exit_code`` is what the command line exits with.
+No message ever holds a secret, a share, or key material.  ``exit_code`` is what the command line exits with, and
+``advice`` what to do then, beside what the message says; docs/exit-codes.md has both.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""Of an OSError: the disk, or what this user may have of it, is full."""
+
+HERE = "this host"
+"""Instead of a member's name, which has no spaces: where the error was raised."""
 
 
 def printable(text: str) -> str:
@@ -37,12 +49,14 @@ class TesseraError(Exception):
     """Base of every error raised on purpose."""
 
     exit_code: ClassVar[int] = 1
+    advice: ClassVar[str] = "Read the sentence; for an internal error, the log of the server that it names."
 
 
 class UsageError(TesseraError):
     """The caller's input is wrong; nothing has been shared or sent."""
 
     exit_code = 2
+    advice = "Correct it as the sentence says."
 
 
 class EncodingError(UsageError):
@@ -65,18 +79,21 @@ class ConfigurationError(UsageError):
     """A cluster file, key file or option is missing or wrong."""
 
     exit_code = 3
+    advice = "Correct it on this host, and start again."
 
 
 class ProgramError(TesseraError):
     """A program is malformed, or is not the one another process was given."""
 
     exit_code = 4
+    advice = "Run one release everywhere; ask for the model or the data again, and write the program anew."
 
 
 class PeerError(TesseraError):
     """Another process is at fault; ``peer`` is its name in the cluster file."""
 
     exit_code = 5
+    advice = "See the log of the process named."
 
     def __init__(self, peer: str, message: str) -> None:
         super().__init__(f"{peer}: {message}")
@@ -88,57 +105,102 @@ class PeerUnavailable(PeerError):  # noqa: N818 - says what happened
     """The peer cannot be reached."""
 
     exit_code = 6
+    advice = "Start it; tessera check tells a closed port from a firewall."
 
 
 class PeerLost(PeerError):  # noqa: N818 - says what happened
     """The peer died, froze or went silent in the middle of a run."""
 
     exit_code = 7
+    advice = "Try again: the next run needs no repair. If it recurs, see that process's log, and round_timeout."
 
 
 class ProtocolViolation(PeerError):  # noqa: N818 - says what happened
     """The peer sent something malformed: length, shape, field range, sequence or kind."""
 
     exit_code = 8
+    advice = "See who is named: another release, a fault, or an attack. Keep its log."
 
 
 class AuthenticationError(PeerError):
     """The peer's key is not in the cluster file, or has the wrong role."""
 
     exit_code = 9
+    advice = "Compare public keys with the cluster file on both hosts."
 
 
 class VersionMismatch(PeerError):  # noqa: N818 - says what happened
     """The peer runs another version of Tessera or has another cluster file."""
 
     exit_code = 10
+    advice = "The same release and the same file on every host."
 
 
 class RemoteError(PeerError):
     """The peer refused or failed, and says why."""
 
     exit_code = 11
+    advice = "Do as it says, at that server."
 
 
 class ServerBusy(PeerError):  # noqa: N818 - says what happened
     """The server has as much to do, for this client or for all, as it takes on.  Nothing was begun: try again later."""
 
     exit_code = 15
+    advice = "Try again later, or with smaller batches; the sentence says what there is too much of."
+
+
+class TooLarge(PeerError):  # noqa: N818 - says what happened
+    """What was asked for takes more memory than the server has for any one client.  Nothing was begun."""
+
+    exit_code = 16
+    advice = "Use smaller batches, or raise memory_mb in everybody's cluster file."
+
+
+class DiskFull(PeerError):  # noqa: N818 - says what happened
+    """The disk has no room for it, there or `HERE`.  Nothing of it is kept."""
+
+    exit_code = 17
+    advice = "Make room on the disk of the host that is named, and try again."
 
 
 class MacCheckError(TesseraError):
     """A MAC check failed: somebody deviated from the protocol.  Nothing was revealed."""
 
     exit_code = 12
+    advice = "docs/security.md says how to find out."
 
 
 class MaterialError(TesseraError):
     """Preprocessing that was dealt ahead of time is not fresh at some party.  Nothing that depends on it was sent."""
 
     exit_code = 13
+    advice = "Try again; if it recurs, docs/security.md."
 
 
 class NotPermitted(TesseraError):  # noqa: N818 - says what happened
     """A client may not use a secret of another one in this way.  Nothing was dealt or computed."""
 
     exit_code = 14
+    advice = "Ask the owner for tessera allow; tessera models lists what you may use."
+
+
+class NameTaken(TesseraError):  # noqa: N818 - says what happened
+    """A name that is another client's already.  Nothing was stored."""
+
+    exit_code = 18
+    advice = "Choose another name."
+
+
+class NoSuchName(TesseraError):  # noqa: N818 - says what happened
+    """Nothing is called so that the caller would have to know of: nothing of its own, no member, no installed model."""
+
+    exit_code = 19
+    advice = "Look for the name with tessera models, or in the cluster file."
+
+
+def unwritable(what: str, error: OSError) -> TesseraError:
+    """The error of ``what``, a file or folder on this host, that cannot be written."""
+    if error.errno in NO_SPACE:
+        return DiskFull(HERE, f"{what} cannot be written: the disk is full")
+    return ConfigurationError(f"{what} cannot be written: {error.strerror or error}")

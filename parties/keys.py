@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, unwritable
 
 _FORMAT = 2
 _FIELDS = {"version", "public", "secret"}
@@ -120,6 +120,7 @@ class KeyPair:
 
         Raises:
             ConfigurationError: the file exists (a key is never overwritten), or cannot be written.
+            DiskFull: nothing is left.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         try:
@@ -130,12 +131,16 @@ class KeyPair:
                 f"key file {os.fspath(path)} exists and is never overwritten: choose another name, or remove it first"
             ) from None
         except OSError as error:
-            raise ConfigurationError(f"key file {os.fspath(path)} cannot be written: {error.strerror}") from error
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(
-                "# A Tessera identity.  The public key goes into the cluster file; this file goes nowhere.\n"
-                f'version = {_FORMAT}\npublic = "{self.public}"\nsecret = "{self.secret}"\n'
-            )
+            raise unwritable(f"key file {os.fspath(path)}", error) from error
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(
+                    "# A Tessera identity.  The public key goes into the cluster file; this file goes nowhere.\n"
+                    f'version = {_FORMAT}\npublic = "{self.public}"\nsecret = "{self.secret}"\n'
+                )
+        except OSError as error:
+            Path(path).unlink(missing_ok=True)
+            raise unwritable(f"key file {os.fspath(path)}", error) from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KeyPair:

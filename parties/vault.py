@@ -42,7 +42,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
-from mpc.errors import ConfigurationError, TesseraError
+from mpc.errors import NO_SPACE, ConfigurationError, DiskFull, TesseraError
 from parties.keys import KeyPair
 from parties.wire.messages import Buffer
 
@@ -65,6 +65,10 @@ _IDENTITY = "CREATE TABLE about (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT 
 
 class VaultError(TesseraError):
     """A data file cannot be read or written, or what is in it was changed by somebody else."""
+
+
+class NoSpace(VaultError, DiskFull):  # noqa: N818 - says what happened
+    """A data file cannot be written, for want of room: nothing of what was to be written is kept."""
 
 
 class Streamed(NamedTuple):
@@ -105,6 +109,7 @@ class Vault:
     Raises:
         ConfigurationError: others may open the file; another process has it open; it is not a data file, or has
             another format; it belongs to another member, key or purpose.
+        NoSpace: the disk is full.
     """
 
     def __init__(
@@ -124,8 +129,12 @@ class Vault:
                 stack.callback(self._db.close)
                 self._key = self._unlock(self._db, keys, schema)
             except OSError as error:
+                if error.errno in NO_SPACE:
+                    raise self._full() from error
                 raise ConfigurationError(f"data file {self._path} cannot be opened: {error.strerror}") from error
             except _DATABASE_ERRORS as error:
+                if _is_full(error):
+                    raise self._full() from error
                 raise ConfigurationError(
                     f"data file {self._path} cannot be opened ({_said(error)}): if no other program has it open,"
                     " move it away to begin with an empty one"
@@ -202,7 +211,7 @@ class Vault:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is done within is durable when it ends, or has not happened if it raises; one at a time.
 
-        Raises VaultError when the file is closed, damaged or cannot be written.
+        Raises VaultError when the file is closed, damaged or cannot be written; `NoSpace` when it is for want of room.
         """
         with self._lock, self._typed_errors() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -226,10 +235,21 @@ class Vault:
         try:
             yield self._db
         except _DATABASE_ERRORS as error:
+            if _is_full(error):
+                raise self._full() from error
             raise VaultError(
                 f"data file {self._path} cannot be used ({_said(error)}): see to the disk, or move the file away"
                 " to begin with an empty one"
             ) from error
+
+    def unwritable(self, what: str, error: OSError) -> VaultError:
+        """The error of another file of this data folder, called ``what``, that cannot be written."""
+        if error.errno in NO_SPACE:
+            return self._full()
+        return VaultError(f"{what} cannot be used ({error.strerror}): see to the disk")
+
+    def _full(self) -> NoSpace:
+        return NoSpace(self._about["member"], "the disk of its data folder is full: make room there")
 
     def seal(
         self, label: Sequence[str], payload: Sequence[Buffer | Streamed], chunk_bytes: int | None = None
@@ -300,6 +320,10 @@ class Vault:
 
     def _associated(self, label: Sequence[str], part: int, count: int) -> bytes:
         return self._bound + _joined(*label) + struct.pack("<II", part, count)
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def _said(error: Exception) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import Figure
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import UsageError, unwritable
 
 WIDTH = 7.6
 """Inches: a README's column at 100 pixels to the inch."""
@@ -139,7 +139,7 @@ class Pictures:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"the folder {folder} cannot be made: {error.strerror}") from error
+            raise unwritable(f"the folder {folder}", error) from error
 
     @contextlib.contextmanager
     def _drawn(self, name: str, height: float, rows: int = 1, columns: int = 1) -> Iterator[tuple[Any, Any]]:
@@ -155,7 +155,7 @@ class Pictures:
                 try:
                     figure.savefig(path, format=suffix, **options)
                 except OSError as error:
-                    raise ConfigurationError(f"the picture {path} cannot be written: {error.strerror}") from error
+                    raise unwritable(f"the picture {path}", error) from error
                 self.written.append(path)
 
     def lines(self, name: str, panels: Sequence[Panel]) -> str:

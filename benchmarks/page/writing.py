@@ -20,7 +20,7 @@ from benchmarks.page.plots import Pictures
 from benchmarks.page.security import by_security
 from benchmarks.records import read
 from benchmarks.report import print_json
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import UsageError, unwritable
 
 SECTIONS: tuple[Maker, ...] = (
     by_layer, by_network, by_size, by_batch, by_security, beside_peers, by_fraction_bits, operations,
@@ -72,7 +72,7 @@ def write(path: Path, sections: list[Section], pictures: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"the page {path} cannot be written: {error.strerror}") from error
+        raise unwritable(f"the page {path}", error) from error
 
 
 def _anchor(title: str) -> str:

@@ -27,7 +27,7 @@ from benchmarks.soak.course import AFTERWARDS, DEADLINE, MARGIN, SETTINGS, STEAD
 from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.report import print_summary, summarised
 from benchmarks.soak.watching import Watch, alarms, footprints, settled
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import UsageError, unwritable
 from nn.derm import samples
 from parties import AsyncClient, LocalCluster
 
@@ -135,4 +135,4 @@ def _keep_logs(folder: Path, target: Path) -> None:
         for log in folder.glob("*.log"):
             shutil.copy(log, target)
     except OSError as error:
-        raise ConfigurationError(f"the logs cannot be kept in {target}: {error.strerror}") from error
+        raise unwritable(f"the folder {target}", error) from error

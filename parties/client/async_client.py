@@ -266,7 +266,7 @@ class AsyncClient(StoredSecrets):
         except NotPermitted:
             for binding in bound.bindings:
                 if binding.rule != OWNER:
-                    with contextlib.suppress(UsageError):
+                    with contextlib.suppress(NotPermitted, UsageError):
                         await self._find(binding.slot.partition("/")[2])
             again = self._slots.bind(*written)
             if again == bound:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mpc.errors import ProtocolViolation, UsageError
+from mpc.errors import NoSuchName, NotPermitted, ProtocolViolation, UsageError
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
@@ -96,7 +96,8 @@ class Found(NamedTuple):
 async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: float) -> Found:
     """What is called so; of the rules, those that all parties know.
 
-    Raises UsageError when there is none, or not the same at all parties; PeerError.
+    Raises NotPermitted when there is none for us, and nobody is told whether it is not there or not allowed; UsageError
+    when it is not the same at all parties; PeerError.
     """
     parties = [party.name for party in cluster.parties]
     give_up = time.monotonic() + _REPLACING
@@ -112,7 +113,7 @@ async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: 
     if not first.version:
         known = f"it has {', '.join(first.names)}" if first.names else "it has none yet"
         remedy = "upload it, or have its owner allow it (tessera allow)"
-        raise UsageError(f"{parties[0]} has no model called {name!r} for us: {known}; {remedy}")
+        raise NotPermitted(f"{parties[0]} has nothing called {name!r} for us: {known}; {remedy}")
     return first._replace(allowed=frozenset.intersection(*(answer.allowed for answer in found)))
 
 
@@ -197,13 +198,13 @@ async def remove_model(board: Switchboard, cluster: Cluster, name: str, patience
     """Remove a model of this client's everywhere.
 
     The coordinator first: from then on it is gone, and a party that is not reached drops it when it next asks.
-    Raises ProgramError for another client's model, UsageError if nobody has one of that name, PeerError.
+    Raises NameTaken for another client's, NoSuchName if nobody has one of that name, PeerError.
     """
     parties = [party.name for party in cluster.parties]
     found = await _ask(board, [cluster.coordinator.name], name, patience)
     found |= await _ask(board, parties, name, patience)
     if not found:
-        raise UsageError(f"nobody has a model called {name!r}: `tessera models` lists what there is")
+        raise NoSuchName(f"nobody has anything called {name!r}: `tessera models` lists what there is")
 
 
 async def allow_use(
@@ -211,11 +212,12 @@ async def allow_use(
 ) -> None:
     """Tell every server what a client may run on a model of this client's.
 
-    Raises UsageError for what is no rule, ProgramError when the model is another client's or not there, PeerError; some
-    servers may have been told by then: more is then refused than the owner wants, never less.
+    Raises UsageError for what is no rule, NoSuchName for a client or a model that is not there, NameTaken when it is
+    another client's, PeerError; some servers may have been told by then: more is then refused than the owner wants,
+    never less.
     """
     if client != EVERYONE and not any(client == member.name for member in cluster.clients):
-        raise UsageError(f"the cluster file lists no client called {client!r}")
+        raise NoSuchName(f"the cluster file lists no client called {client!r}")
     for program in programs:
         if not is_rule(program):
             raise UsageError(f"{program!r} names no program: give predict, any, or a program's digest")

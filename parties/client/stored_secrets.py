@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from mpc.errors import UsageError
+from mpc.errors import NotPermitted, UsageError
 from mpc.rings import PrimeField
 from parties.client.queries import ModelEntry, allow_use, find_model, list_models, remove_model
 from parties.client.remote_data import RemoteData, remote
@@ -61,8 +61,8 @@ class StoredSecrets:
         cluster file together) and goes on where it was; and when it fails for that reason, or this process dies, the
         next upload of the same model under the same name goes on, within a day (``parties.client.uploading``).
 
-        Raises ProgramError when the name is another client's, UsageError, ServerBusy with too many uploads that are
-        not complete, PeerError.
+        Raises NameTaken when the name is another client's, UsageError, DiskFull, ServerBusy with too many uploads
+        that are not complete, PeerError.
         """
         checked_name(name)
         tensors, description = secret.encode(), secret.describe()
@@ -88,7 +88,7 @@ class StoredSecrets:
     async def model(self, name: str) -> RemoteModel:
         """A model that this client has uploaded, or may use.
 
-        Raises UsageError, naming what there is for us, when there is none; or when a party has lost its data.
+        Raises NotPermitted, naming what there is for us, when there is none; UsageError when a party has lost its data.
         """
         found = await self._find(name)
         if isinstance(found, RemoteData):
@@ -115,7 +115,7 @@ class StoredSecrets:
 
     async def _is_data(self, name: str) -> bool:
         """Whether there is a data set of that name, for us to know of."""
-        with contextlib.suppress(UsageError):
+        with contextlib.suppress(NotPermitted, UsageError):
             return isinstance(await self._find(name), RemoteData)
         return False
 
@@ -132,7 +132,7 @@ class StoredSecrets:
         Each server keeps the rules and enforces them by itself, and they outlast uploads under that name
         (``parties.stored.policy``).
 
-        Raises UsageError, ProgramError when it is another client's or not there, PeerError.
+        Raises UsageError, NameTaken when it is another client's, NoSuchName when it is not there, PeerError.
         """
         checked_name(name)
         await self._board.reach(self._servers)
@@ -143,7 +143,7 @@ class StoredSecrets:
     async def remove(self, name: str) -> None:
         """Remove a model of this client's from dealer and parties, for good, and what was dealt ahead for it.
 
-        Raises ProgramError when it is another client's, UsageError when there is none of that name, PeerError.
+        Raises NameTaken when it is another client's, NoSuchName when there is none of that name, PeerError.
         """
         checked_name(name)
         await self._board.reach(self._servers)

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import ConfigurationError, NoSuchName, NotPermitted, UsageError
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel, Uploadable
 
@@ -17,13 +17,16 @@ GROUP = "tessera.models"
 async def chosen_model(client: AsyncClient, name: str | None) -> RemoteModel:
     """The stored one of that name; without one, the only one that this client may use.
 
-    Raises UsageError, naming what there is, and what ``AsyncClient.model`` does.
+    Raises UsageError, naming what there is, NotPermitted if there is nothing, and what ``AsyncClient.model`` does.
     """
     if name is None:
         names = sorted({entry.name for entry in await client.models()})
         if len(names) != 1:
-            there = f"there are {', '.join(names)}" if names else "there is none that this client may use"
-            raise UsageError(f"say which model with --model: {there}")
+            if not names:
+                raise NotPermitted(
+                    "nothing is stored that this client may use: upload a model, or have its owner allow it"
+                )
+            raise UsageError(f"say which model with --model: there are {', '.join(names)}")
         (name,) = names
     return await client.model(name)
 
@@ -31,15 +34,15 @@ async def chosen_model(client: AsyncClient, name: str | None) -> RemoteModel:
 def installed_model(name: str | None, weights: Path | None) -> Uploadable:
     """The one that a package brings under that name, or the only one that any brings; with the weights of a file.
 
-    Raises UsageError, naming what there is, ConfigurationError for a package that is broken, and what the maker of the
-    model does, such as for weights that are not its own.
+    Raises UsageError or NoSuchName, naming what there is, ConfigurationError for a package that is broken, and what the
+    maker of the model does, such as for weights that are not its own.
     """
     found: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name is None and len(found) == 1:
         (name,) = found
     if name not in found:
         which = "say which model with --model" if name is None else f"no installed package brings a model {name!r}"
-        raise UsageError(f"{which}: there are {', '.join(sorted(found)) or 'none'}")
+        raise (NoSuchName if name else UsageError)(f"{which}: there are {', '.join(sorted(found)) or 'none'}")
     try:
         make: Any = found[name].load()
     except (ImportError, AttributeError) as error:

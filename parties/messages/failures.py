@@ -21,6 +21,8 @@ _PEER_ERRORS: dict[str, type[PeerError]] = {
         errors.VersionMismatch,
         errors.RemoteError,
         errors.ServerBusy,
+        errors.TooLarge,
+        errors.DiskFull,
     )
 }
 _OTHER_ERRORS: dict[str, type[TesseraError]] = {
@@ -31,6 +33,8 @@ _OTHER_ERRORS: dict[str, type[TesseraError]] = {
         errors.MacCheckError,
         errors.MaterialError,
         errors.NotPermitted,
+        errors.NameTaken,
+        errors.NoSuchName,
     )
 }
 

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from mpc.errors import ProgramError, ServerBusy
+from mpc.errors import ServerBusy, TooLarge
 from mpc.program import Program
 from mpc.security import Security
 from parties.cluster import Cluster, Member
@@ -84,15 +84,15 @@ class Admission:
         return program.elements * self._bytes_per_element
 
     def check_size(self, program: Program) -> int:
-        """Bytes that a run of it takes.  Raises ProgramError if no client may ever have so much."""
+        """Bytes that a run of it takes.  Raises TooLarge if no client may ever have so much."""
         return self._within_share(self.size_of(program), "a run of this program")
 
     def reserve(self, client: str, program: Program) -> int:
-        """Sets aside the bytes that a run of it takes, and returns how many.  Raises ServerBusy, ProgramError."""
+        """Sets aside the bytes that a run of it takes, and returns how many.  Raises ServerBusy, TooLarge."""
         return self.hold(client, self.size_of(program), "a run of this program")
 
     def hold(self, client: str, size: int, what: str) -> int:
-        """Sets aside so many bytes for ``what``, and returns them.  Raises ServerBusy, ProgramError."""
+        """Sets aside so many bytes for ``what``, and returns them.  Raises ServerBusy, TooLarge."""
         self._within_share(size, what)
         if size > (free := self._free(client)):
             raise ServerBusy(
@@ -108,9 +108,10 @@ class Admission:
 
     def _within_share(self, size: int, what: str) -> int:
         if size > self.share:
-            raise ProgramError(
-                f"{what} takes about {size >> 20} MiB, and {self._server} gives a client {self.share >> 20}: use"
-                " smaller batches (`predict` does), or raise memory_mb in the cluster file"
+            raise TooLarge(
+                self._server,
+                f"{what} takes about {size >> 20} MiB, and a client is given {self.share >> 20}: use smaller batches"
+                " (`predict` does), or raise memory_mb in the cluster file",
             )
         return size
 

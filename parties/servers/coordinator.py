@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mpc.errors import ProgramError, ProtocolViolation, ServerBusy, TesseraError
+from mpc.errors import ProtocolViolation, ServerBusy, TesseraError
 from mpc.program import Program
 from mpc.rings.prg import Seed, fresh_seed
 from parties.cluster import Member
@@ -33,7 +33,7 @@ from parties.messages.uploads import (
 from parties.servers.server import Server
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions
-from parties.stored.party_secrets import taken, upload_shapes
+from parties.stored.party_secrets import missing, taken, upload_shapes
 from parties.stored.policy import InUse, Policy
 from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
@@ -160,7 +160,7 @@ class Coordinator:
     ) -> None:
         """The masks of what a run is to keep, on the disk: from now on as of an upload whose chunks are all there.
 
-        Raises ProgramError for a name that is taken, ServerBusy, ProtocolViolation, VaultError.
+        Raises NameTaken, ServerBusy, ProtocolViolation, VaultError.
         """
         self._check_name(name, client)
         self._forget_old()
@@ -386,7 +386,7 @@ class Coordinator:
             async with self._server.governor.disk.turn(client.name):
                 self._check_name(message.name, client)
                 if message.name not in self._names:
-                    raise ProgramError(f"there is no model called {message.name!r}: upload it first")
+                    raise missing(message.name)
                 await asyncio.to_thread(self._rules.allow, message.name, client, message.client, message.programs)
         except TesseraError as error:
             self._server.refuse_request(client, message, error)

@@ -150,13 +150,13 @@ class Governor:
     def charge_program(self, client: str, program: memoryview) -> tuple[Charge, float]:
         """Memory for a program that is to be decoded, and the seconds that that takes.
 
-        Raises ServerBusy, and ProgramError for what no client may have or is no program.
+        Raises ServerBusy, TooLarge, and ProgramError for what is no program.
         """
         found = estimate(program)
         return self.charge(client, found.memory, "decoding this program"), found.seconds
 
     def charge(self, client: str, size: int, what: str) -> Charge:
-        """So many bytes for ``what``.  Raises ServerBusy, ProgramError."""
+        """So many bytes for ``what``.  Raises ServerBusy, TooLarge."""
         self.admission.hold(client, size, what)
         return Charge(client, size, self.admission.give_back)
 

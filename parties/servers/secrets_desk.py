@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mpc.errors import ProgramError, TesseraError
+from mpc.errors import NameTaken, TesseraError
 from mpc.rings import Array
 from mpc.rings.prg import Seed
 from parties.cluster import Member
@@ -228,7 +228,7 @@ class SecretsDesk:
         async with self._turn(version):
             try:
                 model = await asyncio.to_thread(self._secrets.commit, version)
-            except ProgramError as error:
+            except NameTaken as error:
                 log.warning("version %s is refused here: %s", version[:8], error)
                 dropped = await asyncio.to_thread(self._secrets.drop, version)
                 if dropped is not None:

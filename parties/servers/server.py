@@ -19,6 +19,7 @@ from mpc.errors import (
     PeerUnavailable,
     ProtocolViolation,
     TesseraError,
+    TooLarge,
 )
 from mpc.program import Program
 from mpc.security import Security
@@ -203,14 +204,14 @@ class Server(Dispatcher, Generic[JobT]):
     def charge_program(self, job: JobT, program: memoryview) -> float:
         """Set aside the memory that decoding a run's program takes; the seconds that it is expected to take.
 
-        Raises ServerBusy, ProgramError.
+        Raises ServerBusy, TooLarge, ProgramError.
         """
         charge, seconds = self.governor.charge_program(job.on_behalf, program)
         job.charges.append(charge)
         return seconds
 
     def admit(self, job: JobT, program: Program) -> None:
-        """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, ProgramError."""
+        """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, TooLarge."""
         size = self.governor.admission.size_of(program)
         job.charges.append(self.governor.charge(job.on_behalf, size, "a run of this program"))
 
@@ -384,7 +385,7 @@ class Server(Dispatcher, Generic[JobT]):
             except TesseraError as error:
                 self._fail_if_wanted(job, error)
             except MemoryError:
-                self._fail_if_wanted(job, TesseraError("not enough memory for this program: use smaller batches"))
+                self._fail_if_wanted(job, TooLarge(self.member.name, "has no memory left for this program"))
             except Exception:
                 log.exception("run %s: internal error", job.run[:8])
                 self._fail_if_wanted(job, internal_error())

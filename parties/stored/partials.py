@@ -120,7 +120,7 @@ class Partial:
         return self._start + self.grid.bytes_of(number) + number * _OVERHEAD
 
     def _failed(self, error: OSError) -> VaultError:
-        return VaultError(f"upload file {self._path} cannot be written or read ({error.strerror}): see to the disk")
+        return self._vault.unwritable(f"upload file {self._path}", error)
 
 
 class Partials:
@@ -146,7 +146,7 @@ class Partials:
         return partials
 
     def begin(self, begun: Begun, grid: Grid) -> Partial:
-        """A file for a new upload.  Raises VaultError, and ServerBusy when there is no room for all of it."""
+        """A file for a new upload.  Raises VaultError, and DiskFull when there is no room for all of it."""
         # Twice: as it comes, and as it stays.
         check_room(self._folder, self._server, 2 * grid.bytes_of(grid.count))
         path = self._folder / (begun.record.version + _SUFFIX)
@@ -162,7 +162,7 @@ class Partials:
             files.flush_folder(self._folder)
         except OSError as error:
             self._unlink(part)
-            raise VaultError(f"upload file {path} cannot be written ({error.strerror}): see to the disk") from error
+            raise self._vault.unwritable(f"upload file {path}", error) from error
         return Partial(path, self._vault, begun, grid, _HEAD.size + len(sealed))
 
     def drop(self, version: str) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mpc.errors import ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import NameTaken, NoSuchName, ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
@@ -117,11 +117,11 @@ class PartySecrets:
     def allow(self, sender: Member, name: str, client: str, programs: Iterable[str]) -> None:
         """Let ``client`` run these programs, and no others, on the sender's model.  Blocks.
 
-        Raises ProgramError when there is none of that name, or it is another client's, VaultError.
+        Raises NoSuchName when there is none of that name, NameTaken when it is another client's, VaultError.
         """
         self._check_name(name, sender)
         if name not in self._current:
-            raise ProgramError(f"there is no model called {name!r}: upload it first")
+            raise missing(name)
         self._rules.allow(name, sender, client, programs)
 
     def owner_of(self, version: str) -> Member | None:
@@ -158,7 +158,7 @@ class PartySecrets:
     def begin(self, owner: Member, message: UploadBegin, payload: list[memoryview]) -> UploadInProgress | None:
         """The upload; None if all of it is here already, prepared or in use.
 
-        Raises ProgramError for a name that is taken or shapes beyond measure, ProtocolViolation.
+        Raises NameTaken, ProgramError for shapes beyond measure, ProtocolViolation.
         """
         self.check_room(message.name, owner)
         if len(payload) != 1:
@@ -183,7 +183,7 @@ class PartySecrets:
         return self.uploads.begin(owner, Begun(record, message.masks), message.attempt)
 
     def check_room(self, name: str, owner: Member) -> None:
-        """Raises ProgramError for a name that is another client's, TesseraError when there are too many."""
+        """Raises NameTaken for a name that is another client's, TesseraError when there are too many."""
         self._check_name(name, owner)
         if name not in self._current and len(self._current) >= MAX_SECRETS:
             raise TesseraError(f"there are {MAX_SECRETS} models, and no more are kept: remove one first")
@@ -220,7 +220,7 @@ class PartySecrets:
     def complete(self, version: str) -> UploadInProgress | None:
         """The upload, once all of it is there, to be given to ``prepare``; from now on it is the dealer's to decide.
 
-        Raises ProgramError when the name was taken meanwhile.
+        Raises NameTaken when the name was taken meanwhile.
         """
         upload = self.uploads.get(version)
         if upload is None or not upload.complete:
@@ -246,7 +246,7 @@ class PartySecrets:
     def commit(self, version: str) -> StoredVersion | None:
         """Put a prepared version in use; that version, or None if there is none of that id.  Blocks.
 
-        Raises ProgramError if the name is another client's here, VaultError.
+        Raises NameTaken if the name is another client's here, VaultError.
         """
         model = self._prepared.get(version)
         if model is None:
@@ -286,7 +286,7 @@ class PartySecrets:
     def remove(self, sender: Member, name: str) -> bool:
         """Forgets what is in use under a name, which must be the sender's; whether there was any.  Blocks.
 
-        Raises ProgramError for another client's, VaultError.
+        Raises NameTaken for another client's, VaultError.
         """
         self._check_name(name, sender)
         model = self._current.get(name)
@@ -325,9 +325,14 @@ class PartySecrets:
             self._tensors.pop(version, None)
 
 
-def taken(name: str, owner: str) -> ProgramError:
+def taken(name: str, owner: str) -> NameTaken:
     """The error of who may not use a name."""
-    return ProgramError(f"the name {name!r} belongs to {owner}: choose another one")
+    return NameTaken(f"the name {name!r} belongs to {owner}: choose another one")
+
+
+def missing(name: str) -> NoSuchName:
+    """The error of who wants to say something about what is not there."""
+    return NoSuchName(f"nothing is stored under {name!r}: upload it first")
 
 
 def upload_shapes(message: Upload | UploadBegin) -> dict[str, Shape]:

@@ -72,7 +72,7 @@ def write(path: Path, vault: Vault, label: Sequence[str], payload: Sequence[Buff
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise VaultError(f"model file {path} cannot be written ({error.strerror}): see to the disk") from error
+        raise vault.unwritable(f"model file {path}", error) from error
     except VaultError:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

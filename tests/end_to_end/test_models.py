@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpc.errors import RemoteError, TesseraError, UsageError
+from mpc.errors import NotPermitted, RemoteError, TesseraError, UsageError
 from nn import Conv2d, Flatten, Linear, Model, Sequential, Sigmoid
 from parties import Client
 
@@ -27,7 +27,7 @@ def test_one_uploads_and_another_uses(clusters, parties, security):
     with Client(cluster, name="company") as company, Client(cluster, name="clinic") as clinic:
         uploaded = company.upload(model, "small")
         assert "small" in repr(uploaded)
-        with pytest.raises(UsageError, match="no model called 'small' for us"):
+        with pytest.raises(NotPermitted, match="nothing called 'small' for us"):
             clinic.model("small")
         company.allow("small", "clinic")
         found = clinic.model("small")
@@ -64,7 +64,7 @@ def test_a_name_belongs_to_its_owner(clusters):
 def test_an_unknown_model_names_what_there_is(clusters):
     with Client(clusters(2), name="company") as company:
         company.upload(small_model(), "known")
-        with pytest.raises(UsageError, match=r"no model called 'unknown' for us: it has .*known"):
+        with pytest.raises(NotPermitted, match=r"nothing called 'unknown' for us: it has .*known"):
             company.model("unknown")
         with pytest.raises(UsageError, match="not a name"):
             company.model("../secret")

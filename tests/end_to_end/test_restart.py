@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc.errors import ProgramError, TesseraError, UsageError
+from mpc.errors import NameTaken, NoSuchName, NotPermitted, ProgramError, TesseraError, UsageError
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.commands.command_line import main
@@ -255,7 +255,7 @@ def test_a_first_upload_that_fails_leaves_nothing(cluster):
     cluster.processes["party1"].wait(PATIENCE)
     start(cluster, "party1")
     settled(cluster)
-    with Client(cluster, name="clinic") as clinic, pytest.raises(UsageError, match="no model called 'first'"):
+    with Client(cluster, name="clinic") as clinic, pytest.raises(NotPermitted, match="nothing called 'first'"):
         clinic.model("first")
     upload(cluster, 0.25, "first")
     assert predicted(cluster, "first") == 0.25
@@ -317,12 +317,12 @@ def test_tessera_models_and_rm(cluster, capsys):
     assert entry["stored_bytes"] > 64
     assert command(cluster, "models", key="clinic") == 0
     assert "derm" in capsys.readouterr().out
-    assert command(cluster, "rm", "derm", key="clinic") == ProgramError.exit_code
+    assert command(cluster, "rm", "derm", key="clinic") == NameTaken.exit_code
     assert "belongs to company" in capsys.readouterr().err
     assert command(cluster, "rm", "derm") == 0
     assert "derm is removed" in capsys.readouterr().out
-    assert command(cluster, "rm", "derm", "--json") == UsageError.exit_code
-    assert "nobody has a model called 'derm'" in capsys.readouterr().err
+    assert command(cluster, "rm", "derm", "--json") == NoSuchName.exit_code
+    assert "nobody has anything called 'derm'" in capsys.readouterr().err
     settled(cluster)
     with Client(cluster, name="clinic") as clinic:
         assert "derm" not in {entry.name for entry in clinic.models()}

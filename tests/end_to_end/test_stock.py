@@ -112,7 +112,6 @@ def test_tessera_deal_shows_its_progress_on_a_terminal_alone(cluster):
     [
         (["--count", "0"], "count is 1 to 1000000"),
         (["--count", "2", "--low-water", "3"], "not above it"),
-        (["--count", "1", "--model", "unknown"], "no model called 'unknown'"),
         (["--count", "1", "--model", "../x"], "not a name"),
         (["--count", "1", "--batch", "0"], "batch"),
         (["--count", "1", "--batch", "-1"], "batch"),

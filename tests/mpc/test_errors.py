@@ -32,9 +32,13 @@ def test_a_peer_is_named_beside_the_reason() -> None:
         ("UsageError", "EncodingError ShapeError RangeError UnsupportedError ConfigurationError"),
         (
             "PeerError",
-            "PeerUnavailable PeerLost ProtocolViolation AuthenticationError VersionMismatch ServerBusy RemoteError",
+            "PeerUnavailable PeerLost ProtocolViolation AuthenticationError VersionMismatch ServerBusy TooLarge "
+            "DiskFull RemoteError",
         ),
-        ("TesseraError", "UsageError ProgramError NotPermitted PeerError MaterialError MacCheckError"),
+        (
+            "TesseraError",
+            "UsageError ProgramError NotPermitted NameTaken NoSuchName PeerError MaterialError MacCheckError",
+        ),
     ],
 )
 def test_the_tree(base: str, names: str) -> None:

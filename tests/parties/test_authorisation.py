@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from mpc.errors import PeerError, ProgramError, ProtocolViolation, UsageError
+from mpc.errors import NameTaken, NotPermitted, PeerError, ProgramError, ProtocolViolation
 from mpc.rings import FieldRing
 from mpc.rings.prg import Seed
 from mpc.security import Security
@@ -201,7 +201,7 @@ async def test_rules_of_what_was_removed_are_gone_for_good(site: Any) -> None:
         await company.upload(model(0.5), "m")
         for server in SERVERS:
             assert not list(site.servers[server].versions_seen_by(site.cluster.member("clinic")))
-        with pytest.raises(UsageError, match="for us"):
+        with pytest.raises(NotPermitted, match="for us"):
             await clinic.model("m")
         (entry,) = await company.models()
         assert entry.allowed == {}
@@ -281,7 +281,7 @@ def test_each_party_sees_to_it_that_a_name_keeps_its_owner(disk: PartyVersions, 
     prepare(disk, three, SECOND, three.member("other").key)
     secrets = PartySecrets(disk, three, FieldRing())
     secrets.commit(ID)
-    with pytest.raises(ProgramError, match="belongs to company"):
+    with pytest.raises(NameTaken, match="belongs to company"):
         secrets.commit(SECOND)
     assert secrets.is_in_use(ID)
 

@@ -10,6 +10,8 @@ import pytest
 
 from mpc.errors import (
     ConfigurationError,
+    NameTaken,
+    NotPermitted,
     PeerLost,
     PeerUnavailable,
     ProgramError,
@@ -191,7 +193,7 @@ async def test_a_replaced_model_is_forgotten_everywhere(site):
             assert await clinic.reveal((await clinic.model("m"))(x)) == pytest.approx(
                 np.full((1, 2), 4 * scale), abs=1e-2
             )
-        with pytest.raises(ProgramError, match="belongs to company"):
+        with pytest.raises(NameTaken, match="belongs to company"):
             await clinic.upload(model(), "m")
         await site.until(lambda: len(dealer._coordinator.stored) == 1)
         assert party._secrets.loaded == set(dealer._coordinator.stored) == set(party._secrets.held)
@@ -250,7 +252,7 @@ async def test_another_names_are_refused_before_anything_is_sent(site):
                 await client.model(name)
             with pytest.raises(UsageError, match="not a name"):
                 await client.upload(model(), name)
-        with pytest.raises(UsageError, match="has none yet"):
+        with pytest.raises(NotPermitted, match="has none yet"):
             await client.model("derm")
 
 

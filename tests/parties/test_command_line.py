@@ -119,8 +119,8 @@ def test_a_running_cluster(tmp_path):
 
         image = samples()[0].path
         predict = ("predict", image, "--cluster", cluster.path)
-        fails(tessera(*predict, "--model", "derm"), 2, "no model called 'derm'")
-        fails(tessera(*predict), 2, "there is none that this client may use")
+        fails(tessera(*predict, "--model", "derm"), 14, "nothing called 'derm'")
+        fails(tessera(*predict), 14, "nothing is stored that this client may use")
         upload_derm(cluster)
         done = tessera("predict", image, "--cluster", cluster.path, "--json")
         assert done.returncode == 0, done.stderr

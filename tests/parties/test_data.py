@@ -119,7 +119,7 @@ async def test_it_outlives_restarts(site):
     async with site.client() as clinic:
         assert await clinic.reveal((await clinic.data("trial"))["x"] * 1) == pytest.approx(X, abs=1e-3)
         await clinic.remove("trial")
-        with pytest.raises(UsageError, match="no model called"):
+        with pytest.raises(NotPermitted, match="nothing called"):
             await clinic.data("trial")
 
 
@@ -135,7 +135,7 @@ async def test_a_model_and_data_of_two_owners(site):
             with pytest.raises(NotPermitted, match="may only have 'm' predict"):
                 await clinic.reveal(forbidden)
         # The owner of the model does not read the data by owning the model.
-        with pytest.raises(UsageError, match="no model called 'trial' for us"):
+        with pytest.raises(NotPermitted, match="nothing called 'trial' for us"):
             await company.data("trial")
 
 
@@ -215,7 +215,7 @@ async def test_a_result_that_is_kept_and_who_may_have_it_revealed(site):
         data = await clinic.upload(DataSet({"x": X}, low=-1, high=1), "trial")
         result = await clinic.reveal(data["x"].mean(axis=0))
         await clinic.upload(DataSet({"mean": result}, low=-1, high=1), "result")
-        with pytest.raises(UsageError, match="no model called 'result' for us"):
+        with pytest.raises(NotPermitted, match="nothing called 'result' for us"):
             await company.data("result")
         await clinic.allow("result", "company", ["any"])
         kept = await company.data("result")

@@ -134,7 +134,7 @@ async def test_a_program_that_a_client_has_no_memory_for_is_not_decoded(site, mo
             endpoint.send("dealer", Stock(request="b" * 32, count=1, low_water=0), [data])
             for _ in range(2):
                 failed = (await endpoint.receive()).message
-                assert failed.fault.error == "ProgramError"
+                assert failed.fault.error == "TooLarge"
                 assert "decoding this program takes about" in failed.fault.reason
     await nothing_held(site)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mpc.errors import ConfigurationError
+from mpc.errors import DiskFull
 from mpc.security import Security
 from parties import Cluster, KeyPair
 from parties.cluster import Role
@@ -152,7 +152,7 @@ def test_all_or_nothing(tmp_path, monkeypatch):
     for name in ("a", "b"):
         plan.add(name, Role.PARTY, f"{name}.example")
     monkeypatch.setattr(Cluster, "dumps", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(ConfigurationError, match="No space left"):
+    with pytest.raises(DiskFull, match=r"this host: .* cannot be written: the disk is full"):
         write(plan, tmp_path)
     assert not list(tmp_path.iterdir())
 

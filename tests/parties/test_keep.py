@@ -7,6 +7,7 @@ import pytest
 
 from mpc.errors import (
     MacCheckError,
+    NameTaken,
     NotPermitted,
     PeerError,
     PeerLost,
@@ -80,13 +81,13 @@ async def test_nobody_is_sent_anything_that_tells_of_it(site):
 async def test_who_may_have_it_revealed(site):
     async with site.client() as clinic, site.client("company") as company:
         kept = await clinic.keep({"s": clinic.share([0.5], low=-1, high=1) * 2}, "result")
-        with pytest.raises(UsageError, match="no model called 'result' for us"):
+        with pytest.raises(NotPermitted, match="nothing called 'result' for us"):
             await company.data("result")
         await clinic.allow("result", "company", [clinic.digest(kept["s"])])
         assert await company.reveal((await company.data("result"))["s"]) == pytest.approx([1.0], abs=1e-3)
         with pytest.raises(NotPermitted):
             await company.reveal((await company.data("result"))["s"] * 2)
-        with pytest.raises(ProgramError, match="belongs to clinic"):
+        with pytest.raises(NameTaken, match="belongs to clinic"):
             await company.keep({"s": company.share([0.5])}, "result")
         assert await clinic.reveal((await clinic.data("result"))["s"]) == pytest.approx([1.0], abs=1e-3)
     assert nothing_left(site)
@@ -184,7 +185,7 @@ async def test_a_client_that_goes_away(site):
     await site.settled()
     await site.until(lambda: nothing_left(site))
     async with site.client() as clinic:
-        with pytest.raises(UsageError):
+        with pytest.raises(NotPermitted):
             await clinic.data("result")
 
 

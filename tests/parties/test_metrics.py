@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mpc.errors import ConfigurationError, ProgramError, ProtocolViolation
+from mpc.errors import ConfigurationError, NameTaken, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.counters import Metrics
@@ -134,7 +134,7 @@ async def test_what_is_there_at_the_moment(site):
             x = client.share([0.5], low=-1, high=1)
             await client.stock(x * x, 3)
             await client.upload(model(), "m")
-            with pytest.raises(ProgramError):
+            with pytest.raises(NameTaken):
                 await company.upload(model(), "m")
             prepared = await client.prepare(x * x * x)
             found, dealer = await asyncio.gather(look(url), look(dealer_url))
@@ -143,7 +143,7 @@ async def test_what_is_there_at_the_moment(site):
         assert found("tessera_work_waiting") == dealer("tessera_work_waiting") == 0
         assert found("tessera_models") == dealer("tessera_models") == 1
         assert found("tessera_uploads_total", outcome="ok") == 1
-        assert dealer("tessera_uploads_total", outcome="ProgramError") == 1, "the parties never hear of it"
+        assert dealer("tessera_uploads_total", outcome="NameTaken") == 1, "the parties never hear of it"
         (program,) = found.labels("tessera_stock_items", "program")
         assert len(program) == 12
         assert found("tessera_stock_items", program=program) == dealer("tessera_stock_items", program=program) == 3

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from mpc.errors import ConfigurationError, EncodingError, ShapeError, UsageError
+from mpc.errors import ConfigurationError, EncodingError, NoSuchName, ShapeError, UsageError
 from nn import ArrayInput, Classes, Flatten, ImageInput, Interface, Label, Linear, Model, Sequential
 from nn.derm import load_image, samples
 from nn.derm.model import derm_model
@@ -81,7 +81,7 @@ def test_only_if_it_is_missing(cluster: LocalCluster, capsys: pytest.CaptureFixt
     assert first["bytes"] == 8 * sum(array.size for array in derm_model().encode().values())
     assert second == {**first, "uploaded": False, "bytes": 0}
     # Somebody else's, once we may use it.
-    assert tessera(cluster, "clinic", "upload", "once", "--if-missing") == 4
+    assert tessera(cluster, "clinic", "upload", "once", "--if-missing") == 18
     assert "belongs to company" in capsys.readouterr().err
     assert tessera(cluster, "company", "allow", "once", "clinic") == 0
     capsys.readouterr()
@@ -114,7 +114,7 @@ def test_a_name_that_is_none(cluster: LocalCluster, capsys: pytest.CaptureFixtur
 def test_models_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen.installed_model("derm", None).describe() == derm_model().describe()
     assert chosen.installed_model(None, None).describe() == derm_model().describe()
-    with pytest.raises(UsageError, match="no installed package brings a model 'other': there are derm"):
+    with pytest.raises(NoSuchName, match="no installed package brings a model 'other': there are derm"):
         chosen.installed_model("other", None)
     broken = EntryPoint("broken", "no.such.package:model", chosen.GROUP)
     monkeypatch.setattr(chosen, "entry_points", lambda group: [broken, EntryPoint("b", "x:y", group)])

@@ -29,7 +29,7 @@ from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_versions import PartyVersions, State
 from parties.stored.record import Record, Rules, owner_of
 from parties.stored.version_database import FIRST
-from parties.vault import Vault, VaultError
+from parties.vault import NoSpace, Vault, VaultError
 from protocols.randomness.streams import stored_stream
 
 KEYS = KeyPair.generate()
@@ -474,7 +474,7 @@ def test_a_disk_that_is_full(folder: Path, call: str, monkeypatch: pytest.Monkey
                 patch.setattr(Vault, "seal", full)
             else:
                 patch.setattr(files.os, call, full)
-            with pytest.raises(VaultError, match=r"shares cannot be written \(No space left on device\)"):
+            with pytest.raises(NoSpace, match="the disk of its data folder is full"):
                 models.prepare(new, seed(2), masked(new))
         assert states(models) == {1: State.CURRENT}
         left_tidy(models, folder)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpc.errors import NotPermitted, ProgramError, UsageError
+from mpc.errors import NameTaken, NoSuchName, NotPermitted, UsageError
 from parties.messages.bindings import Binding
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
@@ -28,7 +28,7 @@ async def test_nobody_but_the_owner_until_it_allows_it(site: Any) -> None:
         clinic._slots.note(remote)
         with pytest.raises(NotPermitted, match="clinic may not use 'm': its owner company has to allow it"):
             await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
-        with pytest.raises(UsageError, match="no model called 'm' for us"):
+        with pytest.raises(NotPermitted, match="nothing called 'm' for us"):
             await clinic.model("m")
         await company.allow("m", "clinic")
         assert await scale_of(clinic) == 0.5
@@ -63,11 +63,11 @@ async def test_only_its_owner_says_who_may_use_a_model(site: Any) -> None:
         await company.upload(model(), "m")
         async with speaking(site, "clinic") as ask:
             for server in SERVERS:
-                for name, reason in (("m", "belongs to company"), ("other", "there is no model")):
+                for name, reason in (("m", "belongs to company"), ("other", "nothing is stored")):
                     message = AllowUse(request=ID, name=name, client="clinic", programs=("any",))
                     answer = await ask(server, message)
                     assert isinstance(answer, RequestFailed)
-                    assert isinstance(error_of(answer.fault, server), ProgramError)
+                    assert isinstance(error_of(answer.fault, server), NameTaken if name == "m" else NoSuchName)
                     assert reason in answer.fault.reason
         async with speaking(site, "company") as ask:
             for server in SERVERS:
@@ -76,7 +76,7 @@ async def test_only_its_owner_says_who_may_use_a_model(site: Any) -> None:
                 assert "no client called 'nobody'" in answer.fault.reason
     async with site.client("company") as company:
         for client, programs in (("nobody", ["predict"]), ("party0", ["predict"]), ("clinic", ["everything"])):
-            with pytest.raises(UsageError):
+            with pytest.raises(NoSuchName if programs == ["predict"] else UsageError):
                 await company.allow("m", client, programs)
 
 
@@ -93,7 +93,7 @@ async def test_rules_outlast_restarts_and_uploads_and_go_with_the_model(either: 
         assert entry.allowed == {"*": frozenset({"predict"})}
         await company.remove("m")
         await company.upload(model(0.25), "m")
-        with pytest.raises(UsageError, match="for us"):
+        with pytest.raises(NotPermitted, match="for us"):
             await clinic.model("m")
         (entry,) = await company.models()
         assert entry.allowed == {}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mpc.errors import ProgramError, ServerBusy
+from mpc.errors import DiskFull, ServerBusy, TooLarge
 from mpc.operation import Input
 from mpc.security import Security
 from nn import Linear, Model, Sequential
@@ -201,7 +201,10 @@ def test_memory_has_bounds_for_one_client_and_for_all():
     admission.reserve("c", made)
     with pytest.raises(ServerBusy, match="left for what a asks for"):
         admission.reserve("a", made)
-    with pytest.raises(ProgramError, match=r"takes about \d+ MiB, and party0 gives a client \d+: use smaller batches"):
+    with pytest.raises(
+        TooLarge,
+        match=r"party0: a run of this program takes about \d+ MiB, and a client is given \d+: use smaller batches",
+    ):
         admission.reserve("a", program(10_000))
     alone = Admission("party0", size, Security.SEMI_HONEST, clients=1)
     assert alone.reserve("a", made) == size
@@ -291,9 +294,9 @@ async def test_a_program_that_is_too_large_for_the_cluster(site):
     async with site.client() as client:
         for server in site.servers.values():
             server.governor.admission = Admission(server.member.name, 1 << 20, Security.SEMI_HONEST, clients=2)
-        with pytest.raises(ProgramError, match="gives a client 0: use smaller batches"):
+        with pytest.raises(TooLarge, match="a client is given 0: use smaller batches"):
             await client.reveal(client.share(np.zeros(100_000)) * 2)
-        with pytest.raises(ProgramError, match="smaller batches"):
+        with pytest.raises(TooLarge, match="smaller batches"):
             await client.stock(client.share(np.zeros(100_000)) * 2, 1)
         assert await client.reveal(client.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
     await site.settled()
@@ -375,11 +378,11 @@ async def test_clients_do_not_fill_the_disk(site, monkeypatch):
         await client.stock(client.share([0.5]) * 2, 1)
         free = disk.RESERVE + (64 << 10)
         monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=4 * free))
-        with pytest.raises(ServerBusy, match=r"party\d: the disk of its data folder has 1024 MiB free") as caught:
+        with pytest.raises(DiskFull, match=r"party\d: the disk of its data folder has 1024 MiB free") as caught:
             await client.upload(model, "more")
         assert caught.value.peer in ("party0", "party1")
         large = client.share(np.zeros((100, 100)), low=-1, high=1)
-        with pytest.raises(ServerBusy, match=r"party1: the disk of its data folder"):
+        with pytest.raises(DiskFull, match=r"party1: the disk of its data folder"):
             await client.stock(large * large * large, 1)
         assert await client.reveal(client.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
         assert client.last_run.from_stock

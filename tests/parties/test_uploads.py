@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.errors import PeerError, ProtocolViolation, RemoteError, ServerBusy, UsageError
+from mpc.errors import NoSuchName, PeerError, ProtocolViolation, RemoteError, ServerBusy
 from mpc.rings import FieldRing, field
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
@@ -353,7 +353,7 @@ async def test_too_many_that_are_not_complete(site: Any) -> None:
         await company.upload(model(0.1), "m")
         await company.remove("m")
         await site.until(lambda: not any(site.servers[party]._secrets.uploads.versions for party in PARTIES))
-        with pytest.raises(UsageError):
+        with pytest.raises(NoSuchName):
             await company.remove("m")
         await company.upload(model(0.9), "m")
 

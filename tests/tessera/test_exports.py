@@ -28,13 +28,14 @@ NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "f
 SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "ShadesOfGray"}
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
-    "AuthenticationError", "ConfigurationError", "EncodingError", "MacCheckError", "MaterialError", "NotPermitted",
+    "AuthenticationError", "ConfigurationError", "DiskFull", "EncodingError", "MacCheckError", "MaterialError",
+    "NameTaken", "NoSuchName", "NotPermitted",
     "PeerError", "PeerLost", "PeerUnavailable", "ProgramError", "ProtocolViolation", "RangeError", "RemoteError",
-    "ServerBusy", "ShapeError", "TesseraError", "UnsupportedError", "UsageError", "VersionMismatch",
+    "ServerBusy", "ShapeError", "TesseraError", "TooLarge", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
 WARNINGS = {"RangeWarning"}
 
-AMONG_SERVERS = {"Busy", "SpentItem", "UnreducedOpening", "VaultError"}
+AMONG_SERVERS = {"Busy", "NoSpace", "SpentItem", "UnreducedOpening", "VaultError"}
 """Raised and caught within a server or ``tessera check``; whoever asked is told a kind of ``mpc.errors``."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, unwritable
 from mpc.security import Security
 from parties.cluster import DEALER, Cluster, Member, Role, Settings, address_fault, is_name
 from parties.keys import KeyPair, is_public_key
@@ -222,7 +222,7 @@ class Made:
 def write(plan: Plan, folder: Path) -> Made:
     """Makes the missing key pairs and writes everything, or nothing.
 
-    Raises ConfigurationError: something is there already (nothing is ever overwritten), or cannot be written.
+    Raises ConfigurationError: something is there already (nothing is ever overwritten), or cannot be written; DiskFull.
     """
     pairs = {entry.name: KeyPair.generate() for entry in plan.members if entry.key is None}
     cluster = _cluster(plan, pairs)
@@ -241,9 +241,7 @@ def write(plan: Plan, folder: Path) -> Made:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(cluster.dumps())
         except OSError as error:
-            raise ConfigurationError(
-                f"{folder} cannot be written to: {error.strerror}; choose another --out"
-            ) from error
+            raise unwritable(str(folder), error) from error
         undo.pop_all()
     return Made(cluster, folder, key_files, plan.warnings())
 
