@@ -33,11 +33,12 @@ from parties.keys import KeyPair, curve_half, signing_half
 PURPOSE = "cluster file"
 """Of the signatures."""
 
-MAX_TEXT = 1 << 20
-"""Characters of a cluster file that is taken from others: some 5,000 members."""
+MAX_TEXT = 1 << 18
+"""Characters of a cluster file that is taken from others: some 1,500 members."""
 
-MAX_STEPS = 256
-"""That are told at once; whoever is further behind asks again."""
+MAX_STEPS = 64
+MAX_STEPS_BYTES = 4 << 20
+"""What is told at once; whoever is further behind goes on so far, and is told the rest."""
 
 _Signatures = Annotated[dict[str, Annotated[bytes, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=64)]
 
@@ -116,20 +117,32 @@ class Succession:
         """Whether that file is one of these."""
         return fingerprint in self._fingerprints
 
-    def since(self, fingerprint: str) -> tuple[Step, ...]:
-        """What followed that file, at most `MAX_STEPS` of them; nothing after one that is not known."""
+    def since(self, fingerprint: str) -> list[bytes]:
+        """What followed that file, encoded, as far as it is told at once; nothing after one that is not known."""
         at = self._fingerprints.get(fingerprint)
-        return () if at is None else self.steps[at + 1 : at + 1 + MAX_STEPS]
+        following: list[bytes] = []
+        for step in () if at is None else self.steps[at + 1 : at + 1 + MAX_STEPS]:
+            following.append(step.encode())
+            if sum(map(len, following)) > MAX_STEPS_BYTES:
+                return following[:-1]
+        return following
+
+    def told(self, steps: Sequence[memoryview]) -> Succession:
+        """Gone on by what another member's `since` has given.  Raises ConfigurationError."""
+        if len(steps) > MAX_STEPS or sum(map(len, steps)) > MAX_STEPS_BYTES:
+            raise ConfigurationError(f"more than {MAX_STEPS} signed cluster files at once")
+        return self.followed_by(map(Step.decode, steps))
 
     def followed_by(self, steps: Iterable[Step]) -> Succession:
-        """With those of the steps that follow what is here; others, which are older, are passed over.
+        """With those of the steps that are newer than what is here.
 
-        Raises ConfigurationError for one that follows but must not, or is not signed by all.
+        Raises ConfigurationError for one that must not follow, or is not signed by all.
         """
         succession = self
         for step in steps:
             new = step.cluster()
-            if new.former == succession.cluster.fingerprint:
+            if new.number > succession.cluster.number:
+                new = succession.check(new)
                 missing = check_signatures(succession.cluster, new, step.signatures)
                 if missing:
                     raise ConfigurationError(
@@ -186,7 +199,6 @@ class Succession:
         return "" if origin == member.key else origin
 
     def _with(self, step: Step, new: Cluster) -> Succession:
-        new = self.check(new)
         return Succession(
             (*self.steps, step),
             new,
@@ -205,6 +217,16 @@ def successor(former: Cluster, text: str, source: str) -> Cluster:
     if (new.number, new.former) in ((former.number, former.former), (1, "")):
         new = replace(new, number=former.number + 1, former=former.fingerprint)
     return new
+
+
+def is_smooth(former: Cluster, new: Cluster) -> bool:
+    """Whether runs and links can go on: the same servers in the same order, and settings that say the same for runs.
+
+    Clients may come, go and have other keys; servers may have other keys and addresses; others may have to sign.
+    """
+    names = [[server.name for server in cluster.servers] for cluster in (former, new)]
+    settings = [msgspec.structs.replace(cluster.settings, signers=()) for cluster in (former, new)]
+    return names[0] == names[1] and settings[0] == settings[1]
 
 
 def encode(steps: Sequence[Step]) -> bytes:

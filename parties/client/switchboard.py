@@ -13,7 +13,7 @@ from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.conversation import ConversationMessage
 from parties.messages.failures import error_of
-from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
+from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Buffer, Message
 from parties.wire.transport import Endpoint
 from parties.wire.wires import Transport
@@ -123,7 +123,7 @@ class Switchboard:
             self._fail(PeerLost(event.sender.name, "restarted in the middle of a run"), event.sender)
         elif isinstance(event, PeerDown):
             self._fail(event.error, event.peer)
-        else:
+        elif isinstance(event, LinkFault):
             self._fail(event.error, event.sender)
 
     def _deliver(self, delivery: Delivery) -> None:

@@ -29,18 +29,20 @@ async def await_greeting(me: Member, link: Link, outbox: Way | None, deadline: f
             return link.refusal
         denied = outbox is not None and outbox.trouble is Trouble.DENIED and outbox.troubled_at >= started
         if left <= 0 or denied:
-            return _diagnosis(me, link.peer, outbox, deadline)
+            return _diagnosis(me, link, outbox, deadline)
 
 
-def _diagnosis(me: Member, peer: Member, outbox: Way | None, deadline: float) -> PeerError:
-    name, where = peer.name, f"tcp://{peer.address}"
+def _diagnosis(me: Member, link: Link, outbox: Way | None, deadline: float) -> PeerError:
+    name, where = link.peer.name, f"tcp://{link.peer.address}"
+    if link.behind is not None:
+        return link.behind
     if outbox is None:
         return PeerUnavailable(name, f"has not connected to us within {deadline:g} s: is it running?")
     if outbox.trouble is Trouble.DENIED:
         return AuthenticationError(
             name,
             f"does not let us in at {where}: the cluster file it runs with lacks the key of {me.name}, "
-            f"{me.key}; give every process the same file",
+            f"{me.key}; give every process the same file, the newest",
         )
     if outbox.trouble is Trouble.HANDSHAKE:
         return AuthenticationError(

@@ -15,7 +15,7 @@ import logging
 import resource
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import zmq
 
@@ -61,7 +61,8 @@ class Door:
         self._limit = limit()
         # By descriptor, the oldest first: whether it had sent too much when it was last looked at.
         self._strangers: dict[int, bool] = {}
-        self._members: dict[int, bytes] = {}
+        self._members: dict[int, tuple[bytes, str]] = {}
+        """By descriptor: the route, and the key."""
         self._routes: set[bytes] = set()
         self._crowded = False
         self._departures = 0
@@ -79,7 +80,7 @@ class Door:
         self._monitor.close()
         self._refusals.close()
 
-    def recognise(self, route: zmq.Frame) -> None:
+    def recognise(self, route: zmq.Frame, key: str) -> None:
         """A message came over this route, with the key of a member."""
         if route.bytes in self._routes:
             return
@@ -92,15 +93,22 @@ class Door:
             # It has ended already, and left this behind.
             self._depart()
             return
-        self._members[descriptor] = route.bytes
+        self._members[descriptor] = route.bytes, key
         self._routes.add(route.bytes)
+
+    def dismiss(self, keys: Collection[str]) -> None:
+        """Whoever came with one of these is no member any more: its connections are over."""
+        self._monitor.read()
+        for descriptor, (_, key) in self._members.items():
+            if key in keys:
+                _shut(descriptor)
 
     def _on_event(self, event: int, descriptor: int) -> None:
         if event == zmq.EVENT_DISCONNECTED:
             self._strangers.pop(descriptor, None)
-            route = self._members.pop(descriptor, None)
-            if route is not None:
-                self._routes.discard(route)
+            member = self._members.pop(descriptor, None)
+            if member is not None:
+                self._routes.discard(member[0])
                 self._depart()
             return
         self._strangers[descriptor] = False
@@ -135,10 +143,8 @@ class Door:
             self._looking = self._loop.call_later(_LOOK, self._look)
 
     def _turn_out(self, descriptor: int) -> None:
-        """Has libzmq find that the connection is over; closing the descriptor is its own business."""
         del self._strangers[descriptor]
-        # Not through a socket object, which would need a descriptor of its own: there may be none left.
-        _LIBC.shutdown(descriptor, socket.SHUT_RDWR)
+        _shut(descriptor)
 
     def _depart(self) -> None:
         self._departures += 1
@@ -150,6 +156,12 @@ class Door:
         again = self._departures > departures
         self._departing = self._loop.call_later(_DISMANTLING, self._tell, self._departures) if again else None
         self._on_departure()
+
+
+def _shut(descriptor: int) -> None:
+    """Has libzmq find that the connection is over; closing the descriptor is its own business."""
+    # Not through a socket object, which would need a descriptor of its own: there may be none left.
+    _LIBC.shutdown(descriptor, socket.SHUT_RDWR)
 
 
 def _received(descriptor: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mpc.errors import PeerError, PeerLost
-from parties.cluster import Member
+from parties.cluster import Cluster, Member
 from parties.wire.messages import Message
 
 
@@ -47,4 +47,11 @@ class PeerDown:
     error: PeerLost
 
 
-Event = Delivery | LinkFault | PeerRestarted | PeerDown
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """Another cluster file is in force, under which this endpoint cannot go on: whoever has it begins anew."""
+
+    cluster: Cluster
+
+
+Event = Delivery | LinkFault | PeerRestarted | PeerDown | ClusterChanged

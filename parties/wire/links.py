@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mpc.errors import PeerError
 from parties.cluster import Member
-from parties.wire.messages import Envelope
+from parties.wire.messages import Envelope, Hello, HelloReply
 
 _REMEMBERED = 32
 
@@ -59,6 +59,8 @@ class Link:
         replaced: former incarnations, with the number that the next message to each would have.
         agreed: its greeting matched our version and cluster.
         refusal: why it did not, or why the peer would not have us.
+        greeting: the last that it sent.
+        behind: one of us has yet to go on to the other's cluster file; None if that is not so.
         route: a client's current routing id at our inbox.
         established: set while greetings have been exchanged on the current connection.
         heard: when something valid last came from it; None: never.
@@ -77,6 +79,8 @@ class Link:
     replaced: dict[bytes, int] = field(default_factory=dict)
     agreed: bool = False
     refusal: PeerError | None = None
+    greeting: Hello | HelloReply | None = None
+    behind: PeerError | None = None
     route: bytes | None = None
     established: asyncio.Event = field(default_factory=asyncio.Event)
     heard: float | None = None

@@ -123,10 +123,13 @@ class Liveness:
         if now >= self._next_ping:
             self._next_ping = now + self._interval
             for name in self._watched:
-                self._ping(self._links[name])
+                if name in self._links:
+                    self._ping(self._links[name])
         if complete:
             for name in tuple(self._watched):
-                self._judge(self._links[name], now)
+                # Who is no member any more is nobody's loss.
+                if name in self._links:
+                    self._judge(self._links[name], now)
 
     def _judge(self, link: Link, now: float) -> None:
         if link.down:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import ConfigurationError
@@ -62,11 +62,13 @@ class MemoryNetwork:
             self._open.pop(wires.route, None)
         self._changed(departed=True)
 
-    def server(self, name: str, seen_by: Member) -> MemoryWires | None:
+    def server(self, peer: Member, seen_by: Member) -> MemoryWires | None:
         """That server's wires, if there is a way to them."""
         with self._lock:
-            found = (wires for wires in self._open.values() if wires.me.name == name and wires.me.is_server)
-            return None if frozenset((name, seen_by.name)) in self._broken else next(found, None)
+            found = (
+                w for w in self._open.values() if w.me.is_server and (w.me.name, w.me.key) == (peer.name, peer.key)
+            )
+            return None if frozenset((peer.name, seen_by.name)) in self._broken else next(found, None)
 
     def at(self, route: bytes, seen_by: Member) -> MemoryWires | None:
         """The wires of that route, if there is a way to them."""
@@ -117,6 +119,14 @@ class MemoryWires:
         self.outboxes.clear()
         self._arrived.clear()
 
+    def go_on(self, cluster: Cluster, dropped: Sequence[Link]) -> None:
+        for link in dropped:
+            self.outboxes.pop(link.peer.name, None)
+        for name, link in self._links.items():
+            if link.peer.is_server:
+                self.outboxes.setdefault(name, _Way())
+        self.call(lambda: self.look(departed=False))
+
     def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         way = self.outboxes.get(link.peer.name)
         if way is not None:
@@ -146,7 +156,7 @@ class MemoryWires:
     def _read(self) -> None:
         sender, frames = self._arrived.popleft()
         link = self._links.get(sender.me.name)
-        if link is not None:
+        if link is not None and link.peer.key == sender.me.key:
             # Only now, as it would leave a socket: who has changed a buffer since is found out.
             self._owner.on_message(
                 link, [memoryview(bytes(f)) for f in frames], sender.route if self.me.is_server else None
@@ -162,8 +172,8 @@ class MemoryWires:
 
     def look(self, *, departed: bool) -> None:
         """Connects to whoever has come, and takes note of who has gone."""
-        for name, way in self.outboxes.items():
-            former, way.to = way.to, self._network.server(name, self.me)
+        for name, way in tuple(self.outboxes.items()):
+            former, way.to = way.to, self._network.server(self._links[name].peer, self.me)
             if former is not None and way.to is not former:
                 self._owner.on_down(self._links[name])
             if way.to is not None and way.to is not former:

@@ -33,7 +33,7 @@ from mpc.decoders import msgpack_decoder
 from mpc.errors import ProtocolViolation, VersionMismatch, printable
 from parties.cluster import Role
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_HEADER_BYTES = 1 << 20
 MAX_PAYLOAD_FRAMES = 1 << 14
 
@@ -41,7 +41,11 @@ _MAGIC = b"TESR"
 _ENVELOPE = struct.Struct("<4sI8sQ")
 
 ANYONE: frozenset[Role] = frozenset(Role)
+MEMBERS: frozenset[Role] = ANYONE - {Role.OPERATOR}
 SERVERS: frozenset[Role] = frozenset({Role.DEALER, Role.PARTY})
+
+Number = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+"""Of a cluster file."""
 
 Buffer = bytes | bytearray | memoryview | NDArray[Any]
 Payload = list[memoryview]
@@ -63,7 +67,7 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True, forbid_un
     sees it.
     """
 
-    senders: ClassVar[frozenset[Role]] = ANYONE
+    senders: ClassVar[frozenset[Role]] = MEMBERS
 
     def __init_subclass__(cls) -> None:
         # Only the name is here already; the fields come later, so the decoder is built when it is first
@@ -77,26 +81,39 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True, forbid_un
 class Hello(Message, frozen=True):
     """First message on every connection: what the sender is running.  Answered with `HelloReply`."""
 
+    senders: ClassVar[frozenset[Role]] = ANYONE
     package_version: str
     cluster_fingerprint: str
+    cluster_number: Number
 
 
 class HelloReply(Message, frozen=True):
     """Answer to `Hello`; each side compares both with its own and refuses a difference by itself."""
 
+    senders: ClassVar[frozenset[Role]] = ANYONE
     package_version: str
     cluster_fingerprint: str
+    cluster_number: Number
+
+
+class Succeeded(Message, frozen=True):
+    """Your cluster file has been followed by others.  Payload: these, signed (``parties.succession``), or the first of
+    them; nothing from who does not know yours."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
 
 
 class Ping(Message, frozen=True):
     """Are you there?  Answered from the receiver's event loop, so that a stuck process does not answer."""
 
+    senders: ClassVar[frozenset[Role]] = ANYONE
     nonce: int
 
 
 class Pong(Message, frozen=True):
     """Answer to the `Ping` of that nonce."""
 
+    senders: ClassVar[frozenset[Role]] = ANYONE
     nonce: int
 
 

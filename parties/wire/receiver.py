@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
 from mpc.errors import (
     AuthenticationError,
+    ConfigurationError,
     PeerError,
     PeerLost,
     ProtocolViolation,
@@ -15,11 +16,14 @@ from mpc.errors import (
     VersionMismatch,
     printable,
 )
+from parties.cluster import Role
+from parties.succession import Succession
 from parties.wire.events import Delivery, Event, LinkFault, PeerRestarted
 from parties.wire.links import BULK, Link, Order
 from parties.wire.liveness import note_pong
 from parties.wire.messages import (
     MAX_PAYLOAD_FRAMES,
+    SERVERS,
     Hello,
     HelloReply,
     Incoming,
@@ -27,6 +31,7 @@ from parties.wire.messages import (
     Ping,
     Pong,
     Refused,
+    Succeeded,
     decode_envelope,
     decode_header,
 )
@@ -36,37 +41,53 @@ log = logging.getLogger(__name__)
 _QUOTED = 500
 """Characters of what a peer says in words."""
 _UNGREETED = "sent a message before its greeting"
-_LINK_MESSAGES = (Hello, HelloReply, Incoming, Ping, Pong, Refused)
+_LINK_MESSAGES = (Hello, HelloReply, Incoming, Ping, Pong, Refused, Succeeded)
 
 
 class Receiver:
     """Checks and sorts messages, each attributed to a link by the key it came with.
 
+    Every peer has to run our package version and our cluster file; one that has an older file is told what followed it,
+    and what a peer tells of newer ones is gone on to, if it is signed.
+
     Args:
-        greeting: our package version and cluster fingerprint, which every peer has to share.
+        version: of the package.
+        me: our own role.
+        succession: of cluster files; the last is ours.
         limit: most payload bytes of a message.
         now: the liveness clock.
         emit: takes an event for the application.
         transmit: answers.
         turn_away: tells a process, by its incarnation and route, that another has taken its place.
         returned: a client is there again over another connection.
+        go_on: takes a newer succession, which becomes ours unless it raises PeerError.
     """
 
     def __init__(
         self,
-        greeting: tuple[str, str],
+        version: str,
+        me: Role,
+        succession: Succession,
         limit: int,
         *,
         now: Callable[[], float],
         emit: Callable[[Event], None],
-        transmit: Callable[[Link, Message], bool],
+        transmit: Callable[..., bool],
         turn_away: Callable[[Link, bytes, bytes | None], None],
         returned: Callable[[Link], None],
+        go_on: Callable[[Link, Succession], None],
     ) -> None:
-        self._greeting = greeting
+        self._version, self._me = version, me
+        self.succession = succession
         self._limit = limit
         self._now, self._emit, self._transmit = now, emit, transmit
-        self._turn_away, self._returned = turn_away, returned
+        self._turn_away, self._returned, self._go_on = turn_away, returned, go_on
+
+    @property
+    def greeting(self) -> tuple[str, str, int]:
+        """What we say first."""
+        cluster = self.succession.cluster
+        return self._version, cluster.fingerprint, cluster.number
 
     def take(self, link: Link, frames: Sequence[memoryview], route: bytes | None) -> None:
         """Takes in one message, with the route back if it came through the inbox.  Never raises."""
@@ -74,7 +95,8 @@ class Receiver:
             self._take(link, frames, route)
         except PeerError as error:
             if isinstance(error, VersionMismatch):
-                link.refusal = error
+                link.refusal, link.agreed = error, False
+                link.established.clear()
             self._emit(LinkFault(link.peer, error))
         except Exception:
             log.exception("a message from %s could not be handled", link.peer.name)
@@ -108,14 +130,14 @@ class Receiver:
             # The link's own business goes on after a gap; often it is the greeting of a new connection.
             if gap is not None:
                 self._emit(LinkFault(link.peer, gap))
-            self._link_message(link, message)
+            self._link_message(link, message, frames[2:])
             return
         if gap is not None:
             raise gap
         if isinstance(message, PeerError):
             raise message
         if not link.agreed:
-            raise link.refusal or ProtocolViolation(name, _UNGREETED)
+            raise link.refusal or link.behind or ProtocolViolation(name, _UNGREETED)
         payload = size - len(frames[0]) - len(frames[1])
         if payload >= BULK:
             link.excused = link.heard
@@ -156,17 +178,19 @@ class Receiver:
             return AuthenticationError(name, f"is a {link.peer.role} and may not send {type(message).__name__}")
         return message
 
-    def _link_message(self, link: Link, message: Message) -> None:
+    def _link_message(self, link: Link, message: Message, payload: Sequence[memoryview]) -> None:
         match message:
             case Hello():
-                self._transmit(link, HelloReply(*self._greeting))
+                self._transmit(link, HelloReply(*self.greeting))
                 self._compare(link, message)
-                if not link.peer.is_server:
+                if link.agreed and not link.peer.is_server:
                     link.established.set()
             case HelloReply():
                 self._compare(link, message)
-                if link.broken is None:
+                if link.agreed and link.broken is None:
                     link.established.set()
+            case Succeeded():
+                self._succeed(link, payload)
             case Incoming(payload_bytes=size):
                 link.excuse(self._now(), size)
             case Ping(nonce=nonce):
@@ -180,18 +204,49 @@ class Receiver:
                 raise link.refusal
 
     def _compare(self, link: Link, greeting: Hello | HelloReply) -> None:
-        version, fingerprint = self._greeting
-        if greeting.package_version != version:
-            other = printable(greeting.package_version[:_QUOTED])
-            difference = f"runs Tessera {other}, we run {version}: install one release everywhere"
-        elif greeting.cluster_fingerprint != fingerprint:
-            difference = (
-                f"runs with cluster file {printable(greeting.cluster_fingerprint[:16])}, we with {fingerprint[:16]}: "
-                "give every process the same file"
-            )
-        else:
-            link.agreed, link.refusal = True, None
+        version, fingerprint, number = self.greeting
+        link.greeting = greeting
+        if greeting.package_version == version and greeting.cluster_fingerprint == fingerprint:
+            link.agreed, link.refusal, link.behind = True, None, None
             return
         link.agreed = False
         link.established.clear()
-        raise VersionMismatch(link.peer.name, difference)
+        name = link.peer.name
+        if greeting.package_version != version:
+            other = printable(greeting.package_version[:_QUOTED])
+            raise VersionMismatch(name, f"runs Tessera {other}, we run {version}: install one release everywhere")
+        older = greeting.cluster_number < number
+        known = self.succession.knows(greeting.cluster_fingerprint)
+        different = VersionMismatch(
+            name,
+            f"runs with cluster file {printable(greeting.cluster_fingerprint[:16])}, number {greeting.cluster_number},"
+            f" we with {fingerprint[:16]}, number {number}: give every process the same file",
+        )
+        if older and self._me in SERVERS:
+            self._transmit(link, Succeeded(), self.succession.since(greeting.cluster_fingerprint))
+        if greeting.cluster_number == number or (older and not known):
+            raise different
+        # Whoever is behind is told, and greets again.
+        link.behind = different
+
+    def _succeed(self, link: Link, steps: Sequence[memoryview]) -> None:
+        """Our cluster file is not the newest, says a server."""
+        if not steps:
+            raise link.behind or ProtocolViolation(link.peer.name, "spoke of newer cluster files, and sent none")
+        try:
+            newer = self.succession.told(steps)
+        except ConfigurationError as error:
+            raise ProtocolViolation(link.peer.name, f"sent a cluster file that cannot follow ours: {error}") from None
+        if newer is not self.succession:
+            self._go_on(link, newer)
+        self._transmit(link, Hello(*self.greeting))
+
+    def compare_again(self, links: Iterable[Link]) -> None:
+        """We have gone on: those agree with us that have been there before us."""
+        version, fingerprint, _ = self.greeting
+        for link in links:
+            seen = link.greeting
+            if seen is not None and (seen.package_version, seen.cluster_fingerprint) == (version, fingerprint):
+                link.agreed, link.refusal, link.behind = True, None, None
+                if link.broken is None:
+                    link.established.set()

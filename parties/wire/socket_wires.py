@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import zmq
 
@@ -25,11 +25,13 @@ class SocketWires:
     def __init__(self, cluster: Cluster, me: Member, keys: KeyPair, links: Mapping[str, Link], owner: Owner) -> None:
         self._cluster, self._me, self._keys = cluster, me, keys
         self._links, self._owner = links, owner
-        self._by_key = {link.peer.curve: link for link in links.values()}
+        self._by_key = _by_key(links)
         self._resources = contextlib.AsyncExitStack()
         self._inbox: sockets.Socket | None = None
         self._readable: sockets.Readable | None = None
         self._door: Door | None = None
+        self._context: sockets.Context | None = None
+        self._gatekeeper: Gatekeeper | None = None
         self.outboxes: dict[str, Outbox] = {}
 
     async def open(self) -> None:
@@ -37,18 +39,17 @@ class SocketWires:
             context: sockets.Context = zmq.Context()
             # Last to go; waits for every socket, none of which lingers.
             undo.callback(context.destroy, 0)
-            undo.callback(self.outboxes.clear)
             if self._me.is_server:
                 await self._listen(context, undo)
-            for link in self._links.values():
-                if link.peer.is_server:
-                    self.outboxes[link.peer.name] = outbox = self._reach(context, link)
-                    undo.callback(outbox.close)
+            self._context = context
+            undo.callback(setattr, self, "_context", None)
+            undo.callback(self._close_outboxes)
+            self._reach_all(context)
             self._resources = undo.pop_all()
 
     async def _listen(self, context: sockets.Context, undo: contextlib.AsyncExitStack) -> None:
-        gatekeeper = Gatekeeper(context, [member.curve for member in self._cluster.members])
-        undo.callback(gatekeeper.close)
+        self._gatekeeper = Gatekeeper(context, [member.curve for member in self._cluster.members])
+        undo.callback(self._gatekeeper.close)
         inbox = sockets.inbox(context, self._keys, self._cluster.settings)
         undo.callback(inbox.close, 0)
         self._door = Door(inbox, read=self._catch_up_inbox, on_departure=self._owner.on_departure)
@@ -59,19 +60,44 @@ class SocketWires:
         self._readable = sockets.Readable(inbox, self._read_inbox)
         undo.callback(self._readable.close)
 
+    def _reach_all(self, context: sockets.Context) -> None:
+        """Begins to connect to the servers to which it has not yet."""
+        for name, link in self._links.items():
+            if link.peer.is_server and name not in self.outboxes:
+                self.outboxes[name] = self._reach(context, link)
+
+    def _close_outboxes(self) -> None:
+        for outbox in self.outboxes.values():
+            outbox.close()
+        self.outboxes.clear()
+
     def _reach(self, context: sockets.Context, link: Link) -> Outbox:
-        return Outbox(
+        outbox = Outbox(
             context,
             self._keys,
             link.peer,
             self._cluster.settings,
             on_up=lambda: self._owner.on_up(link),
             on_down=lambda: self._owner.on_down(link),
-            on_readable=lambda: self._read_outbox(link),
+            on_readable=lambda: self._read_outbox(outbox),
         )
+        return outbox
 
     async def close(self) -> None:
         await self._resources.aclose()
+
+    def go_on(self, cluster: Cluster, dropped: Sequence[Link]) -> None:
+        self._cluster, self._by_key = cluster, _by_key(self._links)
+        keys = frozenset(member.curve for member in cluster.members)
+        if self._gatekeeper is not None and self._door is not None:
+            self._gatekeeper.keys = keys
+            self._door.dismiss({link.peer.curve for link in dropped} - keys)
+        for link in dropped:
+            outbox = self.outboxes.pop(link.peer.name, None)
+            if outbox is not None:
+                outbox.close()
+        if self._context is not None:
+            self._reach_all(self._context)
 
     def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         outbox = self.outboxes.get(link.peer.name)
@@ -98,14 +124,14 @@ class SocketWires:
         return True
 
     def catch_up(self) -> None:
-        for outbox in self.outboxes.values():
+        for outbox in tuple(self.outboxes.values()):
             outbox.catch_up()
         self.read()
 
     def read(self) -> None:
         self._read_inbox()
-        for name in self.outboxes:
-            self._read_outbox(self._links[name])
+        for outbox in tuple(self.outboxes.values()):
+            self._read_outbox(outbox)
 
     def read_one(self, milliseconds: int) -> bool:
         if self._inbox is not None:
@@ -114,12 +140,12 @@ class SocketWires:
                 return True
             return False
         poller = zmq.Poller()
-        outboxes = {outbox.socket: outbox.peer.name for outbox in self.outboxes.values() if outbox.up}
+        outboxes = {outbox.socket: outbox for outbox in self.outboxes.values() if outbox.up}
         for socket in outboxes:
             poller.register(socket, zmq.POLLIN)
         ready = poller.poll(milliseconds) if outboxes else []
         for socket, _ in ready:
-            self._read_outbox(self._links[outboxes[socket]], 1)
+            self._read_outbox(outboxes[socket], 1)
         return bool(ready)
 
     def _catch_up_inbox(self) -> bool:
@@ -131,16 +157,18 @@ class SocketWires:
             return
         for route, *frames in self._messages(self._inbox, limit):
             # The key that the connection proved to have; a message's own word counts for nothing.
-            link = self._by_key.get(str(route.get("User-Id")))
+            key = str(route.get("User-Id"))
+            link = self._by_key.get(key)
             if link is not None:
-                self._door.recognise(route)
+                self._door.recognise(route, key)
                 self._owner.on_message(link, [frame.buffer for frame in frames], route.bytes)
 
-    def _read_outbox(self, link: Link, limit: int = _ALL) -> None:
-        outbox = self.outboxes.get(link.peer.name)
-        if outbox is not None:
-            for frames in self._messages(outbox.socket, limit):
-                self._owner.on_message(link, [frame.buffer for frame in frames], None)
+    def _read_outbox(self, outbox: Outbox, limit: int = _ALL) -> None:
+        for frames in self._messages(outbox.socket, limit):
+            link = self._links.get(outbox.peer.name)
+            if link is None or self.outboxes.get(outbox.peer.name) is not outbox:
+                return
+            self._owner.on_message(link, [frame.buffer for frame in frames], None)
 
     def _messages(self, socket: sockets.Socket, limit: int) -> Iterator[list[zmq.Frame]]:
         while limit > 0 and not socket.closed and self._owner.has_room():
@@ -149,3 +177,7 @@ class SocketWires:
             except zmq.Again:
                 return
             limit -= 1
+
+
+def _by_key(links: Mapping[str, Link]) -> dict[str, Link]:
+    return {link.peer.curve: link for link in links.values()}

@@ -22,11 +22,12 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
 
-from mpc.errors import ConfigurationError, PeerUnavailable
-from parties.cluster import Cluster, Member
+from mpc.errors import ConfigurationError, PeerLost, PeerUnavailable, VersionMismatch
+from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
+from parties.succession import Succession, is_smooth
 from parties.wire.connecting import await_greeting
-from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.events import ClusterChanged, Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.links import BULK, Link, Traffic
 from parties.wire.liveness import Liveness, Watch, note_ping
 from parties.wire.messages import (
@@ -39,6 +40,7 @@ from parties.wire.messages import (
     Message,
     Ping,
     Refused,
+    Succeeded,
     encode,
     payload_bytes,
 )
@@ -47,6 +49,7 @@ from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Owner, Transport
 
 __all__ = [
+    "ClusterChanged",
     "Delivery",
     "Endpoint",
     "Event",
@@ -109,11 +112,14 @@ class Endpoint:
             )
         self.cluster = cluster
         self.me = me
+        self.on_newer = self._go_on_by_ourselves
+        """Takes a succession of cluster files that is newer than ours: to make it ours with ``go_on``, or raise
+        PeerError."""
+        self.newest = Succession.begin(cluster)
+        """The newest succession that we have been shown, whether or not we could go on to it."""
         self._limit = cluster.settings.max_message_bytes
-        self._greeting = (package_version(), cluster.fingerprint)
         self._incarnation = os.urandom(8)
-        peers = cluster.members if me.is_server else cluster.servers
-        self._links = {peer.name: Link(peer) for peer in peers if peer != me}
+        self._links = {peer.name: Link(peer) for peer in _peers(cluster, me)}
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._nonces = itertools.count()
@@ -128,13 +134,16 @@ class Endpoint:
             report=lambda link, error: self._emit(PeerDown(link.peer, error)),
         )
         self._receiver = Receiver(
-            self._greeting,
+            package_version(),
+            me.role,
+            self.newest,
             self._limit,
             now=self._liveness.now,
             emit=self._emit,
             transmit=self._transmit,
             turn_away=self._turn_away,
             returned=self._liveness.returned,
+            go_on=self._newer,
         )
         self._wires = transport(
             cluster,
@@ -252,6 +261,67 @@ class Endpoint:
         """Counters of the link, live."""
         return self._link(peer).traffic
 
+    # --- another cluster file
+
+    @property
+    def succession(self) -> Succession:
+        """Of cluster files, the last of which is ours."""
+        return self._receiver.succession
+
+    @succession.setter
+    def succession(self, succession: Succession) -> None:
+        """Before the start: what is known of how it came to be."""
+        self.newest = self._receiver.succession = succession
+
+    def go_on(self, succession: Succession) -> None:
+        """From now on that succession's last file is ours; runs and links with those who stay the same go on.
+
+        A member that has gone, or has another key or address, is cut off here; servers tell everybody who is connected.
+        """
+        self.cluster = new = succession.cluster
+        self.me = self.me if self.me.role is Role.OPERATOR else new.member(self.me.name)
+        self.newest = self._receiver.succession = succession
+        peers = {peer.name: peer for peer in _peers(new, self.me)}
+        dropped = [link for name, link in self._links.items() if not _stays(link.peer, peers.get(name))]
+        for link in dropped:
+            del self._links[link.peer.name]
+            link.lose(self._liveness.now())
+            link.forget()
+            gone = f"is no member any more, or has another key or address, by cluster file {new.number}"
+            self._emit(PeerDown(link.peer, PeerLost(link.peer.name, gone)))
+        for name, peer in peers.items():
+            self._links.setdefault(name, Link(peer)).peer = peer
+        self._wires.go_on(new, dropped)
+        links = list(self._links.values())
+        self._receiver.compare_again(links)
+        for link in links if self.me.is_server and self._running else ():
+            steps = [] if link.greeting is None else succession.since(link.greeting.cluster_fingerprint)
+            if steps:
+                self._transmit(link, Succeeded(), steps)
+                self._transmit(link, Hello(*self._receiver.greeting))
+
+    def end_for_newer(self) -> None:
+        """What `newest` says cannot be gone on to here: whoever is in ``receive`` hears of it."""
+        self._emit(ClusterChanged(self.newest.cluster))
+
+    def _newer(self, link: Link, succession: Succession) -> None:
+        self.newest = succession
+        try:
+            self.on_newer(succession)
+        except VersionMismatch as error:
+            raise VersionMismatch(link.peer.name, error.reason) from None
+
+    def _go_on_by_ourselves(self, succession: Succession) -> None:
+        new = succession.cluster
+        if self.me.role is Role.OPERATOR or (new.by_key(self.me.key) is not None and is_smooth(self.cluster, new)):
+            self.go_on(succession)
+            return
+        raise VersionMismatch(
+            self.me.name,
+            f"goes by cluster file {new.number}, which has other servers or settings than our number"
+            f" {self.cluster.number}, or not our key: begin again with the newest (`tessera cluster show --out FILE`)",
+        )
+
     # --- messages
 
     def send(self, peer: str, message: Message, buffers: Sequence[Buffer] = (), *, copy: bool = False) -> int:
@@ -273,6 +343,8 @@ class Endpoint:
         link = self._link(peer)
         if link.refusal is not None and not link.agreed:
             raise link.refusal
+        if link.behind is not None:
+            raise link.behind
         payload = payload_bytes(buffers)
         if payload > self._limit or len(buffers) > MAX_PAYLOAD_FRAMES:
             raise ConfigurationError(
@@ -351,8 +423,8 @@ class Endpoint:
             link.traffic.bytes_sent += sum(map(len, frames))
         return sent
 
-    def _transmit(self, link: Link, message: Message) -> bool:
-        return self._put(link, encode(message, (), Envelope(self._incarnation, link.outgoing)), copy=True)
+    def _transmit(self, link: Link, message: Message, payload: Sequence[bytes] = ()) -> bool:
+        return self._put(link, encode(message, payload, Envelope(self._incarnation, link.outgoing)), copy=True)
 
     def _probe(self, link: Link, waiter: asyncio.Future[float] | None = None) -> bool:
         nonce = next(self._nonces)
@@ -395,7 +467,25 @@ class Endpoint:
         if link.broken is not None and math.isfinite(link.broken):
             self._liveness.returned(link)
         link.broken = link.refusal = None
-        self._transmit(link, Hello(*self._greeting))
+        self._transmit(link, Hello(*self._receiver.greeting))
         if link.incarnation is not None:
             # It may have greeted us while there was no way to answer.
-            self._transmit(link, HelloReply(*self._greeting))
+            self._transmit(link, HelloReply(*self._receiver.greeting))
+
+
+def _peers(cluster: Cluster, me: Member) -> list[Member]:
+    """Whom a member has links with: a server also with whoever operates it, and an operator with its server alone."""
+    if me.role is Role.OPERATOR:
+        return [server for server in cluster.servers if server.name == me.name]
+    if not me.is_server:
+        return list(cluster.servers)
+    return [*(member for member in cluster.members if member.name != me.name), operator(me)]
+
+
+def operator(server: Member) -> Member:
+    """Whoever holds that server's key beside it."""
+    return Member(server.name, Role.OPERATOR, 0, None, server.key)
+
+
+def _stays(peer: Member, now: Member | None) -> bool:
+    return now is not None and (peer.key, peer.address) == (now.key, now.address)

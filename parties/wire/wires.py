@@ -49,6 +49,9 @@ class Wires(Protocol):
     async def close(self) -> None:
         """Drops all connections and what is still queued.  Idempotent."""
 
+    def go_on(self, cluster: Cluster, dropped: Sequence[Link]) -> None:
+        """The cluster file is another now, and the links are: those are cut, and those to new servers made."""
+
     def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         """Queues a message; False if there is no connection, or no room in its queue."""
 

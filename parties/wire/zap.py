@@ -35,7 +35,8 @@ class Gatekeeper:
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Collection[str]) -> None:
-        self._keys = frozenset(keys)
+        self.keys = frozenset(keys)
+        """Whom it lets in from now on."""
         self._refusals = RefusalLog(log)
         self._loop = asyncio.get_running_loop()
         self._socket = context.socket(zmq.REP)
@@ -67,7 +68,7 @@ class Gatekeeper:
             return [_VERSION, b"", b"400", b"malformed request", b"", b""]
         request_id = request[1]
         key = self._key_of(request)
-        if key in self._keys:
+        if key in self.keys:
             return [_VERSION, request_id, b"200", b"OK", key.encode("ascii"), b""]
         address = printable(request[3][:_ADDRESS].decode("ascii", "replace")) if len(request) > 3 else "?"
         self._refusals.note("refused a connection from %s: key %s is not in the cluster file", address, key or "?")

@@ -148,7 +148,7 @@ PARSERS = {
             "frames",
             _frames,
             (
-                _message(Hello("0.1.0", "f" * 64)),
+                _message(Hello("0.1.0", "f" * 64, 1)),
                 _message(Ping(3)),
                 _message(Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "predict"),)), b"program"),
                 _message(Inputs(run=RUN, masks="")),

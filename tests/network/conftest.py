@@ -67,7 +67,7 @@ class Rogue:
     def __init__(self, site: Site, keys: KeyPair, at: str) -> None:
         self.incarnation = b"rogue..."
         server = site.cluster.member(at)
-        self._greeting = Hello(package_version(), site.cluster.fingerprint)
+        self._greeting = Hello(package_version(), site.cluster.fingerprint, 1)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.curve_publickey = keys.curve.encode()

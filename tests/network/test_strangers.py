@@ -411,7 +411,7 @@ async def test_every_departure_is_reported_once_its_route_is_gone() -> None:
             member.connect(f"tcp://127.0.0.1:{port}")
             member.send(b"hello")
             assert inbox.poll(2000)
-            porter.recognise(sockets.receive(inbox)[0])
+            porter.recognise(sockets.receive(inbox)[0], "")
         for member in members[1:]:
             member.close(0)
         # Less than libzmq needs to take a route down.

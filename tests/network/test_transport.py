@@ -221,7 +221,7 @@ async def test_another_version_is_refused_on_both_sides(
 async def test_another_cluster_file_is_refused(site: Any) -> None:
     await site.endpoint("p0")
     p1 = await site.endpoint("p1", cluster=replace(site.cluster, name="other"))
-    with pytest.raises(VersionMismatch, match=f"cluster file {site.cluster.fingerprint[:16]}, we with"):
+    with pytest.raises(VersionMismatch, match=f"cluster file {site.cluster.fingerprint[:16]}, number 1, we with"):
         await p1.connect(["p0"], 5)
 
 

@@ -31,10 +31,10 @@ ENVELOPE = Envelope(b"abcdefgh", (1 << 64) - 1)
 
 def test_a_round_trip_does_not_copy_payload() -> None:
     array = np.arange(10, dtype=np.uint64).reshape(2, 5)
-    frames = encode(Hello("1.0", "ff"), [array, b"raw", bytearray(b"x")], ENVELOPE)
+    frames = encode(Hello("1.0", "ff", 1), [array, b"raw", bytearray(b"x")], ENVELOPE)
     assert np.shares_memory(np.frombuffer(frames[2], np.uint8), array)
     envelope, message, buffers = decode("p0", frames)
-    assert (envelope, message) == (ENVELOPE, Hello("1.0", "ff"))
+    assert (envelope, message) == (ENVELOPE, Hello("1.0", "ff", 1))
     np.testing.assert_array_equal(as_array(buffers[0]), array.ravel())
     assert [bytes(b) for b in buffers[1:]] == [b"raw", b"x"]
 
@@ -68,7 +68,7 @@ def test_two_types_of_one_name_are_refused_when_defined() -> None:
 
 def test_no_random_bytes_do_more_than_raise() -> None:
     random = np.random.default_rng(5)
-    good = encode(Hello("1.0", "ff"), [b"x"], ENVELOPE)
+    good = encode(Hello("1.0", "ff", 1), [b"x"], ENVELOPE)
     for _ in range(3000):
         frames = [bytearray(frame) for frame in good]
         victim = frames[random.integers(2)]

@@ -14,7 +14,7 @@ from mpc.errors import ConfigurationError, PeerError, PeerLost, PeerUnavailable,
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.check import CheckMessage, CheckRefused
-from parties.wire.events import Delivery, Event, PeerDown, PeerRestarted
+from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.transport import Endpoint
 
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ class Answers:
             self.fail(event.sender.name, PeerLost(event.sender.name, "restarted when it was asked: ask again"))
         elif isinstance(event, PeerDown):
             self.fail(event.peer.name, event.error)
-        else:
+        elif isinstance(event, LinkFault):
             self.fail(event.sender.name, event.error)
 
 
