@@ -4,8 +4,10 @@
     ├── UsageError             you: bad input, caught before anything is shared or sent
     │   ├── EncodingError      a value that is not finite, or does not fit the fixed-point range
     │   ├── ShapeError         shapes that do not go together
+    │   │   └── PositionError  an index that lies outside of its axis
     │   ├── RangeError         an expression whose values cannot be shown to fit the field
     │   ├── UnsupportedError   a layer, function or option that Tessera does not have
+    │   │   └── UnknownValueError  a value that Python asks for, and that is secret
     │   └── ConfigurationError a cluster file, key file or option that is missing or wrong
     ├── ProgramError           a program that is malformed, or not what another process was given
     ├── NotPermitted           the owner of a secret has not allowed this client to use it so
@@ -67,12 +69,20 @@ class ShapeError(UsageError):
     """Shapes do not go together."""
 
 
+class PositionError(ShapeError, IndexError):
+    """An index lies outside of its axis."""
+
+
 class RangeError(UsageError):
     """Values of an expression cannot be shown to fit the field; the message says what to declare or reduce."""
 
 
 class UnsupportedError(UsageError):
     """A layer, function or option that Tessera does not have."""
+
+
+class UnknownValueError(UnsupportedError, TypeError):
+    """Python itself asks for a value that is secret: a truth value, a number, an array."""
 
 
 class ConfigurationError(UsageError):

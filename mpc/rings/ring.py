@@ -127,6 +127,17 @@ class Ring(ABC):
     @abstractmethod
     def sum_pool2d(self, x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array: ...
 
+    def running_total(self, x: Array, axis: int) -> Array:
+        """The sums of the first one, two, ... along an axis."""
+        before = (slice(None),) * axis
+        reach = 1
+        while reach < x.shape[axis]:
+            # Each is the sum of the last ``reach`` up to it; with what lies as far before it, of twice as many.
+            first = self.index(x, (*before, slice(reach)))
+            later = self.add(self.index(x, (*before, slice(reach, None))), self.index(x, (*before, slice(-reach))))
+            x, reach = self.concatenate([first, later], axis), 2 * reach
+        return x
+
     def matrix(self, x: Array) -> Any:
         """A matrix in the form in which multiplying by it again and again is cheapest."""
         return x
@@ -148,6 +159,10 @@ class Ring(ABC):
 
     def index(self, x: Array, key: tuple[slice, ...]) -> Array:
         return _contiguous(x[key])
+
+    def take(self, x: Array, positions: npt.NDArray[np.int64], axis: int) -> Array:
+        """What lies at these positions of an axis."""
+        return np.take(x, positions, axis=axis)
 
     def concatenate(self, xs: Sequence[Array], axis: int) -> Array:
         return np.concatenate(xs, axis=axis)

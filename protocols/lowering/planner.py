@@ -26,7 +26,7 @@ from mpc.errors import RangeError
 from mpc.operation import Constant, Operation
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
-from protocols.operations.linear import Add, Divide, Raise, Subtract, Sum, SumPool2d
+from protocols.operations.linear import Add, Divide, Raise, RunningSum, Subtract, Sum, SumPool2d
 from protocols.operations.mask import Mask
 from protocols.operations.product import Multiply, Product
 from protocols.operations.truncation import Truncate
@@ -143,7 +143,7 @@ class Planner:
         """A sum or difference, operands aligned."""
         return self.make(operation, *self.aligned((x, y)))
 
-    def reduced(self, operation: Sum | SumPool2d, x: Expression, count: int) -> Expression:
+    def reduced(self, operation: Sum | RunningSum | SumPool2d, x: Expression, count: int) -> Expression:
         """A sum of up to ``count`` elements of ``x``, which is truncated first if the sum would not fit."""
         return self.make(operation, self.truncated(x, self.room(x.type.magnitude * count)))
 

@@ -52,6 +52,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return _sum(planner, operation, x)
         case m.Mean():
             return planner.divided(_sum(planner, operation, x), _count(operation, x))
+        case m.RunningSum():
+            return planner.reduced(linear.RunningSum(operation.axis), x, max(1, x.type.shape[operation.axis]))
         case m.AveragePool2d():
             window = math.prod(operation.kernel)
             sums = linear.SumPool2d(operation.kernel, operation.stride, operation.padding)
@@ -64,6 +66,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return planner.make(linear.Broadcast(operation.shape), x)
         case m.Index():
             return planner.make(linear.Index(operation.slices), x)
+        case m.Take():
+            return planner.make(linear.Take(operation.axis, operation.positions), x)
         case m.Pad():
             return planner.make(linear.Pad(operation.widths), x)
         case m.Polynomial():

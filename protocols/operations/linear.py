@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError
 from mpc.operation import Linear, register, require
@@ -200,6 +201,44 @@ def _slice(start: int, step: int, count: int) -> slice:
         return slice(0, 0)
     stop = start + step * count
     return slice(start, stop if stop >= 0 else None, step)
+
+
+@register
+class Take(Linear, frozen=True, tag="take"):
+    """What lies at public positions of one axis, in any order and number: 4 bytes each, little-endian."""
+
+    axis: int
+    positions: bytes
+
+    def result(self, *types: TensorType) -> TensorType:
+        x = _one(types)
+        require(0 <= self.axis < len(x.shape), f"axis {self.axis} of {x.shape}")
+        require(len(self.positions) % 4 == 0, "a whole number of positions")
+        positions = self._array()
+        require(not positions.size or int(positions.max()) < x.shape[self.axis], "positions within their axis")
+        return x.replace(shape=(*x.shape[: self.axis], positions.size, *x.shape[self.axis + 1 :]))
+
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.take(arrays[0], self._array(), self.axis)
+
+    def _array(self) -> npt.NDArray[np.int64]:
+        return np.frombuffer(self.positions, "<u4").astype(np.int64)
+
+
+@register
+class RunningSum(Linear, frozen=True, tag="running_sum"):
+    """Sums of the first one, two, ... along an axis."""
+
+    axis: int
+
+    def result(self, *types: TensorType) -> TensorType:
+        x = _one(types)
+        require(0 <= self.axis < len(x.shape), f"axis {self.axis} of {x.shape}")
+        count = x.shape[self.axis]
+        return x.replace(low=min(x.low, x.low * count), high=max(x.high, x.high * count))
+
+    def apply(self, ring: Ring, *arrays: Array) -> Array:
+        return ring.running_total(arrays[0], self.axis)
 
 
 @register

@@ -37,6 +37,7 @@ _KEPT_AS_THEY_ARE = (
     linear.Transpose,
     linear.Broadcast,
     linear.Index,
+    linear.Take,
     linear.Concatenate,
     linear.Pad,
     linear.Declare,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.errors import ShapeError, UnsupportedError
+from mpc.errors import PositionError, ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
 
 Axis = int | tuple[int, ...] | None
@@ -19,7 +19,10 @@ Slices = tuple[tuple[int, int, int], ...]
 
 def axis_of(axis: int, ndim: int) -> int:
     """One of ``ndim`` axes, counted from the front."""
-    axis = operator.index(axis)
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise UnsupportedError(f"an axis is a whole number, not {type(axis).__name__}") from None
     if not -ndim <= axis < ndim:
         raise ShapeError(f"axis {axis} of a tensor of {ndim} axes")
     return axis % ndim
@@ -62,6 +65,38 @@ def numbers(x: object) -> npt.NDArray[np.float64]:
     raise UnsupportedError(f"{type(x).__name__} is neither a secret tensor nor an array of real numbers")
 
 
+def is_basic(key: Any) -> bool:
+    """Whether it takes no arrays: what is left is integers, slices, ``...`` and None."""
+    keys = key if isinstance(key, tuple) else (key,)
+    return all(k is None or k is Ellipsis or isinstance(k, slice | str) or _is_integer(k) for k in keys)
+
+
+def _is_integer(k: Any) -> bool:
+    return not isinstance(k, bool | np.bool_) and np.ndim(k) == 0 and (hasattr(k, "__index__") or isinstance(k, float))
+
+
+def check_positions(key: Any) -> None:
+    """Raises UnsupportedError for an index that NumPy has no meaning for, or that is secret."""
+    for k in key if isinstance(key, tuple) else (key,):
+        if not is_basic(k) and np.size(k) and np.asarray(k).dtype.kind not in "biu":
+            raise UnsupportedError(
+                "a secret tensor takes integers, slices, ..., None, and arrays of integers or truth values as indices"
+            )
+
+
+def positions_of(indices: npt.ArrayLike, length: int) -> npt.NDArray[np.int64]:
+    """Public positions along an axis, counted from the front.  Raises PositionError, UnsupportedError."""
+    array = np.asarray(indices)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise UnsupportedError("positions are whole numbers: a secret tensor takes them from public arrays alone")
+    outside = array[(array < -length) | (array >= length)]
+    if outside.size:
+        raise PositionError(f"index {outside.flat[0]} is out of range for an axis of {length}")
+    return np.where(array < 0, array + length, array).astype(np.int64)
+
+
 def slices_of(key: Any, of: Shape) -> tuple[Slices, Shape]:
     """Basic indexing of a tensor of shape ``of``: (start, step, count) for each axis, and the shape of the result."""
     keys = key if isinstance(key, tuple) else (key,)
@@ -89,6 +124,6 @@ def slices_of(key: Any, of: Shape) -> tuple[Slices, Shape]:
                 raise UnsupportedError("a secret tensor takes integers, slices, ... and None as indices")
             position = operator.index(k)
             if not -n <= position < n:
-                raise IndexError(f"index {position} is out of range for an axis of {n}")
+                raise PositionError(f"index {position} is out of range for an axis of {n}")
             slices.append((position % n, 1, 1))
     return tuple(slices), tuple(shape)

@@ -99,6 +99,13 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningSum:
+    """Sums of the first one, two, ... along an axis."""
+
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
 class AveragePool2d:
     """Means over windows of (N, C, H, W), padding counted."""
 
@@ -130,6 +137,14 @@ class Index:
     """(start, step, count) for each axis."""
 
     slices: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """What lies at public positions of an axis: 4 bytes each, little-endian."""
+
+    axis: int
+    positions: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +214,13 @@ Mathematics = (
     | Conv2d
     | Sum
     | Mean
+    | RunningSum
     | AveragePool2d
     | Reshape
     | Transpose
     | Broadcast
     | Index
+    | Take
     | Pad
     | Concatenate
     | Polynomial

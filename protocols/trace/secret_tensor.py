@@ -2,46 +2,48 @@
 
 Nothing runs here.  Each operation adds a node of mathematics to a graph; ``Client.reveal`` has the graph planned as a
 program (``protocols.lowering``) and the parties run it.
-
-Named functions are approximated.  The default is a Fourier fit, one round; ``method`` chooses among
-
-* ``"fourier"``: ``protocols/operations/fourier.py``, with ``terms`` or the default's;
-* ``"minimax"``: a polynomial of ``degree``, best in the maximum norm;
-* ``"taylor"``: the textbook's polynomial around 0, for comparison;
-* ``"composite"``: a chain of low-degree polynomials, one round each.
-
-``interval`` is where the approximation holds; outside, a Fourier fit is periodic and a polynomial runs away: the
-caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
 """
 
 from __future__ import annotations
 
 import math
 import operator
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mpc.errors import RangeError, ShapeError, UnsupportedError
+from mpc.errors import PositionError, RangeError, ShapeError, UnknownValueError, UnsupportedError
 from mpc.operation import Input, Stored
 from mpc.tensor_type import Shape, TensorType
-from protocols.approximation import FUNCTIONS, CompositeFit, Fit, FourierFit, PolynomialFit, default_fit
+from protocols.approximation import CompositeFit, FourierFit, PolynomialFit
 from protocols.lowering.plan import lowered
 from protocols.lowering.planner import FRACTION_BITS, check_precision
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import Axis, Pair, axis_of, integers, numbers, pair, reduced_axes, slices_of
+from protocols.trace import numpy_protocol
+from protocols.trace.arguments import (
+    Axis,
+    Pair,
+    axis_of,
+    check_positions,
+    integers,
+    is_basic,
+    numbers,
+    pair,
+    positions_of,
+    reduced_axes,
+    slices_of,
+)
+from protocols.trace.named_functions import NamedFunctions
 
 MAX_POWER = 512
 
+MAX_MOVED = 2**26
+"""Elements among which an arbitrary choice is made at a time."""
 
-class RangeWarning(UserWarning):
-    """Values may lie outside the interval on which a function is approximated."""
 
-
-class SecretTensor:
+class SecretTensor(NamedFunctions):
     """A secret-shared tensor of fixed-point numbers, as an expression yet to be run.
 
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at
@@ -53,7 +55,6 @@ class SecretTensor:
     """
 
     __slots__ = ("label", "node", "precision", "type")
-    __array_ufunc__ = None  # so that `array * secret` reaches __rmul__
 
     def __init__(self, node: m.Node, label: str = "", precision: int | None = None) -> None:
         self.node = node
@@ -75,14 +76,20 @@ class SecretTensor:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("a secret scalar has no length")
+            raise UnknownValueError("a secret scalar has no length")
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[SecretTensor]:
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         return f"<SecretTensor {self.type}>"
 
-    def __bool__(self) -> bool:
-        raise TypeError("a secret has no truth value that this process may know")
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
+        return numpy_protocol.call_ufunc(ufunc, method, operands, options)
+
+    def __array_function__(self, function: Any, types: object, arguments: Any, options: dict[str, Any]) -> Any:
+        return numpy_protocol.call(function, arguments, options)
 
     def labelled(self, label: str) -> SecretTensor:
         """The same tensor; operations on it are counted under ``label`` (a layer's name) in costs and timings."""
@@ -166,6 +173,23 @@ class SecretTensor:
             raise ShapeError("the mean of no elements")
         return self._new(m.Mean(axes, bool(keepdims)))
 
+    def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> SecretTensor:
+        """The variance, divided by the number of elements less ``ddof``; two rounds: one opens what is squared."""
+        axes = reduced_axes(axis, self.ndim)
+        count = math.prod(self.shape[i] for i in axes) - ddof
+        if count <= 0:
+            raise ShapeError("the variance of too few elements")
+        return (self - self.mean(axes, keepdims=True)).square().sum(axes, keepdims) / count
+
+    def std(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> SecretTensor:
+        """There is no square root yet: raises UnsupportedError."""
+        raise UnsupportedError("std needs a square root: reveal var() and take it there, or apply a fit of numpy.sqrt")
+
+    def cumsum(self, axis: int | None = None) -> SecretTensor:
+        if axis is None:
+            return self.reshape(-1).cumsum(0)
+        return self._new(m.RunningSum(axis_of(axis, self.ndim)))
+
     # -- shape -----------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int | Sequence[int]) -> SecretTensor:
@@ -193,6 +217,15 @@ class SecretTensor:
     def T(self) -> SecretTensor:  # noqa: N802 - NumPy's name
         return self.transpose()
 
+    def swapaxes(self, axis1: int, axis2: int) -> SecretTensor:
+        order = list(range(self.ndim))
+        i, j = axis_of(axis1, self.ndim), axis_of(axis2, self.ndim)
+        order[i], order[j] = j, i
+        return self.transpose(order)
+
+    def ravel(self) -> SecretTensor:
+        return self.reshape(-1)
+
     def squeeze(self, axis: int) -> SecretTensor:
         axis = axis_of(axis, self.ndim)
         if self.shape[axis] != 1:
@@ -214,9 +247,31 @@ class SecretTensor:
         return self._new(m.Broadcast(wanted))
 
     def __getitem__(self, key: Any) -> SecretTensor:
-        """Basic indexing: integers, slices, ``...`` and ``None``, all public."""
-        slices, shape = slices_of(key, self.shape)
-        return self._new(m.Index(slices)).reshape(shape)
+        """As NumPy's: integers, slices, ``...``, ``None``, and arrays of integers or of truth values; all public."""
+        if is_basic(key):
+            slices, shape = slices_of(key, self.shape)
+            return self._new(m.Index(slices)).reshape(shape)
+        check_positions(key)
+        if not isinstance(key, tuple) and self.ndim and np.asarray(key).dtype.kind != "b":
+            return self.take(key, 0)
+        return moved(self, lambda places: places[key])
+
+    def take(self, indices: npt.ArrayLike, axis: int | None = None) -> SecretTensor:
+        """What lies at public positions of an axis, or of all elements in order: local, and 4 bytes of program each."""
+        if axis is None:
+            return self.reshape(-1).take(indices, 0)
+        axis = axis_of(axis, self.ndim)
+        positions = positions_of(indices, self.shape[axis])
+        taken = self._new(m.Take(axis, positions.astype("<u4").tobytes()))
+        return taken.reshape((*self.shape[:axis], *positions.shape, *self.shape[axis + 1 :]))
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> SecretTensor:
+        return moved(self, lambda places: np.diagonal(places, offset, axis1, axis2))
+
+    def dot(self, other: object) -> SecretTensor:
+        """As ``numpy.dot``."""
+        dot: Any = np.dot
+        return dot(self, other)  # type: ignore[no-any-return]
 
     def pad(self, widths: Sequence[tuple[int, int]]) -> SecretTensor:
         """Zeros around: ``widths`` holds (before, after) for each axis, as in ``numpy.pad``."""
@@ -251,37 +306,6 @@ class SecretTensor:
             raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
         return self._new(m.Apply(fit, target))
 
-    def sigmoid(self, **options: Any) -> SecretTensor:
-        """1 / (1 + exp(-x)).  Options as for every function: ``method``, ``interval``, ``terms`` or ``degree``."""
-        return self._function("sigmoid", **options)
-
-    def tanh(self, **options: Any) -> SecretTensor:
-        return self._function("tanh", **options)
-
-    def exp(self, **options: Any) -> SecretTensor:
-        return self._function("exp", **options)
-
-    def log(self, **options: Any) -> SecretTensor:
-        return self._function("log", **options)
-
-    def reciprocal(self, **options: Any) -> SecretTensor:
-        return self._function("reciprocal", **options)
-
-    def sin(self, **options: Any) -> SecretTensor:
-        return self._function("sin", **options)
-
-    def cos(self, **options: Any) -> SecretTensor:
-        return self._function("cos", **options)
-
-    def silu(self, **options: Any) -> SecretTensor:
-        return self._function("silu", **options)
-
-    def gelu(self, **options: Any) -> SecretTensor:
-        return self._function("gelu", **options)
-
-    def softplus(self, **options: Any) -> SecretTensor:
-        return self._function("softplus", **options)
-
     def truncate(self, fraction_bits: int = FRACTION_BITS) -> SecretTensor:
         """The same values with fewer fraction bits (stochastically rounded); seldom needed: the planner does it."""
         fraction_bits = operator.index(fraction_bits)
@@ -308,21 +332,6 @@ class SecretTensor:
         precision = _precision(*operands)
         nodes = tuple(_node(x) for x in operands)
         return SecretTensor(m.Node(operation, nodes, self.label, precision), self.label, precision)
-
-    def _function(
-        self,
-        name: str,
-        *,
-        method: str = "fourier",
-        interval: tuple[float, float] | None = None,
-        terms: int | None = None,
-        degree: int | None = None,
-    ) -> SecretTensor:
-        """A named function; called by its method, so that a warning is at the line that called that."""
-        fit = default_fit(name, method, *(interval or (None, None)), terms=terms, degree=degree)
-        if interval is None and (self.type.low < fit.low or self.type.high > fit.high):
-            warnings.warn(_outside(name, self.type, fit), RangeWarning, stacklevel=3)
-        return self.apply(fit, target=FUNCTIONS[name].target)
 
 
 def leaf(source: Input | Stored, *, precision: int | None = None) -> SecretTensor:
@@ -359,6 +368,21 @@ def stack(tensors: Sequence[SecretTensor], axis: int = 0) -> SecretTensor:
     return concatenate([t.expand_dims(axis) for t in tensors], axis=axis_of(axis, tensors[0].ndim + 1))
 
 
+def moved(x: SecretTensor, move: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> SecretTensor:
+    """``x`` with its elements where ``move`` puts their numbers, which are laid out as they are: any choice of elements
+    that NumPy has a function for is that function of positions.
+    """
+    if x.size > MAX_MOVED:
+        raise UnsupportedError(f"a choice among {x.size} elements: cut it into parts of {MAX_MOVED} with slices first")
+    try:
+        places = move(np.arange(x.size).reshape(x.shape))
+    except IndexError as error:
+        raise PositionError(str(error)) from None
+    except (ValueError, TypeError) as error:
+        raise ShapeError(f"of a tensor of shape {x.shape}: {error}") from None
+    return x.reshape(-1).take(places)
+
+
 def _node(x: object) -> m.Node:
     """A secret tensor's node, or a leaf of public numbers: a copy, which nobody can change later."""
     return x.node if isinstance(x, SecretTensor) else m.Node(m.Public(numbers(x).copy()))
@@ -367,11 +391,3 @@ def _node(x: object) -> m.Node:
 def _precision(*operands: object) -> int | None:
     """The greatest that an operand has; None if none has any."""
     return max((x.precision for x in operands if isinstance(x, SecretTensor) and x.precision is not None), default=None)
-
-
-def _outside(name: str, t: TensorType, fit: Fit) -> str:
-    return (
-        f"{name} is approximated on [{fit.low:g}, {fit.high:g}], and these values are only known to lie in"
-        f" [{t.low:g}, {t.high:g}]: results for values outside are wrong. Give interval=(low, high), or declare the"
-        " range with within(low, high)"
-    )

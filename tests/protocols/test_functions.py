@@ -15,7 +15,7 @@ from mpc.errors import RangeError, TesseraError, UnsupportedError
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit, fit
 from protocols.operations.polynomial import polynomial_range
 from protocols.readings.memory import run_in_memory
-from protocols.trace.secret_tensor import RangeWarning
+from protocols.trace.named_functions import RangeWarning
 
 TRUE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),

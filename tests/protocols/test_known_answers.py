@@ -21,6 +21,7 @@ Raw = npt.NDArray[np.uint64]
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "linear": (lambda x, y: (x - y).sum(axis=0) * 0.5 + 1.25, ((3, 4), (3, 4))),
+    "positions": (lambda x, y: (x[[2, 0]] + y.take([1, 1], 0)).cumsum(1), ((3, 4), (3, 4))),
     "multiply": (lambda x, y: x * y, ((3, 4), (4,))),
     "matmul": (lambda x, y: x @ y, ((3, 4), (4, 2))),
     "conv2d": (lambda x, w: x.conv2d(w, padding=1).avg_pool2d(2), ((1, 2, 4, 4), (3, 2, 3, 3))),
@@ -34,6 +35,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 KNOWN = {
     "linear, 2": "cdbb2e1fcf35911f",
     "linear, 3": "a206d1af35e61d1e",
+    "positions, 2": "0bde208082cb7ff0",
+    "positions, 3": "0a675f91bedd8590",
     "multiply, 2": "bbec2465c6980c0d",
     "multiply, 3": "bf15c9a2e0ae4297",
     "matmul, 2": "479fc89ee38ee651",

@@ -17,7 +17,8 @@ from protocols.lowering.plan import leaves, lowered, plan
 from protocols.lowering.planner import Objective, Planner
 from protocols.lowering.rules import lower
 from protocols.trace import mathematics as m
-from protocols.trace.secret_tensor import RangeWarning, SecretTensor, concatenate, graph_of, leaf
+from protocols.trace.named_functions import RangeWarning
+from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, leaf
 
 
 def kinds(x: SecretTensor) -> list[type[Any]]:

@@ -29,9 +29,9 @@ SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
     "AuthenticationError", "ConfigurationError", "DiskFull", "EncodingError", "MacCheckError", "MaterialError",
-    "NameTaken", "NoSuchName", "NotPermitted",
-    "PeerError", "PeerLost", "PeerUnavailable", "ProgramError", "ProtocolViolation", "RangeError", "RemoteError",
-    "ServerBusy", "ShapeError", "TesseraError", "TooLarge", "UnsupportedError", "UsageError", "VersionMismatch",
+    "NameTaken", "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError",
+    "ProgramError", "ProtocolViolation", "RangeError", "RemoteError", "ServerBusy", "ShapeError", "TesseraError",
+    "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
 WARNINGS = {"RangeWarning"}
 
