@@ -33,6 +33,7 @@ Every process of a cluster, and every client, is given the same file::
     memory_mb = 0                  # MiB for runs in progress at one server; 0: half of the host's, divided likewise
     max_message_mb = 2048          # MiB; a message beyond this is refused
     security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
+    audit_days = 0                 # entries of audit logs older than this are deleted; 0: none ever are
     signers = []                   # members that have to sign the next file; none named: all servers
 """
 
@@ -140,6 +141,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
     security: Security = Security.SEMI_HONEST
+    audit_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
     signers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
 
     def __post_init__(self) -> None:

@@ -134,6 +134,7 @@ class DealerServer(Server[DealerJob]):
     def _provide(self, job: DealerJob, client: Member, bound: BoundProgram, keep: str) -> None:
         """From the stock, else dealt for this run."""
         self.admit(job, bound.program)
+        job.bound, job.keep = bound, keep
 
         def masks() -> Mapping[str, StoredMasks]:
             # Again: what was allowed or in use when the run was admitted may not be any more.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from parties.cluster import Member
+from parties.messages.bindings import BoundProgram
 from parties.servers.governor import Charge
 
 
@@ -20,6 +22,11 @@ class Job:
         """The client's name, by whoever spoke of the run first: it counts as theirs."""
         self.charges: list[Charge] = []
         """Memory that is set aside for it."""
+        self.bound: BoundProgram | None = None
+        """What is to be run, as the client has told this server, once that is admitted."""
+        self.keep = ""
+        """The name under which what the program keeps is to lie."""
+        self.began = time.time()
         self.stop_watching: Callable[[], None] = lambda: None
         self.deadline: asyncio.TimerHandle | None = None
         self.involved: frozenset[str] = frozenset()

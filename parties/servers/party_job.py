@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from mpc.errors import PeerLost, ProgramError, TesseraError
 from mpc.program import Program
 from parties.cluster import Cluster, Member
-from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt
 from parties.messages.stock import Agreed
 from parties.servers.governor import Charge
@@ -26,10 +25,6 @@ class PartyJob(Job):
 
     def __init__(self, run: str, on_behalf: str) -> None:
         super().__init__(run, on_behalf)
-        self.bound: BoundProgram | None = None
-        """What is to be run, as the client has told this party."""
-        self.keep = ""
-        """The name under which what the program keeps is to lie."""
         self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
         """The dealer's message; its payload until it is expanded."""
         self.dealt_charge: Charge | None = None

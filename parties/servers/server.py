@@ -30,7 +30,9 @@ from parties.messages.conversation import RequestMessage
 from parties.messages.failures import Fault, error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
+from parties.operate.audit.desk import AuditDesk
 from parties.operate.status.look import Look
+from parties.servers.auditing import audit_run
 from parties.servers.dispatcher import Dispatcher
 from parties.servers.governor import Governor
 from parties.servers.host import Host
@@ -69,6 +71,7 @@ class Server(Dispatcher, Generic[JobT]):
         self.listening = asyncio.Event()
         self.metrics = Metrics()
         self.look = Look(self)
+        self.audit = AuditDesk(self, host.keys, host.folder)
         self.jobs: dict[str, JobT] = {}
         self._make_job = make_job
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
@@ -81,7 +84,7 @@ class Server(Dispatcher, Generic[JobT]):
 
     async def serve(self) -> None:
         """Serve until cancelled; runs end with it.  Raises ConfigurationError when the address cannot be bound."""
-        async with self.endpoint:
+        async with self.endpoint, self.audit:
             self.listening.set()
             log.info("%s listens at %s", self.member.name, self.member.listen or self.member.address)
             try:
@@ -117,7 +120,12 @@ class Server(Dispatcher, Generic[JobT]):
             await self.endpoint.ping(peer, LAST_WORDS)
 
     def check_staying(self) -> None:
-        """Raises PeerUnavailable, naming this server, when it stops: what is begun now would not be ended."""
+        """Whether anything may be begun.
+
+        Raises PeerUnavailable, naming this server, when it stops: what is begun now would not be ended; DiskFull
+        or ServerBusy when it cannot say in its audit log what it does.
+        """
+        self.audit.check()
         if self._leaving:
             raise PeerUnavailable(
                 self.member.name, "is being stopped, and begins nothing new: try again when it is back"
@@ -167,8 +175,13 @@ class Server(Dispatcher, Generic[JobT]):
             self.refuse_request(sender, message, error)
             return
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)
+        self.audit.refused(sender.name, type(message).__name__, type(error).__name__)
         if isinstance(message, RunMessage):
             self.tell([sender.name], Failed(run=message.run, fault=fault_of(error)))
+
+    def refuse_request(self, sender: Member, message: RequestMessage, error: TesseraError) -> None:
+        super().refuse_request(sender, message, error)
+        self.audit.refused(sender.name, type(message).__name__, type(error).__name__)
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -246,7 +259,9 @@ class Server(Dispatcher, Generic[JobT]):
         self._ended[job.run] = failure
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-        self.metrics.run_ended(failure.fault.error if failure is not None else RELEASED if job.released else OK)
+        outcome = failure.fault.error if failure is not None else RELEASED if job.released else OK
+        self.metrics.run_ended(outcome)
+        audit_run(self.audit, job, outcome, "" if failure is None else failure.fault.peer)
         log.debug("run %s is over; %d in progress", job.run[:8], len(self.jobs))
 
     def _settle(self, job: JobT) -> None:

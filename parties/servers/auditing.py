@@ -1,0 +1,26 @@
+"""What goes into a server's audit log of a run."""
+
+from __future__ import annotations
+
+from parties.operate.audit.desk import AuditDesk
+from parties.operate.audit.facts import Run
+from parties.servers.job import Job
+
+
+def audit_run(desk: AuditDesk, job: Job, outcome: str, culprit: str) -> None:
+    """It is over: a run that was admitted has an entry of its own, and one that was not is a refusal like others."""
+    if job.bound is None or job.client is None:
+        desk.refused(job.on_behalf, "Prepare", desk.outcome(outcome))
+        return
+    desk.record(
+        Run(
+            run=job.run,
+            client=job.client.name,
+            program=job.bound.program.digest,
+            used=job.bound.bindings,
+            outcome=desk.outcome(outcome),
+            began=int(job.began * 1000),
+            culprit=desk.member(culprit),
+            keep=job.keep,
+        )
+    )
