@@ -1,9 +1,13 @@
-"""What goes into a server's audit log of a run."""
+"""What goes into a server's audit log of runs, rules and orders."""
 
 from __future__ import annotations
 
+from parties.cluster import Member
+from parties.messages.bindings import BoundProgram
+from parties.messages.stock import Stock
+from parties.messages.stored import AllowUse
 from parties.operate.audit.desk import AuditDesk
-from parties.operate.audit.facts import Run
+from parties.operate.audit.facts import RuleChange, Run, StockOrder
 from parties.servers.job import Job
 
 
@@ -24,3 +28,13 @@ def audit_run(desk: AuditDesk, job: Job, outcome: str, culprit: str) -> None:
             keep=job.keep,
         )
     )
+
+
+def rule_change(owner: Member, message: AllowUse) -> RuleChange:
+    """It is in force from now on."""
+    return RuleChange(owner.name, message.name, message.client, message.programs, message.request)
+
+
+def stock_order(client: Member, message: Stock, bound: BoundProgram) -> StockOrder:
+    """It is taken."""
+    return StockOrder(client.name, bound.program.digest, message.count, message.low_water, bound.bindings)

@@ -30,6 +30,8 @@ from parties.messages.uploads import (
     VersionPrepared,
     VersionsHeld,
 )
+from parties.operate.audit import facts
+from parties.servers.auditing import rule_change
 from parties.servers.server import Server
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions
@@ -233,6 +235,7 @@ class Coordinator:
         log.warning("Upload of %s refused: %s", client.name, error)
         failure = UploadFailed(version=message.version, fault=fault_of(error))
         self._server.metrics.upload_ended(failure.fault.error)
+        self._server.audit.refused(client.name, "Upload", failure.fault.error)
         self._server.tell([client.name], failure)
 
     async def _write(self, client: Member, version: str, upload: PendingUpload) -> None:
@@ -324,11 +327,13 @@ class Coordinator:
             self._refuse(version, upload, internal_error())
         else:
             log.info("model %s of %s is version %s", upload.name, upload.owner.name, version[:8])
+            self._server.audit.record(facts.Upload(upload.owner.name, upload.name, version))
             self._server.tell(self._parties, VersionCommit(version=version))
             await self._gone()
 
     def _refuse(self, version: str, upload: PendingUpload, error: TesseraError) -> None:
         log.warning("upload %s of %s failed: %s", version[:8], upload.owner.name, error)
+        self._server.audit.refused(upload.owner.name, "Upload", type(error).__name__)
         self._server.tell([upload.owner.name], UploadFailed(version=version, fault=fault_of(error)))
         self._forget([version])
 
@@ -360,6 +365,7 @@ class Coordinator:
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
+            self._server.audit.check()
             async with self._server.governor.disk.turn(client.name):
                 self._check_name(message.name, client)
                 version = self._names.get(message.name)
@@ -378,11 +384,14 @@ class Coordinator:
             return
         log.info("%s has removed model %s", client.name, message.name)
         found = version is not None or bool(begun)
+        if found:
+            self._server.audit.record(facts.Removal(client.name, message.name, message.request))
         self._server.tell([client.name], SecretRemoved(request=message.request, found=found))
         await self._gone()
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
         try:
+            self._server.audit.check()
             async with self._server.governor.disk.turn(client.name):
                 self._check_name(message.name, client)
                 if message.name not in self._names:
@@ -391,4 +400,5 @@ class Coordinator:
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
         else:
+            self._server.audit.record(rule_change(client, message))
             self._server.tell([client.name], UseAllowed(request=message.request))

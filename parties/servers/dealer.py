@@ -17,6 +17,7 @@ from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
+from parties.servers.auditing import stock_order
 from parties.servers.coordinator import Coordinator
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
@@ -289,6 +290,7 @@ class DealerServer(Server[DealerJob]):
                 bound = await self.governor.desk.run(client.name, read, seconds=seconds)
                 self.governor.admission.check_size(bound.program)
                 await self._stocker.order(client, message, bound, charge.release)
+                self.audit.record(stock_order(client, message, bound))
             except TesseraError as error:
                 if charge is not None:
                     charge.release()

@@ -44,6 +44,8 @@ from parties.messages.uploads import (
     VersionReady,
     VersionsHeld,
 )
+from parties.operate.audit import facts
+from parties.servers.auditing import rule_change
 from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
@@ -217,6 +219,7 @@ class SecretsDesk:
     def _tell_failed(self, member: Member, version: str, error: TesseraError) -> None:
         failure = UploadFailed(version=version, fault=fault_of(error))
         self._server.metrics.upload_ended(failure.fault.error)
+        self._server.audit.refused(member.name, "Upload", failure.fault.error)
         self._server.tell([member.name], failure)
 
     def _tell_ready(self, owner: Member, version: str) -> None:
@@ -236,6 +239,7 @@ class SecretsDesk:
                 return
         if model is not None:
             log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
+            self._server.audit.record(facts.Upload(model.owner.name, model.record.name, version))
             self._tell_ready(model.owner, version)
 
     def _turn(self, version: str) -> contextlib.AbstractAsyncContextManager[None]:
@@ -301,16 +305,19 @@ class SecretsDesk:
 
     async def _allow(self, client: Member, message: AllowUse) -> None:
         try:
+            self._server.audit.check()
             async with self._server.governor.disk.turn(client.name):
                 await asyncio.to_thread(self._secrets.allow, client, message.name, message.client, message.programs)
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
         else:
             log.info("%s allows %s on %s: %s", client.name, message.client, message.name, message.programs or "nothing")
+            self._server.audit.record(rule_change(client, message))
             self._server.tell([client.name], UseAllowed(request=message.request))
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
+            self._server.audit.check()
             async with self._server.governor.disk.turn(client.name):
                 found = await asyncio.to_thread(self._secrets.remove, client, message.name)
                 found |= self._secrets.uploads.cancel_of(client, message.name)
@@ -318,4 +325,6 @@ class SecretsDesk:
             self._server.refuse_request(client, message, error)
         else:
             log.info("%s has removed model %s", client.name, message.name)
+            if found:
+                self._server.audit.record(facts.Removal(client.name, message.name, message.request))
             self._server.tell([client.name], SecretRemoved(request=message.request, found=found))

@@ -138,12 +138,16 @@ class AuditDesk:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + tick - time.monotonic()):
                     await self._news.wait()
             self._news.clear()
-            if time.monotonic() >= tick:
-                tick = time.monotonic() + TICK
+            due, owed = time.monotonic() >= tick, self._owed
+            if due:
                 self._sum_up()
-                await asyncio.to_thread(self._prune)
-                self._tell_head(self._owed)
+                # What comes while this is written is news to be told next time.
+                self._owed = set()
             await asyncio.to_thread(self._write)
+            if due:
+                tick = time.monotonic() + TICK
+                await asyncio.to_thread(self._prune)
+                self._owed |= owed - self._tell_head(owed)
             if self._problem:
                 self._news.set()
             await asyncio.sleep(AGAIN if self._problem else PAUSE)
@@ -188,15 +192,15 @@ class AuditDesk:
     def _owe(self) -> None:
         self._owed = {server.name for server in self._server.cluster.servers if server != self._server.member}
 
-    def _tell_head(self, peers: Iterable[str]) -> None:
-        """To those of them that can be reached."""
+    def _tell_head(self, peers: Iterable[str]) -> set[str]:
+        """To those of them that can be reached, which are returned."""
         reached = {name for name in peers if self._server.endpoint.connected(name)}
         if self._log is None or not reached:
-            return
+            return set()
         head = SignedHead.of(*self._log.head, now(), self._keys)
         for name in reached:
             self._server.tell([name], AuditHead(head=head, yours=self._peers.get(name)))
-        self._owed -= reached
+        return reached
 
     def _on_head(self, sender: Member, message: AuditHead, _: Payload) -> None:
         if time.monotonic() - self._heard.get(sender.name, float("-inf")) < HEAD_PAUSE:

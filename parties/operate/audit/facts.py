@@ -98,10 +98,9 @@ class _Secret(Fact, frozen=True):
 
 
 class Upload(_Secret, frozen=True, tag="upload"):
-    """A version came into use, or an upload of one failed."""
+    """A version came into use: it was uploaded, or the run of that id has left it."""
 
     version: Id
-    outcome: Word
 
 
 class Removal(_Secret, frozen=True, tag="removal"):

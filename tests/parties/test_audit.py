@@ -1,0 +1,222 @@
+"""What servers put into their audit logs, what they refuse while they cannot, and what they tell each other of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mpc.errors import DiskFull, NotPermitted, TesseraError
+from parties.messages.audit import AuditHead, SignedHead
+from parties.operate.audit import desk as desk_module
+from parties.operate.audit import facts
+from parties.operate.audit.entry import read_line
+from parties.operate.audit.facts import Fact
+from parties.operate.audit.files import FOLDER, lines, log_files
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of
+
+from .test_model_keeping import IMAGE, PARTIES, model, scale_of
+
+SERVERS = ("dealer", *PARTIES)
+
+
+async def written(site: Any, *servers: str) -> None:
+    """Whatever has happened is on the disk."""
+    await site.settled()
+    for name in servers or SERVERS:
+        await site.until(lambda audit=site.servers[name].audit: not audit._pending)
+
+
+def text_of(site: Any, server: str) -> bytes:
+    return b"".join(path.read_bytes() for path in log_files(site.data(server) / FOLDER))
+
+
+def facts_of(site: Any, server: str, *kinds: type[Fact]) -> Sequence[Any]:
+    found = [read_line(line.text).what for path in log_files(site.data(server) / FOLDER) for line in lines(path)]
+    return [what for what in found if not kinds or isinstance(what, kinds)]
+
+
+async def test_who_ran_what_on_which_version_by_which_rule(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        remote = await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic")
+        y = remote(clinic.share(IMAGE, low=-1, high=1))
+        remote = await clinic.model("m")
+        y = remote(clinic.share(IMAGE, low=-1, high=1))
+        await clinic.reveal(y)
+        await company.keep({"out": remote(company.share(IMAGE, low=-1, high=1))}, "kept")
+        await company.remove("kept")
+        await clinic.stock(y, 2)
+        await written(site)
+    for server in SERVERS:
+        run, kept = facts_of(site, server, facts.Run)
+        assert (run.client, run.program, run.outcome, run.keep) == ("clinic", plan(graph_of([y])).digest, "ok", "")
+        (binding,) = run.used
+        assert (binding.slot, binding.version, binding.rule) == ("company/m", remote.version, "predict")
+        assert (kept.client, kept.keep, kept.used[0].rule) == ("company", "kept", "owner")
+        uploads = facts_of(site, server, facts.Upload)
+        assert [(u.owner, u.name, u.version) for u in uploads] == [
+            ("company", "m", remote.version),
+            ("company", "kept", kept.run),
+        ]
+        (rule,) = facts_of(site, server, facts.RuleChange)
+        assert (rule.owner, rule.name, rule.client, rule.programs) == ("company", "m", "clinic", ("predict",))
+        (removal,) = facts_of(site, server, facts.Removal)
+        assert (removal.owner, removal.name) == ("company", "kept")
+        assert run.secrets == {("company", "m")}
+        assert kept.secrets == {("company", "m"), ("company", "kept")}
+    (order,) = facts_of(site, "dealer", facts.StockOrder)
+    assert (order.client, order.program, order.count) == ("clinic", run.program, 2)
+    assert len({facts_of(site, server, facts.Run)[0].run for server in SERVERS}) == 1
+
+
+async def test_what_is_refused_is_one_entry_however_often(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        remote = await company.upload(model(0.5), "m")
+        clinic._slots.note(remote)
+        for _ in range(5):
+            with pytest.raises(NotPermitted):
+                await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+        await written(site)
+        for server in SERVERS:
+            (refused,) = facts_of(site, server, facts.Refused)
+            assert (refused.client, refused.request, refused.error) == ("clinic", "Prepare", "NotPermitted")
+            assert not facts_of(site, server, facts.Run)
+        await site.stop(*SERVERS)
+    for server in SERVERS:
+        first, rest = facts_of(site, server, facts.Refused)
+        # A server that heard of it before it had looked itself counts it likewise.
+        assert (first.count, rest.count) == (1, 4)
+
+
+async def test_nothing_in_it_is_a_value_a_share_or_a_key(site: Any) -> None:
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        heard: list[bytes] = []
+        for server in SERVERS:
+            site.overhear(server, heard)
+        await scale_of(company)
+        await written(site)
+    shares = {piece for payload in heard for piece in (payload[:16].hex().encode(), payload[:16]) if len(payload) >= 16}
+    for server in SERVERS:
+        text = text_of(site, server)
+        assert len(shares) > 4
+        assert not [piece for piece in shares if piece in text]
+        assert site.keys[server].secret.encode() not in text
+
+
+async def test_while_it_cannot_be_written_nothing_is_begun(
+    site: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(desk_module, "AGAIN", 0.02)
+    async with site.client("company") as company:
+        await company.upload(model(0.25), "n")
+        remote = await company.upload(model(0.5), "m")
+        x = company.share(IMAGE, low=-1, high=1)
+        prepared = await company.prepare(remote(x))
+        full = True
+        audit = site.servers["party1"].audit
+        descriptor, real = audit._log._descriptor, os.pwrite
+
+        def pwrite(file: int, data: Any, at: int) -> int:
+            if full and file == descriptor:
+                raise OSError(28, "No space left on device")
+            return real(file, data, at)
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        # What was begun before ends, and is not lost.
+        await company.finish(prepared)
+        await site.until(lambda: bool(audit._problem))
+        for attempt in (
+            lambda: company.reveal(remote(x)),
+            lambda: company.upload(model(0.25), "other"),
+            lambda: company.allow("m", "clinic"),
+            lambda: company.remove("n"),
+        ):
+            with pytest.raises(TesseraError, match=r"party1.*audit log cannot be written") as failure:
+                await attempt()
+            assert isinstance(failure.value, DiskFull)
+        assert len([r for r in caplog.records if "nothing new is begun" in r.message]) == 1
+        full = False
+        await site.until(lambda: not audit._problem)
+        await written(site)
+        assert [run.outcome for run in facts_of(site, "party1", facts.Run)] == ["ok"]
+        await company.reveal(remote(x))
+
+
+async def test_servers_keep_where_each_others_logs_stand(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "TICK", 0.1)
+    monkeypatch.setattr(desk_module, "FIRST_TICK", 0.1)
+    monkeypatch.setattr(desk_module, "HEAD_PAUSE", 0.0)
+    await site.restart(*SERVERS)
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await scale_of(company)
+        await written(site)
+
+        def told(keeper: str, name: str) -> int:
+            heads = facts_of(site, keeper, facts.PeerHead)
+            return max((fact.head.number for fact in heads if fact.member == name), default=0)
+
+        # What a head leaves in a log is no news.
+        last = {
+            name: max(i for i, what in enumerate(facts_of(site, name), 1) if not isinstance(what, facts.PeerHead))
+            for name in SERVERS
+        }
+        await site.until(lambda: all(told(a, b) >= last[b] for a in SERVERS for b in SERVERS if a != b))
+        # And are quiet when there is nothing to say.
+        await written(site)
+        await asyncio.sleep(0.3)
+        sizes = [len(text_of(site, name)) for name in SERVERS]
+        await asyncio.sleep(0.5)
+        assert [len(text_of(site, name)) for name in SERVERS] == sizes
+    for keeper in SERVERS:
+        for fact in facts_of(site, keeper, facts.PeerHead):
+            assert fact.head.signed_by(site.cluster.member(fact.member))
+            assert not fact.conflict
+
+
+async def test_a_log_that_is_not_what_it_was_is_noticed_by_the_others(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Party 1 truncates its own, anchor and all, as an operator with its key can; then it says so itself."""
+    monkeypatch.setattr(desk_module, "HEAD_PAUSE", 0.0)
+    audit, party1 = (site.servers[name].audit for name in PARTIES)
+    party1._tell_head(["dealer", "party0"])
+    await site.until(lambda: "party1" in audit._peers)
+    log, number, digest = party1._log.head
+    for number_now, digest_now, conflict in (
+        (number - 1, digest, f"it had {number} entries"),
+        (number, "ab" * 32, "this entry had another hash"),
+    ):
+        told = SignedHead.of(log, number_now, digest_now, 1, site.keys["party1"])
+        for _ in range(2):
+            site.servers["party1"].tell(["party0"], AuditHead(head=told))
+        await site.until(lambda told=told: audit._conflicts.get("party1") == told)
+        await written(site)
+        assert facts_of(site, "party0", facts.PeerHead)[-1].conflict == conflict
+    assert len([h for h in facts_of(site, "party0", facts.PeerHead) if h.conflict]) == 2
+    # What it has not signed is nothing.
+    forged = SignedHead.of(log, 10**6, digest, 1, site.keys["party0"])
+    site.servers["party1"].tell(["party0"], AuditHead(head=forged))
+    await site.until(lambda: any(r.request == "AuditHead" for r in facts_of(site, "party0", facts.Refused)))
+    assert audit._peers["party1"].number == number
+
+
+async def test_an_old_copy_of_a_folder_learns_from_the_others_where_it_stood(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "HEAD_PAUSE", 0.0)
+    party0, party1 = (site.servers[name].audit for name in PARTIES)
+    party1._tell_head(["dealer", "party0"])
+    await site.until(lambda: "party1" in party0._peers)
+    ahead = SignedHead.of(party1._log.head.log, 1000, "cd" * 32, 1, site.keys["party1"])
+    party0._peers["party1"] = ahead
+    party1._tell_head(["party0"])
+    await site.until(lambda: party1._log.head.number > 1000)
+    (note,) = facts_of(site, "party1", facts.Broken)
+    assert (note.number, note.hash) == (1000, "cd" * 32)
