@@ -17,6 +17,11 @@ CAPACITY_BITS = 59
 _FIELD = FieldRing()
 
 
+def nearest(value: float, fraction_bits: int) -> float:
+    """What ``value`` is read back as after it was encoded."""
+    return float(np.rint(value * 2.0**fraction_bits)) * 2.0**-fraction_bits
+
+
 def encode(
     values: npt.ArrayLike,
     fraction_bits: int,

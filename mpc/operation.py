@@ -210,7 +210,10 @@ class Source(Operation, frozen=True):
 
     def _type(self, types: tuple[TensorType, ...], form: Form, ring: str, gain: float | None = None) -> TensorType:
         require(not types, "a source has no operands")
-        return TensorType(self.shape, self.fraction_bits, self.low, self.high, form, gain, ring).check()
+        declared = TensorType(self.shape, self.fraction_bits, self.low, self.high, form, gain, ring).check()
+        # Values are encoded by rounding, so one at an end of its range may come to lie beyond it.
+        low, high = (fixed_point.nearest(end, self.fraction_bits) for end in (self.low, self.high))
+        return declared.replace(low=min(self.low, low), high=max(self.high, high)).check()
 
 
 class Input(Source, frozen=True, tag="input"):

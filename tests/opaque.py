@@ -59,15 +59,19 @@ def unwrapped(value: Any) -> Any:
 OF_THE_HOST = {"bytes_of", "buffer", "to_signed"}
 """What does not give arrays of the ring."""
 
-TAKEN_FROM_THE_HOST = {"read", "from_signed"}
+TAKEN_FROM_THE_HOST = {"read": 1, "from_signed": 1, "accumulate": 2, "take": 2}
+"""Which argument is the host's: bytes, integers, positions."""
 
 
 def _behind(name: str) -> Any:
     def method(_: Any, *arguments: Any, **options: Any) -> Any:
-        taken = ((2,) if name == "accumulate" else (1,)) if name in TAKEN_FROM_THE_HOST | {"accumulate"} else ()
         for place, argument in enumerate(arguments, start=1):
             # A ring that is handed NumPy's arrays where its own belong has been gone around.
-            assert place in taken or not hasattr(type(argument), "__array_interface__") or isinstance(argument, Opaque)
+            assert (
+                place == TAKEN_FROM_THE_HOST.get(name)
+                or not hasattr(type(argument), "__array_interface__")
+                or isinstance(argument, Opaque)
+            )
         result = getattr(FieldRing(), name)(*map(unwrapped, arguments), **options)
         return result if name in OF_THE_HOST else wrapped(result)
 

@@ -63,6 +63,11 @@ class Product(Operation, frozen=True):
         """How many elementary products each element of the result adds up."""
         return 1
 
+    @property
+    def _meets_zeros(self) -> bool:
+        """Whether some results are of zeros that stand around an operand."""
+        return False
+
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 2, "takes two tensors")
         x, y = types
@@ -75,6 +80,7 @@ class Product(Operation, frozen=True):
         form = max(x.form, y.form) if local else Form.SHARED
         if inner == 1:
             corners = [u * v for u in (x.low, x.high) for v in (y.low, y.high)]
+            corners += [0.0] if self._meets_zeros else []
             return TensorType(shape, bits, min(corners), max(corners), form, ring=x.ring)
         growth = float(inner) if y.gain is None or not y.magnitude else min(inner, y.gain / y.magnitude)
         bound = x.magnitude * y.magnitude * growth
@@ -273,3 +279,7 @@ class Conv2d(Product, frozen=True, tag="conv2d"):
 
     def _inner(self, x: TensorType, y: TensorType) -> int:
         return math.prod(y.shape[1:])
+
+    @property
+    def _meets_zeros(self) -> bool:
+        return any(self.padding)

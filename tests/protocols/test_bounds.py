@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
-from mpc.operation import Stored
+from mpc.operation import Input, Stored
 from mpc.program import Program
 from mpc.tensor_type import Form, TensorType
 from protocols.approximation import FourierFit, PolynomialFit
@@ -51,7 +51,15 @@ OPERATIONS: dict[str, Callable[[SecretTensor, SecretTensor], SecretTensor]] = {
     "conv2d": lambda x, y: x.conv2d(y.reshape(4, 2, 2, 2), padding=(1, 0)),
     "conv2d of few filters": lambda x, y: x.conv2d(y.reshape(1, 2, 4, 4)),
     "conv2d of groups": lambda x, y: x.conv2d(y.reshape(8, 1, 2, 2), groups=2),
+    "conv2d of single elements, padded": lambda x, y: x.conv2d(y[:1, :1, :1, :1].broadcast_to((2, 1, 1, 1)), padding=1,
+                                                                groups=2),
+    "conv2d by a constant, padded": lambda x, y: x.conv2d(np.full((2, 1, 1, 1), 1.5), padding=(0, 1), groups=2),
     "sum": lambda x, y: x.sum(axis=(1, 3)),
+    "cumsum": lambda x, y: x.cumsum(2),
+    "take": lambda x, y: x[..., [0, 3]],
+    "where": lambda x, y: np.where(np.eye(4) > 0, x, y),
+    "triangles": lambda x, y: np.tril(x),
+    "var": lambda x, y: x.var(axis=3),
     "mean": lambda x, y: x.mean(axis=2),
     "divide by 8": lambda x, y: x / 8,
     "divide by 6": lambda x, y: x / 6,
@@ -130,6 +138,39 @@ def test_a_range_is_no_wider_than_it_has_to_be(secure: Any, name: str, ranges: A
         assert result.type.magnitude == pytest.approx(max(map(abs, reached)))
     else:
         assert (result.type.low, result.type.high) == pytest.approx(reached)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 16])
+@pytest.mark.parametrize("ends", [(-1.5, 1.5), (0.3, 0.4), (-0.1, 2.5), (2.5, 3.5), (-2.0, 2.0), (0.0, 1e-6)])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_range_has_room_for_what_its_ends_are_encoded_as(ends: tuple[float, float], bits: int, stored: bool) -> None:
+    low, high = ends
+    source: Input | Stored = Stored((2,), bits, low, high, "o/m", "w") if stored else Input((2,), bits, low, high)
+    t = source.result()
+    assert inside(fixed_point.encode(np.array(ends), bits, low, high), t)
+    assert t.low >= low - 2.0**-bits / 2
+    assert t.high <= high + 2.0**-bits / 2
+    if all(float(end * 2**bits).is_integer() for end in ends):
+        assert (t.low, t.high) == ends
+
+
+def test_powers_of_what_is_rounded_beyond_its_end(secure: Any) -> None:
+    x = leaf(Input((1,), 0, -1.5, 1.5))
+    program = secure.program(x**16)
+    raw = fixed_point.encode(np.array([1.5]), 0, -1.5, 1.5)
+    (value,) = clear_values(program, [raw])[program.outputs[0]]
+    t = program.nodes[program.outputs[0]].type
+    assert fixed_point.decode(value, t.fraction_bits) == 2.0**16 <= t.high
+
+
+def test_powers_of_what_is_padded(secure: Any) -> None:
+    x = secure.secret((1, 1, 1, 1), 4.0, 8.0)
+    secure.check(
+        lambda x: x.conv2d(np.ones((1, 1, 1, 1)), padding=1) ** 5, np.full((1, 1, 1, 1), 5.0), low=4.0, high=8.0,
+        reference=lambda x: np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))) ** 5, error=8.0,
+    )  # fmt: skip
+    t = x.conv2d(np.ones((1, 1, 1, 1)), padding=1).type
+    assert (t.low, t.high) == (0.0, 8.0)
 
 
 @pytest.mark.parametrize("bits", [6, 16, 29])
