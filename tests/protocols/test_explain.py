@@ -107,9 +107,9 @@ STEPS: dict[str, Callable[[SecretTensor, SecretTensor], SecretTensor]] = {
     "square": lambda a, _: a * a,
     "product": lambda a, b: a @ b,
     "cube": lambda a, _: a.polynomial([0.0, 0.5, 0.0, 1.0]),
-    "rows": lambda a, b: (
-        concatenate([a[:1], b[1:]], axis=0) if isinstance(a, SecretTensor) else np.vstack([a[:1], b[1:]])
-    ),
+    "rows": lambda a, b: concatenate([a[:1], b[1:]], axis=0),
+    "hide": lambda a, b: (a + b + 1.0) * (a + b + 1.0) - (a + b) * (a + b),
+    "beside": lambda a, b: concatenate([(a * b)[:1], b[1:]], axis=0),
 }
 
 
@@ -118,7 +118,7 @@ def random_result(seed: int) -> SecretTensor:
     rng = np.random.default_rng(seed)
     values = [secret(SHAPE), secret(SHAPE, tensor="z"), secret(SHAPE, slot=THEIRS)]
     names = list(STEPS)
-    weights = np.array([1.0 if name in ("multiply", "square", "product", "cube") else 2.0 for name in names])
+    weights = np.array([1.0 if name in ("multiply", "square", "product", "cube") else 3.0 for name in names])
     for _ in range(int(rng.integers(1, 7))):
         a, b = (values[int(rng.integers(len(values)))] for _ in range(2))
         step = STEPS[str(rng.choice(names, p=weights / weights.sum()))]
@@ -129,7 +129,7 @@ def random_result(seed: int) -> SecretTensor:
 def linear_by_numbers(program: Program, rng: np.random.Generator) -> int:
     """How many elements of the one output are affine in our secrets, and depend on them, by the clear reading alone.
 
-    Along many random lines; with rounding, and values so small and steps so coarse that it does not matter.
+    Along a few random lines, with steps so coarse that rounding does not matter.
     """
     types = {(n.operation.slot, n.operation.tensor): n.type for n in program.nodes if isinstance(n.operation, Stored)}
     (output,) = program.outputs
