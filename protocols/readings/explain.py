@@ -17,6 +17,7 @@ bounds everything is how many numbers come out.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -24,13 +25,15 @@ import numpy as np
 
 from mpc.operation import Input, Operation, Stored
 from mpc.program import Program
-from mpc.rings import FIELD, Array, Rings, field, known_rings
+from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
-from mpc.tensor_type import TensorType
 from protocols.operations import fourier, keep, linear, mask, polynomial, product, truncation
 
 MOST_TRIED = 2**23
 """Elements of a program that is tried: about a second, and 64 MiB."""
+SMALL = 9
+"""Rows: a number that is of no more is one of few people."""
+_SUBSETS, _SHARE = 128, 0.25
 
 _KEPT_AS_THEY_ARE = (
     linear.Reshape,
@@ -86,17 +89,28 @@ def results(program: Program) -> tuple[int, ...]:
 def telling(program: Program, slots: Collection[str]) -> tuple[Telling, ...]:
     """What each of the ``results`` tells of what lies in ``slots``, to who knows everything else that goes in."""
     forms = _forms(program, slots)
-    tried = _trial(program, slots) if program.elements <= MOST_TRIED else {}
+    tried = _Trial(program).line(slots) if program.elements <= MOST_TRIED else None
     found = []
-    for i in results(program):
+    for n, i in enumerate(results(program)):
         form, size = forms[i], program.nodes[i].type.size
-        copied, linear_ones = tried.get(i, (0, 0))
+        copied, linear_ones = (0, 0) if tried is None else tried[n]
         if form is Form.COPY:
             copied = copied or size
         if Form.NOTHING < form <= Form.LINEAR:
             linear_ones = linear_ones or size
-        found.append(Telling(form, size, copied, linear_ones, bool(tried)))
+        found.append(Telling(form, size, copied, linear_ones, tried is not None))
     return tuple(found)
+
+
+def crowds(program: Program, slot: str, rows: int) -> tuple[int | None, ...] | None:
+    """Of each of the ``results``: of about how few rows one of its numbers is, of tensors of ``slot`` with so many.
+
+    None for more than `SMALL` rows, or none at all; and for all of it, if the program is too large to be tried.  Rows
+    are moved at random, a share of them at a time, and a number of k rows stays where it is when all k are spared.
+    """
+    if program.elements * _SUBSETS > 16 * MOST_TRIED:
+        return None
+    return tuple(_Trial(program).crowds(slot, rows))
 
 
 def sources(program: Program) -> tuple[frozenset[int], ...]:
@@ -127,8 +141,10 @@ def _forms(program: Program, slots: Collection[str]) -> list[Form]:
 
 
 def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
-    """Of the result, when ``form`` is the most mixed of the operands; ``alone`` if one of them depends on secrets, and
-    ``both`` if none is known."""
+    """Of the result, when ``form`` is the most mixed one of the operands.
+
+    ``alone``: one of them depends on secrets.  ``both``: none is known.
+    """
     if isinstance(operation, _KEPT_AS_THEY_ARE):
         return form
     if isinstance(operation, polynomial.Polynomial | polynomial.TruncatedPolynomial):
@@ -146,60 +162,90 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
 # -- by trial ----------------------------------------------------------------------------------------------------------
 
 
-def _trial(program: Program, slots: Collection[str]) -> dict[int, tuple[int, int]]:
-    """Of each result, how many elements are copies of secrets, and how many linear in them."""
-    rings, seed = known_rings(), Seed(fresh_seed())
-    start, step = (_leaves(program, slots, rings, seed.derive(label)) for label in ("start", "step"))
-    known = _leaves(program, (), rings, seed.derive("known"))
-    points: list[list[Array]] = []
-    leaves = {**known, **start}
-    for _ in range(3):
-        points.append(_values(program, leaves, rings))
-        leaves = {**leaves, **{i: rings[program.nodes[i].type.ring].add(leaves[i], step[i]) for i in step}}
-    secrets = [_scaled(start[i], program.nodes[i].type) for i in start]
-    found = {}
-    for i in results(program):
-        t = program.nodes[i].type
-        ring = rings[t.ring]
-        first, second = (ring.subtract(points[k + 1][i], points[k][i]) for k in (0, 1))
-        affine = (np.asarray(first) != 0) & (np.asarray(first) == np.asarray(second))
-        found[i] = _copies(_scaled(points[0][i], t), secrets) if t.ring == FIELD else 0, int(affine.sum())
-    return found
+class _Trial:
+    """A program at points over the field that nobody could foresee."""
 
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._rings = known_rings()
+        self._start, self._step = (self._uniform(Seed(fresh_seed())) for _ in range(2))
 
-def _leaves(program: Program, slots: Collection[str], rings: Rings, seed: Seed) -> dict[int, Array]:
-    """Uniform values of what lies in these slots; without slots, of all that goes in.
+    def _uniform(self, seed: Seed) -> dict[int, Array]:
+        """Of all that goes in, by node.  A tensor that a program reads in two places has one value."""
+        leaves = {}
+        for i, node in enumerate(self._program.nodes):
+            operation = node.operation
+            if isinstance(operation, Stored):
+                label = f"{operation.slot} {operation.tensor}"
+            elif isinstance(operation, Input):
+                label = f"input {i}"
+            else:
+                continue
+            leaves[i] = self._rings[node.type.ring].sample(seed.derive(label), node.type.shape)
+        return leaves
 
-    A tensor that a program reads in two places has one value.
-    """
-    leaves = {}
-    for i, node in enumerate(program.nodes):
-        operation, ring = node.operation, rings[node.type.ring]
-        if isinstance(operation, Stored) and (not slots or operation.slot in slots):
-            named = seed.derive(f"{operation.slot} {operation.tensor}")
-            leaves[i] = ring.sample(named, node.type.shape)
-        elif isinstance(operation, Input) and not slots:
-            leaves[i] = ring.sample(seed.derive(f"input {i}"), node.type.shape)
-    return leaves
+    def line(self, slots: Collection[str]) -> list[tuple[int, int]]:
+        """Of each result, how many elements are copies of what lies in the slots, and how many linear in it."""
+        start, step = self._start, {i: v for i, v in self._step.items() if self._slot(i) in slots}
+        there = {i: self._ring(i).add(start[i], v) for i, v in step.items()}
+        beyond = {i: self._ring(i).add(there[i], v) for i, v in step.items()}
+        secrets = [self._real(start[i], i) for i in step]
+        found = []
+        for i, a, b, c in zip(results(self._program), *map(self._results, ({}, there, beyond)), strict=True):
+            first, second = self._ring(i).subtract(b, a), self._ring(i).subtract(c, b)
+            linear_ones = int(((first != 0) & (first == second)).sum())
+            found.append((_copies(self._real(a, i), secrets), linear_ones))
+        return found
 
+    def crowds(self, slot: str, rows: int) -> list[int | None]:
+        """As ``crowds``, of each result."""
+        rng = np.random.default_rng()
+        step = {i: v for i, v in self._step.items() if self._slot(i) == slot and v.shape[:1] == (rows,)}
+        base = self._results({})
+        moved = self._results({i: self._ring(i).add(self._start[i], v) for i, v in step.items()})
+        depends = [a != b for a, b in zip(base, moved, strict=True)]
+        unmoved = [np.zeros(a.shape, np.int64) for a in base]
+        for _ in range(_SUBSETS):
+            subset = rng.random(rows) < _SHARE
+            some = {}
+            for i, v in step.items():
+                some[i] = self._start[i].copy()
+                some[i][subset] = self._ring(i).add(self._start[i], v)[subset]
+            for count, a, b in zip(unmoved, base, self._results(some), strict=True):
+                count += a == b
+        # Each row is spared with a chance of 1 - share, so of k rows all are with that to the k.
+        return [_crowd(float(count[d].max(initial=0)) / _SUBSETS) for count, d in zip(unmoved, depends, strict=True)]
 
-def _values(program: Program, leaves: Mapping[int, Array], rings: Rings) -> list[Array]:
-    """Of every node: as the clear reading, with exact quotients for truncations."""
-    values: list[Array] = []
-    for i, node in enumerate(program.nodes):
-        if i in leaves:
-            values.append(leaves[i])
-            continue
-        operation, types, inputs = node.operation, program.input_types(node), [values[j] for j in node.inputs]
-        if isinstance(operation, truncation.Truncate):
-            values.append(_shifted(inputs[0], operation.bits))
-            continue
-        if isinstance(operation, polynomial.TruncatedPolynomial):
-            inputs = [_shifted(inputs[0], operation.bits)]
-            types = (types[0].replace(fraction_bits=types[0].fraction_bits - operation.bits),)
-            operation = polynomial.Polynomial(operation.coefficients, operation.coefficient_bits)
-        values.append(operation.clear(rings, types, inputs))
-    return values
+    def _results(self, moved: Mapping[int, Array]) -> list[Array]:
+        """As the clear reading has them, but with exact quotients for truncations."""
+        leaves, values = {**self._start, **moved}, list[Array]()
+        for i, node in enumerate(self._program.nodes):
+            if i in leaves:
+                values.append(leaves[i])
+                continue
+            operation, types = node.operation, self._program.input_types(node)
+            inputs = [values[j] for j in node.inputs]
+            if isinstance(operation, truncation.Truncate):
+                values.append(_shifted(inputs[0], operation.bits))
+                continue
+            if isinstance(operation, polynomial.TruncatedPolynomial):
+                inputs = [_shifted(inputs[0], operation.bits)]
+                types = (types[0].replace(fraction_bits=types[0].fraction_bits - operation.bits),)
+                operation = polynomial.Polynomial(operation.coefficients, operation.coefficient_bits)
+            values.append(operation.clear(self._rings, types, inputs))
+        return [values[i] for i in results(self._program)]
+
+    def _slot(self, i: int) -> str:
+        operation = self._program.nodes[i].operation
+        return operation.slot if isinstance(operation, Stored) else ""
+
+    def _ring(self, i: int) -> Ring:
+        return self._rings[self._program.nodes[i].type.ring]
+
+    def _real(self, x: Array, i: int) -> Array | None:
+        """The real number itself, in the field: whatever its fraction bits."""
+        t = self._program.nodes[i].type
+        return _shifted(x, t.fraction_bits) if t.ring == FIELD else None
 
 
 def _shifted(x: Array, bits: int) -> Array:
@@ -207,14 +253,17 @@ def _shifted(x: Array, bits: int) -> Array:
     return field.scale(x, pow(2, -bits, field.P))
 
 
-def _scaled(x: Array, t: TensorType) -> Array:
-    """As many fraction bits as there are: the real number itself, in the field."""
-    return _shifted(x, t.fraction_bits)
+def _copies(values: Array | None, secrets: list[Array | None]) -> int:
+    if values is None:
+        return 0
+    known = [
+        either.reshape(-1) for secret in secrets if secret is not None for either in (secret, field.negate(secret))
+    ]
+    return int(np.isin(values, np.concatenate(known)).sum()) if known else 0
 
 
-def _copies(values: Array, secrets: list[Array]) -> int:
-    same = np.zeros(values.shape, bool)
-    for secret in secrets:
-        for either in (secret, field.negate(secret)):
-            same |= np.isin(values, either)
-    return int(same.sum())
+def _crowd(spared: float) -> int | None:
+    """Of how many rows something is that was not moved in this part of the trials."""
+    if spared <= (1 - _SHARE) ** (SMALL + 0.5):
+        return None
+    return max(1, round(math.log(spared) / math.log(1 - _SHARE)))

@@ -89,6 +89,25 @@ def test_what_goes_into_each_result() -> None:
     assert reads == [{OURS}, {OURS, THEIRS}]
 
 
+GROUPS: dict[str, tuple[Callable[[SecretTensor], SecretTensor], int | None]] = {
+    "each row": (lambda rows: (rows * rows).sum(axis=1), 1),
+    "one row": (lambda rows: (rows[4:5] * rows[4:5]).sum(), 1),
+    "one row, by a product": (lambda rows: ((np.eye(60)[[7]] @ rows) ** 2).sum(), 1),
+    "three rows": (lambda rows: (rows[5:8] * rows[5:8]).sum(), 3),
+    "half of them": (lambda rows: (rows[::2] * rows[::2]).sum(), None),
+    "all": (lambda rows: rows.T @ rows, None),
+    "all, and one": (lambda rows: concatenate([(rows**2).sum(axis=0), (rows**2)[3]], axis=0), 1),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_of_how_few_people_a_number_is(name: str) -> None:
+    build, few = GROUPS[name]
+    (found,) = explain.crowds(plan(graph_of([build(secret((60, 2)))])), OURS, 60) or ()
+    # About: three are told from one, and from many.
+    assert found == few if few in (None, 1) else found in (2, 3, 4, 5)
+
+
 # -- random programs -------------------------------------------------------------------------------------------------
 
 SHAPE = (3, 3)
