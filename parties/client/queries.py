@@ -220,7 +220,7 @@ async def allow_use(
         raise NoSuchName(f"the cluster file lists no client called {client!r}")
     for program in programs:
         if not is_rule(program):
-            raise UsageError(f"{program!r} names no program: give predict, any, or a program's digest")
+            raise UsageError(f"{program!r} names no program: give predict, any, schema, or a program's digest")
     servers, request = [server.name for server in cluster.servers], secrets.token_hex(16)
     with board.conversation(request, servers) as conversation:
         for server in servers:

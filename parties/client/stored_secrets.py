@@ -18,7 +18,7 @@ from parties.client.uploading import Uploading, UploadProgress
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.stored.data_set import DataSet
-from parties.stored.policy import PREDICT
+from parties.stored.policy import PREDICT, SCHEMA
 
 
 class StoredSecrets:
@@ -124,11 +124,15 @@ class StoredSecrets:
         await self._board.reach(self._parties)
         return await list_models(self._board, self.cluster, self._patience)
 
-    async def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
+    async def allow(
+        self, name: str, client: str, programs: Sequence[str] | None = None, *, schema: bool = False
+    ) -> None:
         """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model or data set.
 
         Programs: ``"predict"``, of a model, as it was described, on the client's own input or a data set that it may
-        use so; a program's ``digest``; or ``"any"``, with which all of it can be revealed.  None: nothing any more.
+        use so; a program's ``digest``; or ``"any"``, with which all of it can be revealed.  By default to predict, and
+        without any, nothing any more.  ``schema``: it may know names, shapes and ranges, and ``request`` what it would
+        run; that alone unless programs are given.
         Each server keeps the rules and enforces them by itself, and they outlast uploads under that name
         (``parties.stored.policy``).
 
@@ -136,6 +140,9 @@ class StoredSecrets:
         """
         checked_name(name)
         await self._board.reach(self._servers)
+        if programs is None:
+            programs = () if schema else (PREDICT,)
+        programs = (*programs, SCHEMA) if schema else programs
         if PREDICT in programs and await self._is_data(name):
             raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
         await allow_use(self._board, self.cluster, name, client, programs, self._patience)

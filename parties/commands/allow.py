@@ -10,7 +10,7 @@ from parties.client.async_client import AsyncClient
 from parties.cluster import Cluster
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
-from parties.stored.policy import EVERYONE, PREDICT
+from parties.stored.policy import EVERYONE, PREDICT, SCHEMA
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--program", action="append", dest="programs", metavar="P",
         help="predict (the default), a program's digest, or any, which lets the weights be revealed; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--schema", action="store_true",
+        help="it may know names, shapes and ranges, and ask to run programs; alone, it may run none",
     )  # fmt: skip
     parser.add_argument("--nothing", action="store_true", help="take back what was allowed")
     client_arguments(parser)
@@ -33,9 +37,10 @@ def run(options: argparse.Namespace) -> int:
 
 async def allow(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
     """Says who may run what on a model of the caller's."""
-    if options.nothing and options.programs:
-        raise UsageError("--nothing and --program exclude each other")
-    programs = [] if options.nothing else options.programs or [PREDICT]
+    if options.nothing and (options.programs or options.schema):
+        raise UsageError("--nothing excludes --program and --schema")
+    programs = options.programs or ([] if options.nothing or options.schema else [PREDICT])
+    programs = [*programs, SCHEMA] if options.schema else programs
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         await client.allow(options.name, options.client, programs)
     if options.json:

@@ -38,7 +38,7 @@ OWNER = "owner"
 """The rule of whoever the secret belongs to."""
 
 Slot = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}\Z")]
-Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|[0-9a-f]{64})\Z")]
+Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|schema|[0-9a-f]{64})\Z")]
 """What an owner gives to others (`parties.stored.policy.is_rule`)."""
 
 

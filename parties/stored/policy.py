@@ -9,6 +9,8 @@ Whoever uploads a model or a data set owns it.  Nobody else may run anything on 
   owner has a say of its own.
 * a program's digest (64 hexadecimal digits, ``client.digest``): that one program, which the owner has looked at.
 * ``"any"``: every program.  Whoever has this can have the weights, or the data, revealed.
+* ``"schema"``: none.  Whoever has this knows that the secret is there, and its public description, as who may run
+  something does; it can write programs on it, and ask for leave to run them (`parties.messages.requests`).
 
 The result of a program is revealed to the client who runs it, and to nobody else; or it is kept (``client.keep``), as a
 data set of that client's, which is its own to reveal and to allow.  So to allow a program is to allow its result to be
@@ -48,6 +50,7 @@ from protocols.trace.secret_tensor import graph_of, leaf
 
 PREDICT = "predict"
 ANY = "any"
+SCHEMA = "schema"
 EVERYONE = "*"
 """Instead of a client's name: every client of the cluster file."""
 
@@ -57,8 +60,8 @@ Held = TypeVar("Held")
 
 
 def is_rule(program: str) -> bool:
-    """Whether it names programs: ``"predict"``, ``"any"``, or a digest."""
-    return program in (PREDICT, ANY) or _DIGEST.match(program) is not None
+    """Whether it is what an owner can give: ``"predict"``, ``"any"``, ``"schema"``, or a digest."""
+    return program in (PREDICT, ANY, SCHEMA) or _DIGEST.match(program) is not None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Policy:
             return f"may not use {self.name!r}: its owner {self.owner} has to allow it (tessera allow)"
         if PREDICT in allowed:
             return f"may only have {self.name!r} predict, and this program does more or other than that"
-        return f"may not run this program on {self.name!r}: its owner {self.owner} has to allow it"
+        return f"may not run this program on {self.name!r}: its owner {self.owner} has to allow it (tessera request)"
 
 
 def not_in_use() -> ProgramError:

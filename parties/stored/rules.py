@@ -39,7 +39,7 @@ class RuleBook:
             raise ProgramError(f"the cluster has no client called {client!r}")
         for program in programs:
             if not is_rule(program):
-                raise ProgramError(f"{program!r} names no program: give predict, any, or a program's digest")
+                raise ProgramError(f"{program!r} names no program: give predict, any, schema, or a program's digest")
 
     def allow(self, name: str, owner: Member, client: str, programs: Iterable[str]) -> None:
         """From now on ``client`` may run these programs on ``name``, and no others.  Blocks.
