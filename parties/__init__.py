@@ -1,11 +1,13 @@
 """Dealer, parties and clients as processes: keys, cluster files, links, and the command line."""
 
 from parties.client.async_client import AsyncClient
+from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun
 from parties.client.queries import ModelEntry
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport, StockReport
+from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
@@ -18,6 +20,7 @@ __all__ = [
     "Client",
     "Cluster",
     "DataSet",
+    "Explanation",
     "KeyPair",
     "LocalCluster",
     "MemoryCluster",
@@ -25,6 +28,7 @@ __all__ = [
     "PreparedRun",
     "RemoteData",
     "RemoteModel",
+    "RequestEntry",
     "RunReport",
     "Settings",
     "StockReport",

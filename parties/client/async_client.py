@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy.typing as npt
 
@@ -34,14 +34,14 @@ from mpc.errors import (
     UsageError,
 )
 from mpc.operation import Input
-from mpc.program import Program
 from mpc.rings import Array, Buffer, field_of
 from parties.client import streaming
+from parties.client.asking import Results, Written
+from parties.client.deciding import Deciding
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import RunReport, StockReport
-from parties.client.stored_secrets import StoredSecrets
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
 from parties.keys import KeyPair
@@ -55,12 +55,11 @@ from parties.trial import TrialCluster
 from parties.wire.messages import Message
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
-from protocols.lowering.plan import leaves, plan
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
 from protocols.trace.mathematics import Node, Secret
-from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
+from protocols.trace.secret_tensor import SecretTensor, leaf
 
 log = logging.getLogger(__name__)
 
@@ -71,20 +70,10 @@ DEFAULT_BOUND = 64.0
 _RETRIES = 2
 
 
-Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
-"""What a program computes: to be revealed, or, under names, to be kept."""
-
 Result = TypeVar("Result")
 
 
-class _Written(NamedTuple):
-    """A program, and the leaves of what it was written as, in its order."""
-
-    program: Program
-    leaves: Sequence[Node]
-
-
-class AsyncClient(StoredSecrets):
+class AsyncClient(Deciding):
     """A client of a cluster.  ``async with`` connects and closes it; one event loop, not thread-safe.
 
     Args:
@@ -168,14 +157,6 @@ class AsyncClient(StoredSecrets):
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def digest(self, result: Results) -> str:
-        """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
-
-        Of a mapping it is the program that keeps it.  It names the models and data sets that it uses, and their owners,
-        but not the versions: a rule for it outlasts uploads.  It says nothing of what this client has shared.
-        """
-        return self._written(result).program.digest
-
     async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
         """Have the parties compute ``results`` and keep them, as a data set of this client's called ``name``.
 
@@ -234,18 +215,7 @@ class AsyncClient(StoredSecrets):
         await self._board.reach(self._servers)
         return await self._prepare(written, single=isinstance(result, SecretTensor))
 
-    def _written(self, result: Results) -> _Written:
-        """The program that computes ``result``, or keeps what is in a mapping."""
-        if isinstance(result, Mapping):
-            outputs = list(result.values())
-        else:
-            outputs = [result] if isinstance(result, SecretTensor) else list(result)
-        if not outputs:
-            raise UsageError("there is nothing to compute: give at least one tensor")
-        graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(outputs)
-        return _Written(plan(graph), leaves(graph))
-
-    async def _prepare(self, written: _Written, *, single: bool, keep: str = "") -> PreparedRun:
+    async def _prepare(self, written: Written, *, single: bool, keep: str = "") -> PreparedRun:
         """Raises NotPermitted, or whatever stopped it."""
         inputs = self._inputs_of(written)
 
@@ -258,7 +228,7 @@ class AsyncClient(StoredSecrets):
 
         return await self._permitted(written, prepare)
 
-    async def _permitted(self, written: _Written, attempt: Callable[[BoundProgram], Awaitable[Result]]) -> Result:
+    async def _permitted(self, written: Written, attempt: Callable[[BoundProgram], Awaitable[Result]]) -> Result:
         """``attempt`` with what is bound; again if that is refused, and we have been given other rules meanwhile."""
         bound = self._slots.bind(*written)
         try:
@@ -393,7 +363,7 @@ class AsyncClient(StoredSecrets):
         except PeerUnavailable:
             raise PeerLost(party, "its connection closed after the run was prepared") from None
 
-    def _inputs_of(self, written: _Written) -> list[Array]:
+    def _inputs_of(self, written: Written) -> list[Array]:
         """The raw values of the program's inputs, in its order."""
         inputs = []
         for node in written.leaves:

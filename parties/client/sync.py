@@ -12,17 +12,20 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from mpc.errors import UsageError
-from parties.client.async_client import DEFAULT_BOUND, AsyncClient, Results
+from mpc.program import Program
+from parties.client.asking import Results
+from parties.client.async_client import DEFAULT_BOUND, AsyncClient
+from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.queries import ModelEntry
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
+from parties.client.request_entries import RequestEntry
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.stored.data_set import DataSet
-from parties.stored.policy import PREDICT
 from parties.trial import TrialCluster
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.source import RandomnessSource
@@ -133,13 +136,47 @@ class Client:
         """All models and data sets that are stored on the parties, as far as we may know."""
         return self._run(self._client.models())
 
-    def allow(self, name: str, client: str, programs: Sequence[str] = (PREDICT,)) -> None:
-        """Let ``client`` run these programs, and no others, on this client's model or data set."""
-        self._run(self._client.allow(name, client, programs))
+    def allow(self, name: str, client: str, programs: Sequence[str] | None = None, *, schema: bool = False) -> None:
+        """Let ``client`` run these programs, and no others, on this client's model or data set, or know its schema."""
+        self._run(self._client.allow(name, client, programs, schema=schema))
 
     def digest(self, result: Results) -> str:
         """What the program that computes ``result`` is called in ``allow``."""
         return self._client.digest(result)
+
+    def save(self, result: Results, path: str | os.PathLike[str]) -> str:
+        """Writes the program that computes ``result`` to a file, for `tessera request`; its digest."""
+        return self._client.save(result, path)
+
+    def request(self, result: Results | Program, why: str) -> str:
+        """Ask the owners of all that ``result`` reads to let this client run it; the program's digest."""
+        return self._run(self._client.request(result, why))
+
+    def withdraw(self, program: str) -> None:
+        """Do not ask for leave to run that program any more."""
+        self._run(self._client.withdraw(program))
+
+    def requests(self) -> list[RequestEntry]:
+        """What this client has asked and is asked, with what has become of it."""
+        return self._run(self._client.requests())
+
+    def approved(self, program: str, timeout: float | None = None) -> bool:
+        """Waits until all owners have let this client run that program; False after ``timeout`` s."""
+        return self._run(self._client.approved(program, timeout))
+
+    def show(self, what: str | Results | Program, client: str | None = None) -> Explanation:
+        """A program in words: one that was asked for, by its digest, or ours."""
+        return self._run(self._client.show(what, client))
+
+    def approve(
+        self, program: str, *, client: str | None = None, names: Sequence[str] | None = None, why: str = ""
+    ) -> RequestEntry:
+        """Let who asks for that program run it, on what it reads of ours."""
+        return self._run(self._client.approve(program, client=client, names=names, why=why))
+
+    def deny(self, program: str, *, client: str | None = None, why: str) -> RequestEntry:
+        """Say no to who asks for that program, and why."""
+        return self._run(self._client.deny(program, client=client, why=why))
 
     def remove(self, name: str) -> None:
         """Remove a model or data set of this client's, for good."""

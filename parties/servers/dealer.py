@@ -22,6 +22,7 @@ from parties.servers.coordinator import Coordinator
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.job import Job
+from parties.servers.requests_desk import RequestsDesk
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
@@ -77,6 +78,7 @@ class DealerServer(Server[DealerJob]):
             self._versions = DecidedVersions(folder, keys, host.member.name)
             self._stocker = Stocker(cluster, self.endpoint, self.stock, self._versions, self._deal_ahead)
             self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
+            RequestsDesk(self, self._versions, self._coordinator.look_up)
         except BaseException:
             self._close()
             raise

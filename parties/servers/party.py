@@ -29,6 +29,7 @@ from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.party_job import PartyJob
 from parties.servers.reporting import Reporting
+from parties.servers.requests_desk import RequestsDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server, check_sender
 from parties.stock.ledger import SpentItem
@@ -66,6 +67,7 @@ class PartyServer(Server[PartyJob]):
             self._disk = PartyVersions(folder, keys, member.name)
             self._secrets = PartySecrets(self._disk, cluster, field_of(self._rings))
             self._desk = SecretsDesk(self, self._secrets)
+            RequestsDesk(self, self._disk, self._secrets.look_up)
             self._stock_reporting = Reporting(self, cluster.dealer.name, self.material.what_is_here)
         except BaseException:
             self._close()

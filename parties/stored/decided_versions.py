@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.stored.record import Record
-from parties.stored.version_database import FORGET_RULES, RULES_TABLE, Steps, VersionDatabase
+from parties.stored.version_database import FORGET_RULES, REQUESTS_TABLE, RULES_TABLE, Steps, VersionDatabase
 from protocols.readings.dealer import StoredMasks
 
 LAYOUT: Steps = (
@@ -41,6 +41,7 @@ LAYOUT: Steps = (
         "CREATE TABLE uploads (version TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID",
         RULES_TABLE,
     ),
+    (REQUESTS_TABLE,),
 )
 
 _GONE = "UPDATE versions SET state = 'gone', name = NULL, sealed = NULL WHERE state = 'current' AND "

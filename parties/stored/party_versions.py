@@ -29,7 +29,7 @@ from parties.stored import sealed_files as files
 from parties.stored.chunks import stored_bytes
 from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
-from parties.stored.version_database import FORGET_RULES, RULES_TABLE, Steps, VersionDatabase
+from parties.stored.version_database import FORGET_RULES, REQUESTS_TABLE, RULES_TABLE, Steps, VersionDatabase
 from parties.vault import Streamed, VaultError
 from parties.wire.messages import Buffer
 from protocols.randomness.streams import stored_stream
@@ -50,6 +50,7 @@ LAYOUT: Steps = (
         "CREATE UNIQUE INDEX one_current ON versions (name) WHERE state = 'current'",
         RULES_TABLE,
     ),
+    (REQUESTS_TABLE,),
 )
 
 

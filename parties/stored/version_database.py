@@ -79,6 +79,14 @@ _LAYOUT = "CREATE TABLE layout (version INTEGER NOT NULL); INSERT INTO layout VA
 
 RULES_TABLE = "CREATE TABLE rules (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
 
+REQUESTS_TABLE = """CREATE TABLE requests (
+    client TEXT NOT NULL,
+    program TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    code BLOB NOT NULL,
+    PRIMARY KEY (client, program)
+) WITHOUT ROWID"""
+
 FORGET_RULES = "DELETE FROM rules WHERE name = (SELECT name FROM versions WHERE version = ?)"
 """Those of a version's name, in the transaction that removes the version and before that."""
 
@@ -154,6 +162,48 @@ class VersionDatabase:
         (sealed,) = self.vault.seal(("rules", rules.name), [encoded], chunk_bytes=len(encoded) + 64)
         with self.vault.transaction() as db:
             db.execute("INSERT OR REPLACE INTO rules VALUES (?, ?)", (rules.name, bytes(sealed)))
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def requests(self) -> list[tuple[str, str, bytes]]:
+        """Client, program and what was written of each; a row that cannot be read is a VaultError."""
+        with self.vault.transaction() as db:
+            rows = db.execute("SELECT client, program, sealed FROM requests ORDER BY client, program").fetchall()
+        return [(client, program, self._open_request("request", client, program, s)) for client, program, s in rows]
+
+    def request_program(self, client: str, program: str) -> bytes:
+        """The program of a request that is there.  Raises VaultError."""
+        with self.vault.transaction() as db:
+            row = db.execute("SELECT code FROM requests WHERE (client, program) = (?, ?)", (client, program)).fetchone()
+        return self._open_request("program", client, program, row[0] if row else None)
+
+    def _open_request(self, kind: str, client: object, program: object, sealed: object) -> bytes:
+        if not isinstance(client, str) or not isinstance(program, str) or not isinstance(sealed, bytes):
+            raise self.damaged("a row makes no sense")
+        try:
+            (data,) = self.vault.unseal((kind, client, program), 1, len(sealed), [sealed])
+        except (VaultError, ValueError):
+            raise self.damaged(f"the {kind} {program[:8]} of {client!r} is not as it was written") from None
+        return bytes(data)
+
+    def write_request(self, client: str, program: str, row: bytes, code: bytes | None = None) -> None:
+        """Durably, in place of what there was of that client and program; the program stays if there is no ``code``."""
+        sealed = self._seal_request("request", client, program, row)
+        with self.vault.transaction() as db:
+            if code is None:
+                db.execute("UPDATE requests SET sealed = ? WHERE (client, program) = (?, ?)", (sealed, client, program))
+            else:
+                code = self._seal_request("program", client, program, code)
+                db.execute("INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?)", (client, program, sealed, code))
+
+    def _seal_request(self, kind: str, client: str, program: str, data: bytes) -> bytes:
+        (sealed,) = self.vault.seal((kind, client, program), [data], chunk_bytes=len(data) + 64)
+        return bytes(sealed)
+
+    def drop_request(self, client: str, program: str) -> None:
+        """It is gone, if it was there."""
+        with self.vault.transaction() as db:
+            db.execute("DELETE FROM requests WHERE (client, program) = (?, ?)", (client, program))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import protocols
 import tessera as ts
 
 CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalCluster", "MemoryCluster", "Settings"}
-STORED = {"ModelEntry", "RemoteData", "RemoteModel"}
+STORED = {"Explanation", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"SecretTensor", "concatenate", "stack"}
 FITS = {"CompositeFit", "Fit", "FourierFit", "PolynomialFit", "default_fit", "fit", "fit_fourier", "fit_polynomial"}

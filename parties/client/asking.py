@@ -1,0 +1,314 @@
+"""Asking owners for leave to run a program: the part of ``AsyncClient`` that is about programs on others' secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from mpc.errors import NoSuchName, NotPermitted, ProgramError, ProtocolViolation, UsageError
+from mpc.operation import Input, Stored
+from mpc.program import Program
+from parties.client.explanation import Explanation, explained
+from parties.client.remote_data import RemoteData
+from parties.client.remote_model import RemoteModel
+from parties.client.request_entries import RequestEntry, Standing, State, collected
+from parties.client.stored_secrets import StoredSecrets
+from parties.messages.conversation import RequestMessage
+from parties.messages.requests import (
+    LONGEST_WHY,
+    MAX_PROGRAM_BYTES,
+    MOST_LISTED,
+    MOST_SLOTS,
+    AskLeave,
+    FetchProgram,
+    LeaveAsked,
+    ListRequests,
+    ProgramFound,
+    RequestList,
+    RequestWithdrawn,
+    UseRequest,
+    WithdrawRequest,
+    entry_in,
+)
+from parties.stored.policy import ANY, EVERYONE
+from parties.wire.events import Delivery
+from protocols.lowering.plan import leaves, plan
+from protocols.trace.mathematics import Node, Secret
+from protocols.trace.secret_tensor import SecretTensor, graph_of
+
+Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
+"""What a program computes: to be revealed, or, under names, to be kept."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+"""s between two looks at what has been decided."""
+
+
+class Written(NamedTuple):
+    """A program, and the leaves of what it was written as, in its order."""
+
+    program: Program
+    leaves: Sequence[Node]
+
+
+class Asking(StoredSecrets):
+    """A client of a cluster, as far as asking goes."""
+
+    def digest(self, result: Results) -> str:
+        """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
+
+        Of a mapping it is the program that keeps it.  It names the models and data sets that it uses, and their owners,
+        but not the versions: a rule for it outlasts uploads.  It says nothing of what this client has shared.
+        """
+        return self._written(result).program.digest
+
+    def save(self, result: Results, path: str | os.PathLike[str]) -> str:
+        """Writes the program that computes ``result`` to a file, for `tessera request`; its digest.
+
+        Nothing of what this client has shared is in it.  Raises UsageError when it cannot be written.
+        """
+        program = self._written(result).program
+        try:
+            Path(path).write_bytes(program.encode())
+        except OSError as error:
+            raise UsageError(f"{os.fspath(path)} cannot be written: {error.strerror}") from error
+        return program.digest
+
+    async def request(self, result: Results | Program, why: str) -> str:
+        """Ask the owners of all that ``result`` reads to let this client run it; the program's digest.
+
+        They see the program, and ``why``, of up to 500 characters.  Every server keeps it until a month after it was
+        asked or last decided.  ``requests`` says what becomes of it, and ``approved`` waits.  To ask again is to ask
+        anew: what was decided before is forgotten, though not what is allowed.
+
+        Raises UsageError, NotPermitted for a secret that we may not know of, ServerBusy for too many requests.
+        """
+        program = result if isinstance(result, Program) else self._written(result).program
+        encoded = program.encode()
+        if not 0 < len(why) <= LONGEST_WHY:
+            raise UsageError(f"say why, in up to {LONGEST_WHY} characters")
+        if all(slot.partition("/")[0] == self.member.name for slot in program.slots):
+            raise UsageError("this program reads nothing of anybody else's: there is nobody to ask")
+        if len(encoded) > MAX_PROGRAM_BYTES or len(program.slots) > MOST_SLOTS:
+            raise UsageError(
+                f"owners are asked about programs of up to {MAX_PROGRAM_BYTES:,} bytes that read {MOST_SLOTS} secrets:"
+                f" this one has {len(encoded):,} bytes, and reads {len(program.slots)}"
+            )
+        said = UseRequest(self.member.name, program.digest, program.slots, why, time.time())
+        signed = said.signed(self._keys, self.cluster).encode()
+        await self._board.reach(self._servers)
+        await self._ask(AskLeave(request=secrets.token_hex(16)), LeaveAsked, self._servers, [signed, encoded])
+        return program.digest
+
+    async def withdraw(self, program: str) -> None:
+        """Do not ask for leave to run the program of that digest any more; what is allowed stays so.
+
+        Raises NoSuchName when there is no such request of ours.
+        """
+        await self._board.reach(self._servers)
+        message = WithdrawRequest(request=secrets.token_hex(16), program=checked_digest(program))
+        answers = await self._ask(message, RequestWithdrawn, self._servers)
+        if not any(isinstance(d.message, RequestWithdrawn) and d.message.found for d in answers.values()):
+            raise no_such_request(program)
+
+    async def requests(self) -> list[RequestEntry]:
+        """What this client has asked and is asked, with what has become of it; the newest first.
+
+        Every server is asked.  What it lacks that another one has, or has otherwise, is in ``missing``.
+        """
+        return [await self._current(entry) for entry in await self._listed()]
+
+    async def approved(self, program: str, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - of what others do
+        """Waits until all owners have let this client run the program of that digest; False after ``timeout`` s.
+
+        Raises NotPermitted, with the reason, once one of them has said no; NoSuchName when we have not asked.
+        """
+        give_up = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_PAUSE
+        while True:
+            entry = await self._one(program, self.member.name)
+            for owner, standing in entry.standings.items():
+                if standing.state is State.DENIED:
+                    raise NotPermitted(f"{owner} does not let us run program {program[:8]}: {standing.note}")
+            if entry.state is State.APPROVED:
+                return True
+            left = pause if give_up is None else min(pause, give_up - time.monotonic())
+            if left <= 0:
+                return False
+            await asyncio.sleep(left)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def show(self, what: str | Results | Program, client: str | None = None) -> Explanation:
+        """A program in words: one that was asked for, by its digest and, if several ask for it, ``client``; or ours.
+
+        All of it follows from the program, and that from its digest, whatever servers say.  Raises NoSuchName.
+        """
+        if isinstance(what, str):
+            entry = await self._one(what, client)
+            program, who = await self._program(entry), entry.client
+        else:
+            program, who = (
+                what if isinstance(what, Program) else self._written(what).program,
+                client or self.member.name,
+            )
+        own = [slot.partition("/")[2] for slot in program.slots if slot.partition("/")[0] == self.member.name]
+        models = {s.slot for s in [await self._now(name) for name in own] if isinstance(s, RemoteModel)}
+        return await asyncio.to_thread(explained, program, who, models)
+
+    @staticmethod
+    def _written(result: Results) -> Written:
+        """The program that computes ``result``, or keeps what is in a mapping."""
+        if isinstance(result, Mapping):
+            outputs = list(result.values())
+        else:
+            outputs = [result] if isinstance(result, SecretTensor) else list(result)
+        if not outputs:
+            raise UsageError("there is nothing to compute: give at least one tensor")
+        graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(outputs)
+        return Written(plan(graph), leaves(graph))
+
+    # -- what servers have -----------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        message: RequestMessage,
+        answer: type[RequestMessage],
+        servers: Sequence[str],
+        payload: Sequence[bytes] = (),
+    ) -> dict[str, Delivery]:
+        """What each of these servers answers."""
+        with self._board.conversation(message.request, servers) as conversation:
+            for server in servers:
+                self._board.send(server, message, payload)
+            return await conversation.take(answer, servers, self._patience)
+
+    async def _listed(self) -> list[RequestEntry]:
+        """What is asked, and decided.  Raises PeerError."""
+        await self._board.reach(self._servers)
+        answers = await self._ask(ListRequests(request=secrets.token_hex(16)), RequestList, self._servers)
+        listed = {}
+        for server in self._servers:
+            buffers = answers[server].buffers
+            if len(buffers) > MOST_LISTED:
+                raise ProtocolViolation(server, "lists more requests than there may be")
+            try:
+                listed[server] = [entry_in(buffer) for buffer in buffers]
+            except ProgramError:
+                raise ProtocolViolation(server, "lists requests that make no sense") from None
+        return collected(listed, self.cluster)
+
+    async def _one(self, program: str, client: str | None = None, owner: str | None = None) -> RequestEntry:
+        """The request for a program, by that client and of that owner, if said.  Raises NoSuchName, UsageError."""
+        checked_digest(program)
+        found = [
+            entry
+            for entry in await self._listed()
+            if entry.program == program
+            and client in (None, entry.client)
+            and (owner is None or owner in entry.standings)
+        ]
+        if not found:
+            raise no_such_request(program)
+        if len(found) > 1:
+            who = ", ".join(sorted(entry.client for entry in found))
+            raise UsageError(f"{who} ask for program {program[:8]}: say whose request is meant (--client)")
+        return found[0]
+
+    async def _program(self, entry: RequestEntry) -> Program:
+        """The program that is asked for: of whichever server has one with its digest.  Raises NoSuchName, PeerError."""
+        for server in entry.held_by or self._servers:
+            message = FetchProgram(request=secrets.token_hex(16), client=entry.client, program=entry.program)
+            with contextlib.suppress(ProgramError, NoSuchName):
+                buffers = (await self._ask(message, ProgramFound, [server]))[server].buffers
+                if len(buffers) != 1 or len(buffers[0]) > MAX_PROGRAM_BYTES:
+                    raise ProtocolViolation(server, "sent no program")
+                if hashlib.sha256(buffers[0]).hexdigest() == entry.program:
+                    program = await asyncio.to_thread(Program.decode, buffers[0])
+                    if program.slots == entry.slots:
+                        return program
+        raise NoSuchName(f"no server has a program {entry.program[:8]} that reads what {entry.client} says it reads")
+
+    # -- what is there now -----------------------------------------------------------------------------------------
+
+    async def _now(self, name: str) -> RemoteModel | RemoteData | None:
+        """What is in use under a name, for us to know of."""
+        with contextlib.suppress(UsageError, NotPermitted):
+            return await self._find(name)
+        return None
+
+    async def _current(self, entry: RequestEntry) -> RequestEntry:
+        """With what its approvals depend on, and those ended that do not cover what there is now, as far as we see."""
+        approved = {owner: s for owner, s in entry.standings.items() if s.versions}
+        if not approved:
+            return entry
+        program = await self._program(entry)
+        standings, depends = dict(entry.standings), list[str]()
+        for owner, standing in approved.items():
+            if self.member.name in (owner, entry.client):
+                standings[owner] = await self._still(entry, program, owner, standing)
+            depends += [
+                f"{slot}, version {version[:8]} and later ones with the types that the program reads; it ends with"
+                " other types, with another word of the owner's, and with its removal"
+                for slot, version in standing.versions.items()
+            ]
+            others = [slot for slot in entry.slots if slot.partition("/")[0] not in (owner, entry.client)]
+            if others:
+                depends.append(f"what comes out depends on {', '.join(others)} too, whatever is put there")
+        inputs = sum(node.type.size for node in program.nodes if isinstance(node.operation, Input))
+        own = [slot for slot in entry.slots if slot.partition("/")[0] == entry.client]
+        if inputs or own:
+            what = [f"{inputs} numbers"] * bool(inputs) + own
+            depends.append(f"what comes out depends on what {entry.client} puts in: {', '.join(what)}")
+        return replace(entry, standings=standings, depends=tuple(depends))
+
+    async def _still(self, entry: RequestEntry, program: Program, owner: str, standing: Standing) -> Standing:
+        """What an owner has approved, or that it has ended."""
+        for slot, version in standing.versions.items():
+            name = slot.partition("/")[2]
+            secret = await self._now(name)
+            if secret is None or secret.slot != slot or not await self._is_allowed(name, entry):
+                return replace(standing, state=State.ENDED, note=f"{slot} is gone, or not allowed any more")
+            if not reads_as_it_is(program, secret):
+                note = (
+                    f"{slot} has other types now (version {secret.version[:8]}): write the program anew, and ask again"
+                )
+                return replace(standing, state=State.ENDED, note=note)
+            if secret.version != version:
+                standing = replace(standing, note=standing.note or f"{slot} is at version {secret.version[:8]} now")
+        return standing
+
+    async def _is_allowed(self, name: str, entry: RequestEntry) -> bool:
+        """Whether what is called so may be used in the program, by all that we are told of its rules."""
+        found = [listed for listed in await self.models() if listed.name == name]
+        rules = [found[0].allowed.get(client, frozenset()) for client in (entry.client, EVERYONE)] if found else []
+        return any(rule in (ANY, entry.program) for rule in frozenset().union(*rules))
+
+
+def reads_as_it_is(program: Program, secret: RemoteModel | RemoteData) -> bool:
+    """Whether ``program`` reads the tensors of that secret with the types that they have."""
+    there = {leaf.node.operation.source for leaf in secret.leaves if isinstance(leaf.node.operation, Secret)}
+    read = [node.operation for node in program.nodes if isinstance(node.operation, Stored)]
+    return all(operation in there for operation in read if operation.slot == secret.slot)
+
+
+def checked_digest(program: str) -> str:
+    """``program``, if a program can be called that; else UsageError."""
+    if not _DIGEST.match(program):
+        raise UsageError(f"{program!r} is no digest of a program: `tessera requests` prints them")
+    return program
+
+
+def no_such_request(program: str) -> NoSuchName:
+    """The error of who means a request that is not there for it."""
+    return NoSuchName(
+        f"there is no request for the program {program[:8]} of ours or to us: `tessera requests` lists them"
+    )

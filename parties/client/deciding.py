@@ -1,0 +1,99 @@
+"""Deciding what others ask: the part of ``AsyncClient`` with which an owner gives leave, and refuses it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+from mpc.errors import NoSuchName, UsageError
+from parties.client.asking import Asking, reads_as_it_is
+from parties.client.request_entries import RequestEntry
+from parties.messages.requests import LONGEST_WHY, DecideLeave, Decision, LeaveDecided
+
+
+class Deciding(Asking):
+    """A client of a cluster, as far as requests of others go."""
+
+    async def approve(
+        self, program: str, *, client: str | None = None, names: Sequence[str] | None = None, why: str = ""
+    ) -> RequestEntry:
+        """Let who asks for the program of that digest run it, on what it reads of ours; or on ``names`` of that alone.
+
+        Look at ``show`` first.  It holds for later versions too, while they have the types that the program reads: the
+        entry's ``depends`` says so.  What its client may already do is not touched.
+
+        Raises NoSuchName, and UsageError, also when ours has other types now, which no approval covers.
+        """
+        _check(why)
+        entry = await self._one(program, client, self.member.name)
+        own = self._own(entry)
+        for name in names or ():
+            if name not in own:
+                raise UsageError(f"the program reads no {name!r} of ours: it reads {', '.join(own)}")
+        code = await self._program(entry)
+        found = {name: await self._now(name) for name in (own if names is None else names)}
+        versions = {}
+        for name, secret in found.items():
+            if secret is None:
+                raise NoSuchName(f"nothing is stored under {name!r}: upload it first")
+            versions[secret.slot] = secret.version
+            if not reads_as_it_is(code, secret):
+                raise UsageError(f"{name!r} has other types than this program reads: it could not be run")
+        for name in found:
+            await self._allow_also(name, entry.client, program)
+        return await self._decide(entry, approved=True, why=why, versions=versions)
+
+    async def deny(self, program: str, *, client: str | None = None, why: str) -> RequestEntry:
+        """Say no to who asks for the program of that digest, and why; what we had approved of it is taken back."""
+        if not why:
+            raise UsageError("say why: who asks is told")
+        _check(why)
+        entry = await self._one(program, client, self.member.name)
+        own = self._own(entry)
+        for listed in await self.models():
+            if listed.owner == self.member.name and listed.name in own:
+                await self._allow_no_more(listed.name, entry.client, program)
+        return await self._decide(entry, approved=False, why=why, versions={})
+
+    def _own(self, entry: RequestEntry) -> list[str]:
+        """Names of ours that the program reads."""
+        return [slot.partition("/")[2] for slot in entry.slots if slot.partition("/")[0] == self.member.name]
+
+    async def _decide(
+        self, entry: RequestEntry, *, approved: bool, why: str, versions: Mapping[str, str]
+    ) -> RequestEntry:
+        said = Decision(
+            owner=self.member.name,
+            client=entry.client,
+            program=entry.program,
+            asked=entry.said.when,
+            approved=approved,
+            when=time.time(),
+            why=why,
+            versions=dict(versions),
+        )
+        signed = said.signed(self._keys, self.cluster).encode()
+        await self._ask(DecideLeave(request=secrets.token_hex(16)), LeaveDecided, self._servers, [signed])
+        return await self._current(await self._one(entry.program, entry.client))
+
+    # -- rules -----------------------------------------------------------------------------------------------------
+
+    async def _allow_also(self, name: str, client: str, program: str) -> None:
+        """``client`` may run ``program`` on ``name``, beside what it may do now."""
+        await self.allow(name, client, sorted(await self._rules(name, client) | {program}))
+
+    async def _allow_no_more(self, name: str, client: str, program: str) -> None:
+        """``client`` may not run ``program`` on ``name``, if a rule says that it may; the rest stays."""
+        rules = await self._rules(name, client)
+        if program in rules:
+            await self.allow(name, client, sorted(rules - {program}))
+
+    async def _rules(self, name: str, client: str) -> frozenset[str]:
+        listed = [entry for entry in await self.models() if entry.name == name and entry.owner == self.member.name]
+        return listed[0].allowed.get(client, frozenset()) if listed else frozenset()
+
+
+def _check(why: str) -> None:
+    if len(why) > LONGEST_WHY:
+        raise UsageError(f"say why in up to {LONGEST_WHY} characters")

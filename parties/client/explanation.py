@@ -1,0 +1,231 @@
+"""A program in words, for who is asked to let it run: computed here, from the program itself.
+
+Names and constants in a program are its author's; what is said of it here follows from its operations alone
+(`protocols.readings.explain`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpc.operation import Constant, Input, Stored
+from mpc.program import Program
+from protocols.readings.explain import Form, Telling, crowds, results, sources, telling
+
+LOUD = "!! "
+"""What a line begins with that nobody should pass over."""
+
+_WORDS = {
+    "matmul": "matrix product",
+    "conv2d": "convolution",
+    "multiply": "product",
+    "add": "sum of two",
+    "subtract": "difference",
+    "sum": "sum along axes",
+    "sum_pool2d": "pooling",
+    "index": "selection of some rows or columns",
+    "polynomial": "polynomial",
+    "truncated_polynomial": "polynomial",
+    "fourier": "curve (as a trigonometric series)",
+}
+"""Operations that say what is computed; the others prepare for them, or lay out again what is there."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor of a stored secret that goes in."""
+
+    slot: str
+    tensor: str
+    shape: tuple[int, ...]
+    low: float
+    high: float
+
+    @property
+    def owner(self) -> str:
+        """The client's name in the cluster file."""
+        return self.slot.partition("/")[0]
+
+    @property
+    def rows(self) -> int:
+        """Of a data set: people, or whatever else it has a row of."""
+        return self.shape[0] if self.shape else 1
+
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.shape)) or "one number"
+        return f"{self.slot} {self.tensor!r}: {shape}, in [{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is revealed, or kept under a name."""
+
+    number: int
+    """From 1."""
+    kept: str
+    """The name that it is kept under; empty if it is revealed."""
+    shape: tuple[int, ...]
+    numbers: int
+    per_row: tuple[tuple[Source, float], ...]
+    """Of all that it depends on, how many of its numbers there are for each row."""
+
+    def line(self, client: str) -> str:
+        """What becomes of it."""
+        shape = f" ({' x '.join(map(str, self.shape))})" if len(self.shape) > 1 else ""
+        what = f"{_count(self.numbers, 'number')}{shape}: result {self.number}"
+        if not self.kept:
+            return f"gives    {client} {what}"
+        return f"keeps    {what}, as {self.kept!r} of a data set of {client}'s, to reveal or to allow to others"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a program does; ``str`` of it is what `tessera show` prints."""
+
+    program: str
+    """Its digest."""
+    client: str
+    """To whom its results go."""
+    sources: tuple[Source, ...]
+    inputs: int
+    """Numbers that the client puts in."""
+    public_numbers: int
+    """In the program itself: chosen by its author."""
+    operations: tuple[tuple[str, int], ...]
+    rounds: int
+    results: tuple[Result, ...]
+    warnings: tuple[str, ...]
+    """Each a sentence; those that say that data can be read begin with `LOUD`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "program": self.program,
+            "client": self.client,
+            "reads": [
+                {"secret": s.slot, "tensor": s.tensor, "shape": list(s.shape), "low": s.low, "high": s.high}
+                for s in self.sources
+            ],
+            "inputs": self.inputs,
+            "public_numbers": self.public_numbers,
+            "operations": dict(self.operations),
+            "rounds": self.rounds,
+            "results": [
+                {
+                    "kept": r.kept,
+                    "shape": list(r.shape),
+                    "numbers": r.numbers,
+                    "numbers_per_row": [{"secret": s.slot, "tensor": s.tensor, "numbers": n} for s, n in r.per_row],
+                }
+                for r in self.results
+            ],
+            "warnings": list(self.warnings),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"program {self.program}", *(f"reads    {source}" for source in self.sources)]
+        if self.inputs:
+            lines.append(f"         and {_count(self.inputs, 'number')} that {self.client} puts in")
+        done = ", ".join(f"{word} x {n}" if n > 1 else word for word, n in self.operations)
+        public = f"; with {_count(self.public_numbers, 'number')} of its author's choice" if self.public_numbers else ""
+        lines.append(f"does     {done or 'nothing but laying out numbers anew'}{public}")
+        for result in self.results:
+            lines.append(result.line(self.client))
+            lines += [
+                f"         {share:,.3g} for each of the {source.rows} rows of {source.slot} {source.tensor!r}"
+                for source, share in result.per_row
+            ]
+        return "\n".join([*lines, *self.warnings])
+
+
+def explained(program: Program, client: str, models: Collection[str] = ()) -> Explanation:
+    """``program`` in words, when ``client`` asks to run it; ``models`` are slots that have weights, and no rows.
+
+    Takes a second or so for one of millions of numbers.
+    """
+    nodes, goes_in = program.nodes, sources(program)
+    found = {i: _source(node.operation) for i, node in enumerate(nodes) if isinstance(node.operation, Stored)}
+    kept = [""] * len(program.outputs) + list(program.kept)
+    told = []
+    for number, (i, name) in enumerate(zip(results(program), kept, strict=True), start=1):
+        t = nodes[i].type
+        reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
+        told.append(Result(number, name, t.shape, t.size, tuple((s, t.size / max(s.rows, 1)) for s in reads)))
+    words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
+    return Explanation(
+        program=program.digest,
+        client=client,
+        sources=tuple(dict.fromkeys(found.values())),
+        inputs=sum(n.type.size for n in nodes if isinstance(n.operation, Input)),
+        public_numbers=sum(n.type.size for n in nodes if isinstance(n.operation, Constant)),
+        operations=tuple(words.most_common()),
+        rounds=program.rounds,
+        results=tuple(told),
+        warnings=tuple(_warnings(program, client, told, list(dict.fromkeys(found.values())), models)),
+    )
+
+
+def _source(operation: Stored) -> Source:
+    return Source(operation.slot, operation.tensor, operation.shape, operation.low, operation.high)
+
+
+def _warnings(
+    program: Program, client: str, told: Sequence[Result], found: Sequence[Source], models: Collection[str]
+) -> Iterable[str]:
+    """Of all that is not the client's own together, and, where there are several owners, of each one's."""
+    others = [source for source in found if source.owner != client]
+    owners = list(dict.fromkeys(source.owner for source in others))
+    groups = [owners] if len(owners) < 2 else [owners, *([owner] for owner in owners)]
+    said, tried = set[int](), True
+    for group in groups:
+        slots = {source.slot for source in others if source.owner in group}
+        for result, told_of_it in zip(told, telling(program, slots), strict=True):
+            tried &= told_of_it.tried
+            theirs = [source for source, _ in result.per_row if source.slot in slots]
+            line = _line(client, result, told_of_it, theirs, alone=len(group) == len(owners))
+            # What all of them together give away, each of them does.
+            if line and result.number not in said:
+                yield line
+                if len(group) == len(owners):
+                    said.add(result.number)
+    groups_of_rows = ((source.slot, source.rows) for source in others if source.rows > 1 and source.slot not in models)
+    for slot, rows in dict.fromkeys(groups_of_rows):
+        sizes = crowds(program, slot, rows)
+        tried &= sizes is not None
+        for result, few in zip(told, sizes or (), strict=False):
+            if few is not None:
+                whom = "ONE ROW" if few == 1 else f"about {few} ROWS"
+                yield f"{LOUD}result {result.number}: some of its numbers are of {whom} of {slot} alone"
+    if not tried:
+        yield "!  it is too large to be tried: what may be hidden in its arithmetic was not looked for"
+
+
+def _line(client: str, result: Result, told: Telling, theirs: Sequence[Source], *, alone: bool) -> str:
+    """What can be read of theirs from a result; empty if nothing is seen."""
+    names = " and ".join(dict.fromkeys(source.slot for source in theirs))
+    size = sum(math.prod(source.shape) for source in theirs)
+    what, who = f"{LOUD}result {result.number}", client if alone else f"{client}, knowing what the others put in,"
+    if told.copied:
+        return f"{what}: {told.copied} of its numbers ARE numbers of {names}, for {client} to read"
+    if told.linear:
+        much = "as many as there are unknowns" if told.linear >= size else f"and there are {size} unknowns"
+        return (
+            f"{what}: {told.linear} of its numbers are LINEAR in {names}: equations that {who} can solve for what is in"
+            f" there, {much}"
+        )
+    if told.form is Form.BENT:
+        return (
+            f"{what}: each of its numbers is a curve of ONE number that is LINEAR in {names}: where it can be inverted,"
+            f" {who} has that one"
+        )
+    if told.form and told.numbers >= size:
+        return f"{what}: it has {told.numbers} numbers, and {names} has {size}: as many equations as unknowns"
+    return ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

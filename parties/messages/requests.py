@@ -1,0 +1,241 @@
+"""Leave to run a program on others' secrets: what a client asks, what owners decide, and the messages that carry it.
+
+client --AskLeave--> servers; each --LeaveAsked--> client
+client --ListRequests--> servers; each --RequestList--> client         what it has asked, and what it is asked
+client --FetchProgram--> a server; it --ProgramFound--> client
+client --DecideLeave--> servers; each --LeaveDecided--> client
+client --WithdrawRequest--> servers; each --RequestWithdrawn--> client
+server --RequestFailed--> client                                       it may not be asked, or there is none
+
+Who asks signs, and who decides signs, so no server can make up either; and a program is what has its digest, whoever
+brings it.  A server can hide what it was told, but not from who asks the others too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, ClassVar, Self
+
+import msgspec
+
+from mpc.decoders import msgpack_decoder
+from mpc.errors import ProgramError
+from parties.cluster import Cluster, Member, Role
+from parties.keys import KeyPair
+from parties.messages.bindings import Slot
+from parties.messages.conversation import RequestMessage
+from parties.messages.fields import FROM_CLIENT, Digest, Id, Name
+from parties.wire.messages import SERVERS
+
+MAX_PROGRAM_BYTES = 1 << 20
+"""Of a program that owners are asked about."""
+MAX_STATEMENT_BYTES = 1 << 15
+MOST_SLOTS = 32
+"""That such a program reads."""
+MOST_LISTED = 4096
+LONGEST_WHY = 500
+
+Why = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_WHY)]
+When = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Seconds since 1970, by the clock of who says so."""
+
+
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what a client says and signs, for one cluster."""
+
+    purpose: ClassVar[str]
+
+    @property
+    def author(self) -> str:
+        """The client's name whose word it is."""
+        raise NotImplementedError
+
+    def signed(self, keys: KeyPair, cluster: Cluster) -> Signed:
+        """As it goes out."""
+        said = msgspec.msgpack.encode(self)
+        return Signed(said, keys.sign(self.purpose, cluster.name.encode(), said))
+
+    @classmethod
+    def read(cls, signed: Signed, cluster: Cluster) -> Self:
+        """What is said.  Raises ProgramError if it is not said so by a client of the cluster."""
+        try:
+            if len(signed.said) > MAX_STATEMENT_BYTES:
+                raise ProgramError(f"a statement of {len(signed.said)} bytes; the limit is {MAX_STATEMENT_BYTES}")
+            statement: Self = msgpack_decoder(cls).decode(signed.said)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise ProgramError(f"this is no {cls.purpose}") from None
+        author = next((member for member in cluster.clients if member.name == statement.author), None)
+        if author is None or not author.signed(signed.signature, cls.purpose, cluster.name.encode(), signed.said):
+            raise ProgramError(f"this {cls.purpose} is not signed by who is said to have made it")
+        return statement
+
+
+class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An encoded statement, and its author's signature."""
+
+    said: bytes
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+    def encode(self) -> bytes:
+        """A payload frame; ``signed_in`` reads it."""
+        return msgspec.msgpack.encode(self)
+
+
+class UseRequest(Statement, frozen=True):
+    """``client`` asks to run the program with this digest, which reads these slots, and says why."""
+
+    purpose: ClassVar[str] = "request for leave"
+    client: Name
+    program: Digest
+    slots: Annotated[tuple[Slot, ...], msgspec.Meta(min_length=1, max_length=MOST_SLOTS)]
+    why: Why
+    when: When
+
+    @property
+    def author(self) -> str:
+        return self.client
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Whose leave it takes, each once."""
+        owners = dict.fromkeys(slot.partition("/")[0] for slot in self.slots)
+        return tuple(owner for owner in owners if owner != self.client)
+
+
+class Decision(Statement, frozen=True):
+    """What ``owner`` says to the request that ``client`` made at ``asked``.
+
+    ``versions``: of its own secrets, those that it has allowed for the program, and what was in use of them then.
+    """
+
+    purpose: ClassVar[str] = "decision on leave"
+    owner: Name
+    client: Name
+    program: Digest
+    asked: When
+    approved: bool
+    when: When
+    why: Annotated[str, msgspec.Meta(max_length=LONGEST_WHY)] = ""
+    versions: Annotated[dict[Slot, Id], msgspec.Meta(max_length=MOST_SLOTS)] = {}
+
+    @property
+    def author(self) -> str:
+        return self.owner
+
+    def answers(self, request: UseRequest) -> bool:
+        """Whether it is about that request, and about nothing but the author's own."""
+        own = all(slot in request.slots and slot.partition("/")[0] == self.owner for slot in self.versions)
+        asked = (request.client, request.program, request.when)
+        return own and self.owner in request.owners and (self.client, self.program, self.asked) == asked
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request as a server lists it, and what was decided."""
+
+    request: Signed
+    decisions: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MOST_SLOTS)] = ()
+
+
+class AskLeave(RequestMessage, frozen=True):
+    """Payload: the signed `UseRequest`, and the program."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class LeaveAsked(RequestMessage, frozen=True):
+    """Kept, durably, for the owners to see."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+
+
+class ListRequests(RequestMessage, frozen=True):
+    """What have I asked, and what am I asked?"""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class RequestList(RequestMessage, frozen=True):
+    """Payload: an `Entry` each."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+
+
+class FetchProgram(RequestMessage, frozen=True):
+    """The program that ``client`` asks about, which is the sender's to run or to allow."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    client: Name
+    program: Digest
+
+
+class ProgramFound(RequestMessage, frozen=True):
+    """Payload: the encoded program."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+
+
+class DecideLeave(RequestMessage, frozen=True):
+    """Payload: the signed `Decision`, in place of what the same owner has decided before."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+
+
+class LeaveDecided(RequestMessage, frozen=True):
+    """Kept, durably, for who has asked to see."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+
+
+class WithdrawRequest(RequestMessage, frozen=True):
+    """The sender does not ask any more.  What was allowed stays allowed."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    program: Digest
+
+
+class RequestWithdrawn(RequestMessage, frozen=True):
+    """Done, durably; ``found`` says whether there was one."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    found: bool
+
+
+def signed_in(buffer: memoryview) -> Signed:
+    """Of a payload frame.  Raises ProgramError."""
+    if len(buffer) > MAX_STATEMENT_BYTES + 128:
+        raise ProgramError(f"a statement of {len(buffer)} bytes; the limit is {MAX_STATEMENT_BYTES}")
+    try:
+        found: Signed = msgpack_decoder(Signed).decode(buffer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ProgramError("this is no signed statement") from None
+    return found
+
+
+def entry_in(buffer: memoryview) -> Entry:
+    """Of a payload frame.  Raises ProgramError."""
+    if len(buffer) > (MOST_SLOTS + 1) * (MAX_STATEMENT_BYTES + 128):
+        raise ProgramError("an entry beyond measure")
+    try:
+        found: Entry = msgpack_decoder(Entry).decode(buffer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ProgramError("this is no entry of a list of requests") from None
+    return found
+
+
+def read_entry(entry: Entry, cluster: Cluster) -> tuple[UseRequest, dict[str, Decision]]:
+    """The request, and by owner what was decided about it.  Raises ProgramError for a request that nobody has signed.
+
+    A decision that is not signed, or about another request, is none: its author may have another key by now.
+    """
+    request, decisions = UseRequest.read(entry.request, cluster), {}
+    for signed in entry.decisions:
+        with contextlib.suppress(ProgramError):
+            decision = Decision.read(signed, cluster)
+            if decision.answers(request):
+                decisions[decision.owner] = decision
+    return request, decisions
+
+
+def is_named_in(client: Member, request: UseRequest) -> bool:
+    """Whether the request is that client's to see: it has made it, or is asked."""
+    return client.name == request.client or client.name in request.owners

@@ -1,0 +1,162 @@
+"""What clients ask owners to let them run, as a server keeps it: in its data folder, for `LIFETIME`, and not too much.
+
+A client has at most `MOST_OF_A_CLIENT` requests, of `MOST_BYTES_OF_A_CLIENT` in all, and an owner is asked about at
+most `MOST_OF_AN_OWNER` that it has not decided.  Who asks again about a program replaces what it has asked before, and
+what was decided about that.  A request goes when it expires, when its client withdraws it, and when its signature is
+nobody's any more, since the client has another key.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
+
+from mpc.decoders import msgpack_decoder
+from mpc.errors import NoSuchName, ProgramError, ServerBusy
+from parties.cluster import Cluster, Member
+from parties.messages.requests import Decision, Entry, Signed, UseRequest, is_named_in, read_entry
+from parties.stored.version_database import VersionDatabase
+
+LIFETIME = 30 * 86400.0
+"""s since a request was made, or last decided."""
+MOST_OF_A_CLIENT = 16
+MOST_BYTES_OF_A_CLIENT = 4 << 20
+"""Of the programs of a client's requests."""
+MOST_OF_AN_OWNER = 256
+CLOCKS = 86400.0
+"""s by which the clocks of a client and a server may differ: a request from further ahead might never expire."""
+
+
+class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a request, as it is sealed beside its program."""
+
+    request: Signed
+    bytes: int
+    """Of its program."""
+    touched: float
+    """When it was made or decided, by our clock, in seconds since 1970."""
+    decisions: dict[str, Signed] = {}
+    """By owner."""
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.request, tuple(self.decisions.values()))
+
+
+@dataclass(frozen=True)
+class _Held:
+    row: _Row
+    request: UseRequest
+    decisions: Mapping[str, Decision]
+
+    @property
+    def alive(self) -> bool:
+        return self.row.touched >= time.time() - LIFETIME
+
+
+class RequestBook:
+    """All requests at one server.  Methods that say so block, on the disk, and one thread at a time makes them."""
+
+    def __init__(self, server: str, vault: VersionDatabase, cluster: Cluster) -> None:
+        self._server = server
+        self._vault = vault
+        self._held: dict[tuple[str, str], _Held] = {}
+        self._writing = threading.Lock()
+        for client, program, sealed in vault.requests():
+            row: _Row = msgpack_decoder(_Row).decode(sealed)
+            try:
+                held = _Held(row, *read_entry(row.entry, cluster))
+            except ProgramError:
+                vault.drop_request(client, program)
+                continue
+            self._held[client, program] = held
+
+    def seen_by(self, client: Member) -> list[Entry]:
+        """What that client asks and is asked."""
+        return [held.row.entry for held in self._alive() if is_named_in(client, held.request)]
+
+    def program(self, client: str, program: str, reader: Member) -> bytes:
+        """The encoded program of a request.  Blocks.
+
+        Raises NoSuchName if there is none that the reader has made or is asked, VaultError.
+        """
+        held = self._held.get((client, program))
+        if held is None or not held.alive or not is_named_in(reader, held.request):
+            raise no_request(client, program)
+        return self._vault.request_program(client, program)
+
+    def check_room(self, request: UseRequest, size: int) -> None:
+        """Raises ServerBusy when the client, or one of the owners, has as many as they may; ProgramError."""
+        if abs(request.when - time.time()) > CLOCKS:
+            raise ProgramError("this request is not of today: compare this host's clock with the servers'")
+        others = [
+            h for h in self._alive() if (h.request.client, h.request.program) != (request.client, request.program)
+        ]
+        own = [held for held in others if held.request.client == request.client]
+        if len(own) >= MOST_OF_A_CLIENT or sum(h.row.bytes for h in own) + size > MOST_BYTES_OF_A_CLIENT:
+            raise ServerBusy(
+                self._server,
+                f"{request.client} has {len(own)} requests, and may have {MOST_OF_A_CLIENT}, of"
+                f" {MOST_BYTES_OF_A_CLIENT} bytes in all: withdraw one (tessera request --withdraw DIGEST)",
+            )
+        for owner in request.owners:
+            if sum(owner in h.request.owners and owner not in h.decisions for h in others) >= MOST_OF_AN_OWNER:
+                raise ServerBusy(self._server, f"{owner} is asked about {MOST_OF_AN_OWNER} programs already")
+
+    def ask(self, signed: Signed, request: UseRequest, program: bytes) -> None:
+        """Keep a request, in place of an earlier one for the same program.  Blocks.
+
+        Raises as ``check_room``, VaultError, and ProgramError for one that is not newer than what is here.
+        """
+        with self._writing:
+            self._forget_old()
+            self.check_room(request, len(program))
+            former = self._held.get((request.client, request.program))
+            if former is not None and former.request.when >= request.when:
+                raise ProgramError("this request is not newer than one that is here")
+            row = _Row(signed, len(program), time.time())
+            self._vault.write_request(request.client, request.program, msgspec.msgpack.encode(row), program)
+            self._held[request.client, request.program] = _Held(row, request, {})
+
+    def decide(self, signed: Signed, decision: Decision) -> None:
+        """Keep what an owner has decided, in place of what it has decided before.  Blocks.
+
+        Raises NoSuchName when there is no such request, ProgramError for a decision older than one that is here.
+        """
+        with self._writing:
+            held = self._held.get((decision.client, decision.program))
+            if held is None or not held.alive or not decision.answers(held.request):
+                raise no_request(decision.client, decision.program)
+            former = held.decisions.get(decision.owner)
+            if former is not None and former.when > decision.when:
+                raise ProgramError("this decision is older than one that is here")
+            row = replace(held.row, decisions={**held.row.decisions, decision.owner: signed}, touched=time.time())
+            self._vault.write_request(decision.client, decision.program, msgspec.msgpack.encode(row))
+            decisions = {**held.decisions, decision.owner: decision}
+            self._held[decision.client, decision.program] = _Held(row, held.request, decisions)
+
+    def withdraw(self, client: str, program: str) -> bool:
+        """Forget a request; whether there was one.  Blocks.  Raises VaultError."""
+        with self._writing:
+            self._vault.drop_request(client, program)
+            return self._held.pop((client, program), None) is not None
+
+    def _alive(self) -> list[_Held]:
+        return [held for held in list(self._held.values()) if held.alive]
+
+    def _forget_old(self) -> None:
+        """Blocks."""
+        for key, held in list(self._held.items()):
+            if not held.alive:
+                self._vault.drop_request(*key)
+                del self._held[key]
+
+
+def no_request(client: str, program: str) -> NoSuchName:
+    """The error of who asks about a request that is not there, or not theirs to see."""
+    return NoSuchName(f"there is no request of {client} for the program {program[:8]}: `tessera requests` lists them")
