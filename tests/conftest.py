@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before NumPy and torch are there: as many threads as cores in each of as many processes as cores get into each
+# other's way, and what takes 2 ms takes 20.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
 import numpy as np
 import numpy.typing as npt
 import pytest

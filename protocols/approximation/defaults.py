@@ -13,7 +13,7 @@ from mpc.errors import UnsupportedError
 from protocols.approximation.catalogue import FUNCTIONS, Function
 from protocols.approximation.composite import exp_by_powers, three_cubics
 from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, measured
-from protocols.approximation.minimax import MAX_TERMS, TERMS, fewest, fit_fourier, fit_polynomial
+from protocols.approximation.minimax import MAX_TERMS, TERMS, fewest, fit_fourier, fit_polynomial, fourier_within
 from protocols.approximation.sampling import checked
 from protocols.approximation.taylor import powers_of_x
 
@@ -107,7 +107,8 @@ def make_fourier(function: Function, low: float, high: float, terms: int | None)
     odd = function.odd and low == -high
     if terms is not None:
         return fit_fourier(function.exact, low, high, terms, odd=odd)
-    best = fewest(lambda n: fit_fourier(function.exact, low, high, n, odd=odd), TERMS, function.target)
+    exact = function.exact
+    best = fewest(lambda n, error: fourier_within(error, exact, low, high, n, odd=odd), TERMS, function.target)
     if best.error > WORST * function.target:
         raise UnsupportedError(
             f"{function.name} on [{low:g}, {high:g}]: up to {MAX_TERMS} terms reach an error of {best.error:.2g}; the"

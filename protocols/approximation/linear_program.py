@@ -16,6 +16,7 @@ from mpc.errors import UnsupportedError
 from protocols.approximation.fits import Reals, dense_grid
 
 EXCHANGES = 12
+TINY = 1e-200
 AGREED = 1.0005
 """The maximum over the interval may be this many times that on the grid."""
 
@@ -39,8 +40,9 @@ def best(basis: Basis, function: Callable[[Reals], Reals], low: float, high: flo
     """Coefficients (size,) of the best approximation on [low, high], up to a factor of ``AGREED`` in the error."""
     dense = dense_grid(low, high)
     matrix, target = basis.columns(dense), function(dense)
-    # The solver's tolerances are absolute.
-    scale = float(np.abs(target).max()) or 1.0
+    # The solver's tolerances are absolute.  A function that is all but 0 stays so: there is nothing to divide by.
+    largest = float(np.abs(target).max())
+    scale = largest if largest > TINY else 1.0
     target = target / scale
     nodes = np.linspace(0, math.pi, 6 * matrix.shape[1] + 20)
     chosen = np.unique(np.searchsorted(dense, (low + high) / 2 - (high - low) / 2 * np.cos(nodes)))

@@ -32,6 +32,9 @@ CANDIDATES = 3
 RIDGES = (1e-7, 1e-4, 1e-2, 1.0)
 """Strengths that keep the coefficients of those least squares small: the first that keeps them small enough."""
 
+NEARLY = 0.99
+"""What is shown on a sample is taken for shown of the interval up to this factor."""
+
 TERMS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, MAX_TERMS)
 DEGREES = (1, 2, 3, 5, 7, 9, 11, 15, 19, 23, 27, MAX_DEGREE)
 """Sizes tried in turn, before those in between."""
@@ -47,6 +50,16 @@ def fit_fourier(
     ``odd``: the function is odd about (0, f(0)) and the interval symmetric: sines alone, fitted on one half.
     Raises UnsupportedError for a function or an interval that cannot be fitted.
     """
+    made = fourier_within(math.inf, function, low, high, terms, odd=odd)
+    if made is None:
+        raise UnsupportedError("no period is admissible for this interval")
+    return made
+
+
+def fourier_within(
+    error: float, function: Callable[[Reals], object], low: float, high: float, terms: int, *, odd: bool = False
+) -> FourierFit | None:
+    """As ``fit_fourier``; None, at little cost, if least squares show that none of so many terms comes that near."""
     if not 1 <= terms <= MAX_TERMS:
         raise UnsupportedError(f"a Fourier fit has 1 to {MAX_TERMS} terms, not {terms}")
     values = checked(function, low, high)
@@ -63,7 +76,10 @@ def fit_fourier(
     bases = {p: _fourier_basis(2.0 ** p[1] / p[0], terms, odd) for p in admissible_periods(high - low)}
     sample = dense_grid(start, high)[::37]
     at_sample = target(sample)
-    promising = sorted(bases, key=lambda p: _least_squares_error(bases[p], sample, at_sample))
+    looked_at = {p: _least_squares(basis, sample, at_sample) for p, basis in bases.items()}
+    if all(NEARLY * least > error for least, _ in looked_at.values()):
+        return None
+    promising = sorted(bases, key=lambda p: looked_at[p][1])
     fits = []
     for multiplier, log2 in promising[:CANDIDATES]:
         numbers = tuple(best(bases[multiplier, log2], target, start, high).tolist())
@@ -95,21 +111,23 @@ def _fourier_basis(period: float, terms: int, odd: bool) -> Basis:
     return Basis(columns, tuple((j,) for j in range(terms)) if odd else both, LARGEST_COEFFICIENT, GAIN_PRICE)
 
 
-def _least_squares_error(basis: Basis, x: Reals, target: Reals) -> float:
-    """The maximal error of a solution by least squares with small coefficients: enough to compare periods."""
+def _least_squares(basis: Basis, x: Reals, target: Reals) -> tuple[float, float]:
+    """Of solutions by least squares: what none errs by less than, in the mean and so at the most; and the maximal error
+    of one with small coefficients, which is enough to compare periods."""
     matrix = basis.columns(x)
     size = matrix.shape[1]
+    # The last number of the triangle is what is left of the target beside the columns.
+    triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
+    left, sizes, right = np.linalg.svd(triangle[:size, :size])
+    parts = left.T @ triangle[:size, size]
+    least = abs(float(triangle[size, size])) / math.sqrt(len(x))
     error = math.inf
     for ridge in RIDGES:
-        solution = np.linalg.lstsq(
-            np.vstack([matrix, ridge * math.sqrt(len(x)) * np.eye(size)]),
-            np.concatenate([target, np.zeros(size)]),
-            rcond=None,
-        )[0]
+        solution = right.T @ (parts * sizes / (sizes**2 + ridge**2 * len(x)))
         error = float(np.abs(matrix @ solution - target).max())
         if max(float(np.abs(solution[list(group)]).sum()) for group in basis.groups) < basis.limit:
             break
-    return error
+    return least, error
 
 
 def fit_polynomial(
@@ -150,19 +168,26 @@ def _check_odd(values: Callable[[Reals], Reals], low: float, high: float) -> Non
         raise UnsupportedError(f"the function is not odd about (0, {right[0]:g}): fit it without `odd`")
 
 
-def fewest(make: Callable[[int], _AnyFit], sizes: Sequence[int], error: float) -> _AnyFit:
-    """The smallest fit whose error is at most ``error``; where none is, the best there is."""
-    nearest: _AnyFit | None = None
+def fewest(make: Callable[[int, float], _AnyFit | None], sizes: Sequence[int], error: float) -> _AnyFit:
+    """The smallest fit whose error is at most ``error``; where none is, the best there is.
+
+    ``make`` is given a size and an error, and gives None where it is plain that the fit's would be larger.
+    """
+    made: dict[int, _AnyFit | None] = {}
     previous = 0
     for size in sizes:
-        made = make(size)
-        if made.error <= error:
+        found = made[size] = make(size, error)
+        if found is not None and found.error <= error:
             # The steps are coarse: one of those in between may do.
-            between = (make(n) for n in range(previous + 1, size))
-            return next((smaller for smaller in between if smaller.error <= error), made)
-        if nearest is None or made.error < nearest.error:
-            nearest = made
+            between = (make(n, error) for n in range(previous + 1, size))
+            return next((smaller for smaller in between if smaller is not None and smaller.error <= error), found)
         previous = size
+    nearest: _AnyFit | None = None
+    for size in reversed(sizes):
+        # Most often the largest size is the best, and shows at little cost that the smaller ones are not.
+        found = made[size] or make(size, math.inf if nearest is None else nearest.error)
+        if nearest is None or (found is not None and found.error <= nearest.error):
+            nearest = found
     if nearest is None:
         raise UnsupportedError("no sizes to choose from")
     return nearest
@@ -181,10 +206,10 @@ def fit(
         raise UnsupportedError(f"the error to reach must be positive, not {error}")
     made: FourierFit | PolynomialFit
     if method == "fourier":
-        made = fewest(lambda n: fit_fourier(function, low, high, n), TERMS, error)
+        made = fewest(lambda n, error: fourier_within(error, function, low, high, n), TERMS, error)
         most = f"{MAX_TERMS} terms"
     elif method == "minimax":
-        made = fewest(lambda n: fit_polynomial(function, low, high, n), DEGREES, error)
+        made = fewest(lambda n, _: fit_polynomial(function, low, high, n), DEGREES, error)
         most = f"degree {MAX_DEGREE}"
     else:
         raise UnsupportedError(f"method {method!r} is not one of fourier, minimax")

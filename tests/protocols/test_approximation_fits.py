@@ -28,7 +28,7 @@ from protocols.approximation import (
     taylor,
 )
 from protocols.approximation.defaults import shipped_fits
-from protocols.approximation.minimax import GAIN_PRICE, MAX_MULTIPLIER, admissible_periods
+from protocols.approximation.minimax import GAIN_PRICE, MAX_MULTIPLIER, admissible_periods, fewest, fourier_within
 
 quick = settings(max_examples=12, deadline=None, derandomize=True)
 
@@ -90,6 +90,33 @@ def test_every_size_has_moderate_coefficients(name: str, terms: int) -> None:
     assert made.gain == pytest.approx(sum(map(abs, (*made.cosines, *made.sines))))
 
 
+@pytest.mark.parametrize("terms", [2, 5, 9])
+@pytest.mark.parametrize("name", ["sigmoid", "exp", "gelu"])
+def test_least_squares_rule_out_what_misses_and_nothing_else(name: str, terms: int) -> None:
+    function = FUNCTIONS[name]
+    options: Any = (function.exact, function.low, function.high, terms)
+    made = fit_fourier(*options)
+    assert fourier_within(made.error, *options) == made
+    assert fourier_within(made.error / 20, *options) is None
+
+
+def test_the_smallest_that_will_do_is_found_and_else_the_best() -> None:
+    sizes = {1: 8.0, 2: 9.0, 3: 5.0, 4: 3.0, 5: 4.0, 6: 3.0}
+    asked: list[int] = []
+
+    def make(size: int, error: float) -> Any:
+        asked.append(size)
+        return PolynomialFit((1.0,), 0.0, float(size), sizes[size]) if sizes[size] <= 2 * error else None
+
+    for error, wanted in ((10.0, 1), (5.0, 3), (4.0, 4), (3.0, 4)):
+        assert [fewest(make, some, error).high for some in ((1, 2, 6), tuple(sizes))] == [wanted, wanted]
+    for error in (2.0, 0.1):
+        assert [fewest(make, some, error).high for some in ((1, 2, 6), tuple(sizes))] == [6, 4]
+    asked.clear()
+    fewest(make, (1, 6), 3.0)
+    assert asked == [1, 6, 2, 3, 4]
+
+
 def test_more_terms_do_not_make_it_worse() -> None:
     """Up to the price on coefficients: errors below the dealt sines' rounding are not worth a large gain."""
     worst = [default_fit("exp", terms=n) for n in (2, 4, 8, 16, 32)]
@@ -134,7 +161,7 @@ def test_a_function_may_write_to_its_argument() -> None:
 
 
 @pytest.mark.parametrize("method", ["fourier", "minimax"])
-@pytest.mark.parametrize("constant", [0, 1.5, -7.0])
+@pytest.mark.parametrize("constant", [0, 1.5, -7.0, 2.3e-313])
 def test_constants(method: str, constant: float) -> None:
     made = fit(lambda x: constant, -1, 1, 1e-3, method=method)
     assert 0 < made.error < 1e-9
