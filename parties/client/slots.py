@@ -58,7 +58,8 @@ class Slots:
                 version = self._versions.get(leaf, self._known[slot].version)
                 if versions.setdefault(slot, version) != version:
                     raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
-        return BoundProgram(program, tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots))
+        bindings = tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots)
+        return BoundProgram(program, bindings, self._client)
 
     def _rule(self, slot: str, program: Program) -> str:
         """Of those that this client has, the one that says most plainly that it may."""

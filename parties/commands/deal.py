@@ -21,7 +21,7 @@ from parties.keys import KeyPair
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera deal``."""
     parser.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
-    parser.add_argument("--count", type=int, required=True, help="for how many predictions")
+    parser.add_argument("--count", type=int, required=True, help="for how many predictions of this client")
     parser.add_argument("--batch", type=int, default=1, help="images per prediction (default: 1)")
     parser.add_argument(
         "--low-water", type=int, default=0, metavar="N", help="from now on, deal up to COUNT again when fewer are left"

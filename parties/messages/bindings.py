@@ -15,7 +15,8 @@ compares them with the versions and rules that it has itself.  The dealer's ``De
 sent others ends the run before it uses what was dealt, and the commitments of the MAC check hang on it.
 
 Preprocessing is dealt for a *bound* program, since products are dealt for the masks of the versions; what ledgers call
-a program is the digest of a bound one.  Rules do not count there, so that all who may run it share a stock.
+a program is the digest of a bound one.  It is one client's: what a client has ordered nobody else can use, or use up by
+preparing runs.  Rules do not count there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import msgspec
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError
 from mpc.program import Program
-from parties.messages.fields import Id
+from parties.messages.fields import Id, Name
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
@@ -61,16 +62,17 @@ def slot_of(owner: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class BoundProgram:
-    """A program, and what is bound to each of its slots, in their order."""
+    """A program, what is bound to each of its slots, in their order, and the name of the client whose run it is."""
 
     program: Program
     bindings: tuple[Binding, ...]
+    client: str
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the program and the versions in its slots; the program's own digest if it has no slots."""
-        parts = [part for b in self.bindings for part in (b.slot, b.version)]
-        return _sha256("bound program", self.program.digest, *parts) if parts else self.program.digest
+        """SHA-256 of the client, the program and the versions in its slots: what preprocessing in stock is for."""
+        parts = (part for b in self.bindings for part in (b.slot, b.version))
+        return _sha256("bound program", self.client, self.program.digest, *parts)
 
     @functools.cached_property
     def bindings_digest(self) -> str:
@@ -84,16 +86,16 @@ class BoundProgram:
 
     def encode(self) -> bytes:
         """For who has to bind it again later; ``decode`` reads it."""
-        return msgspec.msgpack.encode((self.program.encode(), self.bindings))
+        return msgspec.msgpack.encode((self.program.encode(), self.bindings, self.client))
 
     @classmethod
     def decode(cls, data: bytes) -> BoundProgram:
         """Raises ProgramError."""
         try:
-            program, bindings = msgpack_decoder(tuple[bytes, Bindings]).decode(data)
+            program, bindings, client = msgpack_decoder(tuple[bytes, Bindings, Name]).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ProgramError("not a program and what is bound to it") from None
-        return cls(Program.decode(program), bindings)
+        return cls(Program.decode(program), bindings, client)
 
 
 def _sha256(*parts: str) -> str:

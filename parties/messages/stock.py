@@ -29,7 +29,7 @@ from parties.cluster import Role
 from parties.messages.bindings import Bindings
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import Fault
-from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Seconds
+from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
 from parties.messages.runs import Dealt, RunMessage
 from parties.wire.messages import Message
 
@@ -66,10 +66,11 @@ class ItemMessage(Message, frozen=True):
 
 
 class StockItem(ItemMessage, frozen=True):
-    """A party's part of one item, for a run to come.  Payload: as of ``Dealt``."""
+    """A party's part of one item, for a run of ``client``'s to come.  Payload: as of ``Dealt``."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
+    client: Name
 
 
 class Stocked(ItemMessage, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
@@ -34,6 +34,9 @@ from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import Dealing, StoredMasks, digest
+
+READ_AHEAD = 8
+"""Bytes of memory for each of an encoded program, at most, once it is decoded."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +79,9 @@ class DealerServer(Server[DealerJob]):
         self._versions: DecidedVersions | None = None
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)
-            self._stocker = Stocker(cluster, self.endpoint, self.stock, self._versions, self._deal_ahead)
+            self._stocker = Stocker(
+                cluster, self.endpoint, self.stock, self._versions, self._deal_ahead, self._read_ahead
+            )
             self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
         except BaseException:
@@ -192,6 +197,17 @@ class DealerServer(Server[DealerJob]):
 
         return await self.governor.offline.run(client, work, seconds=dealing_seconds(bound.program), patient=True)
 
+    async def _read_ahead(self, client: str, encoded: bytes) -> tuple[BoundProgram, Callable[[], None]]:
+        """A program that the client has asked for before; and what gives back the memory for it."""
+        charge = self.governor.charge(client, READ_AHEAD * len(encoded), "the program of its stock")
+        try:
+            return await self.governor.desk.run(
+                client, lambda: BoundProgram.decode(encoded), patient=True
+            ), charge.release
+        except BaseException:
+            charge.release()
+            raise
+
     async def _send_and_remember(
         self, job: DealerJob, client: Member, bound: BoundProgram, keep: str, made: ForRun, seconds: float
     ) -> None:
@@ -277,7 +293,7 @@ class DealerServer(Server[DealerJob]):
 
     def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
         def read() -> BoundProgram:
-            bound = BoundProgram(Program.decode(payload[0]), message.bindings)
+            bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
             policy.check(bound, client.name, self._coordinator.look_up)
             self._source.check(bound.program, self.cluster.settings.security)
             return bound

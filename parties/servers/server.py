@@ -390,7 +390,6 @@ class Server(Dispatcher, Generic[JobT]):
             return work(), time.perf_counter() - started
 
         async def run() -> None:
-            job.working += 1
             try:
                 result, seconds = await workers.run(job.on_behalf, timed, seconds=expected)
                 if not all(self.endpoint.connected(name) for name in reach):
@@ -408,6 +407,8 @@ class Server(Dispatcher, Generic[JobT]):
                 job.working -= 1
                 self._settle(job)
 
+        # Not when the task begins: the run may be over by then, and is to be settled once.
+        job.working += 1
         self.spawn(run())
 
     def _fail_if_wanted(self, job: JobT, error: TesseraError) -> None:

@@ -15,26 +15,34 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mpc.errors import UsageError
+from mpc.errors import ServerBusy, UsageError
 from parties.cluster import DEALER
+from parties.disk import check_part
 from parties.keys import KeyPair
-from parties.stock.ledger import ItemId, Ledger, State, check_item, delivered, highest_number
-from parties.wire.messages import Buffer
+from parties.stock.ledger import ItemId, Ledger, State, check_item, delivered, held_by, highest_number
+from parties.wire.messages import Buffer, payload_bytes
 
 _SCHEMA = """
 CREATE TABLE targets (
     program TEXT PRIMARY KEY,
+    client TEXT NOT NULL,
     low_water INTEGER NOT NULL,
     count INTEGER NOT NULL,
     sealed BLOB NOT NULL
 );
 """
 
+MAX_ITEMS = 100_000
+"""In stock for one client's runs."""
+MAX_TARGETS = 100
+"""Programs whose stock is kept up for one client."""
+
 
 @dataclass(frozen=True)
 class Target:
-    """Deal ``program`` again when fewer than ``low_water`` items are left, up to ``count``."""
+    """Deal ``program``, for that client, again when fewer than ``low_water`` items are left, up to ``count``."""
 
+    client: str
     program: bytes = field(repr=False)
     low_water: int
     count: int
@@ -45,6 +53,7 @@ class DealerStock(Ledger):
 
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, cluster: str) -> None:
         super().__init__(folder, keys, DEALER, cluster, file="stock.sqlite", schema=_SCHEMA)
+        self._folder = folder
         try:
             with self._vault.transaction() as db:
                 db.execute("UPDATE items SET state = 'discarded' WHERE state = 'pending'")
@@ -67,13 +76,17 @@ class DealerStock(Ledger):
         self._sweep()
         return session
 
-    def begin(self, program: str, payload: Sequence[Buffer]) -> ItemId:
-        """The next item of the session, pending, with the client's part."""
+    def begin(self, program: str, payload: Sequence[Buffer], client: str = "") -> ItemId:
+        """The next item of the session, pending, with the client's part.  Raises ServerBusy beyond its quotas."""
         with self._vault.transaction() as db:
+            items, size = held_by(db, client)
+            if items >= MAX_ITEMS:
+                raise ServerBusy(DEALER, f"{client} has {items} items in stock, and may have no more: use some first")
+            check_part(self._folder, DEALER, payload_bytes(payload), client, size)
             session = _session(db)
             item = ItemId(session, highest_number(db, session) + 1)
             check_item(item, program)
-            self._store(db, item, program, State.PENDING, payload)
+            self._store(db, item, program, State.PENDING, payload, client)
         return item
 
     def ready(self, item: ItemId) -> bool:
@@ -111,13 +124,23 @@ class DealerStock(Ledger):
             part = self._spend(db, item, program, run)
         return item, delivered(part)
 
-    def set_target(self, program: bytes, digest: str, low_water: int, count: int) -> None:
-        """Keeps the stock of a program (its encoding, and the digest of that) between two numbers, from now on."""
+    def set_target(self, program: bytes, digest: str, low_water: int, count: int, client: str = "") -> None:
+        """Keeps the stock of a program (its encoding, and the digest of that) between two numbers, from now on.
+
+        Raises ServerBusy for more programs than a client may have kept up.
+        """
         if not 1 <= low_water <= count:
             raise UsageError(f"a low-water mark is from 1 to the number to deal up to ({count}), not {low_water}")
         (sealed,) = self._vault.seal(("target", digest), [program], chunk_bytes=len(program) + 64)
         with self._vault.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?)", (digest, low_water, count, sealed))
+            others = "SELECT count(*) FROM targets WHERE client = ? AND program != ?"
+            if db.execute(others, (client, digest)).fetchone()[0] >= MAX_TARGETS:
+                raise ServerBusy(
+                    DEALER, f"the stock of {MAX_TARGETS} programs is kept up for {client}, and it may have no more:"
+                    " order without a low-water mark",
+                )  # fmt: skip
+            row = digest, client, low_water, count, sealed
+            db.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?, ?)", row)
 
     def drop_target(self, digest: str) -> None:
         """Lets the stock of that program run out."""
@@ -127,12 +150,20 @@ class DealerStock(Ledger):
     def targets(self) -> Mapping[str, Target]:
         """Targets by the program's digest."""
         with self._vault.transaction() as db:
-            rows = db.execute("SELECT program, low_water, count, sealed FROM targets ORDER BY program").fetchall()
-        targets = {}
-        for digest, low_water, count, sealed in rows:
-            (program,) = self._vault.unseal(("target", digest), 1, len(sealed), [sealed])
-            targets[digest] = Target(bytes(program), low_water, count)
-        return targets
+            digests = [str(row[0]) for row in db.execute("SELECT program FROM targets ORDER BY program")]
+        return {digest: target for digest in digests if (target := self.target(digest)) is not None}
+
+    def target(self, digest: str) -> Target | None:
+        """That of one program.  Only it is read: all of them together may be large."""
+        with self._vault.transaction() as db:
+            row = db.execute(
+                "SELECT client, low_water, count, sealed FROM targets WHERE program = ?", (digest,)
+            ).fetchone()
+        if row is None:
+            return None
+        client, low_water, count, sealed = row
+        (program,) = self._vault.unseal(("target", digest), 1, len(sealed), [sealed])
+        return Target(client, bytes(program), low_water, count)
 
     def programs(self) -> set[str]:
         """Programs of which there is anything in stock, or on its way to the parties."""

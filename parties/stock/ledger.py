@@ -38,7 +38,7 @@ from typing import NamedTuple, Self
 from mpc.errors import ConfigurationError, MaterialError, UsageError
 from parties.keys import KeyPair
 from parties.vault import Vault, VaultError
-from parties.wire.messages import Buffer
+from parties.wire.messages import Buffer, payload_bytes
 
 NOTHING_FRESH = (1 << 63) - 1
 """A position beyond every number: no item of that program, or of that session, will do here."""
@@ -46,12 +46,13 @@ NOTHING_FRESH = (1 << 63) - 1
 _SESSION = re.compile(r"[0-9a-f]{32}\Z")
 _PROGRAM = re.compile(r"[0-9a-f]{64}\Z")
 
-LAYOUT = 2
-"""1 is that of release 0.1, in which items were of programs that named versions themselves."""
+LAYOUT = 3
+"""1 is that of release 0.1, in which items were of programs that named versions themselves; 2 that of 0.2, in which
+they were nobody's."""
 
 _SCHEMA = """
 CREATE TABLE layout (version INTEGER NOT NULL);
-INSERT INTO layout VALUES (2);
+INSERT INTO layout VALUES (3);
 CREATE TABLE cluster (fingerprint TEXT NOT NULL);
 CREATE TABLE sessions (
     session TEXT PRIMARY KEY,
@@ -63,9 +64,12 @@ CREATE TABLE items (
     program TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'fresh', 'used', 'discarded')),
     run TEXT,
+    client TEXT NOT NULL,
+    size INTEGER NOT NULL,
     PRIMARY KEY (session, number)
 ) WITHOUT ROWID;
 CREATE INDEX items_by_state ON items (state, program, session, number);
+CREATE INDEX items_by_client ON items (client, state, session, size);
 CREATE TABLE chunks (
     session TEXT NOT NULL,
     number INTEGER NOT NULL,
@@ -199,6 +203,11 @@ class Ledger:
                 )
             )
 
+    def held_by(self, client: str) -> int:
+        """Bytes of what there is for runs of that client."""
+        with self._vault.transaction() as db:
+            return held_by(db, client)[1]
+
     def history(self) -> Iterator[Entry]:
         """Every item there ever was, by session and number."""
         last: tuple[str, int] = ("", 0)
@@ -268,9 +277,10 @@ class Ledger:
         return swept
 
     def _store(
-        self, db: sqlite3.Connection, item: ItemId, program: str, state: State, payload: Sequence[Buffer]
+        self, db: sqlite3.Connection, item: ItemId, program: str, state: State, payload: Sequence[Buffer], client: str
     ) -> None:
-        db.execute("INSERT INTO items VALUES (?, ?, ?, ?, NULL)", (*item, program, state))
+        size = payload_bytes(payload)
+        db.execute("INSERT INTO items VALUES (?, ?, ?, ?, NULL, ?, ?)", (*item, program, state, client, size))
         for part, sealed in enumerate(self._vault.seal(self._label(item, program), payload)):
             db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (*item, part, sealed))
 
@@ -317,8 +327,8 @@ class PartyLedger(Ledger):
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, cluster: str) -> None:
         super().__init__(folder, keys, member, cluster, file="ledger.sqlite")
 
-    def add(self, item: ItemId, program: str, payload: Sequence[Buffer]) -> None:
-        """Stores this party's part of an item; it is durable when this returns.
+    def add(self, item: ItemId, program: str, payload: Sequence[Buffer], client: str = "") -> None:
+        """Stores this party's part of an item for that client's runs; it is durable when this returns.
 
         Numbers grow within a session, so add in the order of dealing.
 
@@ -333,7 +343,7 @@ class PartyLedger(Ledger):
                 raise SpentItem(item, "is of a session that was destroyed here", NOTHING_FRESH)
             if item.number <= highest_number(db, item.session):
                 raise SpentItem(item, "has a number that this session has passed here", NOTHING_FRESH)
-            self._store(db, item, program, State.FRESH, payload)
+            self._store(db, item, program, State.FRESH, payload, client)
 
     def take(self, item: ItemId, program: str, run: str) -> list[memoryview]:
         """Marks the item used by ``run``, durably, and only then hands out this party's part of it.
@@ -395,16 +405,22 @@ def _check_layout(db: sqlite3.Connection, path: str) -> None:
     """Raises ConfigurationError for a file that another release has written."""
     has = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'layout'").fetchone() != (0,)
     layouts = db.execute("SELECT version FROM layout").fetchall() if has else [(1,)]
-    if layouts == [(1,)]:
+    if layouts in ([(1,)], [(2,)]):
         raise ConfigurationError(
-            f"data file {path} was written by release 0.1, which this one does not read: move the data folder away to"
-            " begin with an empty one, and have preprocessing dealt anew (tessera deal)"
+            f"data file {path} was written by release 0.{layouts[0][0]}, which this one does not read: move the data"
+            " folder away to begin with an empty one, and have preprocessing dealt anew (tessera deal)"
         )
     if layouts != [(LAYOUT,)]:
         raise ConfigurationError(
             f"data file {path} was written by a newer release (this one knows layout {LAYOUT}): run that release or a"
             " later one, or move the file away, and have preprocessing dealt anew (tessera deal)"
         )
+
+
+def held_by(db: sqlite3.Connection, client: str) -> tuple[int, int]:
+    """How many items there are for runs of that client, pending ones included, and their bytes."""
+    row = db.execute("SELECT count(*), total(size) FROM unspent WHERE client = ?", (client,)).fetchone()
+    return int(row[0]), int(row[1])
 
 
 def check_item(item: ItemId, program: str) -> None:

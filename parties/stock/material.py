@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
-from parties.disk import check_room
+from parties.disk import check_part, check_room
 from parties.keys import KeyPair
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
@@ -45,16 +45,18 @@ class Material:
                     # The dealer begins a session when it has destroyed the one before.
                     await asyncio.to_thread(self.ledger.destroy_others, item.session)
                     self._session = item.session
-                await asyncio.to_thread(self._add, item, message.program, payload)
+                await asyncio.to_thread(self._add, item, message, payload)
         except TesseraError as error:
             log.warning("preprocessing %s refused: %s", item, error)
             self._tell(StockRefused(session=message.session, number=message.number, fault=fault_of(error)))
         else:
             self._tell(Stocked(session=message.session, number=message.number))
 
-    def _add(self, item: ItemId, program: str, payload: list[memoryview]) -> None:
-        check_room(self._folder, self._name, payload_bytes(payload))
-        self.ledger.add(item, program, payload)
+    def _add(self, item: ItemId, message: StockItem, payload: list[memoryview]) -> None:
+        size = payload_bytes(payload)
+        check_room(self._folder, self._name, size)
+        check_part(self._folder, self._name, size, message.client, self.ledger.held_by(message.client))
+        self.ledger.add(item, message.program, payload, message.client)
 
     async def what_is_here(self) -> StockHeld:
         """For the dealer.  Raises VaultError."""

@@ -31,7 +31,7 @@ from parties.messages.stock import (
     StockProgress,
     StockRefused,
 )
-from parties.stock.dealer_stock import DealerStock
+from parties.stock.dealer_stock import MAX_ITEMS, DealerStock
 from parties.stock.ledger import ItemId
 from parties.stored.decided_versions import DecidedVersions
 from parties.wire.messages import Buffer, payload_bytes
@@ -50,7 +50,7 @@ SLICE = 8
 
 @dataclass
 class Request:
-    """Deal for ``count`` runs of a bound program, for a client or (None) because stock is low."""
+    """Deal for ``count`` runs of a bound program, as its client asks or (None) because its stock is low."""
 
     bound: BoundProgram
     count: int
@@ -66,7 +66,7 @@ class Request:
     @property
     def owner(self) -> str:
         """In whose turn it is dealt for."""
-        return self.client.name if self.client is not None else ""
+        return self.bound.client
 
 
 class Requests:
@@ -106,8 +106,12 @@ class Requests:
 
 
 class Stocker:
-    """Fills a ``DealerStock``.  ``deal`` makes one dealing of a bound program, in the turn of a client; it may raise
-    TesseraError."""
+    """Fills a ``DealerStock``.
+
+    ``deal`` makes one dealing of a bound program, and ``read`` decodes one that was asked for before, in the turn of a
+    client; they may raise TesseraError.  What ``read`` returns with it is called when the program is not needed any
+    more.
+    """
 
     def __init__(
         self,
@@ -116,12 +120,14 @@ class Stocker:
         stock: DealerStock,
         versions: DecidedVersions,
         deal: Callable[[str, BoundProgram], Coroutine[Any, Any, Dealing]],
+        read: Callable[[str, bytes], Coroutine[Any, Any, tuple[BoundProgram, Callable[[], None]]]],
     ) -> None:
         self.stock = stock
         self._versions = versions
         self._cluster = cluster
         self._endpoint = endpoint
         self._deal = deal
+        self._read = read
         self._parties = [party.name for party in cluster.parties]
         self._requests = Requests()
         self._refilling: set[str] = set()
@@ -135,29 +141,35 @@ class Stocker:
         """A client's request, to be dealt in its turn; ``over`` is called in the end.  Raises TesseraError."""
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
+        if message.count > MAX_ITEMS:
+            raise ServerBusy(DEALER, f"{client.name} may have {MAX_ITEMS} items in stock: order fewer")
         if self._requests.of(client.name) >= MAX_REQUESTS:
             raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
         self._requests.put(Request(bound, message.count, client, message.request, over))
         if message.low_water:
             await asyncio.to_thread(
-                self.stock.set_target, bound.encode(), bound.digest, message.low_water, message.count
+                self.stock.set_target, bound.encode(), bound.digest, message.low_water, message.count, client.name
             )
 
     async def refill(self) -> None:
         """Order what has fallen below its low-water mark."""
         wanted = await asyncio.to_thread(self.stock.wanted)
-        targets = await asyncio.to_thread(self.stock.targets) if wanted.keys() - self._refilling else {}
         for digest, count in wanted.items():
-            if digest in self._refilling or digest not in targets:
+            if digest in self._refilling:
                 continue
             # Before anything is awaited: another run may be asking for the same.
             self._refilling.add(digest)
             try:
-                bound = await asyncio.to_thread(BoundProgram.decode, targets[digest].program)
-            except TesseraError:
+                target = await asyncio.to_thread(self.stock.target, digest)
+                found = None if target is None else await self._read(target.client, target.program)
+            except TesseraError as error:
+                # Of one client; the others' stock is filled up all the same.
+                log.warning("the stock of program %s cannot be filled up: %s", digest[:8], error)
+                found = None
+            if found is None:
                 self._refilling.discard(digest)
-                raise
-            self._requests.put(Request(bound, count))
+            else:
+                self._requests.put(Request(found[0], count, over=found[1]))
 
     async def sweep(self) -> None:
         """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
@@ -283,9 +295,9 @@ class Stocker:
         # What the run's bill will say was sent for it; and what we have to remember of a run that keeps something.
         kept = b"".join(map(bytes, dealing.kept)) if bound.program.kept else b""
         record = [total.to_bytes(8, "little"), kept, *dealing.for_client()]
-        item = await asyncio.to_thread(self.stock.begin, bound.digest, record)
+        item = await asyncio.to_thread(self.stock.begin, bound.digest, record, bound.client)
         try:
-            await self._deliver(item, bound.digest, parts)
+            await self._deliver(item, bound, parts)
         except BaseException:
             await asyncio.to_thread(self.stock.abandon, item)
             raise
@@ -296,13 +308,13 @@ class Stocker:
         if not all(map(self._endpoint.connected, self._parties)):
             await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
 
-    async def _deliver(self, item: ItemId, program: str, parts: Mapping[str, Sequence[Buffer]]) -> None:
+    async def _deliver(self, item: ItemId, bound: BoundProgram, parts: Mapping[str, Sequence[Buffer]]) -> None:
         """Returns when every party has said that it has stored its part."""
         self._item, self._missing = item, set(self._parties)
         self._stored = asyncio.get_running_loop().create_future()
         try:
             await self._reach()
-            message = StockItem(session=item.session, number=item.number, program=program)
+            message = StockItem(session=item.session, number=item.number, program=bound.digest, client=bound.client)
             for party, part in parts.items():
                 self._endpoint.send(party, message, part)
             patience = self._cluster.settings.round_timeout

@@ -172,7 +172,7 @@ def permitted(encoded: memoryview, client: str, message: Prepare, look_up: LookU
     Raises as ``check``; ProgramError for what is none, and ProtocolViolation for one that keeps nothing under a name,
     or something under none.
     """
-    bound = BoundProgram(Program.decode(encoded), message.bindings)
+    bound = BoundProgram(Program.decode(encoded), message.bindings, client)
     check(bound, client, look_up)
     if bool(bound.program.kept) != bool(message.keep):
         raise ProtocolViolation(client, "sent a run that keeps something under no name, or nothing under one")

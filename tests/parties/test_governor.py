@@ -37,8 +37,8 @@ def held(server):
 
 async def nothing_held(site):
     await site.settled()
-    await site.until(lambda: not any(held(server) for server in site.servers.values()))
-    assert not any(server.governor.admission._runs.total() for server in site.servers.values())
+    admissions = [server.governor.admission for server in site.servers.values()]
+    await site.until(lambda: not any(one._reserved.total() or one._runs.total() for one in admissions))
 
 
 # -- what is known beforehand --------------------------------------------------------------------------------------

@@ -58,7 +58,8 @@ def folder(tmp_path: Path) -> Path:
     ("change", "sentence"),
     [
         ("DROP TABLE layout", r"ledger\.sqlite was written by release 0\.1.* move the data folder away"),
-        ("UPDATE layout SET version = 3", r"by a newer release \(this one knows layout 2\): run that release"),
+        ("UPDATE layout SET version = 2", r"ledger\.sqlite was written by release 0\.2.* move the data folder away"),
+        ("UPDATE layout SET version = 4", r"by a newer release \(this one knows layout 3\): run that release"),
     ],
 )
 def test_other_layouts_are_refused(folder: Path, change: str, sentence: str) -> None:
@@ -72,7 +73,7 @@ def test_other_layouts_are_refused(folder: Path, change: str, sentence: str) -> 
     with sqlite3.connect(folder / "ledger.sqlite") as db:
         db.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER NOT NULL)")
         db.execute("DELETE FROM layout")
-        db.execute("INSERT INTO layout VALUES (2)")
+        db.execute("INSERT INTO layout VALUES (3)")
     db.close()
     with opened(folder) as ledger:
         assert ledger.stock() == {DERM: 1}, "it was left as it was"
@@ -248,7 +249,7 @@ def test_a_part_that_was_changed_is_not_handed_out_and_is_used(
         "UPDATE items SET state = 'fresh' WHERE number = 1",
         "UPDATE items SET run = 'other' WHERE number = 1",
         "DELETE FROM items WHERE number = 1",
-        "INSERT INTO items VALUES ('" + SESSION + "', 2, '" + DERM + "', 'fresh', NULL)",
+        "INSERT INTO items VALUES ('" + SESSION + "', 2, '" + DERM + "', 'fresh', NULL, 'clinic', 1)",
         "UPDATE sessions SET destroyed = 0",
     ],
 )

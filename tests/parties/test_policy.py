@@ -68,8 +68,9 @@ def found(*policies: Policy) -> Callable[[str], InUse[str] | None]:
     return {policy.slot: InUse(policy, policy.version) for policy in policies}.get
 
 
-def bound(what: Program, *rules: str, version: str = VERSION) -> BoundProgram:
-    return BoundProgram(what, tuple(Binding(s, version, rule) for s, rule in zip(what.slots, rules, strict=True)))
+def bound(what: Program, *rules: str, version: str = VERSION, client: str = "clinic") -> BoundProgram:
+    bindings = tuple(Binding(s, version, rule) for s, rule in zip(what.slots, rules, strict=True))
+    return BoundProgram(what, bindings, client)
 
 
 def test_by_default_the_owner_alone_may_use_it(model: Description) -> None:
@@ -235,11 +236,13 @@ def test_nothing_else_stands_in_a_slot(model: Description) -> None:
     own = Policy("own", "clinic", LATER, model.encode(), {})
     forged = (Binding(STORE, VERSION, digest), Binding(OTHER, LATER, OWNER))
     with pytest.raises(ProgramError, match="not in use here"):
-        policy.check(BoundProgram(looked_at, forged), "clinic", found(mine, theirs, own))
+        policy.check(BoundProgram(looked_at, forged, "clinic"), "clinic", found(mine, theirs, own))
     # The name, once the university has removed what it called so.
     taken = Policy("other", "clinic", LATER, model.encode(), {})
     with pytest.raises(ProgramError, match="not in use here"):
-        policy.check(BoundProgram(looked_at, forged), "clinic", {STORE: InUse(mine, ""), OTHER: InUse(taken, "")}.get)
+        policy.check(
+            BoundProgram(looked_at, forged, "clinic"), "clinic", {STORE: InUse(mine, ""), OTHER: InUse(taken, "")}.get
+        )
     # A slot of its own, the same program otherwise; or the two the other way round.
     for x, y in ((STORE, "clinic/own"), (OTHER, STORE)):
         other = program(model.stored(x)["last.bias"] * model.stored(y)["last.bias"])
@@ -253,7 +256,7 @@ def test_every_slot_is_bound_once_and_nothing_else(model: Description) -> None:
     theirs = Policy("other", "company", VERSION, model.encode(), {})
     for bindings in ((), both[:1], both[::-1], (*both, both[0]), (*both, Binding("company/x", VERSION, OWNER))):
         with pytest.raises(ProtocolViolation, match="bound other slots"):
-            policy.check(BoundProgram(what, bindings), "company", found(rules(model, {}), theirs))
+            policy.check(BoundProgram(what, bindings, "company"), "company", found(rules(model, {}), theirs))
 
 
 def test_what_members_compare(model: Description) -> None:
@@ -265,7 +268,9 @@ def test_what_members_compare(model: Description) -> None:
     assert first.digest == rule.digest != later.digest
     assert BoundProgram.decode(first.encode()).digest == first.digest
     free = program(own_input() * 2.0)
-    assert BoundProgram(free, ()).digest == free.digest
+    digests = {BoundProgram(free, (), client).digest for client in ("clinic", "company")}
+    assert len(digests) == 2, "what one client has ordered is no other's"
+    assert free.digest not in digests
     for rubbish in (b"", b"\x93", first.encode()[:-1], what.encode()):
         with pytest.raises(ProgramError):
             BoundProgram.decode(rubbish)

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import ConfigurationError, ServerBusy, UsageError
+from parties import disk
 from parties.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
@@ -108,6 +110,25 @@ def test_another_cluster_file_another_session(folder: Path) -> None:
         assert stock.session != old
         assert stock.stock() == {}
         assert stock.wanted() == {DERM: 2}
+
+
+def test_what_is_whose(folder: Path) -> None:
+    with opened(folder) as stock:
+        for client, sizes in (("clinic", (10, 30)), ("company", (7,))):
+            for size in sizes:
+                stock.ready(stock.begin(DERM, [bytes(size)], client))
+        assert [stock.held_by(client) for client in ("clinic", "company", "nobody")] == [40, 7, 0]
+        stock.assign(DERM, "12" * 16)
+        assert stock.held_by("clinic") == 30
+
+
+def test_a_client_may_have_as_much_as_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=disk.RESERVE + 100))
+    for held, more in ((0, 50), (20, 40), (98, 1), (0, 0)):
+        disk.check_part("/", "party0", more, "clinic", held)
+    for held, more in ((0, 51), (20, 41), (101, 0), (99, 1), (0, 101)):
+        with pytest.raises(ServerBusy, match="clinic would have 0 MiB on the disk of its data folder, and leave 0 to"):
+            disk.check_part("/", "party0", more, "clinic", held)
 
 
 def test_targets(folder: Path) -> None:

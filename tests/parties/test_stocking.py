@@ -20,12 +20,14 @@ from mpc.errors import (
     ProgramError,
     ProtocolViolation,
     RemoteError,
+    ServerBusy,
     UsageError,
 )
 from nn import Linear, Model, Sequential
 from parties.messages.failures import fault_of
 from parties.messages.runs import Failed, Opening, Outputs
 from parties.messages.stock import Agreed, Spent, Stock, Stocked
+from parties.stock import dealer_stock, material
 from parties.stock.ledger import ItemId, State
 from parties.vault import VaultError
 from parties.wire.messages import Message
@@ -112,8 +114,58 @@ async def test_another_program_is_not_served(strict):
         await client.reveal(x * x * x * x)
         assert not client.last_run.from_stock
         assert counts(strict) == [1, 1, 1]
-        # The same program of another client's is the same program.
+        # The same program is another one's when another client runs it.
+        await right(company, from_stock=False)
+        await right(client, from_stock=True)
+
+
+async def test_nobody_uses_up_what_another_client_has_ordered(site):
+    async with site.client() as client, site.client("company") as company:
+        await client.stock(program(client), 3)
+        for _ in range(6):
+            await company.release(await company.prepare(program(company)))
+        await site.settled()
+        assert counts(site) == [3, 3, 3]
+        for _ in range(3):
+            await right(client, from_stock=True)
+    once(site)
+
+
+async def test_a_client_has_quotas_of_stock_and_others_have_theirs(site, monkeypatch):
+    monkeypatch.setattr(dealer_stock, "MAX_ITEMS", 3)
+    monkeypatch.setattr(dealer_stock, "MAX_TARGETS", 1)
+    async with site.client() as client, site.client("company") as company:
+        await client.stock(program(client), 3, low_water=1)
+        with pytest.raises(ServerBusy, match="clinic has 3 items in stock, and may have no more: use some"):
+            await client.stock(program(client), 1)
+        for other in (client.share([0.5], low=-1, high=1) * 2,):
+            with pytest.raises(ServerBusy, match="the stock of 1 programs is kept up for clinic"):
+                await client.stock(other, 1, low_water=1)
+        await company.stock(program(company), 2, low_water=1)
+        await right(client, from_stock=True)
         await right(company, from_stock=True)
+
+
+@pytest.mark.parametrize("where", [*PARTIES, "dealer"])
+async def test_a_client_does_not_fill_a_disk_with_stock(site, monkeypatch, where):
+    """It may have as much as it leaves."""
+    asked = []
+
+    def check(folder, server, more, client, held):
+        asked.append((server, client))
+        if server == where and client == "clinic" and held:
+            raise ServerBusy(server, "no more")
+
+    monkeypatch.setattr(dealer_stock, "check_part", check)
+    monkeypatch.setattr(material, "check_part", check)
+    async with site.client() as client, site.client("company") as company:
+        with pytest.raises(ServerBusy, match="no more"):
+            await client.stock(program(client), 2)
+        await company.stock(program(company), 2)
+        await right(client, from_stock=True)
+    assert {(server, client) for server, client in asked} == {
+        (server, client) for server in ("dealer", *PARTIES) for client in ("clinic", "company")
+    }
 
 
 async def test_what_cannot_be_asked_for(site):
@@ -332,7 +384,7 @@ async def test_a_failed_check_destroys_all_of_the_session(strict, cheat, round):
             assert Counter(e.state for e in entries) == {State.USED: 1, State.DISCARDED: 3}
         await right(client, from_stock=False)
         await client.stock(program(client), 1)
-        await right(company, from_stock=True)
+        await right(client, from_stock=True)
         assert {item.session for item in uses(strict)["party0"]} > {session}
     once(strict)
 
@@ -365,7 +417,7 @@ async def test_a_client_s_word_destroys_nothing(strict):
             company._board.tell(Failed(run=run, fault=fault_of(MacCheckError("a lie"))))
         await asyncio.sleep(0.1)
         assert await client.finish(other) == pytest.approx([1.0], abs=1e-3)
-        assert counts(strict) == [1, 1, 1]
+        assert counts(strict) == [2, 2, 2]
 
 
 async def test_without_macs_no_word_destroys_anything(site):
