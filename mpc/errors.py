@@ -53,6 +53,18 @@ class TesseraError(Exception):
     exit_code: ClassVar[int] = 1
     advice: ClassVar[str] = "Read the sentence; for an internal error, the log of the server that it names."
 
+    def to_dict(self) -> dict[str, object]:
+        """For JSON: its class in this module, its code, who is at fault if that is known, why, and what to do."""
+        kind = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        peer = getattr(self, "peer", HERE)
+        return {
+            "error": kind.__name__,
+            "code": self.exit_code,
+            "member": None if peer == HERE else peer,
+            "message": str(self),
+            "advice": self.advice,
+        }
+
 
 class UsageError(TesseraError):
     """The caller's input is wrong; nothing has been shared or sent."""

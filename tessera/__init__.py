@@ -9,159 +9,20 @@ All that a program of one's own needs is here, every error included; ``ts.nn`` h
 ``from_torch`` alone, when it is called.
 """
 
-import nn
-from mpc.cost import Cost, Latency, LayerCost, Link
-from mpc.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    DiskFull,
-    EncodingError,
-    MacCheckError,
-    MaterialError,
-    NameTaken,
-    NoSuchName,
-    NotPermitted,
-    PeerError,
-    PeerLost,
-    PeerUnavailable,
-    PositionError,
-    ProgramError,
-    ProtocolViolation,
-    RangeError,
-    RemoteError,
-    ServerBusy,
-    ShapeError,
-    TesseraError,
-    TooLarge,
-    UnknownValueError,
-    UnsupportedError,
-    UsageError,
-    VersionMismatch,
-)
-from mpc.security import Security
-from nn import (
-    ArrayInput,
-    Classes,
-    ImageInput,
-    InputRange,
-    Interface,
-    Label,
-    Model,
-    Sequential,
-    ShadesOfGray,
-    calibrate,
-    check_ranges,
-    from_torch,
-)
-from parties import (
-    AsyncClient,
-    Client,
-    Cluster,
-    DataSet,
-    Explanation,
-    KeyPair,
-    LocalCluster,
-    MemoryCluster,
-    ModelEntry,
-    PreparedRun,
-    RemoteData,
-    RemoteModel,
-    RequestEntry,
-    RunReport,
-    Settings,
-    StockReport,
-)
-from parties.client.report import LayerReport, Phase
-from parties.client.uploading import UploadProgress
-from protocols import RangeWarning, SecretTensor, concatenate, stack
-from protocols.approximation import (
-    CompositeFit,
-    Fit,
-    FourierFit,
-    PolynomialFit,
-    default_fit,
-    fit,
-    fit_fourier,
-    fit_polynomial,
-)
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ArrayInput",
-    "AsyncClient",
-    "AuthenticationError",
-    "Classes",
-    "Client",
-    "Cluster",
-    "CompositeFit",
-    "ConfigurationError",
-    "Cost",
-    "DataSet",
-    "DiskFull",
-    "EncodingError",
-    "Explanation",
-    "Fit",
-    "FourierFit",
-    "ImageInput",
-    "InputRange",
-    "Interface",
-    "KeyPair",
-    "Label",
-    "Latency",
-    "LayerCost",
-    "LayerReport",
-    "Link",
-    "LocalCluster",
-    "MacCheckError",
-    "MaterialError",
-    "MemoryCluster",
-    "Model",
-    "ModelEntry",
-    "NameTaken",
-    "NoSuchName",
-    "NotPermitted",
-    "PeerError",
-    "PeerLost",
-    "PeerUnavailable",
-    "Phase",
-    "PolynomialFit",
-    "PositionError",
-    "PreparedRun",
-    "ProgramError",
-    "ProtocolViolation",
-    "RangeError",
-    "RangeWarning",
-    "RemoteData",
-    "RemoteError",
-    "RemoteModel",
-    "RequestEntry",
-    "RunReport",
-    "SecretTensor",
-    "Security",
-    "Sequential",
-    "ServerBusy",
-    "Settings",
-    "ShadesOfGray",
-    "ShapeError",
-    "StockReport",
-    "TesseraError",
-    "TooLarge",
-    "UnknownValueError",
-    "UnsupportedError",
-    "UploadProgress",
-    "UsageError",
-    "VersionMismatch",
-    "calibrate",
-    "check_ranges",
-    "concatenate",
-    "default_fit",
-    "fit",
-    "fit_fourier",
-    "fit_polynomial",
-    "from_torch",
-    "nn",
-    "stack",
-]
+if TYPE_CHECKING:
+    from tessera import face
+    from tessera.face import *  # noqa: F403 - the names of ``face.__all__``
 
+    __all__: list[str] = []
+    __all__ += face.__all__
+else:
 
-def __dir__() -> list[str]:
-    return list(__all__)
+    def __getattr__(name: str) -> object:
+        # At the first use: the command ``tessera`` imports this package before it can see to Ctrl-C.
+        return getattr(importlib.import_module("tessera.face"), name)
+
+    def __dir__() -> list[str]:
+        return list(importlib.import_module("tessera.face").__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import secrets
 import signal
 import sys
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object: where it is, or what failed")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,7 +73,7 @@ async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
                     f"the page cannot be served at {options.listen} ({error.strerror}): give another --listen HOST:PORT"
                 ) from None
             url = _url(runner.addresses[0], options.name, token)
-            print(url, flush=True)
+            print(json.dumps({"url": url}) if options.json else url, flush=True)
             if options.open:
                 webbrowser.open(url)
             await stop.wait()

@@ -3,7 +3,8 @@
 A command of another package is an entry point in the group ``tessera.commands``: a function that is given the
 subparsers' factory, adds its own arguments, and sets ``run``, a function from parsed arguments to an exit code.
 
-Every expected failure ends in one sentence on stderr and the error's own exit code (``mpc.errors``).
+Every expected failure ends in one sentence on stderr and the error's own exit code (``mpc.errors``); with ``--json``,
+which every command takes, also in an object on stdout (docs/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -11,17 +12,26 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import itertools
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
-from mpc.errors import TesseraError
+from mpc.errors import HERE, NO_SPACE, TesseraError, TooLarge, UsageError, unwritable
 from parties import logs
 from parties.wire.transport import package_version
 
 INTERRUPTED = 130
+_INTERRUPTED: dict[str, object] = {
+    "error": "KeyboardInterrupt",
+    "code": INTERRUPTED,
+    "member": None,
+    "message": "interrupted",
+    "advice": "Run it again; an upload goes on where it was.",
+}
 Adder = Callable[[Any], None]
 
 COMMANDS = {
@@ -42,30 +52,78 @@ COMMANDS = {
 """Those that are here, each in a file of its name; and what they are for."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the value is the exit code."""
+def main(arguments: Sequence[str] | None = None, loaded: Callable[[], object] = lambda: None) -> int:
+    """Run the command; the value is the exit code.  ``loaded`` is called when all is imported, and nothing begun."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser(arguments).parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format=logs.TEXT)
-    if options.verbose:
-        # Ours alone: compilers and image readers say a great deal at this level.
-        logging.getLogger("parties").setLevel(logging.DEBUG)
+    as_json = _wants_json(arguments)
     try:
-        return int(options.run(options))
-    except TesseraError as error:
-        print(f"tessera: {error}", file=sys.stderr)
-        return error.exit_code
+        options = _parser(arguments).parse_args(arguments)
+        logging.basicConfig(level=logging.WARNING, format=logs.TEXT)
+        if options.verbose:
+            # Ours alone: compilers and image readers say a great deal at this level.
+            logging.getLogger("parties").setLevel(logging.DEBUG)
+        loaded()
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _failed(_INTERRUPTED, as_json)
     except BrokenPipeError:
-        # Whoever read our output has gone; keep Python from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()  # whoever read it has gone
         return 0
+    except Exception as error:
+        expected = _expected(error)
+        if expected is None:
+            if as_json:
+                # Python itself tells the rest, on stderr.
+                print(json.dumps(TesseraError(f"internal error: {type(error).__name__}").to_dict()), flush=True)
+            raise
+        print(f"tessera: {expected}", file=sys.stderr)
+        return _failed(expected.to_dict(), as_json)
 
 
-def script() -> None:
-    """The console script."""
-    sys.exit(main())
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Before they are parsed: they may be what is wrong."""
+    return "--json" in itertools.takewhile(lambda argument: argument != "--", arguments)
+
+
+def _expected(error: Exception) -> TesseraError | None:
+    """What the user is told of it; None for a fault of ours."""
+    if isinstance(error, TesseraError):
+        return error
+    if isinstance(error, MemoryError):
+        return TooLarge(HERE, "there is not enough memory for this: use smaller batches")
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return unwritable(error.filename or "the output", error)
+    return None
+
+
+def _failed(failure: dict[str, object], as_json: bool) -> int:
+    """What went wrong, on stdout if that is wanted; its exit code."""
+    try:
+        if as_json:
+            print(json.dumps(failure))
+        sys.stdout.flush()
+    except OSError:
+        _give_up_output()
+    return cast(int, failure["code"])
+
+
+def _give_up_output() -> None:
+    """So that Python does not complain at exit about what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Whose errors are ours; and so are those of the parsers of commands, which are of this class too."""
+
+    def __init__(self, **options: Any) -> None:
+        # Whether JSON is wanted is looked for before the parser has read anything.
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        raise UsageError(message)
 
 
 class Command(Protocol):
@@ -79,9 +137,7 @@ class Command(Protocol):
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tessera", description="Secure multi-party computation on secret-shared tensors."
-    )
+    parser = _Parser(prog="tessera", description="Secure multi-party computation on secret-shared tensors.")
     parser.add_argument("--version", action="version", version=f"tessera {package_version()}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -105,4 +161,4 @@ def _loaded(name: str) -> Command:
 
 
 if __name__ == "__main__":
-    script()
+    sys.exit(main())

@@ -17,6 +17,7 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
     cluster_argument(parser)
     parser.add_argument("--key", type=Path, help="its key file (default: NAME.key beside the cluster file)")
     parser.add_argument("--data", type=Path, help="its data folder (default: NAME.data beside the key file)")
+    parser.add_argument("--json", action="store_true", help="if it fails, print one JSON object")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
     parser.add_argument(
         "--metrics",

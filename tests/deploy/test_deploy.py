@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from benchmarks.network.hosts import Host
+from mpc.errors import UsageError
 from nn.derm import samples
 from parties import Cluster, KeyPair
 from parties.commands.command_line import COMMANDS, _parser, main
@@ -37,7 +38,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """What the real command line makes of them; a test fails where it would end with a usage error."""
     try:
         return _parser(arguments).parse_args(arguments)
-    except SystemExit:
+    except UsageError:
         pytest.fail(f"`tessera {shlex.join(arguments)}` is not a command")
 
 

@@ -104,8 +104,11 @@ class Report:
     @property
     def exit_code(self) -> int:
         """That of the first failure, or 0."""
-        first = next(self.errors(), None)
-        return 0 if first is None else first[1].exit_code
+        return 0 if self.ok else self.first_failure().exit_code
+
+    def first_failure(self) -> PeerError:
+        """Of a report that is not `ok`."""
+        return next(self.errors())[1]
 
     def errors(self) -> Iterator[tuple[str, PeerError]]:
         """Who noticed what."""
@@ -155,6 +158,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; times in seconds, sizes in bytes."""
         return {
+            **({} if self.ok else self.first_failure().to_dict()),
             "cluster": self.cluster.name,
             "fingerprint": self.cluster.fingerprint,
             "client": self.me.name,

@@ -77,6 +77,7 @@ class StatusReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; times in seconds."""
         return {
+            **self._failure(),
             "cluster": self.cluster.name,
             "fingerprint": self.cluster.fingerprint,
             "client": self.me.name,
@@ -85,6 +86,11 @@ class StatusReport:
             "exit_code": self.exit_code,
             "servers": [row.to_dict() for row in self.rows],
         }
+
+    def _failure(self) -> dict[str, object]:
+        """Of the first server that did not answer, whatever the reason."""
+        error = next((row.error for row in self.rows if row.error is not None), None)
+        return {} if error is None else PeerUnavailable(error.peer, error.reason).to_dict()
 
     def render(self) -> RenderableType:
         """Tables of servers, their links, models and stock; then a sentence for each that did not answer."""
