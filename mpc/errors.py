@@ -23,6 +23,7 @@
     │   ├── TooLarge           has not the memory for it, ever
     │   ├── DiskFull           has no room on its disk
     │   └── RemoteError        the other side refused or failed, and says why
+    ├── AuditError             an audit log that is not what its server wrote, or contradicts another one
     ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
     └── MacCheckError          somebody cheated (malicious security): nothing was revealed
 
@@ -219,6 +220,13 @@ class NoSuchName(TesseraError):  # noqa: N818 - says what happened
 
     exit_code = 19
     advice = "Look for the name with tessera models, or in the cluster file."
+
+
+class AuditError(TesseraError):
+    """An audit log is not what its server wrote, or two servers' logs contradict each other."""
+
+    exit_code = 23
+    advice = "Read docs/security.md, section 10; keep copies of all logs as they are."
 
 
 def unwritable(what: str, error: OSError) -> TesseraError:

@@ -41,6 +41,7 @@ COMMANDS = {
     "party": "serve as one of the parties",
     "check": "every link in both directions, keys, versions, clocks and data folders: what is wrong?",
     "status": "what each server holds and does: models, preprocessing in stock, runs, peers",
+    "audit": "what a server's audit log says, whether it is whole, and where two of them differ",
     "predict": "a model's answer to a photograph that only you can see",
     "clinic": "a web page on this computer: photograph in, shares out, answer back",
     "deal": "have preprocessing dealt ahead of time, for later predictions",

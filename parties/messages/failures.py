@@ -35,6 +35,7 @@ _OTHER_ERRORS: dict[str, type[TesseraError]] = {
         errors.NotPermitted,
         errors.NameTaken,
         errors.NoSuchName,
+        errors.AuditError,
     )
 }
 
