@@ -256,8 +256,8 @@ class Asking(StoredSecrets):
             if self.member.name in (owner, entry.client):
                 standings[owner] = await self._still(entry, program, owner, standing)
             depends += [
-                f"{slot}, version {version[:8]} and later ones with the types that the program reads; it ends with"
-                " other types, with another word of the owner's, and with its removal"
+                f"holds for {slot}, version {version[:8]} and later ones with the types that the program reads; ends"
+                " with other types, another word of its owner's, or its removal"
                 for slot, version in standing.versions.items()
             ]
             others = [slot for slot in entry.slots if slot.partition("/")[0] not in (owner, entry.client)]

@@ -48,6 +48,11 @@ COMMANDS = {
     "upload": "store a model, or data, on the parties, as shares",
     "models": "list the models stored on the parties",
     "allow": "say who may run what on a model of yours (at first nobody but you)",
+    "request": "ask the owners of what a program reads for leave to run it",
+    "requests": "what others ask of you, what you have asked, and what became of it",
+    "show": "a program in words: what it reads, does and gives to whom, and what can be read from that",
+    "approve": "let who asks for it run a program on data of yours",
+    "deny": "say no to who asks for a program, and why",
     "rm": "remove models of yours from dealer and parties, for good",
 }
 """Those that are here, each in a file of its name; and what they are for."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 
+from mpc.errors import PeerError
 from parties.client.async_client import AsyncClient
 from parties.client.queries import ModelEntry
+from parties.client.request_entries import RequestEntry, State
 from parties.cluster import Cluster
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
@@ -26,14 +29,23 @@ def run(options: argparse.Namespace) -> int:
 
 async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
     """Lists what is stored on the parties."""
+    ended: list[RequestEntry] = []
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         entries = await client.models()
+        # What is stored can be listed without the dealer.
+        with contextlib.suppress(PeerError):
+            ended = [entry for entry in await client.requests() if entry.state is State.ENDED]
     if options.json:
-        print(json.dumps({"cluster": cluster.name, "models": [entry.to_dict() for entry in entries]}))
-    elif entries:
+        listed = {"models": [entry.to_dict() for entry in entries], "ended": [entry.to_dict() for entry in ended]}
+        print(json.dumps({"cluster": cluster.name, **listed}))
+        return 0
+    if entries:
         print(_table(entries))
     else:
         print("no models are stored: upload one with `tessera upload`, or with client.upload(model, name)")
+    for entry in ended:
+        notes = ", ".join(standing.note for standing in entry.standings.values() if standing.state is State.ENDED)
+        print(f"what {entry.client} may run as {entry.program[:8]} has ended: {notes}")
     return 0
 
 

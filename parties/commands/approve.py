@@ -1,0 +1,42 @@
+"""``tessera approve``: let who asks for it run a program on data of the caller's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from parties.client.async_client import AsyncClient
+from parties.cluster import Cluster
+from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.requests import lines
+from parties.keys import KeyPair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera approve``."""
+    parser.add_argument("program", metavar="DIGEST", help="as `tessera requests` lists it, and `tessera show` explains")
+    parser.add_argument(
+        "--name", action="append", dest="names", metavar="NAME",
+        help="on this of what it reads of yours alone (default: on all of it); may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--client", help="whose request, if several ask for the same program")
+    parser.add_argument("--why", default="", help="a sentence for who asks")
+    client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(approve, options)
+
+
+async def approve(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Approves; says what that depends on, and once more what can be read from what comes out."""
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        explanation = await client.show(options.program, options.client)
+        entry = await client.approve(options.program, client=options.client, names=options.names, why=options.why)
+    if options.json:
+        print(json.dumps({**entry.to_dict(), "warnings": list(explanation.warnings)}))
+    else:
+        print("\n".join([*lines(entry), *explanation.warnings]))
+    return 0

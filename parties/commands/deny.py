@@ -1,0 +1,34 @@
+"""``tessera deny``: say no to who asks for a program, and take back what was approved of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from parties.client.async_client import AsyncClient
+from parties.cluster import Cluster
+from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.requests import lines
+from parties.keys import KeyPair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``tessera deny``."""
+    parser.add_argument("program", metavar="DIGEST", help="as `tessera requests` lists it")
+    parser.add_argument("--why", required=True, help="the reason, which who asks is told")
+    parser.add_argument("--client", help="whose request, if several ask for the same program")
+    client_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    return run_as_client(deny, options)
+
+
+async def deny(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    """Denies."""
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        entry = await client.deny(options.program, client=options.client, why=options.why)
+    print(json.dumps(entry.to_dict()) if options.json else "\n".join(lines(entry)))
+    return 0

@@ -1,0 +1,124 @@
+"""``tessera request``, ``requests``, ``show``, ``approve`` and ``deny``, as an owner and an analyst type them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpc.errors import TesseraError
+from parties import AsyncClient, DataSet
+from parties.commands import allow, approve, deny, models, request, requests, show
+from parties.commands.command_line import _parser, main
+
+COMMANDS: dict[str, tuple[Any, Callable[..., Awaitable[int]]]] = {
+    "allow": (allow, allow.allow),
+    "approve": (approve, approve.approve),
+    "deny": (deny, deny.deny),
+    "models": (models, models.models),
+    "request": (request, request.request),
+    "requests": (requests, requests.requests),
+    "show": (show, show.show),
+}
+
+VALUES = np.linspace(-0.5, 0.5, 30).reshape(15, 2)
+
+
+@pytest.fixture
+def typed(site: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """What a command of a client prints, and its exit code."""
+    for module, _ in COMMANDS.values():
+        monkeypatch.setattr(module, "AsyncClient", functools.partial(AsyncClient, transport=site.transport))
+
+    async def run(client: str, *words: object, code: int = 0) -> str:
+        options = _parser([str(word) for word in words]).parse_args([str(word) for word in words])
+        try:
+            assert await COMMANDS[str(words[0])][1](site.cluster, site.keys[client], options) == code
+        except TesseraError as error:
+            assert error.exit_code == code, error
+            return str(error)
+        return capsys.readouterr().out
+
+    return run
+
+
+async def test_the_story_as_it_is_typed(site: Any, typed: Any, tmp_path: Path) -> None:
+    async with site.client("company") as company:
+        await company.upload(DataSet({"x": VALUES}, low=-1, high=1), "trial")
+    assert "may run on trial: schema" in await typed("company", "allow", "trial", "clinic", "--schema")
+    async with site.client() as clinic:
+        x = (await clinic.data("trial"))["x"]
+        digest = clinic.save([x.T @ x, x.sum(axis=0)], tmp_path / "moments.program")
+    # Before it asks, the analyst sees what the owner will see.
+    words = await typed("clinic", "show", tmp_path / "moments.program")
+    assert "!! result 2: 2 of its numbers are LINEAR in company/trial" in words
+    file, why = tmp_path / "moments.program", "to find the mean"
+    assert digest in await typed("clinic", "request", file, "--why", why)
+    for client, head in (("company", "yours to decide:"), ("clinic", "yours:")):
+        listed = await typed(client, "requests")
+        assert listed.startswith(head)
+        assert f"{digest}  asked" in listed
+        assert why in listed
+    assert await typed("company", "show", digest) == words
+    said = json.loads(await typed("company", "show", digest, "--json"))
+    assert said["results"][0]["numbers_per_row"] == [
+        {"secret": "company/trial", "tensor": "x", "numbers": pytest.approx(4 / 15)}
+    ]
+    denied = json.loads(await typed("company", "deny", digest, "--why", "no sums, please", "--json"))
+    assert denied["state"] == "denied"
+    assert "company: denied (no sums, please)" in await typed("clinic", "requests")
+    assert json.loads(await typed("clinic", "request", file, "--why", "again", "--json"))["program"] == digest
+    approved = await typed("company", "approve", digest, "--name", "trial", "--why", "go on")
+    assert "company: approved (go on)" in approved
+    assert "holds for company/trial, version" in approved
+    assert "LINEAR" in approved
+    listed = json.loads(await typed("clinic", "requests", "--json"))
+    assert [entry["state"] for entry in listed["mine_asked"]] == ["approved"]
+    assert listed["mine_to_decide"] == []
+    async with site.client("company") as company:
+        await company.upload(DataSet({"x": VALUES[:4]}, low=-1, high=1), "trial")
+    for client in ("company", "clinic"):
+        assert "has ended: company/trial has other types now" in await typed(client, "models")
+    assert json.loads(await typed("company", "models", "--json"))["ended"][0]["program"] == digest
+    assert "is withdrawn" in await typed("clinic", "request", "--withdraw", digest)
+    assert "nobody asks anything of us" in await typed("clinic", "requests")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("request",), 2),
+        (("request", "FILE"), 2),
+        (("request", "FILE", "--withdraw", "0" * 64), 2),
+        (("request", "nowhere", "--why", "x"), 2),
+        (("request", "FILE", "--why", "x"), 4),
+        (("request", "--withdraw", "0" * 64), 19),
+        (("show", "0" * 64), 19),
+        (("show", "0" * 8), 2),
+        (("approve", "0" * 64), 19),
+        (("deny", "0" * 64, "--why", "x"), 19),
+        (("deny", "0" * 64, "--why", "x" * 501), 2),
+        (("allow", "trial", "company", "--schema", "--nothing"), 2),
+    ],
+)
+async def test_what_is_refused(typed: Any, tmp_path: Path, words: tuple[str, ...], code: int) -> None:
+    (tmp_path / "FILE").write_bytes(b"no program")
+    with contextlib.chdir(tmp_path):
+        assert await typed("clinic", *words, code=code)
+
+
+async def test_over_sockets_from_the_command_line(
+    wired: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cluster.toml").write_text(wired.cluster.dumps())
+    wired.keys["clinic"].save(tmp_path / "clinic.key")
+    words = ["requests", "--cluster", str(tmp_path / "cluster.toml"), "--json"]
+    assert await asyncio.to_thread(main, words) == 0
+    assert json.loads(capsys.readouterr().out) == {"mine_to_decide": [], "mine_asked": []}
