@@ -66,7 +66,7 @@ def watched_session(parties: int, security: str, timeout: float) -> Iterator[Ses
     """A ``Session`` in a fresh ``LocalCluster``.  ``timeout``, in seconds, is for the start and for each round."""
     settings = Settings(threads=1, round_timeout=float(timeout))
     with (
-        LocalCluster(parties, security=security, settings=settings, start_timeout=timeout) as cluster,
+        LocalCluster(parties, security=security, settings=settings, start_timeout=timeout, observable=True) as cluster,
         Client(cluster) as client,
     ):
         pids = {name: process.pid for name, process in cluster.processes.items()}

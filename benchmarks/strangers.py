@@ -124,7 +124,7 @@ def _measured(names: Sequence[str], options: argparse.Namespace) -> dict[str, di
     images = chosen.inputs(1)
     found = {}
     with (
-        LocalCluster(options.parties, settings=settings, start_timeout=options.timeout) as cluster,
+        LocalCluster(options.parties, settings=settings, start_timeout=options.timeout, observable=True) as cluster,
         Client(cluster) as client,
         progress_bar("predicting", 2 * len(names) + 1) as advance,
     ):

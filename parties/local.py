@@ -22,6 +22,7 @@ from pathlib import Path
 from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import kernels
 from parties.cluster import Settings
+from parties.dumps import no_core_files
 from parties.servers.process import READY, tune
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
@@ -45,6 +46,7 @@ class LocalCluster(TrialCluster):
         verbose: the processes log everything that happens, not only what goes wrong; see ``log_tail``.
         log_format: ``"text"`` or ``"json"``.
         metrics: the processes answer scrapers; see ``metrics_urls``.
+        observable: other processes of this user may look into them, as measurements do.
 
     Raises, on entering:
         UsageError: fewer than two parties, or a security that does not exist.
@@ -64,12 +66,14 @@ class LocalCluster(TrialCluster):
         verbose: bool = False,
         log_format: str = "text",
         metrics: bool = False,
+        observable: bool = False,
     ) -> None:
         super().__init__(parties, security=security, clients=clients, settings=settings)
         self._start_timeout = start_timeout
         self._verbose = verbose
         self._log_format = log_format
         self._metrics = metrics
+        self._observable = observable
         self._folder: Path | None = None
         self._janitor: subprocess.Popen[bytes] | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -99,6 +103,7 @@ class LocalCluster(TrialCluster):
 
     def _start(self) -> None:
         tune(0)
+        no_core_files()
         # Here and once: the processes would otherwise compile the same kernels side by side.
         kernels.warm_up()
         self._folder = Path(tempfile.mkdtemp(prefix="tessera-"))
@@ -123,6 +128,7 @@ class LocalCluster(TrialCluster):
         command = [*self._program(name), *(["-v"] if self._verbose else []), *role]
         command += ["--cluster", str(self.path), "--key", str(self.key_path(name)), "--until-stdin-closes"]
         command += ["--log-format", self._log_format, *(["--metrics", "127.0.0.1:0"] if self._metrics else [])]
+        command += ["--observable"] if self._observable else []
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()

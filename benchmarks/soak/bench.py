@@ -64,7 +64,12 @@ def _soak(options: argparse.Namespace) -> Course:
     with (
         progress_bar("starting", options.predictions) as advance,
         LocalCluster(
-            options.parties, security=options.security, settings=SETTINGS, clients=names, start_timeout=options.timeout
+            options.parties,
+            security=options.security,
+            settings=SETTINGS,
+            clients=names,
+            start_timeout=options.timeout,
+            observable=True,
         ) as cluster,
     ):
         try:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from mpc.errors import HERE, NO_SPACE, TesseraError, TooLarge, UsageError, unwritable
-from parties import logs
+from parties import dumps, logs
 from parties.wire.transport import package_version
 
 INTERRUPTED = 130
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None, loaded: Callable[[], object] = 
         if options.verbose:
             # Ours alone: compilers and image readers say a great deal at this level.
             logging.getLogger("parties").setLevel(logging.DEBUG)
+        (dumps.opaque if options.opaque else dumps.no_core_files)()
         loaded()
         code = int(options.run(options))
         sys.stdout.flush()
@@ -146,6 +147,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(prog="tessera", description="Secure multi-party computation on secret-shared tensors.")
     parser.add_argument("--version", action="version", version=f"tessera {package_version()}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
+    parser.set_defaults(opaque=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     # A command loads what it needs itself, and nobody else's: a server starts in spite of a broken one.
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
@@ -154,7 +156,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == chosen:
             command = _loaded(name)
             command.add_arguments(subparser)
-            subparser.set_defaults(run=command.run)
+            subparser.set_defaults(run=command.run, opaque=True)
     if chosen not in COMMANDS:
         for entry in importlib.metadata.entry_points(group="tessera.commands"):
             adder: Adder = entry.load()

@@ -18,6 +18,10 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, help="its key file (default: NAME.key beside the cluster file)")
     parser.add_argument("--data", type=Path, help="its data folder (default: NAME.data beside the key file)")
     parser.add_argument("--json", action="store_true", help="if it fails, print one JSON object")
+    parser.add_argument(
+        "--observable", dest="opaque", action="store_false",
+        help="let debuggers and measurements of the same user look into it (never where it matters)",
+    )  # fmt: skip
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
     parser.add_argument(
         "--metrics",

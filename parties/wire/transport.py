@@ -24,6 +24,7 @@ from time import monotonic
 
 from mpc.errors import ConfigurationError, PeerLost, PeerUnavailable, VersionMismatch
 from parties.cluster import Cluster, Member, Role
+from parties.dumps import no_core_files
 from parties.keys import KeyPair
 from parties.succession import Succession, is_smooth
 from parties.wire.connecting import await_greeting
@@ -112,6 +113,7 @@ class Endpoint:
             )
         self.cluster = cluster
         self.me = me
+        no_core_files()
         self.on_newer = self._go_on_by_ourselves
         """Takes a succession of cluster files that is newer than ours: to make it ours with ``go_on``, or raise
         PeerError."""
