@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from parties.log_quota import QuotaHandler
+
 FORMATS = ("text", "json")
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -91,6 +93,6 @@ class JsonFormatter(logging.Formatter):
 
 def configure(style: str, member: str) -> None:
     """From now on this process, which is ``member``, logs to stderr in that one of ``FORMATS``."""
-    handler = logging.StreamHandler()
+    handler = QuotaHandler()
     handler.setFormatter(JsonFormatter(member) if style == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

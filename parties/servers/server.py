@@ -26,6 +26,7 @@ from mpc.security import Security
 from parties import logs
 from parties.cluster import Member
 from parties.counters import OK, RELEASED, Metrics
+from parties.log_quota import caused_by
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import Fault, error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
@@ -38,7 +39,7 @@ from parties.servers.governor import Governor
 from parties.servers.host import Host
 from parties.servers.job import Job
 from parties.servers.scheduling import Workers
-from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.events import ClusterChanged, Delivery, Event, PeerDown, PeerRestarted
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
 from protocols.randomness.source import RandomnessSource
@@ -132,14 +133,16 @@ class Server(Dispatcher, Generic[JobT]):
             )
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Delivery):
-            self._deliver(event)
-        elif isinstance(event, LinkFault):
-            self._fail_all(event.sender, event.error)
-        elif isinstance(event, PeerRestarted):
-            self._fail_all(event.sender, PeerLost(event.sender.name, "restarted in the middle of a run"))
-        elif isinstance(event, PeerDown):
-            self._fail_all(event.peer, event.error)
+        if isinstance(event, ClusterChanged):
+            return
+        sender = event.peer if isinstance(event, PeerDown) else event.sender
+        with caused_by(sender.name):
+            if isinstance(event, Delivery):
+                self._deliver(event)
+            elif isinstance(event, PeerRestarted):
+                self._fail_all(sender, PeerLost(sender.name, "restarted in the middle of a run"))
+            else:
+                self._fail_all(sender, event.error)
 
     def _deliver(self, delivery: Delivery) -> None:
         sender, message = delivery.sender, delivery.message
