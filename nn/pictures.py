@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +16,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mpc.errors import EncodingError
 
 if TYPE_CHECKING:
     from nn.preprocessing import ImageInput
 
-MAX_PIXELS: Final = 64_000_000
-"""Larger images are refused before they are decoded: a small file can unpack to gigabytes."""
+MAX_PIXELS: Final = 40_000_000
+"""Larger images are refused by the size in their head, before it is decoded: a small file can unpack to gigabytes."""
+MAX_MEMORY: Final = 512 << 20
+"""Bytes that a picture takes at most on its way, and one at a time does: for each pixel 4 as it is decoded, 4 as RGB,
+and 4 as it is turned or cropped; or 8 for the coefficients of a progressive JPEG."""
 MAX_BYTES: Final = 64_000_000
+_STRIP: Final = 1 << 20
+"""Pixels that are made RGB at a time."""
+_ONE_AT_A_TIME: Final = threading.Lock()
 FORMATS: Final = ("JPEG", "PNG")
 
 _RESAMPLING: Final = {
@@ -33,6 +40,17 @@ _RESAMPLING: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation."""
 
 
 def check_picture(path: str | Path) -> None:
@@ -50,7 +68,7 @@ def pixels(takes: ImageInput, data: bytes, name: str) -> NDArray[np.uint8]:
 def pixels_of_array(takes: ImageInput, image: NDArray[Any]) -> NDArray[np.uint8]:
     """The same of uint8 RGB (H, W, 3).  Raises EncodingError if it is too large."""
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise EncodingError(f"the image has more than {MAX_PIXELS:,} pixels: make it smaller first")
+        raise _too_large("the image")
     return _resized(takes, Image.fromarray(image))
 
 
@@ -77,19 +95,45 @@ def _decoded(data: bytes, name: str) -> Iterator[Image.Image]:
             # From memory: of a file, Pillow sets aside as much as a damaged one claims to hold.
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
-                    raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first")
-                picture.load()
-                yield _rgb(ImageOps.exif_transpose(picture))
+                    raise _too_large(name)
+                with _ONE_AT_A_TIME:
+                    picture.load()
+                    yield _upright(_rgb(picture), picture)
     except Image.DecompressionBombError as error:
-        raise EncodingError(f"{name} has more than {MAX_PIXELS:,} pixels: make the picture smaller first") from error
+        raise _too_large(name) from error
     except UnidentifiedImageError as error:
         raise EncodingError(f"{name} is not a JPEG or PNG image") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
         raise EncodingError(f"{name} cannot be read as an image: the file is damaged") from error
 
 
+def _too_large(name: str) -> EncodingError:
+    return EncodingError(
+        f"{name} has more than {MAX_PIXELS:,} pixels, and would take more than {MAX_MEMORY >> 20} MiB of memory: make"
+        " the picture smaller first"
+    )
+
+
+def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
+    """Turned as the file's EXIF data say."""
+    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Three channels of 8 bits; transparent parts become white, 16-bit grey is scaled, not clipped."""
+    """Three channels of 8 bits, made strip by strip: a picture and its copy are all that is in memory."""
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
+    made = Image.new("RGB", picture.size)
+    rows = max(1, _STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        made.paste(_strip_as_rgb(strip), (0, top))
+    return made
+
+
+def _strip_as_rgb(picture: Image.Image) -> Image.Image:
+    """Transparent parts become white, 16-bit grey is scaled, not clipped."""
     if picture.mode.startswith("I;16"):
         grey = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
