@@ -34,6 +34,7 @@ from parties.messages.requests import (
     WithdrawRequest,
     signed_in,
 )
+from parties.operate.audit.facts import Approval
 from parties.servers.server import Server
 from parties.stored.policy import LookUp
 from parties.stored.requests import RequestBook
@@ -81,6 +82,7 @@ class RequestsDesk:
         finally:
             charge.release()
         log.info("%s asks for leave to run %s", client.name, request.program[:8])
+        self._server.audit.record(Approval(client.name, request.program, "asked", request.slots))
         self._server.tell([client.name], LeaveAsked(request=message.request))
 
     def _check(self, request: UseRequest, encoded: memoryview) -> None:
@@ -113,6 +115,9 @@ class RequestsDesk:
         await self._written(client, lambda: self._book.decide(signed, decision))
         what = "approves" if decision.approved else "denies"
         log.info("%s %s of %s, program %s", client.name, what, decision.client, decision.program[:8])
+        self._server.audit.record(
+            Approval(decision.client, decision.program, what, tuple(decision.versions), owner=client.name)
+        )
         self._server.tell([client.name], LeaveDecided(request=message.request))
 
     def _on_list(self, client: Member, message: ListRequests, _: Payload) -> None:
@@ -129,6 +134,7 @@ class RequestsDesk:
 
     async def _written(self, client: Member, write: Callable[[], Written]) -> Written:
         """In a thread, in this client's turn at the disk."""
+        self._server.audit.check()
         async with self._server.governor.disk.turn(client.name):
             return await asyncio.to_thread(write)
 

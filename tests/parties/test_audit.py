@@ -20,6 +20,7 @@ from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of
 
 from .test_model_keeping import IMAGE, PARTIES, model, scale_of
+from .test_requests import asked
 
 SERVERS = ("dealer", *PARTIES)
 
@@ -72,6 +73,21 @@ async def test_who_ran_what_on_which_version_by_which_rule(site: Any) -> None:
     (order,) = facts_of(site, "dealer", facts.StockOrder)
     assert (order.client, order.program, order.count) == ("clinic", run.program, 2)
     assert len({facts_of(site, server, facts.Run)[0].run for server in SERVERS}) == 1
+
+
+async def test_who_asked_for_leave_and_what_owners_said(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        digest, _ = await asked(site, company, clinic, "because")
+        await company.deny(digest, why="no")
+        await company.approve(digest)
+        await written(site)
+    for server in SERVERS:
+        request, *decisions = facts_of(site, server, facts.Approval)
+        assert (request.client, request.program, request.decision) == ("clinic", digest, "asked")
+        assert [(d.owner, d.decision) for d in decisions] == [("company", "denies"), ("company", "approves")]
+        assert request.secrets == decisions[1].secrets == {("company", "trial")}
+        # What people write to each other is theirs.
+        assert b"because" not in text_of(site, server)
 
 
 async def test_what_is_refused_is_one_entry_however_often(site: Any) -> None:

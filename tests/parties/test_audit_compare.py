@@ -272,6 +272,7 @@ def changed(what: Any, **fields: Any) -> Any:
         ([RULE], [], False),
         ([RULE], [changed(RULE, programs=("any",))], False),
         ([facts.Removal("company", "m", "34" * 16)], [], False),
+        ([facts.Removal("company", "m", "34" * 16)] * 2, [facts.Removal("company", "m", "56" * 16)], False),
         ([facts.Evidence("clinic", "inputs", "56" * 32)], [], False),
         ([facts.CheckFailed("ab" * 16)], [], False),
         ([facts.ClusterChange(2, "78" * 32)], [], False),

@@ -16,6 +16,7 @@ or for which its client told them different things; an owner's word that reached
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -77,9 +78,14 @@ class Book:
             elif isinstance(what, facts.Started):
                 self.absences.append((last.when if last else 0, entry.when))
             elif type(what) in _KEYS:
-                self.things.setdefault(type(what), {}).setdefault(_KEYS[type(what)](what), Said(entry.when, what))
+                self._note(_KEYS[type(what)](what), Said(entry.when, what))
             if not isinstance(what, facts.File | facts.Broken | facts.Cut):
                 last = entry
+
+    def _note(self, key: Hashable, said: Said) -> None:
+        """The n-th of what has the same key is the n-th of the other's."""
+        things = self.things.setdefault(type(said.what), {})
+        things[key, next(n for n in itertools.count() if (key, n) not in things)] = said
 
     @property
     def name(self) -> str:
@@ -107,7 +113,7 @@ class Book:
 _KEYS: Mapping[type[Fact], Callable[[Any], Hashable]] = {
     facts.Run: lambda run: run.run,
     facts.Upload: lambda upload: upload.version,
-    facts.Removal: lambda removal: (removal.owner, removal.name, removal.request),
+    facts.Removal: lambda removal: (removal.owner, removal.name),
     facts.RuleChange: lambda rule: (rule.owner, rule.name, rule.request),
     facts.Approval: lambda approval: (approval.client, approval.program, approval.owner, approval.decision),
     facts.ClusterChange: lambda change: change.number,

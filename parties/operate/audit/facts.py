@@ -123,7 +123,7 @@ class RuleChange(_Secret, frozen=True, tag="rule"):
 
 
 class Approval(Fact, frozen=True, tag="approval"):
-    """``client`` asks to run a program, or ``owner`` has approved or denied that: ``decision``."""
+    """``client`` has asked for leave to run a program; or ``owner`` approves or denies it, for ``slots`` of its own."""
 
     client: Name
     program: Digest

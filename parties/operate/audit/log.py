@@ -165,7 +165,9 @@ class AuditLog:
                     if number > start.file:
                         files[number].unlink()
                 first = _first_entry(files[start.file])
-                self._file, self._size, self._began = start.file, start.at, now() if first is None else first.when
+                # A file is signed under the key that it begins with: another one begins with another key.
+                ours = first is not None and isinstance(first.what, File) and first.what.key == self._keys.public
+                self._file, self._size, self._began = start.file, start.at, first.when if first and ours else 0
                 self._open(os.O_WRONLY)
         except OSError as error:
             raise ConfigurationError(f"audit log {self._folder} cannot be opened: {error.strerror}") from error

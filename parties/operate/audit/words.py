@@ -36,8 +36,10 @@ def sentence(fact: AnyFact) -> str:
             terms = f" ({fact.terms})" if fact.terms else ""
             return f"{fact.owner} allows {fact.client} on {fact.name!r}: {programs}{terms}"
         case facts.Approval():
-            by = f" by {fact.owner}" if fact.owner else ""
-            return f"{fact.client}'s program {_short(fact.program)} on {', '.join(fact.slots)}: {fact.decision}{by}"
+            on = f" on {', '.join(fact.slots)}" if fact.slots else ""
+            if not fact.owner:
+                return f"{fact.client} has {fact.decision} for leave to run {_short(fact.program)}{on}"
+            return f"{fact.owner} {fact.decision} what {fact.client} asked for, {_short(fact.program)}{on}"
         case facts.StockOrder():
             again = f", and again below {fact.low_water}" if fact.low_water else ""
             return f"{fact.client} orders {fact.count} items of {_short(fact.program)}{_used(fact.used)}{again}"
