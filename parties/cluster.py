@@ -40,6 +40,7 @@ Every process of a cluster, and every client, is given the same file::
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import json
 import os
@@ -341,7 +342,7 @@ class Cluster:
         settings = msgspec.to_builtins(msgspec.structs.replace(self.settings, signers=()))
         return _digest([self.name, [server.key for server in self.servers], settings])
 
-    @property
+    @functools.cached_property
     def circle(self) -> str:
         """SHA-256 of who the servers are, in their order, in hexadecimal: whatever keys and addresses they have now.
 

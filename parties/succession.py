@@ -117,6 +117,10 @@ class Succession:
         """Whether that file is one of these."""
         return fingerprint in self._fingerprints
 
+    def holder(self, key: str) -> str | None:
+        """Whose that key is, or was."""
+        return self._keys.get(curve_half(key))
+
     def since(self, fingerprint: str) -> list[bytes]:
         """What followed that file, encoded, as far as it is told at once; nothing after one that is not known."""
         at = self._fingerprints.get(fingerprint)

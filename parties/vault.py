@@ -1,7 +1,10 @@
 """A database of secrets at rest: one SQLite file in a data folder, for one member and one purpose.
 
-What is sealed is encrypted with AES-256-GCM.  The key comes from the member's own CURVE secret by HKDF-SHA256, with a
-random salt of this file and an ``info`` that names format and purpose, so no two files, purposes or formats share one.
+What is sealed is encrypted with AES-256-GCM, under a random key of this file.  That key is in the file, sealed itself
+under one that comes from the member's own CURVE secret by HKDF-SHA256, with a random salt of this file and an
+``info`` that names format and purpose, so no two files, purposes or formats share one.  A member that gets another
+secret has the file's key sealed under that (`Vault.rekey`), and nothing else changes: the former secret opens old
+copies of the file only.
 
 *Nonces* are 96 random bits per chunk.  Two of q chunks share one with a probability of at most q^2 / 2^97: after 2^32
 chunks, up to 64 PiB, that is 2^-33.  A counter would do worse: it goes back when an old copy of the file does.
@@ -14,8 +17,9 @@ with one missing.
 there whole or not at all after a crash at any moment.  ``secure_delete`` overwrites what is deleted; the log still
 holds sealed bytes until `Vault.checkpoint` or `Vault.close`.
 
-What this does not give: protection from whoever holds the key file, or reads this process's memory; and *freshness*: an
-old copy of the whole file opens as well as the newest.  What that means for preprocessing is in `parties.stock.ledger`.
+What this does not give: protection from whoever holds the key file, or reads this process's memory; and *freshness*:
+an old copy of the whole file opens as well as the newest.  What that means for preprocessing is in
+`parties.stock.ledger`.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import sqlite3
 import stat
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -36,6 +40,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -46,7 +51,7 @@ from mpc.errors import NO_SPACE, ConfigurationError, DiskFull, TesseraError
 from parties.keys import KeyPair
 from parties.wire.messages import Buffer
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_BYTES = 1 << 24
 """Plaintext of a chunk: far below SQLite's limit on a blob, and the memory that sealing takes beside the payload."""
 
@@ -183,35 +188,64 @@ class Vault:
                 raise ConfigurationError(
                     f"data file {self._path} belongs to another {name}: give each member a data folder of its own"
                 )
-        salt, check = about.get("salt"), about.get("check")
-        if isinstance(salt, bytes) and isinstance(check, bytes):
-            self._key = _derive(keys, salt, self._about["purpose"])
-            with contextlib.suppress(VaultError):
-                self.unseal(("check",), 1, len(check), [check])
-                return self._key
+        key = _unwrap(keys, about, self._bound)
+        if key is not None:
+            return key
         raise ConfigurationError(
             f"data file {self._path} was made with another key, or was changed: restore the key,"
             " or move the file away to begin with an empty one"
         )
 
     def _found(self, db: sqlite3.Connection, keys: KeyPair, schema: str) -> bytes:
-        salt = secrets.token_bytes(32)
-        self._key = _derive(keys, salt, self._about["purpose"])
-        (check,) = self.seal(("check",), ())
+        key = secrets.token_bytes(32)
         # One transaction, so that a crash leaves an empty file, which is a new one.
         db.executescript(f"BEGIN IMMEDIATE; {_IDENTITY} {schema}")
-        rows = [*self._about.items(), ("salt", salt), ("check", check)]
+        rows = [*self._about.items(), *_wrapped(keys, key, self._about["purpose"], self._bound)]
         db.executemany("INSERT INTO about VALUES (?, ?)", rows)
         db.execute(f"PRAGMA application_id = {_APPLICATION}")
         db.execute(f"PRAGMA user_version = {FORMAT}")
         db.execute("COMMIT")
-        return self._key
+        return key
+
+    @staticmethod
+    def rekey(path: Path, old: KeyPair, new: KeyPair) -> bool:
+        """Has a file that nobody has open belong to ``new`` and no more to ``old``; False if it does so already.
+
+        In one transaction: a crash leaves it either's.  Raises ConfigurationError for what is no such file, or
+        neither's.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_hold(path.with_name(f"{path.name}.lock"), path))
+                db = sqlite3.connect(path, timeout=0, isolation_level=None)
+                stack.callback(db.close)
+                for pragma in ("synchronous = FULL", "secure_delete = ON"):
+                    db.execute(f"PRAGMA {pragma}").fetchall()
+                about = dict(db.execute("SELECT name, value FROM about"))
+                purpose = str(about.get("purpose"))
+                bound = _joined("tessera vault", str(FORMAT), purpose, str(about.get("member")))
+                if about.get("public key") == new.public and _unwrap(new, about, bound) is not None:
+                    return False
+                key = _unwrap(old, about, bound)
+                if key is None:
+                    raise ConfigurationError(f"data file {path} is sealed under neither of these keys")
+                db.execute("BEGIN IMMEDIATE")
+                rows = [("public key", new.public), *_wrapped(new, key, purpose, bound)]
+                db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
+                db.execute("COMMIT")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except OSError as error:
+                raise ConfigurationError(f"data file {path} cannot be opened: {error.strerror}") from error
+            except _DATABASE_ERRORS as error:
+                raise ConfigurationError(f"data file {path} cannot be sealed anew ({_said(error)})") from error
+        return True
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is done within is durable when it ends, or has not happened if it raises; one at a time.
 
-        Raises VaultError when the file is closed, damaged or cannot be written; `NoSpace` when it is for want of room.
+        Raises VaultError when the file is closed, damaged or cannot be written; `NoSpace` when it is for want of
+        room.
         """
         with self._lock, self._typed_errors() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -330,9 +364,26 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, sqlite3.Error) else "it is damaged"
 
 
-def _derive(keys: KeyPair, salt: bytes, purpose: str) -> bytes:
+def _derive(keys: KeyPair, salt: bytes, purpose: str) -> AESGCM:
     info = _joined("tessera vault", str(FORMAT), "AES-256-GCM", purpose)
-    return HKDF(SHA256(), 32, salt, info).derive(z85.decode(keys.secret))
+    return AESGCM(HKDF(SHA256(), 32, salt, info).derive(z85.decode(keys.secret)))
+
+
+def _wrapped(keys: KeyPair, key: bytes, purpose: str, bound: bytes) -> list[tuple[str, bytes]]:
+    """Rows of ``about`` that hold a file's key, for the holder of these keys."""
+    salt, nonce = secrets.token_bytes(32), secrets.token_bytes(_NONCE)
+    return [("salt", salt), ("key", nonce + _derive(keys, salt, purpose).encrypt(nonce, key, bound))]
+
+
+def _unwrap(keys: KeyPair, about: Mapping[str, object], bound: bytes) -> bytes | None:
+    """The key of the file that these rows are of; None for keys that are not its member's, and for changed rows."""
+    salt, key = about.get("salt"), about.get("key")
+    if not isinstance(salt, bytes) or not isinstance(key, bytes) or len(key) != 32 + _OVERHEAD:
+        return None
+    try:
+        return _derive(keys, salt, str(about.get("purpose"))).decrypt(key[:_NONCE], key[_NONCE:], bound)
+    except InvalidTag:
+        return None
 
 
 def _joined(*fields: str) -> bytes:
@@ -397,7 +448,8 @@ def _refuse_others(path: Path, mode: int, kind: str, wanted: str) -> None:
 
 @contextlib.contextmanager
 def _hold(lock: Path, path: Path) -> Iterator[None]:
-    """A lock that goes with this process, however it ends.  On a file of its own: SQLite locks the other one itself."""
+    """A lock that goes with this process, however it ends.  On a file of its own: SQLite locks the other one
+    itself."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:

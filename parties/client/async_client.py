@@ -32,6 +32,7 @@ from mpc.errors import (
     PeerUnavailable,
     ProtocolViolation,
     UsageError,
+    VersionMismatch,
 )
 from mpc.operation import Input
 from mpc.rings import Array, Buffer, field_of
@@ -116,12 +117,23 @@ class AsyncClient(Deciding):
         board = Switchboard(cluster, member, keys, connect_timeout, transport)
         self._source = source or TrustedDealer()
         super().__init__(cluster, member, keys, board, field_of(self._source.rings))
+        self._connect_timeout, self._transport = connect_timeout, transport
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
         self._secrets: weakref.WeakKeyDictionary[Node, Array] = weakref.WeakKeyDictionary()
 
     async def __aenter__(self) -> AsyncClient:
-        await self._board.start()
+        try:
+            await self._board.start()
+        except VersionMismatch:
+            newest, keys = self._board.newest, self._keys
+            member = newest.by_key(keys.public)
+            if newest.number <= self.cluster.number or member is None:
+                raise
+            # Signed by all whom our file names, and with other servers or settings: begun anew.
+            board = Switchboard(newest, member, keys, self._connect_timeout, self._transport)
+            super().__init__(newest, member, keys, board, field_of(self._source.rings))
+            await self._board.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

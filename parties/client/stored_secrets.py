@@ -25,7 +25,6 @@ class StoredSecrets:
     """A client of a cluster, as far as stored secrets go; ``board`` has its connections."""
 
     def __init__(self, cluster: Cluster, member: Member, keys: KeyPair, board: Switchboard, field: PrimeField) -> None:
-        self.cluster = cluster
         self.member = member
         self._keys = keys
         self._board = board
@@ -36,6 +35,11 @@ class StoredSecrets:
         self._patience = cluster.settings.round_timeout + cluster.settings.peer_timeout
         self._servers = [server.name for server in cluster.servers]
         self._parties = [party.name for party in cluster.parties]
+
+    @property
+    def cluster(self) -> Cluster:
+        """By the file that is in force."""
+        return self._board.cluster
 
     @overload
     async def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special

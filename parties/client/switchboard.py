@@ -34,6 +34,16 @@ class Switchboard:
         self._conversations: dict[str, Conversation] = {}
         self._reader: asyncio.Task[None] | None = None
 
+    @property
+    def cluster(self) -> Cluster:
+        """By the file that is in force, as far as we have been told."""
+        return self._endpoint.cluster
+
+    @property
+    def newest(self) -> Cluster:
+        """By the newest file, which may have other servers or settings than ours."""
+        return self._endpoint.newest.cluster
+
     async def start(self) -> None:
         """Connect to all servers.  Raises PeerError, and leaves nothing open."""
         await self._endpoint.start()

@@ -37,6 +37,7 @@ Adder = Callable[[Any], None]
 COMMANDS = {
     "keygen": "make an identity: a secret key file, and a public key to hand out",
     "init": "write a cluster file, and keys, for several hosts; asks what is missing",
+    "cluster": "the cluster file in force; propose and accept another one while servers run",
     "dealer": "serve as the dealer: correlated randomness, never data",
     "party": "serve as one of the parties",
     "check": "every link in both directions, keys, versions, clocks and data folders: what is wrong?",

@@ -9,6 +9,7 @@ from parties import logs
 from parties.cluster import Cluster, Member
 from parties.commands.arguments import cluster_argument
 from parties.keys import KeyPair
+from parties.operate.cluster.signed import steps_beside
 from parties.operate.metrics.serving import parse_address
 
 
@@ -64,5 +65,6 @@ def serve(options: argparse.Namespace, cluster: Cluster, member: Member) -> int:
         until_stdin_closes=options.until_stdin_closes,
         grace=options.grace,
         metrics=metrics,
+        following=steps_beside(options.cluster),
     )
     return 0

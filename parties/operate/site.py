@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
 from parties.messages.status import SecretSeen
+from parties.succession import Succession
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
 
@@ -23,6 +24,16 @@ class Run(Protocol):
     client: Member | None
 
 
+class Successive(Protocol):
+    """How a server goes to another cluster file."""
+
+    def go_on(self, succession: Succession) -> None:
+        """That succession's last file is in force, among the same servers and with the same settings."""
+
+    def begin_anew(self, succession: Succession) -> None:
+        """That succession's last file is in force; this server ends, and another one takes its place."""
+
+
 class Site(Protocol):
     """What there is to see at a server, and to do there."""
 
@@ -33,6 +44,9 @@ class Site(Protocol):
     @property
     def jobs(self) -> Mapping[str, Run]:
         """Runs in progress."""
+
+    def versions_here(self) -> Iterable[SecretSeen]:
+        """All that are in use, of all owners."""
 
     @property
     def versions_held(self) -> int:

@@ -17,9 +17,10 @@ from msgspec.structs import replace
 from mpc.errors import ProtocolViolation, ServerBusy, TesseraError
 from mpc.program import Program
 from mpc.rings.prg import Seed, fresh_seed
-from parties.cluster import Member
+from parties.cluster import Cluster, Member
 from parties.messages.bindings import slot_of
 from parties.messages.failures import fault_of, internal_error
+from parties.messages.status import SecretSeen
 from parties.messages.stored import AllowUse, RemoveSecret, SecretRemoved, UseAllowed
 from parties.messages.uploads import (
     Upload,
@@ -34,7 +35,7 @@ from parties.operate.audit import facts
 from parties.servers.auditing import rule_change
 from parties.servers.server import Server
 from parties.stored.data_set import kept_data
-from parties.stored.decided_versions import DecidedVersions
+from parties.stored.decided_versions import DecidedVersions, MaskedVersion
 from parties.stored.party_secrets import missing, taken, upload_shapes
 from parties.stored.policy import InUse, Policy
 from parties.stored.record import Record, owner_of, tensor_infos
@@ -87,11 +88,9 @@ class Coordinator:
         self._versions: dict[str, VersionInUse] = {}
         self._names: dict[str, str] = {}
         self._rules = RuleBook(database, server.cluster)
-        for record, masks in database.current():
-            owner = owner_of(server.cluster, record)
-            if owner is not None and len(masks.seeds) == len(self._parties):
-                self._versions[record.version] = VersionInUse(owner, record.name, masks, record.description)
-                self._names[record.name] = record.version
+        self._away = database.current()
+        """Versions of an owner, or among servers, that the cluster file does not list."""
+        self._settle()
         for record, masks, content in database.begun():
             owner = owner_of(server.cluster, record)
             if not content:
@@ -107,6 +106,35 @@ class Coordinator:
         server.on(VersionsHeld, lambda party, message, _: server.spawn(self._answer(party, message)))
         server.on(RemoveSecret, lambda client, message, _: server.spawn(self._remove(client, message)))
         server.on(AllowUse, lambda client, message, _: server.spawn(self._allow(client, message)))
+
+    def _settle(self) -> None:
+        """Puts in use what is of a client of ours."""
+        away, self._away = self._away, []
+        for record, masks in away:
+            owner = owner_of(self._server.cluster, record)
+            if owner is not None and len(masks.seeds) == len(self._parties):
+                self._versions[record.version] = VersionInUse(owner, record.name, masks, record.description)
+                self._names[record.name] = record.version
+            else:
+                self._away.append(MaskedVersion(record, masks))
+
+    def follow(self, cluster: Cluster) -> None:
+        """Owners as that cluster file has them; nothing comes of uploads of who is no client any more."""
+        self._rules.follow(cluster)
+        clients = {client.identity: client for client in cluster.clients}
+        for held in (*self._versions.values(), *self._uploads.values()):
+            held.owner = clients.get(held.owner.identity, held.owner)
+        self._forget(
+            [version for version, u in self._uploads.items() if u.owner.identity not in clients and not u.deciding]
+        )
+        self._settle()
+
+    @property
+    def in_use(self) -> list[SecretSeen]:
+        """All that somebody may use."""
+        clients = self._server.cluster.clients
+        found = [(version, held) for version, held in list(self._versions.items()) if held.owner in clients]
+        return [SecretSeen(held.name, held.owner.name, version) for version, held in found]
 
     @property
     def stored(self) -> Mapping[str, StoredMasks]:
@@ -126,7 +154,7 @@ class Coordinator:
         _, _, name = slot.partition("/")
         version = self._names.get(name, "")
         held = self._versions.get(version)
-        if held is None:
+        if held is None or held.owner not in self._server.cluster.clients:
             return None
         grants = self._rules.grants(name, held.owner)
         policy = Policy(name, held.owner.name, version, held.description, grants)

@@ -98,6 +98,7 @@ class DealerServer(Server[DealerJob]):
         self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
         self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
         self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
+        self.succeeding.whenever(self._coordinator.follow)
         CheckDesk(self, folder, self._check_databases)
         StatusDesk(self, self.look)
 
@@ -322,6 +323,9 @@ class DealerServer(Server[DealerJob]):
     @property
     def versions_held(self) -> int:
         return len(self._coordinator.stored)
+
+    def versions_here(self) -> Iterable[SecretSeen]:
+        return self._coordinator.in_use
 
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         for found in filter(None, map(self._coordinator.look_up, self._coordinator.slots)):

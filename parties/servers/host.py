@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from mpc.rings import Rings
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
+from parties.operate.cluster.record import ClusterRecord
 from parties.wire.wires import Transport
 from protocols.randomness.source import RandomnessSource
 
@@ -19,12 +20,17 @@ SourceT_co = TypeVar("SourceT_co", bound=RandomnessSource, covariant=True)
 class Host(Generic[SourceT_co]):
     """Where a server runs: whose it is, what it keeps where, what makes its randomness, and what carries its frames."""
 
-    cluster: Cluster
+    record: ClusterRecord
     member: Member
     keys: KeyPair
     folder: str | os.PathLike[str]
     source: SourceT_co
     transport: Transport
+
+    @property
+    def cluster(self) -> Cluster:
+        """That the server goes by when it begins."""
+        return self.record.succession.cluster
 
     @property
     def rings(self) -> Rings:

@@ -16,7 +16,7 @@ from mpc.errors import MaterialError, PeerError, ProgramError, ProtocolViolation
 from mpc.program import Program
 from mpc.rings import Array, field_of
 from mpc.rings.ring import as_array
-from parties.cluster import Member
+from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready
@@ -79,6 +79,7 @@ class PartyServer(Server[PartyJob]):
         self.on(Opening, self._on_opening)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
+        self.succeeding.whenever(self._follow)
         CheckDesk(self, folder, self._check_databases)
         StatusDesk(self, self.look)
 
@@ -89,6 +90,9 @@ class PartyServer(Server[PartyJob]):
             await super().serve()
         finally:
             self._close()
+
+    def _follow(self, cluster: Cluster) -> None:
+        self._peers = [party for party in cluster.parties if party.name != self.member.name]
 
     def _check_databases(self) -> None:
         self.material.ledger.check()
@@ -405,6 +409,10 @@ class PartyServer(Server[PartyJob]):
     @property
     def versions_held(self) -> int:
         return len(self._secrets.held)
+
+    def versions_here(self) -> Iterable[SecretSeen]:
+        for record, owner in self._secrets.in_use:
+            yield SecretSeen(record.name, owner.name, record.version)
 
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         for record, owner in self._secrets.seen_by(client.name):

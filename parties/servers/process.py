@@ -10,18 +10,22 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 
 import threadpoolctl
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
+from mpc.errors import ConfigurationError
 from mpc.rings import Rings, kernels
 from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
+from parties.operate.cluster.record import ClusterRecord
 from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
+from parties.succession import Step, Succession
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
@@ -75,15 +79,33 @@ def make_server(
     folder: str | os.PathLike[str],
     transport: Transport = SocketWires,
     rings: Rings | None = None,
+    following: Sequence[Step] = (),
 ) -> DealerServer | PartyServer:
     """The server for that member's role, with its data in ``folder``.
 
-    ``rings``: what it computes with.  By default the usual; another array library comes in here, and nowhere else.
+    It goes by ``cluster``, or by what has followed that as far as the folder, or ``following``, says so.  ``rings``:
+    what it computes with.  By default the usual; another array library comes in here, and nowhere else.
 
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
-    host = Host(cluster, member, keys, folder, TrustedDealer(rings), transport)
+    record = ClusterRecord(folder, cluster, following)
+    member = current_member(record.succession, member, keys)
+    host = Host(record, member, keys, folder, TrustedDealer(rings), transport)
     return DealerServer(host) if member.role is Role.DEALER else PartyServer(host)
+
+
+def current_member(succession: Succession, member: Member, keys: KeyPair) -> Member:
+    """What has become of the member by now.  Raises ConfigurationError when these keys do not serve it any more."""
+    cluster = succession.cluster
+    now = next((server for server in cluster.servers if server.name == member.name), None)
+    if now is None:
+        raise ConfigurationError(f"{member.name} is no server any more, by cluster file {cluster.number}: end it here")
+    if now.key != keys.public and succession.holder(keys.public) == now.name:
+        raise ConfigurationError(
+            f"cluster file {cluster.number} gives {now.name} another key than this one: seal its data folder anew"
+            " (tessera cluster rekey) and start it with the new key file"
+        )
+    return now
 
 
 def run_server(
@@ -95,6 +117,7 @@ def run_server(
     until_stdin_closes: bool = False,
     grace: float = GRACE,
     metrics: tuple[str, int] | None = None,
+    following: Sequence[Step] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
 
@@ -106,7 +129,12 @@ def run_server(
     tune(threads_for(cluster, member))
     raise_descriptor_limit()
     kernels.warm_up()
-    asyncio.run(_serve_measured(make_server(cluster, member, keys, folder), until_stdin_closes, grace, metrics))
+    again = True
+    while again:
+        server = make_server(cluster, member, keys, folder, following=following)
+        asyncio.run(_serve_measured(server, until_stdin_closes, grace, metrics))
+        # Another cluster file, under which this process goes on, with a server made for it.
+        again = server.succeeding.successor is not None
 
 
 async def _serve_measured(

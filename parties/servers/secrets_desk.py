@@ -17,7 +17,7 @@ import msgspec
 from mpc.errors import NameTaken, TesseraError
 from mpc.rings import Array
 from mpc.rings.prg import Seed
-from parties.cluster import Member
+from parties.cluster import Cluster, Member
 from parties.counters import OK
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.stored import (
@@ -67,13 +67,14 @@ class SecretsDesk:
         self.reporting = Reporting(server, self._coordinator, self._what_is_here, self._undecided)
         """To the coordinator, what is here."""
         self._settings = server.cluster.settings
-        for record in secrets.unusable:
+        for record, _ in secrets.unusable:
             log.warning(
                 "model %s of %s is here but cannot be used: the cluster file lists its owner or the servers it was"
                 " shared among no longer",
                 record.name,
                 record.owner_name,
             )
+        server.succeeding.whenever(self._follow)
         server.on(UploadBegin, self._on_begin, self._refuse)
         server.on(UploadSeed, self._on_seed, self._refuse)
         server.on(UploadChunk, self._on_chunk, self._refuse)
@@ -83,6 +84,14 @@ class SecretsDesk:
         server.on(ListSecrets, lambda client, message, _: server.spawn(self._list(client, message)))
         server.on(RemoveSecret, lambda client, message, _: server.spawn(self._remove(client, message)))
         server.on(AllowUse, lambda client, message, _: server.spawn(self._allow(client, message)))
+
+    def _follow(self, cluster: Cluster) -> None:
+        async def settle() -> None:
+            async with self._server.governor.disk.turn(self._coordinator):
+                self._secrets.settle_again()
+
+        self._secrets.follow(cluster)
+        self._server.spawn(settle())
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from parties.messages.failures import Fault, error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
 from parties.operate.audit.desk import AuditDesk
+from parties.operate.cluster.desk import ClusterDesk
 from parties.operate.status.look import Look
 from parties.servers.auditing import audit_run
 from parties.servers.dispatcher import Dispatcher
@@ -39,6 +40,7 @@ from parties.servers.governor import Governor
 from parties.servers.host import Host
 from parties.servers.job import Job
 from parties.servers.scheduling import Workers
+from parties.servers.succeeding import Succeeding
 from parties.wire.events import ClusterChanged, Delivery, Event, PeerDown, PeerRestarted
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
@@ -73,10 +75,12 @@ class Server(Dispatcher, Generic[JobT]):
         self.metrics = Metrics()
         self.look = Look(self)
         self.audit = AuditDesk(self, host.keys, host.folder)
+        self.succeeding = Succeeding(self)
+        self._cluster_desk = ClusterDesk(self, host.record, self.succeeding)
         self.jobs: dict[str, JobT] = {}
         self._make_job = make_job
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
-        self._leaving = False
+        self._leaving = self._over = False
         self._emptied = asyncio.Event()
         self.on(Failed, self._on_failed)
         self.on(Release, self._on_release)
@@ -84,12 +88,16 @@ class Server(Dispatcher, Generic[JobT]):
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Serve until cancelled; runs end with it.  Raises ConfigurationError when the address cannot be bound."""
+        """Serve until cancelled, or until ``succeeding`` has a successor; runs end with it.
+
+        Raises ConfigurationError when the address cannot be bound.
+        """
         async with self.endpoint, self.audit:
+            self.spawn(self._cluster_desk.work())
             self.listening.set()
             log.info("%s listens at %s", self.member.name, self.member.listen or self.member.address)
             try:
-                while True:
+                while not self._over:
                     self._handle(await self.endpoint.receive())
             finally:
                 await self.end_tasks()
@@ -134,6 +142,7 @@ class Server(Dispatcher, Generic[JobT]):
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, ClusterChanged):
+            self._over = True
             return
         sender = event.peer if isinstance(event, PeerDown) else event.sender
         with caused_by(sender.name):
@@ -362,6 +371,10 @@ class Server(Dispatcher, Generic[JobT]):
     def versions_held(self) -> int:
         """How many models, of all owners."""
         return 0
+
+    def versions_here(self) -> Iterable[SecretSeen]:
+        """All that are in use."""
+        return ()
 
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         """Those in use that the client may know of."""

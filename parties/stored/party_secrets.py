@@ -28,7 +28,7 @@ from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.uploads import MAX_SECRETS, Upload, UploadBegin
 from parties.stored.partials import Begun
-from parties.stored.party_versions import PartyVersions, State, streamed
+from parties.stored.party_versions import PartyVersions, State, VersionRow, streamed
 from parties.stored.policy import InUse, Policy, check, not_in_use
 from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
@@ -54,6 +54,7 @@ class PartySecrets:
         self._disk = disk
         self._field = field
         self._circle = cluster.circle
+        self._cluster = cluster
         self._current: dict[str, StoredVersion] = {}
         self._saving: dict[str, StoredVersion] = {}
         self._prepared: dict[str, StoredVersion] = {}
@@ -63,16 +64,50 @@ class PartySecrets:
         self._tensors: dict[str, dict[str, Value]] = {}
         """By version: w - b, which all parties hold, and this party's share of b.  Of those that were needed."""
         self._rules = RuleBook(disk, cluster)
-        self.unusable: list[Record] = []
+        self.unusable: list[VersionRow] = []
         """On the disk, but of an owner or of servers that the cluster file does not list."""
-        for record, state in disk.versions():
-            owner = owner_of(cluster, record)
-            if owner is None:
-                self.unusable.append(record)
-            elif state is State.CURRENT:
-                self._current[record.name] = StoredVersion(record, owner)
-            else:
-                self._prepared[record.version] = StoredVersion(record, owner)
+        for row in disk.versions():
+            self._settle(row)
+
+    def _settle(self, row: VersionRow) -> None:
+        record, owner = row.record, owner_of(self._cluster, row.record)
+        if owner is None:
+            self.unusable.append(row)
+        elif row.state is State.CURRENT:
+            self._current[record.name] = StoredVersion(record, owner)
+        else:
+            self._prepared[record.version] = StoredVersion(record, owner)
+
+    # -- another cluster file --------------------------------------------------------------------------------------
+
+    def follow(self, cluster: Cluster) -> None:
+        """From now on nobody uses what is of somebody who is no client any more; nothing comes of its uploads."""
+        self._cluster = cluster
+        self._rules.follow(cluster)
+        for version in self.uploads.versions:
+            upload = self.uploads.get(version)
+            if upload is not None and owner_of(cluster, upload.begun.record) is None:
+                self.uploads.cancel(version)
+
+    def settle_again(self) -> None:
+        """Members as the cluster file has them now: some have another key, or are back.  Nothing may be on its way to
+        the disk meanwhile."""
+        for name, model in list(self._current.items()):
+            self._current[name] = model._replace(owner=owner_of(self._cluster, model.record) or model.owner)
+        for version, model in list(self._prepared.items()):
+            self._prepared[version] = model._replace(owner=owner_of(self._cluster, model.record) or model.owner)
+        self.uploads.settle_again(self._cluster)
+        unusable, self.unusable = self.unusable, []
+        for row in unusable:
+            self._settle(row)
+
+    @property
+    def in_use(self) -> list[StoredVersion]:
+        """All that somebody may use."""
+        return [model for model in list(self._current.values()) if self._is_usable(model)]
+
+    def _is_usable(self, model: StoredVersion) -> bool:
+        return owner_of(self._cluster, model.record) is not None
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
@@ -82,7 +117,7 @@ class PartySecrets:
 
     def seen_by(self, client: str) -> list[StoredVersion]:
         """What is in use, and that client may know of, by name."""
-        found = [model for _, model in sorted(self._current.items())]
+        found = sorted(self.in_use, key=lambda model: model.record.name)
         return [model for model in found if self._policy(model).sees(client)]
 
     def look_up(self, slot: str) -> InUse[StoredVersion] | None:
@@ -93,7 +128,7 @@ class PartySecrets:
         """
         _, _, name = slot.partition("/")
         model = self._current.get(name)
-        if model is None:
+        if model is None or not self._is_usable(model):
             return None
         policy = self._policy(model)
         return InUse(policy, model) if policy.slot == slot and self._current.get(name) is model else None
@@ -137,7 +172,10 @@ class PartySecrets:
     @property
     def held(self) -> tuple[str, ...]:
         """Versions in use, and such as cannot be used."""
-        return (*(m.record.version for m in list(self._current.values())), *(r.version for r in list(self.unusable)))
+        return (
+            *(m.record.version for m in list(self._current.values())),
+            *(r.record.version for r in list(self.unusable)),
+        )
 
     @property
     def prepared(self) -> tuple[str, ...]:
@@ -257,7 +295,7 @@ class PartySecrets:
         self._disk.commit(version)
         self._current[model.record.name] = model
         self._prepared.pop(version, None)
-        self.unusable = [record for record in self.unusable if record.name != model.record.name]
+        self.unusable = [row for row in self.unusable if row.record.name != model.record.name]
         if former is not None:
             self._unload(former.record.version)
         return model
@@ -279,7 +317,7 @@ class PartySecrets:
             del self._current[name]
         if removed:
             self._rules.forget(name)
-        self.unusable = [record for record in self.unusable if record.version != version]
+        self.unusable = [row for row in self.unusable if row.record.version != version]
         self._unload(version)
         return model
 

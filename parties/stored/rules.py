@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from mpc.errors import ProgramError
-from parties.cluster import Cluster, Member, Role
+from parties.cluster import Cluster, Member
 from parties.stored.policy import EVERYONE, is_rule, merged
 from parties.stored.record import Rules
 from parties.stored.version_database import VersionDatabase
@@ -24,9 +24,13 @@ class RuleBook:
 
     def __init__(self, vault: VersionDatabase, cluster: Cluster) -> None:
         self._vault = vault
-        self._clients = {member.name for member in cluster.members if member.role is Role.CLIENT}
+        self.follow(cluster)
         self._rules = vault.rules()
         self._writing = threading.Lock()
+
+    def follow(self, cluster: Cluster) -> None:
+        """From now on rules are of these clients."""
+        self._clients = {client.name for client in cluster.clients}
 
     def grants(self, name: str, owner: Member) -> Mapping[str, frozenset[str]]:
         """Programs by client, of that owner's secret."""

@@ -102,6 +102,11 @@ class Uploads:
             else:
                 self._uploads[record.version] = UploadInProgress(owner, partial.begun, partial.grid, partial)
 
+    def settle_again(self, cluster: Cluster) -> None:
+        """Owners as the cluster file has them now."""
+        for upload in self._uploads.values():
+            upload.owner = owner_of(cluster, upload.begun.record) or upload.owner
+
     @property
     def versions(self) -> tuple[str, ...]:
         """All of them."""

@@ -41,13 +41,13 @@ class MemoryNetwork:
         """Cuts the connections between two members, until ``mend_link``."""
         with self._lock:
             self._broken.add(frozenset((one, other)))
-        self._changed(departed=True)
+        self.changed(departed=True)
 
     def mend_link(self, one: str, other: str) -> None:
         """They can connect again, and do."""
         with self._lock:
             self._broken.discard(frozenset((one, other)))
-        self._changed(departed=False)
+        self.changed()
 
     def join(self, wires: MemoryWires) -> None:
         """Raises ConfigurationError for a second server of one name."""
@@ -55,12 +55,12 @@ class MemoryNetwork:
             if wires.me.is_server and any(other.me.name == wires.me.name for other in self._open.values()):
                 raise ConfigurationError(f"{wires.me.name} runs already in this process")
             self._open[wires.route] = wires
-        self._changed(departed=False)
+        self.changed()
 
     def leave(self, wires: MemoryWires) -> None:
         with self._lock:
             self._open.pop(wires.route, None)
-        self._changed(departed=True)
+        self.changed(departed=True)
 
     def server(self, peer: Member, seen_by: Member) -> MemoryWires | None:
         """That server's wires, if there is a way to them."""
@@ -76,7 +76,8 @@ class MemoryNetwork:
             found = self._open.get(route)
             return None if found is None or frozenset((found.me.name, seen_by.name)) in self._broken else found
 
-    def _changed(self, *, departed: bool) -> None:
+    def changed(self, *, departed: bool = False) -> None:
+        """Everybody looks around."""
         with self._lock:
             everyone = list(self._open.values())
         for wires in everyone:
@@ -125,7 +126,12 @@ class MemoryWires:
         for name, link in self._links.items():
             if link.peer.is_server:
                 self.outboxes.setdefault(name, _Way())
-        self.call(lambda: self.look(departed=False))
+        self._network.changed()
+
+    def lets_in(self, member: Member) -> bool:
+        """Whether we list its key, as a gatekeeper does; called by the other end, in its thread."""
+        link = self._links.get(member.name)
+        return link is not None and link.peer.key == member.key
 
     def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         way = self.outboxes.get(link.peer.name)
@@ -156,7 +162,7 @@ class MemoryWires:
     def _read(self) -> None:
         sender, frames = self._arrived.popleft()
         link = self._links.get(sender.me.name)
-        if link is not None and link.peer.key == sender.me.key:
+        if link is not None and self.lets_in(sender.me):
             # Only now, as it would leave a socket: who has changed a buffer since is found out.
             self._owner.on_message(
                 link, [memoryview(bytes(f)) for f in frames], sender.route if self.me.is_server else None
@@ -174,6 +180,9 @@ class MemoryWires:
         """Connects to whoever has come, and takes note of who has gone."""
         for name, way in tuple(self.outboxes.items()):
             former, way.to = way.to, self._network.server(self._links[name].peer, self.me)
+            way.trouble = None
+            if way.to is not None and not way.to.lets_in(self.me):
+                way.to, way.trouble, way.troubled_at = None, Trouble.DENIED, float("inf")
             if former is not None and way.to is not former:
                 self._owner.on_down(self._links[name])
             if way.to is not None and way.to is not former:

@@ -294,13 +294,18 @@ class Endpoint:
         for name, peer in peers.items():
             self._links.setdefault(name, Link(peer)).peer = peer
         self._wires.go_on(new, dropped)
-        links = list(self._links.values())
-        self._receiver.compare_again(links)
-        for link in links if self.me.is_server and self._running else ():
+        self._receiver.compare_again(self._links.values())
+        for link in self.tell(succession):
+            self._transmit(link, Hello(*self._receiver.greeting))
+
+    def tell(self, succession: Succession) -> list[Link]:
+        """Everybody who is connected, if we are a server, of what has followed the file that it has; whom that was."""
+        told = []
+        for link in self._links.values() if self.me.is_server and self._running else ():
             steps = [] if link.greeting is None else succession.since(link.greeting.cluster_fingerprint)
-            if steps:
-                self._transmit(link, Succeeded(), steps)
-                self._transmit(link, Hello(*self._receiver.greeting))
+            if steps and self._transmit(link, Succeeded(), steps):
+                told.append(link)
+        return told
 
     def end_for_newer(self) -> None:
         """What `newest` says cannot be gone on to here: whoever is in ``receive`` hears of it."""

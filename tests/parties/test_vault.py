@@ -204,10 +204,10 @@ def test_somebody_else_s(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "complaint"),
     [
-        ("PRAGMA user_version = 2", "has format 2, this release reads 1"),
+        ("PRAGMA user_version = 3", "has format 3, this release reads 2"),
         ("PRAGMA application_id = 7", "is not Tessera's"),
         ("DELETE FROM about WHERE name = 'salt'", "made with another key, or was changed"),
-        ("UPDATE about SET value = zeroblob(36) WHERE name = 'check'", "made with another key, or was changed"),
+        ("UPDATE about SET value = zeroblob(60) WHERE name = 'key'", "made with another key, or was changed"),
         ("DROP TABLE about", r"cannot be opened \(no such table"),
     ],
 )

@@ -6,19 +6,23 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from mpc.errors import ConfigurationError, PeerError, PeerLost, PeerUnavailable, RemoteError, printable
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.check import CheckMessage, CheckRefused
+from parties.messages.check import CheckRefused
+from parties.messages.conversation import RequestMessage
+from parties.messages.failures import error_of
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
-from parties.wire.transport import Endpoint
+from parties.wire.socket_wires import SocketWires
+from parties.wire.transport import Endpoint, operator
+from parties.wire.wires import Transport
 
 Result = TypeVar("Result")
-Question = Callable[[str], CheckMessage]
+Question = Callable[[str], RequestMessage]
 """Makes the message, given the id."""
 
 
@@ -52,13 +56,15 @@ class Answers:
     def take(self, delivery: Delivery) -> None:
         """An answer; one that nobody waits for, or from somebody else, is dropped."""
         message, sender = delivery.message, delivery.sender.name
-        if not isinstance(message, CheckMessage):
+        if not isinstance(message, RequestMessage):
             return
         peer, future = self._awaited.get(message.request, ("", None))
         if future is None or peer != sender or future.done():
             return
         if isinstance(message, CheckRefused):
             future.set_exception(Busy(sender, message))
+        elif message.failure is not None:
+            future.set_exception(error_of(message.failure, sender))
         else:
             future.set_result(delivery)
 
@@ -103,10 +109,10 @@ class Asker:
     patience: float
     """s."""
 
-    async def ask(self, server: str, question: Question, patience: float) -> Delivery:
+    async def ask(self, server: str, question: Question, patience: float, payload: Sequence[bytes] = ()) -> Delivery:
         """The answer to one question.  Raises PeerError; `Busy` when it is worth another try."""
         with self.answers.awaited(server) as (request, future):
-            self.endpoint.send(server, question(request))
+            self.endpoint.send(server, question(request), payload)
             return await answer_in(future, server, patience)
 
     async def insist(self, attempt: Callable[[], Awaitable[Result]], until: float | None = None) -> Result:
@@ -125,19 +131,23 @@ class Asker:
 
 
 @contextlib.asynccontextmanager
-async def asking(cluster: Cluster, keys: KeyPair, patience: float) -> AsyncIterator[Asker]:
-    """A client that asks servers, and gives each ``patience`` s.
+async def asking(
+    cluster: Cluster, keys: KeyPair, patience: float, *, operators: bool = False, transport: Transport = SocketWires
+) -> AsyncIterator[Asker]:
+    """A client that asks servers, and gives each ``patience`` s; with ``operators`` also who operates one: that one.
 
     Raises ConfigurationError when the key is no client's, or ``patience`` makes no sense.
     """
     member = cluster.by_key(keys.public)
+    if member is not None and member.is_server and operators:
+        member = operator(member)
     if member is None or member.is_server:
         raise ConfigurationError(
             f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
         )
     if not patience > 0:
         raise ConfigurationError(f"a timeout of {patience:g} s: give more than 0")
-    async with Endpoint(cluster, member, keys, bind=False) as endpoint:
+    async with Endpoint(cluster, member, keys, bind=False, transport=transport) as endpoint:
         answers = Answers()
 
         async def listen() -> None:

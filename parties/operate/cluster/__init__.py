@@ -1,0 +1,1 @@
+"""``tessera cluster``: how members agree on another cluster file, and go on to it."""

@@ -1,0 +1,361 @@
+"""Cluster files that follow one another while servers run: what stays, what ends, and what nobody can bring about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpc.errors import AuthenticationError, ConfigurationError, NotPermitted, PeerError, TesseraError, VersionMismatch
+from nn import Linear, Model, Sequential
+from parties import AsyncClient, Cluster, KeyPair, Settings
+from parties.cluster import Member, Role
+from parties.operate.cluster.console import consoling
+from parties.operate.cluster.differences import differences, losses
+from parties.operate.cluster.record import ClusterRecord
+from parties.succession import Step, Succession, is_smooth
+
+from .conftest import Site
+
+
+def model() -> Model:
+    architecture = Sequential({"a": Linear(2, 2)}).architecture((2,))
+    return Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
+
+
+def listed(site: Site, name: str) -> Member:
+    """A client with a fresh key."""
+    site.keys[name] = KeyPair.generate()
+    return Member(name, Role.CLIENT, 0, None, site.keys[name].public)
+
+
+def following(former: Cluster, **changes: Any) -> Cluster:
+    return replace(former, number=former.number + 1, former=former.fingerprint, **changes)
+
+
+async def accept(site: Site, new: Cluster, *signers: str) -> frozenset[str]:
+    """As each of these, at its own server, or a client at all; who is missing after the last."""
+    missing: frozenset[str] = frozenset()
+    for name in signers:
+        async with consoling(site.cluster, site.keys[name], 3, site.transport) as console:
+            missing = await console.send(Step(new.dumps()).signed(name, site.keys[name]))
+    return missing
+
+
+async def go_on(site: Site, new: Cluster) -> None:
+    """All accept it, and all servers go by it."""
+    assert not await accept(site, new, *(signer.name for signer in site.servers["dealer"].cluster.signers))
+    await site.until(lambda: all(server.cluster == new for server in site.servers.values()))
+
+
+def current(site: Site) -> Cluster:
+    cluster: Cluster = site.servers["dealer"].cluster
+    return cluster
+
+
+async def predict(client: AsyncClient, name: str = "m") -> None:
+    remote = await client.model(name)
+    found = await client.reveal(remote(client.share([[0.5, 0.25]])))
+    assert found == pytest.approx(np.full((1, 2), 1.75), abs=1e-3)
+
+
+async def upload(site: Site, owner: str = "company", *clients: str) -> None:
+    async with site.client(owner) as company:
+        await company.upload(model(), "m")
+        for client in clients:
+            await company.allow("m", client, ["predict"])
+
+
+async def test_a_client_comes_while_others_compute(either: Site) -> None:
+    site = either
+    await upload(site, "company", "*")
+    async with site.client("clinic") as clinic:
+        x = clinic.share([1.0, 2.0])
+        await clinic.stock(x * 2, 2)
+        prepared = await clinic.prepare(x + x * x)
+        await go_on(site, following(site.cluster, clients=(*site.cluster.clients, listed(site, "late"))))
+        assert await clinic.finish(prepared) == pytest.approx([2, 6], abs=1e-3)
+        await predict(clinic)
+        assert await clinic.reveal(x * 2) == pytest.approx([2, 4], abs=1e-3)
+        assert clinic.last_run is not None
+        assert clinic.last_run.from_stock
+    async with AsyncClient(current(site), site.keys["late"], transport=site.transport) as late:
+        await predict(late)
+    # Started with the file they were begun with, they go by the newest; and who has an older one goes on to it.
+    await site.restart("dealer", "party0", "party1")
+    assert current(site).number == 2
+    async with site.client("clinic") as clinic:
+        await predict(clinic)
+        assert clinic.cluster.number == 2
+        assert await clinic.reveal(clinic.share([1.0, 2.0]) * 2) == pytest.approx([2, 4], abs=1e-3)
+        assert clinic.last_run is not None
+        assert clinic.last_run.from_stock
+
+
+async def test_who_goes_has_nothing_left_and_who_stays_is_not_disturbed(either: Site) -> None:
+    site = either
+    await upload(site, "company", "clinic")
+    async with site.client("clinic") as clinic, site.client("company") as company:
+        stays = await clinic.prepare(clinic.share([3.0]) * 2)
+        ends = await company.prepare(company.share([3.0]) * 2)
+        heard: list[bytes] = []
+        new = following(site.cluster, clients=site.cluster.clients[:1])
+        await go_on(site, new)
+        for server in site.servers:
+            site.overhear(server, heard)
+        with pytest.raises((PeerError, TesseraError)):
+            await company.finish(ends)
+        assert heard == []
+        for server in site.servers:
+            site.restore(server)
+        assert await clinic.finish(stays) == pytest.approx([6], abs=1e-3)
+        with pytest.raises(TesseraError, match=r"not in use|no model|belongs|called 'm'"):
+            await predict(clinic)
+        assert all(len(server.jobs) == 0 for server in site.servers.values())
+    with pytest.raises(PeerError):
+        async with AsyncClient(site.cluster, site.keys["company"], transport=site.transport, connect_timeout=1):
+            pass
+    # It comes back, and is who it was; a restart in between makes no difference.
+    await site.restart("party0", "dealer")
+    back = site.cluster.clients[1]
+    await go_on(site, following(new, clients=(*new.clients, back)))
+    async with AsyncClient(current(site), site.keys["company"], transport=site.transport) as company:
+        await predict(company)
+    async with site.client("clinic") as clinic:
+        await predict(clinic)
+
+
+async def test_another_key_is_the_same_member(site: Site) -> None:
+    await upload(site, "company", "clinic")
+    former = site.keys["company"]
+    async with site.client("company") as company, site.client("clinic") as clinic:
+        await clinic.stock(clinic.share([1.0]) * 3, 1)
+        prepared = await company.prepare(company.share([3.0]) * 2)
+        now = listed(site, "company")
+        await go_on(site, following(site.cluster, clients=(site.cluster.clients[0], now)))
+        with pytest.raises(TesseraError):
+            await company.finish(prepared)
+        await predict(clinic)
+        await clinic.reveal(clinic.share([2.0]) * 3)
+        assert clinic.last_run is not None
+        assert clinic.last_run.from_stock
+    async with AsyncClient(current(site), site.keys["company"], transport=site.transport) as company:
+        await predict(company)
+        await company.upload(model(), "m")
+        await predict(company)
+    with pytest.raises((AuthenticationError, VersionMismatch)):
+        async with AsyncClient(site.cluster, former, transport=site.transport, connect_timeout=1):
+            pass
+    await site.restart("dealer", "party0", "party1")
+    async with AsyncClient(current(site), site.keys["company"], transport=site.transport) as company:
+        await predict(company)
+
+
+async def test_all_have_to_accept_and_one_that_was_away_learns_it(site: Site) -> None:
+    new = following(site.cluster, clients=(*site.cluster.clients, listed(site, "late")))
+    assert await accept(site, new, "party0") == {"dealer", "party1"}
+    await site.stop("party1")
+    await site.restart("party0")
+    await asyncio.sleep(0)
+    assert await accept(site, new, "dealer") <= {"party0", "party1"}
+    async with consoling(site.cluster, site.keys["clinic"], 1, site.transport) as console:
+        seen = await console.look()
+    assert seen.cluster == site.cluster
+    assert [step.signatures.keys() for step in seen.proposals] == [{"party0", "dealer"}]
+    assert (seen.models, seen.stock) == (None, None)
+    assert [error.peer for error in seen.unreached] == ["party1"]
+    assert {server.cluster.number for server in site.servers.values()} == {1}
+    # Signed elsewhere, and told to one server.
+    signed = seen.proposals[0].signed("party1", site.keys["party1"])
+    async with consoling(site.cluster, site.keys["dealer"], 3, site.transport) as console:
+        assert await console.send(signed) == frozenset()
+    await site.until(lambda: all(site.servers[name].cluster == new for name in ("dealer", "party0")))
+    await site.start("party1")
+    await site.until(lambda: bool(site.servers["party1"].cluster == new))
+    await site.restart("party1")
+    assert site.servers["party1"].cluster == new
+
+
+async def test_who_has_not_to_sign_proposes_nothing(site: Site) -> None:
+    new = following(site.cluster, clients=site.cluster.clients[:1])
+    with pytest.raises(NotPermitted, match="clinic has not to sign"):
+        await accept(site, new, "clinic")
+    wrong = [
+        (Step(new.dumps()), "without signing"),
+        (Step(replace(new, number=7).dumps()).signed("party0", site.keys["party0"]), "does not follow"),
+        (Step(new.dumps(), {"party0": bytes(64)}), "not right"),
+        (Step(new.dumps()).signed("party0", site.keys["party1"]), "not right"),
+        (Step("x" * (1 << 18)).signed, ""),
+    ]
+    async with consoling(site.cluster, site.keys["party0"], 3, site.transport) as console:
+        for step, complaint in wrong[:-1]:
+            assert isinstance(step, Step)
+            with pytest.raises(TesseraError, match=complaint):
+                await console.send(step)
+        assert (await console.look()).proposals == ()
+    assert {server.cluster.number for server in site.servers.values()} == {1}
+
+
+async def test_a_client_may_be_asked_to_sign_and_is_told_what_is_stored(site: Site) -> None:
+    await upload(site)
+    await go_on(site, following(site.cluster, settings=_named(site.cluster, "clinic")))
+    async with consoling(site.cluster, site.keys["clinic"], 3, site.transport) as console:
+        seen = await console.look()
+        assert seen.models is not None
+        assert [(m.owner, m.name) for m in seen.models] == [("company", "m")]
+    async with consoling(site.cluster, site.keys["company"], 3, site.transport) as console:
+        assert (await console.look()).models is None
+    with pytest.raises(NotPermitted):
+        await accept(site, following(current(site), clients=current(site).clients[:1]), "party0")
+    await go_on(site, following(current(site), clients=current(site).clients[:1]))
+
+
+def _named(cluster: Cluster, *signers: str) -> Settings:
+    settings = {name: getattr(cluster.settings, name) for name in cluster.settings.__struct_fields__}
+    return Settings(**{**settings, "signers": signers})
+
+
+async def test_what_one_alone_has_proposed_it_may_take_back(site: Site) -> None:
+    one, other = (following(site.cluster, clients=site.cluster.clients[:count]) for count in (0, 1))
+    await accept(site, one, "party0")
+    await accept(site, other, "party0")
+    await accept(site, other, "party1")
+    await accept(site, one, "party0")
+    async with consoling(site.cluster, site.keys["dealer"], 3, site.transport) as console:
+        seen = await console.look()
+    assert {step.cluster().fingerprint: step.signatures.keys() for step in seen.proposals} == {
+        other.fingerprint: {"party0", "party1"},
+        one.fingerprint: {"party0"},
+    }
+
+
+async def test_other_servers_or_settings_and_what_that_costs(site: Site) -> None:
+    await upload(site, "company", "clinic")
+    async with site.client("clinic") as clinic:
+        await clinic.stock(clinic.share([1.0]) * 3, 2)
+    async with consoling(site.cluster, site.keys["party0"], 3, site.transport) as console:
+        seen = await console.look()
+    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=2.5)
+    other = following(site.cluster, settings=settings)
+    means = losses(site.cluster, seen.succession.check(other), seen.models, seen.stock, smooth=False)
+    assert means.sentences([]) == ["runs in progress fail, and servers begin anew in their processes"]
+    await accept(site, other, "dealer", "party0", "party1")
+    await site.until(lambda: all(server.succeeding.successor is not None for server in site.servers.values()))
+    await asyncio.wait_for(asyncio.gather(*site.tasks.values()), 5)
+    await site.restart("dealer", "party0", "party1")
+    async with site.client("clinic") as clinic:
+        assert clinic.cluster.settings == settings
+        await predict(clinic)
+        await clinic.reveal(clinic.share([2.0]) * 3)
+        assert clinic.last_run is not None
+        assert clinic.last_run.from_stock
+    turned = following(other, parties=other.parties[::-1])
+    means = losses(other, seen.succession.followed_by([]).cluster, seen.models, 1, smooth=False)
+    assert is_smooth(other, other)
+    assert not is_smooth(other, turned)
+    assert differences(other, turned) == ["the parties are in another order"]
+
+
+def test_what_a_change_means_in_words(tmp_path: Any) -> None:
+    keys = {name: KeyPair.generate().public for name in ("dealer", "a", "b", "c", "clinic", "company", "new")}
+    former = Cluster.build(
+        "t",
+        dealer=("h:1", keys["dealer"]),
+        parties=[("a", "h:2", keys["a"]), ("b", "h:3", keys["b"])],
+        clients=[("clinic", keys["clinic"]), ("company", keys["company"])],
+    )
+    begun = Succession.begin(former)
+    from parties.messages.status import SecretSeen
+
+    stored = (SecretSeen("m", "company", "0" * 32), SecretSeen("d", "clinic", "1" * 32))
+
+    def said(new: Cluster, known: Sequence[SecretSeen] | None = stored, stock: int | None = 5) -> list[str]:
+        new = begun.check(new)
+        means = losses(former, new, known, stock, smooth=is_smooth(former, new))
+        gone = {m.name for m in former.members} - {m.name for m in new.members}
+        return differences(former, new) + means.sentences(gone)
+
+    a, b = former.parties
+    assert said(following(former)) == ["nothing has to be uploaded or dealt again"]
+    assert said(following(former, clients=former.clients[:1])) == [
+        "client company goes",
+        "nobody can use m of company any more, unless company comes back",
+    ]
+    assert said(following(former, parties=(a, replace(b, address="h:9", key=keys["new"])))) == [
+        "party b has another key: whoever holds that is b, with all it has stored",
+        "party b is at h:9 instead of h:3",
+        "nothing has to be uploaded or dealt again",
+        "b has to be started anew by its operator (docs/cluster.md)",
+    ]
+    c = Member("c", Role.PARTY, 2, "h:4", keys["c"])
+    assert said(following(former, parties=(a, b, c)))[:4] == [
+        "party c comes",
+        "clinic has to upload again: d",
+        "company has to upload again: m",
+        "5 items of preprocessing in stock are destroyed: deal again (tessera deal)",
+    ]
+    assert said(following(former, parties=(a, b, c)), None, None)[1:3] == [
+        "every model and data set has to be uploaded again, by its owner",
+        "all preprocessing in stock is destroyed: have it dealt again (tessera deal)",
+    ]
+    assert said(following(former, settings=Settings(signers=("a",))))[0] == "signers is a instead of (all servers)"
+    strict = said(following(former, settings=Settings(security="malicious")))  # type: ignore[arg-type]
+    assert strict[:2] == [
+        "security is malicious instead of semi-honest",
+        "5 items of preprocessing in stock are destroyed: deal again (tessera deal)",
+    ]
+
+
+def test_no_start_goes_back_behind_the_record(site_files: tuple[Succession, Any]) -> None:
+    succession, folder = site_files
+    first, last = succession.steps[0].cluster(), succession.cluster
+    record = ClusterRecord(folder, first)
+    assert record.succession.cluster == first
+    # A crash before the record is whole leaves the former one.
+    (folder / "cluster.record.part").write_bytes(b"half")
+    record.keep(succession)
+    for given in (first, succession.steps[1].cluster(), last):
+        assert ClusterRecord(folder, given).succession.cluster == last
+    other = replace(first, number=last.number + 1, former="e" * 64)
+    with pytest.raises(ConfigurationError, match="none of those before it; if it has followed"):
+        ClusterRecord(folder, other)
+    with pytest.raises(ConfigurationError, match="none of those before it"):
+        ClusterRecord(folder, replace(first, settings=Settings(threads=3)))
+    (folder / "cluster.record").write_bytes((folder / "cluster.record").read_bytes().replace(b"clinic", b"cl1nic"))
+    with pytest.raises(ConfigurationError, match="damaged"):
+        ClusterRecord(folder, last)
+
+
+def test_a_folder_with_an_older_file_and_what_followed(site_files: tuple[Succession, Any]) -> None:
+    succession, folder = site_files
+    first, last = succession.steps[0].cluster(), succession.cluster
+    ClusterRecord(folder, first).keep(Succession.begin(first))
+    assert ClusterRecord(folder, last, succession.steps).succession.cluster == last
+    assert ClusterRecord(folder, first).succession.cluster == first
+    with pytest.raises(ConfigurationError, match="does not follow"):
+        ClusterRecord(folder, first, succession.steps[2:])
+    # Before anything has followed, whoever starts the server says what it begins with.
+    corrected = replace(first, settings=Settings(threads=3))
+    assert ClusterRecord(folder, corrected).succession.cluster == corrected
+
+
+@pytest.fixture
+def site_files(tmp_path: Any) -> tuple[Succession, Any]:
+    keys = {name: KeyPair.generate() for name in ("dealer", "a", "b", "clinic", "company")}
+    first = Cluster.build(
+        "t",
+        dealer=("h:1", keys["dealer"].public),
+        parties=[("a", "h:2", keys["a"].public), ("b", "h:3", keys["b"].public)],
+        clients=[("clinic", keys["clinic"].public), ("company", keys["company"].public)],
+    )
+    succession = Succession.begin(first)
+    for clients in (first.clients[:1], first.clients[:2]):
+        step = Step(following(succession.cluster, clients=clients).dumps())
+        for name in ("dealer", "a", "b"):
+            step = step.signed(name, keys[name])
+        succession = succession.followed_by([step])
+    return succession, tmp_path
