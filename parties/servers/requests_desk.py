@@ -52,7 +52,7 @@ class RequestsDesk:
     def __init__(self, server: Server[Any], database: VersionDatabase, look_up: LookUp[Any]) -> None:
         self._server = server
         self._look_up = look_up
-        self._book = RequestBook(server.member.name, database, server.cluster)
+        self._book = RequestBook(server.member.name, database, lambda: server.cluster)
         server.on(AskLeave, self._on_ask, server.refuse_request)
         server.on(DecideLeave, self._on_decide, server.refuse_request)
         server.on(ListRequests, self._on_list, server.refuse_request)

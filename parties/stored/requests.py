@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -53,40 +53,39 @@ class _Held:
     row: _Row
     request: UseRequest
     decisions: Mapping[str, Decision]
-
-    @property
-    def alive(self) -> bool:
-        return self.row.touched >= time.time() - LIFETIME
+    key: str
+    """Of who has signed the request."""
 
 
 class RequestBook:
-    """All requests at one server.  Methods that say so block, on the disk, and one thread at a time makes them."""
+    """All requests at one server, which goes by ``cluster()``.  Methods that say so block, on the disk."""
 
-    def __init__(self, server: str, vault: VersionDatabase, cluster: Cluster) -> None:
+    def __init__(self, server: str, vault: VersionDatabase, cluster: Callable[[], Cluster]) -> None:
         self._server = server
+        self._cluster = cluster
         self._vault = vault
         self._held: dict[tuple[str, str], _Held] = {}
         self._writing = threading.Lock()
         for client, program, sealed in vault.requests():
             row: _Row = msgpack_decoder(_Row).decode(sealed)
             try:
-                held = _Held(row, *read_entry(row.entry, cluster))
+                request, decisions = read_entry(row.entry, cluster())
             except ProgramError:
                 vault.drop_request(client, program)
                 continue
-            self._held[client, program] = held
+            self._held[client, program] = _Held(row, request, decisions, self._key(client))
 
     def seen_by(self, client: Member) -> list[Entry]:
         """What that client asks and is asked."""
-        return [held.row.entry for held in self._alive() if is_named_in(client, held.request)]
+        return [held.row.entry for held in self._alive().values() if is_named_in(client, held.request)]
 
     def program(self, client: str, program: str, reader: Member) -> bytes:
         """The encoded program of a request.  Blocks.
 
         Raises NoSuchName if there is none that the reader has made or is asked, VaultError.
         """
-        held = self._held.get((client, program))
-        if held is None or not held.alive or not is_named_in(reader, held.request):
+        held = self._alive().get((client, program))
+        if held is None or not is_named_in(reader, held.request):
             raise no_request(client, program)
         return self._vault.request_program(client, program)
 
@@ -94,9 +93,7 @@ class RequestBook:
         """Raises ServerBusy when the client, or one of the owners, has as many as they may; ProgramError."""
         if abs(request.when - time.time()) > CLOCKS:
             raise ProgramError("this request is not of today: compare this host's clock with the servers'")
-        others = [
-            h for h in self._alive() if (h.request.client, h.request.program) != (request.client, request.program)
-        ]
+        others = [held for key, held in self._alive().items() if key != (request.client, request.program)]
         own = [held for held in others if held.request.client == request.client]
         if len(own) >= MOST_OF_A_CLIENT or sum(h.row.bytes for h in own) + size > MOST_BYTES_OF_A_CLIENT:
             raise ServerBusy(
@@ -116,12 +113,13 @@ class RequestBook:
         with self._writing:
             self._forget_old()
             self.check_room(request, len(program))
-            former = self._held.get((request.client, request.program))
+            key = request.client, request.program
+            former = self._alive().get(key)
             if former is not None and former.request.when >= request.when:
                 raise ProgramError("this request is not newer than one that is here")
             row = _Row(signed, len(program), time.time())
-            self._vault.write_request(request.client, request.program, msgspec.msgpack.encode(row), program)
-            self._held[request.client, request.program] = _Held(row, request, {})
+            self._vault.write_request(*key, msgspec.msgpack.encode(row), program)
+            self._held[key] = _Held(row, request, {}, self._key(request.client))
 
     def decide(self, signed: Signed, decision: Decision) -> None:
         """Keep what an owner has decided, in place of what it has decided before.  Blocks.
@@ -129,16 +127,16 @@ class RequestBook:
         Raises NoSuchName when there is no such request, ProgramError for a decision older than one that is here.
         """
         with self._writing:
-            held = self._held.get((decision.client, decision.program))
-            if held is None or not held.alive or not decision.answers(held.request):
-                raise no_request(decision.client, decision.program)
+            key = decision.client, decision.program
+            held = self._alive().get(key)
+            if held is None or not decision.answers(held.request):
+                raise no_request(*key)
             former = held.decisions.get(decision.owner)
             if former is not None and former.when > decision.when:
                 raise ProgramError("this decision is older than one that is here")
             row = replace(held.row, decisions={**held.row.decisions, decision.owner: signed}, touched=time.time())
-            self._vault.write_request(decision.client, decision.program, msgspec.msgpack.encode(row))
-            decisions = {**held.decisions, decision.owner: decision}
-            self._held[decision.client, decision.program] = _Held(row, held.request, decisions)
+            self._vault.write_request(*key, msgspec.msgpack.encode(row))
+            self._held[key] = _Held(row, held.request, {**held.decisions, decision.owner: decision}, held.key)
 
     def withdraw(self, client: str, program: str) -> bool:
         """Forget a request; whether there was one.  Blocks.  Raises VaultError."""
@@ -146,13 +144,21 @@ class RequestBook:
             self._vault.drop_request(client, program)
             return self._held.pop((client, program), None) is not None
 
-    def _alive(self) -> list[_Held]:
-        return [held for held in list(self._held.values()) if held.alive]
+    def _key(self, client: str) -> str:
+        """Of that client now; empty if there is none."""
+        return next((member.key for member in self._cluster().clients if member.name == client), "")
+
+    def _alive(self) -> dict[tuple[str, str], _Held]:
+        """Those that have not expired, of clients that are there with the key that they have signed with."""
+        before, keys = time.time() - LIFETIME, {member.name: member.key for member in self._cluster().clients}
+        found = list(self._held.items())
+        return {key: held for key, held in found if held.row.touched >= before and keys.get(key[0]) == held.key}
 
     def _forget_old(self) -> None:
         """Blocks."""
-        for key, held in list(self._held.items()):
-            if not held.alive:
+        alive = self._alive()
+        for key in list(self._held):
+            if key not in alive:
                 self._vault.drop_request(*key)
                 del self._held[key]
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from mpc.errors import NoSuchName, NotPermitted, ProgramError, ServerBusy, UsageError
 from mpc.program import Program
-from parties import DataSet
+from parties import DataSet, KeyPair
 from parties.client.request_entries import State
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
@@ -204,6 +204,18 @@ async def test_requests_outlast_restarts_and_expire(site: Any, monkeypatch: pyte
         assert await clinic.requests() == []
         with pytest.raises(NoSuchName):
             await company.show(digest)
+
+
+async def test_a_request_goes_with_the_key_that_has_signed_it(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        await asked(site, company, clinic)
+    book = site.servers["party0"]._handlers[ListRequests][0].__self__._book
+    company = site.cluster.member("company")
+    assert len(book.seen_by(company)) == 1
+    other = KeyPair.generate().public
+    clients = tuple(dataclasses.replace(c, key=other) if c.name == "clinic" else c for c in site.cluster.clients)
+    site.servers["party0"].cluster = dataclasses.replace(site.cluster, clients=clients)
+    assert book.seen_by(company) == []
 
 
 async def test_what_is_withdrawn_is_gone(site: Any) -> None:
