@@ -14,7 +14,7 @@ from typing import Any
 
 from mpc.operation import Constant, Input, Stored
 from mpc.program import Program
-from protocols.readings.explain import Form, Telling, crowds, results, sources, telling
+from protocols.readings.explain import Examined, Form, Telling, results, sources
 
 LOUD = "!! "
 """What a line begins with that nobody should pass over."""
@@ -145,7 +145,7 @@ class Explanation:
 def explained(program: Program, client: str, models: Collection[str] = ()) -> Explanation:
     """``program`` in words, when ``client`` asks to run it; ``models`` are slots that have weights, and no rows.
 
-    Takes a second or so for one of millions of numbers.
+    Takes a second or so for one of millions of numbers, and a minute at most.
     """
     nodes, goes_in = program.nodes, sources(program)
     found = {i: _source(node.operation) for i, node in enumerate(nodes) if isinstance(node.operation, Stored)}
@@ -180,10 +180,10 @@ def _warnings(
     others = [source for source in found if source.owner != client]
     owners = list(dict.fromkeys(source.owner for source in others))
     groups = [owners] if len(owners) < 2 else [owners, *([owner] for owner in owners)]
-    said, tried = set[int](), True
+    examined, said, tried = Examined(program), set[int](), True
     for group in groups:
         slots = {source.slot for source in others if source.owner in group}
-        for result, told_of_it in zip(told, telling(program, slots), strict=True):
+        for result, told_of_it in zip(told, examined.telling(slots), strict=True):
             tried &= told_of_it.tried
             theirs = [source for source, _ in result.per_row if source.slot in slots]
             line = _line(client, result, told_of_it, theirs, alone=len(group) == len(owners))
@@ -194,7 +194,7 @@ def _warnings(
                     said.add(result.number)
     groups_of_rows = ((source.slot, source.rows) for source in others if source.rows > 1 and source.slot not in models)
     for slot, rows in dict.fromkeys(groups_of_rows):
-        sizes = crowds(program, slot, rows)
+        sizes = examined.crowds(slot, rows)
         tried &= sizes is not None
         for result, few in zip(told, sizes or (), strict=False):
             if few is not None:

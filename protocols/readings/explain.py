@@ -16,8 +16,10 @@ bounds everything is how many numbers come out.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import math
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -30,7 +32,9 @@ from mpc.rings.prg import Seed, fresh_seed
 from protocols.operations import fourier, keep, linear, mask, polynomial, product, truncation
 
 MOST_TRIED = 2**23
-"""Elements of a program that is tried: about a second, and 64 MiB."""
+"""Elements of a program that is tried: 64 MiB at a time."""
+SECONDS = 30.0
+"""That all trials of one program may take: its author is a stranger, who may have one made that takes hours."""
 SMALL = 9
 """Rows: a number that is of no more is one of few people."""
 _SUBSETS, _SHARE = 128, 0.25
@@ -86,33 +90,6 @@ def results(program: Program) -> tuple[int, ...]:
     return (*program.outputs, *program.kept.values())
 
 
-def telling(program: Program, slots: Collection[str]) -> tuple[Telling, ...]:
-    """What each of the ``results`` tells of what lies in ``slots``, to who knows everything else that goes in."""
-    forms = _forms(program, slots)
-    tried = _Trial(program).line(slots) if program.elements <= MOST_TRIED else None
-    found = []
-    for n, i in enumerate(results(program)):
-        form, size = forms[i], program.nodes[i].type.size
-        copied, linear_ones = (0, 0) if tried is None else tried[n]
-        if form is Form.COPY:
-            copied = copied or size
-        if Form.NOTHING < form <= Form.LINEAR:
-            linear_ones = linear_ones or size
-        found.append(Telling(form, size, copied, linear_ones, tried is not None))
-    return tuple(found)
-
-
-def crowds(program: Program, slot: str, rows: int) -> tuple[int | None, ...] | None:
-    """Of each of the ``results``: of about how few rows one of its numbers is, of tensors of ``slot`` with so many.
-
-    None for more than `SMALL` rows, or none at all; and for all of it, if the program is too large to be tried.  Rows
-    are moved at random, a share of them at a time, and a number of k rows stays where it is when all k are spared.
-    """
-    if program.elements * _SUBSETS > 16 * MOST_TRIED:
-        return None
-    return tuple(_Trial(program).crowds(slot, rows))
-
-
 def sources(program: Program) -> tuple[frozenset[int], ...]:
     """Per node: the inputs and stored tensors, as nodes, that it depends on."""
     found: list[frozenset[int]] = []
@@ -120,6 +97,42 @@ def sources(program: Program) -> tuple[frozenset[int], ...]:
         own = {i} if isinstance(node.operation, Input | Stored) else ()
         found.append(frozenset(own).union(*(found[j] for j in node.inputs)))
     return tuple(found)
+
+
+class Examined:
+    """A program that is looked at both ways; ``seconds`` is what all trials of it may take."""
+
+    def __init__(self, program: Program, seconds: float = SECONDS) -> None:
+        self._program = program
+        self._trial = _Trial(program, time.monotonic() + seconds) if program.elements <= MOST_TRIED else None
+
+    def telling(self, slots: Collection[str]) -> tuple[Telling, ...]:
+        """What each of the ``results`` tells of what lies in ``slots``, to who knows everything else that goes in."""
+        forms, tried = _forms(self._program, slots), None
+        if self._trial is not None:
+            with contextlib.suppress(TimeoutError):
+                tried = self._trial.line(slots)
+        found = []
+        for n, i in enumerate(results(self._program)):
+            form, size = forms[i], self._program.nodes[i].type.size
+            copied, linear_ones = (0, 0) if tried is None else tried[n]
+            if form is Form.COPY:
+                copied = copied or size
+            if Form.NOTHING < form <= Form.LINEAR:
+                linear_ones = linear_ones or size
+            found.append(Telling(form, size, copied, linear_ones, tried is not None))
+        return tuple(found)
+
+    def crowds(self, slot: str, rows: int) -> tuple[int | None, ...] | None:
+        """Of each of the ``results``: of about how few rows one of its numbers is, of what has so many in ``slot``.
+
+        None for more than `SMALL` rows, or none at all; and for all of it, if the program is too large to be tried.
+        Rows are moved at random, a share of them at a time: a number of k rows stays where it is when all k are spared.
+        """
+        if self._trial is not None:
+            with contextlib.suppress(TimeoutError):
+                return tuple(self._trial.crowds(slot, rows))
+        return None
 
 
 # -- by form -----------------------------------------------------------------------------------------------------------
@@ -163,10 +176,11 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
 
 
 class _Trial:
-    """A program at points over the field that nobody could foresee."""
+    """A program at points over the field that nobody could foresee.  Raises TimeoutError once the time is over."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, deadline: float) -> None:
         self._program = program
+        self._deadline = deadline
         self._rings = known_rings()
         self._start, self._step = (self._uniform(Seed(fresh_seed())) for _ in range(2))
 
@@ -198,7 +212,7 @@ class _Trial:
         return found
 
     def crowds(self, slot: str, rows: int) -> list[int | None]:
-        """As ``crowds``, of each result."""
+        """As ``Examined.crowds``."""
         rng = np.random.default_rng()
         step = {i: v for i, v in self._step.items() if self._slot(i) == slot and v.shape[:1] == (rows,)}
         base = self._results({})
@@ -220,6 +234,8 @@ class _Trial:
         """As the clear reading has them, but with exact quotients for truncations."""
         leaves, values = {**self._start, **moved}, list[Array]()
         for i, node in enumerate(self._program.nodes):
+            if time.monotonic() > self._deadline:
+                raise TimeoutError
             if i in leaves:
                 values.append(leaves[i])
                 continue

@@ -15,7 +15,7 @@ from protocols import concatenate
 from protocols.lowering.plan import plan
 from protocols.readings import explain
 from protocols.readings.clear import clear
-from protocols.readings.explain import Form, results, sources, telling
+from protocols.readings.explain import Examined, Form, results, sources
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 OURS, THEIRS = "hospital/trial", "lab/trial"
@@ -26,7 +26,7 @@ def secret(shape: tuple[int, ...] = (4, 3), slot: str = OURS, tensor: str = "x")
 
 
 def told(*tensors: SecretTensor, slots: tuple[str, ...] = (OURS,)) -> tuple[explain.Telling, ...]:
-    return telling(plan(graph_of(tensors)), slots)
+    return Examined(plan(graph_of(tensors))).telling(slots)
 
 
 x = secret()
@@ -70,6 +70,13 @@ def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest
         assert (found.linear, found.tried) == (linear, False)
 
 
+def test_trials_end_in_time() -> None:
+    """And then, as for what is too large, the form is all there is."""
+    examined = Examined(plan(graph_of([x.sum()])), seconds=0.0)
+    assert examined.telling((OURS,)) == (explain.Telling(Form.LINEAR, 1, 0, 1, tried=False),)
+    assert examined.crowds(OURS, 4) is None
+
+
 def test_each_owner_s_part_is_looked_at_beside_all_of_them() -> None:
     """A product of two owners' secrets is linear in each, and in both together it is not."""
     product = x.T @ y
@@ -79,7 +86,7 @@ def test_each_owner_s_part_is_looked_at_beside_all_of_them() -> None:
 def test_what_is_kept_is_told_as_what_is_revealed() -> None:
     program = plan(graph_of([(x * x).sum()], {"again": x * 1.0}))
     assert len(results(program)) == 2
-    found = telling(program, (OURS,))
+    found = Examined(program).telling((OURS,))
     assert [(t.numbers, t.linear) for t in found] == [(1, 0), (12, 12)]
 
 
@@ -103,7 +110,7 @@ GROUPS: dict[str, tuple[Callable[[SecretTensor], SecretTensor], int | None]] = {
 @pytest.mark.parametrize("name", GROUPS)
 def test_of_how_few_people_a_number_is(name: str) -> None:
     build, few = GROUPS[name]
-    (found,) = explain.crowds(plan(graph_of([build(secret((60, 2)))])), OURS, 60) or ()
+    (found,) = Examined(plan(graph_of([build(secret((60, 2)))]))).crowds(OURS, 60) or ()
     # About: three are told from one, and from many.
     assert found == few if few in (None, 1) else found in (2, 3, 4, 5)
 
@@ -172,5 +179,5 @@ def linear_by_numbers(program: Program, rng: np.random.Generator) -> int:
 def test_nothing_that_is_linear_is_missed(seed: int) -> None:
     result = random_result(seed)
     program = plan(graph_of([result]))
-    (found,) = telling(program, (OURS,))
+    (found,) = Examined(program).telling((OURS,))
     assert found.linear >= linear_by_numbers(program, np.random.default_rng(seed)), seed
