@@ -34,7 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 AnyLayer = (
     ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d | ly.Flatten
-    | ly.Identity | ly.Dropout
+    | ly.Identity | ly.Rows | ly.Dropout
     | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Function | a.Polynomial | a.Activation
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute
@@ -118,17 +118,26 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """How many operands each value is."""
         return Counter(i for step in self.steps for i in step.inputs)
 
+    @property
+    def _batched(self) -> list[bool]:
+        """Of each value, whether it is computed from the input; else it is the same for all images."""
+        batched = [True]
+        for step in self.steps:
+            batched.append(any(batched[i] for i in step.inputs))
+        return batched
+
     def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
         """The network on a secret batch; operations are counted under their layer's name.
 
         ``stored`` holds the stored tensors by full name.  Errors of a layer name it.
         """
         self.check_input(x.shape)
-        values = [x]
+        values, batched = [x], self._batched
         for step in self.steps:
             weights = {local: w.labelled(step.name) for local, w in local_weights(step.name, stored).items()}
             inputs = [values[i].labelled(step.name) for i in step.inputs]
             try:
+                _check_batch(step, inputs, batched)
                 values.append(step.layer.forward(*inputs, weights=weights))
             except UsageError as error:
                 raise type(error)(f"layer {step.name!r}: {error}") from None
@@ -137,10 +146,11 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def values(self, x: Array, weights: Mapping[str, Array], exact: bool = False) -> list[Array]:
         """Every value of the plain network: the input, then each step's result."""
         self.check_input(x.shape)
-        values = [x]
+        values, batched = [x], self._batched
         for step in self.steps:
             inputs = [values[i] for i in step.inputs]
             try:
+                _check_batch(step, inputs, batched)
                 values.append(step.layer.plain(*inputs, weights=local_weights(step.name, weights), exact=exact))
             except UsageError as error:
                 raise type(error)(f"layer {step.name!r}: {error}") from None
@@ -156,6 +166,12 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return describe_steps(self)
+
+
+def _check_batch(step: Step, inputs: Sequence[SecretTensor | Array], batched: Sequence[bool]) -> None:
+    own = [batched[i] for i in step.inputs]
+    if any(own):
+        step.layer.check_batch([value.shape for value in inputs], own)
 
 
 class Sequential:

@@ -5,7 +5,7 @@ products are local.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +29,13 @@ from protocols.trace.secret_tensor import SecretTensor, concatenate
 class _Binary(Layer, frozen=True):
     operands: ClassVar[int] = 2
     act: ClassVar[Callable[[Any, Any], Any]]
+
+    def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
+        """Axes are aligned from the last one: an operand with fewer would have its batch meet another axis."""
+        ndim = max(map(len, shapes))
+        for shape, own in zip(shapes, batched, strict=True):
+            if len(shape) < ndim if own else len(shape) == ndim > 0 and shape[0] != 1:
+                raise _mixing(self, shapes)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         y: SecretTensor = type(self).act(*inputs)
@@ -62,6 +69,14 @@ class Multiply(_Binary, frozen=True):
 
 class Matmul(_Binary, frozen=True):
     """``x @ y``."""
+
+    def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
+        """As for sums, where there are stacks of matrices; and no batch is an axis of a matrix that is summed over."""
+        x, y = shapes
+        if (batched[0] and len(x) < 2) or (batched[1] and len(y) < 3):
+            raise _mixing(self, shapes)
+        if max(len(x), len(y)) > 2:
+            super().check_batch(shapes, batched)
 
     act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x @ y)
 
@@ -111,6 +126,11 @@ class Parameter(Layer, frozen=True):
         return weights[""]
 
 
+def _mixing(layer: Layer, shapes: Sequence[Shape]) -> ShapeError:
+    of = " and ".join(map(str, shapes))
+    return ShapeError(f"{type(layer).__name__} of shapes {of} would mix the images of the batch: it must stay first")
+
+
 class Concatenate(Layer, frozen=True):
     """``torch.cat`` along ``dim``, which may not be the batch's."""
 
@@ -121,6 +141,11 @@ class Concatenate(Layer, frozen=True):
     def __post_init__(self) -> None:
         if self.dim == 0:
             raise UnsupportedError("a concatenation along dimension 0 would mix the images of the batch")
+
+    def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
+        """What is no image's own would go to one of them each."""
+        if any(shape[:1] != (1,) for shape, own in zip(shapes, batched, strict=True) if not own):
+            raise _mixing(self, shapes)
 
     def _axis(self, ndim: int) -> int:
         axis = axis_of(self.dim, ndim)

@@ -9,7 +9,7 @@ other).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -72,6 +72,12 @@ class Layer(
     def tensors(self, weights: Arrays) -> dict[str, WeightArray]:
         """What the parties store of its weights, by local name."""
         return {}
+
+    def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
+        """Raise ShapeError for operands of these shapes if an image's result would depend on the others in its batch.
+
+        ``batched``: which of them have the batch as their first axis, one at least; the others are the same for all.
+        """
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         """The layer on secret tensors; ``weights`` are its stored tensors by local name.

@@ -64,7 +64,7 @@ class Linear(Layer, frozen=True):
         return y + weights["bias"] if self.bias else y
 
     def _check(self, x: SecretTensor | Array) -> None:
-        if x.ndim < 1 or x.shape[-1] != self.in_features:
+        if x.ndim < 2 or x.shape[-1] != self.in_features:
             raise ShapeError(f"Linear takes {self.in_features} features, not a tensor of shape {x.shape}")
 
 
@@ -307,6 +307,27 @@ class Identity(Layer, frozen=True):
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         return inputs[0]
+
+
+class Rows(Identity, frozen=True):
+    """Nothing, of (N, features) alone: what is left of a BatchNorm1d that was folded into the Linear before it, where
+    nobody said that the Linear's outputs are its channels.
+    """
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        self._check(inputs[0])
+        return inputs[0]
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        self._check(inputs[0])
+        return inputs[0]
+
+    def _check(self, x: SecretTensor | Array) -> None:
+        if x.ndim != 2:
+            raise ShapeError(
+                "a BatchNorm1d was folded into the Linear before it, which is right of (N, features), and not of shape"
+                f" {x.shape}: give from_torch an example_input, or the architecture its input_shape"
+            )
 
 
 class Dropout(Identity, frozen=True):

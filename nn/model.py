@@ -18,10 +18,12 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
+from nn.activations import Ranged
 from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
+from nn.functional import Affine, Permute, Reshape
 from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array, WeightArray
-from nn.layers import BatchNorm, Conv2d, Linear
+from nn.layers import AdaptiveAvgPool2d, AvgPool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Rows
 from nn.stored import StoredType
 from protocols.lowering.plan import plan
 from protocols.lowering.planner import FRACTION_BITS
@@ -195,8 +197,8 @@ class Model:
     def fold(self) -> Model:
         """The same function without the BatchNorms that follow a Linear or Conv2d of their own.
 
-        A Linear of as many outputs as its BatchNorm1d has channels is taken to be of (N, C), where no ``input_shape``
-        says that it is of (N, C, L): then the channels are not its outputs, and the BatchNorm stays.
+        After a Linear of (N, C, L) a BatchNorm1d stays: its channels are not the Linear's outputs.  Where neither an
+        ``input_shape`` nor the layers before say which it is, it is taken to be of (N, C), and refuses all else.
         """
         model = self
         while (folded := _fold_one(model)) is not None:
@@ -259,14 +261,33 @@ def _fold_one(model: Model) -> Model | None:
         if outputs != step.layer.num_features or isinstance(before.layer, Conv2d) != (step.layer.ndims == (4,)):
             continue
         # Channels are axis 1, a Linear's outputs the last one.
-        shape = architecture.input_shape if isinstance(before.layer, Linear) else None
-        if shape is not None and model.values(np.zeros((1, *shape)))[source].ndim != 2:
-            continue
-        return _folded(model, source - 1, number)
+        ndim = None if isinstance(before.layer, Conv2d) else _ndim(model, source)
+        if ndim in (2, None):
+            return _folded(model, source - 1, number, guarded=isinstance(before.layer, Linear) and ndim is None)
     return None
 
 
-def _folded(model: Model, linear: int, norm: int) -> Model:
+def _ndim(model: Model, value: int) -> int | None:
+    """Axes of a value, the batch's included, as far as the architecture tells."""
+    steps, shape = model.architecture.steps, model.architecture.input_shape
+    if shape is not None:
+        return model.values(np.zeros((1, *shape)))[value].ndim
+    while value:
+        layer = steps[value - 1].layer
+        if isinstance(layer, Conv2d | AvgPool2d | AdaptiveAvgPool2d | BatchNorm2d):
+            return 4
+        if isinstance(layer, Rows) or layer == Flatten():
+            return 2
+        if isinstance(layer, Reshape | Permute):
+            return 1 + len(layer.shape) if isinstance(layer, Reshape) else len(layer.dims)
+        if not isinstance(layer, Linear | Ranged | Identity | Affine):
+            return None
+        (value,) = steps[value - 1].inputs
+    return None
+
+
+def _folded(model: Model, linear: int, norm: int, *, guarded: bool) -> Model:
+    """``guarded``: a layer that takes (N, features) alone stays in the norm's place."""
     steps = list(model.architecture.steps)
     before, after = steps[linear], steps[norm]
     weights = dict(model.weights)
@@ -280,10 +301,14 @@ def _folded(model: Model, linear: int, norm: int) -> Model:
     for local in after.layer.parameters:
         del weights[f"{after.name}.{local}"]
 
+    steps[linear] = Step(before.name, msgspec.structs.replace(before.layer, bias=True), before.inputs)
+    if guarded:
+        steps[norm] = Step(after.name, Rows(), after.inputs)
+        return Model(Architecture(tuple(steps), model.architecture.input_shape), weights, model.interface)
+
     def moved(i: int) -> int:
         """An index of a value once the norm's is the linear layer's."""
         return linear + 1 if i == norm + 1 else i - (i > norm + 1)
 
-    steps[linear] = Step(before.name, msgspec.structs.replace(before.layer, bias=True), before.inputs)
     kept = [Step(s.name, s.layer, tuple(map(moved, s.inputs))) for n, s in enumerate(steps) if n != norm]
     return Model(Architecture(tuple(kept), model.architecture.input_shape), weights, model.interface)

@@ -90,7 +90,7 @@ def test_values_are_where_their_types_say(
         assert program.nodes[program.outputs[0]].type.magnitude <= 2.001 * reached
 
 
-@pytest.mark.parametrize("shape", [(8, 2), (2, 8), (3, 8, 2), (3, 2, 8)])
+@pytest.mark.parametrize("shape", [(8, 2), (2, 8), (1, 3, 8, 2), (1, 3, 2, 8)])
 def test_a_parameter_that_is_multiplied_by(shape: tuple[int, ...], rng: Any) -> None:
     batch = (*shape[:-2], 1, shape[-2])
     model = model_of(Architecture((Step("w", Parameter(shape), ()), Step("out", Matmul(), (0, 1)))), rng)

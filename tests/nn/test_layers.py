@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 import nn
-from mpc.errors import EncodingError, ShapeError, UnsupportedError, UsageError
+from mpc.errors import EncodingError, RangeError, ShapeError, UnsupportedError, UsageError
+from mpc.operation import Input
 from nn import (
     GELU,
     Activation,
@@ -51,6 +52,7 @@ from nn.activations import fit_error
 from nn.architecture import decode_architecture
 from nn.layer import WeightArray
 from protocols.approximation import CompositeFit, PolynomialFit, fit
+from protocols.trace.secret_tensor import leaf
 
 
 def random_model(layer, rng, input_shape=None, scale=0.5):
@@ -330,6 +332,16 @@ class TestStored:
         assert np.abs(evaluate(model, np.ones((1, 2))).result).max() < 1e-4
 
 
+def test_a_polynomial_declares_its_interval():
+    """What is not declared has to fit the field as if it could be anything the input can be."""
+    x = leaf(Input((3,), 16, -8.0, 8.0))
+    for interval, largest in ((None, 64.0), ((-1.0, 2.0), 4.0), ((-100.0, 2.0), 64.0)):
+        y = Polynomial((0.0, 0.0, 1.0), interval=interval).forward(x, weights={})
+        assert largest <= y.type.high < 1.05 * largest
+    with pytest.raises(RangeError, match="cannot lie in"):
+        Polynomial((0.0, 1.0), interval=(9.0, 10.0)).forward(x, weights={})
+
+
 class TestFold:
     def test_batch_norms_disappear_and_nothing_changes(self, rng, evaluate):
         net = Sequential(
@@ -433,6 +445,8 @@ class TestDescription:
             {"type": "Sigmoid", "interval": [-1e300, 1e300]},
             {"type": "Sigmoid", "terms": 10**9},
             {"type": "Polynomial", "coefficients": []},
+            {"type": "Polynomial", "coefficients": [0.0, 1.0], "interval": [1, -1]},
+            {"type": "Polynomial", "coefficients": [0.0, 1.0], "interval": [0, 2**21]},
             {"type": "Polynomial", "coefficients": [0.0] * 1000},
             {"type": "Function", "name": "system"},
             {"type": "Reshape", "shape": [-1, -1]},
