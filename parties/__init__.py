@@ -1,6 +1,7 @@
 """Dealer, parties and clients as processes: keys, cluster files, links, and the command line."""
 
 from parties.client.async_client import AsyncClient
+from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun
 from parties.client.queries import ModelEntry
@@ -17,6 +18,7 @@ from parties.stored.data_set import DataSet
 
 __all__ = [
     "AsyncClient",
+    "AuditEntry",
     "Client",
     "Cluster",
     "DataSet",

@@ -3,6 +3,7 @@
 import nn
 from mpc.cost import Cost, Latency, LayerCost, Link
 from mpc.errors import (
+    AuditError,
     AuthenticationError,
     ConfigurationError,
     DiskFull,
@@ -46,6 +47,7 @@ from nn import (
 )
 from parties import (
     AsyncClient,
+    AuditEntry,
     Client,
     Cluster,
     DataSet,
@@ -79,6 +81,8 @@ from protocols.approximation import (
 __all__ = [
     "ArrayInput",
     "AsyncClient",
+    "AuditEntry",
+    "AuditError",
     "AuthenticationError",
     "Classes",
     "Client",

@@ -16,6 +16,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -38,6 +39,7 @@ from mpc.operation import Input
 from mpc.rings import Array, Buffer, field_of
 from parties.client import streaming
 from parties.client.asking import Results, Written
+from parties.client.auditing import AuditEntry, audit
 from parties.client.deciding import Deciding
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_data import RemoteData
@@ -121,6 +123,16 @@ class AsyncClient(Deciding):
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
         self._secrets: weakref.WeakKeyDictionary[Node, Array] = weakref.WeakKeyDictionary()
+
+    async def audit(self, since: datetime | None = None) -> list[AuditEntry]:
+        """What every server has put down of this client's runs, and of who has run what on its models and data.
+
+        From ``since`` on, in the order of time.  One honest server is enough to see that a run took place.
+        Raises PeerError, ProtocolViolation for what a server has not signed.
+        """
+        await self._board.reach(self._servers)
+        start = 0 if since is None else int(since.timestamp() * 1000)
+        return await audit(self._board, self.cluster, self.member, start, self._patience)
 
     async def __aenter__(self) -> AsyncClient:
         try:

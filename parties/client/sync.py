@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -15,6 +16,7 @@ from mpc.errors import UsageError
 from mpc.program import Program
 from parties.client.asking import Results
 from parties.client.async_client import DEFAULT_BOUND, AsyncClient
+from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.queries import ModelEntry
@@ -131,6 +133,10 @@ class Client:
     def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
         """Have the parties compute ``results`` and keep them under ``name``, revealed to nobody."""
         return self._run(self._client.keep(results, name))
+
+    def audit(self, since: datetime | None = None) -> list[AuditEntry]:
+        """What every server has put down of our runs, and of who has run what on our models and data."""
+        return self._run(self._client.audit(since))
 
     def models(self) -> list[ModelEntry]:
         """All models and data sets that are stored on the parties, as far as we may know."""

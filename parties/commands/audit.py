@@ -1,6 +1,7 @@
 """``tessera audit``: what servers' audit logs say, whether they are whole, and where two of them differ.
 
-All of it works on files: on the server's own host, or on copies, anywhere and with no server running.
+``show``, ``verify`` and ``compare`` work on files: on the server's own host, or on copies, anywhere and with no server
+running.  ``mine`` asks the servers, as a client.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Any
 import msgspec
 
 from mpc.errors import AuditError
+from parties.client.async_client import AsyncClient
 from parties.cluster import Cluster
+from parties.commands.arguments import client_arguments, run_as_client
+from parties.keys import KeyPair
 from parties.operate.audit.compare import Book, compare, held_against
 from parties.operate.audit.entry import Entry, read_line
 from parties.operate.audit.facts import KINDS, kind_of
@@ -57,12 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--cluster", type=Path, action="append",
             help="cluster file (default: cluster.toml); again for those of earlier times, with other keys",
         )  # fmt: skip
-    for action in (show, verify, both):
+    mine = actions.add_parser("mine", help="ask every server: my runs, and who has run what on my models and data")
+    client_arguments(mine)
+    mine.add_argument("--since", type=_since, metavar="WHEN", default=0, help="as of `tessera audit show`")
+    for action in (show, verify, both, mine):
         action.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """The exit code: that of `AuditError` when something is wrong."""
+    if options.action == "mine":
+        return run_as_client(_mine, options)
     actions = {"show": _show, "verify": _verify, "compare": _compare}
     return actions[options.action](options)
 
@@ -114,6 +123,18 @@ def _wanted(entry: Entry, options: argparse.Namespace) -> bool:
         and (options.owner is None or any(owner == options.owner for owner, _ in fact.secrets))
         and (options.secret is None or any(name == options.secret for _, name in fact.secrets))
     )
+
+
+async def _mine(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+        entries = await client.audit(datetime.fromtimestamp(options.since / 1000, UTC))
+    if options.json:
+        print(json.dumps({"client": client.member.name, "entries": [entry.to_dict() for entry in entries]}))
+    else:
+        for entry in entries:
+            when = entry.when.strftime("%Y-%m-%d %H:%M:%S")
+            print(f"{when}  {entry.server:<12}  {entry.kind:<8}  {entry.text}")
+    return 0
 
 
 # -- verify, compare -------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The messages of audit logs: servers keep where each other's logs stand.
 
     server --AuditHead--> servers    what it has signed last of its own log, and what the receiver had
+    client --AskAudit--> server      what do you say of my runs and my secrets, from there on?
+    server --AuditShown--> client    so many entries, and from where on there may be more
 
 So an operator that truncates or rewrites its own server's log has every other server's against it
 (`parties.operate.audit.compare`); and a server whose folder was put back as of an earlier day learns it.
@@ -14,7 +16,8 @@ import msgspec
 
 from parties.cluster import Member, Role
 from parties.keys import KeyPair
-from parties.messages.fields import Digest
+from parties.messages.conversation import RequestMessage
+from parties.messages.fields import FROM_CLIENT, Digest
 from parties.wire.messages import SERVERS, Message
 
 LogId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -58,3 +61,25 @@ class AuditHead(Message, frozen=True):
     senders: ClassVar[frozenset[Role]] = SERVERS
     head: SignedHead
     yours: SignedHead | None = None
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """In a log: byte ``at`` of its ``file``-th file."""
+
+    file: Annotated[int, msgspec.Meta(ge=0, lt=10**8)] = 0
+    at: Number = 0
+
+
+class AskAudit(RequestMessage, frozen=True):
+    """What is there from ``place`` on, and not older than ``since``, about the client and its secrets?"""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    since: Milliseconds = 0
+    place: Place = Place()
+
+
+class AuditShown(RequestMessage, frozen=True):
+    """Payload: the entries' lines, joined.  ``more``: where to ask on, unless that was the end."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    more: Place | None = None

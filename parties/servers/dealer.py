@@ -17,6 +17,7 @@ from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
+from parties.servers.audit_answers import AuditAnswers
 from parties.servers.auditing import stock_order
 from parties.servers.coordinator import Coordinator
 from parties.servers.governor import dealing_seconds
@@ -100,6 +101,7 @@ class DealerServer(Server[DealerJob]):
         self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
         self.succeeding.whenever(self._coordinator.follow)
         CheckDesk(self, folder, self._check_databases)
+        AuditAnswers(self, folder)
         StatusDesk(self, self.look)
 
     async def serve(self) -> None:

@@ -24,6 +24,7 @@ from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
+from parties.servers.audit_answers import AuditAnswers
 from parties.servers.early import EarlyWords
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
@@ -81,6 +82,7 @@ class PartyServer(Server[PartyJob]):
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         self.succeeding.whenever(self._follow)
         CheckDesk(self, folder, self._check_databases)
+        AuditAnswers(self, folder)
         StatusDesk(self, self.look)
 
     async def serve(self) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from mpc.errors import DiskFull, NotPermitted, TesseraError
-from parties.messages.audit import AuditHead, SignedHead
+from mpc.errors import DiskFull, NotPermitted, ProtocolViolation, TesseraError
+from parties.messages.audit import AuditHead, AuditShown, Place, SignedHead
 from parties.operate.audit import desk as desk_module
-from parties.operate.audit import facts
+from parties.operate.audit import facts, looking
+from parties.operate.audit import log as log_module
 from parties.operate.audit.entry import read_line
 from parties.operate.audit.facts import Fact
 from parties.operate.audit.files import FOLDER, lines, log_files
@@ -88,6 +90,56 @@ async def test_who_asked_for_leave_and_what_owners_said(site: Any) -> None:
         assert request.secrets == decisions[1].secrets == {("company", "trial")}
         # What people write to each other is theirs.
         assert b"because" not in text_of(site, server)
+
+
+async def test_a_client_is_shown_what_concerns_it_by_every_server(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "MAX_SHOWN", 1000)
+    monkeypatch.setattr(looking, "MAX_READ", 3000)
+    monkeypatch.setattr(log_module, "MAX_FILE_BYTES", 2000)
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        assert await clinic.audit() == []
+        await company.allow("m", "clinic")
+        remote = await clinic.model("m")
+        for _ in range(5):
+            await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+        await company.upload(model(0.5), "secret")
+        await written(site)
+        of_clinic, of_company = await clinic.audit(), await company.audit()
+        later = await company.audit(of_company[-1].when)
+    assert Counter((entry.server, entry.kind) for entry in of_clinic) == {
+        (server, kind): count for server in SERVERS for kind, count in (("rule", 1), ("run", 5))
+    }
+    assert Counter((entry.server, entry.kind) for entry in of_company) == {
+        (server, kind): count for server in SERVERS for kind, count in (("rule", 1), ("run", 5), ("upload", 2))
+    }
+    assert not [entry for entry in of_clinic if "secret" in entry.line]
+    assert "clinic ran" in next(entry.text for entry in of_company if entry.kind == "run")
+    assert len(later) < 4
+    # Whoever has the cluster file can check it.
+    for entry in of_company:
+        assert read_line(entry.line.encode()).signed_by(site.cluster.member(entry.server))
+    assert all(len(log_files(site.data(server) / FOLDER)) > 1 for server in SERVERS)
+
+
+async def test_what_a_server_has_not_signed_or_is_about_others_is_not_believed(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        await written(site)
+        (line,) = (e.line for e in await company.audit() if e.server == "party1")
+        changed = line.replace('"name":"m"', '"name":"n"')
+        for text, reason in (
+            (line, "about others"),
+            (changed, "has not signed"),
+            ("nonsense", "that are none"),
+            (next(e.line for e in await company.audit() if e.server == "dealer"), "has not signed"),
+        ):
+            site.corrupt("party1", AuditShown, lambda m, b, text=text: [(m, [text.encode() + b"\n"])])
+            with pytest.raises(ProtocolViolation, match=reason):
+                await clinic.audit()
+        site.corrupt("party1", AuditShown, lambda m, b: [(AuditShown(request=m.request, more=Place()), b)])
+        with pytest.raises(ProtocolViolation, match="in circles"):
+            await clinic.audit()
 
 
 async def test_what_is_refused_is_one_entry_however_often(site: Any) -> None:

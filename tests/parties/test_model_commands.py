@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -210,3 +211,26 @@ def test_the_described_range_is_shared_with(cluster: LocalCluster) -> None:
         assert values[0] == pytest.approx([28, -28], abs=1e-2)
         with pytest.raises(EncodingError):
             client.predict(client.model("toy"), np.full((1, 1, 2, 2), -1.0))
+
+
+def test_owners_ask_who_did_what_and_operators_look_themselves(
+    cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tessera(cluster, "company", "upload", "watched", "--model", "derm", "--json") == 0
+    capsys.readouterr()
+    deadline = time.monotonic() + 5
+    shown: set[str] = set()
+    while shown != {"dealer", "party0", "party1"} and time.monotonic() < deadline:
+        assert tessera(cluster, "company", "audit", "mine", "--since", "1h", "--json") == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["client"] == "company"
+        shown = {entry["server"] for entry in said["entries"] if "company/watched is version" in entry["text"]}
+    assert shown == {"dealer", "party0", "party1"}
+    assert tessera(cluster, "clinic", "audit", "mine") == 0
+    assert "watched" not in capsys.readouterr().out
+    # Beside servers that run.
+    logs = [str(cluster.data_path(name)) for name in ("dealer", "party0")]
+    for command in (["verify", logs[0], "--with", logs[1]], ["compare", *logs]):
+        assert main(["audit", *command, "--cluster", str(cluster.path)]) == 0
+    assert main(["audit", "show", logs[0], "--secret", "watched"]) == 0
+    assert "company/watched is version" in capsys.readouterr().out

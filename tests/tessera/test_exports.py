@@ -20,7 +20,7 @@ import protocols
 import tessera as ts
 
 CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalCluster", "MemoryCluster", "Settings"}
-STORED = {"Explanation", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
+STORED = {"AuditEntry", "Explanation", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"SecretTensor", "concatenate", "stack"}
 FITS = {"CompositeFit", "Fit", "FourierFit", "PolynomialFit", "default_fit", "fit", "fit_fourier", "fit_polynomial"}
@@ -28,14 +28,14 @@ NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "f
 SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "ShadesOfGray"}
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
-    "AuthenticationError", "ConfigurationError", "DiskFull", "EncodingError", "MacCheckError", "MaterialError",
-    "NameTaken", "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError",
-    "ProgramError", "ProtocolViolation", "RangeError", "RemoteError", "ServerBusy", "ShapeError", "TesseraError",
-    "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
+    "AuditError", "AuthenticationError", "ConfigurationError", "DiskFull", "EncodingError", "MacCheckError",
+    "MaterialError", "NameTaken", "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable",
+    "PositionError", "ProgramError", "ProtocolViolation", "RangeError", "RemoteError", "ServerBusy", "ShapeError",
+    "TesseraError", "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
 WARNINGS = {"RangeWarning"}
 
-AMONG_SERVERS = {"Busy", "NoSpace", "SpentItem", "UnreducedOpening", "VaultError"}
+AMONG_SERVERS = {"AuditFailed", "Busy", "NoSpace", "SpentItem", "UnreducedOpening", "VaultError"}
 """Raised and caught within a server or ``tessera check``; whoever asked is told a kind of ``mpc.errors``."""
 
 
