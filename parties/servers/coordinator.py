@@ -38,6 +38,7 @@ from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions, MaskedVersion
 from parties.stored.party_secrets import missing, taken, upload_shapes
 from parties.stored.policy import InUse, Policy
+from parties.stored.quotas import Said, said
 from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
@@ -178,7 +179,7 @@ class Coordinator:
         new = PendingUpload(client, message.name, masks, bytes(payload[0]), message.content)
         version, upload = self._same(new) or (message.version, new)
         if upload is new:
-            self._check_new(client, message.version)
+            self._check_new(client, message.version, said(message.name, payload[0], len(message.tensors)))
             self._uploads[version] = new
         upload.asleep, upload.begun = False, time.time()
         self._server.spawn(self._send_seeds(client, message, version, upload))
@@ -194,8 +195,8 @@ class Coordinator:
         """
         self._check_name(name, client)
         self._forget_old()
-        self._check_new(client, version)
         description = kept_data(program)
+        self._check_new(client, version, said(name, description.encode(), len(description.tensors)))
         masks = StoredMasks(seeds, {tensor: t.shape for tensor, t in description.tensors.items()})
         self._uploads[version] = upload = PendingUpload(client, name, masks, description.encode())
         await self._write(client, version, upload)
@@ -219,7 +220,7 @@ class Coordinator:
         found = ((version, upload) for version, upload in self._uploads.items() if what(upload) == what(new))
         return next(found, None)
 
-    def _check_new(self, client: Member, version: str) -> None:
+    def _check_new(self, client: Member, version: str, new: Said) -> None:
         if version in self._uploads or version in self._versions:
             raise ProtocolViolation(client.name, "sent an upload whose id has been used")
         if sum(upload.owner == client for upload in self._uploads.values()) >= MAX_OF_A_CLIENT:
@@ -229,6 +230,14 @@ class Coordinator:
                 " one of them by uploading the same again, or forget it with `tessera rm`; it is forgotten a day after"
                 " it was begun",
             )
+        replaced = self._names.get(new.name, "")
+        others = [held for held in (*self._uploads.values(), *self._in_use_but(replaced)) if held.owner == client]
+        self._server.governor.quotas.check(
+            client.name, new, [said(held.name, held.description, len(held.masks.shapes)) for held in others]
+        )
+
+    def _in_use_but(self, replaced: str) -> list[VersionInUse]:
+        return [held for version, held in self._versions.items() if version != replaced]
 
     def _check_name(self, name: str, client: Member) -> None:
         version = self._names.get(name)

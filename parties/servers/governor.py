@@ -9,6 +9,7 @@ head of a program announces.  So
 * *time* is had in turns (`parties.servers.scheduling`), each piece charged with what it is expected to take: decoding,
   typing and policy at the *desk*, dealing and preparing *offline*, rounds *online*, and what is written at the *disk*;
 * *requests* that are answered once (`RequestMessage`) have a rate, and no more than so many are in progress;
+* *what is stored* has quotas for each owner (`parties.stored.quotas`, `parties.disk`, `parties.stock.dealer_stock`);
 * *words before their time*, about runs that are not known yet, are kept in a bounded number for each member that says
   such, the oldest of its own forgotten first (`parties.servers.early`).
 """
@@ -27,6 +28,7 @@ from mpc.program import Program, nodes_announced
 from parties.cluster import Cluster, Member
 from parties.servers.admission import Admission, memory_for_runs
 from parties.servers.scheduling import Turns, Workers
+from parties.stored.quotas import Quotas
 
 BYTES_PER_NODE = 1 << 10
 """Memory that a node of a program takes once it is decoded and checked; as measured, with what is derived from it."""
@@ -99,13 +101,14 @@ class Governor:
         name, patience = member.name, cluster.settings.round_timeout / 2
         width = max(LEAST_WIDTH, (os.cpu_count() or 1) // cluster.servers_beside(member))
         self._server = name
-        self.admission = Admission(
-            name, memory_for_runs(cluster, member), cluster.settings.security, clients=len(cluster.clients)
-        )
+        memory = memory_for_runs(cluster, member)
+        self.admission = Admission(name, memory, cluster.settings.security, clients=len(cluster.clients))
         # Apart, so that nobody's dealing delays a round that others wait for, or what is done in no time.
         self.desk, self.offline, self.online = (Workers(name, width, patience) for _ in range(3))
         self.disk = Turns(name, 1, patience)
         """What is written in the order in which it was asked for, of each member."""
+        self.quotas = Quotas(name, len(cluster.clients), memory)
+        """Of what is stored."""
         self._requests: Counter[str] = Counter()
         self._questions: dict[str, _Bucket] = {}
 

@@ -137,7 +137,7 @@ class PartyServer(Server[PartyJob]):
             job.dealt_charge.release()
         self.admit(job, bound.program)
         if job.keep:
-            self._secrets.check_room(job.keep, client)
+            self._desk.check_keeping(client, job.keep, job.run, len(bound.program.kept))
         job.bound = bound
         self._prepare(job)
 

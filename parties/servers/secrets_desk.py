@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mpc.errors import NameTaken, TesseraError
+from mpc.errors import NameTaken, ProtocolViolation, TesseraError
 from mpc.rings import Array
 from mpc.rings.prg import Seed
 from parties.cluster import Cluster, Member
@@ -50,6 +50,7 @@ from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
 from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
+from parties.stored.quotas import Said, said
 from parties.stored.uploads import UploadInProgress
 from parties.vault import VaultError
 from parties.wire.messages import Payload
@@ -97,12 +98,23 @@ class SecretsDesk:
 
     def _on_begin(self, client: Member, message: UploadBegin, payload: Payload) -> None:
         self._server.check_staying()
+        if len(payload) != 1:
+            raise ProtocolViolation(client.name, "sent an upload without a description")
         self._secrets.uploads.cancel_old()
+        self._check_quotas(client, said(message.name, payload[0], len(message.tensors)), message.version)
         upload = self._secrets.begin(client, message, payload)
         if upload is None:
             self._server.spawn(self._answer_late(client, message))
         else:
             self._server.spawn(self._open(upload, message))
+
+    def check_keeping(self, owner: Member, name: str, run: str, tensors: int) -> None:
+        """Whether what a run of that owner's keeps may lie under the name.  Raises NameTaken, ServerBusy."""
+        self._secrets.check_name(name, owner)
+        self._check_quotas(owner, said(name, b"", tensors), run)
+
+    def _check_quotas(self, owner: Member, new: Said, version: str) -> None:
+        self._server.governor.quotas.check(owner.name, new, self._secrets.said_of(owner, version, new.name))
 
     async def _answer_late(self, client: Member, message: UploadBegin) -> None:
         """All of it is here: the owner has missed that."""
@@ -116,7 +128,8 @@ class SecretsDesk:
         try:
             async with upload.disk:
                 upload.waiting.clear()
-                await asyncio.to_thread(self._secrets.uploads.ready, upload)
+                held = self._secrets.bytes_of(upload.owner) - upload.grid.total_bytes
+                await asyncio.to_thread(self._secrets.uploads.ready, upload, held)
         except TesseraError as error:
             self._refuse(upload.owner, message, error)
             return

@@ -49,6 +49,11 @@ class Grid:
         """Of chunks; none for tensors without elements."""
         return -(-self.elements // self.chunk_elements)
 
+    @property
+    def total_bytes(self) -> int:
+        """Of payload, in all chunks."""
+        return stored_bytes(self.elements)
+
     def size(self, number: int) -> int:
         """Elements of a chunk, 1 at least."""
         return min(self.chunk_elements, self.elements - number * self.chunk_elements)

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from mpc.decoders import msgpack_decoder
-from parties.disk import check_room
+from parties.disk import check_part, check_room
 from parties.messages.fields import Digest
 from parties.stored import sealed_files as files
 from parties.stored.chunks import Grid
@@ -145,10 +145,15 @@ class Partials:
                 self._unlink(path)
         return partials
 
-    def begin(self, begun: Begun, grid: Grid) -> Partial:
+    def check_room(self, owner: str, size: int, held: int, *, copies: int = 1) -> None:
+        """Whether an owner with ``held`` bytes may have ``size`` more.  Raises DiskFull, ServerBusy."""
+        check_room(self._folder, self._server, copies * size)
+        check_part(self._folder, self._server, size, owner, held)
+
+    def begin(self, begun: Begun, grid: Grid, held: int = 0) -> Partial:
         """A file for a new upload.  Raises VaultError, and DiskFull when there is no room for all of it."""
         # Twice: as it comes, and as it stays.
-        check_room(self._folder, self._server, 2 * grid.bytes_of(grid.count))
+        self.check_room(begun.record.owner_name, grid.total_bytes, held, copies=2)
         path = self._folder / (begun.record.version + _SUFFIX)
         part = path.with_name(path.name + files.PART)
         encoded = msgspec.msgpack.encode(begun)

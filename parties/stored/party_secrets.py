@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mpc.errors import NameTaken, NoSuchName, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import NameTaken, NoSuchName, ProgramError, ProtocolViolation
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
@@ -27,9 +27,11 @@ from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.uploads import MAX_SECRETS, Upload, UploadBegin
+from parties.stored.chunks import Grid
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, VersionRow, streamed
 from parties.stored.policy import InUse, Policy, check, not_in_use
+from parties.stored.quotas import Said, said
 from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import UploadInProgress, Uploads
@@ -61,6 +63,8 @@ class PartySecrets:
         decided = frozenset(row.record.version for row in disk.versions())
         self.uploads = Uploads(disk.partials, cluster, decided, field)
         self._loading = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        """Of versions, on the disk."""
         self._tensors: dict[str, dict[str, Value]] = {}
         """By version: w - b, which all parties hold, and this party's share of b.  Of those that were needed."""
         self._rules = RuleBook(disk, cluster)
@@ -154,7 +158,7 @@ class PartySecrets:
 
         Raises NoSuchName when there is none of that name, NameTaken when it is another client's, VaultError.
         """
-        self._check_name(name, sender)
+        self.check_name(name, sender)
         if name not in self._current:
             raise missing(name)
         self._rules.allow(name, sender, client, programs)
@@ -198,9 +202,7 @@ class PartySecrets:
 
         Raises NameTaken, ProgramError for shapes beyond measure, ProtocolViolation.
         """
-        self.check_room(message.name, owner)
-        if len(payload) != 1:
-            raise ProtocolViolation(owner.name, "sent an upload without a description")
+        self.check_name(message.name, owner)
         decided = (
             self._saving.get(message.version) or self._prepared.get(message.version) or self._in_use(message.version)
         )
@@ -220,18 +222,38 @@ class PartySecrets:
         )
         return self.uploads.begin(owner, Begun(record, message.masks), message.attempt)
 
-    def check_room(self, name: str, owner: Member) -> None:
-        """Raises NameTaken for a name that is another client's, TesseraError when there are too many."""
-        self._check_name(name, owner)
-        if name not in self._current and len(self._current) >= MAX_SECRETS:
-            raise TesseraError(f"there are {MAX_SECRETS} models, and no more are kept: remove one first")
+    def said_of(self, owner: Member, version: str, name: str) -> list[Said]:
+        """What that owner has here, but for the version, and for what it would replace under its name."""
+        return [
+            said(record.name, record.description, len(record.tensors))
+            for record in self._records_of(owner)
+            if record.version != version and not (record.name == name and self._in_use(record.version))
+        ]
+
+    def bytes_of(self, owner: Member) -> int:
+        """What that owner's secrets and uploads take on the disk, or will once they are complete."""
+        return sum(map(self._bytes, self._records_of(owner)))
+
+    def _records_of(self, owner: Member) -> list[Record]:
+        decided = (*self._current.values(), *self._saving.values(), *self._prepared.values())
+        records = {model.record.version: model.record for model in decided if model.owner == owner}
+        records.update((record.version, record) for record in self.uploads.records_of(owner))
+        return list(records.values())
+
+    def _bytes(self, record: Record) -> int:
+        size = self._sizes.get(record.version)
+        if size is None:
+            if len(self._sizes) > 4 * MAX_SECRETS:
+                self._sizes.clear()
+            size = self._sizes[record.version] = Grid.of(record.shapes.values()).total_bytes
+        return size
 
     def keep(
         self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, Array]
     ) -> None:
         """What a run has left here becomes a prepared version: x - b of each tensor, and the seed of our shares of b.
 
-        Blocks.  Raises VaultError.
+        Blocks.  Raises VaultError, DiskFull, ServerBusy.
         """
         record = Record(
             version=version,
@@ -243,6 +265,7 @@ class PartySecrets:
             when=time.time(),
             description=description,
         )
+        self._disk.partials.check_room(owner.name, self._bytes(record), self.bytes_of(owner))
         self._disk.prepare(record, seed, [self._field.buffer(array) for array in tensors.values()])
         self._prepared[version] = StoredVersion(record, owner)
 
@@ -250,7 +273,7 @@ class PartySecrets:
         """Whether a version is what its name stands for."""
         return self._in_use(version) is not None
 
-    def _check_name(self, name: str, owner: Member) -> None:
+    def check_name(self, name: str, owner: Member) -> None:
         held = self._current.get(name)
         if held is not None and held.owner != owner:
             raise taken(name, held.owner.name)
@@ -263,7 +286,7 @@ class PartySecrets:
         upload = self.uploads.get(version)
         if upload is None or not upload.complete:
             return None
-        self._check_name(upload.name, upload.owner)
+        self.check_name(upload.name, upload.owner)
         self.uploads.end(version)
         record = msgspec.structs.replace(upload.begun.record, when=time.time())
         self._saving[version] = StoredVersion(record, upload.owner)
@@ -326,7 +349,7 @@ class PartySecrets:
 
         Raises NameTaken for another client's, VaultError.
         """
-        self._check_name(name, sender)
+        self.check_name(name, sender)
         model = self._current.get(name)
         if model is not None:
             self.drop(model.record.version)

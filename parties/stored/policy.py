@@ -56,6 +56,9 @@ EVERYONE = "*"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
+# As many as are kept decoded, which takes some ten times their bytes.
+_DESCRIPTIONS = 32
+
 Held = TypeVar("Held")
 
 
@@ -179,7 +182,7 @@ def permitted(encoded: memoryview, client: str, message: Prepare, look_up: LookU
     return bound
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_DESCRIPTIONS)
 def _tensors(description: bytes) -> Mapping[str, StoredType]:
     """Of a model or a data set; none, of what is neither."""
     for kind in (Description, DataDescription):
@@ -190,7 +193,7 @@ def _tensors(description: bytes) -> Mapping[str, StoredType]:
     return {}
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_DESCRIPTIONS)
 def _is_settled(description: bytes) -> bool:
     """Whether nothing is left to find out, which would take long, and lead to other digits here than at the client."""
     try:
@@ -199,7 +202,7 @@ def _is_settled(description: bytes) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=8 * _DESCRIPTIONS)
 def _prediction(operation: Input | Stored, precision: int, slot: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from mpc.errors import ProgramError
 from parties.cluster import Cluster, Member
 from parties.stored.policy import EVERYONE, is_rule, merged
+from parties.stored.quotas import MAX_RULES
 from parties.stored.record import Rules
 from parties.stored.version_database import VersionDatabase
 
@@ -56,6 +57,12 @@ class RuleBook:
             grants = merged(self.grants(name, owner), client, programs)
             if len(grants) > MOST_CLIENTS:
                 raise ProgramError(f"rules of {name!r} name {MOST_CLIENTS} clients already: allow '*' instead")
+            others = [r.grants for r in self._rules.values() if r.owner == owner.identity and r.name != name]
+            if sum(len(programs) for each in (grants, *others) for programs in each.values()) > MAX_RULES:
+                raise ProgramError(
+                    f"rules of {owner.name} allow {MAX_RULES} programs already, each counted for every client that may"
+                    " run it: allow fewer first (tessera allow NAME CLIENT --nothing)"
+                )
             rules = Rules(name, owner.identity, grants)
             self._vault.write_rules(rules)
             self._rules[name] = rules

@@ -24,7 +24,7 @@ from parties.cluster import Cluster, Member
 from parties.messages.uploads import UploadChunk, UploadSeed
 from parties.stored.chunks import WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials
-from parties.stored.record import owner_of
+from parties.stored.record import Record, owner_of
 
 MAX_UPLOADS = 64
 """Seeds that are there before the upload they belong to."""
@@ -111,6 +111,10 @@ class Uploads:
     def versions(self) -> tuple[str, ...]:
         """All of them."""
         return tuple(self._uploads)
+
+    def records_of(self, owner: Member) -> list[Record]:
+        """What that owner has begun."""
+        return [upload.begun.record for upload in self._uploads.values() if upload.owner == owner]
 
     def get(self, version: str) -> UploadInProgress | None:
         """The upload of that id."""
@@ -202,10 +206,13 @@ class Uploads:
         upload.touched = time.monotonic()
         return upload
 
-    def ready(self, upload: UploadInProgress) -> None:
-        """Makes its file, or finds out what is in it.  Blocks.  Raises VaultError."""
+    def ready(self, upload: UploadInProgress, held: int) -> None:
+        """Makes its file, or finds out what is in it; its owner has ``held`` bytes on the disk beside it.  Blocks.
+
+        Raises VaultError, and DiskFull or ServerBusy when there is no room for all of it.
+        """
         if upload.partial is None:
-            upload.partial = self._files.begin(upload.begun, upload.grid)
+            upload.partial = self._files.begin(upload.begun, upload.grid, held)
             if upload.over:
                 # Given up meanwhile.
                 self._files.drop(upload.version)

@@ -21,6 +21,7 @@ from mpc.errors import (
     ProgramError,
     ProtocolViolation,
     RemoteError,
+    ServerBusy,
     UsageError,
 )
 from nn import Linear, Model, Sequential
@@ -42,7 +43,6 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.servers import coordinator
-from parties.stored import party_secrets as models_module
 from parties.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
@@ -262,12 +262,15 @@ async def test_two_owners_race_for_a_name(site):
 
 
 async def test_too_many_models(site, monkeypatch):
-    monkeypatch.setattr(models_module, "MAX_SECRETS", 2)
-    async with site.client("company") as company:
+    for server in site.servers.values():
+        server.governor.quotas.names = 2
+    async with site.client("company") as company, site.client() as clinic:
         for name in ("a", "b", "a"):
             await company.upload(model(), name)
-        with pytest.raises(RemoteError, match="remove one first"):
+        with pytest.raises(ServerBusy, match=r"company has 2 names, .* remove one first"):
             await company.upload(model(), "c")
+        await clinic.upload(model(0.5), "theirs")
+        assert await scale_of(clinic, "theirs") == 0.5
         await company.remove("b")
         await company.upload(model(), "c")
 
