@@ -14,7 +14,7 @@ from typing import Any
 
 from mpc.operation import Constant, Input, Stored
 from mpc.program import Program
-from protocols.readings.explain import Examined, Form, Telling, results, sources
+from protocols.readings.explain import MOST_COMBINED, Examined, Form, Telling, results, sources
 
 LOUD = "!! "
 """What a line begins with that nobody should pass over."""
@@ -180,9 +180,9 @@ def _warnings(
     others = [source for source in found if source.owner != client]
     owners = list(dict.fromkeys(source.owner for source in others))
     groups = [owners] if len(owners) < 2 else [owners, *([owner] for owner in owners)]
-    examined, said, tried = Examined(program), set[int](), True
+    examined, said, in_sums, tried = Examined(program), set[int](), 0, True
     for group in groups:
-        slots = {source.slot for source in others if source.owner in group}
+        slots = dict.fromkeys(source.slot for source in others if source.owner in group)
         for result, told_of_it in zip(told, examined.telling(slots), strict=True):
             tried &= told_of_it.tried
             theirs = [source for source, _ in result.per_row if source.slot in slots]
@@ -192,7 +192,18 @@ def _warnings(
                 yield line
                 if len(group) == len(owners):
                     said.add(result.number)
+        hidden = examined.combined(slots) or 0
+        if hidden > in_sums:
+            in_sums = hidden
+            who = client if len(group) == len(owners) else f"{client}, knowing what the others put in,"
+            yield (
+                f"{LOUD}all results: {hidden} more numbers that are LINEAR in {' and '.join(slots)} are sums of theirs,"
+                f" which {who} can form"
+            )
     groups_of_rows = ((source.slot, source.rows) for source in others if source.rows > 1 and source.slot not in models)
+    numbers = sum(result.numbers for result in told)
+    if numbers > MOST_COMBINED:
+        yield f"!  {numbers:,} numbers are too many to look at their sums, which may tell what none of them does"
     for slot, rows in dict.fromkeys(groups_of_rows):
         sizes = examined.crowds(slot, rows)
         tried &= sizes is not None

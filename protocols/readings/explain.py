@@ -10,8 +10,10 @@ see such a result whatever way it is written.  Two looks, and what either of the
   without being so with a chance of about degree / 2^61 (Schwartz 1980, Zippel 1979).  Trigonometric series are taken as
   they are, at angles that are uniform then.  So each *element* of a result is found out by itself.
 
-Neither is a proof of privacy, nor is there one of this kind: x + 0.001 x^2 is not linear, and x all the same.  What
-bounds everything is how many numbers come out.
+Of few numbers, weighted sums of them are looked at too: x + q and q, neither of them linear, give x.
+
+None of this is a proof of privacy, nor is there one of this kind: x + 0.001 x^2 is not linear, and x all the same.
+What bounds everything is how many numbers come out.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +38,8 @@ MOST_TRIED = 2**23
 """Elements of a program that is tried: 64 MiB at a time."""
 SECONDS = 30.0
 """That all trials of one program may take: its author is a stranger, who may have one made that takes hours."""
+MOST_COMBINED = 64
+"""Numbers of all results together, of which sums are looked at."""
 SMALL = 9
 """Rows: a number that is of no more is one of few people."""
 _SUBSETS, _SHARE = 128, 0.25
@@ -123,6 +128,17 @@ class Examined:
             found.append(Telling(form, size, copied, linear_ones, tried is not None))
         return tuple(found)
 
+    def combined(self, slots: Collection[str]) -> int | None:
+        """How many weighted sums of all numbers are linear in what lies in ``slots``, beside those that are themselves.
+
+        So many that are independent.  None for more than `MOST_COMBINED` numbers, or if it takes too long.
+        """
+        numbers = sum(self._program.nodes[i].type.size for i in results(self._program))
+        if self._trial is not None and numbers <= MOST_COMBINED:
+            with contextlib.suppress(TimeoutError):
+                return self._trial.combined(slots)
+        return None
+
     def crowds(self, slot: str, rows: int) -> tuple[int | None, ...] | None:
         """Of each of the ``results``: of about how few rows one of its numbers is, of what has so many in ``slot``.
 
@@ -175,6 +191,15 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
 # -- by trial ----------------------------------------------------------------------------------------------------------
 
 
+class _Line(NamedTuple):
+    """Results at three points that are as far apart; what lies in the slots is ``start`` at the first."""
+
+    start: Mapping[int, Array]
+    first: list[Array]
+    second: list[Array]
+    third: list[Array]
+
+
 class _Trial:
     """A program at points over the field that nobody could foresee.  Raises TimeoutError once the time is over."""
 
@@ -182,39 +207,60 @@ class _Trial:
         self._program = program
         self._deadline = deadline
         self._rings = known_rings()
-        self._start, self._step = (self._uniform(Seed(fresh_seed())) for _ in range(2))
+        self._start = self._uniform()
 
-    def _uniform(self, seed: Seed) -> dict[int, Array]:
-        """Of all that goes in, by node.  A tensor that a program reads in two places has one value."""
-        leaves = {}
+    def _uniform(self, slots: Collection[str] | None = None) -> dict[int, Array]:
+        """Of what lies in these slots, or of all that goes in, by node; a tensor that is read twice has one value."""
+        leaves, seed = {}, Seed(fresh_seed())
         for i, node in enumerate(self._program.nodes):
             operation = node.operation
-            if isinstance(operation, Stored):
+            if isinstance(operation, Stored) and (slots is None or operation.slot in slots):
                 label = f"{operation.slot} {operation.tensor}"
-            elif isinstance(operation, Input):
+            elif isinstance(operation, Input) and slots is None:
                 label = f"input {i}"
             else:
                 continue
             leaves[i] = self._rings[node.type.ring].sample(seed.derive(label), node.type.shape)
         return leaves
 
-    def line(self, slots: Collection[str]) -> list[tuple[int, int]]:
-        """Of each result, how many elements are copies of what lies in the slots, and how many linear in it."""
-        start, step = self._start, {i: v for i, v in self._step.items() if self._slot(i) in slots}
+    def _on_a_line(self, slots: Collection[str]) -> _Line:
+        """Through random values of what lies in the slots, with all else as it is."""
+        start, step = self._uniform(slots), self._uniform(slots)
         there = {i: self._ring(i).add(start[i], v) for i, v in step.items()}
         beyond = {i: self._ring(i).add(there[i], v) for i, v in step.items()}
-        secrets = [self._real(start[i], i) for i in step]
-        found = []
-        for i, a, b, c in zip(results(self._program), *map(self._results, ({}, there, beyond)), strict=True):
-            first, second = self._ring(i).subtract(b, a), self._ring(i).subtract(c, b)
-            linear_ones = int(((first != 0) & (first == second)).sum())
+        return _Line(start, *map(self._results, (start, there, beyond)))
+
+    def line(self, slots: Collection[str]) -> list[tuple[int, int]]:
+        """Of each result, how many elements are copies of what lies in the slots, and how many linear in it."""
+        line, found = self._on_a_line(slots), []
+        secrets = [self._real(value, i) for i, value in line.start.items()]
+        for i, a, b, c in zip(results(self._program), line.first, line.second, line.third, strict=True):
+            step, next_step = self._ring(i).subtract(b, a), self._ring(i).subtract(c, b)
+            linear_ones = int(((step != 0) & (step == next_step)).sum())
             found.append((_copies(self._real(a, i), secrets), linear_ones))
         return found
+
+    def combined(self, slots: Collection[str]) -> int:
+        """As ``Examined.combined``.
+
+        A sum c . f of the numbers f of all results bends along a line by c . d, where they bend by d.  So the c that do
+        not, on more lines than there are numbers, are those with which it is linear, or does not depend on the secrets.
+        """
+        fields = [n for n, i in enumerate(results(self._program)) if self._program.nodes[i].type.ring == FIELD]
+        steps, bends, numbers = list[Array](), list[Array](), 0
+        while len(bends) <= numbers:
+            line = self._on_a_line(slots)
+            a, b, c = (_joined([at[n] for n in fields]) for at in (line.first, line.second, line.third))
+            steps.append(field.subtract(b, a))
+            bends.append(field.subtract(field.subtract(c, b), steps[-1]))
+            numbers = len(a)
+        straight = ~np.any(bends, axis=0)
+        return _rank([*steps, *bends]) - _rank(bends) - _rank([step[straight] for step in steps])
 
     def crowds(self, slot: str, rows: int) -> list[int | None]:
         """As ``Examined.crowds``."""
         rng = np.random.default_rng()
-        step = {i: v for i, v in self._step.items() if self._slot(i) == slot and v.shape[:1] == (rows,)}
+        step = {i: v for i, v in self._uniform((slot,)).items() if v.shape[:1] == (rows,)}
         base = self._results({})
         moved = self._results({i: self._ring(i).add(self._start[i], v) for i, v in step.items()})
         depends = [a != b for a, b in zip(base, moved, strict=True)]
@@ -251,10 +297,6 @@ class _Trial:
             values.append(operation.clear(self._rings, types, inputs))
         return [values[i] for i in results(self._program)]
 
-    def _slot(self, i: int) -> str:
-        operation = self._program.nodes[i].operation
-        return operation.slot if isinstance(operation, Stored) else ""
-
     def _ring(self, i: int) -> Ring:
         return self._rings[self._program.nodes[i].type.ring]
 
@@ -262,6 +304,21 @@ class _Trial:
         """The real number itself, in the field: whatever its fraction bits."""
         t = self._program.nodes[i].type
         return _shifted(x, t.fraction_bits) if t.ring == FIELD else None
+
+
+def _joined(arrays: list[Array]) -> Array:
+    return np.concatenate([np.zeros(0, np.uint64), *(array.reshape(-1) for array in arrays)])
+
+
+def _rank(rows: list[Array]) -> int:
+    """Of a matrix over the field."""
+    left, rank = np.array(rows), 0
+    while (places := np.argwhere(left)).size:
+        row, column = places[0]
+        pivot = field.scale(left[row], pow(int(left[row, column]), -1, field.P))
+        left = field.subtract(left, field.multiply(left[:, column : column + 1], pivot[None]))
+        rank += 1
+    return rank
 
 
 def _shifted(x: Array, bits: int) -> Array:

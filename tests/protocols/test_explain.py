@@ -70,6 +70,22 @@ def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest
         assert (found.linear, found.tried) == (linear, False)
 
 
+SUMS: dict[str, tuple[list[SecretTensor], int | None]] = {
+    "a row behind a mask that comes out too": ([x[0] + (x * x).sum(axis=0), (x * x).sum(axis=0)], 3),
+    "moments": ([x.T @ x, (x * x).sum()], 0),
+    "a sum that is linear itself": ([x.sum(axis=0), x.T @ x], 0),
+    "half hidden": ([x.sum(axis=0), (x * x).sum() + x[0, 0], (x * x).sum() * 2.0], 1),
+    "many": ([secret((9, 9)) ** 2], None),
+    "of others": ([y.T @ y, y.sum()], 0),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_of_what_comes_out(name: str) -> None:
+    tensors, hidden = SUMS[name]
+    assert Examined(plan(graph_of(tensors))).combined((OURS,)) == hidden
+
+
 def test_trials_end_in_time() -> None:
     """And then, as for what is too large, the form is all there is."""
     examined = Examined(plan(graph_of([x.sum()])), seconds=0.0)
