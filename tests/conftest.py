@@ -211,6 +211,10 @@ def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> fl
             return operation._inner(x, y) * (raw_x * errors[1] + raw_y * errors[0] + errors[0] * errors[1])
         case "truncate":
             return errors[0] * 2.0**-operation.bits + own + (1 if errors[0] else 0)
+        case "quotient":
+            return errors[0] / operation.divisor + own + (1 if errors[0] else 0)
+        case "running_sum":
+            return errors[0] * types[0].shape[operation.axis]
         case "polynomial" | "truncated_polynomial":
             x = types[0]
             real = errors[0] * 2.0**-x.fraction_bits

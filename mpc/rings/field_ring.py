@@ -92,6 +92,12 @@ class FieldRing(PrimeField):
     def shift_signed(self, x: Array, bits: int) -> Array:
         return field.from_signed(field.to_signed(x) >> np.int64(bits))
 
+    def quotient(self, x: Array, divisor: int) -> Array:
+        return np.asarray(x // np.uint64(divisor))
+
+    def quotient_signed(self, x: Array, divisor: int) -> Array:
+        return field.from_signed(field.to_signed(x) // np.int64(divisor))
+
     def below(self, x: Array, bound: int) -> Bits:
         return x < np.uint64(bound)
 

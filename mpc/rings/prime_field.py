@@ -59,6 +59,14 @@ class PrimeField(Ring):
         """floor(v / 2^bits) of the signed values v that x stands for."""
 
     @abstractmethod
+    def quotient(self, x: Array, divisor: int) -> Array:
+        """floor(x / divisor) of the integers in [0, p)."""
+
+    @abstractmethod
+    def quotient_signed(self, x: Array, divisor: int) -> Array:
+        """floor(v / divisor) of the signed values v that x stands for."""
+
+    @abstractmethod
     def below(self, x: Array, bound: int) -> Bits:
         """Whether each integer is below ``bound``."""
 

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar, overload
 
+import numpy as np
 import numpy.typing as npt
 
 from mpc import fixed_point
@@ -58,9 +59,9 @@ from parties.trial import TrialCluster
 from parties.wire.messages import Message
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
-from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
+from protocols.trace.arguments import declared
 from protocols.trace.mathematics import Node, Secret
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
@@ -164,20 +165,33 @@ class AsyncClient(Deciding):
         self,
         values: npt.ArrayLike,
         *,
-        fraction_bits: int = FRACTION_BITS,
+        fraction_bits: int | None = None,
         low: float = -DEFAULT_BOUND,
         high: float = DEFAULT_BOUND,
         name: str = "value",
     ) -> SecretTensor:
         """This client's secret as an expression.  Nothing is sent until a result that depends on it is revealed.
 
-        ``[low, high]`` is public, and the tighter it is the more precise and cheaper what is computed from it.
-        Raises EncodingError, naming the place, for a value that is not finite or not in the range.
+        ``[low, high]`` is public, and the tighter it is the more precise and cheaper what is computed from it: unless
+        ``fraction_bits`` says, there are 16 of them, and more where all values are below 1.
+        Raises EncodingError, naming the place, for a value that is not finite or not in the range; RangeError,
+        UnsupportedError for a range or bits that are none; UsageError for more than fits one message.
         """
-        raw = fixed_point.encode(values, fraction_bits, low, high, name=name, field=self._field)
-        secret = leaf(Input(raw.shape, fraction_bits, float(low), float(high)))
+        low, high, bits = declared(low, high, fraction_bits)
+        self._check_sendable(values, name)
+        raw = fixed_point.encode(values, bits, low, high, name=name, field=self._field)
+        secret = leaf(Input(raw.shape, bits, low, high))
         self._secrets[secret.node] = raw
         return secret
+
+    def _check_sendable(self, values: npt.ArrayLike, name: str) -> None:
+        """Raises UsageError before memory is spent on what no message has room for."""
+        size, most = np.size(values), self.cluster.settings.max_message_bytes // 8
+        if size > most:
+            raise UsageError(
+                f"{name} has {size} numbers, and one run takes {most} at most: share parts of it, or raise"
+                " max_message_mb in everybody's cluster file"
+            )
 
     # -- running ------------------------------------------------------------------------------------------------------
 

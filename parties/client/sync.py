@@ -29,7 +29,6 @@ from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.stored.data_set import DataSet
 from parties.trial import TrialCluster
-from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.source import RandomnessSource
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -99,7 +98,7 @@ class Client:
         self,
         values: npt.ArrayLike,
         *,
-        fraction_bits: int = FRACTION_BITS,
+        fraction_bits: int | None = None,
         low: float = -DEFAULT_BOUND,
         high: float = DEFAULT_BOUND,
         name: str = "value",

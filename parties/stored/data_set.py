@@ -16,7 +16,7 @@ from mpc.operation import MAX_NAME
 from mpc.program import Program
 from mpc.rings.field import FieldArray
 from nn.stored import StoredType
-from protocols.lowering.planner import FRACTION_BITS
+from protocols.trace.arguments import declared
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
@@ -71,14 +71,15 @@ class DataSet:
         *,
         low: float,
         high: float,
-        fraction_bits: int = FRACTION_BITS,
+        fraction_bits: int | None = None,
     ) -> None:
         if not tensors:
             raise UsageError("a data set has at least one tensor")
+        low, high, bits = declared(low, high, fraction_bits)
         self._elements = {
-            name: fixed_point.encode(values, fraction_bits, low, high, name=name) for name, values in tensors.items()
+            name: fixed_point.encode(values, bits, low, high, name=name) for name, values in tensors.items()
         }
-        types = {name: StoredType(e.shape, fraction_bits, low, high) for name, e in self._elements.items()}
+        types = {name: StoredType(e.shape, bits, low, high) for name, e in self._elements.items()}
         self._description = DataDescription(types, FORMAT)
 
     @classmethod

@@ -8,11 +8,12 @@ from importlib import resources
 from typing import Literal, overload
 
 import msgspec
+import numpy as np
 
 from mpc.errors import UnsupportedError
 from protocols.approximation.catalogue import FUNCTIONS, Function
 from protocols.approximation.composite import exp_by_powers, three_cubics
-from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, measured
+from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, dense_grid, measured
 from protocols.approximation.minimax import MAX_TERMS, TERMS, fewest, fit_fourier, fit_polynomial, fourier_within
 from protocols.approximation.sampling import checked
 from protocols.approximation.taylor import powers_of_x
@@ -108,8 +109,10 @@ def make_fourier(function: Function, low: float, high: float, terms: int | None)
     if terms is not None:
         return fit_fourier(function.exact, low, high, terms, odd=odd)
     exact = function.exact
-    best = fewest(lambda n, error: fourier_within(error, exact, low, high, n, odd=odd), TERMS, function.target)
-    if best.error > WORST * function.target:
+    # Of values below 1 it is relative to the largest.
+    target = function.target * min(1.0, float(np.abs(checked(exact, low, high)(dense_grid(low, high))).max()))
+    best = fewest(lambda n, error: fourier_within(error, exact, low, high, n, odd=odd), TERMS, target)
+    if best.error > WORST * target:
         raise UnsupportedError(
             f"{function.name} on [{low:g}, {high:g}]: up to {MAX_TERMS} terms reach an error of {best.error:.2g}; the"
             " interval is too long for one round: scale the values down, or ask for `terms`"

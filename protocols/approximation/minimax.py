@@ -67,28 +67,33 @@ def fourier_within(
         _check_odd(values, low, high)
     start = 0.0 if odd else low
     centre = float(values(np.zeros(1))[0]) if odd else 0.0
-    if abs(centre) > LARGEST_COEFFICIENT:
-        raise UnsupportedError(f"f(0) = {centre:g} is too large for a Fourier fit: fit f(x) - {centre:g}")
+    sample = dense_grid(start, high)[::37]
+    scale = _scale(float(np.abs(values(sample)).max()))
 
     def target(x: Reals) -> Reals:
-        return values(x) - centre
+        return (values(x) - centre) / scale
 
     bases = {p: _fourier_basis(2.0 ** p[1] / p[0], terms, odd) for p in admissible_periods(high - low)}
-    sample = dense_grid(start, high)[::37]
     at_sample = target(sample)
     looked_at = {p: _least_squares(basis, sample, at_sample) for p, basis in bases.items()}
-    if all(NEARLY * least > error for least, _ in looked_at.values()):
+    if all(NEARLY * least * scale > error for least, _ in looked_at.values()):
         return None
     promising = sorted(bases, key=lambda p: looked_at[p][1])
     fits = []
     for multiplier, log2 in promising[:CANDIDATES]:
-        numbers = tuple(best(bases[multiplier, log2], target, start, high).tolist())
+        numbers = tuple((best(bases[multiplier, log2], target, start, high) * scale).tolist())
         if odd:
             constant, cosines, sines = centre, (), numbers
         else:
             constant, cosines, sines = numbers[0], numbers[1 : terms + 1], numbers[terms + 1 :]
         fits.append(measured(FourierFit(multiplier, log2, constant, cosines, sines, low, high, 0.0), values))
     return min(fits, key=lambda fit: fit.error + GAIN_PRICE * fit.gain)
+
+
+def _scale(largest: float) -> float:
+    """What a function of values up to ``largest`` is divided by before it is fitted, a power of 2: the bound of its
+    coefficients leaves large values no room, and is no use to small ones."""
+    return 1.0 if 2.0**-4 < largest <= LARGEST_COEFFICIENT or not largest else 2.0 ** math.ceil(math.log2(largest))
 
 
 def admissible_periods(length: float) -> list[tuple[int, int]]:
@@ -215,9 +220,6 @@ def fit(
         raise UnsupportedError(f"method {method!r} is not one of fourier, minimax")
     if made.error <= error:
         return made
-    largest = float(np.abs(checked(function, low, high)(dense_grid(low, high))).max())
-    too_large = method == "fourier" and largest > LARGEST_COEFFICIENT
     raise UnsupportedError(
         f"up to {most} reach an error of {made.error:.2g}, not {error:.2g}: allow a larger error, or a shorter interval"
-        + (f", or fit the function divided by {largest:.3g}, its largest value" if too_large else "")
     )

@@ -54,13 +54,15 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
     if period_bits < ANGLE_BITS // 2:
         raise RangeError(f"{x.type.fraction_bits} fraction bits are too few for this function: share x with more")
     terms = max(len(fit.cosines), len(fit.sines), 1)
-    # Coefficients are below 8, two of one term together: of larger functions a part is evaluated, and multiplied.
-    largest = max(abs(fit.constant), *(2 * abs(c) for c in (*fit.cosines, *fit.sines)), 1.0)
-    part = 2.0 ** max(0, math.ceil(math.log2(largest)) - 2)
+    # Coefficients are below 8, two of one term together: of larger functions a part is evaluated, and multiplied; small
+    # ones are evaluated as a multiple, so that their first digits are not the field's last.
+    largest = max(abs(fit.constant), *(2 * abs(c) for c in (*fit.cosines, *fit.sines)))
+    part = 2.0 ** _scale(largest)
     cosines, sines = (tuple(c / part for c in w) + (0.0,) * (terms - len(w)) for w in (fit.cosines, fit.sines))
     # Fewer bits leave more room for what comes after.  Rounding errors are independent and uniform, those of 2 terms
     # public factors and those of the dealt waves times the coefficients: six standard deviations of the first take
     # three quarters of what is allowed, and of the second one quarter.
+    target *= min(1.0, max(map(abs, fit.range())))
     error = max(fit.error / part, target / part, 2.0**-40) * 2.0 ** (FRACTION_BITS - planner.fraction_bits)
     gain = sum(abs(c) for c in (*cosines, *sines))
     norm = math.sqrt(sum(c * c for c in (*cosines, *sines)))
@@ -81,7 +83,15 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
         high=float(high + slack),
     )
     result = planner.make(operation, planner.masked(x))
+    if part < 1.0:
+        return planner.divided(result, round(1 / part))
     return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
+
+
+def _scale(largest: float) -> int:
+    """log2 of what a function whose coefficients go up to ``largest`` is divided by."""
+    exponent = math.ceil(math.log2(max(largest, 2.0**-30)))
+    return max(0, exponent - 2) if exponent > -4 else exponent
 
 
 def _bits(resolution: float, most: int) -> int:
@@ -100,20 +110,53 @@ def polynomial(planner: Planner, x: Expression, coefficients: Sequence[float]) -
         zero = planner.product(Multiply(), x, constant(0.0))
         return planner.sum(Add(), zero, planner.constant(values[0]))
     if len(values) == 2:
-        scaled = x if values[1] == 1.0 else planner.product(Multiply(), x, planner.factor(values[1], x.type))
-        return planner.sum(Add(), scaled, planner.constant(values[0])) if values[0] else scaled
+        scaled = x if values[1] == 1.0 else _times(planner, x, values[1])
+        return (
+            planner.sum(Add(), scaled, planner.constant(values[0], scaled.type.fraction_bits)) if values[0] else scaled
+        )
     # The field is far smaller than what a float holds, so nothing that may fit is refused here.
     if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
         raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
     low, high = polynomial_range(tuple(values), x.type.low, x.type.high)
     planner.room(max(abs(low), abs(high)))
     plan = _one_round(x.type, values)
+    if not any(values[:-1]) and (plan is None or x.type.fraction_bits - plan.drop < _whole(planner, x.type)):
+        power = _power(planner, x, len(values) - 1)
+        return power if values[-1] == 1.0 else _times(planner, power, values[-1])
     if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
         return _chebyshev_tree(planner, x, values)
     raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
     if plan.drop:
         return planner.make(TruncatedPolynomial(raw, plan.coefficient_bits, plan.drop), planner.masked(x))
     return planner.make(Polynomial(raw, plan.coefficient_bits), planner.masked(x))
+
+
+def _whole(planner: Planner, t: TensorType) -> int:
+    """Fraction bits with which a value counts as it is: those it has, or those that the computation keeps."""
+    return min(t.fraction_bits, planner.kept(t.magnitude))
+
+
+def _power(planner: Planner, x: Expression, exponent: int) -> Expression:
+    """By repeated products, a round each: with so large an exponent one round would leave too few digits of x."""
+    powers: dict[int, tuple[Expression, float]] = {1: (x, 0.0)}
+
+    def power(k: int) -> tuple[Expression, float]:
+        """x^k, and how far from it rounding may take it."""
+        if k not in powers:
+            (x1, e1), (x2, e2) = power(k - k // 2), power(k // 2)
+            y = planner.product(Multiply(), x1, x2)
+            e1, e2 = (e + _cut(x, used) for e, x, used in zip((e1, e2), (x1, x2), y.inputs, strict=True))
+            error = y.inputs[0].type.magnitude * e2 + y.inputs[1].type.magnitude * e1 + e1 * e2
+            low, high = polynomial_range((0.0,) * k + (1.0,), x.type.low, x.type.high)
+            powers[k] = planner.make(Declare(low - error, high + error), y), error
+        return powers[k]
+
+    return power(exponent)[0]
+
+
+def _cut(x: Expression, used: Expression) -> float:
+    """The unit that is lost where a product takes fewer fraction bits of ``x`` than it has."""
+    return 2.0**-used.type.fraction_bits if used.type.fraction_bits < x.type.fraction_bits else 0.0
 
 
 class _Plan:
@@ -159,7 +202,7 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
     chebyshev = np.polynomial.Polynomial(coefficients).convert(
         domain=[t.low, t.high], kind=np.polynomial.Chebyshev, window=[-1, 1]
     )
-    centred = planner.sum(Subtract(), x, planner.constant(middle))
+    centred = planner.sum(Subtract(), x, planner.constant(middle, t.fraction_bits))
     unit = planner.make(Declare(-1.0, 1.0), _over(planner, centred, half))
     terms: dict[int, Expression] = {1: unit}
 
@@ -178,13 +221,13 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
         part = _times(planner, term(k), float(c))
         total = part if total is None else planner.sum(Add(), total, part)
     total = _times(planner, unit, 0.0) if total is None else total
-    result = planner.sum(Add(), total, planner.constant(float(chebyshev.coef[0])))
+    result = planner.sum(Add(), total, planner.constant(float(chebyshev.coef[0]), total.type.fraction_bits))
     low, high = polynomial_range(tuple(coefficients), t.low, t.high)
     return planner.make(Declare(low - 0.01, high + 0.01), result)
 
 
 def _times(planner: Planner, x: Expression, c: float) -> Expression:
-    return planner.product(Multiply(), x, planner.factor(c, x.type))
+    return planner.product(Multiply(), *planner.scaling(x, c))
 
 
 def _over(planner: Planner, x: Expression, divisor: float) -> Expression:

@@ -6,6 +6,8 @@ Its policy, in the order in which it decides:
   next operation would not fit the field, or when its meaning needs it.
 * A tensor is masked at its last form before something non-linear (after pooling, not before), and once.
 * Sums align fraction bits upwards, which is free; only when that does not fit is the finer operand truncated.
+* Digits follow values: one whose range is small is kept with more of them, and a public factor has as many as make the
+  product right to half a unit; where they do not fit, the other operand is truncated before, not the factor.
 * What cannot be shown to fit is an error that says what to declare, never a wrap-around.
 
 Which openings share a round follows from the graph alone: ``Program.depths``.
@@ -29,6 +31,7 @@ from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
 from protocols.operations.linear import Add, Divide, Raise, RunningSum, Subtract, Sum, SumPool2d
 from protocols.operations.mask import Mask
 from protocols.operations.product import Multiply, Product
+from protocols.operations.quotient import Quotient
 from protocols.operations.truncation import Truncate
 
 FRACTION_BITS = PRECISION
@@ -82,18 +85,48 @@ class Planner:
     def __post_init__(self) -> None:
         check_precision(self.fraction_bits)
 
-    @property
-    def constant_bits(self) -> int:
-        """Of public constants that are not exact with fewer."""
-        return self.fraction_bits - (FRACTION_BITS - WEIGHT_BITS)
+    def kept(self, magnitude: float) -> int:
+        """Fraction bits that values up to ``magnitude`` are kept with: so many more as they have leading zeros."""
+        return min(self.fraction_bits + leading_zeros(magnitude), TRUNCATION_BITS - 1)
 
-    def constant(self, values: object) -> Expression:
-        """``constant`` with the bits of this computation."""
-        return constant(values, most=self.constant_bits)
+    def constant(self, values: object, digits: int = 0) -> Expression:
+        """A public term: exact, or with the bits of this computation, or ``digits`` where these are more."""
+        return constant(values, most=max(self.fraction_bits, digits))
 
-    def factor(self, values: object, x: TensorType) -> Expression:
-        """``factor`` with the bits of this computation."""
-        return factor(values, x, most=self.constant_bits)
+    def scaling(self, x: Expression, values: object, count: int = 1) -> tuple[Expression, Expression]:
+        """``x`` and a public factor of it, of which ``count`` products are summed, both with the digits that count.
+
+        The factor is exact, or has as many as make the result right to half a unit of what it is kept with.  Where the
+        field has no room for them, ``x`` is cut as well, so that the errors of both are least together.
+        """
+        array = np.asarray(values, dtype=np.float64)
+        largest = float(np.abs(array).max(initial=0.0))
+        if not largest or not x.type.magnitude or not math.isfinite(largest):
+            return x, constant(array)
+        summed = math.sqrt(count)
+        target = 2.0 ** -(self.kept(x.type.magnitude * largest * summed) + 1)
+        needed = max(0, math.ceil(math.log2(x.type.magnitude * summed / target)) - 1)
+        # Of both together.
+        room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - math.log2(x.type.magnitude * largest * count))
+        room = min(room, FIELD_BITS)
+        had = x.type.fraction_bits
+        bits = next((b for b in range(needed + 1) if _exact(array, b)), needed)
+        if bits + had <= room or not x.type.fits(TRUNCATION_BITS):
+            return x, constant(array, max(0, min(bits, room - had)))
+
+        def error(of_factor: int) -> float:
+            left = room - of_factor
+            cut = largest * summed * 2.0**-left if left < had else 0.0
+            return cut + (
+                0.0 if of_factor >= bits and bits < needed else x.type.magnitude * summed * 2.0 ** -(of_factor + 1)
+            )
+
+        fewest = max(0, FEWEST_BITS - math.floor(math.log2(largest)))
+        choices = range(min(fewest, bits), min(bits, room - FEWEST_BITS) + 1)
+        if not choices:
+            return x, constant(array, bits)
+        best = min(choices, key=error)
+        return self.truncated(x, room - best), constant(array, best)
 
     def make(self, operation: Operation, *inputs: Expression) -> Expression:
         """A node.  One of a single operand is made once and shared by everybody who asks for it."""
@@ -131,7 +164,11 @@ class Planner:
         odd = divisor >> twos
         if odd == 1:
             return x
-        return self.product(Multiply(), x, constant(1.0 / odd, self.constant_bits + odd.bit_length()))
+        scaled, inverse = self.scaling(x, 1.0 / odd)
+        if scaled is x and x.type.bits <= inverse.type.fraction_bits + 1:
+            return self.product(Multiply(), x, inverse)
+        # A constant would lose more than a unit.
+        return self.make(Quotient(odd), self.masked(self.truncated(x, self.room(x.type.magnitude))))
 
     def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
         """The operands of a sum, all with the same fraction bits."""
@@ -175,10 +212,11 @@ class Planner:
         room = min(FIELD_BITS, math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole))
         operands = (x, y)
         bits = [operand.type.fraction_bits for operand in operands]
+        zeros = [leading_zeros(operand.type.magnitude) for operand in operands]
         movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
         for floor in (self.fraction_bits, FEWEST_BITS):
-            while sum(bits) > room and any(bits[i] > floor for i in movable):
-                bits[max(movable, key=lambda i: bits[i])] -= 1
+            while sum(bits) > room and any(bits[i] > floor + zeros[i] for i in movable):
+                bits[max(movable, key=lambda i: bits[i] - zeros[i])] -= 1
         if sum(bits) > room:
             raise RangeError(
                 f"a product of values up to {x.type.magnitude:g} and {y.type.magnitude:g}, up to {growth:g} of them"
@@ -190,7 +228,7 @@ class Planner:
         return self.truncated(x, bits[0]), self.truncated(y, bits[1])
 
 
-def constant(values: object, fraction_bits: int | None = None, *, most: int = WEIGHT_BITS) -> Expression:
+def constant(values: object, fraction_bits: int | None = None, *, most: int = FRACTION_BITS) -> Expression:
     """A public tensor: with the fewest fraction bits that are exact, or ``most`` where none are."""
     array = np.asarray(values, dtype=np.float64)
     if fraction_bits is None:
@@ -202,15 +240,14 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = WE
     return Expression(Constant(array.shape, fraction_bits, low, high, data))
 
 
-def factor(values: object, x: TensorType, *, most: int = WEIGHT_BITS) -> Expression:
-    """A public tensor to multiply an ``x`` by: with ``most`` bits that count, however small its values are.
+def usual_bits(low: float, high: float) -> int:
+    """Fraction bits of secrets in [low, high] of which nobody said otherwise."""
+    return min(FRACTION_BITS + leading_zeros(max(abs(low), abs(high))), TRUNCATION_BITS - 1)
 
-    Its leading zeros cost nothing in the field, only fraction bits of the product.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    largest = float(np.abs(array).max(initial=0.0))
-    zeros = max(0, -math.frexp(largest)[1]) if 0 < largest < 1 else 0
-    return constant(array, most=most + min(zeros, max(0, FIELD_BITS - most - x.fraction_bits)))
+
+def leading_zeros(magnitude: float) -> int:
+    """Binary ones that values up to ``magnitude`` have behind their point."""
+    return max(0, -math.frexp(magnitude)[1]) if 0 < magnitude < 1 else 0
 
 
 def _exact(array: np.ndarray[Any, np.dtype[np.float64]], fraction_bits: int) -> bool:

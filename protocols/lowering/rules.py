@@ -11,7 +11,7 @@ from typing import assert_never
 
 from mpc.errors import ShapeError
 from mpc.program import Expression
-from mpc.tensor_type import TensorType
+from mpc.tensor_type import Shape, TensorType
 from protocols.lowering import functions
 from protocols.lowering.planner import Planner
 from protocols.operations import keep, linear, product
@@ -39,9 +39,9 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Multiply():
             return planner.product(product.Multiply(), *_factors(planner, operands))
         case m.Matmul():
-            return _matmul(planner, *_factors(planner, operands))
+            return _matmul(planner, operands)
         case m.Conv2d():
-            return _conv2d(planner, operation, *_factors(planner, operands))
+            return _conv2d(planner, operation, operands)
     (x,) = _terms(planner, operands)
     match operation:
         case m.Negate():
@@ -84,33 +84,42 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
 
 
 def _terms(planner: Planner, operands: Sequence[Operand]) -> list[Expression]:
-    """Operands of a sum, public ones as constants."""
-    return [x if isinstance(x, Expression) else planner.constant(x) for x in operands]
+    """Operands of a sum, public ones as constants with as many digits as the others have."""
+    digits = max((x.type.fraction_bits for x in operands if isinstance(x, Expression)), default=0)
+    return [x if isinstance(x, Expression) else planner.constant(x, digits) for x in operands]
 
 
-def _factors(planner: Planner, operands: Sequence[Operand]) -> tuple[Expression, Expression]:
-    """Operands of a product, a public one with the digits that the other leaves room for."""
+def _factors(planner: Planner, operands: Sequence[Operand], count: int = 1) -> tuple[Expression, Expression]:
+    """Operands of a product, of which ``count`` are summed: a public one with the digits that count, and the other cut
+    to make room for them."""
     x, y = operands
     if isinstance(x, Expression):
-        return x, y if isinstance(y, Expression) else planner.factor(y, x.type)
+        return (x, y) if isinstance(y, Expression) else planner.scaling(x, y, count)
     if isinstance(y, Expression):
-        return planner.factor(x, y.type), y
+        scaled, factor = planner.scaling(y, x, count)
+        return factor, scaled
     return planner.constant(x), planner.constant(y)
 
 
-def _matmul(planner: Planner, x: Expression, y: Expression) -> Expression:
-    if not x.type.shape or not y.type.shape:
+def _matmul(planner: Planner, operands: Sequence[Operand]) -> Expression:
+    shapes = [_shape(x) for x in operands]
+    if not all(shapes):
         raise ShapeError("matmul takes tensors of at least one axis: use * for scalars")
-    return planner.product(product.Matmul(), x, y, _growth(y.type, x.type.shape[-1]))
+    x, y = _factors(planner, operands, shapes[0][-1])
+    return planner.product(product.Matmul(), x, y, _growth(y.type, shapes[0][-1]))
 
 
-def _conv2d(planner: Planner, operation: m.Conv2d, x: Expression, w: Expression) -> Expression:
-    if len(x.type.shape) != 4 or len(w.type.shape) != 4:
-        raise ShapeError(
-            f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {x.type.shape} and {w.type.shape}"
-        )
+def _conv2d(planner: Planner, operation: m.Conv2d, operands: Sequence[Operand]) -> Expression:
+    image, weight = (_shape(x) for x in operands)
+    if len(image) != 4 or len(weight) != 4:
+        raise ShapeError(f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {image} and {weight}")
     convolution = product.Conv2d(operation.stride, operation.padding, operation.groups)
-    return planner.product(convolution, x, w, _growth(w.type, math.prod(w.type.shape[1:])))
+    x, w = _factors(planner, operands, math.prod(weight[1:]))
+    return planner.product(convolution, x, w, _growth(w.type, math.prod(weight[1:])))
+
+
+def _shape(x: Operand) -> Shape:
+    return x.type.shape if isinstance(x, Expression) else x.shape
 
 
 def _growth(w: TensorType, inner: int) -> float:

@@ -32,7 +32,7 @@ from mpc.operation import Input, Operation, Stored
 from mpc.program import Program
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
-from protocols.operations import fourier, keep, linear, mask, polynomial, product, truncation
+from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
 
 MOST_TRIED = 2**23
 """Elements of a program that is tried: 64 MiB at a time."""
@@ -59,7 +59,7 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
-_ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, product.Multiply)
+_ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
 
 class Form(enum.IntEnum):
@@ -289,6 +289,9 @@ class _Trial:
             inputs = [values[j] for j in node.inputs]
             if isinstance(operation, truncation.Truncate):
                 values.append(_shifted(inputs[0], operation.bits))
+                continue
+            if isinstance(operation, quotient.Quotient):
+                values.append(field.scale(inputs[0], pow(operation.divisor, -1, field.P)))
                 continue
             if isinstance(operation, polynomial.TruncatedPolynomial):
                 inputs = [_shifted(inputs[0], operation.bits)]

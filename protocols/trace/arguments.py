@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.errors import PositionError, ShapeError, UnsupportedError
+from mpc.errors import PositionError, RangeError, ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
+from protocols.lowering.planner import usual_bits
 
 Axis = int | tuple[int, ...] | None
 Pair = int | Sequence[int]
@@ -52,6 +54,27 @@ def integers(values: Sequence[Any]) -> tuple[int, ...]:
     if len(values) == 1 and np.ndim(values[0]) > 0:
         values = values[0]
     return tuple(operator.index(n) for n in values)
+
+
+def declared(low: object, high: object, fraction_bits: object = None) -> tuple[float, float, int]:
+    """The range and the fraction bits that a secret is said to have; without ``fraction_bits``, the usual ones.
+
+    Raises RangeError for what is no range, UnsupportedError for what is no number of bits.
+    """
+    try:
+        ends = float(low), float(high)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise UnsupportedError("low and high are numbers: between them all values of a secret lie") from None
+    if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] <= ends[1]):
+        raise RangeError(
+            f"no value lies between low={ends[0]:g} and high={ends[1]:g}: give finite ends, the lower first"
+        )
+    if fraction_bits is None:
+        return (*ends, usual_bits(*ends))
+    try:
+        return (*ends, operator.index(fraction_bits))  # type: ignore[arg-type]
+    except TypeError:
+        raise UnsupportedError(f"fraction_bits is a whole number, not {fraction_bits!r}") from None
 
 
 def numbers(x: object) -> npt.NDArray[np.float64]:

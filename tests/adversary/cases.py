@@ -47,7 +47,7 @@ def kept(s: Any) -> Built:
 
 def one_opening(s: Any) -> Built:
     x = s.secret((3,))
-    return [(x * x * 0.5).truncate(12)], {}
+    return [(x * x * 0.5).truncate(12), (x * x) / 1000003], {}
 
 
 def powers(s: Any) -> Built:

@@ -16,7 +16,7 @@ from mpc.operation import Constant
 from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, Form
 from protocols.lowering.plan import lowered, plan
-from protocols.lowering.planner import FRACTION_BITS, WEIGHT_BITS, Planner, constant, factor
+from protocols.lowering.planner import FRACTION_BITS, Planner, constant
 from protocols.operations.product import Multiply
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
@@ -34,7 +34,9 @@ def rounds(*tensors: SecretTensor) -> int:
 def test_nothing_is_truncated_before_it_has_to_be(secure: Any) -> None:
     x, y = secure.secret((3,)), secure.secret((3,))
     assert (x * y).type.fraction_bits == 32
-    assert (x * 0.1 * 0.1).type.fraction_bits == 16 + 2 * (WEIGHT_BITS + 3)
+    # 0.1 x is below 1, and right to half a unit of 2^-17; 0.01 x of 2^-20.
+    assert (x * 0.1).type.fraction_bits == 16 + 2 + 17
+    assert (x * 0.1 * 0.1).type.fraction_bits == 16 + 2 + 17 + (20 - 1)
     assert names(x * y + 1, x * 0.1, (x - y).mean(), x.sum() / 8)["truncate"] == 0
 
 
@@ -150,7 +152,7 @@ def test_fraction_bits_stay_within_the_field(secure: Any) -> None:
 
 @pytest.mark.parametrize(
     ("values", "bits"),
-    [(0.0, 0), (3.0, 0), ([0.5, 2.0], 1), ([0.75], 2), (0.1, WEIGHT_BITS), ([1e-9, 5.0], WEIGHT_BITS)],
+    [(0.0, 0), (3.0, 0), ([0.5, 2.0], 1), ([0.75], 2), (0.1, FRACTION_BITS), ([1e-9, 5.0], FRACTION_BITS)],
 )
 def test_constants_take_the_fewest_bits_that_are_exact(values: Any, bits: int) -> None:
     c = constant(values)
@@ -162,13 +164,17 @@ def test_constants_take_the_fewest_bits_that_are_exact(values: Any, bits: int) -
     assert (c.type.low, c.type.high) == (real.min(), real.max())
 
 
-@pytest.mark.parametrize("value", [1e-3, 0.0009997, -3e-5, 0.3, 0.9999, 7.3, 1e-9])
-def test_factors_keep_their_digits(secure: Any, value: float) -> None:
-    c = factor(value, secure.secret((3,)).type)
+@pytest.mark.parametrize("value", [1e-3, 0.0009997, -3e-5, 0.3, 0.9999, 7.3, 1e-9, 1e9])
+@pytest.mark.parametrize("bound", [2.0**-20, 1.0, 4.0, 2.0**20])
+def test_factors_keep_their_digits(secure: Any, value: float, bound: float) -> None:
+    x = lowered(secure.secret((3,), -bound, bound).node)
+    cut, c = Planner().scaling(x, value)
     assert isinstance(c.operation, Constant)
     real = float(fixed_point.decode(c.operation.array(), c.type.fraction_bits))
-    assert abs(real / value - 1) < 2.0**-13
-    assert c.type.fraction_bits + 16 <= FIELD_BITS
+    assert abs(real / value - 1) < 2.0**-17 / min(1.0, bound * abs(value)) / (bound * abs(value)) + 2.0**-18
+    product = Planner().product(Multiply(), cut, c)
+    assert product.type.fits(TRUNCATION_BITS)
+    assert cut is x or cut.type.fraction_bits >= 6
 
 
 @pytest.mark.parametrize(

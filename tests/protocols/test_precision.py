@@ -16,7 +16,7 @@ from mpc.program import Program
 from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS
 from protocols.lowering.plan import plan
-from protocols.lowering.planner import FEWEST_BITS, FRACTION_BITS, MOST_BITS, WEIGHT_BITS, Planner
+from protocols.lowering.planner import FEWEST_BITS, FRACTION_BITS, MOST_BITS, Planner
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, stack
@@ -36,7 +36,6 @@ def expressions(x: SecretTensor, y: SecretTensor) -> list[SecretTensor]:
 def test_the_default_is_16_bits(secure: Any) -> None:
     x, y = secure.secret((3,)), secure.secret((3,))
     assert Planner().fraction_bits == FRACTION_BITS == 16
-    assert Planner().constant_bits == WEIGHT_BITS
     assert x.precision is None
     for usual, said in zip(expressions(x, y), expressions(x.precise(16), y), strict=True):
         assert digest(usual) == digest(said)
@@ -58,8 +57,8 @@ def test_another_number_changes_what_depends_on_it(secure: Any) -> None:
     x, y = secure.secret((3,)), secure.secret((3,))
     for usual, few in zip(expressions(x, y), expressions(x.precise(10), y), strict=True):
         assert digest(usual) != digest(few)
-    assert (x.precise(10) * 0.1).type.fraction_bits == 16 + 8 + 3
-    assert (x.precise(20) * 0.1).type.fraction_bits == 16 + 18 + 3
+    assert (x.precise(10) * 0.1).type.fraction_bits == 16 + 10 + 3
+    assert (x.precise(20) * 0.1).type.fraction_bits == 16 + 20 + 3
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -1,0 +1,117 @@
+"""Digits follow values: results are judged against the real numbers, relative to what they can be.
+
+A product by a public number, of values up to M in all, is right to 2^-16 of min(1, M), what is kept of it, or to
+2^-27 M, what the field has room for; whichever is more.  Of very small products that room is for 60 fraction bits:
+2^-29 of the root of M.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpc import fixed_point
+from mpc.operation import Input
+from protocols.lowering.planner import usual_bits
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor, leaf
+
+sizes = st.floats(-6, 6).map(lambda e: 10.0**e)
+
+
+def shared(value: Any, low: float, high: float) -> tuple[SecretTensor, Any]:
+    """A secret with the usual fraction bits, and its elements."""
+    bits = usual_bits(low, high)
+    array = np.asarray(value, np.float64)
+    return leaf(Input(array.shape, bits, low, high)), fixed_point.encode(array, bits, low, high)
+
+
+def revealed(secure: Any, y: SecretTensor, *raw: Any) -> Any:
+    (out,) = run_in_memory(secure.program(y), list(raw)).outputs
+    return fixed_point.decode(out, y.type.fraction_bits)
+
+
+@pytest.mark.parametrize(("factor", "wanted"), [(1.0, 5.55), (1e-3, 5.55e-3), (1e-4, 5.55e-4), (1e-5, 5.55e-5)])
+def test_a_product_times_small_factors(secure: Any, factor: float, wanted: float) -> None:
+    (x, a), (y, b) = shared(3.0, 0, 8), shared(5.0, 0, 8)
+    assert revealed(secure, x * y * 0.37 * factor, a, b) == pytest.approx(wanted, rel=1e-5)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(sizes, sizes, st.floats(-1, 1), st.booleans())
+def test_public_factors(secure: Any, size: float, factor: float, part: float, divided: bool) -> None:
+    x, raw = shared([part * size, size, -size], -size, size)
+    values = fixed_point.decode(raw, x.type.fraction_bits)
+    y, wanted = (x / factor, values / factor) if divided else (x * factor, values * factor)
+    most = float(np.abs(wanted).max())
+    allowed = 2.0**-16 * min(1.0, most) + 2.0**-27 * most + 2.0**-29 * most**0.5
+    assert np.abs(revealed(secure, y, raw) - wanted).max() <= allowed
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(sizes, st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_public_matrices(secure: Any, size: float, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, raw = shared(rng.uniform(-1, 1, (3, count)), -1, 1)
+    values, matrix = fixed_point.decode(raw, 16), rng.uniform(-size, size, (count, 2))
+    allowed = count * (2.0**-16 * min(1.0, size) + 2.0**-27 * size)
+    assert np.abs(revealed(secure, x @ matrix, raw) - values @ matrix).max() <= allowed
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(sizes, st.floats(-1e3, 1e3))
+def test_public_terms(secure: Any, size: float, term: float) -> None:
+    x, raw = shared([size, 0.0], -size, size)
+    values = fixed_point.decode(raw, x.type.fraction_bits)
+    assert np.abs(revealed(secure, x + term, raw) - (values + term)).max() <= 2.0**-17
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(sizes, st.floats(0.5, 1))
+def test_a_secret_has_digits_for_its_range(secure: Any, size: float, part: float) -> None:
+    x, raw = shared(part * size, 0, size)
+    assert abs(revealed(secure, x + 0, raw) - part * size) <= 2.0**-16 * min(1.0, size)
+
+
+@pytest.mark.parametrize(
+    ("bound", "values"), [(64, [0.1, 0.5, 2.0, -1.25]), (4, [0.1, 2.0, -3.0]), (1, [0.5, -1, 0.25])]
+)
+@pytest.mark.parametrize("exponent", [2, 3, 4, 5, 6, 7])
+def test_powers_are_no_worse_than_repeated_products(secure: Any, bound: float, values: Any, exponent: int) -> None:
+    x, raw = shared(values, -bound, bound)
+    exact = fixed_point.decode(raw, 16)
+    product = x
+    for _ in range(exponent - 1):
+        product = product * x
+    by_products = np.abs(revealed(secure, product, raw) - exact**exponent)
+    error = np.abs(revealed(secure, x**exponent, raw) - exact**exponent)
+    # Both are rounded at random: no worse, up to a few of the units that these products are cut to.
+    unit = np.abs(exact) ** (exponent - 1) * exponent * 2.0**-16 + 2.0 ** -min(16, (x**exponent).type.fraction_bits)
+    assert (error <= by_products + 8 * unit).all()
+
+
+def test_a_power_of_a_wide_range(secure: Any) -> None:
+    x, raw = shared([0.1, 0.5, 2.0], -64, 64)
+    assert revealed(secure, x**6, raw) == pytest.approx([1e-6, 0.015625, 64.0], rel=0.1)
+    assert revealed(secure, x**6, raw)[1:] == pytest.approx([0.015625, 64.0], rel=1e-3)
+
+
+def test_a_small_variance_of_large_values(secure: Any) -> None:
+    s = np.resize(np.arange(1000.0, 1010.0), 3000)
+    x, raw = shared(s, 1000, 1009)
+    assert revealed(secure, (x**2).mean() - x.mean() ** 2, raw) == pytest.approx(8.25, abs=0.02)
+    assert revealed(secure, x.var(), raw) == pytest.approx(8.25, abs=1e-3)
+
+
+def test_functions_of_small_and_of_large_values(secure: Any) -> None:
+    x, raw = shared(900.0, 500, 1000)
+    for options in ({}, {"terms": 8}):
+        y = x.reciprocal(interval=(500, 1000), **options)
+        assert revealed(secure, y, raw) == pytest.approx(1 / 900, rel=2e-4)
+    x, raw = shared([3.3, 4.4], 3, 5)
+    for options in ({}, {"terms": 8}):
+        assert revealed(secure, x.exp(interval=(3, 5), **options), raw) == pytest.approx(np.exp([3.3, 4.4]), rel=1e-5)
