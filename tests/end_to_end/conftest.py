@@ -15,15 +15,15 @@ QUICK = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
 def clusters() -> Iterator[Callable[..., LocalCluster | MemoryCluster]]:
     """One running cluster per number of parties and security, with two clients, kept for the whole package.
 
-    Two parties are processes; more of them live in this one, as what differs then is no matter of processes (three that
-    are processes are in ``tests/adversary/test_zeromq.py``).
+    Two parties are processes; more of them live in this one, and such as check MACs, as what differs then is no matter
+    of processes (three that are processes, and check, are in ``tests/adversary/test_zeromq.py``).
     """
     running: dict[tuple[int, str], LocalCluster | MemoryCluster] = {}
 
     def get(parties: int, security: str = "semi-honest") -> LocalCluster | MemoryCluster:
         key = parties, security
         if key not in running:
-            kind = LocalCluster if parties == 2 else MemoryCluster
+            kind = LocalCluster if key == (2, "semi-honest") else MemoryCluster
             settings = Settings(threads=1)
             running[key] = kind(parties, security=security, clients=("clinic", "company"), settings=settings)
             running[key].__enter__()

@@ -55,8 +55,17 @@ def lost(cluster: LocalCluster, name: str, action) -> None:
     assert caught.value.peer == name, caught.value
 
 
-@pytest.mark.parametrize("how", ["kill", "freeze"])
-@pytest.mark.parametrize("name", ["dealer", "party0", "party1"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("dealer", "kill"),
+        ("party0", "freeze"),
+        ("party1", "kill"),
+        pytest.param("dealer", "freeze", marks=pytest.mark.slow),
+        pytest.param("party0", "kill", marks=pytest.mark.slow),
+        pytest.param("party1", "freeze", marks=pytest.mark.slow),
+    ],
+)
 def test_before_the_offline_phase(breakable, name, how):
     with Client(breakable) as client:
         x = client.share(LARGE)
@@ -68,8 +77,15 @@ def test_before_the_offline_phase(breakable, name, how):
     next_run_works(breakable)
 
 
-@pytest.mark.parametrize("how", ["kill", "freeze"])
-@pytest.mark.parametrize("name", ["party0", "party1"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("party0", "kill"),
+        ("party1", "freeze"),
+        pytest.param("party0", "freeze", marks=pytest.mark.slow),
+        pytest.param("party1", "kill", marks=pytest.mark.slow),
+    ],
+)
 def test_between_offline_and_online(breakable, name, how):
     with Client(breakable) as client:
         prepared = client.prepare(client.share([0.5], low=-1, high=1) ** 2 * 2)

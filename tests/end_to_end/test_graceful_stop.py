@@ -76,8 +76,15 @@ def in_time(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> f
     return time.monotonic()
 
 
-@pytest.mark.parametrize("name", SERVERS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGTERM, "dealer"),
+        (signal.SIGINT, "party1"),
+        *(pytest.param(signal.SIGTERM, name, marks=pytest.mark.slow) for name in SERVERS[1:]),
+        *(pytest.param(signal.SIGINT, name, marks=pytest.mark.slow) for name in SERVERS[:-1]),
+    ],
+)
 def test_an_idle_server_ends_at_once(cluster: GracefulCluster, client: Client, name: str, number: int) -> None:
     assert client.reveal(square(client)) == pytest.approx([1, 4], abs=1e-2)
     asked = in_time(cluster.processes[name], number)
@@ -85,7 +92,7 @@ def test_an_idle_server_ends_at_once(cluster: GracefulCluster, client: Client, n
     assert time.monotonic() - asked < SLACK
 
 
-@pytest.mark.parametrize("name", ["party0", "party1"])
+@pytest.mark.parametrize("name", [pytest.param("party0", marks=pytest.mark.slow), "party1"])
 def test_a_run_in_progress_is_finished_and_nothing_new_is_begun(
     cluster: GracefulCluster, client: Client, name: str
 ) -> None:

@@ -109,7 +109,11 @@ def settled(cluster: LocalCluster) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("killed", [("party0",), ("party1",), ("dealer",), NAMES], ids=" ".join)
+@pytest.mark.parametrize(
+    "killed",
+    [*(pytest.param((name,), marks=pytest.mark.slow) for name in NAMES[:2]), ("party1",), NAMES],
+    ids=" ".join,
+)
 def test_models_outlive_kill_9(cluster, killed):
     upload(cluster, 0.5)
     upload(cluster, 0.25, "other")

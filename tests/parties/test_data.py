@@ -1,8 +1,6 @@
 """Data sets: named secrets with an owner and rules of their own, as inputs of programs and of other owners' models."""
 
 import json
-import subprocess
-import sys
 
 import msgspec
 import numpy as np
@@ -12,8 +10,9 @@ from hypothesis import strategies as st
 
 from mpc.errors import EncodingError, NotPermitted, TesseraError, UnsupportedError, UsageError
 from nn import Linear, Model, Sequential
-from parties import Client, DataSet, LocalCluster, RemoteData, RemoteModel
+from parties import Client, DataSet, LocalCluster, RemoteData, RemoteModel, Settings
 from parties.client.remote_data import remote
+from parties.commands.command_line import main
 from parties.stored.data_set import DataDescription, is_data
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
@@ -184,14 +183,9 @@ async def test_a_model_of_the_askers_own_is_no_way_to_read_data(site):
                     allowed.check(asked_for, "company", rule)
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", images=X)
-
-    def tessera(*arguments):
-        command = [sys.executable, "-m", "parties.commands.command_line", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    with LocalCluster(2) as cluster:
+    with LocalCluster(2, settings=Settings(threads=1)) as cluster:
         common = ("--cluster", str(cluster.path), "--key", str(cluster.key_path("client")), "--json")
         upload = ("upload", "trial", "--data", str(tmp_path / "x.npz"))
         for extra, complaint in (
@@ -199,12 +193,10 @@ def test_the_command_line(tmp_path):
             (("--range", "-0.5", "0.5"), "images"),
             (("--range", "-1", "1", "--weights", "w.safetensors"), "exclude each other"),
         ):
-            done = tessera(*upload, *extra, *common)
-            assert done.returncode == 2
-            assert complaint in done.stderr
-        done = tessera(*upload, "--range", "-1", "1", *common)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["bytes"] == 8 * X.size
+            assert main([*upload, *extra, *common]) == 2
+            assert complaint in capsys.readouterr().err
+        assert main([*upload, "--range", "-1", "1", *common]) == 0
+        assert json.loads(capsys.readouterr().out)["bytes"] == 8 * X.size
         with Client(cluster) as client:
             assert client.reveal(client.data("trial")["images"] * 2) == pytest.approx(2 * X, abs=1e-3)
 

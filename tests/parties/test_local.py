@@ -139,7 +139,7 @@ def run_parent(then: str, before: str = "") -> tuple[int, str, list[int]]:
     return done.returncode, folder, [int(pid) for pid in pids]
 
 
-@pytest.mark.parametrize("signal", [2, 9, 15])
+@pytest.mark.parametrize("signal", [2, 9, pytest.param(15, marks=pytest.mark.slow)])
 def test_a_parent_that_is_killed_leaves_neither_processes_nor_keys(signal):
     code, folder, pids = run_parent(f"os.kill(os.getpid(), {signal})")
     assert code != 0

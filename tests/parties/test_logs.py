@@ -140,7 +140,7 @@ async def test_a_lost_peer_fails_each_run_under_its_own_name(site, caplog):
     assert all(subject.run[:8] in message for message, subject in failed)
 
 
-@pytest.mark.parametrize("log_format", logs.FORMATS)
+@pytest.mark.parametrize("log_format", ["json", pytest.param("text", marks=pytest.mark.slow)])
 def test_processes(log_format):
     secret = 1.2345678
     settings = Settings(threads=1, peer_timeout=2, round_timeout=2)

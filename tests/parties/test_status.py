@@ -20,6 +20,7 @@ from mpc.errors import ConfigurationError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, KeyPair, LocalCluster, Settings
 from parties.cluster import Role
+from parties.commands.command_line import main
 from parties.commands.status import watching
 from parties.messages.check import CheckRefused, FolderSeen, Looked
 from parties.messages.runs import Opening
@@ -318,13 +319,13 @@ def tessera(*arguments: object, lines: int = 0) -> tuple[int, str, str]:
         return process.returncode, found, err
 
 
-def test_processes():
+def test_processes(capsys):
     with LocalCluster(2, settings=Settings(threads=1)) as cluster:
         with Client(cluster) as client:
             client.upload(model(), "m")
-        code, out, _ = tessera("status", "--cluster", cluster.path)
-        assert code == 0
-        assert "dealer, party0, party1" in out
+        status = ["status", "--cluster", str(cluster.path)]
+        assert main(status) == 0
+        assert "dealer, party0, party1" in capsys.readouterr().out
         code, out, err = tessera("status", "--cluster", cluster.path, "--json", "--watch", "0.3", lines=3)
         assert code == 130
         assert "Traceback" not in err
@@ -332,12 +333,10 @@ def test_processes():
         assert times == sorted(set(times))
         assert len(times) == 3
         cluster.processes["dealer"].kill()
-        code, out, _ = tessera("status", "--cluster", cluster.path, "--json", "--timeout", "1")
-        assert code == 6
-        assert [server["ok"] for server in json.loads(out)["servers"]] == [False, True, True]
-        code, _, err = tessera("status", "--cluster", cluster.path, "--watch", "0")
-        assert code == 2
-        assert err.startswith("tessera: --watch 0")
+        assert main([*status, "--json", "--timeout", "1"]) == 6
+        assert [server["ok"] for server in json.loads(capsys.readouterr().out)["servers"]] == [False, True, True]
+        assert main([*status, "--watch", "0"]) == 2
+        assert capsys.readouterr().err.startswith("tessera: --watch 0")
 
 
 @pytest.mark.slow
