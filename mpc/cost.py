@@ -26,6 +26,9 @@ KEY_WORDS = 4
 COMMITMENT_BYTES = 32
 CHECK = "MAC check"
 """The label of what the check of a run costs."""
+COMPARISON = "comparison"
+"""Likewise, of the round in which parties do nothing but compare what they were sent."""
+
 CHECK_ROUNDS = 3
 CHECK_ELEMENTS = WORDS + 2 * WORDS + WORDS + 1 + WORDS
 """Sent to each other party: a commitment to a coin, a hash and the coin, a commitment to sigma, sigma and its nonce."""
@@ -196,10 +199,21 @@ def messages(rounds: int, parties: int) -> int:
 
 
 def online_rounds(program: Program, security: Security) -> int:
-    """Openings, the reveal and, malicious, the check, whose first commitments go with the first opening."""
+    """Openings, the reveal and, malicious, the check, whose first commitments go with the first opening.
+
+    The parties compare what they were sent along with the first opening: where there is none, in a round of its own.
+    """
     if security is Security.SEMI_HONEST:
-        return program.rounds + 1
+        return program.rounds + compares_apart(program) + 1
     return max(program.rounds, 1) + CHECK_ROUNDS + 1
+
+
+def compares_apart(program: Program) -> bool:
+    """Whether a run without MACs opens nothing but its result, and reads what is somebody's.
+
+    Then a client could have something else computed of it, by different inputs to different parties.
+    """
+    return program.rounds == 0 and bool(program.slots)
 
 
 def _layers(program: Program, security: Security) -> dict[str, LayerCost]:
@@ -219,4 +233,6 @@ def _layers(program: Program, security: Security) -> dict[str, LayerCost]:
     if security is Security.MALICIOUS:
         rounds = online_rounds(program, security) - 1 - program.rounds
         layers[CHECK] = LayerCost(rounds, CHECK_ELEMENTS, 0, field_bytes(CHECK_ELEMENTS), 0)
+    elif compares_apart(program):
+        layers[COMPARISON] = LayerCost(1, 0, 0, 0, 0)
     return layers

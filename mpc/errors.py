@@ -22,10 +22,12 @@
     │   ├── ServerBusy         has as much to do as it takes on, and began nothing: try again later
     │   ├── TooLarge           has not the memory for it, ever
     │   ├── DiskFull           has no room on its disk
+    │   ├── InconsistentInputs a client that sent different inputs, or an owner different parts, to different parties
+    │   ├── CaughtCheating     a party whose own messages show that it deviated (malicious security)
     │   └── RemoteError        the other side refused or failed, and says why
     ├── AuditError             an audit log that is not what its server wrote, or contradicts another one
     ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
-    └── MacCheckError          somebody cheated (malicious security): nothing was revealed
+    └── MacCheckError          somebody cheated, nothing says who (malicious security): nothing was revealed
 
 No message ever holds a secret, a share, or key material.  ``exit_code`` is what the command line exits with, and
 ``advice`` what to do then, beside what the message says; docs/exit-codes.md has both.
@@ -185,6 +187,25 @@ class DiskFull(PeerError):  # noqa: N818 - says what happened
 
     exit_code = 17
     advice = "Make room on the disk of the host that is named, and try again."
+
+
+class InconsistentInputs(PeerError):  # noqa: N818 - says what happened
+    """The peer, a client, sent different inputs to different parties, or different parts of what it stores there.
+
+    Found out before anything was computed with them; it costs nobody else anything.
+    """
+
+    exit_code = 21
+    advice = "Ask whoever is named why: it has signed both, and servers keep that (tessera audit evidence)."
+
+
+class CaughtCheating(PeerError):  # noqa: N818 - says what happened
+    """The peer's own messages show that it deviated from the protocol.  Nothing was revealed."""
+
+    exit_code = 22
+    advice = (
+        "Do not go on before it is known why: what proves it, if anything does, servers keep (tessera audit evidence)."
+    )
 
 
 class MacCheckError(TesseraError):

@@ -298,6 +298,8 @@ class AsyncClient(Deciding):
             single=single,
             client=self.member.name,
             rings=self._source.rings,
+            sign=self._sign,
+            terms=self.cluster.terms,
         )
         try:
             with self._board.watching(self._servers):
@@ -369,7 +371,8 @@ class AsyncClient(Deciding):
             with self._board.watching(prepared.conversation.needs):
                 started = time.perf_counter()
                 prepared.conversation.check()
-                masked, message = prepared.masked_inputs(), Inputs(run=prepared.run, masks=prepared.masks_digest)
+                masked = prepared.masked_inputs()
+                message = prepared.inputs_message(masked)
                 for party in self._parties:
                     prepared.account.sent_online.add(party, self._send_online(party, message, masked))
                 # The parties end together: once one has, the others have no more than a round to go.

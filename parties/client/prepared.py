@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from mpc.security import Security
 from parties.client.account import Account
 from parties.client.conversation import Conversation
 from parties.messages.bindings import BoundProgram
-from parties.messages.runs import ClientMasks
+from parties.messages.evidence import InputsSaid, Said, digest_of
+from parties.messages.runs import ClientMasks, Inputs
 from parties.wire.events import Delivery
 from protocols.randomness.dealt import read
 from protocols.randomness.source import ClientRandomness, RandomnessSource
@@ -39,7 +40,10 @@ class PreparedRun:
         single: bool,
         client: str,
         rings: Rings,
+        sign: Callable[[Said], bytes],
+        terms: str,
     ) -> None:
+        """``sign``: the client's signature; ``terms``: of the cluster, as it is while this is prepared."""
         self.bound = bound
         self.program = bound.program
         self.security = security
@@ -55,6 +59,7 @@ class PreparedRun:
         """One output, not a list of them."""
         self._parties = parties
         self._rings = rings
+        self._sign, self._terms = sign, terms
 
     def __repr__(self) -> str:
         return f"<PreparedRun of {self.program!r}{', used' if self.used else ''}>"
@@ -95,6 +100,17 @@ class PreparedRun:
         """Of the inputs' rings."""
         types = (self.program.nodes[i].type for i in self.program.inputs)
         return [self._rings[t.ring].buffer(array) for t, array in zip(types, arrays, strict=True)]
+
+    def inputs_message(self, masked: Sequence[Buffer]) -> Inputs:
+        """What goes before them, to every party alike: signed, so that no other inputs can pass for this client's."""
+        said = InputsSaid(
+            cluster=self._terms,
+            run=self.run,
+            program=self.program.digest,
+            bindings=self.bound.bindings_digest,
+            masked=digest_of(masked),
+        )
+        return Inputs(run=self.run, masks=self.masks_digest, signature=self._sign(said))
 
     def open_outputs(self, sent: Mapping[str, Delivery]) -> list[Reals]:
         """The outputs, from what each party sent, in order of party.  Raises ProtocolViolation, MacCheckError."""

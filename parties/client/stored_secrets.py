@@ -17,6 +17,7 @@ from parties.client.switchboard import Switchboard
 from parties.client.uploading import Uploading, UploadProgress
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
+from parties.messages.evidence import PURPOSE, Said, signed_bytes
 from parties.stored.data_set import DataSet
 from parties.stored.policy import PREDICT, SCHEMA
 
@@ -40,6 +41,9 @@ class StoredSecrets:
     def cluster(self) -> Cluster:
         """By the file that is in force."""
         return self._board.cluster
+
+    def _sign(self, said: Said) -> bytes:
+        return self._keys.sign(PURPOSE, signed_bytes(said))
 
     @overload
     async def upload(  # type: ignore[overload-overlap]  # a DataSet is uploadable, and the more special

@@ -13,6 +13,7 @@ from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.conversation import ConversationMessage
 from parties.messages.failures import error_of
+from parties.messages.runs import Failed
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Buffer, Message
 from parties.wire.transport import Endpoint
@@ -145,7 +146,8 @@ class Switchboard:
         if conversation is None:
             return  # late: given up or over
         if message.failure is not None:
-            conversation.fail(error_of(message.failure, sender), told=True)
+            fault = message.credible(sender, self.cluster) if isinstance(message, Failed) else message.failure
+            conversation.fail(error_of(fault, sender), told=True)
         else:
             conversation.put(delivery)
 

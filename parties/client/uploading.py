@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import secrets
 import time
@@ -36,19 +37,21 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 from mpc.errors import PeerError, PeerLost, PeerUnavailable, ProgramError, ProtocolViolation
-from mpc.rings import PrimeField
+from mpc.rings import Buffer, PrimeField
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from parties.client.conversation import Conversation
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
 from parties.keys import KeyPair
+from parties.messages.evidence import PURPOSE, PartsSaid, signed_bytes
 from parties.messages.uploads import (
     ChunksStored,
     Upload,
     UploadBegin,
     UploadChunk,
     UploadSeed,
+    UploadSigned,
     VersionDropped,
     VersionReady,
 )
@@ -119,6 +122,7 @@ class Uploading:
         self._description = description
         self._progress = progress
         self._coordinator = cluster.coordinator.name
+        self._circle = cluster.circle
         self._parties = [party.name for party in cluster.parties]
         self._servers = [server.name for server in cluster.servers]
         self._grid = Grid.of(array.shape for array in tensors.values())
@@ -222,24 +226,35 @@ class Uploading:
         return seeds, digest(reply.buffers)
 
     async def _send(self, conversation: Conversation, seeds: tuple[Seed, ...]) -> None:
-        """What each party lacks, none further ahead of the slowest than the window."""
+        """What each party lacks, none further ahead of the slowest than the window; and all of it, signed."""
         self._sent = dict(self._have)
         self._note_sent()
-        first = min(self._have.values())
-        chunks = masked_chunks(self._tensors, seeds, self._grid, first, self._field)
-        for number in range(first, self._grid.count):
+        # From the first one on, whatever the parties have: the signature is of all.
+        chunks, state = masked_chunks(self._tensors, seeds, self._grid, self._field), hashlib.sha256()
+
+        def make() -> Buffer:
+            chunk = next(chunks)
+            state.update(chunk.data)
+            return chunk
+
+        for number in range(self._grid.count):
             while number >= min(self._have.values()) + WINDOW:
                 await self._hear(conversation)
             # In a thread: the mask of a big tensor takes a while, and pings are answered meanwhile.
-            chunk = await asyncio.to_thread(next, chunks)
+            chunk = await asyncio.to_thread(make)
             conversation.check()
-            if number == self._grid.count - 1:
-                self._all_sent = True
             for party in self._parties:
                 if self._sent[party] == number:
                     message = UploadChunk(version=self._version, attempt=self._attempt, number=number)
                     self._board.send(party, message, [chunk])
                     self._sent[party] += 1
+
+        self._all_sent = True
+        said = PartsSaid(self._circle, self._version, state.hexdigest())
+        signature = self._keys.sign(PURPOSE, signed_bytes(said))
+        signed = UploadSigned(version=self._version, attempt=self._attempt, masked=said.masked, signature=signature)
+        for party in self._parties:
+            self._board.send(party, signed)
 
     def _note_sent(self) -> None:
         self._all_sent = self._all_sent or max(self._sent.values()) == self._grid.count

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mpc.errors import (
     AuthenticationError,
+    CaughtCheating,
     MacCheckError,
     MaterialError,
     NotPermitted,
@@ -31,6 +32,7 @@ _ADVICE: dict[type[TesseraError], str] = {
     AuthenticationError: "The keys here and in the cluster file have to be compared: tell whoever runs {peer}.",
     VersionMismatch: "All computers need the same release and the same cluster file: tell whoever runs {peer}.",
     PeerError: "Try again; if it recurs, tell whoever runs {peer}.",
+    CaughtCheating: "Nothing was revealed. Do not go on: tell whoever runs the parties, who should keep the logs.",
     MacCheckError: "Nothing was revealed. Do not go on: tell whoever runs the parties.",
     MaterialError: "Nothing was revealed. Try again.",
     NotPermitted: "The model's owner can allow it, with tessera allow.",

@@ -23,6 +23,8 @@ _PEER_ERRORS: dict[str, type[PeerError]] = {
         errors.ServerBusy,
         errors.TooLarge,
         errors.DiskFull,
+        errors.InconsistentInputs,
+        errors.CaughtCheating,
     )
 }
 _OTHER_ERRORS: dict[str, type[TesseraError]] = {

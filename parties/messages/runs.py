@@ -7,6 +7,7 @@
             party  --Ready--> client
             client --Inputs--> parties                 x - a of each input
             party  --Opening--> parties                one per round, the rounds of the MAC check included
+            party  --Disputed--> parties               they have not all seen the same: who has signed what
             party  --Outputs--> client                 masked share of each output (and of its MAC, and the key's)
             anyone --Failed--> everyone in the run
 
@@ -19,9 +20,11 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from mpc.errors import MacCheckError, UsageError
+from parties.cluster import Cluster, Role
 from parties.messages.bindings import Bindings
 from parties.messages.conversation import ConversationMessage
+from parties.messages.evidence import Evidence, FailedCheck, Signature, Statement, Vouched, verify
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
 from parties.tally import Sent
@@ -67,6 +70,8 @@ class Dealt(RunMessage, frozen=True):
     masks: MasksDigest
     session: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
     number: Count = 0
+    signature: Signature = b""
+    """Of ``ItemSaid``, if it is one."""
 
 
 class ClientMasks(RunMessage, frozen=True):
@@ -93,17 +98,36 @@ class Ready(RunMessage, frozen=True):
 
 
 class Inputs(RunMessage, frozen=True):
-    """Payload: ``x - a`` of each input, in the program's order."""
+    """Payload: ``x - a`` of each input, in the program's order.  ``signature``: of ``InputsSaid``."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     masks: MasksDigest
+    signature: Signature
 
 
-class Opening(RunMessage, frozen=True):
-    """Payload: the sender's shares of everything opened in this round, or its part in the MAC check, as one array."""
+class Opening(RunMessage, frozen=True, omit_defaults=True):
+    """Payload: the sender's shares of everything opened in this round, or its part in the MAC check, as one array.
+
+    In the first round, what it computes with: its client's ``inputs``, and its ``parts`` of what is bound to each slot;
+    in the first and the last one of the check a ``signature`` (``SeenSaid``, ``SigmaSaid``).
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     round: Count
+    inputs: Vouched | None = None
+    parts: Annotated[tuple[Vouched, ...], msgspec.Meta(max_length=1000)] = ()
+    signature: Signature = b""
+
+
+class Disputed(RunMessage, frozen=True):
+    """The parties have not all seen the same: what each has signed of that, the sender included (``SeenSaid``).
+
+    ``joined``: the sender says so because another one has said that they have not.
+    """
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    joined: bool
+    statements: Annotated[tuple[Statement, ...], msgspec.Meta(max_length=1000)]
 
 
 class Outputs(RunMessage, frozen=True):
@@ -121,13 +145,25 @@ class Outputs(RunMessage, frozen=True):
 
 
 class Failed(RunMessage, frozen=True):
-    """The run has failed at the sender."""
+    """The run has failed at the sender; ``evidence`` is of what it has noticed."""
 
     fault: Fault
+    evidence: Evidence | None = None
 
     @property
     def failure(self) -> Fault:
         return self.fault
+
+    def credible(self, sender: str, cluster: Cluster) -> Fault:
+        """What has failed; a MAC check only if that is proven of this run, or else the sender is at fault."""
+        if self.fault.error != MacCheckError.__name__:
+            return self.fault
+        try:
+            if isinstance(self.evidence, FailedCheck) and verify(self.evidence, cluster).run == self.run:
+                return self.fault
+        except UsageError:
+            pass
+        return Fault("ProtocolViolation", sender, "says that a MAC check has failed, and does not prove it")
 
 
 class Release(RunMessage, frozen=True):

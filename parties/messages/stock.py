@@ -28,6 +28,7 @@ import msgspec
 from parties.cluster import Role
 from parties.messages.bindings import Bindings
 from parties.messages.conversation import RequestMessage
+from parties.messages.evidence import Signature
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
 from parties.messages.runs import Dealt, RunMessage
@@ -116,6 +117,8 @@ class Agreed(RunMessage, frozen=True):
     bindings: Digest
     session: Id
     number: Number
+    signature: Signature
+    """Of ``ItemSaid``."""
 
 
 def agreement(message: Dealt | Agreed) -> tuple[str, str, str, int]:

@@ -5,13 +5,14 @@
             client --UploadBegin--> parties            description of the secret
             party  --ChunksStored--> client            how many chunks it has: of those before, or of an upload before
             client --UploadChunk--> parties            w - b, the elements of all tensors in flat order, chunk by chunk
+            client --UploadSigned--> parties           the digest of all chunks, signed: the same for every party
             client --VersionDropped--> dealer, parties it has given the upload up
             anyone --UploadFailed--> client
 
 The end, of an upload and of a run that keeps something (`parties.stored.version_database` says why it cannot end
 differently here and there):
 
-            party  --VersionPrepared--> dealer         all of it is there, durably, and not in use yet
+            party  --VersionPrepared--> dealer         all of it is there, durably, and not in use yet; its digest
             dealer --VersionCommit--> parties          all parties have it, and it is what the name stands for
             party  --VersionReady--> client            it is in use
             dealer --VersionDropped--> party           or it has come to nothing, or is gone
@@ -26,6 +27,7 @@ import msgspec
 
 from parties.cluster import Role
 from parties.messages.conversation import ConversationMessage
+from parties.messages.evidence import Signature, Vouched
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name
 from parties.wire.messages import SERVERS, Message
@@ -101,6 +103,15 @@ class UploadChunk(VersionMessage, frozen=True):
     number: Count
 
 
+class UploadSigned(VersionMessage, frozen=True):
+    """After the last chunk: SHA-256 of all of them, one behind the other, and the owner's signature (``PartsSaid``)."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    attempt: Id
+    masked: Digest
+    signature: Signature
+
+
 class ChunksStored(VersionMessage, frozen=True):
     """The first ``chunks`` chunks are on the party's disk."""
 
@@ -133,15 +144,26 @@ class UploadFailed(VersionMessage, frozen=True):
 
 
 class VersionPrepared(VersionMessage, frozen=True):
-    """The party has all of the upload, durably; what was under the name stays in use until it is told to commit."""
+    """The party has all of the upload, durably; what was under the name stays in use until it is told to commit.
+
+    ``masked``: what it has, as its owner has signed; of what a run has left, nobody has.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    masked: Vouched
 
 
 class VersionCommit(VersionMessage, frozen=True):
     """The version is what its name stands for, at everyone, from now on."""
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
+
+
+class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that a party has prepared, and what it has of it."""
+
+    version: Id
+    masked: Vouched
 
 
 class VersionsHeld(Message, frozen=True):
@@ -153,5 +175,5 @@ class VersionsHeld(Message, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     held: Ids
-    prepared: Ids
+    prepared: Annotated[tuple[Prepared, ...], msgspec.Meta(max_length=MAX_SECRETS)]
     uploads: Ids = ()

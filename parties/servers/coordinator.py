@@ -19,6 +19,7 @@ from mpc.program import Program
 from mpc.rings.prg import Seed, fresh_seed
 from parties.cluster import Cluster, Member
 from parties.messages.bindings import slot_of
+from parties.messages.evidence import Vouched
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.status import SecretSeen
 from parties.messages.stored import AllowUse, RemoveSecret, SecretRemoved, UseAllowed
@@ -33,6 +34,7 @@ from parties.messages.uploads import (
 )
 from parties.operate.audit import facts
 from parties.servers.auditing import rule_change
+from parties.servers.prepared_parts import difference
 from parties.servers.server import Server
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions, MaskedVersion
@@ -65,8 +67,8 @@ class PendingUpload(VersionInUse):
     content: str = ""
     """The owner's tag of what is uploaded."""
     begun: float = field(default_factory=time.time)
-    prepared: set[str] = field(default_factory=set)
-    """Parties that have all of it, durably, by name."""
+    prepared: dict[str, Vouched] = field(default_factory=dict)
+    """Of parties that have all of it, durably, by name: what they have."""
     asleep: bool = False
     """Read from the disk at our start, and its owner has not come back to it since."""
     deciding: bool = False
@@ -315,12 +317,12 @@ class Coordinator:
     # -- the decision ----------------------------------------------------------------------------------------------
 
     def _on_prepared(self, party: Member, message: VersionPrepared, _: Payload) -> None:
-        self._prepared(party, message.version)
+        self._prepared(party, message.version, message.masked)
 
-    def _prepared(self, party: Member, version: str) -> None:
+    def _prepared(self, party: Member, version: str, masked: Vouched) -> None:
         upload = self._uploads.get(version)
         if upload is not None:
-            upload.prepared.add(party.name)
+            upload.prepared[party.name] = masked
             self._decide(version, upload)
         elif version in self._versions:
             self._server.tell([party.name], VersionCommit(version=version))
@@ -337,6 +339,11 @@ class Coordinator:
             asyncio.get_running_loop().call_later(delay, self._presume_abort, version, upload)
             return
         if len(upload.prepared) < len(self._parties):
+            return
+        found = difference(upload.owner, self._circle, version, upload.prepared)
+        if found is not None:
+            self._server.proofs.take(found.evidence, self._server.member)
+            self._refuse(version, upload, found.error)
             return
         upload.deciding = True
         self._server.spawn(self._commit(version, upload))
@@ -391,8 +398,8 @@ class Coordinator:
     async def _answer(self, party: Member, message: VersionsHeld) -> None:
         """What the party has missed."""
         self._forget_old()
-        for version in message.prepared:
-            self._prepared(party, version)
+        for prepared in message.prepared:
+            self._prepared(party, prepared.version, prepared.masked)
         for version in message.uploads:
             if version not in self._uploads and version not in self._versions:
                 self._server.tell([party.name], VersionDropped(version=version))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.program import Program
@@ -12,6 +15,7 @@ from mpc.rings.prg import Seed
 from parties.cluster import Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
+from parties.messages.evidence import Evidence, OtherItem
 from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
@@ -35,6 +39,8 @@ from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import Dealing, StoredMasks, digest
+
+log = logging.getLogger(__name__)
 
 READ_AHEAD = 8
 """Bytes of memory for each of an encoded program, at most, once it is decoded."""
@@ -75,6 +81,8 @@ class DealerServer(Server[DealerJob]):
         super().__init__(host, DealerJob)
         cluster, keys, folder = host.cluster, host.keys, host.folder
         self._source = host.source
+        self._no_stock = ""
+        """The party that has used another item than it was assigned: nobody is assigned any from then on."""
         self._party_names = [party.name for party in cluster.parties]
         self.stock = DealerStock(folder, keys, cluster.bond)
         self._versions: DecidedVersions | None = None
@@ -159,6 +167,8 @@ class DealerServer(Server[DealerJob]):
 
         def from_stock() -> ForRun | None:
             masks()
+            if self._no_stock:
+                return None
             assigned = self.stock.assign(bound.digest, job.run)
             if assigned is None:
                 return None
@@ -244,6 +254,8 @@ class DealerServer(Server[DealerJob]):
             session=session,
             number=number,
         )
+        if made.item is not None:
+            dealt = replace(dealt, signature=self.proofs.item_signature(dealt))
         for party in self.cluster.parties:
             part = [] if made.dealing is None else made.dealing.for_party(party.index)
             sent.add(party.name, self.endpoint.send(party.name, dealt, part))
@@ -272,6 +284,7 @@ class DealerServer(Server[DealerJob]):
         if job is None or job.client is None or job.item is None or job.client_part is None:
             raise ProtocolViolation(party.name, "agreed on preprocessing that it was not assigned")
         if agreement(message) != agreement(job.item):
+            job.evidence = self.proofs.other_item(job.item, party, message)
             raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
         job.agreed.add(party.name)
         if len(job.agreed) == len(self._party_names):
@@ -305,6 +318,8 @@ class DealerServer(Server[DealerJob]):
             charge = None
             try:
                 self.check_staying()
+                if self._no_stock:
+                    raise ProtocolViolation(self._no_stock, "has used other items of the stock than it was assigned")
                 if len(payload) != 1:
                     raise ProtocolViolation(client.name, "asked for preprocessing without the program")
                 charge, seconds = self.governor.charge_program(client.name, payload[0])
@@ -334,9 +349,16 @@ class DealerServer(Server[DealerJob]):
             if found.policy.sees(client.name):
                 yield SecretSeen(found.policy.name, found.policy.owner, found.policy.version)
 
-    def cheated(self) -> None:
-        """All that was dealt in this session goes, and a new one begins."""
-        self.spawn(asyncio.to_thread(self.stock.new_session))
+    def cheated(self, session: str) -> None:
+        """All that was dealt in that session goes, and a new one begins."""
+        if session == self.stock.session:
+            self.spawn(asyncio.to_thread(self.stock.new_session))
+
+    def proven(self, evidence: Evidence) -> None:
+        super().proven(evidence)
+        if isinstance(evidence, OtherItem) and not self._no_stock:
+            self._no_stock = evidence.used.author
+            log.warning("%s: nothing is taken from the stock until this dealer is started again", self._no_stock)
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)

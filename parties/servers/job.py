@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from parties.cluster import Member
 from parties.messages.bindings import BoundProgram
+from parties.messages.evidence import Evidence
 from parties.servers.governor import Charge
 
 
@@ -34,5 +35,7 @@ class Job:
         self.working = 0
         """Threads that are at it, or are to be."""
         self.over = False
+        self.evidence: Evidence | None = None
+        """Of what has made it fail."""
         self.released = False
         """Its client has given it up."""

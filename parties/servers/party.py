@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mpc.errors import MaterialError, PeerError, ProgramError, ProtocolViolation, TesseraError
+from mpc.cost import CHECK_ROUNDS, online_rounds
+from mpc.errors import PeerError, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
 from mpc.rings import Array, field_of
 from mpc.rings.ring import as_array
@@ -25,14 +26,16 @@ from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
+from parties.servers.disputes import Disputes
 from parties.servers.early import EarlyWords
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
-from parties.servers.party_job import PartyJob
+from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.reporting import Reporting
 from parties.servers.requests_desk import RequestsDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server, check_sender
+from parties.servers.testimony import Testimony
 from parties.stock.ledger import SpentItem
 from parties.stock.material import Material
 from parties.stored import policy
@@ -41,7 +44,7 @@ from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Payload, payload_bytes
 from protocols.randomness.source import PartyRandomness, RandomnessSource
-from protocols.readings.mac_check import Round
+from protocols.readings.mac_check import OtherTranscript, Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 
 THREAD_ELEMENTS = 1 << 20
@@ -78,6 +81,7 @@ class PartyServer(Server[PartyJob]):
         self.on(Agreed, self._on_agreed)
         self.on(Inputs, self._on_inputs)
         self.on(Opening, self._on_opening)
+        self._disputes = Disputes(self)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         self.succeeding.whenever(self._follow)
@@ -106,8 +110,8 @@ class PartyServer(Server[PartyJob]):
         if self._disk is not None:
             self._disk.close()
 
-    def cheated(self) -> None:
-        self.spawn(asyncio.to_thread(self.material.destroy))
+    def cheated(self, session: str) -> None:
+        self.spawn(asyncio.to_thread(self.material.destroy, session))
 
     # -- offline ---------------------------------------------------------------------------------------------------
 
@@ -174,30 +178,32 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(self.cluster.dealer.name, "dealt for a run what it says is in stock")
         job.dealt = message, []
         self.clear_deadline(job)
-        # Commitments are bound to all of this.
-        item = f"{message.session} {message.number}"
-        session = f"{self.cluster.terms} {job.run} {bound.bindings_digest} {item}".encode()
+        # Commitments and signatures are bound to all of this.
+        of = self.proofs.subject_of(message)
+        check = online_rounds(bound.program, self.cluster.settings.security) - 1 - CHECK_ROUNDS
 
-        def work() -> PartyRun:
-            stored = self._secrets.tensors_for(bound, client.name)
+        def work() -> tuple[PartyRun, Testimony]:
+            stored, parts = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
             part = self.material.take(message, bound.digest) if message.number else payload
-            return PartyRun(
+            run = PartyRun(
                 bound.program,
                 party=self.member.index,
                 parties=self.parties,
                 randomness=self._randomness(bound.program, part),
                 stored=stored,
                 security=self.cluster.settings.security,
-                session=session,
+                session=of.name(),
                 rings=self._rings,
             )
+            first = check if self.malicious else None
+            return run, Testimony(self.cluster, self.member, self.proofs.sign, client, of, parts, first)
 
         peers = [peer.name for peer in self._peers]
         self.in_background(
             job,
             work,
-            lambda run, seconds: self._prepared(job, client, run, seconds),
+            lambda made, seconds: self._prepared(job, client, *made, seconds),
             workers=self.governor.offline,
             expected=dealing_seconds(bound.program),
             reach=peers,
@@ -212,8 +218,8 @@ class PartyServer(Server[PartyJob]):
         except ProgramError as error:
             raise ProtocolViolation(self.cluster.dealer.name, f"sent the wrong randomness: {error}") from None
 
-    def _prepared(self, job: PartyJob, client: Member, run: PartyRun, seconds: float) -> None:
-        job.party_run, job.prepare_seconds = run, seconds
+    def _prepared(self, job: PartyJob, client: Member, run: PartyRun, testimony: Testimony, seconds: float) -> None:
+        job.party_run, job.testimony, job.prepare_seconds = run, testimony, seconds
         self.metrics.spent(Phase.PREPARING, seconds)
         # From here on the dealer is not needed any more.
         self.watch(job, [client, *self._peers])
@@ -225,6 +231,7 @@ class PartyServer(Server[PartyJob]):
                 bindings=message.bindings,
                 session=message.session,
                 number=message.number,
+                signature=self.proofs.item_signature(message),
             )
             for member in (*self._peers, self.cluster.dealer):
                 job.sent_offline.add(member.name, self.endpoint.send(member.name, agreed))
@@ -247,11 +254,13 @@ class PartyServer(Server[PartyJob]):
         message = job.assigned
         if message.number and len(job.agreed) < self.parties - 1:
             return
-        own = agreement(message)
         for index, other in job.agreed.items():
-            if agreement(other) != own:
-                name = self.cluster.parties[index].name
-                raise MaterialError(f"{name} and {self.member.name} were assigned different preprocessing for one run")
+            if agreement(other) != agreement(message):
+                # The dealer has assigned one item to all: it is not its word that is doubted.
+                job.evidence = self.proofs.other_item(message, self.cluster.parties[index], other)
+                raise ProtocolViolation(
+                    self.cluster.parties[index].name, "uses other preprocessing for a run than was assigned"
+                )
         self.clear_deadline(job)
         job.ready = True
         ready = Ready(run=job.run, seconds=job.prepare_seconds)
@@ -260,6 +269,11 @@ class PartyServer(Server[PartyJob]):
     def fail(self, job: PartyJob, error: TesseraError) -> None:
         if isinstance(error, SpentItem) and job.bound is not None:
             self.material.spent(error, job.bound.digest)
+        if job.testimony is not None:
+            if isinstance(error, OtherTranscript) and self._disputes.begin(job):
+                return
+            error = job.testimony.judge(error)
+            job.evidence = job.evidence or job.testimony.evidence
         super().fail(job, error)
 
     # -- online ----------------------------------------------------------------------------------------------------
@@ -270,7 +284,7 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
         check_sender(job.client, client)
         run, program = job.party_run, job.program
-        if run is None or program is None or not job.ready or job.exchange is not None:
+        if run is None or job.testimony is None or program is None or not job.ready or job.exchange is not None:
             raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
         types = [program.nodes[i].type for i in program.inputs]
         if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
@@ -278,6 +292,7 @@ class PartyServer(Server[PartyJob]):
         if message.masks != job.assigned.masks:
             # A wrong mask is a wrong input, which no MAC can show.
             raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
+        job.testimony.take_inputs(message, payload)
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
@@ -296,66 +311,77 @@ class PartyServer(Server[PartyJob]):
             raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
         if payload_bytes(payload) > job.most_opened:
             raise ProtocolViolation(peer.name, "sent an opening of more than the run has in all")
-        openings[peer.index] = payload
+        openings[peer.index] = Said(message, payload)
         self._continue(job)
 
     def _continue(self, job: PartyJob) -> None:
         """Take the next step if everyone's opening of this round is there."""
-        openings = job.openings.get(job.round, {})
-        if not job.waiting or job.busy or len(openings) < self.parties - 1:
+        if job.disputes:
+            self._disputes.join(job)
+        openings, testimony = job.openings.get(job.round, {}), job.testimony
+        if not job.waiting or job.busy or job.disputed or testimony is None or len(openings) < self.parties - 1:
             return
         del job.openings[job.round]
         job.waiting = False
-        job.round += 1
         job.wait_seconds += time.perf_counter() - job.sent_at
         received = []
         expected = [vector.nbytes for vector in job.outgoing]
         for peer in self._peers:
-            buffers = openings[peer.index]
+            message, buffers = openings[peer.index]
             sizes = [len(buffer) for buffer in buffers]
             if sizes != expected:
                 raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
-            received.append([as_array(b, sent.dtype) for b, sent in zip(buffers, job.outgoing, strict=True)])
+            if job.round == 0:
+                testimony.compare(peer, message)
+            vectors = [as_array(b, sent.dtype) for b, sent in zip(buffers, job.outgoing, strict=True)]
+            received.append(Heard(peer.name, message, vectors))
+        job.round += 1
         self._step(job, received)
 
-    def _step(self, job: PartyJob, received: Sequence[Round] | None) -> None:
+    def _step(self, job: PartyJob, received: Sequence[Heard] | None) -> None:
         """Compute up to the next round: here if it is quick, in a thread if it is not."""
-        exchange = job.exchange
-        if exchange is None or job.program is None:
+        exchange, testimony = job.exchange, job.testimony
+        if exchange is None or job.program is None or testimony is None:
             raise ProgramError("the run is not online")
         if job.program.elements > THREAD_ELEMENTS:
             self.clear_deadline(job)
             self.in_background(
                 job,
-                lambda: self._compute(exchange, received),
+                lambda: self._compute(exchange, testimony, job.round, received),
                 lambda result, _: self._sent(job, *result),
                 workers=self.governor.online,
             )
         else:
-            self._sent(job, *self._compute(exchange, received))
+            self._sent(job, *self._compute(exchange, testimony, job.round, received))
 
-    def _compute(self, exchange: Exchange, received: Sequence[Round] | None) -> tuple[Round | None, list[Array]]:
+    def _compute(
+        self, exchange: Exchange, testimony: Testimony, number: int, received: Sequence[Heard] | None
+    ) -> tuple[Opening | None, Round]:
         """What is to be opened next, or the outputs."""
+        for peer, message, vectors in received or ():
+            testimony.heard(peer, number - 1, vectors, message.signature)
         try:
-            outgoing = next(exchange) if received is None else exchange.send(received)
+            outgoing = next(exchange) if received is None else exchange.send([heard.vectors for heard in received])
         except StopIteration as end:
             return None, end.value
         except UnreducedOpening as error:
             peer = self._peers[error.position].name
             raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
-        return outgoing, []
+        return testimony.opening(number, outgoing), outgoing
 
-    def _sent(self, job: PartyJob, opening: Round | None, outputs: Sequence[Array]) -> None:
-        if opening is None:
-            self._finish(job, outputs)
+    def _sent(self, job: PartyJob, message: Opening | None, outgoing: Round) -> None:
+        if message is None:
+            self._finish(job, outgoing)
             return
-        message = Opening(run=job.run, round=job.round)
         for peer in self._peers:
-            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, list(opening)))
-        job.outgoing = opening
+            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, list(outgoing)))
+        job.outgoing = outgoing
         job.waiting = True
         job.sent_at = time.perf_counter()
         self.set_deadline(job)
+        if job.round == 0 and job.testimony is not None:
+            # While it is on its way: nothing of it is used before.
+            job.testimony.check_inputs()
         self._catch_up(job)
 
     def _catch_up(self, job: PartyJob) -> None:

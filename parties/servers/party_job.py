@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mpc.errors import PeerLost, ProgramError, TesseraError
 from mpc.program import Program
 from parties.cluster import Cluster, Member
-from parties.messages.runs import Dealt
+from parties.messages.runs import Dealt, Disputed, Opening
 from parties.messages.stock import Agreed
 from parties.servers.governor import Charge
 from parties.servers.job import Job
+from parties.servers.testimony import Testimony
 from parties.tally import Tally
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
 
 _CHECK_BYTES = 4096
 """More than any message of the MAC check has beside what it opens."""
+
+
+class Said(NamedTuple):
+    """An opening of another party."""
+
+    message: Opening
+    payload: Sequence[memoryview]
+
+
+class Heard(NamedTuple):
+    """What another party has sent in a round."""
+
+    peer: str
+    message: Opening
+    vectors: Round
 
 
 class PartyJob(Job):
@@ -41,7 +58,7 @@ class PartyJob(Job):
         self.waiting = False
         self.busy = False
         """A thread computes what nobody waits for, and no step can be taken beside it."""
-        self.openings: dict[int, dict[int, Sequence[memoryview]]] = {}
+        self.openings: dict[int, dict[int, Said]] = {}
         self.sent_offline = Tally()
         self.sent_online = Tally()
         """What this party has sent for the run, by receiver."""
@@ -50,6 +67,12 @@ class PartyJob(Job):
         self.wait_seconds = 0.0
         self.sent_at = 0.0
         self.low_latency = contextlib.ExitStack()
+        self.testimony: Testimony | None = None
+        """What is said of the run under signatures."""
+        self.disputes: dict[str, Disputed] = {}
+        """What the others have heard, by party, if it is disputed."""
+        self.disputed = False
+        """Whether this party has said what it has heard."""
 
     @property
     def program(self) -> Program | None:
@@ -72,6 +95,9 @@ class PartyJob(Job):
         """Who keeps the run waiting."""
         peers = [party for party in cluster.parties if party != me]
         seconds = f"{cluster.settings.round_timeout:g} s"
+        if self.disputed:
+            silent = next((peer.name for peer in peers if peer.name not in self.disputes), me.name)
+            return PeerLost(silent, f"did not say within {seconds} what it was sent, when all were not sent the same")
         if self.waiting:
             there = self.openings.get(self.round, {})
             missing = next((p for p in peers if p.index not in there), None)

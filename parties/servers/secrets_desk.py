@@ -37,6 +37,7 @@ from parties.messages.uploads import (
     UploadChunk,
     UploadFailed,
     UploadSeed,
+    UploadSigned,
     VersionCommit,
     VersionDropped,
     VersionMessage,
@@ -79,6 +80,7 @@ class SecretsDesk:
         server.on(UploadBegin, self._on_begin, self._refuse)
         server.on(UploadSeed, self._on_seed, self._refuse)
         server.on(UploadChunk, self._on_chunk, self._refuse)
+        server.on(UploadSigned, self._on_signed, self._refuse)
         server.on(VersionCommit, lambda _, message, __: server.spawn(self._commit(message.version)))
         server.on(VersionDropped, self._on_dropped)
         server.on(FindSecret, self._on_find)
@@ -167,6 +169,10 @@ class SecretsDesk:
         if upload is not None and len(upload.waiting) == 1:
             self._server.spawn(self._write(upload, message))
 
+    def _on_signed(self, client: Member, message: UploadSigned, _: Payload) -> None:
+        self._secrets.uploads.take_signed(client, message)
+        self._complete(message.version)
+
     async def _write(self, upload: UploadInProgress, message: UploadChunk) -> None:
         """Put the chunks that wait on the disk, and acknowledge them; one flush serves all that have come meanwhile."""
         try:
@@ -207,7 +213,7 @@ class SecretsDesk:
             log.exception("upload %s: internal error", upload.version[:8])
             self._failed(upload.owner, upload.version, internal_error())
         else:
-            self._server.tell([self._coordinator], VersionPrepared(version=upload.version))
+            self._tell_prepared(upload.version)
 
     async def keep(
         self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, Array]
@@ -222,7 +228,12 @@ class SecretsDesk:
             log.exception("what run %s keeps: internal error", version[:8])
             self._failed(owner, version, internal_error())
         else:
-            self._server.tell([self._coordinator], VersionPrepared(version=version))
+            self._tell_prepared(version)
+
+    def _tell_prepared(self, version: str) -> None:
+        masked = self._secrets.vouched(version)
+        if masked is not None:
+            self._server.tell([self._coordinator], VersionPrepared(version=version, masked=masked))
 
     def _refuse(self, sender: Member, message: VersionMessage, error: TesseraError) -> None:
         """Fails the upload if the sender has a part in it; a stranger to it only learns that it was refused."""
@@ -289,7 +300,7 @@ class SecretsDesk:
 
     async def _what_is_here(self) -> VersionsHeld:
         secrets = self._secrets
-        return VersionsHeld(held=secrets.held, prepared=secrets.prepared, uploads=secrets.uploads.versions)
+        return VersionsHeld(held=secrets.held, prepared=secrets.prepared_parts, uploads=secrets.uploads.versions)
 
     def _undecided(self) -> bool:
         self._secrets.uploads.cancel_old()

@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from mpc.errors import (
-    MacCheckError,
     PeerError,
     PeerLost,
     PeerUnavailable,
@@ -28,7 +27,8 @@ from parties.cluster import Member
 from parties.counters import OK, RELEASED, Metrics
 from parties.log_quota import caused_by
 from parties.messages.conversation import RequestMessage
-from parties.messages.failures import Fault, error_of, fault_of, internal_error
+from parties.messages.evidence import Evidence, FailedCheck, failed_run
+from parties.messages.failures import error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
 from parties.operate.audit.desk import AuditDesk
@@ -39,6 +39,7 @@ from parties.servers.dispatcher import Dispatcher
 from parties.servers.governor import Governor
 from parties.servers.host import Host
 from parties.servers.job import Job
+from parties.servers.proofs import Proofs
 from parties.servers.scheduling import Workers
 from parties.servers.succeeding import Succeeding
 from parties.wire.events import ClusterChanged, Delivery, Event, PeerDown, PeerRestarted
@@ -77,6 +78,7 @@ class Server(Dispatcher, Generic[JobT]):
         self.audit = AuditDesk(self, host.keys, host.folder)
         self.succeeding = Succeeding(self)
         self._cluster_desk = ClusterDesk(self, host.record, self.succeeding)
+        self.proofs = Proofs(self, host.keys, host.folder, self.audit, self.proven)
         self.jobs: dict[str, JobT] = {}
         self._make_job = make_job
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
@@ -175,7 +177,7 @@ class Server(Dispatcher, Generic[JobT]):
             self.tell([sender.name], failure or Failed(run=message.run, fault=fault_of(repeated)))
         elif isinstance(message, Failed) and sender.is_server:
             # Its check may have failed after ours had passed.
-            self._notice(message.fault)
+            self.proofs.take(message.evidence, sender)
 
     def refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
         """Fail the run that the message belongs to, if the sender has a part in it."""
@@ -250,9 +252,9 @@ class Server(Dispatcher, Generic[JobT]):
 
     def _fail(self, job: JobT, error: TesseraError) -> None:
         log.warning("run %s failed: %s", job.run[:8], error)
-        message = Failed(run=job.run, fault=fault_of(error))
+        message = Failed(run=job.run, fault=fault_of(error), evidence=job.evidence)
         self.end(job, message)
-        self._notice(message.fault)
+        self.proofs.take(message.evidence, self.member)
         others = {member.name for member in self.cluster.servers} - {self.member.name}
         if job.client is not None:
             others.add(job.client.name)
@@ -319,17 +321,18 @@ class Server(Dispatcher, Generic[JobT]):
     def _on_failed(self, sender: Member, message: Failed, _: Payload) -> None:
         job = self.jobs.get(message.run)
         if job is not None and self._takes_part(job, sender):
-            log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(message.fault, sender.name))
-            self.end(job, message)
+            fault = message.credible(sender.name, self.cluster) if sender.is_server else message.fault
+            log.warning("run %s failed elsewhere: %s", job.run[:8], error_of(fault, sender.name))
+            self.end(job, replace(message, fault=fault))
             if sender.is_server:
-                self._notice(message.fault)
+                self.proofs.take(message.evidence, sender)
                 # A cheat might have told us alone, and have the client wait.
                 if job.client is not None:
-                    fault = replace(message.fault, peer=message.fault.peer or sender.name)
+                    fault = replace(fault, peer=fault.peer or sender.name)
                     self.tell([job.client.name], replace(message, fault=fault))
         elif job is None and sender.is_server:
             # Of a run from before we were started again, perhaps.
-            self._notice(message.fault)
+            self.proofs.take(message.evidence, sender)
 
     def _on_release(self, client: Member, message: Release, _: Payload) -> None:
         """The client will not go on with it."""
@@ -338,11 +341,6 @@ class Server(Dispatcher, Generic[JobT]):
             check_sender(job.client, client)
             job.released = True
             self.end(job)
-
-    def _notice(self, fault: Fault) -> None:
-        """Not on a client's word: a client that was sent a wrong result learns it, and no key is at stake any more."""
-        if fault.error == MacCheckError.__name__ and self.malicious:
-            self.cheated()
 
     @property
     def work_waiting(self) -> int:
@@ -354,8 +352,15 @@ class Server(Dispatcher, Generic[JobT]):
         """The security that the cluster runs in."""
         return self.cluster.settings.security is Security.MALICIOUS
 
-    def cheated(self) -> None:
-        """A party's check has failed: whatever was dealt in this session is not to be used any more."""
+    def proven(self, evidence: Evidence) -> None:
+        """Somebody has not kept to the protocol, and that is certain."""
+        if isinstance(evidence, FailedCheck):
+            of = failed_run(evidence.sigmas)
+            if of is not None and of.session:
+                self.cheated(of.session)
+
+    def cheated(self, session: str) -> None:
+        """A check has failed in a run with an item of that session: nothing of it is to be used any more."""
 
     @staticmethod
     def _takes_part(job: Job, sender: Member) -> bool:

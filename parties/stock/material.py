@@ -79,6 +79,6 @@ class Material:
         item = error.item
         self._tell(Spent(session=item.session, number=item.number, program=program, position=error.position))
 
-    def destroy(self) -> None:
-        """A check has failed: nothing that was dealt so far is ever handed out."""
-        log.warning("a MAC check has failed: %d items of preprocessing destroyed", self.ledger.destroy_all())
+    def destroy(self, session: str) -> None:
+        """A check has failed: nothing that was dealt in that session is ever handed out."""
+        log.warning("a MAC check has failed: %d items of preprocessing destroyed", self.ledger.destroy(session))

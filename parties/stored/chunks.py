@@ -68,24 +68,19 @@ class Grid:
 
 
 def masked_chunks(
-    tensors: Mapping[str, Buffer], seeds: tuple[Seed, ...], grid: Grid, first: int, field: PrimeField
+    tensors: Mapping[str, Buffer], seeds: tuple[Seed, ...], grid: Grid, field: PrimeField
 ) -> Iterator[Buffer]:
-    """``w - b`` chunk by chunk, from number ``first`` on.
-
-    In memory are the mask of one tensor and one chunk; tensors that lie before ``first`` are not masked at all.
-    """
-    number, filled, begins = first, 0, 0
+    """``w - b`` chunk by chunk.  In memory are the mask of one tensor and one chunk."""
+    number, filled = 0, 0
 
     def size_of(number: int) -> int:
         return grid.size(number) if number < grid.count else 0
 
-    size = size_of(first)
+    size = size_of(0)
     chunk = field.vector([(size,)])
     for name, array in tensors.items():
-        flat = np.ascontiguousarray(array).reshape(-1)
-        at = number * grid.chunk_elements + filled - begins
-        begins += flat.size
-        if at >= flat.size:
+        flat, at = np.ascontiguousarray(array).reshape(-1), 0
+        if not flat.size:
             continue
         # An object of its own, which is forgotten with the tensor: the dealer's would keep every mask.
         mask = field.reshape(StoredMasks(seeds, {name: array.shape}).mask(name, field), (flat.size,))

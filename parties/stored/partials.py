@@ -30,7 +30,7 @@ from parties.stored import sealed_files as files
 from parties.stored.chunks import Grid
 from parties.stored.record import Record
 from parties.vault import Vault, VaultError
-from parties.wire.messages import Buffer
+from parties.wire.messages import Buffer, as_bytes
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +65,17 @@ class Partial:
         self.begun = begun
         self.chunks = 0
         """That are on the disk, as far as is known here."""
+        self._hash = hashlib.sha256()
 
     def recover(self) -> None:
         """Counts the chunks that are there, and cuts off what a crash has left behind them.  Raises VaultError."""
         try:
             with os.fdopen(os.open(self._path, os.O_RDWR | _FLAGS), "r+b") as file:
-                self.chunks = 0
+                self.chunks, self._hash = 0, hashlib.sha256()
                 file.seek(self._start)
                 with contextlib.suppress(VaultError):
                     while self.chunks < self.grid.count:
-                        self._opened(self.chunks, file.read(self._sealed_bytes(self.chunks)))
+                        self._hash.update(self._opened(self.chunks, file.read(self._sealed_bytes(self.chunks))))
                         self.chunks += 1
                 file.truncate(self._at(self.chunks))
                 os.fsync(file.fileno())
@@ -94,7 +95,14 @@ class Partial:
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._failed(error) from error
+        for chunk in chunks:
+            self._hash.update(as_bytes(chunk))
         self.chunks += len(chunks)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the chunks that are on the disk, in hexadecimal."""
+        return self._hash.hexdigest()
 
     def read(self) -> Iterator[memoryview]:
         """The chunks, one after the other.  Raises VaultError when one is not as it was written."""

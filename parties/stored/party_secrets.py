@@ -26,7 +26,8 @@ from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
-from parties.messages.uploads import MAX_SECRETS, Upload, UploadBegin
+from parties.messages.evidence import PartsSaid, Statement, Vouched, digest_of
+from parties.messages.uploads import MAX_SECRETS, Prepared, Upload, UploadBegin
 from parties.stored.chunks import Grid
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, VersionRow, streamed
@@ -42,6 +43,19 @@ class StoredVersion(NamedTuple):
 
     record: Record
     owner: Member
+
+    def said(self) -> Statement:
+        """What its owner has said of it; of what a run has left, nobody has, and it is not signed."""
+        record = self.record
+        said = PartsSaid(record.circle, record.version, record.masked)
+        return Statement(self.owner.name, said, record.signature)
+
+
+class ReadForRun(NamedTuple):
+    """What a run reads: ``tensors`` by slot and name; and by slot, in the bindings' order, what is said of them."""
+
+    tensors: Mapping[tuple[str, str], Value]
+    parts: tuple[Statement, ...]
 
 
 class PartySecrets:
@@ -187,6 +201,17 @@ class PartySecrets:
         return tuple(self._prepared)
 
     @property
+    def prepared_parts(self) -> tuple[Prepared, ...]:
+        """Likewise, with what there is of each; as many as a message takes."""
+        models = list(self._prepared.items())[:MAX_SECRETS]
+        return tuple(Prepared(version, model.record.vouched) for version, model in models)
+
+    def vouched(self, version: str) -> Vouched | None:
+        """What there is of a prepared version."""
+        model = self._prepared.get(version)
+        return None if model is None else model.record.vouched
+
+    @property
     def loaded(self) -> frozenset[str]:
         """Versions whose shares are in memory."""
         return frozenset(self._tensors)
@@ -255,6 +280,7 @@ class PartySecrets:
 
         Blocks.  Raises VaultError, DiskFull, ServerBusy.
         """
+        masked = [self._field.buffer(array) for array in tensors.values()]
         record = Record(
             version=version,
             name=name,
@@ -264,9 +290,10 @@ class PartySecrets:
             tensors=tensor_infos({tensor: array.shape for tensor, array in tensors.items()}),
             when=time.time(),
             description=description,
+            masked=digest_of(masked),
         )
         self._disk.partials.check_room(owner.name, self._bytes(record), self.bytes_of(owner))
-        self._disk.prepare(record, seed, [self._field.buffer(array) for array in tensors.values()])
+        self._disk.prepare(record, seed, masked)
         self._prepared[version] = StoredVersion(record, owner)
 
     def is_in_use(self, version: str) -> bool:
@@ -281,15 +308,20 @@ class PartySecrets:
     def complete(self, version: str) -> UploadInProgress | None:
         """The upload, once all of it is there, to be given to ``prepare``; from now on it is the dealer's to decide.
 
-        Raises NameTaken when the name was taken meanwhile.
+        Raises NameTaken when the name was taken meanwhile, ProtocolViolation when its owner has not signed it.
         """
         upload = self.uploads.get(version)
-        if upload is None or not upload.complete:
+        if upload is None or not upload.complete or upload.signed is None or upload.partial is None:
             return None
         self.check_name(upload.name, upload.owner)
+        record = msgspec.structs.replace(
+            upload.begun.record, when=time.time(), masked=upload.partial.digest, signature=upload.signed.signature
+        )
+        model = StoredVersion(record, upload.owner)
+        if upload.signed.masked != record.masked or not model.said().signed_by(model.owner):
+            raise ProtocolViolation(upload.owner.name, "has not signed the parts that it has sent")
         self.uploads.end(version)
-        record = msgspec.structs.replace(upload.begun.record, when=time.time())
-        self._saving[version] = StoredVersion(record, upload.owner)
+        self._saving[version] = model
         return upload
 
     def prepare(self, upload: UploadInProgress) -> None:
@@ -357,15 +389,16 @@ class PartySecrets:
 
     # -- shares ----------------------------------------------------------------------------------------------------
 
-    def tensors_for(self, bound: BoundProgram, client: str) -> Mapping[tuple[str, str], Value]:
-        """What that client's run of a program reads, by slot and tensor.  Blocks.
+    def read_for(self, bound: BoundProgram, client: str) -> ReadForRun:
+        """What that client's run of a program reads.  Blocks.
 
         One look-up says whether a version may be used, and which one's tensors these are.
 
         Raises as ``policy.check``, and VaultError when a file is not as it was written.
         """
         found = check(bound, client, self.look_up)
-        return {(slot, name): value for slot, model in found.items() for name, value in self._load(model).items()}
+        tensors = {(slot, name): v for slot, model in found.items() for name, v in self._load(model).items()}
+        return ReadForRun(tensors, tuple(found[binding.slot].said() for binding in bound.bindings))
 
     def _load(self, model: StoredVersion) -> Mapping[str, Value]:
         """Its tensors.  Raises ProgramError if it is not in use any more, VaultError."""

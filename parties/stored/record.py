@@ -12,6 +12,7 @@ import msgspec
 
 from mpc.tensor_type import Shape
 from parties.cluster import Cluster, Member
+from parties.messages.evidence import Signature, Vouched
 from parties.messages.fields import Id, Name
 from parties.messages.uploads import TensorInfo
 
@@ -30,6 +31,15 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     when: Annotated[float, msgspec.Meta(ge=0)]
     """Seconds since 1970, by the clock of who has written this."""
     description: bytes = b""
+    masked: str = ""
+    """At a party: SHA-256 of w - b, of all tensors in their order; empty until all of it is there."""
+    signature: Signature = b""
+    """At a party: the owner's, of that (``PartsSaid``); of what a run has left there is none."""
+
+    @property
+    def vouched(self) -> Vouched:
+        """What a party has, and who says so."""
+        return Vouched(self.masked, self.signature)
 
     @property
     def shapes(self) -> dict[str, Shape]:

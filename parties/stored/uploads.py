@@ -21,7 +21,7 @@ from mpc.errors import ProtocolViolation, TesseraError
 from mpc.rings import PrimeField
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.cluster import Cluster, Member
-from parties.messages.uploads import UploadChunk, UploadSeed
+from parties.messages.uploads import UploadChunk, UploadSeed, UploadSigned
 from parties.stored.chunks import WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials
 from parties.stored.record import Record, owner_of
@@ -60,6 +60,8 @@ class UploadInProgress:
     """Empty while it sleeps."""
     open: bool = False
     """Whether chunks of this attempt may come."""
+    signed: UploadSigned | None = None
+    """What its owner says that it has sent."""
     written: int = 0
     """Chunks that are on the disk."""
     waiting: list[memoryview] = dataclass_field(default_factory=list, repr=False)
@@ -81,8 +83,8 @@ class UploadInProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether all that is needed of it is here, durably but for the seed."""
-        return self.open and self.written == self.grid.count and self.seed is not None
+        """Whether all that is needed of it is here, durably but for the seed and the owner's signature."""
+        return self.open and self.written == self.grid.count and self.seed is not None and self.signed is not None
 
 
 class Uploads:
@@ -141,6 +143,7 @@ class Uploads:
         if upload.seed is not None and upload.seed.masks != begun.masks:
             raise _other_masks(owner)
         upload.attempt, upload.open, upload.touched = attempt, False, time.monotonic()
+        upload.signed = None
         return upload
 
     def _check_room(self, owner: Member, grid: Grid) -> None:
@@ -205,6 +208,20 @@ class Uploads:
         upload.waiting.append(payload[0])
         upload.touched = time.monotonic()
         return upload
+
+    def take_signed(self, sender: Member, message: UploadSigned) -> None:
+        """What the owner says that it has sent; of a former attempt, or of an upload that is over, nothing.
+
+        Raises ProtocolViolation, and once it is complete (``PartySecrets.complete``) if that is not what has come.
+        """
+        upload = self._uploads.get(message.version)
+        if upload is None or message.attempt != upload.attempt:
+            return
+        if upload.owner != sender or not upload.open:
+            raise ProtocolViolation(sender.name, "signed an upload that is not its own, or before it was told which")
+        if upload.written + len(upload.waiting) != upload.grid.count or upload.signed is not None:
+            raise ProtocolViolation(sender.name, "signed an upload before it had sent all of it, or twice")
+        upload.signed, upload.touched = message, time.monotonic()
 
     def ready(self, upload: UploadInProgress, held: int) -> None:
         """Makes its file, or finds out what is in it; its owner has ``held`` bytes on the disk beside it.  Blocks.

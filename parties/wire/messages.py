@@ -183,7 +183,7 @@ def decode_envelope(sender: str, frame: memoryview | bytes) -> Envelope:
 def encode(message: Message, buffers: Sequence[Buffer], envelope: Envelope) -> list[bytes | memoryview]:
     """The frames of a message.  Payload, which must be C-contiguous (else ValueError), is not copied."""
     frames: list[bytes | memoryview] = [encode_envelope(envelope), encode_header(message)]
-    frames.extend(_flat(buffer) for buffer in buffers)
+    frames.extend(as_bytes(buffer) for buffer in buffers)
     return frames
 
 
@@ -206,7 +206,8 @@ def payload_bytes(buffers: Sequence[Buffer]) -> int:
     return sum(b.nbytes if isinstance(b, np.ndarray | memoryview) else len(b) for b in buffers)
 
 
-def _flat(buffer: Buffer) -> bytes | memoryview:
+def as_bytes(buffer: Buffer) -> bytes | memoryview:
+    """What goes over the wire.  Raises ValueError for an array that is not contiguous."""
     if isinstance(buffer, bytes):
         return buffer
     if isinstance(buffer, np.ndarray) and not buffer.flags.c_contiguous:

@@ -38,7 +38,7 @@ import numpy as np
 from mpc.cost import WORDS
 from mpc.errors import MacCheckError, ProgramError
 from mpc.operation import PartyContext
-from mpc.rings import Array, Buffer, field_of
+from mpc.rings import Array, Buffer, field_of, known_rings
 from mpc.rings.prg import SEED_BYTES, Seed
 
 Round = Sequence[Buffer]
@@ -50,19 +50,37 @@ Rounds = Generator[Round, Sequence[Round], None]
 _COIN = b"coin"
 _SIGMA = b"sigma"
 _NONCE_BYTES = 32
+SIGMA_BYTES = 8 + 8 * WORDS
+"""Of the opening of a sigma: one element, and the nonce's words."""
+
+
+class OtherTranscript(MacCheckError):  # noqa: N818 - says what happened
+    """The party at ``position`` among the others says that it has seen other values than this one."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__("the parties were not sent the same values: somebody cheated; nothing was revealed")
+        self.position = position
+
+
+class BrokenCommitment(MacCheckError):  # noqa: N818 - says what happened
+    """The party at ``position`` among the others has opened another ``what`` than it had committed to."""
+
+    def __init__(self, position: int, what: str) -> None:
+        super().__init__(f"a party opened another {what} than it had committed to; nothing was revealed")
+        self.position, self.what = position, what
 
 
 class MacCheck:
     """One party's part in the check of one run.
 
-    ``macs`` is the context whose unit is the party's share of the key; ``session`` names the run and all that it is
-    bound to, the same at every party.
+    ``macs`` is the context whose unit is the party's share of the key; ``session`` is a hash of the run and all that it
+    is bound to (``session_of``), the same at every party.
     """
 
     def __init__(self, macs: PartyContext, session: bytes) -> None:
         self._context = macs
         self._field = field_of(macs.rings)
-        self._session = hashlib.sha256(session).digest()
+        self._session = session
         self._transcript = hashlib.sha256(b"tessera transcript" + self._session)
         self._coin = secrets.token_bytes(_NONCE_BYTES)
         self._coin_commitments: list[bytes] = []
@@ -109,10 +127,10 @@ class MacCheck:
         commitments = yield from self._exchange(to_words(self._commit(_SIGMA, self._context.index, opening.tobytes())))
         openings = yield from self._exchange(opening)
         total = self._field.copy(sigma)
-        for party, commitment, other in zip(self._others(), commitments, openings, strict=True):
+        for position, (party, commitment, other) in enumerate(zip(self._others(), commitments, openings, strict=True)):
             committed = from_words(commitment) == self._commit(_SIGMA, party, other.tobytes())
             if not committed or not from_words(other[1:]) or not self._field.accumulate(total, other[:1]):
-                raise MacCheckError("a party opened another value than it had committed to; nothing was revealed")
+                raise BrokenCommitment(position, "value")
         if not self._field.is_zero(total):
             raise MacCheckError("the MACs of the opened values are wrong: a party cheated; nothing was revealed")
 
@@ -125,12 +143,13 @@ class MacCheck:
     def _coins(self, seen: bytes, received: Sequence[Buffer]) -> list[bytes]:
         """Every party's part of the coin, in order, once all have seen the same and opened what they committed to."""
         coins = []
-        for party, commitment, words in zip(self._others(), self._coin_commitments, received, strict=True):
+        others = zip(self._others(), self._coin_commitments, received, strict=True)
+        for position, (party, commitment, words) in enumerate(others):
             if from_words(words[:WORDS]) != seen:
-                raise MacCheckError("the parties were not sent the same values: somebody cheated; nothing was revealed")
+                raise OtherTranscript(position)
             coin = from_words(words[WORDS:])
-            if self._commit(_COIN, party, coin) != commitment:
-                raise MacCheckError("a party opened another coin than it had committed to; nothing was revealed")
+            if not is_coin(self._session, party, commitment, coin):
+                raise BrokenCommitment(position, "coin")
             coins.append(coin)
         coins.insert(self._context.index, self._coin)
         return coins
@@ -150,15 +169,50 @@ class MacCheck:
         return [party for party in range(self._context.parties) if party != self._context.index]
 
     def _commit(self, purpose: bytes, party: int, secret: bytes) -> bytes:
-        """A commitment: hiding, since every secret contains 32 random bytes; binding by SHA-256."""
-        return self._hash(b"commitment", purpose, party.to_bytes(4, "little"), secret)
+        return _commitment(self._session, purpose, party, secret)
 
     def _hash(self, *parts: bytes) -> bytes:
-        state = hashlib.sha256(self._session)
-        for part in parts:
-            state.update(len(part).to_bytes(8, "little"))
-            state.update(part)
-        return state.digest()
+        return _hash(self._session, *parts)
+
+
+def session_of(program: str, parties: int, run: bytes) -> bytes:
+    """What commitments are bound to: the program's digest, the number of parties, and a name of the run."""
+    return hashlib.sha256(bytes.fromhex(program) + parties.to_bytes(4, "little") + run).digest()
+
+
+def is_coin(session: bytes, party: int, commitment: bytes, coin: bytes) -> bool:
+    """Whether that is the coin to which the party committed."""
+    return commitment == _commitment(session, _COIN, party, coin)
+
+
+def is_sigma(session: bytes, party: int, commitment: bytes, opening: bytes) -> bool:
+    """Whether that is the opening, of sigma and a nonce, to which the party committed, and is one at all."""
+    if len(opening) != SIGMA_BYTES or commitment != _commitment(session, _SIGMA, party, opening):
+        return False
+    words, field = np.frombuffer(opening, np.uint64), field_of(known_rings())
+    return bool(from_words(words[1:])) and field.accumulate(field.zeros((1,)), words[:1])
+
+
+def sigmas_fail(openings: Sequence[bytes]) -> bool:
+    """Whether all parties' openings of sigma, which are ones (``is_sigma``), show that a MAC was wrong."""
+    field = field_of(known_rings())
+    total = field.zeros((1,))
+    for opening in openings:
+        field.accumulate(total, np.frombuffer(opening, np.uint64)[:1])
+    return not field.is_zero(total)
+
+
+def _commitment(session: bytes, purpose: bytes, party: int, secret: bytes) -> bytes:
+    """A commitment: hiding, since every secret contains 32 random bytes; binding by SHA-256."""
+    return _hash(session, b"commitment", purpose, party.to_bytes(4, "little"), secret)
+
+
+def _hash(session: bytes, *parts: bytes) -> bytes:
+    state = hashlib.sha256(session)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.digest()
 
 
 def check_round(outgoing: Round, received: Sequence[Round], parties: int) -> None:

@@ -8,8 +8,10 @@ round and is sent what they sent, in order of party.  Whoever drives it (sockets
     outgoing = next(exchange)                 # a round: a vector for each ring that is opened in it
     outgoing = exchange.send(received)        # ... until StopIteration, whose value is what the client is sent
 
-Semi-honest, a round is an opening.  Malicious, everything is evaluated a second time, on MAC shares, the first opening
-carries a commitment as well, and the rounds of the MAC check come after the last one (``mac_check.py``).
+Semi-honest, a round is an opening, and at least one where what is somebody's is read: whoever drives the run compares
+along with the first what the parties were sent (``mpc.cost.compares_apart``).  Malicious, everything is evaluated a
+second time, on MAC shares, the first opening carries a commitment as well, and the rounds of the MAC check come after
+the last one (``mac_check.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 
-from mpc.cost import CHECK
+from mpc.cost import CHECK, compares_apart
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import PartyContext, Stored, Value
 from mpc.program import Program
@@ -32,7 +34,7 @@ from mpc.tensor_type import Shape
 from protocols.randomness.source import PartyRandomness
 from protocols.randomness.streams import key_share
 from protocols.readings.evaluation import Evaluation
-from protocols.readings.mac_check import MacCheck, Round, Rounds, check_round, to_words
+from protocols.readings.mac_check import MacCheck, Round, Rounds, check_round, session_of, to_words
 from protocols.readings.reveal import masked_types
 
 Exchange = Generator[Round, Sequence[Round], list[Buffer]]
@@ -88,7 +90,7 @@ class PartyRun:
             macs = PartyContext(party, parties, unit=key_share(randomness.key_stream), rings=rings)
             self._macs = Evaluation(program, macs)
             self._macs.prepare(self._stored_mac, self._randomness.mask_mac, self._randomness.dealt_macs)
-            self._check = MacCheck(macs, bytes.fromhex(program.digest) + parties.to_bytes(4, "little") + session)
+            self._check = MacCheck(macs, session_of(program.digest, parties, session))
         self._pending = self._by_depth()
         self._evaluated = 0
         """Depths up to which the shares have been evaluated."""
@@ -173,6 +175,8 @@ class PartyRun:
             self._evaluated += 1
         if self._check is not None:
             yield from self._timed(CHECK, self._check.run(self._macs_of_openings))
+        elif compares_apart(self.program):
+            check_round([], (yield []), self._parties)
         return self._outputs()
 
     def _opening(self, nodes: Sequence[int]) -> list[int]:

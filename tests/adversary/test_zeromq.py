@@ -20,14 +20,17 @@ import numpy as np
 import pytest
 
 from mpc.errors import (
+    CaughtCheating,
+    InconsistentInputs,
     MacCheckError,
-    MaterialError,
     PeerLost,
     ProtocolViolation,
     TesseraError,
 )
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
+from parties.messages.bindings import BoundProgram
+from parties.messages.evidence import InputsSaid, digest_of
 
 PROGRAM = Path(__file__).with_name("cheating_party.py")
 _spec = importlib.util.spec_from_file_location("cheating_party", PROGRAM)
@@ -123,66 +126,66 @@ def of(act: str, round: int | None = None, member: str = "party1", **more: Any) 
 
 CHEATS: dict[str, tuple[int, list[Any], type[TesseraError]]] = {
     # Shares of what is opened.
-    **{f"a bit of round {r}": (2, [of("flip", r, at=r)], MacCheckError) for r in range(OPENINGS)},
-    "a high bit": (2, [of("flip", 1, value=1 << 40)], MacCheckError),
-    "a constant": (2, [of("add", 0, value=12345)], MacCheckError),
-    "a constant in every round": (2, [of("add", r, at=1, value=7) for r in range(OPENINGS)], MacCheckError),
-    "constants that cancel": (2, [of("cancel", 0, value=99)], MacCheckError),
+    **{f"a bit of round {r}": (2, [of("flip", r, at=r)], CaughtCheating) for r in range(OPENINGS)},
+    "a high bit": (2, [of("flip", 1, value=1 << 40)], CaughtCheating),
+    "a constant": (2, [of("add", 0, value=12345)], CaughtCheating),
+    "a constant in every round": (2, [of("add", r, at=1, value=7) for r in range(OPENINGS)], CaughtCheating),
+    "constants that cancel": (2, [of("cancel", 0, value=99)], CaughtCheating),
     "constants that cancel across rounds": (
         2,
         [of("add", 1, value=99), of("add", 2, value=cheating.field.P - 99)],
-        MacCheckError,
+        CaughtCheating,
     ),
     "constants of two cheats that cancel across their rounds": (
         3,
         [of("add", 0, value=5), of("add", 1, "party2", value=5)],
-        MacCheckError,
+        CaughtCheating,
     ),
-    "twice the share": (2, [of("double", 2)], MacCheckError),
-    "nothing but zeros": (2, [of("zero", 1)], MacCheckError),
-    "the share of another": (2, [of("copy", 1)], MacCheckError),
-    "the share of another of three": (3, [of("copy", 2, source="party0")], MacCheckError),
-    "an opening of the run before": (2, [of("replay", 1, value=1)], MacCheckError),
-    "an earlier opening": (2, [of("replay", 2, value=1)], MacCheckError),
+    "twice the share": (2, [of("double", 2)], CaughtCheating),
+    "nothing but zeros": (2, [of("zero", 1)], CaughtCheating),
+    "the share of another": (2, [of("copy", 1)], CaughtCheating),
+    "the share of another of three": (3, [of("copy", 2, source="party0")], CaughtCheating),
+    "an opening of the run before": (2, [of("replay", 1, value=1)], CaughtCheating),
+    "an earlier opening": (2, [of("replay", 2, value=1)], CaughtCheating),
     # Different things for different peers.
-    "equivocation in the first round": (3, [of("add", 0, to="party0", value=3)], MacCheckError),
-    "equivocation in the last round": (3, [of("flip", 2, to="party2")], MacCheckError),
+    "equivocation in the first round": (3, [of("add", 0, to="party0", value=3)], CaughtCheating),
+    "equivocation in the last round": (3, [of("flip", 2, to="party2")], CaughtCheating),
     "equivocation that cancels": (
         3,
         [of("add", 1, to="party0", value=3), of("add", 1, to="party2", value=cheating.field.P - 3)],
-        MacCheckError,
+        CaughtCheating,
     ),
     "equivocation, and a lie about it": (
         3,
         [of("add", 2, to="party0"), of("add", message="transcript")],
-        MacCheckError,
+        CaughtCheating,
     ),
     # The check itself.
-    "another coin commitment": (2, [of("flip", 0, at=SIZE)], MacCheckError),
-    "the coin commitment of another": (2, [of("copy", 0, at=SIZE)], MacCheckError),
-    "commitment and coin of another": (2, [of("copy", 0, at=SIZE), of("copy", COIN)], MacCheckError),
-    "another hash": (2, [of("flip", COIN)], MacCheckError),
-    "another coin": (2, [of("flip", COIN, at=8)], MacCheckError),
-    "a coin for each": (3, [of("flip", COIN, at=8, to="party2")], MacCheckError),
-    "another sigma commitment": (2, [of("flip", COMMIT)], MacCheckError),
-    "the sigma commitment of another": (2, [of("copy", COMMIT)], MacCheckError),
-    "commitment and sigma of another": (2, [of("copy", COMMIT), of("copy", SIGMA)], MacCheckError),
-    "the sigma commitment of another of three": (3, [of("copy", COMMIT), of("copy", SIGMA)], MacCheckError),
-    "another sigma than committed to": (2, [of("add", SIGMA)], MacCheckError),
-    "another nonce": (2, [of("flip", SIGMA, at=1)], MacCheckError),
-    "a sigma for each": (3, [of("add", SIGMA, to="party0")], MacCheckError),
+    "another coin commitment": (2, [of("flip", 0, at=SIZE)], CaughtCheating),
+    "the coin commitment of another": (2, [of("copy", 0, at=SIZE)], CaughtCheating),
+    "commitment and coin of another": (2, [of("copy", 0, at=SIZE), of("copy", COIN)], CaughtCheating),
+    "another hash": (2, [of("flip", COIN)], CaughtCheating),
+    "another coin": (2, [of("flip", COIN, at=8)], CaughtCheating),
+    "a coin for each": (3, [of("flip", COIN, at=8, to="party2")], CaughtCheating),
+    "another sigma commitment": (2, [of("flip", COMMIT)], CaughtCheating),
+    "the sigma commitment of another": (2, [of("copy", COMMIT)], CaughtCheating),
+    "commitment and sigma of another": (2, [of("copy", COMMIT), of("copy", SIGMA)], CaughtCheating),
+    "the sigma commitment of another of three": (3, [of("copy", COMMIT), of("copy", SIGMA)], CaughtCheating),
+    "another sigma than committed to": (2, [of("add", SIGMA)], CaughtCheating),
+    "another nonce": (2, [of("flip", SIGMA, at=1)], CaughtCheating),
+    "a sigma for each": (3, [of("add", SIGMA, to="party0")], CaughtCheating),
     "a wrong sigma": (2, [of("add", message="sigma", value=17)], MacCheckError),
     "an error, and the sigma that its own key asks for": (
         2,
         [of("add", 0, value=5), of("own key", message="sigma", value=5)],
-        MacCheckError,
+        CaughtCheating,
     ),
     "an error, and two cheats' sigmas for it": (
         3,
         [of("add", 0, value=5), *(of("own key", None, p, message="sigma", value=5) for p in ("party1", "party2"))],
-        MacCheckError,
+        CaughtCheating,
     ),
-    "the check of the run before": (2, [of("replay", r, value=r) for r in (COIN, COMMIT, SIGMA)], MacCheckError),
+    "the check of the run before": (2, [of("replay", r, value=r) for r in (COIN, COMMIT, SIGMA)], CaughtCheating),
     "another share of the key": (2, [of("add", message="key")], MacCheckError),
     # What goes to the client: the client alone can see it, and tells the servers.
     "another share of the result": (2, [of("add", message="Outputs")], MacCheckError),
@@ -243,7 +246,7 @@ def test_a_cheat_gets_nothing(clusters, name):
 def test_rounds_in_another_order(clusters):
     """Found out as two openings of one round or, if the first to come counts before that, by the check."""
     cluster = clusters(2)
-    with cluster.cheating(of("ahead", 1)), pytest.raises((ProtocolViolation, MacCheckError)):
+    with cluster.cheating(of("ahead", 1)), pytest.raises((ProtocolViolation, CaughtCheating)):
         reveal(cluster)
     honest(cluster)
 
@@ -332,7 +335,7 @@ def stock(cluster: LocalCluster, count: int) -> None:
     [
         (of("flip", None, "dealer", message="StockItem", to="party0"), MacCheckError),
         (of("add", None, "dealer", message="StockItem", to="party1", frame=2), MacCheckError),
-        (of("number", message="Agreed", to="party0"), MaterialError),
+        (of("number", message="Agreed", to="party0"), ProtocolViolation),
         (of("number", message="Agreed", to="dealer"), ProtocolViolation),
         (of("silent", message="Agreed"), PeerLost),
     ],
@@ -355,7 +358,7 @@ def test_cheats_with_what_was_dealt_ahead_of_time(clusters, step, error):
 def test_a_failed_check_destroys_what_was_dealt(clusters):
     cluster = clusters(2)
     stock(cluster, 2)
-    with cluster.cheating(of("flip", 1)):
+    with cluster.cheating(of("add", message="sigma", value=17)):
         ends(cluster, lambda: reveal(cluster), MacCheckError)
     with Client(cluster) as client:
         x = client.share(VALUES, low=-1, high=1)
@@ -382,17 +385,29 @@ def told(client: Client, change: Callable[[str, Any, Any], tuple[Any, Any]]) -> 
     board.send = instead
 
 
+@pytest.mark.parametrize("unsigned", [False, True])
 @pytest.mark.parametrize("parties", [2, 3])
-def test_a_client_that_tells_two_parties_different_inputs(clusters, parties):
+def test_a_client_that_tells_two_parties_different_inputs(clusters, parties, unsigned):
     cluster = clusters(parties)
 
     def reveal() -> None:
         with Client(cluster, name="company") as client:
-            wrong = np.array([1], np.uint64)
-            told(client, lambda s, m, p: (m, [cheating.field.add(a, wrong) for a in p] if s == "party1" else p))
-            client.reveal(program(client.share(VALUES, low=-1, high=1)))
+            x = program(client.share(VALUES, low=-1, high=1))
+            bound = BoundProgram(client._client._written(x).program, ())
 
-    ends(cluster, reveal, MacCheckError)
+            def change(server: str, message: Any, payload: Any) -> tuple[Any, Any]:
+                if server != "party1":
+                    return message, payload
+                other = [cheating.field.add(a, np.array([1], np.uint64)) for a in payload]
+                of = cluster.cluster.terms, message.run, bound.program.digest, bound.bindings_digest
+                signature = client._client._sign(InputsSaid(*of, digest_of(other)))
+                return message if unsigned else cheating.msgspec.structs.replace(message, signature=signature), other
+
+            told(client, change)
+            client.reveal(x)
+
+    raised = ends(cluster, reveal, ProtocolViolation if unsigned else InconsistentInputs)
+    assert raised.peer == "company"
     honest(cluster)
 
 
@@ -427,7 +442,7 @@ except TesseraError as error:
 def test_exit_code_of_a_process_that_was_cheated(clusters):
     cluster = clusters(2)
     script = SCRIPT.format(path=str(cluster.path), key=str(cluster.key_path("clinic")))
-    with cluster.cheating(of("flip", 2)):
+    with cluster.cheating(of("add", message="sigma", value=17)):
         process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
     assert (process.returncode, process.stdout) == (12, "")
     assert "cheated" in process.stderr

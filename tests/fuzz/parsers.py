@@ -24,13 +24,25 @@ from parties.keys import KeyPair
 from parties.messages import runs as run_messages
 from parties.messages import stock as stock_messages  # noqa: F401 - the same
 from parties.messages.bindings import Binding
+from parties.messages.evidence import (
+    BrokenWord,
+    Contradiction,
+    FailedCheck,
+    InputsSaid,
+    RunSubject,
+    SigmaSaid,
+    Statement,
+    Vouched,
+)
 from parties.messages.failures import Fault
 from parties.messages.runs import Failed, Inputs, Opening, Prepare
 from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBegin, UploadChunk, UploadSeed
+from parties.operate.evidence import read as read_evidence
 from parties.stored.data_set import DataDescription, DataSet
 from parties.tally import Sent
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
 from protocols.lowering.plan import plan
+from protocols.readings.mac_check import SIGMA_BYTES
 from protocols.trace.secret_tensor import graph_of, leaf
 
 
@@ -141,6 +153,11 @@ DESCRIPTION = derm_model().description.encode()
 
 RECORD = records.Record("inference", {"batch": 1}, {"online.seconds": 0.5}).encode().encode()
 
+OF = RunSubject("f" * 64, RUN, "e" * 64, "d" * 64, RUN, 7)
+_INPUTS = [Statement("clinic", InputsSaid("f" * 64, RUN, "e" * 64, "d" * 64, digit * 64), bytes(64)) for digit in "12"]
+_SIGMAS = [Statement(name, SigmaSaid(OF, bytes(32), bytes(SIGMA_BYTES)), bytes(64)) for name in ("party0", "party1")]
+EVIDENCE = Contradiction(*_INPUTS), BrokenWord(_SIGMAS[0]), FailedCheck(tuple(_SIGMAS))
+
 PARSERS = {
     parser.name: parser
     for parser in (
@@ -151,8 +168,9 @@ PARSERS = {
                 _message(Hello("0.1.0", "f" * 64, 1)),
                 _message(Ping(3)),
                 _message(Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "predict"),)), b"program"),
-                _message(Inputs(run=RUN, masks="")),
+                _message(Inputs(run=RUN, masks="", signature=bytes(64))),
                 _message(Opening(run=RUN, round=2), bytes(16)),
+                _message(Opening(run=RUN, round=0, inputs=Vouched("f" * 64)), bytes(16)),
                 _message(Failed(run=RUN, fault=Fault("PeerLost", "party1", "silent"))),
                 _message(Upload(version=RUN, name="m", tensors=(TensorInfo("w", (2, 3)),), content="f" * 64), b"what"),
                 _message(UploadSeed(version=RUN, continued=RUN, masks="f" * 64), bytes(16)),
@@ -180,6 +198,7 @@ PARSERS = {
         Parser("architecture", decode_architecture, (msgspec.json.encode(derm_model().architecture),)),
         Parser("cluster", _file(Cluster.load, ".toml"), (_cluster(),)),
         Parser("key", _file(KeyPair.load, ".key"), (_key(),)),
+        Parser("evidence", _file(read_evidence, ".json"), tuple(map(msgspec.json.encode, EVIDENCE))),
         Parser("image", _file(load_image, ".png"), _pictures()),
         Parser(
             "records", _file(records.read, ".jsonl"), (records.Record("b", {"n": 1}, {"s": 0.5}).encode().encode(),)

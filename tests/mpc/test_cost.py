@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
-from mpc.cost import cost
+from mpc.cost import COMPARISON, LayerCost, cost
 from mpc.rings.prg import SEED_BYTES
 from mpc.security import Security
 from protocols.readings.dealer import deal
@@ -96,7 +96,9 @@ def test_layers_are_counted_under_their_labels(secure: Any) -> None:
 def test_stored_weights_cost_nothing_to_open(secure: Any) -> None:
     program = secure.program(secure.secret((1, 100)) @ secure.stored("w", (100, 10)))
     predicted = cost(program, 3)
-    assert predicted.online_rounds == 1
+    # One round to compare what the parties were sent, without a byte of payload; and the reveal.
+    assert predicted.online_rounds == 2
+    assert predicted.layers[COMPARISON] == LayerCost(1, 0, 0, 0, 0)
     assert predicted.online_bytes_per_party == 10 * 8
     assert predicted.offline_dealer_bytes == (SEED_BYTES, SEED_BYTES, SEED_BYTES + 10 * 8)
     assert "3 parties" in str(predicted)

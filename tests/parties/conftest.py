@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
+import itertools
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +24,12 @@ from parties.wire.messages import Message
 from parties.wire.socket_wires import SocketWires
 from parties.wire.transport import Endpoint
 from parties.wire.wires import Transport
+
+# Importable by name, as everything that many test modules share.
+_spec = importlib.util.spec_from_file_location("cheats", Path(__file__).with_name("cheats.py"))
+_module = importlib.util.module_from_spec(_spec)  # type: ignore[arg-type]
+sys.modules["cheats"] = _module
+_spec.loader.exec_module(_module)  # type: ignore[union-attr]
 
 Change = Callable[[Any, list[Any]], Sequence[tuple[Message, Sequence[Any]]]]
 
@@ -148,6 +157,27 @@ async def wired(tmp_path: Path) -> AsyncIterator[Site]:
 async def strict(tmp_path: Path) -> AsyncIterator[Site]:
     """As ``site``, in malicious security."""
     async with opened(tmp_path, Security.MALICIOUS) as site:
+        yield site
+
+
+@pytest.fixture
+async def strict3(tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``strict``, with three parties."""
+    async with opened(tmp_path, Security.MALICIOUS, 3) as site:
+        yield site
+
+
+@pytest.fixture(params=[2, 3])
+async def strict_any(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``strict``, with two parties and with three."""
+    async with opened(tmp_path, Security.MALICIOUS, request.param) as site:
+        yield site
+
+
+@pytest.fixture(params=itertools.product([Security.SEMI_HONEST, Security.MALICIOUS], [2, 3]), ids=str)
+async def every(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``site``, in both kinds of security, with two parties and with three."""
+    async with opened(tmp_path, *request.param) as site:
         yield site
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import (
-    MacCheckError,
+    CaughtCheating,
     NameTaken,
     NotPermitted,
     PeerError,
@@ -140,7 +140,7 @@ async def test_a_party_that_cheats(strict):
         changed[0] ^= np.uint64(1)
         return [(message, [changed])]
 
-    async for _ in refused(strict, MacCheckError):
+    async for _ in refused(strict, CaughtCheating, "party1"):
         strict.corrupt("party1", Opening, off_by_one)
 
 

@@ -30,10 +30,12 @@ from parties.client.remote_model import RemoteModel
 from parties.cluster import Role
 from parties.messages import stored as model_messages
 from parties.messages.conversation import RequestFailed
+from parties.messages.evidence import Vouched
 from parties.messages.failures import error_of
 from parties.messages.stock import MAX_PROGRAMS, StockDropped, StockHeld
 from parties.messages.stored import ListSecrets, RemoveSecret, SecretInfo, SecretList, SecretRemoved
 from parties.messages.uploads import (
+    Prepared,
     TensorInfo,
     Upload,
     UploadSeed,
@@ -49,6 +51,7 @@ from parties.wire.messages import Message, decode_header, encode_header
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2
+VOUCHED = Vouched("ab" * 32, b"s" * 64)
 IMAGE = [[1.0, 1.0, 1.0]]
 
 
@@ -548,7 +551,7 @@ def test_who_may_send_what() -> None:
         RemoveSecret(request=ID, name="m\x1b[2J"),
         ListSecrets(request="x"),
         VersionsHeld(held=("x",), prepared=()),
-        VersionsHeld(held=(), prepared=(ID,) * 4001),
+        VersionsHeld(held=(), prepared=(Prepared(ID, VOUCHED),) * 1001),
         StockHeld(programs=(ID,)),
         SecretList(request=ID, secrets=(INFO,) * 1001),
         SecretList(request=ID, secrets=(SecretInfo("m", "c", ID, float("inf"), 1),)),
@@ -565,7 +568,7 @@ def test_what_a_message_may_not_hold(message: Message) -> None:
 def test_full_messages_fit_a_header() -> None:
     ids = tuple(secrets.token_hex(16) for _ in range(1000))
     programs = tuple(secrets.token_hex(32) for _ in range(MAX_PROGRAMS))
-    message: Message = VersionsHeld(held=ids * 4, prepared=ids[:64])
+    message: Message = VersionsHeld(held=ids * 4, prepared=tuple(Prepared(i, VOUCHED) for i in ids))
     assert decode_header("party0", encode_header(message)) == message
     message = StockHeld(programs=programs)
     assert decode_header("party0", encode_header(message)) == message
@@ -577,7 +580,7 @@ async def test_strangers_to_an_upload_decide_nothing(site):
     """Only the dealer says commit, only parties say prepared: the receiver refuses others."""
     async with site.client("company") as company, speaking(site, "clinic") as ask:
         remote = await company.upload(model(0.5), "m")
-        for message in (VersionCommit(version=remote.version), VersionPrepared(version=remote.version)):
+        for message in (VersionCommit(version=remote.version), VersionPrepared(version=remote.version, masked=VOUCHED)):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await ask("party0", message)

@@ -28,14 +28,18 @@ NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "f
 SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "ShadesOfGray"}
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
-    "AuditError", "AuthenticationError", "ConfigurationError", "DiskFull", "EncodingError", "MacCheckError",
-    "MaterialError", "NameTaken", "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable",
-    "PositionError", "ProgramError", "ProtocolViolation", "RangeError", "RemoteError", "ServerBusy", "ShapeError",
-    "TesseraError", "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
+    "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiskFull", "EncodingError",
+    "InconsistentInputs", "MacCheckError", "MaterialError",
+    "NameTaken", "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError",
+    "ProgramError", "ProtocolViolation", "RangeError", "RemoteError", "ServerBusy", "ShapeError", "TesseraError",
+    "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
 WARNINGS = {"RangeWarning"}
 
-AMONG_SERVERS = {"AuditFailed", "Busy", "NoSpace", "SpentItem", "UnreducedOpening", "VaultError"}
+AMONG_SERVERS = {
+    "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OtherTranscript", "SpentItem", "UnreducedOpening",
+    "VaultError",
+}  # fmt: skip
 """Raised and caught within a server or ``tessera check``; whoever asked is told a kind of ``mpc.errors``."""
 
 
