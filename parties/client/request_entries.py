@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any
 
 from mpc.errors import ProgramError, printable
 from parties.cluster import Cluster
-from parties.messages.requests import Decision, Entry, UseRequest, read_entry
+from parties.messages.requests import CLOCKS, LIFETIME, Decision, Entry, UseRequest, read_entry
 
 
 class State(enum.StrEnum):
@@ -117,6 +118,9 @@ def collected(listed: Mapping[str, Iterable[Entry]], cluster: Cluster) -> list[R
         for entry in entries:
             with contextlib.suppress(ProgramError):
                 request, decisions = read_entry(entry, cluster)
+                last = max(request.when, *(decision.when for decision in decisions.values()), 0.0)
+                if not -CLOCKS <= time.time() - last <= LIFETIME + CLOCKS:
+                    continue  # a server that shows what has expired could do so for ever
                 found.setdefault((request.client, request.program), {})[server] = request, decisions
     merged = [_merged(at, list(listed)) for at in found.values()]
     return sorted(merged, key=lambda entry: (-entry.said.when, entry.program))

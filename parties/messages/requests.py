@@ -33,6 +33,10 @@ MAX_STATEMENT_BYTES = 1 << 15
 MOST_SLOTS = 32
 """That such a program reads."""
 MOST_LISTED = 4096
+LIFETIME = 30 * 86400.0
+"""s since a request was made, or last decided."""
+CLOCKS = 86400.0
+"""s by which the clocks of members may differ: a request from further ahead might never expire."""
 LONGEST_WHY = 500
 
 Why = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_WHY)]

@@ -19,17 +19,13 @@ from msgspec.structs import replace
 from mpc.decoders import msgpack_decoder
 from mpc.errors import NoSuchName, ProgramError, ServerBusy
 from parties.cluster import Cluster, Member
-from parties.messages.requests import Decision, Entry, Signed, UseRequest, is_named_in, read_entry
+from parties.messages.requests import CLOCKS, LIFETIME, Decision, Entry, Signed, UseRequest, is_named_in, read_entry
 from parties.stored.version_database import VersionDatabase
 
-LIFETIME = 30 * 86400.0
-"""s since a request was made, or last decided."""
 MOST_OF_A_CLIENT = 16
 MOST_BYTES_OF_A_CLIENT = 4 << 20
 """Of the programs of a client's requests."""
 MOST_OF_AN_OWNER = 256
-CLOCKS = 86400.0
-"""s by which the clocks of a client and a server may differ: a request from further ahead might never expire."""
 
 
 class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,6 +19,8 @@ from parties.client.request_entries import State
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of
 from parties.messages.requests import (
+    CLOCKS,
+    LIFETIME,
     AskLeave,
     DecideLeave,
     Decision,
@@ -42,6 +44,11 @@ AGES = np.linspace(0.2, 0.9, 40).reshape(20, 2)
 
 def trial(values: Any = AGES) -> DataSet:
     return DataSet({"age": values}, low=-1, high=1)
+
+
+def book_of(site: Any, server: str) -> Any:
+    """What a server has of requests."""
+    return site.servers[server]._handlers[ListRequests][0].__self__._book
 
 
 async def asked(site: Any, company: Any, clinic: Any, why: str = "to learn") -> tuple[str, Any]:
@@ -199,7 +206,16 @@ async def test_requests_outlast_restarts_and_expire(site: Any, monkeypatch: pyte
         (entry,) = await clinic.requests()
         assert (entry.state, entry.standings["company"].note) == (State.APPROVED, "go on")
         await company.show(digest)
-        later = time.time() + requests.LIFETIME + 1
+        later = time.time() + LIFETIME + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(requests.time, "time", lambda: later)
+            assert await clinic.requests() == []
+        for server in SERVERS:
+            # A server that still shows it is not believed for long.
+            book = book_of(site, server)
+            monkeypatch.setattr(book, "_alive", lambda book=book: book._held)
+        assert len(await clinic.requests()) == 1
+        later += CLOCKS
         monkeypatch.setattr(requests.time, "time", lambda: later)
         assert await clinic.requests() == []
         with pytest.raises(NoSuchName):
@@ -209,7 +225,7 @@ async def test_requests_outlast_restarts_and_expire(site: Any, monkeypatch: pyte
 async def test_a_request_goes_with_the_key_that_has_signed_it(site: Any) -> None:
     async with site.client("company") as company, site.client() as clinic:
         await asked(site, company, clinic)
-    book = site.servers["party0"]._handlers[ListRequests][0].__self__._book
+    book = book_of(site, "party0")
     company = site.cluster.member("company")
     assert len(book.seen_by(company)) == 1
     other = KeyPair.generate().public
@@ -346,9 +362,8 @@ async def test_programs_are_their_askers_and_owners_to_see(site: Any) -> None:
         await clinic.allow("own", "company", schema=True)
         ages = (await company.data("own"))["age"]
         digest = await company.request(ages.sum(), "why")
-        server = site.servers["party0"]
         stranger = dataclasses.replace(site.cluster.member("company"), name="stranger")
-        book = server._handlers[ListRequests][0].__self__._book
+        book = book_of(site, "party0")
         assert book.seen_by(stranger) == []
         with pytest.raises(NoSuchName, match="no request of company"):
             book.program("company", digest, stranger)
