@@ -11,7 +11,8 @@
     │   └── ConfigurationError a cluster file, key file or option that is missing or wrong
     ├── ProgramError           a program that is malformed, or not what another process was given
     ├── NotPermitted           the owner of a secret has not allowed this client to use it so
-    ├── NameTaken              a name under which another client has stored something
+    ├── LimitReached           the owner of a secret allows no more runs of it, today or at all
+    ├── RunExpired             a run that was prepared has waited too long for its inputs
     ├── NoSuchName             nothing of the caller's own is called so
     ├── PeerError              another process; ``.peer`` names it
     │   ├── PeerUnavailable    cannot be reached
@@ -223,17 +224,24 @@ class MaterialError(TesseraError):
 
 
 class NotPermitted(TesseraError):  # noqa: N818 - says what happened
-    """A client may not use a secret of another one in this way.  Nothing was dealt or computed."""
+    """A client may not use a secret of another one in this way, or not any more.  Nothing was revealed."""
 
     exit_code = 14
     advice = "Ask the owner for tessera allow; tessera models lists what you may use."
 
 
-class NameTaken(TesseraError):  # noqa: N818 - says what happened
-    """A name that is another client's already.  Nothing was stored."""
+class LimitReached(TesseraError):  # noqa: N818 - says what happened
+    """All runs that a rule of a secret's owner allows have been made.  Nothing was revealed."""
 
     exit_code = 18
-    advice = "Choose another name."
+    advice = "Wait for the next day (UTC) where it is a daily limit, or ask the owner for tessera allow."
+
+
+class RunExpired(TesseraError):  # noqa: N818 - says what happened
+    """A prepared run was not given its inputs in time.  Nothing was revealed."""
+
+    exit_code = 20
+    advice = "Prepare another one; raise prepared_timeout in the cluster file if that recurs."
 
 
 class NoSuchName(TesseraError):  # noqa: N818 - says what happened

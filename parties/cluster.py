@@ -29,6 +29,7 @@ Every process of a cluster, and every client, is given the same file::
     [settings]                     # optional, with these defaults
     peer_timeout = 5.0             # s; a peer silent for longer in the middle of a run is lost
     round_timeout = 60.0           # s; the longest that one round may take
+    prepared_timeout = 600.0       # s; a run that is prepared and not given its inputs within that is forgotten
     threads = 0                    # per process; 0: all cores, divided among the processes on a host
     memory_mb = 0                  # MiB for runs in progress at one server; 0: half of the host's, divided likewise
     max_message_mb = 2048          # MiB; a message beyond this is refused
@@ -138,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     peer_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 5.0
     round_timeout: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
+    prepared_timeout: Annotated[float, msgspec.Meta(ge=1, le=604800)] = 600.0
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
@@ -147,7 +149,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         # One form for what the file says as 60 and as 60.0: the fingerprint sees the difference.
-        for name in ("peer_timeout", "round_timeout"):
+        for name in ("peer_timeout", "round_timeout", "prepared_timeout"):
             msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
 
     @property

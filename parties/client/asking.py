@@ -39,7 +39,8 @@ from parties.messages.requests import (
     WithdrawRequest,
     entry_in,
 )
-from parties.stored.policy import ANY, EVERYONE
+from parties.messages.rules import EVERYONE
+from parties.stored.policy import ANY
 from parties.wire.events import Delivery
 from protocols.lowering.plan import leaves, plan
 from protocols.trace.mathematics import Node, Secret
@@ -160,8 +161,8 @@ class Asking(StoredSecrets):
                 what if isinstance(what, Program) else self._written(what).program,
                 client or self.member.name,
             )
-        own = [slot.partition("/")[2] for slot in program.slots if slot.partition("/")[0] == self.member.name]
-        models = {s.slot for s in [await self._now(name) for name in own] if isinstance(s, RemoteModel)}
+        own = [slot for slot in program.slots if slot.partition("/")[0] == self.member.name]
+        models = {s.slot for s in [await self._now(slot) for slot in own] if isinstance(s, RemoteModel)}
         return await asyncio.to_thread(explained, program, who, models)
 
     @staticmethod
@@ -239,10 +240,10 @@ class Asking(StoredSecrets):
 
     # -- what is there now -----------------------------------------------------------------------------------------
 
-    async def _now(self, name: str) -> RemoteModel | RemoteData | None:
-        """What is in use under a name, for us to know of."""
+    async def _now(self, slot: str) -> RemoteModel | RemoteData | None:
+        """What is in use there, for us to know of."""
         with contextlib.suppress(UsageError, NotPermitted):
-            return await self._find(name)
+            return await self._find(slot)
         return None
 
     async def _current(self, entry: RequestEntry) -> RequestEntry:
@@ -273,9 +274,8 @@ class Asking(StoredSecrets):
     async def _still(self, entry: RequestEntry, program: Program, owner: str, standing: Standing) -> Standing:
         """What an owner has approved, or that it has ended."""
         for slot, version in standing.versions.items():
-            name = slot.partition("/")[2]
-            secret = await self._now(name)
-            if secret is None or secret.slot != slot or not await self._is_allowed(name, entry):
+            secret = await self._now(slot)
+            if secret is None or not await self._is_allowed(slot, entry):
                 return replace(standing, state=State.ENDED, note=f"{slot} is gone, or not allowed any more")
             if not reads_as_it_is(program, secret):
                 note = (
@@ -286,11 +286,10 @@ class Asking(StoredSecrets):
                 standing = replace(standing, note=standing.note or f"{slot} is at version {secret.version[:8]} now")
         return standing
 
-    async def _is_allowed(self, name: str, entry: RequestEntry) -> bool:
-        """Whether what is called so may be used in the program, by all that we are told of its rules."""
-        found = [listed for listed in await self.models() if listed.name == name]
-        rules = [found[0].allowed.get(client, frozenset()) for client in (entry.client, EVERYONE)] if found else []
-        return any(rule in (ANY, entry.program) for rule in frozenset().union(*rules))
+    async def _is_allowed(self, slot: str, entry: RequestEntry) -> bool:
+        """Whether what is there may be used in the program, by all that we are told of its rules."""
+        rules = [rule for listed in await self.models() if listed.slot == slot for rule in listed.rules]
+        return any(rule.client in (entry.client, EVERYONE) and rule.program in (ANY, entry.program) for rule in rules)
 
 
 def reads_as_it_is(program: Program, secret: RemoteModel | RemoteData) -> bool:

@@ -207,6 +207,7 @@ class AsyncClient(Deciding):
         await self._board.reach(self._servers)
         if not results:
             raise UsageError("there is nothing to keep: give at least one tensor")
+        await self._own_rules.spread(name)
         prepared = await self._prepare(self._written(results), single=False, keep=name)
         await self.finish(prepared)
         kept = RemoteData(name, self.member.name, prepared.run, kept_data(prepared.program))
@@ -261,29 +262,29 @@ class AsyncClient(Deciding):
             for _ in range(_RETRIES):
                 # A ledger may have seen used what the dealer takes for fresh.  Nothing was sent; the dealer skips it.
                 with contextlib.suppress(MaterialError):
-                    return await self._prepare_once(bound, inputs, single=single, keep=keep)
-            return await self._prepare_once(bound, inputs, single=single, keep=keep)
+                    return await self._prepare_once(bound, inputs, single=single)
+            return await self._prepare_once(bound, inputs, single=single)
 
-        return await self._permitted(written, prepare)
+        return await self._permitted(written, prepare, keep)
 
-    async def _permitted(self, written: Written, attempt: Callable[[BoundProgram], Awaitable[Result]]) -> Result:
+    async def _permitted(
+        self, written: Written, attempt: Callable[[BoundProgram], Awaitable[Result]], keep: str = ""
+    ) -> Result:
         """``attempt`` with what is bound; again if that is refused, and we have been given other rules meanwhile."""
-        bound = self._slots.bind(*written)
+        bound = self._slots.bind(*written, keep)
         try:
             return await attempt(bound)
         except NotPermitted:
             for binding in bound.bindings:
                 if binding.rule != OWNER:
                     with contextlib.suppress(NotPermitted, UsageError):
-                        await self._find(binding.slot.partition("/")[2])
-            again = self._slots.bind(*written)
+                        await self._find(binding.slot)
+            again = self._slots.bind(*written, keep)
             if again == bound:
                 raise
         return await attempt(again)
 
-    async def _prepare_once(
-        self, bound: BoundProgram, inputs: Sequence[Array], *, single: bool, keep: str
-    ) -> PreparedRun:
+    async def _prepare_once(self, bound: BoundProgram, inputs: Sequence[Array], *, single: bool) -> PreparedRun:
         started = time.perf_counter()
         run, security = secrets.token_hex(16), self.cluster.settings.security
         self._source.check(bound.program, security)
@@ -304,7 +305,7 @@ class AsyncClient(Deciding):
         try:
             with self._board.watching(self._servers):
                 data, dealer = bound.program.encode(), self.cluster.dealer.name
-                message = Prepare(run=run, bindings=bound.bindings, keep=keep)
+                message = Prepare(run=run, bindings=bound.bindings, keep=bound.keep)
                 for server in self._servers:
                     prepared.account.sent_offline.add(server, self._board.send(server, message, [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
@@ -312,7 +313,7 @@ class AsyncClient(Deciding):
         except BaseException:
             self._abandon(prepared)
             raise
-        if not keep:
+        if not bound.keep:
             # The dealer has done its part: from now on the run goes on without it.
             conversation.needs = frozenset(self._parties)
         prepared.account.offline_seconds = time.perf_counter() - started

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from mpc.errors import NoSuchName, UsageError
 from parties.client.asking import Asking, reads_as_it_is
 from parties.client.request_entries import RequestEntry
+from parties.messages.bindings import slot_of
 from parties.messages.requests import LONGEST_WHY, DecideLeave, Decision, LeaveDecided
 
 
@@ -32,7 +33,7 @@ class Deciding(Asking):
             if name not in own:
                 raise UsageError(f"the program reads no {name!r} of ours: it reads {', '.join(own)}")
         code = await self._program(entry)
-        found = {name: await self._now(name) for name in (own if names is None else names)}
+        found = {name: await self._now(slot_of(self.member.name, name)) for name in (own if names is None else names)}
         versions = {}
         for name, secret in found.items():
             if secret is None:
@@ -41,7 +42,7 @@ class Deciding(Asking):
             if not reads_as_it_is(code, secret):
                 raise UsageError(f"{name!r} has other types than this program reads: it could not be run")
         for name in found:
-            await self._allow_also(name, entry.client, program)
+            await self._own_rules.add(name, entry.client, program)
         return await self._decide(entry, approved=True, why=why, versions=versions)
 
     async def deny(self, program: str, *, client: str | None = None, why: str) -> RequestEntry:
@@ -51,9 +52,8 @@ class Deciding(Asking):
         _check(why)
         entry = await self._one(program, client, self.member.name)
         own = self._own(entry)
-        for listed in await self.models():
-            if listed.owner == self.member.name and listed.name in own:
-                await self._allow_no_more(listed.name, entry.client, program)
+        for name in own:
+            await self._own_rules.take_back(name, entry.client, program)
         return await self._decide(entry, approved=False, why=why, versions={})
 
     def _own(self, entry: RequestEntry) -> list[str]:
@@ -76,22 +76,6 @@ class Deciding(Asking):
         signed = said.signed(self._keys, self.cluster).encode()
         await self._ask(DecideLeave(request=secrets.token_hex(16)), LeaveDecided, self._servers, [signed])
         return await self._current(await self._one(entry.program, entry.client))
-
-    # -- rules -----------------------------------------------------------------------------------------------------
-
-    async def _allow_also(self, name: str, client: str, program: str) -> None:
-        """``client`` may run ``program`` on ``name``, beside what it may do now."""
-        await self.allow(name, client, sorted(await self._rules(name, client) | {program}))
-
-    async def _allow_no_more(self, name: str, client: str, program: str) -> None:
-        """``client`` may not run ``program`` on ``name``, if a rule says that it may; the rest stays."""
-        rules = await self._rules(name, client)
-        if program in rules:
-            await self.allow(name, client, sorted(rules - {program}))
-
-    async def _rules(self, name: str, client: str) -> frozenset[str]:
-        listed = [entry for entry in await self.models() if entry.name == name and entry.owner == self.member.name]
-        return listed[0].allowed.get(client, frozenset()) if listed else frozenset()
 
 
 def _check(why: str) -> None:

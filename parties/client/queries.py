@@ -17,25 +17,26 @@ from mpc.errors import NoSuchName, NotPermitted, ProtocolViolation, UsageError
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster
+from parties.messages.bindings import slot_of
+from parties.messages.rules import Rule
 from parties.messages.stored import (
-    AllowUse,
     FindSecret,
+    FoundDetails,
     FoundSecret,
     ListSecrets,
     RemoveSecret,
+    SecretDetails,
     SecretInfo,
     SecretList,
     SecretRemoved,
-    UseAllowed,
 )
-from parties.messages.uploads import TensorInfo
-from parties.stored.policy import EVERYONE, is_rule
 from parties.wire.events import Delivery
 
 _REPLACING = 2.0
 """s for which the parties may hold different versions of a model that is being replaced."""
 
-_tensors = msgspec.msgpack.Decoder(tuple[TensorInfo, ...])
+_found = msgspec.msgpack.Decoder(FoundDetails)
+_details = msgspec.msgpack.Decoder(SecretDetails)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,21 @@ class ModelEntry:
     """Parties that have this version in use."""
     complete: bool
     """Whether all parties do; else runs of it are refused until its owner uploads it again."""
-    allowed: Mapping[str, frozenset[str]]
-    """Programs by client, that all these parties allow (``policy``); only what concerns us, if not ours."""
+    rules: tuple[Rule, ...]
+    """That all these parties know; only those that concern us, if it is not ours."""
+    unequal: bool
+    """Whether some of these parties know others."""
+
+    @property
+    def slot(self) -> str:
+        """``owner/name``."""
+        return slot_of(self.owner, self.name)
+
+    @property
+    def allowed(self) -> Mapping[str, frozenset[str]]:
+        """Programs by client (``policy``)."""
+        clients = sorted({rule.client for rule in self.rules})
+        return {client: frozenset(r.program for r in self.rules if r.client == client) for client in clients}
 
     @property
     def parameters(self) -> int:
@@ -78,154 +92,181 @@ class ModelEntry:
             "held_by": list(self.held_by),
             "complete": self.complete,
             "allowed": {client: sorted(programs) for client, programs in sorted(self.allowed.items())},
+            "rules": [msgspec.to_builtins(rule) for rule in self.rules],
         }
 
 
 class Found(NamedTuple):
-    """What the parties have under a name; an empty version says that there is nothing."""
+    """What the parties have under an owner's name."""
 
-    version: str
     owner: str
+    version: str
     description: bytes
-    allowed: frozenset[str]
-    """Rules by which this client may use it, if it is another's."""
-    names: tuple[str, ...]
-    """All that this client may know of."""
+    allowed: Mapping[str, Rule]
+    """Rules by which this client may use it, if it is another's, by identity."""
 
 
-async def find_model(board: Switchboard, cluster: Cluster, name: str, patience: float) -> Found:
-    """What is called so; of the rules, those that all parties know.
+def sought(name: str) -> tuple[str, str]:
+    """The owner, or nobody, and the name that ``owner/name`` or ``name`` says.  Raises UsageError."""
+    owner, slash, rest = name.rpartition("/")
+    if slash and not owner:
+        raise UsageError(f"{name!r} names nothing: write NAME or OWNER/NAME")
+    return owner, rest
+
+
+async def find_model(board: Switchboard, cluster: Cluster, client: str, name: str, patience: float) -> Found:
+    """What is called so, as ``name`` or as ``owner/name``; of the rules, those that all parties know.
+
+    A name alone is first of all this client's own; else that of whoever lets it use something of that name.
 
     Raises NotPermitted when there is none for us, and nobody is told whether it is not there or not allowed; UsageError
-    when it is not the same at all parties; PeerError.
+    when several owners have one, or it is not the same at all parties; PeerError.
     """
-    parties = [party.name for party in cluster.parties]
-    give_up = time.monotonic() + _REPLACING
+    parties, give_up = [party.name for party in cluster.parties], time.monotonic() + _REPLACING
     while True:
-        found = await _find(board, parties, name, patience)
-        if all(answer[:3] == found[0][:3] for answer in found):
+        answers, there = await _find(board, parties, name, patience)
+        owners = {owner for at_one in answers for owner in at_one}
+        owner = client if client in owners else min(owners, default="")
+        found = [at_one.get(owner) for at_one in answers]
+        if len({None if at_one is None else at_one[:3] for at_one in found}) == 1:
             break
         if time.monotonic() > give_up:
-            raise UsageError(f"the parties hold different versions of {name!r}: its owner must upload it again")
+            raise UsageError(_unequal(name, owner, dict(zip(parties, found, strict=True))))
         # One that was just started again may have yet to hear what the others know.
         await asyncio.sleep(_REPLACING / 20)
-    first = found[0]
-    if not first.version:
-        known = f"it has {', '.join(first.names)}" if first.names else "it has none yet"
+    if owner != client and len(owners) > 1:
+        which = " or ".join(slot_of(other, sought(name)[1]) for other in sorted(owners))
+        raise UsageError(f"several owners have something called {name!r}: say which by writing {which}")
+    known = [at_one for at_one in found if at_one is not None]
+    if not known:
+        has = f"it has {', '.join(there)}" if there else "it has none yet"
         remedy = "upload it, or have its owner allow it (tessera allow)"
-        raise NotPermitted(f"{parties[0]} has nothing called {name!r} for us: {known}; {remedy}")
-    return first._replace(allowed=frozenset.intersection(*(answer.allowed for answer in found)))
+        raise NotPermitted(f"{parties[0]} has nothing called {name!r} for us: {has}; {remedy}")
+    common = set.intersection(*(set(at_one.allowed) for at_one in known))
+    return known[0]._replace(allowed={rule: known[0].allowed[rule] for rule in common})
 
 
-async def _find(board: Switchboard, parties: Sequence[str], name: str, patience: float) -> list[Found]:
-    """At each party."""
+def _unequal(name: str, owner: str, found: Mapping[str, Found | None]) -> str:
+    lacking = [party for party, at_one in found.items() if at_one is None]
+    if lacking:
+        return (
+            f"{', '.join(lacking)} has no {name!r} for us, and other parties have: its owner {owner} must upload it"
+            " again, which tells them all who may use it, too; or allow it again, if it was being allowed"
+        )
+    return f"the parties hold different versions of {name!r}: its owner {owner} must upload it again"
+
+
+async def _find(
+    board: Switchboard, parties: Sequence[str], name: str, patience: float
+) -> tuple[list[dict[str, Found]], tuple[str, ...]]:
+    """What each party has of that name, by owner; and all that the first one has for us."""
+    owner, name = sought(name)
     request = secrets.token_hex(16)
     with board.conversation(request, parties) as conversation:
         for party in parties:
-            board.send(party, FindSecret(request=request, name=name))
-        found = await conversation.take(FoundSecret, parties, patience)
-    answers = []
+            board.send(party, FindSecret(request=request, name=name, owner=owner))
+        answers = await conversation.take(FoundSecret, parties, patience)
+    found = []
     for party in parties:
-        message, buffers = found[party].message, found[party].buffers
-        if not isinstance(message, FoundSecret) or len(buffers) != 1:
+        message, buffers = answers[party].message, answers[party].buffers
+        if not isinstance(message, FoundSecret) or len(buffers) != len(message.found):
             raise ProtocolViolation(party, "sent a model without its description")
-        answers.append(Found(message.version, message.owner, bytes(buffers[0]), message.allowed, message.names))
-    return answers
+        try:
+            details = [_found.decode(buffer) for buffer in buffers]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise ProtocolViolation(party, "sent a model with a description that makes no sense") from None
+        found.append(
+            {
+                at_one.owner: Found(at_one.owner, at_one.version, detail.description, detail.allowed)
+                for at_one, detail in zip(message.found, details, strict=True)
+            }
+        )
+    first = answers[parties[0]].message
+    return found, first.there if isinstance(first, FoundSecret) else ()
 
 
 async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> list[ModelEntry]:
-    """What each party lists, by name and version.  Raises PeerError."""
+    """What each party lists, by owner, name and version.  Raises PeerError."""
     parties = [party.name for party in cluster.parties]
     request = secrets.token_hex(16)
     with board.conversation(request, parties) as conversation:
         for party in parties:
             board.send(party, ListSecrets(request=request))
         listed = await conversation.take(SecretList, parties, patience)
-    found: dict[tuple[str, str], list[tuple[str, SecretInfo, dict[str, Shape]]]] = {}
+    found: dict[tuple[str, str, str], list[_Listed]] = {}
     for party in parties:
-        for info, shapes in _read(party, listed[party]):
-            found.setdefault((info.name, info.version), []).append((party, info, shapes))
+        for one in _read(party, listed[party]):
+            found.setdefault((one.info.name, one.info.owner, one.info.version), []).append(one)
     entries = []
-    for (name, version), seen in sorted(found.items()):
-        _, info, shapes = seen[0]
-        for party, other, also in seen:
-            if (other.owner, also) != (info.owner, shapes):
-                raise ProtocolViolation(party, f"lists {name!r} with another owner or other tensors than {seen[0][0]}")
+    for (name, owner, version), seen in sorted(found.items()):
+        _, info, shapes, _ = seen[0]
+        for other in seen:
+            if other.shapes != shapes:
+                raise ProtocolViolation(other.party, f"lists {name!r} with other tensors than {seen[0].party}")
+        rules = [set(one.rules.items()) for one in seen]
+        common = set.intersection(*rules)
         entries.append(
             ModelEntry(
                 name=name,
-                owner=info.owner,
+                owner=owner,
                 version=version,
                 shapes=shapes,
                 when=datetime.fromtimestamp(info.when, UTC),
-                stored_bytes=max(other.stored_bytes for _, other, _ in seen),
-                held_by=tuple(party for party, _, _ in seen),
+                stored_bytes=max(one.info.stored_bytes for one in seen),
+                held_by=tuple(one.party for one in seen),
                 complete=len(seen) == len(parties),
-                allowed=_common([other.allowed for _, other, _ in seen]),
+                rules=tuple(rule for _, rule in sorted(common, key=lambda of: (of[1].client, str(of[1]), of[0]))),
+                unequal=any(known != common for known in rules),
             )
         )
     return entries
 
 
-def _common(rules: Sequence[Mapping[str, frozenset[str]]]) -> dict[str, frozenset[str]]:
-    """What all of them allow."""
-    common = {client: frozenset.intersection(*(r.get(client, frozenset()) for r in rules)) for client in rules[0]}
-    return {client: programs for client, programs in common.items() if programs}
+class _Listed(NamedTuple):
+    """By one party."""
+
+    party: str
+    info: SecretInfo
+    shapes: dict[str, Shape]
+    rules: dict[str, Rule]
+    """By identity."""
 
 
-def _read(party: str, delivery: Delivery) -> list[tuple[SecretInfo, dict[str, Shape]]]:
+def _read(party: str, delivery: Delivery) -> list[_Listed]:
     """One party's list.  Raises ProtocolViolation."""
     message, buffers = delivery.message, delivery.buffers
     if not isinstance(message, SecretList) or len(buffers) != len(message.secrets):
         raise ProtocolViolation(party, "listed models without their tensors")
-    if len({info.name for info in message.secrets}) != len(message.secrets):
+    if len({(info.owner, info.name) for info in message.secrets}) != len(message.secrets):
         raise ProtocolViolation(party, "listed a model twice")
-    return [(info, _shapes(party, buffer)) for info, buffer in zip(message.secrets, buffers, strict=True)]
+    return [_listed(party, info, buffer) for info, buffer in zip(message.secrets, buffers, strict=True)]
 
 
-def _shapes(party: str, buffer: memoryview) -> dict[str, Shape]:
+def _listed(party: str, info: SecretInfo, buffer: memoryview) -> _Listed:
+    senseless = ProtocolViolation(party, "listed a model with tensors that make no sense")
     try:
-        tensors = _tensors.decode(buffer)
+        details = _details.decode(buffer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ProtocolViolation(party, "listed a model with tensors that make no sense") from None
-    shapes = {tensor.name: tensor.shape for tensor in tensors}
-    if len(shapes) != len(tensors) or sum(prod(max(n, 1) for n in shape) for shape in shapes.values()) > MAX_SIZE:
-        raise ProtocolViolation(party, "listed a model with tensors that make no sense")
-    return shapes
+        raise senseless from None
+    shapes = {tensor.name: tensor.shape for tensor in details.tensors}
+    size = sum(prod(max(n, 1) for n in shape) for shape in shapes.values())
+    if len(shapes) != len(details.tensors) or size > MAX_SIZE:
+        raise senseless
+    rules = {identity: rule for of_client in details.allowed.values() for identity, rule in of_client.items()}
+    return _Listed(party, info, shapes, rules)
 
 
 async def remove_model(board: Switchboard, cluster: Cluster, name: str, patience: float) -> None:
     """Remove a model of this client's everywhere.
 
     The coordinator first: from then on it is gone, and a party that is not reached drops it when it next asks.
-    Raises NameTaken for another client's, NoSuchName if nobody has one of that name, PeerError.
+    Raises NoSuchName if nobody has one of that name of ours, PeerError.
     """
     parties = [party.name for party in cluster.parties]
     found = await _ask(board, [cluster.coordinator.name], name, patience)
     found |= await _ask(board, parties, name, patience)
     if not found:
-        raise NoSuchName(f"nobody has anything called {name!r}: `tessera models` lists what there is")
-
-
-async def allow_use(
-    board: Switchboard, cluster: Cluster, name: str, client: str, programs: Sequence[str], patience: float
-) -> None:
-    """Tell every server what a client may run on a model of this client's.
-
-    Raises UsageError for what is no rule, NoSuchName for a client or a model that is not there, NameTaken when it is
-    another client's, PeerError; some servers may have been told by then: more is then refused than the owner wants,
-    never less.
-    """
-    if client != EVERYONE and not any(client == member.name for member in cluster.clients):
-        raise NoSuchName(f"the cluster file lists no client called {client!r}")
-    for program in programs:
-        if not is_rule(program):
-            raise UsageError(f"{program!r} names no program: give predict, any, schema, or a program's digest")
-    servers, request = [server.name for server in cluster.servers], secrets.token_hex(16)
-    with board.conversation(request, servers) as conversation:
-        for server in servers:
-            board.send(server, AllowUse(request=request, name=name, client=client, programs=tuple(programs)))
-        await conversation.take(UseAllowed, servers, patience)
+        raise NoSuchName(f"nobody has anything of yours called {name!r}: `tessera models` lists what there is")
 
 
 async def _ask(board: Switchboard, servers: Sequence[str], name: str, patience: float) -> bool:

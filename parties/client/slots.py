@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mpc.errors import UsageError
@@ -12,6 +12,7 @@ from mpc.program import Program
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.messages.bindings import OWNER, Binding, BoundProgram
+from parties.messages.rules import Rule
 from parties.stored.policy import ANY, PREDICT
 from protocols.trace.mathematics import Node, Secret
 
@@ -20,8 +21,12 @@ from protocols.trace.mathematics import Node, Secret
 class _Known:
     owner: str
     version: str
-    allowed: frozenset[str]
-    """Rules by which this client may use it, if it is another's."""
+    allowed: Mapping[str, Rule]
+    """Rules by which this client may use it, if it is another's, by identity."""
+
+
+_NONE = "0" * 64
+"""By no rule that we know of: a server says why not."""
 
 
 class Slots:
@@ -36,14 +41,14 @@ class Slots:
         self._known: dict[str, _Known] = {}
         self._versions: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
-    def note(self, secret: RemoteModel | RemoteData, allowed: frozenset[str] = frozenset()) -> None:
+    def note(self, secret: RemoteModel | RemoteData, allowed: Mapping[str, Rule] | None = None) -> None:
         """It is in use, and may be used so."""
-        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed)
+        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {})
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
 
-    def bind(self, program: Program, leaves: Iterable[Node]) -> BoundProgram:
-        """``program``, whose ``leaves`` say which versions it was written for.
+    def bind(self, program: Program, leaves: Iterable[Node], keep: str = "") -> BoundProgram:
+        """``program``, whose ``leaves`` say which versions it was written for, and its result to be kept under a name.
 
         Raises UsageError for a secret that this client has not asked for, and for two versions of one.
         """
@@ -59,11 +64,13 @@ class Slots:
                 if versions.setdefault(slot, version) != version:
                     raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
         bindings = tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots)
-        return BoundProgram(program, bindings, self._client)
+        return BoundProgram(program, bindings, self._client, keep)
 
     def _rule(self, slot: str, program: Program) -> str:
-        """Of those that this client has, the one that says most plainly that it may."""
+        """Of those that this client has: one that is not counted, and says most plainly that it may."""
         known = self._known[slot]
         if known.owner == self._client:
             return OWNER
-        return next((rule for rule in (ANY, program.digest) if rule in known.allowed), PREDICT)
+        plainly = (ANY, program.digest, PREDICT)
+        fitting = [(r.limited, plainly.index(r.program), i) for i, r in known.allowed.items() if r.program in plainly]
+        return min(fitting)[2] if fitting else _NONE

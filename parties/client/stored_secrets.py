@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from mpc.errors import NotPermitted, UsageError
+from mpc.errors import NoSuchName, NotPermitted, UsageError
 from mpc.rings import PrimeField
-from parties.client.queries import ModelEntry, allow_use, find_model, list_models, remove_model
+from parties.client.queries import ModelEntry, find_model, list_models, remove_model, sought
 from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, Uploadable, checked_name
+from parties.client.rules import OwnRules
 from parties.client.slots import Slots
 from parties.client.switchboard import Switchboard
 from parties.client.uploading import Uploading, UploadProgress
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
+from parties.messages.bindings import slot_of
 from parties.messages.evidence import PURPOSE, Said, signed_bytes
+from parties.messages.rules import Rule
 from parties.stored.data_set import DataSet
 from parties.stored.policy import PREDICT, SCHEMA
 
@@ -34,6 +36,7 @@ class StoredSecrets:
         self._uploads = asyncio.Lock()
         # Longer than the servers': they know better than we whom they wait for, and tell us.
         self._patience = cluster.settings.round_timeout + cluster.settings.peer_timeout
+        self._own_rules = OwnRules(board, cluster, member, keys, self._patience)
         self._servers = [server.name for server in cluster.servers]
         self._parties = [party.name for party in cluster.parties]
 
@@ -69,8 +72,10 @@ class StoredSecrets:
         cluster file together) and goes on where it was; and when it fails for that reason, or this process dies, the
         next upload of the same model under the same name goes on, within a day (``parties.client.uploading``).
 
-        Raises NameTaken when the name is another client's, UsageError, DiskFull, ServerBusy with too many uploads
-        that are not complete, PeerError.
+        Names are this client's own: what others call so is something else.  What was allowed on an earlier upload of
+        the name stays allowed on this one (``rules``), and servers that have lost the rules are told them beforehand.
+
+        Raises UsageError, DiskFull, ServerBusy with too many uploads that are not complete, PeerError.
         """
         checked_name(name)
         tensors, description = secret.encode(), secret.describe()
@@ -88,15 +93,17 @@ class StoredSecrets:
         )
         # Two of one content at once would be the same upload.
         async with self._uploads:
+            await self._own_rules.spread(name)
             version = await uploading.run()
         stored = remote(name, self.member.name, version, description)
         self._slots.note(stored)
         return stored
 
     async def model(self, name: str) -> RemoteModel:
-        """A model that this client has uploaded, or may use.
+        """A model that this client has uploaded, or may use: its own of that name, else another's.
 
-        Raises NotPermitted, naming what there is for us, when there is none; UsageError when a party has lost its data.
+        ``owner/name`` says whose.  Raises NotPermitted, naming what there is for us, when there is none; UsageError
+        when several others have one, or when a party has lost its data.
         """
         found = await self._find(name)
         if isinstance(found, RemoteData):
@@ -114,18 +121,22 @@ class StoredSecrets:
         return found
 
     async def _find(self, name: str) -> RemoteModel | RemoteData:
-        checked_name(name)
+        owner, own_name = sought(name)
+        checked_name(own_name)
+        if owner:
+            checked_name(owner)
         await self._board.reach(self._parties)
-        found = await find_model(self._board, self.cluster, name, self._patience)
-        secret = remote(name, found.owner, found.version, found.description)
+        found = await find_model(self._board, self.cluster, self.member.name, name, self._patience)
+        secret = remote(own_name, found.owner, found.version, found.description)
         self._slots.note(secret, found.allowed)
         return secret
 
     async def _is_data(self, name: str) -> bool:
-        """Whether there is a data set of that name, for us to know of."""
-        with contextlib.suppress(NotPermitted, UsageError):
-            return isinstance(await self._find(name), RemoteData)
-        return False
+        """Whether it is a data set, and no model, that we call so.  Raises NoSuchName for neither."""
+        try:
+            return isinstance(await self._find(slot_of(self.member.name, name)), RemoteData)
+        except NotPermitted:
+            raise NoSuchName(f"nothing of yours is stored under {name!r}: upload it first") from None
 
     async def models(self) -> list[ModelEntry]:
         """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
@@ -133,7 +144,15 @@ class StoredSecrets:
         return await list_models(self._board, self.cluster, self._patience)
 
     async def allow(
-        self, name: str, client: str, programs: Sequence[str] | None = None, *, schema: bool = False
+        self,
+        name: str,
+        client: str,
+        programs: Sequence[str] | None = None,
+        *,
+        schema: bool = False,
+        runs: int | None = None,
+        per_day: int | None = None,
+        per_client: int | None = None,
     ) -> None:
         """Let ``client`` (``"*"``: every one) run ``programs``, and no others, on this client's model or data set.
 
@@ -141,25 +160,40 @@ class StoredSecrets:
         use so; a program's ``digest``; or ``"any"``, with which all of it can be revealed.  By default to predict, and
         without any, nothing any more.  ``schema``: it may know names, shapes and ranges, and ``request`` what it would
         run; that alone unless programs are given.
-        Each server keeps the rules and enforces them by itself, and they outlast uploads under that name
-        (``parties.stored.policy``).
+        Each program as often as ``runs`` says in all, ``per_day`` within one day of UTC, and ``per_client`` for each
+        client that ``"*"`` stands for; counted from now on, also what is allowed again.  A run counts once it is
+        prepared, whatever becomes of it (``parties.stored.gate``).
 
-        Raises UsageError, NameTaken when it is another client's, NoSuchName when it is not there, PeerError.
+        Each server keeps the rules, which this client signs, and enforces them by itself; they outlast uploads under
+        that name (``parties.stored.policy``).  What ``client`` has prepared by its former rules is over.
+
+        Raises UsageError, NoSuchName when there is no such model or client, ProgramError for too many rules, PeerError.
         """
         checked_name(name)
         await self._board.reach(self._servers)
+        limits = {"runs": runs, "per_day": per_day, "per_client": per_client}
+        for limit, number in limits.items():
+            if number is not None and number < 1:
+                raise UsageError(f"{limit}={number}: a limit is at least 1; to allow nothing, give no programs")
         if programs is None:
             programs = () if schema else (PREDICT,)
-        programs = (*programs, SCHEMA) if schema else programs
-        if PREDICT in programs and await self._is_data(name):
+        if (programs or schema) and await self._is_data(name) and PREDICT in programs:
             raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
-        await allow_use(self._board, self.cluster, name, client, programs, self._patience)
+        rules = [Rule(client, program, 1, runs, per_day, per_client) for program in programs]
+        await self._own_rules.allow(name, client, [*rules, Rule(client, SCHEMA, 1)] if schema else rules)
+
+    async def rules(self, name: str) -> tuple[Rule, ...]:
+        """What is allowed on this client's model or data set, now or once it is uploaded.  Raises PeerError."""
+        checked_name(name)
+        await self._board.reach(self._servers)
+        return await self._own_rules.of(name)
 
     async def remove(self, name: str) -> None:
-        """Remove a model of this client's from dealer and parties, for good, and what was dealt ahead for it.
+        """Remove a model of this client's everywhere, for good, with its rules and what was dealt ahead for it.
 
-        Raises NameTaken when it is another client's, NoSuchName when there is none of that name, PeerError.
+        Raises NoSuchName when there is none of that name, PeerError.
         """
         checked_name(name)
         await self._board.reach(self._servers)
+        await self._own_rules.clear(name)
         await remove_model(self._board, self.cluster, name, self._patience)

@@ -27,6 +27,7 @@ from parties.client.request_entries import RequestEntry
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.keys import KeyPair
+from parties.messages.rules import Rule
 from parties.stored.data_set import DataSet
 from parties.trial import TrialCluster
 from protocols.randomness.source import RandomnessSource
@@ -141,9 +142,27 @@ class Client:
         """All models and data sets that are stored on the parties, as far as we may know."""
         return self._run(self._client.models())
 
-    def allow(self, name: str, client: str, programs: Sequence[str] | None = None, *, schema: bool = False) -> None:
-        """Let ``client`` run these programs, and no others, on this client's model or data set, or know its schema."""
-        self._run(self._client.allow(name, client, programs, schema=schema))
+    def allow(
+        self,
+        name: str,
+        client: str,
+        programs: Sequence[str] | None = None,
+        *,
+        schema: bool = False,
+        runs: int | None = None,
+        per_day: int | None = None,
+        per_client: int | None = None,
+    ) -> None:
+        """Let ``client`` run these programs, so often, and no others, on this client's model or data set.
+
+        With ``schema``, it may know what there is, and ask.
+        """
+        limits = {"runs": runs, "per_day": per_day, "per_client": per_client}
+        self._run(self._client.allow(name, client, programs, schema=schema, **limits))
+
+    def rules(self, name: str) -> tuple[Rule, ...]:
+        """What is allowed on this client's model or data set."""
+        return self._run(self._client.rules(name))
 
     def digest(self, result: Results) -> str:
         """What the program that computes ``result`` is called in ``allow``."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
 from parties.cluster import Cluster
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
-from parties.stored.policy import EVERYONE, PREDICT, SCHEMA
+from parties.messages.rules import EVERYONE, Rule
+from parties.stored.policy import PREDICT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schema", action="store_true",
         help="it may know names, shapes and ranges, and ask to run programs; alone, it may run none",
     )  # fmt: skip
+    for flag, what in (("--runs", "in all"), ("--per-day", "on one day (UTC)"), ("--per-client", "for each client")):
+        parser.add_argument(flag, type=int, metavar="N", help=f"at most N runs {what}, counted from now on")
     parser.add_argument("--nothing", action="store_true", help="take back what was allowed")
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -37,15 +41,32 @@ def run(options: argparse.Namespace) -> int:
 
 async def allow(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
     """Says who may run what on a model of the caller's."""
-    if options.nothing and (options.programs or options.schema):
-        raise UsageError("--nothing excludes --program and --schema")
+    limits = {"runs": options.runs, "per_day": options.per_day, "per_client": options.per_client}
+    limits = {limit: number for limit, number in limits.items() if number is not None}
+    if options.nothing and (options.programs or options.schema or limits):
+        raise UsageError("--nothing goes with no other option")
     programs = options.programs or ([] if options.nothing or options.schema else [PREDICT])
-    programs = [*programs, SCHEMA] if options.schema else programs
+    if limits and not programs:
+        raise UsageError("limits are of runs, and --schema alone allows none: name programs with --program")
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
-        await client.allow(options.name, options.client, programs)
+        await client.allow(options.name, options.client, programs, **limits)
     if options.json:
-        print(json.dumps({"name": options.name, "client": options.client, "programs": programs}))
+        print(json.dumps({"name": options.name, "client": options.client, "programs": programs, **limits}))
     else:
-        who = "every client" if options.client == EVERYONE else options.client
-        print(f"{who} may run on {options.name}: {', '.join(programs) or 'nothing'}")
+        rules = [str(Rule(options.client, program, 1, **limits)) for program in programs]
+        print(f"{whom(options.client)} may run on {options.name}: {'; '.join(rules) or 'nothing'}")
     return 0
+
+
+def whom(client: str) -> str:
+    """As a rule names it, for people."""
+    return "every client" if client == EVERYONE else client
+
+
+def shown(rules: Sequence[Rule]) -> str:
+    """Rules in words, in one line."""
+    return "; ".join(f"{whom(rule.client)} ({_short(rule)})" for rule in rules)
+
+
+def _short(rule: Rule) -> str:
+    return str(rule).replace(rule.program, rule.program[:8], 1)

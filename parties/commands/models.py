@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mpc.errors import PeerError
 from parties.client.async_client import AsyncClient
 from parties.client.queries import ModelEntry
 from parties.client.request_entries import RequestEntry, State
 from parties.cluster import Cluster
+from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
 
@@ -56,15 +57,11 @@ def _table(entries: Sequence[ModelEntry]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     partial = [entry for entry in entries if not entry.complete]
     lines += [f"{e.name} {e.version[:8]} is at {', '.join(e.held_by)} alone: upload it again" for e in partial]
+    lines += [f"who may use {e.name} is not known to all parties yet: allow it again" for e in entries if e.unequal]
     return "\n".join(lines)
 
 
 def _row(entry: ModelEntry) -> tuple[str, ...]:
     when = entry.when.strftime("%Y-%m-%d %H:%M:%S")
     size = f"{entry.stored_bytes / 1e3:,.1f} KB"
-    allowed = "; ".join(f"{client}: {_short(programs)}" for client, programs in sorted(entry.allowed.items()))
-    return entry.name, entry.owner, entry.version[:8], when, f"{entry.parameters:,}", size, allowed
-
-
-def _short(programs: Iterable[str]) -> str:
-    return ", ".join(sorted(program[:8] for program in programs))
+    return entry.name, entry.owner, entry.version[:8], when, f"{entry.parameters:,}", size, shown(entry.rules)

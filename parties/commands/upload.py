@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -17,6 +18,7 @@ from parties.client.async_client import AsyncClient
 from parties.client.remote_model import Uploadable
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
+from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.commands.chosen import installed_model
 from parties.keys import KeyPair
@@ -76,22 +78,26 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         there = await client.models() if options.if_missing else []
         done = UploadProgress(0, 0, 0)
-        found = next((entry for entry in there if entry.name == options.name and entry.complete), None)
+        mine = client.member.name
+        names = [entry for entry in there if options.name in (entry.name, entry.slot) and entry.complete]
+        found = min(names, key=lambda entry: entry.owner != mine, default=None)
         if found is None:
             print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
             with UploadBar() as bar:
                 remote = await client.upload(secret, options.name, progress=bar.show)
             name, owner, version = remote.name, remote.owner, remote.version
-            done = bar.progress
+            rules, done = await client.rules(name), bar.progress
         else:
-            name, owner, version = found.name, found.owner, found.version
+            name, owner, version, rules = found.name, found.owner, found.version, found.rules
     if options.json:
         said = {"name": name, "owner": owner, "version": version, "uploaded": found is None}
+        said["allowed"] = [msgspec.to_builtins(rule) for rule in rules]
         print(json.dumps({**said, "bytes": done.total, "resumed_bytes": done.resumed}))
     elif found is None:
         if done.resumed:
             print(f"an upload of it that was not complete went on: {done.resumed:,} of {done.total:,} bytes were there")
-        print(f"{name} is stored, version {version[:8]}: nobody but {owner} may use it until `tessera allow` says so")
+        nobody = f"nobody but {owner} may use it until `tessera allow` says so"
+        print(f"{name} is stored, version {version[:8]}: {'may use it: ' + shown(rules) if rules else nobody}")
     else:
         print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")
     return 0

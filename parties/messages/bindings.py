@@ -9,14 +9,16 @@ A program reads stored secrets from slots, and a slot is called as the secret is
   the result tells all, where another one was meant.  A name alone would do as little: it is free once its owner has
   removed it.
 
-A *binding* says which version of the secret is meant, and the rule under which this client may use it in this program
-(`parties.stored.policy`).  The client sends its bindings with the program, to the dealer and to every party, and each
-compares them with the versions and rules that it has itself.  The dealer's ``Dealt`` has their digest; a party that was
-sent others ends the run before it uses what was dealt, and the commitments of the MAC check hang on it.
+A *binding* says which version of the secret is meant, and by which rule this client may use it in this program: the
+very rule, by its digest (`parties.messages.rules`), so that no two members mean another one, or another limit.  The
+client sends its bindings with the program, to the dealer and to every party, and each compares them with the versions
+and rules that it has itself.  So it sends the name under which the result is to be kept, if it is.  The dealer's
+``Dealt`` has the digest of all that; a party that was told otherwise ends the run before it uses what was dealt, and
+the commitments of the MAC check hang on it.
 
 Preprocessing is dealt for a *bound* program, since products are dealt for the masks of the versions; what ledgers call
 a program is the digest of a bound one.  It is one client's: what a client has ordered nobody else can use, or use up by
-preparing runs.  Rules do not count there.
+preparing runs.  Rules and names of results do not count there.
 """
 
 from __future__ import annotations
@@ -39,16 +41,14 @@ OWNER = "owner"
 """The rule of whoever the secret belongs to."""
 
 Slot = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}\Z")]
-Rule = Annotated[str, msgspec.Meta(pattern=r"^(predict|any|schema|[0-9a-f]{64})\Z")]
-"""What an owner gives to others (`parties.stored.policy.is_rule`)."""
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` of the secret that ``slot`` names, under ``rule``: the owner's, ``predict``, ``any``, or a digest."""
+    """``version`` of the secret that ``slot`` names, by ``rule``: the owner's, or one with that digest."""
 
     slot: Slot
     version: Id
-    rule: Annotated[str, msgspec.Meta(pattern=r"^(owner|predict|any|[0-9a-f]{64})\Z")]
+    rule: Annotated[str, msgspec.Meta(pattern=r"^(owner|[0-9a-f]{64})\Z")]
 
 
 Bindings = Annotated[tuple[Binding, ...], msgspec.Meta(max_length=1000)]
@@ -62,11 +62,15 @@ def slot_of(owner: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class BoundProgram:
-    """A program, what is bound to each of its slots, in their order, and the name of the client whose run it is."""
+    """A program, what is bound to each of its slots, in their order, and the name of the client whose run it is.
+
+    ``keep``: the name under which its result is to lie, if it is kept.
+    """
 
     program: Program
     bindings: tuple[Binding, ...]
     client: str
+    keep: str = ""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -76,8 +80,8 @@ class BoundProgram:
 
     @functools.cached_property
     def bindings_digest(self) -> str:
-        """SHA-256 of the bindings, rules included: what members compare beside the program's own digest."""
-        return _sha256("bindings", *(part for b in self.bindings for part in (b.slot, b.version, b.rule)))
+        """SHA-256 of the bindings, rules included, and ``keep``: what members compare beside the program's digest."""
+        return _sha256("bindings", self.keep, *(part for b in self.bindings for part in (b.slot, b.version, b.rule)))
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ class BoundProgram:
         return tuple(binding.version for binding in self.bindings)
 
     def encode(self) -> bytes:
-        """For who has to bind it again later; ``decode`` reads it."""
+        """For who has to bind it again later, whatever becomes of its result; ``decode`` reads it."""
         return msgspec.msgpack.encode((self.program.encode(), self.bindings, self.client))
 
     @classmethod

@@ -35,7 +35,8 @@ _OTHER_ERRORS: dict[str, type[TesseraError]] = {
         errors.MacCheckError,
         errors.MaterialError,
         errors.NotPermitted,
-        errors.NameTaken,
+        errors.LimitReached,
+        errors.RunExpired,
         errors.NoSuchName,
         errors.AuditError,
     )

@@ -1,59 +1,60 @@
-"""The messages about stored secrets: what there is under a name, which there are, who may use them, and removal.
+"""The messages about stored secrets: what there is under a name, which there are, and removal.
+
+Each owner has names of its own: what others call so, and whether there is any, nobody learns but who may use it.
 
 client --FindSecret--> parties; each --FoundSecret--> client
 client --ListSecrets--> parties; each --SecretList--> client
-client --AllowUse--> dealer and parties; each --UseAllowed--> client
 client --RemoveSecret--> dealer, then parties; each --SecretRemoved--> client
 anyone --RequestFailed--> client           it may not be allowed, or removed
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import msgspec
 
 from parties.cluster import Role
-from parties.messages.bindings import Rule
+from parties.messages.bindings import Slot
 from parties.messages.conversation import RequestMessage
-from parties.messages.fields import FROM_CLIENT, FROM_PARTY, Count, Id, Name
-from parties.messages.uploads import MAX_SECRETS
+from parties.messages.fields import FROM_CLIENT, FROM_PARTY, Count, Digest, Id, Name
+from parties.messages.rules import Rule, Who
+from parties.messages.uploads import MAX_SECRETS, TensorInfo
 from parties.wire.messages import SERVERS
 
 
 class FindSecret(RequestMessage, frozen=True):
-    """Which version is called ``name``?"""
+    """What is called ``name``, of ``owner``, or of anybody if that is empty?"""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     name: Name
+    owner: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\Z")] = ""
+
+
+class SecretFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model in use at the sender."""
+
+    owner: Name
+    version: Id
+
+
+class FoundDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Its description; and the rules by which the client may use it, beside what it may as its owner, by identity."""
+
+    description: bytes
+    allowed: Mapping[Digest, Rule]
 
 
 class FoundSecret(RequestMessage, frozen=True):
-    """Payload: the model's description; an empty ``version`` says that there is none, and ``names`` what there is.
+    """Of what the client may know of: what is called so, and where all there is lies.
 
-    ``allowed``: the rules by which the client may use it, beside what it may as its owner.
+    Payload: of each that was found, ``FoundDetails`` in MessagePack.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
-    version: str
-    owner: str
-    names: tuple[str, ...]
-    allowed: frozenset[Rule] = frozenset()
-
-
-class AllowUse(RequestMessage, frozen=True):
-    """``client`` (``*``: everyone) may run ``programs``, and no others, on what is called ``name``, the sender's."""
-
-    senders: ClassVar[frozenset[Role]] = FROM_CLIENT
-    name: Name
-    client: Annotated[str, msgspec.Meta(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9_.-]{0,63})\Z")]
-    programs: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=1000)]
-
-
-class UseAllowed(RequestMessage, frozen=True):
-    """Done, durably."""
-
-    senders: ClassVar[frozenset[Role]] = SERVERS
+    found: Annotated[tuple[SecretFound, ...], msgspec.Meta(max_length=MAX_SECRETS)]
+    there: Annotated[tuple[Slot, ...], msgspec.Meta(max_length=MAX_SECRETS)]
 
 
 class ListSecrets(RequestMessage, frozen=True):
@@ -63,21 +64,24 @@ class ListSecrets(RequestMessage, frozen=True):
 
 
 class SecretInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model in use at the sender: ``when`` it came, in seconds since 1970, and its bytes on the disk there.
-
-    ``allowed``: programs by client; to its owner all there are, to others what concerns them.
-    """
+    """A model in use at the sender: ``when`` it came, in seconds since 1970, and its bytes on the disk there."""
 
     name: Name
     owner: Name
     version: Id
     when: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
     stored_bytes: Count
-    allowed: dict[str, frozenset[Rule]] = {}
+
+
+class SecretDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Its tensors; and rules by client and identity: to its owner all there are, to others what concerns them."""
+
+    tensors: tuple[TensorInfo, ...]
+    allowed: Mapping[Who, Mapping[Digest, Rule]]
 
 
 class SecretList(RequestMessage, frozen=True):
-    """Payload: of each model its tensors' names and shapes, a MessagePack array of ``TensorInfo``."""
+    """Payload: of each model, ``SecretDetails`` in MessagePack."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     secrets: Annotated[tuple[SecretInfo, ...], msgspec.Meta(max_length=MAX_SECRETS)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from parties.cluster import Member
 from parties.messages.bindings import BoundProgram
+from parties.messages.rules import Grants
 from parties.messages.stock import Stock
-from parties.messages.stored import AllowUse
 from parties.operate.audit.desk import AuditDesk
 from parties.operate.audit.facts import RuleChange, Run, StockOrder
 from parties.servers.job import Job
+from parties.stored.rule_tables import SignedRules
 
 
 def audit_run(desk: AuditDesk, job: Job, outcome: str, culprit: str) -> None:
@@ -25,14 +28,20 @@ def audit_run(desk: AuditDesk, job: Job, outcome: str, culprit: str) -> None:
             outcome=desk.outcome(outcome),
             began=int(job.began * 1000),
             culprit=desk.member(culprit),
-            keep=job.keep,
+            keep=job.bound.keep,
         )
     )
 
 
-def rule_change(owner: Member, message: AllowUse) -> RuleChange:
-    """It is in force from now on."""
-    return RuleChange(owner.name, message.name, message.client, message.programs, message.request)
+def rule_changes(found: SignedRules, former: Grants) -> Iterator[RuleChange]:
+    """It is in force from now on: for each client whose rules are others than before."""
+    owner, name = found.rules.owner, found.rules.name
+    now = found.rules.by_client()
+    for client in sorted({*former, *now}):
+        rules = now.get(client, {})
+        if rules != former.get(client, {}):
+            programs, terms = tuple(rule.program for rule in rules.values()), "; ".join(map(str, rules.values()))
+            yield RuleChange(owner, name, client, programs, found.digest[:32], terms[:500], tuple(rules))
 
 
 def stock_order(client: Member, message: Stock, bound: BoundProgram) -> StockOrder:

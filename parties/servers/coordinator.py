@@ -15,14 +15,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from mpc.errors import ProtocolViolation, ServerBusy, TesseraError
-from mpc.program import Program
 from mpc.rings.prg import Seed, fresh_seed
 from parties.cluster import Cluster, Member
-from parties.messages.bindings import slot_of
+from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.evidence import Vouched
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.status import SecretSeen
-from parties.messages.stored import AllowUse, RemoveSecret, SecretRemoved, UseAllowed
+from parties.messages.stored import RemoveSecret, SecretRemoved
 from parties.messages.uploads import (
     Upload,
     UploadFailed,
@@ -33,12 +32,12 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.operate.audit import facts
-from parties.servers.auditing import rule_change
 from parties.servers.prepared_parts import difference
 from parties.servers.server import Server
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions, MaskedVersion
-from parties.stored.party_secrets import missing, taken, upload_shapes
+from parties.stored.gate import Gate
+from parties.stored.party_secrets import upload_shapes
 from parties.stored.policy import InUse, Policy
 from parties.stored.quotas import Said, said
 from parties.stored.record import Record, owner_of, tensor_infos
@@ -59,6 +58,11 @@ class VersionInUse:
     masks: StoredMasks = field(repr=False)
     description: bytes = field(default=b"", repr=False)
 
+    @property
+    def slot(self) -> str:
+        """Where programs read it; and what it is called, since each owner has names of its own."""
+        return slot_of(self.owner.name, self.name)
+
 
 @dataclass
 class PendingUpload(VersionInUse):
@@ -66,6 +70,8 @@ class PendingUpload(VersionInUse):
 
     content: str = ""
     """The owner's tag of what is uploaded."""
+    of_run: BoundProgram | None = field(default=None, repr=False)
+    """Instead of an upload: what a run has left, which had leave for it."""
     begun: float = field(default_factory=time.time)
     prepared: dict[str, Vouched] = field(default_factory=dict)
     """Of parties that have all of it, durably, by name: what they have."""
@@ -90,7 +96,9 @@ class Coordinator:
         self._uploads: dict[str, PendingUpload] = {}
         self._versions: dict[str, VersionInUse] = {}
         self._names: dict[str, str] = {}
-        self._rules = RuleBook(database, server.cluster)
+        """Versions in use by slot."""
+        self.rules = RuleBook(database.rules)
+        self.gate = Gate(self.look_up, database.rules)
         self._away = database.current()
         """Versions of an owner, or among servers, that the cluster file does not list."""
         self._settle()
@@ -101,14 +109,13 @@ class Coordinator:
                 database.forget_uploads([record.version])
             elif owner is not None and len(masks.seeds) == len(self._parties):
                 self._uploads[record.version] = PendingUpload(
-                    owner, record.name, masks, record.description, content, record.when, asleep=True
+                    owner, record.name, masks, record.description, content, begun=record.when, asleep=True
                 )
         server.on(Upload, self._on_upload, self._refuse_upload)
         server.on(VersionDropped, self._on_dropped)
         server.on(VersionPrepared, self._on_prepared)
         server.on(VersionsHeld, lambda party, message, _: server.spawn(self._answer(party, message)))
         server.on(RemoveSecret, lambda client, message, _: server.spawn(self._remove(client, message)))
-        server.on(AllowUse, lambda client, message, _: server.spawn(self._allow(client, message)))
 
     def _settle(self) -> None:
         """Puts in use what is of a client of ours."""
@@ -116,14 +123,13 @@ class Coordinator:
         for record, masks in away:
             owner = owner_of(self._server.cluster, record)
             if owner is not None and len(masks.seeds) == len(self._parties):
-                self._versions[record.version] = VersionInUse(owner, record.name, masks, record.description)
-                self._names[record.name] = record.version
+                self._versions[record.version] = held = VersionInUse(owner, record.name, masks, record.description)
+                self._names[held.slot] = record.version
             else:
                 self._away.append(MaskedVersion(record, masks))
 
     def follow(self, cluster: Cluster) -> None:
         """Owners as that cluster file has them; nothing comes of uploads of who is no client any more."""
-        self._rules.follow(cluster)
         clients = {client.identity: client for client in cluster.clients}
         for held in (*self._versions.values(), *self._uploads.values()):
             held.owner = clients.get(held.owner.identity, held.owner)
@@ -147,22 +153,20 @@ class Coordinator:
     @property
     def slots(self) -> tuple[str, ...]:
         """All that is in use."""
-        return tuple(slot_of(held.owner.name, held.name) for held in list(self._versions.values()))
+        return tuple(self._names)
 
     def look_up(self, slot: str) -> InUse[StoredMasks] | None:
         """What is in use under the owner and the name that a slot says.
 
         As at a party (`PartySecrets.look_up`): a version that is the same before and after was in use meanwhile.
         """
-        _, _, name = slot.partition("/")
-        version = self._names.get(name, "")
+        version = self._names.get(slot, "")
         held = self._versions.get(version)
         if held is None or held.owner not in self._server.cluster.clients:
             return None
-        grants = self._rules.grants(name, held.owner)
-        policy = Policy(name, held.owner.name, version, held.description, grants)
-        in_use = policy.slot == slot and self._names.get(name) == version
-        return InUse(policy, held.masks) if in_use else None
+        grants = self.rules.grants(held.owner, held.name)
+        policy = Policy(held.name, held.owner.name, version, held.description, grants)
+        return InUse(policy, held.masks) if self._names.get(slot) == version else None
 
     # -- uploads ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +174,6 @@ class Coordinator:
         self._server.check_staying()
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent an upload without a description")
-        self._check_name(message.name, client)
         self._forget_old()
         known = self._versions.get(message.version)
         if known is not None and known.owner == client:
@@ -188,19 +191,16 @@ class Coordinator:
 
     # -- what runs keep --------------------------------------------------------------------------------------------
 
-    async def remember(
-        self, client: Member, name: str, version: str, program: Program, seeds: tuple[Seed, ...]
-    ) -> None:
+    async def remember(self, client: Member, version: str, bound: BoundProgram, seeds: tuple[Seed, ...]) -> None:
         """The masks of what a run is to keep, on the disk: from now on as of an upload whose chunks are all there.
 
-        Raises NameTaken, ServerBusy, ProtocolViolation, VaultError.
+        Raises ServerBusy, ProtocolViolation, VaultError.
         """
-        self._check_name(name, client)
         self._forget_old()
-        description = kept_data(program)
-        self._check_new(client, version, said(name, description.encode(), len(description.tensors)))
+        description = kept_data(bound.program)
+        self._check_new(client, version, said(bound.keep, description.encode(), len(description.tensors)))
         masks = StoredMasks(seeds, {tensor: t.shape for tensor, t in description.tensors.items()})
-        self._uploads[version] = upload = PendingUpload(client, name, masks, description.encode())
+        self._uploads[version] = upload = PendingUpload(client, bound.keep, masks, description.encode(), of_run=bound)
         await self._write(client, version, upload)
 
     def forget(self, version: str) -> None:
@@ -232,7 +232,7 @@ class Coordinator:
                 " one of them by uploading the same again, or forget it with `tessera rm`; it is forgotten a day after"
                 " it was begun",
             )
-        replaced = self._names.get(new.name, "")
+        replaced = self._names.get(slot_of(client.name, new.name), "")
         others = [held for held in (*self._uploads.values(), *self._in_use_but(replaced)) if held.owner == client]
         self._server.governor.quotas.check(
             client.name, new, [said(held.name, held.description, len(held.masks.shapes)) for held in others]
@@ -240,11 +240,6 @@ class Coordinator:
 
     def _in_use_but(self, replaced: str) -> list[VersionInUse]:
         return [held for version, held in self._versions.items() if version != replaced]
-
-    def _check_name(self, name: str, client: Member) -> None:
-        version = self._names.get(name)
-        if version is not None and self._versions[version].owner != client:
-            raise taken(name, self._versions[version].owner.name)
 
     async def _send_seeds(self, client: Member, message: Upload, version: str, held: VersionInUse) -> None:
         """To who goes on with a version: in use, or an upload, which is on the disk first."""
@@ -356,14 +351,16 @@ class Coordinator:
         """From the moment this is on the disk on, the name stands for the new version."""
         try:
             async with self._server.governor.disk.turn(upload.owner.name):
-                self._check_name(upload.name, upload.owner)
+                if upload.of_run is not None:
+                    self.gate.check_still(upload.of_run, upload.owner.name)
                 await asyncio.to_thread(self._database.commit, self._record(version, upload), upload.masks.seeds)
-                former = self._names.get(upload.name)
+                former = self._names.get(upload.slot)
                 self._versions[version] = VersionInUse(upload.owner, upload.name, upload.masks, upload.description)
-                self._names[upload.name] = version
+                self._names[upload.slot] = version
                 if former is not None:
                     del self._versions[former]
                 self._uploads.pop(version, None)
+                self._server.end_forbidden()
         except TesseraError as error:
             self._refuse(version, upload, error)
         except Exception:
@@ -411,8 +408,8 @@ class Coordinator:
         try:
             self._server.audit.check()
             async with self._server.governor.disk.turn(client.name):
-                self._check_name(message.name, client)
-                version = self._names.get(message.name)
+                slot = slot_of(client.name, message.name)
+                version = self._names.get(slot)
                 begun = [
                     s
                     for s, u in self._uploads.items()
@@ -421,8 +418,8 @@ class Coordinator:
                 self._forget(begun)
                 if version is not None:
                     await asyncio.to_thread(self._database.remove, version)
-                    del self._names[message.name], self._versions[version]
-                    self._rules.forget(message.name)
+                    del self._names[slot], self._versions[version]
+                    self._server.end_forbidden()
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
             return
@@ -432,17 +429,3 @@ class Coordinator:
             self._server.audit.record(facts.Removal(client.name, message.name, message.request))
         self._server.tell([client.name], SecretRemoved(request=message.request, found=found))
         await self._gone()
-
-    async def _allow(self, client: Member, message: AllowUse) -> None:
-        try:
-            self._server.audit.check()
-            async with self._server.governor.disk.turn(client.name):
-                self._check_name(message.name, client)
-                if message.name not in self._names:
-                    raise missing(message.name)
-                await asyncio.to_thread(self._rules.allow, message.name, client, message.client, message.programs)
-        except TesseraError as error:
-            self._server.refuse_request(client, message, error)
-        else:
-            self._server.audit.record(rule_change(client, message))
-            self._server.tell([client.name], UseAllowed(request=message.request))

@@ -28,12 +28,14 @@ from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.job import Job
 from parties.servers.requests_desk import RequestsDesk
+from parties.servers.rules_desk import RulesDesk
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
 from parties.stock.stocker import ItemRecord, Stocker
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
+from parties.stored.gate import Gate
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
@@ -93,6 +95,7 @@ class DealerServer(Server[DealerJob]):
             )
             self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
+            self._rules_desk = RulesDesk(self, self._coordinator.rules)
         except BaseException:
             self._close()
             raise
@@ -114,6 +117,7 @@ class DealerServer(Server[DealerJob]):
 
     async def serve(self) -> None:
         self.spawn(self._stocker.work())
+        self._rules_desk.begin()
         try:
             await super().serve()
         finally:
@@ -138,35 +142,32 @@ class DealerServer(Server[DealerJob]):
         expected = self.charge_program(job, payload[0])
 
         def check() -> BoundProgram:
-            bound = policy.permitted(payload[0], client.name, message, self._coordinator.look_up)
+            bound = self.gate.admit(payload[0], client.name, message)
             self._source.check(bound.program, self.cluster.settings.security)
             return bound
 
         self.in_background(
             job,
             check,
-            lambda bound, _: self._provide(job, client, bound, message.keep),
+            lambda bound, _: self._provide(job, client, bound),
             workers=self.governor.desk,
             expected=expected,
         )
 
-    def _provide(self, job: DealerJob, client: Member, bound: BoundProgram, keep: str) -> None:
+    def _provide(self, job: DealerJob, client: Member, bound: BoundProgram) -> None:
         """From the stock, else dealt for this run."""
         self.admit(job, bound.program)
-        job.bound, job.keep = bound, keep
-
-        def masks() -> Mapping[str, StoredMasks]:
-            # Again: what was allowed or in use when the run was admitted may not be any more.
-            return policy.check(bound, client.name, self._coordinator.look_up)
+        job.bound = bound
 
         def send(made: ForRun, seconds: float) -> None:
-            if keep:
-                self.spawn(self._send_and_remember(job, client, bound, keep, made, seconds))
+            if bound.keep:
+                self.spawn(self._send_and_remember(job, client, bound, made, seconds))
             else:
                 self._send(job, client, bound, made, seconds)
 
         def from_stock() -> ForRun | None:
-            masks()
+            # Again: what was allowed or in use when the run was admitted may not be any more.  From now on it counts.
+            self.gate.enter(bound, client.name)
             if self._no_stock:
                 return None
             assigned = self.stock.assign(bound.digest, job.run)
@@ -177,7 +178,8 @@ class DealerServer(Server[DealerJob]):
             return ForRun(read.client_part, read.kept, read.sent_bytes, item=item)
 
         def afresh() -> ForRun:
-            dealing = self._deal(bound.program, masks())
+            # In the look-up that finds the masks; it has been counted.
+            dealing = self._deal(bound.program, policy.check(bound, client.name, self._coordinator.look_up).held)
             return ForRun(dealing.for_client(), dealing.kept, dealing=dealing)
 
         def found(made: ForRun | None, seconds: float) -> None:
@@ -222,11 +224,11 @@ class DealerServer(Server[DealerJob]):
             raise
 
     async def _send_and_remember(
-        self, job: DealerJob, client: Member, bound: BoundProgram, keep: str, made: ForRun, seconds: float
+        self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float
     ) -> None:
         """What the run keeps has its masks from us: durably, before anybody can have it."""
         try:
-            await self._coordinator.remember(client, keep, job.run, bound.program, made.kept)
+            await self._coordinator.remember(client, job.run, bound, made.kept)
             if self.jobs.get(job.run) is job:
                 self._send(job, client, bound, made, seconds)
             else:
@@ -310,7 +312,7 @@ class DealerServer(Server[DealerJob]):
     def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
         def read() -> BoundProgram:
             bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
-            policy.check(bound, client.name, self._coordinator.look_up)
+            self.gate.check(bound, client.name)
             self._source.check(bound.program, self.cluster.settings.security)
             return bound
 
@@ -333,6 +335,10 @@ class DealerServer(Server[DealerJob]):
                 self.refuse_request(client, message, error)
 
         self.spawn(order())
+
+    @property
+    def gate(self) -> Gate[StoredMasks]:
+        return self._coordinator.gate
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.stock.stock()
@@ -363,3 +369,4 @@ class DealerServer(Server[DealerJob]):
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
         self._stocker.lost(member, error)
+        self._rules_desk.lost(member)

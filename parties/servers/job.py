@@ -19,14 +19,12 @@ class Job:
         self.run = run
         self.client: Member | None = None
         """Whose run it is; None until they have asked for it here."""
+        self.bound: BoundProgram | None = None
+        """What is to be run, as the client has told this server; once that has been checked."""
         self.on_behalf = on_behalf
         """The client's name, by whoever spoke of the run first: it counts as theirs."""
         self.charges: list[Charge] = []
         """Memory that is set aside for it."""
-        self.bound: BoundProgram | None = None
-        """What is to be run, as the client has told this server, once that is admitted."""
-        self.keep = ""
-        """The name under which what the program keeps is to lie."""
         self.began = time.time()
         self.stop_watching: Callable[[], None] = lambda: None
         self.deadline: asyncio.TimerHandle | None = None

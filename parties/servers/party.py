@@ -33,14 +33,14 @@ from parties.servers.host import Host
 from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.reporting import Reporting
 from parties.servers.requests_desk import RequestsDesk
+from parties.servers.rules_desk import RulesDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server, check_sender
 from parties.servers.testimony import Testimony
 from parties.stock.ledger import SpentItem
 from parties.stock.material import Material
-from parties.stored import policy
-from parties.stored.data_set import kept_data
-from parties.stored.party_secrets import PartySecrets
+from parties.stored.gate import Gate
+from parties.stored.party_secrets import PartySecrets, StoredVersion
 from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Payload, payload_bytes
 from protocols.randomness.source import PartyRandomness, RandomnessSource
@@ -72,6 +72,7 @@ class PartyServer(Server[PartyJob]):
             self._secrets = PartySecrets(self._disk, cluster, field_of(self._rings))
             self._desk = SecretsDesk(self, self._secrets)
             RequestsDesk(self, self._disk, self._secrets.look_up)
+            self._rules_desk = RulesDesk(self, self._secrets.rules)
             self._stock_reporting = Reporting(self, cluster.dealer.name, self.material.what_is_here)
         except BaseException:
             self._close()
@@ -92,6 +93,7 @@ class PartyServer(Server[PartyJob]):
     async def serve(self) -> None:
         self.spawn(self._desk.reporting.work())
         self.spawn(self._stock_reporting.work())
+        self._rules_desk.begin()
         try:
             await super().serve()
         finally:
@@ -122,11 +124,10 @@ class PartyServer(Server[PartyJob]):
         expected = self.charge_program(job, payload[0])
 
         def check() -> BoundProgram:
-            bound = policy.permitted(payload[0], client.name, message, self._secrets.look_up)
+            bound = self.gate.admit(payload[0], client.name, message)
             self._source.check(bound.program, self.cluster.settings.security)
             return bound
 
-        job.keep = message.keep
         self.in_background(
             job,
             check,
@@ -140,8 +141,8 @@ class PartyServer(Server[PartyJob]):
         if job.dealt_charge is not None:
             job.dealt_charge.release()
         self.admit(job, bound.program)
-        if job.keep:
-            self._desk.check_keeping(client, job.keep, job.run, len(bound.program.kept))
+        if bound.keep:
+            self._desk.check_keeping(client, bound.keep, job.run, len(bound.program.kept))
         job.bound = bound
         self._prepare(job)
 
@@ -172,7 +173,8 @@ class PartyServer(Server[PartyJob]):
             raise ProgramError("the dealer and this party were given different programs for one run")
         if message.bindings != bound.bindings_digest:
             raise ProgramError(
-                "the dealer and this party were told that a run reads different versions, or by different rules"
+                "the dealer and this party were told that a run reads different versions, or by different rules, or is"
+                " kept under different names"
             )
         if message.number and payload:
             raise ProtocolViolation(self.cluster.dealer.name, "dealt for a run what it says is in stock")
@@ -261,7 +263,7 @@ class PartyServer(Server[PartyJob]):
                 raise ProtocolViolation(
                     self.cluster.parties[index].name, "uses other preprocessing for a run than was assigned"
                 )
-        self.clear_deadline(job)
+        self.set_deadline(job, self.cluster.settings.prepared_timeout)
         job.ready = True
         ready = Ready(run=job.run, seconds=job.prepare_seconds)
         job.sent_offline.add(job.client.name, self.endpoint.send(job.client.name, ready))
@@ -416,14 +418,10 @@ class PartyServer(Server[PartyJob]):
             self.metrics.rounds(report.rounds)
             self.metrics.spent(Phase.ONLINE, online_seconds)
             self.metrics.spent(Phase.WAITING, job.wait_seconds)
-            if job.keep:
-                self._keep(job, job.client, job.party_run)
+            if job.bound is not None and job.bound.keep:
+                # The run is over here, and has passed its check.
+                self.spawn(self._desk.keep(job.client, job.run, job.bound, *job.party_run.kept))
         self.end(job)
-
-    def _keep(self, job: PartyJob, client: Member, run: PartyRun) -> None:
-        """The run is over here, and has passed its check."""
-        seed, tensors = run.kept
-        self.spawn(self._desk.keep(client, job.keep, job.run, kept_data(run.program).encode(), seed, tensors))
 
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()
@@ -433,6 +431,10 @@ class PartyServer(Server[PartyJob]):
         return job.overdue(self.cluster, self.member)
 
     # -- models ----------------------------------------------------------------------------------------------------
+
+    @property
+    def gate(self) -> Gate[StoredVersion]:
+        return self._secrets.gate
 
     @property
     def versions_held(self) -> int:
@@ -451,6 +453,7 @@ class PartyServer(Server[PartyJob]):
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
+        self._rules_desk.lost(member)
         if member == self.cluster.coordinator:
             self._desk.reporting.lost()
         if member == self.cluster.dealer:

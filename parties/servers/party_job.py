@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mpc.errors import PeerLost, ProgramError, TesseraError
+from mpc.errors import PeerLost, ProgramError, RunExpired, TesseraError
 from mpc.program import Program
 from parties.cluster import Cluster, Member
 from parties.messages.runs import Dealt, Disputed, Opening
@@ -104,6 +104,9 @@ class PartyJob(Job):
             if missing is None:
                 return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")
             return PeerLost(missing.name, f"sent no opening of round {self.round} within {seconds}")
+        if self.ready:
+            patience = cluster.settings.prepared_timeout
+            return RunExpired(f"the prepared run was given no inputs within prepared_timeout ({patience:g} s)")
         if self.client is None:
             return TesseraError(f"no client announced this run within {seconds}")
         if self.party_run is not None:

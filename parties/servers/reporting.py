@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mpc.errors import TesseraError
@@ -21,7 +21,7 @@ class Reporting:
         self,
         server: Server[Any],
         whom: str,
-        what: Callable[[], Awaitable[Message]],
+        what: Callable[[], Awaitable[tuple[Message, Sequence[bytes]]]],
         owed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._server = server
@@ -52,7 +52,7 @@ class Reporting:
         """Whether it was reached."""
         try:
             await self._server.endpoint.connect([self._whom], self._server.cluster.settings.peer_timeout)
-            self._server.endpoint.send(self._whom, await self._what())
+            self._server.endpoint.send(self._whom, *await self._what())
         except TesseraError as error:
             log.debug("%s cannot be told what is here: %s", self._whom, error)
             return False

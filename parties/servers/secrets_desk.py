@@ -9,27 +9,29 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from mpc.errors import NameTaken, ProtocolViolation, TesseraError
+from mpc.errors import ProtocolViolation, TesseraError
 from mpc.rings import Array
 from mpc.rings.prg import Seed
 from parties.cluster import Cluster, Member
 from parties.counters import OK
+from parties.messages.bindings import BoundProgram
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.stored import (
-    AllowUse,
     FindSecret,
+    FoundDetails,
     FoundSecret,
     ListSecrets,
     RemoveSecret,
+    SecretDetails,
+    SecretFound,
     SecretInfo,
     SecretList,
     SecretRemoved,
-    UseAllowed,
 )
 from parties.messages.uploads import (
     ChunksStored,
@@ -46,10 +48,10 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.operate.audit import facts
-from parties.servers.auditing import rule_change
 from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
+from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
 from parties.stored.quotas import Said, said
 from parties.stored.uploads import UploadInProgress
@@ -86,7 +88,6 @@ class SecretsDesk:
         server.on(FindSecret, self._on_find)
         server.on(ListSecrets, lambda client, message, _: server.spawn(self._list(client, message)))
         server.on(RemoveSecret, lambda client, message, _: server.spawn(self._remove(client, message)))
-        server.on(AllowUse, lambda client, message, _: server.spawn(self._allow(client, message)))
 
     def _follow(self, cluster: Cluster) -> None:
         async def settle() -> None:
@@ -111,8 +112,7 @@ class SecretsDesk:
             self._server.spawn(self._open(upload, message))
 
     def check_keeping(self, owner: Member, name: str, run: str, tensors: int) -> None:
-        """Whether what a run of that owner's keeps may lie under the name.  Raises NameTaken, ServerBusy."""
-        self._secrets.check_name(name, owner)
+        """Whether what a run of that owner's keeps may lie under the name.  Raises ServerBusy."""
         self._check_quotas(owner, said(name, b"", tensors), run)
 
     def _check_quotas(self, owner: Member, new: Said, version: str) -> None:
@@ -216,13 +216,19 @@ class SecretsDesk:
             self._tell_prepared(upload.version)
 
     async def keep(
-        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, Array]
+        self, owner: Member, version: str, bound: BoundProgram, seed: Seed, tensors: Mapping[str, Array]
     ) -> None:
-        """What a run of that owner's has left becomes a version of a data set, once all parties have it."""
+        """What a run of that owner's has left becomes a version of a data set, once all parties have it.
+
+        If it still has leave for that: until a party says that it has it, it is a run like any other.
+        """
         try:
             async with self._server.governor.disk.turn(owner.name):
-                await asyncio.to_thread(self._secrets.keep, owner, name, version, description, seed, tensors)
+                description = kept_data(bound.program).encode()
+                await asyncio.to_thread(self._secrets.keep, owner, bound.keep, version, description, seed, tensors)
+            self._secrets.gate.check_still(bound, owner.name)
         except TesseraError as error:
+            await self._drop(version)
             self._failed(owner, version, error)
         except Exception:
             log.exception("what run %s keeps: internal error", version[:8])
@@ -262,14 +268,12 @@ class SecretsDesk:
     async def _commit(self, version: str) -> None:
         """All parties have it: put it in use."""
         async with self._turn(version):
-            try:
-                model = await asyncio.to_thread(self._secrets.commit, version)
-            except NameTaken as error:
-                log.warning("version %s is refused here: %s", version[:8], error)
-                dropped = await asyncio.to_thread(self._secrets.drop, version)
-                if dropped is not None:
-                    self._failed(dropped.owner, version, error)
-                return
+            model = await asyncio.to_thread(self._secrets.commit, version)
+            if model is not None:
+                former = self._secrets.put_in_use(model)
+                self._server.end_forbidden()
+                if former is not None:
+                    await asyncio.to_thread(self._secrets.unload, former)
         if model is not None:
             log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
             self._server.audit.record(facts.Upload(model.owner.name, model.record.name, version))
@@ -292,15 +296,18 @@ class SecretsDesk:
 
     async def _drop(self, version: str) -> None:
         async with self._turn(version):
-            dropped = await asyncio.to_thread(self._secrets.drop, version)
-        if dropped is not None:
-            log.info("version %s of model %s is dropped", version[:8], dropped.record.name)
+            await asyncio.to_thread(self._secrets.drop, version)
+            dropped = self._secrets.forget(version)
+            self._server.end_forbidden()
+            if dropped is not None:
+                await asyncio.to_thread(self._secrets.unload, dropped)
+                log.info("version %s of model %s is dropped", version[:8], dropped.record.name)
 
     # -- with the coordinator --------------------------------------------------------------------------------------
 
-    async def _what_is_here(self) -> VersionsHeld:
+    async def _what_is_here(self) -> tuple[VersionsHeld, Sequence[bytes]]:
         secrets = self._secrets
-        return VersionsHeld(held=secrets.held, prepared=secrets.prepared_parts, uploads=secrets.uploads.versions)
+        return VersionsHeld(held=secrets.held, prepared=secrets.prepared_parts, uploads=secrets.uploads.versions), ()
 
     def _undecided(self) -> bool:
         self._secrets.uploads.cancel_old()
@@ -309,51 +316,45 @@ class SecretsDesk:
     # -- what clients ask ------------------------------------------------------------------------------------------
 
     def _on_find(self, client: Member, message: FindSecret, _: Payload) -> None:
-        seen = {model.record.name: model for model in self._secrets.seen_by(client.name)}
-        model = seen.get(message.name)
+        seen = self._secrets.seen_by(client.name)
+        found = [model for model in seen if model.record.name == message.name]
+        found = [model for model in found if message.owner in ("", model.owner.name)]
+        details = [
+            msgspec.msgpack.encode(FoundDetails(model.record.description, self._secrets.rules_of(model, client.name)))
+            for model in found
+        ]
         reply = FoundSecret(
             request=message.request,
-            version=model.record.version if model else "",
-            owner=model.owner.name if model else "",
-            names=tuple(seen),
-            allowed=self._secrets.rules_of(model, client.name) if model else frozenset(),
+            found=tuple(SecretFound(model.owner.name, model.record.version) for model in found),
+            there=tuple(model.slot for model in seen),
         )
-        self._server.tell([client.name], reply, [model.record.description if model else b""])
+        self._server.tell([client.name], reply, details)
 
     async def _list(self, client: Member, message: ListSecrets) -> None:
         found = self._secrets.seen_by(client.name)
-        infos = await asyncio.to_thread(lambda: tuple(self._info(model, client) for model in found))
-        tensors = [msgspec.msgpack.encode(model.record.tensors) for model in found]
-        self._server.tell([client.name], SecretList(request=message.request, secrets=infos), tensors)
+        infos = await asyncio.to_thread(lambda: tuple(map(self._info, found)))
+        details = [
+            msgspec.msgpack.encode(SecretDetails(model.record.tensors, self._secrets.allowed(model, client.name)))
+            for model in found
+        ]
+        self._server.tell([client.name], SecretList(request=message.request, secrets=infos), details)
 
-    def _info(self, model: StoredVersion, client: Member) -> SecretInfo:
+    def _info(self, model: StoredVersion) -> SecretInfo:
         record = model.record
         try:
             size = self._secrets.stored_bytes(model)
         except VaultError as error:
             log.warning("%s", error)
             size = 0
-        allowed = self._secrets.allowed(model, client.name)
-        return SecretInfo(record.name, model.owner.name, record.version, record.when, size, allowed)
-
-    async def _allow(self, client: Member, message: AllowUse) -> None:
-        try:
-            self._server.audit.check()
-            async with self._server.governor.disk.turn(client.name):
-                await asyncio.to_thread(self._secrets.allow, client, message.name, message.client, message.programs)
-        except TesseraError as error:
-            self._server.refuse_request(client, message, error)
-        else:
-            log.info("%s allows %s on %s: %s", client.name, message.client, message.name, message.programs or "nothing")
-            self._server.audit.record(rule_change(client, message))
-            self._server.tell([client.name], UseAllowed(request=message.request))
+        return SecretInfo(record.name, model.owner.name, record.version, record.when, size)
 
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
+        model = self._secrets.find(client, message.name)
         try:
             self._server.audit.check()
-            async with self._server.governor.disk.turn(client.name):
-                found = await asyncio.to_thread(self._secrets.remove, client, message.name)
-                found |= self._secrets.uploads.cancel_of(client, message.name)
+            if model is not None:
+                await self._drop(model.record.version)
+            found = self._secrets.uploads.cancel_of(client, message.name) or model is not None
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
         else:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
 from mpc.errors import (
+    NotPermitted,
     PeerError,
     PeerLost,
     PeerUnavailable,
@@ -42,6 +44,7 @@ from parties.servers.job import Job
 from parties.servers.proofs import Proofs
 from parties.servers.scheduling import Workers
 from parties.servers.succeeding import Succeeding
+from parties.stored.gate import Gate
 from parties.wire.events import ClusterChanged, Delivery, Event, PeerDown, PeerRestarted
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
@@ -286,6 +289,26 @@ class Server(Dispatcher, Generic[JobT]):
         for charge in job.charges:
             charge.release()
 
+    def end_forbidden(self) -> None:
+        """Fail each run that has no leave any more.
+
+        To be called whenever something may have changed that leave depends on: rules, versions in use, clients of the
+        cluster; before anything else is done, so that no message of such a run leaves from then on.
+        """
+        for job in list(self.jobs.values()):
+            try:
+                if job.client is not None and job.client not in self.cluster.clients:
+                    raise NotPermitted(f"{job.client.name} is no client of this cluster any more")
+                if job.client is not None and job.bound is not None:
+                    self.gate.check_still(job.bound, job.client.name)
+            except TesseraError as error:
+                self.fail(job, error)
+
+    @property
+    @abc.abstractmethod
+    def gate(self) -> Gate[Any]:
+        """What runs have to pass."""
+
     def watch(self, job: JobT, members: Iterable[Member]) -> None:
         """From now on the loss of any of these, and of nobody else, ends the run."""
         former = job.stop_watching
@@ -293,14 +316,14 @@ class Server(Dispatcher, Generic[JobT]):
         job.stop_watching = self.endpoint.watch(job.involved).stop
         former()
 
-    def set_deadline(self, job: JobT) -> None:
-        """The run must make progress within the round timeout from now."""
+    def set_deadline(self, job: JobT, seconds: float | None = None) -> None:
+        """The run must make progress within so long, by default the round timeout, from now."""
         self.clear_deadline(job)
         loop = asyncio.get_running_loop()
-        job.deadline = loop.call_later(self.cluster.settings.round_timeout, self._expire, job)
+        job.deadline = loop.call_later(seconds or self.cluster.settings.round_timeout, self._expire, job)
 
     def clear_deadline(self, job: JobT) -> None:
-        """The run may take its time: it is ready, or computes."""
+        """The run may take its time: it computes."""
         if job.deadline is not None:
             job.deadline.cancel()
             job.deadline = None

@@ -49,6 +49,8 @@ class Succeeding:
         server.governor.admission.clients = max(1, len(new.clients))
         for follow in self._followers:
             follow(new)
+        # What others run on what an owner has left here, too.
+        server.end_forbidden()
         server.endpoint.go_on(succession)
 
     def begin_anew(self, succession: Succession) -> None:

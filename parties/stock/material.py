@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
@@ -58,10 +58,10 @@ class Material:
         check_part(self._folder, self._name, size, message.client, self.ledger.held_by(message.client))
         self.ledger.add(item, message.program, payload, message.client)
 
-    async def what_is_here(self) -> StockHeld:
+    async def what_is_here(self) -> tuple[StockHeld, Sequence[bytes]]:
         """For the dealer.  Raises VaultError."""
         programs = await asyncio.to_thread(self.ledger.stock)
-        return StockHeld(programs=tuple(programs)[:MAX_PROGRAMS])
+        return StockHeld(programs=tuple(programs)[:MAX_PROGRAMS]), ()
 
     async def drop(self, message: StockDropped) -> None:
         """Forget what no run will ask for."""

@@ -15,19 +15,22 @@ from typing import NamedTuple
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.keys import KeyPair
 from parties.stored.record import Record
-from parties.stored.version_database import FORGET_RULES, REQUESTS_TABLE, RULES_TABLE, Steps, VersionDatabase
+from parties.stored.rule_tables import TABLES
+from parties.stored.version_database import REQUESTS_TABLE, Steps, VersionDatabase
 from protocols.readings.dealer import StoredMasks
 
 LAYOUT: Steps = (
     (
         """CREATE TABLE versions (
             version TEXT PRIMARY KEY,
+            owner TEXT,
             name TEXT,
             state TEXT NOT NULL CHECK (state IN ('current', 'gone')),
             sealed BLOB,
-            CHECK ((state = 'gone') = (sealed IS NULL) AND (state = 'gone') = (name IS NULL))
+            CHECK ((state = 'gone') = (sealed IS NULL)),
+            CHECK ((state = 'gone') = (name IS NULL) AND (state = 'gone') = (owner IS NULL))
         ) WITHOUT ROWID""",
-        "CREATE UNIQUE INDEX one_current ON versions (name) WHERE state = 'current'",
+        "CREATE UNIQUE INDEX one_current ON versions (owner, name) WHERE state = 'current'",
         """CREATE TRIGGER gone_versions_stay_gone BEFORE UPDATE ON versions WHEN OLD.state = 'gone'
         BEGIN SELECT RAISE(ABORT, 'a version that is gone stays gone'); END""",
         """CREATE TRIGGER versions_are_kept BEFORE DELETE ON versions
@@ -39,12 +42,12 @@ LAYOUT: Steps = (
         ) WITHOUT ROWID""",
         "CREATE INDEX uses_by_version ON uses (version)",
         "CREATE TABLE uploads (version TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID",
-        RULES_TABLE,
+        *TABLES,
     ),
     (REQUESTS_TABLE,),
 )
 
-_GONE = "UPDATE versions SET state = 'gone', name = NULL, sealed = NULL WHERE state = 'current' AND "
+_GONE = "UPDATE versions SET state = 'gone', owner = NULL, name = NULL, sealed = NULL WHERE state = 'current' AND "
 
 
 class MaskedVersion(NamedTuple):
@@ -72,12 +75,12 @@ class DecidedVersions(VersionDatabase):
     def current(self) -> list[MaskedVersion]:
         """Versions in use, with their seeds."""
         with self.vault.transaction() as db:
-            rows = db.execute("SELECT version, name, sealed FROM versions WHERE state = 'current' ORDER BY version")
+            rows = db.execute("SELECT version, owner, name, sealed FROM versions WHERE state = 'current' ORDER BY 1")
             found = rows.fetchall()
         versions = []
-        for version, name, sealed in found:
+        for version, owner, name, sealed in found:
             record, secrets = self.open_record(version, sealed)
-            if record.name != name or len(secrets) != 1:
+            if (record.owner, record.name) != (owner, name) or len(secrets) != 1:
                 raise self.damaged(f"the row of version {version[:8]} is not as it was written")
             versions.append(MaskedVersion(record, self._masks(record, secrets[0])))
         return versions
@@ -117,18 +120,18 @@ class DecidedVersions(VersionDatabase):
     # -- versions --------------------------------------------------------------------------------------------------
 
     def commit(self, record: Record, seeds: Sequence[Seed]) -> None:
-        """From now on this version is what its name stands for; the one before is gone."""
+        """From now on this version is what its owner's name stands for; the one before is gone."""
         with self.vault.transaction() as db:
-            db.execute(_GONE + "name = ?", (record.name,))
+            db.execute(_GONE + "owner = ? AND name = ?", (record.owner, record.name))
             sealed = self.seal_record(record, b"".join(map(bytes, seeds)))
-            db.execute("INSERT INTO versions VALUES (?, ?, 'current', ?)", (record.version, record.name, sealed))
+            row = record.version, record.owner, record.name, sealed
+            db.execute("INSERT INTO versions VALUES (?, ?, ?, 'current', ?)", row)
             db.execute("DELETE FROM uploads WHERE version = ?", (record.version,))
         self.overwrite()
 
     def remove(self, version: str) -> None:
-        """The version is gone, and the rules of its name with it.  More calls do nothing."""
+        """The version is gone.  More calls do nothing."""
         with self.vault.transaction() as db:
-            db.execute(FORGET_RULES, (version,))
             db.execute(_GONE + "version = ?", (version,))
         self.overwrite()
 

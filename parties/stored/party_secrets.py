@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
 import msgspec
 
-from mpc.errors import NameTaken, NoSuchName, ProgramError, ProtocolViolation
+from mpc.errors import ProgramError, ProtocolViolation
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
-from parties.messages.bindings import BoundProgram
+from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.evidence import PartsSaid, Statement, Vouched, digest_of
+from parties.messages.rules import Grants, Rule
 from parties.messages.uploads import MAX_SECRETS, Prepared, Upload, UploadBegin
 from parties.stored.chunks import Grid
+from parties.stored.gate import Gate
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, VersionRow, streamed
-from parties.stored.policy import InUse, Policy, check, not_in_use
+from parties.stored.policy import InUse, Policy, not_in_use
 from parties.stored.quotas import Said, said
 from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
@@ -43,6 +45,11 @@ class StoredVersion(NamedTuple):
 
     record: Record
     owner: Member
+
+    @property
+    def slot(self) -> str:
+        """Where programs read it; and what it is called, since each owner has names of its own."""
+        return slot_of(self.owner.name, self.record.name)
 
     def said(self) -> Statement:
         """What its owner has said of it; of what a run has left, nobody has, and it is not signed."""
@@ -59,7 +66,7 @@ class ReadForRun(NamedTuple):
 
 
 class PartySecrets:
-    """Versions in use by name, their tensors by version, and uploads on the way.
+    """Versions in use by owner and name, their tensors by version, and uploads on the way.
 
     Methods that say so block, on the disk: make those from worker threads, one at a time.  The others are the event
     loop's.
@@ -81,27 +88,29 @@ class PartySecrets:
         """Of versions, on the disk."""
         self._tensors: dict[str, dict[str, Value]] = {}
         """By version: w - b, which all parties hold, and this party's share of b.  Of those that were needed."""
-        self._rules = RuleBook(disk, cluster)
+        self.rules = RuleBook(disk.rules)
+        self.gate = Gate(self.look_up, disk.rules)
         self.unusable: list[VersionRow] = []
         """On the disk, but of an owner or of servers that the cluster file does not list."""
         for row in disk.versions():
             self._settle(row)
 
     def _settle(self, row: VersionRow) -> None:
-        record, owner = row.record, owner_of(self._cluster, row.record)
+        owner = owner_of(self._cluster, row.record)
         if owner is None:
             self.unusable.append(row)
-        elif row.state is State.CURRENT:
-            self._current[record.name] = StoredVersion(record, owner)
+            return
+        model = StoredVersion(row.record, owner)
+        if row.state is State.CURRENT:
+            self._current[model.slot] = model
         else:
-            self._prepared[record.version] = StoredVersion(record, owner)
+            self._prepared[row.record.version] = model
 
     # -- another cluster file --------------------------------------------------------------------------------------
 
     def follow(self, cluster: Cluster) -> None:
         """From now on nobody uses what is of somebody who is no client any more; nothing comes of its uploads."""
         self._cluster = cluster
-        self._rules.follow(cluster)
         for version in self.uploads.versions:
             upload = self.uploads.get(version)
             if upload is not None and owner_of(cluster, upload.begun.record) is None:
@@ -110,8 +119,8 @@ class PartySecrets:
     def settle_again(self) -> None:
         """Members as the cluster file has them now: some have another key, or are back.  Nothing may be on its way to
         the disk meanwhile."""
-        for name, model in list(self._current.items()):
-            self._current[name] = model._replace(owner=owner_of(self._cluster, model.record) or model.owner)
+        for slot, model in list(self._current.items()):
+            self._current[slot] = model._replace(owner=owner_of(self._cluster, model.record) or model.owner)
         for version, model in list(self._prepared.items()):
             self._prepared[version] = model._replace(owner=owner_of(self._cluster, model.record) or model.owner)
         self.uploads.settle_again(self._cluster)
@@ -129,13 +138,13 @@ class PartySecrets:
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
-    def find(self, name: str) -> StoredVersion | None:
-        """The model in use under that name."""
-        return self._current.get(name)
+    def find(self, owner: Member, name: str) -> StoredVersion | None:
+        """What is in use under that owner's name."""
+        return self._current.get(slot_of(owner.name, name))
 
     def seen_by(self, client: str) -> list[StoredVersion]:
-        """What is in use, and that client may know of, by name."""
-        found = sorted(self.in_use, key=lambda model: model.record.name)
+        """What is in use, and that client may know of, by owner and name."""
+        found = sorted(self.in_use, key=lambda model: model.slot)
         return [model for model in found if self._policy(model).sees(client)]
 
     def look_up(self, slot: str) -> InUse[StoredVersion] | None:
@@ -144,38 +153,25 @@ class PartySecrets:
         Versions change and owners allow while others look: a version that is the same before and after its rules were
         read was in use when they were, since none comes back that has gone.
         """
-        _, _, name = slot.partition("/")
-        model = self._current.get(name)
+        model = self._current.get(slot)
         if model is None or not self._is_usable(model):
             return None
         policy = self._policy(model)
-        return InUse(policy, model) if policy.slot == slot and self._current.get(name) is model else None
-
-    def rules_of(self, model: StoredVersion, client: str) -> frozenset[str]:
-        """By which rules that client may use it."""
-        return self._policy(model).of(client)
+        return InUse(policy, model) if self._current.get(slot) is model else None
 
     def _policy(self, model: StoredVersion) -> Policy:
         record, owner = model
-        grants = self._rules.grants(record.name, owner)
+        grants = self.rules.grants(owner, record.name)
         return Policy(record.name, owner.name, record.version, record.description, grants)
 
-    def allowed(self, model: StoredVersion, client: str) -> dict[str, frozenset[str]]:
+    def rules_of(self, model: StoredVersion, client: str) -> Mapping[str, Rule]:
+        """By which rules that client may use it, beside what it may as its owner."""
+        return self._policy(model).of(client)
+
+    def allowed(self, model: StoredVersion, client: str) -> Grants:
         """What that client may know of a model's rules: its owner all, others what concerns them."""
         policy = self._policy(model)
-        if client == policy.owner:
-            return dict(policy.grants)
-        return {client: policy.of(client)} if policy.of(client) else {}
-
-    def allow(self, sender: Member, name: str, client: str, programs: Iterable[str]) -> None:
-        """Let ``client`` run these programs, and no others, on the sender's model.  Blocks.
-
-        Raises NoSuchName when there is none of that name, NameTaken when it is another client's, VaultError.
-        """
-        self.check_name(name, sender)
-        if name not in self._current:
-            raise missing(name)
-        self._rules.allow(name, sender, client, programs)
+        return policy.grants if client == policy.owner else {client: policy.of(client)}
 
     def owner_of(self, version: str) -> Member | None:
         """Whose upload in progress it is."""
@@ -225,9 +221,8 @@ class PartySecrets:
     def begin(self, owner: Member, message: UploadBegin, payload: list[memoryview]) -> UploadInProgress | None:
         """The upload; None if all of it is here already, prepared or in use.
 
-        Raises NameTaken, ProgramError for shapes beyond measure, ProtocolViolation.
+        Raises ProgramError for shapes beyond measure, ProtocolViolation.
         """
-        self.check_name(message.name, owner)
         decided = (
             self._saving.get(message.version) or self._prepared.get(message.version) or self._in_use(message.version)
         )
@@ -300,20 +295,14 @@ class PartySecrets:
         """Whether a version is what its name stands for."""
         return self._in_use(version) is not None
 
-    def check_name(self, name: str, owner: Member) -> None:
-        held = self._current.get(name)
-        if held is not None and held.owner != owner:
-            raise taken(name, held.owner.name)
-
     def complete(self, version: str) -> UploadInProgress | None:
         """The upload, once all of it is there, to be given to ``prepare``; from now on it is the dealer's to decide.
 
-        Raises NameTaken when the name was taken meanwhile, ProtocolViolation when its owner has not signed it.
+        Raises ProtocolViolation when its owner has not signed it.
         """
         upload = self.uploads.get(version)
         if upload is None or not upload.complete or upload.signed is None or upload.partial is None:
             return None
-        self.check_name(upload.name, upload.owner)
         record = msgspec.structs.replace(
             upload.begun.record, when=time.time(), masked=upload.partial.digest, signature=upload.signed.signature
         )
@@ -337,66 +326,50 @@ class PartySecrets:
             self._disk.partials.drop(upload.version)
 
     def commit(self, version: str) -> StoredVersion | None:
-        """Put a prepared version in use; that version, or None if there is none of that id.  Blocks.
+        """A prepared version is on the disk in use, and is to be put in use; None if there is none of that id.  Blocks.
 
-        Raises NameTaken if the name is another client's here, VaultError.
+        Raises VaultError.
         """
         model = self._prepared.get(version)
-        if model is None:
-            return None
-        former = self._current.get(model.record.name)
-        if former is not None and former.owner != model.owner:
-            raise taken(model.record.name, former.owner.name)
-        self._disk.commit(version)
-        self._current[model.record.name] = model
-        self._prepared.pop(version, None)
-        self.unusable = [row for row in self.unusable if row.record.name != model.record.name]
-        if former is not None:
-            self._unload(former.record.version)
+        if model is not None:
+            self._disk.commit(version)
         return model
+
+    def put_in_use(self, model: StoredVersion) -> StoredVersion | None:
+        """From now on it is what its name stands for; what was before, which is to be unloaded."""
+        version, name, owner = model.record.version, model.record.name, model.record.owner
+        former = self._current.get(model.slot)
+        self._current[model.slot] = model
+        self._prepared.pop(version, None)
+        self.unusable = [row for row in self.unusable if (row.record.name, row.record.owner) != (name, owner)]
+        return former
 
     def cancel(self, version: str) -> bool:
         """Forgets an upload in progress; whether there was one."""
         return self.uploads.cancel(version)
 
-    def drop(self, version: str) -> StoredVersion | None:
-        """Forgets a version, prepared or in use; which it was.  Blocks.  Raises VaultError."""
-        model = self._prepared.get(version) or self._in_use(version)
-        name = "" if model is None else model.record.name
-        current = model is not None and self._current.get(name) is model
-        # Not when it is about to be replaced.
-        removed = current and not any(other.record.name == name for other in self._prepared.values())
-        self._disk.drop(version, removed=removed)
-        self._prepared.pop(version, None)
-        if current:
-            del self._current[name]
-        if removed:
-            self._rules.forget(name)
+    def drop(self, version: str) -> None:
+        """Off the disk, and is to be forgotten.  Blocks.  Raises VaultError."""
+        self._disk.drop(version)
+
+    def forget(self, version: str) -> StoredVersion | None:
+        """A version, prepared or in use, is not there any more, and is to be unloaded; which it was."""
+        model = self._prepared.pop(version, None) or self._in_use(version)
+        if model is not None and self._current.get(model.slot) is model:
+            del self._current[model.slot]
         self.unusable = [row for row in self.unusable if row.record.version != version]
-        self._unload(version)
         return model
-
-    def remove(self, sender: Member, name: str) -> bool:
-        """Forgets what is in use under a name, which must be the sender's; whether there was any.  Blocks.
-
-        Raises NameTaken for another client's, VaultError.
-        """
-        self.check_name(name, sender)
-        model = self._current.get(name)
-        if model is not None:
-            self.drop(model.record.version)
-        return model is not None
 
     # -- shares ----------------------------------------------------------------------------------------------------
 
     def read_for(self, bound: BoundProgram, client: str) -> ReadForRun:
-        """What that client's run of a program reads.  Blocks.
+        """What that client's run of a program reads; from now on the run counts.  Blocks.
 
         One look-up says whether a version may be used, and which one's tensors these are.
 
-        Raises as ``policy.check``, and VaultError when a file is not as it was written.
+        Raises as ``Gate.enter``, and VaultError when a file is not as it was written.
         """
-        found = check(bound, client, self.look_up)
+        found = self.gate.enter(bound, client)
         tensors = {(slot, name): v for slot, model in found.items() for name, v in self._load(model).items()}
         return ReadForRun(tensors, tuple(found[binding.slot].said() for binding in bound.bindings))
 
@@ -405,7 +378,7 @@ class PartySecrets:
         record = model.record
         with self._loading:
             tensors = self._tensors.get(record.version)
-            if tensors is None and self._current.get(record.name) is model:
+            if tensors is None and self._current.get(model.slot) is model:
                 tensors = self._tensors[record.version] = self._disk.load(record, self._field)
             if tensors is None:
                 raise not_in_use()
@@ -414,19 +387,10 @@ class PartySecrets:
     def _in_use(self, version: str) -> StoredVersion | None:
         return next((model for model in list(self._current.values()) if model.record.version == version), None)
 
-    def _unload(self, version: str) -> None:
+    def unload(self, model: StoredVersion) -> None:
+        """Its shares are not needed in memory any more.  Blocks, while others are read from the disk."""
         with self._loading:
-            self._tensors.pop(version, None)
-
-
-def taken(name: str, owner: str) -> NameTaken:
-    """The error of who may not use a name."""
-    return NameTaken(f"the name {name!r} belongs to {owner}: choose another one")
-
-
-def missing(name: str) -> NoSuchName:
-    """The error of who wants to say something about what is not there."""
-    return NoSuchName(f"nothing is stored under {name!r}: upload it first")
+            self._tensors.pop(model.record.version, None)
 
 
 def upload_shapes(message: Upload | UploadBegin) -> dict[str, Shape]:

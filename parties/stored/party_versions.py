@@ -29,7 +29,8 @@ from parties.stored import sealed_files as files
 from parties.stored.chunks import stored_bytes
 from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
-from parties.stored.version_database import FORGET_RULES, REQUESTS_TABLE, RULES_TABLE, Steps, VersionDatabase
+from parties.stored.rule_tables import TABLES
+from parties.stored.version_database import REQUESTS_TABLE, Steps, VersionDatabase
 from parties.vault import Streamed, VaultError
 from parties.wire.messages import Buffer
 from protocols.randomness.streams import stored_stream
@@ -43,12 +44,13 @@ LAYOUT: Steps = (
     (
         """CREATE TABLE versions (
             version TEXT PRIMARY KEY,
+            owner TEXT NOT NULL,
             name TEXT NOT NULL,
             state TEXT NOT NULL CHECK (state IN ('prepared', 'current')),
             sealed BLOB NOT NULL
         ) WITHOUT ROWID""",
-        "CREATE UNIQUE INDEX one_current ON versions (name) WHERE state = 'current'",
-        RULES_TABLE,
+        "CREATE UNIQUE INDEX one_current ON versions (owner, name) WHERE state = 'current'",
+        *TABLES,
     ),
     (REQUESTS_TABLE,),
 )
@@ -85,11 +87,11 @@ class PartyVersions(VersionDatabase):
     def versions(self) -> list[VersionRow]:
         """All there are; a row that cannot be read is a VaultError."""
         with self.vault.transaction() as db:
-            rows = db.execute("SELECT version, name, state, sealed FROM versions ORDER BY version").fetchall()
+            rows = db.execute("SELECT version, owner, name, state, sealed FROM versions ORDER BY version").fetchall()
         found = []
-        for version, name, state, sealed in rows:
+        for version, owner, name, state, sealed in rows:
             record, _ = self.open_record(version, sealed)
-            if record.name != name or state not in iter(State):
+            if (record.owner, record.name) != (owner, name) or state not in iter(State):
                 raise self.damaged(f"the row of version {version[:8]} is not as it was written")
             found.append(VersionRow(record, State(state)))
         return found
@@ -103,8 +105,8 @@ class PartyVersions(VersionDatabase):
         files.write(self._path_of(record.version), self.vault, _label(record), [bytes(seed), *masked])
         try:
             with self.vault.transaction() as db:
-                row = record.version, record.name, State.PREPARED, self.seal_record(record)
-                db.execute("INSERT INTO versions VALUES (?, ?, ?, ?)", row)
+                row = record.version, record.owner, record.name, State.PREPARED, self.seal_record(record)
+                db.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", row)
         except VaultError:
             self._unlink(record.version)
             raise
@@ -112,25 +114,20 @@ class PartyVersions(VersionDatabase):
     def commit(self, version: str) -> None:
         """Puts a prepared version under its name, for good, and forgets what was there.  More calls do nothing."""
         with self.vault.transaction() as db:
-            row = db.execute("SELECT name, state FROM versions WHERE version = ?", (version,)).fetchone()
+            row = db.execute("SELECT owner, name, state FROM versions WHERE version = ?", (version,)).fetchone()
             if row is None:
                 raise self.damaged(f"version {version[:8]} is not there")
-            if row[1] == State.CURRENT:
+            if row[2] == State.CURRENT:
                 return
-            former = _versions(db, "name = ? AND state = 'current'", row[0])
-            db.execute("DELETE FROM versions WHERE name = ? AND state = 'current'", (row[0],))
+            former = _versions(db, "owner = ? AND name = ? AND state = 'current'", *row[:2])
+            db.execute("DELETE FROM versions WHERE owner = ? AND name = ? AND state = 'current'", row[:2])
             db.execute("UPDATE versions SET state = 'current' WHERE version = ?", (version,))
         for other in former:
             self._unlink(other)
 
-    def drop(self, version: str, *, removed: bool = False) -> None:
-        """Forgets a version, in whatever state, and frees its space.  More calls do nothing.
-
-        ``removed``: its name stands for nothing from now on, so the rules of that go as well.
-        """
+    def drop(self, version: str) -> None:
+        """Forgets a version, in whatever state, and frees its space.  More calls do nothing."""
         with self.vault.transaction() as db:
-            if removed:
-                db.execute(FORGET_RULES, (version,))
             db.execute("DELETE FROM versions WHERE version = ?", (version,))
         self._unlink(version)
 
@@ -195,8 +192,8 @@ def values(seed: Seed, record: Record, masked: Sequence[memoryview], field: Prim
     }
 
 
-def _versions(db: sqlite3.Connection, where: str, value: object) -> list[str]:
-    return [str(row[0]) for row in db.execute(f"SELECT version FROM versions WHERE {where}", (value,))]  # noqa: S608
+def _versions(db: sqlite3.Connection, where: str, *values: object) -> list[str]:
+    return [str(row[0]) for row in db.execute(f"SELECT version FROM versions WHERE {where}", values)]  # noqa: S608
 
 
 def _label(record: Record) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ Whoever uploads a model or a data set owns it.  Nobody else may run anything on 
 * ``"schema"``: none.  Whoever has this knows that the secret is there, and its public description, as who may run
   something does; it can write programs on it, and ask for leave to run them (`parties.messages.requests`).
 
+A rule may say how often, too: runs in all, per day, per client (`parties.stored.gate` says when a run counts).
+
 The result of a program is revealed to the client who runs it, and to nobody else; or it is kept (``client.keep``), as a
 data set of that client's, which is its own to reveal and to allow.  So to allow a program is to allow its result to be
 revealed to that client.  A program that uses several secrets needs the leave of all their owners.
@@ -22,20 +24,23 @@ have the types that the program says.  So of its own secret an owner allows this
 under the name; and of the others' it must reckon with any values that these owners put there, as it does with the
 client's inputs.  Nobody else can put anything there.
 
-*When it is checked.*  The client says which version it means in each slot, and by which rule it may use it; what is
-not in use under that very owner and name is refused, and so is a rule that is not given, or does not cover the program.
-Each party checks so when the program comes, and again in the look-up whose tensors it takes; the dealer likewise in
-the look-up whose masks it deals for.  One honest party is enough for nothing to be revealed that its rules forbid,
-since without its share nobody learns anything.
+*When it is checked.*  The client says which version it means in each slot, and by which very rule it may use it, limits
+included; what is not in use under that very owner and name is refused, and so is a rule that is not given, or does not
+cover the program.  Each party checks so when the program comes, and again in the look-up whose tensors it takes; the
+dealer likewise in the look-up whose masks it deals for; and all of them whenever a rule or a version changes, for every
+run that has not ended.  One honest party is enough for nothing to be revealed that its rules forbid, since without its
+share nobody learns anything.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Input, Stored
@@ -43,7 +48,7 @@ from mpc.program import Program
 from nn.model import Description
 from nn.stored import StoredType
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
-from parties.messages.runs import Prepare
+from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
@@ -51,8 +56,6 @@ from protocols.trace.secret_tensor import graph_of, leaf
 PREDICT = "predict"
 ANY = "any"
 SCHEMA = "schema"
-EVERYONE = "*"
-"""Instead of a client's name: every client of the cluster file."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -69,32 +72,42 @@ def is_rule(program: str) -> bool:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a server knows of who may use a secret; ``grants`` are programs by client."""
+    """What a server knows of who may use a secret; ``grants`` are rules by client and identity."""
 
     name: str
     owner: str
     version: str
     description: bytes
     """Of the model or data set, as its owner gave it."""
-    grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    grants: Grants = field(default_factory=dict)
 
     @property
     def slot(self) -> str:
         """Where programs read it."""
         return slot_of(self.owner, self.name)
 
-    def of(self, client: str) -> frozenset[str]:
-        """What ``client`` may run; not what being the owner allows."""
-        return self.grants.get(client, frozenset()) | self.grants.get(EVERYONE, frozenset())
+    def of(self, client: str) -> Mapping[str, Rule]:
+        """By which rules ``client`` may use it; not what being the owner allows."""
+        return {**self.grants.get(EVERYONE, {}), **self.grants.get(client, {})}
 
     def sees(self, client: str) -> bool:
         """Whether ``client`` may know that the secret is there, and its public description."""
         return client == self.owner or bool(self.of(client))
 
-    def check(self, program: Program, client: str, rule: str) -> None:
-        """Raises NotPermitted unless ``client`` may run ``program`` by that rule, ProgramError for other types."""
-        if not self._allows(program, client, rule):
-            raise NotPermitted(f"{client} {self._refusal(client)}")
+    def check_rule(self, client: str, rule: str) -> Rule | None:
+        """The rule by which ``client`` uses it; None for its owner's.  Raises NotPermitted if there is no such rule."""
+        if rule == OWNER and client == self.owner:
+            return None
+        found = self.of(client).get(rule)
+        if found is None:
+            raise self._refused(client)
+        return found
+
+    def check(self, program: Program, client: str, rule: str) -> Rule | None:
+        """As ``check_rule``; and the rule covers ``program``.  Raises ProgramError for other types."""
+        found = self.check_rule(client, rule)
+        if found is not None and not self._covers(found.program, program):
+            raise self._refused(client)
         tensors = _tensors(self.description)
         for operation in (node.operation for node in program.nodes):
             if isinstance(operation, Stored) and operation.slot == self.slot:
@@ -104,21 +117,21 @@ class Policy:
                         f"the program reads {operation.tensor!r} of {self.name!r} as another than it is: ask for"
                         f" {self.name!r} again, and write the program anew"
                     )
+        return found
 
-    def _allows(self, program: Program, client: str, rule: str) -> bool:
-        if rule == OWNER:
-            return client == self.owner
-        if rule not in self.of(client):
-            return False
-        return rule in (ANY, program.digest) or (rule == PREDICT and predicts(program, self.slot, self.description))
+    def _covers(self, allowed: str, program: Program) -> bool:
+        if allowed == PREDICT:
+            return predicts(program, self.slot, self.description)
+        return allowed in (ANY, program.digest)
 
-    def _refusal(self, client: str) -> str:
-        allowed = self.of(client)
-        if not allowed:
-            return f"may not use {self.name!r}: its owner {self.owner} has to allow it (tessera allow)"
+    def _refused(self, client: str) -> NotPermitted:
+        allowed = {rule.program for rule in self.of(client).values()}
         if PREDICT in allowed:
-            return f"may only have {self.name!r} predict, and this program does more or other than that"
-        return f"may not run this program on {self.name!r}: its owner {self.owner} has to allow it (tessera request)"
+            what = f"only have {self.name!r} predict, and this program does more or other than that"
+        else:
+            what, how = ("run this program on", "request") if allowed else ("use", "allow")
+            what = f"not {what} {self.name!r}: its owner {self.owner} has to allow it (tessera {how})"
+        return NotPermitted(f"{client} may {what}")
 
 
 def not_in_use() -> ProgramError:
@@ -155,31 +168,47 @@ def found(bindings: Iterable[Binding], look_up: LookUp[Held]) -> dict[str, InUse
     return by_slot
 
 
-def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> dict[str, Held]:
-    """By slot, what this server holds of each secret that ``client`` has bound; all of it may be used in the program.
+class Use(NamedTuple):
+    """Of a limited rule, whose identity is ``rule``, by ``client`` on what is in ``slot``."""
 
-    Each is of the look-up that was checked.  Raises ProtocolViolation for bindings that do not go with the program,
-    ProgramError for a version that is not in use or has other types, NotPermitted.
+    slot: str
+    client: str
+    rule: str
+    limits: Rule
+
+
+class Permit(NamedTuple, Generic[Held]):
+    """What a client's run may use: by slot, what a server holds of it; and which limited rules it uses up."""
+
+    held: Mapping[str, Held]
+    uses: Sequence[Use]
+
+
+def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Held]:
+    """All that ``client`` has bound may be used in the program, and what is held of it is of the look-up that said so.
+
+    Raises ProtocolViolation for bindings that do not go with the program, ProgramError for a version that is not in use
+    or has other types, NotPermitted.
     """
     if tuple(binding.slot for binding in bound.bindings) != bound.program.slots:
         raise ProtocolViolation(client, "bound other slots than the program has")
     by_slot = found(bound.bindings, look_up)
-    for binding in bound.bindings:
-        by_slot[binding.slot].policy.check(bound.program, client, binding.rule)
-    return {slot: in_use.held for slot, in_use in by_slot.items()}
+    uses = []
+    for slot, _, rule in map(msgspec.structs.astuple, bound.bindings):
+        limits = by_slot[slot].policy.check(bound.program, client, rule)
+        if limits is not None and limits.limited:
+            uses.append(Use(slot, client, rule, limits))
+    return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses)
 
 
-def permitted(encoded: memoryview, client: str, message: Prepare, look_up: LookUp[Held]) -> BoundProgram:
-    """The program of a run that ``client`` asks for.
+def check_still(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> None:
+    """What was checked once still holds: the same versions are in use, and the same rules in force.
 
-    Raises as ``check``; ProgramError for what is none, and ProtocolViolation for one that keeps nothing under a name,
-    or something under none.
+    Raises ProgramError, NotPermitted.  Quick: a rule that is the same covers the program as it did.
     """
-    bound = BoundProgram(Program.decode(encoded), message.bindings, client)
-    check(bound, client, look_up)
-    if bool(bound.program.kept) != bool(message.keep):
-        raise ProtocolViolation(client, "sent a run that keeps something under no name, or nothing under one")
-    return bound
+    by_slot = found(bound.bindings, look_up)
+    for binding in bound.bindings:
+        by_slot[binding.slot].policy.check_rule(client, binding.rule)
 
 
 @functools.lru_cache(maxsize=_DESCRIPTIONS)
@@ -221,10 +250,3 @@ def predicts(program: Program, slot: str, description: bytes) -> bool:
     except TesseraError:
         # The model does not take such an input: then the program is not its prediction.
         return False
-
-
-def merged(grants: Mapping[str, frozenset[str]], client: str, programs: Iterable[str]) -> dict[str, frozenset[str]]:
-    """``grants`` with those of ``client`` replaced by ``programs``; without any, it has none."""
-    rest = {name: rules for name, rules in grants.items() if name != client}
-    rules = frozenset(programs)
-    return {**rest, client: rules} if rules else rest

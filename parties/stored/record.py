@@ -1,4 +1,4 @@
-"""What is known of a version of a stored secret but the secret itself, and of what its owner has allowed.
+"""What is known of a version of a stored secret but the secret itself.
 
 `parties.stored.version_database` says where it is written.
 """
@@ -45,16 +45,6 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def shapes(self) -> dict[str, Shape]:
         """By tensor."""
         return {tensor.name: tensor.shape for tensor in self.tensors}
-
-
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an owner has allowed with what is called ``name``, as it is sealed in its row."""
-
-    name: Name
-    owner: str
-    """Who the owner is (``Member.identity``)."""
-    grants: dict[str, frozenset[str]]
-    """Programs by client (`parties.stored.policy`)."""
 
 
 def tensor_infos(shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:

@@ -1,72 +1,137 @@
-"""What owners have allowed, as a server has it: by the name of the secret, in its data folder.
+"""What owners have allowed, as a server knows it: by owner and name, in its data folder.
 
-Rules belong to a name and its owner, not to a version: they outlast an upload in its place, and go when the name is
-removed.  ``parties.stored.policy`` says what they mean.
+Rules belong to a name and its owner, not to a version: they outlast uploads in its place.  When the name is removed
+its owner allows nothing on it any more, by a set without rules.  ``parties.stored.policy`` says what rules mean.
+
+*Whose word counts.*  The owner's alone: a set is signed by it (``verified``).  So whoever has one may bring it: the
+owner's client, which brings the newest to servers that lack it before it uploads anything under the name, and the
+servers, which tell each other when one of them has started, or has been told.  A server that was away, or has lost its
+disk, has it again then.
+
+*Which one counts.*  That with the highest number, ever: no server takes a former one in its place, from whomever.  The
+number is what remains of rules when a name is removed, so that nobody brings them back.  A server that has lost its
+disk knows no number, but nothing can be run there either until the owner has uploaded again; before that its client
+has asked *all* servers, and brought the highest that any of them has.  So a rule that was taken back stays so as long
+as one of the servers is honest and has kept its disk.
+
+A signature is for one cluster by its name: an owner that is known by one key in two clusters of a name says in both
+what it says in one.  It is checked by the key that its owner has now: an owner that was given a new key signs its rules
+anew with the next ``allow`` or upload, and whatever it has signed by that key comes after all it had signed before.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from mpc.errors import ProgramError
+from mpc.errors import ProgramError, ProtocolViolation
 from parties.cluster import Cluster, Member
-from parties.stored.policy import EVERYONE, is_rule, merged
+from parties.keys import KeyPair
+from parties.messages.rules import Grants, Known, RuleSet
 from parties.stored.quotas import MAX_RULES
-from parties.stored.record import Rules
-from parties.stored.version_database import VersionDatabase
+from parties.stored.rule_tables import RuleTables, SignedRules
 
-MOST_CLIENTS = 1000
-"""That rules of one secret name."""
+PURPOSE = "rules"
+"""What they are signed for (``KeyPair.sign``)."""
+
+MOST_SETS = 4000
+"""Of one owner."""
+
+
+def signed(keys: KeyPair, cluster: Cluster, owner: Member, rules: RuleSet) -> SignedRules:
+    """By their owner, whose keys these are."""
+    encoded = rules.encode()
+    return SignedRules(owner.identity, rules, encoded, keys.sign(PURPOSE, cluster.name.encode(), encoded))
+
+
+def verified(cluster: Cluster, bringer: str, encoded: memoryview, signature: memoryview) -> SignedRules:
+    """What ``bringer`` says a client of the cluster has allowed.
+
+    Raises ProgramError for what are no rules, ProtocolViolation, naming the bringer, if they are not signed by it.
+    """
+    rules = RuleSet.decode(encoded)
+    found = SignedRules(_identity(cluster, rules.owner), rules, bytes(encoded), bytes(signature))
+    if not is_signed(cluster, found):
+        raise ProtocolViolation(bringer, f"sent rules of {rules.owner} on {rules.name!r} that it has not signed")
+    return found
+
+
+def is_signed(cluster: Cluster, found: SignedRules) -> bool:
+    """Whether the signature is one by the key that their owner has now."""
+    owner = next((client for client in cluster.clients if client.identity == found.owner), None)
+    if owner is None or owner.name != found.rules.owner:
+        return False
+    return owner.signed(found.signature, PURPOSE, cluster.name.encode(), found.encoded)
+
+
+def _identity(cluster: Cluster, name: str) -> str:
+    """Of the client of that name; empty if there is none."""
+    return next((client.identity for client in cluster.clients if client.name == name), "")
 
 
 class RuleBook:
-    """Rules by name.  Methods that say so block, on the disk."""
+    """Rules by owner and name.  Methods that say so block, on the disk; the others are quick."""
 
-    def __init__(self, vault: VersionDatabase, cluster: Cluster) -> None:
-        self._vault = vault
-        self.follow(cluster)
-        self._rules = vault.rules()
+    def __init__(self, tables: RuleTables) -> None:
+        self._tables = tables
+        self._sets: dict[tuple[str, str], SignedRules] = {}
+        self._grants: dict[tuple[str, str], Grants] = {}
         self._writing = threading.Lock()
+        for found in tables.all():
+            self.apply(found)
 
-    def follow(self, cluster: Cluster) -> None:
-        """From now on rules are of these clients."""
-        self._clients = {client.name for client in cluster.clients}
+    def grants(self, owner: Member, name: str) -> Grants:
+        """In force on that owner's secret."""
+        return self.at((owner.identity, name))
 
-    def grants(self, name: str, owner: Member) -> Mapping[str, frozenset[str]]:
-        """Programs by client, of that owner's secret."""
-        rules = self._rules.get(name)
-        return {} if rules is None or rules.owner != owner.identity else rules.grants
+    def at(self, place: tuple[str, str]) -> Grants:
+        """In force there."""
+        return self._grants.get(place, {})
 
-    def check(self, client: str, programs: Iterable[str]) -> None:
-        """Raises ProgramError for a client that the cluster does not have, or what is no rule."""
-        if client != EVERYONE and client not in self._clients:
-            raise ProgramError(f"the cluster has no client called {client!r}")
-        for program in programs:
-            if not is_rule(program):
-                raise ProgramError(f"{program!r} names no program: give predict, any, schema, or a program's digest")
+    def held(self, owner: Member, name: str) -> SignedRules | None:
+        """The newest set of that owner."""
+        return self._sets.get((owner.identity, name))
 
-    def allow(self, name: str, owner: Member, client: str, programs: Iterable[str]) -> None:
-        """From now on ``client`` may run these programs on ``name``, and no others.  Blocks.
+    @property
+    def known(self) -> list[Known]:
+        """Of each set, its number."""
+        return [Known(*place, *held.order) for place, held in list(self._sets.items())]
 
-        Raises ProgramError as ``check`` and for too many clients, VaultError.
+    def newer_than(self, known: Iterable[Known]) -> list[SignedRules]:
+        """What another lacks, who has these."""
+        orders = {(owner, name): tuple(order) for owner, name, *order in known}
+        return [held for place, held in list(self._sets.items()) if held.order > orders.get(place, (0, ""))]
+
+    def store(self, found: SignedRules, cluster: Cluster) -> bool:
+        """On the disk, if they are newer; whether they are, and are to be applied.  Blocks.
+
+        Raises ProgramError when there are too many, VaultError.
         """
-        programs = tuple(programs)
-        self.check(client, programs)
         with self._writing:
-            grants = merged(self.grants(name, owner), client, programs)
-            if len(grants) > MOST_CLIENTS:
-                raise ProgramError(f"rules of {name!r} name {MOST_CLIENTS} clients already: allow '*' instead")
-            others = [r.grants for r in self._rules.values() if r.owner == owner.identity and r.name != name]
-            if sum(len(programs) for each in (grants, *others) for programs in each.values()) > MAX_RULES:
+            held = self._sets.get(found.place)
+            if held is not None and held.order >= found.order and is_signed(cluster, held):
+                return False
+            if held is None and sum(owner == found.owner for owner, _ in list(self._sets)) >= MOST_SETS:
+                raise ProgramError(f"{found.rules.owner} has rules of {MOST_SETS} names, and no more are kept")
+            others = {place: held for place, held in list(self._sets.items()) if place[0] == found.owner}
+            if sum(len(each.rules.rules) for each in {**others, found.place: found}.values()) > MAX_RULES:
                 raise ProgramError(
-                    f"rules of {owner.name} allow {MAX_RULES} programs already, each counted for every client that may"
-                    " run it: allow fewer first (tessera allow NAME CLIENT --nothing)"
+                    f"rules of {found.rules.owner} allow {MAX_RULES} programs already, each counted for every client"
+                    " that may run it: allow fewer first (tessera allow NAME CLIENT --nothing)"
                 )
-            rules = Rules(name, owner.identity, grants)
-            self._vault.write_rules(rules)
-            self._rules[name] = rules
+            over = _identities(self.at(found.place)) - _identities(found.rules.by_client())
+            self._tables.write(found, over)
+        return True
 
-    def forget(self, name: str) -> None:
-        """The secret is gone, and from the disk its rules with it."""
-        self._rules.pop(name, None)
+    def apply(self, found: SignedRules) -> None:
+        """From now on they are in force."""
+        self._sets[found.place], self._grants[found.place] = found, found.rules.by_client()
+
+
+def _identities(grants: Grants) -> set[str]:
+    return {identity for rules in grants.values() for identity in rules}
+
+
+def newest(sets: Iterable[SignedRules | None]) -> SignedRules | None:
+    """The one that servers prefer to the others."""
+    return max((found for found in sets if found is not None), key=lambda found: found.order, default=None)

@@ -38,7 +38,7 @@ A party with prepared versions asks at its start, at the dealer's, and again unt
 nor drops one by itself.  So a crash of anyone, at any moment, leaves the former version in use or, once the party is
 back and has asked, the new one; and never for good a different one here and there.  Removal is decided by the dealer's
 transaction likewise, and the parties that it did not reach then drop what it says is gone.  What was allowed under the
-name goes in the transaction that removes it, at each: no later upload under it finds rules of the one before.
+name ends before that, by its owner's word (`parties.stored.rules`).
 
 *An old copy of a folder*, put back, brings old versions back.  Nothing is masked twice by it: a version's masks b are
 drawn for it by the dealer, and masked its w alone; running it again opens w - b no second time, since all parties have
@@ -65,19 +65,18 @@ import msgspec
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ConfigurationError
 from parties.keys import KeyPair
-from parties.stored.record import Record, Rules
+from parties.stored.record import Record
+from parties.stored.rule_tables import RuleTables
 from parties.vault import Vault, VaultError
 
 Steps = Sequence[Sequence[str]]
 """By layout, from `FIRST` on: the statements that bring a file from the layout before, or an empty one, to this one."""
 
-FIRST = 4
-"""The first layout of release 0.2: what is sealed in rows of earlier ones has other names."""
+FIRST = 5
+"""The first layout of release 0.3: in earlier ones keys sign nothing, and a name has one owner."""
 
 _LAYOUT = "CREATE TABLE layout (version INTEGER NOT NULL); INSERT INTO layout VALUES (0);"
 
-
-RULES_TABLE = "CREATE TABLE rules (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
 
 REQUESTS_TABLE = """CREATE TABLE requests (
     client TEXT NOT NULL,
@@ -86,9 +85,6 @@ REQUESTS_TABLE = """CREATE TABLE requests (
     code BLOB NOT NULL,
     PRIMARY KEY (client, program)
 ) WITHOUT ROWID"""
-
-FORGET_RULES = "DELETE FROM rules WHERE name = (SELECT name FROM versions WHERE version = ?)"
-"""Those of a version's name, in the transaction that removes the version and before that."""
 
 
 class VersionDatabase:
@@ -108,6 +104,7 @@ class VersionDatabase:
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, *, file: str, steps: Steps) -> None:
         self.vault = Vault(folder, file, keys, purpose=file.removesuffix(".sqlite"), member=member, schema=_LAYOUT)
         self._path = os.path.join(folder, file)  # noqa: PTH118 - for messages alone
+        self.rules = RuleTables(self.vault, self.damaged)
         try:
             while self._upgrade(steps):
                 pass
@@ -137,31 +134,6 @@ class VersionDatabase:
         """What was deleted is overwritten now, if it can be, and else when the file is closed."""
         with contextlib.suppress(VaultError):
             self.vault.checkpoint()
-
-    # -- rules -----------------------------------------------------------------------------------------------------
-
-    def rules(self) -> dict[str, Rules]:
-        """All there are, by name; a row that cannot be read is a VaultError."""
-        with self.vault.transaction() as db:
-            rows = db.execute("SELECT name, sealed FROM rules").fetchall()
-        return {name: self._open_rules(name, sealed) for name, sealed in rows}
-
-    def _open_rules(self, name: object, sealed: object) -> Rules:
-        if not isinstance(name, str) or not isinstance(sealed, bytes):
-            raise self.damaged("a row makes no sense")
-        try:
-            (encoded,) = self.vault.unseal(("rules", name), 1, len(sealed), [sealed])
-            rules: Rules = msgpack_decoder(Rules).decode(encoded)
-            return rules
-        except (VaultError, ValueError):
-            raise self.damaged(f"the rules of {name!r} are not as they were written") from None
-
-    def write_rules(self, rules: Rules) -> None:
-        """Durably, in place of what there was under their name."""
-        encoded = msgspec.msgpack.encode(rules)
-        (sealed,) = self.vault.seal(("rules", rules.name), [encoded], chunk_bytes=len(encoded) + 64)
-        with self.vault.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO rules VALUES (?, ?)", (rules.name, bytes(sealed)))
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -213,9 +185,9 @@ class VersionDatabase:
             layout = self._layout(db)
             if 0 < layout < FIRST:
                 raise ConfigurationError(
-                    f"data file {self._path} was written by release 0.1 (layout {layout}), which this one does not"
-                    " read: move the data folder away to begin with an empty one, and have the owners of what is in it"
-                    " upload it again"
+                    f"data file {self._path} was written by release 0.2 or earlier (layout {layout}), which this one"
+                    " does not read: move the data folder away to begin with an empty one, and have the owners of what"
+                    " is in it upload it and allow its use again"
                 )
             done = layout - FIRST + 1 if layout else 0
             if done > len(steps):

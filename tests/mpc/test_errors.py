@@ -37,7 +37,8 @@ def test_a_peer_is_named_beside_the_reason() -> None:
         ),
         (
             "TesseraError",
-            "UsageError ProgramError NotPermitted NameTaken NoSuchName PeerError MaterialError MacCheckError",
+            "UsageError ProgramError NotPermitted LimitReached RunExpired NoSuchName PeerError MaterialError"
+            " MacCheckError",
         ),
     ],
 )

@@ -118,18 +118,23 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def opened(
-    folder: Path, security: Security, parties: int = 2, transport: Transport | None = None
+    folder: Path,
+    security: Security,
+    parties: int = 2,
+    transport: Transport | None = None,
+    clients: Sequence[str] = ("clinic", "company"),
+    settings: Settings | None = None,
 ) -> AsyncIterator[Site]:
     kernels.warm_up()
     names = [f"party{i}" for i in range(parties)]
-    keys = {name: KeyPair.generate() for name in ("dealer", *names, "clinic", "company")}
+    keys = {name: KeyPair.generate() for name in ("dealer", *names, *clients)}
     ports = free_ports(parties + 1)
     cluster = Cluster.build(
         "within",
         dealer=(f"127.0.0.1:{ports[0]}", keys["dealer"].public),
         parties=[(name, f"127.0.0.1:{ports[i + 1]}", keys[name].public) for i, name in enumerate(names)],
-        clients=[(name, keys[name].public) for name in ("clinic", "company")],
-        settings=Settings(threads=1, peer_timeout=1.5, round_timeout=1.5, security=security),
+        clients=[(name, keys[name].public) for name in clients],
+        settings=settings or Settings(threads=1, peer_timeout=1.5, round_timeout=1.5, security=security),
     )
     site = Site(cluster, keys, folder, transport or MemoryNetwork())
     try:

@@ -59,7 +59,7 @@ async def test_who_ran_what_on_which_version_by_which_rule(site: Any) -> None:
         run, kept = facts_of(site, server, facts.Run)
         assert (run.client, run.program, run.outcome, run.keep) == ("clinic", plan(graph_of([y])).digest, "ok", "")
         (binding,) = run.used
-        assert (binding.slot, binding.version, binding.rule) == ("company/m", remote.version, "predict")
+        assert (binding.slot, binding.version) == ("company/m", remote.version)
         assert (kept.client, kept.keep, kept.used[0].rule) == ("company", "kept", "owner")
         uploads = facts_of(site, server, facts.Upload)
         assert [(u.owner, u.name, u.version) for u in uploads] == [
@@ -68,6 +68,7 @@ async def test_who_ran_what_on_which_version_by_which_rule(site: Any) -> None:
         ]
         (rule,) = facts_of(site, server, facts.RuleChange)
         assert (rule.owner, rule.name, rule.client, rule.programs) == ("company", "m", "clinic", ("predict",))
+        assert rule.rules == (binding.rule,)
         (removal,) = facts_of(site, server, facts.Removal)
         assert (removal.owner, removal.name) == ("company", "kept")
         assert run.secrets == {("company", "m")}

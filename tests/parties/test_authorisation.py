@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from mpc.errors import NameTaken, NotPermitted, PeerError, ProgramError, ProtocolViolation
+from mpc.errors import NotPermitted, PeerError, ProgramError, ProtocolViolation
 from mpc.rings import FieldRing
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from parties import Cluster, KeyPair
 from parties.messages.failures import Fault, error_of
+from parties.messages.rules import Rule, RuleSet
 from parties.messages.runs import Dealt, Failed, Prepare, Ready, Release
 from parties.messages.stock import Agreed
 from parties.messages.stored import FindSecret, RemoveSecret, SecretRemoved
@@ -34,7 +36,8 @@ from parties.stored import rules, uploads
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.stored.record import Record, tensor_infos
-from parties.stored.rules import RuleBook
+from parties.stored.rule_tables import SignedRules
+from parties.stored.rules import RuleBook, signed
 from parties.wire.messages import Message
 from protocols.readings.party import PartyRun
 
@@ -208,9 +211,14 @@ async def test_rules_of_what_was_removed_are_gone_for_good(site: Any) -> None:
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> Cluster:
+def three_keys() -> Mapping[str, KeyPair]:
+    return {name: KeyPair.generate() for name in ("dealer", "party0", "party1", "clinic", "company", "other")}
+
+
+@pytest.fixture
+def three(three_keys: Mapping[str, KeyPair]) -> Cluster:
     """A cluster with three clients; nothing of it runs."""
-    key = [KeyPair.generate().public for _ in range(6)]
+    key = [keys.public for keys in three_keys.values()]
     return Cluster.build(
         "three",
         dealer=("127.0.0.1:1", key[0]),
@@ -219,32 +227,82 @@ def three(tmp_path: Path) -> Cluster:
     )
 
 
-def test_rules_of_a_name_are_their_owner_s_own(tmp_path: Path, three: Cluster) -> None:
-    """A name may become another's: what the one before has allowed says nothing of it."""
+def set_of(cluster: Cluster, keys: Mapping[str, KeyPair], owner: str, number: int, *given: Rule) -> SignedRules:
+    return signed(keys[owner], cluster, cluster.member(owner), RuleSet(owner, "m", number, given))
+
+
+def test_rules_of_a_name_are_their_owner_s_own(
+    tmp_path: Path, three: Cluster, three_keys: Mapping[str, KeyPair]
+) -> None:
+    """Each has names of its own; and a name of a client may become another's, by another cluster file."""
     company, other, keys = three.member("company"), three.member("other"), KeyPair.generate()
     with PartyVersions(tmp_path / "data", keys, "party0") as disk:
-        RuleBook(disk, three).allow("m", company, "clinic", ["any"])
-        book = RuleBook(disk, three)
-        assert book.grants("m", company) == {"clinic": {"any"}}
-        assert book.grants("m", other) == {}
-        book.allow("m", other, "*", ["predict"])
-        for same in (book, RuleBook(disk, three)):
-            assert same.grants("m", other) == {"*": {"predict"}}
-            assert same.grants("m", company) == {}
-        book.forget("m")
-        assert book.grants("m", other) == {}
+        book = RuleBook(disk.rules)
+        for found in (
+            set_of(three, three_keys, "company", 1, Rule("clinic", "any", 1)),
+            set_of(three, three_keys, "other", 4, Rule("*", "predict", 4)),
+        ):
+            assert book.store(found, three)
+            book.apply(found)
+        for same in (book, RuleBook(disk.rules)):
+            assert {c: {r.program for r in of.values()} for c, of in same.grants(company, "m").items()} == {
+                "clinic": {"any"}
+            }
+            assert set(same.grants(other, "m")) == {"*"}
+            assert same.grants(dataclasses.replace(company, key=other.key), "m") == same.grants(other, "m")
+            assert same.grants(dataclasses.replace(company, key=keys.public), "m") == {}
+            assert same.grants(dataclasses.replace(company, key=keys.public, origin=company.key), "m")
+            assert same.grants(company, "n") == {}
 
 
-def test_how_many_clients_rules_may_name(tmp_path: Path, three: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST_CLIENTS", 2)
-    company = three.member("company")
+def test_a_set_takes_the_place_of_former_ones_alone(
+    tmp_path: Path, three: Cluster, three_keys: Mapping[str, KeyPair]
+) -> None:
+    sets = [set_of(three, three_keys, "company", number, Rule("*", "any", number)) for number in (1, 2, 3)]
+    same_number = set_of(three, three_keys, "company", 2)
     with PartyVersions(tmp_path / "data", KeyPair.generate(), "party0") as disk:
-        book = RuleBook(disk, three)
-        for client in ("clinic", "other", "other"):
-            book.allow("m", company, client, ["predict"])
-        with pytest.raises(ProgramError, match="name 2 clients already"):
-            book.allow("m", company, "*", ["predict"])
-        assert set(book.grants("m", company)) == {"clinic", "other"}
+        book = RuleBook(disk.rules)
+        for found, newer in (
+            (sets[1], True),
+            (sets[0], False),
+            (sets[1], False),
+            (same_number, same_number.order > sets[1].order),
+            (sets[2], True),
+        ):
+            assert book.store(found, three) is newer
+            if newer:
+                book.apply(found)
+        assert [held.rules.number for held in disk.rules.all()] == [3]
+        # Its owner has a new key: what that has signed comes after all that the former one has.
+        fresh = {**three_keys, "company": KeyPair.generate()}
+        company = dataclasses.replace(
+            three.member("company"), key=fresh["company"].public, origin=three.member("company").key
+        )
+        later = dataclasses.replace(
+            three, clients=tuple(company if client.name == "company" else client for client in three.clients)
+        )
+        again = set_of(later, fresh, "company", 1)
+        assert book.store(again, later)
+        book.apply(again)
+        assert not book.store(again, later)
+        assert book.grants(company, "m") == {}
+
+
+def test_how_many_names_rules_may_be_of(
+    tmp_path: Path, three: Cluster, three_keys: Mapping[str, KeyPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "MOST_SETS", 2)
+    with PartyVersions(tmp_path / "data", KeyPair.generate(), "party0") as disk:
+        book = RuleBook(disk.rules)
+        for owner, name in (("company", "a"), ("other", "a"), ("company", "b"), ("company", "b")):
+            number = 1 + sum(known.name == name for known in book.known)
+            found = signed(three_keys[owner], three, three.member(owner), RuleSet(owner, name, number))
+            assert book.store(found, three)
+            book.apply(found)
+        found = signed(three_keys["company"], three, three.member("company"), RuleSet("company", "c", 1))
+        with pytest.raises(ProgramError, match="company has rules of 2 names"):
+            book.store(found, three)
+        assert len(book.known) == 3
 
 
 # -- a party's versions ----------------------------------------------------------------------------------------------
@@ -274,34 +332,44 @@ def test_the_id_of_what_cannot_be_used_is_taken(disk: PartyVersions, three: Clus
         secrets.begin(three.member("company"), begin(), [memoryview(b"what")])
 
 
-def test_each_party_sees_to_it_that_a_name_keeps_its_owner(disk: PartyVersions, three: Cluster) -> None:
-    """Whatever the dealer has decided."""
-    company = three.member("company")
-    prepare(disk, three, ID, company.key)
-    prepare(disk, three, SECOND, three.member("other").key)
+def put_in_use(secrets: PartySecrets, version: str) -> None:
+    model = secrets.commit(version)
+    assert model is not None
+    secrets.put_in_use(model)
+
+
+def test_what_one_owner_calls_so_is_not_what_another_does(disk: PartyVersions, three: Cluster) -> None:
+    """Whatever the dealer has decided, neither takes the other's place, on the disk or in memory."""
+    company, other = three.member("company"), three.member("other")
+    for version, owner in ((ID, company), (SECOND, other), (THIRD, company)):
+        prepare(disk, three, version, owner.key)
     secrets = PartySecrets(disk, three, FieldRing())
-    secrets.commit(ID)
-    with pytest.raises(NameTaken, match="belongs to company"):
-        secrets.commit(SECOND)
-    assert secrets.is_in_use(ID)
+    for version, held in ((ID, {ID}), (SECOND, {ID, SECOND}), (THIRD, {THIRD, SECOND})):
+        put_in_use(secrets, version)
+        for same in (secrets, PartySecrets(disk, three, FieldRing())):
+            assert set(same.held) == held
+            assert {same.is_in_use(v) for v in held} == {True}
+    assert secrets.look_up("other/m").policy.version == SECOND
+    assert secrets.look_up("clinic/m") is None
+    assert secrets.look_up("m") is None
+    assert [model.owner for model in secrets.seen_by("other")] == [other]
 
 
-def test_rules_go_when_nothing_is_about_to_take_the_place(disk: PartyVersions, three: Cluster) -> None:
+def test_rules_outlast_what_they_are_of(disk: PartyVersions, three: Cluster, three_keys: Mapping[str, KeyPair]) -> None:
+    """A server does not end them: their owner does, before it removes what they are of."""
     company = three.member("company")
     prepare(disk, three, ID, company.key)
     disk.commit(ID)
-    prepare(disk, three, SECOND, company.key)
     secrets = PartySecrets(disk, three, FieldRing())
-    secrets.allow(company, "m", "clinic", ["any"])
+    found = set_of(three, three_keys, "company", 1, Rule("clinic", "any", 1))
+    secrets.rules.store(found, three)
+    secrets.rules.apply(found)
     secrets.drop(ID)
-    secrets.commit(SECOND)
-    assert [model.record.version for model in secrets.seen_by("clinic")] == [SECOND]
-    assert set(disk.rules()) == {"m"}
-    secrets.drop(SECOND)
-    assert disk.rules() == {}
-    prepare(disk, three, THIRD, company.key)
-    disk.commit(THIRD)
-    assert PartySecrets(disk, three, FieldRing()).seen_by("clinic") == []
+    secrets.forget(ID)
+    assert secrets.seen_by("clinic") == []
+    prepare(disk, three, SECOND, company.key)
+    disk.commit(SECOND)
+    assert [model.record.version for model in PartySecrets(disk, three, FieldRing()).seen_by("clinic")] == [SECOND]
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -423,7 +491,7 @@ async def test_two_of_three_parties_are_not_all(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         async with speaking(site, "company") as ask:
             for party in ("party0", "party1", "party2"):
-                assert (await ask(party, FindSecret(request=ID, name="m"))).version == ""
+                assert (await ask(party, FindSecret(request=ID, name="m"))).found == ()
         assert not uploading.done()
         site.restore("party2")
         await uploading

@@ -16,6 +16,7 @@ from parties.messages.stock import Agreed
 from parties.stock.ledger import State
 from parties.wire.messages import Message
 
+from .rules_given import NO_RULE, identity, tell
 from .test_model_keeping import IMAGE, PARTIES, model
 
 LATER = 0.4
@@ -137,9 +138,9 @@ async def test_members_that_were_told_otherwise_end_the_run(either: Any, server:
         for name in PARTIES:
             either.corrupt(name, Opening, lambda message, buffers: heard.append(message) or [])
         honest = company._board.send
-        tell_otherwise(
-            company, server, lambda m: replace(m, bindings=tuple(replace(b, rule="any") for b in m.bindings))
-        )
+        rule = identity(either.servers["party0"]._secrets.look_up(m.slot).policy, "company", "any")
+        assert rule != NO_RULE
+        tell_otherwise(company, server, lambda m: replace(m, bindings=tuple(replace(b, rule=rule) for b in m.bindings)))
         with pytest.raises(ProgramError, match="different versions, or by different rules"):
             await company.reveal(m(image(company)))
         assert not heard
@@ -159,7 +160,7 @@ async def test_a_rule_that_one_does_not_have_is_no_rule(site: Any) -> None:
         await company.upload(model(0.5), "m")
         await company.allow("m", "clinic")
         m = await clinic.model("m")
-        for rule in ("owner", "any", clinic.digest(m(image(clinic)))):
+        for rule in ("owner", NO_RULE, clinic.digest(m(image(clinic)))):
             for server in ("dealer", *PARTIES):
                 honest = clinic._board.send
                 tell_otherwise(
@@ -178,8 +179,7 @@ async def test_leave_that_is_taken_back_before_it_is_used_is_none(site: Any, whe
     admit, dealt = server.admit, []
 
     def taken_back(job: Any, program: Any) -> None:
-        rules = (server._coordinator if where == "dealer" else server._secrets)._rules
-        rules.allow("m", site.cluster.member("company"), "clinic", ())
+        tell((server._coordinator if where == "dealer" else server._secrets).rules, site, "company", "m", "clinic", ())
         admit(job, program)
 
     async with site.client("company") as company, site.client() as clinic:

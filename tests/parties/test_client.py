@@ -10,7 +10,6 @@ import pytest
 
 from mpc.errors import (
     ConfigurationError,
-    NameTaken,
     NotPermitted,
     PeerLost,
     PeerUnavailable,
@@ -193,21 +192,8 @@ async def test_a_replaced_model_is_forgotten_everywhere(site):
             assert await clinic.reveal((await clinic.model("m"))(x)) == pytest.approx(
                 np.full((1, 2), 4 * scale), abs=1e-2
             )
-        with pytest.raises(NameTaken, match="belongs to company"):
-            await clinic.upload(model(), "m")
         await site.until(lambda: len(dealer._coordinator.stored) == 1)
         assert party._secrets.loaded == set(dealer._coordinator.stored) == set(party._secrets.held)
-
-
-async def test_a_run_prepared_before_a_replacement_uses_what_it_was_prepared_for(site):
-    async with site.client("company") as company, site.client() as clinic:
-        x = clinic.share([[1.0, 1.0, 1.0]], low=-1, high=1)
-        await company.upload(model(1.0), "m")
-        await company.allow("m", "clinic")
-        prepared = await clinic.prepare((await clinic.model("m"))(x))
-        await company.upload(model(0.5), "m")
-        assert await clinic.finish(prepared) == pytest.approx(np.full((1, 2), 4.0), abs=1e-2)
-        assert await clinic.reveal((await clinic.model("m"))(x)) == pytest.approx(np.full((1, 2), 2.0), abs=1e-2)
 
 
 async def test_a_model_that_is_replaced_while_others_use_it(site):

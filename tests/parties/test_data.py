@@ -15,6 +15,8 @@ from parties.client.remote_data import remote
 from parties.commands.command_line import main
 from parties.stored.data_set import DataDescription, is_data
 
+from .rules_given import NO_RULE, grants_of
+
 X = np.linspace(-1, 1, 12).reshape(4, 3)
 
 
@@ -174,10 +176,9 @@ async def test_a_model_of_the_askers_own_is_no_way_to_read_data(site):
         for server in ("dealer", "party0", "party1"):
             held = site.servers[server]
             policy = (held._coordinator if server == "dealer" else held._secrets).look_up(data.slot).policy
-            allowed = type(policy)(
-                policy.name, policy.owner, policy.version, policy.description, {"company": frozenset({"predict"})}
-            )
-            for rule in ("predict", "any", "owner"):
+            grants = grants_of({"company": {"predict"}})
+            allowed = type(policy)(policy.name, policy.owner, policy.version, policy.description, grants)
+            for rule in (*grants["company"], NO_RULE, "owner"):
                 with pytest.raises(NotPermitted):
                     asked_for = company._written(own((await company.data("trial"))["x"])).program
                     allowed.check(asked_for, "company", rule)

@@ -11,13 +11,14 @@ from mpc.operation import Input
 from mpc.program import Program, nodes_announced
 from nn import Linear, Model, Sequential
 from parties.cluster import Member, Role
+from parties.messages.rules import AllowUse, Rule, RuleSet
 from parties.messages.runs import Opening, Prepare, Release
 from parties.messages.stock import Agreed, Stock
-from parties.messages.stored import AllowUse
 from parties.servers import governor
 from parties.servers.early import MAX_EARLY, EarlyWords
 from parties.servers.governor import Charge, estimate
 from parties.servers.scheduling import Turns
+from parties.stored.rules import signed
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
 
@@ -208,9 +209,10 @@ async def test_another_clients_upload_does_not_wait_for_a_flood_of_rules(site):
     async with endpoint, site.client() as clinic:
         await endpoint.connect(deadline=5)
         for i in range(400):
-            ask = AllowUse(request=f"{i:032x}", name="mine", client="*", programs=("predict",))
+            rules = RuleSet("company", "mine", i + 1, (Rule("*", "predict", i + 1),))
+            said = signed(site.keys["company"], site.cluster, site.cluster.member("company"), rules)
             for server in site.servers:
-                endpoint.send(server, ask)
+                endpoint.send(server, AllowUse(request=f"{i:032x}"), said.payload)
         upload = asyncio.create_task(clinic.upload(model, "theirs"))
         answers = []
         while not upload.done() or len(answers) < 3 * 400:

@@ -9,7 +9,7 @@ import pytest
 
 from parties import log_quota
 from parties.log_quota import LINES, OWN_LINES, SPAN, QuotaHandler, caused_by
-from parties.messages.stored import AllowUse
+from parties.messages.rules import AllowUse
 from parties.wire.messages import Message
 
 
@@ -99,7 +99,7 @@ async def test_whoever_sends_it_has_caused_what_is_logged_of_a_message(site):
         async with endpoint:
             await endpoint.connect(deadline=5)
             for i in range(3):
-                ask: Message = AllowUse(request=f"{i:032x}", name="none", client="*", programs=())
+                ask: Message = AllowUse(request=f"{i:032x}")
                 endpoint.send("party0", ask)
             await site.until(lambda: len(seen) >= 3)
         await asyncio.sleep(0)

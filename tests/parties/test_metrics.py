@@ -17,17 +17,20 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mpc.errors import ConfigurationError, NameTaken, ProtocolViolation
+from mpc.errors import ConfigurationError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.counters import Metrics
 from parties.messages.runs import Opening
+from parties.messages.uploads import Upload
 from parties.operate.metrics import page as metrics_page
 from parties.operate.metrics.prometheus import PrometheusMetrics, outcomes, total
 from parties.operate.metrics.serving import parse_address, serving
 from parties.operate.status import look as status_look
 from parties.vault import VaultError
 from parties.wire.links import Traffic
+
+from .test_uploads import ID, TENSORS, speaking
 
 HERE = ("127.0.0.1", 0)
 
@@ -130,12 +133,12 @@ def model() -> Model:
 
 async def test_what_is_there_at_the_moment(site):
     async with serving(site.servers["party0"], HERE) as url, serving(site.servers["dealer"], HERE) as dealer_url:
-        async with site.client() as client, site.client("company") as company:
+        async with site.client() as client, speaking(site, "company") as ask:
             x = client.share([0.5], low=-1, high=1)
             await client.stock(x * x, 3)
             await client.upload(model(), "m")
-            with pytest.raises(NameTaken):
-                await company.upload(model(), "m")
+            # Without a description.
+            await ask("dealer", Upload(version=ID, name="m", tensors=TENSORS, content="0" * 64))
             prepared = await client.prepare(x * x * x)
             found, dealer = await asyncio.gather(look(url), look(dealer_url))
             await client.release(prepared)
@@ -143,7 +146,7 @@ async def test_what_is_there_at_the_moment(site):
         assert found("tessera_work_waiting") == dealer("tessera_work_waiting") == 0
         assert found("tessera_models") == dealer("tessera_models") == 1
         assert found("tessera_uploads_total", outcome="ok") == 1
-        assert dealer("tessera_uploads_total", outcome="NameTaken") == 1, "the parties never hear of it"
+        assert dealer("tessera_uploads_total", outcome="ProtocolViolation") == 1, "the parties never hear of it"
         (program,) = found.labels("tessera_stock_items", "program")
         assert len(program) == 12
         assert found("tessera_stock_items", program=program) == dealer("tessera_stock_items", program=program) == 3

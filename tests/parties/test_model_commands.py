@@ -81,12 +81,46 @@ def test_only_if_it_is_missing(cluster: LocalCluster, capsys: pytest.CaptureFixt
     assert first["resumed_bytes"] == 0
     assert first["bytes"] == 8 * sum(array.size for array in derm_model().encode().values())
     assert second == {**first, "uploaded": False, "bytes": 0}
-    # Somebody else's, once we may use it.
-    assert tessera(cluster, "clinic", "upload", "once", "--if-missing") == 18
-    assert "belongs to company" in capsys.readouterr().err
+    # Somebody else's, once we may use it; and our own before it.
     assert tessera(cluster, "company", "allow", "once", "clinic") == 0
     capsys.readouterr()
-    assert upload("clinic") == second
+    assert upload("clinic") == {**second, "allowed": [{"client": "clinic", "program": "predict", "given": 1}]}
+    assert tessera(cluster, "clinic", "upload", "once") == 0
+    capsys.readouterr()
+    third = upload("clinic")
+    assert (third["owner"], third["uploaded"], third["allowed"]) == ("clinic", False, [])
+
+
+def test_rules_are_shown_as_they_are(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also after an upload, by whichever command; in words and as JSON."""
+
+    def said(*arguments: object) -> str:
+        assert tessera(cluster, "company", *arguments) == 0
+        return capsys.readouterr().out
+
+    assert "nobody but company may use it until `tessera allow` says so" in said("upload", "shown")
+    often = ("--runs", 30, "--per-day", 20, "--per-client", 10)
+    sentence = "predict, 30 runs in all, 20 runs a day, 10 runs for each client"
+    assert f"every client may run on shown: {sentence}" in said("allow", "shown", "*", *often)
+    assert "clinic may run on shown: any" in said("allow", "shown", "clinic", "--program", "any")
+    rules = [
+        {"client": "*", "program": "predict", "given": 1, "runs": 30, "per_day": 20, "per_client": 10},
+        {"client": "clinic", "program": "any", "given": 2},
+    ]
+    again = said("upload", "shown")
+    assert f"may use it: every client ({sentence}); clinic (any)" in again
+    assert "nobody but" not in again
+    assert json.loads(said("upload", "shown", "--json"))["allowed"] == rules
+    assert json.loads(said("upload", "shown", "--if-missing", "--json"))["allowed"] == rules
+    (entry,) = (e for e in json.loads(said("models", "--json"))["models"] if e["name"] == "shown")
+    assert entry["rules"] == rules
+    table = said("models")
+    (row,) = (row for row in table.splitlines() if row.startswith("shown"))
+    assert row.endswith(f"every client ({sentence}); clinic (any)")
+    assert json.loads(said("allow", "shown", "*", "--runs", 5, "--json"))["runs"] == 5
+    assert "every client may run on shown: nothing" in said("allow", "shown", "*", "--nothing")
+    assert tessera(cluster, "company", "allow", "shown", "*", "--nothing", "--runs", 3) == 2
+    assert tessera(cluster, "company", "allow", "shown", "*", "--runs", 0) == 2
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish", "other"])

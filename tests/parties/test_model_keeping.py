@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from mpc.errors import (
-    NameTaken,
     NoSuchName,
     NotPermitted,
     PeerError,
@@ -24,16 +23,16 @@ from mpc.errors import (
     ServerBusy,
     UsageError,
 )
+from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import Cluster, KeyPair
 from parties.client.remote_model import RemoteModel
 from parties.cluster import Role
+from parties.messages import rules as rule_messages
 from parties.messages import stored as model_messages
-from parties.messages.conversation import RequestFailed
 from parties.messages.evidence import Vouched
-from parties.messages.failures import error_of
 from parties.messages.stock import MAX_PROGRAMS, StockDropped, StockHeld
-from parties.messages.stored import ListSecrets, RemoveSecret, SecretInfo, SecretList, SecretRemoved
+from parties.messages.stored import FindSecret, ListSecrets, RemoveSecret, SecretInfo, SecretList, SecretRemoved
 from parties.messages.uploads import (
     Prepared,
     TensorInfo,
@@ -48,6 +47,8 @@ from parties.servers import coordinator
 from parties.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
+
+from .conftest import opened
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2
@@ -251,17 +252,41 @@ async def test_a_dealer_that_cannot_write(site, monkeypatch):
         assert await scale_of(company) == 0.5
 
 
-async def test_two_owners_race_for_a_name(site):
+async def test_each_owner_has_names_of_its_own(site):
     async with site.client("company") as company, site.client() as clinic:
-        both = await asyncio.gather(
-            company.upload(model(0.5), "m"), clinic.upload(model(0.25), "m"), return_exceptions=True
-        )
-        failures = [one for one in both if isinstance(one, BaseException)]
-        assert len(failures) == 1
-        assert isinstance(failures[0], NameTaken)
+        await asyncio.gather(company.upload(model(0.5), "m"), clinic.upload(model(0.25), "m"))
         await agreed(site)
-        winner, scale = (company, 0.5) if failures[0] is both[1] else (clinic, 0.25)
-        assert await scale_of(winner) == scale
+        for client, scale in ((company, 0.5), (clinic, 0.25)):
+            assert await scale_of(client) == scale
+            assert [(entry.owner, entry.name) for entry in await client.models()] == [(client.member.name, "m")]
+        await site.restart("dealer", *PARTIES)
+        await company.allow("m", "clinic")
+        # What is one's own is meant first; whose it is may be said.
+        for name, scale in (("m", 0.25), ("clinic/m", 0.25), ("company/m", 0.5)):
+            assert await scale_of(clinic, name) == scale
+        await clinic.remove("m")
+        assert await scale_of(clinic) == 0.5
+        assert await scale_of(company) == 0.5
+
+
+async def test_a_name_that_several_others_have_says_whose_it_is(tmp_path):
+    async with (
+        opened(tmp_path, Security.SEMI_HONEST, clients=("clinic", "company", "other")) as site,
+        site.client("company") as company,
+        site.client("other") as other,
+        site.client() as clinic,
+    ):
+        for owner, scale in ((company, 0.5), (other, 0.25)):
+            await owner.upload(model(scale), "m")
+            await owner.allow("m", "clinic")
+        with pytest.raises(UsageError, match=r"several owners .* by writing company/m or other/m"):
+            await clinic.model("m")
+        assert [await scale_of(clinic, name) for name in ("company/m", "other/m")] == [0.5, 0.25]
+        with pytest.raises(UsageError, match="NAME or OWNER/NAME"):
+            await clinic.model("/m")
+        # Who may not use one of them does not know of it.
+        await other.allow("m", "clinic", [])
+        assert await scale_of(clinic) == 0.5
 
 
 async def test_too_many_models(site, monkeypatch):
@@ -414,11 +439,15 @@ async def test_an_owner_that_the_cluster_file_lists_no_more(site, caplog):
     site.keys["company"] = KeyPair.generate()
     site.cluster = cluster(site.keys["company"])
     await site.start(*servers)
-    async with site.client() as clinic:
-        await clinic.upload(model(0.25), "m")
-        assert await scale_of(clinic) == 0.25
+    async with site.client() as clinic, site.client("company") as company:
+        for client, scale in ((clinic, 0.25), (company, 0.75)):
+            await client.upload(model(scale), "m")
+            assert await scale_of(client) == scale
+        # Rules were another's of that name, and so are not the new one's.
+        with pytest.raises(NotPermitted, match="for us"):
+            await clinic.model("company/m")
     for party in PARTIES:
-        assert len(list((site.data(party) / "models").iterdir())) == 1
+        assert len(list((site.data(party) / "models").iterdir())) == 3
 
 
 # -- listing and removing --------------------------------------------------------------------------------------------
@@ -448,13 +477,13 @@ async def test_only_its_owner_removes_a_model_and_each_server_sees_to_it(site):
     async with site.client("company") as company:
         await company.upload(model(0.5), "m")
         async with site.client() as clinic:
-            with pytest.raises(NameTaken, match="belongs to company"):
-                await clinic.remove("m")
+            # As of a name that nobody has.
+            for name in ("m", "n"):
+                with pytest.raises(NoSuchName, match=f"nobody has anything of yours called '{name}'"):
+                    await clinic.remove(name)
         async with speaking(site, "clinic") as ask:
             for server in site.servers:
-                answer = await ask(server, RemoveSecret(request=ID, name="m"))
-                assert isinstance(answer, RequestFailed)
-                assert isinstance(error_of(answer.fault, server), NameTaken)
+                assert await ask(server, RemoveSecret(request=ID, name="m")) == SecretRemoved(request=ID, found=False)
         assert await scale_of(company) == 0.5
         await company.remove("m")
         assert await company.models() == []
@@ -462,35 +491,33 @@ async def test_only_its_owner_removes_a_model_and_each_server_sees_to_it(site):
             assert list((site.data(party) / "models").iterdir()) == []
             assert not stores(site, party).loaded
         assert not site.servers["dealer"]._coordinator.stored
-        with pytest.raises(NoSuchName, match="nobody has anything called 'm'"):
+        with pytest.raises(NoSuchName, match="nobody has anything of yours called 'm'"):
             await company.remove("m")
         with pytest.raises(UsageError, match="not a name"):
             await company.remove("../m")
 
 
-async def test_a_run_prepared_before_its_model_was_removed(site):
-    async with site.client("company") as company, site.client() as clinic:
-        await company.upload(model(0.5), "m")
-        await company.allow("m", "clinic")
-        remote = await clinic.model("m")
-        prepared = await clinic.prepare(remote(clinic.share(IMAGE, low=-1, high=1)))
-        await company.remove("m")
-        assert await clinic.finish(prepared) == pytest.approx(np.full((1, 2), 2.0), abs=1e-2)
-        with pytest.raises(ProgramError, match="upload it again"):
-            await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
-
-
 INFO = SecretInfo("m", "company", ID, 1e9, 100)
-TENSORS = msgspec.msgpack.encode([{"name": "w", "shape": [2]}])
+TENSORS = msgspec.msgpack.encode({"tensors": [{"name": "w", "shape": [2]}], "allowed": {}})
 LISTS: dict[str, tuple[Any, str]] = {
     "no payload": (lambda m: [(SecretList(m.request, (INFO,)), [])], "without their tensors"),
     "rubbish": (lambda m: [(SecretList(m.request, (INFO,)), [b"\xff\x00"])], "make no sense"),
     "huge": (
-        lambda m: [(SecretList(m.request, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2**60]}])])],
+        lambda m: [
+            (
+                SecretList(m.request, (INFO,)),
+                [msgspec.msgpack.encode({"tensors": [{"name": "w", "shape": [2**60]}], "allowed": {}})],
+            )
+        ],
         "make no sense",
     ),
     "one name": (
-        lambda m: [(SecretList(m.request, (INFO,)), [msgspec.msgpack.encode([{"name": "w", "shape": [2]}] * 2)])],
+        lambda m: [
+            (
+                SecretList(m.request, (INFO,)),
+                [msgspec.msgpack.encode({"tensors": [{"name": "w", "shape": [2]}] * 2, "allowed": {}})],
+            )
+        ],
         "make no sense",
     ),
     "twice": (lambda m: [(SecretList(m.request, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
@@ -516,13 +543,20 @@ async def test_parties_that_list_different_owners(site):
             return [(SecretList(message.request, models), buffers)]
 
         site.corrupt("party1", SecretList, other)
-        with pytest.raises(ProtocolViolation, match="another owner"):
+        entries = [(entry.owner, entry.held_by, entry.complete) for entry in await company.models()]
+        assert entries == [("clinic", ("party1",), False), ("company", ("party0",), False)]
+        site.corrupt("party1", SecretList, lambda message, buffers: [(message, [TENSORS])])
+        with pytest.raises(ProtocolViolation, match="other tensors than party0"):
             await company.models()
 
 
 # -- messages --------------------------------------------------------------------------------------------------------
 
 SENDERS = {
+    "AskRules": {Role.CLIENT},
+    "RulesHeld": {Role.DEALER, Role.PARTY},
+    "RulesKnown": {Role.DEALER, Role.PARTY},
+    "NewerRules": {Role.DEALER, Role.PARTY},
     "FindSecret": {Role.CLIENT},
     "FoundSecret": {Role.PARTY},
     "ListSecrets": {Role.CLIENT},
@@ -537,8 +571,9 @@ SENDERS = {
 def test_who_may_send_what() -> None:
     kinds = {
         kind.__name__: set(kind.senders)
-        for kind in vars(model_messages).values()
-        if isinstance(kind, type) and issubclass(kind, Message) and kind.__module__ == model_messages.__name__
+        for module in (model_messages, rule_messages)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Message) and kind.__module__ == module.__name__
     }
     assert kinds == SENDERS
 
@@ -549,6 +584,8 @@ def test_who_may_send_what() -> None:
         VersionCommit(version=ID[:-1]),
         RemoveSecret(request=ID, name="../m"),
         RemoveSecret(request=ID, name="m\x1b[2J"),
+        FindSecret(request=ID, name="company/m"),
+        FindSecret(request=ID, name="m", owner="a/b"),
         ListSecrets(request="x"),
         VersionsHeld(held=("x",), prepared=()),
         VersionsHeld(held=(), prepared=(Prepared(ID, VOUCHED),) * 1001),
@@ -558,7 +595,7 @@ def test_who_may_send_what() -> None:
         SecretList(request=ID, secrets=(SecretInfo("m", "a>b", ID, 1.0, 1),)),
         SecretList(request=ID, secrets=(SecretInfo("m", "c", ID, 1.0, -1),)),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_what_a_message_may_not_hold(message: Message) -> None:
     with pytest.raises(ProtocolViolation, match="malformed header"):

@@ -27,7 +27,7 @@ from parties.stored import party_versions as party_module
 from parties.stored import sealed_files as files
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_versions import PartyVersions, State
-from parties.stored.record import Record, Rules, owner_of
+from parties.stored.record import Record, owner_of
 from parties.stored.version_database import FIRST
 from parties.vault import NoSpace, Vault, VaultError
 from protocols.randomness.streams import stored_stream
@@ -314,10 +314,10 @@ def test_a_newer_layout_is_refused(folder: Path, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [PartyVersions, DecidedVersions])
-def test_what_release_0_1_wrote_is_refused(folder: Path, kind: Any) -> None:
+def test_what_release_0_2_wrote_is_refused(folder: Path, kind: Any) -> None:
     with kind(folder, KEYS, "party0") as models, models.vault.transaction() as db:
         db.execute("UPDATE layout SET version = ?", (FIRST - 1,))
-    with pytest.raises(ConfigurationError, match=r"release 0\.1 \(layout 3\).* move the data folder away"):
+    with pytest.raises(ConfigurationError, match=r"release 0\.2 or earlier \(layout 4\).* move the data folder away"):
         kind(folder, KEYS, "party0")
 
 
@@ -521,7 +521,7 @@ def test_gone_is_gone(folder: Path) -> None:
         models.commit(record(1), SEEDS)
         models.remove(store_id(1))
         for statement in (
-            "UPDATE versions SET state = 'current', name = 'derm', sealed = x'00'",
+            "UPDATE versions SET state = 'current', owner = 'x', name = 'derm', sealed = x'00'",
             "DELETE FROM versions",
         ):
             with pytest.raises(VaultError, match=r"gone|kept"), models.vault.transaction() as db:
@@ -564,22 +564,21 @@ def test_a_crash_at_any_step_of_the_dealer_s(folder: Path, crashes: Any, step: s
 
 @pytest.mark.parametrize("kind", ["party", "dealer"])
 def test_a_crash_at_any_step_of_a_removal(folder: Path, crashes: Any, kind: str) -> None:
-    """With a version go the rules of its name, and of no other: an upload under it would find them."""
+    """One version goes, of that name alone, and all of it."""
     make: Any = opened if kind == "party" else dealers
     with make(folder) as models:
         for number, name in ((1, "derm"), (2, "other")):
             keep(models, number, name) if kind == "party" else models.commit(record(number, name), SEEDS)
-            models.write_rules(Rules(name, OWNER.public, {"*": frozenset({"any"})}))
         if kind == "party":
             models.prepare(record(3), seed(3), masked(record(3)))
             models.drop(store_id(3))
         with crashes() as seen:
-            models.drop(store_id(1), removed=True) if kind == "party" else models.remove(store_id(1))
+            models.drop(store_id(1)) if kind == "party" else models.remove(store_id(1))
     outcomes = []
     for copy in seen.copies:
         with make(copy) as models:
             found = set(states(models) if kind == "party" else in_use(models))
-            assert (found, set(models.rules())) in (({1, 2}, {"derm", "other"}), ({2}, {"other"}))
+            assert found in ({1, 2}, {2})
             outcomes.append(found == {2})
     assert set(outcomes) == {False, True}
     assert outcomes == sorted(outcomes)

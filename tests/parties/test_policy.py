@@ -13,10 +13,13 @@ from mpc.program import Program
 from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
 from parties.messages.bindings import OWNER, Binding, BoundProgram
+from parties.messages.rules import EVERYONE, Rule, RuleSet, replaced
 from parties.stored import policy
-from parties.stored.policy import ANY, EVERYONE, PREDICT, InUse, Policy
+from parties.stored.policy import ANY, PREDICT, InUse, Policy
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
+
+from .rules_given import NO_RULE, grants_of, identity
 
 STORE = "company/net"
 OTHER = "university/other"
@@ -48,14 +51,19 @@ def prediction(model: Description, x: SecretTensor | None = None, store: str = S
     return model.forward(own_input() if x is None else x, model.stored(store))
 
 
-def rules(model: Description, grants: Mapping[str, frozenset[str]]) -> Policy:
-    return Policy("net", "company", VERSION, model.encode(), grants)
+def rules(model: Description, programs: Mapping[str, frozenset[str]]) -> Policy:
+    return Policy("net", "company", VERSION, model.encode(), grants_of(programs))
+
+
+def let(policy: Policy, what: Program, client: str, word: str) -> None:
+    """By the rule for a program."""
+    policy.check(what, client, identity(policy, client, word))
 
 
 def refused(policy: Policy, what: Program, client: str = "clinic") -> str:
     """By whatever rule the client says that it may."""
     said = set()
-    for rule in {OWNER, PREDICT, ANY, what.digest, "0" * 64, *policy.of(client)}:
+    for rule in {OWNER, what.digest, NO_RULE, *policy.of(client)}:
         with pytest.raises(NotPermitted) as error:
             policy.check(what, client, rule)
         said.add(str(error.value))
@@ -71,6 +79,10 @@ def found(*policies: Policy) -> Callable[[str], InUse[str] | None]:
 def bound(what: Program, *rules: str, version: str = VERSION, client: str = "clinic") -> BoundProgram:
     bindings = tuple(Binding(s, version, rule) for s, rule in zip(what.slots, rules, strict=True))
     return BoundProgram(what, bindings, client)
+
+
+def held(bound: BoundProgram, client: str, *policies: Policy) -> Mapping[str, str]:
+    return policy.check(bound, client, found(*policies)).held
 
 
 def test_by_default_the_owner_alone_may_use_it(model: Description) -> None:
@@ -94,7 +106,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 def test_whoever_may_predict_may_predict_on_any_input(model: Description, x: SecretTensor) -> None:
-    rules(model, {"clinic": frozenset({PREDICT})}).check(program(prediction(model, x)), "clinic", PREDICT)
+    let(rules(model, {"clinic": frozenset({PREDICT})}), program(prediction(model, x)), "clinic", PREDICT)
 
 
 MORE_THAN_A_PREDICTION: dict[str, Callable[[Description], Program]] = {
@@ -136,7 +148,7 @@ def test_what_a_prediction_would_be_is_worked_out_once(model: Description, monke
     predicting = rules(model, {"clinic": frozenset({PREDICT})})
     refused(predicting, Program(fine.nodes, fine.outputs, 21))
     refused(predicting, Program(fine.nodes, fine.outputs, 50))
-    predicting.check(fine, "clinic", PREDICT)
+    let(predicting, fine, "clinic", PREDICT)
     assert made == [21, 50, 20]
 
 
@@ -152,31 +164,68 @@ def test_what_is_left_to_find_out_is_not_found_out_here(model: Description) -> N
     layers = Sequential({"first": Linear(3, 4), "act": Sigmoid(interval=(-4.0, 4.0)), "last": Linear(4, 2)})
     made = Model(layers, WEIGHTS)
     assert made.description.architecture.is_settled
-    usual = Policy("net", "company", VERSION, made.description.encode(), {"clinic": frozenset({PREDICT})})
-    usual.check(program(prediction(made.description)), "clinic", PREDICT)
+    usual = rules(made.description, {"clinic": frozenset({PREDICT})})
+    let(usual, program(prediction(made.description)), "clinic", PREDICT)
     unsettled = Description(made.architecture, made.description.tensors)
     assert not unsettled.architecture.is_settled
-    left_open = Policy("net", "company", VERSION, unsettled.encode(), {"clinic": frozenset({PREDICT})})
+    left_open = rules(unsettled, {"clinic": frozenset({PREDICT})})
     refused(left_open, program(prediction(made.description)))
 
 
 def test_a_program_that_was_looked_at_is_allowed_by_its_digest(model: Description) -> None:
     looked_at = program(prediction(model) * 2.0)
     one = rules(model, {"clinic": frozenset({looked_at.digest})})
-    one.check(looked_at, "clinic", looked_at.digest)
-    with pytest.raises(NotPermitted):
-        one.check(looked_at, "clinic", PREDICT)
+    let(one, looked_at, "clinic", looked_at.digest)
+    for word in (looked_at.digest, PREDICT, ANY):
+        with pytest.raises(NotPermitted):
+            one.check(looked_at, "clinic", word)
     assert "may not run this program on 'net'" in refused(one, program(prediction(model) * 3.0))
     assert "may not use 'net'" in refused(one, looked_at, client="other")
 
 
 def test_any_program_and_every_client(model: Description) -> None:
     weight = program(model.stored(STORE)["first.weight"])
-    rules(model, {"clinic": frozenset({ANY})}).check(weight, "clinic", ANY)
+    let(rules(model, {"clinic": frozenset({ANY})}), weight, "clinic", ANY)
     everyone = rules(model, {EVERYONE: frozenset({PREDICT}), "clinic": frozenset({weight.digest})})
-    everyone.check(program(prediction(model)), "clinic", PREDICT)
-    everyone.check(weight, "clinic", weight.digest)
+    let(everyone, program(prediction(model)), "clinic", PREDICT)
+    let(everyone, weight, "clinic", weight.digest)
     refused(everyone, weight, client="other")
+    # The rule of another client is not one's own.
+    with pytest.raises(NotPermitted):
+        everyone.check(weight, "other", identity(everyone, "clinic", weight.digest))
+
+
+LIMITS = ({}, {"runs": 1}, {"runs": 2}, {"per_day": 1}, {"per_client": 1}, {"runs": 1, "per_day": 1})
+
+
+def test_a_rule_is_the_very_rule(model: Description) -> None:
+    """Whose it is, of what, for whom, for which program, how often, and since when: all that its digest fixes."""
+    sets = [
+        RuleSet(owner, name, 9, (Rule(client, what, number, **limits),))
+        for owner, name in (("company", "net"), ("company", "other"), ("university", "net"))
+        for client in ("clinic", EVERYONE)
+        for what in (PREDICT, ANY)
+        for number in (1, 2)
+        for limits in LIMITS
+    ]
+    identities = [identity for one in sets for of in one.by_client().values() for identity in of]
+    assert len(set(identities)) == len(sets) == 3 * 2 * 2 * 2 * len(LIMITS)
+    assert [RuleSet.decode(one.encode()) for one in sets] == sets
+    # Not of the number of the set that it is in: what others may does not make another rule of it.
+    (mine,) = RuleSet("company", "net", 9, sets[0].rules).by_client()["clinic"]
+    assert mine in RuleSet("company", "net", 10, (*sets[0].rules, Rule("other", ANY, 10))).by_client()["clinic"]
+    # Another limit than the one that is in force is no rule.
+    what = program(prediction(model))
+    for limits in LIMITS:
+        held = Policy("net", "company", VERSION, model.encode(), grants_of({"clinic": {PREDICT}}, **limits))
+        for others in LIMITS:
+            other = Policy("net", "company", VERSION, model.encode(), grants_of({"clinic": {PREDICT}}, **others))
+            said = bound(what, identity(other, "clinic", PREDICT))
+            if limits == others:
+                assert len(policy.check(said, "clinic", found(held)).uses) == bool(limits)
+            else:
+                with pytest.raises(NotPermitted):
+                    policy.check(said, "clinic", found(held))
 
 
 def test_all_owners_of_what_a_program_uses_must_have_allowed_it(model: Description) -> None:
@@ -185,34 +234,51 @@ def test_all_owners_of_what_a_program_uses_must_have_allowed_it(model: Descripti
     mine = rules(model, {})
     theirs = Policy("other", "university", VERSION, model.encode(), {})
     with pytest.raises(NotPermitted, match="university has to allow"):
-        policy.check(bound(both, OWNER, both.digest), "company", found(mine, theirs))
-    theirs = Policy("other", "university", VERSION, model.encode(), {"company": frozenset({both.digest})})
-    for slot_rules in ((OWNER, OWNER), (both.digest, both.digest), (OWNER, PREDICT)):
+        policy.check(bound(both, OWNER, NO_RULE), "company", found(mine, theirs))
+    grants = grants_of({"company": {both.digest}}, owner="university", name="other")
+    theirs = Policy("other", "university", VERSION, model.encode(), grants)
+    rule = identity(theirs, "company", both.digest)
+    for slot_rules in ((OWNER, OWNER), (rule, rule), (OWNER, both.digest), (OWNER, NO_RULE)):
         with pytest.raises(NotPermitted):
             policy.check(bound(both, *slot_rules), "company", found(mine, theirs))
-    held = policy.check(bound(both, OWNER, both.digest), "company", found(mine, theirs))
-    assert held == {STORE: VERSION, OTHER: VERSION}
+    assert held(bound(both, OWNER, rule), "company", mine, theirs) == {STORE: VERSION, OTHER: VERSION}
 
 
 def test_a_version_without_known_rules_is_refused_whoever_asks(model: Description) -> None:
     """One that is being uploaded has none yet, and may be in use by the time its tensors are looked up."""
     mine = rules(model, {"clinic": frozenset({ANY})})
     both = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
-    for client, rule in (("company", OWNER), ("clinic", ANY)):
+    for client, rule in (("company", OWNER), ("clinic", identity(mine, "clinic", ANY))):
         for what in (bound(program(model.stored(OTHER)["last.bias"]), rule), bound(both, rule, rule)):
-            with pytest.raises(ProgramError, match="not in use here"):
-                policy.check(what, client, found(mine))
+            for check in (policy.check, policy.check_still):
+                with pytest.raises(ProgramError, match="not in use here"):
+                    check(what, client, found(mine))
         one = program(model.stored(STORE)["last.bias"])
-        with pytest.raises(ProgramError, match="not in use here"):
-            policy.check(bound(one, rule, version=LATER), client, found(mine))
-        assert policy.check(bound(one, rule), client, found(mine)) == {STORE: VERSION}
+        for check in (policy.check, policy.check_still):
+            with pytest.raises(ProgramError, match="not in use here"):
+                check(bound(one, rule, version=LATER), client, found(mine))
+        assert held(bound(one, rule), client, mine) == {STORE: VERSION}
+
+
+def test_what_was_checked_holds_as_long_as_version_and_rule_do(model: Description) -> None:
+    what = program(prediction(model))
+    mine = rules(model, {"clinic": frozenset({PREDICT})})
+    said = bound(what, identity(mine, "clinic", PREDICT))
+    wider = grants_of({"clinic": {PREDICT}, "other": {ANY}})
+    policy.check_still(said, "clinic", found(mine))
+    policy.check_still(said, "clinic", found(Policy("net", "company", VERSION, model.encode(), wider)))
+    policy.check_still(bound(what, OWNER), "company", found(mine))
+    for now in ({}, {"other": {PREDICT}}, {"clinic": {ANY}}):
+        with pytest.raises(NotPermitted):
+            policy.check_still(said, "clinic", found(Policy("net", "company", VERSION, model.encode(), grants_of(now))))
 
 
 def test_a_rule_by_digest_outlasts_a_new_version_of_the_same_types(model: Description) -> None:
     looked_at = program(prediction(model) * 2.0)
-    grants = {"clinic": frozenset({looked_at.digest})}
+    grants = grants_of({"clinic": {looked_at.digest}})
     later = Policy("net", "company", LATER, model.encode(), grants)
-    assert policy.check(bound(looked_at, looked_at.digest, version=LATER), "clinic", found(later)) == {STORE: LATER}
+    rule = identity(later, "clinic", looked_at.digest)
+    assert held(bound(looked_at, rule, version=LATER), "clinic", later) == {STORE: LATER}
     # Of other types it would be another computation, although nothing in the shapes tells.
     wider = Model(
         Sequential({"first": Linear(3, 4), "act": Sigmoid(), "last": Linear(4, 2)}),
@@ -220,24 +286,27 @@ def test_a_rule_by_digest_outlasts_a_new_version_of_the_same_types(model: Descri
     ).description
     assert {n: t.shape for n, t in wider.tensors.items()} == {n: t.shape for n, t in model.tensors.items()}
     other = Policy("net", "company", LATER, wider.encode(), grants)
-    for client, rule in (("clinic", looked_at.digest), ("company", OWNER)):
+    for client, by in (("clinic", rule), ("company", OWNER)):
         with pytest.raises(ProgramError, match=r"reads 'first\.weight' of 'net' as another than it is"):
-            policy.check(bound(looked_at, rule, version=LATER), client, found(other))
+            policy.check(bound(looked_at, by, version=LATER), client, found(other))
 
 
 def test_nothing_else_stands_in_a_slot(model: Description) -> None:
     """An accomplice has secrets of its own, of the same types; a rule for one of the company's is no rule for them."""
     looked_at = program(model.stored(STORE)["last.bias"] * model.stored(OTHER)["last.bias"])
     mine = rules(model, {"clinic": frozenset({looked_at.digest})})
-    theirs = Policy("other", "university", VERSION, model.encode(), {"clinic": frozenset({looked_at.digest})})
-    digest = looked_at.digest
-    policy.check(bound(looked_at, digest, digest), "clinic", found(mine, theirs))
+    grants = grants_of({"clinic": {looked_at.digest}}, owner="university", name="other")
+    theirs = Policy("other", "university", VERSION, model.encode(), grants)
+    first, second = (identity(of, "clinic", looked_at.digest) for of in (mine, theirs))
+    policy.check(bound(looked_at, first, second), "clinic", found(mine, theirs))
+    with pytest.raises(NotPermitted):
+        policy.check(bound(looked_at, second, first), "clinic", found(mine, theirs))
     # Its own version in the university's slot.
     own = Policy("own", "clinic", LATER, model.encode(), {})
-    forged = (Binding(STORE, VERSION, digest), Binding(OTHER, LATER, OWNER))
+    forged = (Binding(STORE, VERSION, first), Binding(OTHER, LATER, OWNER))
     with pytest.raises(ProgramError, match="not in use here"):
         policy.check(BoundProgram(looked_at, forged, "clinic"), "clinic", found(mine, theirs, own))
-    # The name, once the university has removed what it called so.
+    # The name, which is its own as well.
     taken = Policy("other", "clinic", LATER, model.encode(), {})
     with pytest.raises(ProgramError, match="not in use here"):
         policy.check(
@@ -246,7 +315,7 @@ def test_nothing_else_stands_in_a_slot(model: Description) -> None:
     # A slot of its own, the same program otherwise; or the two the other way round.
     for x, y in ((STORE, "clinic/own"), (OTHER, STORE)):
         other = program(model.stored(x)["last.bias"] * model.stored(y)["last.bias"])
-        assert other.digest != digest
+        assert other.digest != looked_at.digest
         refused(mine, other)
 
 
@@ -261,11 +330,12 @@ def test_every_slot_is_bound_once_and_nothing_else(model: Description) -> None:
 
 def test_what_members_compare(model: Description) -> None:
     what = program(model.stored(STORE)["last.bias"] + model.stored(OTHER)["last.bias"])
-    first = bound(what, OWNER, PREDICT)
-    rule, later = bound(what, ANY, PREDICT), bound(what, OWNER, PREDICT, version=LATER)
-    assert len({x.bindings_digest for x in (first, rule, later)}) == 3
-    # Stock is dealt for versions, whoever uses it by whatever rule.
-    assert first.digest == rule.digest != later.digest
+    first = bound(what, OWNER, NO_RULE)
+    rule, later = bound(what, "1" * 64, NO_RULE), bound(what, OWNER, NO_RULE, version=LATER)
+    kept = [BoundProgram(what, first.bindings, "clinic", keep) for keep in ("x", "y")]
+    assert len({x.bindings_digest for x in (first, rule, later, *kept)}) == 5
+    # Stock is dealt for versions, whoever uses it by whatever rule, and whatever becomes of the result.
+    assert first.digest == rule.digest == kept[0].digest != later.digest
     assert BoundProgram.decode(first.encode()).digest == first.digest
     free = program(own_input() * 2.0)
     digests = {BoundProgram(free, (), client).digest for client in ("clinic", "company")}
@@ -276,12 +346,12 @@ def test_what_members_compare(model: Description) -> None:
             BoundProgram.decode(rubbish)
 
 
-def test_what_is_allowed_replaces_what_was(model: Description) -> None:
-    first = policy.merged({}, "clinic", [PREDICT])
-    both = policy.merged(first, "other", [ANY])
-    assert both == {"clinic": frozenset({PREDICT}), "other": frozenset({ANY})}
-    assert policy.merged(both, "clinic", []) == {"other": frozenset({ANY})}
-    assert policy.merged(both, "other", [PREDICT])["other"] == {PREDICT}
+def test_what_is_allowed_replaces_what_was() -> None:
+    first = replaced((), "clinic", [Rule("clinic", PREDICT, 1)])
+    both = replaced(first, "other", [Rule("other", ANY, 2)])
+    assert both == (Rule("clinic", PREDICT, 1), Rule("other", ANY, 2))
+    assert replaced(both, "clinic", []) == (Rule("other", ANY, 2),)
+    assert replaced(both, "other", [Rule("other", PREDICT, 3)])[1:] == (Rule("other", PREDICT, 3),)
 
 
 def test_rules_are_two_words_or_a_digest() -> None:

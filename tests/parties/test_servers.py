@@ -351,9 +351,7 @@ async def test_refused_uploads_do_not_crowd_out_others(site):
     assert len(party._secrets.uploads._seeds) == MAX_UPLOADS
 
 
-@pytest.mark.parametrize(
-    "message", [FoundSecret(request=STORE, version="", owner="", names=()), Ready(run=STORE, seconds=0)]
-)
+@pytest.mark.parametrize("message", [FoundSecret(request=STORE, found=(), there=()), Ready(run=STORE, seconds=0)])
 async def test_a_client_does_not_speak_for_a_server(site, message):
     async with Rude(site) as rude:
         rude.say(message)

@@ -29,10 +29,10 @@ SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
     "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiskFull", "EncodingError",
-    "InconsistentInputs", "MacCheckError", "MaterialError",
-    "NameTaken", "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError",
-    "ProgramError", "ProtocolViolation", "RangeError", "RemoteError", "ServerBusy", "ShapeError", "TesseraError",
-    "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
+    "InconsistentInputs", "LimitReached", "MacCheckError", "MaterialError", "NoSuchName", "NotPermitted", "PeerError",
+    "PeerLost", "PeerUnavailable", "PositionError", "ProgramError", "ProtocolViolation", "RangeError", "RemoteError",
+    "RunExpired", "ServerBusy", "ShapeError", "TesseraError", "TooLarge", "UnknownValueError", "UnsupportedError",
+    "UsageError", "VersionMismatch",
 }  # fmt: skip
 WARNINGS = {"RangeWarning"}
 

@@ -110,12 +110,17 @@ class Removal(_Secret, frozen=True, tag="removal"):
 
 
 class RuleChange(_Secret, frozen=True, tag="rule"):
-    """From now on ``client`` may run ``programs`` on it, and no others; ``terms`` say how often, or until when."""
+    """From now on ``client`` may run ``programs`` on it, and no others; ``terms`` say how often, or until when.
+
+    ``request`` names the signed set that says so, at all servers alike; and ``rules``, in the order of ``programs``, is
+    what runs call each rule.
+    """
 
     client: Annotated[str, msgspec.Meta(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9_.-]{0,63})\Z")]
     programs: Annotated[tuple[Word, ...], msgspec.Meta(max_length=1000)]
     request: Id
     terms: Line = ""
+    rules: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=1000)] = ()
 
     @property
     def clients(self) -> frozenset[str]:

@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 
 from mpc.errors import TesseraError
 from parties.counters import OK, RELEASED, Metrics, Phase
+from parties.messages.rules import EVERYONE
 from parties.operate.site import Site
 from parties.operate.status.look import Look, Seen
-from parties.stored.policy import EVERYONE
 from parties.wire.links import Traffic
 from parties.wire.transport import package_version
 
