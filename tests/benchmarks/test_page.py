@@ -212,6 +212,7 @@ def test_pictures_are_there_and_are_pictures(whole: tuple[Path, str]) -> None:
     assert {f"benchmarks/{path.name}" for path in (folder / "benchmarks").iterdir()} == linked
 
 
+@pytest.mark.slow
 def test_the_same_records_make_the_same_files(whole: tuple[Path, str], tmp_path: Path) -> None:
     folder, text = whole
     assert page(tmp_path, ALL) == text
