@@ -1,7 +1,7 @@
 """``tessera audit``: what servers' audit logs say, whether they are whole, and where two of them differ.
 
-``show``, ``verify`` and ``compare`` work on files: on the server's own host, or on copies, anywhere and with no server
-running.  ``mine`` asks the servers, as a client.
+``show``, ``verify``, ``compare`` and ``evidence`` work on files: on the server's own host, or on copies, anywhere and
+with no server running.  ``mine`` asks the servers, as a client.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 from mpc.errors import AuditError
 from parties.client.async_client import AsyncClient
 from parties.cluster import Cluster
+from parties.commands import audit_evidence
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
 from parties.operate.audit.compare import Book, compare, held_against
@@ -56,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both = actions.add_parser("compare", help="where do two servers' logs differ, and may they?")
     both.add_argument("log", type=Path, metavar="LOG", help=_LOG)
     both.add_argument("other", type=Path, metavar="OTHER", help="the other server's")
-    for action in (verify, both):
+    evidence = actions.add_parser("evidence", help="what proves that a member has not kept to the protocol, verified")
+    audit_evidence.add_arguments(evidence)
+    for action in (verify, both, evidence):
         action.add_argument(
             "--cluster", type=Path, action="append",
             help="cluster file (default: cluster.toml); again for those of earlier times, with other keys",
@@ -64,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mine = actions.add_parser("mine", help="ask every server: my runs, and who has run what on my models and data")
     client_arguments(mine)
     mine.add_argument("--since", type=_since, metavar="WHEN", default=0, help="as of `tessera audit show`")
-    for action in (show, verify, both, mine):
+    for action in (show, verify, both, evidence, mine):
         action.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -72,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     """The exit code: that of `AuditError` when something is wrong."""
     if options.action == "mine":
         return run_as_client(_mine, options)
+    if options.action == "evidence":
+        return audit_evidence.run(options, _clusters(options))
     actions = {"show": _show, "verify": _verify, "compare": _compare}
     return actions[options.action](options)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +28,9 @@ from cheats import (
 from msgspec.structs import replace
 
 from mpc.errors import (
+    AuditError,
     CaughtCheating,
+    ConfigurationError,
     InconsistentInputs,
     MacCheckError,
     ProtocolViolation,
@@ -33,7 +38,8 @@ from mpc.errors import (
     UsageError,
 )
 from nn import Linear, Model, Sequential
-from parties import DataSet
+from parties import DataSet, KeyPair
+from parties.commands.command_line import main
 from parties.messages.evidence import (
     BrokenWord,
     Contradiction,
@@ -497,3 +503,38 @@ async def test_evidence_fills_no_disk(site, monkeypatch):
     path.write_text("{}")
     with pytest.raises(TesseraError, match="proves nothing"):
         list(kept.found(site.data("party0")))
+
+
+async def test_the_command_lists_and_verifies_it(site, tmp_path, capsys):
+    file = tmp_path / "cluster.toml"
+    file.write_text(site.cluster.dumps())
+    command = ["audit", "evidence", str(site.data("party0")), "--cluster", str(file)]
+    assert main(command) == 0
+    assert "no evidence" in capsys.readouterr().out
+    async with site.client("company") as company:
+        with other_inputs(site, company, "party1"), pytest.raises(InconsistentInputs):
+            await company.reveal(program(company, [0.75]))
+        await site.until(lambda: evidence(site, "party0"))
+    assert main([*command, "--json"]) == 0
+    (piece,) = json.loads(capsys.readouterr().out)["evidence"]
+    assert (piece["proven"], piece["culprit"], piece["what"]) == (True, "company", "other-inputs")
+    assert main(command) == 0
+    assert "PROVEN" in capsys.readouterr().out
+    # Anybody else's cluster file has other keys; and a file may be changed.
+    stranger = replace_member(site.cluster, "company")
+    file.write_text(stranger.dumps())
+    assert main(command) == AuditError.exit_code
+    assert "not all of it is signed" in capsys.readouterr().out
+    assert main([*command, "--cluster", str(tmp_path / "former.toml")]) == ConfigurationError.exit_code
+    path = tmp_path / "changed.json"
+    path.write_text(Path(piece["file"]).read_text().replace('"InputsSaid"', '"PartsSaid"'))  # noqa: ASYNC240
+    assert main(["audit", "evidence", str(path), "--cluster", str(file)]) == ConfigurationError.exit_code
+    assert main(["audit", "evidence", str(tmp_path / "nowhere"), "--cluster", str(file)]) == 3
+
+
+def replace_member(cluster, name):
+    """The cluster with another key for that client."""
+    clients = tuple(
+        dataclasses.replace(c, key=KeyPair.generate().public) if c.name == name else c for c in cluster.clients
+    )
+    return dataclasses.replace(cluster, clients=clients)
