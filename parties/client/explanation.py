@@ -70,8 +70,10 @@ class Result:
     """The name that it is kept under; empty if it is revealed."""
     shape: tuple[int, ...]
     numbers: int
+    reads: tuple[Source, ...]
+    """All that it depends on."""
     per_row: tuple[tuple[Source, float], ...]
-    """Of all that it depends on, how many of its numbers there are for each row."""
+    """Of that, what has rows, and how many of its numbers there are for each of them."""
 
     def line(self, client: str) -> str:
         """What becomes of it."""
@@ -154,7 +156,8 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
     for number, (i, name) in enumerate(zip(results(program), kept, strict=True), start=1):
         t = nodes[i].type
         reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
-        told.append(Result(number, name, t.shape, t.size, tuple((s, t.size / max(s.rows, 1)) for s in reads)))
+        per_row = tuple((source, t.size / max(source.rows, 1)) for source in reads if source.slot not in models)
+        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row))
     words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
     return Explanation(
         program=program.digest,
@@ -185,7 +188,7 @@ def _warnings(
         slots = dict.fromkeys(source.slot for source in others if source.owner in group)
         for result, told_of_it in zip(told, examined.telling(slots), strict=True):
             tried &= told_of_it.tried
-            theirs = [source for source, _ in result.per_row if source.slot in slots]
+            theirs = [source for source in result.reads if source.slot in slots]
             line = _line(client, result, told_of_it, theirs, alone=len(group) == len(owners))
             # What all of them together give away, each of them does.
             if line and result.number not in said:

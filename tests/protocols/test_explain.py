@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
-from mpc.operation import Stored
+from mpc.operation import Linear, Source, Stored, registered
 from mpc.program import Program
 from protocols import concatenate
 from protocols.lowering.plan import plan
+from protocols.operations import fourier, polynomial, product
 from protocols.readings import explain
 from protocols.readings.clear import clear
 from protocols.readings.explain import Examined, Form, results, sources
@@ -65,9 +66,9 @@ def test_what_is_told(name: str) -> None:
 
 def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MOST_TRIED", 0)
-    for name, linear in (("rows of it", 6), ("a sum", 3), ("a square", 0), ("a copy beside a square", 0)):
+    for name, count in (("rows of it", 6), ("a sum", 3), ("a square", 0), ("a copy beside a square", 0)):
         (found,) = told(CASES[name][0])
-        assert (found.linear, found.tried) == (linear, False)
+        assert (found.linear, found.tried) == (count, False)
 
 
 SUMS: dict[str, tuple[list[SecretTensor], int | None]] = {
@@ -97,6 +98,14 @@ def test_each_owner_s_part_is_looked_at_beside_all_of_them() -> None:
     """A product of two owners' secrets is linear in each, and in both together it is not."""
     product = x.T @ y
     assert [told(product, slots=slots)[0].linear for slots in ((OURS,), (THEIRS,), (OURS, THEIRS))] == [9, 9, 0]
+
+
+def test_every_operation_is_known() -> None:
+    """Whoever adds one says what it makes of what is linear; what is not said is taken for linear."""
+    said = (*explain._KEPT_AS_THEY_ARE, *explain._ELEMENTWISE, Linear, product.Product)
+    bent = (polynomial.Polynomial, polynomial.TruncatedPolynomial, fourier.Fourier)
+    ours = [kind for kind in registered().values() if kind.__module__.startswith(("mpc.", "protocols."))]
+    assert [kind for kind in ours if not issubclass(kind, (*said, *bent, Source))] == []
 
 
 def test_what_is_kept_is_told_as_what_is_revealed() -> None:
