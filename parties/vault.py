@@ -110,6 +110,7 @@ class Vault:
         purpose: what the file is for.
         member: whose it is.
         schema: SQL that makes the tables of a new file.
+        shared: whether another process may read what is in the file while it is open here, to back it up.
 
     Raises:
         ConfigurationError: others may open the file; another process has it open; it is not a data file, or has
@@ -118,7 +119,15 @@ class Vault:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], file: str, keys: KeyPair, *, purpose: str, member: str, schema: str
+        self,
+        folder: str | os.PathLike[str],
+        file: str,
+        keys: KeyPair,
+        *,
+        purpose: str,
+        member: str,
+        schema: str,
+        shared: bool = False,
     ) -> None:
         self._path = Path(folder) / file
         self._lock = threading.Lock()
@@ -132,6 +141,8 @@ class Vault:
                 _private_file(self._path)
                 self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
                 stack.callback(self._db.close)
+                # Exclusive: what the lock file says to us, SQLite says to everyone else, and needs no shared memory.
+                self._db.execute(f"PRAGMA locking_mode = {'NORMAL' if shared else 'EXCLUSIVE'}")
                 self._key = self._unlock(self._db, keys, schema)
             except OSError as error:
                 if error.errno in NO_SPACE:
@@ -163,8 +174,7 @@ class Vault:
 
     def _unlock(self, db: sqlite3.Connection, keys: KeyPair, schema: str) -> bytes:
         """Makes the tables of a new file, or finds out whether this one is ours; its key."""
-        # Exclusive: what the lock file says to us, SQLite says to everyone else, and needs no shared memory for it.
-        for pragma in ("page_size = 16384", "trusted_schema = OFF", "locking_mode = EXCLUSIVE", "foreign_keys = ON"):
+        for pragma in ("page_size = 16384", "trusted_schema = OFF", "foreign_keys = ON"):
             db.execute(f"PRAGMA {pragma}")
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise ConfigurationError(f"data file {self._path} is on a file system without write-ahead logs: move it")

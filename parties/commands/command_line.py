@@ -40,6 +40,8 @@ COMMANDS = {
     "cluster": "the cluster file in force; propose and accept another one while servers run",
     "dealer": "serve as the dealer: correlated randomness, never data",
     "party": "serve as one of the parties",
+    "backup": "what of a server's data folder may be put back, in one file, while it runs",
+    "restore": "make a server's data folder of a backup",
     "check": "every link in both directions, keys, versions, clocks and data folders: what is wrong?",
     "status": "what each server holds and does: models, preprocessing in stock, runs, peers",
     "audit": "what a server's audit log says, whether it is whole, and where two of them differ",

@@ -102,7 +102,9 @@ class VersionDatabase:
     """
 
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, *, file: str, steps: Steps) -> None:
-        self.vault = Vault(folder, file, keys, purpose=file.removesuffix(".sqlite"), member=member, schema=_LAYOUT)
+        self.vault = Vault(
+            folder, file, keys, purpose=file.removesuffix(".sqlite"), member=member, schema=_LAYOUT, shared=True
+        )
         self._path = os.path.join(folder, file)  # noqa: PTH118 - for messages alone
         self.rules = RuleTables(self.vault, self.damaged)
         try:
