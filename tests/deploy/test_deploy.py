@@ -441,7 +441,7 @@ def test_the_guide_leads_to_a_prediction(walk: Walk) -> None:
                 walk.public[words[1]] = KeyPair.load(walk.host(host) / f"{words[1]}.key").public
                 assert walk.public[words[1]] in done.stdout
             if words[0] == "models":
-                assert "clinic: predict" in done.stdout
+                assert "clinic (predict)" in done.stdout
             if words[0] == "predict":
                 answers.append(json.loads(done.stdout) if "--json" in words else {"text": done.stdout})
     first, second = answers
