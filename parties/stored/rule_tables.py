@@ -36,6 +36,11 @@ TABLES = (
 DAY = 86_400
 
 
+def today() -> int:
+    """Days of UTC since 1970."""
+    return int(time.time() // DAY)
+
+
 class SignedRules(NamedTuple):
     """A set of rules, as its owner has encoded and signed it."""
 
@@ -113,11 +118,11 @@ class RuleTables:
         """One run by each of these rules, or, when one of them is used up, by none: LimitReached."""
         if uses:
             with self._vault.transaction() as db:
-                for use, day, today in _check(db, uses):
+                for use, day, before in _check(db, uses):
                     db.execute(
                         "INSERT INTO counted VALUES (?, ?, 1, ?, 1) ON CONFLICT (rule, client)"
                         " DO UPDATE SET runs = runs + 1, day = excluded.day, today = ?",
-                        (use.rule, use.client, day, today + 1),
+                        (use.rule, use.client, day, before + 1),
                     )
 
 
@@ -127,8 +132,8 @@ def _check(db: sqlite3.Connection, uses: Iterable[Use]) -> list[tuple[Use, int, 
     for use in uses:
         rows = db.execute("SELECT client, runs, day, today FROM counted WHERE rule = ?", (use.rule,)).fetchall()
         # A clock that is put back gives no runs back.
-        day = max(int(time.time() // DAY), *(day for _, _, day, _ in rows), 0)
-        of_day = {client: today for client, _, of, today in rows if of == day}
+        day = max(today(), *(day for _, _, day, _ in rows), 0)
+        of_day = {client: runs for client, _, of, runs in rows if of == day}
         of_client = sum(runs for client, runs, _, _ in rows if client == use.client)
         made = (
             (sum(runs for _, runs, _, _ in rows), use.limits.runs, "in all"),
