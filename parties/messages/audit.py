@@ -23,8 +23,8 @@ from parties.wire.messages import SERVERS, Message
 LogId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 """Of an entry; the first one's is 1."""
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-"""Since 1970, by the clock of who says it."""
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
+"""Since 1970, by the clock of who says it, and before the year 10000."""
 Signature = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{128}\Z")]
 
 _PURPOSE = "audit head"

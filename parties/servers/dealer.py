@@ -124,6 +124,7 @@ class DealerServer(Server[DealerJob]):
             self._close()
 
     def _check_databases(self) -> None:
+        self.audit.check()
         self.stock.check()
         if self._versions is not None:
             self._versions.check()

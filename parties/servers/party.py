@@ -103,6 +103,7 @@ class PartyServer(Server[PartyJob]):
         self._peers = [party for party in cluster.parties if party.name != self.member.name]
 
     def _check_databases(self) -> None:
+        self.audit.check()
         self.material.ledger.check()
         if self._disk is not None:
             self._disk.check()

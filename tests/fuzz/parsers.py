@@ -37,6 +37,10 @@ from parties.messages.evidence import (
 from parties.messages.failures import Fault
 from parties.messages.runs import Failed, Inputs, Opening, Prepare
 from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBegin, UploadChunk, UploadSeed
+from parties.operate.audit.files import files_of
+from parties.operate.audit.log import AuditLog
+from parties.operate.audit.verify import Walk
+from parties.operate.audit.words import moment, sentence
 from parties.operate.evidence import read as read_evidence
 from parties.stored.data_set import DataDescription, DataSet
 from parties.tally import Sent
@@ -148,6 +152,25 @@ def _key() -> bytes:
         return path.read_bytes()
 
 
+CLUSTER = Cluster.build(
+    "skin",
+    dealer=("10.0.0.1:7000", KeyPair.generate().public),
+    parties=[(name, f"10.0.0.2:700{name}", KeyPair.generate().public) for name in "12"],
+)
+
+
+def _audit_log() -> bytes:
+    """Of somebody else: who shows us a log may have signed anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        AuditLog(folder, KeyPair.generate(), CLUSTER.dealer, CLUSTER).close()
+        (path,) = files_of(Path(folder))
+        return path.read_bytes()
+
+
+def _look_at_log(path: Path) -> object:
+    return [sentence(entry.what) + moment(entry.when) for entry, _ in Walk(path, (CLUSTER,))]
+
+
 RUN = "0123456789abcdef" * 2
 DESCRIPTION = derm_model().description.encode()
 
@@ -196,6 +219,7 @@ PARSERS = {
         Parser("interface", _answer, tuple(msgspec.json.encode(said) for said in INTERFACES)),
         Parser("data set", DataDescription.decode, (DataSet({"x": [0.5, 1.0]}, low=-1, high=1).describe(),)),
         Parser("architecture", decode_architecture, (msgspec.json.encode(derm_model().architecture),)),
+        Parser("audit log", _file(_look_at_log, ".jsonl"), (_audit_log(),)),
         Parser("cluster", _file(Cluster.load, ".toml"), (_cluster(),)),
         Parser("key", _file(KeyPair.load, ".key"), (_key(),)),
         Parser("evidence", _file(read_evidence, ".json"), tuple(map(msgspec.json.encode, EVIDENCE))),

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, DiskFull, TesseraError
 from parties import Cluster, KeyPair
 from parties.operate.audit import log as log_module
 from parties.operate.audit.entry import Entry, after, read_line
 from parties.operate.audit.facts import KINDS, Broken, Cut, Deleted, Fact, File, Refused, Started, Stopped, kind_of
 from parties.operate.audit.files import FOLDER, lines, log_files
 from parties.operate.audit.log import AuditFailed, AuditLog, Happened, now
+from parties.operate.audit.verify import verified
+from parties.operate.cluster.rekey import rekey
 
 KEYS = {name: KeyPair.generate() for name in ("dealer", "party0", "party1", "clinic")}
 CLUSTER = Cluster.build(
@@ -131,6 +134,89 @@ def test_a_crash_at_any_byte_leaves_a_chain_that_goes_on(tmp_path: Path, seed: i
     assert [e.what.clean for e in found if isinstance(e.what, Started)] == [True, False]
     assert not [what for what in facts(tmp_path) if isinstance(what, Broken)]
     assert [e.what for e in found[durable:whole]] == [fact(n) for n in (3, 4, 5)][: whole - durable]
+
+
+class Crash(BaseException):
+    """Not an error: nothing is done about it."""
+
+
+def test_a_crash_at_any_step_of_writing_leaves_a_chain_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appending, anchoring, beginning a file and deleting one, with the n-th call to the disk never returning."""
+    monkeypatch.setattr(log_module, "MAX_FILE_BYTES", 1500)
+    later = log_module.now
+    left = 0
+
+    def crashing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                if not left:
+                    if call is real["pwrite"]:
+                        # Half of it is written.
+                        call(arguments[0], arguments[1][: len(arguments[1]) // 2], *arguments[2:])
+                    raise Crash
+            return call(*arguments, **named)
+
+        return made
+
+    real = {name: getattr(os, name) for name in ("pwrite", "fsync", "ftruncate", "open")}
+    for name, call in real.items():
+        monkeypatch.setattr(os, name, crashing(call))
+    monkeypatch.setattr(Path, "unlink", crashing(Path.unlink))
+    monkeypatch.setattr(log_module.Vault, "transaction", crashing(log_module.Vault.transaction))
+
+    for steps in itertools.count(1):
+        folder = tmp_path / str(steps)
+        log = opened(folder)
+        durable = 0
+        left = steps
+        try:
+            for number in range(1, 7):
+                put(log, number)
+                durable = number
+            monkeypatch.setattr(log_module, "now", lambda: later() + 2 * 86_400_000)
+            log.prune(1)
+            log.close()
+            break
+        except Crash:
+            crash(log)
+        finally:
+            done, left = not left, 0
+            monkeypatch.setattr(log_module, "now", later)
+        assert done
+        log = opened(folder)
+        put(log, 100)
+        log.close()
+        found = entries(folder)
+        assert chained(found)
+        assert not [entry for entry in found if isinstance(entry.what, Broken)]
+        # What was anchored is there, or deleted as agreed; and nothing is there twice.
+        deleted = max((entry.what.number for entry in found if isinstance(entry.what, Deleted)), default=0)
+        counts = [entry.what.count for entry in found if isinstance(entry.what, Refused)]
+        assert counts == sorted(set(counts))
+        assert deleted or set(range(1, durable + 1)) <= set(counts)
+    assert steps > 40
+
+
+def test_a_server_under_another_key_begins_another_file(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    put(log, 1)
+    log.close()
+    new = KeyPair.generate()
+    rekey(tmp_path, KEYS["party0"], new)
+    parties = [("party0", "h:2", new.public), ("party1", "h:3", KEYS["party1"].public)]
+    cluster = Cluster.build("within", dealer=("h:1", KEYS["dealer"].public), parties=parties)
+    log = AuditLog(tmp_path, new, cluster.member("party0"), cluster)
+    put(log, 2)
+    log.close()
+    former, latter = log_files(tmp_path / FOLDER)
+    assert read_line(next(lines(latter)).text).what == File("party0", new.public, "within")
+    assert verified(tmp_path, (CLUSTER, cluster)).problems == []
+    assert verified(former, (CLUSTER,)).problems == verified(latter, (cluster,)).problems == []
+    assert verified(tmp_path, (cluster,)).problems
 
 
 @pytest.mark.parametrize(
@@ -268,6 +354,23 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     log.close()
     assert chained(entries(tmp_path))
     assert facts(tmp_path)[-3:] == [fact(1), fact(2), Stopped()]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EROFS, ConfigurationError)])
+def test_a_server_does_not_start_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[TesseraError]
+) -> None:
+    opened(tmp_path).close()
+
+    def pwrite(*_: object) -> int:
+        raise OSError(number, "why")
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(kind, match=r"audit log .* cannot be written"):
+        opened(tmp_path)
+    monkeypatch.undo()
+    opened(tmp_path).close()
+    assert chained(entries(tmp_path))
 
 
 def test_an_old_copy_goes_on_behind_what_the_server_has_signed(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import msgspec
 
 from mpc.decoders import msgpack_decoder
-from mpc.errors import ConfigurationError, TesseraError
+from mpc.errors import TesseraError, unwritable
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.audit import SignedHead
@@ -70,7 +70,7 @@ def now() -> int:
 class AuditLog:
     """Open, and nobody else's.  Calls block, on the disk and on each other: make them from worker threads.
 
-    Raises, when made, ConfigurationError as `Vault` does and for a folder that cannot be used; AuditFailed, VaultError.
+    Raises, when made, ConfigurationError as `Vault` does and for a folder that cannot be used; DiskFull, VaultError.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: Member, cluster: Cluster) -> None:
@@ -169,10 +169,10 @@ class AuditLog:
                 ours = first is not None and isinstance(first.what, File) and first.what.key == self._keys.public
                 self._file, self._size, self._began = start.file, start.at, first.when if first and ours else 0
                 self._open(os.O_WRONLY)
+            started = Started(package_version(), self._cluster.fingerprint, start.clean)
+            self._put([Happened(now(), fact) for fact in (*start.notes, started)])
         except OSError as error:
-            raise ConfigurationError(f"audit log {self._folder} cannot be opened: {error.strerror}") from error
-        started = Started(package_version(), self._cluster.fingerprint, start.clean)
-        self._append([Happened(now(), fact) for fact in (*start.notes, started)])
+            raise unwritable(f"audit log {self._folder}", error) from error
         self._anchor()
 
     def _read_anchor(self) -> Anchor | None:
@@ -197,19 +197,22 @@ class AuditLog:
 
     def _append(self, happened: Sequence[Happened]) -> None:
         try:
-            full = self._size >= MAX_FILE_BYTES or now() - self._began > MAX_FILE_AGE
-            if self._size and full:
-                self._begin_file()
-            text, head = bytearray(), self.head
-            heading = [] if self._size else [Happened(now(), self._heading())]
-            for when, what in (*heading, *happened):
-                head, line = next_line(head, when, what, self._keys)
-                text += line + b"\n"
-            os.ftruncate(self._descriptor, self._size)
-            _write(self._descriptor, text, self._size)
-            os.fsync(self._descriptor)
+            self._put(happened)
         except OSError as error:
             raise AuditFailed(f"audit log {self._folder} cannot be written: {error.strerror}") from error
+
+    def _put(self, happened: Sequence[Happened]) -> None:
+        full = self._size >= MAX_FILE_BYTES or now() - self._began > MAX_FILE_AGE
+        if self._size and full:
+            self._begin_file()
+        text, head = bytearray(), self.head
+        heading = [] if self._size else [Happened(now(), self._heading())]
+        for when, what in (*heading, *happened):
+            head, line = next_line(head, when, what, self._keys)
+            text += line + b"\n"
+        os.ftruncate(self._descriptor, self._size)
+        _write(self._descriptor, text, self._size)
+        os.fsync(self._descriptor)
         self.head = head
         self._size += len(text)
 

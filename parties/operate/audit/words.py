@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from mpc.errors import printable
 from parties.messages.bindings import Binding
 from parties.operate.audit import facts
 from parties.operate.audit.facts import AnyFact
@@ -18,7 +19,11 @@ def moment(when: int) -> str:
 
 
 def sentence(fact: AnyFact) -> str:
-    """What it says."""
+    """What it says; fit for a terminal, whoever has written it."""
+    return printable(_said(fact))
+
+
+def _said(fact: AnyFact) -> str:
     match fact:
         case facts.Run():
             keeps = f", keeps {fact.keep!r}" if fact.keep else ""
