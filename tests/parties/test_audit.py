@@ -104,6 +104,7 @@ async def test_a_client_is_shown_what_concerns_it_by_every_server(site: Any, mon
         remote = await clinic.model("m")
         for _ in range(5):
             await clinic.reveal(remote(clinic.share(IMAGE, low=-1, high=1)))
+            await written(site)
         await company.upload(model(0.5), "secret")
         await written(site)
         of_clinic, of_company = await clinic.audit(), await company.audit()

@@ -29,7 +29,7 @@ from .test_audit_log import CLUSTER, KEYS
 
 MINUTE = 60_000
 RUN = facts.Run(
-    "ab" * 16, "clinic", "cd" * 32, (Binding("company/m", "ef" * 16, "predict"),), "ok", began=1_000, keep="kept"
+    "ab" * 16, "clinic", "cd" * 32, (Binding("company/m", "ef" * 16, "9a" * 32),), "ok", began=1_000, keep="kept"
 )
 UPLOAD = facts.Upload("company", "m", "ef" * 16)
 RULE = facts.RuleChange("company", "m", "clinic", ("predict",), "12" * 16)
@@ -359,7 +359,7 @@ def test_show(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) 
     assert shown("--since", "1d") == []
     assert main(["audit", "show", str(made.folder)]) == 0
     text = capsys.readouterr().out
-    assert "clinic ran cdcdcdcd on company/m efefefef by rule predict, keeps 'kept': ok" in text
+    assert "clinic ran cdcdcdcd on company/m efefefef by rule 9a9a9a9a, keeps 'kept': ok" in text
     assert main(["audit", "show", str(made.folder), "--since", "yesterday"]) == 2
     assert "neither a time nor an age" in capsys.readouterr().err
 

@@ -114,7 +114,7 @@ _KEYS: Mapping[type[Fact], Callable[[Any], Hashable]] = {
     facts.Run: lambda run: run.run,
     facts.Upload: lambda upload: upload.version,
     facts.Removal: lambda removal: (removal.owner, removal.name),
-    facts.RuleChange: lambda rule: (rule.owner, rule.name, rule.request),
+    facts.RuleChange: lambda rule: (rule.owner, rule.name, rule.client, rule.request),
     facts.Approval: lambda approval: (approval.client, approval.program, approval.owner, approval.decision),
     facts.ClusterChange: lambda change: change.number,
     facts.Evidence: lambda evidence: evidence.digest,
