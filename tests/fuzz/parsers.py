@@ -190,7 +190,7 @@ PARSERS = {
             (
                 _message(Hello("0.1.0", "f" * 64, 1)),
                 _message(Ping(3)),
-                _message(Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "predict"),)), b"program"),
+                _message(Prepare(run=RUN, bindings=(Binding("company/derm", RUN, "f" * 64),)), b"program"),
                 _message(Inputs(run=RUN, masks="", signature=bytes(64))),
                 _message(Opening(run=RUN, round=2), bytes(16)),
                 _message(Opening(run=RUN, round=0, inputs=Vouched("f" * 64)), bytes(16)),
