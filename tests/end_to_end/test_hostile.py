@@ -101,7 +101,7 @@ async def test_different_programs_for_one_run(clusters):
 async def test_inputs_of_the_wrong_kind(clusters, buffers, sentence):
     async with Rude(clusters(2)) as rude:
         await rude.ready()
-        rude.send(Inputs(run=rude.run, masks=""), buffers, to=("party0", "party1"))
+        rude.send(Inputs(run=rude.run, masks="", signature=b""), buffers, to=("party0", "party1"))
         assert sentence in str(await rude.failure())
     serves_others(clusters(2))
 
@@ -109,10 +109,10 @@ async def test_inputs_of_the_wrong_kind(clusters, buffers, sentence):
 async def test_inputs_for_a_run_that_is_not_ready_or_not_its_own(clusters):
     cluster = clusters(2)
     async with Rude(cluster) as rude, AsyncClient(cluster.cluster, cluster.client_keys["clinic"]) as clinic:
-        rude.send(Inputs(run=rude.run, masks=""), [bytes(24)], to=("party0",))
+        rude.send(Inputs(run=rude.run, masks="", signature=b""), [bytes(24)], to=("party0",))
         assert "not its own" in str(await rude.failure())
         prepared = await clinic.prepare(clinic.share([0.25], low=-1, high=1) * 2)
-        rude.send(Inputs(run=prepared.run, masks=""), [bytes(8)], to=("party0", "party1"))
+        rude.send(Inputs(run=prepared.run, masks="", signature=b""), [bytes(8)], to=("party0", "party1"))
         await rude.failure()
 
 
