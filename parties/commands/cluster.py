@@ -85,7 +85,8 @@ def _show(options: argparse.Namespace) -> int:
 
     seen = asyncio.run(look())
     if options.out is not None:
-        write_signed(options.out, seen.succession.steps[-1], seen.succession.steps[1:])
+        succession = seen.succession
+        write_signed(options.out, succession.steps[-1], succession.steps[1:], succession.knows)
     _print(options, shown(seen), lines(seen))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from time import monotonic
 
 from mpc.errors import AuthenticationError, PeerError, PeerUnavailable
@@ -14,13 +15,15 @@ from parties.wire.wires import Trouble, Way
 _LOOK = 0.05
 
 
-async def await_greeting(me: Member, link: Link, outbox: Way | None, deadline: float) -> PeerError | None:
-    """Waits up to ``deadline`` s for the link to be established; the reason if it is not.
+async def await_greeting(me: Member, find: Callable[[], tuple[Link, Way | None]], deadline: float) -> PeerError | None:
+    """Waits up to ``deadline`` s for a link to be established; the reason if it is not.
 
-    A refusal ends the wait at once, if it was given in answer to an attempt made since.
+    ``find``: the link, which may be another one meanwhile, and the way to its peer.  A refusal ends the wait at once,
+    if it was given in answer to an attempt made since.
     """
     started = monotonic()
     while True:
+        link, outbox = find()
         left = started + deadline - monotonic()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(link.established.wait(), max(0.0, min(_LOOK, left)))

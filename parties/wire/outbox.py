@@ -71,13 +71,13 @@ class Outbox:
                 f"address {self.peer.address} of {self.peer.name} cannot be used: {error.strerror}"
             ) from error
 
-    def _shut(self) -> None:
+    def _shut(self, linger: int = 0) -> None:
         self._readable.close()
         self._monitor.close()
-        self.socket.close(0)
+        self.socket.close(linger)
 
-    def close(self) -> None:
-        """Drops the connection and whatever is still queued for it.  Idempotent."""
+    def close(self, linger: int = 0) -> None:
+        """Drops the connection, and after ``linger`` ms whatever is still queued for it.  Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -85,7 +85,7 @@ class Outbox:
         if self._retry is not None:
             self._retry.cancel()
         else:
-            self._shut()
+            self._shut(linger)
 
     def send(self, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         """Queues a message; False if there is no connection or its queue is full."""

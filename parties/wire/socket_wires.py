@@ -17,6 +17,8 @@ from parties.wire.wires import Owner
 from parties.wire.zap import Gatekeeper
 
 _ALL = 1 << 62
+_FAREWELL = 1000
+"""ms for the last words to a server that has another key or address now, or is none any more."""
 
 
 class SocketWires:
@@ -95,7 +97,8 @@ class SocketWires:
         for link in dropped:
             outbox = self.outboxes.pop(link.peer.name, None)
             if outbox is not None:
-                outbox.close()
+                # It has been told why, a moment ago.
+                outbox.close(_FAREWELL)
         if self._context is not None:
             self._reach_all(self._context)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.metadata
 import itertools
 import logging
@@ -47,7 +48,7 @@ from parties.wire.messages import (
 )
 from parties.wire.receiver import Receiver
 from parties.wire.socket_wires import SocketWires
-from parties.wire.wires import Owner, Transport
+from parties.wire.wires import Owner, Transport, Way
 
 __all__ = [
     "ClusterChanged",
@@ -214,10 +215,14 @@ class Endpoint:
             VersionMismatch: another version of Tessera, or another cluster file.
         """
         names = self._wires.outboxes if peers is None else peers
-        links = [self._link(name) for name in names]
-        outboxes = self._wires.outboxes
+        for name in names:
+            self._link(name)
+
+        def find(name: str) -> tuple[Link, Way | None]:
+            return self._link(name), self._wires.outboxes.get(name)
+
         errors = await asyncio.gather(
-            *(await_greeting(self.me, link, outboxes.get(link.peer.name), deadline) for link in links)
+            *(await_greeting(self.me, functools.partial(find, name), deadline) for name in tuple(names))
         )
         for error in errors:
             if error is not None:
@@ -286,6 +291,7 @@ class Endpoint:
         peers = {peer.name: peer for peer in _peers(new, self.me)}
         dropped = [link for name, link in self._links.items() if not _stays(link.peer, peers.get(name))]
         for link in dropped:
+            self._tell(link, succession)
             del self._links[link.peer.name]
             link.lose(self._liveness.now())
             link.forget()
@@ -300,12 +306,13 @@ class Endpoint:
 
     def tell(self, succession: Succession) -> list[Link]:
         """Everybody who is connected, if we are a server, of what has followed the file that it has; whom that was."""
-        told = []
-        for link in self._links.values() if self.me.is_server and self._running else ():
-            steps = [] if link.greeting is None else succession.since(link.greeting.cluster_fingerprint)
-            if steps and self._transmit(link, Succeeded(), steps):
-                told.append(link)
-        return told
+        return [link for link in self._links.values() if self._tell(link, succession)]
+
+    def _tell(self, link: Link, succession: Succession) -> bool:
+        if not (self.me.is_server and self._running) or link.greeting is None:
+            return False
+        steps = succession.since(link.greeting.cluster_fingerprint)
+        return bool(steps) and self._transmit(link, Succeeded(), steps)
 
     def end_for_newer(self) -> None:
         """What `newest` says cannot be gone on to here: whoever is in ``receive`` hears of it."""

@@ -128,8 +128,11 @@ async def test_another_key_and_address_of_a_server(site: Site) -> None:
     keys, (port,) = KeyPair.generate(), free_ports(1)
     moved = replace(site.cluster.member("p1"), key=keys.public, address=f"127.0.0.1:{port}")
     newer = followed(site, Succession.begin(site.cluster), parties=(site.cluster.parties[0], moved))
-    await p1.close()
     p0.go_on(newer)
+    # Told, although its key is none any more: what it has to do.
+    await until(lambda: p1.newest.cluster == newer.cluster)
+    assert p1.cluster == site.cluster
+    await p1.close()
     await until(lambda: everybody(newer.cluster, (dealer, clinic)))
     now = Endpoint(newer.cluster, newer.cluster.member("p1"), keys, bind=True)
     async with now:
@@ -138,6 +141,9 @@ async def test_another_key_and_address_of_a_server(site: Site) -> None:
         await exchange(now, p0)
         await exchange(clinic, now)
         await exchange(clinic, p0)
+        # With the former address: it waits where the newer file says.
+        late = await site.endpoint("clinic")
+        await late.connect(deadline=5)
 
 
 @pytest.mark.parametrize("wrong", ["unsigned", "another's", "nothing"])

@@ -143,7 +143,8 @@ async def asking(
         member = operator(member)
     if member is None or member.is_server:
         raise ConfigurationError(
-            f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
+            f"the cluster file lists no client with the key {keys.public}: if it has been added since, take the newest"
+            " file (tessera cluster show --out FILE, by a member); else have it proposed (tessera cluster propose)"
         )
     if not patience > 0:
         raise ConfigurationError(f"a timeout of {patience:g} s: give more than 0")

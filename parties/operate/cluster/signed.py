@@ -7,7 +7,7 @@ file that its data folder goes by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpc.errors import ConfigurationError
@@ -40,12 +40,19 @@ def read_signed(path: Path) -> Step:
     return next(known, Step(cluster.dumps()))
 
 
-def write_signed(path: Path, step: Step, steps: Sequence[Step]) -> None:
-    """The file, and beside it ``steps``.  Raises ConfigurationError, and overwrites no other file."""
-    if path.exists() and Cluster.load(path).fingerprint != step.cluster().fingerprint:
+def write_signed(
+    path: Path, step: Step, steps: Sequence[Step], is_former: Callable[[str], bool] = lambda _: False
+) -> None:
+    """The file, and beside it ``steps``; in place of one with a former fingerprint, and of no other.
+
+    Raises ConfigurationError.
+    """
+    found = Cluster.load(path).fingerprint if path.exists() else ""
+    same = found == step.cluster().fingerprint
+    if found and not same and not is_former(found):
         raise ConfigurationError(f"{path} is another cluster file, and is not overwritten: choose another name")
     try:
-        if not path.exists():
+        if not same:
             path.write_text(step.text, encoding="utf-8")
         signed_path(path).write_bytes(encode(steps))
     except OSError as error:
