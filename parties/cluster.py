@@ -25,6 +25,7 @@ Every process of a cluster, and every client, is given the same file::
     [[client]]                     # clients connect out, and so have no address
     name = "clinic-a"
     key = "..."
+    origin = "..."                 # optional: the first key of a member that has another now
 
     [settings]                     # optional, with these defaults
     peer_timeout = 5.0             # s; a peer silent for longer in the middle of a run is lost
@@ -102,7 +103,7 @@ class Member:
         address: ``host:port`` that others connect to; None for a client.
         key: public key, 80 characters of Z85 (``parties.keys``).
         listen: ``host:port`` to bind, where that is not ``address``.
-        origin: the key that it came with, where that has been replaced since (``parties.succession``).
+        origin: the key that it came with, where that has been replaced since (``parties.succession``); else empty.
     """
 
     name: str
@@ -162,6 +163,7 @@ class _Dealer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     address: str
     key: str
     listen: str | None = None
+    origin: str = ""
 
 
 class _Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -169,11 +171,13 @@ class _Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     address: str
     key: str
     listen: str | None = None
+    origin: str = ""
 
 
 class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     key: str
+    origin: str = ""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -256,9 +260,13 @@ class Cluster:
             )
         return cls(
             file.name,
-            Member(DEALER, Role.DEALER, 0, file.dealer.address, file.dealer.key, file.dealer.listen),
-            tuple(Member(p.name, Role.PARTY, i, p.address, p.key, p.listen) for i, p in enumerate(file.party)),
-            tuple(Member(c.name, Role.CLIENT, i, None, c.key) for i, c in enumerate(file.client)),
+            Member(
+                DEALER, Role.DEALER, 0, file.dealer.address, file.dealer.key, file.dealer.listen, file.dealer.origin
+            ),
+            tuple(
+                Member(p.name, Role.PARTY, i, p.address, p.key, p.listen, p.origin) for i, p in enumerate(file.party)
+            ),
+            tuple(Member(c.name, Role.CLIENT, i, None, c.key, origin=c.origin) for i, c in enumerate(file.client)),
             file.settings,
             file.number,
             file.former,
@@ -283,7 +291,10 @@ class Cluster:
                     f"{where}.key",
                     "not a public key (80 characters of Z85): copy it from the output of `tessera keygen`",
                 )
-            for half in (curve_half(member.key), signing_half(member.key)):
+            if member.origin and not is_public_key(member.origin):
+                self._reject(f"{where}.origin", "not a public key: leave it to `tessera cluster propose`")
+            halves = [half(key) for key in (member.key, member.origin) if key for half in (curve_half, signing_half)]
+            for half in halves:
                 self._unique(keys, half, f"{where}.key", "make a key for each with `tessera keygen`")
             for kind, address in (("address", member.address), ("listen", member.listen)):
                 fault = None if address is None else address_fault(address)
@@ -394,9 +405,9 @@ class Cluster:
         return _File(
             FORMAT,
             self.name,
-            _Dealer(self.dealer.address or "", self.dealer.key, self.dealer.listen),
-            tuple(_Party(p.name, p.address or "", p.key, p.listen) for p in self.parties),
-            tuple(_Client(c.name, c.key) for c in self.clients),
+            _Dealer(self.dealer.address or "", self.dealer.key, self.dealer.listen, self.dealer.origin),
+            tuple(_Party(p.name, p.address or "", p.key, p.listen, p.origin) for p in self.parties),
+            tuple(_Client(c.name, c.key, c.origin) for c in self.clients),
             self.settings,
             self.number,
             self.former,

@@ -8,7 +8,8 @@ by itself, believing nobody but the signers of the files it has; and nobody, wit
 elsewhere.
 
 *Who a member is.*  In what is stored for years a member is known by its name and by the key that it came with
-(``Member.identity``), whichever key it has now: one file after another says that it is the same.  Therefore
+(``Member.identity``), whichever key it has now.  The file says so (``origin``), for whoever was given no former one,
+and the signers of the file before have seen that it is right.  Therefore
 
 * a key, or a half of it, belongs to the name that had it first, for good;
 * a name stays what it is, dealer, party or client, and a member that went comes back with the key that it had last;
@@ -110,8 +111,7 @@ class Succession:
     def begin(cls, cluster: Cluster) -> Succession:
         """Of this file alone."""
         members = {member.name: member for member in cluster.members}
-        keys = {half: member.name for member in cluster.members for half in _halves(member)}
-        return cls((Step(cluster.dumps()),), cluster, {cluster.fingerprint: 0}, members, keys)
+        return cls((Step(cluster.dumps()),), cluster, {cluster.fingerprint: 0}, members, _keys(cluster))
 
     def knows(self, fingerprint: str) -> bool:
         """Whether that file is one of these."""
@@ -146,8 +146,7 @@ class Succession:
         for step in steps:
             new = step.cluster()
             if new.number > succession.cluster.number:
-                new = succession.check(new)
-                missing = check_signatures(succession.cluster, new, step.signatures)
+                missing = check_signatures(succession.cluster, succession.check(new), step.signatures)
                 if missing:
                     raise ConfigurationError(
                         f"cluster file {new.number} is not signed by {', '.join(sorted(missing))}, as cluster file"
@@ -157,7 +156,7 @@ class Succession:
         return succession
 
     def check(self, new: Cluster) -> Cluster:
-        """The file, whose members know who they are, if it may follow.  Raises ConfigurationError."""
+        """The file, if it may follow.  Raises ConfigurationError."""
         current = self.cluster
         if new.name != current.name:
             raise ConfigurationError(f"the cluster is called {current.name!r}, and stays so: not {new.name!r}")
@@ -168,12 +167,19 @@ class Succession:
             )
         for member in new.members:
             self._check_member(member)
-        identified = {m.name: replace(m, origin=self._origin(m)) for m in new.members}
+        return new
+
+    def completed(self, new: Cluster) -> Cluster:
+        """The file with number, fingerprint and origins as it has to have them, where it is written without."""
+        current = self.cluster
+        if (new.number, new.former) in ((current.number, current.former), (1, "")):
+            new = replace(new, number=current.number + 1, former=current.fingerprint)
+        members = {m.name: m if m.origin else replace(m, origin=self._origin(m)) for m in new.members}
         return replace(
             new,
-            dealer=identified[new.dealer.name],
-            parties=tuple(identified[party.name] for party in new.parties),
-            clients=tuple(identified[client.name] for client in new.clients),
+            dealer=members[new.dealer.name],
+            parties=tuple(members[party.name] for party in new.parties),
+            clients=tuple(members[client.name] for client in new.clients),
         )
 
     def _check_member(self, member: Member) -> None:
@@ -188,6 +194,14 @@ class Succession:
                     raise ConfigurationError(
                         f"the key of {member.name} is, or was, {self._keys[half]}'s: make another (tessera keygen)"
                     )
+        # Who came before the first file that is known here may come back.
+        unknown = known is None and self.steps[0].cluster().number > 1
+        if member.origin != self._origin(member) and not (
+            unknown and self._keys.get(curve_half(member.origin)) is None
+        ):
+            raise ConfigurationError(
+                f"{member.name} came with another key than its `origin` says, which is {self._origin(member)!r}"
+            )
         if known is not None and known.key != member.key and member.name not in self._present:
             raise ConfigurationError(
                 f"{member.name} was a member before, and comes back with the key it had or under another name"
@@ -208,19 +222,8 @@ class Succession:
             new,
             {**self._fingerprints, new.fingerprint: len(self.steps)},
             {**self._members, **{member.name: member for member in new.members}},
-            {**self._keys, **{half: member.name for member in new.members for half in _halves(member)}},
+            {**self._keys, **_keys(new)},
         )
-
-
-def successor(former: Cluster, text: str, source: str) -> Cluster:
-    """The file after ``former`` with what ``text`` says; number and fingerprint are filled in if it lacks them.
-
-    Raises ConfigurationError.
-    """
-    new = Cluster.loads(text, source=source)
-    if (new.number, new.former) in ((former.number, former.former), (1, "")):
-        new = replace(new, number=former.number + 1, former=former.fingerprint)
-    return new
 
 
 def is_smooth(former: Cluster, new: Cluster) -> bool:
@@ -241,6 +244,12 @@ def encode(steps: Sequence[Step]) -> bytes:
 def decode(lines: bytes) -> list[Step]:
     """What `encode` was given.  Raises ConfigurationError."""
     return [Step.decode(line) for line in lines.splitlines()]
+
+
+def _keys(cluster: Cluster) -> dict[str, str]:
+    """Whose each half of a key is, or was."""
+    keys = {half: member.name for member in cluster.members for half in _halves(member)}
+    return keys | {half(m.origin): m.name for m in cluster.members if m.origin for half in (curve_half, signing_half)}
 
 
 def _halves(member: Member) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,10 @@ from parties.operate.cluster.console import Console, Seen, consoling
 from parties.operate.cluster.rekey import rekey
 from parties.operate.cluster.report import Proposal, lines, offline, shown
 from parties.operate.cluster.signed import read_signed, signed_path, write_signed
-from parties.succession import Step, Succession, successor
+from parties.succession import Step, Succession
+
+_AGAIN = 0.5
+"""s between two looks for a proposal that is on its way."""
 
 Action = Callable[[argparse.Namespace], int]
 
@@ -100,9 +104,8 @@ def _propose(options: argparse.Namespace) -> int:
     if options.offline and options.out is None:
         raise UsageError("without servers a proposal is a file: say where to write it with --out NEW")
 
-    def step_of(former: Cluster) -> Step:
-        new = _changed(former, options)
-        return Step(new.dumps())
+    def step_of(succession: Succession) -> Step:
+        return Step(succession.completed(_changed(succession.cluster, options)).dumps())
 
     step, proposal = _sign(cluster, keys, options, step_of)
     if options.out is not None:
@@ -116,7 +119,7 @@ def _changed(former: Cluster, options: argparse.Namespace) -> Cluster:
     if (options.file is not None) == any(changes):
         raise UsageError("give a whole FILE, or what changes (--add-client, --new-key, --address, --remove)")
     if options.file is not None:
-        return successor(former, _text(options.file), f"cluster file {options.file}")
+        return Cluster.load(options.file)
     members = {member.name: member for member in former.members}
     for name, key in map(_pair, options.new_key):
         members[name] = replace(_known(members, name), key=key)
@@ -170,7 +173,7 @@ def _accept(options: argparse.Namespace) -> int:
     if given is not None:
         _check_meant(given.cluster(), options.fingerprint)
 
-    def step_of(_: Cluster) -> Step | None:
+    def step_of(_: Succession) -> Step | None:
         return given
 
     step, proposal = _sign(cluster, keys, options, step_of)
@@ -206,7 +209,7 @@ def _chosen(seen: Seen, me: Member, options: argparse.Namespace) -> Step:
 
 
 def _sign(
-    cluster: Cluster, keys: KeyPair, options: argparse.Namespace, step_of: Callable[[Cluster], Step | None]
+    cluster: Cluster, keys: KeyPair, options: argparse.Namespace, step_of: Callable[[Succession], Step | None]
 ) -> tuple[Step, Proposal]:
     """The file with our signature, told to the servers unless ``--offline``; and how it stands from then on."""
 
@@ -222,7 +225,7 @@ def _sign(
 
     if options.offline:
         seen = offline(Succession.begin(cluster))
-        step = step_of(seen.cluster)
+        step = step_of(seen.succession)
         if step is None:
             raise UsageError("without servers, say which FILE you mean")
         step = signed(step, seen)
@@ -230,8 +233,8 @@ def _sign(
 
     async def go() -> tuple[Step, Proposal]:
         async with consoling(cluster, keys, options.timeout) as console:
-            seen = await console.look()
-            step = step_of(seen.cluster) or _chosen(seen, console.me, options)
+            seen = await _look(console, options)
+            step = step_of(seen.succession) or _chosen(seen, console.me, options)
             _check_not_another(step, seen, console, options)
             step = signed(step, seen)
             missing = await console.send(step)
@@ -240,6 +243,17 @@ def _sign(
             return step, replace(proposal, accepted=tuple(sorted(accepted)), missing=tuple(sorted(missing)))
 
     return asyncio.run(go())
+
+
+async def _look(console: Console, options: argparse.Namespace) -> Seen:
+    """What there is; once what the operator means has come to its server, which may take a moment."""
+    meant, until = getattr(options, "fingerprint", None), time.monotonic() + options.timeout
+    while True:
+        seen = await console.look()
+        there = any(step.cluster().fingerprint.startswith(meant or "") for step in seen.proposals)
+        if meant is None or options.file is not None or there or time.monotonic() > until:
+            return seen
+        await asyncio.sleep(_AGAIN)
 
 
 def _check_not_another(step: Step, seen: Seen, console: Console, options: argparse.Namespace) -> None:
@@ -284,10 +298,3 @@ def _print(options: argparse.Namespace, found: dict[str, object], said: Sequence
         print(json.dumps(found))
     else:
         print(*said, sep="\n")  # type: ignore[misc]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cluster file {path} cannot be read: {error}") from error

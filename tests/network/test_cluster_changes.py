@@ -31,8 +31,7 @@ def client(name: str, keys: KeyPair) -> Member:
 def followed(site: Site, succession: Succession, **changes: Any) -> Succession:
     """By a file with these changes, signed by all servers."""
     former = succession.cluster
-    new = replace(former, number=former.number + 1, former=former.fingerprint, **changes)
-    step = Step(new.dumps())
+    step = Step(succession.completed(replace(former, **changes)).dumps())
     for signer in former.signers:
         step = step.signed(signer.name, site.keys[signer.name])
     return succession.followed_by([step])

@@ -10,7 +10,7 @@ import pytest
 from mpc.errors import ConfigurationError
 from parties import Cluster, KeyPair, Settings
 from parties.cluster import Member, Role
-from parties.succession import Step, Succession, check_signatures, decode, encode, successor
+from parties.succession import Step, Succession, check_signatures, decode, encode
 
 NAMES = ("dealer", "party0", "party1", "clinic", "company")
 KEYS = {name: KeyPair.generate() for name in (*NAMES, "new", "newer")}
@@ -51,7 +51,7 @@ def keyed(name: str, keys: KeyPair) -> Change:
 def after(former: Cluster, *changes: Change) -> Cluster:
     for change in changes:
         former = replace(change(former), number=former.number, former=former.former)
-    return successor(former, former.dumps(), "new")
+    return Succession.begin(former).completed(former)
 
 
 def following(succession: Succession, *changes: Change, signers: dict[str, KeyPair] | None = None) -> Step:
@@ -60,7 +60,7 @@ def following(succession: Succession, *changes: Change, signers: dict[str, KeyPa
     new = current
     for change in changes:
         new = change(new)
-    step = Step(replace(new, number=current.number + 1, former=current.fingerprint).dumps())
+    step = Step(succession.completed(new).dumps())
     holders = {keys.public: keys for keys in KEYS.values()}
     for signer in current.signers:
         step = step.signed(signer.name, (signers or {}).get(signer.name) or holders[signer.key])
@@ -148,16 +148,30 @@ def test_the_settings_name_who_signs_the_file_after() -> None:
         following(named, removing("clinic"))
 
 
+def pretending(name: str, origin: str) -> Change:
+    def change(former: Cluster) -> Cluster:
+        return replace(
+            former, clients=tuple(replace(c, origin=origin) if c.name == name else c for c in former.clients)
+        )
+
+    return change
+
+
+TWICE = keyed("clinic", KEYS["new"]), keyed("clinic", KEYS["newer"])
+
+
 @pytest.mark.parametrize(
     ("before", "change", "complaint"),
     [
         ((), adding("new", KEYS["clinic"]), "the same as"),
         ((removing("clinic"),), adding("new", KEYS["clinic"]), "the key of new is, or was, clinic's"),
-        ((keyed("clinic", KEYS["new"]),), adding("other", KEYS["clinic"]), "is, or was, clinic's"),
-        ((keyed("clinic", KEYS["new"]),), keyed("clinic", KEYS["clinic"]), "is, or was, clinic's"),
-        ((keyed("party0", KEYS["new"]),), keyed("party1", KEYS["party0"]), "is, or was, party0's"),
+        ((keyed("clinic", KEYS["new"]),), adding("other", KEYS["clinic"]), "the same as"),
+        ((keyed("clinic", KEYS["new"]),), keyed("clinic", KEYS["clinic"]), "the same as"),
+        ((keyed("party0", KEYS["new"]),), keyed("party1", KEYS["party0"]), "the same as"),
+        (TWICE, adding("other", KEYS["new"]), "is, or was, clinic's"),
+        (TWICE, keyed("clinic", KEYS["new"]), "is, or was, clinic's"),
         ((removing("clinic"),), adding("clinic", KEYS["new"]), "clinic was a member before"),
-        ((removing("clinic"), keyed("company", KEYS["new"])), adding("clinic", KEYS["company"]), "was, company's"),
+        ((removing("clinic"), keyed("company", KEYS["new"])), adding("clinic", KEYS["company"]), "the same as"),
     ],
 )
 def test_a_key_is_of_who_had_it_first_and_a_name_of_who_it_was(
@@ -166,6 +180,22 @@ def test_a_key_is_of_who_had_it_first_and_a_name_of_who_it_was(
     succession = gone_on(*((one,) for one in before))
     with pytest.raises(ConfigurationError, match=complaint):
         succession.followed_by([following(succession, change)])
+
+
+def test_nobody_pretends_to_have_come_with_another_key() -> None:
+    succession = gone_on((keyed("clinic", KEYS["new"]), removing("company")))
+    stranger = KeyPair.generate().public
+    for name, origin in (("clinic", stranger), ("clinic", KEYS["company"].public)):
+        with pytest.raises(ConfigurationError, match="clinic came with another key than its `origin` says"):
+            succession.followed_by([following(succession, pretending(name, origin))])
+    # Whoever was given only the newest file knows who everybody is, from that file alone.
+    alone = Succession.begin(Cluster.loads(succession.steps[-1].text)).cluster
+    assert alone.member("clinic").identity == KEYS["clinic"].public
+    assert (alone.circle, alone.bond, alone.terms) == (
+        succession.cluster.circle,
+        succession.cluster.bond,
+        succession.cluster.terms,
+    )
 
 
 def test_who_went_comes_back_as_who_it_was() -> None:
@@ -199,9 +229,11 @@ def test_what_is_no_signed_file() -> None:
 
 
 def test_a_file_is_completed_by_what_it_follows() -> None:
-    again = successor(after(FIRST), FIRST.dumps(), "new")
-    assert (again.number, again.former) == (3, after(FIRST).fingerprint)
-    assert successor(FIRST, after(FIRST).dumps(), "new") == after(FIRST)
+    second = Succession.begin(FIRST).followed_by([following(Succession.begin(FIRST))])
+    again = second.completed(FIRST)
+    assert (again.number, again.former) == (3, second.cluster.fingerprint)
+    assert second.completed(second.cluster) == again
+    assert Succession.begin(FIRST).completed(after(FIRST)) == after(FIRST)
     for number, former in ((1, "f" * 64), (2, "")):
         with pytest.raises(ConfigurationError, match="former"):
             replace(FIRST, number=number, former=former)
