@@ -49,6 +49,8 @@ class Succeeding:
         server.governor.admission.clients = max(1, len(new.clients))
         for follow in self._followers:
             follow(new)
+        # Of others, on what somebody owned who has gone.
+        server.end_forbidden()
         # What others run on what an owner has left here, too.
         server.end_forbidden()
         server.endpoint.go_on(succession)

@@ -102,6 +102,8 @@ async def test_who_goes_has_nothing_left_and_who_stays_is_not_disturbed(either: 
     await upload(site, "company", "clinic")
     async with site.client("clinic") as clinic, site.client("company") as company:
         stays = await clinic.prepare(clinic.share([3.0]) * 2)
+        remote = await clinic.model("m")
+        ends_too = await clinic.prepare(remote(clinic.share([[0.5, 0.25]])))
         ends = await company.prepare(company.share([3.0]) * 2)
         heard: list[bytes] = []
         new = following(site.cluster, clients=site.cluster.clients[:1])
@@ -110,6 +112,8 @@ async def test_who_goes_has_nothing_left_and_who_stays_is_not_disturbed(either: 
             site.overhear(server, heard)
         with pytest.raises((PeerError, TesseraError)):
             await company.finish(ends)
+        with pytest.raises(TesseraError):
+            await clinic.finish(ends_too)
         assert heard == []
         for server in site.servers:
             site.restore(server)
