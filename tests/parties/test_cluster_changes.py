@@ -16,6 +16,7 @@ from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.cluster import Member, Role
 from parties.operate.cluster.console import consoling
 from parties.operate.cluster.differences import differences, losses
+from parties.operate.cluster.proposals import MAX_ALONE, Proposals
 from parties.operate.cluster.record import ClusterRecord
 from parties.succession import Step, Succession, is_smooth
 
@@ -224,18 +225,29 @@ def _named(cluster: Cluster, *signers: str) -> Settings:
     return Settings(**{**settings, "signers": signers})
 
 
-async def test_what_one_alone_has_proposed_it_may_take_back(site: Site) -> None:
-    one, other = (following(site.cluster, clients=site.cluster.clients[:count]) for count in (0, 1))
-    await accept(site, one, "party0")
-    await accept(site, other, "party0")
-    await accept(site, other, "party1")
-    await accept(site, one, "party0")
-    async with consoling(site.cluster, site.keys["dealer"], 3, site.transport) as console:
-        seen = await console.look()
-    assert {step.cluster().fingerprint: step.signatures.keys() for step in seen.proposals} == {
-        other.fingerprint: {"party0", "party1"},
-        one.fingerprint: {"party0"},
-    }
+def test_one_member_alone_does_not_fill_what_is_proposed(site_files: tuple[Succession, Any]) -> None:
+    succession, _ = site_files
+    keys = {name: KeyPair.generate() for name in ("dealer", "a", "b")}
+    former = succession.cluster
+    begun = Succession.begin(
+        replace(
+            former,
+            dealer=replace(former.dealer, key=keys["dealer"].public),
+            parties=tuple(replace(party, key=keys[party.name].public) for party in former.parties),
+        )
+    )
+    files = [begun.completed(replace(begun.cluster, settings=Settings(threads=n))) for n in range(12)]
+    proposals = Proposals(begun)
+    both = Step(files[0].dumps()).signed("a", keys["a"]).signed("b", keys["b"])
+    assert proposals.take(both)
+    assert not proposals.take(both)
+    for new in files[1:]:
+        assert proposals.take(Step(new.dumps()).signed("a", keys["a"]))
+    kept = [step.cluster().fingerprint for step in proposals.steps]
+    assert kept == [new.fingerprint for new in (files[0], *files[-MAX_ALONE:])]
+    assert proposals.complete() is None
+    assert proposals.take(Step(files[0].dumps()).signed("dealer", keys["dealer"]))
+    assert proposals.complete() == proposals.steps[0]
 
 
 async def test_other_servers_or_settings_and_what_that_costs(site: Site) -> None:

@@ -135,6 +135,7 @@ def test_a_data_folder_under_another_key(tmp_path: Path, capsys: pytest.CaptureF
         rekey(tmp_path / "nothing", old, new)
 
 
+@pytest.mark.slow
 def test_proposed_and_accepted_at_the_servers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     late = KeyPair.generate()
     with LocalCluster(2, clients=("clinic", "company")) as cluster:

@@ -8,10 +8,12 @@ from mpc.errors import ConfigurationError
 from parties.messages.cluster import MAX_PROPOSALS
 from parties.succession import Step, Succession, check_signatures
 
+MAX_ALONE = 8
+
 
 class Proposals:
-    """By fingerprint.  Each has a signature of somebody who has to sign, and what one member alone has signed is one
-    at most: whoever proposes again takes back what it has proposed before, unless another has accepted it."""
+    """By fingerprint.  Each has a signature of somebody who has to sign; of those that one member alone has signed the
+    latest `MAX_ALONE` are kept."""
 
     def __init__(self, succession: Succession, steps: Iterable[Step] = ()) -> None:
         self._succession = succession
@@ -38,9 +40,13 @@ class Proposals:
             merged = Step(known.text, {**step.signatures, **known.signatures})
             self._steps[new.fingerprint] = merged
             return merged != known
-        for fingerprint, other in list(self._steps.items()):
-            if other.signatures.keys() == step.signatures.keys() and len(other.signatures) == 1:
-                del self._steps[fingerprint]
+        alone = [
+            f
+            for f, s in self._steps.items()
+            if len(s.signatures) == 1 and s.signatures.keys() == step.signatures.keys()
+        ]
+        for fingerprint in alone[: max(0, len(alone) + 1 - MAX_ALONE)]:
+            del self._steps[fingerprint]
         if len(self._steps) >= MAX_PROPOSALS:
             raise ConfigurationError(f"{MAX_PROPOSALS} cluster files are proposed already, and no more are kept")
         self._steps[new.fingerprint] = step
