@@ -39,7 +39,7 @@ from parties.messages.requests import (
     WithdrawRequest,
     entry_in,
 )
-from parties.messages.rules import EVERYONE
+from parties.messages.rules import EVERYONE, Rule
 from parties.stored.policy import ANY
 from parties.wire.events import Delivery
 from protocols.lowering.plan import leaves, plan
@@ -141,6 +141,8 @@ class Asking(StoredSecrets):
                 if standing.state is State.DENIED:
                     raise NotPermitted(f"{owner} does not let us run program {program[:8]}: {standing.note}")
             if entry.state is State.APPROVED:
+                for slot in entry.slots:
+                    await self._now(slot)  # by which rule it may be run
                 return True
             left = pause if give_up is None else min(pause, give_up - time.monotonic())
             if left <= 0:
@@ -157,12 +159,10 @@ class Asking(StoredSecrets):
             entry = await self._one(what, client)
             program, who = await self._program(entry), entry.client
         else:
-            program, who = (
-                what if isinstance(what, Program) else self._written(what).program,
-                client or self.member.name,
-            )
-        own = [slot for slot in program.slots if slot.partition("/")[0] == self.member.name]
-        models = {s.slot for s in [await self._now(slot) for slot in own] if isinstance(s, RemoteModel)}
+            program = what if isinstance(what, Program) else self._written(what).program
+            who = client or self.member.name
+        found = [await self._now(slot) for slot in program.slots]
+        models = {secret.slot for secret in found if isinstance(secret, RemoteModel)}
         return await asyncio.to_thread(explained, program, who, models)
 
     @staticmethod
@@ -255,7 +255,11 @@ class Asking(StoredSecrets):
         standings, depends = dict(entry.standings), list[str]()
         for owner, standing in approved.items():
             if self.member.name in (owner, entry.client):
-                standings[owner] = await self._still(entry, program, owner, standing)
+                standings[owner] = await self._still(entry, program, standing)
+                for slot in standing.versions:
+                    rules = await self._rules_for(slot, entry)
+                    if rules and all(rule.limited for rule in rules):
+                        depends.append(f"holds for {slot} so often: {'; '.join(rule.limits for rule in rules)}")
             depends += [
                 f"holds for {slot}, version {version[:8]} and later ones with the types that the program reads; ends"
                 " with other types, another word of its owner's, or its removal"
@@ -271,11 +275,11 @@ class Asking(StoredSecrets):
             depends.append(f"what comes out depends on what {entry.client} puts in: {', '.join(what)}")
         return replace(entry, standings=standings, depends=tuple(depends))
 
-    async def _still(self, entry: RequestEntry, program: Program, owner: str, standing: Standing) -> Standing:
+    async def _still(self, entry: RequestEntry, program: Program, standing: Standing) -> Standing:
         """What an owner has approved, or that it has ended."""
         for slot, version in standing.versions.items():
             secret = await self._now(slot)
-            if secret is None or not await self._is_allowed(slot, entry):
+            if secret is None or not await self._rules_for(slot, entry):
                 return replace(standing, state=State.ENDED, note=f"{slot} is gone, or not allowed any more")
             if not reads_as_it_is(program, secret):
                 note = (
@@ -286,10 +290,10 @@ class Asking(StoredSecrets):
                 standing = replace(standing, note=standing.note or f"{slot} is at version {secret.version[:8]} now")
         return standing
 
-    async def _is_allowed(self, slot: str, entry: RequestEntry) -> bool:
-        """Whether what is there may be used in the program, by all that we are told of its rules."""
+    async def _rules_for(self, slot: str, entry: RequestEntry) -> list[Rule]:
+        """Those by which the program may be run on what is there, as far as we are told."""
         rules = [rule for listed in await self.models() if listed.slot == slot for rule in listed.rules]
-        return any(rule.client in (entry.client, EVERYONE) and rule.program in (ANY, entry.program) for rule in rules)
+        return [r for r in rules if r.client in (entry.client, EVERYONE) and r.program in (ANY, entry.program)]
 
 
 def reads_as_it_is(program: Program, secret: RemoteModel | RemoteData) -> bool:

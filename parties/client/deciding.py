@@ -11,22 +11,33 @@ from parties.client.asking import Asking, reads_as_it_is
 from parties.client.request_entries import RequestEntry
 from parties.messages.bindings import slot_of
 from parties.messages.requests import LONGEST_WHY, DecideLeave, Decision, LeaveDecided
+from parties.messages.rules import Rule
 
 
 class Deciding(Asking):
     """A client of a cluster, as far as requests of others go."""
 
     async def approve(
-        self, program: str, *, client: str | None = None, names: Sequence[str] | None = None, why: str = ""
+        self,
+        program: str,
+        *,
+        client: str | None = None,
+        names: Sequence[str] | None = None,
+        why: str = "",
+        runs: int | None = None,
+        per_day: int | None = None,
     ) -> RequestEntry:
         """Let who asks for the program of that digest run it, on what it reads of ours; or on ``names`` of that alone.
 
-        Look at ``show`` first.  It holds for later versions too, while they have the types that the program reads: the
-        entry's ``depends`` says so.  What its client may already do is not touched.
+        Look at ``show`` first.  It holds for later versions too, while they have the types that the program reads, and
+        for so many ``runs`` in all, or ``per_day``, as ``allow`` counts them: the entry's ``depends`` says so.  What
+        its client may do otherwise is not touched.
 
         Raises NoSuchName, and UsageError, also when ours has other types now, which no approval covers.
         """
         _check(why)
+        if any(limit is not None and limit < 1 for limit in (runs, per_day)):
+            raise UsageError("a limit is at least one run")
         entry = await self._one(program, client, self.member.name)
         own = self._own(entry)
         for name in names or ():
@@ -42,7 +53,7 @@ class Deciding(Asking):
             if not reads_as_it_is(code, secret):
                 raise UsageError(f"{name!r} has other types than this program reads: it could not be run")
         for name in found:
-            await self._own_rules.add(name, entry.client, program)
+            await self._own_rules.add(name, Rule(entry.client, program, 1, runs, per_day))
         return await self._decide(entry, approved=True, why=why, versions=versions)
 
     async def deny(self, program: str, *, client: str | None = None, why: str) -> RequestEntry:

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 
+from msgspec.structs import replace
+
 from mpc.errors import NoSuchName, ProgramError, ProtocolViolation, UsageError
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Member
@@ -72,12 +74,17 @@ class OwnRules:
 
         await self._change(name, change)
 
-    async def add(self, name: str, client: str, program: str) -> None:
-        """``client`` may run ``program``, too, if no rule says so yet; what else is allowed stays as it is."""
+    async def add(self, name: str, rule: Rule) -> None:
+        """Its client may run its program, too, and so often; what else is allowed stays as it is.
+
+        If it may already, just so often, it goes on counting; ``given`` of the rule is not looked at.
+        """
 
         def change(former: Sequence[Rule], number: int) -> Iterable[Rule]:
-            there = any((rule.client, rule.program) == (client, program) for rule in former)
-            return former if there else (*former, Rule(client, program, number))
+            if any(replace(there, given=rule.given) == rule for there in former):
+                return former
+            others = (there for there in former if (there.client, there.program) != (rule.client, rule.program))
+            return *others, replace(rule, given=number)
 
         await self._change(name, change)
 

@@ -193,10 +193,17 @@ class Client:
         return self._run(self._client.show(what, client))
 
     def approve(
-        self, program: str, *, client: str | None = None, names: Sequence[str] | None = None, why: str = ""
+        self,
+        program: str,
+        *,
+        client: str | None = None,
+        names: Sequence[str] | None = None,
+        why: str = "",
+        runs: int | None = None,
+        per_day: int | None = None,
     ) -> RequestEntry:
         """Let who asks for that program run it, on what it reads of ours."""
-        return self._run(self._client.approve(program, client=client, names=names, why=why))
+        return self._run(self._client.approve(program, client=client, names=names, why=why, runs=runs, per_day=per_day))
 
     def deny(self, program: str, *, client: str | None = None, why: str) -> RequestEntry:
         """Say no to who asks for that program, and why."""

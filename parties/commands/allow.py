@@ -12,7 +12,7 @@ from parties.cluster import Cluster
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
 from parties.messages.rules import EVERYONE, Rule
-from parties.stored.policy import PREDICT
+from parties.stored.policy import PREDICT, SCHEMA
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +49,12 @@ async def allow(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) ->
     if limits and not programs:
         raise UsageError("limits are of runs, and --schema alone allows none: name programs with --program")
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
-        await client.allow(options.name, options.client, programs, **limits)
+        await client.allow(options.name, options.client, programs, schema=options.schema, **limits)
+    schema = [SCHEMA] * options.schema
     if options.json:
-        print(json.dumps({"name": options.name, "client": options.client, "programs": programs, **limits}))
+        print(json.dumps({"name": options.name, "client": options.client, "programs": [*programs, *schema], **limits}))
     else:
-        rules = [str(Rule(options.client, program, 1, **limits)) for program in programs]
+        rules = [str(Rule(options.client, program, 1, **limits)) for program in programs] + schema
         print(f"{whom(options.client)} may run on {options.name}: {'; '.join(rules) or 'nothing'}")
     return 0
 

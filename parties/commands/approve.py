@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", action="append", dest="names", metavar="NAME",
         help="on this of what it reads of yours alone (default: on all of it); may be repeated",
     )  # fmt: skip
+    for flag, what in (("--runs", "in all"), ("--per-day", "on one day (UTC)")):
+        parser.add_argument(flag, type=int, metavar="N", help=f"at most N runs {what}, counted from now on")
     parser.add_argument("--client", help="whose request, if several ask for the same program")
     parser.add_argument("--why", default="", help="a sentence for who asks")
     client_arguments(parser)
@@ -34,7 +36,14 @@ async def approve(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) 
     """Approves; says what that depends on, and once more what can be read from what comes out."""
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         explanation = await client.show(options.program, options.client)
-        entry = await client.approve(options.program, client=options.client, names=options.names, why=options.why)
+        entry = await client.approve(
+            options.program,
+            client=options.client,
+            names=options.names,
+            why=options.why,
+            runs=options.runs,
+            per_day=options.per_day,
+        )
     if options.json:
         print(json.dumps({**entry.to_dict(), "warnings": list(explanation.warnings)}))
     else:

@@ -14,6 +14,7 @@ from parties.client.request_entries import RequestEntry, State
 from parties.cluster import Cluster
 from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.requests import end_of
 from parties.keys import KeyPair
 
 
@@ -45,8 +46,7 @@ async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     else:
         print("no models are stored: upload one with `tessera upload`, or with client.upload(model, name)")
     for entry in ended:
-        notes = ", ".join(standing.note for standing in entry.standings.values() if standing.state is State.ENDED)
-        print(f"what {entry.client} may run as {entry.program[:8]} has ended: {notes}")
+        print(end_of(entry))
     return 0
 
 

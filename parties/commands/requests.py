@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 from parties.client.async_client import AsyncClient
-from parties.client.request_entries import RequestEntry
+from parties.client.request_entries import RequestEntry, State
 from parties.cluster import Cluster
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
@@ -51,3 +51,9 @@ def lines(entry: RequestEntry) -> Iterator[str]:
     yield from (f"    {line}" for line in entry.depends)
     if entry.missing:
         yield f"    NOT shown so by {', '.join(entry.missing)}: ask there why"
+
+
+def end_of(entry: RequestEntry) -> str:
+    """Of one whose approval has ended, how."""
+    notes = ", ".join(standing.note for standing in entry.standings.values() if standing.state is State.ENDED)
+    return f"what {entry.client} might run as {entry.program[:8]} has ended: {notes}"

@@ -16,11 +16,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import Uploadable
+from parties.client.request_entries import RequestEntry, State
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.commands.chosen import installed_model
+from parties.commands.requests import end_of
 from parties.keys import KeyPair
 from parties.stored.data_set import DataSet
 
@@ -77,7 +79,7 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     secret = _secret(options)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         there = await client.models() if options.if_missing else []
-        done = UploadProgress(0, 0, 0)
+        done, ended = UploadProgress(0, 0, 0), list[RequestEntry]()
         mine = client.member.name
         names = [entry for entry in there if options.name in (entry.name, entry.slot) and entry.complete]
         found = min(names, key=lambda entry: entry.owner != mine, default=None)
@@ -87,17 +89,21 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
                 remote = await client.upload(secret, options.name, progress=bar.show)
             name, owner, version = remote.name, remote.owner, remote.version
             rules, done = await client.rules(name), bar.progress
+            # What was approved of the former one, perhaps.
+            ended = [e for e in await client.requests() if e.state is State.ENDED and remote.slot in e.slots]
         else:
             name, owner, version, rules = found.name, found.owner, found.version, found.rules
     if options.json:
         said = {"name": name, "owner": owner, "version": version, "uploaded": found is None}
         said["allowed"] = [msgspec.to_builtins(rule) for rule in rules]
+        said["ended"] = [entry.to_dict() for entry in ended]
         print(json.dumps({**said, "bytes": done.total, "resumed_bytes": done.resumed}))
     elif found is None:
         if done.resumed:
             print(f"an upload of it that was not complete went on: {done.resumed:,} of {done.total:,} bytes were there")
         nobody = f"nobody but {owner} may use it until `tessera allow` says so"
         print(f"{name} is stored, version {version[:8]}: {'may use it: ' + shown(rules) if rules else nobody}")
+        print("".join(f"{line}\n" for line in map(end_of, ended)), end="")
     else:
         print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")
     return 0

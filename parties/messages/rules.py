@@ -60,9 +60,14 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         """Whether its runs are counted."""
         return any(limit is not None for limit in (self.runs, self.per_day, self.per_client))
 
-    def __str__(self) -> str:
+    @property
+    def limits(self) -> str:
+        """In words; empty if there are none."""
         limits = ((self.runs, "in all"), (self.per_day, "a day"), (self.per_client, "for each client"))
-        return ", ".join([self.program, *(f"{limit} runs {what}" for limit, what in limits if limit is not None)])
+        return ", ".join(f"{limit} runs {what}" for limit, what in limits if limit is not None)
+
+    def __str__(self) -> str:
+        return f"{self.program}, {self.limits}" if self.limited else self.program
 
 
 class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ import pytest
 
 from mpc.errors import TesseraError
 from parties import AsyncClient, DataSet
-from parties.commands import allow, approve, deny, models, request, requests, show
+from parties.commands import allow, approve, deny, models, request, requests, show, upload
 from parties.commands.command_line import _parser, main
 
 COMMANDS: dict[str, tuple[Any, Callable[..., Awaitable[int]]]] = {
@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[Any, Callable[..., Awaitable[int]]]] = {
     "request": (request, request.request),
     "requests": (requests, requests.requests),
     "show": (show, show.show),
+    "upload": (upload, upload.upload),
 }
 
 VALUES = np.linspace(-0.5, 0.5, 30).reshape(15, 2)
@@ -82,8 +83,11 @@ async def test_the_story_as_it_is_typed(site: Any, typed: Any, tmp_path: Path) -
     listed = json.loads(await typed("clinic", "requests", "--json"))
     assert [entry["state"] for entry in listed["mine_asked"]] == ["approved"]
     assert listed["mine_to_decide"] == []
-    async with site.client("company") as company:
-        await company.upload(DataSet({"x": VALUES[:4]}, low=-1, high=1), "trial")
+    limited = await typed("company", "approve", digest, "--runs", 3, "--per-day", 2)
+    assert "holds for company/trial so often: 3 runs in all, 2 runs a day" in limited
+    np.savez(tmp_path / "less.npz", x=VALUES[:4])
+    stored = await typed("company", "upload", "trial", "--data", tmp_path / "less.npz", "--range", "-1", "1")
+    assert f"what clinic might run as {digest[:8]} has ended: company/trial has other types now" in stored
     for client in ("company", "clinic"):
         assert "has ended: company/trial has other types now" in await typed(client, "models")
     assert json.loads(await typed("company", "models", "--json"))["ended"][0]["program"] == digest

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from mpc.errors import NoSuchName, NotPermitted, ProgramError, ServerBusy, UsageError
+from mpc.errors import LimitReached, NoSuchName, NotPermitted, ProgramError, ServerBusy, UsageError
 from mpc.program import Program
 from parties import DataSet, KeyPair
 from parties.client.request_entries import State
@@ -194,6 +194,22 @@ async def test_a_part_of_what_is_read_may_be_approved(site: Any) -> None:
         with pytest.raises(NotPermitted):
             await clinic.reveal(result)
         assert (await company.approve(digest)).state is State.APPROVED
+        await clinic.reveal(result)
+
+
+async def test_an_approval_may_be_for_so_many_runs(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        digest, result = await asked(site, company, clinic)
+        with pytest.raises(UsageError, match="at least one run"):
+            await company.approve(digest, runs=0)
+        entry = await company.approve(digest, runs=1)
+        assert entry.depends[0] == "holds for company/trial so often: 1 runs in all"
+        assert await clinic.approved(digest, 1)
+        await clinic.reveal(result)
+        with pytest.raises(LimitReached):
+            await clinic.reveal(result)
+        await company.approve(digest)
+        assert (await company.requests())[0].depends[0].startswith("holds for company/trial, version")
         await clinic.reveal(result)
 
 
