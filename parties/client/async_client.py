@@ -27,6 +27,7 @@ from mpc import fixed_point
 from mpc.cost import online_rounds
 from mpc.errors import (
     ConfigurationError,
+    LimitReached,
     MacCheckError,
     MaterialError,
     NotPermitted,
@@ -270,19 +271,27 @@ class AsyncClient(Deciding):
     async def _permitted(
         self, written: Written, attempt: Callable[[BoundProgram], Awaitable[Result]], keep: str = ""
     ) -> Result:
-        """``attempt`` with what is bound; again if that is refused, and we have been given other rules meanwhile."""
+        """``attempt`` with what is bound; again if that is refused, and there are other rules for it by now."""
         bound = self._slots.bind(*written, keep)
-        try:
-            return await attempt(bound)
-        except NotPermitted:
-            for binding in bound.bindings:
-                if binding.rule != OWNER:
-                    with contextlib.suppress(NotPermitted, UsageError):
-                        await self._find(binding.slot)
-            again = self._slots.bind(*written, keep)
-            if again == bound:
-                raise
-        return await attempt(again)
+        while True:
+            try:
+                return await attempt(bound)
+            except (NotPermitted, LimitReached) as error:
+                if isinstance(error, LimitReached):
+                    self._slots.use_up(bound)
+                else:
+                    await self._ask_again(bound)
+                again = self._slots.bind(*written, keep)
+                if again == bound:
+                    raise
+                bound = again
+
+    async def _ask_again(self, bound: BoundProgram) -> None:
+        """What is allowed now on others' secrets that the program reads."""
+        for binding in bound.bindings:
+            if binding.rule != OWNER:
+                with contextlib.suppress(NotPermitted, UsageError):
+                    await self._find(binding.slot)
 
     async def _prepare_once(self, bound: BoundProgram, inputs: Sequence[Array], *, single: bool) -> PreparedRun:
         started = time.perf_counter()

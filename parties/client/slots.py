@@ -39,11 +39,14 @@ class Slots:
     def __init__(self, client: str) -> None:
         self._client = client
         self._known: dict[str, _Known] = {}
+        self._used_up: set[str] = set()
+        """Rules, by identity, of which there was no run left."""
         self._versions: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
     def note(self, secret: RemoteModel | RemoteData, allowed: Mapping[str, Rule] | None = None) -> None:
         """It is in use, and may be used so."""
         self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {})
+        self._used_up -= (allowed or {}).keys()
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
 
@@ -66,11 +69,19 @@ class Slots:
         bindings = tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots)
         return BoundProgram(program, bindings, self._client, keep)
 
+    def use_up(self, bound: BoundProgram) -> None:
+        """There is no run left of one of its rules: others come first, if there are any, until we are told anew."""
+        self._used_up.update(binding.rule for binding in bound.bindings)
+
     def _rule(self, slot: str, program: Program) -> str:
-        """Of those that this client has: one that is not counted, and says most plainly that it may."""
+        """Of those that this client has: one that is not used up, is not counted, and says most plainly that it may."""
         known = self._known[slot]
         if known.owner == self._client:
             return OWNER
         plainly = (ANY, program.digest, PREDICT)
-        fitting = [(r.limited, plainly.index(r.program), i) for i, r in known.allowed.items() if r.program in plainly]
-        return min(fitting)[2] if fitting else _NONE
+        fitting = [
+            (identity in self._used_up, rule.limited, plainly.index(rule.program), identity)
+            for identity, rule in known.allowed.items()
+            if rule.program in plainly
+        ]
+        return min(fitting)[-1] if fitting else _NONE

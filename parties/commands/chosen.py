@@ -20,7 +20,7 @@ async def chosen_model(client: AsyncClient, name: str | None) -> RemoteModel:
     Raises UsageError, naming what there is, NotPermitted if there is nothing, and what ``AsyncClient.model`` does.
     """
     if name is None:
-        names = sorted({entry.name for entry in await client.models()})
+        names = sorted({entry.slot for entry in await client.models()})
         if len(names) != 1:
             if not names:
                 raise NotPermitted(

@@ -233,7 +233,7 @@ def test_which_model_is_meant(cluster: LocalCluster, white: Path, capsys: pytest
     uploaded(cluster, toy(Interface(GREY, YES_OR_NO)))
     with Client(cluster, cluster.client_key("company")) as client:
         client.upload(toy(Interface(GREY, YES_OR_NO)), "second")
-        names = ", ".join(sorted(entry.name for entry in client.models()))
+        names = ", ".join(sorted(entry.slot for entry in client.models()))
     assert tessera(cluster, "company", "predict", white) == 2
     assert f"say which model with --model: there are {names}" in capsys.readouterr().err
 

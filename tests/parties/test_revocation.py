@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -185,6 +186,24 @@ async def test_prepared_runs_expire(tmp_path: Path) -> None:
         assert await clinic.finish(in_time) == pytest.approx([1.0], abs=1e-3)
 
 
+async def test_who_has_gone_ends_runs_on_what_it_has_left(site: Any) -> None:
+    """The owner is no client of the next cluster file; its data lie where they are."""
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic")
+        m = await clinic.model("m")
+        prepared = await clinic.prepare(m(image(clinic)))
+        own = await clinic.prepare(clinic.share([0.5], low=-1, high=1) * 2)
+        party = site.servers["party0"]
+        party.cluster = dataclasses.replace(party.cluster, clients=(site.cluster.member("clinic"),))
+        party._secrets.follow(party.cluster)
+        party.end_forbidden()
+        assert list(party.jobs) == [own.run]
+        with pytest.raises(ProgramError, match="not in use here"):
+            await clinic.finish(prepared)
+        assert await clinic.finish(own) == pytest.approx([1.0], abs=1e-3)
+
+
 # -- how often -------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +297,18 @@ async def test_one_server_that_counts_is_enough(site: Any, allowed: Any, honest:
         for _ in range(3):
             with pytest.raises(LimitReached):
                 await scale_of(clinic)
+
+
+async def test_a_rule_that_is_used_up_leaves_others(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic", ["predict"], runs=1)
+        await company.allow("m", "*", ["predict", "any"], runs=2)
+        m = await clinic.model("m")
+        for _ in range(1 + 2 + 2):
+            await clinic.reveal(m(image(clinic)))
+        with pytest.raises(LimitReached):
+            await clinic.reveal(m(image(clinic)))
 
 
 async def test_many_runs_at_once_are_counted_one_by_one(site: Any, allowed: Any) -> None:
