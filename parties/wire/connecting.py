@@ -15,15 +15,20 @@ from parties.wire.wires import Trouble, Way
 _LOOK = 0.05
 
 
-async def await_greeting(me: Member, find: Callable[[], tuple[Link, Way | None]], deadline: float) -> PeerError | None:
+async def await_greeting(
+    me: Member, find: Callable[[], tuple[Link, Way | None] | PeerError], deadline: float
+) -> PeerError | None:
     """Waits up to ``deadline`` s for a link to be established; the reason if it is not.
 
-    ``find``: the link, which may be another one meanwhile, and the way to its peer.  A refusal ends the wait at once,
-    if it was given in answer to an attempt made since.
+    ``find``: the link, which may be another one meanwhile, and the way to its peer; or why not to wait.  A refusal
+    ends the wait at once, if it was given in answer to an attempt made since.
     """
     started = monotonic()
     while True:
-        link, outbox = find()
+        found = find()
+        if isinstance(found, PeerError):
+            return found
+        link, outbox = found
         left = started + deadline - monotonic()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(link.established.wait(), max(0.0, min(_LOOK, left)))

@@ -240,6 +240,8 @@ class Receiver:
         if newer is not self.succession:
             self._go_on(link, newer)
         self._transmit(link, Hello(*self.greeting))
+        # To what it has said before, with the file that it has told us of.
+        self._transmit(link, HelloReply(*self.greeting))
 
     def compare_again(self, links: Iterable[Link]) -> None:
         """We have gone on: those agree with us that have been there before us."""

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
 
-from mpc.errors import ConfigurationError, PeerLost, PeerUnavailable, VersionMismatch
+from mpc.errors import ConfigurationError, PeerError, PeerLost, PeerUnavailable, VersionMismatch
 from parties.cluster import Cluster, Member, Role
 from parties.dumps import no_core_files
 from parties.keys import KeyPair
@@ -218,7 +218,10 @@ class Endpoint:
         for name in names:
             self._link(name)
 
-        def find(name: str) -> tuple[Link, Way | None]:
+        def find(name: str) -> tuple[Link, Way | None] | PeerError:
+            if self.newest is not self.succession:
+                # One has told us; others may not even be there any more.
+                return self._cannot_go_on()
             return self._link(name), self._wires.outboxes.get(name)
 
         errors = await asyncio.gather(
@@ -330,9 +333,12 @@ class Endpoint:
         if self.me.role is Role.OPERATOR or (new.by_key(self.me.key) is not None and is_smooth(self.cluster, new)):
             self.go_on(succession)
             return
-        raise VersionMismatch(
+        raise self._cannot_go_on()
+
+    def _cannot_go_on(self) -> VersionMismatch:
+        return VersionMismatch(
             self.me.name,
-            f"goes by cluster file {new.number}, which has other servers or settings than our number"
+            f"goes by cluster file {self.newest.cluster.number}, which has other servers or settings than our number"
             f" {self.cluster.number}, or not our key: begin again with the newest (`tessera cluster show --out FILE`)",
         )
 

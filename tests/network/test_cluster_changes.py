@@ -86,6 +86,7 @@ async def test_who_has_an_older_file_is_told_what_followed_it(site: Site) -> Non
     ]
     for end in (p1, clinic, new):
         await end.connect(["p0"], 5)
+    await p0.connect(["p1", "clinic", "new2"], 5)
     await exchange(clinic, p0)
     await exchange(p1, p0)
     await exchange(new, p0)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mpc.errors import AuthenticationError, ConfigurationError, NotPermitted, PeerError, TesseraError, VersionMismatch
+from mpc.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    NotPermitted,
+    PeerError,
+    TesseraError,
+    VersionMismatch,
+)
+from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.cluster import Member, Role
+from parties.messages.uploads import UploadSeed
 from parties.operate.cluster.console import consoling
 from parties.operate.cluster.differences import differences, losses
 from parties.operate.cluster.proposals import MAX_ALONE, Proposals
 from parties.operate.cluster.record import ClusterRecord
 from parties.succession import Step, Succession, is_smooth
 
-from .conftest import Site
+from .conftest import Site, opened
 
 
 def model() -> Model:
@@ -376,3 +387,87 @@ def site_files(tmp_path: Any) -> tuple[Succession, Any]:
             step = step.signed(name, keys[name])
         succession = succession.followed_by([step])
     return succession, tmp_path
+
+
+async def test_an_upload_of_who_goes_comes_to_nothing(site: Site) -> None:
+    site.corrupt("dealer", UploadSeed, lambda _, __: ())
+    party, coordinator = site.servers["party0"], site.servers["dealer"]._coordinator
+    async with site.client("company") as company:
+        uploading = asyncio.create_task(company.upload(model(), "m"))
+        await site.until(lambda: bool(party._secrets.uploads.versions or coordinator._uploads))
+        await go_on(site, following(site.cluster, clients=site.cluster.clients[:1]))
+        assert party._secrets.uploads.versions == ()
+        assert coordinator._uploads == {}
+        uploading.cancel()
+        with pytest.raises((asyncio.CancelledError, TesseraError)):
+            await uploading
+
+
+async def test_a_crash_before_it_has_gone_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is recorded first: what was not gone on to then, is at the next start."""
+    new = following(site.cluster, clients=site.cluster.clients[:1])
+
+    def crash(_: Succession) -> None:
+        raise RuntimeError("here")
+
+    monkeypatch.setattr(site.servers["party1"].succeeding, "go_on", crash)
+    await accept(site, new, "dealer", "party0", "party1")
+    assert site.servers["party1"].cluster == site.cluster
+    await site.restart("party1")
+    assert site.servers["party1"].cluster == new
+    # Whose signatures these are nobody else has heard: it tells them.
+    await site.until(lambda: all(server.cluster == new for server in site.servers.values()))
+    async with site.client("clinic") as clinic:
+        assert await clinic.reveal(clinic.share([1.0]) * 2) == pytest.approx([2], abs=1e-3)
+
+
+async def test_a_party_goes(tmp_path: Path) -> None:
+    """It says beforehand what is lost, loses that and nothing else, and the party's server ends for good."""
+    async with opened(tmp_path, Security.SEMI_HONEST, parties=3) as site:
+        await upload(site, "company", "clinic")
+        new = following(site.cluster, parties=site.cluster.parties[:2])
+        async with consoling(site.cluster, site.keys["party2"], 3, site.transport) as console:
+            seen = await console.look()
+            means = losses(site.cluster, seen.succession.completed(new), seen.models, seen.stock, smooth=False)
+        assert means.sentences(["party2"])[0] == "company has to upload again: m"
+        names = ("dealer", "party0", "party1", "party2")
+        await accept(site, new, *names)
+        await asyncio.wait_for(asyncio.gather(*site.tasks.values()), 5)
+        with pytest.raises(ConfigurationError, match="party2 is no server any more, by cluster file 2"):
+            await site.start("party2")
+        del site.servers["party2"], site.tasks["party2"]
+        await site.restart("dealer", "party0", "party1")
+        async with site.client("company") as company, site.client("clinic") as clinic:
+            assert len(company.cluster.parties) == 2
+            with pytest.raises(NotPermitted):
+                await predict(clinic)
+            await company.upload(model(), "m")
+            await predict(clinic)
+
+
+def test_years_of_changes_are_gone_through_at_a_start(site_files: tuple[Succession, Any]) -> None:
+    """Fifty clinics that come and go, each year: a few seconds would be too long."""
+    keys = {name: KeyPair.generate() for name in ("dealer", "a", "b")}
+    clients = [Member(f"c{n}", Role.CLIENT, n, None, KeyPair.generate().public) for n in range(50)]
+    former = site_files[0].steps[0].cluster()
+    first = replace(
+        former,
+        dealer=replace(former.dealer, key=keys["dealer"].public),
+        parties=tuple(replace(party, key=keys[party.name].public) for party in former.parties),
+        clients=tuple(clients),
+    )
+    succession = Succession.begin(first)
+    for number in range(100):
+        step = Step(succession.completed(replace(succession.cluster, clients=tuple(clients[number % 50 :]))).dumps())
+        for name, pair in keys.items():
+            step = step.signed(name, pair)
+        succession = succession.followed_by([step])
+    started = time.process_time()
+    again = Succession.begin(first).followed_by(succession.steps[1:])
+    assert again.cluster == succession.cluster
+    assert time.process_time() - started < 3
+    told, rounds = Succession.begin(first), 0
+    while told.cluster != succession.cluster:
+        steps = [memoryview(step) for step in succession.since(told.cluster.fingerprint)]
+        told, rounds = told.told(steps), rounds + 1
+    assert rounds == 2
