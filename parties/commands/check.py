@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
 
 from rich.console import Console
 
-from mpc.errors import PeerError, ProtocolViolation, RemoteError, printable
+from mpc.errors import NotPermitted, PeerError, ProtocolViolation, RemoteError, UsageError, printable
+from parties.client.async_client import AsyncClient
+from parties.client.remote_model import RemoteModel
 from parties.cluster import Cluster, Member
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.keys import KeyPair
@@ -23,7 +26,7 @@ from parties.messages.check import MAX_PATIENCE, LinkSeen, LookAround, Looked, M
 from parties.messages.failures import error_on_link
 from parties.operate.check.asking import Asker, Question, asking
 from parties.operate.check.probing import Prober
-from parties.operate.check.report import HostRow, LinkRow, Report, stdout_console
+from parties.operate.check.report import HostRow, LinkRow, Report, Stored, stdout_console
 from parties.wire.messages import Message
 
 _SLACK = 2.0
@@ -48,6 +51,9 @@ async def show(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> 
     """Prints what `check` finds."""
     with Console(stderr=True).status("checking") as status:
         report = await check(cluster, keys, options.timeout, bandwidth=not options.no_bandwidth, progress=status.update)
+        if report.ok:
+            status.update("looking at what is stored")
+            report.stored = await stored(cluster, keys, options.timeout)
     if options.json:
         print(json.dumps(report.to_dict()))
     else:
@@ -75,6 +81,26 @@ async def check(
     """
     async with asking(cluster, keys, patience) as asker:
         return await _Check(asker).run(bandwidth, progress)
+
+
+async def stored(cluster: Cluster, keys: KeyPair, patience: float) -> list[Stored]:
+    """What the client may use.  Raises PeerError."""
+    async with AsyncClient(cluster, keys, connect_timeout=patience) as client:
+        found = []
+        for entry in await client.models():
+            elements = None
+            # What a client may not look up, or is a data set, is run by programs that nobody knows here.
+            with contextlib.suppress(UsageError, NotPermitted):
+                elements = await asyncio.to_thread(_elements, await client.model(entry.slot))
+            ours = entry.owner == client.member.name
+            found.append(Stored(entry.slot, ours, entry.stored_bytes, elements, entry.complete, entry.unequal))
+        return found
+
+
+def _elements(model: RemoteModel) -> int | None:
+    """That a run of it on one input takes; None for a model that does not say what shape that has."""
+    shape = model.description.input_shape
+    return None if shape is None else model.description.program((1, *shape)).elements
 
 
 class _Check:
@@ -132,7 +158,7 @@ class _Check:
             return []
         # It was sent half a round trip ago.
         host.clock = message.clock + (link.round_trip or 0.0) / 2 - time.time()
-        host.folder = message.folder
+        host.folder, host.room = message.folder, message.room
         if message.folder.problem:
             host.error = RemoteError(server.name, printable(message.folder.problem))
         return rows

@@ -68,6 +68,34 @@ class FolderSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     problem: Text = ""
 
 
+class Quota(enum.StrEnum):
+    """What is counted of an owner's at a server."""
+
+    NAMES = "names"
+    SAID = "bytes that are said of secrets"
+    RULES = "rules"
+    UPLOADS = "uploads that are not complete"
+
+
+class QuotaSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many the asker has, and may have."""
+
+    what: Quota
+    used: Count
+    most: Count
+
+
+class RoomSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the sender may have of the asker's: quotas, and elements of a run's program.
+
+    ``held``: bytes on its disk, beside which uploads have room; None at who stores none.
+    """
+
+    quotas: Annotated[tuple[QuotaSeen, ...], msgspec.Meta(max_length=16)]
+    elements: Count
+    held: Count | None = None
+
+
 class CheckMessage(RequestMessage, frozen=True):
     """Base of what belongs to one question of ``tessera check`` or ``tessera status``."""
 
@@ -85,6 +113,7 @@ class Looked(CheckMessage, frozen=True):
     senders: ClassVar[frozenset[Role]] = SERVERS
     clock: Seconds
     folder: FolderSeen
+    room: RoomSeen
     links: Annotated[tuple[LinkSeen, ...], msgspec.Meta(max_length=1024)]
 
     def __post_init__(self) -> None:

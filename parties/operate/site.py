@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
+from parties.messages.check import RoomSeen
 from parties.messages.status import SecretSeen
 from parties.succession import Succession
 from parties.wire.messages import Message, Payload
@@ -54,6 +55,9 @@ class Site(Protocol):
 
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         """Those in use that the client may know of."""
+
+    def room_for(self, client: Member) -> RoomSeen:
+        """What may be stored and run for that client."""
 
     def fresh_stock(self) -> Mapping[str, int]:
         """Items of preprocessing that are fresh here, by program.  Blocks.  Raises VaultError."""

@@ -79,6 +79,11 @@ class Admission:
     def _common(self) -> int:
         return self._memory // 2
 
+    @property
+    def largest(self) -> int:
+        """Elements of the largest program that a client may run when nobody else runs any."""
+        return self.share // self._bytes_per_element
+
     def size_of(self, program: Program) -> int:
         """Bytes that a run of it takes."""
         return program.elements * self._bytes_per_element

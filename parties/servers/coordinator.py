@@ -18,6 +18,7 @@ from mpc.errors import ProtocolViolation, ServerBusy, TesseraError
 from mpc.rings.prg import Seed, fresh_seed
 from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram, slot_of
+from parties.messages.check import Quota, QuotaSeen
 from parties.messages.evidence import Vouched
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.status import SecretSeen
@@ -39,7 +40,7 @@ from parties.stored.decided_versions import DecidedVersions, MaskedVersion
 from parties.stored.gate import Gate
 from parties.stored.party_secrets import upload_shapes
 from parties.stored.policy import InUse, Policy
-from parties.stored.quotas import Said, said
+from parties.stored.quotas import MAX_RULES, Said, said
 from parties.stored.record import Record, owner_of, tensor_infos
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
@@ -233,13 +234,22 @@ class Coordinator:
                 " it was begun",
             )
         replaced = self._names.get(slot_of(client.name, new.name), "")
-        others = [held for held in (*self._uploads.values(), *self._in_use_but(replaced)) if held.owner == client]
-        self._server.governor.quotas.check(
-            client.name, new, [said(held.name, held.description, len(held.masks.shapes)) for held in others]
-        )
+        self._server.governor.quotas.check(client.name, new, self._said_of(client, replaced))
 
-    def _in_use_but(self, replaced: str) -> list[VersionInUse]:
-        return [held for version, held in self._versions.items() if version != replaced]
+    def _said_of(self, client: Member, replaced: str = "") -> list[Said]:
+        """What that client has here, but for the version that is to be replaced."""
+        in_use = [held for version, held in self._versions.items() if version != replaced]
+        everything = [held for held in (*self._uploads.values(), *in_use) if held.owner == client]
+        return [said(held.name, held.description, len(held.masks.shapes)) for held in everything]
+
+    def quotas_of(self, client: Member) -> tuple[QuotaSeen, ...]:
+        """What that client has used up of them."""
+        begun = sum(upload.owner == client for upload in self._uploads.values())
+        return (
+            *self._server.governor.quotas.seen(self._said_of(client)),
+            QuotaSeen(Quota.RULES, self.rules.count(client), MAX_RULES),
+            QuotaSeen(Quota.UPLOADS, begun, MAX_OF_A_CLIENT),
+        )
 
     async def _send_seeds(self, client: Member, message: Upload, version: str, held: VersionInUse) -> None:
         """To who goes on with a version: in use, or an upload, which is on the disk first."""

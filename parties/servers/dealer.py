@@ -15,6 +15,7 @@ from mpc.rings.prg import Seed
 from parties.cluster import Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
+from parties.messages.check import RoomSeen
 from parties.messages.evidence import Evidence, OtherItem
 from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare
 from parties.messages.status import SecretSeen
@@ -340,6 +341,9 @@ class DealerServer(Server[DealerJob]):
     @property
     def gate(self) -> Gate[StoredMasks]:
         return self._coordinator.gate
+
+    def room_for(self, client: Member) -> RoomSeen:
+        return RoomSeen(self._coordinator.quotas_of(client), self.governor.admission.largest)
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.stock.stock()

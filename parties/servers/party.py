@@ -20,6 +20,7 @@ from mpc.rings.ring import as_array
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
+from parties.messages.check import Quota, QuotaSeen, RoomSeen
 from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
@@ -42,6 +43,8 @@ from parties.stock.material import Material
 from parties.stored.gate import Gate
 from parties.stored.party_secrets import PartySecrets, StoredVersion
 from parties.stored.party_versions import PartyVersions
+from parties.stored.quotas import MAX_RULES
+from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.messages import Payload, payload_bytes
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import OtherTranscript, Round
@@ -448,6 +451,15 @@ class PartyServer(Server[PartyJob]):
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         for record, owner in self._secrets.seen_by(client.name):
             yield SecretSeen(record.name, owner.name, record.version)
+
+    def room_for(self, client: Member) -> RoomSeen:
+        secrets, most = self._secrets, self.governor
+        quotas = (
+            *most.quotas.seen(secrets.said_of(client, "", "")),
+            QuotaSeen(Quota.RULES, secrets.rules.count(client), MAX_RULES),
+            QuotaSeen(Quota.UPLOADS, len(secrets.uploads.records_of(client)), MAX_OF_A_CLIENT),
+        )
+        return RoomSeen(quotas, most.admission.largest, secrets.bytes_of(client))
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.material.ledger.stock()

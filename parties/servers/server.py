@@ -28,6 +28,7 @@ from parties import logs
 from parties.cluster import Member
 from parties.counters import OK, RELEASED, Metrics
 from parties.log_quota import caused_by
+from parties.messages.check import RoomSeen
 from parties.messages.conversation import RequestMessage
 from parties.messages.evidence import Evidence, FailedCheck, failed_run
 from parties.messages.failures import error_of, fault_of, internal_error
@@ -403,6 +404,10 @@ class Server(Dispatcher, Generic[JobT]):
     def versions_here(self) -> Iterable[SecretSeen]:
         """All that are in use."""
         return ()
+
+    def room_for(self, client: Member) -> RoomSeen:
+        """What may be stored and run for that client."""
+        return RoomSeen((), self.governor.admission.largest)
 
     def versions_seen_by(self, client: Member) -> Iterable[SecretSeen]:
         """Those in use that the client may know of."""

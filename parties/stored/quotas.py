@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from mpc.errors import ProgramError, ServerBusy
+from parties.messages.check import Quota, QuotaSeen
 from parties.messages.uploads import MAX_SECRETS
 
 MAX_DESCRIPTION = 1 << 20
@@ -53,6 +54,13 @@ class Quotas:
         """That one owner may have."""
         self.described = min(MOST_DESCRIBED, max(MAX_DESCRIPTION, memory // (8 * clients)))
         """Bytes that may be said of all of them."""
+
+    def seen(self, have: Collection[Said]) -> tuple[QuotaSeen, ...]:
+        """How much of them an owner has used up who has those."""
+        return (
+            QuotaSeen(Quota.NAMES, len({one.name for one in have}), self.names),
+            QuotaSeen(Quota.SAID, sum(one.size for one in have), self.described),
+        )
 
     def check(self, owner: str, new: Said, others: Collection[Said]) -> None:
         """Whether an owner who has those may have a new one, in place of what it has under that name.

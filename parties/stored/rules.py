@@ -92,6 +92,10 @@ class RuleBook:
         """The newest set of that owner."""
         return self._sets.get((owner.identity, name))
 
+    def count(self, owner: Member) -> int:
+        """Rules that this owner has given, as far as their number is bounded."""
+        return sum(len(held.rules.rules) for place, held in list(self._sets.items()) if place[0] == owner.identity)
+
     @property
     def known(self) -> list[Known]:
         """Of each set, its number."""

@@ -22,7 +22,7 @@ from parties import Client, KeyPair, LocalCluster, Settings
 from parties.cluster import Role
 from parties.commands.command_line import main
 from parties.commands.status import watching
-from parties.messages.check import CheckRefused, FolderSeen, Looked
+from parties.messages.check import CheckRefused, FolderSeen, Looked, RoomSeen
 from parties.messages.runs import Opening
 from parties.messages.status import AskStatus, PeerSeen, SecretSeen, ServerStatus
 from parties.operate.status import desk as status_desk
@@ -245,7 +245,7 @@ async def test_a_peer_that_answers_no_pings_does_not_hold_it_up(site, monkeypatc
 @pytest.mark.parametrize(
     "lie",
     [
-        lambda m: Looked(request=m.request, clock=1.0, folder=FolderSeen(1, 1), links=()),
+        lambda m: Looked(request=m.request, clock=1.0, folder=FolderSeen(1, 1), room=RoomSeen((), 1), links=()),
         lambda m: changed(m, peers=m.peers[:-1]),
         lambda m: changed(m, peers=(*m.peers, m.peers[0])),
         lambda m: changed(m, peers=(PeerSeen("nobody", True), *m.peers[1:])),

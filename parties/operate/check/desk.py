@@ -107,7 +107,8 @@ class CheckDesk:
                 asyncio.gather(*(self._prober.look(peer, message.patience) for peer in peers)),
             )
             seen = tuple(_seen(peer, *link) for peer, link in zip(peers, links, strict=True))
-            self._say(client, Looked(request=message.request, clock=time.time(), folder=folder, links=seen))
+            room = self._server.room_for(client)
+            self._say(client, Looked(request=message.request, clock=time.time(), folder=folder, room=room, links=seen))
         finally:
             self._looking = False
             self._looked_at[client.name] = time.monotonic()

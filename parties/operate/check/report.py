@@ -15,7 +15,7 @@ from rich.table import Table
 from mpc.errors import PeerError
 from parties.cluster import Cluster, Member
 from parties.disk import RESERVE
-from parties.messages.check import FolderSeen, Reach
+from parties.messages.check import FolderSeen, Reach, RoomSeen
 
 CLOCK_TOLERANCE = 2.0
 """s between clocks from which on a warning is given.
@@ -26,6 +26,9 @@ suffers is reading: log lines and metrics of several hosts cannot be put side by
 
 LOW_SPACE = 2 * RESERVE
 """Free bytes below which a warning is given: a few hundred items of preprocessing of a small network."""
+
+NEARLY = 0.9
+"""Of a quota, from which on a warning is given."""
 
 WIDTH = 120
 """Columns where stdout is not a terminal."""
@@ -71,9 +74,18 @@ class HostRow:
     round_trip: float | None = None
     clock: float | None = None
     folder: FolderSeen | None = None
+    room: RoomSeen | None = None
+
+    @property
+    def largest_upload(self) -> int | None:
+        """Bytes that it would take from us now; None where nothing is uploaded to it, or it is not known."""
+        if self.folder is None or self.room is None or self.room.held is None:
+            return None
+        # It comes, and stays, and others are left as much.
+        return max(0, self.folder.free - RESERVE - self.room.held) // 2
 
     def to_dict(self) -> dict[str, Any]:
-        folder = self.folder
+        folder, room = self.folder, self.room
         return {
             "name": self.server.name,
             "role": str(self.server.role),
@@ -84,8 +96,28 @@ class HostRow:
             "data_folder": None
             if folder is None
             else {"ok": not folder.problem, "free": folder.free, "total": folder.total},
+            "largest_upload": self.largest_upload,
+            "largest_run_elements": None if room is None else room.elements,
+            "quotas": None
+            if room is None
+            else {str(quota.what): {"used": quota.used, "most": quota.most} for quota in room.quotas},
             **_blame(self.error),
         }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A secret that the client may use: how much an upload of it takes, and a run on one input, if it is a model."""
+
+    name: str
+    ours: bool
+    size: int
+    """In bytes."""
+    elements: int | None
+    """None where that is not known."""
+    complete: bool
+    unequal: bool
+    """Whether some parties know other rules than others."""
 
 
 @dataclass
@@ -96,6 +128,7 @@ class Report:
     me: Member
     hosts: list[HostRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
+    stored: list[Stored] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -130,7 +163,13 @@ class Report:
 
     def warnings(self) -> list[str]:
         """What will do for now."""
-        return [*self._clock_warnings(), *self._space_warnings()]
+        return [
+            *self._clock_warnings(),
+            *self._space_warnings(),
+            *self._quota_warnings(),
+            *self._size_warnings(),
+            *self._rule_warnings(),
+        ]
 
     def _clock_warnings(self) -> Iterator[str]:
         clocks = {host.server.name: host.clock for host in self.hosts if host.clock is not None}
@@ -153,6 +192,41 @@ class Report:
                 yield (
                     f"{host.server.name}: {_size(host.folder.free)} are free on the disk of its data folder: make room "
                     "before models or preprocessing no longer fit"
+                )
+
+    def _quota_warnings(self) -> Iterator[str]:
+        for host in self.hosts:
+            for quota in host.room.quotas if host.room is not None else ():
+                if quota.used >= NEARLY * quota.most:
+                    yield (
+                        f"{host.server.name}: {self.me.name} has {quota.used:,} of {quota.most:,} {quota.what}: "
+                        "beyond them uploads and rules are refused; remove what is not needed (tessera rm, tessera"
+                        " allow --nothing)"
+                    )
+
+    def _size_warnings(self) -> Iterator[str]:
+        for host in self.hosts:
+            largest = host.largest_upload
+            for secret in self.stored:
+                if largest is not None and secret.ours and secret.size > largest:
+                    yield (
+                        f"{host.server.name}: another upload like {secret.name} ({_size(secret.size)}) would be"
+                        f" refused: its disk has room for {_size(largest)}; make room there"
+                    )
+                if host.room is not None and (secret.elements or 0) > host.room.elements:
+                    yield (
+                        f"{host.server.name}: runs of {secret.name} are refused: one input takes {secret.elements:,}"
+                        f" elements, and its memory has room for {host.room.elements:,} of one client; raise memory_mb"
+                    )
+
+    def _rule_warnings(self) -> Iterator[str]:
+        for secret in self.stored:
+            if not secret.complete:
+                yield f"{secret.name} is not at all parties, so runs of it are refused: its owner must upload it again"
+            elif secret.unequal:
+                yield (
+                    f"the parties know different rules of {secret.name}, so some may refuse runs of it: its owner must"
+                    " say again what is allowed (tessera allow)"
                 )
 
     def to_dict(self) -> dict[str, Any]:
