@@ -417,6 +417,7 @@ SAID: dict[str, Callable[[], Fact]] = {
     "head": lambda: facts.PeerHead("party1", SignedHead.of("0" * 16, 1, "cd" * 32, 1, KEYS["party1"]), "it had 2"),
     "cut": lambda: facts.Cut(3, "cd" * 32),
     "broken": lambda: facts.Broken(3, "cd" * 32, "why"),
+    "unsaid": lambda: facts.Unsaid("run"),
     "deleted": lambda: facts.Deleted(3, "cd" * 32),
 }
 

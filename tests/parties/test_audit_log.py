@@ -18,7 +18,21 @@ from mpc.errors import ConfigurationError, DiskFull, TesseraError
 from parties import Cluster, KeyPair
 from parties.operate.audit import log as log_module
 from parties.operate.audit.entry import Entry, after, read_line
-from parties.operate.audit.facts import KINDS, Broken, Cut, Deleted, Fact, File, Refused, Started, Stopped, kind_of
+from parties.operate.audit.facts import (
+    KINDS,
+    Broken,
+    ClusterChange,
+    Cut,
+    Deleted,
+    Fact,
+    File,
+    Refused,
+    Removal,
+    Started,
+    Stopped,
+    Unsaid,
+    kind_of,
+)
 from parties.operate.audit.files import FOLDER, lines, log_files
 from parties.operate.audit.log import AuditFailed, AuditLog, Happened, now
 from parties.operate.audit.verify import verified
@@ -100,6 +114,25 @@ def test_an_entry_has_one_form(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="not an entry"):
             read_line(other)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        Removal("company", "no name\n", "12" * 16),
+        Removal("company", "m", "12" * 15),
+        ClusterChange(2, "ab" * 32, change="\ud800"),
+        ClusterChange(2, "ab" * 32, change="x" * 501),
+        ClusterChange(2, "ab" * 32, signers=("party0",) * 200_000),
+    ],
+    ids=["name", "id", "text", "long", "huge"],
+)
+def test_a_fact_that_could_not_be_read_breaks_nothing(tmp_path: Path, what: Fact) -> None:
+    log = opened(tmp_path)
+    log.append([Happened(now(), fact(1)), Happened(now(), what), Happened(now(), fact(2))])
+    log.close()
+    assert chained(entries(tmp_path))
+    assert facts(tmp_path)[-4:] == [fact(1), Unsaid(kind_of(what)), fact(2), Stopped()]
 
 
 def test_kinds_are_told_apart() -> None:

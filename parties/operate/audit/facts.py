@@ -238,6 +238,12 @@ class Broken(Fact, frozen=True, tag="broken"):
     reason: Line
 
 
+class Unsaid(Fact, frozen=True, tag="unsaid"):
+    """Something of that kind has happened that could not be put down: a fault of ours; see what the server logs."""
+
+    of: Word
+
+
 class Deleted(Fact, frozen=True, tag="deleted"):
     """Entries up to ``number``, whose hash was ``hash``, are deleted, being older than ``audit_days``."""
 
@@ -247,7 +253,7 @@ class Deleted(Fact, frozen=True, tag="deleted"):
 
 AnyFact = (
     Run | Refused | Upload | Removal | RuleChange | Approval | StockOrder | CheckFailed | Evidence | ClusterChange
-    | File | Started | Stopped | PeerHead | Cut | Broken | Deleted
+    | File | Started | Stopped | PeerHead | Cut | Broken | Unsaid | Deleted
 )  # fmt: skip
 
 KINDS: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in AnyFact.__args__)

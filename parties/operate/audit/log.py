@@ -21,6 +21,7 @@ once an entry says up to where.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 import time
@@ -36,11 +37,13 @@ from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.messages.audit import SignedHead
 from parties.operate.audit.entry import Entry, Head, next_line, read_line
-from parties.operate.audit.facts import Broken, Deleted, Fact, File, Started, Stopped
+from parties.operate.audit.facts import Broken, Deleted, Fact, File, Started, Stopped, Unsaid, kind_of
 from parties.operate.audit.files import FOLDER, file_name, lines, log_files
 from parties.operate.audit.recovery import Anchor, found
 from parties.vault import Vault, VaultError
 from parties.wire.transport import package_version
+
+log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 16 << 20
 MAX_FILE_AGE = 7 * 86_400_000
@@ -208,13 +211,23 @@ class AuditLog:
         text, head = bytearray(), self.head
         heading = [] if self._size else [Happened(now(), self._heading())]
         for when, what in (*heading, *happened):
-            head, line = next_line(head, when, what, self._keys)
+            head, line = self._line(head, when, what)
             text += line + b"\n"
         os.ftruncate(self._descriptor, self._size)
         _write(self._descriptor, text, self._size)
         os.fsync(self._descriptor)
         self.head = head
         self._size += len(text)
+
+    def _line(self, head: Head, when: int, what: Fact) -> tuple[Head, bytes]:
+        """One that can be read again, whatever the fact: types are checked when a line is read, and not before."""
+        try:
+            after, line = next_line(head, when, what, self._keys)
+            read_line(line)
+        except ValueError:
+            log.error("something of the kind %r cannot be put down in the audit log", kind_of(what))
+            return next_line(head, when, Unsaid(kind_of(what)), self._keys)
+        return after, line
 
     def _heading(self) -> File:
         return File(self._member.name, self._keys.public, self._cluster.name)

@@ -72,6 +72,8 @@ def _said(fact: AnyFact) -> str:
             return f"{fact.bytes} bytes that were no entry are cut off"
         case facts.Broken():
             return f"BROKEN up to entry {fact.number}: {fact.reason}"
+        case facts.Unsaid():
+            return f"something of the kind {fact.of!r} could not be put down: see what the server logs"
         case facts.Deleted():
             return f"entries up to {fact.number} are deleted, as audit_days says"
 
