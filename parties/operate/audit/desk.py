@@ -1,7 +1,7 @@
 """A server's part in audit logs: what happens is put down, in a thread, after it has happened.
 
 ``record`` costs nothing that a run would feel: it puts a fact into a queue.  Whatever has come meanwhile is signed,
-written and flushed at once, at most `PAUSE` s later.  While that fails, ``check`` refuses whatever would be begun: what
+written and flushed at once, `PAUSE` s later at most.  While that fails, ``check`` refuses whatever would be begun: what
 is not logged does not happen.
 
 What clients cause is bounded: one entry for what was admitted, which is theirs to pay for; of what was refused the
@@ -35,7 +35,7 @@ from parties.wire.messages import Payload
 
 log = logging.getLogger(__name__)
 
-PAUSE = 0.05
+PAUSE = 0.2
 """s between two flushes."""
 
 AGAIN = 1.0
