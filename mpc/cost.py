@@ -101,6 +101,7 @@ class Latency:
 
     @property
     def online(self) -> float:
+        """Seconds from the inputs to the result."""
         return self.inputs + self.delays + self.openings + self.outputs
 
 
@@ -125,6 +126,7 @@ class Cost:
 
     @property
     def offline_bytes(self) -> int:
+        """What the dealer sends, in all."""
         return sum(self.offline_dealer_bytes) + self.offline_client_bytes
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mpc.errors import EncodingError
+from mpc.errors import EncodingError, printable
 from mpc.rings import Array, FieldRing, PrimeField, Ring
 
 CAPACITY_BITS = 59
@@ -46,6 +46,9 @@ def encode(
         array = np.asarray(values)
     except ValueError as error:
         raise EncodingError(f"{name} is not an array of numbers: its rows have different lengths") from error
+    except (TypeError, RuntimeError) as error:
+        # Of another library's arrays, and its own words say why.
+        raise EncodingError(f"{name} is not an array of numbers: {printable(str(error))}") from error
     if array.dtype.kind not in "biuf":
         raise EncodingError(f"{name} must hold real numbers, not {array.dtype}")
 

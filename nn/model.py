@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -132,6 +132,12 @@ class Model:
         if weights is not None:
             self.load_state_dict(weights)
 
+    def __call__(self, x: object) -> NoReturn:
+        raise UsageError(
+            "a model computes on secrets once its weights are: remote = client.upload(model, name), then remote(x);"
+            " model.plain(x) is what it makes of public numbers"
+        )
+
     def load_state_dict(self, weights: Mapping[str, npt.ArrayLike]) -> Model:
         """Take these weights, all of them and no others; returns the model."""
         wanted = self.architecture.parameters
@@ -152,6 +158,7 @@ class Model:
 
     @property
     def weights(self) -> dict[str, Array]:
+        """By name, float64.  Raises UsageError without any."""
         if self._weights is None:
             raise UsageError("the model has no weights yet: call load_state_dict")
         return self._weights

@@ -89,7 +89,7 @@ class LocalCluster(TrialCluster):
     def folder(self) -> Path:
         """Where the cluster file, keys and logs are; removed on leaving."""
         if self._folder is None:
-            raise UsageError("the cluster is not running: use it in a `with` statement")
+            raise UsageError("the cluster is not running: use it in a `with` statement, or start() it")
         return self._folder
 
     @property

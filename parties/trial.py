@@ -44,6 +44,10 @@ class TrialCluster(abc.ABC):
         self.client_keys: dict[str, KeyPair] = {}
 
     def __enter__(self: Self) -> Self:
+        return self.start()
+
+    def start(self: Self) -> Self:
+        """Start every server, until ``close``; a ``with`` statement does both.  Raises as entering it does."""
         try:
             self._start()
         except BaseException:
@@ -79,7 +83,7 @@ class TrialCluster(abc.ABC):
 
     def _check_running(self) -> None:
         if not self.client_keys:
-            raise UsageError("the cluster is not running: use it in a `with` statement")
+            raise UsageError("the cluster is not running: use it in a `with` statement, or start() it")
 
     def _gather(self, addresses: Sequence[str]) -> dict[str, KeyPair]:
         """Fresh keys of all members, whose servers listen at these addresses."""

@@ -168,13 +168,21 @@ class Asking(StoredSecrets):
     @staticmethod
     def _written(result: Results) -> Written:
         """The program that computes ``result``, or keeps what is in a mapping."""
+        outputs: Sequence[object] = [result]
         if isinstance(result, Mapping):
             outputs = list(result.values())
-        else:
-            outputs = [result] if isinstance(result, SecretTensor) else list(result)
+        elif isinstance(result, list | tuple):
+            outputs = result
         if not outputs:
             raise UsageError("there is nothing to compute: give at least one tensor")
-        graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(outputs)
+        tensors = [output for output in outputs if isinstance(output, SecretTensor)]
+        if len(tensors) < len(outputs):
+            stray = next(output for output in outputs if not isinstance(output, SecretTensor))
+            raise UsageError(
+                f"{type(stray).__name__} is no secret tensor, and there is nothing to compute of it: give what"
+                " client.share, or a function of such tensors, has returned"
+            )
+        graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors)
         return Written(plan(graph), leaves(graph))
 
     # -- what servers have -----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import time
@@ -20,7 +21,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar, overload
 
-import numpy as np
 import numpy.typing as npt
 
 from mpc import fixed_point
@@ -187,7 +187,8 @@ class AsyncClient(Deciding):
 
     def _check_sendable(self, values: npt.ArrayLike, name: str) -> None:
         """Raises UsageError before memory is spent on what no message has room for."""
-        size, most = np.size(values), self.cluster.settings.max_message_bytes // 8
+        # Lists are in memory already.
+        size, most = math.prod(getattr(values, "shape", ())), self.cluster.settings.max_message_bytes // 8
         if size > most:
             raise UsageError(
                 f"{name} has {size} numbers, and one run takes {most} at most: share parts of it, or raise"
@@ -218,13 +219,17 @@ class AsyncClient(Deciding):
     @overload
     async def reveal(self, result: SecretTensor) -> Reals: ...
     @overload
+    async def reveal(self, result: Mapping[str, SecretTensor]) -> dict[str, Reals]: ...
+    @overload
     async def reveal(self, result: Sequence[SecretTensor]) -> list[Reals]: ...
 
-    async def reveal(self, result: SecretTensor | Sequence[SecretTensor]) -> Reals | list[Reals]:
-        """Have the parties compute ``result`` and open it to this client alone.
+    async def reveal(self, result: Results) -> Reals | list[Reals] | dict[str, Reals]:
+        """Have the parties compute ``result`` and open it to this client alone: of several, in one run, as they came.
 
         Raises the failure of whoever is at fault (PeerError and its kinds), ProgramError, or UsageError.
         """
+        if isinstance(result, Mapping):
+            return dict(zip(result, await self.reveal(list(result.values())), strict=True))
         return await self.finish(await self.prepare(result))
 
     async def predict(

@@ -28,6 +28,19 @@ class Uploadable(Protocol):
         ...
 
 
+def check_uploadable(secret: object) -> None:
+    """Raises UsageError, saying what to write, for what is no model or data set."""
+    if callable(getattr(secret, "encode", None)) and callable(getattr(secret, "describe", None)):
+        return
+    what = "a PyTorch module" if "torch" in {kind.__module__.partition(".")[0] for kind in type(secret).__mro__} else ""
+    if what and callable(getattr(secret, "forward", None)):
+        raise UsageError(f"{what} is uploaded as what it becomes here: client.upload(ts.from_torch(net, ...), name)")
+    raise UsageError(
+        f"{type(secret).__name__} is neither a model nor a data set: arrays are uploaded as"
+        " client.upload(ts.DataSet({'x': array}, low=.., high=..), name)"
+    )
+
+
 class RemoteModel:
     """A model stored on the parties; call it with a secret tensor to get a lazy expression."""
 
@@ -47,6 +60,12 @@ class RemoteModel:
         return self._stored.values()
 
     def __call__(self, x: SecretTensor) -> SecretTensor:
+        """The model on a secret batch (N, ...); nothing runs until the result is revealed."""
+        if not isinstance(x, SecretTensor):
+            raise UsageError(
+                f"the model takes a secret tensor, not {type(x).__name__}: write"
+                " model(client.share(x, low=.., high=..)), or client.predict(model, x)"
+            )
         return self.description.forward(x, self._stored)
 
     @property

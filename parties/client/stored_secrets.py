@@ -10,7 +10,7 @@ from mpc.errors import NoSuchName, NotPermitted, UsageError
 from mpc.rings import PrimeField
 from parties.client.queries import ModelEntry, find_model, list_models, remove_model, sought
 from parties.client.remote_data import RemoteData, remote
-from parties.client.remote_model import RemoteModel, Uploadable, checked_name
+from parties.client.remote_model import RemoteModel, Uploadable, check_uploadable, checked_name
 from parties.client.rules import OwnRules
 from parties.client.slots import Slots
 from parties.client.switchboard import Switchboard
@@ -78,6 +78,7 @@ class StoredSecrets:
         Raises UsageError, DiskFull, ServerBusy with too many uploads that are not complete, PeerError.
         """
         checked_name(name)
+        check_uploadable(secret)
         tensors, description = secret.encode(), secret.describe()
         await self._board.reach(self._servers)
         uploading = Uploading(

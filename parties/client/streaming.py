@@ -64,6 +64,10 @@ async def predict(
     The bill is the sum of the runs' bills: phases of different chunks overlap, so the whole takes less time than its
     seconds say.  Raises as ``stream`` does, and UsageError or ShapeError for no inputs and no chunks.
     """
+    if not isinstance(model, RemoteModel):
+        raise UsageError(
+            f"{type(model).__name__} is not a stored model: give what client.model(name), or an upload, has returned"
+        )
     array = np.asarray(inputs)
     if not array.ndim or not len(array):
         raise ShapeError("there is nothing to predict: give a batch (N, ...) of at least one input")

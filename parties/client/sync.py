@@ -54,8 +54,14 @@ class Client:
         self._client = AsyncClient(cluster, key, name=name, connect_timeout=connect_timeout, source=source)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def __enter__(self) -> Client:
+        return self.start()
+
+    def start(self) -> Client:
+        """Connect, and stay so until ``close``; a ``with`` statement does both."""
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tessera client", daemon=True)
         self._thread.start()
@@ -73,7 +79,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections.  Idempotent."""
-        if self._loop is None or self._thread is None:
+        if self._loop is None or self._thread is None or self._process != os.getpid():
             return
         try:
             self._run(self._client.close())
@@ -88,6 +94,7 @@ class Client:
 
     @property
     def cluster(self) -> Cluster:
+        """What the cluster file says."""
         return self._client.cluster
 
     @property
@@ -216,10 +223,14 @@ class Client:
     @overload
     def reveal(self, result: SecretTensor) -> Reals: ...
     @overload
+    def reveal(self, result: Mapping[str, SecretTensor]) -> dict[str, Reals]: ...
+    @overload
     def reveal(self, result: Sequence[SecretTensor]) -> list[Reals]: ...
 
-    def reveal(self, result: SecretTensor | Sequence[SecretTensor]) -> Reals | list[Reals]:
-        """Have the parties compute ``result`` and open it to this client alone."""
+    def reveal(self, result: Results) -> Reals | list[Reals] | dict[str, Reals]:
+        """Have the parties compute ``result`` and open it to this client alone: of several, in one run."""
+        if isinstance(result, Mapping):
+            return dict(zip(result, self.reveal(list(result.values())), strict=True))
         return self.finish(self.prepare(result))
 
     def predict(
@@ -260,7 +271,11 @@ class Client:
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         if self._loop is None:
             coroutine.close()
-            raise UsageError("the client is not connected: use it in a `with` statement")
+            raise UsageError("the client is not connected: use it in a `with` statement, or start() it")
+        if self._process != os.getpid():
+            coroutine.close()
+            # Its thread and its sockets are the other process's, and nothing would ever come back.
+            raise UsageError("this process was forked from the client's own: make another client here")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()

@@ -38,10 +38,12 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="f
 
     @property
     def period(self) -> float:
+        """In units of x."""
         return 2.0**self.period_log2 / self.multiplier
 
     @property
     def terms(self) -> int:
+        """Frequencies, without the constant."""
         return max(len(self.cosines), len(self.sines))
 
     @property
@@ -81,6 +83,7 @@ class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     @property
     def degree(self) -> int:
+        """The highest power."""
         return len(self.coefficients) - 1
 
     def __call__(self, x: npt.ArrayLike) -> Reals:
@@ -101,6 +104,7 @@ class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 
     @property
     def degree(self) -> int:
+        """The highest power, were it written as one polynomial."""
         return math.prod(stage.degree for stage in self.stages)
 
     def __call__(self, x: npt.ArrayLike) -> Reals:

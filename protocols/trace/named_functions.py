@@ -41,30 +41,39 @@ class NamedFunctions(Unknown):
         return self._function("sigmoid", **options)
 
     def tanh(self, **options: Any) -> Self:
+        """The hyperbolic tangent."""
         return self._function("tanh", **options)
 
     def exp(self, **options: Any) -> Self:
+        """e to the power of x."""
         return self._function("exp", **options)
 
     def log(self, **options: Any) -> Self:
+        """The natural logarithm, of positive values."""
         return self._function("log", **options)
 
     def reciprocal(self, **options: Any) -> Self:
+        """1 / x, of positive values."""
         return self._function("reciprocal", **options)
 
     def sin(self, **options: Any) -> Self:
+        """The sine."""
         return self._function("sin", **options)
 
     def cos(self, **options: Any) -> Self:
+        """The cosine."""
         return self._function("cos", **options)
 
     def silu(self, **options: Any) -> Self:
+        """x sigmoid(x)."""
         return self._function("silu", **options)
 
     def gelu(self, **options: Any) -> Self:
+        """x times the normal distribution function of x."""
         return self._function("gelu", **options)
 
     def softplus(self, **options: Any) -> Self:
+        """log(1 + exp(x))."""
         return self._function("softplus", **options)
 
     def _function(

@@ -64,14 +64,17 @@ class SecretTensor(NamedFunctions):
 
     @property
     def shape(self) -> Shape:
+        """Lengths of its axes."""
         return self.type.shape
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
+        """How many elements it has."""
         return self.type.size
 
     def __len__(self) -> int:
@@ -154,6 +157,7 @@ class SecretTensor(NamedFunctions):
         return self.polynomial([0.0] * exponent + [1.0])
 
     def square(self) -> SecretTensor:
+        """``x ** 2``."""
         return self**2
 
     def __matmul__(self, other: object) -> SecretTensor:
@@ -165,9 +169,11 @@ class SecretTensor(NamedFunctions):
     # -- reductions ------------------------------------------------------------------------------------------------
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
+        """The sum over some axes, by default all; local."""
         return self._new(m.Sum(reduced_axes(axis, self.ndim), bool(keepdims)))
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> SecretTensor:
+        """The mean over some axes, by default all; local, but where a division by their number takes an opening."""
         axes = reduced_axes(axis, self.ndim)
         if 0 in (self.shape[i] for i in axes):
             raise ShapeError("the mean of no elements")
@@ -186,6 +192,7 @@ class SecretTensor(NamedFunctions):
         raise UnsupportedError("std needs a square root: reveal var() and take it there, or apply a fit of numpy.sqrt")
 
     def cumsum(self, axis: int | None = None) -> SecretTensor:
+        """Running sums along an axis, or of all elements in order; local."""
         if axis is None:
             return self.reshape(-1).cumsum(0)
         return self._new(m.RunningSum(axis_of(axis, self.ndim)))
@@ -193,6 +200,7 @@ class SecretTensor(NamedFunctions):
     # -- shape -----------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int | Sequence[int]) -> SecretTensor:
+        """The same elements in another shape, of which one length may be -1; local."""
         wanted = integers(shape)
         if wanted.count(-1) == 1:
             rest = -math.prod(wanted)
@@ -208,6 +216,7 @@ class SecretTensor(NamedFunctions):
         return self.reshape((*self.shape[:start_dim], math.prod(self.shape[start_dim:])))
 
     def transpose(self, *axes: int | Sequence[int]) -> SecretTensor:
+        """Axes in this order, by default the reverse one; local."""
         order = tuple(axis_of(a, self.ndim) for a in integers(axes)) if axes else tuple(reversed(range(self.ndim)))
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError(f"{order} does not permute the axes of a tensor of shape {self.shape}")
@@ -215,28 +224,34 @@ class SecretTensor(NamedFunctions):
 
     @property
     def T(self) -> SecretTensor:  # noqa: N802 - NumPy's name
+        """Axes in the reverse order."""
         return self.transpose()
 
     def swapaxes(self, axis1: int, axis2: int) -> SecretTensor:
+        """Two axes in each other's place; local."""
         order = list(range(self.ndim))
         i, j = axis_of(axis1, self.ndim), axis_of(axis2, self.ndim)
         order[i], order[j] = j, i
         return self.transpose(order)
 
     def ravel(self) -> SecretTensor:
+        """All elements along one axis; local."""
         return self.reshape(-1)
 
     def squeeze(self, axis: int) -> SecretTensor:
+        """Without an axis of length 1; local."""
         axis = axis_of(axis, self.ndim)
         if self.shape[axis] != 1:
             raise ShapeError(f"axis {axis} of a tensor of shape {self.shape} is not 1")
         return self.reshape(self.shape[:axis] + self.shape[axis + 1 :])
 
     def expand_dims(self, axis: int) -> SecretTensor:
+        """With one more axis of length 1, at this place; local."""
         axis = axis_of(axis, self.ndim + 1)
         return self.reshape((*self.shape[:axis], 1, *self.shape[axis:]))
 
     def broadcast_to(self, shape: Sequence[int]) -> SecretTensor:
+        """Repeated along axes of length 1, and new ones in front, as NumPy does; local."""
         wanted = integers(shape)
         try:
             fits = np.broadcast_shapes(self.shape, wanted) == wanted
@@ -266,6 +281,7 @@ class SecretTensor(NamedFunctions):
         return taken.reshape((*self.shape[:axis], *positions.shape, *self.shape[axis + 1 :]))
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> SecretTensor:
+        """As ``numpy.diagonal``; local, and 4 bytes of program an element."""
         return moved(self, lambda places: np.diagonal(places, offset, axis1, axis2))
 
     def dot(self, other: object) -> SecretTensor:

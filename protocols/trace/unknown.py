@@ -62,9 +62,11 @@ class Unknown:
         raise _no_value("a NumPy array")
 
     def item(self, *_: object) -> NoReturn:
+        """Raises UnknownValueError: the number is secret."""
         raise _no_value("item()")
 
     def tolist(self) -> NoReturn:
+        """Raises UnknownValueError: the numbers are secret."""
         raise _no_value("tolist()")
 
     def __setitem__(self, key: object, value: object) -> NoReturn:
