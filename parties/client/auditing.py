@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mpc.errors import ProtocolViolation
+from mpc.errors import ProtocolViolation, ServerBusy
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Member
 from parties.messages.audit import AskAudit, AuditShown, Place
@@ -17,6 +19,9 @@ from parties.operate.audit.facts import kind_of
 from parties.operate.audit.looking import concerns
 from parties.operate.audit.words import sentence
 from parties.wire.events import Delivery
+
+_PAUSE = 0.25
+"""s."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,25 @@ async def audit(board: Switchboard, cluster: Cluster, me: Member, since: int, pa
     for server in cluster.servers:
         place: Place | None = Place()
         while place is not None:
-            message = AskAudit(request=secrets.token_hex(16), since=since, place=place)
-            with board.conversation(message.request, [server.name]) as conversation:
-                board.send(server.name, message)
-                answers = await conversation.take(AuditShown, [server.name], patience)
-            delivery = answers[server.name]
+            delivery = await _asked(board, server.name, since, place, patience)
             found += [_shown(server, entry, line) for entry, line in _read(server, delivery, me)]
             place = _next(server, delivery, place)
     return sorted(found, key=lambda entry: entry.when)
+
+
+async def _asked(board: Switchboard, server: str, since: int, place: Place, patience: float) -> Delivery:
+    """A piece.  Many follow each other, and a server takes only so many questions of a client's at a time."""
+    give_up = time.monotonic() + patience
+    while True:
+        message = AskAudit(request=secrets.token_hex(16), since=since, place=place)
+        try:
+            with board.conversation(message.request, [server]) as conversation:
+                board.send(server, message)
+                return (await conversation.take(AuditShown, [server], patience))[server]
+        except ServerBusy:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(_PAUSE)
 
 
 def _read(server: Member, delivery: Delivery, me: Member) -> Iterator[tuple[Entry, bytes]]:

@@ -6,11 +6,14 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from mpc.errors import DiskFull, NotPermitted, ProtocolViolation, TesseraError
+from mpc.errors import DiskFull, NotPermitted, ProtocolViolation, ServerBusy, TesseraError
+from parties.client import auditing
 from parties.messages.audit import AuditHead, AuditShown, Place, SignedHead
 from parties.operate.audit import desk as desk_module
 from parties.operate.audit import facts, looking
@@ -122,6 +125,39 @@ async def test_a_client_is_shown_what_concerns_it_by_every_server(site: Any, mon
     for entry in of_company:
         assert read_line(entry.line.encode()).signed_by(site.cluster.member(entry.server))
     assert all(len(log_files(site.data(server) / FOLDER)) > 1 for server in SERVERS)
+
+
+async def test_a_client_that_is_told_to_be_slower_asks_on(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "MAX_READ", 1)
+    monkeypatch.setattr(auditing, "_PAUSE", 0.05)
+    desk = site.servers["party0"].governor
+    admit, refused = desk.admit_question, 3
+
+    def refuse(client: Any) -> None:
+        nonlocal refused
+        admit(client)
+        if refused < 3:
+            refused += 1
+            raise ServerBusy("party0", "asks more than it may")
+
+    monkeypatch.setattr(desk, "admit_question", refuse)
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await written(site)
+        refused = 0
+        assert len([entry for entry in await company.audit() if entry.kind == "upload"]) == 3
+    assert refused == 3
+
+
+async def test_files_are_deleted_after_the_days_of_the_cluster_file(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "FIRST_TICK", 0.05)
+    days: list[int] = []
+    monkeypatch.setattr(log_module.AuditLog, "prune", lambda self, kept: days.append(kept))
+    settings = msgspec.structs.replace(site.cluster.settings, audit_days=30)
+    site.cluster = replace(site.cluster, settings=settings)
+    await site.restart("party0")
+    await site.until(lambda: bool(days))
+    assert set(days) == {30}
 
 
 async def test_what_a_server_has_not_signed_or_is_about_others_is_not_believed(site: Any) -> None:

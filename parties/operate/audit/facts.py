@@ -43,7 +43,7 @@ class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Run(Fact, frozen=True, tag="run"):
-    """A run that this server admitted, and how it ended here.
+    """A run that this server admitted, and how it ended here; at the dealer, well means that it was dealt for.
 
     ``used``: which versions it read, and by which rule each; ``keep``: the name under which its result stays;
     ``culprit``: the member at fault, if that is known; ``began``: when it was asked for.
