@@ -326,3 +326,8 @@ async def test_an_old_copy_of_a_folder_learns_from_the_others_where_it_stood(
     await site.until(lambda: party1._log.head.number > 1000)
     (note,) = facts_of(site, "party1", facts.Broken)
     assert (note.number, note.hash) == (1000, "cd" * 32)
+    # Nobody else says so: what it has not signed is nothing.
+    forged = SignedHead.of(ahead.log, 2000, "cd" * 32, 1, site.keys["party0"])
+    site.servers["party0"].tell(["party1"], AuditHead(head=forged, yours=forged))
+    await site.until(lambda: any(r.request == "AuditHead" for r in facts_of(site, "party1", facts.Refused)))
+    assert 1000 < party1._log.head.number < 1100

@@ -203,18 +203,22 @@ class AuditDesk:
         return reached
 
     def _on_head(self, sender: Member, message: AuditHead, _: Payload) -> None:
+        self._learn(sender, message.yours)
         if time.monotonic() - self._heard.get(sender.name, float("-inf")) < HEAD_PAUSE:
             return
         self._heard[sender.name] = time.monotonic()
         if not message.head.signed_by(sender):
             raise ProtocolViolation(sender.name, "sent a head of its audit log that it has not signed")
         self._keep(sender.name, message.head)
-        yours = message.yours
-        if yours is not None and self._log is not None and yours.number > self._log.head.number:
-            if not yours.signed_by(self._server.member):
-                raise ProtocolViolation(sender.name, "sent a head of our audit log that we have not signed")
-            log.error("the audit log stands at entry %d, and stood at %d", self._log.head.number, yours.number)
-            self._server.spawn(asyncio.to_thread(self._go_on_behind, Head(yours.log, yours.number, yours.hash)))
+
+    def _learn(self, sender: Member, ours: SignedHead | None) -> None:
+        """Of what we have signed, and do not have: then our data folder is an old copy."""
+        if self._log is None or ours is None or ours.log != self._log.head.log or ours.number <= self._log.head.number:
+            return
+        if not ours.signed_by(self._server.member):
+            raise ProtocolViolation(sender.name, "sent a head of our audit log that we have not signed")
+        log.error("the audit log stands at entry %d, and stood at %d", self._log.head.number, ours.number)
+        self._server.spawn(asyncio.to_thread(self._go_on_behind, Head(ours.log, ours.number, ours.hash)))
 
     def _keep(self, peer: str, head: SignedHead) -> None:
         former, conflict = self._peers.get(peer), ""
