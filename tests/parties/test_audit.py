@@ -11,8 +11,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from cheats import evidence, other_inputs, wrong_sigma
 
-from mpc.errors import DiskFull, NotPermitted, ProtocolViolation, ServerBusy, TesseraError
+from mpc.errors import (
+    DiskFull,
+    InconsistentInputs,
+    MacCheckError,
+    NotPermitted,
+    ProtocolViolation,
+    ServerBusy,
+    TesseraError,
+)
 from parties.client import auditing
 from parties.messages.audit import AuditHead, AuditShown, Place, SignedHead
 from parties.operate.audit import desk as desk_module
@@ -24,6 +33,8 @@ from parties.operate.audit.files import FOLDER, lines, log_files
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of
 
+from .test_blame import program
+from .test_cluster_changes import current, following, go_on
 from .test_model_keeping import IMAGE, PARTIES, model, scale_of
 from .test_requests import asked
 
@@ -178,6 +189,37 @@ async def test_what_a_server_has_not_signed_or_is_about_others_is_not_believed(s
         site.corrupt("party1", AuditShown, lambda m, b: [(AuditShown(request=m.request, more=Place()), b)])
         with pytest.raises(ProtocolViolation, match="in circles"):
             await clinic.audit()
+
+
+async def test_failed_checks_and_evidence(strict: Any) -> None:
+    async with strict.client("company") as company, strict.client() as clinic:
+        with other_inputs(strict, company, "party1"), pytest.raises(InconsistentInputs):
+            await company.reveal(program(company))
+        await clinic.stock(program(clinic), 1)
+        wrong_sigma(strict, "party1")
+        with pytest.raises(MacCheckError):
+            await clinic.reveal(program(clinic))
+        await strict.until(lambda: all(evidence(strict, name) for name in SERVERS))
+        await written(strict)
+    for name in PARTIES:
+        (piece,) = facts_of(strict, name, facts.Evidence)
+        cheated, failed = facts_of(strict, name, facts.Run)
+        assert (piece.culprit, piece.run, cheated.culprit) == ("company", cheated.run, "company")
+        assert (cheated.outcome, failed.outcome) == ("InconsistentInputs", "MacCheckError")
+        (check,) = facts_of(strict, name, facts.CheckFailed)
+        assert check.run == failed.run
+        assert "session" in check.destroyed
+    assert facts_of(strict, "dealer", facts.CheckFailed)
+
+
+async def test_cluster_files_that_are_gone_on_to(site: Any) -> None:
+    new = following(site.cluster, clients=site.cluster.clients[:1])
+    await go_on(site, new)
+    await written(site)
+    for server in SERVERS:
+        (change,) = facts_of(site, server, facts.ClusterChange)
+        assert (change.number, change.fingerprint, change.signers) == (2, current(site).fingerprint, SERVERS)
+        assert "company" in change.change
 
 
 async def test_what_is_refused_is_one_entry_however_often(site: Any) -> None:
