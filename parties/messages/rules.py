@@ -13,7 +13,7 @@ server has, and signs it; so a server takes it from whoever brings it, and a for
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
@@ -152,6 +152,15 @@ class Known(NamedTuple):
 
 
 Sets = Annotated[tuple[Known, ...], msgspec.Meta(max_length=1_000_000)]
+
+
+def known_in(data: bytes | memoryview) -> Sequence[Known]:
+    """The payload of ``RulesKnown``.  Raises ProgramError."""
+    try:
+        known: Sequence[Known] = msgpack_decoder(Sets).decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ProgramError("these are not what rules are known by") from None
+    return known
 
 
 class RulesKnown(Message, frozen=True):

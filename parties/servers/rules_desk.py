@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
 from parties.cluster import Member
 from parties.messages.rules import (
@@ -20,8 +19,8 @@ from parties.messages.rules import (
     RuleSet,
     RulesHeld,
     RulesKnown,
-    Sets,
     UseAllowed,
+    known_in,
 )
 from parties.servers.auditing import rule_changes
 from parties.servers.reporting import Reporting
@@ -102,12 +101,9 @@ class RulesDesk:
 
     async def _answer(self, other: Member, payload: Payload) -> None:
         """What it lacks."""
-        try:
-            (encoded,) = payload
-            known: Sets = await asyncio.to_thread(msgpack_decoder(Sets).decode, encoded)
-        except (ValueError, UnicodeDecodeError, msgspec.MsgspecError):
-            raise ProtocolViolation(other.name, "did not say which rules it has") from None
-        self._tell([other.name], self._book.newer_than(known))
+        if len(payload) != 1:
+            raise ProtocolViolation(other.name, "did not say which rules it has")
+        self._tell([other.name], self._book.newer_than(await asyncio.to_thread(known_in, payload[0])))
 
     def _tell_soon(self, found: SignedRules) -> None:
         """Who was not reached by its owner, or was told otherwise, learns it from us: all of a moment at once."""

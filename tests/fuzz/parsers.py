@@ -35,6 +35,7 @@ from parties.messages.evidence import (
     Vouched,
 )
 from parties.messages.failures import Fault
+from parties.messages.rules import Known, Rule, RuleSet, known_in
 from parties.messages.runs import Failed, Inputs, Opening, Prepare
 from parties.messages.uploads import ChunksStored, TensorInfo, Upload, UploadBegin, UploadChunk, UploadSeed
 from parties.operate.audit.files import files_of
@@ -174,6 +175,8 @@ def _look_at_log(path: Path) -> object:
 RUN = "0123456789abcdef" * 2
 DESCRIPTION = derm_model().description.encode()
 
+RULES = RuleSet("company", "m", 3, (Rule("*", "predict", 2, runs=5, per_client=2), Rule("clinic", "f" * 64, 3)))
+
 RECORD = records.Record("inference", {"batch": 1}, {"online.seconds": 0.5}).encode().encode()
 
 OF = RunSubject("f" * 64, RUN, "e" * 64, "d" * 64, RUN, 7)
@@ -215,6 +218,8 @@ PARSERS = {
             ),
         ),
         Parser("program", Program.decode, _programs()),
+        Parser("rules", lambda data: RuleSet.decode(data).by_client(), (RULES.encode(),)),
+        Parser("known rules", known_in, (msgspec.msgpack.encode([Known("k" * 80, "m", 3, "f" * 64)]),)),
         Parser("description", Description.decode, (DESCRIPTION,)),
         Parser("interface", _answer, tuple(msgspec.json.encode(said) for said in INTERFACES)),
         Parser("data set", DataDescription.decode, (DataSet({"x": [0.5, 1.0]}, low=-1, high=1).describe(),)),

@@ -14,14 +14,14 @@ from msgspec.structs import replace
 
 from mpc.errors import LimitReached, NotPermitted, ProgramError, RunExpired, TesseraError, UsageError
 from mpc.security import Security
-from parties import Settings
+from parties import KeyPair, Settings
 from parties.client.remote_data import RemoteData
-from parties.messages.rules import NewerRules, RuleSet, RulesKnown
+from parties.messages.rules import NewerRules, Rule, RuleSet, RulesKnown
 from parties.messages.runs import ClientMasks, Dealt, Inputs, Opening, Outputs, Ready
 from parties.messages.uploads import VersionPrepared
 from parties.stored import rule_tables
 from parties.stored.data_set import DataDescription
-from parties.stored.rules import signed
+from parties.stored.rules import is_signed, signed
 from parties.wire.messages import Message
 
 from .conftest import opened
@@ -403,3 +403,30 @@ async def test_who_was_away_hears_of_it_from_the_others(site: Any) -> None:
         new = signed(site.keys["company"], site.cluster, company.member, RuleSet("company", "m", 3))
         await company._own_rules._tell(new, ["dealer"])
         await site.until(lambda: {book(site, s).held(member, "m").rules.number for s in SERVERS} == {3})
+
+
+async def test_an_owner_with_a_new_key_signs_what_all_servers_have(site: Any) -> None:
+    """Whoever has the former key says nothing any more; what was allowed by it stays."""
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await company.allow("m", "clinic", runs=3)
+        await company.allow("m", "*", schema=True)
+    former, member = site.keys["company"], site.cluster.member("company")
+    stolen = signed(former, site.cluster, member, RuleSet("company", "m", 99, (Rule("clinic", "any", 99),)))
+    site.keys["company"] = KeyPair.generate()
+    later = dataclasses.replace(member, key=site.keys["company"].public, origin=member.key)
+    site.cluster = dataclasses.replace(site.cluster, clients=(site.cluster.member("clinic"), later))
+    await site.stop(*SERVERS)
+    await site.start(*SERVERS)
+    async with site.client("company") as company, site.client() as clinic:
+        before = await company.rules("m")
+        assert [str(rule) for rule in before] == ["predict, 3 runs in all", "schema"]
+        for server in SERVERS:
+            bringer = "party1" if server != "party1" else "party0"
+            site.servers[bringer].endpoint.send(server, NewerRules(), stolen.payload)
+        await company.upload(model(0.25), "m")
+        assert await company.rules("m") == before
+        for server in SERVERS:
+            held = book(site, server).held(later, "m")
+            assert (held.rules.number, is_signed(site.cluster, held)) == (3, True)
+        assert await scale_of(clinic) == 0.25
