@@ -4,6 +4,9 @@
 much is sent again as the window holds (16 MiB at most) when its connection breaks.  In the client's memory are, beside
 the model itself, the mask of one tensor and a window of chunks.
 
+*Signed.*  After the last chunk every party is sent one signature, of a digest of all chunks
+(`parties.messages.evidence`).  So each attempt masks all of them, and sends those that the parties have not.
+
 *Going on.*  Masks come from the dealer's seeds, so an upload that goes on after a crash has to go on with the seeds it
 was begun with, or begin again.  The dealer keeps the seeds of uploads that are not complete, by owner, name,
 description, and the owner's ``content_tag``: a digest of the weights under a key that is derived from the client's own
@@ -252,7 +255,7 @@ class Uploading:
         self._all_sent = True
         said = PartsSaid(self._circle, self._version, state.hexdigest())
         signature = self._keys.sign(PURPOSE, signed_bytes(said))
-        signed = UploadSigned(version=self._version, attempt=self._attempt, masked=said.masked, signature=signature)
+        signed = UploadSigned(version=self._version, attempt=self._attempt, signature=signature)
         for party in self._parties:
             self._board.send(party, signed)
 

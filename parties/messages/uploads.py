@@ -5,7 +5,7 @@
             client --UploadBegin--> parties            description of the secret
             party  --ChunksStored--> client            how many chunks it has: of those before, or of an upload before
             client --UploadChunk--> parties            w - b, the elements of all tensors in flat order, chunk by chunk
-            client --UploadSigned--> parties           the digest of all chunks, signed: the same for every party
+            client --UploadSigned--> parties           its signature of a digest of all chunks, the same for everyone
             client --VersionDropped--> dealer, parties it has given the upload up
             anyone --UploadFailed--> client
 
@@ -104,11 +104,10 @@ class UploadChunk(VersionMessage, frozen=True):
 
 
 class UploadSigned(VersionMessage, frozen=True):
-    """After the last chunk: SHA-256 of all of them, one behind the other, and the owner's signature (``PartsSaid``)."""
+    """After the last chunk: the owner's signature of a digest of all of them (``PartsSaid``)."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     attempt: Id
-    masked: Digest
     signature: Signature
 
 

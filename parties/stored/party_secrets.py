@@ -307,7 +307,7 @@ class PartySecrets:
             upload.begun.record, when=time.time(), masked=upload.partial.digest, signature=upload.signed.signature
         )
         model = StoredVersion(record, upload.owner)
-        if upload.signed.masked != record.masked or not model.said().signed_by(model.owner):
+        if not model.said().signed_by(model.owner):
             raise ProtocolViolation(upload.owner.name, "has not signed the parts that it has sent")
         self.uploads.end(version)
         self._saving[version] = model

@@ -106,7 +106,7 @@ def other_parts(site: Any, client: Any, victim: str, *, signed: bool = True) -> 
             return message, [other]
         if isinstance(message, UploadSigned) and signed:
             said = PartsSaid(site.cluster.circle, message.version, state.hexdigest())
-            return replace(message, masked=said.masked, signature=sign(site, name, said)), payload
+            return replace(message, signature=sign(site, name, said)), payload
         return message, payload
 
     return speaking(client, change)

@@ -294,14 +294,21 @@ async def test_a_failed_check_of_a_run_dealt_on_demand_costs_no_stock(strict):
         await right(clinic, from_stock=True)
 
 
-@pytest.mark.parametrize("proof", ["none", "of another run", "forged"])
+@pytest.mark.parametrize("proof", ["none", "of another run", "forged", "sigmas that add up"])
 async def test_a_party_that_cries_mac_check_error(strict, proof):
     """Its word costs the run that it is about, and names it."""
     site = strict
     async with site.client() as clinic, site.client("company") as company:
         await clinic.stock(program(clinic), 2)
         piece = None
-        if proof != "none":
+        if proof == "sigmas that add up":
+            finished = site.servers["party1"]._finish
+            ended = []
+            site.servers["party1"]._finish = lambda job, outputs: (ended.append(job), finished(job, outputs))
+            await right(company)
+            piece = FailedCheck(tuple(words.sigma for words in ended[0].testimony._by_party.values()))
+            assert all(sigma.holds(site.cluster) for sigma in piece.sigmas)
+        elif proof != "none":
             wrong_sigma(site, "party1")
             with pytest.raises(MacCheckError):
                 await company.reveal(program(company, [0.75]))
