@@ -24,14 +24,16 @@ from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.cluster import Member, Role
+from parties.commands.command_line import main
 from parties.messages.uploads import UploadSeed
 from parties.operate.cluster.console import consoling
 from parties.operate.cluster.differences import differences, losses
 from parties.operate.cluster.proposals import MAX_ALONE, Proposals
 from parties.operate.cluster.record import ClusterRecord
+from parties.operate.cluster.rekey import rekey
 from parties.succession import Step, Succession, is_smooth
 
-from .conftest import Site, opened
+from .conftest import Site, free_ports, opened
 
 
 def model() -> Model:
@@ -471,3 +473,38 @@ def test_years_of_changes_are_gone_through_at_a_start(site_files: tuple[Successi
         steps = [memoryview(step) for step in succession.since(told.cluster.fingerprint)]
         told, rounds = told.told(steps), rounds + 1
     assert rounds == 2
+
+
+async def test_a_server_with_another_key_and_address_is_the_same(
+    either: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Models, rules and stock are there once its folder is sealed anew; the former key serves it no more."""
+    site, address = either, f"127.0.0.1:{free_ports(1)[0]}"
+    await upload(site, "company", "clinic")
+    async with site.client("clinic") as clinic:
+        await clinic.stock(clinic.share([1.0]) * 3, 2)
+    former, site.keys["new"] = site.keys["party1"], KeyPair.generate()
+    moved = replace(site.cluster.member("party1"), key=site.keys["new"].public, address=address)
+    new = following(site.cluster, parties=(site.cluster.parties[0], moved))
+    await accept(site, new, "dealer", "party1", "party0")
+    await site.until(lambda: site.servers["party0"].cluster == site.servers["dealer"].cluster == new)
+    await asyncio.wait_for(site.tasks.pop("party1"), 5)
+    with pytest.raises(ConfigurationError, match="tessera cluster rekey"):
+        await site.start("party1")
+    site.keys["party1"] = site.keys["new"]
+    with pytest.raises(ConfigurationError, match="another public key"):
+        await site.start("party1")
+    rekey(site.data("party1"), former, site.keys["new"])
+    await site.start("party1")
+    async with site.client("clinic") as clinic:
+        assert clinic.cluster.member("party1").address == address
+        await predict(clinic)
+        await clinic.reveal(clinic.share([2.0]) * 3)
+        assert clinic.last_run is not None
+        assert clinic.last_run.from_stock
+    await site.stop("party1")
+    files = [site.folder / f"cluster-{number}.toml" for number in (1, 2)]
+    for path, cluster in zip(files, (site.cluster, site.servers["dealer"].cluster), strict=True):
+        path.write_text(cluster.dumps())
+    arguments = [word for path in files for word in ("--cluster", str(path))]
+    assert main(["audit", "verify", str(site.data("party1")), *arguments]) == 0, capsys.readouterr().out
