@@ -219,7 +219,7 @@ async def test_different_parts_that_no_coordinator_has_seen_end_an_honest_client
 
             site.servers["party1"]._desk._prepare = later
             await company.upload(model(0.25), "m")
-        assert lying.find("m") is not None
+        assert lying.held
         await company.allow("m", "clinic")
         await clinic.stock(program(clinic), 1)
         remote = await clinic.model("m")
