@@ -159,7 +159,7 @@ class VersionMismatch(PeerError):  # noqa: N818 - says what happened
     """The peer runs another version of Tessera or has another cluster file."""
 
     exit_code = 10
-    advice = "The same release and the same file on every host."
+    advice = "The same release everywhere; the newest file, where it does not follow from yours by itself (cluster.md)."
 
 
 class RemoteError(PeerError):

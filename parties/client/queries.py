@@ -170,11 +170,11 @@ async def _find(
     for party in parties:
         message, buffers = answers[party].message, answers[party].buffers
         if not isinstance(message, FoundSecret) or len(buffers) != len(message.found):
-            raise ProtocolViolation(party, "sent a model without its description")
+            raise ProtocolViolation(party, "sent a secret without its description")
         try:
             details = [_found.decode(buffer) for buffer in buffers]
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise ProtocolViolation(party, "sent a model with a description that makes no sense") from None
+            raise ProtocolViolation(party, "sent a secret with a description that makes no sense") from None
         found.append(
             {
                 at_one.owner: Found(at_one.owner, at_one.version, detail.description, detail.allowed)
@@ -236,14 +236,14 @@ def _read(party: str, delivery: Delivery) -> list[_Listed]:
     """One party's list.  Raises ProtocolViolation."""
     message, buffers = delivery.message, delivery.buffers
     if not isinstance(message, SecretList) or len(buffers) != len(message.secrets):
-        raise ProtocolViolation(party, "listed models without their tensors")
+        raise ProtocolViolation(party, "listed secrets without their tensors")
     if len({(info.owner, info.name) for info in message.secrets}) != len(message.secrets):
-        raise ProtocolViolation(party, "listed a model twice")
+        raise ProtocolViolation(party, "listed a secret twice")
     return [_listed(party, info, buffer) for info, buffer in zip(message.secrets, buffers, strict=True)]
 
 
 def _listed(party: str, info: SecretInfo, buffer: memoryview) -> _Listed:
-    senseless = ProtocolViolation(party, "listed a model with tensors that make no sense")
+    senseless = ProtocolViolation(party, "listed a secret with tensors that make no sense")
     try:
         details = _details.decode(buffer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -87,5 +87,7 @@ class RemoteModel:
 def checked_name(name: str) -> str:
     """``name``, if a model can be called that; else UsageError."""
     if not _NAME.match(name):
-        raise UsageError(f"{name!r} is not a name for a model: use up to 64 letters, digits, '-', '_' and '.'")
+        raise UsageError(
+            f"{name!r} is not a name for a model or a data set: use up to 64 letters, digits, '-', '_' and '.'"
+        )
     return name

@@ -44,7 +44,7 @@ async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     if entries:
         print(_table(entries))
     else:
-        print("no models are stored: upload one with `tessera upload`, or with client.upload(model, name)")
+        print("nothing is stored that you may use: upload with `tessera upload`, or with client.upload(model, name)")
     for entry in ended:
         print(end_of(entry))
     return 0

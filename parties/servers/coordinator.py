@@ -433,7 +433,7 @@ class Coordinator:
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
             return
-        log.info("%s has removed model %s", client.name, message.name)
+        log.info("%s has removed %s", client.name, message.name)
         found = version is not None or bool(begun)
         if found:
             self._server.audit.record(facts.Removal(client.name, message.name, message.request))

@@ -358,7 +358,7 @@ class SecretsDesk:
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
         else:
-            log.info("%s has removed model %s", client.name, message.name)
+            log.info("%s has removed %s", client.name, message.name)
             if found:
                 self._server.audit.record(facts.Removal(client.name, message.name, message.request))
             self._server.tell([client.name], SecretRemoved(request=message.request, found=found))

@@ -520,7 +520,7 @@ LISTS: dict[str, tuple[Any, str]] = {
         ],
         "make no sense",
     ),
-    "twice": (lambda m: [(SecretList(m.request, (INFO, INFO)), [TENSORS, TENSORS])], "listed a model twice"),
+    "twice": (lambda m: [(SecretList(m.request, (INFO, INFO)), [TENSORS, TENSORS])], "listed a secret twice"),
 }
 
 
