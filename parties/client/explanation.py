@@ -231,6 +231,11 @@ def _line(client: str, result: Result, told: Telling, theirs: Sequence[Source], 
             f"{what}: {told.linear} of its numbers are LINEAR in {names}: equations that {who} can solve for what is in"
             f" there, {much}"
         )
+    if told.nearly:
+        return (
+            f"{what}: {told.nearly} of its numbers are NEARLY LINEAR in {names}, over the ranges that are declared:"
+            f" equations, all but exact, that {who} can solve for what is in there"
+        )
     if told.form is Form.BENT:
         return (
             f"{what}: each of its numbers is a curve of ONE number that is LINEAR in {names}: where it can be inverted,"

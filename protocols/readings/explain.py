@@ -10,10 +10,11 @@ see such a result whatever way it is written.  Two looks, and what either of the
   without being so with a chance of about degree / 2^61 (Schwartz 1980, Zippel 1979).  Trigonometric series are taken as
   they are, at angles that are uniform then.  So each *element* of a result is found out by itself.
 
-Of few numbers, weighted sums of them are looked at too: x + q and q, neither of them linear, give x.
+Of few numbers, weighted sums of them are looked at too: x + q and q, neither of them linear, give x.  And a third look
+is at real numbers in the ranges that are declared: x + 0.001 x^2, or a trigonometric series that was fitted to a line,
+bends so little that it is as good as linear.
 
-None of this is a proof of privacy, nor is there one of this kind: x + 0.001 x^2 is not linear, and x all the same.
-What bounds everything is how many numbers come out.
+None of this is a proof of privacy, nor is there one of this kind.  What bounds everything is how many numbers come out.
 """
 
 from __future__ import annotations
@@ -22,27 +23,36 @@ import contextlib
 import enum
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from mpc import fixed_point
 from mpc.operation import Input, Operation, Stored
 from mpc.program import Program
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
+from mpc.tensor_type import TensorType
 from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.readings.clear import clear_values
+
+Reals = npt.NDArray[np.float64]
 
 MOST_TRIED = 2**23
 """Elements of a program that is tried: 64 MiB at a time."""
 SECONDS = 30.0
-"""That all trials of one program may take: its author is a stranger, who may have one made that takes hours."""
+"""Of this thread, that all trials of one program may take: its author is a stranger, and it might take hours."""
 MOST_COMBINED = 64
 """Numbers of all results together, of which sums are looked at."""
 SMALL = 9
 """Rows: a number that is of no more is one of few people."""
-_SUBSETS, _SHARE = 128, 0.25
+_SHARE = 0.25
+"""Of the rows, that are moved at a time."""
+_LINES, _BEND = 8, 0.05
+"""A number that bends by less than this part of how far it moves, on so many lines together, is nearly linear."""
 
 _KEPT_AS_THEY_ARE = (
     linear.Reshape,
@@ -86,6 +96,8 @@ class Telling:
     """That are a number of the secrets, up to its sign and rounding."""
     linear: int
     """That depend on the secrets, and linearly; the copied ones among them."""
+    nearly: int
+    """That bend so little, over the declared ranges, that they are as good as linear; beside those that are."""
     tried: bool
     """Whether each was found out by itself; else all have the result's form."""
 
@@ -105,27 +117,29 @@ def sources(program: Program) -> tuple[frozenset[int], ...]:
 
 
 class Examined:
-    """A program that is looked at both ways; ``seconds`` is what all trials of it may take."""
+    """A program that is looked at in these ways, by the thread that has made this; ``seconds`` are for all trials."""
 
     def __init__(self, program: Program, seconds: float = SECONDS) -> None:
         self._program = program
-        self._trial = _Trial(program, time.monotonic() + seconds) if program.elements <= MOST_TRIED else None
+        self._trial = _Trial(program, time.thread_time() + seconds) if program.elements <= MOST_TRIED else None
 
     def telling(self, slots: Collection[str]) -> tuple[Telling, ...]:
         """What each of the ``results`` tells of what lies in ``slots``, to who knows everything else that goes in."""
-        forms, tried = _forms(self._program, slots), None
+        forms, tried, near = _forms(self._program, slots), None, None
         if self._trial is not None:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(_Untried):
                 tried = self._trial.line(slots)
+                near = self._trial.nearly(slots)
         found = []
         for n, i in enumerate(results(self._program)):
             form, size = forms[i], self._program.nodes[i].type.size
             copied, linear_ones = (0, 0) if tried is None else tried[n]
+            nearly = 0 if near is None else max(0, near[n] - linear_ones)
             if form is Form.COPY:
                 copied = copied or size
             if Form.NOTHING < form <= Form.LINEAR:
                 linear_ones = linear_ones or size
-            found.append(Telling(form, size, copied, linear_ones, tried is not None))
+            found.append(Telling(form, size, copied, linear_ones, nearly, near is not None))
         return tuple(found)
 
     def combined(self, slots: Collection[str]) -> int | None:
@@ -135,7 +149,7 @@ class Examined:
         """
         numbers = sum(self._program.nodes[i].type.size for i in results(self._program))
         if self._trial is not None and numbers <= MOST_COMBINED:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(_Untried):
                 return self._trial.combined(slots)
         return None
 
@@ -146,7 +160,7 @@ class Examined:
         Rows are moved at random, a share of them at a time: a number of k rows stays where it is when all k are spared.
         """
         if self._trial is not None:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(_Untried):
                 return tuple(self._trial.crowds(slot, rows))
         return None
 
@@ -191,6 +205,10 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
 # -- by trial ----------------------------------------------------------------------------------------------------------
 
 
+class _Untried(Exception):  # noqa: N818 - says what happened
+    """It takes too long, or cannot be computed so."""
+
+
 class _Line(NamedTuple):
     """Results at three points that are as far apart; what lies in the slots is ``start`` at the first."""
 
@@ -201,7 +219,7 @@ class _Line(NamedTuple):
 
 
 class _Trial:
-    """A program at points over the field that nobody could foresee.  Raises TimeoutError once the time is over."""
+    """A program at points over the field that nobody could foresee.  Raises `_Untried` once the time is over."""
 
     def __init__(self, program: Program, deadline: float) -> None:
         self._program = program
@@ -232,13 +250,63 @@ class _Trial:
 
     def line(self, slots: Collection[str]) -> list[tuple[int, int]]:
         """Of each result, how many elements are copies of what lies in the slots, and how many linear in it."""
-        line, found = self._on_a_line(slots), []
-        secrets = [self._real(value, i) for i, value in line.start.items()]
-        for i, a, b, c in zip(results(self._program), line.first, line.second, line.third, strict=True):
-            step, next_step = self._ring(i).subtract(b, a), self._ring(i).subtract(c, b)
-            linear_ones = int(((step != 0) & (step == next_step)).sum())
-            found.append((_copies(self._real(a, i), secrets), linear_ones))
+        # A series has few digits, and may have the same on one line.
+        lines, found = [self._on_a_line(slots) for _ in range(3)], []
+        secrets = [self._real(value, i) for i, value in lines[0].start.items()]
+        for n, i in enumerate(results(self._program)):
+            ring, shape = self._ring(i), self._program.nodes[i].type.shape
+            straight, moves = np.ones(shape, bool), np.zeros(shape, bool)
+            for line in lines:
+                step = ring.subtract(line.second[n], line.first[n])
+                straight &= step == ring.subtract(line.third[n], line.second[n])
+                moves |= step != 0
+            found.append((_copies(self._real(lines[0].first[n], i), secrets), int((straight & moves).sum())))
         return found
+
+    def nearly(self, slots: Collection[str]) -> list[int]:
+        """Of each result, how many elements move with what lies in the slots, and all but straight."""
+        rng, nodes = np.random.default_rng(), self._program.nodes
+        known, ends = self._real_values(rng), [self._real_values(rng) for _ in range(2 * _LINES)]
+        moves, bends = ([np.zeros(nodes[i].type.shape) for i in results(self._program)] for _ in range(2))
+        for start, end in zip(ends[::2], ends[1::2], strict=True):
+            middle = {key: (start[key] + end[key]) / 2 for key in start}
+            sought = [{key: at[key] for key in at if key[0] in slots} for at in (start, middle, end)]
+            points = [self._real_results({**known, **at}) for at in sought]
+            for n, (a, b, c) in enumerate(zip(*points, strict=True)):
+                moves[n] += np.abs(b - a) + np.abs(c - b)
+                bends[n] += np.abs(c - 2 * b + a)
+        return [int(((m > 0) & (b <= _BEND * m)).sum()) for m, b in zip(moves, bends, strict=True)]
+
+    def _real_values(self, rng: np.random.Generator) -> dict[tuple[str, str], Reals]:
+        """Of all that goes in, uniform in its range, by slot and tensor; of an input, by its node."""
+        return {self._key(i): rng.uniform(t.low, t.high, t.shape) for i, t in self._sources()}
+
+    def _sources(self) -> Iterator[tuple[int, TensorType]]:
+        """Of all that goes in, its node and type."""
+        for i, node in enumerate(self._program.nodes):
+            if isinstance(node.operation, Input | Stored):
+                yield i, node.type
+
+    def _key(self, i: int) -> tuple[str, str]:
+        operation = self._program.nodes[i].operation
+        return (operation.slot, operation.tensor) if isinstance(operation, Stored) else ("", str(i))
+
+    def _real_results(self, values: Mapping[tuple[str, str], Reals]) -> list[Reals]:
+        """By the clear reading."""
+        self._check_time()
+        encoded = {}
+        for i, t in self._sources():
+            if t.ring != FIELD or not t.fits(fixed_point.CAPACITY_BITS):
+                raise _Untried
+            encoded[self._key(i)] = fixed_point.encode(values[self._key(i)], t.fraction_bits)
+        inputs = [encoded[self._key(i)] for i in self._program.inputs]
+        found = clear_values(self._program, inputs, encoded, self._rings)
+        wanted = [(found[i], self._program.nodes[i].type) for i in results(self._program)]
+        return [fixed_point.decode(value, t.fraction_bits, self._rings[t.ring]) for value, t in wanted]
+
+    def _check_time(self) -> None:
+        if time.thread_time() > self._deadline:
+            raise _Untried
 
     def combined(self, slots: Collection[str]) -> int:
         """As ``Examined.combined``.
@@ -265,7 +333,8 @@ class _Trial:
         moved = self._results({i: self._ring(i).add(self._start[i], v) for i, v in step.items()})
         depends = [a != b for a, b in zip(base, moved, strict=True)]
         unmoved = [np.zeros(a.shape, np.int64) for a in base]
-        for _ in range(_SUBSETS):
+        subsets = max(32, min(128, 2**25 // self._program.elements))
+        for _ in range(subsets):
             subset = rng.random(rows) < _SHARE
             some = {}
             for i, v in step.items():
@@ -274,14 +343,13 @@ class _Trial:
             for count, a, b in zip(unmoved, base, self._results(some), strict=True):
                 count += a == b
         # Each row is spared with a chance of 1 - share, so of k rows all are with that to the k.
-        return [_crowd(float(count[d].max(initial=0)) / _SUBSETS) for count, d in zip(unmoved, depends, strict=True)]
+        return [_crowd(float(count[d].max(initial=0)) / subsets) for count, d in zip(unmoved, depends, strict=True)]
 
     def _results(self, moved: Mapping[int, Array]) -> list[Array]:
         """As the clear reading has them, but with exact quotients for truncations."""
         leaves, values = {**self._start, **moved}, list[Array]()
         for i, node in enumerate(self._program.nodes):
-            if time.monotonic() > self._deadline:
-                raise TimeoutError
+            self._check_time()
             if i in leaves:
                 values.append(leaves[i])
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mpc import fixed_point
 from mpc.operation import Linear, Source, Stored, registered
 from mpc.program import Program
 from protocols import concatenate
+from protocols.approximation import fit_fourier
 from protocols.lowering.plan import plan
 from protocols.operations import fourier, polynomial, product
 from protocols.readings import explain
@@ -61,7 +63,7 @@ CASES: dict[str, tuple[SecretTensor, Form, int, int]] = {
 def test_what_is_told(name: str) -> None:
     result, form, copied, linear = CASES[name]
     (found,) = told(result)
-    assert found == explain.Telling(form, result.size, copied, linear, tried=True)
+    assert replace(found, nearly=0) == explain.Telling(form, result.size, copied, linear, 0, tried=True)
 
 
 def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +71,26 @@ def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest
     for name, count in (("rows of it", 6), ("a sum", 3), ("a square", 0), ("a copy beside a square", 0)):
         (found,) = told(CASES[name][0])
         assert (found.linear, found.tried) == (count, False)
+
+
+W = np.random.default_rng(3).uniform(-1, 1, (3, 2))
+NEARLY: dict[str, tuple[SecretTensor, int]] = {
+    "a line that was fitted": (x.apply(fit_fourier(lambda t: t, -2, 2, 9)) @ W, 8),
+    "a little of a square": (x @ W + 0.002 * ((x * x) @ W), 8),
+    "beside others": (concatenate([x + 0.001 * x * x, x * x], axis=0), 12),
+    "squares": (x * x, 0),
+    "moments": (x.T @ x, 0),
+    "products": (x.T @ y + y.T @ x, 0),
+    "linear itself": (x @ W, 0),
+    "a curve": ((x * 2.0).sigmoid() @ W, 0),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_what_is_nearly_linear(name: str) -> None:
+    result, nearly = NEARLY[name]
+    (found,) = told(result, slots=(OURS, THEIRS))
+    assert found.nearly == nearly
 
 
 SUMS: dict[str, tuple[list[SecretTensor], int | None]] = {
@@ -90,7 +112,7 @@ def test_sums_of_what_comes_out(name: str) -> None:
 def test_trials_end_in_time() -> None:
     """And then, as for what is too large, the form is all there is."""
     examined = Examined(plan(graph_of([x.sum()])), seconds=0.0)
-    assert examined.telling((OURS,)) == (explain.Telling(Form.LINEAR, 1, 0, 1, tried=False),)
+    assert examined.telling((OURS,)) == (explain.Telling(Form.LINEAR, 1, 0, 1, 0, tried=False),)
     assert examined.crowds(OURS, 4) is None
 
 
