@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import msgspec
 from mpc.correlation import Correlation, Part
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
+from mpc.lazy import lazy
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.security import Security
 from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
@@ -149,22 +149,22 @@ class Program:
     def input_types(self, node: Node) -> tuple[TensorType, ...]:
         return tuple(self.nodes[i].type for i in node.inputs)
 
-    @functools.cached_property
+    @lazy
     def inputs(self) -> tuple[int, ...]:
         """Indices of the nodes whose values a client supplies, in order."""
         return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Input))
 
-    @functools.cached_property
+    @lazy
     def slots(self) -> tuple[str, ...]:
         """What stored secrets it reads, each once, in the order in which they appear."""
         return tuple(dict.fromkeys(n.operation.slot for n in self.nodes if isinstance(n.operation, Stored)))
 
-    @functools.cached_property
+    @lazy
     def kept(self) -> Mapping[str, int]:
         """The nodes whose values stay on the parties, by the name of the stored tensor that each becomes."""
         return {node.operation.kept_as: i for i, node in enumerate(self.nodes) if node.operation.kept_as}
 
-    @functools.cached_property
+    @lazy
     def depths(self) -> tuple[int, ...]:
         """Per node: how many openings lie on the longest way to its value.  All openings at one depth share a round."""
         depths: list[int] = []
@@ -173,27 +173,27 @@ class Program:
             depths.append(reached + (1 if node.operation.opens else 0))
         return tuple(depths)
 
-    @functools.cached_property
+    @lazy
     def rounds(self) -> int:
         """Rounds of openings among the parties; revealing the outputs is one more."""
         return max((d for d, n in zip(self.depths, self.nodes, strict=True) if n.operation.opens), default=0)
 
-    @functools.cached_property
+    @lazy
     def rings(self) -> tuple[str, ...]:
         """The algebras of its tensors, by name: the order in which a round's buffers are sent."""
         return tuple(sorted({node.type.ring for node in self.nodes}))
 
-    @functools.cached_property
+    @lazy
     def correlations(self) -> tuple[tuple[Correlation, ...], ...]:
         """Per node: what a source of randomness has to make for it."""
         return tuple(n.operation.correlations(*self.input_types(n)) for n in self.nodes)
 
-    @functools.cached_property
+    @lazy
     def dealt(self) -> tuple[tuple[Part, ...], ...]:
         """Per node: the tensors of its correlations, one after the other."""
         return tuple(tuple(part for c in correlations for part in c.parts) for correlations in self.correlations)
 
-    @functools.cached_property
+    @lazy
     def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
         masks = (((Part(n.type.shape, n.type.ring),) if n.masked_afresh else ()) for n in self.nodes)
         return tuple((*dealt, *mask, *dealt) for dealt, mask in zip(self.dealt, masks, strict=True))
@@ -205,14 +205,14 @@ class Program:
         """
         return self.dealt if security is Security.SEMI_HONEST else self._with_macs
 
-    @functools.cached_property
+    @lazy
     def elements(self) -> int:
         """Elements of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
         dealt = sum(part.size for parts in self.dealt for part in parts)
         revealed = sum(self.nodes[i].type.size for i in self.outputs)
         return dealt + revealed + sum(node.type.size for node in self.nodes)
 
-    @functools.cached_property
+    @lazy
     def _encoded(self) -> bytes:
         encode = msgspec.msgpack.encode
         nodes = [_WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes]
@@ -221,7 +221,7 @@ class Program:
     def encode(self) -> bytes:
         return self._encoded
 
-    @functools.cached_property
+    @lazy
     def digest(self) -> str:
         """SHA-256 of the encoding, in hexadecimal: what parties and dealer compare."""
         return hashlib.sha256(self._encoded).hexdigest()

@@ -23,7 +23,6 @@ preparing runs.  Rules and names of results do not count there.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated
@@ -32,6 +31,7 @@ import msgspec
 
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError
+from mpc.lazy import lazy
 from mpc.program import Program
 from parties.messages.fields import Id, Name
 
@@ -72,16 +72,21 @@ class BoundProgram:
     client: str
     keep: str = ""
 
-    @functools.cached_property
+    @lazy
     def digest(self) -> str:
         """SHA-256 of the client, the program and the versions in its slots: what preprocessing in stock is for."""
         parts = (part for b in self.bindings for part in (b.slot, b.version))
         return _sha256("bound program", self.client, self.program.digest, *parts)
 
-    @functools.cached_property
+    @lazy
     def bindings_digest(self) -> str:
         """SHA-256 of the bindings, rules included, and ``keep``: what members compare beside the program's digest."""
         return _sha256("bindings", self.keep, *(part for b in self.bindings for part in (b.slot, b.version, b.rule)))
+
+    def derive(self) -> BoundProgram:
+        """Itself, once all that takes long to find out about it is known: call it from a thread."""
+        _ = self.digest, self.bindings_digest, self.program.elements
+        return self
 
     @property
     def versions(self) -> tuple[str, ...]:

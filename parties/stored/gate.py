@@ -37,7 +37,7 @@ class Gate(Generic[Held]):
         self.check(bound, client)
         if bool(bound.program.kept) != bool(bound.keep):
             raise ProtocolViolation(client, "sent a run that keeps something under no name, or nothing under one")
-        return bound
+        return bound.derive()
 
     def check(self, bound: BoundProgram, client: str) -> Mapping[str, Held]:
         """By slot, what is held here of all that may be used.  Blocks.
