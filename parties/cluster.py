@@ -33,7 +33,7 @@ Every process of a cluster, and every client, is given the same file::
     prepared_timeout = 600.0       # s; a run that is prepared and not given its inputs within that is forgotten
     threads = 0                    # per process; 0: all cores, divided among the processes on a host
     memory_mb = 0                  # MiB for runs in progress at one server; 0: half of the host's, divided likewise
-    max_message_mb = 2048          # MiB; a message beyond this is refused
+    max_message_mb = 2048          # MiB; a message beyond this is refused, or beyond a fourth of memory_mb
     security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
     audit_days = 0                 # entries of audit logs older than this are deleted; 0: none ever are
     signers = []                   # members that have to sign the next file; none named: all servers
@@ -59,6 +59,9 @@ import msgspec
 from mpc.errors import ConfigurationError
 from mpc.security import Security
 from parties.keys import curve_half, is_public_key, is_signed, signing_half
+
+# Whatever memory there is: chunks of uploads are of 4 MiB.
+_LEAST_MESSAGE_MB = 16
 
 FORMAT = 1
 DEALER = "dealer"
@@ -152,11 +155,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         # One form for what the file says as 60 and as 60.0: the fingerprint sees the difference.
         for name in ("peer_timeout", "round_timeout", "prepared_timeout"):
             msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
-
-    @property
-    def max_message_bytes(self) -> int:
-        """Largest payload of one message, in bytes."""
-        return self.max_message_mb << 20
 
 
 class _Dealer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -338,6 +336,13 @@ class Cluster:
         """Whose signatures the file after this one needs: by default all servers."""
         named = self.settings.signers
         return tuple(m for m in self.members if m.name in named) if named else self.servers
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest payload of one message, in bytes: of a run that there is memory for, none is larger."""
+        settings, part = self.settings, 4 if len(self.clients) > 1 else 2
+        most = max(_LEAST_MESSAGE_MB, settings.memory_mb // part) if settings.memory_mb else settings.max_message_mb
+        return min(settings.max_message_mb, most) << 20
 
     def servers_beside(self, member: Member) -> int:
         """How many servers share the host of that server, itself included."""

@@ -188,11 +188,11 @@ class AsyncClient(Deciding):
     def _check_sendable(self, values: npt.ArrayLike, name: str) -> None:
         """Raises UsageError before memory is spent on what no message has room for."""
         # Lists are in memory already.
-        size, most = math.prod(getattr(values, "shape", ())), self.cluster.settings.max_message_bytes // 8
+        size, most = math.prod(getattr(values, "shape", ())), self.cluster.max_message_bytes // 8
         if size > most:
             raise UsageError(
                 f"{name} has {size} numbers, and one run takes {most} at most: share parts of it, or raise"
-                " max_message_mb in everybody's cluster file"
+                " max_message_mb, and memory_mb, in everybody's cluster file"
             )
 
     # -- running ------------------------------------------------------------------------------------------------------

@@ -316,7 +316,7 @@ class DealerServer(Server[DealerJob]):
             bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
             self.gate.check(bound, client.name)
             self._source.check(bound.program, self.cluster.settings.security)
-            return bound
+            return bound.derive()
 
         async def order() -> None:
             charge = None

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from mpc.errors import TesseraError
+from mpc.errors import ServerBusy, TesseraError
 from parties.cluster import Member, Role
 from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import fault_of, internal_error
@@ -62,9 +62,14 @@ class Dispatcher(ABC):
         asking = _asking.set("" if isinstance(message, RunMessage) else sender.name)
         try:
             if _asking.get() and sender.role is not Role.DEALER:
-                self.governor.admit(sender)
-                if isinstance(message, RequestMessage) and not sender.is_server:
-                    self.governor.admit_question(sender)
+                try:
+                    self.governor.admit(sender)
+                    if isinstance(message, RequestMessage) and not sender.is_server:
+                        self.governor.admit_question(sender)
+                except ServerBusy:
+                    if not self.governor.hears(sender):
+                        return
+                    raise
             handler(sender, message, delivery.buffers)
         except TesseraError as error:
             refuse(sender, message, error)

@@ -35,17 +35,21 @@ BYTES_PER_NODE = 1 << 10
 
 SECONDS_PER_NODE = 25e-6
 SECONDS_PER_BYTE = 1e-8
-SECONDS_PER_ELEMENT = 1e-7
-"""That a server is at work, about: on a program's nodes and bytes at the desk, on a run's elements offline."""
+"""That a server is at work at the desk, about."""
+
+DEALING_SECONDS_PER_NODE = 60e-6
+DEALING_SECONDS_PER_ELEMENT = 5e-8
+"""That dealing for a run, or preparing it, takes about."""
 
 MAX_REQUESTS = 64
 """Of one member, in progress."""
 
 REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 500, 200
-"""Questions that a client may ask: so many at once, and so many each second for ever."""
+"""Questions that a client may ask: so many at once, and so many each second for ever.  As many more are refused with
+a reason; what is beyond those is not answered."""
 
 LEAST_WIDTH = 3
-"""Turns at a time: the last is kept for who has none, so two members that are always at work leave one to a third."""
+"""Turns at a time: two are kept for those who have none, so two that are always at work leave one to a third."""
 
 
 class Estimate(NamedTuple):
@@ -103,26 +107,34 @@ class Governor:
         self._server = name
         memory = memory_for_runs(cluster, member)
         self.admission = Admission(name, memory, cluster.settings.security, clients=len(cluster.clients))
+        # What takes long shares few turns: a thread of Python's delays all others, however many cores there are.
+        self.long = Workers(name, max(1, width - LEAST_WIDTH + 1), patience)
         # Apart, so that nobody's dealing delays a round that others wait for, or what is done in no time.
-        self.desk, self.offline, self.online = (Workers(name, width, patience) for _ in range(3))
+        self.desk, self.offline = (Workers(name, width, patience, self.long) for _ in range(2))
+        self.online = Workers(name, width, patience)
         self.disk = Turns(name, 1, patience)
         """What is written in the order in which it was asked for, of each member."""
         self.quotas = Quotas(name, len(cluster.clients), memory)
         """Of what is stored."""
         self._requests: Counter[str] = Counter()
         self._questions: dict[str, _Bucket] = {}
+        self._refusals: dict[str, _Bucket] = {}
 
     @property
     def waiting(self) -> int:
         """Pieces of work whose turn has not come."""
-        return sum(turns.waiting for turns in (self.desk, self.offline, self.online, self.disk))
+        return sum(turns.waiting for turns in (self.long, self.desk, self.offline, self.online, self.disk))
 
     def close(self) -> None:
         """What has not begun never will."""
-        for workers in (self.desk, self.offline, self.online):
+        for workers in (self.long, self.desk, self.offline, self.online):
             workers.close()
 
     # -- requests --------------------------------------------------------------------------------------------------
+
+    def hears(self, sender: Member) -> bool:
+        """Whether a request that is refused is answered: not those of who sends far too many."""
+        return self._refusals.setdefault(sender.name, _Bucket()).take()
 
     def admit(self, sender: Member) -> None:
         """Whether another request of that member is looked at.  Raises ServerBusy."""
@@ -166,4 +178,4 @@ class Governor:
 
 def dealing_seconds(program: Program) -> float:
     """That dealing for a run, or preparing it, takes about."""
-    return program.elements * SECONDS_PER_ELEMENT
+    return program.elements * DEALING_SECONDS_PER_ELEMENT + len(program.nodes) * DEALING_SECONDS_PER_NODE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -35,6 +36,9 @@ READY = "ready"
 
 DESCRIPTORS = 65536
 """Open files that a server asks for at most."""
+
+SWITCH_INTERVAL = 5e-4
+"""s that a thread of Python's goes on while the event loop waits for its turn: an eighth of a round among parties."""
 
 GRACE = 10.0
 """s that runs in progress are given to end, by default, when a server is asked to stop."""
@@ -127,6 +131,10 @@ def run_server(
     ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
     """
     tune(threads_for(cluster, member))
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    # What is here by now stays: looking for garbage among it again and again would hold everybody up.
+    gc.collect()
+    gc.freeze()
     raise_descriptor_limit()
     kernels.warm_up()
     again = True

@@ -3,7 +3,7 @@
 A free turn goes to the waiting member with the fewest turns, and among those to the one that has had the least time
 (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).  What a piece of work is expected to take is charged
 when it begins, and set right by what it took when it ends: a hundred runs of one client delay another client's by one
-piece of work, not by a hundred.  The last free turn is kept for members that have none, so that a long piece of work
+piece of work, not by a hundred.  The last free turns are kept for members that have none, so that a long piece of work
 delays its own member.
 """
 
@@ -22,6 +22,15 @@ from typing import TypeVar
 from mpc.errors import ServerBusy
 
 Result = TypeVar("Result")
+
+# Free turns, where there are three or more, that only members who have none are given.
+_KEPT = 2
+
+SHORT = 0.05
+"""s of work that need not be done among the long."""
+
+# s of processor time after which work was not short, and how long that is held against its member.
+_LONG, _WHILE = 0.25, 10.0
 
 
 @dataclass
@@ -53,6 +62,7 @@ class Turns:
         self._server = server
         self._patience = patience
         self._free = width
+        self._kept = min(_KEPT, max(1, width - 1))
         self._queues: dict[str, _Queue] = {}
         self._level = 0.0
         """What the member that began last had had by then: where one begins that comes back."""
@@ -106,7 +116,7 @@ class Turns:
 
     def _give_turns(self) -> None:
         while self._free:
-            ready = [q for q in self._queues.values() if q.waiting and (self._free > 1 or not q.running)]
+            ready = [q for q in self._queues.values() if q.waiting and (self._free > self._kept or not q.running)]
             if not ready:
                 return
             queue = min(ready, key=lambda q: (q.running, q.had))
@@ -121,11 +131,19 @@ class Turns:
 
 
 class Workers(Turns):
-    """Threads that do the work of several members in turns."""
+    """Threads that do the work of several members in turns.
 
-    def __init__(self, server: str, width: int, patience: float) -> None:
+    Args:
+        long: those for what takes long, if it is to be done elsewhere, fewer at a time: what is short waits for no
+            other member's long work then, nor for its part of the interpreter.
+    """
+
+    def __init__(self, server: str, width: int, patience: float, long: Workers | None = None) -> None:
         super().__init__(server, width, patience)
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="tessera-work")
+        self._long = long
+        self._slow_until: dict[str, float] = {}
+        """When what a member calls short is taken at its word again."""
 
     def close(self) -> None:
         """What has not begun never will."""
@@ -139,6 +157,10 @@ class Workers(Turns):
         ``seconds``: what it is expected to take.  Raises ServerBusy if its turn does not come in time, unless
         ``patient``.
         """
+        if self._long is not None:
+            if seconds > SHORT or time.monotonic() < self._slow_until.get(member, 0.0):
+                return await self._long.run(member, work, seconds=seconds, patient=patient)
+            work = self._watched(member, work)
         queue = await self._begin(member, seconds, None if patient else self._patience)
         loop, started = asyncio.get_running_loop(), time.monotonic()
 
@@ -150,3 +172,16 @@ class Workers(Turns):
         # Not when this task ends, which may be cancelled while the thread is at work.
         future.add_done_callback(over)
         return await asyncio.wrap_future(future)
+
+    def _watched(self, member: str, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Whoever's short work turns out to be long has it done as such for a while."""
+
+        def watched() -> Result:
+            before = time.thread_time()
+            try:
+                return work()
+            finally:
+                if time.thread_time() - before > _LONG:
+                    self._slow_until[member] = time.monotonic() + _WHILE
+
+        return watched

@@ -9,7 +9,7 @@ from time import monotonic
 import zmq
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Member, Settings
+from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire import sockets
 from parties.wire.wires import Trouble
@@ -40,13 +40,13 @@ class Outbox:
         context: sockets.Context,
         keys: KeyPair,
         peer: Member,
-        settings: Settings,
+        cluster: Cluster,
         *,
         on_up: Callable[[], None],
         on_down: Callable[[], None],
         on_readable: Callable[[], None],
     ) -> None:
-        self._context, self._keys, self._settings = context, keys, settings
+        self._context, self._keys, self._cluster = context, keys, cluster
         self._loop = asyncio.get_running_loop()
         self._on_up, self._on_down, self._on_readable = on_up, on_down, on_readable
         self._retry: asyncio.TimerHandle | None = None
@@ -60,7 +60,7 @@ class Outbox:
 
     def _open(self) -> None:
         self._retry = None
-        self.socket = sockets.outbox(self._context, self._keys, self.peer, self._settings)
+        self.socket = sockets.outbox(self._context, self._keys, self.peer, self._cluster)
         self._monitor = sockets.Monitor(self.socket, _EVENTS, self._on_event)
         self._readable = sockets.Readable(self.socket, self._on_readable)
         try:

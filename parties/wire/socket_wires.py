@@ -19,6 +19,9 @@ from parties.wire.zap import Gatekeeper
 _ALL = 1 << 62
 _FAREWELL = 1000
 """ms for the last words to a server that has another key or address now, or is none any more."""
+# Messages that are read at a time, as they come, and when it matters who has sent any: connections have theirs read in
+# turns, so of each that has some there is one among so many.
+_SOME, _MOST = 16, 1024
 
 
 class SocketWires:
@@ -52,14 +55,14 @@ class SocketWires:
     async def _listen(self, context: sockets.Context, undo: contextlib.AsyncExitStack) -> None:
         self._gatekeeper = Gatekeeper(context, [member.curve for member in self._cluster.members])
         undo.callback(self._gatekeeper.close)
-        inbox = sockets.inbox(context, self._keys, self._cluster.settings)
+        inbox = sockets.inbox(context, self._keys, self._cluster)
         undo.callback(inbox.close, 0)
         self._door = Door(inbox, read=self._catch_up_inbox, on_departure=self._owner.on_departure)
         undo.callback(self._door.close)
         await sockets.bind(inbox, self._me)
         self._inbox = inbox
         undo.callback(setattr, self, "_inbox", None)
-        self._readable = sockets.Readable(inbox, self._read_inbox)
+        self._readable = sockets.Readable(inbox, self._read_some)
         undo.callback(self._readable.close)
 
     def _reach_all(self, context: sockets.Context) -> None:
@@ -78,7 +81,7 @@ class SocketWires:
             context,
             self._keys,
             link.peer,
-            self._cluster.settings,
+            self._cluster,
             on_up=lambda: self._owner.on_up(link),
             on_down=lambda: self._owner.on_down(link),
             on_readable=lambda: self._read_outbox(outbox),
@@ -132,7 +135,9 @@ class SocketWires:
         self.read()
 
     def read(self) -> None:
-        self._read_inbox()
+        self._read_inbox(_MOST)
+        if self._readable is not None:
+            self._readable.recheck()
         for outbox in tuple(self.outboxes.values()):
             self._read_outbox(outbox)
 
@@ -152,8 +157,14 @@ class SocketWires:
         return bool(ready)
 
     def _catch_up_inbox(self) -> bool:
-        self._read_inbox()
+        self._read_inbox(_MOST)
         return self._owner.has_room()
+
+    def _read_some(self) -> None:
+        """What comes fast is read a little at a time: in between, it and what others have sent is handled."""
+        self._read_inbox(_SOME)
+        if self._readable is not None and self._owner.has_room():
+            self._readable.recheck()
 
     def _read_inbox(self, limit: int = _ALL) -> None:
         if self._inbox is None or self._door is None:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import zmq
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Member, Settings
+from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire.zap import DOMAIN
 
@@ -46,10 +46,10 @@ _READABLE = int(zmq.POLLIN)
 _MONITOR_EVENT = struct.Struct("=hi")
 
 
-def inbox(context: Context, keys: KeyPair, settings: Settings) -> Socket:
+def inbox(context: Context, keys: KeyPair, cluster: Cluster) -> Socket:
     """A ROUTER, not bound yet, that takes CURVE connections which the context's `Gatekeeper` lets in."""
     router = context.socket(zmq.ROUTER)
-    _common(router, keys, settings)
+    _common(router, keys, cluster)
     router.setsockopt(zmq.BACKLOG, _BACKLOG)
     router.curve_server = True
     router.zap_domain = DOMAIN
@@ -59,10 +59,10 @@ def inbox(context: Context, keys: KeyPair, settings: Settings) -> Socket:
     return router
 
 
-def outbox(context: Context, keys: KeyPair, peer: Member, settings: Settings) -> Socket:
+def outbox(context: Context, keys: KeyPair, peer: Member, cluster: Cluster) -> Socket:
     """A DEALER, not connected yet, that only ever talks to the holder of ``peer``'s secret key."""
     dealer = context.socket(zmq.DEALER)
-    _common(dealer, keys, settings)
+    _common(dealer, keys, cluster)
     dealer.curve_publickey = keys.curve.encode("ascii")
     dealer.curve_serverkey = peer.curve.encode("ascii")
     # Queue for a live connection only, and drop the queue with it: a restarted peer never meets stale
@@ -78,7 +78,7 @@ def outbox(context: Context, keys: KeyPair, peer: Member, settings: Settings) ->
     return dealer
 
 
-def _common(socket: Socket, keys: KeyPair, settings: Settings) -> None:
+def _common(socket: Socket, keys: KeyPair, cluster: Cluster) -> None:
     socket.curve_secretkey = keys.secret.encode("ascii")
     socket.linger = 0
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
@@ -86,9 +86,9 @@ def _common(socket: Socket, keys: KeyPair, settings: Settings) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(1e3 * HANDSHAKE_SECONDS))
     # What nobody confirms for so long ends the connection.  A new one is tried every few seconds, whereas TCP would
     # try to save the old one ever more rarely, and notice late that a network is whole again.
-    socket.setsockopt(zmq.TCP_MAXRT, round(1e3 * settings.peer_timeout))
+    socket.setsockopt(zmq.TCP_MAXRT, round(1e3 * cluster.settings.peer_timeout))
     # Per frame, before any memory is set aside; libzmq closes the connection.  The slack is CURVE's own.
-    socket.setsockopt(zmq.MAXMSGSIZE, settings.max_message_bytes + 1024)
+    socket.setsockopt(zmq.MAXMSGSIZE, cluster.max_message_bytes + 1024)
 
 
 async def bind(router: Socket, me: Member) -> None:

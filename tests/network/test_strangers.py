@@ -116,7 +116,7 @@ async def test_no_key(guard: Guarded, name: str) -> None:
 
 @pytest.mark.parametrize("flags", [0x02, 0x03, 0x06, 0x07])
 async def test_an_announced_frame_beyond_the_limit(guard: Guarded, flags: int) -> None:
-    limit = guard.server.cluster.settings.max_message_bytes
+    limit = guard.server.cluster.max_message_bytes
     for size in (limit + 1025, 1 << 40, (1 << 63) - 1, (1 << 64) - 1):
         assert await closed_after(guard, greeting() + header(flags, size) + b"x") < AT_ONCE
 

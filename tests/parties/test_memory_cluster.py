@@ -110,7 +110,7 @@ async def test_the_same_rules_hold_as_over_sockets(pair):
     """Who may send what, how much, and in which order."""
     party0, clinic = pair
     with pytest.raises(ConfigurationError, match="beyond the limit"):
-        clinic.send("party0", Prepare(run="a" * 32), [bytes(party0.cluster.settings.max_message_bytes + 1)])
+        clinic.send("party0", Prepare(run="a" * 32), [bytes(party0.cluster.max_message_bytes + 1)])
     clinic.send("party0", Opening(run="a" * 32, round=0), [bytes(8)])
     fault = await party0.receive()
     assert isinstance(fault, LinkFault)

@@ -64,7 +64,7 @@ class Prober:
     async def _climb(self, peer: str, round_trip: float, patience: float, *, there: bool) -> float:
         """Ever bigger probes, until one takes long enough to tell; each waits for the answer to the one before."""
         rate = 0.0
-        limit = self._endpoint.cluster.settings.max_message_bytes
+        limit = self._endpoint.cluster.max_message_bytes
         for size in (size for size in LADDER if size <= limit):
             seconds = await self._probe(peer, size, patience, there=there)
             # A tenth at least: the round trip measured may have been an unlucky one.
