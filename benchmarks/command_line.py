@@ -138,11 +138,13 @@ def _add_accuracy(benches: Any) -> None:
 
 
 def _add_strangers(benches: Any) -> None:
-    parser = benches.add_parser("strangers", help="predictions while somebody without a key attacks a party's port")
+    parser = benches.add_parser("strangers", help="predictions while strangers or other members attack the servers")
     parser.add_argument(
         "attacks", nargs="*", metavar="ATTACK",
         help="'no key', 'wrong key', garbage, 'replayed handshake', slow-loris, 'connection flood', 'held connections',"
-        " 'giant frames', 'streamed frames' (default: all)",
+        " 'giant frames', 'streamed frames'; by two other clients: 'heavy programs', 'heavy orders', 'dealt alone',"
+        " 'long descriptions', 'flood of rules', 'logged lines', 'all names', 'burnt stock'; by a party: 'early"
+        " openings', 'false ids' (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--seconds", type=positive, default=8, metavar="S",

@@ -1,5 +1,7 @@
 """``tessera bench strangers``: what somebody without a key does to the predictions of those who have one.
 
+And what other members do to them: `benchmarks.members`.
+
 A cluster of processes on this machine, a client that predicts the dermatology CNN again and again, and a process that
 attacks the first party's port (`benchmarks.attacks`).  Quiet and attacked blocks of predictions alternate; each attack
 is compared with the quiet blocks before and after it, so that whatever else the machine does falls on both.  The
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import members, members_attacks
 from benchmarks.attacks import ATTACKS, Tally, Target, record_handshake
 from benchmarks.inference import WARM_UP, predict
 from benchmarks.machine import machine
@@ -89,26 +92,37 @@ class Server:
 def run(options: argparse.Namespace) -> int:
     """Measure and print; the exit code."""
     recorder = Recorder.of(options)
-    names = options.attacks or list(ATTACKS)
+    every = (*ATTACKS, *members_attacks.ATTACKS)
+    names = options.attacks or list(every)
     for name in names:
-        if name not in ATTACKS:
-            raise UsageError(f"there is no attack called {name!r}: there are {', '.join(map(repr, ATTACKS))}")
-    summary = {
+        if name not in every:
+            raise UsageError(f"there is no attack called {name!r}: there are {', '.join(map(repr, every))}")
+    outside, inside = ([name for name in names if name in kind] for kind in (ATTACKS, members_attacks.ATTACKS))
+    summary: dict[str, Any] = {
         "model": "derm",
         "parties": options.parties,
         "seconds": options.seconds,
         "rate": options.rate,
         "connections": options.connections,
-        "attacks": _measured(names, options),
+        "attacks": _measured(outside, options) if outside else {},
+        "members": members.measured(inside, options) if inside else {},
         "machine": machine(),
     }
     for name, found in summary["attacks"].items():
         case = {key: summary[key] for key in ("model", "parties", "rate", "connections")}
         recorder.add("strangers", {**case, "attack": name}, _figures(found), {"strangers": found["strangers"]})
+    for name, found in summary["members"].items():
+        case = {"model": "derm", "parties": 2, "memory_mb": members.MEMORY, "attack": name}
+        figures = flatten(found, "failures", "quiet", "attacked", "ratio")
+        figures["server.peak_bytes"] = float(found["server"]["peak_bytes"])
+        recorder.add("members", case, figures, {"attackers": found["attackers"]})
     if options.json:
         print_json(summary)
-    else:
+        return recorder.finish()
+    if outside:
         _print(summary)
+    if inside:
+        members.show(summary["members"], options.seconds)
     return recorder.finish()
 
 
