@@ -156,7 +156,7 @@ async def test_openings_for_runs_that_are_not_known_are_kept_by_nobody(site):
 async def test_false_ids_of_one_party_make_nobody_busy_and_are_forgotten(site):
     one, other = site.servers["party0"], site.servers["party1"]
     for i in range(2 * MAX_EARLY):
-        said = Agreed(run=f"{i:032x}", program="0" * 64, bindings="0" * 64, session="0" * 32, number=1)
+        said = Agreed(run=f"{i:032x}", program="0" * 64, bindings="0" * 64, session="0" * 32, number=1, signature=b"")
         one.endpoint.send("party1", said)
     async with site.client() as client:
         result = client.share([3.0]) * 2
