@@ -393,7 +393,7 @@ def test_a_client_that_tells_two_parties_different_inputs(clusters, parties, uns
     def reveal() -> None:
         with Client(cluster, name="company") as client:
             x = program(client.share(VALUES, low=-1, high=1))
-            bound = BoundProgram(client._client._written(x).program, ())
+            bound = BoundProgram(client._client._written(x).program, (), "company")
 
             def change(server: str, message: Any, payload: Any) -> tuple[Any, Any]:
                 if server != "party1":
