@@ -299,6 +299,8 @@ class PartyServer(Server[PartyJob]):
             # A wrong mask is a wrong input, which no MAC can show.
             raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
         job.testimony.take_inputs(message, payload)
+        # Before anything is said of them: who passed on a signature that is none would be blamed for it.
+        job.testimony.check_inputs()
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
@@ -385,9 +387,6 @@ class PartyServer(Server[PartyJob]):
         job.waiting = True
         job.sent_at = time.perf_counter()
         self.set_deadline(job)
-        if job.round == 0 and job.testimony is not None:
-            # While it is on its way: nothing of it is used before.
-            job.testimony.check_inputs()
         self._catch_up(job)
 
     def _catch_up(self, job: PartyJob) -> None:
