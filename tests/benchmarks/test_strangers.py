@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import members
 from benchmarks.attacks import ATTACKS, OPENINGS, command, greeting
 from benchmarks.records import read
 from mpc.errors import UsageError
@@ -53,7 +54,22 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_figures_of_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, names = tmp_path / "out.jsonl", ["flood of rules", "burnt stock", "false ids"]
+    assert main(["bench", "strangers", *names, "--seconds", "2", "--json", "--out", str(path)]) == 0
+    summary: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert list(summary["members"]) == names
+    assert summary["attacks"] == {}
+    for found in summary["members"].values():
+        assert found["failures"] == found["burnt"] == 0
+        assert 0 < found["server"]["peak_bytes"] <= (members.MEMORY + members.SLACK) << 20
+        assert found["ratio"]["p99_seconds"] > 0
+    assert summary["members"]["flood of rules"]["attackers"]["refused"]["ServerBusy"] > 0
+    assert [record.case["attack"] for record in read(path)] == names
+
+
+@pytest.mark.slow
 def test_every_attack(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "strangers", "--seconds", "6", "--rate", "100"]) == 0
+    assert main(["bench", "strangers", *ATTACKS, "--seconds", "6", "--rate", "100"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ATTACKS)
