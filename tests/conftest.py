@@ -24,15 +24,17 @@ import pytest
 
 import protocols  # noqa: F401 - makes the operations known
 from mpc import fixed_point
-from mpc.operation import Input, Stored
+from mpc.operation import Input, PartyContext, Stored, Value
 from mpc.program import Node, Program
-from mpc.rings import Rings, field
+from mpc.rings import Rings, field, known_rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
-from mpc.tensor_type import TensorType
+from mpc.tensor_type import Form, TensorType
 from protocols.lowering.plan import plan
 from protocols.operations.fourier import EXTRA_BITS
 from protocols.operations.polynomial import polynomial_slope
+from protocols.operations.quotient import Quotient
+from protocols.operations.truncation import Truncate
 from protocols.readings.clear import clear
 from protocols.readings.dealer import Dealing
 from protocols.readings.memory import MemoryStore, run_in_memory
@@ -149,6 +151,26 @@ class Secure:
                 assert real.min() >= result.type.low - bound * unit
                 assert real.max() <= result.type.high + bound * unit
         return program
+
+    @staticmethod
+    def divided(operation: Truncate | Quotient, x: npt.NDArray[np.int64], mask: Raw) -> npt.NDArray[np.int64]:
+        """What two parties reconstruct of raw values, the masks being these."""
+        bits = operation.bits if isinstance(operation, Truncate) else 0
+        limit = (2**59 - 2**39) * 2.0**-bits
+        types = (TensorType(x.shape, bits, -limit, limit, Form.MASKED),)
+        operation.result(*types)
+        opened = field.subtract(field.from_signed(x), mask)
+        (correlation,) = operation.correlations(*types)
+        dealt = correlation.make(known_rings(), [mask])
+        rng = np.random.default_rng(0)
+        first = [rng.integers(0, field.P, d.shape, dtype=np.uint64) for d in dealt]
+        second = [field.subtract(d, s) for d, s in zip(dealt, first, strict=True)]
+        total = field.zeros(x.shape)
+        for index, shares in enumerate((first, second)):
+            context = PartyContext(index, 2)
+            value = operation.evaluate(context, types, [Value(opened, None)], shares)
+            total = field.add(total, context.fold(value, types[0]))
+        return np.asarray(field.to_signed(total))
 
     @staticmethod
     def bound(program: Program) -> list[float]:

@@ -86,14 +86,10 @@ class FieldRing(PrimeField):
     def kernel(self, w: Array, groups: int) -> Any:
         return matrix.ConvKernel(w, groups)
 
-    def shift(self, x: Array, bits: int) -> Array:
-        return np.asarray(x >> np.uint64(bits))
-
-    def shift_signed(self, x: Array, bits: int) -> Array:
-        return field.from_signed(field.to_signed(x) >> np.int64(bits))
-
     def quotient(self, x: Array, divisor: int) -> Array:
-        return np.asarray(x // np.uint64(divisor))
+        # Several times as fast as a division.
+        power = np.uint64(divisor.bit_length() - 1) if divisor & (divisor - 1) == 0 else None
+        return np.asarray(x // np.uint64(divisor) if power is None else x >> power)
 
     def quotient_signed(self, x: Array, divisor: int) -> Array:
         return field.from_signed(field.to_signed(x) // np.int64(divisor))

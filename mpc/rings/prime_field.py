@@ -48,15 +48,7 @@ class PrimeField(Ring):
     def multiply_add(self, x: Array, y: Array, z: Array) -> Array:
         """``x y + z``."""
 
-    # -- bits ------------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def shift(self, x: Array, bits: int) -> Array:
-        """floor(x / 2^bits) of the integers in [0, p)."""
-
-    @abstractmethod
-    def shift_signed(self, x: Array, bits: int) -> Array:
-        """floor(v / 2^bits) of the signed values v that x stands for."""
+    # -- integers ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def quotient(self, x: Array, divisor: int) -> Array:

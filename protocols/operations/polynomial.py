@@ -34,7 +34,7 @@ from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.field import P
 from mpc.tensor_type import Form, Shape, TensorType
-from protocols.operations.truncation import check_truncatable, mask_bits, opened_bits
+from protocols.operations.truncation import check_truncatable, mask_quotient, opened_quotient
 
 MAX_DEGREE = 32
 SAMPLES = 2048
@@ -145,7 +145,7 @@ class TruncatedPowers(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        high, wrap = mask_bits(field, masks[0], self.bits)
+        high, wrap = mask_quotient(field, masks[0], 1 << self.bits)
         s0 = field.negate(high)
         s1 = field.add(s0, wrap)
         return [*_powers(field, s0, self.degree), *_powers(field, s1, self.degree)]
@@ -195,13 +195,13 @@ class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomia
     ) -> Value:
         field, d = field_of(party.rings), self.degree
         public = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
-        opened = opened_bits(field, public, self.bits)
+        opened = opened_quotient(field, public, 1 << self.bits)
         chosen = [field.choose(opened.below_half, prepared[d + k], prepared[k]) for k in range(d)]
         return self._expand(field, opened.quotient, chosen, types[0].fraction_bits - self.bits)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field, left = field_of(rings), types[0].fraction_bits - self.bits
-        return horner(field, self._scaled(left), field.shift_signed(inputs[0], self.bits))
+        return horner(field, self._scaled(left), field.quotient_signed(inputs[0], 1 << self.bits))
 
     def tolerance(self, *types: TensorType) -> float:
         """One unit of the truncated value, times the polynomial's slope."""

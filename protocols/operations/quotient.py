@@ -25,7 +25,7 @@ from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, Rings, field_of
 from mpc.tensor_type import TRUNCATION_BITS, Form, Shape, TensorType
-from protocols.operations.truncation import HALF
+from protocols.operations.truncation import mask_quotient, quotient_of
 
 MAX_DIVISOR = 1 << 30
 
@@ -41,11 +41,7 @@ class QuotientShares(Correlation, frozen=True):
         return (Part(self.shape), Part(self.shape))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        field, (mask,) = field_of(rings), masks
-        down = field.quotient(field.negate(mask), self.divisor)
-        up = field.quotient(field.add(mask, field.full((), self.divisor - 1)), self.divisor)
-        # m = 1 is 0 < a < H, where adding d - 1 wraps around nothing; the sum is 0 where a is.
-        return down, field.select(field.below(mask, HALF), field.add(down, up))
+        return mask_quotient(field_of(rings), masks[0], self.divisor)
 
 
 @register
@@ -70,12 +66,7 @@ class Quotient(Operation, frozen=True, tag="quotient"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        down, wrap = prepared
-        field, multiple = field_of(party.rings), (1 << TRUNCATION_BITS) // self.divisor
-        opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
-        c = field.add(opened, field.full((), multiple * self.divisor))
-        known = field.subtract(field.quotient(c, self.divisor), field.full((), multiple))
-        return Value(known, field.subtract(field.select(field.below(c, HALF), wrap), down))
+        return quotient_of(party, types[0], inputs[0], prepared, self.divisor)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return field_of(rings).quotient_signed(inputs[0], self.divisor)

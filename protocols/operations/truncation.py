@@ -42,22 +42,22 @@ def check_truncatable(types: tuple[TensorType, ...], bits: int) -> TensorType:
     return types[0]
 
 
-class MaskBits(NamedTuple):
-    """Of r = -a: floor(r / 2^f), and what a wrap adds to the quotient, w; in the clear, at the dealer."""
+class MaskQuotient(NamedTuple):
+    """Of r = -a: floor(r / d), and what a wrap adds to the quotient, w; in the clear, at the dealer."""
 
-    high: Array
+    down: Array
     wrap: Array
 
     def __repr__(self) -> str:
-        return "MaskBits(...)"
+        return "MaskQuotient(...)"
 
 
-def mask_bits(field: PrimeField, mask: Array, bits: int) -> MaskBits:
-    high = field.shift(field.negate(mask), bits)
-    # r + 1 = 2^61 - a, so w = m (floor(r / 2^f) + ceil(a / 2^f)).  m = 1 is 0 < a < H, where nothing wraps around; the
-    # sum is 0 where a is.
-    rounded_up = field.shift(field.add(mask, field.full((), (1 << bits) - 1)), bits)
-    return MaskBits(high, field.select(field.below(mask, HALF), field.add(high, rounded_up)))
+def mask_quotient(field: PrimeField, mask: Array, divisor: int) -> MaskQuotient:
+    down = field.quotient(field.negate(mask), divisor)
+    # p - r = a, so w = m (floor(r / d) + ceil(a / d)).  m = 1 is 0 < a < H, where nothing wraps around; the sum is 0
+    # where a is.
+    up = field.quotient(field.add(mask, field.full((), divisor - 1)), divisor)
+    return MaskQuotient(down, field.select(field.below(mask, HALF), field.add(down, up)))
 
 
 class TruncationBits(Correlation, frozen=True):
@@ -71,20 +71,29 @@ class TruncationBits(Correlation, frozen=True):
         return (Part(self.shape), Part(self.shape))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        return mask_bits(field_of(rings), masks[0], self.bits)
+        return mask_quotient(field_of(rings), masks[0], 1 << self.bits)
 
 
-class Opened(NamedTuple):
-    """Of c = x + 2^59 + r: the public part of the quotient, and b."""
+class OpenedQuotient(NamedTuple):
+    """Of c = x + K + r, K the largest multiple of d up to 2^59: the public part of the quotient, and b."""
 
     quotient: Array
     below_half: Bits
 
 
-def opened_bits(field: PrimeField, opened: Array, bits: int) -> Opened:
-    c = field.add(opened, field.full((), OFFSET))
-    quotient = field.subtract(field.shift(c, bits), field.full((), OFFSET >> bits))
-    return Opened(quotient, field.below(c, HALF))
+def opened_quotient(field: PrimeField, opened: Array, divisor: int) -> OpenedQuotient:
+    multiple = OFFSET // divisor
+    c = field.add(opened, field.full((), multiple * divisor))
+    quotient = field.subtract(field.quotient(c, divisor), field.full((), multiple))
+    return OpenedQuotient(quotient, field.below(c, HALF))
+
+
+def quotient_of(party: PartyContext, x: TensorType, value: Value, shares: Sequence[Array], divisor: int) -> Value:
+    """x / d, from the party's ``shares`` of what `mask_quotient` makes."""
+    field, (down, wrap) = field_of(party.rings), shares
+    public = field.zeros(x.shape) if value.public is None else value.public
+    opened = opened_quotient(field, public, divisor)
+    return Value(opened.quotient, field.subtract(field.select(opened.below_half, wrap), down))
 
 
 @register
@@ -105,13 +114,10 @@ class Truncate(Operation, frozen=True, tag="truncate"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        high, wrap = prepared
-        field, x = field_of(party.rings), inputs[0].public
-        opened = opened_bits(field, field.zeros(types[0].shape) if x is None else x, self.bits)
-        return Value(opened.quotient, field.subtract(field.select(opened.below_half, wrap), high))
+        return quotient_of(party, types[0], inputs[0], prepared, 1 << self.bits)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        return field_of(rings).shift_signed(inputs[0], self.bits)
+        return field_of(rings).quotient_signed(inputs[0], 1 << self.bits)
 
     def tolerance(self, *types: TensorType) -> float:
         return 1.0

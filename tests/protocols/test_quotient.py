@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mpc import fixed_point
 from mpc.errors import ProgramError
-from mpc.operation import Input, PartyContext, Value
-from mpc.rings import FieldRing, field, known_rings
+from mpc.operation import Input
+from mpc.rings import FieldRing, field
 from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.quotient import MAX_DIVISOR, Quotient
@@ -25,27 +25,8 @@ LIMIT = 2**59 - 2**39
 DIVISORS = [2, 3, 5, 7, 9, 10, 25, 375, 2**16 - 1, 1_000_003, MAX_DIVISOR - 1, MAX_DIVISOR]
 
 
-def divide(x: npt.NDArray[np.int64], mask: Raw, divisor: int) -> npt.NDArray[np.int64]:
-    """What two parties reconstruct, the masks being these."""
-    types = (TensorType(x.shape, 0, -float(LIMIT), float(LIMIT), Form.MASKED),)
-    operation = Quotient(divisor)
-    operation.result(*types)
-    opened = field.subtract(field.from_signed(x), mask)
-    (correlation,) = operation.correlations(*types)
-    dealt = correlation.make(known_rings(), [mask])
-    rng = np.random.default_rng(0)
-    first = [rng.integers(0, field.P, d.shape, dtype=np.uint64) for d in dealt]
-    second = [field.subtract(d, s) for d, s in zip(dealt, first, strict=True)]
-    total = field.zeros(x.shape)
-    for index, shares in enumerate((first, second)):
-        context = PartyContext(index, 2)
-        value = operation.evaluate(context, types, [Value(opened, None)], shares)
-        total = field.add(total, context.fold(value, types[0]))
-    return field.to_signed(total)
-
-
 @pytest.mark.parametrize("divisor", DIVISORS)
-def test_off_by_less_than_one_unit_and_unbiased(divisor: int) -> None:
+def test_off_by_less_than_one_unit_and_unbiased(secure: Any, divisor: int) -> None:
     rng = np.random.default_rng(divisor)
     count = 100_000
     ends = np.array([LIMIT, -LIMIT, 0, 1, -1, LIMIT - 1, divisor, -divisor, divisor - 1])
@@ -53,7 +34,7 @@ def test_off_by_less_than_one_unit_and_unbiased(divisor: int) -> None:
     mask = rng.integers(0, field.P, count, dtype=np.uint64)
     mask[:8] = 0, 1, field.P - 1, 2**60, 2**60 - 1, 2**59, divisor, field.P - divisor
     # |result d - x| < d, in integers.
-    error = divide(x, mask, divisor) * divisor - x
+    error = secure.divided(Quotient(divisor), x, mask) * divisor - x
     assert np.abs(error).max() < divisor
     assert abs((error / divisor).mean()) < 6 * 0.5 / count**0.5
 
@@ -61,11 +42,11 @@ def test_off_by_less_than_one_unit_and_unbiased(divisor: int) -> None:
 @pytest.mark.parametrize("divisor", DIVISORS)
 @pytest.mark.parametrize("upper", [0, 1])
 @pytest.mark.parametrize("below", [0, 1])
-def test_each_place_of_the_wrap(divisor: int, upper: int, below: int) -> None:
+def test_each_place_of_the_wrap(secure: Any, divisor: int, upper: int, below: int) -> None:
     """x + K + r wraps past p exactly when r >= 2^60 and the sum comes out below 2^60."""
     r = {(0, 0): 2**60 - 5, (0, 1): 12_345, (1, 0): 2**60 + 7, (1, 1): field.P - 3}[upper, below]
     x = {(0, 0): LIMIT, (0, 1): -777_777, (1, 0): -LIMIT, (1, 1): 2**58 + 9}[upper, below]
-    (result,) = divide(np.array([x]), np.array([-r % field.P], np.uint64), divisor).tolist()
+    (result,) = secure.divided(Quotient(divisor), np.array([x]), np.array([-r % field.P], np.uint64)).tolist()
     assert result in {x // divisor, x // divisor + 1}
     assert abs(result * divisor - x) < divisor
 

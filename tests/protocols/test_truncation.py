@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from mpc.errors import ProgramError
-from mpc.operation import Input, PartyContext, Value
-from mpc.rings import FieldRing, field, known_rings
+from mpc.operation import Input
+from mpc.rings import FieldRing, field
 from mpc.tensor_type import Form, TensorType
-from protocols.operations.truncation import Truncate, mask_bits, opened_bits
+from protocols.operations.truncation import Truncate, mask_quotient, opened_quotient
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import leaf
 
@@ -20,33 +20,15 @@ Raw = npt.NDArray[np.uint64]
 LIMIT = 2**59 - 1
 
 
-def truncate(x: npt.NDArray[np.int64], mask: Raw, bits: int) -> npt.NDArray[np.int64]:
-    """What two parties reconstruct, the masks being these."""
-    types = (TensorType(x.shape, bits, -1.0, 1.0, Form.MASKED),)
-    operation = Truncate(bits)
-    opened = field.subtract(field.from_signed(x), mask)
-    (correlation,) = operation.correlations(*types)
-    dealt = correlation.make(known_rings(), [mask])
-    rng = np.random.default_rng(0)
-    first = [rng.integers(0, field.P, d.shape, dtype=np.uint64) for d in dealt]
-    second = [field.subtract(d, s) for d, s in zip(dealt, first, strict=True)]
-    total = field.zeros(x.shape)
-    for index, shares in enumerate((first, second)):
-        context = PartyContext(index, 2)
-        value = operation.evaluate(context, types, [Value(opened, None)], shares)
-        total = field.add(total, context.fold(value, types[0]))
-    return field.to_signed(total)
-
-
 @pytest.mark.parametrize("bits", [1, 10, 13, 20, 37, 58])
-def test_off_by_less_than_one_unit_and_unbiased(bits: int) -> None:
+def test_off_by_less_than_one_unit_and_unbiased(secure: Any, bits: int) -> None:
     rng = np.random.default_rng(bits)
     count = 200_000
     ends = [LIMIT, -LIMIT, 0, 1, -1, LIMIT - 1, 2**bits, -(2**bits), 2**bits - 1]
     x = np.concatenate([rng.choice(np.array(ends), count // 2), rng.integers(-LIMIT, LIMIT, count - count // 2)])
     mask = rng.integers(0, field.P, count, dtype=np.uint64)
     mask[:6] = 0, 1, field.P - 1, 2**60, 2**60 - 1, 2**59
-    result = truncate(x, mask, bits)
+    result = secure.divided(Truncate(bits), x, mask)
     # In units of 2^-bits, so that nothing is lost to floats: |result 2^bits - x| < 2^bits.
     error = (result << bits) - x
     assert np.abs(error).max() < 2**bits
@@ -58,40 +40,40 @@ def test_off_by_less_than_one_unit_and_unbiased(bits: int) -> None:
 @pytest.mark.parametrize("bits", [1, 16, 40])
 @pytest.mark.parametrize("upper", [0, 1])
 @pytest.mark.parametrize("below", [0, 1])
-def test_each_place_of_the_wrap(bits: int, upper: int, below: int) -> None:
+def test_each_place_of_the_wrap(secure: Any, bits: int, upper: int, below: int) -> None:
     """x + 2^59 + r wraps past p exactly when r >= 2^60 and the sum comes out below 2^60."""
     r = {(0, 0): 2**60 - 5, (0, 1): 12_345, (1, 0): 2**60 + 7, (1, 1): field.P - 3}[upper, below]
     x = {(0, 0): LIMIT, (0, 1): -777_777, (1, 0): -LIMIT, (1, 1): 2**58 + 9}[upper, below]
     mask = np.array([-r % field.P], np.uint64)
     opened = field.from_signed(np.array([x + r]))
-    assert (mask_bits(FieldRing(), mask, bits).wrap > 0).tolist() == [bool(upper)]
-    assert opened_bits(FieldRing(), opened, bits).below_half.tolist() == [below]
+    assert (mask_quotient(FieldRing(), mask, 1 << bits).wrap > 0).tolist() == [bool(upper)]
+    assert opened_quotient(FieldRing(), opened, 1 << bits).below_half.tolist() == [below]
     assert (x + 2**59 + r >= field.P) == bool(upper and below)
-    (result,) = truncate(np.array([x]), mask, bits).tolist()
+    (result,) = secure.divided(Truncate(bits), np.array([x]), mask).tolist()
     assert result in {x >> bits, (x >> bits) + 1}
     assert abs((result << bits) - x) < 2**bits
 
 
-def test_known_answer_of_a_wrap() -> None:
+def test_known_answer_of_a_wrap(secure: Any) -> None:
     """x = 100 by 2^3, r = p - 2: c = 100 + 2^59 - 2, so b = m = 1; 98 / 8 = 12 and r1 = (p - 2) // 8 = 2^58 - 1."""
     mask = np.array([2], np.uint64)
-    high, wrap = mask_bits(FieldRing(), mask, 3)
+    high, wrap = mask_quotient(FieldRing(), mask, 8)
     assert (high.item(), wrap.item()) == (2**58 - 1, 2**58)
-    quotient, below = opened_bits(FieldRing(), np.array([98], np.uint64), 3)
+    quotient, below = opened_quotient(FieldRing(), np.array([98], np.uint64), 8)
     assert (quotient.item(), below.item()) == (12, 1)
     # 12 - (2^58 - 1) + 2^58 = 13.
-    assert truncate(np.array([100]), mask, 3).tolist() == [13]
+    assert secure.divided(Truncate(3), np.array([100]), mask).tolist() == [13]
 
 
-def test_a_wrap_loses_no_unit() -> None:
+def test_a_wrap_loses_no_unit(secure: Any) -> None:
     """p is 2^61 - 1, not 2^61: with r's low bits all ones, x = 0 would come out as 1 if that were forgotten."""
     r = 2**60 + 2**59 + 2**10 - 1
-    assert truncate(np.array([0]), np.array([-r % field.P], np.uint64), 10).tolist() == [0]
+    assert secure.divided(Truncate(10), np.array([0]), np.array([-r % field.P], np.uint64)).tolist() == [0]
 
 
 def test_clear_is_the_floor() -> None:
     x = field.from_signed(np.array([5, -5, 8, -8, 0]))
-    assert field.to_signed(FieldRing().shift_signed(x, 2)).tolist() == [1, -2, 2, -2, 0]
+    assert field.to_signed(FieldRing().quotient_signed(x, 4)).tolist() == [1, -2, 2, -2, 0]
 
 
 @pytest.mark.parametrize("parties", [2, 3, 5])
@@ -123,4 +105,4 @@ def test_what_cannot_be_truncated_is_refused(bits: int, t: TensorType) -> None:
 
 
 def test_bits_of_the_mask_are_not_shown() -> None:
-    assert "..." in repr(mask_bits(FieldRing(), np.array([5], np.uint64), 3))
+    assert "..." in repr(mask_quotient(FieldRing(), np.array([5], np.uint64), 8))
