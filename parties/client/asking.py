@@ -22,7 +22,6 @@ from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.client.request_entries import RequestEntry, Standing, State, collected
 from parties.client.stored_secrets import StoredSecrets
-from parties.messages.conversation import RequestMessage
 from parties.messages.requests import (
     LONGEST_WHY,
     MAX_PROGRAM_BYTES,
@@ -41,7 +40,6 @@ from parties.messages.requests import (
 )
 from parties.messages.rules import EVERYONE, Rule
 from parties.stored.policy import ANY
-from parties.wire.events import Delivery
 from protocols.lowering.plan import leaves, plan
 from protocols.trace.mathematics import Node, Secret
 from protocols.trace.secret_tensor import SecretTensor, graph_of
@@ -107,7 +105,8 @@ class Asking(StoredSecrets):
         said = UseRequest(self.member.name, program.digest, program.slots, why, time.time())
         signed = said.signed(self._keys, self.cluster).encode()
         await self._board.reach(self._servers)
-        await self._ask(AskLeave(request=secrets.token_hex(16)), LeaveAsked, self._servers, [signed, encoded])
+        message = AskLeave(request=secrets.token_hex(16))
+        await self._board.ask(message, LeaveAsked, self._servers, self._patience, [signed, encoded])
         return program.digest
 
     async def withdraw(self, program: str) -> None:
@@ -117,7 +116,7 @@ class Asking(StoredSecrets):
         """
         await self._board.reach(self._servers)
         message = WithdrawRequest(request=secrets.token_hex(16), program=checked_digest(program))
-        answers = await self._ask(message, RequestWithdrawn, self._servers)
+        answers = await self._board.ask(message, RequestWithdrawn, self._servers, self._patience)
         if not any(isinstance(d.message, RequestWithdrawn) and d.message.found for d in answers.values()):
             raise no_such_request(program)
 
@@ -187,23 +186,11 @@ class Asking(StoredSecrets):
 
     # -- what servers have -----------------------------------------------------------------------------------------
 
-    async def _ask(
-        self,
-        message: RequestMessage,
-        answer: type[RequestMessage],
-        servers: Sequence[str],
-        payload: Sequence[bytes] = (),
-    ) -> dict[str, Delivery]:
-        """What each of these servers answers."""
-        with self._board.conversation(message.request, servers) as conversation:
-            for server in servers:
-                self._board.send(server, message, payload)
-            return await conversation.take(answer, servers, self._patience)
-
     async def _listed(self) -> list[RequestEntry]:
         """What is asked, and decided.  Raises PeerError."""
         await self._board.reach(self._servers)
-        answers = await self._ask(ListRequests(request=secrets.token_hex(16)), RequestList, self._servers)
+        message = ListRequests(request=secrets.token_hex(16))
+        answers = await self._board.ask(message, RequestList, self._servers, self._patience)
         listed = {}
         for server in self._servers:
             buffers = answers[server].buffers
@@ -237,7 +224,8 @@ class Asking(StoredSecrets):
         for server in entry.held_by or self._servers:
             message = FetchProgram(request=secrets.token_hex(16), client=entry.client, program=entry.program)
             with contextlib.suppress(ProgramError, NoSuchName):
-                buffers = (await self._ask(message, ProgramFound, [server]))[server].buffers
+                answers = await self._board.ask(message, ProgramFound, [server], self._patience)
+                buffers = answers[server].buffers
                 if len(buffers) != 1 or len(buffers[0]) > MAX_PROGRAM_BYTES:
                     raise ProtocolViolation(server, "sent no program")
                 if hashlib.sha256(buffers[0]).hexdigest() == entry.program:

@@ -69,9 +69,7 @@ async def _asked(board: Switchboard, server: str, since: int, place: Place, pati
     while True:
         message = AskAudit(request=secrets.token_hex(16), since=since, place=place)
         try:
-            with board.conversation(message.request, [server]) as conversation:
-                board.send(server, message)
-                return (await conversation.take(AuditShown, [server], patience))[server]
+            return (await board.ask(message, AuditShown, [server], patience))[server]
         except ServerBusy:
             if time.monotonic() > give_up:
                 raise

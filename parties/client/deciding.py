@@ -85,7 +85,8 @@ class Deciding(Asking):
             versions=dict(versions),
         )
         signed = said.signed(self._keys, self.cluster).encode()
-        await self._ask(DecideLeave(request=secrets.token_hex(16)), LeaveDecided, self._servers, [signed])
+        message = DecideLeave(request=secrets.token_hex(16))
+        await self._board.ask(message, LeaveDecided, self._servers, self._patience, [signed])
         return await self._current(await self._one(entry.program, entry.client))
 
 

@@ -161,15 +161,12 @@ async def _find(
 ) -> tuple[list[dict[str, Found]], tuple[str, ...]]:
     """What each party has of that name, by owner; and all that the first one has for us."""
     owner, name = sought(name)
-    request = secrets.token_hex(16)
-    with board.conversation(request, parties) as conversation:
-        for party in parties:
-            board.send(party, FindSecret(request=request, name=name, owner=owner))
-        answers = await conversation.take(FoundSecret, parties, patience)
+    message = FindSecret(request=secrets.token_hex(16), name=name, owner=owner)
+    answers = await board.ask(message, FoundSecret, parties, patience)
     found = []
     for party in parties:
-        message, buffers = answers[party].message, answers[party].buffers
-        if not isinstance(message, FoundSecret) or len(buffers) != len(message.found):
+        answer, buffers = answers[party].message, answers[party].buffers
+        if not isinstance(answer, FoundSecret) or len(buffers) != len(answer.found):
             raise ProtocolViolation(party, "sent a secret without its description")
         try:
             details = [_found.decode(buffer) for buffer in buffers]
@@ -178,7 +175,7 @@ async def _find(
         found.append(
             {
                 at_one.owner: Found(at_one.owner, at_one.version, detail.description, detail.allowed)
-                for at_one, detail in zip(message.found, details, strict=True)
+                for at_one, detail in zip(answer.found, details, strict=True)
             }
         )
     first = answers[parties[0]].message
@@ -188,11 +185,7 @@ async def _find(
 async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> list[ModelEntry]:
     """What each party lists, by owner, name and version.  Raises PeerError."""
     parties = [party.name for party in cluster.parties]
-    request = secrets.token_hex(16)
-    with board.conversation(request, parties) as conversation:
-        for party in parties:
-            board.send(party, ListSecrets(request=request))
-        listed = await conversation.take(SecretList, parties, patience)
+    listed = await board.ask(ListSecrets(request=secrets.token_hex(16)), SecretList, parties, patience)
     found: dict[tuple[str, str, str], list[_Listed]] = {}
     for party in parties:
         for one in _read(party, listed[party]):
@@ -271,9 +264,6 @@ async def remove_model(board: Switchboard, cluster: Cluster, name: str, patience
 
 async def _ask(board: Switchboard, servers: Sequence[str], name: str, patience: float) -> bool:
     """Whether any of them had it."""
-    request = secrets.token_hex(16)
-    with board.conversation(request, servers) as conversation:
-        for server in servers:
-            board.send(server, RemoveSecret(request=request, name=name))
-        answers = await conversation.take(SecretRemoved, servers, patience)
+    message = RemoveSecret(request=secrets.token_hex(16), name=name)
+    answers = await board.ask(message, SecretRemoved, servers, patience)
     return any(isinstance(answer.message, SecretRemoved) and answer.message.found for answer in answers.values())

@@ -128,11 +128,8 @@ class OwnRules:
 
     async def _ask(self, name: str) -> dict[str, SignedRules | None]:
         """What each server has."""
-        request = secrets.token_hex(16)
-        with self._board.conversation(request, self._servers) as conversation:
-            for server in self._servers:
-                self._board.send(server, AskRules(request=request, name=name))
-            answers = await conversation.take(RulesHeld, self._servers, self._patience)
+        message = AskRules(request=secrets.token_hex(16), name=name)
+        answers = await self._board.ask(message, RulesHeld, self._servers, self._patience)
         held: dict[str, SignedRules | None] = dict.fromkeys(self._servers)
         for server, answer in answers.items():
             if not answer.buffers:
@@ -149,13 +146,10 @@ class OwnRules:
 
     async def _tell(self, new: SignedRules, servers: Sequence[str]) -> bool:
         """Whether these are the rules there now; False if they were changed meanwhile."""
-        request = secrets.token_hex(16)
-        with self._board.conversation(request, servers) as conversation:
-            for server in servers:
-                self._board.send(server, AllowUse(request=request), new.payload)
-            answers = await conversation.take(UseAllowed, servers, self._patience)
+        message = AllowUse(request=secrets.token_hex(16))
+        answers = await self._board.ask(message, UseAllowed, servers, self._patience, new.payload)
         messages = [answer.message for answer in answers.values()]
-        return all(isinstance(message, UseAllowed) and message.rules == new.digest for message in messages)
+        return all(isinstance(said, UseAllowed) and said.rules == new.digest for said in messages)
 
 
 def _latest(cluster: Cluster, held: Sequence[SignedRules | None]) -> SignedRules | None:

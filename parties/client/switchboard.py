@@ -11,7 +11,7 @@ from mpc.errors import PeerLost, TesseraError, UsageError
 from parties.client.conversation import Conversation
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
-from parties.messages.conversation import ConversationMessage
+from parties.messages.conversation import ConversationMessage, RequestMessage
 from parties.messages.failures import error_of
 from parties.messages.runs import Failed
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
@@ -105,6 +105,21 @@ class Switchboard:
                 yield self.begin(key, needs)
         finally:
             self.end(key)
+
+    async def ask(
+        self,
+        message: RequestMessage,
+        answer: type[RequestMessage],
+        servers: Sequence[str],
+        patience: float,
+        payload: Sequence[Buffer] = (),
+    ) -> dict[str, Delivery]:
+        """What each of these servers answers to a question, at most ``patience`` s apart.  Raises PeerError, and why it
+        is refused."""
+        with self.conversation(message.request, servers) as conversation:
+            for server in servers:
+                self.send(server, message, payload)
+            return await conversation.take(answer, servers, patience)
 
     @contextlib.contextmanager
     def watching(self, servers: Collection[str]) -> Iterator[None]:
