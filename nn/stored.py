@@ -20,8 +20,10 @@ from mpc.operation import Stored
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import Form, Shape, TensorType
 from nn.layer import WeightArray
-from protocols.lowering.planner import WEIGHT_BITS
 from protocols.trace.secret_tensor import SecretTensor, leaf
+
+WEIGHT_BITS = 14
+"""Fraction bits of model weights, unless the gain of their layer leaves room for more."""
 
 BIAS_BITS = 22
 """Fraction bits of what is added or scales elementwise."""

@@ -37,9 +37,6 @@ from protocols.operations.truncation import Truncate
 FRACTION_BITS = PRECISION
 """Of secrets, and what a value is truncated to when it must be, unless the computation says otherwise."""
 
-WEIGHT_BITS = 14
-"""Of model weights, and of public constants in a computation with ``FRACTION_BITS``."""
-
 FEWEST_BITS = 6
 """Fewer than this and the result would be noise: refuse instead."""
 
@@ -74,8 +71,8 @@ def check_precision(fraction_bits: int) -> int:
 class Planner:
     """Makes the nodes of a program; ``label`` names the layer they are counted under.
 
-    ``fraction_bits``: what a value is truncated to when it must be; public constants have two fewer, and functions are
-    rounded accordingly.  Raises RangeError as ``check_precision`` does.
+    ``fraction_bits``: what a value is truncated to when it must be; public constants and functions are rounded
+    accordingly.  Raises RangeError as ``check_precision`` does.
     """
 
     label: str = ""
@@ -107,19 +104,17 @@ class Planner:
         target = 2.0 ** -(self.kept(x.type.magnitude * largest * summed) + 1)
         needed = max(0, math.ceil(math.log2(x.type.magnitude * summed / target)) - 1)
         # Of both together.
-        room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - math.log2(x.type.magnitude * largest * count))
-        room = min(room, FIELD_BITS)
+        room = _room(math.log2(x.type.magnitude * largest * count))
         had = x.type.fraction_bits
-        bits = next((b for b in range(needed + 1) if _exact(array, b)), needed)
+        bits = _exact_bits(array, needed)
         if bits + had <= room or not x.type.fits(TRUNCATION_BITS):
             return x, constant(array, max(0, min(bits, room - had)))
 
         def error(of_factor: int) -> float:
-            left = room - of_factor
-            cut = largest * summed * 2.0**-left if left < had else 0.0
-            return cut + (
-                0.0 if of_factor >= bits and bits < needed else x.type.magnitude * summed * 2.0 ** -(of_factor + 1)
-            )
+            exact = of_factor == bits < needed
+            rounded = 0.0 if exact else x.type.magnitude * 2.0 ** -(of_factor + 1)
+            cut = largest * 2.0 ** (of_factor - room) if room - of_factor < had else 0.0
+            return summed * (cut + rounded)
 
         fewest = max(0, FEWEST_BITS - math.floor(math.log2(largest)))
         choices = range(min(fewest, bits), min(bits, room - FEWEST_BITS) + 1)
@@ -189,10 +184,10 @@ class Planner:
         """The fraction bits with which values up to ``magnitude`` can still be truncated; RangeError if too few."""
         if not magnitude:
             return FIELD_BITS
-        room = math.floor(TRUNCATION_BITS + math.log2(SLACK) - math.log2(magnitude))
+        room = _room(math.log2(magnitude))
         if room < FEWEST_BITS:
             raise RangeError(f"values up to {magnitude:g} leave {room} fraction bits: declare tighter ranges")
-        return min(room, FIELD_BITS)
+        return room
 
     def product(self, operation: Product, x: Expression, y: Expression, growth: float = 1.0) -> Expression:
         """A bilinear operation: operands fitted to the field, and masked unless one of them is public."""
@@ -209,7 +204,7 @@ class Planner:
         Truncates to the computation's ``fraction_bits`` first, and below only if it must.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
-        room = min(FIELD_BITS, math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole))
+        room = _room(whole)
         operands = (x, y)
         bits = [operand.type.fraction_bits for operand in operands]
         zeros = [leading_zeros(operand.type.magnitude) for operand in operands]
@@ -232,7 +227,7 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = FR
     """A public tensor: with the fewest fraction bits that are exact, or ``most`` where none are."""
     array = np.asarray(values, dtype=np.float64)
     if fraction_bits is None:
-        fraction_bits = next((f for f in range(most) if _exact(array, f)), most)
+        fraction_bits = _exact_bits(array, most)
     raw = fixed_point.encode(array, fraction_bits, name="a public constant")
     real = fixed_point.decode(raw, fraction_bits)
     low, high = (float(real.min()), float(real.max())) if real.size else (0.0, 0.0)
@@ -242,7 +237,7 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = FR
 
 def usual_bits(low: float, high: float) -> int:
     """Fraction bits of secrets in [low, high] of which nobody said otherwise."""
-    return min(FRACTION_BITS + leading_zeros(max(abs(low), abs(high))), TRUNCATION_BITS - 1)
+    return Planner().kept(max(abs(low), abs(high)))
 
 
 def leading_zeros(magnitude: float) -> int:
@@ -250,9 +245,19 @@ def leading_zeros(magnitude: float) -> int:
     return max(0, -math.frexp(magnitude)[1]) if 0 < magnitude < 1 else 0
 
 
-def _exact(array: np.ndarray[Any, np.dtype[np.float64]], fraction_bits: int) -> bool:
-    raw = array * 2.0**fraction_bits
-    return bool(np.array_equal(np.rint(raw), raw))
+def _exact_bits(array: np.ndarray[Any, np.dtype[np.float64]], most: int) -> int:
+    """The fewest fraction bits that are exact, or ``most`` where no fewer are."""
+
+    def exact(bits: int) -> bool:
+        raw = array * 2.0**bits
+        return bool(np.array_equal(np.rint(raw), raw))
+
+    return next((bits for bits in range(most) if exact(bits)), most)
+
+
+def _room(whole: float) -> int:
+    """The fraction bits with which values up to 2^``whole`` can still be truncated."""
+    return min(FIELD_BITS, math.floor(TRUNCATION_BITS + math.log2(SLACK) - whole))
 
 
 def _whole_bits(t: TensorType) -> float:
