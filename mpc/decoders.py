@@ -14,6 +14,10 @@ from typing import Any
 
 import msgspec
 
+from mpc.errors import ProgramError
+
+Buffer = bytes | memoryview
+
 _MAKING = threading.Lock()
 
 
@@ -21,6 +25,15 @@ def msgpack_decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     """The decoder of MessagePack for a type, or a union of types; the same one each time."""
     with _MAKING:
         return _msgpack(kind)
+
+
+def from_msgpack(data: Buffer, kind: Any, complaint: str) -> Any:
+    """What a stranger has sent, if it is of that kind; else ProgramError with the complaint, of whose data it says
+    nothing."""
+    try:
+        return msgpack_decoder(kind).decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ProgramError(complaint) from None
 
 
 def json_decoder(kind: Any) -> msgspec.json.Decoder[Any]:

@@ -381,6 +381,14 @@ class Cluster:
         known = ", ".join(member.name for member in self.members)
         raise ConfigurationError(f"{self.source}: no member is called {name!r}: it lists {known}")
 
+    def client(self, name: str) -> Member | None:
+        """The client of that name, or None."""
+        return next((client for client in self.clients if client.name == name), None)
+
+    def client_who_is(self, identity: str) -> Member | None:
+        """The client of that ``Member.identity``, or None."""
+        return next((client for client in self.clients if client.identity == identity), None)
+
     def by_key(self, key: str) -> Member | None:
         """The member with that public key, or None for a stranger."""
         return next((member for member in self.members if member.key == key), None)

@@ -29,8 +29,7 @@ from typing import Annotated
 
 import msgspec
 
-from mpc.decoders import msgpack_decoder
-from mpc.errors import ProgramError
+from mpc.decoders import from_msgpack
 from mpc.lazy import lazy
 from mpc.program import Program
 from parties.messages.fields import Id, Name
@@ -100,10 +99,8 @@ class BoundProgram:
     @classmethod
     def decode(cls, data: bytes) -> BoundProgram:
         """Raises ProgramError."""
-        try:
-            program, bindings, client = msgpack_decoder(tuple[bytes, Bindings, Name]).decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise ProgramError("not a program and what is bound to it") from None
+        complaint = "not a program and what is bound to it"
+        program, bindings, client = from_msgpack(data, tuple[bytes, Bindings, Name], complaint)
         return cls(Program.decode(program), bindings, client)
 
 

@@ -26,11 +26,11 @@ import msgspec
 
 from mpc.errors import UsageError
 from parties.cluster import Cluster, Member, Role
+from parties.keys import SIGNATURE_BYTES
 from parties.messages.fields import Count, Digest, Id, Name
 from parties.wire.messages import Buffer, as_bytes
 from protocols.readings.mac_check import is_coin, is_sigma, session_of, sigmas_fail
 
-SIGNATURE_BYTES = 64
 PURPOSE = "statement"
 
 Signature = Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]

@@ -18,10 +18,10 @@ from typing import Annotated, ClassVar, Self
 
 import msgspec
 
-from mpc.decoders import msgpack_decoder
+from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError
 from parties.cluster import Cluster, Member, Role
-from parties.keys import KeyPair
+from parties.keys import SIGNATURE_BYTES, KeyPair
 from parties.messages.bindings import Slot
 from parties.messages.conversation import RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest, Id, Name
@@ -62,13 +62,10 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def read(cls, signed: Signed, cluster: Cluster) -> Self:
         """What is said.  Raises ProgramError if it is not said so by a client of the cluster."""
-        try:
-            if len(signed.said) > MAX_STATEMENT_BYTES:
-                raise ProgramError(f"a statement of {len(signed.said)} bytes; the limit is {MAX_STATEMENT_BYTES}")
-            statement: Self = msgpack_decoder(cls).decode(signed.said)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise ProgramError(f"this is no {cls.purpose}") from None
-        author = next((member for member in cluster.clients if member.name == statement.author), None)
+        if len(signed.said) > MAX_STATEMENT_BYTES:
+            raise ProgramError(f"a statement of {len(signed.said)} bytes; the limit is {MAX_STATEMENT_BYTES}")
+        statement: Self = from_msgpack(signed.said, cls, f"this is no {cls.purpose}")
+        author = cluster.client(statement.author)
         if author is None or not author.signed(signed.signature, cls.purpose, cluster.name.encode(), signed.said):
             raise ProgramError(f"this {cls.purpose} is not signed by who is said to have made it")
         return statement
@@ -78,7 +75,7 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An encoded statement, and its author's signature."""
 
     said: bytes
-    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+    signature: Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
     def encode(self) -> bytes:
         """A payload frame; ``signed_in`` reads it."""
@@ -208,10 +205,7 @@ def signed_in(buffer: memoryview) -> Signed:
     """Of a payload frame.  Raises ProgramError."""
     if len(buffer) > MAX_STATEMENT_BYTES + 128:
         raise ProgramError(f"a statement of {len(buffer)} bytes; the limit is {MAX_STATEMENT_BYTES}")
-    try:
-        found: Signed = msgpack_decoder(Signed).decode(buffer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise ProgramError("this is no signed statement") from None
+    found: Signed = from_msgpack(buffer, Signed, "this is no signed statement")
     return found
 
 
@@ -219,10 +213,7 @@ def entry_in(buffer: memoryview) -> Entry:
     """Of a payload frame.  Raises ProgramError."""
     if len(buffer) > (MOST_SLOTS + 1) * (MAX_STATEMENT_BYTES + 128):
         raise ProgramError("an entry beyond measure")
-    try:
-        found: Entry = msgpack_decoder(Entry).decode(buffer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise ProgramError("this is no entry of a list of requests") from None
+    found: Entry = from_msgpack(buffer, Entry, "this is no entry of a list of requests")
     return found
 
 

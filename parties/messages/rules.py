@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
-from mpc.decoders import msgpack_decoder
+from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError
 from parties.cluster import Role
 from parties.messages.conversation import RequestMessage
@@ -100,10 +100,7 @@ class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ProgramError."""
         if len(data) > MAX_BYTES:
             raise ProgramError(f"rules of {len(data)} bytes; the limit is {MAX_BYTES}")
-        try:
-            rules: RuleSet = msgpack_decoder(cls).decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise ProgramError("these are no rules") from None
+        rules: RuleSet = from_msgpack(data, cls, "these are no rules")
         return rules
 
 
@@ -156,10 +153,7 @@ Sets = Annotated[tuple[Known, ...], msgspec.Meta(max_length=1_000_000)]
 
 def known_in(data: bytes | memoryview) -> Sequence[Known]:
     """The payload of ``RulesKnown``.  Raises ProgramError."""
-    try:
-        known: Sequence[Known] = msgpack_decoder(Sets).decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise ProgramError("these are not what rules are known by") from None
+    known: Sequence[Known] = from_msgpack(data, Sets, "these are not what rules are known by")
     return known
 
 

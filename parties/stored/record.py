@@ -57,5 +57,5 @@ def owner_of(cluster: Cluster, record: Record) -> Member | None:
 
     Such a version is kept, in case the file is put right, but nobody can use it, and its name is free.
     """
-    owner = next((client for client in cluster.clients if client.identity == record.owner), None)
+    owner = cluster.client_who_is(record.owner)
     return owner if record.circle == cluster.circle else None

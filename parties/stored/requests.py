@@ -142,7 +142,8 @@ class RequestBook:
 
     def _key(self, client: str) -> str:
         """Of that client now; empty if there is none."""
-        return next((member.key for member in self._cluster().clients if member.name == client), "")
+        member = self._cluster().client(client)
+        return "" if member is None else member.key
 
     def _alive(self) -> dict[tuple[str, str], _Held]:
         """Those that have not expired, of clients that are there with the key that they have signed with."""

@@ -50,7 +50,8 @@ def verified(cluster: Cluster, bringer: str, encoded: memoryview, signature: mem
     Raises ProgramError for what are no rules, ProtocolViolation, naming the bringer, if they are not signed by it.
     """
     rules = RuleSet.decode(encoded)
-    found = SignedRules(_identity(cluster, rules.owner), rules, bytes(encoded), bytes(signature))
+    owner = cluster.client(rules.owner)
+    found = SignedRules("" if owner is None else owner.identity, rules, bytes(encoded), bytes(signature))
     if not is_signed(cluster, found):
         raise ProtocolViolation(bringer, f"sent rules of {rules.owner} on {rules.name!r} that it has not signed")
     return found
@@ -58,15 +59,10 @@ def verified(cluster: Cluster, bringer: str, encoded: memoryview, signature: mem
 
 def is_signed(cluster: Cluster, found: SignedRules) -> bool:
     """Whether the signature is one by the key that their owner has now."""
-    owner = next((client for client in cluster.clients if client.identity == found.owner), None)
+    owner = cluster.client_who_is(found.owner)
     if owner is None or owner.name != found.rules.owner:
         return False
     return owner.signed(found.signature, PURPOSE, cluster.name.encode(), found.encoded)
-
-
-def _identity(cluster: Cluster, name: str) -> str:
-    """Of the client of that name; empty if there is none."""
-    return next((client.identity for client in cluster.clients if client.name == name), "")
 
 
 class RuleBook:
