@@ -1,6 +1,7 @@
 """How much members can have a server log: a number of lines in a span of time each, and then how many more there were.
 
 Whatever is logged because of a message, in tasks, threads and timers that it starts as well, is caused by its sender.
+What ``-v`` adds is counted by itself, so that it never keeps a warning from being written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SPAN = 10.0
 LINES = 50
 """That one member may cause in such a span."""
 OWN_LINES = 500
-"""Of those that nobody in particular has caused."""
+"""Of those that nobody in particular has caused; and, of anybody, of what ``-v`` adds."""
 
 # What is said there is about a link, in the context of whatever made it read.
 _LINKS = "parties.wire"
@@ -54,15 +55,15 @@ class QuotaHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
     def __init__(self) -> None:
         super().__init__()
-        self._spans: dict[str, _Span] = {}
+        self._spans: dict[tuple[str, bool], _Span] = {}
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called with the handler's lock held."""
-        cause = cause_of(record)
+        cause, verbose = cause_of(record), record.levelno < logging.WARNING
         self._sum_up(record.created)
-        span = self._spans.setdefault(cause, _Span(record.created + SPAN))
-        if span.lines < (LINES if cause else OWN_LINES):
+        span = self._spans.setdefault((cause, verbose), _Span(record.created + SPAN))
+        if span.lines < (LINES if cause and not verbose else OWN_LINES):
             span.lines += 1
             super().emit(record)
             return
@@ -89,9 +90,9 @@ class QuotaHandler(logging.StreamHandler):  # type: ignore[type-arg]
             self.release()
 
     def _sum_up(self, now: float) -> None:
-        for cause, span in list(self._spans.items()):
+        for (cause, verbose), span in list(self._spans.items()):
             if span.ends <= now:
-                del self._spans[cause]
+                del self._spans[cause, verbose]
                 if span.left_out:
                     whose = f"that {cause} has caused" if cause else "of its own"
                     text = f"{span.left_out} more lines {whose} within {SPAN:g} s were left out"

@@ -59,6 +59,16 @@ def test_a_member_has_so_many_lines_in_a_span_and_others_theirs(bench):
     assert bench.lines() == ["again"]
 
 
+def test_what_is_logged_for_those_who_watch_never_keeps_a_warning_out(bench):
+    with caused_by("party1"):
+        for _ in range(OWN_LINES + 2):
+            bench.log("detail", level=logging.DEBUG)
+        bench.log("warning")
+    assert bench.lines() == ["detail"] * OWN_LINES + ["warning"]
+    bench.timers[0]()
+    assert bench.lines() == ["2 more lines that party1 has caused within 10 s were left out"]
+
+
 def test_what_was_left_out_is_said_though_nothing_is_logged_after_it(bench):
     with caused_by("party1"):
         for _ in range(LINES + 7):
