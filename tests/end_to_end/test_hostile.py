@@ -10,7 +10,10 @@ import pytest
 
 from mpc.errors import AuthenticationError, PeerError, ProgramError, TesseraError
 from mpc.operation import Input
+from mpc.program import Program
 from parties import AsyncClient, Client, Cluster, KeyPair
+from parties.messages.bindings import BoundProgram
+from parties.messages.evidence import PURPOSE, InputsSaid, digest_of, signed_bytes
 from parties.messages.failures import error_of
 from parties.messages.runs import Dealt, Failed, Inputs, Opening, Prepare, Ready
 from parties.wire.events import Delivery
@@ -28,8 +31,8 @@ class Rude:
     """A client with a good key and bad manners."""
 
     def __init__(self, cluster):
-        member = cluster.cluster.member("company")
-        self.endpoint = Endpoint(cluster.cluster, member, cluster.client_keys["company"], bind=False)
+        self.cluster, self.keys = cluster.cluster, cluster.client_keys["company"]
+        self.endpoint = Endpoint(self.cluster, self.cluster.member("company"), self.keys, bind=False)
         self.run = secrets.token_hex(16)
 
     async def __aenter__(self):
@@ -43,6 +46,13 @@ class Rude:
     def send(self, message, buffers=(), to=("dealer", "party0", "party1")):
         for name in to:
             self.endpoint.send(name, message, buffers)
+
+    def send_inputs(self, buffers) -> None:
+        """To both parties, duly signed."""
+        bound = BoundProgram(Program.decode(program()), (), "company")
+        of = self.cluster.terms, self.run, bound.program.digest, bound.bindings_digest
+        signature = self.keys.sign(PURPOSE, signed_bytes(InputsSaid(*of, digest_of(buffers))))
+        self.send(Inputs(run=self.run, masks="", signature=signature), buffers, to=("party0", "party1"))
 
     async def failure(self) -> TesseraError:
         """What the servers say of it."""
@@ -101,7 +111,7 @@ async def test_different_programs_for_one_run(clusters):
 async def test_inputs_of_the_wrong_kind(clusters, buffers, sentence):
     async with Rude(clusters(2)) as rude:
         await rude.ready()
-        rude.send(Inputs(run=rude.run, masks="", signature=b""), buffers, to=("party0", "party1"))
+        rude.send_inputs(buffers)
         assert sentence in str(await rude.failure())
     serves_others(clusters(2))
 
