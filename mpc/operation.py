@@ -70,14 +70,18 @@ class PartyContext:
     elsewhere, so that the first carries public parts.  The MAC of x is alpha x for a secret key alpha, so of MACs the
     unit is the party's share of alpha; and since every protocol is linear in shares once values are opened, evaluating
     it on MAC shares with that unit gives shares of the result's MAC (Damgard, Pastro, Smart and Zakarias, CRYPTO 2012).
+
+    ``weight`` is another share of one, for formulas that divide by it: of values n at the first of n parties and -1
+    elsewhere, zero nowhere.  Of MACs it is the unit, which is zero with probability 1/p.
     """
 
-    __slots__ = ("index", "parties", "rings", "unit")
+    __slots__ = ("index", "parties", "rings", "unit", "weight")
 
     def __init__(self, index: int, parties: int, unit: int | None = None, rings: Rings | None = None) -> None:
         self.index = index
         self.parties = parties
         self.unit = int(index == 0) if unit is None else unit
+        self.weight = (parties if index == 0 else -1) if unit is None else unit
         self.rings = known_rings() if rings is None else rings
         """What this process computes with."""
 

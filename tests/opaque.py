@@ -56,7 +56,7 @@ def unwrapped(value: Any) -> Any:
     return value
 
 
-OF_THE_HOST = {"bytes_of", "buffer", "to_signed"}
+OF_THE_HOST = {"bytes_of", "buffer", "inverse", "to_signed"}
 """What does not give arrays of the ring."""
 
 TAKEN_FROM_THE_HOST = {"read": 1, "from_signed": 1, "accumulate": 2, "take": 2}

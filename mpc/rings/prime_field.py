@@ -44,9 +44,8 @@ class PrimeField(Ring):
     value_bits: ClassVar[int] = 60
     macs: ClassVar[bool] = True
 
-    @abstractmethod
-    def multiply_add(self, x: Array, y: Array, z: Array) -> Array:
-        """``x y + z``."""
+    def inverse(self, k: int) -> int | None:
+        return pow(k, -1, P) if k % P else None
 
     # -- integers ------------------------------------------------------------------------------------------------------
 

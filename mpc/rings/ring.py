@@ -112,6 +112,14 @@ class Ring(ABC):
     @abstractmethod
     def multiply(self, x: Array, y: Array) -> Array: ...
 
+    def multiply_add(self, x: Array, y: Array, z: Array) -> Array:
+        """``x y + z``."""
+        return self.add(self.multiply(x, y), z)
+
+    def inverse(self, k: int) -> int | None:
+        """The integer by which to ``scale`` what has been scaled by ``k``, to have it back; None if there is none."""
+        return None
+
     @abstractmethod
     def total(self, x: Array, axes: Sequence[int] | None = None, keepdims: bool = False) -> Array:
         """The sum over these axes, by default all."""

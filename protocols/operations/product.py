@@ -8,6 +8,16 @@ When D is known before the inputs are (a stored weight), the bracket is computed
 party's own share of y is all that is left for the online phase; likewise with x and y exchanged.  With a public operand
 there is nothing to deal.
 
+When neither is known, the formula as it stands has two products of online values.  One will do: let w_i be the parties'
+shares of one (``PartyContext.weight``), and let party i compute
+
+    f(w_i E + a_i, D + b_i / w_i)  +  ( c_i - f(a_i, b_i / w_i) )  =  w_i f(E, D) + f(E, b_i) + f(a_i, D) + c_i
+
+whose bracket is made offline.  Summed over the parties that is f(E, D) + f(E, b) + f(a, D) + f(a, b).  On MAC shares
+w_i is the party's share of the key, and a_i, b_i, c_i are its shares of the MACs: the sum is alpha times as much.  A
+w_i of zero, which a key share is with probability 1/p, has no inverse: it takes both products, as a ring without
+inverses does.
+
 Security: nothing is opened here.  Both masks were opened once, as tensors (``mask.py``), however many products they
 enter; f(a, b) is dealt anew, as uniform shares, for each product.  With MACs, f(a, b) comes with shares of its MAC, and
 the formula is linear in shares: on MAC shares it gives a share of the product's MAC.
@@ -41,12 +51,26 @@ class Bracket(NamedTuple):
         return f"Bracket(..., {self.known!r})"
 
 
+class Halved(NamedTuple):
+    """What is left when neither operand is known: ``[c] - f([a], [b] / w)``, and ``[b] / w``."""
+
+    share: Array
+    y: Array
+
+    def __repr__(self) -> str:
+        return "Halved(...)"
+
+
 class Product(Operation, frozen=True):
     """A bilinear operation; subclasses say the map, the shape of the result and how many products are summed."""
 
     def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
         """The map, on arrays of the ring or on what ``_split`` makes of them."""
         raise NotImplementedError
+
+    def _plus(self, ring: Ring, x: Any, y: Any, z: Array) -> Array:
+        """``multiplied``, and ``z`` added."""
+        return ring.add(self.multiplied(ring, x, y), z)
 
     def _split(self, ring: Ring, array: Array, side: Literal["x", "y"]) -> Any:
         """An operand in the form in which multiplying by it again and again is cheapest."""
@@ -105,7 +129,7 @@ class Product(Operation, frozen=True):
         types: Sequence[TensorType],
         inputs: Sequence[Value],
         dealt: Sequence[Array],
-    ) -> Bracket | None:
+    ) -> Bracket | Halved | None:
         if not dealt:
             return None
         x, y = inputs
@@ -116,25 +140,34 @@ class Product(Operation, frozen=True):
         if not x.pending:
             self._folded(party, x, types[0], "x")
             known_x = self._public(ring, x, types[0], "x")
-            share = self.multiplied(ring, known_x, _or_zeros(ring, y.share, types[1]))
-            return Bracket(ring.add(share, dealt[0]), "x")
-        return Bracket(dealt[0], "neither")
+            return Bracket(self._plus(ring, known_x, _or_zeros(ring, y.share, types[1]), dealt[0]), "x")
+        inverse = ring.inverse(party.weight)
+        if inverse is None:
+            return Bracket(dealt[0], "neither")
+        scaled = ring.scale(_or_zeros(ring, y.share, types[1]), inverse)
+        own = self.multiplied(ring, _or_zeros(ring, x.share, types[0]), scaled)
+        return Halved(ring.subtract(dealt[0], own), scaled)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         x, y = inputs
         ring = party.ring(types[0])
+        if isinstance(prepared, Halved):
+            weight = ring.full((), party.weight)
+            left = ring.multiply_add(_or_zeros(ring, x.public, types[0]), weight, _or_zeros(ring, x.share, types[0]))
+            right = ring.add(_or_zeros(ring, y.public, types[1]), prepared.y)
+            return Value(None, self._plus(ring, left, right, prepared.share))
         if not isinstance(prepared, Bracket):
             return self._local(ring, types, x, y, prepared)
         bracket, known = prepared
         if known == "x":
             folded = self._folded(party, x, types[0], "x")
-            return Value(None, ring.add(self.multiplied(ring, folded, _or_zeros(ring, y.public, types[1])), bracket))
+            return Value(None, self._plus(ring, folded, _or_zeros(ring, y.public, types[1]), bracket))
         if known == "neither":
             bracket = self._with_known_y(ring, types, inputs, bracket)
         folded = self._folded(party, y, types[1], "y")
-        return Value(None, ring.add(self.multiplied(ring, _or_zeros(ring, x.public, types[0]), folded), bracket))
+        return Value(None, self._plus(ring, _or_zeros(ring, x.public, types[0]), folded, bracket))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return self.multiplied(rings[types[0].ring], *inputs)
@@ -142,7 +175,7 @@ class Product(Operation, frozen=True):
     def _with_known_y(self, ring: Ring, types: Sequence[TensorType], inputs: Sequence[Value], dealt: Array) -> Array:
         x, y = inputs
         known_y = self._public(ring, y, types[1], "y")
-        return ring.add(self.multiplied(ring, _or_zeros(ring, x.share, types[0]), known_y), dealt)
+        return self._plus(ring, _or_zeros(ring, x.share, types[0]), known_y, dealt)
 
     def _local(self, ring: Ring, types: Sequence[TensorType], x: Value, y: Value, share: Array | None) -> Value:
         """One operand is public: the map is linear in the other, part by part."""
@@ -212,6 +245,9 @@ class Multiply(Product, frozen=True, tag="multiply"):
 
     def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
         return ring.multiply(x, y)
+
+    def _plus(self, ring: Ring, x: Any, y: Any, z: Array) -> Array:
+        return ring.multiply_add(x, y, z)
 
     def _shape(self, x: TensorType, y: TensorType) -> Shape:
         return broadcast(x.shape, y.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from mpc import fixed_point
 from mpc.errors import ProgramError, ShapeError
-from mpc.operation import Value, registered
-from mpc.rings import field, known_rings
+from mpc.operation import Input, PartyContext, Value, registered
+from mpc.program import Expression, Program
+from mpc.rings import FieldRing, field, known_rings
 from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
-from protocols.operations.product import Bracket, Conv2d, Matmul
+from protocols.operations.product import Bracket, Conv2d, Halved, Matmul, Multiply, Product
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 
@@ -149,6 +151,88 @@ def test_what_is_cached_with_a_weight_is_bounded(secure: Any) -> None:
         assert len(held["model", "w"].cache) == len(held["model", "w"].public_cache) == 1
 
 
+FRESH: list[tuple[Product, tuple[int, ...], tuple[int, ...]]] = [
+    (Multiply(), (2, 3), (3,)),
+    (Matmul(), (2, 3), (3, 4)),
+    (Matmul(), (3,), (2, 3, 4)),
+    (Conv2d((1, 2), (1, 0), 2), (2, 4, 3, 3), (2, 2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("zeros", [(), (0,), (0, 1)])
+@pytest.mark.parametrize("parties", [2, 3, 4, 5])
+@pytest.mark.parametrize(("operation", "first", "second"), FRESH)
+def test_fresh_operands_on_any_shares(
+    operation: Product, first: tuple[int, ...], second: tuple[int, ...], parties: int, zeros: tuple[int, ...]
+) -> None:
+    """The formula, on shares of values and of MACs, of uniform elements, whoever's share of the key is zero."""
+    rng = np.random.default_rng(parties)
+    ring = FieldRing()
+
+    def drawn(*shape: int) -> Any:
+        return rng.integers(0, field.P, shape, dtype=np.uint64)
+
+    types = [TensorType(shape, 16, -1.0, 1.0, Form.MASKED) for shape in (first, second)]
+    e, d, a, b = drawn(*first), drawn(*second), drawn(*first), drawn(*second)
+    product = operation.multiplied(ring, ring.add(e, a), ring.add(d, b))
+    units = [0 if i in zeros else int(drawn()) for i in range(parties)]
+    for kind, key in ((None, 1), (units, sum(units))):
+        masks = [ring.scale(mask, key) for mask in (a, b, operation.multiplied(ring, a, b))]
+        shares = [[drawn(*mask.shape) for mask in masks] for _ in range(parties - 1)]
+        shares.append([field.subtract(m, _sum(s)) for m, s in zip(masks, zip(*shares, strict=True), strict=True)])
+        results = []
+        for i, (of_a, of_b, of_c) in enumerate(shares):
+            party = PartyContext(i, parties, unit=None if kind is None else kind[i])
+            pending = [Value(None, share, pending=True) for share in (of_a, of_b)]
+            left = operation.prepare(party, types, pending, [of_c])
+            value = operation.evaluate(party, types, [Value(e, of_a), Value(d, of_b)], left)
+            assert value.public is None
+            results.append(value.share)
+        assert np.array_equal(_sum(results), ring.scale(product, key))
+
+
+def _sum(arrays: Any) -> Any:
+    return functools.reduce(field.add, arrays)
+
+
+@pytest.mark.parametrize("security", Security)
+@pytest.mark.parametrize(("operation", "first", "second"), FRESH)
+def test_one_product_a_party_online(
+    monkeypatch: pytest.MonkeyPatch,
+    secure: Any,
+    operation: Product,
+    first: tuple[int, ...],
+    second: tuple[int, ...],
+    security: Security,
+) -> None:
+    """Of fresh operands as of a stored one, on its shares and again on its MAC shares: the rest was made offline."""
+    leaves = [Expression(Input(shape, 16, -4.0, 4.0)) for shape in (first, second)]
+    program = Program.of([Expression(operation, tuple(leaves))])
+    inputs = [fixed_point.encode(secure.draw(i, shape), 16) for i, shape in enumerate((first, second))]
+    online: list[str] = []
+    evaluate = Product.evaluate
+
+    def counted(self: Product, *arguments: Any) -> Value:
+        with monkeypatch.context() as inside:
+            for name in ("multiply", "multiply_add", "matmul", "conv2d"):
+                inside.setattr(FieldRing, name, _noting(online, name, getattr(FieldRing, name)))
+            return evaluate(self, *arguments)
+
+    monkeypatch.setattr(Product, "evaluate", counted)
+    (output,) = run_in_memory(program, inputs, parties=3, security=security).outputs
+    assert np.array_equal(output, clear(program, inputs)[0])
+    assert len(online) == (6 if security is Security.MALICIOUS else 3), online
+
+
+def _noting(calls: list[str], name: str, method: Any) -> Any:
+    def noting(self: FieldRing, x: Any, y: Any, *rest: Any) -> Any:
+        if getattr(y, "ndim", 1):  # weighting an operand is no product
+            calls.append(name)
+        return method(self, x, y, *rest)
+
+    return noting
+
+
 def test_full_range_field_elements(secure: Any) -> None:
     """Products are exact in the field for any elements, not just for small ones."""
     rng = np.random.default_rng(0)
@@ -218,5 +302,6 @@ def test_a_gain_bounds_a_layer_more_tightly() -> None:
 
 def test_a_bracket_does_not_show_its_share() -> None:
     assert "[" not in repr(Bracket(np.arange(3, dtype=np.uint64), "x"))
+    assert "[" not in repr(Halved(*np.arange(6, dtype=np.uint64).reshape(2, 3)))
     assert "123" not in repr(Value(np.array([123], np.uint64), np.array([123], np.uint64)))
     assert Conv2d((1, 1), (0, 0), 1).name == "conv2d"
