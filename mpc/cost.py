@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from mpc.errors import UsageError
 from mpc.operation import Input
@@ -48,7 +48,13 @@ class LayerCost:
     dealt_bytes: int
 
     def __add__(self, other: LayerCost) -> LayerCost:
-        return LayerCost(*(x + y for x, y in zip(astuple(self), astuple(other), strict=True)))
+        return LayerCost(
+            self.rounds + other.rounds,
+            self.opened + other.opened,
+            self.dealt + other.dealt,
+            self.opened_bytes + other.opened_bytes,
+            self.dealt_bytes + other.dealt_bytes,
+        )
 
 
 NOTHING = LayerCost(0, 0, 0, 0, 0)
