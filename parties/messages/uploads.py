@@ -55,7 +55,7 @@ class VersionMessage(ConversationMessage, frozen=True):
         return self.version
 
 
-Tensors = Annotated[tuple[TensorInfo, ...], msgspec.Meta(min_length=1, max_length=10_000)]
+Tensors = Annotated[tuple[TensorInfo, ...], msgspec.Meta(max_length=10_000)]
 
 
 class Upload(VersionMessage, frozen=True):
