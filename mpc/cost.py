@@ -201,6 +201,19 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
     )
 
 
+def largest_message(program: Program, security: Security) -> int:
+    """Payload bytes of the largest message of a run: the client's inputs, a round, a party's outputs, or what is dealt
+    to the last party.
+    """
+    opened = [0] * (program.rounds + 1)
+    for node, depth in zip(program.nodes, program.depths, strict=True):
+        if node.operation.opens:
+            opened[depth] += node.type.bytes
+    revealed = sum(program.nodes[i].type.bytes for i in program.outputs) * (2 if security is Security.MALICIOUS else 1)
+    dealt = sum(part.bytes for parts in program.corrected(security) for part in parts)
+    return max(*opened, revealed, dealt, sum(program.nodes[i].type.bytes for i in program.inputs))
+
+
 def messages(rounds: int, parties: int) -> int:
     """Messages each party sends online: one to every other party in each round but the last, and one to the client."""
     return (rounds - 1) * (parties - 1) + 1

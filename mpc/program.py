@@ -29,6 +29,10 @@ MAX_OPERANDS = 8 * MAX_NODES
 MAX_LABEL = 200
 
 
+class OversizedProgram(ProgramError):  # noqa: N818 - says what happened
+    """A program that is beyond what any server takes, whatever its memory."""
+
+
 class Expression:
     """A node of a program while it is being planned: immutable, and equal to itself alone."""
 
@@ -216,9 +220,13 @@ class Program:
     def _encoded(self) -> bytes:
         encode = msgspec.msgpack.encode
         nodes = [_WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes]
-        return encode(_WireProgram(FORMAT, nodes, self.outputs, self.precision))
+        encoded = encode(_WireProgram(FORMAT, nodes, self.outputs, self.precision))
+        if len(encoded) > MAX_BYTES:
+            raise OversizedProgram(f"a program of {len(encoded):,} bytes is over the limit of {MAX_BYTES:,}")
+        return encoded
 
     def encode(self) -> bytes:
+        """Raises OversizedProgram for what no server would read."""
         return self._encoded
 
     @lazy
@@ -244,7 +252,7 @@ class Program:
 
     def _check(self) -> None:
         if not 0 < len(self.nodes) <= MAX_NODES:
-            raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
+            raise OversizedProgram(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
         if not 0 < self.precision <= FIELD_BITS:
             raise ProgramError(f"a program computes with 1 to {FIELD_BITS} fraction bits, not {self.precision}")
         kept = [node.operation.kept_as for node in self.nodes if node.operation.kept_as]
@@ -253,7 +261,7 @@ class Program:
         if len(set(kept)) != len(kept):
             raise ProgramError("a program keeps two values under one name")
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
-            raise ProgramError(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
+            raise OversizedProgram(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
         elements = 0
         for i, node in enumerate(self.nodes):
             where = f"node {i} ({node.operation.name})"
@@ -273,7 +281,7 @@ class Program:
             if derived != node.type:
                 raise ProgramError(f"{where}: declared as {node.type}, but it is {derived}")
             if elements > MAX_ELEMENTS:
-                raise ProgramError(f"{where}: more than {MAX_ELEMENTS} elements in all")
+                raise OversizedProgram(f"{where}: more than {MAX_ELEMENTS:,} elements in all")
         for output in self.outputs:
             if not 0 <= output < len(self.nodes):
                 raise ProgramError(f"output {output} is not a node")
@@ -281,7 +289,7 @@ class Program:
                 raise ProgramError(f"output {output} is public: there is nothing to reveal")
             elements += self.nodes[output].type.size
         if elements > MAX_ELEMENTS:
-            raise ProgramError(f"more than {MAX_ELEMENTS} elements in all, outputs counted")
+            raise OversizedProgram(f"more than {MAX_ELEMENTS:,} elements in all, outputs counted")
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {k}" for k, n in Counter(n.operation.name for n in self.nodes).most_common())

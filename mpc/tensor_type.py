@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from mpc.errors import ProgramError, RangeError
+from mpc.errors import ProgramError, RangeError, ShapeError
 from mpc.rings import FIELD, ring_called
 
 MAX_DIMENSIONS = 16
@@ -98,7 +98,10 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ProgramError(f"shape {self.shape} is not one a tensor can have")
         # Without the empty axes, since NumPy counts them neither.
         if math.prod(max(n, 1) for n in self.shape) > MAX_SIZE:
-            raise ProgramError(f"a tensor of shape {self.shape} has more than {MAX_SIZE} elements")
+            raise ShapeError(
+                f"a tensor of shape {self.shape} has more than {MAX_SIZE:,} elements, empty axes not counted:"
+                " work on parts of it"
+            )
         ring = ring_called(self.ring)
         if ring is None:
             raise ProgramError(f"{self.ring[:32]!r} is not an algebra known here")

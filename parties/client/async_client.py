@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import secrets
 import time
@@ -47,6 +46,7 @@ from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import RunReport, StockReport
+from parties.client.sizes import check_messages, check_values
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
 from parties.keys import KeyPair
@@ -179,21 +179,11 @@ class AsyncClient(Deciding):
         UnsupportedError for a range or bits that are none; UsageError for more than fits one message.
         """
         low, high, bits = declared(low, high, fraction_bits)
-        self._check_sendable(values, name)
+        check_values(self.cluster, values, name)
         raw = fixed_point.encode(values, bits, low, high, name=name, field=self._field)
         secret = leaf(Input(raw.shape, bits, low, high))
         self._secrets[secret.node] = raw
         return secret
-
-    def _check_sendable(self, values: npt.ArrayLike, name: str) -> None:
-        """Raises UsageError before memory is spent on what no message has room for."""
-        # Lists are in memory already.
-        size, most = math.prod(getattr(values, "shape", ())), self.cluster.max_message_bytes // 8
-        if size > most:
-            raise UsageError(
-                f"{name} has {size} numbers, and one run takes {most} at most: share parts of it, or raise"
-                " max_message_mb, and memory_mb, in everybody's cluster file"
-            )
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -277,6 +267,7 @@ class AsyncClient(Deciding):
         self, written: Written, attempt: Callable[[BoundProgram], Awaitable[Result]], keep: str = ""
     ) -> Result:
         """``attempt`` with what is bound; again if that is refused, and there are other rules for it by now."""
+        check_messages(self.cluster, written.program)
         bound = self._slots.bind(*written, keep)
         while True:
             try:

@@ -17,10 +17,13 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from nn.stored import StoredType
 from protocols.trace.arguments import declared
+from protocols.trace.sizes import count_of
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
 """Of a description."""
+MAX_TENSOR = 2**28
+"""Numbers in one tensor: as many as in a model's weight."""
 
 
 class DataDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +65,7 @@ class DataSet:
     """Tensors to ``upload``, all with values in [low, high]; names, shapes, range and fraction bits become public.
 
     The range is declared, not taken from the values, which it would tell something about.  Raises EncodingError, naming
-    the tensor and the place, for a value that is not finite or not in it.
+    the tensor and the place, for a value that is not finite or not in it; UsageError for too many of them.
     """
 
     def __init__(
@@ -76,6 +79,9 @@ class DataSet:
         if not tensors:
             raise UsageError("a data set has at least one tensor")
         low, high, bits = declared(low, high, fraction_bits)
+        for name, values in tensors.items():
+            if (count := count_of(values)) > MAX_TENSOR:
+                raise UsageError(f"{name} has {count:,} numbers, and a tensor {MAX_TENSOR:,} at most: cut it in parts")
         self._elements = {
             name: fixed_point.encode(values, bits, low, high, name=name) for name, values in tensors.items()
         }

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpc.program import Expression, Program
+from mpc.errors import UsageError
+from mpc.program import Expression, OversizedProgram, Program
 from protocols.lowering.planner import FRACTION_BITS, Objective, Planner
 from protocols.lowering.rules import Operand, lower
 from protocols.trace.mathematics import Graph, Node, Public, Secret, written
@@ -27,11 +28,19 @@ REWRITES: tuple[Rewrite, ...] = ()
 def plan(graph: Graph, objective: Objective = Objective.LATENCY) -> Program:
     """The program of ``graph``: what is masked, opened and truncated where, and which variant of a protocol is used.
 
-    Raises RangeError for what cannot be shown to fit the field.
+    Raises RangeError for what cannot be shown to fit the field, UsageError for what no server would take.
     """
     graph = rewritten(graph, objective)
     outputs, kept = ([lowered(x, objective) for x in nodes] for nodes in (graph.outputs, graph.kept))
-    return Program.of(outputs, kept, graph.precision)
+    try:
+        program = Program.of(outputs, kept, graph.precision)
+        program.encode()
+    except OversizedProgram as error:
+        raise UsageError(
+            f"{error}: compute it in several runs, on parts or with client.keep in between, and with operations on"
+            " whole tensors instead of loops over elements"
+        ) from None
+    return program
 
 
 def leaves(graph: Graph, objective: Objective = Objective.LATENCY) -> list[Node]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mpc.errors import PositionError, RangeError, ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
 from protocols.lowering.planner import usual_bits
+from protocols.trace.sizes import check_moved, check_public, count_of
 
 Axis = int | tuple[int, ...] | None
 Pair = int | Sequence[int]
@@ -78,7 +79,8 @@ def declared(low: object, high: object, fraction_bits: object = None) -> tuple[f
 
 
 def numbers(x: object) -> npt.NDArray[np.float64]:
-    """Anything that NumPy can read as real numbers; UnsupportedError for all else."""
+    """Anything that NumPy can read as real numbers; UnsupportedError for all else, UsageError for too many."""
+    check_public(x)
     try:
         array = np.asarray(x)
         if array.dtype.kind in "biuf":
@@ -95,12 +97,14 @@ def is_basic(key: Any) -> bool:
 
 
 def _is_integer(k: Any) -> bool:
-    return not isinstance(k, bool | np.bool_) and np.ndim(k) == 0 and (hasattr(k, "__index__") or isinstance(k, float))
+    # A sequence, which NumPy would make an array of to see how many axes it has, is no integer.
+    return not isinstance(k, bool | np.bool_) and (hasattr(k, "__index__") or isinstance(k, float)) and np.ndim(k) == 0
 
 
 def check_positions(key: Any) -> None:
-    """Raises UnsupportedError for an index that NumPy has no meaning for, or that is secret."""
+    """Raises UnsupportedError for an index that NumPy has no meaning for, that is secret, or that chooses too many."""
     for k in key if isinstance(key, tuple) else (key,):
+        check_moved(count_of(k))
         if not is_basic(k) and np.size(k) and np.asarray(k).dtype.kind not in "biu":
             raise UnsupportedError(
                 "a secret tensor takes integers, slices, ..., None, and arrays of integers or truth values as indices"
@@ -109,6 +113,7 @@ def check_positions(key: Any) -> None:
 
 def positions_of(indices: npt.ArrayLike, length: int) -> npt.NDArray[np.int64]:
     """Public positions along an axis, counted from the front.  Raises PositionError, UnsupportedError."""
+    check_moved(count_of(indices))
     array = np.asarray(indices)
     if array.size == 0:
         array = array.astype(np.int64)

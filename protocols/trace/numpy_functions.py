@@ -17,6 +17,7 @@ from mpc.errors import ShapeError, UnsupportedError
 from protocols.trace.arguments import Axis, axis_of, integers, numbers
 from protocols.trace.numpy_protocol import registered
 from protocols.trace.secret_tensor import SecretTensor, concatenate, moved, stack
+from protocols.trace.sizes import check_moved, count_of
 
 Operand = SecretTensor | npt.ArrayLike
 
@@ -317,9 +318,11 @@ def where(condition: npt.ArrayLike, x: Operand, y: Operand) -> SecretTensor:
     """Elements of ``x`` where a public condition holds, of ``y`` elsewhere, as ``numpy.where``."""
     if isinstance(condition, SecretTensor):
         raise UnsupportedError("where() by a secret condition needs comparison, which there is none of yet")
+    check_moved(count_of(condition))
     chosen = np.asarray(condition, dtype=bool)
     shape = np.broadcast_shapes(chosen.shape, *(np.shape(z) for z in (x, y)))
     size = math.prod(shape)
+    check_moved(2 * size)
     both = concatenate([broadcast(z, shape).reshape(-1) for z in arrays(x, y)])
     places = np.arange(size).reshape(shape)
     return both.take(np.where(chosen, places, places + size))
@@ -327,6 +330,7 @@ def where(condition: npt.ArrayLike, x: Operand, y: Operand) -> SecretTensor:
 
 def _with_zero(x: SecretTensor, places: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> SecretTensor:
     """Elements of x at these places of it, and zeros at the place -1."""
+    check_moved(x.size)
     wanted = places(np.arange(x.size).reshape(x.shape))
     return concatenate([x.reshape(-1), np.zeros(1)]).take(np.where(wanted < 0, x.size, wanted))
 

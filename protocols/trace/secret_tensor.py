@@ -36,11 +36,9 @@ from protocols.trace.arguments import (
     slices_of,
 )
 from protocols.trace.named_functions import NamedFunctions
+from protocols.trace.sizes import check_moved
 
 MAX_POWER = 512
-
-MAX_MOVED = 2**26
-"""Elements among which an arbitrary choice is made at a time."""
 
 
 class SecretTensor(NamedFunctions):
@@ -388,8 +386,7 @@ def moved(x: SecretTensor, move: Callable[[npt.NDArray[np.int64]], npt.NDArray[n
     """``x`` with its elements where ``move`` puts their numbers, which are laid out as they are: any choice of elements
     that NumPy has a function for is that function of positions.
     """
-    if x.size > MAX_MOVED:
-        raise UnsupportedError(f"a choice among {x.size} elements: cut it into parts of {MAX_MOVED} with slices first")
+    check_moved(x.size)
     try:
         places = move(np.arange(x.size).reshape(x.shape))
     except IndexError as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mpc.errors import EncodingError, RangeError, UnsupportedError, UsageError
+from mpc.errors import EncodingError, RangeError, ShapeError, UnsupportedError, UsageError
 from parties import Client, DataSet, MemoryCluster
+from parties.cluster import Settings
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,69 @@ def test_what_is_no_range_or_number_of_bits(
         DataSet({"x": [0.5]}, **{"low": -1, "high": 1, **options})
 
 
-def test_more_than_one_message_takes_is_refused_before_memory_is_spent(client: Client) -> None:
-    with pytest.raises(UsageError, match="1000000000 numbers, and one run takes 268435456 at most"):
-        client.share(np.broadcast_to(0.0, (10**9,)))
+MANY = 10**9
+"""Numbers, of which no case below has more than a few in memory."""
+ROW = [0.0] * 1000
+TOO_MANY: dict[str, Any] = {
+    "a view": np.broadcast_to(0.0, (MANY,)),
+    "a view of floats that are none of NumPy's": np.broadcast_to(np.float32(0), (10, MANY // 10)),
+    "a view of integers": np.broadcast_to(np.int8(0), (MANY,)),
+    "zeros": np.broadcast_to(np.zeros(()), (1000, 1000, 1000)),
+    "lists": [[ROW] * 1000] * 1000,
+    "lists of arrays": [np.zeros(10_000)] * 100_000,
+    "tuples of ranges": (range(MANY // 2), range(MANY // 2)),
+}
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Whoever asks for a gigabyte more than there is in use gets MemoryError, and not the machine into trouble."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 30), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("values", TOO_MANY.values(), ids=list(TOO_MANY))
+def test_too_much_is_refused_before_memory_is_spent(client: Client, values: Any, little_memory: None) -> None:
+    with pytest.raises(UsageError, match=r"value has 1,000,000,000 numbers, and one run takes .* share parts of it"):
+        client.share(values)
+    with pytest.raises(UsageError, match=r"big has 1,000,000,000 numbers, and a tensor .* cut it in parts"):
+        DataSet({"small": [0.5], "big": values}, low=-1, high=1)
+    with pytest.raises(UsageError, match=r"1,000,000,000 public numbers, and a program holds .* upload them"):
+        client.share(0.5) + values
+    with pytest.raises(UsageError, match="a choice among 1,000,000,000 elements: cut it into parts"):
+        client.share([0.5, 1.5]).take(values)
+
+
+@pytest.mark.parametrize("key", [[[0] * 1000] * 1_000_000, np.broadcast_to(1, (MANY,)), np.broadcast_to(True, (MANY,))])
+def test_a_choice_of_too_many_is_refused_before_memory_is_spent(client: Client, key: Any, little_memory: None) -> None:
+    with pytest.raises(UnsupportedError, match="a choice among 1,000,000,000 elements: cut it into parts"):
+        client.share([0.5, 1.5])[key]
+    with pytest.raises(UnsupportedError, match="a choice among 1,000,000,000 elements: cut it into parts"):
+        np.where(key, client.share(0.5), client.share(1.5))
+
+
+@pytest.mark.parametrize("shape", [(0, 2**40), (2**31 + 1,)])
+def test_a_shape_beyond_any_server_is_refused(client: Client, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="empty axes not counted: work on parts of it"):
+        client.share(np.broadcast_to(0.0, (*shape[:-1], 1))).broadcast_to(shape)
+
+
+def test_a_message_that_nobody_takes_is_refused_before_the_run() -> None:
+    x = np.zeros(100_000)
+    with MemoryCluster(parties=2, settings=Settings(max_message_mb=1)) as cluster, Client(cluster) as client:
+        for program in (
+            client.share(0.5).broadcast_to((140_000,)),
+            client.share(x) - client.share(x),
+            (client.share([[0.5]]) + np.zeros((70_000, 2))).sum(axis=1) ** 2 * client.share(x[:70_000]),
+            client.share(x).within(-8, 8).sigmoid(),
+        ):
+            with pytest.raises(UsageError, match="MiB, and members take 1: share, reveal or keep less in one run"):
+                client.prepare(program)
+            with pytest.raises(UsageError, match="members take 1"):
+                client.stock(program, 1)
+        assert client.reveal(client.share(x) + 1).shape == (100_000,)

@@ -10,7 +10,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from mpc.errors import RangeError, ShapeError
+import mpc.program
+from mpc.errors import RangeError, ShapeError, UsageError
 from mpc.operation import Input, Stored
 from protocols.lowering import plan as planning
 from protocols.lowering.plan import leaves, lowered, plan
@@ -148,3 +149,24 @@ def test_every_operation_of_mathematics_is_a_value_but_public_numbers() -> None:
         assert dataclasses.is_dataclass(kind)
         assert kind.__dataclass_params__.frozen
         assert kind.__dataclass_params__.eq is (kind is not m.Public)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "sentence"),
+    [
+        ("MAX_NODES", 30, "1 to 30 nodes, not "),
+        ("MAX_OPERANDS", 30, "at most 30 operands"),
+        ("MAX_ELEMENTS", 1000, "more than 1,000 elements"),
+        ("MAX_BYTES", 1000, "over the limit of 1,000"),
+    ],
+)
+def test_what_no_server_would_take_is_refused_when_it_is_planned(
+    secure: Any, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, sentence: str
+) -> None:
+    """As the caller's mistake, with what to do, before anything is sent: servers would refuse it with other words."""
+    x = secure.secret((50,))
+    y = sum((x * np.linspace(0, 1 + i, 50) for i in range(30)), start=x)
+    plan(graph_of([y]))
+    monkeypatch.setattr(mpc.program, limit, most)
+    with pytest.raises(UsageError, match=f"{sentence}.*compute it in several runs"):
+        plan(graph_of([y]))
