@@ -39,7 +39,7 @@ class Part(NamedTuple):
         return 0 if ring is None else ring.bytes_of(self.size)
 
 
-class Correlation(msgspec.Struct, frozen=True):
+class Correlation(msgspec.Struct, frozen=True, gc=False):
     """Base of all.  Its fields, and nothing else, say what it is."""
 
     @property

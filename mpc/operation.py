@@ -107,7 +107,7 @@ class PartyContext:
         return ring.add(known, value.share)
 
 
-class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False

@@ -14,6 +14,7 @@ from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
 from mpc.lazy import lazy
 from mpc.operation import Input, Operation, Stored, registered
+from mpc.pace import paced
 from mpc.security import Security
 from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
 
@@ -55,7 +56,7 @@ class Expression:
         return f"<{self.operation.name}: {self.type}>"
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """One operation of a program; ``inputs`` are indices of earlier nodes, ``label`` names the layer it belongs to."""
 
     operation: Operation
@@ -72,7 +73,7 @@ class Node(msgspec.Struct, frozen=True):
 _Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
 
 
-class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     operation: msgspec.Raw
     inputs: _Indices
     type: TensorType
@@ -81,7 +82,8 @@ class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
-    nodes: Annotated[list[_WireNode], msgspec.Meta(max_length=MAX_NODES)]
+    nodes: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NODES)]
+    """Each a `_WireNode`."""
     outputs: _Indices
     precision: int
 
@@ -117,11 +119,16 @@ class Program:
     whoever would write the same program again has to know it.
     """
 
+    correlations: tuple[tuple[Correlation, ...], ...]
+    """Per node: what a source of randomness has to make for it."""
+    elements: int
+    """Of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
+
     def __init__(self, nodes: Sequence[Node], outputs: Sequence[int], precision: int = PRECISION) -> None:
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
         self.precision = precision
-        self._check()
+        self.correlations, self.elements = self._check()
 
     @classmethod
     def of(cls, outputs: Iterable[Expression], kept: Iterable[Expression] = (), precision: int = PRECISION) -> Program:
@@ -188,11 +195,6 @@ class Program:
         return tuple(sorted({node.type.ring for node in self.nodes}))
 
     @lazy
-    def correlations(self) -> tuple[tuple[Correlation, ...], ...]:
-        """Per node: what a source of randomness has to make for it."""
-        return tuple(n.operation.correlations(*self.input_types(n)) for n in self.nodes)
-
-    @lazy
     def dealt(self) -> tuple[tuple[Part, ...], ...]:
         """Per node: the tensors of its correlations, one after the other."""
         return tuple(tuple(part for c in correlations for part in c.parts) for correlations in self.correlations)
@@ -210,17 +212,10 @@ class Program:
         return self.dealt if security is Security.SEMI_HONEST else self._with_macs
 
     @lazy
-    def elements(self) -> int:
-        """Elements of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
-        dealt = sum(part.size for parts in self.dealt for part in parts)
-        revealed = sum(self.nodes[i].type.size for i in self.outputs)
-        return dealt + revealed + sum(node.type.size for node in self.nodes)
-
-    @lazy
     def _encoded(self) -> bytes:
-        encode = msgspec.msgpack.encode
-        nodes = [_WireNode(msgspec.Raw(encode(n.operation)), n.inputs, n.type, n.label) for n in self.nodes]
-        encoded = encode(_WireProgram(FORMAT, nodes, self.outputs, self.precision))
+        encode, raw = msgspec.msgpack.encode, msgspec.Raw
+        wire = (_WireNode(raw(encode(n.operation)), n.inputs, n.type, n.label) for n in paced(self.nodes))
+        encoded = encode(_WireProgram(FORMAT, [raw(encode(node)) for node in wire], self.outputs, self.precision))
         if len(encoded) > MAX_BYTES:
             raise OversizedProgram(f"a program of {len(encoded):,} bytes is over the limit of {MAX_BYTES:,}")
         return encoded
@@ -240,17 +235,20 @@ class Program:
         if len(data) > MAX_BYTES:
             raise ProgramError(f"a program of {len(data)} bytes is over the limit of {MAX_BYTES}")
         kinds = tuple(registered().values())
-        decoder = msgpack_decoder(Union[kinds])  # noqa: UP007 - a union made at run time
+        operation = msgpack_decoder(Union[kinds]).decode  # noqa: UP007 - a union made at run time
+        node = msgpack_decoder(_WireNode).decode
         try:
             wire: _WireProgram = msgpack_decoder(_WireProgram).decode(data)
             if wire.format != FORMAT:
                 raise ProgramError(f"program format {wire.format} is not {FORMAT}: both sides need the same version")
-            nodes = [Node(decoder.decode(n.operation), n.inputs, n.type, n.label) for n in wire.nodes]
+            wire_nodes = map(node, paced(wire.nodes))
+            nodes = [Node(operation(n.operation), n.inputs, n.type, n.label) for n in wire_nodes]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProgramError(f"not a program: {printable(str(error))}") from None
         return cls(nodes, wire.outputs, wire.precision)
 
-    def _check(self) -> None:
+    def _check(self) -> tuple[tuple[tuple[Correlation, ...], ...], int]:
+        """``correlations`` and ``elements``."""
         if not 0 < len(self.nodes) <= MAX_NODES:
             raise OversizedProgram(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
         if not 0 < self.precision <= FIELD_BITS:
@@ -262,18 +260,19 @@ class Program:
             raise ProgramError("a program keeps two values under one name")
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
             raise OversizedProgram(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
-        elements = 0
-        for i, node in enumerate(self.nodes):
+        elements, needed = 0, []
+        for i, node in enumerate(paced(self.nodes)):
             where = f"node {i} ({node.operation.name})"
             if len(node.label) > MAX_LABEL or not (node.label.isprintable() or not node.label):
                 raise ProgramError(f"{where}: the label is not a short printable name")
-            if any(not 0 <= j < i for j in node.inputs):
+            if min(node.inputs, default=0) < 0 or max(node.inputs, default=-1) >= i:
                 raise ProgramError(f"{where}: its inputs are not all earlier nodes")
             types = tuple(self.nodes[j].type for j in node.inputs)
             try:
                 derived = node.operation.result(*types).check()
                 correlations = node.operation.correlations(*types)
                 elements += derived.size + sum(part.size for c in correlations for part in c.parts)
+                needed.append(correlations)
             except TesseraError as error:
                 raise ProgramError(f"{where}: {error}") from None
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
@@ -290,6 +289,7 @@ class Program:
             elements += self.nodes[output].type.size
         if elements > MAX_ELEMENTS:
             raise OversizedProgram(f"more than {MAX_ELEMENTS:,} elements in all, outputs counted")
+        return tuple(needed), elements
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {k}" for k, n in Counter(n.operation.name for n in self.nodes).most_common())

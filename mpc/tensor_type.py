@@ -30,6 +30,7 @@ FIELD_BITS = 60
 
 SLACK = 1.0 - 2.0**-20
 """Range bounds are floats, and each truncation may add one unit: leave a millionth of the range unused."""
+_SLACK_BITS = math.log2(SLACK)
 
 
 class Form(enum.IntEnum):
@@ -45,7 +46,7 @@ class Form(enum.IntEnum):
     SHARED = 2
 
 
-class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Shape, fixed-point encoding and range of one tensor of a program.
 
     ``low`` and ``high`` bound the real values; ``gain``, where known, bounds the sum of magnitudes along the
@@ -83,21 +84,22 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def bits(self) -> float:
         """log2 of the largest raw magnitude; -inf for a tensor that is zero."""
-        return self.fraction_bits + (math.log2(self.magnitude) if self.magnitude > 0 else -math.inf)
+        magnitude = self.magnitude
+        return self.fraction_bits + (math.log2(magnitude) if magnitude > 0 else -math.inf)
 
     def fits(self, bits: int, extra: float = 0.0) -> bool:
         """Whether raw magnitudes, times 2^extra, stay below 2^bits."""
-        return self.bits + extra <= bits + math.log2(SLACK)
+        return self.bits + extra <= bits + _SLACK_BITS
 
     def replace(self, **changes: object) -> TensorType:
         return msgspec.structs.replace(self, **changes)
 
     def check(self) -> TensorType:
         """Raise unless the type is one that a program may have; return it."""
-        if len(self.shape) > MAX_DIMENSIONS or any(n < 0 for n in self.shape):
+        if len(self.shape) > MAX_DIMENSIONS or min(self.shape, default=0) < 0:
             raise ProgramError(f"shape {self.shape} is not one a tensor can have")
         # Without the empty axes, since NumPy counts them neither.
-        if math.prod(max(n, 1) for n in self.shape) > MAX_SIZE:
+        if math.prod(filter(None, self.shape)) > MAX_SIZE:
             raise ShapeError(
                 f"a tensor of shape {self.shape} has more than {MAX_SIZE:,} elements, empty axes not counted:"
                 " work on parts of it"
@@ -136,5 +138,5 @@ def exactly(struct: msgspec.Struct, *floats: str) -> None:
         if value is not None and type(value) is not float:
             msgspec.structs.force_setattr(struct, name, float(value))
     shape = getattr(struct, "shape", ())
-    if type(shape) is not tuple or any(type(n) is not int for n in shape):
+    if type(shape) is not tuple or not {int}.issuperset(map(type, shape)):
         msgspec.structs.force_setattr(struct, "shape", tuple(operator.index(n) for n in shape))

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from mpc.errors import ProgramError
 from mpc.operation import Input, Stored
+from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array, Buffer, PrimeField, Rings, field_of, known_rings
 from mpc.rings.prg import Seed, fresh_seed
@@ -134,7 +135,7 @@ def deal(
     def drawn(streams: Sequence[Seed], t: TensorType) -> Array:
         return rings[t.ring].sample_sum(streams, t.shape)
 
-    for i, node in enumerate(program.nodes):
+    for i, node in enumerate(paced(program.nodes)):
         operation = node.operation
         types = program.input_types(node)
         dealt: list[Array] = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Stored, Value
+from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array
 from mpc.tensor_type import Form
@@ -41,7 +42,7 @@ class Evaluation:
         For each node that has such, ``stored`` gives its stored value, ``mask`` the share of its own mask and ``dealt``
         those of its correlated tensors.
         """
-        for i, node in enumerate(self._program.nodes):
+        for i, node in enumerate(paced(self._program.nodes)):
             operation, types = node.operation, self._program.input_types(node)
             inputs = [self.value(j) for j in node.inputs]
             if isinstance(operation, Stored):

@@ -26,6 +26,7 @@ import numpy as np
 from mpc.cost import CHECK, compares_apart
 from mpc.errors import ProgramError, TesseraError
 from mpc.operation import PartyContext, Stored, Value
+from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array, Buffer, Ring, Rings
 from mpc.rings.prg import Seed
@@ -119,8 +120,9 @@ class PartyRun:
     def _by_depth(self) -> list[list[int]]:
         """Nodes that depend on the run's inputs, by the number of openings before them."""
         pending: list[list[int]] = [[] for _ in range(self.program.rounds + 1)]
-        for i, depth in enumerate(self.program.depths):
-            if self._shares.value(i).pending and i not in self.program.inputs:
+        inputs = set(self.program.inputs)
+        for i, depth in enumerate(paced(self.program.depths)):
+            if self._shares.value(i).pending and i not in inputs:
                 pending[depth].append(i)
         return pending
 
@@ -193,7 +195,7 @@ class PartyRun:
                 check.note(value.public_cache["digest"])
 
     def _evaluate(self, evaluation: Evaluation, nodes: Sequence[int]) -> None:
-        for i in nodes:
+        for i in paced(nodes):
             node = self.program.nodes[i]
             if not node.operation.opens:
                 start = time.perf_counter()
