@@ -84,7 +84,8 @@ class BoundProgram:
 
     def derive(self) -> BoundProgram:
         """Itself, once all that takes long to find out about it is known: call it from a thread."""
-        _ = self.digest, self.bindings_digest, self.program.elements
+        program = self.program
+        _ = self.digest, self.bindings_digest, program.rounds, program.inputs, program.slots, program.kept
         return self
 
     @property

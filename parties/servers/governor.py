@@ -8,6 +8,7 @@ head of a program announces.  So
   (`parties.servers.admission`), and a member for whom there is none is refused before anything is decoded;
 * *time* is had in turns (`parties.servers.scheduling`), each piece charged with what it is expected to take: decoding,
   typing and policy at the *desk*, dealing and preparing *offline*, rounds *online*, and what is written at the *disk*;
+  what takes long gives way between its steps (`parties.servers.pace`);
 * *requests* that are answered once (`RequestMessage`) have a rate, and no more than so many are in progress;
 * *what is stored* has quotas for each owner (`parties.stored.quotas`, `parties.disk`, `parties.stock.dealer_stock`);
 * *words before their time*, about runs that are not known yet, are kept in a bounded number for each member that says
@@ -27,19 +28,24 @@ from mpc.errors import ServerBusy
 from mpc.program import Program, nodes_announced
 from parties.cluster import Cluster, Member
 from parties.servers.admission import Admission, memory_for_runs
+from parties.servers.pace import Pace
 from parties.servers.scheduling import Turns, Workers
 from parties.stored.quotas import Quotas
 
 BYTES_PER_NODE = 1 << 10
 """Memory that a node of a program takes once it is decoded and checked; as measured, with what is derived from it."""
 
-SECONDS_PER_NODE = 25e-6
+SECONDS_PER_NODE = 15e-6
 SECONDS_PER_BYTE = 1e-8
 """That a server is at work at the desk, about."""
 
 DEALING_SECONDS_PER_NODE = 60e-6
 DEALING_SECONDS_PER_ELEMENT = 5e-8
 """That dealing for a run, or preparing it, takes about."""
+
+EVALUATING_SECONDS_PER_NODE = 1e-5
+EVALUATING_SECONDS_PER_ELEMENT = 5e-9
+"""That all rounds of a run take about."""
 
 MAX_REQUESTS = 64
 """Of one member, in progress."""
@@ -107,11 +113,11 @@ class Governor:
         self._server = name
         memory = memory_for_runs(cluster, member)
         self.admission = Admission(name, memory, cluster.settings.security, clients=len(cluster.clients))
-        # What takes long shares few turns: a thread of Python's delays all others, however many cores there are.
-        self.long = Workers(name, max(1, width - LEAST_WIDTH + 1), patience)
+        self.pace = Pace()
         # Apart, so that nobody's dealing delays a round that others wait for, or what is done in no time.
-        self.desk, self.offline = (Workers(name, width, patience, self.long) for _ in range(2))
-        self.online = Workers(name, width, patience)
+        self.long = Workers(name, width, patience, self.pace)
+        self.desk, self.offline = (Workers(name, width, patience, self.pace, self.long) for _ in range(2))
+        self.online = Workers(name, width, patience, self.pace)
         self.disk = Turns(name, 1, patience)
         """What is written in the order in which it was asked for, of each member."""
         self.quotas = Quotas(name, len(cluster.clients), memory)
@@ -179,3 +185,8 @@ class Governor:
 def dealing_seconds(program: Program) -> float:
     """That dealing for a run, or preparing it, takes about."""
     return program.elements * DEALING_SECONDS_PER_ELEMENT + len(program.nodes) * DEALING_SECONDS_PER_NODE
+
+
+def evaluating_seconds(program: Program) -> float:
+    """That computing takes about in all rounds of a run."""
+    return program.elements * EVALUATING_SECONDS_PER_ELEMENT + len(program.nodes) * EVALUATING_SECONDS_PER_NODE

@@ -29,7 +29,7 @@ from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
 from parties.servers.disputes import Disputes
 from parties.servers.early import EarlyWords
-from parties.servers.governor import dealing_seconds
+from parties.servers.governor import dealing_seconds, evaluating_seconds
 from parties.servers.host import Host
 from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.reporting import Reporting
@@ -50,8 +50,8 @@ from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import OtherTranscript, Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 
-THREAD_ELEMENTS = 1 << 20
-"""Runs that touch more elements than this compute in a thread, so that pings are answered meanwhile."""
+THREAD_SECONDS = 5e-3
+"""Runs that take longer than this compute in a thread, so that others are answered meanwhile."""
 
 MAX_EARLY_ROUNDS = 2
 """A peer can be ahead of us by one round, never by more."""
@@ -351,13 +351,15 @@ class PartyServer(Server[PartyJob]):
         exchange, testimony = job.exchange, job.testimony
         if exchange is None or job.program is None or testimony is None:
             raise ProgramError("the run is not online")
-        if job.program.elements > THREAD_ELEMENTS:
+        expected = evaluating_seconds(job.program)
+        if expected > THREAD_SECONDS:
             self.clear_deadline(job)
             self.in_background(
                 job,
                 lambda: self._compute(exchange, testimony, job.round, received),
                 lambda result, _: self._sent(job, *result),
                 workers=self.governor.online,
+                expected=expected,
             )
         else:
             self._sent(job, *self._compute(exchange, testimony, job.round, received))
@@ -394,7 +396,7 @@ class PartyServer(Server[PartyJob]):
         run = job.party_run
         if run is None or not self.malicious:
             self._continue(job)
-        elif run.program.elements > THREAD_ELEMENTS:
+        elif evaluating_seconds(run.program) > THREAD_SECONDS:
             job.busy = True
             self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job), workers=self.governor.online)
         else:

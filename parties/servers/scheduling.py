@@ -20,17 +20,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mpc.errors import ServerBusy
+from parties.servers.pace import LONG, Pace
 
 Result = TypeVar("Result")
 
 # Free turns, where there are three or more, that only members who have none are given.
 _KEPT = 2
 
-SHORT = 0.05
-"""s of work that need not be done among the long."""
-
 # s of processor time after which work was not short, and how long that is held against its member.
-_LONG, _WHILE = 0.25, 10.0
+_TOO_LONG, _WHILE = 0.25, 10.0
 
 
 @dataclass
@@ -134,12 +132,16 @@ class Workers(Turns):
     """Threads that do the work of several members in turns.
 
     Args:
-        long: those for what takes long, if it is to be done elsewhere, fewer at a time: what is short waits for no
-            other member's long work then, nor for its part of the interpreter.
+        long: those for what takes long, if it is to be done elsewhere: what is short waits for no other member's long
+            work then.
+        pace: by which it is done.
     """
 
-    def __init__(self, server: str, width: int, patience: float, long: Workers | None = None) -> None:
+    def __init__(
+        self, server: str, width: int, patience: float, pace: Pace | None = None, long: Workers | None = None
+    ) -> None:
         super().__init__(server, width, patience)
+        self._pace = Pace() if pace is None else pace
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="tessera-work")
         self._long = long
         self._slow_until: dict[str, float] = {}
@@ -150,16 +152,22 @@ class Workers(Turns):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(
-        self, member: str, work: Callable[[], Result], *, seconds: float = 0.0, patient: bool = False
+        self,
+        member: str,
+        work: Callable[[], Result],
+        *,
+        seconds: float = 0.0,
+        patient: bool = False,
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> Result:
         """``work()`` in a thread, in this member's turn; what it raises is raised.
 
         ``seconds``: what it is expected to take.  Raises ServerBusy if its turn does not come in time, unless
-        ``patient``.
+        ``patient``; TesseraError once it is ``unwanted``.
         """
         if self._long is not None:
-            if seconds > SHORT or time.monotonic() < self._slow_until.get(member, 0.0):
-                return await self._long.run(member, work, seconds=seconds, patient=patient)
+            if seconds >= LONG or time.monotonic() < self._slow_until.get(member, 0.0):
+                return await self._long.run(member, work, seconds=seconds, patient=patient, unwanted=unwanted)
             work = self._watched(member, work)
         queue = await self._begin(member, seconds, None if patient else self._patience)
         loop, started = asyncio.get_running_loop(), time.monotonic()
@@ -168,7 +176,11 @@ class Workers(Turns):
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(self._ended, queue, time.monotonic() - started - seconds)
 
-        future = self._pool.submit(contextvars.copy_context().run, work)
+        def paced() -> Result:
+            with self._pace.working(member, seconds, unwanted):
+                return work()
+
+        future = self._pool.submit(contextvars.copy_context().run, paced)
         # Not when this task ends, which may be cancelled while the thread is at work.
         future.add_done_callback(over)
         return await asyncio.wrap_future(future)
@@ -181,7 +193,7 @@ class Workers(Turns):
             try:
                 return work()
             finally:
-                if time.thread_time() - before > _LONG:
+                if time.thread_time() - before > _TOO_LONG:
                     self._slow_until[member] = time.monotonic() + _WHILE
 
         return watched

@@ -172,6 +172,7 @@ class Server(Dispatcher, Generic[JobT]):
         run = message.run if isinstance(message, RunMessage) else ""
         job = self.jobs.get(run)
         client = sender if job is None or job.client is None else job.client
+        self.governor.pace.heard(client.name)
         return logs.about(run, "" if client.is_server else client.name)
 
     def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
@@ -433,14 +434,12 @@ class Server(Dispatcher, Generic[JobT]):
         """
 
         def timed() -> tuple[Result, float]:
-            if job.over:
-                raise TesseraError("the run is over")
             started = time.perf_counter()
             return work(), time.perf_counter() - started
 
         async def run() -> None:
             try:
-                result, seconds = await workers.run(job.on_behalf, timed, seconds=expected)
+                result, seconds = await workers.run(job.on_behalf, timed, seconds=expected, unwanted=lambda: job.over)
                 if not all(self.endpoint.connected(name) for name in reach):
                     await self.endpoint.connect(reach, self.cluster.settings.peer_timeout)
                 if self.jobs.get(job.run) is job:
