@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Union
+from typing import Annotated, Any, Union
 
 import msgspec
 
@@ -37,7 +37,7 @@ class OversizedProgram(ProgramError):  # noqa: N818 - says what happened
 class Expression:
     """A node of a program while it is being planned: immutable, and equal to itself alone."""
 
-    __slots__ = ("__weakref__", "_derived", "inputs", "label", "operation", "type")
+    __slots__ = ("__weakref__", "_derived", "inputs", "label", "loss", "lost", "operation", "surely", "type")
 
     def __init__(self, operation: Operation, inputs: tuple[Expression, ...] = (), label: str = "") -> None:
         self.operation = operation
@@ -45,6 +45,18 @@ class Expression:
         self.label = label
         self.type: TensorType = operation.result(*(x.type for x in inputs)).check()
         self._derived: dict[Operation, Expression] = {}
+        self.lost = self.surely = 0.0
+        """How far its values are from what is meant by them, at most and surely, beside what operations lose: a fit's
+        error, rounding of a public number."""
+        self.loss: Any = None
+        """What follows from that, and from all that it depends on; kept by who finds out."""
+
+    def lose(self, most: float, surely: float | None = None) -> Expression:
+        """The same, of whose values so much is said to be lost here; of what is said of one, the most counts."""
+        surely = most if surely is None else surely
+        if most > self.lost or surely > self.surely:
+            self.lost, self.surely, self.loss = max(most, self.lost), max(surely, self.surely), None
+        return self
 
     def derive(self, operation: Operation, label: str) -> Expression:
         """``operation`` of this alone, made once: a tensor is masked and opened once however often it is used."""

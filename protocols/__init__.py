@@ -6,12 +6,23 @@ Importing this, or any module of it, makes the operations known to programs.
 from protocols import operations as _operations  # noqa: F401 - makes them known
 from protocols.lowering.plan import plan
 from protocols.lowering.planner import Objective
+from protocols.lowering.precision import PrecisionWarning
 from protocols.trace import contraction as _contraction  # noqa: F401 - makes them known to NumPy
 from protocols.trace import numpy_functions as _numpy_functions  # noqa: F401
 from protocols.trace.named_functions import RangeWarning
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, leaf, stack
 
-__all__ = ["Objective", "RangeWarning", "SecretTensor", "concatenate", "graph_of", "leaf", "plan", "stack"]
+__all__ = [
+    "Objective",
+    "PrecisionWarning",
+    "RangeWarning",
+    "SecretTensor",
+    "concatenate",
+    "graph_of",
+    "leaf",
+    "plan",
+    "stack",
+]
 
 
 def __dir__() -> list[str]:

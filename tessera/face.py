@@ -69,7 +69,7 @@ from parties import (
 )
 from parties.client.report import LayerReport, Phase
 from parties.client.uploading import UploadProgress
-from protocols import RangeWarning, SecretTensor, concatenate, stack
+from protocols import PrecisionWarning, RangeWarning, SecretTensor, concatenate, stack
 from protocols.approximation import (
     CompositeFit,
     Fit,
@@ -125,6 +125,7 @@ __all__ = [
     "Phase",
     "PolynomialFit",
     "PositionError",
+    "PrecisionWarning",
     "PreparedRun",
     "ProgramError",
     "ProtocolViolation",

@@ -62,7 +62,7 @@ from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
-from protocols.trace.arguments import declared
+from protocols.trace.arguments import declared, lost_to_whole
 from protocols.trace.mathematics import Node, Secret
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
@@ -181,7 +181,7 @@ class AsyncClient(Deciding):
         low, high, bits = declared(low, high, fraction_bits)
         check_values(self.cluster, values, name)
         raw = fixed_point.encode(values, bits, low, high, name=name, field=self._field)
-        secret = leaf(Input(raw.shape, bits, low, high))
+        secret = leaf(Input(raw.shape, bits, low, high), lost=lost_to_whole(values, bits))
         self._secrets[secret.node] = raw
         return secret
 

@@ -8,9 +8,11 @@ from typing import Protocol
 
 from mpc.errors import UsageError
 from mpc.rings.field import FieldArray
+from mpc.tensor_type import TensorType
 from nn.model import Description
 from nn.preprocessing import ImageInput
 from parties.messages.bindings import slot_of
+from protocols.lowering.precision import watch_layers
 from protocols.trace.secret_tensor import SecretTensor
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -53,6 +55,8 @@ class RemoteModel:
         self.slot = slot_of(owner, name)
         """Where programs read it."""
         self._stored = description.stored(self.slot)
+        self._watched: set[TensorType] = set()
+        """Inputs of which it is known what its layers lose."""
 
     @property
     def leaves(self) -> Collection[SecretTensor]:
@@ -66,7 +70,11 @@ class RemoteModel:
                 f"the model takes a secret tensor, not {type(x).__name__}: write"
                 " model(client.share(x, low=.., high=..)), or client.predict(model, x)"
             )
-        return self.description.forward(x, self._stored)
+        y = self.description.forward(x, self._stored)
+        if x.type not in self._watched:
+            self._watched.add(x.type)
+            watch_layers(y.node)
+        return y
 
     @property
     def image_input(self) -> ImageInput:

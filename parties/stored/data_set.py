@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from mpc import fixed_point
 from mpc.decoders import json_decoder
-from mpc.errors import TesseraError, UnsupportedError, UsageError, printable
+from mpc.errors import EncodingError, TesseraError, UnsupportedError, UsageError, printable
 from mpc.operation import MAX_NAME
 from mpc.program import Program
 from mpc.rings.field import FieldArray
 from nn.stored import StoredType
-from protocols.trace.arguments import declared
+from protocols.trace.arguments import declared, lost_to_whole
 from protocols.trace.sizes import count_of
 
 FORMAT = 1
@@ -85,6 +85,9 @@ class DataSet:
         self._elements = {
             name: fixed_point.encode(values, bits, low, high, name=name) for name, values in tensors.items()
         }
+        for name, values in tensors.items():
+            if lost_to_whole(values, bits):
+                raise EncodingError(f"{name} holds other than whole numbers, which is all that fraction_bits=0 is for")
         types = {name: StoredType(e.shape, bits, low, high) for name, e in self._elements.items()}
         self._description = DataDescription(types, FORMAT)
 

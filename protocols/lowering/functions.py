@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from mpc.errors import RangeError, UnsupportedError
@@ -32,8 +33,12 @@ def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Exp
     if isinstance(fit, FourierFit):
         return fourier(planner, x, fit, target)
     if isinstance(fit, PolynomialFit):
-        return polynomial(planner, _declared(planner, x, fit.low, fit.high), fit.coefficients)
-    for stage in fit.stages:
+        x = _declared(planner, x, fit.low, fit.high)
+        # Away from the ends, all but the best fits have smaller errors.
+        whole = fit.kind == "minimax" or (x.type.low <= fit.low and x.type.high >= fit.high)
+        return polynomial(planner, x, fit.coefficients, fit.error, fit.error if whole else 0.0)
+    # The last one answers for all.
+    for stage in (*fit.stages[:-1], msgspec.structs.replace(fit.stages[-1], error=fit.error)):
         x = apply(planner, x, stage)
     return x
 
@@ -82,7 +87,10 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
         low=float(low - slack),
         high=float(high + slack),
     )
-    result = planner.make(operation, planner.masked(x))
+    rounded = abs(fit.constant / part - operation.constant / scale) + sum(
+        abs(c - raw / scale) for c, raw in zip((*cosines, *sines), (*operation.cosines, *operation.sines), strict=True)
+    )
+    result = planner.make(operation, planner.masked(x)).lose(fit.error / part + rounded)
     if part < 1.0:
         return planner.divided(result, round(1 / part))
     return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
@@ -99,8 +107,13 @@ def _bits(resolution: float, most: int) -> int:
     return min(most, max(8, math.ceil(math.log2(max(resolution, 1.0)))))
 
 
-def polynomial(planner: Planner, x: Expression, coefficients: Sequence[float]) -> Expression:
-    """One round where the field has room for it, a logarithmic number of rounds where it has not."""
+def polynomial(
+    planner: Planner, x: Expression, coefficients: Sequence[float], error: float = 0.0, surely: float = 0.0
+) -> Expression:
+    """One round where the field has room for it, a logarithmic number of rounds where it has not.
+
+    ``error`` is what it is off by, at most, that is to be computed so; ``surely``, whatever x is.
+    """
     values = [float(c) for c in coefficients]
     if not values or not all(math.isfinite(c) for c in values):
         raise UnsupportedError("a polynomial takes a list of finite coefficients")
@@ -108,12 +121,13 @@ def polynomial(planner: Planner, x: Expression, coefficients: Sequence[float]) -
         values.pop()
     if len(values) == 1:
         zero = planner.product(Multiply(), x, constant(0.0))
-        return planner.sum(Add(), zero, planner.constant(values[0]))
+        return planner.sum(Add(), zero, planner.constant(values[0])).lose(error, surely)
     if len(values) == 2:
-        scaled = x if values[1] == 1.0 else _times(planner, x, values[1])
-        return (
-            planner.sum(Add(), scaled, planner.constant(values[0], scaled.type.fraction_bits)) if values[0] else scaled
-        )
+        # A line of a fit is nobody's but the fit's.
+        scaled = x if values[1] == 1.0 and not error else _times(planner, x, values[1])
+        if values[0]:
+            scaled = planner.sum(Add(), scaled, planner.constant(values[0], scaled.type.fraction_bits))
+        return scaled.lose(error, surely)
     # The field is far smaller than what a float holds, so nothing that may fit is refused here.
     if (len(values) - 1) * math.log2(max(x.type.magnitude, 1.0)) > 1000 or max(map(abs, values)) > 2.0**64:
         raise RangeError(f"a polynomial of degree {len(values) - 1} of values up to {x.type.magnitude:g}: too large")
@@ -122,13 +136,13 @@ def polynomial(planner: Planner, x: Expression, coefficients: Sequence[float]) -
     plan = _one_round(x.type, values)
     if not any(values[:-1]) and (plan is None or x.type.fraction_bits - plan.drop < _whole(planner, x.type)):
         power = _power(planner, x, len(values) - 1)
-        return power if values[-1] == 1.0 else _times(planner, power, values[-1])
+        return power if values[-1] == 1.0 and not error else _times(planner, power, values[-1]).lose(error, surely)
     if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
-        return _chebyshev_tree(planner, x, values)
+        return _chebyshev_tree(planner, x, values).lose(error, surely)
     raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
-    if plan.drop:
-        return planner.make(TruncatedPolynomial(raw, plan.coefficient_bits, plan.drop), planner.masked(x))
-    return planner.make(Polynomial(raw, plan.coefficient_bits), planner.masked(x))
+    dropped = TruncatedPolynomial(raw, plan.coefficient_bits, plan.drop) if plan.drop else None
+    operation = dropped or Polynomial(raw, plan.coefficient_bits)
+    return planner.make(operation, planner.masked(x)).lose(plan.rounding + error, plan.rounding + surely)
 
 
 def _whole(planner: Planner, t: TensorType) -> int:
@@ -160,10 +174,12 @@ def _cut(x: Expression, used: Expression) -> float:
 
 
 class _Plan:
-    __slots__ = ("coefficient_bits", "drop", "error")
+    __slots__ = ("coefficient_bits", "drop", "error", "rounding")
 
-    def __init__(self, error: float, drop: int, coefficient_bits: int) -> None:
+    def __init__(self, error: float, rounding: float, drop: int, coefficient_bits: int) -> None:
         self.error = error
+        self.rounding = rounding
+        """That part of the error that comes of the coefficients."""
         self.drop = drop
         self.coefficient_bits = coefficient_bits
 
@@ -189,7 +205,7 @@ def _one_round(t: TensorType, coefficients: Sequence[float]) -> _Plan | None:
             )
             error = rounding + (slope * 2.0**-kept if drop else 0.0)
             if best is None or error < best.error:
-                best = _Plan(error, drop, bits)
+                best = _Plan(error, rounding, drop, bits)
     return best
 
 
@@ -215,15 +231,17 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
         return terms[k]
 
     total: Expression | None = None
+    left_out = 0.0
     for k, c in enumerate(chebyshev.coef[1:], start=1):
         if abs(c) < 2.0 ** -(planner.fraction_bits + 8):
+            left_out += abs(c)
             continue
         part = _times(planner, term(k), float(c))
         total = part if total is None else planner.sum(Add(), total, part)
     total = _times(planner, unit, 0.0) if total is None else total
     result = planner.sum(Add(), total, planner.constant(float(chebyshev.coef[0]), total.type.fraction_bits))
     low, high = polynomial_range(tuple(coefficients), t.low, t.high)
-    return planner.make(Declare(low - 0.01, high + 0.01), result)
+    return planner.make(Declare(low - 0.01, high + 0.01), result.lose(left_out))
 
 
 def _times(planner: Planner, x: Expression, c: float) -> Expression:

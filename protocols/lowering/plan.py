@@ -16,6 +16,7 @@ from collections.abc import Callable
 from mpc.errors import UsageError
 from mpc.program import Expression, OversizedProgram, Program
 from protocols.lowering.planner import FRACTION_BITS, Objective, Planner
+from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
 from protocols.trace.mathematics import Graph, Node, Public, Secret, written
 
@@ -72,7 +73,11 @@ def lowered(node: Node, objective: Objective = Objective.LATENCY) -> Expression:
 
     for each in written([node], missing):
         planner = Planner(each.label, FRACTION_BITS if each.precision is None else each.precision, objective)
-        each.lowered[objective] = lower(planner, each.operation, [_operand(x, objective) for x in each.inputs])
+        made = lower(planner, each.operation, [_operand(x, objective) for x in each.inputs])
+        each.lowered[objective] = made
+        # Layers of a network are watched when it is first used, and not with each prediction (``watch_layers``).
+        if not each.label:
+            watch(each, made)
     return node.lowered[objective]
 
 

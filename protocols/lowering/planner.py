@@ -139,7 +139,8 @@ class Planner:
         if bits <= 0:
             return x
         if isinstance(x.operation, Constant):
-            return constant(fixed_point.decode(x.operation.array(), x.type.fraction_bits), fraction_bits)
+            fewer = constant(fixed_point.decode(x.operation.array(), x.type.fraction_bits), fraction_bits)
+            return fewer.lose(fewer.lost + x.lost)
         if not x.type.fits(TRUNCATION_BITS):
             raise RangeError(
                 f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
@@ -213,9 +214,11 @@ class Planner:
             while sum(bits) > room and any(bits[i] > floor + zeros[i] for i in movable):
                 bits[max(movable, key=lambda i: bits[i] - zeros[i])] -= 1
         if sum(bits) > room:
+            small = room == FIELD_BITS
             raise RangeError(
                 f"a product of values up to {x.type.magnitude:g} and {y.type.magnitude:g}, up to {growth:g} of them"
-                f" summed, leaves {room} fraction bits: declare tighter ranges"
+                f" summed, {'has' if small else 'leaves'} {room} fraction bits:"
+                f" {'that is too few for so small ones, scale them up' if small else 'declare tighter ranges'}"
             )
         if x is y:
             x = y = self.truncated(x, min(bits))
@@ -227,12 +230,16 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = FR
     """A public tensor: with the fewest fraction bits that are exact, or ``most`` where none are."""
     array = np.asarray(values, dtype=np.float64)
     if fraction_bits is None:
-        fraction_bits = _exact_bits(array, most)
+        largest = float(np.abs(array).max(initial=0.0))
+        # What is larger than the field is refused below.
+        room = fixed_point.CAPACITY_BITS - 1 - max(0, math.frexp(largest)[1] if math.isfinite(largest) else 0)
+        fraction_bits = _exact_bits(array, max(0, min(most, room)))
     raw = fixed_point.encode(array, fraction_bits, name="a public constant")
     real = fixed_point.decode(raw, fraction_bits)
     low, high = (float(real.min()), float(real.max())) if real.size else (0.0, 0.0)
     data = np.ascontiguousarray(raw).astype("<u8", copy=False).tobytes()
-    return Expression(Constant(array.shape, fraction_bits, low, high, data))
+    rounded = float(np.abs(real - array).max(initial=0.0))
+    return Expression(Constant(array.shape, fraction_bits, low, high, data)).lose(rounded)
 
 
 def usual_bits(low: float, high: float) -> int:

@@ -27,7 +27,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
     """
     match operation:
         case m.Secret():
-            return Expression(operation.source)
+            return Expression(operation.source).lose(operation.lost)
         case m.Public():
             return planner.constant(operation.values)
         case m.Add():

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import PositionError, RangeError, ShapeError, UnsupportedError
-from mpc.tensor_type import Shape
+from mpc.tensor_type import FIELD_BITS, Shape
 from protocols.lowering.planner import usual_bits
 from protocols.trace.sizes import check_moved, check_public, count_of
 
@@ -60,7 +60,8 @@ def integers(values: Sequence[Any]) -> tuple[int, ...]:
 def declared(low: object, high: object, fraction_bits: object = None) -> tuple[float, float, int]:
     """The range and the fraction bits that a secret is said to have; without ``fraction_bits``, the usual ones.
 
-    Raises RangeError for what is no range, UnsupportedError for what is no number of bits.
+    Raises RangeError for what is no range, and for so few bits that nothing of it is left; UnsupportedError for what is
+    no number of bits.
     """
     try:
         ends = float(low), float(high)  # type: ignore[arg-type]
@@ -73,9 +74,21 @@ def declared(low: object, high: object, fraction_bits: object = None) -> tuple[f
     if fraction_bits is None:
         return (*ends, usual_bits(*ends))
     try:
-        return (*ends, operator.index(fraction_bits))  # type: ignore[arg-type]
+        bits = operator.index(fraction_bits)  # type: ignore[arg-type]
     except TypeError:
         raise UnsupportedError(f"fraction_bits is a whole number, not {fraction_bits!r}") from None
+    largest, half = max(map(abs, ends)), math.ldexp(0.5, -bits) if 0 <= bits <= FIELD_BITS else 0.0
+    if 0.0 < largest <= half:
+        raise RangeError(
+            f"{bits} fraction bits leave nothing of values up to {largest:g}: all would be 0; leave them out, and there"
+            f" are {usual_bits(*ends)}"
+        )
+    return (*ends, bits)
+
+
+def lost_to_whole(values: npt.ArrayLike, fraction_bits: int) -> float:
+    """What is lost of values without fraction bits, which are taken for whole numbers, where some are not."""
+    return 0.0 if fraction_bits or np.array_equal(values, np.rint(values)) else 0.5
 
 
 def numbers(x: object) -> npt.NDArray[np.float64]:

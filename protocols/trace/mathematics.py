@@ -27,9 +27,14 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A client's secret for this run, or a stored one; the source says shape, range and fraction bits."""
+    """A client's secret for this run, or a stored one; the source says shape, range and fraction bits.
+
+    ``lost``: how far it may be from what its owner has, where that is more than half a unit, or where there are no
+    fraction bits, which else says that there are whole numbers.
+    """
 
     source: sources.Input | sources.Stored
+    lost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

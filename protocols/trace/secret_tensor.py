@@ -37,11 +37,12 @@ from protocols.trace.arguments import (
 )
 from protocols.trace.named_functions import NamedFunctions
 from protocols.trace.sizes import check_moved
+from protocols.trace.stated import Stated
 
 MAX_POWER = 512
 
 
-class SecretTensor(NamedFunctions):
+class SecretTensor(NamedFunctions, Stated):
     """A secret-shared tensor of fixed-point numbers, as an expression yet to be run.
 
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at
@@ -348,9 +349,9 @@ class SecretTensor(NamedFunctions):
         return SecretTensor(m.Node(operation, nodes, self.label, precision), self.label, precision)
 
 
-def leaf(source: Input | Stored, *, precision: int | None = None) -> SecretTensor:
-    """A secret as the leaf of expressions: a client's input, or a stored tensor."""
-    return SecretTensor(m.Node(m.Secret(source)), precision=precision)
+def leaf(source: Input | Stored, *, precision: int | None = None, lost: float = 0.0) -> SecretTensor:
+    """A secret as the leaf of expressions: a client's input, or a stored tensor; ``lost`` as in ``m.Secret``."""
+    return SecretTensor(m.Node(m.Secret(source, lost)), precision=precision)
 
 
 def graph_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None) -> m.Graph:

@@ -19,7 +19,17 @@ def run(code: str) -> str:
         ("mpc", []),
         (
             "protocols",
-            ["Objective", "RangeWarning", "SecretTensor", "concatenate", "graph_of", "leaf", "plan", "stack"],
+            [
+                "Objective",
+                "PrecisionWarning",
+                "RangeWarning",
+                "SecretTensor",
+                "concatenate",
+                "graph_of",
+                "leaf",
+                "plan",
+                "stack",
+            ],
         ),
     ],
 )

@@ -34,7 +34,7 @@ ERRORS = {
     "RunExpired", "ServerBusy", "ShapeError", "TesseraError", "TooLarge", "UnknownValueError", "UnsupportedError",
     "UsageError", "VersionMismatch",
 }  # fmt: skip
-WARNINGS = {"RangeWarning"}
+WARNINGS = {"PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {
     "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OtherTranscript", "SpentItem", "UnreducedOpening",

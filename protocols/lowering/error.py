@@ -1,0 +1,284 @@
+"""How far a result may be from what is meant: rounding and fits, followed through the operations of a program.
+
+Two figures of each node, both absolute, in the units of its values:
+
+* ``most``: a bound.  |computed - meant| is never more, whatever the values, the masks and the number of parties, where
+  values lie in the ranges that are declared, and fits are as good as their ``error`` says.  It takes the worst of
+  everything at once, so after many layers it can be far above what is seen.
+* ``sure``: about what is lost whatever the values are: through a product of secrets, or a curve, an error goes on with
+  the least factor there is, not with the greatest, and errors of several elements add up like independent ones.  It is
+  never more than ``most``; where it is much of what a value can be, little of that is left, and no pessimism says so.
+
+Rules are one for each operation: its own loss, and what it makes of its operands'.  ``Expression.lost`` is what the
+planner says that an operation of its makes differs from what was meant, beside: constants that are rounded, fits.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mpc import fixed_point
+from mpc.errors import UnsupportedError
+from mpc.operation import Constant, Input, Operation, Stored
+from mpc.program import Expression
+from mpc.rings.prime_field import SINE_BITS
+from mpc.tensor_type import Form, TensorType
+from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+
+POINTS = 256
+"""At which the slope of a series is sampled, on an interval of a period or less."""
+
+FLOAT_BITS = 53
+"""Of larger raw values a float64 has not all digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Of one node; ``source`` is the operation that most of the bound comes from, its share of it ``part``."""
+
+    most: float
+    sure: float
+    source: Expression | None = None
+    part: float = 0.0
+
+    def times(self, most: float, sure: float | None = None) -> Loss:
+        """Through a map that multiplies errors by at most, and about, so much."""
+        return Loss(self.most * most, self.sure * (most if sure is None else sure), self.source, self.part * most)
+
+
+Rule = Callable[[Any, Expression, Sequence[Loss]], Loss]
+"""Of an operation, the node that it makes, and what its operands have lost."""
+
+_RULES: dict[type[Operation], Rule] = {}
+
+
+def followed(x: Expression) -> Loss:
+    """What is lost on the way to ``x``.  Kept with it, and with all that it depends on.
+
+    Raises UnsupportedError for an operation without a rule.
+    """
+    stack = [x]
+    while stack:
+        each = stack[-1]
+        if each.loss is None and (missing := [y for y in each.inputs if y.loss is None]):
+            stack.extend(missing)
+            continue
+        stack.pop()
+        if each.loss is None:
+            each.loss = _own(each)
+    loss: Loss = x.loss
+    return loss
+
+
+def _own(x: Expression) -> Loss:
+    rule = _RULES.get(type(x.operation))
+    if rule is None:
+        raise UnsupportedError(f"what {x.operation.name} loses is not known: protocols/lowering/error.py has no rule")
+    return rule(x.operation, x, [y.loss for y in x.inputs])
+
+
+def rounding_of(t: TensorType) -> float:
+    """What a value loses that is encoded so; without fraction bits, values are whole numbers, and lose nothing."""
+    return 2.0 ** -(t.fraction_bits + 1) if t.fraction_bits else 0.0
+
+
+def _with(x: Expression, own: float, *operands: Loss, sure: float | None = None) -> Loss:
+    """The sum of what the operation loses by itself, what the planner says, and what comes of the operands."""
+    likely = math.hypot((own if sure is None else sure) + x.surely, *(each.sure for each in operands))
+    own += x.lost
+    most = own + sum(each.most for each in operands)
+    # Of the floats that bounds are computed in, and that what is meant is compared in.
+    if most or x.type.bits > FLOAT_BITS:
+        most += 2.0**-48 * x.type.magnitude
+    worst = max(operands, key=lambda each: each.part, default=Loss(0.0, 0.0))
+    source, part = (worst.source, worst.part) if worst.part > own else (x, own)
+    return Loss(most, min(likely, most), source, part)
+
+
+def _rule(*kinds: type[Operation]) -> Callable[[Rule], Rule]:
+    def known(rule: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(kinds, rule))
+        return rule
+
+    return known
+
+
+# -- leaves, and what moves values -------------------------------------------------------------------------------------
+
+
+@_rule(Input, Stored)
+def _source(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, rounding_of(x.type))
+
+
+@_rule(Constant)
+def _constant(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, 0.0)
+
+
+@_rule(
+    mask.Mask, keep.Keep, linear.Negate, linear.Raise, linear.Declare, linear.Reshape, linear.Transpose,
+    linear.Broadcast, linear.Index, linear.Take, linear.Pad,
+)  # fmt: skip
+def _same(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, 0.0, losses[0]) if x.lost else losses[0]
+
+
+@_rule(linear.Concatenate)
+def _joined(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    worst = max(losses, key=lambda loss: loss.most)
+    return replace(worst, sure=max(loss.sure for loss in losses))
+
+
+# -- sums --------------------------------------------------------------------------------------------------------------
+
+
+@_rule(linear.Add, linear.Subtract)
+def _sum(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, 0.0, *losses)
+
+
+@_rule(linear.Divide)
+def _divided(operation: linear.Divide, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, 0.0, losses[0].times(2.0**-operation.bits))
+
+
+@_rule(linear.Sum, linear.RunningSum, linear.SumPool2d)
+def _reduced(
+    operation: linear.Sum | linear.RunningSum | linear.SumPool2d, x: Expression, losses: Sequence[Loss]
+) -> Loss:
+    shape = x.inputs[0].type.shape
+    match x.operation:
+        case linear.Sum(axes=axes):
+            count = math.prod(shape[axis] for axis in axes)
+        case linear.RunningSum(axis=axis):
+            count = shape[axis]
+        case linear.SumPool2d(kernel=kernel):
+            count = math.prod(kernel)
+        case _:
+            raise UnsupportedError(f"{x.operation.name} is no sum")
+    return _with(x, 0.0, losses[0].times(count, math.sqrt(count)))
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+@_rule(product.Multiply, product.Matmul, product.Conv2d)
+def _product(operation: product.Product, x: Expression, losses: Sequence[Loss]) -> Loss:
+    """x' y' - x y = (x' - x) y' + x (y' - y), of computed values that are in their ranges; x is as far out as its error
+    says."""
+    left, right = x.inputs
+    of_left, of_right = _factor(operation, left, right, "left"), _factor(operation, right, left, "right")
+    second_order = Loss(operation._inner(left.type, right.type) * losses[0].most * losses[1].most, 0.0)
+    return _with(x, 0.0, losses[0].times(*of_left), losses[1].times(*of_right), second_order)
+
+
+def _factor(operation: product.Product, x: Expression, other: Expression, side: str) -> tuple[float, float]:
+    """How much an error in ``x`` is multiplied by, at most and surely, in a product with ``other``."""
+    types = (x.type, other.type) if side == "left" else (other.type, x.type)
+    count, t = operation._inner(*types), other.type
+    if isinstance(other.operation, Constant):
+        if count == 1:
+            return t.magnitude, t.magnitude
+        return _norms(operation, other.operation, t, side, count)
+    most = t.magnitude * count
+    if side == "left" and t.gain is not None:
+        most = min(most, t.gain)
+    # What is public meets the end of the other's range somewhere; what two secrets are, nobody says.
+    least = t.magnitude if x.type.form is Form.PUBLIC else max(0.0, t.low, -t.high)
+    return most, least * math.sqrt(count)
+
+
+def _norms(operation: product.Product, constant: Constant, t: TensorType, side: str, count: int) -> tuple[float, float]:
+    """Of what an element of the result is summed with: the greatest sum of magnitudes, and root of that of squares."""
+    values = np.abs(fixed_point.decode(constant.array(), t.fraction_bits))
+    if isinstance(operation, product.Conv2d):
+        if side == "right":
+            return t.magnitude * count, t.magnitude * math.sqrt(count)
+        axes: tuple[int, ...] | int = (1, 2, 3)
+    else:
+        axes = -1 if side == "right" or values.ndim == 1 else -2
+    sums, squares = values.sum(axis=axes), (values * values).sum(axis=axes)
+    return float(np.max(sums, initial=0.0)), math.sqrt(float(np.max(squares, initial=0.0)))
+
+
+# -- truncations and curves --------------------------------------------------------------------------------------------
+
+
+@_rule(truncation.Truncate)
+def _truncated(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    unit = 2.0**-x.type.fraction_bits
+    return _with(x, unit, losses[0], sure=unit / 2)
+
+
+@_rule(quotient.Quotient)
+def _quotient(operation: quotient.Quotient, x: Expression, losses: Sequence[Loss]) -> Loss:
+    unit = 2.0**-x.type.fraction_bits
+    return _with(x, unit, losses[0].times(1 / operation.divisor), sure=unit / 2)
+
+
+@_rule(polynomial.Polynomial, polynomial.TruncatedPolynomial)
+def _polynomial(
+    operation: polynomial.Polynomial | polynomial.TruncatedPolynomial, x: Expression, losses: Sequence[Loss]
+) -> Loss:
+    """The slope, wherever the computed and the meant value may be, times the error; the coefficients' is for what the
+    computed value may be."""
+    t = x.inputs[0].type
+    dropped = operation.bits if isinstance(operation, polynomial.TruncatedPolynomial) else 0
+    unit = 2.0 ** -(t.fraction_bits - dropped) if dropped else 0.0
+    real = tuple(c * 2.0**-operation.coefficient_bits for c in operation.coefficients)
+    around = losses[0].most + unit
+    slope = polynomial.polynomial_slope(real, t.low - around, t.high + around)
+    beyond = (1 + around / t.magnitude) ** operation.degree - 1 if t.magnitude else 0.0
+    own = slope * unit + x.lost * beyond
+    return _with(x, own, losses[0].times(slope, 0.0))
+
+
+@_rule(fourier.Fourier)
+def _fourier(operation: fourier.Fourier, x: Expression, losses: Sequence[Loss]) -> Loss:
+    t = x.inputs[0].type
+    period = 2.0 ** (operation.period_bits - t.fraction_bits) / operation.multiplier
+    # Steps of powers of two, so that few intervals are looked at.
+    around = 2.0 ** math.ceil(math.log2(max(losses[0].most, 2.0**-60)))
+    slope = _slope(operation, period, t.low - around, t.high + around)
+    own = _series_rounding(operation)
+    return _with(x, own, losses[0].times(slope, 0.0), sure=own / 4)
+
+
+def _series_rounding(operation: fourier.Fourier) -> float:
+    """Of the public factors, of the dealt waves, and of the angle, at worst.
+
+    A term of amplitude m is two public factors, with |cos| + |sin| <= sqrt 2 of waves beside them; sines are off by
+    (6 K + 2) 2^-30, angles of both by a unit, and of the period by two (``protocols/operations/fourier.py``).
+    """
+    unit = 2.0 ** -(operation.public_bits + fourier.EXTRA_BITS)
+    amplitudes = [unit * (abs(b) + abs(d)) for b, d in zip(operation.cosines, operation.sines, strict=True)]
+    gain, terms = sum(amplitudes), operation.terms
+    sines = (6 * terms + 2) * 2.0**-SINE_BITS
+    public = terms * 2.0 ** -(operation.public_bits + 1) + gain * sines
+    dealt = gain * (2.0 ** -(operation.dealt_bits + 1) + sines)
+    turn = 2 * 2.0**-32 + 2 * 2.0**-operation.period_bits
+    angle = sum(j * m for j, m in enumerate(amplitudes, start=1)) * 2 * math.pi * turn
+    rest = 2.0 ** -(operation.public_bits + operation.dealt_bits + 1)
+    return math.sqrt(2) * (public + dealt) * (1 + sines + 2.0**-operation.dealt_bits) + angle + rest
+
+
+@functools.lru_cache(maxsize=1024)
+def _slope(operation: fourier.Fourier, period: float, low: float, high: float) -> float:
+    """A bound on the derivative's magnitude over the interval, or over a period where that is shorter."""
+    unit = 2.0 ** -(operation.public_bits + fourier.EXTRA_BITS)
+    turn = 2 * math.pi / period
+    if high - low > period:
+        low, high = 0.0, period
+    j = np.arange(1, operation.terms + 1)
+    cosines, sines = (unit * np.array(part, float) for part in (operation.cosines, operation.sines))
+    angles = turn * j * np.linspace(low, high, POINTS)[:, None]
+    sampled = np.abs((-np.sin(angles) * cosines + np.cos(angles) * sines) @ (turn * j)).max()
+    bend = turn**2 * float(j**2 @ (np.abs(cosines) + np.abs(sines)))
+    return float(sampled) + bend * (high - low) / (2 * (POINTS - 1))

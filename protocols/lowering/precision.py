@@ -1,0 +1,154 @@
+"""What users are told of rounding: ``SecretTensor.error``, a warning where much is lost, an error where all is.
+
+A bound is stated of every result.  Warned is of what is lost for sure, whatever the values: a bound takes the worst of
+everything at once, and after some layers of a network says nothing of what is seen (``protocols/lowering/error.py``).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+
+from mpc.errors import RangeError, UnsupportedError
+from mpc.operation import Constant, Input, Stored
+from mpc.program import PRECISION, Expression
+from protocols.lowering.error import Loss, followed
+from protocols.operations.fourier import Fourier
+from protocols.operations.polynomial import Polynomial, TruncatedPolynomial
+from protocols.operations.quotient import Quotient
+from protocols.operations.truncation import Truncate
+from protocols.trace import mathematics as m
+
+LOST = 1e-3
+"""Of the largest value of the declared range: warned is where more is lost."""
+
+_NAMES = {m.Secret: "share", m.Apply: "the function", m.Declare: "within", m.Matmul: "@", m.Multiply: "*"}
+
+_OURS = ("mpc", "protocols", "nn", "parties", "tessera")
+
+
+class PrecisionWarning(UserWarning):
+    """Of what an operation results in, less than a thousandth of the range is certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBound:
+    """What a result is off by at most: |revealed - meant|, where values lie in the ranges that are declared.
+
+    ``absolute`` is in the units of the values, ``relative`` to the largest magnitude in the declared range.  ``source``
+    says in words what most of it comes of.  The worst case of everything at once: after many layers, far above what is
+    seen.
+    """
+
+    absolute: float
+    relative: float
+    source: str
+
+    def __repr__(self) -> str:
+        if not self.absolute:
+            return "<ErrorBound 0: exact>"
+        return f"<ErrorBound {self.absolute:.2g}, {self.relative:.2g} of the range: mostly {self.source}>"
+
+
+def stated(x: Expression) -> ErrorBound:
+    """Of what ``x`` is revealed as.  Raises UnsupportedError where an operation does not say what it loses."""
+    loss = followed(x)
+    relative = loss.most / x.type.magnitude if x.type.magnitude else 0.0
+    return ErrorBound(loss.most, relative, _source(loss)[0])
+
+
+def watch(node: m.Node, x: Expression) -> None:
+    """Of ``node``, lowered to ``x``: warn where more than `LOST` is lost, and was not before; RangeError for all of it.
+
+    Not of a leaf, nor of a truncation that was written, whose bits somebody has chosen.  Who computes with few is told
+    of less than those leave.
+    """
+    if not node.inputs:
+        return
+    chosen = isinstance(node.operation, m.Truncate)
+    # A truncation widens the range by what it loses.
+    magnitude = min([x.type.magnitude, *(_magnitude(y) for y in node.inputs if chosen)])
+    try:
+        loss = followed(x)
+    except UnsupportedError:
+        # Nothing is known of it, so there is nothing to warn of; ``error`` says so.
+        return
+    asked = PRECISION if node.precision is None else node.precision
+    allowed = max(LOST, 4 * 2.0**-asked) * magnitude
+    if loss.sure < allowed or not magnitude:
+        return
+    source, remedy = _source(loss)
+    name = node.label or _NAMES.get(type(node.operation)) or _words(type(node.operation).__name__)
+    if loss.sure >= magnitude:
+        raise RangeError(
+            f"{name}: nothing is left of values up to {magnitude:g}, which may be off by {loss.sure:.2g}, mostly by"
+            f" {source}: {remedy}"
+        )
+    if not chosen and not any(_lost(y) >= allowed / magnitude for y in node.inputs):
+        warnings.warn(
+            f"{name}: of values up to {magnitude:g}, {loss.sure:.2g} is lost ({loss.sure / magnitude:.1g} of them),"
+            f" mostly by {source}: {remedy}",
+            PrecisionWarning,
+            stacklevel=_callers(),
+        )
+
+
+def watch_layers(node: m.Node) -> None:
+    """As ``watch``, of all layers of a network that ``node`` is the result of: nobody did when they were written."""
+    for each in m.written([node]):
+        if each.label:
+            for x in each.lowered.values():
+                watch(each, x)
+
+
+def _magnitude(node: m.Node) -> float:
+    return max(x.type.magnitude for x in node.lowered.values())
+
+
+def _lost(node: m.Node) -> float:
+    """The part of a value that was lost before; 1 would be all."""
+    found = [followed(x).sure / x.type.magnitude for x in node.lowered.values() if x.type.magnitude]
+    return max(found, default=0.0)
+
+
+def _source(loss: Loss) -> tuple[str, str]:
+    """What most of it comes of, and what helps."""
+    x = loss.source
+    if x is None:
+        return "nothing", ""
+    bits = x.type.fraction_bits
+    more = "keep more fraction bits (x.precise(24)), declare the range that values have, or scale small ones up"
+    fit = "ask for a better fit (terms, degree), or for one on a shorter interval"
+    match x.operation:
+        case Input():
+            said = f"what was shared with {bits} fraction bits"
+            remedy = "share with more fraction_bits, or with the range that the values have"
+        case Stored(tensor=tensor):
+            said, remedy = f"{tensor}, stored with {bits} fraction bits", "store it with more fraction bits"
+        case Constant():
+            said, remedy = f"a public number that is rounded to {bits} fraction bits", more
+        case Truncate():
+            said, remedy = f"a truncation to {bits} fraction bits", more
+        case Quotient():
+            said, remedy = f"a division, rounded to {bits} fraction bits", more
+        case Fourier() if x.lost < loss.part / 4:
+            said, remedy = "the rounding of a series", more
+        case Polynomial() | TruncatedPolynomial() if x.lost < loss.part / 4:
+            said, remedy = "the truncation before a polynomial", more
+        case _:
+            said, remedy = "the fit of a function", fit
+    return said + (f", in {x.label}" if x.label else ""), remedy
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", name).lower()
+
+
+def _callers() -> int:
+    """Frames up to whoever wrote the expression: a warning is about that line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,375 @@
+"""What a result may be off by: a bound, of every program, against the same in float64, and not a loose one."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tessera as ts
+from mpc import fixed_point
+from mpc.errors import RangeError
+from mpc.operation import Input, registered
+from protocols.approximation import default_fit, fit_polynomial
+from protocols.lowering.error import _RULES
+from protocols.lowering.plan import lowered
+from protocols.lowering.planner import usual_bits
+from protocols.lowering.precision import watch_layers
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor, concatenate, leaf
+
+SHAPE = (1, 2, 4, 4)
+SINE = fit_polynomial(np.sin, -1.0, 1.0, 5)
+
+
+@dataclass
+class Both:
+    """A secret tensor, and what it means."""
+
+    secret: SecretTensor
+    real: Any
+
+
+def convolved(x: Any, w: Any, padding: tuple[int, int], groups: int) -> Any:
+    x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))
+    per, of = x.shape[1] // groups, w.shape[0] // groups
+    parts = [
+        np.einsum("nchwij,ocij->nohw", windows[:, g * per : (g + 1) * per], w[g * of : (g + 1) * of])
+        for g in range(groups)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def pooled(x: Any, kernel: tuple[int, int], padding: tuple[int, int]) -> Any:
+    weight = np.full((1, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+    return np.concatenate([convolved(x[:, c : c + 1], weight, padding, 1) for c in range(x.shape[1])], axis=1)[
+        :, :, :: kernel[0], :: kernel[1]
+    ]
+
+
+def scaled_to(x: SecretTensor, real: Any, low: float, high: float) -> tuple[SecretTensor, Any]:
+    """Into the interval of a function, by public numbers."""
+    width = x.type.high - x.type.low or 1.0
+    factor = (high - low) / (2 * width)
+    shift = (low + high) / 2 - factor * (x.type.low + x.type.high) / 2
+    return (x * factor + shift).within(low, high), real * factor + shift
+
+
+def function(name: str, low: float, high: float) -> Callable[[Both, Both, Any], tuple[SecretTensor, Any]]:
+    exact = {"sigmoid": lambda v: 1 / (1 + np.exp(-v)), "exp": np.exp, "sin": np.sin, "reciprocal": np.reciprocal}[name]
+
+    def applied(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+        secret, real = scaled_to(x.secret, x.real, low, high)
+        return secret.apply(default_fit(name)), exact(real)
+
+    return applied
+
+
+def table(rng: Any, shape: tuple[int, ...]) -> Any:
+    """Public numbers of some size, some of them negative."""
+    return rng.uniform(-1, 1, shape) * 10.0 ** rng.uniform(-6, 6)
+
+
+def with_table(
+    operation: Callable[[Any, Any], Any], shape: tuple[int, ...]
+) -> Callable[[Both, Both, Any], tuple[SecretTensor, Any]]:
+    def applied(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+        public = table(rng, shape)
+        return operation(x.secret, public), operation(x.real, public)
+
+    return applied
+
+
+def plain(operation: Callable[[Any, Any], Any]) -> Callable[[Both, Both, Any], tuple[SecretTensor, Any]]:
+    """The same words for secrets and for arrays."""
+    return lambda x, y, rng: (operation(x.secret, y.secret), operation(x.real, y.real))
+
+
+def power(exponent: int) -> Callable[[Both, Both, Any], tuple[SecretTensor, Any]]:
+    return lambda x, y, rng: (x.secret**exponent, x.real**exponent)
+
+
+def polynomial(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    coefficients = table(rng, (4,))
+    secret, real = scaled_to(x.secret, x.real, -2.0, 2.0)
+    return secret.polynomial(coefficients), np.polynomial.Polynomial(coefficients)(real)
+
+
+def chebyshev(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    coefficients = rng.uniform(-1, 1, 9)
+    secret, real = scaled_to(x.secret, x.real, -1.0, 1.0)
+    return secret.polynomial(coefficients), np.polynomial.Polynomial(coefficients)(real)
+
+
+def fitted(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    secret, real = scaled_to(x.secret, x.real, -1.0, 1.0)
+    return secret.apply(SINE), np.sin(real)
+
+
+def composite(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    secret, real = scaled_to(x.secret, x.real, -4.0, 0.0)
+    return secret.apply(default_fit("exp", "composite", -4.0, 0.0)), np.exp(real)
+
+
+STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
+    "negate": plain(lambda x, y: -x),
+    "add": plain(lambda x, y: x + y),
+    "subtract": plain(lambda x, y: x - y),
+    "multiply": plain(lambda x, y: x * y),
+    "square": plain(lambda x, y: x * x),
+    "by a scalar": with_table(lambda x, c: x * c, ()),
+    "by numbers": with_table(lambda x, c: x * c, (4,)),
+    "plus numbers": with_table(lambda x, c: x + c, (4, 1)),
+    "divide": plain(lambda x, y: x / 7),
+    "divide by much": plain(lambda x, y: x / 1_000_003),
+    "divide by two": plain(lambda x, y: x / 64),
+    "divide by a fraction": plain(lambda x, y: x / 0.37),
+    "matmul": plain(lambda x, y: x @ y),
+    "matmul by numbers": with_table(lambda x, c: x @ c, (4, 4)),
+    "numbers matmul": with_table(lambda x, c: c @ x, (4, 4)),
+    "conv2d": lambda x, y, rng: (
+        x.secret.conv2d(y.secret.reshape(2, 1, 4, 4)[:, :, 1:, 1:], padding=1, groups=2),
+        convolved(x.real, y.real.reshape(2, 1, 4, 4)[:, :, 1:, 1:], (1, 1), 2),
+    ),
+    "conv2d by numbers": lambda x, y, rng: (
+        x.secret.conv2d(w := table(rng, (2, 2, 3, 3)), padding=1), convolved(x.real, w, (1, 1), 1),
+    ),
+    "sum": plain(lambda x, y: x + x.sum(axis=(1, 2), keepdims=True)),
+    "mean": plain(lambda x, y: x - x.mean(axis=3, keepdims=True)),
+    "cumsum": plain(lambda x, y: x.cumsum(2)),
+    "var": plain(lambda x, y: x + x.var(axis=2, keepdims=True)),
+    "avg_pool2d": lambda x, y, rng: (
+        x.secret + x.secret.avg_pool2d((4, 2)).sum(axis=(2, 3), keepdims=True),
+        x.real + pooled(x.real, (4, 2), (0, 0)).sum(axis=(2, 3), keepdims=True),
+    ),
+    "avg_pool2d of 3": lambda x, y, rng: (
+        x.secret + x.secret[:, :, :3, :3].avg_pool2d(3), x.real + pooled(x.real[:, :, :3, :3], (3, 3), (0, 0)),
+    ),
+    "transpose": plain(lambda x, y: x.transpose(0, 1, 3, 2)),
+    "reshape": plain(lambda x, y: x.reshape(2, 16).reshape(SHAPE)),
+    "broadcast": plain(lambda x, y: np.broadcast_to(x[:, :, :1], SHAPE)),
+    "index": plain(lambda x, y: x[:, ::-1]),
+    "take": plain(lambda x, y: x[..., [3, 0, 0, 2]]),
+    "pad": plain(lambda x, y: np.pad(x[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))),
+    "concatenate": lambda x, y, rng: (
+        concatenate([x.secret[:, :1], y.secret[:, 1:]], axis=1), np.concatenate([x.real[:, :1], y.real[:, 1:]], axis=1),
+    ),
+    "truncate": lambda x, y, rng: (x.secret.truncate(x.secret.type.fraction_bits - 5), x.real)
+    if x.secret.type.fraction_bits > 11
+    else (x.secret, x.real),
+    "declare": lambda x, y, rng: (x.secret.within(x.secret.type.low / 2, x.secret.type.high), x.real)
+    if x.real.min() > x.secret.type.low / 2
+    else (x.secret, x.real),
+    "cube": power(3),
+    "seventh power": power(7),
+    "polynomial": polynomial,
+    "polynomial of high degree": chebyshev,
+    "fit": fitted,
+    "composite": composite,
+    "sigmoid": function("sigmoid", -8, 8),
+    "exp": function("exp", -8, 0),
+    "sin": function("sin", -3.1, 3.1),
+    "reciprocal": function("reciprocal", 0.5, 8),
+}  # fmt: skip
+"""A step of a program: of secrets, and in float64; from and to `SHAPE`."""
+
+
+def shared(rng: Any, shape: tuple[int, ...] = SHAPE, size: float | None = None) -> Both:
+    size = 10.0 ** rng.uniform(-6, 6) if size is None else size
+    low = size * rng.choice([-1.0, -0.5, 0.0, 0.5])
+    real = rng.choice([rng.uniform(low, size, shape), rng.choice([low, size], shape)])
+    return Both(leaf(Input(shape, usual_bits(low, size), low, size)), real)
+
+
+def errors(secure: Any, result: SecretTensor, wanted: Any, leaves: list[Both], parties: int) -> Any:
+    """What the parties' result is off by."""
+    program = secure.program(result)
+    types = [program.nodes[i].type for i in program.inputs]
+    raw = {
+        id(lowered(x.secret.node)): fixed_point.encode(x.real, x.secret.type.fraction_bits) for x in leaves
+    }  # fmt: skip
+    order = [x for x in program.order([lowered(result.node)]) if isinstance(x.operation, Input)]
+    assert [x.type for x in order] == types
+    run = run_in_memory(program, [raw[id(x)] for x in order], parties=parties)
+    return np.abs(fixed_point.decode(run.outputs[0], result.type.fraction_bits) - wanted)
+
+
+def test_every_operation_has_a_rule() -> None:
+    missing = {name for name, kind in registered().items() if kind not in _RULES and kind.__module__ != __name__}
+    assert not missing, f"protocols/lowering/error.py has no rule for {missing}"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5))
+@pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
+def test_no_result_is_further_off(secure: Any, seed: int, steps: list[str]) -> None:
+    rng = np.random.default_rng(seed)
+    leaves = [shared(rng), shared(rng)]
+    x = walked(rng, leaves, steps)
+    for parties in (2, 3):
+        off = errors(secure, x.secret, x.real, leaves, parties)
+        assert off.max() <= x.secret.error.absolute, (steps, off.max() / x.secret.error.absolute)
+
+
+def walked(rng: Any, leaves: list[Both], steps: list[str]) -> Both:
+    """As many of the steps as are not refused."""
+    x = leaves[0]
+    for name in steps:
+        with contextlib.suppress(RangeError):
+            x = Both(*STEPS[name](x, leaves[1], rng))
+    return x
+
+
+LOOSER = {"var": 16, "composite": 16, "conv2d": 8, "conv2d by numbers": 8}
+"""Sums of many, whose errors never all have one sign, and curves after curves."""
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+@pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
+def test_of_one_operation_the_bound_is_nearly_reached(secure: Any, name: str) -> None:
+    ratios = []
+    for seed in range(7):
+        rng = np.random.default_rng(seed)
+        leaves = [shared(rng, size=10.0 ** (seed % 3 - 1)), shared(rng, size=1.0)]
+        x = walked(rng, leaves, [name])
+        off = errors(secure, x.secret, x.real, leaves, 2).max()
+        assert off <= x.secret.error.absolute
+        if off:
+            ratios.append(x.secret.error.absolute / off)
+    assert np.median(ratios) <= LOOSER.get(name, 4)
+
+
+@pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
+def test_of_programs_the_bound_is_of_use(secure: Any) -> None:
+    ratios = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        leaves = [shared(rng), shared(rng)]
+        x = walked(rng, leaves, [str(name) for name in rng.choice(sorted(STEPS), rng.integers(2, 6))])
+        off = errors(secure, x.secret, x.real, leaves, 2).max()
+        if off:
+            ratios.append(x.secret.error.absolute / off)
+    assert np.median(ratios) <= 10
+
+
+def test_whole_numbers_are_exact(secure: Any) -> None:
+    x = leaf(Input((4,), 0, -1000.0, 1000.0))
+    y = ((x * 3 - 7) * x).sum()
+    assert (y.error.absolute, y.error.relative) == (0.0, 0.0)
+    assert repr(y.error) == "<ErrorBound 0: exact>"
+    assert leaf(Input((4,), 0, -1000.0, 1000.0), lost=0.5).error.absolute == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("build", "source"),
+    [
+        (lambda x, w: x, "what was shared with 16 fraction bits"),
+        (lambda x, w: x @ w, "w, stored with 14 fraction bits"),
+        (lambda x, w: x.truncate(5), "a truncation to 5 fraction bits"),
+        (lambda x, w: x.sigmoid(), "the fit of a function"),
+        (lambda x, w: x.labelled("act1").sigmoid(), "the fit of a function, in act1"),
+        (lambda x, w: (x * 0.3).precise(6) * 0.3, "a public number that is rounded to"),
+    ],
+)
+def test_a_bound_says_what_it_comes_of(secure: Any, build: Any, source: str) -> None:
+    y = build(secure.secret((2, 4)), secure.stored("w", (4, 3)))
+    assert source in y.error.source
+    assert repr(y.error).endswith(f"of the range: mostly {y.error.source}>")
+    assert y.error.relative == y.error.absolute / y.type.magnitude
+
+
+def test_a_bound_is_found_out_when_it_is_asked_for(secure: Any) -> None:
+    """What layers lose is not looked at while they are written: that would be with each prediction."""
+    y = secure.secret((4,)).labelled("layer") * 0.3
+    assert lowered(y.node).loss is None
+    assert y.error.absolute > 0
+    assert lowered(y.node).loss is not None
+
+
+class TestWarning:
+    @pytest.mark.parametrize(
+        ("build", "message"),
+        [
+            (lambda x: x * 1e-14, r"\*: .*a truncation to 7 fraction bits: keep more fraction bits"),
+            (
+                lambda x: (x * 1e3).within(0, 0.1),
+                r"within: of values up to 0.1, .*what was shared with 16 .*: share with",
+            ),
+            (
+                lambda x: (x * 16 - 8).sigmoid(method="minimax"),
+                r"the function: .*the fit of a function: ask for a better fit",
+            ),
+            (lambda x: x.sin(terms=2, interval=(-4, 4)), r"the function: .*: ask for a better fit"),
+        ],
+    )
+    def test_names_the_line_the_operation_and_what_helps(self, secure: Any, build: Any, message: str) -> None:
+        x = secure.secret((3,), 0.0, 1.0)
+        with pytest.warns(ts.PrecisionWarning, match=message) as caught:
+            y = build(x)
+        assert [w.filename for w in caught] == [__file__]
+        # What is computed from it is no news.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            y = y + 1
+            y.sum()
+
+    @pytest.mark.parametrize(
+        "build",
+        [
+            lambda x: x.truncate(8),
+            lambda x: (x * 1e-6) * x,
+            lambda x: x**9,
+            lambda x: x.sigmoid(),
+            lambda x: x.sigmoid(method="taylor", degree=9),
+            lambda x: x.var(),
+            lambda x: x / 1_000_003,
+            lambda x: x.precise(8) * 0.3,
+            lambda x: x.precise(6).sigmoid(),
+            lambda x: ((x * 1e6).exp(interval=(-8, 0)) * x).mean(),
+        ],
+    )
+    def test_does_not_come_of_the_ordinary(self, secure: Any, build: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ts.PrecisionWarning)
+            build(secure.secret((3,), 0.0, 1.0))
+            build(secure.secret((3,), 0.0, 1.0, 10))
+
+    def test_comes_of_no_chain_of_secrets(self, secure: Any) -> None:
+        """Ten steps of Newton's for 1 / x correct themselves, whatever a bound makes of them."""
+        x = secure.secret((3,), 0.5, 1.0)
+        y = 2.9 - 2 * x
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ts.PrecisionWarning)
+            for _ in range(10):
+                y = (y * (2 - x * y)).within(0.9, 2.1)
+        assert y.error.relative > 1
+        (program, real) = secure.program(y), np.array([0.5, 0.7, 1.0])
+        (out,) = run_in_memory(program, [fixed_point.encode(real, 16)]).outputs
+        assert fixed_point.decode(out, y.type.fraction_bits) == pytest.approx(1 / real, rel=1e-3)
+
+    def test_names_a_layer(self, secure: Any) -> None:
+        y = secure.secret((3,), 0.0, 1.0).labelled("act1").sin(terms=2, interval=(-4, 4)).labelled("")
+        with pytest.warns(ts.PrecisionWarning, match="^act1: "):
+            watch_layers(y.node)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: x.truncate(0),
+        lambda x: (x * 1e6).within(0.0, 1.0),
+        lambda x: x.within(0.0, 1e-7) * 1.0,
+        lambda x: (x - 1e-7).within(0.0, 1e-7),
+    ],
+)
+def test_where_nothing_is_left_is_an_error(secure: Any, build: Any) -> None:
+    with pytest.raises(RangeError, match="nothing is left of values up to"):
+        build(secure.secret((3,), 0.0, 0.25))
