@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from nn.derm.model import INPUT_SHAPE, derm_model
 from nn.importing.from_torch import from_torch
 from nn.layers import Linear
 from nn.model import Model
+from protocols import RangeWarning
 
 MODELS = ("derm",)
 SHIPPED = "shipped"
@@ -148,7 +150,9 @@ def torch_subject(place: str, shape: Shape, low: float = -1.0, high: float = 1.0
         module = _called(module, place)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--torch {place}: {name} is neither a torch.nn.Module nor does it make one")
-    model = from_torch(module, torch.zeros((1, *shape)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)  # what it costs does not depend on what inputs there are
+        model = from_torch(module, example_input=torch.zeros((1, *shape)))
     return Subject(f"{path.name}:{name}", model, shape, "of the file", low, high)
 
 

@@ -6,6 +6,7 @@
     │   ├── ShapeError         shapes that do not go together
     │   │   └── PositionError  an index that lies outside of its axis
     │   ├── RangeError         an expression whose values cannot be shown to fit the field
+    │   ├── DiffersFromSource  an imported network that does not give its source's results
     │   ├── UnsupportedError   a layer, function or option that Tessera does not have
     │   │   └── UnknownValueError  a value that Python asks for, and that is secret
     │   └── ConfigurationError a cluster file, key file or option that is missing or wrong
@@ -91,6 +92,10 @@ class PositionError(ShapeError, IndexError):
 
 class RangeError(UsageError):
     """Values of an expression cannot be shown to fit the field; the message says what to declare or reduce."""
+
+
+class DiffersFromSource(UsageError):  # noqa: N818 - says what happened
+    """What a network became does not give its results, within the tolerance; the message names the first such layer."""
 
 
 class UnsupportedError(UsageError):

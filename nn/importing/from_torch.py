@@ -6,32 +6,45 @@ from typing import TYPE_CHECKING
 
 from mpc.errors import ConfigurationError
 from nn.activations import Interval
+from nn.importing.samples import Samples
 from nn.interface import NOTHING_SAID, Interface
 from nn.model import Model
 
 if TYPE_CHECKING:
     import torch
 
+TOLERANCE = 0.01
+"""A hundredth of the largest result: what differs by less leaves all but the closest of decisions as they are."""
+
 
 def from_torch(
     module: torch.nn.Module,
-    example_input: torch.Tensor | None = None,
+    samples: Samples | None = None,
     *,
+    example_input: torch.Tensor | None = None,
+    tolerance: float = TOLERANCE,
     interval: Interval | None = None,
     interface: Interface = NOTHING_SAID,
 ) -> Model:
     """The same function as ``module.eval()``, in layers of ``nn``, BatchNorm folded where it can be.
 
-    ``example_input`` is a batch (N, ...): it fixes the input's shape, which the model then checks, and the
-    sizes that ``forward`` reads from tensors.  ``interval`` is where activation layers are approximated (default:
-    each one's own); ``calibrate`` chooses better from samples.  ``interface`` is what the model says of itself.
-    The module is left as it was.
+    ``samples`` are inputs like those to come: a batch (N, ...), or several one after the other, of which up to 1,024
+    inputs are looked at.  Intervals are chosen to cover them (``calibrate``), and module and model are evaluated on
+    them and on perturbed copies: a model whose results differ by more than ``tolerance`` times the largest of the
+    module's results is not returned.  Without samples nothing is compared, and a RangeWarning names each layer whose
+    interval cannot be shown to hold.
 
-    Raises UnsupportedError naming the layer, its class and the reason for anything that has no counterpart,
-    and EncodingError naming the parameter for weights that are not finite real numbers.
+    Without samples, ``example_input`` is a batch (N, ...) that fixes the input's shape and the sizes that ``forward``
+    reads from tensors, and ``interval`` is where activation layers are approximated (default: each one's own).
+    ``interface`` is what the model says of itself.  Module, samples and random numbers are left as they were.
+
+    Raises UnsupportedError naming each layer that has no counterpart, its line, the reason and what to do instead;
+    EncodingError naming the parameter for weights that are not finite real numbers; ShapeError for inputs that the
+    module does not take; RangeError for a layer whose inputs no approximation covers; DiffersFromSource, with the first
+    layer that differs.
     """
     try:
-        from nn.importing import torch_graph
+        from nn.importing import torch_import
     except ImportError as error:
         raise ConfigurationError(f"from_torch needs PyTorch: install tessera-mpc[torch] ({error})") from None
-    return torch_graph.convert(module, example_input, interval, interface)
+    return torch_import.load(module, samples, example_input, tolerance, interval, interface)

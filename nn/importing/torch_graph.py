@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
-from torch.fx.proxy import TraceError
+from torch import fx
 from torch.nn import functional
 
-from mpc.errors import EncodingError, ShapeError, UnsupportedError
+from mpc.errors import UnsupportedError
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
 from nn.activations import Interval
-from nn.architecture import Architecture, Step
-from nn.importing.torch_layers import BINARY, MODULES, REASONS, TWO_TENSORS, UNARY, with_number
-from nn.interface import Interface
+from nn.architecture import Step
+from nn.importing.blockers import Blocker, refused
+from nn.importing.remedies import not_here
+from nn.importing.torch_layers import BINARY, TWO_TENSORS, UNARY, with_number
+from nn.importing.torch_modules import OPTIONS, check_weight, make_layer, weight_array
+from nn.importing.torch_trace import Trace
+from nn.importing.torch_walk import LOST, SHAPE, Walk, _LostOperandError, name_of, path_of
 from nn.layer import Array, Layer
-from nn.model import Model
 
 _RESHAPES = (torch.reshape, "reshape", "view")
+_JOINS = (torch.cat, torch.concat, torch.concatenate)
+_PERMUTES = (torch.permute, "permute")
+_WEIGHTED = (functional.linear, functional.conv2d)
+_OF_SIZES = (getattr, operator.getitem, "size")
 _FROM_EXAMPLE = (torch.squeeze, torch.unsqueeze, torch.unflatten, "squeeze", "unsqueeze", "unflatten")
+
+
+_SIZES = "give from_torch samples, or an example_input"
 
 
 class _Value(NamedTuple):
@@ -52,130 +59,65 @@ class _Batch(NamedTuple):
     """The number of images in a batch, whatever it will be."""
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
+class Converted(NamedTuple):
+    """What became of a graph, or why nothing could."""
+
+    steps: tuple[Step, ...]
+    weights: dict[str, Array]
+    sources: dict[str, str]
+    """Of each step, by its name: the line of forward."""
+    blockers: list[Blocker]
 
 
-def convert(module: nn.Module, example: torch.Tensor | None, interval: Interval | None, interface: Interface) -> Model:
-    """``nn.from_torch`` does this; see there."""
-    if not isinstance(module, nn.Module):
-        raise UnsupportedError(f"{type(module).__name__} is not a torch.nn.Module")
-    if example is not None and (not isinstance(example, torch.Tensor) or example.ndim < 1):
-        raise ShapeError("example_input is a tensor that holds a batch of inputs, (N, ...)")
-    _refuse_hooks(module, type(module).__name__)  # tracing begins at its forward, and would leave them out
-    with _evaluating(module):
-        traced = _trace(module)
-        if example is not None:
-            _propagate(traced, type(module).__name__, example)
-        conversion = _Conversion(traced, interval)
-        conversion.run()
-    shape = None if example is None else tuple(example.shape[1:])
-    return Model(Architecture(tuple(conversion.steps), shape), conversion.weights, interface).fold()
+def convert(traced: Trace, interval: Interval | None) -> Converted:
+    """The graph's layers and weights, and all that has none.  Changes the graph."""
+    conversion = _Conversion(traced, interval)
+    conversion.walk()
+    return Converted(tuple(conversion.steps), conversion.weights, conversion.sources, conversion.blockers)
 
 
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode for a while."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
-def _trace(module: nn.Module) -> fx.GraphModule:
-    tracer = _Tracer()
-    root = module
-    if tracer.is_leaf_module(module, ""):  # a single layer: give it something to be a layer of
-        root = nn.Sequential(module)
-    try:
-        graph = tracer.trace(root)
-    except (TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnsupportedError(
-            f"forward of {type(module).__name__} cannot be traced: it must not branch or loop on a tensor's"
-            f" values ({reason})"
-        ) from None
-    traced = fx.GraphModule(root, graph)
-    traced.graph.eliminate_dead_code()
-    return traced
-
-
-def _propagate(traced: fx.GraphModule, kind: str, example: torch.Tensor) -> None:
-    """Note every value's shape, by running the example through."""
-    try:
-        with torch.no_grad():
-            ShapeProp(traced).propagate(example)
-    except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        shape = tuple(example.shape)
-        raise ShapeError(f"{kind} does not take example_input of shape {shape}: {reason}") from None
-
-
-class _Conversion:
-    """One pass over the graph."""
-
-    def __init__(self, traced: fx.GraphModule, interval: Interval | None) -> None:
-        self.root = traced
-        self.graph = traced.graph
-        self.interval = interval
+class _Conversion(Walk):
+    def __init__(self, traced: Trace, interval: Interval | None) -> None:
+        super().__init__(traced, interval)
         self.steps: list[Step] = []
         self.weights: dict[str, Array] = {}
-        self.values: dict[fx.Node, Any] = {}
-        self.taken = {node.target for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
-
-    def run(self) -> None:
-        for node in self.graph.nodes:
-            try:
-                self.values[node] = getattr(self, f"_{node.op}")(node)
-            except (ShapeError, UnsupportedError) as error:
-                raise type(error)(f"{self._where(node)}: {error}") from None
-
-    def _where(self, node: fx.Node) -> str:
-        if node.op == "call_module":
-            module = self.root.get_submodule(str(node.target))
-            return f"layer {node.target!r} is {type(module).__name__}"
-        if node.op in ("call_function", "call_method"):
-            path = next(reversed(node.meta.get("nn_module_stack", {"": None})), "")
-            return f"{_name(node.target)!r} in forward of {path or 'the model'}"
-        return node.op
+        self.sources: dict[str, str] = {}
+        self.taken = {path_of(node.target) for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
 
     def _placeholder(self, node: fx.Node) -> Any:
-        if any(isinstance(value, _Value) for value in self.values.values()):
-            raise UnsupportedError("forward takes more than one input: only one is supported")
         return _Value(0)
 
     def _get_attr(self, node: fx.Node) -> Any:
-        value: Any = operator.attrgetter(str(node.target))(self.root)
+        value: Any = operator.attrgetter(str(node.target))(self.holder)
         if not isinstance(value, torch.Tensor):
-            raise UnsupportedError(f"{node.target!r} is {type(value).__name__}, not a tensor")
-        return _Weight(str(node.target), value)
+            raise UnsupportedError(f"{path_of(node.target)!r} is {type(value).__name__}, not a tensor")
+        return _Weight(path_of(node.target), value)
 
     def _output(self, node: fx.Node) -> None:
         result = self.values.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+        if result is LOST:
+            return
         if not isinstance(result, _Value):
-            raise UnsupportedError("forward must return one tensor that depends on its input")
+            raise refused(
+                "forward must return one tensor that depends on its input",
+                "wrap it in a module whose forward returns that one",
+            )
         if not self.steps:
             self._add("output", ly.Identity(), [result])
         elif result.place != len(self.steps):
             self._add(self._fresh("output"), ly.Identity(), [result])
 
     def _call_module(self, node: fx.Node) -> Any:
-        module = self.root.get_submodule(str(node.target))
-        make = MODULES.get(type(module))
-        name = type(module).__name__
-        if make is None:
-            raise UnsupportedError(REASONS.get(name, "it has no counterpart here"))
-        _refuse_hooks(module, "it")
+        module = self.holder.get_submodule(str(node.target))
+        layer = make_layer(module, self.interval)
         if len(node.args) != 1 or node.kwargs:
-            raise UnsupportedError("it is called with more than one tensor")
-        layer = make(module, interval=self.interval)
-        path = str(node.target)
+            raise refused("it is called with more than one tensor", "call it with one")
+        path = path_of(node.target)
         for local in layer.parameters:
             self._keep(f"{path}.{local}", getattr(module, local))
+        operands = self._resolve(node.args)
+        if isinstance(operands[0], _Weight):
+            return _Weight(self._fresh(node.name), copy.deepcopy(module).double()(_exact(operands[0])))
         return self._add(path, layer, self._tensors(node.args))
 
     def _call_method(self, node: fx.Node) -> Any:
@@ -184,15 +126,20 @@ class _Conversion:
     def _call_function(self, node: fx.Node) -> Any:
         target, kwargs = node.target, dict(node.kwargs)
         args = list(node.args) or [kwargs.pop("input", None)]
-        args, kwargs = self._resolve(args), self._resolve(kwargs)
-        if target in (getattr, operator.getitem, "size") and (size := self._size(target, args, node)) is not None:
+        try:
+            args, kwargs = self._resolve(args), self._resolve(kwargs)
+        except _LostOperandError:
+            if _is_known(target):
+                raise
+            raise not_here(name_of(target)) from None
+        if not any(isinstance(each, _Value | _Shape | _Batch) for each in _inside([args, kwargs])):
+            return self._computed_here(node, args, kwargs)
+        if target in _OF_SIZES and (size := self._size(target, args, node)) is not None:
             return size
         name = self._fresh(node.name)
-        if callable(target) and target in BINARY and len(args) == 2 and all(isinstance(v, int) for v in args):
-            return target(*args)  # sizes
         if target in BINARY and len(args) == 2:
             return self._binary(name, BINARY[target], args, kwargs)
-        if target in (torch.cat, torch.concat, torch.concatenate):
+        if target in _JOINS:
             tensors = self._tensors(kwargs.get("tensors") or args[0])
             dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
             return self._add(name, f.Concatenate(int(dim)), tensors)
@@ -204,27 +151,41 @@ class _Conversion:
             return self._add(name, self._reshape(args, kwargs, node), self._tensors(args[:1]))
         if target in _FROM_EXAMPLE:
             return self._add(name, self._as_in_example(node), self._tensors(args[:1]))
-        if target in (torch.permute, "permute"):
+        if target in _PERMUTES:
             dims = args[1] if len(args) > 1 and isinstance(args[1], tuple | list) else (kwargs.get("dims") or args[1:])
             return self._add(name, f.Permute(tuple(int(d) for d in dims)), self._tensors(args[:1]))
         if target in UNARY:
             try:
                 layer = UNARY[target](*args[1:], **kwargs, interval=self.interval)
             except TypeError:
-                raise UnsupportedError("it is called with arguments that are not supported") from None
+                raise refused("it is called with arguments that are not supported", OPTIONS) from None
             return self._add(name, layer, self._tensors(args[:1]))
-        raise UnsupportedError(REASONS.get(_name(target), "it has no counterpart here"))
+        raise not_here(name_of(target))
+
+    def _computed_here(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """What depends on no input: on sizes that are known, or on weights, which become one more weight."""
+        target: Any = node.target
+        args, kwargs = _plain(args), _plain(kwargs)
+        with torch.no_grad():
+            result = (
+                getattr(args[0], target)(*args[1:], **kwargs) if isinstance(target, str) else target(*args, **kwargs)
+            )
+        return _Weight(self._fresh(node.name), result) if isinstance(result, torch.Tensor) else result
 
     def _binary(self, name: str, kind: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if kwargs.get("alpha", 1) != 1 or kwargs.get("rounding_mode") is not None:
-            raise UnsupportedError("only its plain form is supported")
+        if kwargs.pop("alpha", 1) != 1 or kwargs.pop("rounding_mode", None) is not None or kwargs:
+            raise refused("only its plain form is supported", "write it with + - * / of tensors alone")
         if isinstance(args[0], int | float) or isinstance(args[1], int | float):
             first = isinstance(args[0], int | float)
             number, tensor = (args[0], args[1]) if first else (args[1], args[0])
             return self._add(name, with_number(kind, float(number), first), self._tensors([tensor]))
         if kind == "divide":
-            inverse = self._add(f"{name}_inverse", a.Function("reciprocal"), self._tensors(args[1:]))
-            return self._add(name, f.Multiply(), [*self._tensors(args[:1]), inverse])
+            if isinstance(args[1], _Weight):
+                inverse: Any = _Weight(self._fresh(f"{name}_inverse"), _exact(args[1]).reciprocal())
+            else:
+                inverse = self._add(self._fresh(f"{name}_inverse"), a.Function("reciprocal"), self._tensors(args[1:]))
+            args = [args[0], inverse]
+            return self._add(name, f.Multiply(), self._tensors(args))
         return self._add(name, TWO_TENSORS[kind](), self._tensors(args))
 
     def _linear(self, name: str, x: Any, weight: Any, bias: Any = None) -> Any:
@@ -259,7 +220,7 @@ class _Conversion:
     def _parts(self, name: str, weight: Any, bias: Any) -> torch.Tensor:
         """Keep a functional layer's weights under its own name."""
         if not isinstance(weight, _Weight) or not (bias is None or isinstance(bias, _Weight)):
-            raise UnsupportedError("its weight and bias must be parameters of the module")
+            raise refused("its weight and bias must be parameters of the module", "use matmul, + and * of two tensors")
         self._keep(f"{name}.weight", weight.tensor)
         if bias is not None:
             self._keep(f"{name}.bias", bias.tensor)
@@ -269,7 +230,9 @@ class _Conversion:
         """``x.shape``, ``x.size()``, ``x.size(i)`` and ``shape[i]``; None if the node is something else."""
         if target is getattr:
             if args[1] != "shape":
-                raise UnsupportedError(f"attribute {args[1]!r} of a tensor")
+                raise refused(
+                    f"attribute {args[1]!r} of a tensor is not known", "leave it out; sizes are x.shape and x.size()"
+                )
             return _Shape(_shape_of(node.args[0]))
         if target == "size":
             whole = _Shape(_shape_of(node.args[0]))
@@ -293,15 +256,15 @@ class _Conversion:
     def _as_in_example(self, node: fx.Node) -> Layer:
         before, after = _shape_of(node.args[0]), _shape_of(node)
         if not before or not after:
-            raise UnsupportedError("the result's shape is not known: give from_torch an example_input")
+            raise refused("the result's shape is not known", _SIZES)
         if before[0] != after[0]:
-            raise UnsupportedError("the batch must stay first")
+            raise refused("the batch must stay first", "leave its dimension where it is")
         return f.Reshape(after[1:])
 
     def _resolve(self, argument: Any) -> Any:
-        """Arguments with nodes replaced by what they stand for."""
+        """Arguments with nodes replaced by what they stand for.  Raises _LostOperandError."""
         if isinstance(argument, fx.Node):
-            return self.values[argument]
+            return self.operand(argument)
         if isinstance(argument, tuple | list) and not isinstance(argument, _Value | _Weight | _Shape | _Batch):
             return [self._resolve(each) for each in argument]
         if isinstance(argument, dict):
@@ -318,10 +281,11 @@ class _Conversion:
             elif isinstance(argument, _Value):
                 found.append(argument)
             else:
-                raise UnsupportedError("an operand is not a tensor")
+                raise refused("an operand is not a tensor", "use sizes in reshapes alone, and numbers with + - * /")
         return found
 
     def _add(self, name: str, layer: Layer, inputs: list[_Value]) -> _Value:
+        self.sources.setdefault(name, self.source)
         self.steps.append(Step(name, layer, tuple(value.place for value in inputs)))  # type: ignore[arg-type]
         return _Value(len(self.steps))
 
@@ -333,30 +297,49 @@ class _Conversion:
         return name
 
     def _keep(self, name: str, tensor: torch.Tensor) -> None:
-        if not tensor.is_floating_point():
-            raise EncodingError(f"{name} has dtype {tensor.dtype}: only real floating-point weights are supported")
-        self.weights[name] = np.asarray(tensor.detach().to("cpu", torch.float64).numpy())
-        if not np.isfinite(self.weights[name]).all():
-            raise EncodingError(f"{name} holds values that are not finite: the module is not usable as it is")
+        self.weights[name] = weight_array(name, tensor)
 
 
-def _refuse_hooks(module: nn.Module, name: str) -> None:
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise UnsupportedError(f"{name} has forward hooks, which a model cannot keep: remove them")
+def _inside(argument: Any) -> Iterator[Any]:
+    """What arguments hold, however deep."""
+    if isinstance(argument, _Value | _Weight | _Shape | _Batch):
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for each in argument:
+            yield from _inside(each)
+    elif isinstance(argument, dict):
+        yield from _inside(list(argument.values()))
+
+
+def _plain(argument: Any) -> Any:
+    """Arguments with weights as tensors."""
+    if isinstance(argument, _Weight):
+        return _exact(argument)
+    if isinstance(argument, tuple | list):
+        return type(argument)(map(_plain, argument))
+    return {key: _plain(each) for key, each in argument.items()} if isinstance(argument, dict) else argument
+
+
+def _exact(weight: _Weight) -> torch.Tensor:
+    check_weight(weight.path, weight.tensor)
+    return weight.tensor.detach().to("cpu", torch.float64)
+
+
+def _is_known(target: Any) -> bool:
+    """Whether there may be a way to convert it."""
+    tables = (BINARY, UNARY, _RESHAPES, _FROM_EXAMPLE, _JOINS, _PERMUTES, _WEIGHTED, _OF_SIZES)
+    if any(target in table for table in tables):
+        return True
+    return getattr(target, "__module__", "") in ("_operator", "math") and target is not operator.setitem
 
 
 def _shape_of(node: Any) -> tuple[int, ...] | None:
-    meta = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
-    return None if meta is None else tuple(int(n) for n in meta.shape)
+    return node.meta.get(SHAPE) if isinstance(node, fx.Node) else None
 
 
 def _one_size(shape: _Shape, index: Any) -> Any:
     if index == 0 or (shape.sizes and index == -len(shape.sizes)):
         return _Batch()
     if shape.sizes is None or not isinstance(index, int):
-        raise UnsupportedError("sizes other than the batch's are not known: give from_torch an example_input")
+        raise refused("sizes other than the batch's are not known", _SIZES)
     return shape.sizes[index]
-
-
-def _name(target: Any) -> str:
-    return target if isinstance(target, str) else str(getattr(target, "__name__", target))

@@ -15,6 +15,7 @@ from mpc.errors import UnsupportedError
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
+from nn.importing.blockers import refused
 from nn.importing.torch_activation import FitActivation, FourierActivation
 from nn.layer import Layer
 from protocols.operations.fourier import MAX_TERMS
@@ -41,6 +42,13 @@ def _avg_pool(m: Any, **_: Any) -> Layer:
     return ly.AvgPool2d(_ints(m.kernel_size), _ints(m.stride), _ints(m.padding), m.ceil_mode, m.count_include_pad)
 
 
+def _adaptive_pool(output_size: Any) -> Layer:
+    if isinstance(output_size, tuple | list) and None in output_size:
+        reason = f"output_size {output_size}: only 1 is supported"
+        raise refused(reason, "use AvgPool2d, or a mean over the dimension that is pooled whole")
+    return ly.AdaptiveAvgPool2d(_ints(output_size))
+
+
 def _conv2d(m: Any, **_: Any) -> Layer:
     padding: Any = m.padding if isinstance(m.padding, str) else _ints(m.padding)
     return ly.Conv2d(
@@ -50,14 +58,18 @@ def _conv2d(m: Any, **_: Any) -> Layer:
 
 
 def _ints(value: Any) -> Any:
-    return tuple(int(n) for n in value) if isinstance(value, tuple | list) else int(value)
+    """An argument that is a whole number or several, as layers take it.  Raises UnsupportedError for anything else."""
+    try:
+        return tuple(operator.index(n) for n in value) if isinstance(value, tuple | list) else operator.index(value)
+    except TypeError:
+        raise UnsupportedError(f"its argument {value!r} is not whole numbers") from None
 
 
 MODULES: dict[type[nn.Module], Make] = {
     nn.Linear: lambda m, **_: ly.Linear(m.in_features, m.out_features, m.bias is not None),
     nn.Conv2d: _conv2d,
     nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool2d: lambda m, **_: ly.AdaptiveAvgPool2d(_ints(m.output_size)),
+    nn.AdaptiveAvgPool2d: lambda m, **_: _adaptive_pool(m.output_size),
     nn.BatchNorm1d: _batch_norm(ly.BatchNorm1d),
     nn.BatchNorm2d: _batch_norm(ly.BatchNorm2d),
     nn.Flatten: lambda m, **_: ly.Flatten(m.start_dim, m.end_dim),
@@ -74,31 +86,12 @@ MODULES: dict[type[nn.Module], Make] = {
     FitActivation: lambda m, **_: a.Activation(m.fit),
     FourierActivation: lambda m, **_: a.Sigmoid(),
 }
-"""torch's class -> its layer.  A maker's UnsupportedError gives the reason; the caller names the layer."""
-
-_RELU = "use Sigmoid, SiLU, GELU or Polynomial instead and train through it: comparisons are not supported"
-_MAX_POOL = "use AvgPool2d: comparisons are not supported"
-_SOFTMAX = "reveal the logits and apply it to them: it does not change which is largest"
-_NORM = "only BatchNorm1d and BatchNorm2d, whose statistics are stored, are supported"
-
-_COMPARING = (
-    "ReLU ReLU6 LeakyReLU PReLU ELU Hardtanh Hardswish Hardsigmoid"
-    " relu relu_ relu6 leaky_relu elu hardtanh hardswish hardsigmoid clamp"
-)
-_MAXIMA = "MaxPool1d MaxPool2d MaxPool3d AdaptiveMaxPool2d max_pool2d adaptive_max_pool2d amax max"
-_NORMS = "LayerNorm GroupNorm InstanceNorm2d BatchNorm3d layer_norm group_norm instance_norm batch_norm"
-
-REASONS: dict[str, str] = {
-    **dict.fromkeys(_COMPARING.split(), _RELU),
-    **dict.fromkeys(_MAXIMA.split(), _MAX_POOL),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _SOFTMAX),
-    **dict.fromkeys(_NORMS.split(), _NORM),
-}
-"""What to do instead, by the name of a class or function that has no counterpart."""
+"""torch's class -> its layer.  A maker's UnsupportedError gives the reason; the caller names the layer, and what to do
+where the error does not say (``refused`` does)."""
 
 
 def _named(make: Callable[[Any], Layer]) -> Make:
-    return lambda **o: make(_interval(o))
+    return lambda *, interval=None: make(interval)
 
 
 def _gelu(approximate: str = "none", **o: Any) -> Layer:
@@ -141,6 +134,17 @@ def _identity(*_: Any, **__: Any) -> Layer:
     return ly.Identity()
 
 
+def _dropout(always: bool) -> Make:
+    """``always``: what ``training`` is where nobody says."""
+
+    def make(p: float = 0.5, training: bool = always, inplace: bool = False, **_: Any) -> Layer:
+        if training and p:
+            raise refused("it drops values at random in evaluation too", "write F.dropout(x, p, self.training)")
+        return ly.Dropout(float(p))
+
+    return make
+
+
 _sigmoid = _named(lambda i: a.Sigmoid(interval=i))
 _tanh = _named(lambda i: a.Tanh(interval=i))
 _silu = _named(lambda i: a.SiLU(interval=i))
@@ -160,10 +164,12 @@ UNARY: dict[Any, Make] = {
     **dict.fromkeys((torch.square, "square"), lambda **_: a.Polynomial((0.0, 0.0, 1.0))),
     **dict.fromkeys((torch.neg, operator.neg, "neg"), lambda **_: f.Affine(-1.0)),
     functional.avg_pool2d: _avg_pool_function,
-    functional.adaptive_avg_pool2d: lambda output_size=1, **_: ly.AdaptiveAvgPool2d(_ints(output_size)),
+    functional.adaptive_avg_pool2d: lambda output_size=1, **_: _adaptive_pool(output_size),
     **dict.fromkeys((torch.mean, "mean"), _mean),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
-    **dict.fromkeys((functional.dropout, functional.dropout2d, "contiguous", "clone", "detach"), _identity),
+    **dict.fromkeys(("contiguous", "clone", "detach"), _identity),
+    **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d), _dropout(True)),
+    functional.alpha_dropout: _dropout(False),
 }
 """Functions (and names of methods) of one tensor; further arguments are passed on as they are."""
 

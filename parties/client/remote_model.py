@@ -36,7 +36,8 @@ def check_uploadable(secret: object) -> None:
         return
     what = "a PyTorch module" if "torch" in {kind.__module__.partition(".")[0] for kind in type(secret).__mro__} else ""
     if what and callable(getattr(secret, "forward", None)):
-        raise UsageError(f"{what} is uploaded as what it becomes here: client.upload(ts.from_torch(net, ...), name)")
+        becomes = "client.upload(ts.from_torch(net, samples), name)"
+        raise UsageError(f"{what} is uploaded as what it becomes here: {becomes}")
     raise UsageError(
         f"{type(secret).__name__} is neither a model nor a data set: arrays are uploaded as"
         " client.upload(ts.DataSet({'x': array}, low=.., high=..), name)"

@@ -151,7 +151,7 @@ def test_it_stays_with_what_is_made_of_a_model() -> None:
     torch = pytest.importorskip("torch")
     said = Interface(ArrayInput((3,), -2.0, 2.0), TWO, "For tests.")
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Sigmoid())
-    model = from_torch(net, torch.zeros(1, 3), interface=said)
+    model = from_torch(net, example_input=torch.zeros(1, 3), interface=said)
     assert model.interface == said
     assert calibrate(model, np.zeros((4, 3)))[0].interface == said
     plain = Sequential({"a": Linear(3, 2), "n": BatchNorm1d(2), "s": Sigmoid()}).architecture()

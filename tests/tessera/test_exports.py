@@ -28,11 +28,11 @@ NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "f
 SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "ShadesOfGray"}
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
-    "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiskFull", "EncodingError",
-    "InconsistentInputs", "LimitReached", "MacCheckError", "MaterialError", "NoSuchName", "NotPermitted", "PeerError",
-    "PeerLost", "PeerUnavailable", "PositionError", "ProgramError", "ProtocolViolation", "RangeError", "RemoteError",
-    "RunExpired", "ServerBusy", "ShapeError", "TesseraError", "TooLarge", "UnknownValueError", "UnsupportedError",
-    "UsageError", "VersionMismatch",
+    "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiffersFromSource", "DiskFull",
+    "EncodingError", "InconsistentInputs", "LimitReached", "MacCheckError", "MaterialError", "NoSuchName",
+    "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
+    "ProtocolViolation", "RangeError", "RemoteError", "RunExpired", "ServerBusy", "ShapeError", "TesseraError",
+    "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
 WARNINGS = {"PrecisionWarning", "RangeWarning"}
 

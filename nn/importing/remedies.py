@@ -1,0 +1,175 @@
+"""What torch has and this library has not: why, and what to do instead, by the name of the class or function."""
+
+from __future__ import annotations
+
+from mpc.errors import UnsupportedError
+from nn.importing.blockers import SMOOTH, refused
+
+_COMPARES = (
+    "comparisons are not supported", "use Sigmoid, SiLU, GELU or Polynomial in its place, and train through it"
+)  # fmt: skip
+_MAX = ("comparisons are not supported", "use AvgPool2d, and train through it")
+_SOFTMAX = (
+    "it has no counterpart here",
+    "reveal the logits and apply it to them: it does not change which is largest",
+)
+_NORM = (
+    "only BatchNorm1d and BatchNorm2d, whose statistics are stored, are supported",
+    "use one of these, and train through it",
+)
+_SMOOTH = (
+    "it has no counterpart here",
+    "use Sigmoid, Tanh, SiLU, GELU or Softplus in its place, and train through it; or a fit of it, as"
+    " nn.importing.torch_activation.FitActivation(ts.fit(f, low, high, error))",
+)
+_RECURRENT = (
+    "it has no counterpart here",
+    "write its steps out for a fixed length, with Linear, Sigmoid and Tanh; or use convolutions over time",
+)
+_ATTENTION = (
+    "it has no counterpart here: softmax compares and divides",
+    "use a product of Linear layers without softmax (torch.matmul), and train through it",
+)
+_POOL = ("it has no counterpart here", "use AvgPool2d or a mean over named dimensions; of (N, C, L), on x.unsqueeze(2)")
+_CONVOLUTION = (
+    "it has no counterpart here",
+    "use Conv2d: of (N, C, L) with a kernel (1, k) on x.unsqueeze(2); for more pixels, Conv2d and a reshape",
+)
+_PADDING = ("it has no counterpart here", "use padding= of Conv2d, which is of zeros, or pad before inputs are shared")
+_RESIZING = ("it has no counterpart here", "resize inputs before they are shared, or use Conv2d and reshape")
+_LOSS = ("it is for training", "leave it out of the network: what is imported ends with its result")
+_LOOKUP = ("it chooses by values, and nobody may see them", "share one-hot vectors, and use Linear")
+_LAZY = ("it has no weights yet", "run the module once on an example, and import what it is then")
+_QUANTIZED = ("its weights are no real numbers", "import the module as it was before it was quantized")
+_SCRIPTED = ("a scripted or traced module shows no Python", "give the torch.nn.Module that it was made of")
+_PARALLEL = ("it is for several devices", "give the module that is inside of it: net.module")
+_PARAMETRIZED = (
+    "its weights are computed by a parametrization",
+    "make them plain first: torch.nn.utils.parametrize.remove_parametrizations",
+)
+_CHOOSING = ("it chooses by values, and nobody may see them", "compute both, and add them with weights")
+_PART = ("a part of a tensor has no counterpart here", "keep whole tensors: use Conv2d or Linear whose weights select")
+_RANDOM = ("it draws random numbers", "draw them once, and keep them as a buffer; or leave them out in evaluation")
+_INDEX = (
+    "it puts values into a part of a tensor", "write it as a sum of products with masks that are buffers"
+)  # fmt: skip
+_TYPE = ("it changes the type of numbers", "leave it out: here all are real numbers of one kind")
+_SUM = ("it has no counterpart here", "write a mean over named dimensions, times their size")
+_ROOT = (
+    "it has no counterpart here",
+    "use a BatchNorm, which divides by stored statistics; or ** 2; or a fit, as"
+    " nn.importing.torch_activation.FitActivation(ts.fit(f, low, high, error))",
+)
+_CONTAINER = ("it is a container, and no layer", "call what it holds, one after the other")
+
+_KINDS: dict[tuple[str, str], str] = {
+    _COMPARES: """
+        ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU SELU Hardtanh Hardswish Hardsigmoid Hardshrink Softshrink
+        Threshold relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu rrelu_ elu elu_ celu celu_ selu selu_
+        hardtanh hardtanh_ hardswish hardsigmoid hardshrink softshrink threshold threshold_ clamp clamp_ clip
+        clamp_min clamp_max abs sign maximum minimum fmax fmin
+    """,
+    _MAX: """
+        MaxPool1d MaxPool2d MaxPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d FractionalMaxPool2d
+        FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d max_pool1d max_pool2d max_pool3d
+        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d boolean_dispatch amax amin max min argmax
+        argmin topk sort
+    """,
+    _SOFTMAX: """
+        Softmax LogSoftmax Softmax2d Softmin AdaptiveLogSoftmaxWithLoss softmax log_softmax softmin logsumexp
+        gumbel_softmax
+    """,
+    _NORM: """
+        LayerNorm GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d BatchNorm3d SyncBatchNorm RMSNorm
+        LocalResponseNorm CrossMapLRN2d layer_norm group_norm instance_norm batch_norm rms_norm
+        local_response_norm normalize
+    """,
+    _SMOOTH: """
+        Mish Softsign Tanhshrink LogSigmoid GLU mish softsign tanhshrink logsigmoid glu erf tan atan arctan
+        asinh sinh cosh expm1 log1p log2 log10 exp2 sinc
+    """,
+    _RECURRENT: """
+        RNN LSTM GRU RNNCell LSTMCell GRUCell RNNBase RNNCellBase
+    """,
+    _ATTENTION: """
+        MultiheadAttention Transformer TransformerEncoder TransformerDecoder TransformerEncoderLayer
+        TransformerDecoderLayer scaled_dot_product_attention multi_head_attention_forward
+    """,
+    _POOL: """
+        AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool3d LPPool1d LPPool2d LPPool3d avg_pool1d avg_pool3d
+        adaptive_avg_pool1d adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d
+    """,
+    _CONVOLUTION: """
+        Conv1d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d conv1d conv3d conv_transpose1d
+        conv_transpose2d conv_transpose3d Fold Unfold fold unfold
+    """,
+    _PADDING: """
+        ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d ReflectionPad2d
+        ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d CircularPad2d
+        CircularPad3d pad
+    """,
+    _RESIZING: """
+        Upsample UpsamplingNearest2d UpsamplingBilinear2d PixelShuffle PixelUnshuffle ChannelShuffle interpolate
+        upsample pixel_shuffle pixel_unshuffle channel_shuffle grid_sample affine_grid
+    """,
+    _LOSS: """
+        L1Loss MSELoss CrossEntropyLoss NLLLoss NLLLoss2d BCELoss BCEWithLogitsLoss CTCLoss KLDivLoss HuberLoss
+        SmoothL1Loss SoftMarginLoss MarginRankingLoss MultiMarginLoss MultiLabelMarginLoss
+        MultiLabelSoftMarginLoss HingeEmbeddingLoss CosineEmbeddingLoss TripletMarginLoss
+        TripletMarginWithDistanceLoss PoissonNLLLoss GaussianNLLLoss LinearCrossEntropyLoss
+    """,
+    _LOOKUP: """
+        Embedding EmbeddingBag embedding embedding_bag one_hot index_select gather
+    """,
+    _LAZY: """
+        LazyLinear LazyConv1d LazyConv2d LazyConv3d LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d
+        LazyBatchNorm1d LazyBatchNorm2d LazyBatchNorm3d LazyInstanceNorm1d LazyInstanceNorm2d LazyInstanceNorm3d
+    """,
+    _QUANTIZED: """
+        QuantStub DeQuantStub quantize_per_tensor dequantize
+    """,
+    _SCRIPTED: """
+        ScriptModule RecursiveScriptModule TopLevelTracedModule TracedModule
+    """,
+    _PARALLEL: """
+        DataParallel DistributedDataParallel
+    """,
+    _PARAMETRIZED: """
+        ParametrizedLinear ParametrizedConv2d ParametrizationList
+    """,
+    _CHOOSING: """
+        where masked_fill masked_fill_ eq ne lt le gt ge floordiv floor_divide remainder mod floor ceil round
+    """,
+    _PART: """
+        getitem chunk split unbind narrow select
+    """,
+    _RANDOM: """
+        rand randn rand_like randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_
+        uniform_ multinomial Dropout3d FeatureAlphaDropout
+    """,
+    _INDEX: """
+        setitem index_put index_put_ scatter scatter_ copy_ fill_ zero_
+    """,
+    _TYPE: """
+        to float double half bfloat16 int long bool type type_as cuda cpu
+    """,
+    _SUM: """
+        sum cumsum prod var std norm CosineSimilarity PairwiseDistance cosine_similarity pairwise_distance cdist
+    """,
+    _ROOT: """
+        sqrt rsqrt
+    """,
+    _CONTAINER: """
+        ModuleList ModuleDict ParameterList ParameterDict Container Module
+    """,
+}
+
+REMEDIES: dict[str, tuple[str, str]] = {name: said for said, names in _KINDS.items() for name in names.split()}
+
+
+def not_here(name: str) -> UnsupportedError:
+    """The refusal of a class or function of that name."""
+    plain = name if name in REMEDIES else name.removesuffix(".default").removesuffix("_")
+    if plain not in REMEDIES and plain.startswith("Parametrized"):
+        plain = "ParametrizedLinear"
+    return refused(*REMEDIES.get(plain, ("it has no counterpart here", SMOOTH)))

@@ -1,0 +1,190 @@
+"""Network and model on the same inputs: whoever differs is not returned.  Needs torch.
+
+Both are evaluated in float64, on the samples and on perturbed copies of them.  What was traced is compared with the
+true functions in place of approximations, where nothing but rounding may be between the two; then with the
+approximations, where the tolerance counts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
+from nn.calibrate import calibrate
+from nn.importing.blockers import Blocker, refuse, said_by
+from nn.importing.samples import perturbed
+from nn.importing.torch_activation import FourierActivation
+from nn.importing.torch_trace import forward_line
+from nn.layer import Array
+from nn.model import Model
+
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""By what a network is evaluated in: how far rounding may take what is the same function, in parts of its scale."""
+
+CHUNK = 1 << 18
+"""Numbers of the input that are evaluated at a time."""
+
+_SEEN = (
+    "write what its forward does there with torch's functions of tensors alone: a branch on types, or numbers that"
+    " change from call to call, are not seen by whoever traces it"
+)
+_CLOSER = "put a BatchNorm before it, so that its inputs are smaller, or give a larger tolerance="
+
+
+class Source:
+    """The network, to be run on arrays: in float64 if it can be, or else in its own type."""
+
+    def __init__(self, network: nn.Module, own: nn.Module) -> None:
+        """``own``: a copy of it, or the very same where it could not be copied."""
+        self.kind = type(network).__name__
+        self.series = any(isinstance(m, FourierActivation) for m in network.modules())
+        """Whether it has the parties' approximations for its own functions."""
+        self._own = own
+        self.dtype = next((p.dtype for p in own.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        self.network = own
+        if own is not network:
+            self.network, self.dtype = copy.deepcopy(own).to("cpu", torch.float64), torch.float64
+
+    def __call__(self, x: Array) -> Array:
+        """Its results.  Raises ShapeError for inputs that it does not take."""
+        try:
+            return self._run(x)
+        except Exception as error:  # noqa: BLE001 - whatever forward raises
+            if self.network is self._own:
+                reason = f"it does not take inputs of shape {x.shape}: {said_by(error)}"
+                line = forward_line(self.network)
+                blocker = Blocker(self.kind, reason, "give a batch (N, ...) of what it does take", line, ShapeError)
+                raise refuse(self.kind, [blocker]) from None
+        # It makes numbers of its own type on the way.
+        self.network = self._own
+        self.dtype = next((p.dtype for p in self._own.parameters() if p.is_floating_point()), torch.float32)
+        return self(x)
+
+    def _run(self, x: Array) -> Array:
+        with torch.no_grad():
+            result = self.network(torch.from_numpy(x.copy()).to(self.dtype))
+        return np.asarray(result.detach().double().numpy())
+
+    def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
+        """What each of these layers gives, call after call."""
+        found: dict[str, list[Array]] = defaultdict(list)
+
+        def keep(name: str) -> Any:
+            return lambda module, inputs, result: found[name].append(result.detach().double().numpy().copy())
+
+        hooks = [
+            module.register_forward_hook(keep(name or "0"))
+            for name, module in self.network.named_modules()
+            if (name or "0") in names
+        ]
+        try:
+            self._run(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+def checked(model: Model, source: Source, samples: Array, tolerance: float, lines: Mapping[str, str]) -> Model:
+    """The model with intervals that cover the samples, and its BatchNorms folded.
+
+    ``lines``: of each layer, where forward calls it.  Raises DiffersFromSource.
+    """
+    inputs = [*_chunks(samples), *_chunks(perturbed(samples))]
+    wanted = [source(x) for x in inputs]
+    scale = max(float(np.abs(want).max(initial=0.0)) for want in wanted) or 1.0
+    comparison = _Comparison(source, tolerance, scale, lines)
+    if not np.array_equal(source(inputs[0]), wanted[0], equal_nan=True):
+        comparison.refuse_changing()
+    same = tolerance if source.series else ROUNDING.get(source.dtype, tolerance)
+    for x, want in zip(inputs, wanted, strict=True):
+        if not _close(model.plain(x, exact=True), want, same * scale):
+            comparison.refuse(model, x, want, exact=True, allowed=same)
+    try:
+        calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]))
+    except RangeError as error:
+        raise comparison.with_line(error) from None
+    folded = calibrated.fold()
+    for x, want in zip(inputs, wanted, strict=True):
+        if not _close(folded.plain(x), want, tolerance * scale):
+            comparison.refuse(calibrated, x, want, exact=False, allowed=tolerance)
+    return folded
+
+
+class _Comparison:
+    """What there is to say when they differ."""
+
+    def __init__(self, source: Source, tolerance: float, scale: float, lines: Mapping[str, str]) -> None:
+        self._source = source
+        self._tolerance = tolerance
+        self._scale = scale
+        self._lines = lines
+
+    def refuse_changing(self) -> None:
+        reason = (
+            "it gives different results for the same input: it draws random numbers, or keeps something between calls"
+        )
+        remedy = "leave that out in evaluation (self.training), or keep what was drawn as a buffer"
+        where = f"forward of {self._source.kind}"
+        raise DiffersFromSource(str(Blocker(where, reason, remedy, forward_line(self._source.network))))
+
+    def refuse(self, model: Model, x: Array, want: Array, *, exact: bool, allowed: float) -> None:
+        """Raises DiffersFromSource, with the first layer that differs."""
+        off = _difference(model.plain(x, exact), want)
+        results = (
+            f"results of the model and of {self._source.kind} differ by {off:.2g} where they reach {self._scale:.2g}"
+            f" (tolerance={self._tolerance:g} of that)"
+        )
+        name, layer, by = self._first(model, x, exact, allowed)
+        where = f"layer {name!r} is {layer}"
+        reason = f"{by}; {results}"
+        raise DiffersFromSource(str(Blocker(where, reason, _SEEN if exact else _CLOSER, self._lines.get(name, ""))))
+
+    def _first(self, model: Model, x: Array, exact: bool, allowed: float) -> tuple[str, str, str]:
+        """The first layer whose values differ by more than ``allowed`` of their scale: name, kind, and by how much."""
+        steps = model.architecture.steps
+        values = model.values(x, exact)[1:]
+        given = self._source.layers(x, {step.name for step in steps})
+        calls: dict[str, int] = defaultdict(int)
+        before = "the input"
+        for step, value in zip(steps, values, strict=True):
+            theirs = given.get(step.name, [])
+            number, calls[step.name] = calls[step.name], calls[step.name] + 1
+            if number >= len(theirs):
+                continue
+            off, reach = _difference(value, theirs[number]), float(np.abs(theirs[number]).max(initial=0.0))
+            if not off <= allowed * reach:
+                by = f"from {before} on, it is the first to differ: by {off:.2g} of {reach:.2g}"
+                return step.name, type(step.layer).__name__, by
+            before = f"layer {step.name!r}"
+        return steps[-1].name, type(steps[-1].layer).__name__, "all layers before it are as they should be"
+
+    def with_line(self, error: UsageError) -> UsageError:
+        """A layer's error with its place in forward."""
+        line = next((line for name, line in self._lines.items() if repr(name) in str(error)), "")
+        return type(error)(f"{error} [{line}]" if line else str(error))
+
+
+def _close(a: Array, b: Array, most: float) -> bool:
+    return _difference(a, b) <= most
+
+
+def _difference(a: Array, b: Array) -> float:
+    """The largest; infinite where shapes differ, or a number is none."""
+    if a.shape != b.shape:
+        return float("inf")
+    off = float(np.abs(a - b).max(initial=0.0))
+    return off if np.isfinite(off) else float("inf")
+
+
+def _chunks(samples: Array) -> Iterator[Array]:
+    each = max(1, CHUNK // max(1, samples[0].size))
+    for first in range(0, len(samples), each):
+        yield samples[first : first + each]

@@ -1,0 +1,184 @@
+"""A torch module into a model: copied, traced, converted, and compared with its source.  Needs torch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch._ops import OpOverload
+
+from mpc.errors import ShapeError, UsageError
+from nn.activations import Interval
+from nn.architecture import Architecture
+from nn.importing.blockers import Blocker, refuse, said_by
+from nn.importing.samples import Samples, read_samples
+from nn.importing.shown import unshown
+from nn.importing.torch_compare import Source, checked
+from nn.importing.torch_graph import Converted, convert
+from nn.importing.torch_modules import OPTIONS, has_global_hooks
+from nn.importing.torch_trace import WHOLE, Trace, forward_line, forward_needs, trace
+from nn.importing.torch_walk import note_shapes
+from nn.interface import Interface
+from nn.model import Model
+from protocols import RangeWarning
+
+_MADE_OF = "give the torch.nn.Module that it was made of"
+_STATELESS = (
+    "keep what forward computes in variables of its own, and leave statistics out in evaluation (self.training)"
+)
+
+
+def load(
+    module: nn.Module,
+    samples: Samples | None,
+    example: torch.Tensor | None,
+    tolerance: float,
+    interval: Interval | None,
+    interface: Interface,
+) -> Model:
+    """``nn.from_torch`` does this; see there."""
+    network = _module(module)
+    if samples is not None and (interval is not None or example is not None):
+        raise UsageError("samples say where activations are approximated, and what shape inputs have: give them alone")
+    if not 0 < tolerance < 1:
+        raise UsageError(f"a tolerance is a part of the results' scale, above 0 and below 1, not {tolerance!r}")
+    if example is not None and (not isinstance(example, torch.Tensor) or example.ndim < 1):
+        raise ShapeError("example_input is a tensor that holds a batch of inputs, (N, ...)")
+    batch = None if samples is None else read_samples(samples)
+    with _evaluating(network):
+        own = _copy(network)
+        first = example if batch is None else _as_input(own, batch[:2])
+        converted = _converted(network, own, first, interval)
+        shape = None if first is None else tuple(first.shape[1:])
+        try:
+            model = Model(Architecture(converted.steps, shape), converted.weights, interface)
+            folded = model.fold()
+        except UsageError as error:
+            raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
+        if batch is not None:
+            return checked(model, Source(network, own), batch, tolerance, converted.sources)
+    for said in unshown(folded):
+        warnings.warn(said, RangeWarning, stacklevel=3)
+    return folded
+
+
+def _module(module: object) -> nn.Module:
+    """What is meant by it.  Raises UnsupportedError."""
+    scripted = isinstance(module, torch.jit.ScriptModule | torch.jit.ScriptFunction)
+    if scripted or isinstance(module, torch.export.ExportedProgram):
+        what = "a scripted or traced module" if scripted else "a program of torch.export"
+        raise refuse(
+            type(module).__name__,
+            [
+                Blocker(
+                    f"{type(module).__name__}",
+                    f"{what} shows no forward",
+                    _MADE_OF,
+                )
+            ],
+        )
+    if not isinstance(module, nn.Module):
+        what = f"{type(module).__name__} is not a torch.nn.Module"
+        raise refuse(
+            what, [Blocker(what, "nothing else can be imported", "wrap a function in a module with a forward")]
+        )
+    for path, part in module.named_modules():
+        if isinstance(part, fx.GraphModule) and any(isinstance(node.target, OpOverload) for node in part.graph.nodes):
+            where = f"layer {path or '0'!r} is {type(part).__name__}"
+            raise refuse(where, [Blocker(where, "torch.export has taken the module apart", _MADE_OF)])
+    compiled = getattr(module, "_orig_mod", None)
+    return compiled if isinstance(compiled, nn.Module) else module
+
+
+def _converted(
+    network: nn.Module, own: nn.Module, example: torch.Tensor | None, interval: Interval | None
+) -> Converted:
+    """Steps and weights.  Raises what ``refuse`` makes of all that stands in the way."""
+    kind = type(network).__name__
+    blockers = list(_of_the_whole(network))
+    if blockers:
+        raise refuse(kind, blockers)
+    before = _state(own)
+    traced = trace(own)
+    if before != _state(own):
+        reason = "it changes the module's own weights or buffers"
+        blockers.append(Blocker(f"forward of {kind}", reason, _STATELESS, forward_line(network)))
+    misfit = _note_shapes(traced, kind, example)
+    converted = convert(traced, interval)
+    blockers += converted.blockers
+    if misfit is not None and not converted.blockers:
+        blockers.append(misfit)
+    if blockers:
+        raise refuse(kind, blockers)
+    return converted
+
+
+def _of_the_whole(network: nn.Module) -> Iterator[Blocker]:
+    """What can be said before anything is traced."""
+    kind = type(network).__name__
+    needs, takes = forward_needs(network)
+    if needs > 1 or takes == 0:
+        reason = "forward takes more than one input: only one is supported" if needs > 1 else "forward takes no input"
+        yield Blocker(
+            kind,
+            reason,
+            "join inputs into one tensor, and take it apart in forward by Linear or Conv2d",
+            forward_line(network),
+        )
+    if has_global_hooks():
+        yield Blocker(kind, "every module of this process has forward hooks", "remove the global hooks of torch.nn")
+
+
+def _note_shapes(traced: Trace, kind: str, example: torch.Tensor | None) -> Blocker | None:
+    """Why the example cannot be run through, if it cannot."""
+    if example is None or traced.stopped:
+        return None
+    try:
+        note_shapes(traced, example)
+    except Exception as error:  # noqa: BLE001 - whatever forward raises
+        reason = f"it does not take inputs of shape {tuple(example.shape)}: {said_by(error)}"
+        return Blocker(
+            kind,
+            reason,
+            "give a batch (N, ...) of what it does take",
+            forward_line(traced.holder.get_submodule(WHOLE)),
+            ShapeError,
+        )
+    return None
+
+
+def _state(module: nn.Module) -> list[tuple[str, int, int]]:
+    """Which tensors are its own, and how often they were changed."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [(name, id(t), getattr(t, "_version", 0)) for name, t in tensors]
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """One of its own to run and to trace; itself, where it holds what cannot be copied."""
+    try:
+        return copy.deepcopy(network)
+    except Exception:  # noqa: BLE001 - whatever its attributes raise
+        return network
+
+
+def _as_input(own: nn.Module, batch: np.ndarray) -> torch.Tensor:
+    """Numbers as the module's weights are."""
+    kinds = [p.dtype for p in own.parameters() if p.is_floating_point()]
+    return torch.from_numpy(batch).to(kinds[0] if kinds else torch.get_default_dtype())
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation mode for a while."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training

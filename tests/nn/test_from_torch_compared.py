@@ -1,0 +1,347 @@
+"""from_torch on samples: the model gives what its source gives, on them and near them, or there is no model."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn as tn
+from torch.nn import functional as F
+
+from mpc.errors import DiffersFromSource, EncodingError, RangeError, ShapeError, UnsupportedError, UsageError
+from nn import ArrayInput, Interface, Model, from_torch
+from protocols import RangeWarning
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+class Net(tn.Module):
+    """A network of one linear layer, with a buffer, and a forward that is given."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.fc = tn.Linear(4, 4)
+        self.register_buffer("std", torch.tensor([0.5, 0.2, 12.0, 40.0]))
+        self.does = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.does(self, x)
+
+
+def changed_under_another_name(net, x):
+    h = net.fc(x)
+    y = h
+    y += 1
+    return h * y
+
+
+def activated_in_place(net, x):
+    h = net.fc(x)
+    return net.act(h) + h
+
+
+def by_a_function_in_place(net, x):
+    h = net.fc(x)
+    F.silu(h, inplace=True)
+    return h
+
+
+def by_a_method(net, x):
+    h = net.fc(x)
+    h.mul_(2).add_(1)
+    return h - net.fc(x)
+
+
+def the_input_itself(net, x):
+    x *= 0.5
+    return net.fc(x) + x
+
+
+def through_nothing(net, x):
+    h = net.fc(x)
+    g = F.dropout(h, 0.5, net.training)
+    g += 1
+    return h
+
+
+def through_a_view(net, x):
+    h = net.fc(x)
+    v = h.view(-1, 2, 2)
+    v += 1
+    return h
+
+
+def a_part(net, x):
+    h = net.fc(x)
+    h[:, 0] = 0
+    return h
+
+
+def only_tensors(net, x):
+    h = net.fc(x)
+    if isinstance(h, torch.Tensor):
+        h = h * 2
+    return h if torch.is_tensor(h) else h * 3
+
+
+def any_of_several(net, x):
+    h = net.fc(x)
+    return h * 2 if isinstance(h, (list, torch.Tensor)) and not isinstance(h, tuple | dict) else h
+
+
+def exactly_tensors(net, x):
+    h = net.fc(x)
+    return h * 2 if type(h) is torch.Tensor else h
+
+
+def what_tensors_have_not(net, x):
+    return net.fc(x.tensors if hasattr(x, "tensors") else x)
+
+
+def normalised(net, x):
+    return net.fc((x - net.std.mean()) / net.std)
+
+
+def divided_by_computed_weights(net, x):
+    return net.fc(x) / (net.fc.weight.exp().sum(1) + net.std)
+
+
+def dropped_always(net, x):
+    return F.dropout(net.fc(x), 0.5)
+
+
+def drawn(net, x):
+    return net.fc(x) + torch.randn(4)
+
+
+def drawn_elsewhere(net, x):
+    return net.fc(x) + float(np.random.default_rng().uniform())
+
+
+def drawn_like(net, x):
+    return net.fc(x) + torch.randn_like(x)
+
+
+def a_new_layer(net, x):
+    return tn.Linear(4, 4)(net.fc(x))
+
+
+def a_new_dropout(net, x):
+    return tn.Dropout(0.5)(net.fc(x))
+
+
+def counted(net, x):
+    net.std += 1
+    return net.fc(x) * net.std
+
+
+def kept(net, x):
+    net.seen = getattr(net, "seen", 0.0) + 1.0
+    return net.fc(x) * net.seen
+
+
+def a_slice(net, x):
+    return net.layers[:2](net.fc(x))
+
+
+def optional(net, x, mask=None):
+    return net.fc(x) if mask is None else x
+
+
+LAYERS = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Linear(4, 2))
+RIGHT = [
+    (changed_under_another_name, {}),
+    (activated_in_place, {"act": tn.SiLU(inplace=True)}),
+    (by_a_function_in_place, {}),
+    (by_a_method, {}),
+    (the_input_itself, {}),
+    (through_nothing, {}),
+    (only_tensors, {}),
+    (any_of_several, {}),
+    (what_tensors_have_not, {}),
+    (normalised, {}),
+    (divided_by_computed_weights, {}),
+    (a_slice, {"layers": LAYERS}),
+    (optional, {}),
+]
+REFUSED = [
+    (through_a_view, "in place through another view"),
+    (a_part, "'setitem' in forward"),
+    (dropped_always, "at random in evaluation"),
+    (drawn, "'randn' in forward: it draws random numbers"),
+    (drawn_like, "'randn_like' in forward"),
+    (a_new_layer, "it draws random numbers"),
+    (a_new_dropout, "in training mode"),
+    (counted, "changes the module's own"),
+]
+SEEN_ON_SAMPLES = [
+    (exactly_tensors, DiffersFromSource, r"layer 'mul' is .* the first to differ|layer 'fc' is"),
+    (drawn_elsewhere, DiffersFromSource, "different results for the same input"),
+    (kept, DiffersFromSource, "different results|differ by"),
+]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(("forward", "parts"), RIGHT, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.filterwarnings("ignore::protocols.RangeWarning")
+def test_these_come_over_right(forward, parts, sampled):
+    net, x = Net(forward, **parts).eval(), torch.rand(5, 4) * 2 - 1
+    before = x.clone()
+    model = from_torch(net, x) if sampled else from_torch(net, example_input=x)
+    assert torch.equal(x, before)
+    want = net(x.clone()).detach().numpy()
+    assert np.abs(model.plain(before.numpy(), exact=True) - want).max() < 1e-5 * max(1, np.abs(want).max())
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(("forward", "message"), REFUSED, ids=lambda v: getattr(v, "__name__", ""))
+def test_these_are_refused_by_name(forward, message, sampled):
+    net = Net(forward).eval()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(UnsupportedError, match=message):
+        from_torch(net, torch.rand(5, 4) if sampled else None)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(("forward", "kind", "message"), SEEN_ON_SAMPLES, ids=lambda v: getattr(v, "__name__", ""))
+def test_what_tracing_cannot_see_samples_show(forward, kind, message):
+    with pytest.raises(kind, match=message):
+        from_torch(Net(forward), torch.rand(5, 4))
+
+
+def test_hooks_of_the_whole():
+    net = Net(lambda net, x: net.fc(x))
+    net.register_forward_hook(lambda module, inputs, result: result * 3)
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    x = torch.rand(5, 4)
+    assert np.abs(from_torch(net, x).plain(x.numpy()) - net(x).detach().numpy()).max() < 1e-5
+
+
+def test_the_callers_random_numbers_stay():
+    net = Net(only_tensors)
+    torch.manual_seed(5)
+    want = torch.rand(1), np.random.get_state()[1].tolist()
+    torch.manual_seed(5)
+    from_torch(net, torch.ones(2, 4))
+    assert (torch.rand(1), np.random.get_state()[1].tolist()) == want
+
+
+def wide():
+    net = tn.Sequential(tn.Linear(4, 8), tn.SiLU(), tn.Linear(8, 3))
+    with torch.no_grad():
+        net[0].weight.mul_(12)
+    return net
+
+
+def test_an_interval_that_samples_leave():
+    """SiLU's default interval ends at 8: what lies beyond is covered, or refused with the layer's name."""
+    net, x = wide(), torch.rand(64, 4) * 2 - 1
+    assert net[0](x).abs().max() > 10
+    try:
+        model = from_torch(net, x)
+    except (RangeError, DiffersFromSource) as error:
+        assert "layer '1'" in str(error)
+    else:
+        want = net(x).detach().numpy()
+        assert np.abs(model.plain(x.numpy()) - want).max() < 0.01 * np.abs(want).max()
+
+
+def test_approximations_that_are_not_close_enough():
+    net, x = tn.Sequential(tn.Linear(4, 8), tn.SiLU(), tn.Linear(8, 3)), torch.rand(64, 4) * 2 - 1
+    assert isinstance(from_torch(net, x), Model)
+    with pytest.raises(DiffersFromSource, match=r"layer '1' is SiLU: .*instead: .* \[forward of Sequential\]"):
+        from_torch(net, x, tolerance=1e-7)
+
+
+def test_each_layer_that_is_not_shown_to_hold_is_warned_of():
+    """Types that follow the network's own weights show some; of the others nobody knows without samples."""
+    net = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Linear(4, 4), tn.SiLU(), tn.Tanh())
+    with torch.no_grad():
+        net[2].weight.mul_(100)
+    with pytest.warns(RangeWarning) as caught:
+        from_torch(net)
+    assert [str(w.message).partition(":")[0] for w in caught] == [
+        "layer '1' is Sigmoid", "layer '3' is SiLU", "layer '4' is Tanh"
+    ]  # fmt: skip
+    with pytest.warns(RangeWarning) as caught:
+        from_torch(net, example_input=torch.zeros(1, 4))
+    assert [str(w.message).partition(":")[0] for w in caught] == ["layer '3' is SiLU", "layer '4' is Tanh"]
+    assert all(w.filename == __file__ for w in caught)
+    with pytest.warns(RangeWarning, match="layer '1'"):
+        said = Interface(input=ArrayInput((4,), -1000.0, 1000.0))
+        from_torch(net, example_input=torch.zeros(1, 4), interface=said)
+
+
+@pytest.mark.filterwarnings("error")
+def test_with_samples_nothing_is_warned_of():
+    net = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Linear(4, 4), tn.Tanh())
+    from_torch(net, torch.rand(8, 4))
+
+
+X = torch.rand(6, 4)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        X,
+        X.numpy(),
+        X.tolist(),
+        [X[:3], X[3:].numpy()],
+        ((batch, torch.zeros(2)) for batch in X.split(2)),
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, torch.zeros(6)), batch_size=4),
+    ],
+    ids=["tensor", "array", "lists", "batches", "pairs", "loader"],
+)
+def test_samples_come_in_many_forms(samples):
+    model = from_torch(tn.Sequential(tn.Linear(4, 2), tn.Sigmoid()), samples)
+    assert model.architecture.input_shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind", "message"),
+    [
+        ([], ShapeError, "no samples"),
+        (torch.zeros(0, 4), ShapeError, "a batch of inputs"),
+        (torch.zeros(()), ShapeError, "a batch of inputs"),
+        (torch.full((1, 4), float("nan")), EncodingError, "not finite"),
+        (["a"], EncodingError, "real numbers"),
+        ([torch.zeros(1, 4), torch.zeros(1, 5)], ShapeError, "not of one network"),
+        (torch.zeros(2, 5), ShapeError, "does not take"),
+        (7, ShapeError, "a batch of inputs"),
+    ],
+)
+def test_samples_that_are_none(samples, kind, message):
+    with pytest.raises(kind, match=message):
+        from_torch(tn.Sequential(tn.Linear(4, 2)), samples)
+
+
+def test_options_that_do_not_go_together():
+    for options in ({"interval": (-1.0, 1.0)}, {"example_input": X}, {"tolerance": 0.0}, {"tolerance": 1}):
+        with pytest.raises(UsageError, match=r"give them alone|a tolerance is"):
+            from_torch(tn.Linear(4, 2), X, **options)
+
+
+def test_low_precision_is_compared_as_what_it_means():
+    """In float64: rounding of bfloat16 is no difference."""
+    net = tn.Sequential(tn.Linear(4, 8), tn.Tanh(), tn.Linear(8, 2)).bfloat16()
+    assert from_torch(net, X).weights["0.weight"].shape == (8, 4)
+
+
+def test_a_forward_that_makes_numbers_of_its_own_type():
+    net = Net(lambda net, x: net.fc(x) @ torch.eye(4))
+    assert np.abs(from_torch(net, X).plain(X.numpy()) - net(X).detach().numpy()).max() < 1e-5
+
+
+def test_what_cannot_be_copied_is_run_itself():
+    net = Net(lambda net, x: net.fc(x), lock=__import__("threading").Lock()).train()
+    from_torch(net, X)
+    assert net.training
+    assert net.fc.weight.dtype == torch.float32
