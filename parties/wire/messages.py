@@ -5,7 +5,9 @@ One message is ``[envelope, header, payload, ...]``, each a ZeroMQ frame:
 * the *envelope* is 24 bytes: magic, protocol version, the sender's incarnation (8 random bytes drawn when its
   process started) and the message's number on this link;
 * the *header* is a `Message` in MessagePack, named by its class, unknown fields refused;
-* *payload* frames are raw bytes, in practice elements of rings (`mpc.rings`).  They are not looked at here.
+* *payload* frames are raw bytes, in practice elements of rings (`mpc.rings`).  They are not looked at here.  A buffer
+  is a frame, or, from `PIECE` bytes on, as many frames of just `PIECE` as it fills and one, maybe empty, of the rest:
+  one piece is encrypted while another is under way and a third decrypted, and each while it lies in the cache.
 
 Message types are the subclasses of `Message`, wherever they are defined::
 
@@ -35,7 +37,10 @@ from parties.cluster import Role
 
 PROTOCOL_VERSION = 3
 MAX_HEADER_BYTES = 1 << 20
-MAX_PAYLOAD_FRAMES = 1 << 14
+MAX_BUFFERS = 1 << 14
+"""Of the payload of one message."""
+PIECE = 1 << 20
+"""Bytes of a payload frame, at most."""
 
 _MAGIC = b"TESR"
 _ENVELOPE = struct.Struct("<4sI8sQ")
@@ -183,22 +188,55 @@ def decode_envelope(sender: str, frame: memoryview | bytes) -> Envelope:
 def encode(message: Message, buffers: Sequence[Buffer], envelope: Envelope) -> list[bytes | memoryview]:
     """The frames of a message.  Payload, which must be C-contiguous (else ValueError), is not copied."""
     frames: list[bytes | memoryview] = [encode_envelope(envelope), encode_header(message)]
-    frames.extend(as_bytes(buffer) for buffer in buffers)
+    for buffer in buffers:
+        data = as_bytes(buffer)
+        frames.extend([data] if len(data) < PIECE else (data[i : i + PIECE] for i in range(0, len(data) + 1, PIECE)))
     return frames
 
 
 def decode(sender: str, frames: Sequence[memoryview | bytes]) -> tuple[Envelope, Message, list[memoryview]]:
-    """The message in ``frames``; ``sender`` is the name errors carry.  Payload is not copied.
+    """The message in ``frames``; ``sender`` is the name errors carry.  Payload is copied if it came in pieces.
 
     Raises:
         ProtocolViolation: anything malformed.
         VersionMismatch: another protocol version.
     """
-    if not 2 <= len(frames) <= 2 + MAX_PAYLOAD_FRAMES:
-        raise ProtocolViolation(sender, f"sent a message of {len(frames)} frames")
+    check_frames(sender, frames)
     envelope = decode_envelope(sender, frames[0])
     message = decode_header(sender, frames[1])
-    return envelope, message, [memoryview(frame) for frame in frames[2:]]
+    return envelope, message, joined(sender, [memoryview(frame) for frame in frames[2:]])
+
+
+def check_frames(sender: str, frames: Sequence[memoryview | bytes]) -> None:
+    """Raises `ProtocolViolation` for more or fewer frames than a message has."""
+    if len(frames) < 2 or sum(len(frame) != PIECE for frame in frames[2:]) > MAX_BUFFERS:
+        raise ProtocolViolation(sender, f"sent a message of {len(frames)} frames")
+
+
+def joined(sender: str, frames: Sequence[memoryview]) -> Payload:
+    """The buffers that these payload frames make: copied if they came in pieces, else as they are.
+
+    Raises `ProtocolViolation` for frames that no buffer is cut into.
+    """
+    payload: Payload = []
+    pieces: list[memoryview] = []
+    for frame in frames:
+        if len(frame) > PIECE:
+            raise ProtocolViolation(sender, f"sent a frame of {len(frame)} bytes (limit {PIECE})")
+        pieces.append(frame)
+        if len(frame) < PIECE:
+            payload.append(frame if len(pieces) == 1 else _together(pieces))
+            pieces = []
+    if pieces:
+        raise ProtocolViolation(sender, "sent the beginning of a buffer without its end")
+    return payload
+
+
+def _together(pieces: Sequence[memoryview]) -> memoryview:
+    together = np.empty(sum(map(len, pieces)), np.uint8)
+    for i, piece in enumerate(pieces):
+        together[i * PIECE : i * PIECE + len(piece)] = piece
+    return together.data
 
 
 def payload_bytes(buffers: Sequence[Buffer]) -> int:

@@ -22,7 +22,6 @@ from parties.wire.events import Delivery, Event, LinkFault, PeerRestarted
 from parties.wire.links import BULK, Link, Order
 from parties.wire.liveness import note_pong
 from parties.wire.messages import (
-    MAX_PAYLOAD_FRAMES,
     SERVERS,
     Hello,
     HelloReply,
@@ -32,8 +31,10 @@ from parties.wire.messages import (
     Pong,
     Refused,
     Succeeded,
+    check_frames,
     decode_envelope,
     decode_header,
+    joined,
 )
 
 log = logging.getLogger(__name__)
@@ -106,13 +107,13 @@ class Receiver:
         name = link.peer.name
         size = sum(map(len, frames))
         link.traffic.bytes_received += size
-        if not 2 <= len(frames) <= 2 + MAX_PAYLOAD_FRAMES:
-            raise ProtocolViolation(name, f"sent a message of {len(frames)} frames")
+        check_frames(name, frames)
         envelope = decode_envelope(name, frames[0])
         due = link.expected
         # A header that makes no sense is complained of only once its message is counted, or the next were out
         # of order.
-        message = self._header(link, frames[1], size)
+        payload = size - len(frames[0]) - len(frames[1])
+        message = self._header(link, frames[1], payload)
         order = link.admit(envelope, greeting=isinstance(message, Hello | HelloReply))
         gap = None
         if order is not Order.NEXT:
@@ -130,7 +131,7 @@ class Receiver:
             # The link's own business goes on after a gap; often it is the greeting of a new connection.
             if gap is not None:
                 self._emit(LinkFault(link.peer, gap))
-            self._link_message(link, message, frames[2:])
+            self._link_message(link, message, joined(name, frames[2:]))
             return
         if gap is not None:
             raise gap
@@ -138,12 +139,11 @@ class Receiver:
             raise message
         if not link.agreed:
             raise link.refusal or link.behind or ProtocolViolation(name, _UNGREETED)
-        payload = size - len(frames[0]) - len(frames[1])
         if payload >= BULK:
             link.excused = link.heard
         link.traffic.messages_received += 1
         link.traffic.payload_received += payload
-        self._emit(Delivery(link.peer, message, list(frames[2:])))
+        self._emit(Delivery(link.peer, message, joined(name, frames[2:])))
 
     def _out_of_order(
         self, link: Link, order: Order, sequence: int, due: int, message: Message | PeerError
@@ -166,10 +166,10 @@ class Receiver:
                 )
         return None
 
-    def _header(self, link: Link, frame: memoryview, size: int) -> Message | PeerError:
+    def _header(self, link: Link, frame: memoryview, payload: int) -> Message | PeerError:
         name = link.peer.name
-        if size > self._limit + (2 << 20):
-            return ProtocolViolation(name, f"sent a message of {size} bytes, beyond the limit of {self._limit}")
+        if payload > self._limit:
+            return ProtocolViolation(name, f"sent a message of {payload} bytes, beyond the limit of {self._limit}")
         try:
             message = decode_header(name, frame)
         except ProtocolViolation as error:

@@ -33,7 +33,7 @@ from parties.wire.events import ClusterChanged, Delivery, Event, LinkFault, Peer
 from parties.wire.links import BULK, Link, Traffic
 from parties.wire.liveness import Liveness, Watch, note_ping
 from parties.wire.messages import (
-    MAX_PAYLOAD_FRAMES,
+    MAX_BUFFERS,
     Buffer,
     Envelope,
     Hello,
@@ -369,10 +369,10 @@ class Endpoint:
         if link.behind is not None:
             raise link.behind
         payload = payload_bytes(buffers)
-        if payload > self._limit or len(buffers) > MAX_PAYLOAD_FRAMES:
+        if payload > self._limit or len(buffers) > MAX_BUFFERS:
             raise ConfigurationError(
-                f"a message of {payload / (1 << 20):.1f} MiB in {len(buffers)} frames to {peer} is beyond "
-                f"the limit of {self._limit >> 20} MiB and {MAX_PAYLOAD_FRAMES} frames: send less at once, "
+                f"a message of {payload / (1 << 20):.1f} MiB in {len(buffers)} buffers to {peer} is beyond "
+                f"the limit of {self._limit >> 20} MiB and {MAX_BUFFERS} buffers: send less at once, "
                 "or raise max_message_mb, and memory_mb, in everybody's cluster file"
             )
         if payload >= BULK and self._running and self._transmit(link, Incoming(payload)):

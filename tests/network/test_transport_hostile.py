@@ -162,7 +162,7 @@ async def test_a_frame_over_the_limit_never_gets_in(site: Any, expect: Expect) -
     rogue.say(Word(1), 1)
     await expect(p0, Delivery)
     with p0.watch(["clinic"]):
-        rogue.say(Word(2), 2, bytes(2 << 20))
+        rogue.raw(envelope(2), encode_header(Word(2)), bytes(2 << 20))
         event = await expect(p0, PeerDown, Delivery)
         assert isinstance(event, PeerDown)
         assert "connection closed" in str(event.error)
@@ -175,8 +175,11 @@ async def test_frames_that_are_too_much_together(site: Any, expect: Expect) -> N
     p0 = await site.endpoint("p0")
     rogue = site.rogue("clinic", "p0")
     rogue.greet()
-    rogue.say(Word(1), 1, *[bytes(1 << 20)] * 4)
-    assert "beyond the limit of 1048576" in str(await fault(expect, p0))
+    for number, buffers in enumerate(([bytes(1 << 20)] * 4, [bytes((1 << 20) + 1)], [b"x", bytes(1 << 20)]), 1):
+        rogue.say(Word(number), number, *buffers)
+        assert "beyond the limit of 1048576" in str(await fault(expect, p0))
+    rogue.say(Word(4), 4, bytes(1 << 20))
+    assert len((await expect(p0, Delivery)).buffers[0]) == 1 << 20
 
 
 async def test_a_fault_of_one_peer_does_not_touch_another(site: Any, expect: Expect) -> None:

@@ -14,7 +14,9 @@ from mpc.errors import ProtocolViolation
 from mpc.rings.ring import as_array
 from parties.keys import KeyPair
 from parties.wire.messages import (
+    MAX_BUFFERS,
     MAX_HEADER_BYTES,
+    PIECE,
     Envelope,
     Hello,
     Message,
@@ -37,6 +39,36 @@ def test_a_round_trip_does_not_copy_payload() -> None:
     assert (envelope, message) == (ENVELOPE, Hello("1.0", "ff", 1))
     np.testing.assert_array_equal(as_array(buffers[0]), array.ravel())
     assert [bytes(b) for b in buffers[1:]] == [b"raw", b"x"]
+
+
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE - 8])
+def test_large_buffers_go_in_pieces(size: int) -> None:
+    large = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    frames = encode(Ping(1), [b"before", large, large[:0], large, b"after"], ENVELOPE)
+    assert max(map(len, frames)) <= PIECE
+    assert len(frames) == 2 + 3 + 2 * (size // PIECE + 1)
+    assert all(np.shares_memory(np.frombuffer(f, np.uint8), large) for f in frames[2:] if len(f) == PIECE)
+    before, first, empty, second, after = decode("p0", frames)[2]
+    assert (bytes(before), bytes(empty), bytes(after)) == (b"before", b"", b"after")
+    assert bytes(first) == bytes(second) == large.tobytes()
+    assert as_array(second[: size // 8 * 8]).flags.aligned
+
+
+@pytest.mark.parametrize(
+    ("frames", "complaint"),
+    [
+        ([bytes(PIECE)], "the beginning of a buffer without its end"),
+        ([b"x", bytes(PIECE), bytes(PIECE)], "the beginning of a buffer without its end"),
+        ([bytes(PIECE + 1)], f"a frame of {PIECE + 1} bytes"),
+        ([bytes(PIECE), bytes(PIECE + 1), b""], f"a frame of {PIECE + 1} bytes"),
+        ([b""] * (MAX_BUFFERS + 1), f"a message of {MAX_BUFFERS + 3} frames"),
+        ([bytes(PIECE), *[b""] * (MAX_BUFFERS + 1)], f"a message of {MAX_BUFFERS + 4} frames"),
+    ],
+)
+def test_what_no_buffer_is_cut_into(frames: list[bytes], complaint: str) -> None:
+    with pytest.raises(ProtocolViolation, match=complaint):
+        decode("p0", [*encode(Ping(1), (), ENVELOPE), *frames])
+    assert len(decode("p0", [*encode(Ping(1), (), ENVELOPE), bytes(PIECE), *[b""] * MAX_BUFFERS])[2]) == MAX_BUFFERS
 
 
 def test_an_unaligned_payload_becomes_an_aligned_array() -> None:
