@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.page.parts import BASE, OUT, Measurements, Section, error, number, seconds, size, table, times
 from benchmarks.page.plots import Bars, Pictures, middle
-from benchmarks.peers.cases import CASES
+from benchmarks.peers.cases import CASES, Case
 from benchmarks.peers.catalogue import SYSTEMS
 from benchmarks.peers.table import BASE as OURS
 from benchmarks.peers.table import NOT_COMPARABLE
@@ -27,13 +27,14 @@ _WAY = (
     " result back, encrypted; other systems' inputs are shared before the clock runs, or their results stay where"
     " they are."
 )
+_HELD = (
+    "Tessera's time contains the encryption of all that is opened, and the client's way to the parties and back, for"
+    " one number of the result: see its parties alone."
+)
 WHY = {
     "cnn": "Homomorphic encryption needs one message each way, and pays for it in computing.",
-    "multiply": _WAY,
     "matmul": "A product modulo the prime 2^61 - 1 is six in float64 (`mpc/rings/matrix.py`) and takes longer than one"
-    f" modulo 2^64: at this size that decides.  {_WAY}",
-    "sigmoid": _WAY,
-    "exp": _WAY,
+    " modulo 2^64: at this size that decides.",
 }
 """Why a peer is ahead, where one is, by kind of case."""
 
@@ -140,11 +141,19 @@ def _ahead(rows: Sequence[Record]) -> str:
         for r in rows
         if r.about.get("status", "measured") != "measured"
     ]
-    why = WHY.get(CASES[rows[0].case["case"]].kind, "") if rows[0].case["case"] in CASES else ""
+    why = _why(CASES.get(rows[0].case["case"]))
     text = "No peer measured is ahead of Tessera here."
     if found:
         text = f"**Ahead of Tessera** {'; '.join(found)}.{why and '  '}{why}"
     return text + (f"  Without a figure: {'; '.join(reasons)}." if reasons else "")
+
+
+def _why(case: Case | None) -> str:
+    """Why a peer is ahead, where one is."""
+    if case is None:
+        return ""
+    reasons = [WHY.get(case.kind, ""), "" if case.kind == "cnn" or case.held else _WAY, _HELD if case.held else ""]
+    return "  ".join(filter(None, reasons))
 
 
 def _protection(records: Sequence[Record], systems: Sequence[str]) -> str:

@@ -32,6 +32,8 @@ class Case:
     side: int = 0
     low: float = -1.0
     high: float = 1.0
+    held: bool = False
+    """Whether operands are at the parties before, as shares in the middle of a computation, and the result stays so."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a runner."""
@@ -78,8 +80,10 @@ CASES: dict[str, Case] = {
         Case("cnn-128", "cnn", "CNN, 1 image 128x128", batch=1, side=128),
         Case("multiply-10k", "multiply", "multiply 10^4", size=10_000, low=-8.0, high=8.0),
         Case("multiply", "multiply", "multiply 10^6", size=1_000_000, low=-8.0, high=8.0),
+        Case("multiply-held", "multiply", "multiply 10^6, at the parties", 1_000_000, low=-8.0, high=8.0, held=True),
         Case("matmul-128", "matmul", "matmul 128^3", size=128),
         Case("matmul", "matmul", "matmul 1024^3", size=1024),
+        Case("matmul-held", "matmul", "matmul 1024^3, at the parties", size=1024, held=True),
         Case("sigmoid", "sigmoid", "sigmoid 10^5", size=100_000, low=-8.0, high=8.0),
         Case("exp", "exp", "exp 10^5 on [-4, 0]", size=100_000, low=-4.0, high=0.0),
     )

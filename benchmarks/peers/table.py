@@ -18,6 +18,8 @@ NOT_COMPARABLE = (
     "Online is not the same work everywhere.  Tessera's is from the client's clear input to its clear result, over"
     " encrypted sockets; CrypTen's and MPyC's begins with shared inputs and ends with the revealed result; SPU's has"
     " neither end, but all dealing inside; TenSEAL's encrypts, computes and decrypts.",
+    "In the cases at the parties, at every system, operands lie there as shares before the clock runs, and the result"
+    " stays there likewise.  Tessera's client has one number of it revealed, in a round of its own.",
     "Tessera and CrypTen have correlated randomness dealt beforehand (offline): where dealing counts for you, add it."
     "  SPU and MPyC make theirs inside the run.",
     "Only Tessera encrypts what goes over the wire here, and its time contains that.",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nn.derm.model import derm_model
 from parties.commands.command_line import main
 
 SMALL = Case("small", "multiply", "multiply 10", size=10, low=-8.0, high=8.0)
+HELD = replace(SMALL, name="held", held=True)
 LIMITS = Limits(repeat=3, limit=20.0, budget=10.0)
 
 PEER = f"""
@@ -368,9 +370,11 @@ def test_unknown_names(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the known ones are" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("case", [pytest.param(SMALL, marks=pytest.mark.slow), CASES["cnn-28"]], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case", [*(pytest.param(c, marks=pytest.mark.slow) for c in (SMALL, HELD)), CASES["cnn-28"]], ids=lambda c: c.name
+)
 def test_tessera_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: Case) -> None:
-    monkeypatch.setitem(CASES, SMALL.name, SMALL)
+    monkeypatch.setitem(CASES, case.name, case)
     with Comparison(Limits(2, 60.0, 10.0), tmp_path) as made:
         (measured,) = made.case(case, [SYSTEMS["tessera"]], lambda _: None)
     assert (measured.status, measured.reason) == ("measured", "")
@@ -378,7 +382,12 @@ def test_tessera_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: C
         spread = measured.figures[figure]
         assert isinstance(spread, dict)
         assert 0 < spread["median"] < 10
-    if case is not SMALL:
+    if case is HELD:  # both operands are opened under their masks, then one element of the result
+        assert measured.figures["online.rounds"] == 2
+        assert measured.figures["online.bytes_per_party"] == 2 * 8 * case.size + 8
+        assert measured.figures["online.client_bytes"] == 0
+        assert table.value(measured.figures["max_abs_error"]) == 0
+    elif case is not SMALL:
         predicted = derm_model().cost((1, 3, 28, 28), 2)
         assert measured.figures["online.rounds"] == predicted.online_rounds
         assert measured.figures["online.bytes_per_party"] == predicted.online_bytes_per_party
