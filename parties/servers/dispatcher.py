@@ -111,12 +111,16 @@ class Dispatcher(ABC):
                 log.warning("%s", error)
             except Exception:
                 log.exception("internal error")
-            finally:
-                self.governor.ended(member)
+
+        def over(task: asyncio.Task[None]) -> None:
+            # Also of one that was cancelled before its first step, in which nothing of ``guarded`` has run.
+            coroutine.close()
+            self.governor.ended(member)
+            self._tasks.discard(task)
 
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(over)
 
     async def end_tasks(self) -> None:
         """Cancel them, and wait until they are over."""

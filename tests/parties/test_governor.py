@@ -42,6 +42,27 @@ async def nothing_held(site):
     await site.until(lambda: not any(one._reserved.total() or one._runs.total() for one in admissions))
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.filterwarnings("error")
+async def test_a_task_that_a_stopping_server_ends_is_over(site, steps):
+    """Before its first step, too: what it was for is not left unawaited, and counts as a request no longer."""
+    server = site.servers["party0"]
+
+    async def endless():
+        await asyncio.Event().wait()
+
+    before = server.governor._requests[""]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "_tasks", set())
+        work = endless()
+        server.spawn(work)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await server.end_tasks()
+    assert work.cr_frame is None
+    assert server.governor._requests[""] == before
+
+
 # -- what is known beforehand --------------------------------------------------------------------------------------
 
 
