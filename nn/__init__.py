@@ -38,8 +38,9 @@ from nn.layers import (
     Linear,
 )
 from nn.model import Description, Model
-from nn.preprocessing import ImageInput, ShadesOfGray
+from nn.preprocessing import ImageInput, PictureWarning, ShadesOfGray
 from nn.stored import StoredType
+from nn.tables import Column, TableInput
 
 __all__ = [
     "GELU",
@@ -53,6 +54,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "Classes",
+    "Column",
     "Concatenate",
     "Conv2d",
     "Description",
@@ -72,6 +74,7 @@ __all__ = [
     "Multiply",
     "Parameter",
     "Permute",
+    "PictureWarning",
     "Polynomial",
     "Reshape",
     "Sequential",
@@ -82,6 +85,7 @@ __all__ = [
     "Step",
     "StoredType",
     "Subtract",
+    "TableInput",
     "Tanh",
     "calibrate",
     "check_ranges",

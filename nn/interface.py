@@ -16,6 +16,7 @@ from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn.layer import MAX_WEIGHTS
 from nn.preprocessing import ImageInput
+from nn.tables import TableInput
 
 MAX_CLASSES = 1 << 16
 MAX_NAME = 200
@@ -35,6 +36,10 @@ class ArrayInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
             raise UnsupportedError(f"{self.shape} is not an input's shape")
         if not -MOST_VALUE <= self.low < self.high <= MOST_VALUE:
             raise UnsupportedError(f"[{self.low:g}, {self.high:g}] is not an input's range")
+
+
+AnyInput = ImageInput | TableInput | ArrayInput
+"""All have ``shape``, of one input, without the batch, and the range ``low`` to ``high``."""
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,7 +88,7 @@ class Classes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model says of itself beside what it computes; nothing, where its owner has said nothing."""
 
-    input: ImageInput | ArrayInput | None = None
+    input: AnyInput | None = None
     output: Classes | None = None
     notice: str = ""
     """To be shown with every answer."""

@@ -12,13 +12,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mpc.errors import EncodingError
+from mpc.errors import EncodingError, ShapeError
 
 if TYPE_CHECKING:
     from nn.preprocessing import ImageInput
@@ -53,23 +53,37 @@ _TURNS: Final = {
 """By EXIF orientation."""
 
 
+MOST_LOST: Final = 2.0
+"""By which a picture may be cut, stretched or enlarged, and nothing is said of it."""
+
+
+class Seen(NamedTuple):
+    """What a network sees of a picture, uint8 (height, width, channels), and what there is to be said against it."""
+
+    pixels: NDArray[np.uint8]
+    warnings: tuple[str, ...]
+
+
 def check_picture(path: str | Path) -> None:
     """Raises as ``ImageInput.load`` does, whatever the input."""
     with _decoded(content(path), str(path)):
         pass
 
 
-def pixels(takes: ImageInput, data: bytes, name: str) -> NDArray[np.uint8]:
-    """A file's content as uint8 (height, width, channels); ``name`` is what errors call it.  Raises EncodingError."""
+def pixels(takes: ImageInput, data: bytes, name: str) -> Seen:
+    """Of a file's content; ``name`` is what errors and warnings call it.  Raises EncodingError."""
     with _decoded(data, name) as picture:
-        return _resized(takes, picture)
+        return Seen(_resized(takes, picture), _doubts(takes, name, *picture.size))
 
 
-def pixels_of_array(takes: ImageInput, image: NDArray[Any]) -> NDArray[np.uint8]:
-    """The same of uint8 RGB (H, W, 3).  Raises EncodingError if it is too large."""
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise _too_large("the image")
-    return _resized(takes, Image.fromarray(image))
+def pixels_of_array(takes: ImageInput, image: NDArray[Any], name: str) -> Seen:
+    """The same of uint8 RGB (H, W, 3).  Raises ShapeError for another shape, EncodingError if it is too large."""
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
+        raise ShapeError(f"{name}: uint8 pixels are RGB of shape (H, W, 3), not {image.shape}")
+    height, width = image.shape[:2]
+    if height * width > MAX_PIXELS:
+        raise _too_large(name)
+    return Seen(_resized(takes, Image.fromarray(image)), _doubts(takes, name, width, height))
 
 
 def content(path: str | Path) -> bytes:
@@ -156,6 +170,22 @@ def _resized(takes: ImageInput, picture: Image.Image) -> NDArray[np.uint8]:
         picture = picture.resize((takes.width, takes.height), _RESAMPLING[takes.resampling])
     found = np.asarray(picture, dtype=np.uint8).reshape(takes.height, takes.width, len(takes.channels))
     return found[..., ::-1] if takes.channels == "BGR" else found
+
+
+def _doubts(takes: ImageInput, name: str, width: int, height: int) -> tuple[str, ...]:
+    """What is odd about the proportions and the size of a picture."""
+    said = []
+    ratio = width * takes.height / (height * takes.width)
+    if max(ratio, 1 / ratio) > MOST_LOST:
+        if takes.crop is None:
+            said.append(f"{name} has {width} by {height} pixels, and is stretched to {takes.width} by {takes.height}")
+        else:
+            seen = "{} by {}".format(*_part(takes, 1.0, width, height))
+            said.append(f"{name} has {width} by {height} pixels, and most is cut off: only the central {seen} are used")
+    across, down = (width, height) if takes.crop is None else _part(takes, takes.crop, width, height)
+    if takes.width > MOST_LOST * across or takes.height > MOST_LOST * down:
+        said.append(f"{name} is small: {across} by {down} pixels of it are enlarged to {takes.width} by {takes.height}")
+    return tuple(said)
 
 
 def _part(takes: ImageInput, crop: float, width: int, height: int) -> tuple[int, int]:

@@ -6,9 +6,10 @@ Servers read it too, and have no pictures: ``nn.pictures``, which decodes them, 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +26,21 @@ MOST_MEAN: Final = 1e3
 LEAST_STD, MOST_STD = 1e-4, 1e4
 RANGE_BITS: Final = 10
 """Fraction bits of the range that is declared: the exact one, rounded outwards."""
+
+
+FLAT: Final = 2 / 255
+"""A picture whose channels all vary by no more is of one colour."""
+
+
+class PictureWarning(UserWarning):
+    """A picture that becomes an input, and hardly one that the model is meant for: cut, stretched, enlarged, flat."""
+
+
+class Examined(NamedTuple):
+    """A picture as an input (C, H, W), and what there is to be said against it: a sentence each."""
+
+    values: NDArray[np.float64]
+    warnings: tuple[str, ...]
 
 
 class ShadesOfGray(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,20 +127,46 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
         """A JPEG or PNG file of any size as an input.
 
         Raises EncodingError if the file is missing, too large, or not a readable JPEG or PNG.
+        Warns, as PictureWarning, of what ``examine`` says against it.
         """
-        return self.normalise(self.load_pixels(path))
+        return _warned(self.examine(Path(path), str(path)))
 
     def load_pixels(self, path: str | Path) -> NDArray[np.uint8]:
-        """As ``load``, before normalisation: uint8 (height, width, channels)."""
+        """As ``load``, before normalisation, and without warnings: uint8 (height, width, channels)."""
         from nn import pictures
 
-        return pictures.pixels(self, pictures.content(path), str(path))
+        return pictures.pixels(self, pictures.content(path), str(path)).pixels
 
     def decode_pixels(self, data: bytes, name: str = "the picture") -> NDArray[np.uint8]:
         """As ``load_pixels``, of a file's content; ``name`` is what errors call it."""
         from nn import pictures
 
-        return pictures.pixels(self, data, name)
+        return pictures.pixels(self, data, name).pixels
+
+    def examine(self, image: Path | bytes | NDArray[Any], name: str = "the picture") -> Examined:
+        """What ``load`` makes of a file, or of its content, or ``prepare`` of an array; and what is odd about it.
+
+        That is: its proportions are others, so that most of it is cut off or it is stretched to twice its width or
+        height; it is enlarged more than twice; it is of one colour.  ``name`` is what errors and warnings call it.
+        """
+        from nn import pictures
+
+        if isinstance(image, Path | bytes):
+            seen = pictures.pixels(self, pictures.content(image) if isinstance(image, Path) else image, name)
+        elif isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            seen = pictures.pixels_of_array(self, image, name)
+        else:
+            values = self._checked(image, name)
+            _, std = self._columns()
+            return Examined(values, self._flat(values * std, name))
+        light = np.moveaxis(seen.pixels, -1, 0) / 255
+        return Examined(self.normalise(seen.pixels), (*seen.warnings, *self._flat(light, name)))
+
+    def _flat(self, light: NDArray[np.float64], name: str) -> tuple[str, ...]:
+        """The warning that a picture is of one colour, if it is: channels of white 1 and black 0, but for an offset."""
+        if self.height * self.width == 1 or np.ptp(light, axis=(1, 2)).max() > FLAT:
+            return ()
+        return (f"{name} is of one colour: there is nothing in it to be recognised",)
 
     def normalise(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """uint8 ``(H, W, C)`` or ``(N, H, W, C)`` to float64 ``(C, H, W)`` or ``(N, C, H, W)`` in [low, high].
@@ -149,26 +191,24 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
         """One image as an array to an input: uint8 RGB ``(H, W, 3)`` of any size, or floats that are one already.
 
         Raises ShapeError for any other shape, and EncodingError for any other dtype, NaN, infinity, or values
-        outside [low, high].
+        outside [low, high].  Warns as ``load`` does.
         """
+        return _warned(self.examine(image, "the image"))
+
+    def _checked(self, image: object, name: str) -> NDArray[np.float64]:
+        """Floats that are an input."""
         if not isinstance(image, np.ndarray):
             raise EncodingError(f"an image must be a NumPy array, not {type(image).__name__}")
-        if image.dtype == np.uint8:
-            if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
-                raise ShapeError(f"a uint8 image must be RGB of shape (H, W, 3), not {image.shape}")
-            from nn import pictures
-
-            return self.normalise(pictures.pixels_of_array(self, image))
         if image.dtype.kind != "f":
-            raise EncodingError(f"an image must be uint8 pixels or normalised floats, not {image.dtype}")
+            raise EncodingError(f"{name} must be uint8 pixels or normalised floats, not {image.dtype}")
         if image.shape != self.shape:
-            raise ShapeError(f"a normalised image must have shape {self.shape}, not {image.shape}")
+            raise ShapeError(f"a normalised image must have shape {self.shape}, and {name} has {image.shape}")
         values = np.ascontiguousarray(image, dtype=np.float64)
         bounds = f"[{self.low:g}, {self.high:g}]"
         if not np.isfinite(values).all():
-            raise EncodingError(f"the image holds NaN or infinity: every value must be a number in {bounds}")
+            raise EncodingError(f"{name} holds NaN or infinity: every value must be a number in {bounds}")
         if values.min() < self.low or values.max() > self.high:
-            raise EncodingError(f"the image holds values outside {bounds}: pass uint8 pixels, or normalise them first")
+            raise EncodingError(f"{name} holds values outside {bounds}: pass uint8 pixels, or normalise them first")
         return values
 
     def visible(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -192,3 +232,9 @@ def as_rgb(channels: NDArray[np.uint8], order: Literal["RGB", "BGR", "L"]) -> ND
     if order == "L":
         return np.repeat(picture, 3, axis=-1)
     return picture[..., ::-1] if order == "BGR" else picture
+
+
+def _warned(examined: Examined) -> NDArray[np.float64]:
+    for sentence in examined.warnings:
+        warnings.warn(sentence, PictureWarning, stacklevel=3)
+    return examined.values

@@ -25,7 +25,9 @@ REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "U
 TENSORS = {"SecretTensor", "concatenate", "stack"}
 FITS = {"CompositeFit", "Fit", "FourierFit", "PolynomialFit", "default_fit", "fit", "fit_fourier", "fit_polynomial"}
 NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_torch", "nn"}
-SAID_OF_MODELS = {"ArrayInput", "Classes", "ImageInput", "Interface", "Label", "ShadesOfGray"}
+SAID_OF_MODELS = {
+    "ArrayInput", "Classes", "Column", "ImageInput", "Interface", "Label", "ShadesOfGray", "TableInput",
+}  # fmt: skip
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
     "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiffersFromSource", "DiskFull",
@@ -34,7 +36,7 @@ ERRORS = {
     "ProtocolViolation", "RangeError", "RemoteError", "RunExpired", "ServerBusy", "ShapeError", "TesseraError",
     "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
-WARNINGS = {"PrecisionWarning", "RangeWarning"}
+WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {
     "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OtherTranscript", "SpentItem", "UnreducedOpening",
