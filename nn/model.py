@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -24,6 +26,7 @@ from nn.functional import Affine, Permute, Reshape
 from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array, WeightArray
 from nn.layers import AdaptiveAvgPool2d, AvgPool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Rows
+from nn.saved import Saved, load, save
 from nn.stored import StoredType
 from protocols.lowering.plan import plan
 from protocols.lowering.planner import FRACTION_BITS
@@ -185,6 +188,16 @@ class Model:
         """The tensors to store as field elements, by name: secret."""
         arrays = _stored_arrays(self.architecture, self.weights)
         return {name: t.encode(arrays[name], name) for name, t in self.stored_types().items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it, weights included, to a file in safetensors.  Raises ConfigurationError, DiskFull."""
+        save(Path(path), Saved(self.architecture, self.interface), self.weights)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Model:
+        """The model that ``save`` wrote.  Raises ConfigurationError for what is none; runs nothing of what it reads."""
+        saved, weights = load(Path(path))
+        return cls(saved.architecture, weights, saved.interface)
 
     @functools.cached_property
     def description(self) -> Description:
