@@ -39,10 +39,10 @@ ERRORS = {
 WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {
-    "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OtherTranscript", "SpentItem", "UnreducedOpening",
-    "VaultError",
+    "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OtherTranscript", "OversizedProgram", "SpentItem",
+    "UnreducedOpening", "VaultError",
 }  # fmt: skip
-"""Raised and caught within a server or ``tessera check``; whoever asked is told a kind of ``mpc.errors``."""
+"""Raised and caught within a server, the planner or ``tessera check``; who asked is told a kind of ``mpc.errors``."""
 
 
 def test_exactly_what_is_exported() -> None:
