@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, field, matrix
+from mpc.rings import angles, digits, field, matrix
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
 from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
@@ -102,6 +102,15 @@ class FieldRing(PrimeField):
 
     def choose(self, bits: Bits, x: Array, y: Array) -> Array:
         return np.where(bits, x, y)
+
+    def bit(self, x: Array, position: int) -> Bits:
+        return x >> np.uint64(position) & np.uint64(1) != 0
+
+    def thresholds(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
+        return digits.thresholds(x, ignored, widths)
+
+    def look_up(self, x: Array, ignored: int, widths: Sequence[int], thresholds: Array, one: int) -> Array:
+        return digits.look_up(x, ignored, widths, thresholds, one)
 
     def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
         return angles.waves(angles.turns(x, turn), terms, bits)

@@ -69,6 +69,26 @@ class PrimeField(Ring):
     def choose(self, bits: Bits, x: Array, y: Array) -> Array:
         """``x`` where the bit, which is public, is set, else ``y``; all of one shape."""
 
+    @abstractmethod
+    def bit(self, x: Array, position: int) -> Bits:
+        """This bit of each integer."""
+
+    # -- digits --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def thresholds(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
+        """A row for each integer: 1 or 0 for whether its digit is above 0, 1, ..., of one digit after the other.
+
+        Digits are of so many bits each, lowest first, without the lowest ``ignored`` bits.
+        """
+
+    @abstractmethod
+    def look_up(self, x: Array, ignored: int, widths: Sequence[int], thresholds: Array, one: int) -> Array:
+        """A row of what each digit of ``x`` finds in its row of ``thresholds``: whether their digit is above it.
+
+        Then a row for each digit but the lowest, whether they are the same; ``one`` is what stands for 1.
+        """
+
     # -- angles ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -29,7 +29,7 @@ from mpc.operation import Constant, Input, Operation, Stored
 from mpc.program import Expression
 from mpc.rings.prime_field import SINE_BITS
 from mpc.tensor_type import Form, TensorType
-from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import comparison, fourier, keep, linear, mask, polynomial, product, quotient, truncation
 
 POINTS = 256
 """At which the slope of a series is sampled, on an interval of a period or less."""
@@ -238,6 +238,22 @@ def _polynomial(
     beyond = (1 + around / t.magnitude) ** operation.degree - 1 if t.magnitude else 0.0
     own = slope * unit + x.lost * beyond
     return _with(x, own, losses[0].times(slope, 0.0))
+
+
+@_rule(comparison.Digits, comparison.Compare)
+def _bit(operation: comparison.Digits | comparison.Compare, x: Expression, losses: Sequence[Loss]) -> Loss:
+    """Right of what is computed exactly; of anything else it may be the other one, wherever that is near to 0."""
+    return _with(x, float(losses[0].most > 0.0 or operation.ignored >= 0), sure=0.0)
+
+
+@_rule(comparison.Gate)
+def _gated(operation: comparison.Gate, x: Expression, losses: Sequence[Loss]) -> Loss:
+    """Of what is near to 0 and let through, or not, by its own sign, no more than that is lost."""
+    compared, _, passed = x.inputs
+    ignored = 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
+    certain = passed is compared or not (ignored or losses[0].most)
+    own = ignored if certain else passed.type.magnitude
+    return _with(x, own, losses[2], sure=0.0)
 
 
 @_rule(fourier.Fourier)

@@ -15,6 +15,7 @@ from mpc.errors import RangeError, UnsupportedError
 from mpc.operation import Constant, Input, Stored
 from mpc.program import PRECISION, Expression
 from protocols.lowering.error import Loss, followed
+from protocols.operations.comparison import Compare, Gate
 from protocols.operations.fourier import Fourier
 from protocols.operations.polynomial import Polynomial, TruncatedPolynomial
 from protocols.operations.quotient import Quotient
@@ -133,6 +134,8 @@ def _source(loss: Loss) -> tuple[str, str]:
             said, remedy = f"a truncation to {bits} fraction bits", more
         case Quotient():
             said, remedy = f"a division, rounded to {bits} fraction bits", more
+        case Compare() | Gate():
+            said, remedy = "a comparison of what is not exact", "compare whole numbers, or what is shared exactly"
         case Fourier() if x.lost < loss.part / 4:
             said, remedy = "the rounding of a series", more
         case Polynomial() | TruncatedPolynomial() if x.lost < loss.part / 4:

@@ -12,7 +12,7 @@ from typing import assert_never
 from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
-from protocols.lowering import functions
+from protocols.lowering import comparison, functions
 from protocols.lowering.planner import Planner
 from protocols.operations import keep, linear, product
 from protocols.trace import mathematics as m
@@ -37,7 +37,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Concatenate():
             return planner.make(linear.Concatenate(operation.axis), *planner.aligned(_terms(planner, operands)))
         case m.Multiply():
-            return planner.product(product.Multiply(), *_factors(planner, operands))
+            factors = _factors(planner, operands)
+            return comparison.gated(planner, *factors) or planner.product(product.Multiply(), *factors)
         case m.Matmul():
             return _matmul(planner, operands)
         case m.Conv2d():
@@ -74,6 +75,10 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return functions.polynomial(planner, x, operation.coefficients)
         case m.Apply():
             return functions.apply(planner, x, operation.fit, operation.target)
+        case m.Compare():
+            return comparison.compared(planner, x, negated=operation.negated, below=operation.below)
+        case m.Relu():
+            return comparison.relu(planner, x)
         case m.Declare():
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Truncate():

@@ -1,5 +1,5 @@
 """The operations that programs are made of, one file a protocol.  Importing this makes them known to ``mpc``."""
 
-from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import comparison, fourier, keep, linear, mask, polynomial, product, quotient, truncation
 
-__all__ = ["fourier", "keep", "linear", "mask", "polynomial", "product", "quotient", "truncation"]
+__all__ = ["comparison", "fourier", "keep", "linear", "mask", "polynomial", "product", "quotient", "truncation"]

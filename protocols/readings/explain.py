@@ -36,7 +36,7 @@ from mpc.program import Program
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.tensor_type import TensorType
-from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import comparison, fourier, keep, linear, mask, polynomial, product, quotient, truncation
 from protocols.readings.clear import clear_values
 
 Reals = npt.NDArray[np.float64]
@@ -69,6 +69,7 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
+_SIGNS = (comparison.Compare, comparison.Gate)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
 
@@ -177,8 +178,9 @@ def _forms(program: Program, slots: Collection[str]) -> list[Form]:
         elif not any(inputs):
             forms.append(Form.NOTHING)
         else:
-            # The same operand twice is one number still: x * x is a function of x.
-            distinct = {j for j in node.inputs if forms[j]}
+            # The same operand twice is one number still: x * x is a function of x.  So are a sign's digits.
+            counted = node.inputs if not isinstance(operation, _SIGNS) else (node.inputs[0], *node.inputs[2:])
+            distinct = {j for j in counted if forms[j]}
             forms.append(_form(operation, max(inputs), alone=len(distinct) == 1, both=all(inputs)))
     return forms
 
@@ -192,8 +194,10 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
         return form
     if isinstance(operation, polynomial.Polynomial | polynomial.TruncatedPolynomial):
         return max(form, Form.BENT if any(operation.coefficients[2:]) else Form.LINEAR)
-    if isinstance(operation, fourier.Fourier):
+    if isinstance(operation, fourier.Fourier | comparison.Digits):
         return max(form, Form.BENT)
+    if isinstance(operation, _SIGNS):
+        return max(form, Form.BENT) if alone else Form.MIXED
     if isinstance(operation, product.Product) and both:
         return max(form, Form.BENT) if isinstance(operation, product.Multiply) and alone else Form.MIXED
     if form <= Form.LINEAR:
@@ -250,17 +254,19 @@ class _Trial:
 
     def line(self, slots: Collection[str]) -> list[tuple[int, int]]:
         """Of each result, how many elements are copies of what lies in the slots, and how many linear in it."""
-        # A series has few digits, and may have the same on one line.
-        lines, found = [self._on_a_line(slots) for _ in range(3)], []
-        secrets = [self._real(value, i) for i, value in lines[0].start.items()]
+        # A series has few digits, and may have the same on one line; a sign, on every other one.
+        signs = any(isinstance(node.operation, _SIGNS) for node in self._program.nodes)
+        lines, found = [self._on_a_line(slots) for _ in range(24 if signs else 3)], []
         for n, i in enumerate(results(self._program)):
             ring, shape = self._ring(i), self._program.nodes[i].type.shape
-            straight, moves = np.ones(shape, bool), np.zeros(shape, bool)
+            straight, moves, copied = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
             for line in lines:
+                secrets = [self._real(value, j) for j, value in line.start.items()]
+                copied |= _copies(self._real(line.first[n], i), secrets)
                 step = ring.subtract(line.second[n], line.first[n])
                 straight &= step == ring.subtract(line.third[n], line.second[n])
                 moves |= step != 0
-            found.append((_copies(self._real(lines[0].first[n], i), secrets), int((straight & moves).sum())))
+            found.append((int(copied.sum()), int((straight & moves | copied).sum())))
         return found
 
     def nearly(self, slots: Collection[str]) -> list[int]:
@@ -397,13 +403,14 @@ def _shifted(x: Array, bits: int) -> Array:
     return field.scale(x, pow(2, -bits, field.P))
 
 
-def _copies(values: Array | None, secrets: list[Array | None]) -> int:
+def _copies(values: Array | None, secrets: list[Array | None]) -> npt.NDArray[np.bool_]:
+    """Which values are a number of the secrets, up to signs."""
     if values is None:
-        return 0
+        return np.zeros((), bool)
     known = [
         either.reshape(-1) for secret in secrets if secret is not None for either in (secret, field.negate(secret))
     ]
-    return int(np.isin(values, np.concatenate(known)).sum()) if known else 0
+    return np.isin(values, np.concatenate(known)) if known else np.zeros((), bool)
 
 
 def _crowd(spared: float) -> int | None:

@@ -182,6 +182,25 @@ class Apply:
     target: float
 
 
+# -- comparison --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """1 where x >= 0, else 0, ties exact; of -x in place of x if ``negated``, and the other way round if ``below``.
+
+    A product with such a bit takes no round of its own where the other factor is masked, or can be beside it.
+    """
+
+    negated: bool
+    below: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relu:
+    """x where x >= 0, else 0: exact, or within one unit of the precision where x has more fraction bits."""
+
+
 # -- what its author says of a value -----------------------------------------------------------------------------------
 
 
@@ -230,6 +249,8 @@ Mathematics = (
     | Concatenate
     | Polynomial
     | Apply
+    | Compare
+    | Relu
     | Declare
     | Truncate
     | Keep

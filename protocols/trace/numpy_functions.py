@@ -314,10 +314,10 @@ def _pad(array: SecretTensor, pad_width: Any, mode: str = "constant", **options:
 
 
 @registered(np.where)
-def where(condition: npt.ArrayLike, x: Operand, y: Operand) -> SecretTensor:
-    """Elements of ``x`` where a public condition holds, of ``y`` elsewhere, as ``numpy.where``."""
+def where(condition: SecretTensor | npt.ArrayLike, x: Operand, y: Operand) -> SecretTensor:
+    """Elements of ``x`` where the condition holds, of ``y`` elsewhere, as ``numpy.where``; a secret one is 0 or 1."""
     if isinstance(condition, SecretTensor):
-        raise UnsupportedError("where() by a secret condition needs comparison, which there is none of yet")
+        return condition.where(x, y)
     check_moved(count_of(condition))
     chosen = np.asarray(condition, dtype=bool)
     shape = np.broadcast_shapes(chosen.shape, *(np.shape(z) for z in (x, y)))

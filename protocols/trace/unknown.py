@@ -1,12 +1,12 @@
 """What Python asks of values, and nobody can say of a secret: each is an error, never an answer.
 
-Without these methods Python and NumPy would answer by themselves, and wrongly: ``x == 3`` with False, whatever x is,
+Without these methods Python and NumPy would answer by themselves, and wrongly: ``x in [3]`` with False, whatever x is,
 and ``np.array(x)`` with an array of objects.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mpc.errors import UnknownValueError, UnsupportedError
 
@@ -15,28 +15,6 @@ class Unknown:
     """Base of ``SecretTensor``."""
 
     __slots__ = ()
-
-    # -- comparisons -----------------------------------------------------------------------------------------------
-
-    def __eq__(self, other: object) -> Any:
-        raise _no_comparison("==")
-
-    def __ne__(self, other: object) -> Any:
-        raise _no_comparison("!=")
-
-    def __lt__(self, other: object) -> Any:
-        raise _no_comparison("<")
-
-    def __le__(self, other: object) -> Any:
-        raise _no_comparison("<=")
-
-    def __gt__(self, other: object) -> Any:
-        raise _no_comparison(">")
-
-    def __ge__(self, other: object) -> Any:
-        raise _no_comparison(">=")
-
-    __hash__ = object.__hash__
 
     def __contains__(self, item: object) -> bool:
         raise UnsupportedError("whether a secret tensor contains a value is secret: reveal a function of it instead")
@@ -104,7 +82,7 @@ class Unknown:
         raise _no_rounding("ceil()")
 
     def __abs__(self) -> NoReturn:
-        raise _no_comparison("abs()")
+        raise UnsupportedError("abs() of a secret: write x.relu() + (-x).relu()")
 
     def __and__(self, other: object) -> NoReturn:
         raise _no_logic()
@@ -113,13 +91,6 @@ class Unknown:
 
     def __invert__(self) -> NoReturn:
         raise _no_logic()
-
-
-def _no_comparison(what: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{what} needs comparison of secrets, which there is none of yet: reveal a smooth function of them instead"
-        " (and use `is` to ask whether two names stand for one tensor)"
-    )
 
 
 def _no_value(what: str) -> UnknownValueError:

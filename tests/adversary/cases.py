@@ -60,6 +60,12 @@ def fourier(s: Any) -> Built:
     return [x.sigmoid(interval=(-8, 8)) * x], {}
 
 
+def comparisons(s: Any) -> Built:
+    """Of what is opened already, and of what is not; bits, and what they let through."""
+    x, y = s.secret((3,)), s.secret((3,))
+    return [x >= y, (x < 0.5) * y, (x * y).relu() - y], {}
+
+
 def polynomial_after_truncation(s: Any) -> Built:
     x, y = s.secret((3,), -1, 1), s.secret((3,), -1, 1)
     return [(x * y).polynomial([0.5, 1.0, -0.25, 0.5]), (x * y + x).sum()], {}
@@ -92,6 +98,7 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     kept,
     powers,
     fourier,
+    comparisons,
     polynomial_after_truncation,
     stored_product,
     stored_alone,

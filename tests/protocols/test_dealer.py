@@ -138,7 +138,7 @@ def every_dealt_operation(secure: Any) -> Any:
     y = SecretTensor(Node(Keep("y"), ((x * x * x).node,)))
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
-        x.sigmoid(interval=(-8, 8)), image.conv2d(kernel),
+        x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(),
     )  # fmt: skip
 
 

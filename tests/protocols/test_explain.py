@@ -15,7 +15,7 @@ from mpc.program import Program
 from protocols import concatenate
 from protocols.approximation import fit_fourier
 from protocols.lowering.plan import plan
-from protocols.operations import fourier, polynomial, product
+from protocols.operations import comparison, fourier, polynomial, product
 from protocols.readings import explain
 from protocols.readings.clear import clear
 from protocols.readings.explain import Examined, Form, results, sources
@@ -54,6 +54,9 @@ CASES: dict[str, tuple[SecretTensor, Form, int, int]] = {
     "a curve of a linear one": ((x @ np.ones(3)).within(-8, 8).sigmoid(), Form.BENT, 0, 0),
     "a norm": ((x * x).sum(), Form.MIXED, 0, 0),
     "a matrix of products": (x.T @ x, Form.MIXED, 0, 0),
+    "a sign": (x > 0.5, Form.BENT, 0, 0),
+    "the positive part": (x.relu(), Form.BENT, 12, 12),
+    "of two": (np.where(x > y, x, y), Form.MIXED, 12, 12),
     "another's alone": (y * 1.0, Form.NOTHING, 0, 0),
     "a line as a polynomial": (x.polynomial([0.5, 0.25, 0.0]), Form.LINEAR, 0, 12),
 }
@@ -125,7 +128,7 @@ def test_each_owner_s_part_is_looked_at_beside_all_of_them() -> None:
 def test_every_operation_is_known() -> None:
     """Whoever adds one says what it makes of what is linear; what is not said is taken for linear."""
     said = (*explain._KEPT_AS_THEY_ARE, *explain._ELEMENTWISE, Linear, product.Product)
-    bent = (polynomial.Polynomial, polynomial.TruncatedPolynomial, fourier.Fourier)
+    bent = (polynomial.Polynomial, polynomial.TruncatedPolynomial, fourier.Fourier, comparison.Digits, *explain._SIGNS)
     ours = [kind for kind in registered().values() if kind.__module__.startswith(("mpc.", "protocols."))]
     assert [kind for kind in ours if not issubclass(kind, (*said, *bent, Source))] == []
 

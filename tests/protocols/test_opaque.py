@@ -63,6 +63,11 @@ def functions(s: Any) -> list[SecretTensor]:
     return [x.sigmoid(interval=(-8, 8)), small.tanh(), small[2, 1].sigmoid()]
 
 
+def comparisons(s: Any) -> list[SecretTensor]:
+    x, y = s.secret((3,)), s.secret((2, 3))
+    return [x > 0.5, (x * x).relu(), (y <= 1) * x]
+
+
 def kept(s: Any) -> list[SecretTensor]:
     x = s.secret((3,))
     y = SecretTensor(Node(Keep("y"), ((x * x).node,)))
@@ -75,7 +80,7 @@ def network(s: Any) -> list[SecretTensor]:
     return [(hidden.avg_pool2d(2).reshape(4, 4) @ w).within(-8, 8).sigmoid() @ w.T]
 
 
-PROGRAMS = (layout, products, images, truncations, polynomials, functions, kept, network)
+PROGRAMS = (layout, products, images, truncations, polynomials, functions, comparisons, kept, network)
 
 
 def program_of(secure: Any, make: Any) -> Program:

@@ -1,0 +1,84 @@
+"""Comparisons of secret tensors: results are secret tensors of 0 and 1, exact, ties included."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from mpc.errors import UnsupportedError
+from mpc.tensor_type import TensorType
+from protocols.trace import mathematics as m
+from protocols.trace.arguments import numbers
+from protocols.trace.unknown import Unknown
+
+
+class Comparisons(Unknown):
+    """Base of ``SecretTensor``.
+
+    Each takes two rounds, one where what is compared is opened anyway.  A product of the result, and so ``where``,
+    takes no round more.
+    """
+
+    __slots__ = ()
+
+    type: TensorType
+
+    def _new(self, operation: m.Mathematics) -> Self:
+        raise NotImplementedError
+
+    def __sub__(self, other: object) -> Self:
+        raise NotImplementedError
+
+    def __add__(self, other: object) -> Self:
+        raise NotImplementedError
+
+    def __mul__(self, other: object) -> Self:
+        raise NotImplementedError
+
+    def __ge__(self, other: object) -> Self:
+        return self._less(other, np.ceil)._new(m.Compare(negated=False, below=False))
+
+    def __lt__(self, other: object) -> Self:
+        return self._less(other, np.ceil)._new(m.Compare(negated=False, below=True))
+
+    def __gt__(self, other: object) -> Self:
+        return self._less(other, np.floor)._new(m.Compare(negated=True, below=True))
+
+    def __le__(self, other: object) -> Self:
+        return self._less(other, np.floor)._new(m.Compare(negated=True, below=False))
+
+    def __eq__(self, other: object) -> Any:
+        return ((self >= other) - (self > other))._new(m.Declare(0.0, 1.0))
+
+    def __ne__(self, other: object) -> Any:
+        return -(self == other) + 1
+
+    __hash__ = object.__hash__
+
+    def relu(self) -> Self:
+        """x where x >= 0, else 0: exact, or within one unit of the precision; a round besides the opening of x."""
+        return self._new(m.Relu())
+
+    def where(self, x: object, y: object) -> Self:
+        """``x`` where this is 1, ``y`` where it is 0; raises UnsupportedError for a tensor that may be anything else.
+
+        No round of its own where this is a comparison.
+        """
+        if not (self.type.low >= 0.0 and self.type.high <= 1.0 and self.type.fraction_bits == 0):
+            raise UnsupportedError("where() takes a condition of 0 and 1, such as a comparison is")
+        if not isinstance(x, Comparisons) and not isinstance(y, Comparisons):
+            return self * (numbers(x) - numbers(y)) + y
+        chosen: Self = self * (x - y) + y  # type: ignore[operator]
+        return chosen
+
+    def _less(self, other: object, rounded: np.ufunc) -> Self:
+        """What is to be compared with 0.
+
+        Public numbers are moved by ``rounded`` to where values can lie, and no further beyond the range than is needed.
+        """
+        if isinstance(other, Comparisons):
+            return self - other
+        unit = 2.0**-self.type.fraction_bits
+        threshold = np.clip(numbers(other), self.type.low - unit, self.type.high + unit)
+        return self - rounded(threshold / unit) * unit if threshold.any() or threshold.ndim else self
