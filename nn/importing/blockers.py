@@ -44,7 +44,7 @@ class Blocker(NamedTuple):
         """From what was raised about it; ``remedy`` is for errors that bring none."""
         if not isinstance(error, UsageError):
             return cls(layer, f"{type(error).__name__}: {said_by(error)}", remedy, source)
-        reason, said, own = str(error).partition(INSTEAD)
+        reason, said, own = printable(str(error)).partition(INSTEAD)
         return cls(layer, reason, own if said else remedy, source, type(error))
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ approximations, where the tolerance counts.
 from __future__ import annotations
 
 import copy
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
+from mpc.errors import DiffersFromSource, ShapeError, UsageError
 from nn.calibrate import calibrate
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.samples import perturbed
@@ -35,6 +36,8 @@ _SEEN = (
     "write what its forward does there with torch's functions of tensors alone: a branch on types, or numbers that"
     " change from call to call, are not seen by whoever traces it"
 )
+_FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
+_OF_A_LAYER = re.compile(r"layer '([^']+)': (.*)", re.DOTALL)
 _CLOSER = "put a BatchNorm before it, so that its inputs are smaller, or give a larger tolerance="
 
 
@@ -101,21 +104,12 @@ def checked(model: Model, source: Source, samples: Array, tolerance: float, line
     wanted = [source(x) for x in inputs]
     scale = max(float(np.abs(want).max(initial=0.0)) for want in wanted) or 1.0
     comparison = _Comparison(source, tolerance, scale, lines)
-    if not np.array_equal(source(inputs[0]), wanted[0], equal_nan=True):
-        comparison.refuse_changing()
-    same = tolerance if source.series else ROUNDING.get(source.dtype, tolerance)
-    for x, want in zip(inputs, wanted, strict=True):
-        if not _close(model.plain(x, exact=True), want, same * scale):
-            comparison.refuse(model, x, want, exact=True, allowed=same)
     try:
-        calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]))
-    except RangeError as error:
-        raise comparison.with_line(error) from None
-    folded = calibrated.fold()
-    for x, want in zip(inputs, wanted, strict=True):
-        if not _close(folded.plain(x), want, tolerance * scale):
-            comparison.refuse(calibrated, x, want, exact=False, allowed=tolerance)
-    return folded
+        return comparison.passed(model, samples, inputs, wanted)
+    except DiffersFromSource:
+        raise
+    except UsageError as error:
+        raise comparison.placed(model, error) from None
 
 
 class _Comparison:
@@ -126,6 +120,22 @@ class _Comparison:
         self._tolerance = tolerance
         self._scale = scale
         self._lines = lines
+
+    def passed(self, model: Model, samples: Array, inputs: list[Array], wanted: list[Array]) -> Model:
+        """The model that is the same.  Raises DiffersFromSource, and what the model and ``calibrate`` raise."""
+        source = self._source
+        if not np.array_equal(source(inputs[0]), wanted[0], equal_nan=True):
+            self.refuse_changing()
+        same = self._tolerance if source.series else ROUNDING.get(source.dtype, self._tolerance)
+        for x, want in zip(inputs, wanted, strict=True):
+            if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
+                self.refuse(model, x, want, exact=True, allowed=same)
+        calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]))
+        folded = calibrated.fold()
+        for x, want in zip(inputs, wanted, strict=True):
+            if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
+                self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
+        return folded
 
     def refuse_changing(self) -> None:
         reason = (
@@ -166,14 +176,15 @@ class _Comparison:
             before = f"layer {step.name!r}"
         return steps[-1].name, type(steps[-1].layer).__name__, "all layers before it are as they should be"
 
-    def with_line(self, error: UsageError) -> UsageError:
-        """A layer's error with its place in forward."""
-        line = next((line for name, line in self._lines.items() if repr(name) in str(error)), "")
-        return type(error)(f"{error} [{line}]" if line else str(error))
-
-
-def _close(a: Array, b: Array, most: float) -> bool:
-    return _difference(a, b) <= most
+    def placed(self, model: Model, error: UsageError) -> UsageError:
+        """A layer's error with its line in forward, and what to do."""
+        found = _OF_A_LAYER.match(str(error))
+        if found is None:
+            return refuse(self._source.kind, [Blocker.of(self._source.kind, error, "", _FITTING)])
+        name, reason = found.groups()
+        where = f"layer {name!r} is {type(model.architecture.layers[name]).__name__}"
+        said = [Blocker(where, reason, _FITTING, self._lines.get(name, ""), type(error))]
+        return refuse(self._source.kind, said)
 
 
 def _difference(a: Array, b: Array) -> float:

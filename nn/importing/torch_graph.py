@@ -48,6 +48,10 @@ class _Weight(NamedTuple):
     path: str
     tensor: torch.Tensor
 
+    def __repr__(self) -> str:
+        """Without its numbers: it may be named in an error."""
+        return f"weight {self.path!r}"
+
 
 class _Shape(NamedTuple):
     """What ``x.shape`` is: sizes, the first of them the batch's; None where no example tells."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload
+from torch.nn.parameter import is_lazy
 
 from mpc.errors import ShapeError, UsageError
 from nn.activations import Interval
@@ -136,7 +137,7 @@ def _of_the_whole(network: nn.Module) -> Iterator[Blocker]:
 
 def _note_shapes(traced: Trace, kind: str, example: torch.Tensor | None) -> Blocker | None:
     """Why the example cannot be run through, if it cannot."""
-    if example is None or traced.stopped:
+    if example is None or traced.stopped or any(map(is_lazy, traced.holder.parameters())):
         return None
     try:
         note_shapes(traced, example)

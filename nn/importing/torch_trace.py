@@ -136,8 +136,7 @@ class _Tracer(fx.Tracer):
         except _Stopped:
             raise
         except Exception as error:
-            path = self.path_of_module(m)
-            raise _Stopped(path, _cannot_follow(m, path, error)) from error
+            raise _Stopped(self.path_of_module(m), _cannot_follow(m, error)) from error
 
     def create_arg(self, a: Any) -> Any:
         # Before it is asked whether it is a tensor.
@@ -195,6 +194,8 @@ def trace(module: nn.Module) -> Trace:
             stopped = error.path == WHOLE or len(whole) > MOST_LEFT_WHOLE
             if not stopped:
                 continue
+        except Exception as error:  # noqa: BLE001 - of what forward returns, or of a call that is no module's own
+            whole[WHOLE], stopped = _cannot_follow(module, error), True
         return Trace(holder, tracer.graph, [*tracer.drawn, *whole.values()], frozenset(whole), stopped)
 
 
@@ -259,7 +260,7 @@ def forward_line(module: nn.Module) -> str:
     return line_of(code.co_filename, code.co_firstlineno) if code is not None else ""
 
 
-def _cannot_follow(module: nn.Module, path: str, error: Exception) -> Blocker:
+def _cannot_follow(module: nn.Module, error: Exception) -> Blocker:
     where = f"forward of {type(module).__name__}"
     source = _raised_at(error)
     if isinstance(error, TraceError):
