@@ -28,6 +28,10 @@ class Case:
     title: str
     size: int = 0
     """Elements of each operand; for a matrix product, the side."""
+    shape: tuple[int, ...] = ()
+    """Of the operand, where it is no vector or square matrix."""
+    activation: str = "sigmoid"
+    """Of a network."""
     batch: int = 0
     side: int = 0
     low: float = -1.0
@@ -52,7 +56,7 @@ class Case:
             subject = self.subject()
             x = subject.inputs(self.batch)
             return {**subject.model.weights, "x": x, "expected": subject.model.plain(x, exact=True)}
-        shape = (self.size, self.size) if self.kind == "matmul" else (self.size,)
+        shape = self.shape or ((self.size, self.size) if self.kind == "matmul" else (self.size,))
         operands = 2 if self.kind in ("multiply", "matmul") else 1
         # Numbers that fixed point holds exactly: the error is the operation's own.
         unit, generator = 2.0**FRACTION_BITS, np.random.default_rng(SEED)
@@ -65,11 +69,25 @@ class Case:
         np.savez(path, **self.arrays())  # type: ignore[arg-type]
 
 
+def _pooled(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    n, channels, height, width = x.shape
+    return np.asarray(x.reshape(n, channels, height // 2, 2, width // 2, 2).max(axis=(3, 5)))
+
+
+def _softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(x - x.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 EXACT: dict[str, Callable[..., npt.NDArray[np.float64]]] = {
     "multiply": np.multiply,
     "matmul": np.matmul,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "exp": np.exp,
+    "relu": lambda x: np.maximum(x, 0),
+    "max_pool2d": _pooled,
+    "argmax": lambda x: np.argmax(x, axis=1).astype(np.float64),
+    "softmax": _softmax,
 }
 
 CASES: dict[str, Case] = {
@@ -86,8 +104,15 @@ CASES: dict[str, Case] = {
         Case("matmul-held", "matmul", "matmul 1024^3, at the parties", size=1024, held=True),
         Case("sigmoid", "sigmoid", "sigmoid 10^5", size=100_000, low=-8.0, high=8.0),
         Case("exp", "exp", "exp 10^5 on [-4, 0]", size=100_000, low=-4.0, high=0.0),
+        Case("relu", "relu", "ReLU of 10^5, at the parties", size=100_000, low=-8.0, high=8.0, held=True),
+        Case(
+            "max-pool", "max_pool2d", "max pooling 2x2 of 16x28x28, at the parties",
+            shape=(1, 16, 28, 28), low=-8.0, high=8.0, held=True,
+        ),
+        Case("argmax", "argmax", "argmax of 100x7, at the parties", shape=(100, 7), low=-8.0, high=8.0, held=True),
+        Case("softmax", "softmax", "softmax of 100x7, at the parties", shape=(100, 7), low=-8.0, high=8.0, held=True),
     )
-}
+}  # fmt: skip
 
 
 def chosen(names: list[str] | None) -> list[Case]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.peers.cases import CASES, Arrays, Case
 from benchmarks.peers.catalogue import System
-from benchmarks.peers.runner import Failed
+from benchmarks.peers.runner import Failed, Lacks
 from benchmarks.session import Measured, measure, session
 from mpc.errors import TesseraError
 from parties import Client, DataSet
@@ -22,6 +22,7 @@ OPERATIONS: dict[str, Callable[..., SecretTensor]] = {
     "matmul": lambda x, y: x @ y,
     "sigmoid": lambda x: x.sigmoid(),
     "exp": lambda x: x.exp(),
+    "relu": lambda x: x.relu(),
 }
 
 
@@ -69,6 +70,8 @@ class Here:
         if case.kind == "cnn":
             remote = self._client.upload(case.subject().model, case.name)
             return lambda: remote(self._client.share(arrays["x"], low=case.low, high=case.high))
+        if case.kind not in OPERATIONS:
+            raise Lacks(f"it has no {case.kind}")
         operands = {name: arrays[name] for name in ("x", "y") if name in arrays}
         placed = self._held(operands, case) if case.held else self._shared(operands, case)
         return lambda: OPERATIONS[case.kind](*placed())

@@ -21,11 +21,13 @@ from benchmarks.peers import catalogue, comparison, installing, table
 from benchmarks.peers.cases import CASES, Case
 from benchmarks.peers.catalogue import RUNNERS, SYSTEMS, System
 from benchmarks.peers.comparison import Comparison, Limits, Outcome
+from benchmarks.peers.here import Here
 from benchmarks.peers.runner import Failed, Lacks, OverLimit, Runner
 from nn.derm.model import derm_model
 from parties.commands.command_line import main
 
 SMALL = Case("small", "multiply", "multiply 10", size=10, low=-8.0, high=8.0)
+RELU = Case("few", "relu", "ReLU of 10", size=10, low=-8.0, high=8.0, held=True)
 HELD = replace(SMALL, name="held", held=True)
 LIMITS = Limits(repeat=3, limit=20.0, budget=10.0)
 
@@ -216,6 +218,7 @@ def test_a_killed_comparison_leaves_no_processes(tmp_path: Path) -> None:
     program = f"""
 import sys, time
 from pathlib import Path
+from benchmarks.peers.here import Here
 from benchmarks.peers.runner import Runner
 runner = Runner([sys.executable, {str(tmp_path / "peer.py")!r}, "hangs"], Path({str(tmp_path / "folder")!r}))
 print(runner.pid, flush=True)
@@ -267,6 +270,12 @@ def test_operands_are_what_fixed_point_holds() -> None:
     arrays = CASES["matmul"].arrays()
     assert arrays["expected"].shape == (1024, 1024)
     assert CASES["cnn-28-batch-32"].arrays()["expected"].shape == (32, 7)
+    pooled = CASES["max-pool"].arrays()
+    assert pooled["expected"].shape == (1, 16, 14, 14)
+    assert pooled["expected"][0, 3, 5, 7] == pooled["x"][0, 3, 10:12, 14:16].max()
+    assert np.allclose(CASES["softmax"].arrays()["expected"].sum(axis=1), 1)
+    assert (CASES["argmax"].arrays()["expected"] == CASES["softmax"].arrays()["expected"].argmax(axis=1)).all()
+    assert (CASES["relu"].arrays()["expected"] >= 0).all()
     large = CASES["cnn-128"].arrays()
     assert large["x"].shape == (1, 3, 128, 128)
     assert large["fc1.weight"].shape == (64, 32 * 32 * 32)
@@ -285,6 +294,19 @@ def test_requirements_are_pinned_and_packaged() -> None:
         lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
         for line in lines:
             assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line), line
+
+
+@pytest.mark.slow
+def test_what_a_system_lacks_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Case("other", "sine", "sine of 10", size=10)
+    monkeypatch.setitem(CASES, other.name, other)
+    monkeypatch.setattr(Case, "arrays", lambda _: {"x": np.zeros(10), "expected": np.zeros(10)})
+    here = Here(SYSTEMS["tessera"], 20.0)
+    try:
+        with pytest.raises(Lacks, match="it has no sine"):
+            here.ask({"do": "open", "case": other.to_dict()}, 20.0)
+    finally:
+        here.close()
 
 
 def test_every_system_has_its_runner_and_says_what_it_is() -> None:
@@ -371,7 +393,9 @@ def test_unknown_names(option: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [*(pytest.param(c, marks=pytest.mark.slow) for c in (SMALL, HELD)), CASES["cnn-28"]], ids=lambda c: c.name
+    "case",
+    [*(pytest.param(c, marks=pytest.mark.slow) for c in (SMALL, HELD, RELU)), CASES["cnn-28"]],
+    ids=lambda c: c.name,
 )
 def test_tessera_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: Case) -> None:
     monkeypatch.setitem(CASES, case.name, case)
@@ -387,6 +411,9 @@ def test_tessera_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: C
         assert measured.figures["online.bytes_per_party"] == 2 * 8 * case.size + 8
         assert measured.figures["online.client_bytes"] == 0
         assert table.value(measured.figures["max_abs_error"]) == 0
+    elif case is RELU:
+        assert measured.figures["online.client_bytes"] == 0
+        assert table.value(measured.figures["max_abs_error"]) < 2**-16
     elif case is not SMALL:
         predicted = derm_model().cost((1, 3, 28, 28), 2)
         assert measured.figures["online.rounds"] == predicted.online_rounds

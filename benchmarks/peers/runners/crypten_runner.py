@@ -114,7 +114,8 @@ class Party:
             arrays = dict(arrays)
         self.held = case["held"]
         began = time.perf_counter()
-        self.evaluate = cnn(self.ct, arrays) if case["kind"] == "cnn" else operation(self.ct, case["kind"], arrays)
+        kind = case["kind"]
+        self.evaluate = cnn(self.ct, case["activation"], arrays) if kind == "cnn" else operation(self.ct, kind, arrays)
         shared = time.perf_counter() - began
         self.provider.request_cache, self.provider.tuple_cache = [], {}
         self.ct.trace(True)
@@ -172,12 +173,20 @@ def operation(ct, kind: str, arrays: dict):
     if kind in ("multiply", "matmul"):
         y = ct.cryptensor(torch.from_numpy(arrays["y"]), src=1)
         return (lambda: x * y) if kind == "multiply" else (lambda: x.matmul(y))
-    if kind in ("sigmoid", "exp"):
-        return lambda: getattr(x, kind)()
-    raise Lacks(f"this runner has no {kind}")
+    functions = {
+        "sigmoid": lambda: x.sigmoid(),
+        "exp": lambda: x.exp(),
+        "relu": lambda: x.relu(),
+        "max_pool2d": lambda: x.max_pool2d(2),
+        "argmax": lambda: x.argmax(dim=1, one_hot=False),
+        "softmax": lambda: x.softmax(dim=1),
+    }
+    if kind not in functions:
+        raise Lacks(f"this runner has no {kind}")
+    return functions[kind]
 
 
-def cnn(ct, arrays: dict):
+def cnn(ct, activation: str, arrays: dict):
     """The network with its weights from party 0, on the images of party 1."""
     import torch
     from torch import nn
@@ -186,10 +195,11 @@ def cnn(ct, arrays: dict):
     convolutions, dense = ("conv1.weight", "conv2.weight"), ("fc1.weight", "fc2.weight")
     (o1, i1, k, _), (o2, i2, _, _) = (shape[name] for name in convolutions)
     (h1, f1), (h2, f2) = (shape[name] for name in dense)
+    active = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}[activation]
     model = nn.Sequential(
-        nn.Conv2d(i1, o1, k, padding=k // 2), nn.Sigmoid(), nn.AvgPool2d(2),
-        nn.Conv2d(i2, o2, k, padding=k // 2), nn.Sigmoid(), nn.AvgPool2d(2),
-        nn.Flatten(), nn.Linear(f1, h1), nn.Sigmoid(), nn.Linear(f2, h2),
+        nn.Conv2d(i1, o1, k, padding=k // 2), active(), nn.AvgPool2d(2),
+        nn.Conv2d(i2, o2, k, padding=k // 2), active(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(f1, h1), active(), nn.Linear(f2, h2),
     ).eval()  # fmt: skip
     layers = [layer for layer in model if isinstance(layer, (nn.Conv2d, nn.Linear))]
     with torch.no_grad():

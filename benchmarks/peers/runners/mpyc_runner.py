@@ -27,7 +27,7 @@ class Runner:
 
     def __call__(self, request: dict) -> dict:
         if request["do"] == "open":
-            operation(request["case"]["kind"])
+            operation(request["case"])
             trial = max(a["seconds"] for a in self.crew.ask({**request, "part": TRIAL}))
             if trial * TRIAL > request["limit"]:
                 raise OverLimit(
@@ -44,11 +44,15 @@ class Runner:
         return answer
 
 
-def operation(kind: str):
-    if kind in ("cnn", "sigmoid", "exp"):
+def operation(case: dict):
+    kind = case["kind"]
+    if kind in ("sigmoid", "exp") or (kind == "cnn" and case["activation"] == "sigmoid"):
         what = "sigmoid, which the network needs," if kind == "cnn" else kind
         raise Lacks(f"it has no {what} of secret fixed-point numbers")
-    return {"multiply": lambda x, y: x * y, "matmul": lambda x, y: x @ y}[kind]
+    functions = {"multiply": lambda x, y: x * y, "matmul": lambda x, y: x @ y}
+    if kind not in functions:
+        raise Lacks(f"this runner has no {kind}")
+    return functions[kind]
 
 
 class Party:
@@ -81,7 +85,7 @@ class Party:
             if name in arrays:
                 arrays[name] = arrays[name][..., : arrays[name].shape[-1] // part]
         numbers = mpc.SecFxp(BITS, FRACTION)
-        self.function, self.held = operation(case["kind"]), case["held"]
+        self.function, self.held = operation(case), case["held"]
         began = time.perf_counter()
         self.inputs = [
             mpc.input(numbers.array(arrays[name], integral=False), senders=0) for name in ("x", "y") if name in arrays

@@ -59,7 +59,8 @@ class Runner:
 
         with np.load(data) as arrays:
             arrays = dict(arrays)
-        function, inputs = cnn(arrays) if case["kind"] == "cnn" else operation(case["kind"], arrays)
+        kind = case["kind"]
+        function, inputs = cnn(case["activation"], arrays) if kind == "cnn" else operation(kind, arrays)
         inputs = [np.ascontiguousarray(a, np.float32) for a in inputs]
         names = [f"in{i}" for i in range(len(inputs))]
         secret = libspu.Visibility.VIS_SECRET
@@ -155,13 +156,17 @@ def operation(kind: str, arrays: dict):
         "matmul": lambda x, y: x @ y,
         "sigmoid": jax.nn.sigmoid,
         "exp": jax.numpy.exp,
+        "relu": jax.nn.relu,
+        "max_pool2d": lambda x: jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, *[(1, 1, 2, 2)] * 2, "VALID"),
+        "argmax": lambda x: jax.numpy.argmax(x, axis=1),
+        "softmax": lambda x: jax.nn.softmax(x, axis=1),
     }
     if kind not in functions:
         raise Lacks(f"this runner has no {kind}")
     return functions[kind], [arrays[name] for name in ("x", "y") if name in arrays]
 
 
-def cnn(arrays: dict):
+def cnn(activation: str, arrays: dict):
     """The network, channels last as SPU's convolution wants them; weights as secret as the images."""
     import jax.numpy as jnp
     from jax import lax, nn
@@ -173,10 +178,12 @@ def cnn(arrays: dict):
         window = (1, 2, 2, 1)
         return lax.reduce_window(x, np.array(0, x.dtype), lax.add, window, window, "VALID") * 0.25
 
+    active = {"sigmoid": nn.sigmoid, "relu": nn.relu}[activation]
+
     def forward(x, w1, b1, w2, b2, w3, b3, w4, b4):
-        x = pooled(nn.sigmoid(convolved(x, w1, b1)))
-        x = pooled(nn.sigmoid(convolved(x, w2, b2)))
-        x = nn.sigmoid(jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1) @ w3 + b3)
+        x = pooled(active(convolved(x, w1, b1)))
+        x = pooled(active(convolved(x, w2, b2)))
+        x = active(jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1) @ w3 + b3)
         return x @ w4 + b4
 
     inputs = [arrays["x"].transpose(0, 2, 3, 1)]
