@@ -329,6 +329,12 @@ def failed_run(sigmas: Sequence[Statement]) -> RunSubject | None:
     return said.of if isinstance(said, SigmaSaid) else None
 
 
+def session_failed(evidence: Evidence) -> str:
+    """The session of the item with which a check has failed; empty of other evidence, and of a run without an item."""
+    of = failed_run(evidence.sigmas) if isinstance(evidence, FailedCheck) else None
+    return "" if of is None else of.session
+
+
 def _session(of: RunSubject, cluster: Cluster) -> bytes:
     return session_of(of.program, len(cluster.parties), of.name())
 

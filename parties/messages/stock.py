@@ -28,7 +28,7 @@ import msgspec
 from parties.cluster import Role
 from parties.messages.bindings import Bindings
 from parties.messages.conversation import RequestMessage
-from parties.messages.evidence import Signature
+from parties.messages.evidence import Evidence, Signature
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
 from parties.messages.runs import Dealt, RunMessage
@@ -81,10 +81,16 @@ class Stocked(ItemMessage, frozen=True):
 
 
 class StockRefused(ItemMessage, frozen=True):
-    """The item could not be stored."""
+    """The item could not be stored.
+
+    If it is for what the party's ledger says: ``position`` is the first number that it would take in that session, and
+    ``evidence`` shows why it takes none, if there is a reason that it can prove.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     fault: Fault
+    position: Count = 0
+    evidence: Evidence | None = None
 
 
 class StockHeld(Message, frozen=True):

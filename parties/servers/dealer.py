@@ -16,8 +16,8 @@ from parties.cluster import Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import RoomSeen
-from parties.messages.evidence import Evidence, OtherItem
-from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare
+from parties.messages.evidence import Evidence, OtherItem, session_failed
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
 from parties.operate.check.desk import CheckDesk
@@ -34,6 +34,7 @@ from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import ItemId
 from parties.stock.stocker import ItemRecord, Stocker
+from parties.stock.waste import Waste
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.gate import Gate
@@ -87,7 +88,7 @@ class DealerServer(Server[DealerJob]):
         self._no_stock = ""
         """The party that has used another item than it was assigned: nobody is assigned any from then on."""
         self._party_names = [party.name for party in cluster.parties]
-        self.stock = DealerStock(folder, keys, cluster.bond)
+        self.stock, self._waste = DealerStock(folder, keys, cluster.bond), Waste()
         self._versions: DecidedVersions | None = None
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)
@@ -109,8 +110,8 @@ class DealerServer(Server[DealerJob]):
             lambda party, message, _: self.spawn(self._stocker.answer(party, message, lambda: bool(self.jobs))),
         )
         self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
-        self.on(StockRefused, lambda party, message, _: self._stocker.refused(party, message))
-        self.on(Spent, lambda _, message, __: self.spawn(self._stocker.skip(message)))
+        self.on(StockRefused, self._on_stock_refused)
+        self.on(Spent, lambda party, message, _: self.spawn(self._stocker.doubt(party, message)))
         self.succeeding.whenever(self._coordinator.follow)
         CheckDesk(self, folder, self._check_databases)
         AuditAnswers(self, folder)
@@ -170,7 +171,7 @@ class DealerServer(Server[DealerJob]):
         def from_stock() -> ForRun | None:
             # Again: what was allowed or in use when the run was admitted may not be any more.  From now on it counts.
             self.gate.enter(bound, client.name)
-            if self._no_stock:
+            if self._no_stock or self._waste.rests(client.name):
                 return None
             assigned = self.stock.assign(bound.digest, job.run)
             if assigned is None:
@@ -241,9 +242,12 @@ class DealerServer(Server[DealerJob]):
 
     def _deliver(self, delivery: Delivery) -> None:
         super()._deliver(delivery)
-        if isinstance(delivery.message, Failed) and delivery.sender.is_server:
+        message, sender = delivery.message, delivery.sender
+        if isinstance(message, Failed | Release):
+            self._waste.failed(message.run, "" if sender.is_server else sender.name)
+        if isinstance(message, Failed) and sender.is_server:
             # Whether or not we have done our part: not every party will have what the run was to keep.
-            self._coordinator.forget(delivery.message.run)
+            self._coordinator.forget(message.run)
 
     def _send(self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float) -> None:
         self.metrics.spent(Phase.DEALING, seconds)
@@ -280,6 +284,7 @@ class DealerServer(Server[DealerJob]):
         else:
             # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
             job.item, job.client_part = dealt, (masks, made.client_part)
+            self._waste.assigned(job.run, client.name)
             self.set_deadline(job)
             self.spawn(self._stocker.refill())
 
@@ -289,6 +294,8 @@ class DealerServer(Server[DealerJob]):
             raise ProtocolViolation(party.name, "agreed on preprocessing that it was not assigned")
         if agreement(message) != agreement(job.item):
             job.evidence = self.proofs.other_item(job.item, party, message)
+            # It has said so to us: that is certain here, whether or not it can be shown to others.
+            self._leave_stock(party.name)
             raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
         job.agreed.add(party.name)
         if len(job.agreed) == len(self._party_names):
@@ -297,6 +304,8 @@ class DealerServer(Server[DealerJob]):
 
     def end(self, job: DealerJob, failure: Failed | None = None) -> None:
         super().end(job, failure)
+        if failure is not None:
+            self._waste.failed(job.run)
         if failure is not None or job.released:
             self._coordinator.forget(job.run)
 
@@ -338,6 +347,11 @@ class DealerServer(Server[DealerJob]):
 
         self.spawn(order())
 
+    def _on_stock_refused(self, party: Member, message: StockRefused, _: Payload) -> None:
+        evidence = message.evidence
+        proven = evidence is not None and session_failed(evidence) == message.session
+        self._stocker.refused(party, message, proven=self.proofs.take(evidence, party) and proven)
+
     @property
     def gate(self) -> Gate[StoredMasks]:
         return self._coordinator.gate
@@ -363,13 +377,17 @@ class DealerServer(Server[DealerJob]):
     def cheated(self, session: str) -> None:
         """All that was dealt in that session goes, and a new one begins."""
         if session == self.stock.session:
-            self.spawn(asyncio.to_thread(self.stock.new_session))
+            self.spawn(asyncio.to_thread(self.stock.new_session, session))
 
     def proven(self, evidence: Evidence) -> None:
         super().proven(evidence)
-        if isinstance(evidence, OtherItem) and not self._no_stock:
-            self._no_stock = evidence.used.author
-            log.warning("%s: nothing is taken from the stock until this dealer is started again", self._no_stock)
+        if isinstance(evidence, OtherItem):
+            self._leave_stock(evidence.used.author)
+
+    def _leave_stock(self, party: str) -> None:
+        if not self._no_stock:
+            self._no_stock = party
+            log.warning("%s: nothing is taken from the stock until this dealer is started again", party)
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)

@@ -68,7 +68,7 @@ class PartyServer(Server[PartyJob]):
         self._peers = [p for p in cluster.parties if p != member]
         self._early = EarlyWords[Agreed]()
         dealer = [cluster.dealer.name]
-        self.material = Material(cluster, member, keys, folder, lambda message: self.tell(dealer, message))
+        self.material = Material(cluster, member, keys, folder, lambda m: self.tell(dealer, m), self.proofs.of_session)
         self._disk: PartyVersions | None = None
         try:
             self._disk = PartyVersions(folder, keys, member.name)

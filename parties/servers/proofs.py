@@ -6,11 +6,12 @@ A word without evidence costs nobody but the run that it is about.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
 
-from mpc.errors import UsageError
+from mpc.errors import ConfigurationError, UsageError
 from parties.cluster import Member
 from parties.keys import KeyPair
 from parties.messages.evidence import (
@@ -24,6 +25,7 @@ from parties.messages.evidence import (
     Statement,
     Verdict,
     failed_run,
+    session_failed,
     signed_bytes,
     verify,
 )
@@ -83,17 +85,26 @@ class Proofs:
 
     # -- what is proven --------------------------------------------------------------------------------------------
 
-    def take(self, evidence: Evidence | None, source: Member) -> None:
-        """Whatever it proves is kept, and has consequences.  ``source``: whose word it came with."""
+    def take(self, evidence: Evidence | None, source: Member) -> bool:
+        """Whatever it proves is kept, and has consequences; whether it does.  ``source``: whose word it came with."""
         if evidence is None:
-            return
+            return False
         try:
             verdict = verify(evidence, self._server.cluster)
         except UsageError as error:
             log.warning("%s accuses: %s", source.name, error)
-            return
+            return False
         self._server.spawn(self._keep(evidence, verdict, source))
         self._proven(evidence)
+        return True
+
+    def of_session(self, session: str) -> FailedCheck | None:
+        """What is kept of a check that has failed in a run with an item of that session.  Blocks."""
+        with contextlib.suppress(ConfigurationError, OSError):
+            for _, evidence in kept.found(self._folder):
+                if isinstance(evidence, FailedCheck) and session_failed(evidence) == session:
+                    return evidence
+        return None
 
     async def _keep(self, evidence: Evidence, verdict: Verdict, source: Member) -> None:
         try:

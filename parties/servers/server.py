@@ -30,7 +30,7 @@ from parties.counters import OK, RELEASED, Metrics
 from parties.log_quota import caused_by
 from parties.messages.check import RoomSeen
 from parties.messages.conversation import RequestMessage
-from parties.messages.evidence import Evidence, FailedCheck, failed_run
+from parties.messages.evidence import Evidence, session_failed
 from parties.messages.failures import error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Prepare, Release, RunMessage
 from parties.messages.status import SecretSeen
@@ -379,10 +379,8 @@ class Server(Dispatcher, Generic[JobT]):
 
     def proven(self, evidence: Evidence) -> None:
         """Somebody has not kept to the protocol, and that is certain."""
-        if isinstance(evidence, FailedCheck):
-            of = failed_run(evidence.sigmas)
-            if of is not None and of.session:
-                self.cheated(of.session)
+        if session := session_failed(evidence):
+            self.cheated(session)
 
     def cheated(self, session: str) -> None:
         """A check has failed in a run with an item of that session: nothing of it is to be used any more."""

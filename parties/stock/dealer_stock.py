@@ -5,6 +5,10 @@ An item is *pending* until every party has stored its part and said so.  A crash
 next opening discards it: nobody is ever assigned an item that a party may not have.  Its number stays spent.
 
 `assign` marks the item used, durably, before its number leaves: after a crash at any point it is assigned once at most.
+
+An item that a party says it no longer has is *in doubt*, and so are those before: no run is assigned such, and they do
+not count as stock, but they are not discarded, since that is one party's word, until their client orders anew.  What is
+in doubt is forgotten with the process.
 """
 
 from __future__ import annotations
@@ -32,8 +36,17 @@ CREATE TABLE targets (
 );
 """
 
+_DOUBTS = """
+CREATE TEMP TABLE doubted (program TEXT, party TEXT, below INTEGER NOT NULL, PRIMARY KEY (program, party));
+CREATE TEMP VIEW floors AS SELECT program, max(below) AS below FROM doubted GROUP BY program;
+CREATE TEMP VIEW usable AS
+    SELECT unspent.* FROM unspent LEFT JOIN floors USING (program) WHERE number >= ifnull(below, 0);
+"""
+
 MAX_ITEMS = 100_000
 """In stock for one client's runs."""
+MAX_JUMP = 1 << 32
+"""Numbers that a party's word has this stock pass over, at once: there are enough."""
 MAX_TARGETS = 100
 """Programs whose stock is kept up for one client."""
 
@@ -58,6 +71,8 @@ class DealerStock(Ledger):
             with self._vault.transaction() as db:
                 db.execute("UPDATE items SET state = 'discarded' WHERE state = 'pending'")
                 self._session = _session(db)
+                for statement in filter(str.strip, _DOUBTS.split(";")):
+                    db.execute(statement)
         except BaseException:
             self._vault.close()
             raise
@@ -67,24 +82,69 @@ class DealerStock(Ledger):
         """The current session: 32 hexadecimal digits, the same after a restart."""
         return self._session
 
-    def new_session(self) -> str:
-        """Destroys all material of the current session, for good, and begins another one."""
+    def new_session(self, former: str = "") -> str:
+        """Destroys all material of the current session, for good, and begins another one.
+
+        Not if ``former`` is another one, and over already.
+        """
         with self._vault.transaction() as db:
+            if former and former != _session(db):
+                return self._session
             db.execute("UPDATE sessions SET destroyed = 1")
+            db.execute("DELETE FROM doubted")
             session = _session(db)
         self._session = session
         self._sweep()
         return session
 
-    def begin(self, program: str, payload: Sequence[Buffer], client: str = "") -> ItemId:
-        """The next item of the session, pending, with the client's part.  Raises ServerBusy beyond its quotas."""
+    def stock(self) -> Mapping[str, int]:
+        """Fresh items by program, but for those in doubt."""
+        with self._vault.transaction() as db:
+            return dict(
+                db.execute(
+                    "SELECT program, count(*) FROM usable WHERE state = 'fresh' GROUP BY program ORDER BY program"
+                )
+            )
+
+    def doubt(self, party: str, item: ItemId, program: str, position: int) -> bool:
+        """That party has not got this item, nor another one below ``position``.
+
+        False if that is no news, or the item was never assigned: then it is nobody's to say.
+        """
+        with self._vault.transaction() as db:
+            floor = db.execute("SELECT below FROM floors WHERE program = ?", (program,)).fetchone() or (0,)
+            known = "SELECT 1 FROM items WHERE session = ? AND number = ? AND program = ? AND state = 'used'"
+            assigned = db.execute(known, (*item, program)).fetchone()
+            if assigned is None or item.session != _session(db) or item.number < floor[0]:
+                return False
+            below = max(item.number + 1, min(position, highest_number(db, item.session) + 1))
+            db.execute("INSERT OR REPLACE INTO doubted VALUES (?, ?, ?)", (program, party, below))
+        return True
+
+    def trust(self, party: str) -> None:
+        """That party has been started anew, and may have again what it had not."""
+        with self._vault.transaction() as db:
+            db.execute("DELETE FROM doubted WHERE party = ?", (party,))
+
+    def drop_doubted(self, program: str) -> int:
+        """Discards what is in doubt of the program; how many items that were."""
+        with self._vault.transaction() as db:
+            floor = db.execute("SELECT below FROM floors WHERE program = ?", (program,)).fetchone()
+        return 0 if floor is None else self.skip(self._session, program, floor[0])
+
+    def begin(self, program: str, payload: Sequence[Buffer], client: str = "", above: int = 0) -> ItemId:
+        """The next item of the session, pending, with the client's part; its number is ``above`` or more, if near.
+
+        Raises ServerBusy beyond its quotas.
+        """
         with self._vault.transaction() as db:
             items, size = held_by(db, client)
             if items >= MAX_ITEMS:
                 raise ServerBusy(DEALER, f"{client} has {items} items in stock, and may have no more: use some first")
             check_part(self._folder, DEALER, payload_bytes(payload), client, size)
             session = _session(db)
-            item = ItemId(session, highest_number(db, session) + 1)
+            following = highest_number(db, session) + 1
+            item = ItemId(session, max(following, min(above, following + MAX_JUMP)))
             check_item(item, program)
             self._store(db, item, program, State.PENDING, payload, client)
         return item
@@ -115,7 +175,7 @@ class DealerStock(Ledger):
         """
         with self._vault.transaction() as db:
             row = db.execute(
-                "SELECT session, number FROM unspent WHERE state = 'fresh' AND program = ? ORDER BY number LIMIT 1",
+                "SELECT session, number FROM usable WHERE state = 'fresh' AND program = ? ORDER BY number LIMIT 1",
                 (program,),
             ).fetchone()
             if row is None:
@@ -173,7 +233,7 @@ class DealerStock(Ledger):
     def wanted(self) -> Mapping[str, int]:
         """How many items to deal now, by the program's digest; pending ones count as dealt."""
         with self._vault.transaction() as db:
-            dealt = dict(db.execute("SELECT program, count(*) FROM unspent GROUP BY program"))
+            dealt = dict(db.execute("SELECT program, count(*) FROM usable GROUP BY program"))
             targets = db.execute("SELECT program, low_water, count FROM targets ORDER BY program").fetchall()
         return {
             digest: count - dealt.get(digest, 0)

@@ -130,10 +130,10 @@ class SpentItem(MaterialError):  # noqa: N818 - says what happened
     Attributes:
         item: the one refused.
         position: the number of the next item of the program, above the refused one, that is fresh here; the dealer
-            skips to it.  Each refusal moves it up, so this ends.  `NOTHING_FRESH` where there is none: the dealer
-            discards what it has of the program.  From `PartyLedger.add` always that: a dealer that deals under a number
-            that has been, or in a destroyed session, has an old copy of its file, or missed the destruction: it begins
-            a new session.
+            goes on from there.  Each refusal moves it up, so this ends.  `NOTHING_FRESH` where there is none.  From
+            `PartyLedger.add`, the first number that it would take, `NOTHING_FRESH` in a destroyed session: a dealer
+            that deals under a number that has been, or in such a session, has an old copy of its file, or missed the
+            destruction.
     """
 
     def __init__(self, item: ItemId, reason: str, position: int) -> None:
@@ -341,8 +341,8 @@ class PartyLedger(Ledger):
             db.execute("INSERT OR IGNORE INTO sessions (session) VALUES (?)", (item.session,))
             if is_destroyed(db, item.session):
                 raise SpentItem(item, "is of a session that was destroyed here", NOTHING_FRESH)
-            if item.number <= highest_number(db, item.session):
-                raise SpentItem(item, "has a number that this session has passed here", NOTHING_FRESH)
+            if item.number <= (highest := highest_number(db, item.session)):
+                raise SpentItem(item, "has a number that this session has passed here", highest + 1)
             self._store(db, item, program, State.FRESH, payload, client)
 
     def take(self, item: ItemId, program: str, run: str) -> list[memoryview]:

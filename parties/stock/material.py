@@ -11,10 +11,11 @@ from mpc.errors import TesseraError
 from parties.cluster import Cluster, Member
 from parties.disk import check_part, check_room
 from parties.keys import KeyPair
+from parties.messages.evidence import Evidence
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
 from parties.messages.stock import MAX_PROGRAMS, Spent, StockDropped, Stocked, StockHeld, StockItem, StockRefused
-from parties.stock.ledger import ItemId, PartyLedger, SpentItem
+from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem
 from parties.wire.messages import Message, payload_bytes
 
 log = logging.getLogger(__name__)
@@ -22,16 +23,19 @@ log = logging.getLogger(__name__)
 Tell = Callable[[Message], None]
 """Sends to the dealer, if it can be reached."""
 
+Proof = Callable[[str], Evidence | None]
+"""Of a session, that a check has failed in it.  Blocks."""
+
 
 class Material:
     """The ledger, and what it tells the dealer.  ``take`` blocks: call it from a thread."""
 
     def __init__(
-        self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell
+        self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell, proof: Proof
     ) -> None:
         self.ledger = PartyLedger(folder, keys, member.name, cluster.bond)
         self._folder, self._name = folder, member.name
-        self._tell = tell
+        self._tell, self._proof = tell, proof
         # Items are added in the order in which they come.
         self._adding = asyncio.Lock()
         self._session = ""
@@ -48,7 +52,13 @@ class Material:
                 await asyncio.to_thread(self._add, item, message, payload)
         except TesseraError as error:
             log.warning("preprocessing %s refused: %s", item, error)
-            self._tell(StockRefused(session=message.session, number=message.number, fault=fault_of(error)))
+            position = error.position if isinstance(error, SpentItem) else 0
+            proof = await asyncio.to_thread(self._proof, item.session) if position == NOTHING_FRESH else None
+            self._tell(
+                StockRefused(
+                    session=item.session, number=item.number, fault=fault_of(error), position=position, evidence=proof
+                )
+            )
         else:
             self._tell(Stocked(session=message.session, number=message.number))
 
@@ -75,7 +85,7 @@ class Material:
         return self.ledger.take(ItemId(message.session, message.number), program, message.run)
 
     def spent(self, error: SpentItem, program: str) -> None:
-        """Tell the dealer that an item it assigned, of that bound program, is not fresh here: it skips to what is."""
+        """Tell the dealer that an item it assigned, of that bound program, is not fresh here, and where to go on."""
         item = error.item
         self._tell(Spent(session=item.session, number=item.number, program=program, position=error.position))
 

@@ -10,9 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
@@ -32,7 +30,8 @@ from parties.messages.stock import (
     StockRefused,
 )
 from parties.stock.dealer_stock import MAX_ITEMS, DealerStock
-from parties.stock.ledger import ItemId
+from parties.stock.ledger import NOTHING_FRESH, ItemId
+from parties.stock.orders import Request, Requests
 from parties.stored.decided_versions import DecidedVersions
 from parties.wire.messages import Buffer, payload_bytes
 from parties.wire.transport import Endpoint
@@ -48,61 +47,16 @@ SLICE = 8
 """Items dealt for a request before it is another client's turn."""
 
 
-@dataclass
-class Request:
-    """Deal for ``count`` runs of a bound program, as its client asks or (None) because its stock is low."""
-
-    bound: BoundProgram
-    count: int
-    client: Member | None = None
-    request: str = ""
-    over: Callable[[], None] = lambda: None
-    """To be called when nothing more becomes of it."""
-    done: int = 0
-    sent_bytes: int = 0
-    seconds: float = 0.0
-    """At work on it, so far."""
-
-    @property
-    def owner(self) -> str:
-        """In whose turn it is dealt for."""
-        return self.bound.client
+class OldStock(MaterialError):  # noqa: N818 - says what is known
+    """All parties' ledgers are ahead of this stock, or a check has failed in its session."""
 
 
-class Requests:
-    """Those not dealt for yet, by client; taken in turns, of each client in order."""
+class AheadOfOthers(MaterialError):  # noqa: N818 - likewise
+    """One party's ledger is, by its own word: it would take numbers from ``position``."""
 
-    def __init__(self) -> None:
-        self._by_owner: OrderedDict[str, deque[Request]] = OrderedDict()
-        self._news = asyncio.Event()
-
-    def __iter__(self) -> Iterator[Request]:
-        return itertools.chain.from_iterable(self._by_owner.values())
-
-    def of(self, owner: str) -> int:
-        """How many that client has waiting."""
-        return len(self._by_owner.get(owner, ()))
-
-    def others(self, owner: str) -> bool:
-        """Whether anybody else waits."""
-        return any(other != owner for other in self._by_owner)
-
-    def put(self, request: Request, *, first: bool = False) -> None:
-        """Behind the client's others, or before them if it has been begun."""
-        requests = self._by_owner.setdefault(request.owner, deque())
-        (requests.appendleft if first else requests.append)(request)
-        self._news.set()
-
-    async def take(self) -> Request:
-        """The next one, of the client whose turn is longest ago."""
-        while not self._by_owner:
-            self._news.clear()
-            await self._news.wait()
-        owner, requests = self._by_owner.popitem(last=False)
-        request = requests.popleft()
-        if requests:
-            self._by_owner[owner] = requests
-        return request
+    def __init__(self, sentence: str, position: int) -> None:
+        super().__init__(sentence)
+        self.position = position
 
 
 class Stocker:
@@ -133,6 +87,8 @@ class Stocker:
         self._refilling: set[str] = set()
         self._item: ItemId | None = None
         self._missing: set[str] = set()
+        self._refusals: list[AheadOfOthers] = []
+        """Of the item that is on its way, for what ledgers say."""
         self._stored: asyncio.Future[None] | None = None
 
     # -- what is asked for -----------------------------------------------------------------------------------------
@@ -146,6 +102,8 @@ class Stocker:
         if self._requests.of(client.name) >= MAX_REQUESTS:
             raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
         self._requests.put(Request(bound, message.count, client, message.request, over))
+        # It is its own: from now on it counts with what is dealt now.
+        await asyncio.to_thread(self.stock.drop_doubted, bound.digest)
         if message.low_water:
             await asyncio.to_thread(
                 self.stock.set_target, bound.encode(), bound.digest, message.low_water, message.count, client.name
@@ -185,6 +143,7 @@ class Stocker:
 
         Not when ``busy``: an item that was just assigned is on its way to a run.
         """
+        await asyncio.to_thread(self.stock.trust, party.name)
         dealt = await asyncio.to_thread(self.stock.programs)
         if busy():
             return
@@ -196,10 +155,15 @@ class Stocker:
             with contextlib.suppress(TesseraError):
                 self._endpoint.send(party, StockDropped(program=program))
 
-    async def skip(self, message: Spent) -> None:
-        """A party has seen used what this stock takes for fresh: go on where both have fresh material."""
-        log.warning("preprocessing %s is spent at a party: skipped", ItemId(message.session, message.number))
-        await asyncio.to_thread(self.stock.skip, message.session, message.program, message.position)
+    async def doubt(self, party: Member, message: Spent) -> None:
+        """A party says that it has not got what it was assigned: go on with what it should have.
+
+        Nothing is discarded, since it proves nothing: whoever has lost nothing may say so too.
+        """
+        item = ItemId(message.session, message.number)
+        if await asyncio.to_thread(self.stock.doubt, party.name, item, message.program, message.position):
+            log.warning("%s says that it has not got preprocessing %s: it is passed over", party.name, item)
+            await self.refill()
 
     # -- dealing ---------------------------------------------------------------------------------------------------
 
@@ -278,24 +242,29 @@ class Stocker:
     async def _hand_out(self, request: Request, dealing: Dealing) -> int:
         """Have every party store its part; returns the payload bytes sent.
 
-        A party that has met the number before shows that this stock is an old copy: it begins a new session.
+        All parties that have met the number before show that this stock is an old copy, and so does one that can prove
+        that a check has failed: it begins a new session.  One alone may be lying: its numbers are passed over.
         """
-        bound = request.bound
+        bound, above, session = request.bound, 0, self.stock.session
         try:
             return await self._send(bound, dealing)
-        except MaterialError:
-            log.warning("a party's ledger is ahead of this stock: it is destroyed, and a new session begun")
-            await asyncio.to_thread(self.stock.new_session)
-            # Not the same again: another party may have stored its part of that.
-            return await self._send(bound, await self._deal(request.owner, bound))
+        except OldStock:
+            log.warning("this stock is destroyed, and a new session begun: the parties' ledgers are ahead of it")
+            await asyncio.to_thread(self.stock.new_session, session)
+        except AheadOfOthers as error:
+            if error.position == NOTHING_FRESH:
+                raise
+            above = error.position
+        # Not the same again: another party may have stored its part of that.
+        return await self._send(bound, await self._deal(request.owner, bound), above)
 
-    async def _send(self, bound: BoundProgram, dealing: Dealing) -> int:
+    async def _send(self, bound: BoundProgram, dealing: Dealing, above: int = 0) -> int:
         parts = {party.name: dealing.for_party(party.index) for party in self._cluster.parties}
         total = sum(payload_bytes(part) for part in parts.values())
         # What the run's bill will say was sent for it; and what we have to remember of a run that keeps something.
         kept = b"".join(map(bytes, dealing.kept)) if bound.program.kept else b""
         record = [total.to_bytes(8, "little"), kept, *dealing.for_client()]
-        item = await asyncio.to_thread(self.stock.begin, bound.digest, record, bound.client)
+        item = await asyncio.to_thread(self.stock.begin, bound.digest, record, bound.client, above)
         try:
             await self._deliver(item, bound, parts)
         except BaseException:
@@ -310,7 +279,7 @@ class Stocker:
 
     async def _deliver(self, item: ItemId, bound: BoundProgram, parts: Mapping[str, Sequence[Buffer]]) -> None:
         """Returns when every party has said that it has stored its part."""
-        self._item, self._missing = item, set(self._parties)
+        self._item, self._missing, self._refusals = item, set(self._parties), []
         self._stored = asyncio.get_running_loop().create_future()
         try:
             await self._reach()
@@ -330,14 +299,32 @@ class Stocker:
     def stored(self, party: Member, message: Stocked) -> None:
         """A party has its part."""
         if ItemId(message.session, message.number) == self._item:
-            self._missing.discard(party.name)
-            if not self._missing and self._stored is not None and not self._stored.done():
-                self._stored.set_result(None)
+            self._answered(party)
 
-    def refused(self, party: Member, message: StockRefused) -> None:
-        """A party will not have it."""
-        if ItemId(message.session, message.number) == self._item:
-            self._stop(error_of(message.fault, party.name))
+    def refused(self, party: Member, message: StockRefused, *, proven: bool) -> None:
+        """A party will not have it; ``proven``: it has shown that nobody should."""
+        if ItemId(message.session, message.number) != self._item or party.name not in self._missing:
+            return
+        error = error_of(message.fault, party.name)
+        if proven:
+            self._stop(OldStock(str(error)))
+        elif message.position:
+            self._refusals.append(AheadOfOthers(str(error), message.position))
+            self._answered(party)
+        else:
+            self._stop(error)
+
+    def _answered(self, party: Member) -> None:
+        """It has the item, or says that its ledger is ahead of it.  When all have, it is known whose is."""
+        self._missing.discard(party.name)
+        if self._missing:
+            return
+        if len(self._refusals) == len(self._parties):
+            self._stop(OldStock(str(self._refusals[0])))
+        elif self._refusals:
+            self._stop(max(self._refusals, key=lambda refusal: refusal.position))
+        elif self._stored is not None and not self._stored.done():
+            self._stored.set_result(None)
 
     def lost(self, member: Member, error: PeerError) -> None:
         """A party has gone."""

@@ -236,7 +236,7 @@ def test_an_old_file_of_the_dealer_brings_no_second_use(tmp_path: Path) -> None:
         item = stock.begin(DERM, [])
         with pytest.raises(SpentItem, match="has passed") as caught:
             first.add(item, DERM, [b"other"])
-        assert caught.value.position == NOTHING_FRESH
+        assert caught.value.position == 7
         stock.new_session()
         dealt(stock, first, second)
     first.close()

@@ -345,6 +345,9 @@ async def test_parties_that_were_assigned_different_items(site):
         with pytest.raises((MaterialError, ProtocolViolation), match=r"different preprocessing|other preprocessing"):
             await client.reveal(program(client))
         site.restore("party1")
+        assert counts(site) == [3, 3, 3]
+        await right(client, from_stock=False)
+        await site.restart("dealer")
         await right(client, from_stock=True)
     once(site)
 

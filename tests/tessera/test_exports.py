@@ -39,8 +39,8 @@ ERRORS = {
 WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {
-    "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OtherTranscript", "OversizedProgram", "SpentItem",
-    "UnreducedOpening", "VaultError",
+    "AheadOfOthers", "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OldStock", "OtherTranscript",
+    "OversizedProgram", "SpentItem", "UnreducedOpening", "VaultError",
 }  # fmt: skip
 """Raised and caught within a server, the planner or ``tessera check``; who asked is told a kind of ``mpc.errors``."""
 
