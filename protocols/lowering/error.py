@@ -63,24 +63,38 @@ def followed(x: Expression) -> Loss:
 
     Raises UnsupportedError for an operation without a rule.
     """
+    return _follow(x, lambda each: each.loss, lambda each, loss: setattr(each, "loss", loss))
+
+
+def since(x: Expression, known: dict[Expression, Loss]) -> Loss:
+    """As ``followed``, were some nodes what is meant, or so far from it as is ``known``; there it is noted down."""
+    return _follow(x, known.get, known.__setitem__)
+
+
+def _follow(
+    x: Expression, found: Callable[[Expression], Loss | None], note: Callable[[Expression, Loss], None]
+) -> Loss:
     stack = [x]
-    while stack:
+    while True:
         each = stack[-1]
-        if each.loss is None and (missing := [y for y in each.inputs if y.loss is None]):
-            stack.extend(missing)
-            continue
+        loss = found(each)
+        if loss is None:
+            losses = [one for y in each.inputs if (one := found(y)) is not None]
+            if len(losses) < len(each.inputs):
+                stack.extend(y for y in each.inputs if found(y) is None)
+                continue
+            loss = _of(each, losses)
+            note(each, loss)
         stack.pop()
-        if each.loss is None:
-            each.loss = _own(each)
-    loss: Loss = x.loss
-    return loss
+        if not stack:
+            return loss
 
 
-def _own(x: Expression) -> Loss:
+def _of(x: Expression, losses: Sequence[Loss]) -> Loss:
     rule = _RULES.get(type(x.operation))
     if rule is None:
         raise UnsupportedError(f"what {x.operation.name} loses is not known: protocols/lowering/error.py has no rule")
-    return rule(x.operation, x, [y.loss for y in x.inputs])
+    return rule(x.operation, x, losses)
 
 
 def rounding_of(t: TensorType) -> float:

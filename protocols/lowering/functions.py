@@ -12,6 +12,7 @@ from mpc.errors import RangeError, UnsupportedError
 from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
 from protocols.approximation import Fit, FourierFit, PolynomialFit
+from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant
 from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
 from protocols.operations.linear import Add, Declare, Subtract
@@ -219,7 +220,14 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
         domain=[t.low, t.high], kind=np.polynomial.Chebyshev, window=[-1, 1]
     )
     centred = planner.sum(Subtract(), x, planner.constant(middle, t.fraction_bits))
-    unit = planner.make(Declare(-1.0, 1.0), _over(planner, centred, half))
+    # How far rounding takes what is computed from the same of x as it is: so far beyond their bounds values may lie.
+    lost = {x: Loss(0.0, 0.0)}
+
+    def bounded(y: Expression, low: float, high: float) -> Expression:
+        error = since(y, lost).most
+        return planner.make(Declare(low - error, high + error), y)
+
+    unit = bounded(_over(planner, centred, half), -1.0, 1.0)
     terms: dict[int, Expression] = {1: unit}
 
     def term(k: int) -> Expression:
@@ -227,7 +235,7 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
             a, b = (k + 1) // 2, k // 2
             twice = _times(planner, planner.product(Multiply(), term(a), term(b)), 2.0)
             less = planner.constant(1.0) if a == b else term(1)
-            terms[k] = planner.make(Declare(-1.001, 1.001), planner.sum(Subtract(), twice, less))
+            terms[k] = bounded(planner.sum(Subtract(), twice, less), -1.0, 1.0)
         return terms[k]
 
     total: Expression | None = None
@@ -241,7 +249,7 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
     total = _times(planner, unit, 0.0) if total is None else total
     result = planner.sum(Add(), total, planner.constant(float(chebyshev.coef[0]), total.type.fraction_bits))
     low, high = polynomial_range(tuple(coefficients), t.low, t.high)
-    return planner.make(Declare(low - 0.01, high + 0.01), result.lose(left_out))
+    return bounded(result.lose(left_out), low, high)
 
 
 def _times(planner: Planner, x: Expression, c: float) -> Expression:

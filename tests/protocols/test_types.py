@@ -1,0 +1,267 @@
+"""Types are sound: whatever goes in, a value lies where its type says; for every operation, at random types.
+
+`OPERATIONS` has an entry for each operation that is registered: how to make one, of operands at random types, that it
+takes.  What is drawn for them is at the ends of their ranges and between; the clear reading and the parties' are both
+looked at, node by node.  An operation without an entry fails `test_every_operation_is_among_them`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpc import fixed_point
+from mpc.errors import RangeError
+from mpc.operation import Constant, Input, Stored, registered
+from mpc.program import Expression, Program
+from mpc.rings import field
+from mpc.tensor_type import TensorType
+from protocols.lowering import comparison
+from protocols.lowering.planner import Planner
+from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.readings.clear import clear_values
+from protocols.readings.memory import MemoryStore, run_in_memory
+
+ROUNDS = 12
+"""Random types of each operation."""
+
+
+class Draw:
+    """Operands at random types: one sign or both, wide or all but a point, a few fraction bits or many."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def whole(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def shape(self, *shape: int) -> tuple[int, ...]:
+        return shape or tuple(self.whole(1, 3) for _ in range(self.whole(1, 3)))
+
+    def range(self) -> tuple[float, float]:
+        size = 2.0 ** self.rng.uniform(-6, 6)
+        a, b = sorted(self.rng.uniform(-size, size, 2))
+        ends = [(a, b), (abs(a), abs(a) + abs(b)), (-abs(a) - abs(b), -abs(a)), (0.0, abs(b)), (-abs(a), 0.0), (a, a)]
+        low, high = ends[self.whole(0, len(ends) - 1)]
+        return float(low), float(high)
+
+    def secret(self, *shape: int, bits: int | None = None, stored: bool = False) -> Expression:
+        f = self.whole(3, 16) if bits is None else bits
+        low, high = self.range()
+        if stored:
+            # Padding and such forget a gain: the weakest that is true.
+            return Expression(Stored(self.shape(*shape), f, low, high, "model", f"t{self.whole(0, 10**9)}"))
+        return Expression(Input(self.shape(*shape), f, low, high))
+
+    def constant(self, *shape: int, bits: int | None = None) -> Expression:
+        f = self.whole(0, 12) if bits is None else bits
+        raw = fixed_point.encode(self.rng.uniform(*self.range(), self.shape(*shape)), f)
+        real = fixed_point.decode(raw, f)
+        return Expression(Constant(raw.shape, f, float(real.min()), float(real.max()), raw.astype("<u8").tobytes()))
+
+    def either(self, *shape: int, bits: int | None = None) -> Expression:
+        """A factor: secret, stored, or public."""
+        kind = self.whole(0, 2)
+        return self.constant(*shape, bits=bits) if kind == 0 else self.secret(*shape, bits=bits, stored=kind == 1)
+
+    def shared(self) -> Expression:
+        """What nobody has masked yet."""
+        x = self.secret(bits=12)
+        return Expression(truncation.Truncate(self.whole(1, 8)), (x,))
+
+    def windows(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """A kernel, a stride and a padding of at most half the kernel."""
+        kernel = self.whole(1, 3), self.whole(1, 3)
+        return (
+            kernel,
+            (self.whole(1, 2), self.whole(1, 2)),
+            (self.whole(0, kernel[0] // 2), self.whole(0, kernel[1] // 2)),
+        )
+
+
+Make = Callable[[Draw], Expression]
+
+OPERATIONS: dict[str, Make] = {}
+
+
+def of(tag: str) -> Callable[[Make], Make]:
+    def entered(make: Make) -> Make:
+        OPERATIONS[tag] = make
+        return make
+
+    return entered
+
+
+def of_one(tag: str, operation: Callable[[Draw, TensorType], Any], *shape: int, bits: int | None = None) -> None:
+    """An operation of one secret tensor."""
+
+    def make(draw: Draw) -> Expression:
+        x = draw.secret(*shape, bits=bits, stored=draw.whole(0, 1) == 1)
+        return Expression(operation(draw, x.type), (x,))
+
+    OPERATIONS[tag] = make
+
+
+OPERATIONS["input"] = lambda draw: draw.secret()
+OPERATIONS["stored"] = lambda draw: draw.secret(stored=True)
+OPERATIONS["constant"] = lambda draw: Expression(linear.Add(), (draw.secret(2, bits=9), draw.constant(2, bits=9)))
+OPERATIONS["mask"] = lambda draw: Expression(mask.Mask(), (draw.shared(),))
+OPERATIONS["keep"] = lambda draw: Expression(keep.Keep("kept"), (draw.shared(),))
+
+for _tag, _sum in (("add", linear.Add), ("subtract", linear.Subtract)):
+    OPERATIONS[_tag] = lambda draw, kind=_sum: Expression(kind(), (draw.secret(2, 3, bits=8), draw.either(3, bits=8)))
+
+of_one("negate", lambda draw, t: linear.Negate())
+of_one("raise", lambda draw, t: linear.Raise(draw.whole(1, 20)))
+of_one("divide", lambda draw, t: linear.Divide(draw.whole(1, 20)))
+of_one("sum", lambda draw, t: linear.Sum((draw.whole(0, 1),), draw.whole(0, 1) == 1), 2, 3)
+of_one("running_sum", lambda draw, t: linear.RunningSum(draw.whole(0, 1)), 2, 3)
+of_one("sum_pool2d", lambda draw, t: linear.SumPool2d(*draw.windows()), 1, 2, 4, 3)
+of_one("reshape", lambda draw, t: linear.Reshape((3, 2)), 2, 3)
+of_one("transpose", lambda draw, t: linear.Transpose((1, 0)), 2, 3)
+of_one("broadcast", lambda draw, t: linear.Broadcast((2, 3)), 3)
+of_one("index", lambda draw, t: linear.Index(((1, -1, draw.whole(0, 2)), (0, 2, 2))), 2, 3)
+of_one("take", lambda draw, t: linear.Take(1, np.array([2, 0, 0], "<u4").tobytes()), 2, 3)
+of_one("pad", lambda draw, t: linear.Pad(((draw.whole(0, 1), 0), (0, draw.whole(0, 2)))), 2, 3)
+of_one("truncate", lambda draw, t: truncation.Truncate(draw.whole(1, t.fraction_bits)))
+of_one("quotient", lambda draw, t: quotient.Quotient(draw.whole(2, 1000)))
+of_one("polynomial", lambda draw, t: polynomial.Polynomial(_coefficients(draw), 6), bits=8)
+of_one("truncated_polynomial", lambda draw, t: polynomial.TruncatedPolynomial(_coefficients(draw), 6, 5), bits=11)
+
+
+def _coefficients(draw: Draw) -> tuple[int, ...]:
+    return tuple(draw.whole(-100, 100) for _ in range(draw.whole(2, 4)))
+
+
+@of("declare")
+def _declared(draw: Draw) -> Expression:
+    """A promise, which is kept here: half a unit beyond what is true, at one end or at both."""
+    x = draw.secret()
+    width = 1.0 + x.type.high - x.type.low
+    low, high = x.type.low - width * draw.whole(0, 1), x.type.high + width * draw.whole(0, 1)
+    return Expression(linear.Declare(low, high), (x,))
+
+
+@of("concatenate")
+def _joined(draw: Draw) -> Expression:
+    return Expression(linear.Concatenate(1), (draw.secret(2, 1, bits=7), draw.either(2, 3, bits=7)))
+
+
+@of("multiply")
+def _multiplied(draw: Draw) -> Expression:
+    x = draw.secret(2, 3)
+    return Expression(product.Multiply(), (x, x if draw.whole(0, 3) == 0 else draw.either(3)))
+
+
+@of("matmul")
+def _matrices(draw: Draw) -> Expression:
+    n = draw.whole(1, 3)
+    return Expression(product.Matmul(), (draw.secret(2, n), draw.either(n, 2)))
+
+
+@of("conv2d")
+def _convolution(draw: Draw) -> Expression:
+    groups, padding = draw.whole(1, 2), (draw.whole(0, 2), draw.whole(0, 2))
+    # One product an element, or several.
+    kernel = (1, 1) if draw.whole(0, 1) else (2, 3)
+    weight = draw.either(2, 2 // groups, *kernel)
+    return Expression(product.Conv2d((draw.whole(1, 2), 1), padding, groups), (draw.secret(1, 2, 4, 3), weight))
+
+
+@of("fourier")
+def _series(draw: Draw) -> Expression:
+    """As the planner makes them: the range that is declared is of a fit, and of what rounding adds."""
+    x, terms = draw.secret(bits=16), draw.whole(1, 4)
+    bits = draw.whole(8, 20)
+    scale = 2.0 ** (bits + fourier.EXTRA_BITS)
+    raw = [tuple(draw.whole(-1, 1) * int(scale) // draw.whole(1, 3) for _ in range(terms)) for _ in range(2)]
+    gain = sum(abs(c) for c in (*raw[0], *raw[1])) / scale
+    end = gain + (terms + gain) * 2.0**-bits
+    operation = fourier.Fourier(draw.whole(1, 5), 18, 0, *raw, bits, bits, -end, end)
+    return Expression(operation, (x,))
+
+
+def _of_both_signs(draw: Draw) -> Expression:
+    return Expression(Input((2, 3), draw.whole(12, 24), -draw.rng.uniform(0.01, 9.0), draw.rng.uniform(0.01, 9.0)))
+
+
+@of("digits")
+def _digits(draw: Draw) -> Expression:
+    return _compared(draw).inputs[1].inputs[0]
+
+
+@of("compare")
+def _compared(draw: Draw) -> Expression:
+    kinds = {"negated": draw.whole(0, 1) == 1, "below": draw.whole(0, 1) == 1}
+    return comparison.compared(Planner(), _of_both_signs(draw), **kinds)
+
+
+@of("gate")
+def _gate(draw: Draw) -> Expression:
+    """Of what is compared, some bits ignored, or of something else."""
+    if draw.whole(0, 1):
+        return comparison.relu(Planner(), _of_both_signs(draw))
+    result = comparison.gated(Planner(), _compared(draw), draw.secret(2, 3))
+    assert result is not None
+    return result
+
+
+def at_random(draw: Draw, t: TensorType) -> Any:
+    """Raw values of a type: all at one end, at both, or anything between."""
+    low, high = math.ceil(t.low * 2.0**t.fraction_bits), math.floor(t.high * 2.0**t.fraction_bits)
+    special = [v for v in (low, high, 0, 1, -1) if low <= v <= high] or [low]
+    match draw.whole(0, 3):
+        case 0:
+            raw = np.full(t.shape, special[draw.whole(0, 1) % len(special)])
+        case 1:
+            raw = draw.rng.choice(special, t.shape)
+        case 2:
+            raw = draw.rng.choice([low, high], t.shape)
+        case _:
+            raw = draw.rng.integers(low, max(high, low) + 1, t.shape)
+    return field.from_signed(np.asarray(raw, np.int64))
+
+
+def outside(values: Any, t: TensorType) -> float:
+    """How far, in parts of the magnitude beyond what floats lose."""
+    real = fixed_point.decode(values, t.fraction_bits)
+    if not real.size:
+        return 0.0
+    return max(0.0, float(max(t.low - real.min(), real.max() - t.high)) - 2.0**-45 * t.magnitude)
+
+
+def test_every_operation_is_among_them() -> None:
+    ours = {tag for tag, kind in registered().items() if kind.__module__.partition(".")[0] in ("mpc", "protocols")}
+    assert not ours - set(OPERATIONS), "tests/protocols/test_types.py has no entry for these"
+
+
+@pytest.mark.parametrize("tag", sorted(OPERATIONS))
+def test_values_are_where_types_say(secure: Any, tag: str) -> None:
+    made = 0
+    for seed in range(ROUNDS):
+        draw = Draw(seed)
+        try:
+            x = OPERATIONS[tag](draw)
+            program = Program.of([x])
+        except RangeError:
+            continue
+        assert tag in {node.operation.name for node in program.nodes}
+        made += 1
+        for _ in range(4):
+            inputs = [at_random(draw, program.nodes[i].type) for i in program.inputs]
+            stored = {
+                (node.operation.slot, node.operation.tensor): at_random(draw, node.type)
+                for node in program.nodes
+                if isinstance(node.operation, Stored)
+            }
+            for node, values in zip(program.nodes, clear_values(program, inputs, stored), strict=True):
+                assert not outside(values, node.type), (seed, node)
+            for parties in (2, 3):
+                store = MemoryStore("model", {name: array for (_, name), array in stored.items()}, parties)
+                run = run_in_memory(program, inputs, parties=parties, store=store)
+                assert not outside(run.outputs[0], x.type), (seed, x)
+    assert made >= ROUNDS // 2
