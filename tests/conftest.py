@@ -9,6 +9,7 @@ import importlib.util
 import math
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,13 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
 for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
     os.environ.pop(_name, None)
 
+# Servers and commands that tests start are forks of one process that has imported.
+_nursery: Any = importlib.util.module_from_spec(
+    _spec := importlib.util.spec_from_file_location("nursery", Path(__file__).with_name("nursery.py"))  # type: ignore[arg-type]
+)
+_spec.loader.exec_module(_nursery)  # type: ignore[union-attr]
+subprocess.Popen = _nursery.Forked  # type: ignore[misc]
+
 Reals = npt.NDArray[np.float64]
 Raw = npt.NDArray[np.uint64]
 
@@ -60,6 +68,10 @@ FIRST = ("end_to_end", "adversary", "benchmarks", "parties", "network")
 def pytest_configure(config: pytest.Config) -> None:
     # By default files with many tests go first.  Those with few take longer.
     config.option.loadscopereorder = False
+
+
+def pytest_unconfigure() -> None:
+    _nursery.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,12 @@ from parties.servers import process
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def started_from_nothing(monkeypatch):
+    """No forks of a process that has imported: here it matters how processes start."""
+    monkeypatch.setenv("TESSERA_TESTS_EXEC", "1")
+
+
 def gone(pids: Iterable[int], folder: Path, within: float = 10.0) -> bool:
     """Whether the processes and the folder are, by then."""
     deadline = time.monotonic() + within
