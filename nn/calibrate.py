@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, UnsupportedError
 from nn.activations import Activation, Approximated, Interval, Polynomial, Ranged, fit_error
 from nn.architecture import Architecture, Step
-from nn.layer import Layer
+from nn.layer import Array, Layer
 from nn.model import Model
 from protocols.approximation import FUNCTIONS
 
@@ -24,6 +25,9 @@ MARGIN = 0.25
 
 SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Numbers of terms to try: it takes a linear program for each."""
+
+CHUNK = 1 << 18
+"""Numbers of inputs that are evaluated at a time."""
 
 NEAREST_POLE = 2.0**-10
 """Of functions that are only defined above 0, the lowest end of an interval."""
@@ -97,20 +101,28 @@ def calibrate(
 
 
 def _ranges(model: Model, samples: npt.ArrayLike) -> Mapping[str, tuple[Ranged, tuple[float, float]]]:
-    values = model.values(samples, exact=True)
     found: dict[str, tuple[Ranged, tuple[float, float]]] = {}
-    for step in model.architecture.steps:
-        x = values[step.inputs[0]] if step.inputs else None
-        if not isinstance(step.layer, Ranged) or x is None or not x.size:
-            continue
-        low, high = float(x.min()), float(x.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise RangeError(f"layer {step.name!r}: some inputs are not finite")
-        if step.name in found:
-            before = found[step.name][1]
-            low, high = min(low, before[0]), max(high, before[1])
-        found[step.name] = (step.layer, (low, high))
+    for some in chunks(np.atleast_1d(samples)):
+        values = model.values(some, exact=True)
+        for step in model.architecture.steps:
+            x = values[step.inputs[0]] if step.inputs else None
+            if not isinstance(step.layer, Ranged) or x is None or not x.size:
+                continue
+            low, high = float(x.min()), float(x.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise RangeError(f"layer {step.name!r}: some inputs are not finite")
+            if step.name in found:
+                before = found[step.name][1]
+                low, high = min(low, before[0]), max(high, before[1])
+            found[step.name] = (step.layer, (low, high))
     return found
+
+
+def chunks(samples: Array) -> Iterator[Array]:
+    """A batch (N, ...) in pieces of ``CHUNK`` numbers: every value of a network on the way is in memory at a time."""
+    each = max(1, CHUNK // max(1, math.prod(samples.shape[1:])))
+    for first in range(0, len(samples), each):
+        yield samples[first : first + each]
 
 
 def _covering(

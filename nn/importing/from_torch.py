@@ -31,7 +31,8 @@ def from_torch(
     ``samples`` are inputs like those to come: a batch (N, ...), or several one after the other, of which up to 1,024
     inputs are looked at.  Intervals are chosen to cover them (``calibrate``), and module and model are evaluated on
     them and on perturbed copies: a model whose results differ by more than ``tolerance`` times the largest of the
-    module's results is not returned.  Without samples nothing is compared, and a RangeWarning names each layer whose
+    module's results is not returned, nor one that fixed-point numbers take so far from them (looked at for one input,
+    of networks of up to 2^30 products).  Without samples nothing is compared, and a RangeWarning names each layer whose
     interval cannot be shown to hold.
 
     Without samples, ``example_input`` is a batch (N, ...) that fixes the input's shape and the sizes that ``forward``

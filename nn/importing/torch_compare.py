@@ -2,7 +2,8 @@
 
 Both are evaluated in float64, on the samples and on perturbed copies of them.  What was traced is compared with the
 true functions in place of approximations, where nothing but rounding may be between the two; then with the
-approximations, where the tolerance counts.
+approximations, where the tolerance counts; and at last one input is computed as parties compute it, in fixed-point
+numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 from torch import nn
 
 from mpc.errors import DiffersFromSource, ShapeError, UsageError
-from nn.calibrate import calibrate
+from nn.calibrate import calibrate, chunks
 from nn.importing.blockers import Blocker, refuse, said_by
+from nn.importing.fixed import MOST_PRODUCTS, fixed_point_results, products, up_to
 from nn.importing.samples import perturbed
 from nn.importing.torch_activation import FourierActivation
 from nn.importing.torch_trace import forward_line
@@ -29,14 +31,15 @@ from nn.model import Model
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 """By what a network is evaluated in: how far rounding may take what is the same function, in parts of its scale."""
 
-CHUNK = 1 << 18
-"""Numbers of the input that are evaluated at a time."""
-
 _SEEN = (
     "write what its forward does there with torch's functions of tensors alone: a branch on types, or numbers that"
     " change from call to call, are not seen by whoever traces it"
 )
 _FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
+_SCALED = (
+    "scale inputs and weights so that values are neither far above nor far below 1, as a BatchNorm does, or give a"
+    " larger tolerance="
+)
 _OF_A_LAYER = re.compile(r"layer '([^']+)': (.*)", re.DOTALL)
 _CLOSER = "put a BatchNorm before it, so that its inputs are smaller, or give a larger tolerance="
 
@@ -100,7 +103,7 @@ def checked(model: Model, source: Source, samples: Array, tolerance: float, line
 
     ``lines``: of each layer, where forward calls it.  Raises DiffersFromSource.
     """
-    inputs = [*_chunks(samples), *_chunks(perturbed(samples))]
+    inputs = [*chunks(samples), *chunks(perturbed(samples))]
     wanted = [source(x) for x in inputs]
     scale = max(float(np.abs(want).max(initial=0.0)) for want in wanted) or 1.0
     comparison = _Comparison(source, tolerance, scale, lines)
@@ -135,7 +138,34 @@ class _Comparison:
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
                 self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
+        self._check_fixed_point(folded, samples, wanted[0])
         return folded
+
+    def _check_fixed_point(self, model: Model, samples: Array, want: Array) -> None:
+        """In the parties' numbers, for one input.  Raises DiffersFromSource, naming the first layer that loses it."""
+        x = samples[:1]
+        if products(model, x) > MOST_PRODUCTS:
+            return
+        low, high = float(samples.min()), float(samples.max())
+        low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
+        off = _difference(fixed_point_results(model, x, low, high), want[:1])
+        if off <= self._tolerance * self._scale:
+            return
+        name, layer, by = "", "", ""
+        for number, (step, value) in enumerate(zip(model.architecture.steps, model.values(x)[1:], strict=True)):
+            reach = float(np.abs(value).max(initial=0.0))
+            lost = _difference(fixed_point_results(up_to(model, number), x, low, high), value)
+            name, layer, by = step.name, type(step.layer).__name__, f"by {lost:.2g} of {reach:.2g}"
+            if not lost <= self._tolerance * reach:
+                break
+        reason = f"it is the first to differ in fixed-point numbers, {by}; {self._results(off)}"
+        raise DiffersFromSource(str(Blocker(f"layer {name!r} is {layer}", reason, _SCALED, self._lines.get(name, ""))))
+
+    def _results(self, off: float) -> str:
+        return (
+            f"results of the model and of {self._source.kind} differ by {off:.2g} where they reach {self._scale:.2g}"
+            f" (tolerance={self._tolerance:g} of that)"
+        )
 
     def refuse_changing(self) -> None:
         reason = (
@@ -147,11 +177,7 @@ class _Comparison:
 
     def refuse(self, model: Model, x: Array, want: Array, *, exact: bool, allowed: float) -> None:
         """Raises DiffersFromSource, with the first layer that differs."""
-        off = _difference(model.plain(x, exact), want)
-        results = (
-            f"results of the model and of {self._source.kind} differ by {off:.2g} where they reach {self._scale:.2g}"
-            f" (tolerance={self._tolerance:g} of that)"
-        )
+        results = self._results(_difference(model.plain(x, exact), want))
         name, layer, by = self._first(model, x, exact, allowed)
         where = f"layer {name!r} is {layer}"
         reason = f"{by}; {results}"
@@ -193,9 +219,3 @@ def _difference(a: Array, b: Array) -> float:
         return float("inf")
     off = float(np.abs(a - b).max(initial=0.0))
     return off if np.isfinite(off) else float("inf")
-
-
-def _chunks(samples: Array) -> Iterator[Array]:
-    each = max(1, CHUNK // max(1, samples[0].size))
-    for first in range(0, len(samples), each):
-        yield samples[first : first + each]

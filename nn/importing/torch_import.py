@@ -105,8 +105,10 @@ def _converted(
     if blockers:
         raise refuse(kind, blockers)
     before = _state(own)
-    traced = trace(own)
-    if before != _state(own):
+    with _keeping_attributes(own):
+        traced = trace(own)
+        changed = before != _state(own)
+    if changed:
         reason = "it changes the module's own weights or buffers"
         blockers.append(Blocker(f"forward of {kind}", reason, _STATELESS, forward_line(network)))
     misfit = _note_shapes(traced, kind, example)
@@ -171,6 +173,20 @@ def _as_input(own: nn.Module, batch: np.ndarray) -> torch.Tensor:
     """Numbers as the module's weights are."""
     kinds = [p.dtype for p in own.parameters() if p.is_floating_point()]
     return torch.from_numpy(batch).to(kinds[0] if kinds else torch.get_default_dtype())
+
+
+@contextlib.contextmanager
+def _keeping_attributes(module: nn.Module) -> Iterator[None]:
+    """What forward leaves in its attributes meanwhile are no tensors, and nobody else may see them."""
+    own = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    tables = [table for m in own for table in (vars(m), m._parameters, m._buffers, m._modules)]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, contents in zip(tables, before, strict=True):
+            table.clear()
+            table.update(contents)
 
 
 @contextlib.contextmanager

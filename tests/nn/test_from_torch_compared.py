@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -340,8 +341,78 @@ def test_a_forward_that_makes_numbers_of_its_own_type():
     assert np.abs(from_torch(net, X).plain(X.numpy()) - net(X).detach().numpy()).max() < 1e-5
 
 
+def remembering(net, x):
+    net.seen = net.fc(x)
+    return net.seen * 2
+
+
 def test_what_cannot_be_copied_is_run_itself():
-    net = Net(lambda net, x: net.fc(x), lock=__import__("threading").Lock()).train()
+    net = Net(remembering, lock=threading.Lock()).train()
+    from_torch(net)
+    assert not hasattr(net, "seen")
     from_torch(net, X)
+    assert type(net.seen) is torch.Tensor
     assert net.training
     assert net.fc.weight.dtype == torch.float32
+
+
+def test_results_that_fixed_point_numbers_lose():
+    net = tn.Sequential(tn.Linear(4, 4), tn.Tanh(), tn.Linear(4, 4))
+    with torch.no_grad():
+        net[2].weight.mul_(1e-6)
+        net[2].bias.mul_(1e-6)
+    with pytest.raises(DiffersFromSource, match="layer '2' is Linear: it is the first to differ in fixed-point"):
+        from_torch(net, X)
+
+
+class Block(tn.Module):
+    """As the blocks of a ResNet are, with SiLU in the place of ReLU."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1, self.bn1 = tn.Conv2d(channels, channels, 3, padding=1, bias=False), tn.BatchNorm2d(channels)
+        self.conv2, self.bn2 = tn.Conv2d(channels, channels, 3, padding=1, bias=False), tn.BatchNorm2d(channels)
+        self.act = tn.SiLU(inplace=True)
+
+    def forward(self, x):
+        identity = x
+        out = self.act(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += identity
+        return self.act(out)
+
+
+def residual():
+    net = tn.Sequential(
+        tn.Conv2d(1, 4, 3), tn.BatchNorm2d(4), tn.SiLU(), Block(4), Block(4),
+        tn.AdaptiveAvgPool2d(1), tn.Flatten(), tn.Linear(4, 3),
+    )  # fmt: skip
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, tn.BatchNorm2d):
+                module.running_mean.uniform_(-0.3, 0.3)
+                module.running_var.uniform_(0.08, 0.1)
+    return net.eval()
+
+
+def test_a_deep_network_is_warned_of():
+    """Activations grow from block to block, and leave the intervals that nobody has chosen for them."""
+    net, x = residual(), torch.rand(8, 1, 8, 8) * 2 - 1
+    want = net(x).detach().numpy()
+    with pytest.warns(RangeWarning) as caught:
+        loose = from_torch(net, example_input=x)
+    assert {"3.act", "4.act"} <= {str(w.message).split("'")[1] for w in caught}
+    assert np.abs(loose.plain(x.numpy()) - want).max() > 0.1 * np.abs(want).max()
+
+
+@pytest.mark.slow
+def test_a_deep_network_is_calibrated():
+    net, x = residual(), torch.rand(8, 1, 8, 8) * 2 - 1
+    want = net(x).detach().numpy()
+    assert np.abs(from_torch(net, x).plain(x.numpy()) - want).max() < 1e-3 * np.abs(want).max()
+    with torch.no_grad():
+        net[4].bn1.weight.mul_(100)
+    with pytest.raises(
+        RangeError, match=r"layer '4\.act' is SiLU: .*; instead: .* \[test_from_torch_compared.py:\d+: "
+    ):
+        from_torch(net, x)

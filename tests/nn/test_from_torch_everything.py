@@ -56,6 +56,7 @@ def check(module: object, samples: torch.Tensor | None) -> bool:
     try:
         model = from_torch(module, samples)
     except UsageError as error:
+        assert "tensor(" not in str(error)
         first, *more = str(error).split("\n")
         for part in more or [first]:
             assert PARTS.fullmatch(part), part
@@ -220,6 +221,7 @@ NETWORKS = {
         lambda: tn.Sequential(__import__("collections").OrderedDict({"a b": tn.Tanh()})),
         False,
     ),
+    "a weight as an exponent": (lambda: Calls(lambda x, weight: x**weight, None), False),
     "a variance below zero": (lambda: tn.BatchNorm1d(4, eps=-2.0), False),
 }
 

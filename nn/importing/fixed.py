@@ -1,0 +1,52 @@
+"""A model in the fixed-point numbers that parties compute with: exactly what they would give, without shares."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+from mpc import fixed_point
+from mpc.operation import Input
+from mpc.tensor_type import Shape
+from nn.architecture import Architecture, local_weights
+from nn.layer import Array, pair
+from nn.layers import Conv2d, Linear
+from nn.model import Model
+from protocols.lowering.plan import plan
+from protocols.lowering.planner import FRACTION_BITS
+from protocols.readings.clear import clear
+from protocols.trace.secret_tensor import graph_of, leaf
+
+MOST_PRODUCTS = 1 << 30
+"""Of numbers: some seconds.  A network that multiplies more for one input is not evaluated like this."""
+
+
+def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Array:
+    """What the parties' program gives for inputs in [low, high].  Raises RangeError for what cannot be shown to fit."""
+    secret = leaf(Input(x.shape, FRACTION_BITS, low, high))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever asks compares, and says what is wrong
+        y = model.forward(secret, model.description.stored("model"))
+        program = plan(graph_of([y]))
+    stored = {("model", name): elements for name, elements in model.encode().items()}
+    (result,) = clear(program, [fixed_point.encode(x, FRACTION_BITS)], stored)
+    return fixed_point.decode(result, y.type.fraction_bits)
+
+
+def up_to(model: Model, step: int) -> Model:
+    """The model that ends with this step's result."""
+    steps = model.architecture.steps[: step + 1]
+    weights = {n: w for s in steps for n, w in model.weights.items() if local_weights(s.name, {n: w})}
+    return Model(Architecture(steps, model.architecture.input_shape), weights)
+
+
+def products(model: Model, x: Array) -> int:
+    """Of numbers, in its linear layers, for these inputs."""
+    total = 0
+    for step, value in zip(model.architecture.steps, model.values(x)[1:], strict=True):
+        if isinstance(step.layer, Linear):
+            total += value.size * step.layer.in_features
+        elif isinstance(step.layer, Conv2d):
+            window: Shape = pair(step.layer.kernel_size)
+            total += value.size * math.prod(window) * step.layer.in_channels // step.layer.groups
+    return total
