@@ -159,7 +159,7 @@ def _power(planner: Planner, x: Expression, exponent: int) -> Expression:
         """x^k, and how far from it rounding may take it."""
         if k not in powers:
             (x1, e1), (x2, e2) = power(k - k // 2), power(k // 2)
-            y = planner.product(Multiply(), x1, x2)
+            y = planner.product(Multiply(), x1, x2, powers=True)
             e1, e2 = (e + _cut(x, used) for e, x, used in zip((e1, e2), (x1, x2), y.inputs, strict=True))
             error = y.inputs[0].type.magnitude * e2 + y.inputs[1].type.magnitude * e1 + e1 * e2
             low, high = polynomial_range((0.0,) * k + (1.0,), x.type.low, x.type.high)

@@ -190,29 +190,37 @@ class Planner:
             raise RangeError(f"values up to {magnitude:g} leave {room} fraction bits: declare tighter ranges")
         return room
 
-    def product(self, operation: Product, x: Expression, y: Expression, growth: float = 1.0) -> Expression:
-        """A bilinear operation: operands fitted to the field, and masked unless one of them is public."""
+    def product(
+        self, operation: Product, x: Expression, y: Expression, growth: float = 1.0, *, powers: bool = False
+    ) -> Expression:
+        """A bilinear operation: operands fitted to the field, and masked unless one of them is public.
+
+        Of ``powers`` of one value: if one is far below its range, the other is as well.
+        """
         if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
             raise RangeError(f"{operation.name} of two public constants: compute it before sharing")
-        x, y = self._fit_product(x, y, growth)
+        x, y = self._fit_product(x, y, growth, powers)
         if Form.PUBLIC not in (x.type.form, y.type.form):
             x, y = self.masked(x), self.masked(y)
         return self.make(operation, x, y)
 
-    def _fit_product(self, x: Expression, y: Expression, growth: float) -> tuple[Expression, Expression]:
+    def _fit_product(self, x: Expression, y: Expression, growth: float, powers: bool) -> tuple[Expression, Expression]:
         """Operands whose product, ``growth`` times as large as that of single elements, fits the field.
 
-        Truncates to the computation's ``fraction_bits`` first, and below only if it must.
+        Truncates to the computation's ``fraction_bits`` first, and below only if it must; always the one that has more
+        digits, since of the product those of the other count: of ``powers`` far below their range, those behind the
+        point.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
         room = _room(whole)
         operands = (x, y)
         bits = [operand.type.fraction_bits for operand in operands]
         zeros = [leading_zeros(operand.type.magnitude) for operand in operands]
+        whole_bits = [-z if powers else _whole_bits(o.type) for o, z in zip(operands, zeros, strict=True)]
         movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
         for floor in (self.fraction_bits, FEWEST_BITS):
-            while sum(bits) > room and any(bits[i] > floor + zeros[i] for i in movable):
-                bits[max(movable, key=lambda i: bits[i] - zeros[i])] -= 1
+            while sum(bits) > room and (left := [i for i in movable if bits[i] > floor + zeros[i]]):
+                bits[max(left, key=lambda i: bits[i] + whole_bits[i])] -= 1
         if sum(bits) > room:
             small = room == FIELD_BITS
             raise RangeError(

@@ -117,3 +117,39 @@ def test_functions_of_small_and_of_large_values(secure: Any) -> None:
     x, raw = shared([3.3, 4.4], 3, 5)
     for options in ({}, {"terms": 8}):
         assert revealed(secure, x.exp(interval=(3, 5), **options), raw) == pytest.approx(np.exp([3.3, 4.4]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "values", "wanted"),
+    [
+        (lambda x: x / 25, [(595839, 0, 1e6)], 23833.56),
+        (lambda x: x * 1.1, [(595839, 0, 1e6)], 655422.9),
+        (lambda x: x.mean(), [([1e6] * 3, 0, 1e6)], 1e6),
+        (lambda x, y: (x + y) / 5, [(7614, 0, 1e4), (1191, 0, 1e4)], 1761),
+        (lambda x: x * 1e-3 * 1e-3 * 1e-3 * 1e9, [(0.75, -1, 1)], 0.75),
+        (lambda x, y, z: x * y * z, [(1e5, 0, 1e6), (2e5, 0, 1e6), (1e-6, 0, 1e-5)], 2e4),
+        (lambda x, y, z: x * (y * z), [(1e5, 0, 1e6), (2e-5, 0, 1e-4), (1e-6, 0, 1e-5)], 2e-6),
+        (lambda x, y: x @ y, [([1e5, 3e5], 0, 1e6), ([1e-6, 2e-6], 0, 1e-5)], 0.7),
+    ],
+)
+def test_of_any_size(secure: Any, build: Any, values: Any, wanted: float) -> None:
+    given, raw = zip(*(shared(*each) for each in values), strict=True)
+    y = build(*given)
+    off = abs(revealed(secure, y, *raw) - wanted)
+    # What is not whole in an encoding of it is off by half a unit: of values a tenth of their range, 2^-14 of them.
+    assert off <= 1e-3 * wanted
+    assert off <= y.error.absolute <= 3e-4 * y.type.magnitude
+    if len(values) == 1:
+        assert off <= 1e-4 * wanted
+
+
+def test_a_learning_rate(secure: Any) -> None:
+    """A thousand steps of 1e-6 each are a step of 1e-3, to a hundredth of it."""
+    (w, raw), (step, of_step) = shared([1.0, -2.0], -4, 4), shared([0.75, 0.5], -1, 1)
+    program = secure.program(w - step * 1e-6 * 1000, w - step * 1e-6)
+    large, small = (
+        fixed_point.decode(out, program.nodes[i].type.fraction_bits)
+        for out, i in zip(run_in_memory(program, [raw, of_step]).outputs, program.outputs, strict=True)
+    )
+    assert np.array([1.0, -2.0]) - large == pytest.approx([7.5e-4, 5e-4], rel=0.01)
+    assert np.array([1.0, -2.0]) - small == pytest.approx([7.5e-7, 5e-7], rel=0.01)
