@@ -155,7 +155,20 @@ def _joined(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss
 
 @_rule(linear.Add, linear.Subtract)
 def _sum(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
-    return _with(x, 0.0, *losses)
+    return _with(x, 0.0, *(losses[1:] if _is_larger_of_two(x) else losses))
+
+
+def _is_larger_of_two(x: Expression) -> bool:
+    """y + relu(z - y) is one of the two: off by what the one or the other is, and not by both and y once more."""
+    if not isinstance(x.operation, linear.Add):
+        return False
+    y, gate = x.inputs
+    gate = gate.inputs[0] if isinstance(gate.operation, linear.Declare) else gate
+    if not isinstance(gate.operation, comparison.Gate) or gate.operation.below:
+        return False
+    difference, _, passed = gate.inputs
+    unmasked = difference.inputs[0] if isinstance(difference.operation, mask.Mask) else difference
+    return passed is difference and isinstance(unmasked.operation, linear.Subtract) and unmasked.inputs[1] is y
 
 
 @_rule(linear.Divide)

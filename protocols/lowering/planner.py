@@ -168,8 +168,7 @@ class Planner:
 
     def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
         """The operands of a sum, all with the same fraction bits."""
-        target = max(x.type.fraction_bits for x in xs)
-        target = min(target, self.room(sum(x.type.magnitude for x in xs)))
+        target = self.fitting(max(x.type.fraction_bits for x in xs), sum(x.type.magnitude for x in xs))
         return [self.raised(y, target - y.type.fraction_bits) for y in (self.truncated(x, target) for x in xs)]
 
     def sum(self, operation: Add | Subtract, x: Expression, y: Expression) -> Expression:
@@ -178,7 +177,12 @@ class Planner:
 
     def reduced(self, operation: Sum | RunningSum | SumPool2d, x: Expression, count: int) -> Expression:
         """A sum of up to ``count`` elements of ``x``, which is truncated first if the sum would not fit."""
-        return self.make(operation, self.truncated(x, self.room(x.type.magnitude * count)))
+        return self.make(operation, self.truncated(x, self.fitting(x.type.fraction_bits, x.type.magnitude * count)))
+
+    def fitting(self, fraction_bits: int, magnitude: float) -> int:
+        """``fraction_bits``, or as many as values up to ``magnitude`` leave; RangeError if those are too few."""
+        fits = not magnitude or fraction_bits <= _room(math.log2(magnitude))
+        return fraction_bits if fits else self.room(magnitude)
 
     @staticmethod
     def room(magnitude: float) -> int:

@@ -12,7 +12,7 @@ from typing import assert_never
 from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
-from protocols.lowering import comparison, functions
+from protocols.lowering import comparison, functions, selection
 from protocols.lowering.planner import Planner
 from protocols.operations import keep, linear, product
 from protocols.trace import mathematics as m
@@ -39,6 +39,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Multiply():
             factors = _factors(planner, operands)
             return comparison.gated(planner, *factors) or planner.product(product.Multiply(), *factors)
+        case m.Maximum():
+            return selection.maximum(planner, *_terms(planner, operands))
         case m.Matmul():
             return _matmul(planner, operands)
         case m.Conv2d():
@@ -79,6 +81,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return comparison.compared(planner, x, negated=operation.negated, below=operation.below)
         case m.Relu():
             return comparison.relu(planner, x)
+        case m.MaxPool2d():
+            return selection.max_pool2d(planner, x, operation.kernel, operation.stride, operation.padding)
         case m.Declare():
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Truncate():

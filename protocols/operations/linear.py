@@ -296,12 +296,7 @@ class SumPool2d(Linear, frozen=True, tag="sum_pool2d"):
 
     def result(self, *types: TensorType) -> TensorType:
         x = _one(types)
-        if len(x.shape) != 4:
-            raise ShapeError(f"pooling takes (N, C, H, W), not {x.shape}")
-        require(
-            all(0 <= p <= k // 2 for p, k in zip(self.padding, self.kernel, strict=True)),
-            "padding is at most half the window",
-        )
+        check_windows(x, self.kernel, self.padding)
         height, width = window_output(x.shape[2:], self.kernel, self.stride, self.padding)
         count = math.prod(self.kernel)
         low, high = (min(x.low, 0.0), max(x.high, 0.0)) if any(self.padding) else (x.low, x.high)
@@ -309,6 +304,14 @@ class SumPool2d(Linear, frozen=True, tag="sum_pool2d"):
 
     def apply(self, ring: Ring, *arrays: Array) -> Array:
         return ring.sum_pool2d(arrays[0], self.kernel, self.stride, self.padding)
+
+
+def check_windows(x: TensorType, kernel: tuple[int, int], padding: tuple[int, int]) -> None:
+    """Raises ShapeError, or ProgramError, for what cannot be pooled."""
+    if len(x.shape) != 4:
+        raise ShapeError(f"pooling takes (N, C, H, W), not {x.shape}")
+    halves = all(0 <= p <= k // 2 for p, k in zip(padding, kernel, strict=True))
+    require(halves, "padding is at most half the window")
 
 
 def window_output(

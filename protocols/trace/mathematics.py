@@ -201,6 +201,20 @@ class Relu:
     """x where x >= 0, else 0: exact, or within one unit of the precision where x has more fraction bits."""
 
 
+@dataclass(frozen=True, slots=True)
+class Maximum:
+    """The larger of two, with broadcasting: exact, or within one unit of the precision, as with `Relu`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool2d:
+    """Maxima over windows of (N, C, H, W); padding counts for nothing."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
 # -- what its author says of a value -----------------------------------------------------------------------------------
 
 
@@ -251,6 +265,8 @@ Mathematics = (
     | Apply
     | Compare
     | Relu
+    | Maximum
+    | MaxPool2d
     | Declare
     | Truncate
     | Keep

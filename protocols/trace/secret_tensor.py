@@ -35,15 +35,15 @@ from protocols.trace.arguments import (
     reduced_axes,
     slices_of,
 )
-from protocols.trace.comparisons import Comparisons
 from protocols.trace.named_functions import NamedFunctions
+from protocols.trace.selection import Selection
 from protocols.trace.sizes import check_moved
 from protocols.trace.stated import Stated
 
 MAX_POWER = 512
 
 
-class SecretTensor(NamedFunctions, Stated, Comparisons):
+class SecretTensor(NamedFunctions, Stated, Selection):
     """A secret-shared tensor of fixed-point numbers, as an expression yet to be run.
 
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at

@@ -81,9 +81,6 @@ class Unknown:
     def __ceil__(self) -> NoReturn:
         raise _no_rounding("ceil()")
 
-    def __abs__(self) -> NoReturn:
-        raise UnsupportedError("abs() of a secret: write x.relu() + (-x).relu()")
-
     def __and__(self, other: object) -> NoReturn:
         raise _no_logic()
 

@@ -1,0 +1,80 @@
+"""The larger and the smaller of secret values, exactly or within one unit of the precision."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from mpc.errors import RangeError, ShapeError
+from mpc.tensor_type import TensorType
+from protocols.trace import mathematics as m
+from protocols.trace.arguments import Pair, numbers, pair
+from protocols.trace.comparisons import Comparisons
+
+
+class Selection(Comparisons):
+    """Base of ``SecretTensor``: methods named as NumPy's functions."""
+
+    __slots__ = ()
+
+    label: str
+    node: m.Node
+    precision: int | None
+    type: TensorType
+
+    def __init__(self, node: m.Node, label: str = "", precision: int | None = None) -> None:
+        raise NotImplementedError
+
+    def __neg__(self) -> Self:
+        raise NotImplementedError
+
+    def _joined(self, operation: m.Mathematics, *operands: object) -> Self:
+        raise NotImplementedError
+
+    def maximum(self, other: object) -> Self:
+        """The larger of each pair, with broadcasting; two rounds."""
+        return self._joined(m.Maximum(), self, other)
+
+    def minimum(self, other: object) -> Self:
+        """The smaller of each pair, with broadcasting; two rounds."""
+        negated = -other if isinstance(other, Selection) else -numbers(other)
+        return -(-self).maximum(negated)
+
+    def clip(self, min: object = None, max: object = None) -> Self:
+        """Values below ``min`` become it, and those above ``max``: public numbers or arrays; two rounds for both.
+
+        Raises RangeError where ``min`` is above ``max``.
+        """
+        if min is None and max is None:
+            return self
+        if min is None or max is None or isinstance(min, Selection) or isinstance(max, Selection):
+            raised = self if min is None else self.maximum(min)
+            return raised if max is None else raised.minimum(max)
+        low, high = numbers(min), numbers(max)
+        if (low > high).any():
+            raise RangeError("clip() takes a min that is not above its max")
+        below, above = (self - low).relu(), (self - high).relu()
+        # Each may be off by what its type says that it can be below 0.
+        off = sum(t for t in (below.type.low, above.type.low) if t < 0)
+        return (below - above + low)._new(m.Declare(float(low.min()) + off, float(high.max()) - off))
+
+    def __abs__(self) -> Self:
+        above = self.relu()
+        # Nothing but 0 <= x, or x < 0, that relu takes for the other is negative here, and no lower than there.
+        sizes = m.Declare(min(above.type.low, 0.0), self.type.magnitude)
+        return (above * 2 - self)._new(sizes) if self.type.low < 0 else self
+
+    def max_pool2d(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Self:
+        """Maxima over windows of (N, C, H, W); padding counts for nothing.  Two rounds for each doubling of a side.
+
+        What was made by `relu` is pooled before: the maximum of what is let through is what is let through of the
+        maximum, and there is less of it.
+        """
+        kernel = pair(kernel_size)
+        if min(kernel) < 1:
+            raise ShapeError(f"a pooling window of {kernel}")
+        pooling = m.MaxPool2d(kernel, kernel if stride is None else pair(stride), pair(padding))
+        if not isinstance(self.node.operation, m.Relu):
+            return self._new(pooling)
+        relu = self.node
+        pooled = m.Node(pooling, relu.inputs, self.label, self.precision)
+        return type(self)(m.Node(m.Relu(), (pooled,), relu.label, relu.precision), self.label, self.precision)
