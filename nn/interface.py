@@ -69,7 +69,7 @@ class Classes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self, shape: Shape) -> None:
         """Raises ShapeError unless results of this shape (N, ...) are these classes'."""
         if len(shape) != 2 or shape[1] != len(self.labels):
-            raise ShapeError(f"the model gives results of shape {shape}, not {len(self.labels)} classes per image")
+            raise ShapeError(f"the model gives results of shape {shape}, not {len(self.labels)} classes per input")
 
     def probabilities(self, results: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of each class, in public, of results (N, classes).  Raises ShapeError as ``check`` does."""

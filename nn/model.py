@@ -110,6 +110,15 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             x = x.precise(precision)
         return plan(graph_of([self.forward(x, self.stored("model"))]))
 
+    def check(self) -> None:
+        """Raises what a first prediction would: RangeError where values do not fit the field, ShapeError where the
+        results are not what it says they are, for inputs of the shape that it is known to take.
+        """
+        if self.input_shape is not None:
+            program = self.program((1, *self.input_shape))
+            if self.interface.output is not None:
+                self.interface.output.check(program.nodes[program.outputs[0]].type.shape)
+
     def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
         """Rounds and bytes of one prediction of a batch of ``shape``; options as for ``program``."""
         return cost(self.program(shape, **options), parties, security)

@@ -38,7 +38,7 @@ def check_file(path: Path) -> None:
     """Raises EncodingError for a file that is an input of no model: before it is known which model it is for."""
     kind = path.suffix.lower()
     if kind == ".npy":
-        _array(path)
+        load_array(path)
     elif kind in _OTHERS:
         raise EncodingError(f"{path}: inputs are photographs (JPEG or PNG), arrays (.npy) and tables (.csv)")
     elif kind != ".csv":
@@ -55,14 +55,14 @@ def open_file(path: Path, says: Interface, shape: Shape | None) -> Opened:
     """
     kind, takes = path.suffix.lower(), says.input
     if kind == ".npy":
-        return of_array(_array(path), says, shape, path)
+        return of_array(load_array(path), says, shape, path)
     if kind == ".csv":
         if not isinstance(takes, TableInput):
             raise UsageError(f"{path}: the model names no columns: give it {_wanted(takes, shape)}")
         rows = takes.load(path)
         return Opened(path, len(rows), lambda i: Examined(rows[i], ()))
     if not isinstance(takes, ImageInput):
-        raise UsageError(f"{path}: the model {_no_pictures(takes)}: give it {_wanted(takes, shape)}")
+        raise UsageError(f"{path}: the model {no_pictures(takes)}: give it {_wanted(takes, shape)}")
     return Opened(path, 1, lambda _: takes.examine(path, str(path)))
 
 
@@ -102,7 +102,7 @@ def _check_range(batch: NDArray[Any], says: Interface, name: str) -> None:
     outside = np.argwhere(~((low <= batch) & (batch <= high)))  # NaN too
     if len(outside):
         place = ", ".join(map(str, outside[0]))
-        more = "" if says.input is not None else " unless its owner says another"
+        more = "" if says.input is not None else " unless its owner says another, with --range"
         raise EncodingError(f"{name}[{place}] is not within [{low:g}, {high:g}], the range of the model's inputs{more}")
 
 
@@ -116,7 +116,7 @@ def _batch(array: NDArray[Any], shape: Shape | None, name: str) -> NDArray[Any]:
     return array
 
 
-def _array(path: Path) -> NDArray[Any]:
+def load_array(path: Path) -> NDArray[Any]:
     """What a .npy file holds, read as it is needed.  Raises EncodingError."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -127,7 +127,10 @@ def _array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _no_pictures(takes: AnyInput | None) -> str:
+def no_pictures(takes: AnyInput | None) -> str:
+    """Why a model that takes this has no use for a photograph."""
+    if isinstance(takes, TableInput):
+        return "takes rows of a table, not photographs"
     return "does not say how a photograph becomes its input" if takes is None else "takes arrays, not photographs"
 
 

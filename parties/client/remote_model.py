@@ -11,6 +11,7 @@ from mpc.rings.field import FieldArray
 from mpc.tensor_type import TensorType
 from nn.model import Description
 from nn.preprocessing import ImageInput
+from nn.reading import no_pictures
 from parties.messages.bindings import slot_of
 from protocols.lowering.precision import watch_layers
 from protocols.trace.secret_tensor import SecretTensor
@@ -83,10 +84,9 @@ class RemoteModel:
         takes = self.description.interface.input
         if isinstance(takes, ImageInput):
             return takes
-        what = "does not say how a photograph becomes its input" if takes is None else "takes arrays, not photographs"
         raise UsageError(
-            f"the model {self.name!r} {what}: use client.predict(model, array), or have its owner upload it with"
-            " interface=Interface(input=ImageInput(...))"
+            f"the model {self.name!r} {no_pictures(takes)}: use client.predict(model, array), or have its owner upload"
+            " it with interface=Interface(input=ImageInput(...))"
         )
 
     def __repr__(self) -> str:

@@ -43,13 +43,14 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
     model = await client.model(model_name)
     takes, classes = what_it_says(model)
     # In a thread: a large photograph takes a while, and pings are to be answered meanwhile.
-    values = takes.normalise(await asyncio.to_thread(takes.decode_pixels, photograph, NAME))
+    values, warnings = await asyncio.to_thread(takes.examine, photograph, NAME)
     yield {
         "step": "seen",
         "image": _picture(takes.visible(values)),
         "width": takes.width,
         "height": takes.height,
         "balanced": takes.balance is not None,
+        "warnings": list(warnings),
     }
     result = model(client.share(values[None], low=takes.low, high=takes.high, name=NAME))
     classes.check(result.shape)

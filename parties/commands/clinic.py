@@ -45,7 +45,7 @@ async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
 
     Raises ConfigurationError for an address that will not do or a package that is missing, and what ``AsyncClient``
     raises when the servers cannot be reached, or have no such model for us, or UsageError for one that takes no
-    photographs: better now than with one in hand.
+    photographs, or whose results are not the classes that it names: better now than with one in hand.
     """
     try:
         from aiohttp import web
@@ -61,6 +61,7 @@ async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         model = await chosen_model(client, options.model)
         what_it_says(model)
+        model.description.check()
         token = secrets.token_urlsafe(TOKEN_BYTES)
         runner = ClinicPage(client, model.name).runner(token, names)
         await runner.setup()

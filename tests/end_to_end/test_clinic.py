@@ -174,6 +174,20 @@ def test_what_is_seen_to_leave_is_noise(page: Page) -> None:
         assert (tall.max() > 3 * np.median(tall)) == (panel == "seen")
 
 
+def test_a_photograph_that_is_hardly_one(page: Page, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 20), "grey").save(tmp_path / "flat.png")
+    drop(page, tmp_path / "flat.png")
+    shown(page)
+    first, second = page.locator("#warnings li").all()
+    expect(first).to_have_text(
+        "The photograph has 90 by 20 pixels, and most is cut off: only the central 20 by 20 are used."
+    )
+    expect(second).to_contain_text("The photograph is of one colour")
+    drop(page, samples()[0].path)
+    shown(page)
+    expect(page.locator("#warnings")).to_be_hidden()
+
+
 def test_the_bill(page: Page) -> None:
     drop(page, samples()[0].path)
     expect(page.locator("#bill caption")).to_have_text("2 parties, semi-honest security: parties follow the protocol.")

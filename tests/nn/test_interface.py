@@ -118,7 +118,7 @@ def test_results_become_probabilities() -> None:
     np.testing.assert_allclose(each, [[0.5, 0.75], [0, 1]], atol=1e-12)
     np.testing.assert_array_equal(msgspec.structs.replace(TWO, activation="none").probabilities(results), results)
     for shape in ((2, 3), (2,), (1, 2, 2)):
-        with pytest.raises(ShapeError, match="not 2 classes per image"):
+        with pytest.raises(ShapeError, match="not 2 classes per input"):
             TWO.probabilities(np.zeros(shape))
 
 

@@ -23,6 +23,7 @@ from mpc.errors import (
     PeerError,
     PeerLost,
     PeerUnavailable,
+    ShapeError,
     UsageError,
 )
 from nn import ArrayInput, Classes, Flatten, ImageInput, Interface, Label, Linear, Model, Sequential
@@ -104,6 +105,7 @@ async def test_each_step_and_the_answer(page):
     seen, prepared, masked, answered = found
     values = load_image(SAMPLE)
     assert np.abs(pixels(seen, "image") - np.moveaxis((values + 1) / 2 * 255, 0, -1)).max() <= 0.5
+    assert seen["warnings"] == []
     assert prepared["bytes"] > 1e6
     for key in ("mask", "masked"):
         noise = pixels(masked, key).ravel()
@@ -299,7 +301,9 @@ async def test_a_model_of_other_classes(site):
             *rest, failed = await steps(browser, SAMPLE.read_bytes())
     assert [step["step"] for step in rest] == ["seen"], "refused before anything is sent"
     assert failed["error"] == "ShapeError"
-    assert "not 7 classes per image" in failed["message"]
+    assert "not 7 classes per input" in failed["message"]
+    with pytest.raises(ShapeError, match="not 7 classes per input"):
+        await command.clinic(site.cluster, site.keys["clinic"], options(model="other"))
 
 
 def other_model(interface=NOTHING_SAID):
@@ -347,6 +351,7 @@ async def test_another_model_says_itself_what_the_page_shows(site):
             seen, _, masked, answered = await steps(browser, picture)
     assert (seen["height"], seen["width"], seen["balanced"]) == (2, 3, False)
     assert set(base64.b64decode(seen["image"])) == {90}
+    assert seen["warnings"] == ["the photograph is of one colour: there is nothing in it to be recognised"]
     for key in ("mask", "masked"):
         noise = np.frombuffer(base64.b64decode(masked[key]), np.uint8).reshape(2, 3, 3)
         assert (noise == noise[..., :1]).all()

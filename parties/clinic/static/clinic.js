@@ -48,6 +48,16 @@ function fail(problem) {
   element("failure").hidden = false;
 }
 
+function warn(sentences) {
+  const items = sentences.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+    return item;
+  });
+  element("warnings").replaceChildren(...items);
+  element("warnings").hidden = !items.length;
+}
+
 function draw(id, encoded) {
   const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
   const panel = element(id);
@@ -151,6 +161,7 @@ const steps = {
     size = step;
     const balanced = step.balanced ? ", colours balanced" : "";
     element("size").textContent = `${step.width} × ${step.height} pixels${balanced}. `;
+    warn(step.warnings);
     element("sharing").hidden = false;
     draw("seen", step.image);
     say("The dealer and the parties prepare…");
