@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from mpc.errors import ConfigurationError, NoSuchName, NotPermitted, UsageError
+from mpc.errors import ConfigurationError, NoSuchName, NotPermitted, UsageError, printable
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel, Uploadable
 
@@ -31,18 +31,18 @@ async def chosen_model(client: AsyncClient, name: str | None) -> RemoteModel:
     return await client.model(name)
 
 
-def installed_model(name: str | None, weights: Path | None) -> Uploadable:
-    """The one that a package brings under that name, or the only one that any brings; with the weights of a file.
+def installed_model(name: str, weights: Path | None) -> Uploadable:
+    """The one that a package brings under that name; with the weights of a file.
 
-    Raises UsageError or NoSuchName, naming what there is, ConfigurationError for a package that is broken, and what the
-    maker of the model does, such as for weights that are not its own.
+    Raises NoSuchName, naming what there is, ConfigurationError for a package that is broken, and what the maker of the
+    model does, such as for weights that are not its own.
     """
     found: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name is None and len(found) == 1:
-        (name,) = found
     if name not in found:
-        which = "say which model with --model" if name is None else f"no installed package brings a model {name!r}"
-        raise (NoSuchName if name else UsageError)(f"{which}: there are {', '.join(sorted(found)) or 'none'}")
+        raise NoSuchName(
+            f"no installed package brings a model {printable(name)!r}: there are {', '.join(sorted(found)) or 'none'};"
+            " one's own is given as a file, net.safetensors or net.py:NAME"
+        )
     try:
         make: Any = found[name].load()
     except (ImportError, AttributeError) as error:

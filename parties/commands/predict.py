@@ -1,7 +1,7 @@
-"""``tessera predict``: photographs go in as shares, answers come back to their owner alone.
+"""``tessera predict``: inputs go in as shares, answers come back to their owner alone.
 
-How a photograph becomes an input, what the answers are called, and what is to be said with them, the model says itself
-(``nn.interface``).
+How a photograph or a table becomes inputs, what the answers are called, and what is to be said with them, the model
+says itself (``nn.interface``).
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpc.errors import ShapeError
 from nn.interface import Classes
-from nn.pictures import check_picture
-from nn.preprocessing import ImageInput
+from nn.reading import Opened, check_file, open_file
 from parties.client import streaming
 from parties.client.async_client import AsyncClient
 from parties.client.prepared import Reals
-from parties.client.remote_model import RemoteModel
 from parties.cluster import Cluster
 from parties.commands.arguments import client_arguments, run_as_client
 from parties.commands.chosen import chosen_model
@@ -30,7 +29,13 @@ from parties.keys import KeyPair
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera predict``."""
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="JPEG or PNG; metadata is dropped")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="a photograph (JPEG or PNG; metadata is dropped), one input or a batch (.npy), or a table (.csv)",
+    )
     parser.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -42,56 +47,100 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
-    """All images, as many in a run as fit (``parties.client.streaming``); a line (or a JSON entry) each."""
-    # Each is looked at before anything is sent, and none is kept: they are read again in their turn.
-    for path in options.images:
-        check_picture(path)
+    """All inputs, as many in a run as fit (``parties.client.streaming``); a line (or a JSON entry) each."""
+    # Each file is looked at before anything is sent, and no photograph is kept: they are read again in their turn.
+    for path in options.files:
+        check_file(path)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         model = await chosen_model(client, options.model)
-        takes, classes = model.image_input, model.description.interface.output
-        if classes is not None:
-            classes.check(_result_shape(client, model, takes))
-        chunks = _chunks(options.images, takes, streaming.fitting(model, takes.shape))
+        says = model.description.interface
+        model.description.check()
+        inputs = _Inputs([open_file(path, says, model.description.input_shape) for path in options.files])
+        chunks = inputs.chunks(streaming.fitting(model, inputs.shape))
         done = [predicted async for predicted in streaming.stream(client, model, chunks)]
     results = np.concatenate([predicted.values for predicted in done])
     report = streaming.total([predicted.report for predicted in done])
-    answers = [_Answer(classes, result) for result in results]
+    answers = [_Answer(says.output, result) for result in results]
     if options.json:
-        predictions = [{"image": str(path), **a.to_dict()} for path, a in zip(options.images, answers, strict=True)]
-        print(json.dumps({"predictions": predictions, "run": report.to_dict()}))
+        predictions = [{**one.to_dict(), **answer.to_dict()} for one, answer in zip(inputs.read, answers, strict=True)]
+        said: dict[str, Any] = {"model": model.name, "predictions": predictions, "notice": says.notice}
+        if says.output is not None:
+            said["classes"] = [label.name for label in says.output.labels]
+        print(json.dumps({**said, "run": report.to_dict()}))
         return 0
-    for path, answer in zip(options.images, answers, strict=True):
-        print(f"{path}: {answer}")
+    for one, answer in zip(inputs.read, answers, strict=True):
+        for warning in one.warnings:
+            print(f"tessera: {warning}", file=sys.stderr)
+        print(f"{one}: {answer}")
     print(report, file=sys.stderr)
-    if notice := model.description.interface.notice:
-        print(notice, file=sys.stderr)
+    if says.notice:
+        print(says.notice, file=sys.stderr)
     return 0
 
 
+class _Read(NamedTuple):
+    """Where an input has come from, and what there is to be said against it."""
+
+    file: Opened
+    row: int
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"input": str(self.file.path), "row": self.row, "warnings": list(self.warnings)}
+
+    def __str__(self) -> str:
+        return f"{self.file.path}[{self.row}]" if self.file.count > 1 else str(self.file.path)
+
+
+class _Inputs:
+    """Of all files, one after the other."""
+
+    def __init__(self, files: Sequence[Opened]) -> None:
+        self._files = files
+        self.read: list[_Read] = []
+        self.shape = files[0].read(0).values.shape
+
+    def chunks(self, size: int) -> Iterator[Reals]:
+        """So many at a time: none is read before its turn."""
+        batch: list[Reals] = []
+        for file in self._files:
+            for row in range(file.count):
+                values, warnings = file.read(row)
+                if values.shape != self.shape:
+                    raise ShapeError(f"{file.path} has inputs of shape {values.shape}, not {self.shape} as the first")
+                self.read.append(_Read(file, row, warnings))
+                batch.append(values)
+                if len(batch) == size:
+                    yield np.stack(batch)
+                    batch = []
+        if batch:
+            yield np.stack(batch)
+
+
 class _Answer:
-    """One image's: the likeliest class; or the numbers themselves, of a model that does not say what they are."""
+    """One input's: the likeliest class; or the numbers themselves, of a model that does not say what they are."""
 
     def __init__(self, classes: Classes | None, result: Reals) -> None:
+        self._classes = classes
         self._result = result if classes is None else classes.probabilities(result[None])[0]
-        self._name = None if classes is None else classes.labels[int(self._result.argmax())].name
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         values = self._result.tolist()
-        return {"values": values} if self._name is None else {"class": self._name, "probabilities": values}
+        if self._classes is None:
+            return {"values": values}
+        best = self._classes.labels[int(self._result.argmax())]
+        return {"class": best.name, **({"code": best.code} if best.code else {}), "probabilities": values}
 
     def __str__(self) -> str:
-        if self._name is None:
+        if self._classes is None:
             return np.array2string(self._result, precision=6, separator=", ")
-        return f"{self._name} ({self._result.max():.0%})"
-
-
-def _result_shape(client: AsyncClient, model: RemoteModel, takes: ImageInput) -> tuple[int, ...]:
-    """Of the results for one image; nothing is sent for it."""
-    return model(client.share(np.full((1, *takes.shape), takes.low), low=takes.low, high=takes.high)).shape
-
-
-def _chunks(paths: Sequence[Path], takes: ImageInput, size: int) -> Iterator[Reals]:
-    """The images, so many at a time: none is read before its turn."""
-    for start in range(0, len(paths), size):
-        yield np.stack([takes.load(path) for path in paths[start : start + size]])
+        names = [label.name for label in self._classes.labels]
+        if self._classes.activation == "sigmoid":
+            # They do not exclude each other: each that is likely, or that none is.
+            likely = [f"{name} ({p:.0%})" for name, p in zip(names, self._result, strict=True) if p >= 0.5]
+            return ", ".join(likely) or f"none (at most {self._result.max():.0%})"
+        best = int(self._result.argmax())
+        figure = f"{self._result[best]:.0%}" if self._classes.activation == "softmax" else f"{self._result[best]:.4g}"
+        return f"{names[best]} ({figure})"

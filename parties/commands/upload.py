@@ -6,38 +6,29 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
+import warnings
 from typing import Self
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
-from parties.client.remote_model import Uploadable
+from parties.client.remote_model import checked_name
 from parties.client.request_entries import RequestEntry, State
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
+from parties.commands import own
 from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments, run_as_client
-from parties.commands.chosen import installed_model
 from parties.commands.requests import end_of
 from parties.keys import KeyPair
-from parties.stored.data_set import DataSet
+from protocols import RangeWarning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera upload``."""
-    parser.add_argument("name", metavar="NAME", help="what to call it")
-    parser.add_argument("--model", help="which of the models that installed packages bring (default: the only one)")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="its weights, in safetensors (default: those that ship)"
-    )
-    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="instead of a model: arrays, a data set")
-    parser.add_argument(
-        "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="with --data: where all values lie, in public"
-    )
+    own.add_arguments(parser)
     parser.add_argument("--if-missing", action="store_true", help="leave one of that name that we may use as it is")
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -75,18 +66,23 @@ class UploadBar:
 
 
 async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
-    """Stores a model that came with an installed package, or data; refused, if it is wrong, before we connect."""
-    secret = _secret(options)
+    """Stores a model, or data; refused, if it is wrong, before we connect."""
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always", RangeWarning)
+        what = own.given(options)
+    for doubt in doubts:
+        print(f"tessera: {doubt.message}", file=sys.stderr)
+    wanted = checked_name(what.name if options.name is None else options.name)
     async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
         there = await client.models() if options.if_missing else []
         done, ended = UploadProgress(0, 0, 0), list[RequestEntry]()
         mine = client.member.name
-        names = [entry for entry in there if options.name in (entry.name, entry.slot) and entry.complete]
+        names = [entry for entry in there if wanted in (entry.name, entry.slot) and entry.complete]
         found = min(names, key=lambda entry: entry.owner != mine, default=None)
         if found is None:
-            print(f"uploading {options.name} to {len(cluster.parties)} parties", file=sys.stderr)
+            print(f"uploading {wanted} to {len(cluster.parties)} parties", file=sys.stderr)
             with UploadBar() as bar:
-                remote = await client.upload(secret, options.name, progress=bar.show)
+                remote = await client.upload(what.secret, wanted, progress=bar.show)
             name, owner, version = remote.name, remote.owner, remote.version
             rules, done = await client.rules(name), bar.progress
             # What was approved of the former one, perhaps.
@@ -97,6 +93,7 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
         said = {"name": name, "owner": owner, "version": version, "uploaded": found is None}
         said["allowed"] = [msgspec.to_builtins(rule) for rule in rules]
         said["ended"] = [entry.to_dict() for entry in ended]
+        said["warnings"] = [str(doubt.message) for doubt in doubts]
         print(json.dumps({**said, "bytes": done.total, "resumed_bytes": done.resumed}))
     elif found is None:
         if done.resumed:
@@ -107,17 +104,3 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     else:
         print(f"{name} is there, version {version[:8]} of {owner}: nothing was uploaded")
     return 0
-
-
-def _secret(options: argparse.Namespace) -> Uploadable:
-    """What the options say is to be stored.  Raises UsageError."""
-    if options.data is None:
-        if options.range is not None:
-            raise UsageError("--range goes with --data: a model's bounds are found out")
-        return installed_model(options.model, options.weights)
-    if options.weights is not None:
-        raise UsageError("--data and --weights exclude each other")
-    if options.range is None:
-        raise UsageError("--data needs --range LOW HIGH, in which all values lie: it becomes public")
-    low, high = options.range
-    return DataSet.load(options.data, low=low, high=high)

@@ -188,11 +188,11 @@ def test_the_command_line(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", images=X)
     with LocalCluster(2, settings=Settings(threads=1)) as cluster:
         common = ("--cluster", str(cluster.path), "--key", str(cluster.key_path("client")), "--json")
-        upload = ("upload", "trial", "--data", str(tmp_path / "x.npz"))
+        upload = ("upload", str(tmp_path / "x.npz"), "--name", "trial")
         for extra, complaint in (
-            ((), "--data needs --range"),
+            ((), "needs --range LOW HIGH"),
             (("--range", "-0.5", "0.5"), "images"),
-            (("--range", "-1", "1", "--weights", "w.safetensors"), "exclude each other"),
+            (("--range", "-1", "1", "--weights", "w.safetensors"), "--weights does not go with a data set"),
         ):
             assert main([*upload, *extra, *common]) == 2
             assert complaint in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from mpc.errors import ConfigurationError, EncodingError, NoSuchName, ShapeError, UsageError
+from mpc.errors import ConfigurationError, EncodingError, NoSuchName, ShapeError
 from nn import ArrayInput, Classes, Flatten, ImageInput, Interface, Label, Linear, Model, Sequential
 from nn.derm import load_image, samples
 from nn.derm.model import derm_model
@@ -51,7 +51,7 @@ def predicted(cluster: LocalCluster, name: str, client: str = "company") -> np.n
 
 
 def test_the_model_that_ships(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tessera(cluster, "company", "upload", "shipped", "--model", "derm", "--json") == 0
+    assert tessera(cluster, "company", "upload", "derm", "--name", "shipped", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["name"], said["owner"], said["uploaded"]) == ("shipped", "company", True)
     wanted = derm_model().plain(load_image(samples()[0].path)[None])
@@ -62,17 +62,18 @@ def test_the_model_that_ships(cluster: LocalCluster, capsys: pytest.CaptureFixtu
 
 def test_weights_of_ones_own(cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = {name: array * np.float32(0.5) for name, array in load_weights().items()}
-    save_file(weights, tmp_path / "half.safetensors")
-    assert tessera(cluster, "company", "upload", "half", "--weights", tmp_path / "half.safetensors") == 0
+    half = tmp_path / "half.safetensors"
+    save_file(weights, half)
+    assert tessera(cluster, "company", "upload", "derm", "--name", "half", "--weights", half) == 0
     assert "half is stored" in capsys.readouterr().out
-    wanted = derm_model(tmp_path / "half.safetensors").plain(load_image(samples()[0].path)[None])
+    wanted = derm_model(half).plain(load_image(samples()[0].path)[None])
     assert np.abs(predicted(cluster, "half") - wanted).max() < 0.01
     assert np.abs(wanted - derm_model().plain(load_image(samples()[0].path)[None])).max() > 0.1
 
 
 def test_only_if_it_is_missing(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
     def upload(client: str) -> dict[str, object]:
-        assert tessera(cluster, client, "upload", "once", "--if-missing", "--json") == 0
+        assert tessera(cluster, client, "upload", "derm", "--name", "once", "--if-missing", "--json") == 0
         said: dict[str, object] = json.loads(capsys.readouterr().out)
         return said
 
@@ -85,7 +86,7 @@ def test_only_if_it_is_missing(cluster: LocalCluster, capsys: pytest.CaptureFixt
     assert tessera(cluster, "company", "allow", "once", "clinic") == 0
     capsys.readouterr()
     assert upload("clinic") == {**second, "allowed": [{"client": "clinic", "program": "predict", "given": 1}]}
-    assert tessera(cluster, "clinic", "upload", "once") == 0
+    assert tessera(cluster, "clinic", "upload", "derm", "--name", "once") == 0
     capsys.readouterr()
     third = upload("clinic")
     assert (third["owner"], third["uploaded"], third["allowed"]) == ("clinic", False, [])
@@ -98,7 +99,7 @@ def test_rules_are_shown_as_they_are(cluster: LocalCluster, capsys: pytest.Captu
         assert tessera(cluster, "company", *arguments) == 0
         return capsys.readouterr().out
 
-    assert "nobody but company may use it until `tessera allow` says so" in said("upload", "shown")
+    assert "nobody but company may use it until `tessera allow` says so" in said("upload", "derm", "--name", "shown")
     often = ("--runs", 30, "--per-day", 20, "--per-client", 10)
     sentence = "predict, 30 runs in all, 20 runs a day, 10 runs for each client"
     assert f"every client may run on shown: {sentence}" in said("allow", "shown", "*", *often)
@@ -107,11 +108,11 @@ def test_rules_are_shown_as_they_are(cluster: LocalCluster, capsys: pytest.Captu
         {"client": "*", "program": "predict", "given": 1, "runs": 30, "per_day": 20, "per_client": 10},
         {"client": "clinic", "program": "any", "given": 2},
     ]
-    again = said("upload", "shown")
+    again = said("upload", "derm", "--name", "shown")
     assert f"may use it: every client ({sentence}); clinic (any)" in again
     assert "nobody but" not in again
-    assert json.loads(said("upload", "shown", "--json"))["allowed"] == rules
-    assert json.loads(said("upload", "shown", "--if-missing", "--json"))["allowed"] == rules
+    assert json.loads(said("upload", "derm", "--name", "shown", "--json"))["allowed"] == rules
+    assert json.loads(said("upload", "derm", "--name", "shown", "--if-missing", "--json"))["allowed"] == rules
     (entry,) = (e for e in json.loads(said("models", "--json"))["models"] if e["name"] == "shown")
     assert entry["rules"] == rules
     table = said("models")
@@ -132,14 +133,14 @@ def test_a_file_that_is_no_such_model_is_refused_before_anything_is_sent(
         save_file({"conv1.weight": np.zeros((2, 2), np.float32)}, path)
     elif isinstance(content, bytes):
         path.write_bytes(content)
-    assert tessera(cluster, "company", "upload", "bad", "--weights", path) == 3
+    assert tessera(cluster, "company", "upload", "derm", "--name", "bad", "--weights", path) == 3
     assert "weights.safetensors" in capsys.readouterr().err
     with Client(cluster, cluster.client_key("company")) as client:
         assert "bad" not in {entry.name for entry in client.models()}
 
 
 def test_a_name_that_is_none(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tessera(cluster, "company", "upload", "../derm") == 2
+    assert tessera(cluster, "company", "upload", "derm", "--name", "../derm") == 2
     assert "name" in capsys.readouterr().err
 
 
@@ -148,15 +149,14 @@ def test_a_name_that_is_none(cluster: LocalCluster, capsys: pytest.CaptureFixtur
 
 def test_models_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen.installed_model("derm", None).describe() == derm_model().describe()
-    assert chosen.installed_model(None, None).describe() == derm_model().describe()
     with pytest.raises(NoSuchName, match="no installed package brings a model 'other': there are derm"):
         chosen.installed_model("other", None)
     broken = EntryPoint("broken", "no.such.package:model", chosen.GROUP)
     monkeypatch.setattr(chosen, "entry_points", lambda group: [broken, EntryPoint("b", "x:y", group)])
     with pytest.raises(ConfigurationError, match="'broken' cannot be loaded"):
         chosen.installed_model("broken", None)
-    with pytest.raises(UsageError, match="say which model with --model: there are b, broken"):
-        chosen.installed_model(None, None)
+    with pytest.raises(NoSuchName, match="there are b, broken"):
+        chosen.installed_model("derm", None)
 
 
 # -- predictions of any model --------------------------------------------------------------------------------------
@@ -203,7 +203,8 @@ def test_a_model_that_does_not_say_what_its_results_are(
     uploaded(cluster, toy(Interface(GREY)))
     assert tessera(cluster, "company", "predict", white, "--model", "toy", "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)["predictions"]
-    assert found == {"image": str(white), "values": pytest.approx([4, -4], abs=1e-3)}
+    assert found.pop("values") == pytest.approx([4, -4], abs=1e-3)
+    assert found == {"input": str(white), "row": 0, "warnings": found["warnings"]}
     assert tessera(cluster, "company", "predict", white, "--model", "toy") == 0
     assert capsys.readouterr().out.startswith(f"{white}: [")
 
@@ -211,9 +212,9 @@ def test_a_model_that_does_not_say_what_its_results_are(
 @pytest.mark.parametrize(
     ("interface", "code", "complaint"),
     [
-        (Interface(), 2, "does not say how a photograph becomes its input: use client.predict(model, array)"),
+        (Interface(), 2, "does not say how a photograph becomes its input: give it an array (.npy)"),
         (Interface(ArrayInput((1, 2, 2), 0, 1)), 2, "takes arrays, not photographs"),
-        (Interface(GREY, Classes((Label("only"),))), ShapeError.exit_code, "not 1 classes per image"),
+        (Interface(GREY, Classes((Label("only"),))), ShapeError.exit_code, "not 1 classes per input"),
     ],
 )
 def test_a_model_that_photographs_are_not_for(
@@ -250,7 +251,7 @@ def test_the_described_range_is_shared_with(cluster: LocalCluster) -> None:
 def test_owners_ask_who_did_what_and_operators_look_themselves(
     cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tessera(cluster, "company", "upload", "watched", "--model", "derm", "--json") == 0
+    assert tessera(cluster, "company", "upload", "derm", "--name", "watched", "--json") == 0
     capsys.readouterr()
     deadline = time.monotonic() + 5
     shown: set[str] = set()

@@ -86,7 +86,7 @@ async def test_the_story_as_it_is_typed(site: Any, typed: Any, tmp_path: Path) -
     limited = await typed("company", "approve", digest, "--runs", 3, "--per-day", 2)
     assert "holds for company/trial so often: 3 runs in all, 2 runs a day" in limited
     np.savez(tmp_path / "less.npz", x=VALUES[:4])
-    stored = await typed("company", "upload", "trial", "--data", tmp_path / "less.npz", "--range", "-1", "1")
+    stored = await typed("company", "upload", tmp_path / "less.npz", "--name", "trial", "--range", "-1", "1")
     assert f"what clinic might run as {digest[:8]} has ended: company/trial has other types now" in stored
     for client in ("company", "clinic"):
         assert "has ended: company/trial has other types now" in await typed(client, "models")
