@@ -7,12 +7,15 @@ import pytest
 
 from mpc import fixed_point
 from mpc.errors import RangeError
+from mpc.operation import Input
 from nn import Model
 from nn.activations import Sigmoid
 from nn.architecture import Sequential
 from nn.layer import Array
 from nn.layers import Linear
+from protocols.lowering.plan import plan
 from protocols.readings.memory import MemoryStore, run_in_memory
+from protocols.trace.secret_tensor import graph_of, leaf
 
 
 @pytest.fixture
@@ -53,3 +56,14 @@ def test_what_does_not_fit_is_refused(model: Model, bits: int) -> None:
     if bits > 60:
         with pytest.raises(RangeError, match="fraction bits do not fit the field"):
             model.description.program((1, 6), fraction_bits=bits)
+
+
+def test_what_a_network_is_off_by_is_bounded(model: Model, rng: np.random.Generator) -> None:
+    """By its fits and all rounding, against the exact functions of weights as they were given."""
+    x = rng.uniform(-1, 1, (50, 6))
+    secret = leaf(Input(x.shape, 16, -1.0, 1.0))
+    y = model.forward(secret, model.description.stored("model"))
+    run = run_in_memory(plan(graph_of([y])), [fixed_point.encode(x, 16)], store=MemoryStore("model", model.encode(), 2))
+    off = np.abs(fixed_point.decode(run.outputs[0], y.type.fraction_bits) - model.plain(x, exact=True)).max()
+    assert off <= y.error.absolute <= 100 * off
+    assert y.error.source.endswith(", in act")
