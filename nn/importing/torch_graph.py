@@ -138,6 +138,8 @@ class _Conversion(Walk):
             raise not_here(name_of(target)) from None
         if not any(isinstance(each, _Value | _Shape | _Batch) for each in _inside([args, kwargs])):
             return self._computed_here(node, args, kwargs)
+        if kwargs.get("out") is not None:
+            raise refused("it writes its result into another tensor (out=)", "use what it returns")
         if target in _OF_SIZES and (size := self._size(target, args, node)) is not None:
             return size
         name = self._fresh(node.name)
@@ -177,15 +179,19 @@ class _Conversion(Walk):
         return _Weight(self._fresh(node.name), result) if isinstance(result, torch.Tensor) else result
 
     def _binary(self, name: str, kind: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        inverse: Any
         if kwargs.pop("alpha", 1) != 1 or kwargs.pop("rounding_mode", None) is not None or kwargs:
             raise refused("only its plain form is supported", "write it with + - * / of tensors alone")
         if isinstance(args[0], int | float) or isinstance(args[1], int | float):
             first = isinstance(args[0], int | float)
+            if kind == "divide" and first:
+                inverse = self._add(self._fresh(f"{name}_inverse"), a.Function("reciprocal"), self._tensors(args[1:]))
+                return self._add(name, with_number("multiply", float(args[0]), True), [inverse])
             number, tensor = (args[0], args[1]) if first else (args[1], args[0])
             return self._add(name, with_number(kind, float(number), first), self._tensors([tensor]))
         if kind == "divide":
             if isinstance(args[1], _Weight):
-                inverse: Any = _Weight(self._fresh(f"{name}_inverse"), _exact(args[1]).reciprocal())
+                inverse = _Weight(self._fresh(f"{name}_inverse"), _exact(args[1]).reciprocal())
             else:
                 inverse = self._add(self._fresh(f"{name}_inverse"), a.Function("reciprocal"), self._tensors(args[1:]))
             args = [args[0], inverse]

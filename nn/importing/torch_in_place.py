@@ -48,7 +48,7 @@ def without_changes(graph: fx.Graph, holder: nn.Module) -> set[fx.Node]:
         operands = [now.get(n, n) for n in node.all_input_nodes]
         if lost := [stale[n] for n in node.all_input_nodes if n in stale]:
             node.meta[STALE] = lost[0]
-        first = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else node.kwargs.get("input")
+        first = node.kwargs.get("out") or (node.args[0] if node.args else node.kwargs.get("input"))
         node.args = fx.map_arg(node.args, lambda n: now.get(n, n))
         node.kwargs = fx.map_arg(node.kwargs, lambda n: now.get(n, n))
         memory[node] = named[node] = node
@@ -86,7 +86,11 @@ def _changes(node: fx.Node, holder: nn.Module) -> bool:
         return name.endswith("_") and not name.endswith("__")
     if node.op != "call_function":
         return False
-    in_place = bool(node.kwargs.get("inplace", False)) or _argument(node, "inplace") is True
+    in_place = (
+        bool(node.kwargs.get("inplace", False))
+        or node.kwargs.get("out") is not None
+        or _argument(node, "inplace") is True
+    )
     # torch.relu_, torch.nn.functional.relu_, operator.iadd, operator.setitem.
     return in_place or node.target in _OPERATORS or node.target is operator.setitem or name.rstrip("_") + "_" == name
 

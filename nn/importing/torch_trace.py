@@ -17,7 +17,7 @@ import random
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -44,7 +44,29 @@ CHANGING = ("add", "sub", "mul", "truediv", "matmul", "pow", "floordiv", "mod", 
 """Operators that have a form in place, as ``+=``."""
 
 RANDOM = "compute nothing at random: draw it once, keep it as a buffer, or leave it out in evaluation (self.training)"
-VALUES = "decide by sizes and options, or compute both ways and choose by a sum of products"
+VALUES = (
+    "it must not branch or loop on a tensor's values",
+    ("decide by options that __init__ is given, or compute both ways and choose by a sum of products"),
+)
+NUMBERS = (
+    "it must not branch or loop on a tensor's sizes, which are not known while it is traced",
+    ("leave the check out, or decide by options that __init__ is given"),
+)
+
+FACTS: dict[str, Any] = {
+    "grad": None,
+    "grad_fn": None,
+    "requires_grad": False,
+    "is_nested": False,
+    "is_sparse": False,
+    "is_quantized": False,
+    "is_meta": False,
+    "is_cuda": False,
+    "layout": torch.strided,
+    "device": torch.device("cpu"),
+    "dtype": torch.float32,
+}
+"""Attributes that are the same for every tensor here."""
 
 
 class Trace(NamedTuple):
@@ -88,6 +110,8 @@ class _Tensor(fx.Proxy):
     """Stands for a tensor: whoever asks is told so (``_told_so``), and goes the way that forward goes for tensors."""
 
     def __getattr__(self, k: str) -> Any:
+        if k in FACTS:
+            return FACTS[k]
         if not hasattr(torch.Tensor, k):
             raise AttributeError(f"'Tensor' object has no attribute {k!r}")
         return super().__getattr__(k)
@@ -103,6 +127,7 @@ def _in_place(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return operate
 
 
+_Tensor.__name__ = "Tensor"  # what forward may look at, too
 for _name in CHANGING:
     setattr(_Tensor, f"__i{_name}__", _in_place(getattr(operator, f"i{_name}")))
 
@@ -112,6 +137,8 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self._whole = whole
         self.drawn: list[Blocker] = []
+        self.asked: list[Blocker] = []
+        """What it was refused to know; forward may have caught that, and gone on."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return bool(
@@ -137,6 +164,21 @@ class _Tracer(fx.Tracer):
             raise
         except Exception as error:
             raise _Stopped(self.path_of_module(m), _cannot_follow(m, error)) from error
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        self._refuse(obj)
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        self._refuse(obj)
+
+    def keys(self, obj: fx.Proxy) -> Any:
+        self._refuse(obj)
+
+    def _refuse(self, asked: fx.Proxy) -> NoReturn:
+        reason, remedy = NUMBERS if is_size(asked.node) else VALUES
+        source = calling_line(OWN_FOLDERS, trace.__name__)
+        self.asked.append(Blocker("a branch or loop of forward", reason, remedy, source))
+        raise TraceError(reason)
 
     def create_arg(self, a: Any) -> Any:
         # Before it is asked whether it is a tensor.
@@ -187,7 +229,7 @@ def trace(module: nn.Module) -> Trace:
         holder, tracer = _Holder(module), _Tracer(whole)
         stopped = False
         try:
-            with _unchanged_randomness(tracer), _told_so():
+            with _unchanged_randomness(module, tracer), _told_so():
                 tracer.trace(holder)
         except _Stopped as error:
             whole[error.path] = error.reason
@@ -196,7 +238,9 @@ def trace(module: nn.Module) -> Trace:
                 continue
         except Exception as error:  # noqa: BLE001 - of what forward returns, or of a call that is no module's own
             whole[WHOLE], stopped = _cannot_follow(module, error), True
-        return Trace(holder, tracer.graph, [*tracer.drawn, *whole.values()], frozenset(whole), stopped)
+        said = {blocker.source for blocker in whole.values()}
+        asked = [blocker for blocker in tracer.asked if blocker.source not in said]
+        return Trace(holder, tracer.graph, [*tracer.drawn, *whole.values(), *asked], frozenset(whole), stopped)
 
 
 @contextlib.contextmanager
@@ -227,13 +271,15 @@ def _tensors_are(kinds: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _unchanged_randomness(tracer: _Tracer) -> Iterator[None]:
+def _unchanged_randomness(module: nn.Module, tracer: _Tracer) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), _Watching(tracer):
             yield
         if random.getstate() != python or not _same(np.random.get_state(), numpy):
-            tracer.drawn.append(Blocker("forward", "it draws random numbers of Python or NumPy", RANDOM))
+            tracer.drawn.append(
+                Blocker("forward", "it draws random numbers of Python or NumPy", RANDOM, forward_line(module))
+            )
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -264,8 +310,8 @@ def _cannot_follow(module: nn.Module, error: Exception) -> Blocker:
     where = f"forward of {type(module).__name__}"
     source = _raised_at(error)
     if isinstance(error, TraceError):
-        reason = "it must not branch or loop on a tensor's values"
-        return Blocker(f"{where} cannot be traced", f"{reason} ({said_by(error)})", VALUES, source)
+        remedy = dict((VALUES, NUMBERS)).get(str(error), VALUES[1])
+        return Blocker(f"{where} cannot be traced", said_by(error), remedy, source)
     if type(module).__module__.partition(".")[0] == "einops":
         remedy = "write it as reshape and permute"
         return Blocker(f"{where} cannot be traced", f"einops takes tensors alone ({said_by(error)})", remedy, source)

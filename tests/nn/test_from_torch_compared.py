@@ -114,6 +114,34 @@ def divided_by_computed_weights(net, x):
     return net.fc(x) / (net.fc.weight.exp().sum(1) + net.std)
 
 
+def a_number_divided(net, x):
+    return 2 / (net.fc(x) ** 2 + 2)
+
+
+def facts_of_tensors(net, x):
+    h = net.fc(x) + torch.ones(4, device=x.device)
+    return h if x.grad_fn is not None or x.is_sparse else h * (2 if type(x).__name__ == "Tensor" else 3)
+
+
+def written_into_another(net, x):
+    h = net.fc(x)
+    torch.mul(h, 2, out=h)
+    return h
+
+
+def caught(net, x):
+    try:
+        return net.fc(x) if x.mean(1) > 0 else x
+    except Exception:  # noqa: BLE001 - as people do
+        return x
+
+
+def checked_for_its_size(net, x):
+    if x.dim() != 2:
+        raise ValueError("it takes (N, 4)")
+    return net.fc(x)
+
+
 def dropped_always(net, x):
     return F.dropout(net.fc(x), 0.5)
 
@@ -169,12 +197,17 @@ RIGHT = [
     (what_tensors_have_not, {}),
     (normalised, {}),
     (divided_by_computed_weights, {}),
+    (a_number_divided, {}),
+    (facts_of_tensors, {}),
     (a_slice, {"layers": LAYERS}),
     (optional, {}),
 ]
 REFUSED = [
     (through_a_view, "in place through another view"),
     (a_part, "'setitem' in forward"),
+    (written_into_another, "into another tensor"),
+    (caught, "a branch or loop of forward: it must not branch or loop on a tensor's values"),
+    (checked_for_its_size, "sizes.*; instead: leave the check out"),
     (dropped_always, "at random in evaluation"),
     (drawn, "'randn' in forward: it draws random numbers"),
     (drawn_like, "'randn_like' in forward"),
