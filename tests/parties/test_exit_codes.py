@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mpc import errors
 from mpc.errors import PeerError, TesseraError
+from mpc.security import Security
+from parties import DataSet, disk
 from parties.commands import command_line
 from parties.messages.failures import error_of, fault_of
+from parties.servers.admission import Admission
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
 
@@ -76,3 +82,41 @@ def test_what_a_server_raises_is_the_same_at_the_client(kind):
 
 def raised_with(error: TesseraError) -> tuple[str, ...]:
     return (error.peer, error.reason) if isinstance(error, PeerError) else (str(error),)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "peers"),
+    [
+        ("a run too large for memory", 16, {"dealer", "party0", "party1"}),
+        ("a full disk", 17, {"dealer", "party0", "party1"}),
+        ("a name of somebody else's", 14, {None}),
+        ("a missing name, to use", 14, {None}),
+        ("a missing name, to remove", 19, {None}),
+        ("a missing name, to allow", 19, {None}),
+    ],
+)
+async def test_what_servers_refuse_has_the_code_that_the_page_says(site, what, code, peers, monkeypatch):
+    data = DataSet({"x": [0.5]}, low=0, high=1)
+    async with site.client() as client, site.client("company") as company:
+        await company.upload(data, "theirs")
+        with pytest.raises(TesseraError) as caught:
+            match what:
+                case "a run too large for memory":
+                    for server in site.servers.values():
+                        name = server.member.name
+                        server.governor.admission = Admission(name, 1 << 20, Security.SEMI_HONEST, clients=2)
+                    await client.reveal(client.share(np.zeros(100_000)) * 2)
+                case "a full disk":
+                    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk.RESERVE, total=1))
+                    await client.upload(data, "mine")
+                case "a name of somebody else's":
+                    await client.data("company/theirs")
+                case "a missing name, to use":
+                    await client.data("nothing")
+                case "a missing name, to remove":
+                    await client.remove("nothing")
+                case _:
+                    await client.allow("nothing", "company")
+    assert caught.value.exit_code == code, repr(caught.value)
+    assert getattr(caught.value, "peer", None) in peers
+    assert type(caught.value).__name__ in rows()[code]

@@ -108,6 +108,11 @@ async def test_keeping_is_a_program_of_its_own(site):
         assert await clinic.reveal(kept["y"]) == pytest.approx(model.plain(X), abs=1e-3)
         with pytest.raises(NotPermitted):
             await clinic.keep({"z": m(data["x"])}, "result")
+        # What was kept by a rule is the client's, as what was revealed is: taking the rule back undoes neither.
+        await company.allow("m", "clinic", [])
+        assert await clinic.reveal(kept["y"]) == pytest.approx(model.plain(X), abs=1e-3)
+        with pytest.raises(NotPermitted):
+            await clinic.keep({"y": m(data["x"])}, "result")
 
 
 # -- everywhere or nowhere -----------------------------------------------------------------------------------------
