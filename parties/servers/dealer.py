@@ -93,7 +93,13 @@ class DealerServer(Server[DealerJob]):
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)
             self._stocker = Stocker(
-                cluster, self.endpoint, self.stock, self._versions, self._deal_ahead, self._read_ahead
+                cluster,
+                self.endpoint,
+                self.stock,
+                self._versions,
+                self._deal_ahead,
+                self._read_ahead,
+                self.governor.disk.turn,
             )
             self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
@@ -286,7 +292,7 @@ class DealerServer(Server[DealerJob]):
             job.item, job.client_part = dealt, (masks, made.client_part)
             self._waste.assigned(job.run, client.name)
             self.set_deadline(job)
-            self.spawn(self._stocker.refill())
+            self.spawn(self._stocker.refill(bound.digest))
 
     def _on_agreed(self, party: Member, message: Agreed, _: Payload) -> None:
         job = self.jobs.get(message.run)

@@ -120,6 +120,8 @@ class Governor:
         self.online = Workers(name, width, patience, self.pace)
         self.disk = Turns(name, 1, patience)
         """What is written in the order in which it was asked for, of each member."""
+        self.uploads = Turns(name, 2, patience)
+        """Pieces of uploads, beside that: some are as long as what they belong to is large."""
         self.quotas = Quotas(name, len(cluster.clients), memory)
         """Of what is stored."""
         self._requests: Counter[str] = Counter()
@@ -129,7 +131,9 @@ class Governor:
     @property
     def waiting(self) -> int:
         """Pieces of work whose turn has not come."""
-        return sum(turns.waiting for turns in (self.long, self.desk, self.offline, self.online, self.disk))
+        return sum(
+            turns.waiting for turns in (self.long, self.desk, self.offline, self.online, self.disk, self.uploads)
+        )
 
     def close(self) -> None:
         """What has not begun never will."""

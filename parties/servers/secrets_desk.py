@@ -128,7 +128,7 @@ class SecretsDesk:
     async def _open(self, upload: UploadInProgress, message: UploadBegin) -> None:
         """Tell the owner what is here, once that is certain."""
         try:
-            async with upload.disk:
+            async with upload.disk, self._server.governor.uploads.turn(upload.owner.name):
                 upload.waiting.clear()
                 held = self._secrets.bytes_of(upload.owner) - upload.grid.total_bytes
                 await asyncio.to_thread(self._secrets.uploads.ready, upload, held)
@@ -178,8 +178,11 @@ class SecretsDesk:
         try:
             async with upload.disk:
                 while upload.waiting and upload.partial is not None and upload.attempt == message.attempt:
-                    batch = list(upload.waiting)
-                    await asyncio.to_thread(upload.partial.append, batch)
+                    async with self._server.governor.uploads.turn(upload.owner.name):
+                        if not upload.waiting or upload.attempt != message.attempt:
+                            break
+                        batch = list(upload.waiting)
+                        await asyncio.to_thread(upload.partial.append, batch)
                     del upload.waiting[: len(batch)]
                     # As many come now, and these would be held beside them.
                     del batch
@@ -332,12 +335,18 @@ class SecretsDesk:
 
     async def _list(self, client: Member, message: ListSecrets) -> None:
         found = self._secrets.seen_by(client.name)
-        infos = await asyncio.to_thread(lambda: tuple(map(self._info, found)))
-        details = [
-            msgspec.msgpack.encode(SecretDetails(model.record.tensors, self._secrets.allowed(model, client.name)))
-            for model in found
-        ]
-        self._server.tell([client.name], SecretList(request=message.request, secrets=infos), details)
+        allowed = [self._secrets.allowed(model, client.name) for model in found]
+
+        def described() -> tuple[tuple[SecretInfo, ...], list[bytes]]:
+            details = [SecretDetails(m.record.tensors, rules) for m, rules in zip(found, allowed, strict=True)]
+            return tuple(map(self._info, found)), list(map(msgspec.msgpack.encode, details))
+
+        try:
+            infos, encoded = await self._server.governor.desk.run(client.name, described)
+        except TesseraError as error:
+            self._server.refuse_request(client, message, error)
+        else:
+            self._server.tell([client.name], SecretList(request=message.request, secrets=infos), encoded)
 
     def _info(self, model: StoredVersion) -> SecretInfo:
         record = model.record

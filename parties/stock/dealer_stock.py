@@ -106,6 +106,12 @@ class DealerStock(Ledger):
                 )
             )
 
+    def stock_of(self, program: str) -> int:
+        """Likewise of one.  Others' may be many, and take long to count."""
+        with self._vault.transaction() as db:
+            fresh = "SELECT count(*) FROM usable WHERE state = 'fresh' AND program = ?"
+            return int(db.execute(fresh, (program,)).fetchone()[0])
+
     def doubt(self, party: str, item: ItemId, program: str, position: int) -> bool:
         """That party has not got this item, nor another one below ``position``.
 
@@ -230,16 +236,13 @@ class DealerStock(Ledger):
         with self._vault.transaction() as db:
             return {str(row[0]) for row in db.execute("SELECT DISTINCT program FROM unspent")}
 
-    def wanted(self) -> Mapping[str, int]:
-        """How many items to deal now, by the program's digest; pending ones count as dealt."""
+    def wanted(self, program: str = "") -> Mapping[str, int]:
+        """How many items to deal now, by the program's digest, or of that one; pending ones count as dealt."""
+        dealt = "(SELECT count(*) FROM usable WHERE usable.program = targets.program)"
+        which = "targets WHERE program = ?1 OR ?1 = ''"
         with self._vault.transaction() as db:
-            dealt = dict(db.execute("SELECT program, count(*) FROM usable GROUP BY program"))
-            targets = db.execute("SELECT program, low_water, count FROM targets ORDER BY program").fetchall()
-        return {
-            digest: count - dealt.get(digest, 0)
-            for digest, low_water, count in targets
-            if dealt.get(digest, 0) < low_water
-        }
+            rows = db.execute(f"SELECT program, low_water, count, {dealt} FROM {which} ORDER BY program", (program,))  # noqa: S608 - ours
+            return {digest: count - there for digest, low_water, count, there in rows if there < low_water}
 
 
 def _session(db: sqlite3.Connection) -> str:

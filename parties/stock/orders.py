@@ -22,6 +22,8 @@ class Request:
     request: str = ""
     over: Callable[[], None] = lambda: None
     """To be called when nothing more becomes of it."""
+    in_stock: int = 0
+    """Of the program, by what is known."""
     done: int = 0
     sent_bytes: int = 0
     seconds: float = 0.0

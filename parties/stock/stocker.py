@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ class Stocker:
 
     ``deal`` makes one dealing of a bound program, and ``read`` decodes one that was asked for before, in the turn of a
     client; they may raise TesseraError.  What ``read`` returns with it is called when the program is not needed any
-    more.
+    more.  ``turn`` is a client's at the disk.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Stocker:
         versions: DecidedVersions,
         deal: Callable[[str, BoundProgram], Coroutine[Any, Any, Dealing]],
         read: Callable[[str, bytes], Coroutine[Any, Any, tuple[BoundProgram, Callable[[], None]]]],
+        turn: Callable[[str], contextlib.AbstractAsyncContextManager[None]],
     ) -> None:
         self.stock = stock
         self._versions = versions
@@ -82,8 +84,11 @@ class Stocker:
         self._endpoint = endpoint
         self._deal = deal
         self._read = read
+        self._turn = turn
         self._parties = [party.name for party in cluster.parties]
         self._requests = Requests()
+        self._noting: Counter[str] = Counter()
+        """Orders on their way there, by client."""
         self._refilling: set[str] = set()
         self._item: ItemId | None = None
         self._missing: set[str] = set()
@@ -99,19 +104,28 @@ class Stocker:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
         if message.count > MAX_ITEMS:
             raise ServerBusy(DEALER, f"{client.name} may have {MAX_ITEMS} items in stock: order fewer")
-        if self._requests.of(client.name) >= MAX_REQUESTS:
+        if self._requests.of(client.name) + self._noting[client.name] >= MAX_REQUESTS:
             raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
-        self._requests.put(Request(bound, message.count, client, message.request, over))
-        # It is its own: from now on it counts with what is dealt now.
-        await asyncio.to_thread(self.stock.drop_doubted, bound.digest)
-        if message.low_water:
-            await asyncio.to_thread(
-                self.stock.set_target, bound.encode(), bound.digest, message.low_water, message.count, client.name
-            )
+        request = Request(bound, message.count, client, message.request, over)
 
-    async def refill(self) -> None:
-        """Order what has fallen below its low-water mark."""
-        wanted = await asyncio.to_thread(self.stock.wanted)
+        def note() -> None:
+            # What is in doubt is its own to give up.
+            self.stock.drop_doubted(bound.digest)
+            if message.low_water:
+                self.stock.set_target(bound.encode(), bound.digest, message.low_water, message.count, client.name)
+            request.in_stock = self.stock.stock_of(bound.digest)
+
+        self._noting[client.name] += 1
+        try:
+            async with self._turn(client.name):
+                await asyncio.to_thread(note)
+        finally:
+            self._noting[client.name] -= 1
+        self._requests.put(request)
+
+    async def refill(self, program: str = "") -> None:
+        """Order what has fallen below its low-water mark, of all programs or of that one."""
+        wanted = await asyncio.to_thread(self.stock.wanted, program)
         for digest, count in wanted.items():
             if digest in self._refilling:
                 continue
@@ -163,7 +177,7 @@ class Stocker:
         item = ItemId(message.session, message.number)
         if await asyncio.to_thread(self.stock.doubt, party.name, item, message.program, message.position):
             log.warning("%s says that it has not got preprocessing %s: it is passed over", party.name, item)
-            await self.refill()
+            await self.refill(message.program)
 
     # -- dealing ---------------------------------------------------------------------------------------------------
 
@@ -214,12 +228,12 @@ class Stocker:
                 request.sent_bytes += await self._hand_out(request, dealing)
                 request.done += 1
                 request.seconds = before + time.perf_counter() - started
-                stock = await asyncio.to_thread(self.stock.stock)
-                self._progress(request, stock)
+                request.in_stock = await asyncio.to_thread(self.stock.stock_of, bound.digest)
+                self._progress(request)
                 for waiting in self._requests:
                     # That it is not forgotten: its client is not patient for ever.
                     with contextlib.suppress(TesseraError):
-                        self._progress(waiting, stock)
+                        self._progress(waiting)
                 if last:
                     return
         finally:
@@ -228,12 +242,12 @@ class Stocker:
             await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
             await self.sweep()
 
-    def _progress(self, request: Request, stock: Mapping[str, int]) -> None:
+    def _progress(self, request: Request) -> None:
         if request.client is not None:
             message = StockProgress(
                 request=request.request,
                 done=request.done,
-                stock=stock.get(request.bound.digest, 0),
+                stock=request.in_stock,
                 sent_bytes=request.sent_bytes,
                 seconds=request.seconds,
             )
