@@ -21,6 +21,7 @@ from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
+from nn import rectifiers as r
 from nn.layer import MAX_WEIGHTS, Array, Layer
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -36,6 +37,8 @@ AnyLayer = (
     ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d | ly.Flatten
     | ly.Identity | ly.Rows | ly.Dropout
     | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Function | a.Polynomial | a.Activation
+    | r.ReLU | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish | r.Softshrink | r.Abs | r.PReLU
+    | r.MaxPool2d | r.AdaptiveMaxPool2d
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute
 )  # fmt: skip

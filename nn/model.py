@@ -26,6 +26,7 @@ from nn.functional import Affine, Permute, Reshape
 from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array, WeightArray
 from nn.layers import AdaptiveAvgPool2d, AvgPool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Rows
+from nn.rectifiers import AdaptiveMaxPool2d, Elementwise, MaxPool2d, PReLU
 from nn.saved import Saved, load, save
 from nn.stored import StoredType
 from protocols.lowering.plan import plan
@@ -303,13 +304,13 @@ def _ndim(model: Model, value: int) -> int | None:
         return model.values(np.zeros((1, *shape)))[value].ndim
     while value:
         layer = steps[value - 1].layer
-        if isinstance(layer, Conv2d | AvgPool2d | AdaptiveAvgPool2d | BatchNorm2d):
+        if isinstance(layer, Conv2d | AvgPool2d | AdaptiveAvgPool2d | MaxPool2d | AdaptiveMaxPool2d | BatchNorm2d):
             return 4
         if isinstance(layer, Rows) or layer == Flatten():
             return 2
         if isinstance(layer, Reshape | Permute):
             return 1 + len(layer.shape) if isinstance(layer, Reshape) else len(layer.dims)
-        if not isinstance(layer, Linear | Ranged | Identity | Affine):
+        if not isinstance(layer, Linear | Ranged | Elementwise | PReLU | Identity | Affine):
             return None
         (value,) = steps[value - 1].inputs
     return None

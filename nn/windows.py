@@ -14,9 +14,9 @@ IMAGES_AT_ONCE = 32
 Sides = tuple[tuple[int, int], tuple[int, int]]
 
 
-def windows(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: Sides) -> Array:
+def windows(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: Sides, around: float = 0.0) -> Array:
     """A view (N, C, H', W', kh, kw) of every window; ShapeError if none fits."""
-    padded = np.pad(x, ((0, 0), (0, 0), *padding))
+    padded = np.pad(x, ((0, 0), (0, 0), *padding), constant_values=around)
     if padded.shape[2] < kernel[0] or padded.shape[3] < kernel[1]:
         raise ShapeError(f"a window of {kernel} does not fit an image of {x.shape[2:]} with padding {padding}")
     return sliding_window_view(padded, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
@@ -44,3 +44,9 @@ def mean_pool2d(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padd
     """Means over windows, padding counted."""
     sides = ((padding[0], padding[0]), (padding[1], padding[1]))
     return np.asarray(windows(x, kernel, stride, sides).mean(axis=(4, 5)))
+
+
+def max_pool2d(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Array:
+    """Maxima over windows, padding not counted."""
+    sides = ((padding[0], padding[0]), (padding[1], padding[1]))
+    return np.asarray(windows(x, kernel, stride, sides, -np.inf).max(axis=(4, 5)))

@@ -14,8 +14,8 @@ LONGEST = 160
 """Characters of a reason that somebody else wrote."""
 
 SMOOTH = (
-    "write it with what there is (+ - * @, mean, reshape, permute, cat, Linear, Conv2d, AvgPool2d, BatchNorm, smooth"
-    " activations), or end the network before it and compute the rest from what is revealed"
+    "write it with what there is (+ - * @, mean, reshape, permute, cat, Linear, Conv2d, AvgPool2d, MaxPool2d,"
+    " BatchNorm, ReLU, smooth activations), or end the network before it and compute the rest from what is revealed"
 )
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from mpc.errors import UnsupportedError
 from nn.importing.blockers import SMOOTH, refused
 
-_COMPARES = (
-    "comparisons are not supported", "use Sigmoid, SiLU, GELU or Polynomial in its place, and train through it"
-)  # fmt: skip
-_MAX = ("comparisons are not supported", "use AvgPool2d, and train through it")
+_COMPARES = ("it has no counterpart here", "use ReLU, LeakyReLU, Hardtanh or SiLU in its place, and train through it")
+_MAX = ("it has no counterpart here", "use MaxPool2d: of (N, C, L) with a window (1, k) on x.unsqueeze(2)")
 _SOFTMAX = (
     "it has no counterpart here",
     "reveal the logits and apply it to them: it does not change which is largest",
@@ -64,15 +62,13 @@ _CONTAINER = ("it is a container, and no layer", "call what it holds, one after 
 
 _KINDS: dict[tuple[str, str], str] = {
     _COMPARES: """
-        ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU SELU Hardtanh Hardswish Hardsigmoid Hardshrink Softshrink
-        Threshold relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu rrelu_ elu elu_ celu celu_ selu selu_
-        hardtanh hardtanh_ hardswish hardsigmoid hardshrink softshrink threshold threshold_ clamp clamp_ clip
-        clamp_min clamp_max abs sign maximum minimum fmax fmin
+        RReLU ELU CELU SELU Hardshrink Threshold prelu rrelu rrelu_ elu elu_ celu celu_ selu selu_
+        hardshrink threshold threshold_ clamp_min clamp_max sign maximum minimum fmax fmin
     """,
     _MAX: """
-        MaxPool1d MaxPool2d MaxPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d FractionalMaxPool2d
-        FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d max_pool1d max_pool2d max_pool3d
-        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d boolean_dispatch amax amin max min argmax
+        MaxPool1d MaxPool3d AdaptiveMaxPool1d AdaptiveMaxPool3d FractionalMaxPool2d
+        FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d max_pool1d max_pool3d
+        adaptive_max_pool1d adaptive_max_pool3d boolean_dispatch amax amin max min argmax
         argmin topk sort
     """,
     _SOFTMAX: """

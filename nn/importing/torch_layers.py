@@ -15,6 +15,7 @@ from mpc.errors import UnsupportedError
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
+from nn import rectifiers as r
 from nn.importing.blockers import refused
 from nn.importing.torch_activation import FitActivation, FourierActivation
 from nn.layer import Layer
@@ -47,6 +48,30 @@ def _adaptive_pool(output_size: Any) -> Layer:
         reason = f"output_size {output_size}: only 1 is supported"
         raise refused(reason, "use AvgPool2d, or a mean over the dimension that is pooled whole")
     return ly.AdaptiveAvgPool2d(_ints(output_size))
+
+
+def _max_pool(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+    return_indices: bool = False, **_: Any,
+) -> Layer:  # fmt: skip
+    if ceil_mode or return_indices or _ints(dilation) not in (1, (1, 1)):
+        raise refused("ceil_mode, dilation and return_indices are not supported", "use MaxPool2d without them")
+    stride = None if stride is None or stride == [] else _ints(stride)
+    return r.MaxPool2d(_ints(kernel_size), stride, _ints(padding))
+
+
+def _adaptive_max_pool(output_size: Any, return_indices: bool = False, **_: Any) -> Layer:
+    if return_indices or (isinstance(output_size, tuple | list) and None in output_size):
+        raise refused(f"output_size {output_size}: only 1 is supported, without indices", "use MaxPool2d")
+    return r.AdaptiveMaxPool2d(_ints(output_size))
+
+
+def _clamp(min: Any = None, max: Any = None, **_: Any) -> Layer:
+    if any(isinstance(end, bool) or not isinstance(end, int | float | None) for end in (min, max)):
+        raise refused("its bounds are no numbers", "give public numbers, or compare with torch.maximum")
+    if min is None or max is None:
+        raise refused("it has one bound", "write F.relu(x - low) + low, or high - F.relu(high - x)")
+    return r.Hardtanh(float(min), float(max))
 
 
 def _conv2d(m: Any, **_: Any) -> Layer:
@@ -83,6 +108,18 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.SiLU: lambda m, **o: a.SiLU(interval=_interval(o)),
     nn.GELU: lambda m, **o: a.GELU(m.approximate, interval=_interval(o)),
     nn.Softplus: lambda m, **o: a.Softplus(m.beta, m.threshold, interval=_interval(o)),
+    nn.ReLU: lambda m, **_: r.ReLU(),
+    nn.LeakyReLU: lambda m, **_: r.LeakyReLU(m.negative_slope),
+    nn.ReLU6: lambda m, **_: r.ReLU6(),
+    nn.Hardtanh: lambda m, **_: r.Hardtanh(float(m.min_val), float(m.max_val)),
+    nn.Hardsigmoid: lambda m, **_: r.Hardsigmoid(),
+    nn.Hardswish: lambda m, **_: r.Hardswish(),
+    nn.Softshrink: lambda m, **_: r.Softshrink(float(m.lambd)),
+    nn.PReLU: lambda m, **_: r.PReLU(m.num_parameters),
+    nn.MaxPool2d: lambda m, **_: _max_pool(
+        m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
+    ),
+    nn.AdaptiveMaxPool2d: lambda m, **_: _adaptive_max_pool(m.output_size, m.return_indices),
     FitActivation: lambda m, **_: a.Activation(m.fit),
     FourierActivation: lambda m, **_: a.Sigmoid(),
 }
@@ -155,6 +192,19 @@ UNARY: dict[Any, Make] = {
     functional.silu: lambda inplace=False, **o: _silu(**o),
     functional.gelu: _gelu,
     functional.softplus: _softplus,
+    **dict.fromkeys(
+        (torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_"), lambda **_: r.ReLU()
+    ),
+    **dict.fromkeys((torch.abs, operator.abs, "abs"), lambda **_: r.Abs()),
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clamp),
+    functional.leaky_relu: lambda negative_slope=0.01, **_: r.LeakyReLU(float(negative_slope)),
+    functional.relu6: lambda **_: r.ReLU6(),
+    functional.hardtanh: lambda min_val=-1.0, max_val=1.0, **_: r.Hardtanh(float(min_val), float(max_val)),
+    functional.hardsigmoid: lambda **_: r.Hardsigmoid(),
+    functional.hardswish: lambda **_: r.Hardswish(),
+    functional.softshrink: lambda lambd=0.5, **_: r.Softshrink(float(lambd)),
+    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool),
+    functional.adaptive_max_pool2d: _adaptive_max_pool,
     **{
         target: _named(lambda _, name=name: a.Function(name))  # type: ignore[misc]
         for name in ("exp", "log", "reciprocal", "sin", "cos")

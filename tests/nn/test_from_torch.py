@@ -255,8 +255,9 @@ def net(layer):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (net(tn.ReLU()), r"layer '0\.1' is ReLU: .*; instead: use Sigmoid"),
-        (net(tn.MaxPool2d(2)), r"layer '0\.1' is MaxPool2d: .*; instead: use AvgPool2d"),
+        (net(tn.Hardshrink()), r"layer '0\.1' is Hardshrink: .*; instead: use ReLU"),
+        (net(tn.MaxPool3d(2)), r"layer '0\.1' is MaxPool3d: .*; instead: use MaxPool2d"),
+        (net(tn.MaxPool2d(2, return_indices=True)), r"layer '0\.1' is MaxPool2d: .*return_indices"),
         (net(tn.Softmax(1)), r"layer '0\.1' is Softmax: .*; instead: reveal the logits"),
         (net(tn.LayerNorm(3)), r"layer '0\.1' is LayerNorm: only BatchNorm"),
         (net(tn.LSTM(3, 3)), r"layer '0\.1' is LSTM: "),
@@ -282,8 +283,8 @@ def test_what_cannot_be_converted_is_named(module, message):
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (torch.relu, "'relu' in forward of the model: .*; instead: use Sigmoid"),
-        (lambda x: F.max_pool2d(x, 2), "'max_pool2d' in forward of the model: .*; instead: use AvgPool2d"),
+        (F.hardshrink, "'hardshrink' in forward of the model: .*; instead: use ReLU"),
+        (lambda x: F.max_pool3d(x, 2), "'max_pool3d' in forward of the model: .*; instead: use MaxPool2d"),
         (lambda x: F.softmax(x, 1), "'softmax' in forward"),
         (lambda x: x.view(24, 2), "batch must stay first"),
         (lambda x: x.mean(), "would mix the images"),

@@ -159,7 +159,7 @@ Rearrange.__module__ = "einops.layers.torch"
 class Sliced(tn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.ReLU())
+        self.layers = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Hardshrink())
 
     def forward(self, x):
         return self.layers[1:](self.layers[:1](x))
@@ -204,7 +204,7 @@ NETWORKS = {
     "a function": (lambda: torch.sigmoid, False),
     "a class": (lambda: tn.Linear, False),
     "weights": (lambda: tn.Linear(4, 4).state_dict(), False),
-    "sliced": (lambda: tn.Sequential(tn.Linear(4, 4), tn.Tanh(), tn.ReLU())[:2], True),
+    "sliced": (lambda: tn.Sequential(tn.Linear(4, 4), tn.Tanh(), tn.Hardshrink())[:2], True),
     "sliced in forward": (Sliced, False),
     "einops": (lambda: tn.Sequential(tn.Linear(4, 4), Rearrange()), False),
     "meta": (lambda: tn.Linear(4, 4, device="meta"), False),
@@ -247,7 +247,7 @@ class Attention(tn.Module):
         super().__init__()
         self.rows = Rearrange()
         self.fc = tn.Linear(4, 4)
-        self.act = tn.ReLU()
+        self.act = tn.Hardshrink()
         self.lstm = tn.LSTM(4, 4)
 
     def forward(self, x):
@@ -260,8 +260,8 @@ class Attention(tn.Module):
 class Looping(tn.Module):
     def __init__(self):
         super().__init__()
-        self.act = tn.ReLU()
-        self.pool = tn.MaxPool2d(2)
+        self.act = tn.Hardshrink()
+        self.pool = tn.MaxPool3d(2)
 
     def forward(self, x):
         x = self.act(x)
@@ -275,9 +275,9 @@ def test_all_blockers_are_named_at_once(sampled: bool) -> None:
     """Behind a module that cannot be followed, and behind where forward itself cannot be."""
     x = torch.rand(2, 4) if sampled else None
     for module, names in (
-        (Attention(), ["Rearrange", "'act' is ReLU", "'lstm' is LSTM", "'softmax' in"]),
-        (Looping(), ["forward of Looping", "'act' is ReLU", "'pool' is MaxPool2d"]),
-        (tn.Sequential(sparse(), tn.ReLU(), tn.Linear(4, 4, device="meta")), ["sparse", "ReLU", "meta"]),
+        (Attention(), ["Rearrange", "'act' is Hardshrink", "'lstm' is LSTM", "'softmax' in"]),
+        (Looping(), ["forward of Looping", "'act' is Hardshrink", "'pool' is MaxPool3d"]),
+        (tn.Sequential(sparse(), tn.Hardshrink(), tn.Linear(4, 4, device="meta")), ["sparse", "Hardshrink", "meta"]),
     ):
         with pytest.raises(UsageError) as caught:
             from_torch(module, x)
