@@ -20,12 +20,14 @@ from mpc.cost import Cost
 from mpc.errors import TesseraError, UsageError
 from mpc.security import Security
 from mpc.tensor_type import Shape
-from nn.architecture import Architecture
+from nn.activations import Sigmoid
+from nn.architecture import Architecture, Step
 from nn.derm import load_image, samples
 from nn.derm.model import INPUT_SHAPE, derm_model
 from nn.importing.from_torch import from_torch
 from nn.layers import Linear
 from nn.model import Model
+from nn.rectifiers import ReLU
 from protocols import RangeWarning
 
 MODELS = ("derm",)
@@ -99,14 +101,19 @@ def subject(options: argparse.Namespace) -> Subject:
     return derm(options.side)
 
 
-def derm(side: int | None = None) -> Subject:
+def derm(side: int | None = None, *, rectified: bool = False) -> Subject:
     """The dermatology CNN, by default as it ships; for images of another ``side`` with its first dense layer enlarged.
+
+    ``rectified``: with ReLU in place of each sigmoid, which costs what a network of that kind costs, and predicts
+    nothing.
 
     Each trained weight is shared out among the positions that take the place of its own, so that the layer's sums stay
     what they were and activations within their interval: the network costs what one of that size costs, and its error
     says something.  It was not trained for such images.
     """
     model = derm_model()
+    if rectified:
+        model = Model(Architecture(tuple(map(_rectified, model.architecture.steps)), INPUT_SHAPE), model.state_dict())
     if side is None or side == INPUT_SHAPE[1]:
         return Subject("derm", model, INPUT_SHAPE, SHIPPED)
     shape = (INPUT_SHAPE[0], side, side)
@@ -127,6 +134,10 @@ def derm(side: int | None = None) -> Subject:
     spread = trained.reshape(-1, channels, old, old)[:, :, index][:, :, :, index] * (old / new) ** 2
     weights["fc1.weight"] = spread.reshape(len(trained), features)
     return Subject("derm", Model(Architecture(steps, shape), weights), shape, "shipped, enlarged")
+
+
+def _rectified(step: Step) -> Step:
+    return msgspec.structs.replace(step, layer=ReLU()) if isinstance(step.layer, Sigmoid) else step
 
 
 def torch_subject(place: str, shape: Shape, low: float = -1.0, high: float = 1.0) -> Subject:

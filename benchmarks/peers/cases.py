@@ -45,7 +45,7 @@ class Case:
 
     def subject(self) -> Subject:
         """The network of a ``cnn`` case."""
-        return derm(self.side)
+        return derm(self.side, rectified=self.activation == "relu")
 
     def arrays(self) -> Arrays:
         """Inputs, weights and ``expected``: float64, computed without approximations of any system.
@@ -96,6 +96,8 @@ CASES: dict[str, Case] = {
         Case("cnn-28", "cnn", "CNN, 1 image 28x28", batch=1, side=28),
         Case("cnn-28-batch-32", "cnn", "CNN, 32 images 28x28", batch=32, side=28),
         Case("cnn-128", "cnn", "CNN, 1 image 128x128", batch=1, side=128),
+        Case("cnn-relu", "cnn", "CNN with ReLU, 1 image 28x28", batch=1, side=28, activation="relu"),
+        Case("cnn-relu-batch-32", "cnn", "CNN with ReLU, 32 images 28x28", batch=32, side=28, activation="relu"),
         Case("multiply-10k", "multiply", "multiply 10^4", size=10_000, low=-8.0, high=8.0),
         Case("multiply", "multiply", "multiply 10^6", size=1_000_000, low=-8.0, high=8.0),
         Case("multiply-held", "multiply", "multiply 10^6, at the parties", 1_000_000, low=-8.0, high=8.0, held=True),

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from benchmarks import records
 from benchmarks.peers import catalogue, comparison, installing, table
@@ -260,6 +262,22 @@ def test_the_network_is_handed_over_as_it_is(tmp_path: Path) -> None:
         assert arrays["x"].shape == (1, 3, 28, 28)
         assert np.abs(arrays["x"]).max() <= 1
         assert np.allclose(arrays["expected"], model.plain(arrays["x"], exact=True), atol=1e-12)
+
+
+def test_the_rectified_network_is_the_same_but_for_its_activations() -> None:
+    arrays = CASES["cnn-relu"].arrays()
+    shipped = CASES["cnn-28"].arrays()
+    assert all((arrays[name] == shipped[name]).all() for name in shipped if name != "expected")
+    x = torch.from_numpy(arrays["x"])
+    for layer in ("conv1", "conv2"):
+        w, b = (torch.from_numpy(arrays[f"{layer}.{part}"]) for part in ("weight", "bias"))
+        x = functional.avg_pool2d(functional.relu(functional.conv2d(x, w, b, padding=w.shape[-1] // 2)), 2)
+    w, b, v, c = (
+        torch.from_numpy(arrays[f"{layer}.{part}"]) for layer in ("fc1", "fc2") for part in ("weight", "bias")
+    )
+    assert np.allclose(
+        arrays["expected"], functional.linear(functional.relu(functional.linear(x.flatten(1), w, b)), v, c), atol=1e-9
+    )
 
 
 def test_operands_are_what_fixed_point_holds() -> None:

@@ -51,7 +51,7 @@ def operation(case: dict):
         raise Lacks(f"it has no {what} of secret fixed-point numbers")
     functions = {"multiply": lambda x, y: x * y, "matmul": lambda x, y: x @ y}
     if kind not in functions:
-        raise Lacks(f"this runner has no {kind}")
+        raise Lacks(f"this runner has no {'network' if kind == 'cnn' else kind}")
     return functions[kind]
 
 
