@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
+from nn.architecture import decode_json
 from nn.layer import MAX_WEIGHTS
 from nn.preprocessing import ImageInput
+from nn.said import of_its_types
 from nn.tables import TableInput
 
 MAX_CLASSES = 1 << 16
@@ -31,6 +33,7 @@ class ArrayInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     low: float
     high: float
 
+    @of_its_types
     def __post_init__(self) -> None:
         if len(self.shape) >= MAX_DIMENSIONS or any(not 0 < n <= MAX_WEIGHTS for n in self.shape):
             raise UnsupportedError(f"{self.shape} is not an input's shape")
@@ -48,6 +51,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     code: str = ""
 
+    @of_its_types
     def __post_init__(self) -> None:
         if not self.name or max(len(self.name), len(self.code)) > MAX_NAME:
             raise UnsupportedError(f"a class has a name of 1 to {MAX_NAME} characters, and a code of no more")
@@ -62,7 +66,10 @@ class Classes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     """What makes probabilities of the numbers: of classes that exclude each other, of ones that do not, or nothing."""
 
+    @of_its_types
     def __post_init__(self) -> None:
+        if not all(isinstance(label, Label) for label in self.labels):
+            raise UnsupportedError("classes are labels: Classes((Label('a'), Label('b')))")
         if not 0 < len(self.labels) <= MAX_CLASSES:
             raise UnsupportedError(f"a model tells 1 to {MAX_CLASSES} classes apart, not {len(self.labels)}")
 
@@ -93,6 +100,7 @@ class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notice: str = ""
     """To be shown with every answer."""
 
+    @of_its_types
     def __post_init__(self) -> None:
         if len(self.notice) > MAX_NOTICE or not self.notice.isprintable():
             raise UnsupportedError(f"a notice has up to {MAX_NOTICE} printable characters")
@@ -104,3 +112,24 @@ class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOTHING_SAID = Interface()
+
+
+def as_read(interface: object) -> Interface:
+    """``interface`` as whoever asks for the model will read it: numbers of NumPy made plain, say.
+
+    Raises UnsupportedError for what nobody could.
+    """
+    if not isinstance(interface, Interface):
+        what = type(interface).__name__
+        raise UnsupportedError(f"what a model says of itself is Interface(input=, output=, notice=), not {what}")
+    try:
+        return decode_json(msgspec.json.encode(interface, enc_hook=_plain), Interface)
+    except TypeError as error:
+        raise UnsupportedError(f"this cannot be said of a model: {error}") from None
+
+
+def _plain(value: object) -> object:
+    """A number of NumPy, or an array of them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no part of it")

@@ -23,7 +23,7 @@ from mpc.tensor_type import Shape
 from nn.activations import Ranged
 from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
 from nn.functional import Affine, Permute, Reshape
-from nn.interface import NOTHING_SAID, Interface
+from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.layer import Array, WeightArray
 from nn.layers import AdaptiveAvgPool2d, AvgPool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Rows
 from nn.rectifiers import AdaptiveMaxPool2d, Elementwise, MaxPool2d, PReLU
@@ -139,8 +139,8 @@ class Model:
         weights: Mapping[str, npt.ArrayLike] | None = None,
         interface: Interface = NOTHING_SAID,
     ) -> None:
-        self.architecture = architecture if isinstance(architecture, Architecture) else architecture.architecture()
-        self.interface = interface
+        self.architecture = _architecture(architecture)
+        self.interface = as_read(interface)
         self._weights: dict[str, Array] | None = None
         if weights is not None:
             self.load_state_dict(weights)
@@ -153,6 +153,8 @@ class Model:
 
     def load_state_dict(self, weights: Mapping[str, npt.ArrayLike]) -> Model:
         """Take these weights, all of them and no others; returns the model."""
+        if not isinstance(weights, Mapping):
+            raise UsageError(f"weights are arrays by name, as net.state_dict() has them, not {type(weights).__name__}")
         wanted = self.architecture.parameters
         given = {name: w for name, w in weights.items() if not name.endswith("num_batches_tracked")}
         for problem, names in (
@@ -253,6 +255,15 @@ class Model:
 
     def __repr__(self) -> str:
         return repr(self.architecture).replace("Architecture(", "Model(", 1)
+
+
+def _architecture(layers: object) -> Architecture:
+    if isinstance(layers, Sequential):
+        return layers.architecture()
+    if isinstance(layers, Architecture):
+        return layers
+    what = type(layers).__name__
+    raise UsageError(f"a model is made of layers of ts.nn, ts.Sequential(...), or by ts.from_torch(net), not of {what}")
 
 
 def _stored_arrays(architecture: Architecture, weights: Mapping[str, Array]) -> dict[str, WeightArray]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mpc.errors import EncodingError, ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
+from nn.said import of_its_types
 
 MAX_ELEMENTS: Final = 1 << 21
 """Of one input that a stranger's model can ask for: 16 MiB of float64."""
@@ -55,6 +56,7 @@ class ShadesOfGray(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: float
     darkest: float
 
+    @of_its_types
     def __post_init__(self) -> None:
         if not 1 <= self.order <= MAX_ORDER or not 0 < self.target <= 1 or not 0 < self.darkest <= 1:
             raise UnsupportedError(f"shades of gray are of order 1 to {MAX_ORDER}, with means above 0 and up to 1")
@@ -91,6 +93,7 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     subject: str = ""
     """What there is in the picture, as in "a skin lesion": for people."""
 
+    @of_its_types
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1 or math.prod(self.shape) > MAX_ELEMENTS:
             raise UnsupportedError(f"images of {self.height} by {self.width}: 1 to {MAX_ELEMENTS} numbers are an input")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mpc.errors import EncodingError, ShapeError, UnsupportedError, printable
 from mpc.tensor_type import Shape
+from nn.said import of_its_types
 
 MAX_COLUMNS: Final = 1 << 14
 MAX_NAME: Final = 200
@@ -29,6 +30,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low: float
     high: float
 
+    @of_its_types
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= MAX_NAME or not self.name.isprintable() or self.name != self.name.strip():
             raise UnsupportedError(f"a column has a name of 1 to {MAX_NAME} printable characters")
@@ -43,6 +45,7 @@ class TableInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
 
     columns: tuple[Column, ...]
 
+    @of_its_types
     def __post_init__(self) -> None:
         if not 0 < len(self.columns) <= MAX_COLUMNS:
             raise UnsupportedError(f"a table has 1 to {MAX_COLUMNS} columns, not {len(self.columns)}")

@@ -15,6 +15,7 @@ from mpc.security import Security
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.wire.wires import Transport
+from protocols.trace.arguments import whole
 
 Self = TypeVar("Self", bound="TrialCluster")
 
@@ -28,7 +29,7 @@ class TrialCluster(abc.ABC):
     def __init__(
         self, parties: int, *, security: str | None, clients: tuple[str, ...], settings: Settings | None
     ) -> None:
-        if parties < 2:
+        if whole(parties, "parties") < 2:
             raise UsageError(f"{parties} parties: additive sharing needs at least 2")
         if security is not None and security not in set(Security):
             raise UsageError(f"security {security!r} is not one of {', '.join(Security)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mpc.errors import ConfigurationError
 from nn.activations import Interval
 from nn.importing.samples import Samples
-from nn.interface import NOTHING_SAID, Interface
+from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.model import Model
 
 if TYPE_CHECKING:
@@ -48,4 +48,4 @@ def from_torch(
         from nn.importing import torch_import
     except ImportError as error:
         raise ConfigurationError(f"from_torch needs PyTorch: install tessera-mpc[torch] ({error})") from None
-    return torch_import.load(module, samples, example_input, tolerance, interval, interface)
+    return torch_import.load(module, samples, example_input, tolerance, interval, as_read(interface))

@@ -46,14 +46,14 @@ from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import RunReport, StockReport
-from parties.client.sizes import check_messages, check_values
+from parties.client.sizes import check_messages, check_stock, check_values
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
 from parties.keys import KeyPair
 from parties.messages.bindings import OWNER, BoundProgram
 from parties.messages.failures import fault_of
 from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare, Ready, Release
-from parties.messages.stock import MAX_COUNT, Stock, StockProgress
+from parties.messages.stock import Stock, StockProgress
 from parties.messages.uploads import VersionDropped, VersionReady
 from parties.stored.data_set import kept_data
 from parties.trial import TrialCluster
@@ -196,9 +196,9 @@ class AsyncClient(Deciding):
         Raises as ``reveal`` and ``upload`` do.  When a server is lost at the very end, it may still come into use.
         """
         checked_name(name)
+        if not isinstance(results, Mapping) or not results:
+            raise UsageError("there is nothing to keep, by name: write client.keep({'mean': x}, name)")
         await self._board.reach(self._servers)
-        if not results:
-            raise UsageError("there is nothing to keep: give at least one tensor")
         await self._own_rules.spread(name)
         prepared = await self._prepare(self._written(results), single=False, keep=name)
         await self.finish(prepared)
@@ -339,8 +339,7 @@ class AsyncClient(Deciding):
         With a ``low_water`` mark the dealer deals again, up to ``count``, when fewer are left.  ``progress`` is called
         after each.  Raises UsageError, or whatever stopped the dealing (PeerError, ProgramError, ...).
         """
-        if not 1 <= count <= MAX_COUNT or not 0 <= low_water <= count:
-            raise UsageError(f"count is 1 to {MAX_COUNT}, and a low-water mark not above it")
+        check_stock(count, low_water)
         written = self._written(result)
         await self._board.reach(self._servers)
         dealer = self.cluster.dealer.name

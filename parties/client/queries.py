@@ -108,6 +108,8 @@ class Found(NamedTuple):
 
 def sought(name: str) -> tuple[str, str]:
     """The owner, or nobody, and the name that ``owner/name`` or ``name`` says.  Raises UsageError."""
+    if not isinstance(name, str):
+        raise UsageError(f"what is stored has names: {type(name).__name__} is none")
     owner, slash, rest = name.rpartition("/")
     if slash and not owner:
         raise UsageError(f"{name!r} names nothing: write NAME or OWNER/NAME")

@@ -95,7 +95,7 @@ class RemoteModel:
 
 def checked_name(name: str) -> str:
     """``name``, if a model can be called that; else UsageError."""
-    if not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.match(name):
         raise UsageError(
             f"{name!r} is not a name for a model or a data set: use up to 64 letters, digits, '-', '_' and '.'"
         )

@@ -9,6 +9,8 @@ from mpc.errors import UsageError
 from mpc.program import Program
 from mpc.security import Security
 from parties.cluster import Cluster
+from parties.messages.stock import MAX_COUNT
+from protocols.trace.arguments import whole
 from protocols.trace.sizes import count_of
 
 _ADVICE = "or raise max_message_mb, and memory_mb, in everybody's cluster file"
@@ -21,6 +23,12 @@ def check_values(cluster: Cluster, values: npt.ArrayLike, name: str) -> None:
         raise UsageError(
             f"{name} has {count:,} numbers, and one run takes {most:,} at most: share parts of it, {_ADVICE}"
         )
+
+
+def check_stock(count: int, low_water: int) -> None:
+    """Raises UsageError for a number of runs, or a mark, that no dealer takes."""
+    if not 1 <= whole(count, "count") <= MAX_COUNT or not 0 <= whole(low_water, "low_water") <= count:
+        raise UsageError(f"count is 1 to {MAX_COUNT}, and a low-water mark not above it")
 
 
 def check_messages(cluster: Cluster, program: Program) -> None:

@@ -7,6 +7,7 @@ the online phase, and what parties, dealer and client occupy does not grow with 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -15,11 +16,14 @@ import numpy.typing as npt
 
 from mpc.cost import NOTHING, Cost, LayerCost
 from mpc.errors import ShapeError, UsageError
+from nn.tables import TableInput
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_model import RemoteModel
 from parties.client.report import LayerReport, Phase, RunReport
 from parties.tally import merged
+from protocols.trace.arguments import declared, whole
 from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.sizes import check_public
 
 CHUNK_ELEMENTS = 1 << 23
 """Of the program of one chunk, unless the caller chooses: 64 MiB of field elements.  Larger ones are hardly faster."""
@@ -68,10 +72,21 @@ async def predict(
         raise UsageError(
             f"{type(model).__name__} is not a stored model: give what client.model(name), or an upload, has returned"
         )
-    array = np.asarray(inputs)
+    if isinstance(inputs, str | bytes | os.PathLike):
+        raise UsageError(
+            "inputs are arrays, and a file is read first: np.load(path), or model.image_input.load(path)[None] for a"
+            " photograph; the command tessera predict takes files"
+        )
+    check_public(inputs)
+    array, takes = np.asarray(inputs), model.description.interface.input
     if not array.ndim or not len(array):
         raise ShapeError("there is nothing to predict: give a batch (N, ...) of at least one input")
-    size = fitting(model, array.shape[1:], low=low, high=high) if chunk is None else chunk
+    if array.shape == model.description.input_shape:
+        raise ShapeError(f"this is one input, of shape {array.shape}, and not a batch of them: write x[None]")
+    if low is None and high is None and isinstance(takes, TableInput):
+        takes.check(array, "inputs")
+    low, high, _ = declared(*model.description.interface.bounds(low, high))
+    size = fitting(model, array.shape[1:], low=low, high=high) if chunk is None else whole(chunk, "chunk")
     if size < 1:
         raise UsageError(f"chunks of {size} inputs: give a number from 1")
     chunks = (array[start : start + size] for start in range(0, len(array), size))

@@ -76,8 +76,8 @@ class DataSet:
         high: float,
         fraction_bits: int | None = None,
     ) -> None:
-        if not tensors:
-            raise UsageError("a data set has at least one tensor")
+        if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(name, str) for name in tensors):
+            raise UsageError("a data set has at least one tensor, by name: ts.DataSet({'x': array}, low=.., high=..)")
         low, high, bits = declared(low, high, fraction_bits)
         for name, values in tensors.items():
             if (count := count_of(values)) > MAX_TENSOR:

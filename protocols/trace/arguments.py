@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,18 @@ def axis_of(axis: int, ndim: int) -> int:
     if not -ndim <= axis < ndim:
         raise ShapeError(f"axis {axis} of a tensor of {ndim} axes")
     return axis % ndim
+
+
+def whole(value: object, what: str) -> int:
+    """A number of things, as an int.  Raises UnsupportedError, saying ``what`` is one, for anything else."""
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool | np.bool_):
+        with contextlib.suppress(TypeError):  # of an array that holds more than one
+            return operator.index(value)
+    raise UnsupportedError(f"{what} is a whole number, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, float | bool | str | None) else type(value).__name__
 
 
 def reduced_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -73,10 +86,7 @@ def declared(low: object, high: object, fraction_bits: object = None) -> tuple[f
         )
     if fraction_bits is None:
         return (*ends, usual_bits(*ends))
-    try:
-        bits = operator.index(fraction_bits)  # type: ignore[arg-type]
-    except TypeError:
-        raise UnsupportedError(f"fraction_bits is a whole number, not {fraction_bits!r}") from None
+    bits = whole(fraction_bits, "fraction_bits")
     largest, half = max(map(abs, ends)), math.ldexp(0.5, -bits) if 0 <= bits <= FIELD_BITS else 0.0
     if 0.0 < largest <= half:
         raise RangeError(

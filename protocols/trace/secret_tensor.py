@@ -34,6 +34,7 @@ from protocols.trace.arguments import (
     positions_of,
     reduced_axes,
     slices_of,
+    whole,
 )
 from protocols.trace.named_functions import NamedFunctions
 from protocols.trace.selection import Selection
@@ -105,7 +106,7 @@ class SecretTensor(NamedFunctions, Stated, Selection):
         coarser; with more, more truncations may be needed.  Tensors keep the bits that they were shared or uploaded
         with.  Raises RangeError for less than 6 and, because products would not fit the field, for more than 29.
         """
-        return SecretTensor(self.node, self.label, check_precision(operator.index(fraction_bits)))
+        return SecretTensor(self.node, self.label, check_precision(whole(fraction_bits, "fraction_bits")))
 
     # -- arithmetic ------------------------------------------------------------------------------------------------
 

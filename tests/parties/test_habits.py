@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,28 @@ def test_tensors_of_torch_are_arrays(client: ts.Client) -> None:
     assert client.reveal(client.share(torch.tensor([1.0, -2.5]))) == pytest.approx([1.0, -2.5])
 
 
+def test_numbers_of_numpy_are_numbers(client: ts.Client) -> None:
+    ends: dict[str, Any] = {"low": np.float32(-4), "high": np.int64(4)}
+    assert client.reveal(client.share(np.int64(3), fraction_bits=np.int64(12), **ends)) == 3.0  # type: ignore[arg-type]
+    assert client.reveal(client.share(np.array(3)).precise(np.uint8(12))) == 3.0  # type: ignore[arg-type]
+    said = ts.Interface(ts.ArrayInput((np.int64(3),), np.float32(-1), np.float64(1)))  # type: ignore[arg-type]
+    net = ts.Model(ts.Sequential(ts.nn.Linear(3, 2)), {"0.weight": np.ones((2, 3)), "0.bias": np.zeros(2)}, said)
+    model = client.upload(net, "net")
+    assert model.description.interface == ts.Interface(ts.ArrayInput((3,), -1.0, 1.0))
+    chunks: dict[str, Any] = {"chunk": np.int64(2), "low": np.float64(-1), "high": np.int8(1)}
+    assert client.predict(model, np.ones((3, 3)), **chunks) == pytest.approx(np.full((3, 2), 3), abs=1e-3)
+
+
+def test_a_row_is_checked_by_column(client: ts.Client) -> None:
+    columns = ts.TableInput((ts.Column("age", 0, 120), ts.Column("smokes", 0, 1)))
+    weights = {"0.weight": np.eye(2), "0.bias": np.zeros(2)}
+    model = client.upload(ts.Model(ts.Sequential(ts.nn.Linear(2, 2)), weights, ts.Interface(columns)), "table")
+    assert client.predict(model, [[40, 1]])[0] == pytest.approx([40, 1], abs=1e-2)
+    with pytest.raises(ts.EncodingError, match="row 1 of inputs: smokes is not within 0 to 1"):
+        client.predict(model, [[40, 1], [1, 40]])
+    assert client.predict(model, [[1, 40]], low=0, high=64)[0] == pytest.approx([1, 40], abs=1e-2)
+
+
 def test_a_cluster_and_a_client_without_with() -> None:
     cluster = ts.MemoryCluster(parties=2).start()
     client = ts.Client(cluster).start()
@@ -50,6 +73,13 @@ def test_a_cluster_and_a_client_without_with() -> None:
         client.reveal(client.share(2.0))
     with pytest.raises(ts.UsageError, match=r"start\(\)"):
         ts.Client(cluster)
+
+
+def stored(client: ts.Client, model: ts.Model) -> ts.RemoteModel:
+    """The same model, of inputs whose shape is known."""
+    return client.upload(
+        ts.Model(model.architecture, model.weights, ts.Interface(ts.ArrayInput((3,), -1, 1))), "stored"
+    )
 
 
 INSTEAD: dict[str, tuple[Callable[[ts.Client, ts.Model], Any], str]] = {
@@ -66,6 +96,29 @@ INSTEAD: dict[str, tuple[Callable[[ts.Client, ts.Model], Any], str]] = {
     "predict by a model": (lambda c, m: c.predict(m, np.ones((1, 3))), r"client\.model"),  # type: ignore[arg-type]
     "call a model": (lambda c, m: m(np.ones((1, 3))), r"client\.upload"),
     "call a stored model": (lambda c, m: c.upload(m, "m")(np.ones((1, 3))), r"client\.share"),  # type: ignore[arg-type]
+    "predict by a file": (
+        lambda c, m: c.predict(stored(c, m), "x.npy"),
+        r"np\.load\(path\).*tessera predict takes files",
+    ),
+    "predict by a path": (lambda c, m: c.predict(stored(c, m), Path("x.jpg")), r"image_input\.load\(path\)\[None\]"),  # type: ignore[arg-type]
+    "predict one input": (lambda c, m: c.predict(stored(c, m), np.ones(3)), r"write x\[None\]"),
+    "predict nothing": (lambda c, m: c.predict(stored(c, m), np.ones((0, 3))), "at least one"),
+    "predict in no range": (lambda c, m: c.predict(stored(c, m), np.ones((1, 3)), low=2, high=1), "the lower first"),
+    "predict in half chunks": (lambda c, m: c.predict(stored(c, m), np.ones((4, 3)), chunk=1.5), "number, not 1.5"),  # type: ignore[arg-type]
+    "share with half bits": (lambda c, m: c.share(1, fraction_bits=1.5), "a whole number, not 1.5"),  # type: ignore[arg-type]
+    "share with no bits": (lambda c, m: c.share(1, fraction_bits=True), "a whole number, not True"),
+    "share in no range": (lambda c, m: c.share(1, low=2, high=1), "the lower first"),
+    "compute with half bits": (lambda c, m: c.share(1).precise(12.5), "a whole number, not 12.5"),  # type: ignore[arg-type]
+    "stock half a run": (lambda c, m: c.stock(c.share(1), 1.5), "a whole number, not 1.5"),  # type: ignore[arg-type]
+    "stock a text": (lambda c, m: c.stock(c.share(1), 2, low_water="1"), "a whole number, not '1'"),  # type: ignore[arg-type]
+    "keep a tensor": (lambda c, m: c.keep(c.share(1), "k"), "nothing to keep, by name"),  # type: ignore[arg-type]
+    "keep a list": (lambda c, m: c.keep([c.share(1)], "k"), "nothing to keep, by name"),  # type: ignore[arg-type]
+    "upload under a number": (lambda c, m: c.upload(m, 5), "5 is not a name"),  # type: ignore[call-overload]
+    "a model by number": (lambda c, m: c.model(5), "int is none"),  # type: ignore[arg-type]
+    "a data set without names": (lambda c, m: ts.DataSet(np.ones(3), low=0, high=1), r"ts\.DataSet\(\{'x'"),  # type: ignore[arg-type]
+    "a model of a module": (lambda c, m: ts.Model(torch.nn.Linear(3, 2)), r"ts\.from_torch"),  # type: ignore[arg-type]
+    "weights without names": (lambda c, m: ts.Model(ts.Sequential(ts.nn.Linear(3, 2)), [1]), r"net\.state_dict"),  # type: ignore[arg-type]
+    "half a party": (lambda c, m: ts.MemoryCluster(2.5), "a whole number, not 2.5"),  # type: ignore[arg-type]
     "share a text": (lambda c, m: c.share("a"), "real numbers"),
     "share nothing": (lambda c, m: c.share(None), "real numbers"),  # type: ignore[arg-type]
     "share rows": (lambda c, m: c.share([1, [2]]), "different lengths"),  # type: ignore[list-item]
