@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpc.errors import DiffersFromSource, ShapeError, UsageError
+from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
 from nn.calibrate import calibrate, chunks
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.fixed import MOST_PRODUCTS, fixed_point_results, products, up_to
@@ -147,6 +147,14 @@ class _Comparison:
         if products(model, x) > MOST_PRODUCTS:
             return
         low, high = float(samples.min()), float(samples.max())
+        if model.interface.input is not None:
+            said = model.interface.bounds()
+            if not said[0] <= low <= high <= said[1]:
+                raise RangeError(
+                    f"samples from {low:g} to {high:g} are not inputs as the model says that it takes, in"
+                    f" [{said[0]:g}, {said[1]:g}]"
+                )
+            low, high = said
         low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
         off = _difference(fixed_point_results(model, x, low, high), want[:1])
         if off <= self._tolerance * self._scale:

@@ -102,6 +102,12 @@ def exactly_tensors(net, x):
     return h * 2 if type(h) is torch.Tensor else h
 
 
+def exactly_tensors_by_little(net, x):
+    """Less than the tolerance, which is for approximations: here are none."""
+    h = net.fc(x)
+    return h * 1.001 if type(h) is torch.Tensor else h
+
+
 def what_tensors_have_not(net, x):
     return net.fc(x.tensors if hasattr(x, "tensors") else x)
 
@@ -217,6 +223,7 @@ REFUSED = [
 ]
 SEEN_ON_SAMPLES = [
     (exactly_tensors, DiffersFromSource, r"layer 'mul' is .* the first to differ|layer 'fc' is"),
+    (exactly_tensors_by_little, DiffersFromSource, "what its forward does there"),
     (drawn_elsewhere, DiffersFromSource, "different results for the same input"),
     (kept, DiffersFromSource, "different results|differ by"),
 ]
@@ -396,6 +403,15 @@ def test_results_that_fixed_point_numbers_lose():
         net[2].bias.mul_(1e-6)
     with pytest.raises(DiffersFromSource, match="layer '2' is Linear: it is the first to differ in fixed-point"):
         from_torch(net, X)
+
+
+def test_samples_are_inputs_as_the_model_says_that_it_takes():
+    said = Interface(input=ArrayInput((4,), 0.0, 2.0))
+    assert from_torch(tn.Linear(4, 2), X, interface=said).interface == said
+    with pytest.raises(RangeError, match=r"samples from .* are not inputs"):
+        from_torch(tn.Linear(4, 2), X - 1, interface=said)
+    with pytest.raises(UnsupportedError, match="takes inputs of shape"):
+        from_torch(tn.Linear(5, 2), torch.rand(2, 5), interface=said).describe()
 
 
 class Block(tn.Module):
