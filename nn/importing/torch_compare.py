@@ -192,23 +192,27 @@ class _Comparison:
         raise DiffersFromSource(str(Blocker(where, reason, _SEEN if exact else _CLOSER, self._lines.get(name, ""))))
 
     def _first(self, model: Model, x: Array, exact: bool, allowed: float) -> tuple[str, str, str]:
-        """The first layer whose values differ by more than ``allowed`` of their scale: name, kind, and by how much."""
-        steps = model.architecture.steps
-        values = model.values(x, exact)[1:]
-        given = self._source.layers(x, {step.name for step in steps})
-        calls: dict[str, int] = defaultdict(int)
-        before = "the input"
-        for step, value in zip(steps, values, strict=True):
-            theirs = given.get(step.name, [])
-            number, calls[step.name] = calls[step.name], calls[step.name] + 1
-            if number >= len(theirs):
+        """The first layer whose values differ by more than ``allowed`` of their scale: name, kind, and by how much.
+
+        Approximations are held against the true functions, all others against what the network's own layers give.
+        """
+        steps, before = model.architecture.steps, "the input"
+        theirs = self._given(model, x) if exact else model.values(x, exact=True)[1:]
+        for step, value, want in zip(steps, model.values(x, exact)[1:], theirs, strict=True):
+            if want is None:
                 continue
-            off, reach = _difference(value, theirs[number]), float(np.abs(theirs[number]).max(initial=0.0))
+            off, reach = _difference(value, want), float(np.abs(want).max(initial=0.0))
             if not off <= allowed * reach:
                 by = f"from {before} on, it is the first to differ: by {off:.2g} of {reach:.2g}"
                 return step.name, type(step.layer).__name__, by
             before = f"layer {step.name!r}"
         return steps[-1].name, type(steps[-1].layer).__name__, "all layers before it are as they should be"
+
+    def _given(self, model: Model, x: Array) -> list[Array | None]:
+        """Of each step, what the network's layer of that name gives, call after call; None for all others."""
+        given = self._source.layers(x, {step.name for step in model.architecture.steps})
+        calls = {name: iter(values) for name, values in given.items()}
+        return [next(calls.get(step.name, iter(())), None) for step in model.architecture.steps]
 
     def placed(self, model: Model, error: UsageError) -> UsageError:
         """A layer's error with its line in forward, and what to do."""

@@ -299,6 +299,8 @@ def test_approximations_that_are_not_close_enough():
     assert isinstance(from_torch(net, x), Model)
     with pytest.raises(DiffersFromSource, match=r"layer '1' is SiLU: .*instead: .* \[forward of Sequential\]"):
         from_torch(net, x, tolerance=1e-7)
+    with pytest.raises(DiffersFromSource, match=r"layer 'silu' is SiLU: .*\[test_from_torch_compared.py:\d+: "):
+        from_torch(Net(lambda net, x: net.fc(F.silu(net.fc(x)))), X, tolerance=1e-7)
 
 
 def test_each_layer_that_is_not_shown_to_hold_is_warned_of():
