@@ -43,7 +43,7 @@ class Observed(LocalCluster):
 
 @pytest.fixture(scope="module", params=["malicious"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Observed]:
-    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=3)
+    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=1.5)
     with Observed(2, security=request.param, clients=("company", "clinic"), settings=settings) as cluster:
         yield cluster
 

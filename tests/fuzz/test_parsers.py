@@ -22,7 +22,8 @@ from .parsers import PARSERS, Parser
 MOST_MEMORY = 64 << 20
 """Bytes, besides some times the input's length."""
 
-BLIND = settings(max_examples=250, deadline=5_000, suppress_health_check=list(HealthCheck))
+BLIND = settings(max_examples=60, deadline=5_000, suppress_health_check=list(HealthCheck))
+LONG = settings(BLIND, max_examples=1000)
 
 
 @st.composite
@@ -77,10 +78,27 @@ def test_mutated_samples_are_read_or_refused(name: str, data: st.DataObject) -> 
     bounded(parser, data.draw(mutated(parser.samples)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARSERS)
+@given(data=st.data())
+@LONG
+def test_many_mutated_samples_are_read_or_refused(name: str, data: st.DataObject) -> None:
+    parser = PARSERS[name]
+    bounded(parser, data.draw(mutated(parser.samples)))
+
+
 @pytest.mark.parametrize("name", PARSERS)
 @given(data=st.binary(max_size=400))
 @BLIND
 def test_random_bytes_are_refused(name: str, data: bytes) -> None:
+    bounded(PARSERS[name], data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARSERS)
+@given(data=st.binary(max_size=400))
+@LONG
+def test_many_random_bytes_are_refused(name: str, data: bytes) -> None:
     bounded(PARSERS[name], data)
 
 

@@ -21,23 +21,8 @@ from parties.wire.transport import Delivery, LinkFault, PeerDown, PeerRestarted
 
 Expect = Callable[..., Awaitable[Any]]
 
-# A member that greets everybody, answers pings, and otherwise only listens.
-PEER = """
-import asyncio, sys
-from parties.cluster import Cluster
-from parties.keys import KeyPair
-from parties.wire.transport import Endpoint
-
-async def main(file, name, key):
-    cluster = Cluster.load(file)
-    me = cluster.member(name)
-    async with Endpoint(cluster, me, KeyPair.load(key), bind=me.is_server) as endpoint:
-        print("up", flush=True)
-        while True:
-            await endpoint.receive()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
+PEER = Path(__file__).with_name("peer.py")
+ROOT = PEER.parents[2]
 
 
 class Echo(Message, frozen=True):
@@ -48,17 +33,16 @@ class Echo(Message, frozen=True):
 def spawn(site: Any, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
     (tmp_path / "cluster.toml").write_text(site.cluster.dumps())
-    (tmp_path / "peer.py").write_text(PEER)
 
     def start(name: str) -> subprocess.Popen[str]:
         key = tmp_path / f"{name}.key"
         if not key.exists():
             site.keys[name].save(key)
         process = subprocess.Popen(
-            [sys.executable, tmp_path / "peer.py", tmp_path / "cluster.toml", name, key],
+            [sys.executable, PEER, tmp_path / "cluster.toml", name, key],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         started.append(process)
         assert process.stdout is not None

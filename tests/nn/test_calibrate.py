@@ -30,6 +30,10 @@ def scaled(layer, factor):
     return Model(Sequential({"fc": Linear(1, 1, bias=False), "act": layer}), {"fc.weight": [[factor]]})
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 SAMPLES = np.linspace(-1, 1, 101).reshape(-1, 1)
 
 
@@ -42,7 +46,9 @@ def test_check_ranges_measures():
     assert check_ranges(scaled(Sigmoid(), 2.0), SAMPLES)["act"].inside
 
 
-@pytest.mark.parametrize(("layer", "factor"), [(Sigmoid(), 3.0), (Sigmoid(), 12.0), (Tanh(), 2.0), (SiLU(), 5.0)])
+@pytest.mark.parametrize(
+    ("layer", "factor"), [(Sigmoid(), 3.0), slow(Sigmoid(), 12.0), slow(Tanh(), 2.0), (SiLU(), 5.0)]
+)
 def test_intervals_cover_samples_and_margin(layer, factor, evaluate):
     model, report = calibrate(scaled(layer, factor), SAMPLES)
     chosen = report["act"]

@@ -6,8 +6,10 @@ correct system has one chance in a million of failing, once and for all.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -140,6 +142,7 @@ def test_the_tests_would_notice(leak: Any) -> None:
 
 # -- malicious security ------------------------------------------------------------------------------------------------
 
+COUNTS = pytest.mark.parametrize("parties", [2, pytest.param(3, marks=pytest.mark.slow)])
 SMALL_RUNS = 320
 """Of a program of a few elements: what there is one of in a run needs many of them."""
 
@@ -203,17 +206,22 @@ def malicious_views(secure: Any, program: Any, value: Any, parties: int, numbers
 
 
 @pytest.fixture(scope="module")
-def views(secure: Any, fixed_coins: Any) -> dict[tuple[str, int], dict[str, Raw]]:
-    collected = {}
+def views(secure: Any, fixed_coins: Any) -> Callable[[int], dict[str, dict[str, Raw]]]:
+    """By number of parties: by secret."""
     program = a_program(secure)
     weights = {"w": fixed_point.encode(np.full((5, 5), 0.25), 14)}
-    for parties in (2, 3):
+
+    @functools.cache
+    def of(parties: int) -> dict[str, dict[str, Raw]]:
+        collected = {}
         store = MemoryStore("model", weights, parties, secure.seeds(parties, 2 * 10**6))
         for s, (name, secret) in enumerate(SECRETS.items()):
             value = fixed_point.encode(np.full((10, 5), secret), 16)
             numbers = range(10**4 + s * RUNS, 10**4 + (s + 1) * RUNS)
-            collected[name, parties] = malicious_views(secure, program, value, parties, numbers, store)
-    return collected
+            collected[name] = malicious_views(secure, program, value, parties, numbers, store)
+        return collected
+
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -232,21 +240,21 @@ def once_a_run(kind: str) -> bool:
     return kind.startswith(("key", "share of the key", "sigma"))
 
 
-@pytest.mark.parametrize("parties", [2, 3])
+@COUNTS
 @pytest.mark.parametrize("secret", SECRETS)
 def test_with_macs_all_but_one_party_see_uniform_numbers(views: Any, secret: str, parties: int) -> None:
-    kinds = {kind: numbers for kind, numbers in views[secret, parties].items() if not once_a_run(kind)}
+    kinds = {kind: numbers for kind, numbers in views(parties)[secret].items() if not once_a_run(kind)}
     assert sum(kind.startswith("MACs") for kind in kinds) >= 3 * parties
     failing = {kind: p_values(numbers) for kind, numbers in kinds.items() if not looks_uniform(numbers)}
     assert not failing
 
 
-@pytest.mark.parametrize("parties", [2, 3])
+@COUNTS
 def test_with_macs_what_they_see_is_the_same_for_any_secret(views: Any, parties: int) -> None:
-    reference = views["zero", parties]
+    reference = views(parties)["zero"]
     for secret in SECRETS:
         if secret != "zero":
-            for kind, numbers in views[secret, parties].items():
+            for kind, numbers in views(parties)[secret].items():
                 assert stats.ks_2samp(numbers, reference[kind]).pvalue > SIGNIFICANCE, (secret, kind)
 
 
