@@ -20,7 +20,7 @@ from torch import nn
 
 from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
 from nn.calibrate import calibrate, chunks
-from nn.importing.blockers import Blocker, refuse, said_by
+from nn.importing.blockers import INSTEAD, Blocker, refuse, said_by
 from nn.importing.fixed import MOST_PRODUCTS, fixed_point_results, products, up_to
 from nn.importing.samples import perturbed
 from nn.importing.torch_activation import FourierActivation
@@ -39,6 +39,10 @@ _FITTING = "give samples that it is for, normalised, or put a reshape or a Batch
 _SCALED = (
     "scale inputs and weights so that values are neither far above nor far below 1, as a BatchNorm does, or give a"
     " larger tolerance="
+)
+_BOUNDED = (
+    "bound values on the way, whose ranges grow from layer to layer: ReLU6, Hardtanh, Sigmoid or Tanh in the place of"
+    " what has no bound, or smaller weights, or inputs in a smaller range"
 )
 _OF_A_LAYER = re.compile(r"layer '([^']+)': (.*)", re.DOTALL)
 _CLOSER = "put a BatchNorm before it, so that its inputs are smaller, or give a larger tolerance="
@@ -109,10 +113,8 @@ def checked(model: Model, source: Source, samples: Array, tolerance: float, line
     comparison = _Comparison(source, tolerance, scale, lines)
     try:
         return comparison.passed(model, samples, inputs, wanted)
-    except DiffersFromSource:
-        raise
     except UsageError as error:
-        raise comparison.placed(model, error) from None
+        raise (error if INSTEAD in str(error) else comparison.placed(model, error)) from None
 
 
 class _Comparison:
@@ -156,7 +158,10 @@ class _Comparison:
                 )
             low, high = said
         low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
-        off = _difference(fixed_point_results(model, x, low, high), want[:1])
+        try:
+            off = _difference(fixed_point_results(model, x, low, high), want[:1])
+        except RangeError as error:
+            raise self.placed(model, error, _BOUNDED) from None
         if off <= self._tolerance * self._scale:
             return
         name, layer, by = "", "", ""
@@ -214,14 +219,14 @@ class _Comparison:
         calls = {name: iter(values) for name, values in given.items()}
         return [next(calls.get(step.name, iter(())), None) for step in model.architecture.steps]
 
-    def placed(self, model: Model, error: UsageError) -> UsageError:
+    def placed(self, model: Model, error: UsageError, remedy: str = _FITTING) -> UsageError:
         """A layer's error with its line in forward, and what to do."""
         found = _OF_A_LAYER.match(str(error))
         if found is None:
-            return refuse(self._source.kind, [Blocker.of(self._source.kind, error, "", _FITTING)])
+            return refuse(self._source.kind, [Blocker.of(self._source.kind, error, "", remedy)])
         name, reason = found.groups()
         where = f"layer {name!r} is {type(model.architecture.layers[name]).__name__}"
-        said = [Blocker(where, reason, _FITTING, self._lines.get(name, ""), type(error))]
+        said = [Blocker(where, reason, remedy, self._lines.get(name, ""), type(error))]
         return refuse(self._source.kind, said)
 
 

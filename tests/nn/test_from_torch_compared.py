@@ -303,6 +303,7 @@ def test_approximations_that_are_not_close_enough():
         from_torch(Net(lambda net, x: net.fc(F.silu(net.fc(x)))), X, tolerance=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::protocols.RangeWarning")
 def test_each_layer_that_is_not_shown_to_hold_is_warned_of():
     """Types that follow the network's own weights show some; of the others nobody knows without samples."""
     net = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Linear(4, 4), tn.SiLU(), tn.Tanh())
@@ -414,6 +415,17 @@ def test_samples_are_inputs_as_the_model_says_that_it_takes():
         from_torch(tn.Linear(4, 2), X - 1, interface=said)
     with pytest.raises(UnsupportedError, match="takes inputs of shape"):
         from_torch(tn.Linear(5, 2), torch.rand(2, 5), interface=said).describe()
+
+
+def test_ranges_that_grow_beyond_the_numbers():
+    """Nobody could run it: types cannot show that its values fit."""
+    net = tn.Sequential(*(layer for _ in range(12) for layer in (tn.Linear(4, 4), tn.ReLU())))
+    with torch.no_grad():
+        for layer in net[::2]:
+            layer.weight.mul_(8)
+            layer.weight[:, ::2].mul_(-1)
+    with pytest.raises(RangeError, match=r"layer '\d+' is \w+: .*; instead: bound values on the way"):
+        from_torch(net, X)
 
 
 class Block(tn.Module):
