@@ -13,7 +13,7 @@ from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
 from protocols.approximation import Fit, FourierFit, PolynomialFit
 from protocols.lowering.error import Loss, since
-from protocols.lowering.planner import FRACTION_BITS, Planner, constant
+from protocols.lowering.planner import FRACTION_BITS, Planner, constant, leading_zeros
 from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
 from protocols.operations.linear import Add, Declare, Subtract
 from protocols.operations.polynomial import Polynomial, TruncatedPolynomial, polynomial_range, polynomial_slope
@@ -23,7 +23,8 @@ ANGLE_BITS = 28
 """An angle needs this many bits of x per period for its rounding not to show."""
 
 GOOD_ENOUGH = 2.0**-12
-"""A polynomial takes one round when its fixed-point error stays below this part of its range (or of 1)."""
+"""A polynomial takes one round when its fixed-point error stays below this part of its range; of 1, or twice the part,
+where its range is smaller."""
 
 SIGMAS = 6.0
 """A rounding error beyond this many standard deviations is not seen in practice."""
@@ -138,7 +139,8 @@ def polynomial(
     if not any(values[:-1]) and (plan is None or x.type.fraction_bits - plan.drop < _whole(planner, x.type)):
         power = _power(planner, x, len(values) - 1)
         return power if values[-1] == 1.0 and not error else _times(planner, power, values[-1]).lose(error, surely)
-    if plan is None or plan.error > GOOD_ENOUGH * max(1.0, abs(low), abs(high)):
+    largest = max(abs(low), abs(high))
+    if plan is None or plan.error > GOOD_ENOUGH * (largest if largest > 1.0 else min(1.0, 2 * largest)):
         return _chebyshev_tree(planner, x, values).lose(error, surely)
     raw = tuple(round(c * 2.0**plan.coefficient_bits) for c in values)
     dropped = TruncatedPolynomial(raw, plan.coefficient_bits, plan.drop) if plan.drop else None
@@ -198,7 +200,7 @@ def _one_round(t: TensorType, coefficients: Sequence[float]) -> _Plan | None:
         drop = t.fraction_bits - kept
         if drop and not t.fits(TRUNCATION_BITS):
             continue
-        if (most := min(room - degree * kept, 30)) < 0:
+        if (most := min(room - degree * kept, 30 + leading_zeros(largest))) < 0:
             continue
         for bits in range(most + 1):
             rounding = sum(
@@ -239,16 +241,16 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
         return terms[k]
 
     total: Expression | None = None
-    left_out = 0.0
+    low, high = polynomial_range(tuple(coefficients), t.low, t.high)
+    left_out, little = 0.0, min(1.0, max(abs(low), abs(high))) * 2.0 ** -(planner.fraction_bits + 8)
     for k, c in enumerate(chebyshev.coef[1:], start=1):
-        if abs(c) < 2.0 ** -(planner.fraction_bits + 8):
+        if abs(c) < little:
             left_out += abs(c)
             continue
         part = _times(planner, term(k), float(c))
         total = part if total is None else planner.sum(Add(), total, part)
     total = _times(planner, unit, 0.0) if total is None else total
     result = planner.sum(Add(), total, planner.constant(float(chebyshev.coef[0]), total.type.fraction_bits))
-    low, high = polynomial_range(tuple(coefficients), t.low, t.high)
     return bounded(result.lose(left_out), low, high)
 
 

@@ -153,3 +153,13 @@ def test_a_learning_rate(secure: Any) -> None:
     )
     assert np.array([1.0, -2.0]) - large == pytest.approx([7.5e-4, 5e-4], rel=0.01)
     assert np.array([1.0, -2.0]) - small == pytest.approx([7.5e-7, 5e-7], rel=0.01)
+
+
+@pytest.mark.parametrize("ends", [(-1, 1), (0, 0.1), (-8, 8)])
+@pytest.mark.parametrize("degree", [2, 3, 5, 8])
+def test_polynomials_of_small_and_of_large_results(ends: tuple[float, float], degree: int) -> None:
+    x = leaf(Input((3,), 16, *ends))
+    largest = max(map(abs, ends))
+    for size in 10.0 ** np.arange(-8, 5, 3.0):
+        y = x.polynomial([(0.7 + 0.1 * k) * (-1) ** k * size / largest**k for k in range(degree + 1)])
+        assert y.error.relative < 1e-3
