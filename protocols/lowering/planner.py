@@ -211,19 +211,22 @@ class Planner:
     def _fit_product(self, x: Expression, y: Expression, growth: float, powers: bool) -> tuple[Expression, Expression]:
         """Operands whose product, ``growth`` times as large as that of single elements, fits the field.
 
-        Truncates to the computation's ``fraction_bits`` first, and below only if it must; always the one that has more
-        digits, since of the product those of the other count: of ``powers`` far below their range, those behind the
-        point.
+        Truncates to the computation's ``fraction_bits`` first, and below, to 6 digits, only if it must; always the one
+        that has more digits, since of the product those of the other count: of ``powers`` far below their range, those
+        behind the point.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
         room = _room(whole)
         operands = (x, y)
         bits = [operand.type.fraction_bits for operand in operands]
         zeros = [leading_zeros(operand.type.magnitude) for operand in operands]
-        whole_bits = [-z if powers else _whole_bits(o.type) for o, z in zip(operands, zeros, strict=True)]
+        whole_bits = [
+            -z if powers or not o.type.magnitude else _whole_bits(o.type) for o, z in zip(operands, zeros, strict=True)
+        ]
+        fewest = [max(0, math.ceil(FEWEST_BITS - bits)) for bits in whole_bits]
         movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
-        for floor in (self.fraction_bits, FEWEST_BITS):
-            while sum(bits) > room and (left := [i for i in movable if bits[i] > floor + zeros[i]]):
+        for floors in ([self.fraction_bits + z for z in zeros], fewest):
+            while sum(bits) > room and (left := [i for i in movable if bits[i] > floors[i]]):
                 bits[max(left, key=lambda i: bits[i] + whole_bits[i])] -= 1
         if sum(bits) > room:
             small = room == FIELD_BITS

@@ -143,6 +143,12 @@ def test_of_any_size(secure: Any, build: Any, values: Any, wanted: float) -> Non
         assert off <= 1e-4 * wanted
 
 
+def test_nothing_is_refused_beside_zeros(secure: Any) -> None:
+    """What is known to be 0 has no digits, and as many bits as it may be cut to."""
+    x, zero = leaf(Input((2,), 40, -1.0, 1.0)), leaf(Input((2,), 40, 0.0, 0.0))
+    assert (x * zero).type.magnitude < 1e-6
+
+
 def test_a_learning_rate(secure: Any) -> None:
     """A thousand steps of 1e-6 each are a step of 1e-3, to a hundredth of it."""
     (w, raw), (step, of_step) = shared([1.0, -2.0], -4, 4), shared([0.75, 0.5], -1, 1)
