@@ -155,20 +155,26 @@ def _joined(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss
 
 @_rule(linear.Add, linear.Subtract)
 def _sum(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
-    return _with(x, 0.0, *(losses[1:] if _is_larger_of_two(x) else losses))
+    if not _is_one_of_two(x):
+        return _with(x, 0.0, *losses)
+    # Off by what the one or the other is, and not by both and one of them once more.
+    one, gate = losses
+    other = replace(gate, most=gate.most - one.most, sure=math.sqrt(max(0.0, gate.sure**2 - one.sure**2)))
+    worse = max(one, other, key=lambda loss: loss.most)
+    return _with(x, 0.0, replace(worse, sure=max(one.sure, other.sure)))
 
 
-def _is_larger_of_two(x: Expression) -> bool:
-    """y + relu(z - y) is one of the two: off by what the one or the other is, and not by both and y once more."""
-    if not isinstance(x.operation, linear.Add):
-        return False
-    y, gate = x.inputs
+def _is_one_of_two(x: Expression) -> bool:
+    """y + gate(z - y), or z - gate(z - y): y or z."""
+    one, gate = x.inputs
     gate = gate.inputs[0] if isinstance(gate.operation, linear.Declare) else gate
-    if not isinstance(gate.operation, comparison.Gate) or gate.operation.below:
+    if not isinstance(gate.operation, comparison.Gate):
         return False
-    difference, _, passed = gate.inputs
-    unmasked = difference.inputs[0] if isinstance(difference.operation, mask.Mask) else difference
-    return passed is difference and isinstance(unmasked.operation, linear.Subtract) and unmasked.inputs[1] is y
+    passed = gate.inputs[2]
+    passed = passed.inputs[0] if isinstance(passed.operation, mask.Mask) else passed
+    if not isinstance(passed.operation, linear.Subtract):
+        return False
+    return passed.inputs[1 if isinstance(x.operation, linear.Add) else 0] is one
 
 
 @_rule(linear.Divide)

@@ -74,6 +74,30 @@ class Comparisons(Unknown):
         chosen: Self = self * (x - y) + y  # type: ignore[operator]
         return chosen
 
+    def sign(self) -> Self:
+        """-1, 0 or 1, by the sign: exact."""
+        return ((self > 0) - (self < 0))._new(m.Declare(-1.0, 1.0))
+
+    def __and__(self, other: object) -> Self:
+        """Of tensors of 0 and 1 alone, as `|`, `^` and `~`: the product; a round besides the openings of both."""
+        return self * _bits("&", self, other)
+
+    def __or__(self, other: object) -> Self:
+        both: Any = _bits("|", self, other)
+        either: Self = (self + both - self * both)._new(m.Declare(0.0, 1.0))
+        return either
+
+    def __xor__(self, other: object) -> Self:
+        both: Any = _bits("^", self, other)
+        one: Self = (self + both - self * both * 2)._new(m.Declare(0.0, 1.0))
+        return one
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __invert__(self) -> Self:
+        _check_bits("~", self)
+        return self * -1 + 1
+
     def _less(self, other: object, rounded: np.ufunc) -> Self:
         """What is to be compared with 0.
 
@@ -84,3 +108,20 @@ class Comparisons(Unknown):
         unit = 2.0**-self.type.fraction_bits
         threshold = np.clip(numbers(other), self.type.low - unit, self.type.high + unit)
         return self - rounded(threshold / unit) * unit if threshold.any() or threshold.ndim else self
+
+
+def _check_bits(what: str, *operands: object) -> None:
+    """Raises UnsupportedError unless all are of 0 and 1, by their types or, if public, by their values."""
+    for x in operands:
+        if isinstance(x, Comparisons):
+            fits = x.type.low >= 0.0 and x.type.high <= 1.0 and x.type.fraction_bits == 0
+        else:
+            fits = bool(np.isin(numbers(x), (0.0, 1.0)).all())
+        if not fits:
+            raise UnsupportedError(f"{what} takes tensors of 0 and 1, such as comparisons are")
+
+
+def _bits(what: str, one: Comparisons, other: object) -> object:
+    """The other, once both are of 0 and 1."""
+    _check_bits(what, one, other)
+    return other if isinstance(other, Comparisons) else numbers(other)

@@ -81,13 +81,10 @@ class Unknown:
     def __ceil__(self) -> NoReturn:
         raise _no_rounding("ceil()")
 
-    def __and__(self, other: object) -> NoReturn:
-        raise _no_logic()
+    def __lshift__(self, other: object) -> NoReturn:
+        raise UnsupportedError("there is no shift of secrets: multiply or divide by a power of two")
 
-    __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __and__
-
-    def __invert__(self) -> NoReturn:
-        raise _no_logic()
+    __rlshift__ = __rshift__ = __rrshift__ = __lshift__
 
 
 def _no_value(what: str) -> UnknownValueError:
@@ -96,7 +93,3 @@ def _no_value(what: str) -> UnknownValueError:
 
 def _no_rounding(what: str) -> UnsupportedError:
     return UnsupportedError(f"{what} of a secret: there is no rounding to whole numbers; use / and truncate()")
-
-
-def _no_logic() -> UnsupportedError:
-    return UnsupportedError("there are no logical or bitwise operations on secrets: write x * y for and, 1 - x for not")

@@ -1,0 +1,114 @@
+"""Where secrets lie among public marks: one-hot vectors, positions, counts, and look-ups at secret places.
+
+Each mark is a comparison; all of a call are made at once, so rounds do not grow with their number.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
+from protocols.trace.arguments import axis_of, numbers
+from protocols.trace.ordering import Ordering
+
+MOST_MARKS = 1 << 16
+
+
+class Counting(Ordering):
+    """Base of ``SecretTensor``."""
+
+    __slots__ = ()
+
+    def one_hot(self, depth: int) -> Self:
+        """A last axis of ``depth`` more: 1 at the position that this says, else 0; all 0 for one beyond the last.
+
+        Of secret whole numbers from 0 (UnsupportedError else); ``depth`` - 1 comparisons each, two rounds, one where
+        the number is an input.
+        """
+        depth = operator.index(depth)
+        _check_whole(self, "one_hot()")
+        if not 0 < depth <= MOST_MARKS:
+            raise ShapeError(f"a one-hot vector of {depth}")
+        x: Any = self
+        x = x.expand_dims(-1)
+        count = min(depth, int(self.type.high) + 1)
+        reached = (x >= np.arange(1.0, min(depth, int(self.type.high)) + 1)) if self.type.high >= 1 else None
+        found = _steps(reached, x, count)
+        missing = [(0, 0)] * (found.ndim - 1) + [(0, depth - count)]
+        return found if depth == count else found.pad(missing)  # type: ignore[no-any-return]
+
+    def chosen_from(self, table: Any, axis: int = 0) -> Self:
+        """What lies at these secret places, whole numbers, of an axis of ``table``; shapes as with ``numpy.take``.
+
+        The table is public or secret.  Places beyond the axis' end give 0.  One product with the places' one-hot
+        vectors.
+        """
+        if not isinstance(table, Ordering):
+            table = numbers(table)
+        axis = axis_of(axis, table.ndim)
+        rest = [i for i in range(table.ndim) if i != axis]
+        rows = table.transpose([axis, *rest]).reshape((table.shape[axis], -1))
+        places: Any = self
+        found = places.one_hot(table.shape[axis]).reshape((-1, table.shape[axis])) @ rows
+        shape = [table.shape[i] for i in rest]
+        found = found.reshape((*places.shape, *shape))
+        order = list(range(places.ndim, places.ndim + axis)) + list(range(places.ndim))
+        return found.transpose([*order, *range(places.ndim + axis, found.ndim)])  # type: ignore[no-any-return]
+
+    def searchsorted(self, edges: npt.ArrayLike, side: str = "left") -> Self:
+        """How many of the public ascending ``edges`` are below each value; ``side="right"``: not above it.  Exact."""
+        marks, x = _edges(edges), self._beside()
+        if side not in ("left", "right"):
+            raise UsageError("side is 'left' or 'right'")
+        return (x > marks if side == "left" else x >= marks).sum(-1)  # type: ignore[no-any-return]
+
+    def histogram(self, bins: npt.ArrayLike) -> Self:
+        """How many of all values lie between neighbours of the public ``bins``, edges in ascending order.
+
+        As NumPy counts: each bin with its lower edge and without its upper one, but for the last, which has both.
+        """
+        marks, x = _edges(bins), self._beside()
+        if marks.size < 2:
+            raise UsageError("bins are two edges at least")
+        above = (x >= marks[:-1]).reshape((-1, marks.size - 1)).sum(0)
+        beyond = (x > marks[-1:]).reshape((-1, 1)).sum(0)
+        counted: Any = above - np.concatenate([above[1:], beyond])
+        return counted.within(0.0, float(self.type.size))  # type: ignore[no-any-return]
+
+    def bincount(self, minlength: int) -> Self:
+        """How often each of 0, 1, ... ``minlength`` - 1 is among secret whole numbers; larger ones do not count."""
+        x: Any = self
+        return x.reshape(-1).one_hot(minlength).sum(0)  # type: ignore[no-any-return]
+
+    def _beside(self) -> Any:
+        x: Any = self
+        return x.expand_dims(-1)
+
+
+def _steps(reached: Any, x: Any, count: int) -> Any:
+    """From [x >= 1], [x >= 2], ... to [x = 0], [x = 1], ..., ``count`` of them."""
+    if reached is None:
+        return (x * 0 + 1.0).within(1.0, 1.0)
+    none = [(0, 0)] * (reached.ndim - 1)
+    # [x >= 0] is 1; of a last one that stands for all above it, nothing is taken.
+    former = np.pad(reached, [*none, (1, 0)]) + (np.arange(reached.shape[-1] + 1) == 0)
+    steps = former - np.pad(reached, [*none, (0, 1)])
+    return steps.within(0.0, 1.0)[..., :count]
+
+
+def _edges(edges: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    marks = numbers(edges)
+    if marks.ndim != 1 or not 0 < marks.size <= MOST_MARKS or (np.diff(marks) < 0).any():
+        raise UsageError(f"edges are 1 to {MOST_MARKS} numbers in ascending order")
+    return marks
+
+
+def _check_whole(x: Ordering, what: str) -> None:
+    if x.type.fraction_bits:
+        raise UnsupportedError(f"{what} takes secret whole numbers: share them with fraction_bits=0")
+    if x.type.low < 0:
+        raise RangeError(f"{what} takes whole numbers from 0, not from {x.type.low:g}: declare a tighter range")
