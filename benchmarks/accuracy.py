@@ -33,7 +33,7 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from nn.derm import samples
-from protocols.approximation import FUNCTIONS, METHODS, Fit, FourierFit, Function, default_fit
+from protocols.approximation import FUNCTIONS, METHODS, Fit, Function, default_fit
 from protocols.approximation.fits import dense_grid
 from protocols.lowering.plan import plan
 from protocols.lowering.planner import FRACTION_BITS
@@ -58,7 +58,7 @@ class Approximation:
     @property
     def case(self) -> dict[str, Any]:
         """What identifies its measurement."""
-        size = {"terms": self.fit.terms} if isinstance(self.fit, FourierFit) else {"degree": self.fit.degree}
+        size = {kind: getattr(self.fit, kind) for kind in ("terms", "degree") if hasattr(self.fit, kind)}
         return {
             "part": "approximation",
             "function": self.function.name,

@@ -22,6 +22,8 @@ from protocols.approximation import (
     Fit,
     FourierFit,
     PolynomialFit,
+    RampFit,
+    RootFit,
     default_fit,
     fit,
     fit_fourier,
@@ -317,6 +319,16 @@ def check_fit(fit: Fit) -> None:
         check_finite("a fit's coefficients", *fit.coefficients)
         if not 1 <= len(fit.coefficients) <= MAX_TERMS + 1:
             raise UnsupportedError(f"a polynomial has 1 to {MAX_TERMS + 1} coefficients")
+    elif isinstance(fit, RootFit):
+        if fit.low <= 0:
+            raise UnsupportedError("a root of what may be 0")
+        check_fit(fit.start)
+        check_fit(fit.correction)
+    elif isinstance(fit, RampFit):
+        check_finite("a ramp's lines", *fit.base, *fit.change)
+        check_fit(fit.narrow)
+        check_fit(fit.step)
+        check_fit(fit.bump)
     else:
         if not 1 <= len(fit.stages) <= MAX_TERMS:
             raise UnsupportedError(f"a composite fit has 1 to {MAX_TERMS} stages")

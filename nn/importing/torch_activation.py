@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nn.activations import Activation, fit_bounds
-from protocols.approximation import Fit, FourierFit, PolynomialFit, default_fit
+from protocols.approximation import Fit, FourierFit, PolynomialFit, RampFit, RootFit, default_fit
 
 
 class FitActivation(nn.Module):
@@ -48,6 +48,14 @@ def _evaluate(fit: Fit, x: torch.Tensor) -> torch.Tensor:
         for c in reversed(fit.coefficients[:-1]):
             y = y * x + c
         return y
+    if isinstance(fit, RootFit):
+        y = _evaluate(fit.start, x)
+        y = y * _evaluate(fit.correction, 1 - x * y**fit.order)
+        return x * y if fit.power == "1/2" else y
+    if isinstance(fit, RampFit):
+        u = _evaluate(fit.narrow, x)
+        (start, slope), (half, change) = fit.base, fit.change
+        return start + slope * x + (half + change * x) * _evaluate(fit.step, u) + _evaluate(fit.bump, u)
     for stage in fit.stages:
         x = _evaluate(stage, x)
     return x

@@ -4,9 +4,10 @@ Plain mathematics: no shares, no field.  Only making a fit needs scipy; using th
 """
 
 from protocols.approximation.catalogue import FUNCTIONS, Function
-from protocols.approximation.defaults import METHODS, default_fit
-from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit
-from protocols.approximation.minimax import fit, fit_fourier, fit_polynomial
+from protocols.approximation.defaults import METHODS, default_fit, power_fit
+from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, RampFit, RootFit
+from protocols.approximation.fitting import fit
+from protocols.approximation.minimax import fit_fourier, fit_polynomial
 
 __all__ = [
     "FUNCTIONS",
@@ -16,8 +17,11 @@ __all__ = [
     "FourierFit",
     "Function",
     "PolynomialFit",
+    "RampFit",
+    "RootFit",
     "default_fit",
     "fit",
     "fit_fourier",
     "fit_polynomial",
+    "power_fit",
 ]

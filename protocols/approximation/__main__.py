@@ -28,7 +28,7 @@ def rows() -> list[dict[str, Any]]:
                 "function": function.name,
                 "method": method,
                 "interval": [fit.low, fit.high],
-                "size": fit.terms if isinstance(fit, FourierFit) else fit.degree,
+                "size": fit.terms if isinstance(fit, FourierFit) else getattr(fit, "degree", 0),
                 "error": fit.error,
                 "outside": RUNAWAY,
             }

@@ -11,6 +11,7 @@ import numpy as np
 
 from protocols.approximation import taylor
 from protocols.approximation.fits import Reals
+from protocols.approximation.search import Way, by_powers, by_turns, of_root, ramp, reciprocal, rsqrt, sqrt
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Function:
     taylor: Callable[[int], Fraction] | None = None
     """The coefficient of (x - about)^k."""
     about: int = 0
+    relative: bool = False
+    """Whether it spans orders of magnitude, and is judged by its relative error too."""
+    ways: tuple[Way, ...] = (ramp,)
+    """How it is evaluated where one round is not enough."""
 
 
 def sigmoid(x: Reals) -> Reals:
@@ -58,6 +63,10 @@ def softplus(x: Reals) -> Reals:
     return np.logaddexp(0.0, x)
 
 
+def _rsqrt(x: Reals) -> Reals:
+    return np.asarray(x**-0.5)
+
+
 _TURNS_BACK = "keeps its bounds but turns back beyond half a period"
 _RAMP = "falls from its largest value back to 0, and repeats"
 
@@ -66,21 +75,32 @@ FUNCTIONS: dict[str, Function] = {
     for f in (
         Function("sigmoid", sigmoid, -8, 8, 9, 1e-4, _TURNS_BACK, True, taylor.sigmoid),
         Function("tanh", np.tanh, -8, 8, 15, 2e-4, _TURNS_BACK, True, taylor.tanh),
-        Function("exp", np.exp, -8, 0, 7, 1e-5, "does not vanish below: it rises again", taylor=taylor.exp),
+        Function(
+            "exp", np.exp, -8, 0, 9, 1e-5, "does not vanish below: it rises again",
+            taylor=taylor.exp, relative=True, ways=(by_powers,),
+        ),
         Function("silu", silu, -8, 8, 10, 1e-4, _RAMP, taylor=taylor.silu),
         Function("gelu", gelu, -8, 8, 12, 1e-4, _RAMP),
         Function("gelu_tanh", gelu_tanh, -8, 8, 12, 1e-4, _RAMP),
         Function("softplus", softplus, -8, 8, 8, 1e-4, _RAMP, taylor=taylor.softplus),
         Function(
-            "reciprocal", np.reciprocal, 0.5, 8, 14, 1e-4, "has neither pole nor sign change at 0",
-            taylor=taylor.reciprocal, about=1,
+            "reciprocal", np.reciprocal, 0.5, 8, 15, 1e-4, "has neither pole nor sign change at 0",
+            taylor=taylor.reciprocal, about=1, relative=True, ways=(reciprocal,),
         ),
         Function(
             "log", np.log, 0.02, 1, 15, 1e-3, "has no pole at 0: it falls, turns and repeats",
-            taylor=taylor.log, about=1,
+            taylor=taylor.log, about=1, ways=(of_root,),
+        ),
+        Function(
+            "sqrt", np.sqrt, 0.02, 1, 10, 1e-4, "turns back beyond half a period", relative=True, ways=(sqrt,)
+        ),
+        Function(
+            "rsqrt", _rsqrt, 0.5, 8, 11, 1e-4, "has neither pole nor sign change at 0", relative=True, ways=(rsqrt,)
         ),
         # The targets of these two are as low as fixed-point arithmetic has a use for.
-        Function("sin", np.sin, -math.pi, math.pi, 5, 5e-6, "drifts away: the period is not 2 pi", True, taylor.sin),
-        Function("cos", np.cos, -math.pi, math.pi, 4, 5e-6, "drifts away: the period is not 2 pi", taylor=taylor.cos),
+        Function("sin", np.sin, -math.pi, math.pi, 5, 5e-6, "drifts away: the period is not 2 pi", True,
+            taylor.sin, ways=(by_turns,)),
+        Function("cos", np.cos, -math.pi, math.pi, 4, 5e-6, "drifts away: the period is not 2 pi", taylor=taylor.cos,
+            ways=(by_turns,)),
     )
 }  # fmt: skip

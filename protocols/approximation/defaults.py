@@ -13,17 +13,25 @@ import numpy as np
 from mpc.errors import UnsupportedError
 from protocols.approximation.catalogue import FUNCTIONS, Function
 from protocols.approximation.composite import exp_by_powers, three_cubics
-from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, dense_grid, measured
-from protocols.approximation.minimax import MAX_TERMS, TERMS, fewest, fit_fourier, fit_polynomial, fourier_within
+from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PolynomialFit, Reals, dense_grid, measured
+from protocols.approximation.goal import RELATIVE, Goal
+from protocols.approximation.minimax import Fourier, fit_polynomial
 from protocols.approximation.sampling import checked
+from protocols.approximation.search import Wanted, found, of_root
 from protocols.approximation.taylor import powers_of_x
 
 METHODS = ("fourier", "minimax", "taylor", "composite")
 DEGREE = 3
 """Of a polynomial when none is asked for: what fits one round."""
 
-WORST = 100.0
-"""A Fourier fit on another interval may miss its function's target error by this factor, and says so in ``error``."""
+POWER_TARGET = 5e-5
+"""The error of a power, as a part of the largest value."""
+
+USUAL = 16.0
+"""The largest values that targets are meant for as they are: those of the default intervals."""
+
+STEEP = 8.0
+"""The same of functions that span orders of magnitude."""
 
 _SHIPPED = "default_fits.json"
 
@@ -32,8 +40,8 @@ _SHIPPED = "default_fits.json"
 def default_fit(
     name: str,
     method: Literal["fourier"] = "fourier",
-    low: float | None = None,
-    high: float | None = None,
+    low: None = None,
+    high: None = None,
     *,
     terms: int | None = None,
     degree: int | None = None,
@@ -60,8 +68,10 @@ def default_fit(
     """The approximation of a named function; with ``low`` and ``high`` another interval than its own.
 
     On another interval a Fourier fit takes the fewest terms that keep the function's target error, unless ``terms``
-    says; where 32 do not keep it, the best there is (see its ``error``) unless that is 100 times the target.
-    ``degree`` is that of a polynomial; a composite has its own.  Raises UnsupportedError naming what there is.
+    says; where one round cannot keep it, several fits make one (``protocols/approximation/search.py``).  The target is
+    in parts of the largest value, for values beyond 8 or below 1; a function that spans orders of magnitude errs by at
+    most half a thousandth of each value, too.  ``degree`` is that of a polynomial; a composite has its own.  Raises
+    UnsupportedError naming what there is, or how near the best fit comes.
     """
     function = FUNCTIONS.get(name)
     if function is None:
@@ -82,6 +92,21 @@ def default_fit(
     return _make(name, method, ends, terms, degree)
 
 
+@functools.lru_cache(maxsize=256)
+def power_fit(exponent: float, low: float, high: float) -> Fit:
+    """x to a real power on an interval above 0, by relative error.  Raises UnsupportedError as ``default_fit``."""
+    named = {-1.0: "reciprocal", -0.5: "rsqrt", 0.5: "sqrt"}.get(exponent)
+    if named is not None:
+        return default_fit(named, "fourier", low, high)
+
+    def power(x: Reals) -> Reals:
+        return np.asarray(x**exponent)
+
+    largest = float(np.abs(checked(power, low, high)(dense_grid(low, high))).max())
+    wanted = Wanted(power, low, high, Goal(POWER_TARGET * largest, RELATIVE), name=f"x^{exponent:g}")
+    return found(wanted, (of_root,))
+
+
 @functools.cache
 def shipped_fits() -> dict[str, FourierFit]:
     """The default Fourier fits, by function: made by ``python -m protocols.approximation.generate``."""
@@ -95,7 +120,7 @@ def _make(name: str, method: str, ends: tuple[float, float], terms: int | None, 
     low, high = ends
     size = DEGREE if degree is None else degree
     if method == "fourier":
-        return make_fourier(function, low, high, terms)
+        return make_fit(function, low, high, terms)
     if method == "minimax":
         return fit_polynomial(function.exact, low, high, size, odd=function.odd and low == -high)
     if method == "taylor":
@@ -103,21 +128,27 @@ def _make(name: str, method: str, ends: tuple[float, float], terms: int | None, 
     return _composite(function, low, high)
 
 
-def make_fourier(function: Function, low: float, high: float, terms: int | None) -> FourierFit:
-    """A Fourier fit of ``terms``, or of as many as keep the function's target error."""
-    odd = function.odd and low == -high
+def make_fit(function: Function, low: float, high: float, terms: int | None = None) -> Fit:
+    """A Fourier fit of ``terms``, or what keeps the function's target error."""
     if terms is not None:
-        return fit_fourier(function.exact, low, high, terms, odd=odd)
-    exact = function.exact
-    # Of values below 1 it is relative to the largest.
-    target = function.target * min(1.0, float(np.abs(checked(exact, low, high)(dense_grid(low, high))).max()))
-    best = fewest(lambda n, error: fourier_within(error, exact, low, high, n, odd=odd), TERMS, target)
-    if best.error > WORST * target:
-        raise UnsupportedError(
-            f"{function.name} on [{low:g}, {high:g}]: up to {MAX_TERMS} terms reach an error of {best.error:.2g}; the"
-            " interval is too long for one round: scale the values down, or ask for `terms`"
-        )
-    return best
+        return make_fourier(function, low, high, terms)
+    odd = function.odd and low == -high
+    goal = goal_of(function, low, high)
+    return found(Wanted(function.exact, low, high, goal, odd, function.name), function.ways)
+
+
+def make_fourier(function: Function, low: float, high: float, terms: int) -> FourierFit:
+    """The best Fourier fit of so many terms."""
+    odd = function.odd and low == -high
+    return Fourier(function.exact, low, high, odd, goal_of(function, low, high)).best(terms)
+
+
+def goal_of(function: Function, low: float, high: float) -> Goal:
+    """Of values below 1, or beyond ``USUAL``, the target is a part of the largest."""
+    largest = float(np.abs(checked(function.exact, low, high)(dense_grid(low, high))).max())
+    if function.relative:
+        return Goal(function.target * max(min(1.0, largest), largest / STEEP), RELATIVE)
+    return Goal(function.target * max(min(1.0, largest), largest / USUAL))
 
 
 def _taylor(function: Function, low: float, high: float, degree: int) -> PolynomialFit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ SMALLEST_ERROR = 2.0**-50
 """Stated where less is measured: the measurement's own rounding.  Fraction bits follow from errors, so never 0."""
 
 
-class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fourier"):
+class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="fourier"):
     """``constant + sum_j cosines[j] cos(2 pi j x / period) + sines[j] sin(...)``, j from 1.
 
     The period is ``2^period_log2 / multiplier``: that is what the angle of a field element can have.
@@ -35,6 +35,8 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="f
     low: float
     high: float
     error: float
+    relative: float | None = None
+    """The largest error relative to the function, where that counts: see ``goal.py``."""
 
     @property
     def period(self) -> float:
@@ -72,7 +74,7 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="f
         return float(values.min()) - slack, float(values.max()) + slack
 
 
-class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="polynomial"):
+class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="polynomial"):
     """``coefficients[0] + coefficients[1] x + ...`` on [low, high]; outside, it grows without bound."""
 
     coefficients: tuple[float, ...]
@@ -80,6 +82,7 @@ class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     high: float
     error: float
     kind: str = "minimax"
+    relative: float | None = None
 
     @property
     def degree(self) -> int:
@@ -94,18 +97,49 @@ class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         return value
 
 
-class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="composite"):
-    """Polynomials one after the other, each of low degree and one round: high degree in few rounds."""
+class RootFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="root"):
+    """x to the power of -1, -1/2 or 1/2 on an interval above 0, by relative error: a rough y of x^(-1/order) by a fit,
+    and a second fit of what is left of it, e = 1 - x y^order, which is small: y P(e), or x y P(e) for the square root.
 
-    stages: tuple[PolynomialFit, ...]
+    Rounding of y does not count, since e is that of the y that there is.  One such step is Newton's iteration, of as
+    high an order as the second fit has terms.
+    """
+
+    power: Literal["-1", "-1/2", "1/2"]
+    start: FourierFit
+    correction: FourierFit
+    """Of (1 - e)^(-1/order)."""
     low: float
     high: float
     error: float
+    relative: float | None = None
+
+    @property
+    def order(self) -> int:
+        """Of the root that is guessed at."""
+        return 1 if self.power == "-1" else 2
+
+    def __call__(self, x: npt.ArrayLike) -> Reals:
+        points = np.asarray(x, dtype=np.float64)
+        y = self.start(points)
+        root = y * self.correction(1.0 - points * y**self.order)
+        return np.asarray(points * root if self.power == "1/2" else root)
+
+
+class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="composite"):
+    """Fits one after the other, a round each or a few: polynomials of low degree make one of a high degree, and a long
+    interval becomes a short one."""
+
+    stages: tuple[PolynomialFit | FourierFit | RootFit, ...]
+    low: float
+    high: float
+    error: float
+    relative: float | None = None
 
     @property
     def degree(self) -> int:
-        """The highest power, were it written as one polynomial."""
-        return math.prod(stage.degree for stage in self.stages)
+        """The highest power, were its polynomials written as one."""
+        return math.prod(stage.degree for stage in self.stages if isinstance(stage, PolynomialFit))
 
     def __call__(self, x: npt.ArrayLike) -> Reals:
         value = np.asarray(x, dtype=np.float64)
@@ -114,17 +148,62 @@ class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
         return value
 
 
-Fit = FourierFit | PolynomialFit | CompositeFit
+class RampFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ramp"):
+    """A function that is nearly a line far to the left and nearly one far to the right:
+    ``base + change step(u) + bump(u)`` for u = ``narrow(x)``, which goes from -1 to 1 and takes the middle apart.
+
+    ``base`` and ``change`` are lines, (constant, slope): the mean of both, and half of their difference.
+    """
+
+    narrow: FourierFit | CompositeFit
+    step: FourierFit
+    bump: FourierFit
+    base: tuple[float, float]
+    change: tuple[float, float]
+    low: float
+    high: float
+    error: float
+    relative: float | None = None
+
+    def __call__(self, x: npt.ArrayLike) -> Reals:
+        points = np.asarray(x, dtype=np.float64)
+        u = self.narrow(points)
+        (b, a), (d, c) = self.base, self.change
+        return np.asarray(b + a * points + (d + c * points) * self.step(u) + self.bump(u))
 
 
-_AnyFit = TypeVar("_AnyFit", FourierFit, PolynomialFit, CompositeFit)
+Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | RampFit
+
+AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, RampFit)
 
 
-def measured(fit: _AnyFit, function: Callable[[Reals], Reals]) -> _AnyFit:
+def measured(fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
     """The fit with its maximal error over its interval, measured on a dense grid."""
     x = dense_grid(fit.low, fit.high)
     error = float(np.abs(fit(x) - function(x)).max())
     return msgspec.structs.replace(fit, error=max(error, SMALLEST_ERROR))
+
+
+@functools.lru_cache(maxsize=256)
+def slope(fit: Fit) -> float:
+    """The largest slope of a fit on its interval: what an error of x is multiplied by at most."""
+    x = dense_grid(fit.low, fit.high)
+    x = x[np.concatenate([[True], np.diff(x) > 1e-9 * (fit.high - fit.low)])]
+    # The grid has hundreds of points for the shortest of the waves: between them the slope is hardly larger.
+    return 1.01 * float(np.abs(np.diff(fit(x)) / np.diff(x)).max())
+
+
+@functools.lru_cache(maxsize=256)
+def attained(fit: Fit) -> tuple[float, float]:
+    """The smallest and the largest value of a fit on its interval, on a dense grid."""
+    values = fit(dense_grid(fit.low, fit.high))
+    return float(values.min()), float(values.max())
+
+
+def smallest(fit: Fit) -> float:
+    """The smallest magnitude of a fit's values on its interval."""
+    low, high = attained(fit)
+    return max(low, -high, 0.0)
 
 
 @functools.lru_cache(maxsize=32)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.errors import UnsupportedError
-from protocols.approximation.fits import Reals, dense_grid
+from protocols.approximation.fits import Reals
 
 EXCHANGES = 12
 TINY = 1e-200
@@ -36,17 +36,20 @@ class Basis:
     """Added to the error for every unit of a coefficient in a group."""
 
 
-def best(basis: Basis, function: Callable[[Reals], Reals], low: float, high: float) -> Reals:
-    """Coefficients (size,) of the best approximation on [low, high], up to a factor of ``AGREED`` in the error."""
-    dense = dense_grid(low, high)
-    matrix, target = basis.columns(dense), function(dense)
+def best(basis: Basis, points: Reals, target: Reals, weights: Reals | None = None) -> Reals:
+    """Coefficients (size,) of the best approximation of ``target`` at ``points`` (n,), which lie densely and in order,
+    up to a factor of ``AGREED`` in the error.  Errors count times ``weights`` (n,)."""
+    matrix = basis.columns(points)
+    if weights is not None:
+        matrix, target = matrix * weights[:, None], target * weights
     # The solver's tolerances are absolute.  A function that is all but 0 stays so: there is nothing to divide by.
     largest = float(np.abs(target).max())
     scale = largest if largest > TINY else 1.0
     target = target / scale
+    low, high = float(points[0]), float(points[-1])
     nodes = np.linspace(0, math.pi, 6 * matrix.shape[1] + 20)
-    chosen = np.unique(np.searchsorted(dense, (low + high) / 2 - (high - low) / 2 * np.cos(nodes)))
-    chosen = chosen.clip(0, len(dense) - 1)
+    chosen = np.unique(np.searchsorted(points, (low + high) / 2 - (high - low) / 2 * np.cos(nodes)))
+    chosen = chosen.clip(0, len(points) - 1)
     for _ in range(EXCHANGES):
         coefficients = _solve(basis, matrix[chosen], target[chosen], basis.limit / scale)
         error = np.abs(matrix @ coefficients - target)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from mpc.errors import UnsupportedError
 from protocols.approximation.fits import FourierFit, PolynomialFit, Reals, dense_grid, measured
+from protocols.approximation.goal import ABSOLUTE, Goal
 from protocols.approximation.linear_program import Basis, best
 from protocols.approximation.sampling import checked
 
@@ -27,7 +28,19 @@ LONGEST_PERIOD = 2.5
 """Of a period, in lengths of the interval."""
 
 CANDIDATES = 3
-"""Periods that look best by least squares, and are worth a linear program."""
+"""Periods that look best by least squares, and are worth a linear program: up to ``FEW`` terms, and beyond it one."""
+
+FEW = 16
+
+STRIDE = 4
+"""Periods of which one is looked at, before those around the best."""
+
+SAMPLES = 60
+SAMPLES_EACH = 6
+"""Points of least squares, and more of them for each coefficient."""
+
+WORTH_A_PROGRAM = 4.0
+"""Least squares that miss the error by more are not worth a linear program: it gains a factor of 3 at most."""
 
 RIDGES = (1e-7, 1e-4, 1e-2, 1.0)
 """Strengths that keep the coefficients of those least squares small: the first that keeps them small enough."""
@@ -35,7 +48,6 @@ RIDGES = (1e-7, 1e-4, 1e-2, 1.0)
 NEARLY = 0.99
 """What is shown on a sample is taken for shown of the interval up to this factor."""
 
-TERMS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, MAX_TERMS)
 DEGREES = (1, 2, 3, 5, 7, 9, 11, 15, 19, 23, 27, MAX_DEGREE)
 """Sizes tried in turn, before those in between."""
 
@@ -50,44 +62,130 @@ def fit_fourier(
     ``odd``: the function is odd about (0, f(0)) and the interval symmetric: sines alone, fitted on one half.
     Raises UnsupportedError for a function or an interval that cannot be fitted.
     """
-    made = fourier_within(math.inf, function, low, high, terms, odd=odd)
-    if made is None:
-        raise UnsupportedError("no period is admissible for this interval")
-    return made
+    return Fourier(function, low, high, odd).best(terms)
 
 
 def fourier_within(
-    error: float, function: Callable[[Reals], object], low: float, high: float, terms: int, *, odd: bool = False
+    error: float,
+    function: Callable[[Reals], object],
+    low: float,
+    high: float,
+    terms: int,
+    *,
+    odd: bool = False,
+    goal: Goal = ABSOLUTE,
 ) -> FourierFit | None:
-    """As ``fit_fourier``; None, at little cost, if least squares show that none of so many terms comes that near."""
-    if not 1 <= terms <= MAX_TERMS:
-        raise UnsupportedError(f"a Fourier fit has 1 to {MAX_TERMS} terms, not {terms}")
-    values = checked(function, low, high)
-    if odd:
-        _check_odd(values, low, high)
-    start = 0.0 if odd else low
-    centre = float(values(np.zeros(1))[0]) if odd else 0.0
-    sample = dense_grid(start, high)[::37]
-    scale = _scale(float(np.abs(values(sample)).max()))
+    """As ``fit_fourier``, best by ``goal``; None, at little cost, if least squares show that none of so many terms
+    comes as near as ``error``."""
+    return Fourier(function, low, high, odd, goal).within(error, terms)
 
-    def target(x: Reals) -> Reals:
-        return (values(x) - centre) / scale
 
-    bases = {p: _fourier_basis(2.0 ** p[1] / p[0], terms, odd) for p in admissible_periods(high - low)}
-    at_sample = target(sample)
-    looked_at = {p: _least_squares(basis, sample, at_sample) for p, basis in bases.items()}
-    if all(NEARLY * least * scale > error for least, _ in looked_at.values()):
-        return None
-    promising = sorted(bases, key=lambda p: looked_at[p][1])
-    fits = []
-    for multiplier, log2 in promising[:CANDIDATES]:
-        numbers = tuple((best(bases[multiplier, log2], target, start, high) * scale).tolist())
+class Fourier:
+    """Fourier fits of one function on one interval, best by ``goal``.  Raises UnsupportedError as ``fit_fourier``."""
+
+    def __init__(
+        self, function: Callable[[Reals], object], low: float, high: float, odd: bool = False, goal: Goal = ABSOLUTE
+    ) -> None:
+        self.values = checked(function, low, high)
         if odd:
-            constant, cosines, sines = centre, (), numbers
+            _check_odd(self.values, low, high)
+        self.low, self.high, self.odd, self.goal = low, high, odd, goal
+        self._start = 0.0 if odd else low
+        self._centre = float(self.values(np.zeros(1))[0]) if odd else 0.0
+        self._points = dense_grid(self._start, high)
+        at_points = self.values(self._points)
+        self._scale = _scale(float(np.abs(at_points[::37]).max()))
+        self._target = (at_points - self._centre) / self._scale
+        self._weights = goal.weights(at_points)
+        self._price = GAIN_PRICE * float(self._weights.max())
+        self._periods = sorted(admissible_periods(high - low), key=lambda p: 2.0 ** p[1] / p[0])
+        self._best_place: int | None = None
+        self._looked_at: dict[int, dict[tuple[int, int], tuple[float, float]]] = {}
+
+    def least(self, terms: int) -> float:
+        """What no fit of so many terms errs by less than, by least squares."""
+        return NEARLY * self._scale * min(least for least, _ in self._look(terms).values())
+
+    def near(self, terms: int) -> float:
+        """What one of so many terms errs by at the most, and the best one perhaps a third of."""
+        return self._scale * min(most for _, most in self._look(terms).values())
+
+    def within(self, error: float, terms: int) -> FourierFit | None:
+        """As ``fourier_within``."""
+        if not 1 <= terms <= MAX_TERMS:
+            raise UnsupportedError(f"a Fourier fit has 1 to {MAX_TERMS} terms, not {terms}")
+        if self.least(terms) > error:
+            return None
+        looked_at = self._look(terms)
+        promising = sorted(looked_at, key=lambda p: looked_at[p][1])
+        fits = [self._solved(period, terms) for period in promising[: CANDIDATES if terms <= FEW else 1]]
+        return min(fits, key=lambda fit: self.goal.judge(fit) + self._price * fit.gain)
+
+    def fewest(self, error: float) -> FourierFit:
+        """The smallest fit that errs by at most ``error``, or one term more; where none does, the largest."""
+        made = self.enough(error)
+        while self.goal.judge(made) <= error and made.terms > 1 and self._may_do(made.terms - 1, error):
+            smaller = self.within(error, made.terms - 1)
+            if smaller is None or self.goal.judge(smaller) > error:
+                break
+            made = smaller
+        return made
+
+    def enough(self, error: float) -> FourierFit:
+        """As ``fewest``, but with a few terms more: as least squares take."""
+        first, last = 1, MAX_TERMS
+        while first < last:
+            middle = (first + last) // 2
+            first, last = (first, middle) if self.near(middle) <= error else (middle + 1, last)
+        return self.best(first)
+
+    def best(self, terms: int) -> FourierFit:
+        """That of so many terms."""
+        made = self.within(math.inf, terms)
+        if made is None:
+            raise UnsupportedError("no period is admissible for this interval")
+        return made
+
+    def _may_do(self, terms: int, error: float) -> bool:
+        return self.least(terms) <= error and self.near(terms) <= WORTH_A_PROGRAM * error
+
+    def _look(self, terms: int) -> dict[tuple[int, int], tuple[float, float]]:
+        """By period, what least squares say: few periods first, then those around the best of them."""
+        if terms not in self._looked_at:
+            size = 2 * terms + 1
+            step = max(1, len(self._points) // (SAMPLES_EACH * size + SAMPLES))
+            part = slice(None, None, step)
+            sample, target, weights = self._points[part], self._target[part], self._weights[part]
+
+            def look(places: Iterable[int]) -> None:
+                for place in places:
+                    period = self._periods[place]
+                    if period not in found:
+                        found[period] = _least_squares(self._basis(period, terms), sample, target, weights)
+
+            found: dict[tuple[int, int], tuple[float, float]] = {}
+            count = len(self._periods)
+            # The error has one minimum, or nearly, and at much the same period for other numbers of terms.
+            middle, reach, stride = (0, count, STRIDE) if self._best_place is None else (self._best_place, STRIDE, 2)
+            look(range(max(0, middle - reach), min(count, middle + reach + 1), stride))
+            near = self._periods.index(min(found, key=lambda p: found[p][1]))
+            look(range(max(0, near - stride + 1), min(count, near + stride)))
+            self._best_place = self._periods.index(min(found, key=lambda p: found[p][1]))
+            self._looked_at[terms] = found
+        return self._looked_at[terms]
+
+    def _basis(self, period: tuple[int, int], terms: int) -> Basis:
+        return _fourier_basis(2.0 ** period[1] / period[0], terms, self.odd, self._price)
+
+    def _solved(self, period: tuple[int, int], terms: int) -> FourierFit:
+        found = best(self._basis(period, terms), self._points, self._target, self._weights)
+        numbers = tuple((found * self._scale).tolist())
+        if self.odd:
+            constant, cosines, sines = self._centre, (), numbers
         else:
             constant, cosines, sines = numbers[0], numbers[1 : terms + 1], numbers[terms + 1 :]
-        fits.append(measured(FourierFit(multiplier, log2, constant, cosines, sines, low, high, 0.0), values))
-    return min(fits, key=lambda fit: fit.error + GAIN_PRICE * fit.gain)
+        made = FourierFit(*period, constant, cosines, sines, self.low, self.high, 0.0)
+        return self.goal.measured(made, self.values)
 
 
 def _scale(largest: float) -> float:
@@ -105,7 +203,7 @@ def admissible_periods(length: float) -> list[tuple[int, int]]:
     return found
 
 
-def _fourier_basis(period: float, terms: int, odd: bool) -> Basis:
+def _fourier_basis(period: float, terms: int, odd: bool, price: float) -> Basis:
     def columns(x: Reals) -> Reals:
         angles = np.outer(x * (2 * math.pi / period), np.arange(1, terms + 1))
         if odd:
@@ -113,13 +211,13 @@ def _fourier_basis(period: float, terms: int, odd: bool) -> Basis:
         return np.hstack([np.ones((len(x), 1)), np.cos(angles), np.sin(angles)])
 
     both = ((0,), *((j, j + terms) for j in range(1, terms + 1)))
-    return Basis(columns, tuple((j,) for j in range(terms)) if odd else both, LARGEST_COEFFICIENT, GAIN_PRICE)
+    return Basis(columns, tuple((j,) for j in range(terms)) if odd else both, LARGEST_COEFFICIENT, price)
 
 
-def _least_squares(basis: Basis, x: Reals, target: Reals) -> tuple[float, float]:
+def _least_squares(basis: Basis, x: Reals, target: Reals, weights: Reals) -> tuple[float, float]:
     """Of solutions by least squares: what none errs by less than, in the mean and so at the most; and the maximal error
-    of one with small coefficients, which is enough to compare periods."""
-    matrix = basis.columns(x)
+    of one with small coefficients, which is enough to compare periods.  Errors count times ``weights`` (n,)."""
+    matrix, target = basis.columns(x) * weights[:, None], target * weights
     size = matrix.shape[1]
     # The last number of the triangle is what is left of the target beside the columns.
     triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
@@ -156,7 +254,8 @@ def fit_polynomial(
         return np.asarray(np.polynomial.chebyshev.chebvander((x - middle) / half, degree)[:, kept])
 
     full = np.zeros(degree + 1)
-    full[kept] = best(Basis(columns), values, low, high)
+    dense = dense_grid(low, high)
+    full[kept] = best(Basis(columns), dense, values(dense))
     series = np.polynomial.Chebyshev(full, domain=[low, high]).convert(kind=np.polynomial.Polynomial)
     coefficients = np.zeros(degree + 1)
     coefficients[: len(series.coef)] = series.coef
@@ -196,30 +295,3 @@ def fewest(make: Callable[[int, float], _AnyFit | None], sizes: Sequence[int], e
     if nearest is None:
         raise UnsupportedError("no sizes to choose from")
     return nearest
-
-
-def fit(
-    function: Callable[[Reals], object], low: float, high: float, error: float, *, method: str = "fourier"
-) -> FourierFit | PolynomialFit:
-    """Fit any function of one real number on [low, high] to a maximal error: the fewest terms that reach it.
-
-    ``function`` takes a float64 array (or, failing that, one number).  ``method`` is ``"fourier"`` (one round) or
-    ``"minimax"`` (a polynomial).  ``SecretTensor.apply`` evaluates the result.  Raises UnsupportedError, saying how
-    near it came, when 32 terms, or degree 31, do not reach the error.
-    """
-    if not (error > 0 and math.isfinite(error)):
-        raise UnsupportedError(f"the error to reach must be positive, not {error}")
-    made: FourierFit | PolynomialFit
-    if method == "fourier":
-        made = fewest(lambda n, error: fourier_within(error, function, low, high, n), TERMS, error)
-        most = f"{MAX_TERMS} terms"
-    elif method == "minimax":
-        made = fewest(lambda n, _: fit_polynomial(function, low, high, n), DEGREES, error)
-        most = f"degree {MAX_DEGREE}"
-    else:
-        raise UnsupportedError(f"method {method!r} is not one of fourier, minimax")
-    if made.error <= error:
-        return made
-    raise UnsupportedError(
-        f"up to {most} reach an error of {made.error:.2g}, not {error:.2g}: allow a larger error, or a shorter interval"
-    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from mpc.errors import RangeError, UnsupportedError
 from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
-from protocols.approximation import Fit, FourierFit, PolynomialFit
+from protocols.approximation import FourierFit
+from protocols.approximation.fits import smallest
+from protocols.approximation.goal import RELATIVE
 from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant, leading_zeros
 from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
@@ -30,25 +32,13 @@ SIGMAS = 6.0
 """A rounding error beyond this many standard deviations is not seen in practice."""
 
 
-def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Expression:
-    """Evaluate a fit; rounding adds at most its own error, or ``target`` where that is larger."""
-    if isinstance(fit, FourierFit):
-        return fourier(planner, x, fit, target)
-    if isinstance(fit, PolynomialFit):
-        x = _declared(planner, x, fit.low, fit.high)
-        # Away from the ends, all but the best fits have smaller errors.
-        whole = fit.kind == "minimax" or (x.type.low <= fit.low and x.type.high >= fit.high)
-        return polynomial(planner, x, fit.coefficients, fit.error, fit.error if whole else 0.0)
-    # The last one answers for all.
-    for stage in (*fit.stages[:-1], msgspec.structs.replace(fit.stages[-1], error=fit.error)):
-        x = apply(planner, x, stage)
-    return x
-
-
-def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0) -> Expression:
+def fourier(
+    planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0, rounding: float | None = None
+) -> Expression:
     """One opening; the result is not truncated, the next operation does it if it must.
 
-    Rounding stays below the fit's own error, or below ``target`` where that is larger; each fraction bit less or more
+    Rounding stays below the fit's own error, or below ``target`` where that is larger, or else below ``rounding``; of a
+    fit that is judged by its relative error, below that part of its smallest value.  Each fraction bit less or more
     than the usual ones that the computation keeps doubles or halves what is allowed.
     """
     # More fraction bits cost nothing here, and make the period long in units.
@@ -63,14 +53,19 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
     terms = max(len(fit.cosines), len(fit.sines), 1)
     # Coefficients are below 8, two of one term together: of larger functions a part is evaluated, and multiplied; small
     # ones are evaluated as a multiple, so that their first digits are not the field's last.
-    largest = max(abs(fit.constant), *(2 * abs(c) for c in (*fit.cosines, *fit.sines)))
-    part = 2.0 ** _scale(largest)
+    both = itertools.zip_longest(fit.cosines, fit.sines, fillvalue=0.0)
+    exact = rounding is not None or fit.relative is not None
+    largest = max(abs(fit.constant), *(abs(c) + abs(d) if exact else 2 * max(abs(c), abs(d)) for c, d in both))
+    part = 2.0 ** _scale(largest, exact)
     cosines, sines = (tuple(c / part for c in w) + (0.0,) * (terms - len(w)) for w in (fit.cosines, fit.sines))
     # Fewer bits leave more room for what comes after.  Rounding errors are independent and uniform, those of 2 terms
     # public factors and those of the dealt waves times the coefficients: six standard deviations of the first take
     # three quarters of what is allowed, and of the second one quarter.
     target *= min(1.0, max(map(abs, fit.range())))
-    error = max(fit.error / part, target / part, 2.0**-40) * 2.0 ** (FRACTION_BITS - planner.fraction_bits)
+    allowed = max(fit.error, target) if rounding is None else rounding
+    if fit.relative is not None and rounding is None:
+        allowed = min(allowed, max(fit.relative, RELATIVE) * smallest(fit))
+    error = max(allowed / part, 2.0**-40) * 2.0 ** (FRACTION_BITS - planner.fraction_bits)
     gain = sum(abs(c) for c in (*cosines, *sines))
     norm = math.sqrt(sum(c * c for c in (*cosines, *sines)))
     public_bits = _bits(SIGMAS * math.sqrt(2 * terms / 12) / (0.75 * error), MAX_PUBLIC_BITS)
@@ -98,9 +93,12 @@ def fourier(planner: Planner, x: Expression, fit: FourierFit, target: float = 0.
     return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
 
 
-def _scale(largest: float) -> int:
-    """log2 of what a function whose coefficients go up to ``largest`` is divided by."""
+def _scale(largest: float, exact: bool = False) -> int:
+    """log2 of what a function whose coefficients go up to ``largest`` is divided by; ``exact``: so that they have all
+    the digits that there are."""
     exponent = math.ceil(math.log2(max(largest, 2.0**-30)))
+    if exact:
+        return math.ceil(math.log2(max(largest, 2.0**-30) * 1.001)) - 3
     return max(0, exponent - 2) if exponent > -4 else exponent
 
 
@@ -261,10 +259,3 @@ def _times(planner: Planner, x: Expression, c: float) -> Expression:
 def _over(planner: Planner, x: Expression, divisor: float) -> Expression:
     whole = divisor.is_integer() and divisor < 2**30
     return planner.divided(x, int(divisor)) if whole else _times(planner, x, 1.0 / divisor)
-
-
-def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:
-    """A polynomial's fixed-point layout depends on the interval: take it from the fit where that is tighter."""
-    if x.type.low >= low and x.type.high <= high:
-        return x
-    return planner.make(Declare(low, high), x)

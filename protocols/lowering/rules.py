@@ -12,7 +12,7 @@ from typing import assert_never
 from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
-from protocols.lowering import comparison, functions, selection
+from protocols.lowering import comparison, composed, functions, selection
 from protocols.lowering.planner import Planner
 from protocols.operations import keep, linear, product
 from protocols.trace import mathematics as m
@@ -76,7 +76,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Polynomial():
             return functions.polynomial(planner, x, operation.coefficients)
         case m.Apply():
-            return functions.apply(planner, x, operation.fit, operation.target)
+            return composed.apply(planner, x, operation.fit, operation.target)
         case m.Compare():
             return comparison.compared(planner, x, negated=operation.negated, below=operation.below)
         case m.Relu():

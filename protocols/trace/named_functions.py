@@ -1,25 +1,33 @@
 """Named functions of secret tensors: sigmoid, exp and the like, each an approximation on an interval.
 
-The default is a Fourier fit, one round; ``method`` chooses among
+The default is a Fourier fit, one round, or where that is not enough several fits; ``method`` chooses among
 
-* ``"fourier"``: ``protocols/operations/fourier.py``, with ``terms`` or the default's;
+* ``"fourier"``: ``protocols/operations/fourier.py``, with ``terms`` or as many as the function's error takes;
 * ``"minimax"``: a polynomial of ``degree``, best in the maximum norm;
 * ``"taylor"``: the textbook's polynomial around 0, for comparison;
 * ``"composite"``: a chain of low-degree polynomials, one round each.
 
-``interval`` is where the approximation holds; outside, a Fourier fit is periodic and a polynomial runs away: the
-caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
+``interval`` is where the approximation holds: by default the declared range of the values, so that nothing is outside.
+One that is given may be shorter, which takes fewer terms or rounds; outside it, a Fourier fit is periodic and a
+polynomial runs away: the caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
+
+Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 or below it as a part of the largest;
+functions that span orders of magnitude (exp, reciprocal, sqrt, rsqrt, powers) err by a thousandth of each value, too,
+of values down to a millionth of the largest.
 """
 
 from __future__ import annotations
 
-import sys
-import warnings
+import math
 from typing import Any, Self
 
+from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
-from protocols.approximation import FUNCTIONS, Fit, default_fit
+from protocols.approximation import FUNCTIONS, default_fit, power_fit
 from protocols.trace.unknown import Unknown
+
+PART = 0.25
+"""Of the interval whose fit ships: values in less of it get one of their own, which is better or has fewer terms."""
 
 
 class RangeWarning(UserWarning):
@@ -51,6 +59,14 @@ class NamedFunctions(Unknown):
     def log(self, **options: Any) -> Self:
         """The natural logarithm, of positive values."""
         return self._function("log", **options)
+
+    def sqrt(self, **options: Any) -> Self:
+        """The square root, of positive values."""
+        return self._function("sqrt", **options)
+
+    def rsqrt(self, **options: Any) -> Self:
+        """1 / sqrt(x), of positive values."""
+        return self._function("rsqrt", **options)
 
     def reciprocal(self, **options: Any) -> Self:
         """1 / x, of positive values."""
@@ -86,23 +102,38 @@ class NamedFunctions(Unknown):
         degree: int | None = None,
     ) -> Self:
         """A named function."""
-        fit = default_fit(name, method, *(interval or (None, None)), terms=terms, degree=degree)
-        if interval is None and (self.type.low < fit.low or self.type.high > fit.high):
-            warnings.warn(_outside(name, self.type, fit), RangeWarning, stacklevel=_callers())
-        return self.apply(fit, target=FUNCTIONS[name].target)
+        ends = _interval(name, self.type) if interval is None else interval
+        fit = default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
+        return self.apply(fit, target=0.0 if fit.relative is not None else FUNCTIONS[name].target)
+
+    def _power(self, exponent: float) -> Self:
+        """x to a real power, of positive values."""
+        if not math.isfinite(exponent):
+            raise UnsupportedError(f"{exponent} is not a power")
+        return self.apply(power_fit(exponent, *_positive(f"x^{exponent:g}", self.type)))
 
 
-def _callers() -> int:
-    """Frames up to whoever wrote the expression: a warning is about that line."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
-        level, frame = level + 1, frame.f_back
-    return level
+def _interval(name: str, t: TensorType) -> tuple[float, float] | None:
+    """Where values of this type are: None if that is inside the interval whose fit ships, and no small part of it."""
+    function = FUNCTIONS.get(name)
+    if function is None:
+        return None
+    inside = function.low <= t.low and t.high <= function.high
+    if inside and t.high - t.low >= PART * (function.high - function.low):
+        return None
+    return _positive(name, t) if function.low > 0 else _ends(t)
 
 
-def _outside(name: str, t: TensorType, fit: Fit) -> str:
-    return (
-        f"{name} is approximated on [{fit.low:g}, {fit.high:g}], and these values are only known to lie in"
-        f" [{t.low:g}, {t.high:g}]: results for values outside are wrong. Give interval=(low, high), or declare the"
-        " range with within(low, high)"
-    )
+def _positive(name: str, t: TensorType) -> tuple[float, float]:
+    if t.low <= 0:
+        raise UnsupportedError(
+            f"{name} of values that are only known to lie in [{t.low:g}, {t.high:g}]: declare a range above 0 with"
+            " within(low, high) or share(..., low=, high=), or give the interval=(low, high) where they are"
+        )
+    return _ends(t)
+
+
+def _ends(t: TensorType) -> tuple[float, float]:
+    """A type's range, as an interval that is not a point."""
+    unit = 2.0**-t.fraction_bits
+    return (t.low, t.high) if t.low < t.high else (t.low, t.high + unit)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mpc.errors import PositionError, RangeError, ShapeError, UnknownValueError, UnsupportedError
 from mpc.operation import Input, Stored
 from mpc.tensor_type import Shape, TensorType
-from protocols.approximation import CompositeFit, FourierFit, PolynomialFit
+from protocols.approximation import Fit
 from protocols.lowering.plan import lowered
 from protocols.lowering.planner import FRACTION_BITS, check_precision
 from protocols.trace import mathematics as m
@@ -147,15 +147,16 @@ class SecretTensor(NamedFunctions, Stated, Counting):
     def __rtruediv__(self, other: object) -> SecretTensor:
         return self.reciprocal() * other
 
-    def __pow__(self, exponent: int) -> SecretTensor:
-        """Integer powers from 0: one opening, whatever the exponent, as far as the range allows."""
-        try:
-            exponent = operator.index(exponent)
-        except TypeError:
-            raise UnsupportedError("only integer powers of a secret: use exp and log for others") from None
-        if not 0 <= exponent <= MAX_POWER:
-            raise UnsupportedError(f"only powers from 0 to {MAX_POWER}: use reciprocal() for negative ones")
-        return self.polynomial([0.0] * exponent + [1.0])
+    def __pow__(self, exponent: float) -> SecretTensor:
+        """Whole powers from 0: one opening, whatever the exponent, as far as ranges allow; others of values above 0."""
+        power = numbers(exponent)
+        if power.ndim:
+            raise UnsupportedError(f"one power for all elements, not an array of shape {power.shape}")
+        if not (power >= 0 and float(power).is_integer()):
+            return self._power(float(power))
+        if power > MAX_POWER:
+            raise UnsupportedError(f"only powers up to {MAX_POWER}: use log and exp for higher ones")
+        return self.polynomial([0.0] * int(power) + [1.0])
 
     def square(self) -> SecretTensor:
         """``x ** 2``."""
@@ -319,7 +320,7 @@ class SecretTensor(NamedFunctions, Stated, Counting):
 
         Rounding adds at most the fit's own error, or ``target`` where that is larger.
         """
-        if not isinstance(fit, FourierFit | PolynomialFit | CompositeFit):
+        if not isinstance(fit, Fit):
             raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
         return self._new(m.Apply(fit, target))
 

@@ -26,6 +26,8 @@ TRUE = {
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "softplus": lambda x: np.log1p(np.exp(x)),
     "reciprocal": lambda x: 1 / x,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: x**-0.5,
     "log": np.log,
     "sin": np.sin,
     "cos": np.cos,
@@ -242,7 +244,7 @@ def test_what_cannot_be_fitted(arguments, sentence):
         (("sigmoid",), {"degree": 3}, "`terms` goes with"),
         (("sigmoid", "minimax"), {"terms": 3}, "`terms` goes with"),
         (("sigmoid",), {"low": -1.0}, "two ends"),
-        (("tanh",), {"low": -400.0, "high": 400.0}, "too long for one round"),
+        (("tanh",), {"low": -4e5, "high": 4e5}, r"within\(low, high\)"),
     ],
 )
 def test_options_that_make_no_sense(arguments, options, sentence):

@@ -27,7 +27,7 @@ from protocols.approximation import (
     fit_polynomial,
     taylor,
 )
-from protocols.approximation.defaults import shipped_fits
+from protocols.approximation.defaults import goal_of, make_fourier, shipped_fits
 from protocols.approximation.minimax import GAIN_PRICE, MAX_MULTIPLIER, admissible_periods, fewest, fourier_within
 
 quick = settings(max_examples=12, deadline=None, derandomize=True)
@@ -44,7 +44,7 @@ def error_of(made: Any, function: Callable[[Any], Any], low: float, high: float)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_shipped_fit_is_what_is_made_today(name: str) -> None:
     function, shipped = FUNCTIONS[name], shipped_fits()[name]
-    made = fit_fourier(function.exact, function.low, function.high, function.terms, odd=function.odd)
+    made = make_fourier(function, function.low, function.high, function.terms)
     assert shipped.terms == function.terms
     assert made.error == pytest.approx(shipped.error, rel=0.02)
     assert error_of(shipped, function.exact, function.low, function.high) <= shipped.error * 1.001
@@ -53,8 +53,10 @@ def test_the_shipped_fit_is_what_is_made_today(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_fewer_terms_reach_the_target(name: str) -> None:
     function = FUNCTIONS[name]
-    fewer = fit_fourier(function.exact, function.low, function.high, function.terms - 1, odd=function.odd)
-    assert fewer.error > function.target
+    goal = goal_of(function, function.low, function.high)
+    assert goal.absolute == pytest.approx(function.target, rel=1e-3)
+    assert goal.judge(shipped_fits()[name]) <= goal.absolute
+    assert goal.judge(make_fourier(function, function.low, function.high, function.terms - 1)) > goal.absolute
 
 
 @given(length=st.floats(2.0**-20, 2.0**20))

@@ -15,7 +15,6 @@ from mpc.errors import RangeError, TesseraError, UnsupportedError
 from protocols.approximation import FUNCTIONS, CompositeFit, FourierFit, PolynomialFit, default_fit, fit
 from protocols.operations.polynomial import polynomial_range
 from protocols.readings.memory import run_in_memory
-from protocols.trace.named_functions import RangeWarning
 
 TRUE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -25,6 +24,8 @@ TRUE = {
     "cos": np.cos,
     "log": np.log,
     "reciprocal": lambda x: 1 / x,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: x**-0.5,
     "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
     "softplus": lambda x: np.log1p(np.exp(x)),
@@ -86,17 +87,23 @@ def test_a_fit_without_waves(secure: Any, constant: float) -> None:
     assert np.abs(got - constant).max() < 1e-4
 
 
-def test_outside_the_interval_there_is_a_warning(secure: Any) -> None:
-    x = secure.secret((2,), -100, 100)
-    with pytest.warns(RangeWarning, match="approximated on"):
-        x.sigmoid()
-    for low, high in ((-100, 4), (-4, 100)):
-        with pytest.warns(RangeWarning, match="approximated on"):
-            secure.secret((2,), low, high).sigmoid()
+def test_the_interval_is_the_declared_range(secure: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        x.within(-8, 8).sigmoid()
-        x.sigmoid(interval=(-8.0, 8.0))  # who says where, knows
+        for low, high in ((-100, 100), (-100, 4), (-4, 100), (0.25, 12)):
+            x = np.round(np.linspace(low, high, 997) * 2**16) / 2**16
+            got, _ = evaluate(secure, lambda s: s.sigmoid(), x, low, high)
+            assert np.abs(got - TRUE["sigmoid"](x)).max() <= 2 * FUNCTIONS["sigmoid"].target
+        x = secure.secret((2,), -100, 100)
+        assert secure.program(x.within(-8, 8).sigmoid()).rounds == 0
+        assert secure.program(x.sigmoid(interval=(-8.0, 8.0))).rounds == 0  # who says where, knows
+
+
+@pytest.mark.parametrize("build", [lambda x: x.log(), lambda x: 1 / x, lambda x: x.sqrt(), lambda x: x**-0.5])
+def test_what_may_be_zero_has_no_root_and_no_logarithm(secure: Any, build: Any) -> None:
+    for low in (-4.0, 0.0):
+        with pytest.raises(UnsupportedError, match=r"declare a range above 0 with within\(low, high\)"):
+            build(secure.secret((2,), low, 4.0))
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 50.0), (-50.0, 1.0), (-1.0, 1.0), (-50.0, 50.0)])

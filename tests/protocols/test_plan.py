@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import warnings
 from typing import Any, get_args
 
 import numpy as np
@@ -18,7 +16,6 @@ from protocols.lowering.plan import leaves, lowered, plan
 from protocols.lowering.planner import Objective, Planner
 from protocols.lowering.rules import lower
 from protocols.trace import mathematics as m
-from protocols.trace.named_functions import RangeWarning
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, leaf
 
 
@@ -121,18 +118,6 @@ def test_errors_come_at_the_line_that_wrote_it(secure: Any, build: Any, error: t
         build(x)
     # And nothing of it is left in what is written next.
     assert plan(graph_of([x * 2])).encode() == plan(graph_of([secure.secret((3,)) * 2])).encode()
-
-
-def test_a_warning_names_the_line_that_called_the_function(secure: Any) -> None:
-    x = secure.secret((3,), -100.0, 100.0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        x.sigmoid()
-        line = sys._getframe().f_lineno - 1
-        x.tanh()
-        plan(graph_of([x.sigmoid(interval=(-8, 8))]), Objective.TRAFFIC)
-    assert [w.category for w in caught] == [RangeWarning] * 2
-    assert [(w.filename, w.lineno) for w in caught] == [(__file__, line), (__file__, line + 2)]
 
 
 def test_planning_is_linear_in_what_is_written(secure: Any) -> None:

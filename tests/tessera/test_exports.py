@@ -23,7 +23,10 @@ CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalClust
 STORED = {"AuditEntry", "Explanation", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"SecretTensor", "concatenate", "stack"}
-FITS = {"CompositeFit", "Fit", "FourierFit", "PolynomialFit", "default_fit", "fit", "fit_fourier", "fit_polynomial"}
+FITS = {
+    "CompositeFit", "Fit", "FourierFit", "PolynomialFit", "RampFit", "RootFit",
+    "default_fit", "fit", "fit_fourier", "fit_polynomial",
+}  # fmt: skip
 NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_torch", "nn"}
 SAID_OF_MODELS = {
     "ArrayInput", "Classes", "Column", "ImageInput", "Interface", "Label", "ShadesOfGray", "TableInput",

@@ -1,0 +1,427 @@
+"""Which fit a function gets on an interval: one round where that is enough, else a long interval is made a short one.
+
+``found`` picks.  Beside a Fourier fit of one round there are, for named functions and any others:
+
+* ``by_root``: 1 / x and 1 / sqrt(x) by relative error, from a rough fit and a fit of what is left of it (``RootFit``);
+* ``of_root``: what is smooth in log x (powers, logarithms, ...) as a fit of s = 1 / sqrt(x), whose interval has half of
+  the orders of magnitude of x's;
+* ``by_powers``: exp(x) = exp(x / 2^k)^(2^k), by squaring;
+* ``by_turns``: sines and cosines of any number of turns, as one exact wave of x / 2 pi;
+* ``ramp``: what is nearly a line on either side, taken apart in the middle by u = tanh(x / c): tanh(x / d), d < c, is a
+  smooth function of it (``RampFit``).
+
+Where these have too few digits, values would have to be compared with powers of two and brought into [1, 2) first.
+That, or clipping, is the place for it: ``found`` refuses, saying what is possible.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from mpc.errors import UnsupportedError
+from protocols.approximation.fits import (
+    CompositeFit,
+    Fit,
+    FourierFit,
+    PolynomialFit,
+    RampFit,
+    Reals,
+    RootFit,
+    dense_grid,
+)
+from protocols.approximation.goal import Goal
+from protocols.approximation.minimax import MAX_TERMS, Fourier
+from protocols.approximation.sampling import checked
+
+ONE_ROUND = 2.0**9
+"""Between the largest value and the smallest, of functions judged by relative error: a Fourier fit's result has not the
+digits for more."""
+
+Power = Literal["-1", "-1/2", "1/2"]
+
+_POWERS: dict[Power, float] = {"-1": -1.0, "-1/2": -0.5, "1/2": 0.5}
+
+TINY = 1e-300
+
+ROUGH = 2.0**-4
+"""The relative error of a guess at a root that is good enough, ..."""
+ROUGHEST = 0.2
+"""... and the largest that will do."""
+SPARE = 1.5
+"""By which what is left of a guess may exceed what it is left by the fit: the guess is rounded, too."""
+ONE_ROOT = 64.0
+"""Between the ends of an interval, for 1 / x by a guess at it: beyond, one at 1 / sqrt(x) is better."""
+
+POWERS = 6.0
+"""Binary orders of magnitude that exp may span before it is squared, ..."""
+MOST_POWERS = 9
+"""... and how often: each time doubles the relative error."""
+
+FARTHEST = 2.0**12
+"""Of the values whose sine is taken: beyond, the field has no room for x / 2 pi with all its digits."""
+
+HALF = 9.0
+"""Half of an interval on which tanh has a fit of one round that is right to the last digit."""
+STEP = 8.0
+"""How much steeper a saturating function is made at a time."""
+STEEPEST = 160.0
+"""How much steeper it is made in all: rounding grows with it."""
+SATURATING = 2.0**-22
+"""The error of these fits: what rounding adds anyway."""
+
+NOISE = 1e-9
+"""What a line may be off by, as a part of the function's largest value."""
+
+SLACK = 2.0**-10
+"""By which the interval of a later stage exceeds the values that reach it: those are rounded, and fitted."""
+
+SLOW = 1.0
+"""Seconds after which is said what is going on."""
+
+NOTHING = FourierFit(1, 4, 0.0, (), (0.0,), -8.0, 8.0, 2.0**-50)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A function, where it is to be fitted, and how well."""
+
+    function: Callable[[Reals], object]
+    low: float
+    high: float
+    goal: Goal
+    odd: bool = False
+    name: str = "the function"
+
+    def __str__(self) -> str:
+        return f"{self.name} on [{self.low:g}, {self.high:g}]"
+
+
+Way = Callable[[Wanted], Fit]
+
+
+def found(wanted: Wanted, ways: tuple[Way, ...]) -> Fit:
+    """A fit that reaches the goal, by the first of these ways that does: one round is tried first.
+
+    Raises UnsupportedError, saying how near the best came and what would help.
+    """
+    checked(wanted.function, wanted.low, wanted.high)
+    best: Fit | None = None
+    with _Progress(f"fitting {wanted}"):
+        for way in (one_round, *ways):
+            try:
+                made = way(wanted)
+            except UnsupportedError:
+                continue
+            if wanted.goal.judge(made) <= wanted.goal.absolute:
+                return made
+            if best is None or wanted.goal.judge(made) < wanted.goal.judge(best):
+                best = made
+    came = "none comes near it" if best is None else f"the best there is errs by {best.error:.2g}{_relatively(best)}"
+    relatively = "" if wanted.goal.relative is None else f" and {wanted.goal.relative:.1g} of the value"
+    raise UnsupportedError(
+        f"{wanted}: no fit errs by at most {wanted.goal.absolute:.2g}{relatively}, {came}. Declare a tighter range with"
+        " within(low, high), or give a shorter interval=(low, high) if values stay inside; or take one round as good as"
+        f" it gets with terms={MAX_TERMS}"
+    )
+
+
+def _relatively(fit: Fit) -> str:
+    return "" if fit.relative is None else f", {fit.relative:.1g} of the value"
+
+
+def one_round(wanted: Wanted) -> FourierFit:
+    """The Fourier fit of fewest terms."""
+    if wanted.goal.relative is not None:
+        sizes = np.abs(checked(wanted.function, wanted.low, wanted.high)(dense_grid(wanted.low, wanted.high)))
+        if float(sizes.max()) > ONE_ROUND * float(sizes.min()):
+            raise UnsupportedError("more orders of magnitude than one round has digits for")
+    fits = Fourier(wanted.function, wanted.low, wanted.high, wanted.odd, wanted.goal)
+    return fits.fewest(wanted.goal.absolute)
+
+
+# -- above 0 -----------------------------------------------------------------------------------------------------------
+
+
+def by_root(wanted: Wanted, power: Power) -> RootFit:
+    """x to the power of -1, -1/2 or 1/2, by relative error."""
+    low, high = wanted.low, wanted.high
+    if low <= 0:
+        raise UnsupportedError("a root of what may be 0")
+    order = 1 if power == "-1" else 2
+
+    def root(x: Reals) -> Reals:
+        return np.asarray(x ** (-1.0 / order))
+
+    start = Fourier(root, low, high, goal=Goal(low ** (-1.0 / order), ROUGH)).enough(low ** (-1.0 / order))
+    if start.relative is None or start.relative > ROUGHEST:
+        raise UnsupportedError("too many orders of magnitude for a guess")
+    correction = Fourier(lambda e: (1.0 - e) ** (-1.0 / order), *left(start, order)).enough(_relative(wanted) / 4)
+    made = RootFit(power, start, correction, low, high, 0.0)
+    return Goal(1.0, 1.0).measured(made, lambda x: x ** _POWERS[power])
+
+
+def left(start: FourierFit, order: int) -> tuple[float, float]:
+    """Where 1 - x y^order lies, for y a guess at x^(-1/order) by this fit, and rounded."""
+    off = SPARE * (start.relative or 0.0)
+    return 1.0 - (1.0 + off) ** order, 1.0 - (1.0 - off) ** order
+
+
+def _relative(wanted: Wanted) -> float:
+    """The relative error that reaches the goal everywhere."""
+    largest = float(
+        np.abs(checked(wanted.function, wanted.low, wanted.high)(dense_grid(wanted.low, wanted.high))).max()
+    )
+    return min(wanted.goal.relative or 1.0, wanted.goal.absolute / max(largest, TINY))
+
+
+def of_root(wanted: Wanted) -> CompositeFit:
+    """Any function of x > 0 as one of s = 1 / sqrt(x); where that spans too much still, as a power of one."""
+    low, high = wanted.low, wanted.high
+    root = by_root(_guess(wanted), "-1/2")
+    values = checked(wanted.function, low, high)
+    inside = low + 1e-6 * (high - low), high - 1e-6 * (high - low)
+    ends = [(low, _slope(values, low, inside[0])), (high, _slope(values, high, inside[1]))]
+
+    def beyond(x: Reals) -> Reals:
+        """The function, and beyond its interval, where it may not be defined, a line."""
+        inner = np.clip(x, low, high)
+        (first, falling), (last, rising) = ends
+        return np.asarray(values(inner) + falling * np.minimum(x - first, 0.0) + rising * np.maximum(x - last, 0.0))
+
+    sizes = np.abs(values(dense_grid(low, high)))
+    spans = wanted.goal.relative is not None and float(sizes.max()) > ONE_ROUND * float(sizes.min())
+    orders = math.log2(float(sizes.max()) / float(sizes.min())) if spans else 0.0
+    times = math.ceil(math.log2(orders / POWERS)) if spans else 0
+    sign = 1.0 if not spans or values(np.array([low]))[0] > 0 else -1.0
+
+    def of_s(s: Reals) -> Reals:
+        made = beyond(s**-2.0)
+        return np.asarray((sign * made) ** 0.5**times) if times else made
+
+    goal = _half(wanted.goal)
+    if times:
+        relative = _relative(wanted) / 2.0 ** (times + 2)
+        goal = Goal(relative * float(sizes.max()) ** 0.5**times, relative)
+    rest = one_round(
+        replace(
+            wanted,
+            function=of_s,
+            low=high**-0.5 * (1 - SLACK),
+            high=low**-0.5 * (1 + SLACK),
+            odd=False,
+            goal=goal,
+        )
+    )
+    stages = _squares(float(sizes.min()) ** 0.5**times, float(sizes.max()) ** 0.5**times, times)
+    last = (PolynomialFit((0.0, -1.0), 0.0, float(sizes.max()) * (1 + SLACK), 2.0**-50),) if sign < 0 else ()
+    return _measured(wanted, (root, rest, *stages, *last))
+
+
+def _squares(low: float, high: float, times: int) -> list[PolynomialFit]:
+    """Squares of squares, from values in [low, high] on."""
+    return [
+        PolynomialFit((0.0, 0.0, 1.0), low ** (2**k) * (1 - SLACK), high ** (2**k) * (1 + SLACK), 2.0**-50)
+        for k in range(times)
+    ]
+
+
+def _slope(values: Callable[[Reals], Reals], end: float, inside: float) -> float:
+    at_end, at_inside = values(np.array([end, inside])).tolist()
+    return float(at_end - at_inside) / (end - inside)
+
+
+def reciprocal(wanted: Wanted) -> Fit:
+    """1 / x of x > 0."""
+    if wanted.high <= ONE_ROOT * wanted.low:
+        return by_root(wanted, "-1")
+    root = by_root(_guess(wanted), "-1/2")
+    square = PolynomialFit((0.0, 0.0, 1.0), wanted.high**-0.5 * (1 - SLACK), wanted.low**-0.5 * (1 + SLACK), 2.0**-50)
+    return _measured(wanted, (root, square))
+
+
+def _guess(wanted: Wanted) -> Wanted:
+    """1 / sqrt(x), well enough for a function of it."""
+    relative = (wanted.goal.relative or 2.0**-10) / 8
+    return replace(wanted, function=lambda x: x**-0.5, goal=Goal(max(wanted.low, TINY) ** -0.5, relative))
+
+
+def rsqrt(wanted: Wanted) -> Fit:
+    """1 / sqrt(x) of x > 0."""
+    return by_root(wanted, "-1/2")
+
+
+def sqrt(wanted: Wanted) -> Fit:
+    """The square root of x > 0."""
+    return by_root(wanted, "1/2")
+
+
+# -- the exponential, sine and cosine --------------------------------------------------------------------------------
+
+
+def by_powers(wanted: Wanted) -> CompositeFit:
+    """exp(x) = e^high (e^((x - high) / 2^k))^(2^k)."""
+    low, high = wanted.low, wanted.high
+    times = max(1, math.ceil(math.log2((high - low) / math.log(2.0) / POWERS)))
+    if times > MOST_POWERS:
+        raise UnsupportedError("too long for squaring")
+    part = 2.0**-times
+    relative = _relative(wanted) * part / 16
+    function = replace(wanted, function=lambda x: np.exp((x - high) * part), goal=Goal(relative, relative))
+    stages: list[PolynomialFit | FourierFit | RootFit] = [
+        Fourier(function.function, low, high, goal=function.goal).enough(relative)
+    ]
+    stages += _squares(math.exp((low - high) * part), 1.0, times)
+    if high:
+        stages.append(PolynomialFit((0.0, math.exp(high)), 0.0, 1.0 + SLACK, 2.0**-50))
+    return _measured(wanted, tuple(stages))
+
+
+def by_turns(wanted: Wanted) -> CompositeFit:
+    """A sine or cosine: of x / 2 pi its period is 1, which an angle of the field has exactly."""
+    if max(-wanted.low, wanted.high) > FARTHEST:
+        raise UnsupportedError("more turns than angles have digits for")
+    low, high = (end / (2 * math.pi) for end in (wanted.low, wanted.high))
+    values = checked(wanted.function, wanted.low, wanted.high)
+    sine, cosine = (float(values(np.array([at]))[0]) for at in (_near(wanted, math.pi / 2), _near(wanted, 0.0)))
+    wave = FourierFit(1, 0, 0.0, (cosine,), (sine,), low - SLACK, high + SLACK, wanted.goal.absolute / 2)
+    return _measured(wanted, (PolynomialFit((0.0, 1 / (2 * math.pi)), wanted.low, wanted.high, 2.0**-50), wave))
+
+
+def _near(wanted: Wanted, phase: float) -> float:
+    """A point of this phase, inside the interval."""
+    turns = math.ceil((wanted.low - phase) / (2 * math.pi))
+    return min(phase + turns * 2 * math.pi, wanted.high)
+
+
+# -- nearly a line on either side ------------------------------------------------------------------------------------
+
+
+def ramp(wanted: Wanted) -> RampFit:
+    """A smooth function whose middle, around 0, is all that is not a line."""
+    low, high = wanted.low, wanted.high
+    longest = max(-low, high)
+    if not (low < 0 < high and longest > HALF):
+        raise UnsupportedError("no middle to take apart")
+    # How steep the middle is nobody says: usually as steep as that of tanh(x).
+    usual = max(1, math.ceil(math.log(longest / HALF, STEP)))
+    best: RampFit | None = None
+    for times in (usual, usual + 1, usual - 1):
+        if times < 1 or longest / HALF * STEP ** (times - 1) > STEEPEST * STEP:
+            continue
+        try:
+            made = _ramp(wanted, longest, times)
+        except UnsupportedError:
+            continue  # too steep, or not steep enough
+        if best is None or wanted.goal.judge(made) < wanted.goal.judge(best):
+            best = made
+        if wanted.goal.judge(best) <= wanted.goal.absolute:
+            break
+    if best is None:
+        raise UnsupportedError("too long for saturating functions")
+    return best
+
+
+def _ramp(wanted: Wanted, longest: float, times: int) -> RampFit:
+    """With ``times`` saturating functions after each other."""
+    values = checked(wanted.function, wanted.low, wanted.high)
+    low, high = wanted.low, wanted.high
+    width = longest / HALF
+    narrow = [
+        Fourier(lambda x, c=width: np.tanh(x / c), -longest, longest, odd=True).enough(SATURATING)  # type: ignore[misc]
+    ]
+    # The last stretch is what remains: steps of at most STEP until the middle is about as wide as HALF.
+    for _ in range(times - 1):
+        narrow.append(_steeper(STEP))
+        width /= STEP
+    short = 1e-3 * (high - low)
+    noise = NOISE * float(np.abs(values(dense_grid(low, high))).max())
+    first, second = _line(values, low, low + short, noise), _line(values, high, high - short, noise)
+    base = (first[0] + second[0]) / 2, (first[1] + second[1]) / 2
+    change = (second[0] - first[0]) / 2, (second[1] - first[1]) / 2
+
+    def x_of(u: Reals) -> Reals:
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.clip(width * np.arctanh(np.clip(u, -1.0, 1.0)), low, high))
+
+    def step(u: Reals) -> Reals:
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.tanh(width * np.arctanh(np.clip(u, -1.0, 1.0)) / 2))
+
+    def bump(u: Reals) -> Reals:
+        x = x_of(u)
+        return np.asarray(values(x) - base[0] - base[1] * x - (change[0] + change[1] * x) * np.tanh(x / 2))
+
+    reached = math.tanh(low / width), math.tanh(high / width)
+    allowed = wanted.goal.absolute / 4
+    largest = max(abs(change[0] + change[1] * low), abs(change[0] + change[1] * high))
+    steps = Fourier(step, -1.0, 1.0, odd=True).enough(allowed / max(largest, 1e-9)) if largest else NOTHING
+    sizes = np.abs(bump(dense_grid(*reached)))
+    bumps = Fourier(bump, *reached).enough(allowed) if float(sizes.max()) > allowed / 16 else NOTHING
+    inner = narrow[0] if len(narrow) == 1 else CompositeFit(tuple(narrow), -longest, longest, SATURATING)
+    return wanted.goal.measured(RampFit(inner, steps, bumps, base, change, low, high, 0.0), values)
+
+
+def _steeper(times: float) -> FourierFit:
+    """tanh(times artanh(u)): of u = tanh(x), tanh(times x)."""
+
+    def steeper(u: Reals) -> Reals:
+        a, b = (1 + u) ** times, (1 - u) ** times
+        return np.asarray((a - b) / (a + b))
+
+    return Fourier(steeper, -1.0, 1.0, odd=True).enough(SATURATING)
+
+
+def _line(values: Callable[[Reals], Reals], end: float, inside: float, noise: float) -> tuple[float, float]:
+    """(constant, slope) of the line that a function is near one end; 0 where that is lost in ``noise``."""
+    slope = _slope(values, end, inside)
+    slope = slope if abs(slope * end) > noise else 0.0
+    start = float(values(np.array([end]))[0]) - slope * end
+    return start if abs(start) > noise else 0.0, slope
+
+
+def _half(goal: Goal) -> Goal:
+    return Goal(goal.absolute / 2, None if goal.relative is None else goal.relative / 2)
+
+
+def _measured(wanted: Wanted, stages: tuple[PolynomialFit | FourierFit | RootFit, ...]) -> CompositeFit:
+    values = checked(wanted.function, wanted.low, wanted.high)
+    return wanted.goal.measured(CompositeFit(stages, wanted.low, wanted.high, 0.0), values)
+
+
+class _Progress:
+    """Says on the terminal, after a second and each second, what takes so long."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._thread = threading.Thread(target=self._say, daemon=True)
+            self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _say(self) -> None:
+        began = time.monotonic()
+        said = False
+        while not self._done.wait(SLOW):
+            print(f"\r{self._doing}: {time.monotonic() - began:.0f} s", end="", file=sys.stderr, flush=True)
+            said = True
+        if said:
+            print(file=sys.stderr)

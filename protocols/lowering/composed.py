@@ -1,0 +1,146 @@
+"""Fits that are made of others, to nodes of a program: roots by a guess and what is left, ramps by their middle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import assert_never
+
+import msgspec
+
+from mpc.errors import RangeError
+from mpc.program import Expression
+from mpc.tensor_type import TRUNCATION_BITS
+from protocols.approximation import CompositeFit, Fit, FourierFit, PolynomialFit, RampFit, RootFit
+from protocols.approximation.fits import attained, smallest
+from protocols.approximation.search import SLACK, left
+from protocols.lowering.error import Loss
+from protocols.lowering.functions import fourier, polynomial
+from protocols.lowering.planner import Planner
+from protocols.operations.linear import Add, Declare, Subtract
+from protocols.operations.product import Multiply
+
+NARROWER = 1.25
+"""A range is worth declaring from this factor on."""
+
+SCALED_BITS = 24
+"""Fraction bits that a line keeps."""
+
+FEWEST_BITS = 16
+"""Of what is left of a guess's correction, beside the guess."""
+
+
+def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Expression:
+    """Evaluate a fit; rounding adds at most its own error, or ``target`` where that is larger."""
+    match fit:
+        case FourierFit():
+            return _known(planner, x, fit, fourier(planner, x, fit, target))
+        case PolynomialFit():
+            x = _declared(planner, x, fit.low, fit.high)
+            if len(fit.coefficients) == 2:
+                # The scale of what comes next, or of what came before: its digits are theirs.
+                planner = replace(planner, fraction_bits=max(planner.fraction_bits, SCALED_BITS))
+            # Away from the ends, all but the best fits have smaller errors.
+            whole = fit.kind == "minimax" or (x.type.low <= fit.low and x.type.high >= fit.high)
+            return polynomial(planner, x, fit.coefficients, fit.error, fit.error if whole else 0.0)
+        case CompositeFit():
+            # The last one answers for all.
+            for stage in (*fit.stages[:-1], msgspec.structs.replace(fit.stages[-1], error=fit.error)):
+                x = apply(planner, x, stage)
+            return x
+        case RootFit():
+            return root(planner, x, fit)
+        case RampFit():
+            return _known(planner, x, fit, ramp(planner, x, fit))
+    assert_never(fit)
+
+
+def _known(planner: Planner, x: Expression, fit: FourierFit | RampFit, result: Expression) -> Expression:
+    """What is known of a result where x is in the fit's interval, if that is much less than is known of it anywhere."""
+    if x.type.low < fit.low or x.type.high > fit.high:
+        return result
+    low, high = attained(fit)
+    spare = (high - low) * SLACK + fit.error
+    if max(abs(low - spare), abs(high + spare)) * NARROWER > result.type.magnitude:
+        return result
+    return planner.make(Declare(low - spare, high + spare), result)
+
+
+def root(planner: Planner, x: Expression, fit: RootFit) -> Expression:
+    """y P(1 - x y^order): three openings beside that of x, or four for a square root, and truncations where the field
+    has no room without.
+
+    y is cut before it is used at all: what is left is that of the very y that is multiplied, so how y was rounded does
+    not count, and nothing is lost by it.
+    """
+    allowed = (fit.start.relative or 0.0) * smallest(fit.start) / 8
+    y = fourier(planner, x, fit.start, rounding=allowed)
+    # x y^order, of which only the first factors are known to the types to be no larger than it is.
+    orders = math.log2(fit.high / fit.low) / fit.order
+    room = TRUNCATION_BITS - 2 - x.type.bits + math.log2(x.type.magnitude)
+    y = planner.truncated(y, math.floor((room - orders) / fit.order))
+    if y.type.fraction_bits < -math.log2(allowed):
+        raise RangeError(
+            f"x^({fit.power}) on [{fit.low:g}, {fit.high:g}] of values with {x.type.fraction_bits} fraction bits leaves"
+            f" {y.type.fraction_bits} for a guess: declare a tighter range with within(low, high), or share fewer bits"
+        )
+    ends = [end ** (-1 / fit.order) for end in (fit.high, fit.low)]
+    off = 2.0 * (fit.start.relative or 0.0)
+    y = _as_it_is(planner, y, ends[0] * (1 - off), ends[1] * (1 + off))
+    xy = planner.product(Multiply(), x, y)
+    if fit.order == 2:
+        xy = planner.make(Declare(fit.low**0.5 * (1 - off), fit.high**0.5 * (1 + off)), xy)
+    product = xy if fit.order == 1 else planner.product(Multiply(), xy, y)
+    rest = planner.sum(Subtract(), planner.constant(1.0), product)
+    rest = planner.make(Declare(*left(fit.start, fit.order)), rest)
+    factor = fourier(planner, rest, fit.correction, rounding=max(fit.relative or 0.0, SLACK / 8) / 4)
+    guess = xy if fit.power == "1/2" else y
+    guess = planner.truncated(guess, TRUNCATION_BITS - 1 - FEWEST_BITS - math.ceil(math.log2(guess.type.magnitude)))
+    factor = planner.truncated(factor, math.floor(TRUNCATION_BITS - 1 - guess.type.bits))
+    result = planner.product(Multiply(), guess, factor)
+    exponent = 0.5 if fit.power == "1/2" else -1 / fit.order
+    low, high = sorted((fit.low**exponent, fit.high**exponent))
+    return planner.make(Declare(low * (1 - SLACK), high * (1 + SLACK)), result)
+
+
+def ramp(planner: Planner, x: Expression, fit: RampFit) -> Expression:
+    """The lines, and what one opening of u gives: one opening beside those of x and u, where the ramp is not flat."""
+    u = _evaluated(planner, x, fit.narrow)
+    u = planner.make(Declare(-1 - SLACK, 1 + SLACK), u)
+    (start, slope), (half, change) = fit.base, fit.change
+    result = fourier(planner, u, fit.step)
+    if change:
+        rise = _line(planner, x, half, change)
+        result = planner.product(Multiply(), rise, result)
+    else:
+        result = planner.product(Multiply(), *planner.scaling(result, half))
+    if fit.bump.gain:
+        result = planner.sum(Add(), result, fourier(planner, u, fit.bump))
+    if slope or start:
+        line = _line(planner, x, start, slope) if slope else planner.constant(start, result.type.fraction_bits)
+        result = planner.sum(Add(), result, line)
+    return result.lose(fit.error)
+
+
+def _line(planner: Planner, x: Expression, start: float, slope: float) -> Expression:
+    return polynomial(planner, x, (start, slope))
+
+
+def _evaluated(planner: Planner, x: Expression, fit: FourierFit | CompositeFit) -> Expression:
+    if isinstance(fit, FourierFit):
+        return fourier(planner, x, fit)
+    return apply(planner, x, fit)
+
+
+def _as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:
+    """``x``, of which is meant what is computed: nothing is lost."""
+    node = planner.make(Declare(low, high), x)
+    node.loss = Loss(0.0, 0.0)
+    return node
+
+
+def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:
+    """A polynomial's fixed-point layout depends on the interval: take it from the fit where that is tighter."""
+    if x.type.low >= low and x.type.high <= high:
+        return x
+    return planner.make(Declare(low, high), x)

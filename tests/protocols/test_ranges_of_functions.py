@@ -1,0 +1,213 @@
+"""Functions on any interval: errors against float64 over the whole of it, relative where a function spans orders."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpc import fixed_point
+from mpc.errors import RangeError, UnsupportedError
+from mpc.operation import Input
+from protocols.approximation import FUNCTIONS, RampFit, RootFit, default_fit, fit
+from protocols.approximation.defaults import goal_of
+from protocols.approximation.fits import Reals, slope
+from protocols.approximation.goal import FLOOR
+from protocols.lowering.precision import PrecisionWarning
+from protocols.readings.memory import run_in_memory
+from protocols.trace.secret_tensor import SecretTensor, leaf
+
+THOUSANDTH = 1e-3
+"""The relative error that a function has which spans orders of magnitude, fit and rounding together."""
+
+
+def computed(secure: Any, build: Any, low: float, high: float, bits: int, count: int = 240) -> tuple[Reals, Reals, Any]:
+    """Points over a declared range, dense at its ends and around 0, what is computed of them, and the result."""
+    steps = np.linspace(0.0, 1.0, count)
+    x = np.concatenate([low + (high - low) * steps, low + (high - low) * steps**8, high - (high - low) * steps**8])
+    x = np.concatenate([x, [v for v in np.linspace(-9, 9, count) if low <= v <= high]])
+    raw = np.clip(np.rint(x * 2.0**bits), math.ceil(low * 2.0**bits), math.floor(high * 2.0**bits))
+    x = raw * 2.0**-bits
+    y = build(leaf(Input(x.shape, bits, low, high)))
+    (out,) = run_in_memory(secure.program(y), [fixed_point.encode(x, bits)]).outputs
+    return x, fixed_point.decode(out, y.type.fraction_bits), y
+
+
+def judge(name: str, x: Reals, got: Reals, low: float, high: float) -> None:
+    function = FUNCTIONS[name]
+    true = function.exact(x)
+    error = np.abs(got - true)
+    largest = float(np.abs(function.exact(np.array([low, high, *x]))).max())
+    # Within the interval of a fit that ships, its target is that of the largest value there.
+    if function.low <= low and high <= function.high:
+        low, high = function.low, function.high
+    assert error.max() <= 2 * max(goal_of(function, low, high).absolute, function.target * largest, 2.0**-16 * largest)
+    if function.relative:
+        assert (error / np.maximum(np.abs(true), 1.01 * FLOOR * largest)).max() <= 2 * THOUSANDTH
+
+
+FOUND = [
+    ("reciprocal", 1, 300, 16), ("exp", -8, 0, 16), ("exp", -20, 5, 20), ("tanh", -64, 64, 16), ("silu", -64, 64, 16),
+    ("cos", -1000, 2000, 16),
+]  # fmt: skip
+FOUND_TOO = [
+    ("reciprocal", 1, 1000, 16), ("reciprocal", 0.01, 2, 24), ("reciprocal", 500, 1000, 16), ("reciprocal", 1, 40, 16),
+    ("sqrt", 1, 1000, 16), ("rsqrt", 0.5, 20, 16), ("rsqrt", 1, 1000, 16), ("log", 1, 1000, 16), ("log", 1, 8, 16),
+    ("log", 0.001, 1, 24), ("exp", 3, 10, 16), ("exp", -100, 0, 16), ("tanh", -19, 19, 16), ("sigmoid", -64, 64, 16),
+    ("sigmoid", -500, 500, 16), ("silu", -22, 22, 16), ("gelu", -64, 64, 16), ("softplus", -64, 64, 16),
+    ("silu", -500, 300, 16), ("sin", -64, 64, 16), ("sigmoid", 0.25, 12, 16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "bits"), [*FOUND, *(pytest.param(*case, marks=pytest.mark.slow) for case in FOUND_TOO)]
+)
+def test_functions_on_their_declared_ranges(secure: Any, name: str, low: float, high: float, bits: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x, got, y = computed(secure, lambda s: getattr(s, name)(), low, high, bits)
+    judge(name, x, got, low, high)
+    assert np.abs(got - FUNCTIONS[name].exact(x)).max() <= y.error.absolute
+    assert y.type.low <= got.min()
+    assert got.max() <= y.type.high
+
+
+def test_what_was_wrong(secure: Any) -> None:
+    def values(build: Any, of: list[float], low: float, high: float) -> Any:
+        y = build(leaf(Input((len(of),), 16, low, high)))
+        (out,) = run_in_memory(secure.program(y), [fixed_point.encode(np.array(of), 16)]).outputs
+        return fixed_point.decode(out, y.type.fraction_bits)
+
+    assert values(lambda x: 1 / x, [2, 120], 1, 300) == pytest.approx([1 / 2, 1 / 120], rel=1e-3)
+    assert values(lambda x: x.log(), [2, 4], 1, 8) == pytest.approx([0.6931, 1.3863], abs=2e-3)
+    assert values(lambda x: x.reciprocal(interval=(500, 1000)), [900], 500, 1000) == pytest.approx([1 / 900], rel=1e-3)
+    powers = values(lambda x: x.exp(interval=(3, 5), terms=8), [3.3, 4.4], 3, 5)
+    assert powers == pytest.approx(np.exp([3.3, 4.4]), rel=1e-3)
+
+
+@pytest.mark.parametrize("power", [-2.0, *(pytest.param(p, marks=pytest.mark.slow) for p in (-1, -0.5, 0.5, 1.5, 0.3))])
+def test_real_powers(secure: Any, power: float) -> None:
+    for low, high in ((0.5, 4.0), (1.0, 300.0)):
+        x, got, _ = computed(secure, lambda s: s**power, low, high, 18)
+        assert got == pytest.approx(x**power, rel=2 * THOUSANDTH)
+
+
+NAMES = sorted(FUNCTIONS.keys() - {"gelu_tanh"})
+exponents = st.floats(-20, 20)
+
+
+def either(secure: Any, name: str, first: float, second: float, signs: tuple[bool, bool]) -> bool:
+    """Whether a function of values in a range of such ends is right; what is not is refused, by an error that helps."""
+    low, high = sorted((-(2.0**e) if negative else 2.0**e) for e, negative in zip((first, second), signs, strict=True))
+    bits = min(40, 16 + max(0, math.ceil(-math.log2(min(abs(low), abs(high), 1.0)))))
+    if high - low < 2.0 ** (4 - bits) * max(1.0, abs(low)):
+        return False
+    low, high = math.ceil(low * 2.0**bits) * 2.0**-bits, math.floor(high * 2.0**bits) * 2.0**-bits
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PrecisionWarning)
+            x, got, _ = computed(secure, lambda s: getattr(s, name)(), low, high, bits, 60)
+    except (UnsupportedError, RangeError) as error:
+        assert any(word in str(error) for word in ("within(", "range", "interval"))
+        return False
+    judge(name, x, got, low, high)
+    return True
+
+
+@given(st.sampled_from(NAMES), exponents, exponents, st.tuples(st.booleans(), st.booleans()))
+@settings(max_examples=4, deadline=None, derandomize=True)
+def test_any_range_is_right_or_refused(
+    secure: Any, name: str, first: float, second: float, signs: tuple[bool, bool]
+) -> None:
+    either(secure, name, first, second, signs)
+
+
+@pytest.mark.slow
+@given(st.sampled_from(NAMES), exponents, exponents, st.tuples(st.booleans(), st.booleans()))
+@settings(max_examples=300, deadline=None)
+def test_any_range_is_right_or_refused_at_length(
+    secure: Any, name: str, first: float, second: float, signs: tuple[bool, bool]
+) -> None:
+    either(secure, name, first, second, signs)
+
+
+@pytest.mark.slow
+@given(st.sampled_from(["reciprocal", "rsqrt", "sqrt", "log"]), exponents, st.floats(0.1, 10))
+@settings(max_examples=100, deadline=None)
+def test_three_orders_of_magnitude_are_found_anywhere(secure: Any, name: str, first: float, orders: float) -> None:
+    assert either(secure, name, first, first + orders, (False, False)) or first + orders > 20 or first < -16
+
+
+@pytest.mark.parametrize(
+    ("function", "low", "high"),
+    [
+        (lambda x: 1 / x, 1, 1000),
+        (math.erf, -100, 100),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (lambda x: x / (1 + np.exp(-x)), -22, 22),
+                (lambda x: 1 / np.sqrt(x), 0.5, 20),
+                (np.tanh, -19, 19),
+                (lambda x: 3.0 / x**2, 0.25, 64),
+                (lambda x: np.log1p(np.exp(x)), -300, 300),
+                (lambda x: np.exp(-x), 0.0, 3.0),
+            )
+        ),
+    ],
+)
+def test_fit_needs_no_error_and_little_time(function: Any, low: float, high: float) -> None:
+    began = time.process_time()
+    made = fit(function, low, high)
+    assert time.process_time() - began < 10  # of all cores together, on a machine that does other things
+    x = np.linspace(low, high, 4321)
+    true = np.array([function(v) for v in x.tolist()])
+    assert np.abs(made(x) - true).max() <= min(1.001 * made.error, 1.1e-4 * np.abs(true).max())
+    if made.relative is not None:
+        assert (np.abs(made(x) - true) / np.abs(true)).max() <= 1.001 * made.relative
+        assert made.relative <= THOUSANDTH
+
+
+def test_what_cannot_be_found_says_what_helps() -> None:
+    with pytest.raises(UnsupportedError, match=r"within\(low, high\).*interval=\(low, high\).*terms=32"):
+        fit(lambda x: np.sin(x * x), 0, 100)
+    with pytest.raises(UnsupportedError, match=r"reciprocal on \[1, 1e\+06\].*within\(low, high\)"):
+        default_fit("reciprocal", low=1.0, high=1e6)
+
+
+def test_the_slope_of_a_fit() -> None:
+    for name, low, high, steepest in (
+        ("tanh", -64, 64, 1.0),
+        ("reciprocal", 1, 300, 1.0),
+        ("exp", -20, 5, math.exp(5)),
+    ):
+        assert slope(default_fit(name, low=low, high=high)) == pytest.approx(steepest, rel=0.1)
+
+
+def test_what_is_taken_apart_is_a_fit_like_any_other() -> None:
+    assert isinstance(default_fit("tanh", low=-64, high=64), RampFit)
+    assert isinstance(default_fit("rsqrt", low=1, high=1000), RootFit)
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def slow(x: Reals) -> Reals:
+        time.sleep(0.05)
+        return np.exp(x)
+
+    monkeypatch.setattr("protocols.approximation.search.SLOW", 0.02)
+    fit(slow, 0, 1, 1e-2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    fit(slow, 0, 1.5, 1e-2)
+    assert "fitting the function on [0, 1.5]" in capsys.readouterr().err
+
+
+def test_a_tensor_takes_each_kind_of_fit(secure: Any) -> None:
+    x: SecretTensor = secure.secret((3,), 1.0, 300.0)
+    assert x.apply(default_fit("rsqrt", low=1, high=1000)).type.high == pytest.approx(1, abs=0.01)
