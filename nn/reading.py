@@ -122,7 +122,9 @@ def load_array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise EncodingError(f"there is no file {path}") from None
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - NumPy fails in many ways at a header that is damaged
         raise EncodingError(f"{path} cannot be read as an array (.npy): {printable(str(error))}") from None
     return array
 

@@ -97,7 +97,9 @@ class DataSet:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - NumPy fails in many ways at a file that is damaged
             raise UsageError(f"{path} cannot be read as arrays (.npz): {printable(str(error))}") from None
         return cls(arrays, low=low, high=high)
 

@@ -15,10 +15,23 @@ from PIL import Image
 from benchmarks import records
 from mpc.operation import Input
 from mpc.program import Program
-from nn import ArrayInput, Classes, Description, ImageInput, Interface, Label
+from nn import (
+    ArrayInput,
+    Classes,
+    Column,
+    Description,
+    ImageInput,
+    Interface,
+    Label,
+    Linear,
+    Model,
+    Sequential,
+    TableInput,
+)
 from nn.architecture import decode_architecture, decode_json
 from nn.derm import load_image
 from nn.derm.model import derm_model
+from nn.reading import open_file
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 from parties.messages import runs as run_messages
@@ -114,7 +127,25 @@ def _answer(data: bytes) -> object:
     return said
 
 
+TABLE = TableInput((Column("age", 0.0, 120.0), Column("bmi", 10.0, 60.0)))
+
+
+def _array() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([[40.0, 22.5]]))
+    return buffer.getvalue()
+
+
+def _saved() -> bytes:
+    net = Sequential({"out": Linear(2, 1)}).architecture((2,))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.safetensors"
+        Model(net, {"out.weight": np.ones((1, 2)), "out.bias": np.zeros(1)}, Interface(TABLE)).save(path)
+        return path.read_bytes()
+
+
 INTERFACES = (
+    Interface(TABLE, Classes((Label("a"),))),
     derm_model().interface,
     Interface(ArrayInput((4,), -2.0, 2.0), Classes((Label("a"), Label("b", "B")), "sigmoid"), "Careful."),
     Interface(
@@ -229,6 +260,9 @@ PARSERS = {
         Parser("key", _file(KeyPair.load, ".key"), (_key(),)),
         Parser("evidence", _file(read_evidence, ".json"), tuple(map(msgspec.json.encode, EVIDENCE))),
         Parser("image", _file(load_image, ".png"), _pictures()),
+        Parser("table", _file(TABLE.load, ".csv"), (b"age,bmi\n40,22.5\n", b'bmi,who,"age"\r\n1e1,x,0\r\n')),
+        Parser("array", _file(lambda path: open_file(path, Interface(TABLE), (2,)), ".npy"), (_array(),)),
+        Parser("saved model", _file(Model.load, ".safetensors"), (_saved(),)),
         Parser(
             "records", _file(records.read, ".jsonl"), (records.Record("b", {"n": 1}, {"s": 0.5}).encode().encode(),)
         ),

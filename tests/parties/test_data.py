@@ -51,7 +51,11 @@ def test_what_is_no_data_set(tmp_path):
     (tmp_path / "text.npz").write_text("text")
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     np.save(tmp_path / "plain.npy", X)
-    for name in ("text.npz", "objects.npz", "plain.npy", "none.npz"):
+    np.savez(tmp_path / "good.npz", x=X)
+    whole = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-30])
+    (tmp_path / "bent.npz").write_bytes(whole.replace(b"{'descr'", b"{'descr\n", 1))
+    for name in ("text.npz", "objects.npz", "plain.npy", "none.npz", "cut.npz", "bent.npz"):
         with pytest.raises(UsageError, match="cannot be read as arrays"):
             DataSet.load(tmp_path / name, low=-1, high=1)
 
