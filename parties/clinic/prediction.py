@@ -73,6 +73,7 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
             {"code": label.code or label.name, "name": label.name, "probability": float(p)}
             for label, p in zip(classes.labels, probabilities, strict=True)
         ],
+        "activation": classes.activation,
         "notice": model.description.interface.notice,
         "run": {**report.to_dict(), "here": _here(report)} if report is not None else {},
     }

@@ -43,7 +43,10 @@ async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> 
         model = await chosen_model(client, options.model)
         shape = model.description.input_shape
         if shape is None:
-            raise UsageError(f"model {model.name!r} does not say what shape it takes: deal with client.stock(...)")
+            raise UsageError(
+                f"model {model.name!r} does not say what shape it takes: have its owner upload it with"
+                " --samples or --input, or deal with client.stock(...)"
+            )
         low, high = model.description.interface.bounds()
         # Values play no part: what is dealt is for any input of this shape and range.
         x = client.share(np.full((options.batch, *shape), low), low=low, high=high, name="inputs")

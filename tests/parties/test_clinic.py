@@ -358,7 +358,7 @@ async def test_another_model_says_itself_what_the_page_shows(site):
     exact = 1 / (1 + np.exp(-model.plain(np.full((1, 1, 2, 3), 90 / 255 * 2 - 1))[0]))
     assert [one["code"] for one in answered["classes"]] == ["no", "yes"]
     assert [one["probability"] for one in answered["classes"]] == pytest.approx(exact, abs=1e-3)
-    assert answered["notice"] == "A toy."
+    assert (answered["notice"], answered["activation"]) == ("A toy.", "sigmoid")
 
 
 async def test_a_bug_of_ours_says_nothing_of_the_photograph(site, monkeypatch, caplog):

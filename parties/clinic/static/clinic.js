@@ -93,20 +93,23 @@ function percent(p) {
   return p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`;
 }
 
-function showClasses(classes) {
+// What nothing has made a probability of is a number.
+function showClasses(classes, activation) {
   const rows = [...classes].sort((a, b) => b.probability - a.probability).slice(0, MOST_CLASSES).map((found) => {
     const row = document.createElement("li");
     row.dataset.code = found.code;
     row.dataset.probability = found.probability;
     const name = document.createElement("span");
     name.textContent = found.name;
-    const bar = document.createElement("progress");
-    bar.max = 1;
-    bar.value = found.probability;
-    bar.setAttribute("aria-label", found.name);
+    const bar = document.createElement(activation === "none" ? "span" : "progress");
+    if (activation !== "none") {
+      bar.max = 1;
+      bar.value = found.probability;
+      bar.setAttribute("aria-label", found.name);
+    }
     const figure = document.createElement("span");
     figure.className = "figure";
-    figure.textContent = percent(found.probability);
+    figure.textContent = activation === "none" ? found.probability.toPrecision(4) : percent(found.probability);
     row.append(name, bar, figure);
     return row;
   });
@@ -175,7 +178,7 @@ const steps = {
     say("The parties compute on what they cannot read…");
   },
   answered(step) {
-    showClasses(step.classes);
+    showClasses(step.classes, step.activation);
     element("notice").textContent = step.notice;
     showBill(step.run);
     say("Done. Drop another photograph when you like.");
