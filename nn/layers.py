@@ -326,7 +326,7 @@ class Rows(Identity, frozen=True):
         if x.ndim != 2:
             raise ShapeError(
                 "a BatchNorm1d was folded into the Linear before it, which is right of (N, features), and not of shape"
-                f" {x.shape}: give from_torch an example_input, or the architecture its input_shape"
+                f" {x.shape}: give from_torch samples, or the architecture its input_shape"
             )
 
 

@@ -142,8 +142,8 @@ class Model:
         self.architecture = _architecture(architecture)
         self.interface = as_read(interface)
         self._weights: dict[str, Array] | None = None
-        if weights is not None:
-            self.load_state_dict(weights)
+        if weights is not None or not self.architecture.parameters:
+            self.load_state_dict(weights or {})
 
     def __call__(self, x: object) -> NoReturn:
         raise UsageError(

@@ -74,11 +74,11 @@ def line_of(file: str, number: int) -> str:
     return f"{Path(file).name}:{number}" + (f": {printable(text)[:LONGEST]}" if text else "")
 
 
-def calling_line(own: Sequence[str], stop: str) -> str:
-    """The innermost line outside of the folders ``own``, up to the function ``stop``; empty if there is none."""
+def calling_line(own: tuple[str, ...], stop: str) -> str:
+    """The innermost line outside of files that begin like ``own``, up to the function ``stop``; empty for none."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != stop:
-        if not frame.f_code.co_filename.startswith((*own, "<")):
+        if not frame.f_code.co_filename.startswith(own):
             return line_of(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mpc.errors import EncodingError, ShapeError
 from nn.layer import Array
@@ -13,7 +14,7 @@ from nn.layer import Array
 MOST_SAMPLES = 1024
 """That are looked at: no more batches are asked for then."""
 
-Samples = Any
+Samples = npt.ArrayLike | Iterable[object]
 """An array or a tensor (N, ...), or an iterable of such, or of pairs that begin with one (a DataLoader)."""
 
 SPREAD = 0.02

@@ -34,7 +34,7 @@ WHOLE = "network"
 MOST_LEFT_WHOLE = 64
 """Modules that cannot be followed, until the rest is left alone."""
 
-OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<frozen ", "<string>", "<eval_with_key>")
 """Lines in these are nobody's forward."""
 
 SIZES = frozenset(("size", "dim", "numel", "ndimension"))
@@ -325,7 +325,7 @@ def _raised_at(error: BaseException) -> str:
     found, step = "", error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename
-        if not file.startswith((*OWN_FOLDERS, "<")):
+        if not file.startswith(OWN_FOLDERS):
             found = line_of(file, step.tb_lineno)
         step = step.tb_next
     return found

@@ -13,7 +13,7 @@ IMAGE = np.linspace(-1, 1, 32).reshape(2, 1, 4, 4)
 
 
 def check(cluster: MemoryCluster | LocalCluster, *layers: Layer) -> None:
-    model = Model(Sequential(*layers), {})
+    model = Model(Sequential(*layers))
     with Client(cluster, name="owner") as owner:
         owner.upload(model, "pool")
         owner.upload(model, "pool")
