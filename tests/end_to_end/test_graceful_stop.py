@@ -86,10 +86,12 @@ def in_time(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> f
     ],
 )
 def test_an_idle_server_ends_at_once(cluster: GracefulCluster, client: Client, name: str, number: int) -> None:
-    assert client.reveal(square(client)) == pytest.approx([1, 4], abs=1e-2)
-    asked = in_time(cluster.processes[name], number)
-    assert ended(cluster, name, GRACE) == 0
-    assert time.monotonic() - asked < SLACK
+    """Of the grace nothing passes, however long it is: what there is besides a busy machine may take."""
+    cluster.start_graceful(name, 60.0)
+    with Client(cluster, name="company") as newcomer:
+        assert newcomer.reveal(square(newcomer)) == pytest.approx([1, 4], abs=1e-2)
+        in_time(cluster.processes[name], number)
+        assert ended(cluster, name, 30.0) == 0
 
 
 @pytest.mark.parametrize("name", [pytest.param("party0", marks=pytest.mark.slow), "party1"])

@@ -159,6 +159,14 @@ async def wired(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
+async def patient(tmp_path: Path) -> AsyncIterator[Site]:
+    """As ``wired``, with time for large models: nobody is at fault who takes long on a busy machine."""
+    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
+    async with opened(tmp_path, Security.SEMI_HONEST, transport=SocketWires, settings=settings) as site:
+        yield site
+
+
+@pytest.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[Site]:
     """As ``site``, in malicious security."""
     async with opened(tmp_path, Security.MALICIOUS) as site:

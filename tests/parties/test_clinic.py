@@ -57,9 +57,9 @@ async def served(client, model="derm"):
 
 
 @pytest.fixture
-def site(wired):
+def site(patient):
     """The command that serves the page makes its own client, over sockets."""
-    return wired
+    return patient
 
 
 @pytest.fixture
