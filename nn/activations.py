@@ -29,6 +29,7 @@ from protocols.approximation import (
     fit_fourier,
     fit_polynomial,
 )
+from protocols.approximation.defaults import make_fit
 from protocols.operations.fourier import MAX_MULTIPLIER, MAX_TERMS
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -94,6 +95,18 @@ class Approximated(Ranged, frozen=True, kw_only=True):
         """With its fit in it, unless that ships."""
         return self if self.is_settled else msgspec.structs.replace(self, found=self.fit)
 
+    def within(self, error: float | None) -> Approximated:
+        """With the cheapest fit on its interval that errs by at most ``error``, by default by the function's target.
+
+        Raises UnsupportedError, saying what is possible.
+        """
+        made = self._reaching(error)
+        terms = made.terms if isinstance(made, FourierFit) else None
+        return msgspec.structs.replace(self, terms=terms, found=made)
+
+    def _reaching(self, error: float | None) -> Fit:
+        return reaching(self.function, self.interval, error)
+
     @property
     def _ships(self) -> bool:
         return self.method == "fourier" and self.interval is None and self.terms is None
@@ -152,6 +165,9 @@ class GELU(Approximated, frozen=True):
             return super()._find()
         return _fit_gelu_tanh(self.method, self.interval, self.terms, self.degree)
 
+    def _reaching(self, error: float | None) -> Fit:
+        return reaching("gelu" if self.approximate == "none" else "gelu_tanh", self.interval, error)
+
     @property
     def _ships(self) -> bool:
         return self.approximate == "none" and super()._ships
@@ -180,8 +196,14 @@ class Softplus(Approximated, frozen=True):
 
     def _find(self) -> Fit:
         """Of the function at beta 1: its argument is ``beta x``."""
-        interval = None if self.interval is None else (self.interval[0] * self.beta, self.interval[1] * self.beta)
-        return fit_of(self.function, self.method, interval, self.terms, self.degree)
+        return fit_of(self.function, self.method, self._scaled, self.terms, self.degree)
+
+    def _reaching(self, error: float | None) -> Fit:
+        return reaching(self.function, self._scaled, None if error is None else error * self.beta)
+
+    @property
+    def _scaled(self) -> Interval | None:
+        return None if self.interval is None else (self.interval[0] * self.beta, self.interval[1] * self.beta)
 
     @property
     def bounds(self) -> Interval | None:
@@ -266,6 +288,14 @@ def fit_of(function: str, method: Method, interval: Interval | None, terms: int 
     """The fit of a named function under a layer's options."""
     low, high = interval if interval is not None else (None, None)
     return default_fit(function, method, low=low, high=high, terms=terms, degree=degree)
+
+
+@functools.lru_cache(maxsize=256)
+def reaching(function: str, interval: Interval | None, error: float | None) -> Fit:
+    """The cheapest fit of a named function that errs by at most ``error``, or by its target."""
+    known = FUNCTIONS[function]
+    low, high = interval if interval is not None else (known.low, known.high)
+    return make_fit(known, low, high, error=error)
 
 
 @functools.lru_cache(maxsize=64)

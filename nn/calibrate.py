@@ -23,9 +23,6 @@ WIDEST = 256.0
 MARGIN = 0.25
 """By which an interval exceeds what the samples showed."""
 
-SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Numbers of terms to try: it takes a linear program for each."""
-
 CHUNK = 1 << 18
 """Numbers of inputs that are evaluated at a time."""
 
@@ -74,7 +71,8 @@ def calibrate(
 
     Each interval is what the samples showed, widened on either side by ``margin`` times the larger end, and
     rounded outwards to a multiple of 1/4.  A Fourier fit gets the fewest terms whose error is at most
-    ``error`` (default: the function's own target).  ``Activation`` layers keep the fit they were made
+    ``error`` (default: the function's own target), and where one round cannot reach it, more rounds.  A second a layer
+    at most, or nearly; what takes longer is said on the terminal.  ``Activation`` layers keep the fit they were made
     with.  Returns the model, and what was chosen.
 
     Samples should look like what is to come: use training images, not noise.  Intervals are public: they are
@@ -136,33 +134,19 @@ def _covering(
     if function.low == -function.high:  # symmetric, and an odd one then needs sines alone
         bound = max(-interval[0], interval[1])
         interval = (-bound, bound)
-    if layer.function in ("log", "reciprocal"):
+    if function.low > 0:
         if low <= 0:
             raise RangeError(f"layer {name!r}: {layer.function} of inputs down to {low:.3g} is not supported")
         interval = (max(NEAREST_POLE, low / (1 + margin)), interval[1])
-    covering = msgspec.structs.replace(layer, interval=interval, terms=None)
+    covering = msgspec.structs.replace(layer, interval=interval, terms=None, found=None)
     if layer.method != "fourier":
         return covering
-    target = function.target if error is None else error
-    few = 0
-    for terms in SIZES:
-        if _error_with(covering, terms) <= target:
-            enough = next(n for n in range(few + 1, terms + 1) if n == terms or _error_with(covering, n) <= target)
-            return msgspec.structs.replace(covering, terms=enough)
-        few = terms
-    raise RangeError(
-        f"layer {name!r}: no Fourier fit of {layer.function} on [{interval[0]:g}, {interval[1]:g}] reaches an error of"
-        f" {target:.1e}: allow a larger one, or put a BatchNorm before it, so that its inputs are smaller"
-    )
-
-
-def _error_with(layer: Approximated, terms: int) -> float:
-    """The error of a fit of so many terms, infinite where there is none."""
     try:
-        reached = fit_error(msgspec.structs.replace(layer, terms=terms))
-    except UnsupportedError:
-        return math.inf
-    return math.inf if reached is None else reached
+        return covering.within(error)
+    except UnsupportedError as refused:
+        raise RangeError(
+            f"layer {name!r}: {refused}. A larger error= may be reached, and a BatchNorm makes inputs smaller"
+        ) from None
 
 
 def _widened(low: float, high: float, margin: float) -> Interval:

@@ -128,12 +128,14 @@ def _make(name: str, method: str, ends: tuple[float, float], terms: int | None, 
     return _composite(function, low, high)
 
 
-def make_fit(function: Function, low: float, high: float, terms: int | None = None) -> Fit:
-    """A Fourier fit of ``terms``, or what keeps the function's target error."""
+def make_fit(
+    function: Function, low: float, high: float, terms: int | None = None, *, error: float | None = None
+) -> Fit:
+    """A Fourier fit of ``terms``, or what keeps the function's target error, or this absolute one."""
     if terms is not None:
         return make_fourier(function, low, high, terms)
     odd = function.odd and low == -high
-    goal = goal_of(function, low, high)
+    goal = goal_of(function, low, high) if error is None else Goal(error)
     return found(Wanted(function.exact, low, high, goal, odd, function.name), function.ways)
 
 

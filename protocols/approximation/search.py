@@ -75,6 +75,10 @@ STEP = 8.0
 """How much steeper a saturating function is made at a time."""
 STEEPEST = 160.0
 """How much steeper it is made in all: rounding grows with it."""
+MIDDLE = 4.0
+"""About how far from 0 a ramp is steep: there its rounding counts."""
+DIGITS = 2.0**-20
+"""What a saturating function may be off by through rounding."""
 SATURATING = 2.0**-22
 """The error of these fits: what rounding adds anyway."""
 
@@ -347,6 +351,9 @@ def _ramp(wanted: Wanted, longest: float, times: int) -> RampFit:
     first, second = _line(values, low, low + short, noise), _line(values, high, high - short, noise)
     base = (first[0] + second[0]) / 2, (first[1] + second[1]) / 2
     change = (second[0] - first[0]) / 2, (second[1] - first[1]) / 2
+
+    if DIGITS * longest / HALF * (abs(change[0]) + MIDDLE * abs(change[1])) > wanted.goal.absolute:
+        raise UnsupportedError("u has not the digits for this error")
 
     def x_of(u: Reals) -> Reals:
         with np.errstate(divide="ignore"):

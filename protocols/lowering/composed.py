@@ -49,8 +49,9 @@ def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Exp
                 x = apply(planner, x, stage)
             return x
         case RootFit():
-            return root(planner, x, fit)
+            return root(planner, _declared(planner, x, fit.low, fit.high), fit)
         case RampFit():
+            x = _declared(planner, x, fit.low, fit.high)
             return _known(planner, x, fit, ramp(planner, x, fit))
     assert_never(fit)
 
@@ -140,7 +141,7 @@ def _as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expre
 
 
 def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:
-    """A polynomial's fixed-point layout depends on the interval: take it from the fit where that is tighter."""
+    """Fixed-point layouts depend on the interval: take it from the fit where that is tighter."""
     if x.type.low >= low and x.type.high <= high:
         return x
     return planner.make(Declare(low, high), x)

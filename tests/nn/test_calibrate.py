@@ -7,6 +7,7 @@ import pytest
 
 from mpc.errors import RangeError
 from nn import (
+    GELU,
     Activation,
     Affine,
     Architecture,
@@ -17,6 +18,7 @@ from nn import (
     Sequential,
     Sigmoid,
     SiLU,
+    Softplus,
     Step,
     Tanh,
     calibrate,
@@ -136,3 +138,15 @@ def test_a_fixed_fit_is_checked():
     assert calibrate(scaled(fixed, 7.0), SAMPLES)[0].architecture.layers["act"] == fixed
     with pytest.raises(RangeError, match="leave its fit"):
         calibrate(scaled(fixed, 9.0), SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("layer", "factor"),
+    [(SiLU(), 17.0), pytest.param(GELU("tanh"), 60.0, marks=pytest.mark.slow), (Softplus(beta=2.0), 40.0)],
+)
+def test_wide_inputs_take_more_rounds_and_no_guess(layer, factor, evaluate):
+    model, report = calibrate(scaled(layer, factor), SAMPLES)
+    assert report["act"].inside
+    assert report["act"].error <= 2e-4 * factor / 8
+    off = np.abs(evaluate(model, SAMPLES).result - model.plain(SAMPLES, exact=True)).max()
+    assert off <= 2 * report["act"].error + factor * 2.0**-16  # of the samples' own rounding
