@@ -5,9 +5,10 @@ Two figures of each node, both absolute, in the units of its values:
 * ``most``: a bound.  |computed - meant| is never more, whatever the values, the masks and the number of parties, where
   values lie in the ranges that are declared, and fits are as good as their ``error`` says.  It takes the worst of
   everything at once, so after many layers it can be far above what is seen.
-* ``sure``: about what is lost whatever the values are: through a product of secrets, or a curve, an error goes on with
-  the least factor there is, not with the greatest, and errors of several elements add up like independent ones.  It is
-  never more than ``most``; where it is much of what a value can be, little of that is left, and no pessimism says so.
+* ``sure``: about what is lost where values are spread over their ranges: an error goes on with the usual factor, not
+  with the greatest, and errors of several elements add up like independent ones.  In a layer of a network, where values
+  are far below what they could be, it goes on with the least factor there is.  It is never more than ``most``; where it
+  is much of what a value can be, little of that is left, and no pessimism says so.
 
 Rules are one for each operation: its own loss, and what it makes of its operands'.  ``Expression.lost`` is what the
 planner says that an operation of its makes differs from what was meant, beside: constants that are rounded, fits.
@@ -34,6 +35,9 @@ from protocols.operations import comparison, fourier, keep, linear, mask, polyno
 POINTS = 256
 """At which the slope of a series is sampled, on an interval of a period or less."""
 
+USELESS = 2.0**10
+"""Times what a value can be: a bound on its error that says nothing, nor any of a polynomial of it."""
+
 FLOAT_BITS = 53
 """Of larger raw values a float64 has not all digits."""
 
@@ -49,7 +53,13 @@ class Loss:
 
     def times(self, most: float, sure: float | None = None) -> Loss:
         """Through a map that multiplies errors by at most, and about, so much."""
-        return Loss(self.most * most, self.sure * (most if sure is None else sure), self.source, self.part * most)
+        sure = most if sure is None else sure
+        return Loss(_times(self.most, most), _times(self.sure, sure), self.source, _times(self.part, most))
+
+
+def _times(error: float, factor: float) -> float:
+    """Of an error that may be infinite."""
+    return error * factor if factor else 0.0
 
 
 Rule = Callable[[Any, Expression, Sequence[Loss]], Loss]
@@ -207,12 +217,13 @@ def _product(operation: product.Product, x: Expression, losses: Sequence[Loss]) 
     """x' y' - x y = (x' - x) y' + x (y' - y), of computed values that are in their ranges; x is as far out as its error
     says."""
     left, right = x.inputs
-    of_left, of_right = _factor(operation, left, right, "left"), _factor(operation, right, left, "right")
-    second_order = Loss(operation._inner(left.type, right.type) * losses[0].most * losses[1].most, 0.0)
+    of_left = _factor(operation, left, right, "left", x.label)
+    of_right = _factor(operation, right, left, "right", x.label)
+    second_order = Loss(operation._inner(left.type, right.type) * _times(losses[0].most, losses[1].most), 0.0)
     return _with(x, 0.0, losses[0].times(*of_left), losses[1].times(*of_right), second_order)
 
 
-def _factor(operation: product.Product, x: Expression, other: Expression, side: str) -> tuple[float, float]:
+def _factor(operation: product.Product, x: Expression, other: Expression, side: str, layer: str) -> tuple[float, float]:
     """How much an error in ``x`` is multiplied by, at most and surely, in a product with ``other``."""
     types = (x.type, other.type) if side == "left" else (other.type, x.type)
     count, t = operation._inner(*types), other.type
@@ -223,9 +234,23 @@ def _factor(operation: product.Product, x: Expression, other: Expression, side: 
     most = t.magnitude * count
     if side == "left" and t.gain is not None:
         most = min(most, t.gain)
-    # What is public meets the end of the other's range somewhere; what two secrets are, nobody says.
-    least = t.magnitude if x.type.form is Form.PUBLIC else max(0.0, t.low, -t.high)
-    return most, least * math.sqrt(count)
+    # What is public meets the end of the other's range somewhere.
+    usual = t.magnitude if x.type.form is Form.PUBLIC else _usual(t, layer)
+    return most, min(most, usual * math.sqrt(count))
+
+
+def _usual(t: TensorType, layer: str) -> float:
+    """The root of the mean square of values that are spread over their range; in a layer, the least magnitude: weights,
+    and what is between layers, are far below theirs."""
+    if layer:
+        return max(0.0, t.low, -t.high)
+    return math.sqrt((t.low * t.low + t.low * t.high + t.high * t.high) / 3)
+
+
+def _rise(x: Expression, slope: float) -> float:
+    """No more than the mean slope of the curve from which ``x`` comes, by what it spans; in a layer it may be flat."""
+    width = x.inputs[0].type.high - x.inputs[0].type.low
+    return min(slope, (x.type.high - x.type.low) / width) if width and not x.label else 0.0
 
 
 def _norms(operation: product.Product, constant: Constant, t: TensorType, side: str, count: int) -> tuple[float, float]:
@@ -267,10 +292,12 @@ def _polynomial(
     unit = 2.0 ** -(t.fraction_bits - dropped) if dropped else 0.0
     real = tuple(c * 2.0**-operation.coefficient_bits for c in operation.coefficients)
     around = losses[0].most + unit
+    if around > USELESS * max(t.magnitude, unit):
+        return Loss(math.inf, math.hypot(x.surely, losses[0].sure), losses[0].source, math.inf)
     slope = polynomial.polynomial_slope(real, t.low - around, t.high + around)
     beyond = (1 + around / t.magnitude) ** operation.degree - 1 if t.magnitude else 0.0
     own = slope * unit + x.lost * beyond
-    return _with(x, own, losses[0].times(slope, 0.0))
+    return _with(x, own, losses[0].times(slope, _rise(x, slope)))
 
 
 @_rule(comparison.Digits, comparison.Compare)
@@ -294,10 +321,10 @@ def _fourier(operation: fourier.Fourier, x: Expression, losses: Sequence[Loss]) 
     t = x.inputs[0].type
     period = 2.0 ** (operation.period_bits - t.fraction_bits) / operation.multiplier
     # Steps of powers of two, so that few intervals are looked at.
-    around = 2.0 ** math.ceil(math.log2(max(losses[0].most, 2.0**-60)))
+    around = 2.0 ** math.ceil(math.log2(max(min(losses[0].most, period), 2.0**-60)))
     slope = _slope(operation, period, t.low - around, t.high + around)
     own = _series_rounding(operation)
-    return _with(x, own, losses[0].times(slope, 0.0), sure=own / 4)
+    return _with(x, own, losses[0].times(slope, _rise(x, slope)), sure=own / 4)
 
 
 def _series_rounding(operation: fourier.Fourier) -> float:

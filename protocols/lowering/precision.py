@@ -1,7 +1,8 @@
 """What users are told of rounding: ``SecretTensor.error``, a warning where much is lost, an error where all is.
 
-A bound is stated of every result.  Warned is of what is lost for sure, whatever the values: a bound takes the worst of
-everything at once, and after some layers of a network says nothing of what is seen (``protocols/lowering/error.py``).
+A bound is stated of every result.  Warned is of what is lost for sure, where values are spread over their ranges: a
+bound takes the worst of everything at once, and after some layers of a network says nothing of what is seen
+(``protocols/lowering/error.py``).
 """
 
 from __future__ import annotations

@@ -320,6 +320,15 @@ def test_a_bound_says_what_it_comes_of(secure: Any, build: Any, source: str) -> 
     assert y.error.relative == y.error.absolute / y.type.magnitude
 
 
+def test_of_what_grows_without_end_nothing_is_stated(secure: Any) -> None:
+    x, y = secure.secret((), 0.5, 1.0), secure.secret((), 1.0, 2.0)
+    for _ in range(30):
+        y = (y * (2 - x * y)).within(0.9, 2.1)
+        y = (y**3).within(0.9, 2.1).sigmoid().within(0.4, 0.9) + 0.5
+    assert y.error.relative > 0
+    assert (y * 0).error.absolute < 1e-6
+
+
 def test_a_bound_is_found_out_when_it_is_asked_for(secure: Any) -> None:
     """What layers lose is not looked at while they are written: that would be with each prediction."""
     y = secure.secret((4,)).labelled("layer") * 0.3
@@ -375,6 +384,18 @@ class TestWarning:
             warnings.simplefilter("error", ts.PrecisionWarning)
             build(secure.secret((3,), 0.0, 1.0))
             build(secure.secret((3,), 0.0, 1.0, 10))
+
+    @pytest.mark.parametrize(
+        "build",
+        [
+            lambda a, b, c, d: (a * d - b * c).within(-1.0, 1.0),
+            lambda a, b, c, d: (a**2 - b**2).within(-1.0, 1.0),
+        ],
+    )
+    def test_comes_of_what_cancels(self, secure: Any, build: Any) -> None:
+        given = [secure.secret((), 0.0, 1000.0) for _ in range(4)]
+        with pytest.warns(ts.PrecisionWarning, match=r"within: of values up to 1, 0.0\d+ is lost"):
+            build(*given)
 
     def test_comes_of_no_chain_of_secrets(self, secure: Any) -> None:
         """Ten steps of Newton's for 1 / x correct themselves, whatever a bound makes of them."""
