@@ -20,6 +20,10 @@ def command(subparsers: Any) -> None:
     add_cluster_kind_arguments(parser)
     parser.add_argument("--rtt", type=float, metavar="MS", help="round-trip time of every link, in ms")
     parser.add_argument("--bandwidth", type=float, metavar="MBIT", help="of every link, each way, in Mbit/s")
+    parser.add_argument(
+        "--objective", choices=("latency", "traffic", "both"), default="latency",
+        help="what comparisons are to have least of: rounds, or bytes (default: %(default)s)",
+    )  # fmt: skip
     add_record_arguments(parser)
     parser.set_defaults(run=_run)
 

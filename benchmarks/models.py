@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.session import Reals
-from mpc.cost import Cost
+from mpc.cost import Cost, Wanted
 from mpc.errors import TesseraError, UsageError
 from mpc.security import Security
 from mpc.tensor_type import Shape
@@ -61,9 +61,11 @@ class Subject:
             "security": str(security),
         }
 
-    def cost(self, batch: int, parties: int, security: Security) -> Cost:
+    def cost(self, batch: int, parties: int, security: Security, objective: Wanted = "latency") -> Cost:
         """As ``Model.cost``, of a batch."""
-        return self.model.cost((batch, *self.shape), parties, security, low=self.low, high=self.high)
+        return self.model.cost(
+            (batch, *self.shape), parties, security, objective=objective, low=self.low, high=self.high
+        )
 
     def inputs(self, batch: int) -> Reals:
         """(batch, ...): for the dermatology CNN the shipped images over and over, enlarged; else random numbers."""

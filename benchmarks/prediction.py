@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.models import subject
 from benchmarks.records import Recorder, flatten
@@ -14,6 +14,8 @@ from mpc.errors import UsageError
 from mpc.security import Security
 
 MILLI, MEGA = 1e-3, 1e6
+
+OBJECTIVES: tuple[Literal["latency", "traffic"], ...] = ("latency", "traffic")
 
 METRO = Link(5 * MILLI, 1000 * MEGA)
 NETWORKS: dict[str, tuple[Link, Link]] = {
@@ -84,14 +86,22 @@ def run(options: argparse.Namespace) -> int:
     if options.parties < 2:
         raise UsageError(f"{options.parties} parties: additive sharing needs at least 2")
     chosen = subject(options)
-    cost = chosen.cost(options.batch, options.parties, security)
     case = chosen.case(options.batch, options.parties, security)
-    summary = {**case, **predicted(cost, options.batch), "latency": latencies(cost, networks)}
-    recorder.add("cost", case, flatten(summary, "online", "offline", "per_image", "layers", "latency"))
+    summaries = {}
+    for objective in OBJECTIVES if options.objective == "both" else (options.objective,):
+        cost = chosen.cost(options.batch, options.parties, security, objective)
+        summary = {**case, **predicted(cost, options.batch), "latency": latencies(cost, networks)}
+        summary["objective"] = objective
+        recorder.add(
+            "cost",
+            {**case, "objective": objective},
+            flatten(summary, "online", "offline", "per_image", "layers", "latency"),
+        )
+        summaries[objective] = summary
+        if not options.json:
+            _print(summary)
     if options.json:
-        print_json(summary)
-    else:
-        _print(summary)
+        print_json(summaries if len(summaries) > 1 else summary)
     return recorder.finish()
 
 
@@ -115,7 +125,8 @@ def _print(summary: dict[str, Any]) -> None:
     shape = "x".join(map(str, summary["shape"]))
     console.print(
         f"{summary['model']} ({shape}, weights: {summary['weights']}), batch of {summary['batch']},"
-        f" {summary['parties']} parties and a dealer, {summary['security']}: predicted, nothing has run"
+        f" {summary['parties']} parties and a dealer, {summary['security']},"
+        f" planned for {summary['objective']}: predicted, nothing has run"
     )
     table = plain_table("layer", "rounds", "opened", "sent per party", "dealt")
     for name, layer in summary["layers"].items():

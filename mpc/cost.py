@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from mpc.errors import UsageError
+from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import FieldRing
@@ -88,6 +90,23 @@ class Link:
     def transfer(self, count: int) -> float:
         """Seconds between the first and the last of ``count`` bytes."""
         return 8 * count / self.bandwidth
+
+
+Wanted = Literal["latency", "traffic"] | Link
+"""What a program is to have least of: rounds, bytes, or time on such links."""
+
+
+def objective_of(wanted: Wanted, security: Security) -> Objective:
+    """For the network between servers, a round is worth what a link carries in the time that the round waits.
+
+    Raises UsageError for another word.
+    """
+    if isinstance(wanted, Link):
+        return Objective(round(min(wanted.delay * wanted.bandwidth / 8, ANY)), security)
+    try:
+        return Objective({"latency": LATENCY, "traffic": TRAFFIC}[wanted].round_bytes, security)
+    except KeyError:
+        raise UsageError(f"an objective is 'latency', 'traffic' or a link, not {wanted!r}") from None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mpc.correlation import Correlation, Part
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
 from mpc.lazy import lazy
+from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.pace import paced
 from mpc.security import Security
@@ -98,10 +99,11 @@ class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Each a `_WireNode`."""
     outputs: _Indices
     precision: int
+    objective: Objective
 
 
-_HEAD = b"\x84" + msgspec.msgpack.encode("format") + msgspec.msgpack.encode(FORMAT) + msgspec.msgpack.encode("nodes")
-"""Of every encoded program: a map of four, whose second entry is the nodes."""
+_HEAD = b"\x85" + msgspec.msgpack.encode("format") + msgspec.msgpack.encode(FORMAT) + msgspec.msgpack.encode("nodes")
+"""Of every encoded program: a map of five, whose second entry is the nodes."""
 
 
 def nodes_announced(data: bytes | memoryview) -> int:
@@ -127,8 +129,8 @@ def nodes_announced(data: bytes | memoryview) -> int:
 class Program:
     """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made.
 
-    ``precision`` is what it was planned with (``SecretTensor.precise``): the nodes have their own fraction bits, but
-    whoever would write the same program again has to know it.
+    ``precision`` (``SecretTensor.precise``) and ``objective`` are what it was planned with and for: the nodes have
+    their own fraction bits and protocols, but whoever would write the same program again has to know them.
     """
 
     correlations: tuple[tuple[Correlation, ...], ...]
@@ -136,20 +138,33 @@ class Program:
     elements: int
     """Of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
 
-    def __init__(self, nodes: Sequence[Node], outputs: Sequence[int], precision: int = PRECISION) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        outputs: Sequence[int],
+        precision: int = PRECISION,
+        objective: Objective = LATENCY,
+    ) -> None:
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
         self.precision = precision
+        self.objective = objective
         self.correlations, self.elements = self._check()
 
     @classmethod
-    def of(cls, outputs: Iterable[Expression], kept: Iterable[Expression] = (), precision: int = PRECISION) -> Program:
+    def of(
+        cls,
+        outputs: Iterable[Expression],
+        kept: Iterable[Expression] = (),
+        precision: int = PRECISION,
+        objective: Objective = LATENCY,
+    ) -> Program:
         """The program that reveals ``outputs`` and computes ``kept``: all expressions they depend on, each once."""
         targets = list(outputs)
         order = cls.order([*targets, *kept])
         index = {id(x): i for i, x in enumerate(order)}
         nodes = [Node(x.operation, tuple(index[id(y)] for y in x.inputs), x.type, x.label) for x in order]
-        return cls(nodes, [index[id(x)] for x in targets], precision)
+        return cls(nodes, [index[id(x)] for x in targets], precision, objective)
 
     @staticmethod
     def order(outputs: Iterable[Expression]) -> list[Expression]:
@@ -227,7 +242,9 @@ class Program:
     def _encoded(self) -> bytes:
         encode, raw = msgspec.msgpack.encode, msgspec.Raw
         wire = (_WireNode(raw(encode(n.operation)), n.inputs, n.type, n.label) for n in paced(self.nodes))
-        encoded = encode(_WireProgram(FORMAT, [raw(encode(node)) for node in wire], self.outputs, self.precision))
+        encoded = encode(
+            _WireProgram(FORMAT, [raw(encode(node)) for node in wire], self.outputs, self.precision, self.objective)
+        )
         if len(encoded) > MAX_BYTES:
             raise OversizedProgram(f"a program of {len(encoded):,} bytes is over the limit of {MAX_BYTES:,}")
         return encoded
@@ -257,7 +274,7 @@ class Program:
             nodes = [Node(operation(n.operation), n.inputs, n.type, n.label) for n in wire_nodes]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProgramError(f"not a program: {printable(str(error))}") from None
-        return cls(nodes, wire.outputs, wire.precision)
+        return cls(nodes, wire.outputs, wire.precision, wire.objective)
 
     def _check(self) -> tuple[tuple[tuple[Correlation, ...], ...], int]:
         """``correlations`` and ``elements``."""
@@ -265,6 +282,8 @@ class Program:
             raise OversizedProgram(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
         if not 0 < self.precision <= FIELD_BITS:
             raise ProgramError(f"a program computes with 1 to {FIELD_BITS} fraction bits, not {self.precision}")
+        if not 0 <= self.objective.round_bytes <= ANY:
+            raise ProgramError(f"a round is worth 0 to {ANY} bytes, not {self.objective.round_bytes}")
         kept = [node.operation.kept_as for node in self.nodes if node.operation.kept_as]
         if not (self.outputs or kept) or len(self.outputs) > MAX_NODES:
             raise ProgramError("a program reveals or keeps at least one value")

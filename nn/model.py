@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mpc.cost import Cost, cost
+from mpc.cost import Cost, Wanted, cost, objective_of
 from mpc.errors import EncodingError, ShapeError, UnsupportedError, UsageError
+from mpc.objective import LATENCY, Objective
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings.field import FieldArray
@@ -99,17 +100,18 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         high: float | None = None,
         fraction_bits: int = FRACTION_BITS,
         precision: int | None = None,
+        objective: Objective = LATENCY,
     ) -> Program:
         """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high] (``Interface.bounds``).
 
         ``fraction_bits`` are the batch's, as in ``Client.share``; ``precision``, 6 to 29, is the number of fraction
-        bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors keep theirs.  Raises
-        RangeError for what does not fit the field.
+        bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors keep theirs.
+        ``objective`` is what it is planned for.  Raises RangeError for what does not fit the field.
         """
         x = leaf(Input(tuple(shape), fraction_bits, *self.interface.bounds(low, high)))
         if precision is not None:
             x = x.precise(precision)
-        return plan(graph_of([self.forward(x, self.stored("model"))]))
+        return plan(graph_of([self.forward(x, self.stored("model"))]), objective)
 
     def check(self) -> None:
         """Raises what a first prediction would: RangeError where values do not fit the field, ShapeError where the
@@ -120,9 +122,18 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if self.interface.output is not None:
                 self.interface.output.check(program.nodes[program.outputs[0]].type.shape)
 
-    def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
-        """Rounds and bytes of one prediction of a batch of ``shape``; options as for ``program``."""
-        return cost(self.program(shape, **options), parties, security)
+    def cost(
+        self,
+        shape: Shape,
+        parties: int = 2,
+        security: Security = Security.SEMI_HONEST,
+        objective: Wanted = "latency",
+        **options: Any,
+    ) -> Cost:
+        """Rounds and bytes of one prediction of a batch of ``shape``; ``objective`` as for a client, options as for
+        ``program``."""
+        planned = self.program(shape, objective=objective_of(objective, security), **options)
+        return cost(planned, parties, security)
 
 
 class Model:
@@ -223,7 +234,7 @@ class Model:
         return self.description.encode()
 
     def cost(self, shape: Shape, parties: int = 2, security: Security = Security.SEMI_HONEST, **options: Any) -> Cost:
-        """Rounds and bytes of one prediction of a batch of ``shape`` (N, ...)."""
+        """Rounds and bytes of one prediction of a batch of ``shape`` (N, ...); options as ``Description.cost``'s."""
         return self.description.cost(shape, parties, security, **options)
 
     def fold(self) -> Model:

@@ -5,7 +5,6 @@ Importing this, or any module of it, makes the operations known to programs.
 
 from protocols import operations as _operations  # noqa: F401 - makes them known
 from protocols.lowering.plan import plan
-from protocols.lowering.planner import Objective
 from protocols.lowering.precision import PrecisionWarning
 from protocols.trace import contraction as _contraction  # noqa: F401 - makes them known to NumPy
 from protocols.trace import numpy_comparisons as _numpy_comparisons  # noqa: F401
@@ -16,7 +15,6 @@ from protocols.trace.named_functions import RangeWarning
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, leaf, stack
 
 __all__ = [
-    "Objective",
     "PrecisionWarning",
     "RangeWarning",
     "SecretTensor",

@@ -26,6 +26,7 @@ import pytest
 
 import protocols  # noqa: F401 - makes the operations known
 from mpc import fixed_point
+from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, PartyContext, Stored, Value
 from mpc.program import Node, Program
 from mpc.rings import Rings, field, known_rings
@@ -112,9 +113,9 @@ class Secure:
         return leaf(Stored(shape, bits, low, high, "model", name))
 
     @staticmethod
-    def program(*tensors: SecretTensor) -> Program:
+    def program(*tensors: SecretTensor, objective: Objective = LATENCY) -> Program:
         """The program, as another process would have read it."""
-        program = plan(graph_of(tensors))
+        program = plan(graph_of(tensors), objective)
         again = Program.decode(program.encode())
         assert again.digest == program.digest
         return again
@@ -159,8 +160,10 @@ class Secure:
             assert np.abs(plain - wanted).max() <= error, np.abs(plain - wanted).max()
         bound = self.bound(program)[program.outputs[0]]
         runs = [(count, Security.SEMI_HONEST) for count in parties] + [(2, Security.MALICIOUS), (3, Security.MALICIOUS)]
+        strict = self.program(result, objective=Objective(ANY, Security.MALICIOUS))
         for count, security in runs:
-            run = run_in_memory(program, encoded, parties=count, security=security)
+            planned = strict if security is Security.MALICIOUS else program
+            run = run_in_memory(planned, encoded, parties=count, security=security)
             (out,) = run.outputs
             assert out.shape == wanted.shape
             assert field.is_reduced(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpc.rings import FIELD, FieldRing, PrimeField, Rings
+from mpc.rings import BITS, FIELD, FieldRing, PackedBits, PrimeField, Ring, Rings
 
 
 class LookedIntoError(AssertionError):
@@ -63,7 +63,7 @@ TAKEN_FROM_THE_HOST = {"read": 1, "from_signed": 1, "accumulate": 2, "take": 2}
 """Which argument is the host's: bytes, integers, positions."""
 
 
-def _behind(name: str) -> Any:
+def _behind(ring: Ring, name: str) -> Any:
     def method(_: Any, *arguments: Any, **options: Any) -> Any:
         for place, argument in enumerate(arguments, start=1):
             # A ring that is handed NumPy's arrays where its own belong has been gone around.
@@ -72,13 +72,15 @@ def _behind(name: str) -> Any:
                 or not hasattr(type(argument), "__array_interface__")
                 or isinstance(argument, Opaque)
             )
-        result = getattr(FieldRing(), name)(*map(unwrapped, arguments), **options)
+        result = getattr(ring, name)(*map(unwrapped, arguments), **options)
         return result if name in OF_THE_HOST else wrapped(result)
 
     return method
 
 
-_methods = [name for name in dir(FieldRing) if not name.startswith("_") and callable(getattr(FieldRing, name))]
-OpaqueField: Any = type("OpaqueField", (PrimeField,), {name: _behind(name) for name in _methods})
+def _opaque(base: type[Ring], ring: Ring) -> Any:
+    methods = [name for name in dir(ring) if not name.startswith("_") and callable(getattr(ring, name))]
+    return type(f"Opaque{type(ring).__name__}", (base,), {name: _behind(ring, name) for name in methods})()
 
-RINGS: Rings = {FIELD: OpaqueField()}
+
+RINGS: Rings = {FIELD: _opaque(PrimeField, FieldRing()), BITS: _opaque(PackedBits, PackedBits())}

@@ -1,65 +1,179 @@
-"""Digits of public numbers and of masks, and what a public digit finds in a table of thresholds of a secret one."""
+"""Digits of public numbers and of masks, and what a public digit finds in a table that is made of a secret one.
+
+An integer's bits, without the lowest ``ignored`` ones, are cut into digits of ``widths`` bits each, lowest first; the
+highest has a bit more, the sign's.  A table of a number r says of each digit but the highest whether it is above v, for
+all v that it can be; of the highest, what the sign's bit of c - r is for each digit of c without its own sign's bit,
+which turns it round.  `look_up` finds, at the digits of a number c,
+
+    a_j = [digit of c < digit of r],  b_j = [the same digit],  a_J = the sign's bit,  b_J = what a borrow adds to that,
+
+so that a_J + b_J (a_(J-1) + b_(J-1) (... + b_2 a_1)) is the sign's bit of c - r, borrows of all digits counted.  It
+is so of bits under XOR, too.  Order: a_1 ... a_J, b_2 ... b_J.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numba
 import numpy as np
+import numpy.typing as npt
 
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, READ_INT, WRITE, kernel
+from mpc.rings.kernels import INT, READ, READ_INT, WRITE, inline, kernel
+
+Bytes = npt.NDArray[np.uint8]
+
+READ_BYTES = numba.types.Array(numba.types.uint8, 1, "C", readonly=True)
+WRITE_BYTES = numba.types.Array(numba.types.uint8, 1, "C")
 
 _P = np.uint64(P)
+_PACK = np.uint64(0x0102040810204080)
+"""Times eight bytes of 0 or 1: their bits, in the highest byte."""
 
 
-def thresholds(x: FieldArray, ignored: int, widths: Sequence[int]) -> FieldArray:
-    """See `PrimeField.thresholds`."""
-    out = np.zeros((x.size, sum((1 << width) - 1 for width in widths)), np.uint64)
-    _thresholds(np.ascontiguousarray(x).reshape(-1), ignored, np.array(widths, np.int64), out.reshape(-1))
+def entries(widths: Sequence[int]) -> int:
+    """Of a table."""
+    return sum((1 << width) - 1 for width in widths) + 1
+
+
+def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> FieldArray:
+    """See `PrimeField.table`."""
+    out = np.empty((x.size, entries(widths)), np.uint64)
+    _table(_flat(x), ignored, np.array(widths, np.int64), out.reshape(-1))
     return out
 
 
-def look_up(x: FieldArray, ignored: int, widths: Sequence[int], table: FieldArray, one: int) -> FieldArray:
+def packed_table(x: FieldArray, ignored: int, widths: Sequence[int]) -> Bytes:
+    """See `PrimeField.packed_table`."""
+    out = np.empty((x.size, -(-entries(widths) // 8)), np.uint8)
+    _packed_table(_flat(x), ignored, np.array(widths, np.int64), out.reshape(-1))
+    return out
+
+
+def look_up(x: FieldArray, ignored: int, widths: Sequence[int], dealt: FieldArray, one: int) -> FieldArray:
     """See `PrimeField.look_up`."""
     out = np.empty((2 * len(widths) - 1, x.size), np.uint64)
-    flat, digits = np.ascontiguousarray(x).reshape(-1), np.array(widths, np.int64)
-    _look_up(flat, ignored, digits, np.ascontiguousarray(table).reshape(-1), one % P, out.reshape(-1))
+    _look_up(_flat(x), ignored, np.array(widths, np.int64), _flat(dealt), one % P, out.reshape(-1))
     return out
+
+
+def packed_look_up(x: FieldArray, ignored: int, widths: Sequence[int], dealt: Bytes, one: int) -> Bytes:
+    """See `PrimeField.packed_look_up`."""
+    out = np.empty(-(-x.size * (2 * len(widths) - 1) // 8), np.uint8)
+    _packed_look_up(_flat(x), ignored, np.array(widths, np.int64), _flat(dealt), one, out)
+    return out
+
+
+def _flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+@inline
+def _write_row(number: Any, ignored: Any, widths: Any, row: Any) -> None:
+    """The table of one number, of 0 and 1."""
+    rest, start = np.int64(number >> np.uint64(ignored)), 0
+    last = widths.size - 1
+    for j in range(last):
+        count = (np.int64(1) << widths[j]) - 1
+        digit = rest & count
+        for v in range(count):
+            row[start + v] = v < digit
+        rest >>= widths[j]
+        start += count
+    width = widths[last]
+    digit = rest & ((np.int64(2) << width) - 1)
+    for v in range(np.int64(1) << width):
+        row[start + v] = ((v - digit) >> width) & 1
 
 
 @kernel(READ, INT, READ_INT, WRITE)
-def _thresholds(x: Any, ignored: Any, widths: Any, out: Any) -> None:
-    row = 0
-    for j in range(widths.size):
-        row += (1 << widths[j]) - 1
+def _table(x: Any, ignored: Any, widths: Any, out: Any) -> None:
+    size = out.size // max(x.size, 1)
     for i in range(x.size):
-        rest, start = x[i] >> np.uint64(ignored), i * row
-        for j in range(widths.size):
-            count = (np.int64(1) << widths[j]) - 1
-            digit = np.int64(rest) & count
-            for v in range(count):
-                out[start + v] = np.uint64(v < digit)
-            rest >>= np.uint64(widths[j])
-            start += count
+        _write_row(x[i], ignored, widths, out[i * size : (i + 1) * size])
+
+
+@kernel(READ, INT, READ_INT, WRITE_BYTES)
+def _packed_table(x: Any, ignored: Any, widths: Any, out: Any) -> None:
+    size = out.size // max(x.size, 1)
+    row = np.zeros(8 * size, np.uint8)
+    eights = row.view(np.uint64)
+    for i in range(x.size):
+        _write_row(x[i], ignored, widths, row)
+        for k in range(size):
+            out[i * size + k] = np.uint8((eights[k] * _PACK) >> np.uint64(56))
+
+
+@inline
+def _less(x: Any, y: Any) -> Any:
+    """x - y mod p."""
+    difference = x - y
+    return min(difference, difference + _P)
 
 
 @kernel(READ, INT, READ_INT, READ, INT, WRITE)
-def _look_up(x: Any, ignored: Any, widths: Any, table: Any, one: Any, out: Any) -> None:
-    n, digits, row = x.size, widths.size, 0
-    for j in range(digits):
-        row += (1 << widths[j]) - 1
+def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) -> None:
+    n, last, unit = x.size, widths.size - 1, np.uint64(one)
+    size = dealt.size // max(n, 1)
     for i in range(n):
-        rest, start = x[i] >> np.uint64(ignored), i * row
-        for j in range(digits):
+        rest, start = np.int64(x[i] >> np.uint64(ignored)), i * size
+        for j in range(last):
             count = (np.int64(1) << widths[j]) - 1
-            digit = np.int64(rest) & count
-            # Where a public digit is the least or the greatest there is no threshold: all, or none, are beyond.
-            above = table[start + digit] if digit < count else np.uint64(0)
+            digit = rest & count
+            # Where a public digit is the least or the greatest there is no entry: all, or none, are above.
+            above = dealt[start + digit] if digit < count else np.uint64(0)
             out[j * n + i] = above
             if j:
-                least = table[start + digit - 1] if digit else np.uint64(one)
-                difference = least - above
-                out[(digits + j - 1) * n + i] = min(difference, difference + _P)
-            rest >>= np.uint64(widths[j])
+                out[(last + j) * n + i] = _less(dealt[start + digit - 1] if digit else unit, above)
+            rest >>= widths[j]
             start += count
+        full = np.int64(1) << widths[last]
+        own = dealt[start + (rest & (full - 1))]
+        own = _less(unit, own) if rest & full else own
+        out[last * n + i] = own
+        if last:
+            before = rest - 1
+            borrowed = dealt[start + (before & (full - 1))]
+            borrowed = _less(unit, borrowed) if before & full else borrowed
+            out[2 * last * n + i] = _less(borrowed, own)
+
+
+@inline
+def _bit(row: Any, place: Any) -> Any:
+    return np.uint64(row[place >> 3] >> np.uint8(place & 7)) & np.uint64(1)
+
+
+@kernel(READ, INT, READ_INT, READ_BYTES, INT, WRITE_BYTES)
+def _packed_look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) -> None:
+    n, last, unit = x.size, widths.size - 1, np.uint64(one)
+    size = dealt.size // max(n, 1)
+    found, held, place = np.uint64(0), 0, 0
+    for i in range(n):
+        rest, start = np.int64(x[i] >> np.uint64(ignored)), 8 * i * size
+        for j in range(last):
+            count = (np.int64(1) << widths[j]) - 1
+            digit = rest & count
+            above = _bit(dealt, start + digit) if digit < count else np.uint64(0)
+            found |= above << np.uint64(held + j)
+            if j:
+                least = _bit(dealt, start + digit - 1) if digit else unit
+                found |= (least ^ above) << np.uint64(held + last + j)
+            rest >>= widths[j]
+            start += count
+        full = np.int64(1) << widths[last]
+        own = _bit(dealt, start + (rest & (full - 1))) ^ (unit if rest & full else np.uint64(0))
+        found |= own << np.uint64(held + last)
+        if last:
+            before = rest - 1
+            borrowed = _bit(dealt, start + (before & (full - 1))) ^ (unit if before & full else np.uint64(0))
+            found |= (borrowed ^ own) << np.uint64(held + 2 * last)
+        held += 2 * last + 1
+        while held >= 8:
+            out[place] = np.uint8(found)
+            found >>= np.uint64(8)
+            place += 1
+            held -= 8
+    if held:
+        out[place] = np.uint8(found)

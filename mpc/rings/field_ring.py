@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, digits, field, matrix
+from mpc.rings import angles, bit_chains, digits, field, matrix
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
 from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
@@ -106,11 +106,26 @@ class FieldRing(PrimeField):
     def bit(self, x: Array, position: int) -> Bits:
         return x >> np.uint64(position) & np.uint64(1) != 0
 
-    def thresholds(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
-        return digits.thresholds(x, ignored, widths)
+    def table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
+        return digits.table(x, ignored, widths)
 
-    def look_up(self, x: Array, ignored: int, widths: Sequence[int], thresholds: Array, one: int) -> Array:
-        return digits.look_up(x, ignored, widths, thresholds, one)
+    def packed_table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
+        return digits.packed_table(x, ignored, widths)
+
+    def look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
+        return digits.look_up(x, ignored, widths, dealt, one)
+
+    def packed_look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
+        return digits.packed_look_up(x, ignored, widths, dealt, one)
+
+    def signed_monomials(self, masks: Array, size: int, digits: int) -> Array:
+        return bit_chains.signed(masks, size, digits)
+
+    def signed_sum(self, opened: Array, size: int, digits: int, dealt: Array) -> Array:
+        return bit_chains.signed_sum(opened, size, digits, dealt)
+
+    def unpacked(self, bits: Array, size: int) -> Array:
+        return bit_chains.unpacked(bits, size)
 
     def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
         return angles.waves(angles.turns(x, turn), terms, bits)

@@ -73,21 +73,41 @@ class PrimeField(Ring):
     def bit(self, x: Array, position: int) -> Bits:
         """This bit of each integer."""
 
-    # -- digits --------------------------------------------------------------------------------------------------------
+    # -- digits (mpc.rings.digits, mpc.rings.bit_chains) ---------------------------------------------------------------
 
     @abstractmethod
-    def thresholds(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
-        """A row for each integer: 1 or 0 for whether its digit is above 0, 1, ..., of one digit after the other.
+    def table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
+        """A row for each integer: its table, for each digit but the highest, and then of that for the sign."""
 
-        Digits are of so many bits each, lowest first, without the lowest ``ignored`` bits.
+    @abstractmethod
+    def packed_table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
+        """The same as packed bits, each row in whole bytes."""
+
+    @abstractmethod
+    def look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
+        """A row each of a_1 ... a_J, b_2 ... b_J: what the digits of ``x`` find in tables, or shares of them.
+
+        ``one`` is what stands for 1: 1, or a share of it.
         """
 
     @abstractmethod
-    def look_up(self, x: Array, ignored: int, widths: Sequence[int], thresholds: Array, one: int) -> Array:
-        """A row of what each digit of ``x`` finds in its row of ``thresholds``: whether their digit is above it.
+    def packed_look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
+        """The same in packed tables: 2 J - 1 bits of one integer after the other, packed."""
 
-        Then a row for each digit but the lowest, whether they are the same; ``one`` is what stands for 1.
+    @abstractmethod
+    def signed_monomials(self, masks: Array, size: int, digits: int) -> Array:
+        """(-1)^alpha_J / 2 times 1 and each monomial of a borrow and beta_J, of ``size`` packed masks: a row each."""
+
+    @abstractmethod
+    def signed_sum(self, opened: Array, size: int, digits: int, dealt: Array) -> Array:
+        """(-1)^bit / 2, from what is opened of packed digits, and shares of ``signed_monomials`` of their masks.
+
+        Times whatever these have been multiplied by.
         """
+
+    @abstractmethod
+    def unpacked(self, bits: Array, size: int) -> Array:
+        """The first bits of packed ones, as 0 and 1."""
 
     # -- angles ----------------------------------------------------------------------------------------------------
 

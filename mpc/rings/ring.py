@@ -43,6 +43,8 @@ class Ring(ABC):
     """Signed values below 2^this in size are told apart."""
     macs: ClassVar[bool]
     """Whether a multiple by a secret element authenticates a value."""
+    numbers: ClassVar[bool] = True
+    """Whether elements stand for numbers, whose sums and products theirs are."""
 
     def bytes_of(self, elements: int) -> int:
         """Bytes that a tensor of so many elements takes on a wire."""

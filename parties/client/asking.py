@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mpc.errors import NoSuchName, NotPermitted, ProgramError, ProtocolViolation, UsageError
+from mpc.objective import Objective
 from mpc.operation import Input, Stored
 from mpc.program import Program
 from parties.client.explanation import Explanation, explained
@@ -61,6 +62,9 @@ class Written(NamedTuple):
 
 class Asking(StoredSecrets):
     """A client of a cluster, as far as asking goes."""
+
+    _objective: Objective
+    """What its programs are planned for."""
 
     def digest(self, result: Results) -> str:
         """What the program that computes ``result`` is called in ``allow``: whoever builds the same gets the same.
@@ -164,8 +168,7 @@ class Asking(StoredSecrets):
         models = {secret.slot for secret in found if isinstance(secret, RemoteModel)}
         return await asyncio.to_thread(explained, program, who, models)
 
-    @staticmethod
-    def _written(result: Results) -> Written:
+    def _written(self, result: Results) -> Written:
         """The program that computes ``result``, or keeps what is in a mapping."""
         outputs: Sequence[object] = [result]
         if isinstance(result, Mapping):
@@ -182,7 +185,7 @@ class Asking(StoredSecrets):
                 " client.share, or a function of such tensors, has returned"
             )
         graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors)
-        return Written(plan(graph), leaves(graph))
+        return Written(plan(graph, self._objective), leaves(graph, self._objective))
 
     # -- what servers have -----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import TypeVar, overload
 import numpy.typing as npt
 
 from mpc import fixed_point
-from mpc.cost import online_rounds
+from mpc.cost import Wanted, objective_of, online_rounds
 from mpc.errors import (
     ConfigurationError,
     LimitReached,
@@ -89,6 +89,8 @@ class AsyncClient(Deciding):
         source: of the cluster's correlated randomness, by default its trusted dealer; its rings are what this client
             computes with.
         transport: what carries its messages; sockets, unless a running cluster says otherwise.
+        objective: what programs are to have least of where protocols have variants: ``"latency"`` (rounds) or
+            ``"traffic"`` (bytes), or the ``Link`` between servers, by which a round and bytes are weighed.
 
     Raises, on entering: PeerUnavailable, AuthenticationError, VersionMismatch, ConfigurationError.
     """
@@ -102,6 +104,7 @@ class AsyncClient(Deciding):
         connect_timeout: float = 10.0,
         source: RandomnessSource | None = None,
         transport: Transport = SocketWires,
+        objective: Wanted = "latency",
     ) -> None:
         if isinstance(cluster, TrialCluster):
             key, transport = key or cluster.client_key(name), cluster.transport
@@ -122,6 +125,7 @@ class AsyncClient(Deciding):
         self._source = source or TrustedDealer()
         super().__init__(cluster, member, keys, board, field_of(self._source.rings))
         self._connect_timeout, self._transport = connect_timeout, transport
+        self._objective = objective_of(objective, cluster.settings.security)
         self.last_run: RunReport | None = None
         """The bill of the last run that was revealed."""
         self._secrets: weakref.WeakKeyDictionary[Node, Array] = weakref.WeakKeyDictionary()

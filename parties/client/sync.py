@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 import numpy.typing as npt
 
+from mpc.cost import Wanted
 from mpc.errors import UsageError
 from mpc.program import Program
 from parties.client.asking import Results
@@ -50,8 +51,11 @@ class Client:
         name: str | None = None,
         connect_timeout: float = 10.0,
         source: RandomnessSource | None = None,
+        objective: Wanted = "latency",
     ) -> None:
-        self._client = AsyncClient(cluster, key, name=name, connect_timeout=connect_timeout, source=source)
+        self._client = AsyncClient(
+            cluster, key, name=name, connect_timeout=connect_timeout, source=source, objective=objective
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = os.getpid()

@@ -43,6 +43,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
+from mpc.objective import Objective
 from mpc.operation import Input, Stored
 from mpc.program import Program
 from nn.model import Description
@@ -232,11 +233,11 @@ def _is_settled(description: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=8 * _DESCRIPTIONS)
-def _prediction(operation: Input | Stored, precision: int, slot: str, description: bytes) -> str:
+def _prediction(operation: Input | Stored, precision: int, objective: Objective, slot: str, description: bytes) -> str:
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
     x = leaf(operation, precision=precision)
-    return plan(graph_of([model.forward(x, model.stored(slot))])).digest
+    return plan(graph_of([model.forward(x, model.stored(slot))]), objective).digest
 
 
 def predicts(program: Program, slot: str, description: bytes) -> bool:
@@ -246,7 +247,7 @@ def predicts(program: Program, slot: str, description: bytes) -> bool:
     if len(inputs) != 1 or not _is_settled(description):
         return False
     try:
-        return _prediction(inputs[0], program.precision, slot, description) == program.digest
+        return _prediction(inputs[0], program.precision, program.objective, slot, description) == program.digest
     except TesseraError:
         # The model does not take such an input: then the program is not its prediction.
         return False

@@ -30,7 +30,19 @@ from mpc.operation import Constant, Input, Operation, Stored
 from mpc.program import Expression
 from mpc.rings.prime_field import SINE_BITS
 from mpc.tensor_type import Form, TensorType
-from protocols.operations import comparison, fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import (
+    bit_comparison,
+    comparison,
+    digits,
+    fourier,
+    keep,
+    linear,
+    mask,
+    polynomial,
+    product,
+    quotient,
+    truncation,
+)
 
 POINTS = 256
 """At which the slope of a series is sampled, on an interval of a period or less."""
@@ -178,7 +190,7 @@ def _is_one_of_two(x: Expression) -> bool:
     """y + gate(z - y), or z - gate(z - y): y or z."""
     one, gate = x.inputs
     gate = gate.inputs[0] if isinstance(gate.operation, linear.Declare) else gate
-    if not isinstance(gate.operation, comparison.Gate):
+    if not isinstance(gate.operation, comparison.Comparison) or len(gate.inputs) < 3:
         return False
     passed = gate.inputs[2]
     passed = passed.inputs[0] if isinstance(passed.operation, mask.Mask) else passed
@@ -300,19 +312,24 @@ def _polynomial(
     return _with(x, own, losses[0].times(slope, _rise(x, slope)))
 
 
-@_rule(comparison.Digits, comparison.Compare)
-def _bit(operation: comparison.Digits | comparison.Compare, x: Expression, losses: Sequence[Loss]) -> Loss:
-    """Right of what is computed exactly; of anything else it may be the other one, wherever that is near to 0."""
-    return _with(x, float(losses[0].most > 0.0 or operation.ignored >= 0), sure=0.0)
+@_rule(digits.Digits, comparison.Join, bit_comparison.Sign)
+def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    """On the way to a comparison, of which it is the end that counts."""
+    return _with(x, 0.0, losses[0].times(0.0))
 
 
-@_rule(comparison.Gate)
-def _gated(operation: comparison.Gate, x: Expression, losses: Sequence[Loss]) -> Loss:
-    """Of what is near to 0 and let through, or not, by its own sign, no more than that is lost."""
-    compared, _, passed = x.inputs
+@_rule(comparison.Compare, bit_comparison.Signed, bit_comparison.Lifted)
+def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[Loss]) -> Loss:
+    """Right of what is computed exactly; else the other bit is found, at worst, and what it is to let through is not.
+
+    Of what is let through by its own sign, no more is lost than what is so near to 0.
+    """
+    compared, passed = x.inputs[0], x.inputs[2:]
     ignored = 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
-    certain = passed is compared or not (ignored or losses[0].most)
-    own = ignored if certain else passed.type.magnitude
+    certain = not (ignored or losses[0].most)
+    if not passed:
+        return _with(x, 0.0 if certain else 1.0, sure=0.0)
+    own = ignored if certain or passed[0] is compared else passed[0].type.magnitude
     return _with(x, own, losses[2], sure=0.0)
 
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mpc.errors import UsageError
+from mpc.objective import LATENCY, Objective
 from mpc.program import Expression, OversizedProgram, Program
-from protocols.lowering.planner import FRACTION_BITS, Objective, Planner
+from protocols.lowering.planner import FRACTION_BITS, Planner
 from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
+from protocols.operations.digits import Digits
 from protocols.trace.mathematics import Graph, Node, Public, Secret, written
 
 Rewrite = Callable[[Graph, Objective], Graph]
@@ -26,7 +28,7 @@ REWRITES: tuple[Rewrite, ...] = ()
 """Applied in order, each to what the one before has made."""
 
 
-def plan(graph: Graph, objective: Objective = Objective.LATENCY) -> Program:
+def plan(graph: Graph, objective: Objective = LATENCY) -> Program:
     """The program of ``graph``: what is masked, opened and truncated where, and which variant of a protocol is used.
 
     Raises RangeError for what cannot be shown to fit the field, UsageError for what no server would take.
@@ -34,7 +36,10 @@ def plan(graph: Graph, objective: Objective = Objective.LATENCY) -> Program:
     graph = rewritten(graph, objective)
     outputs, kept = ([lowered(x, objective) for x in nodes] for nodes in (graph.outputs, graph.kept))
     try:
-        program = Program.of(outputs, kept, graph.precision)
+        order = Program.order([*outputs, *kept])
+        # What has one variant only is the same program whatever it was planned for.
+        chosen = objective if any(isinstance(x.operation, Digits) for x in order) else LATENCY
+        program = Program.of(outputs, kept, graph.precision, chosen)
         program.encode()
     except OversizedProgram as error:
         raise UsageError(
@@ -44,7 +49,7 @@ def plan(graph: Graph, objective: Objective = Objective.LATENCY) -> Program:
     return program
 
 
-def leaves(graph: Graph, objective: Objective = Objective.LATENCY) -> list[Node]:
+def leaves(graph: Graph, objective: Objective = LATENCY) -> list[Node]:
     """The secrets that ``plan(graph, objective)`` reads, in its order: inputs, whose values come with a run, and stored
     ones.
     """
@@ -62,7 +67,7 @@ def rewritten(graph: Graph, objective: Objective) -> Graph:
     return graph
 
 
-def lowered(node: Node, objective: Objective = Objective.LATENCY) -> Expression:
+def lowered(node: Node, objective: Objective = LATENCY) -> Expression:
     """What ``node`` is lowered to, and with it whatever it depends on: once, in the order in which it was written.
 
     The order counts: a tensor that several layers open is opened under the name of the first.

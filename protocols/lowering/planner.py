@@ -15,7 +15,6 @@ Which openings share a round follows from the graph alone: ``Program.depths``.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 
 from mpc import fixed_point
 from mpc.errors import RangeError
+from mpc.objective import LATENCY, Objective
 from mpc.operation import Constant, Operation
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
@@ -42,15 +42,6 @@ FEWEST_BITS = 6
 
 MOST_BITS = TRUNCATION_BITS // 2
 """Of a computation: a product has those of both operands, and must still fit the field."""
-
-
-class Objective(enum.Enum):
-    """What a program is to have least of.  So far every protocol has one variant: both lead to the same operations."""
-
-    LATENCY = "latency"
-    """Rounds: for parties far from each other."""
-    TRAFFIC = "traffic"
-    """Bytes: for links that are narrow, or metered."""
 
 
 def check_precision(fraction_bits: int) -> int:
@@ -77,7 +68,7 @@ class Planner:
 
     label: str = ""
     fraction_bits: int = FRACTION_BITS
-    objective: Objective = Objective.LATENCY
+    objective: Objective = LATENCY
 
     def __post_init__(self) -> None:
         check_precision(self.fraction_bits)

@@ -16,7 +16,7 @@ from mpc.errors import RangeError, UnsupportedError
 from mpc.operation import Constant, Input, Stored
 from mpc.program import PRECISION, Expression
 from protocols.lowering.error import Loss, followed
-from protocols.operations.comparison import Compare, Gate
+from protocols.operations.comparison import Comparison
 from protocols.operations.fourier import Fourier
 from protocols.operations.polynomial import Polynomial, TruncatedPolynomial
 from protocols.operations.quotient import Quotient
@@ -135,7 +135,7 @@ def _source(loss: Loss) -> tuple[str, str]:
             said, remedy = f"a truncation to {bits} fraction bits", more
         case Quotient():
             said, remedy = f"a division, rounded to {bits} fraction bits", more
-        case Compare() | Gate():
+        case Comparison():
             said, remedy = "a comparison of what is not exact", "compare whole numbers, or what is shared exactly"
         case Fourier() if x.lost < loss.part / 4:
             said, remedy = "the rounding of a series", more

@@ -1,5 +1,29 @@
 """The operations that programs are made of, one file a protocol.  Importing this makes them known to ``mpc``."""
 
-from protocols.operations import comparison, fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import (
+    bit_comparison,
+    comparison,
+    digits,
+    fourier,
+    keep,
+    linear,
+    mask,
+    polynomial,
+    product,
+    quotient,
+    truncation,
+)
 
-__all__ = ["comparison", "fourier", "keep", "linear", "mask", "polynomial", "product", "quotient", "truncation"]
+__all__ = [
+    "bit_comparison",
+    "comparison",
+    "digits",
+    "fourier",
+    "keep",
+    "linear",
+    "mask",
+    "polynomial",
+    "product",
+    "quotient",
+    "truncation",
+]

@@ -1,315 +1,295 @@
-"""The sign of a masked number, exactly: one opening more, of differences with dealt tables.
+"""A comparison with MACs: the chain of digits (``digits.py``) in the field, at once or over a level of nodes.
 
-Let x = E + a be masked, r = -a mod p and c = E + 2^K mod p, so that x + 2^K = c - r mod p.  For |x| < 2^K - 1, bit K of
-that says whether x >= 0.  p = 2^61 - 1 is -1 modulo 2^(K+1), so whether or not c - r wraps past p changes it by one raw
-unit at most, and there is no wrap bit to find:
+Once digits are opened, a_j = u_j + alpha_j and b_j = v_j + beta_j, the chain
 
-    [x >= 0]  =  c_K xor r_K xor B,      B  =  [c mod 2^K < r mod 2^K].
+    a_J + b_J (a_(J-1) + b_(J-1) (... (a_2 + b_2 a_1)))
 
-*Exactly*: 2 x is compared in place of x (E and a are doubled alike), and a unit more makes no negative 2 x anything
-else.  *By units of 2^d*: the d lowest bits of c and r are ignored, and the sign may be wrong where |x| <= 2^d.  Fewer
-bits k = K - d are what is cheaper.
+is a polynomial in their masks alpha and beta, with public coefficients.  Of its monomials the masks themselves are
+shared already, and the dealer deals the products.  `Compare` evaluates it without a message; of a masked y = D + b it
+finds y times the bit likewise, from shares of all monomials times b besides, in the same rounds.
 
-The k bits are cut into J *digits* of c and of r.  For each the dealer deals r's thresholds, [digit of r > v] for every
-v, and whoever holds shares of them looks up, at c's digit, shares of
+A chain of many digits has many monomials, 3 2^(J-1) - 2.  So `Join` makes few digits of many: those of a group become
+one, a = the group's chain, b = the product of its b's, which are masked and opened again: a round more for less than
+half of the elements.
 
-    lt_j = [digit of c < digit of r]      and      eq_j = [the same digit]  =  [r's > c's - 1] - [r's > c's].
-
-B = lt_J + eq_J (lt_(J-1) + eq_(J-1) (...)), digits from high to low: a sum of products of which one at most is not 0.
-`Digits` looks up, and what it gives is masked and opened like any tensor: u_j = lt_j - alpha_j, v_j = eq_j - beta_j.
-So B is a polynomial in alpha and beta with public coefficients, linear in its monomials, of which the dealer deals
-shares, times s = (-1)^(r_K): with them `Compare` finds (-1)^[x < 0] = -(-1)^(c_K) s (1 - 2 B) without a message.
-`Gate` finds y times the bit likewise, of a masked y, from shares of the monomials times its mask besides: in the same
-rounds.
-
-Security: what is opened is E, which is uniform, and u and v, which are uniform under masks of their own that are used
-once: perfect, whatever is compared, for any n - 1 parties.  All that follows an opening is linear in dealt shares, with
-public coefficients: on MAC shares it gives shares of the result's MAC.  Types guarantee the range of x.
-Cost: one round and 2 J - 1 elements opened, beside the opening of x; dealt are 2^w - 1 elements for a digit of w bits,
-and 3 2^(J-1) - 1 for the monomials, as many again for each `Gate`.
-Source: comparing digit by digit from the highest: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006; dealt tables that
-are read at public places: Ishai, Kushilevitz, Meldgaard, Orlandi and Paskin-Cherniavsky, TCC 2013; the sign of a masked
-number with a dealer: Boyle, Gilboa and Ishai, EUROCRYPT 2019.
+Security: nothing is opened here.  All is linear in shares, with public coefficients: on MAC shares it gives shares of
+the result's MAC.  Why not bits with MACs in GF(2^64), of 8 bytes each: they take a check of their own, and an element
+here, with its MAC, takes 16; k = 20 bits are 1,264 bytes dealt for a ReLU, so that there is little to gain.
+Cost: no round of its own; sum over a group's digits j of 3 2^(j-1) - 2 products; as many and twice J - 1 more for what
+a bit lets through.
+Source: see ``digits.py``; products of masks for all monomials: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, islice, pairwise
 from typing import Any, NamedTuple
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
-from mpc.rings.field import P
-from mpc.tensor_type import SLACK, Form, TensorType
+from mpc.rings.bit_chains import monomials
+from mpc.tensor_type import Form, TensorType
+from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, digits_type
 
-EXACTLY = -1
-"""In place of the number of bits that are ignored: none are, and ties count."""
-MOST_BITS = 60
-MOST_DIGIT = 8
-MOST_DIGITS = 9
-INVERSE_OF_2 = (P + 1) // 2
+MOST_JOINED = 8
+"""Digits that one chain has: the monomials double with each."""
 
 
-class Window(NamedTuple):
-    """Which bits are compared: of x, without the ``ignored`` lowest ones, cut into digits, lowest first."""
+class Chain(NamedTuple):
+    """What a chain is made of, lowest digit first: one a for each, or none but the first, and b's for all others."""
 
-    ignored: int
-    widths: tuple[int, ...]
+    a: Sequence[Array]
+    b: Sequence[Array]
 
-    @property
-    def bits(self) -> int:
-        """k, below bit K, the sign's."""
-        return sum(self.widths)
+    def monomials(self, field: PrimeField) -> tuple[list[Array], list[Array]]:
+        """Of masks: all, without the 1, and those of them that are products."""
+        found, products = [self.a[0]], []
+        for j, b in enumerate(self.b, start=1):
+            made = [field.multiply(one, b) for one in found]
+            products += made
+            found += [b, *made, *self.a[j : j + 1]]
+        return found, products
 
-    @property
-    def sign(self) -> int:
-        """K."""
-        return self.bits + max(self.ignored, 0)
+    def shares(self, products: Sequence[Array]) -> list[Array]:
+        """Of all monomials, from shares of the masks and of products."""
+        found, dealt = [self.a[0]], iter(products)
+        for j, b in enumerate(self.b, start=1):
+            found += [b, *islice(dealt, len(found)), *self.a[j : j + 1]]
+        return found
 
-    def takes(self, x: TensorType) -> bool:
-        """Whether the sign of any such value can be told: |x| < 2^d (2^k - 1) raw units, d = -1 if exactly."""
-        raw = math.ldexp(x.magnitude, x.fraction_bits) / SLACK
-        return raw < math.ldexp(1.0, self.ignored) * (math.ldexp(1.0, self.bits) - 1.0)
-
-    def opened(self, field: PrimeField, public: Array) -> Array:
-        """c, of what is opened of x."""
-        scaled = field.scale(public, 2) if self.ignored < 0 else public
-        return field.add(scaled, field.full((), 1 << self.sign))
-
-    def hidden(self, field: PrimeField, mask: Array) -> Array:
-        """r, of a mask."""
-        return field.scale(mask, -2 if self.ignored < 0 else -1)
-
-
-def thresholds(widths: Sequence[int]) -> int:
-    """How many there are, of all digits."""
-    return sum((1 << width) - 1 for width in widths)
-
-
-def monomials(digits: int) -> int:
-    """Of the masks of lt and eq: how many B has, the 1 among them."""
-    return 3 * (1 << (digits - 1)) - 1
+    def factors(self, field: PrimeField) -> tuple[Array, list[Array | None]]:
+        """Of what is opened: the public part, and the monomials' coefficients; None stands for 1."""
+        known: Array = self.a[0]
+        found: list[Array | None] = [None]
+        for j, v in enumerate(self.b, start=1):
+            found = [*(v if c is None else field.multiply(v, c) for c in found), known, *found]
+            known = field.multiply(v, known)
+            if j < len(self.a):
+                known = field.add(known, self.a[j])
+                found.append(None)
+        return known, found
 
 
-def _check(window: Window, x: TensorType) -> None:
-    widths = window.widths
-    require(x.ring == FIELD, "compares field elements: p = 2^61 - 1 is what lets it do without wraps")
-    require(x.form is Form.MASKED, "compares a masked tensor")
-    require(0 < len(widths) <= MOST_DIGITS, f"compares 1 to {MOST_DIGITS} digits")
-    require(all(0 < width <= MOST_DIGIT for width in widths), f"digits have 1 to {MOST_DIGIT} bits")
-    require(window.ignored >= EXACTLY and window.sign <= MOST_BITS, f"compares up to {MOST_BITS} bits")
-    require(window.takes(x), f"values of {x.bits:.1f} bits are too large for {window.bits} bits to tell their sign")
+def _sum(field: PrimeField, factors: Sequence[Array | None], shares: Sequence[Array]) -> Array:
+    total: Array | None = None
+    for factor, share in zip(factors, shares, strict=True):
+        if total is None:
+            total = share if factor is None else field.multiply(share, factor)
+        elif factor is None:
+            total = field.add(total, share)
+        else:
+            total = field.multiply_add(share, factor, total)
+    if total is None:
+        raise ValueError("a chain has a digit")
+    return total
 
 
-class Thresholds(Correlation, frozen=True):
-    """[digit of r > v] for each digit of a mask's r, and every v that a digit can be less than: a row an element."""
+def _rows(field: PrimeField, digits: Array, count: int) -> Chain:
+    """The chain of all digits of a tensor of so many."""
+    rows = [field.index(digits, (slice(k, k + 1), slice(None))) for k in range(2 * count - 1)]
+    return Chain(rows[:count], rows[count:])
+
+
+def _or_zeros(field: PrimeField, part: Array | None, t: TensorType) -> Array:
+    return field.zeros(t.shape) if part is None else part
+
+
+def _split(field: PrimeField, rows: Array) -> list[Array]:
+    return [field.index(rows, (slice(k, k + 1), slice(None))) for k in range(rows.shape[0])]
+
+
+def _groups(whole: Chain, sizes: Sequence[int]) -> list[Chain]:
+    """The chains of groups of digits; after the lowest group's, each is followed by that of the product of its b's."""
+    found = []
+    for start, end in pairwise((0, *accumulate(sizes))):
+        found.append(Chain(whole.a[start:end], whole.b[start : end - 1]))
+        if start:
+            found.append(Chain(whole.b[start - 1 : start], whole.b[start : end - 1]))
+    return found
+
+
+class Products(Correlation, frozen=True):
+    """Products of the masks of digits, of the chains of groups of them."""
 
     size: int
-    ignored: int
-    widths: tuple[int, ...]
+    groups: tuple[int, ...]
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return (Part((self.size, thresholds(self.widths))),)
+        return (Part((products_of(self.groups), self.size)),)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        field, window = field_of(rings), Window(self.ignored, self.widths)
-        hidden = window.hidden(field, masks[0])
-        return (field.thresholds(hidden, max(self.ignored, 0), self.widths),)
+        field = field_of(rings)
+        chains = _groups(_rows(field, masks[0], sum(self.groups)), self.groups)
+        made = [product for chain in chains for product in chain.monomials(field)[1]]
+        return (field.concatenate(made, 0) if made else field.zeros((0, self.size)),)
 
 
-class SignedMonomials(Correlation, frozen=True):
-    """s / 2 times each monomial in the masks of lt and eq, s = (-1)^(r_K); if ``gated``, times a third mask besides.
-
-    Operands are what is compared, what is opened of its digits and, if gated, what is to be multiplied by the bit.
-    """
+class Gated(Correlation, frozen=True):
+    """All monomials of a chain of so many ``digits``, times another mask; its operands are the digits, and that."""
 
     size: int
-    ignored: int
-    widths: tuple[int, ...]
-    gated: bool
+    digits: int
 
     @property
     def operands(self) -> tuple[int, ...]:
-        return (0, 1, 2) if self.gated else (0, 1)
+        return (1, 2)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        part = Part((monomials(len(self.widths)), self.size))
-        return (part, part) if self.gated else (part,)
+        return (Part((monomials(self.digits), self.size)),)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        field, window = field_of(rings), Window(self.ignored, self.widths)
-        flat = (1, self.size)
-        sign = field.bit(field.reshape(window.hidden(field, masks[0]), flat), window.sign)
-        half = field.full(flat, INVERSE_OF_2)
-        rows = [field.choose(sign, field.negate(half), half)]
-        lt, eq = _rows(field, masks[1])
-        # Each digit's own times what stands before all of its monomials; the order is that of ``_coefficients``.
-        rows.append(field.multiply(rows[0], lt[0]))
-        for lt_j, eq_j in zip(lt[1:], eq, strict=True):
-            rows += [*(field.multiply(row, eq_j) for row in rows), field.multiply(rows[0], lt_j)]
-        signed = field.concatenate(rows, 0)
-        return (signed, field.multiply(signed, field.reshape(masks[2], flat))) if self.gated else (signed,)
-
-
-def _factors(field: PrimeField, opened: Array) -> Array:
-    """Those of 1 - 2 B, of B's monomials in the masks of lt and eq: a row each, that of the 1 first."""
-    u, v = _rows(field, opened)
-    one = field.full((1, opened.shape[1]), 1)
-    found = [u[0], one]
-    for u_j, v_j in zip(u[1:], v, strict=True):
-        found = [*(field.multiply(c, v_j) for c in found), *found, one]
-        found[0] = field.add(found[0], u_j)
-    # 1 - 2 B = -2 (B - 1 / 2).
-    found[0] = field.subtract(found[0], field.full((1, opened.shape[1]), INVERSE_OF_2))
-    return field.scale(field.concatenate(found, 0), -2)
-
-
-def _rows(field: PrimeField, digits: Array) -> tuple[list[Array], list[Array]]:
-    """The lt of each digit, and the eq of each but the lowest."""
-    rows = [field.index(digits, (slice(k, k + 1), slice(None))) for k in range(digits.shape[0])]
-    count = (len(rows) + 1) // 2
-    return rows[:count], rows[count:]
-
-
-@register
-class Digits(Operation, frozen=True, tag="digits"):
-    """Whether each digit of c is below that of r, lowest first; then of each but the lowest, whether it is the same.
-
-    ``ignored``: how many low bits do not count, or -1 to compare exactly.  ``widths``: bits of each digit.
-    """
-
-    ignored: int
-    widths: tuple[int, ...]
-
-    def result(self, *types: TensorType) -> TensorType:
-        require(len(types) == 1, "takes one tensor")
-        _check(self._window, types[0])
-        return TensorType((2 * len(self.widths) - 1, types[0].size), 0, 0.0, 1.0, Form.SHARED)
-
-    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (Thresholds(types[0].size, self.ignored, self.widths),)
-
-    def evaluate(
-        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
-    ) -> Value:
-        field = field_of(party.rings)
-        return Value(None, self._look_up(field, types[0], inputs[0].public, prepared[0], party.unit))
-
-    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        """With the mask 0."""
         field = field_of(rings)
-        (dealt,) = self.correlations(*types)[0].make(rings, [field.zeros(types[0].shape)])
-        return self._look_up(field, types[0], inputs[0], dealt, 1)
-
-    def _look_up(self, field: PrimeField, x: TensorType, public: Array | None, dealt: Array, one: int) -> Array:
-        opened = self._window.opened(field, field.zeros(x.shape) if public is None else public)
-        return field.look_up(opened, max(self.ignored, 0), self.widths, dealt, one)
-
-    @property
-    def _window(self) -> Window:
-        return Window(self.ignored, self.widths)
+        found, _ = _rows(field, masks[0], self.digits).monomials(field)
+        passed = field.reshape(masks[1], (1, self.size))
+        return (field.concatenate([field.multiply(one, passed) for one in found], 0),)
 
 
-class _Signed(Operation, frozen=True):
-    """What ends a comparison: operands are what is compared, its `Digits` opened, and what its bit is to multiply.
-
-    ``ignored`` and ``widths`` are those of `Digits`.
-    """
-
-    ignored: int
-    widths: tuple[int, ...]
-
-    def _checked(self, types: Sequence[TensorType]) -> None:
-        x, digits = types[:2]
-        _check(self._window, x)
-        expected = (2 * len(self.widths) - 1, x.size)
-        require(digits.form is Form.MASKED and digits.ring == FIELD and digits.shape == expected, "takes its digits")
-
-    def _half_signs(
-        self, party: PartyContext, x: TensorType, inputs: Sequence[Value], prepared: Sequence[Array]
-    ) -> list[Array]:
-        """A share of S / 2, S = (-1)^[x < 0], and of whatever S / 2 is multiplied by in the other signed monomials."""
-        field = field_of(party.rings)
-        opened = field.zeros(x.shape) if inputs[0].public is None else inputs[0].public
-        digits = inputs[1].public
-        factors = _factors(field, field.zeros((2 * len(self.widths) - 1, x.size)) if digits is None else digits)
-        sign = field.bit(self._window.opened(field, opened), self._window.sign)
-        sums = [field.total(field.multiply(factors, shares), (0,)) for shares in prepared]
-        return [field.choose(sign, part, field.negate(part)) for part in (field.reshape(s, x.shape) for s in sums)]
-
-    @property
-    def _window(self) -> Window:
-        return Window(self.ignored, self.widths)
+def products_of(groups: Sequence[int]) -> int:
+    """How many products of masks are dealt for the chains of groups of so many digits."""
+    chains = [sum(monomials(j) for j in range(1, size)) for size in groups]
+    # Those of b's alone: all subsets but the single ones.
+    return sum(chains) + sum((1 << size) - 1 - size for size in groups[1:])
 
 
 @register
-class Compare(_Signed, frozen=True, tag="compare"):
-    """1 where x >= 0, else 0; if ``below``, 1 where x < 0."""
+class Join(Operation, frozen=True, tag="join"):
+    """Of masked digits, fewer: one of each group of so many, lowest first."""
 
-    below: bool
+    groups: tuple[int, ...]
 
     def result(self, *types: TensorType) -> TensorType:
-        require(len(types) == 2, "takes what is compared, and its digits")
-        self._checked(types)
-        return TensorType(types[0].shape, 0, 0.0, 1.0, Form.SHARED)
+        require(len(types) == 1 and types[0].form is Form.MASKED and types[0].ring == FIELD, "takes opened digits")
+        require(0 < len(self.groups) <= MOST_DIGITS, f"makes 1 to {MOST_DIGITS} digits")
+        require(all(0 < size <= MOST_JOINED for size in self.groups), f"joins 1 to {MOST_JOINED} digits")
+        shape = types[0].shape
+        require(len(shape) == 2 and shape[0] == 2 * sum(self.groups) - 1, "joins all digits")
+        return digits_type(shape[1], len(self.groups), FIELD)
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (SignedMonomials(types[0].size, self.ignored, self.widths, False),)
+        return (Products(types[0].shape[1], self.groups),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        field = field_of(party.rings)
-        (half,) = self._half_signs(party, types[0], inputs, prepared)
-        return Value(field.full(types[0].shape, INVERSE_OF_2), field.negate(half) if self.below else half)
+        field, count = field_of(party.rings), sum(self.groups)
+        opened, own = (_or_zeros(field, part, types[0]) for part in (inputs[0].public, inputs[0].share))
+        dealt = iter(_split(field, prepared[0]))
+        public, shares = [], []
+        both = zip(*(_groups(_rows(field, part, count), self.groups) for part in (opened, own)), strict=True)
+        for of_opened, of_own in both:
+            known, factors = of_opened.factors(field)
+            # As many as the chain has, of all that is dealt.
+            needed = len(factors) - len(of_own.a) - len(of_own.b)
+            public.append(known)
+            shares.append(_sum(field, factors, of_own.shares(list(islice(dealt, needed)))))
+        return Value(self._ordered(field, public), self._ordered(field, shares))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        field, shape = field_of(rings), types[0].shape
-        return field.choose(
-            field.bit(inputs[0], MOST_BITS), field.full(shape, int(self.below)), field.full(shape, int(not self.below))
-        )
+        field = field_of(rings)
+        chains = _groups(_rows(field, inputs[0], sum(self.groups)), self.groups)
+        return self._ordered(field, [chain.factors(field)[0] for chain in chains])
 
-    def tolerance(self, *types: TensorType) -> float:
-        """Of values within 2^``ignored`` units of 0 the sign may be wrong."""
-        return 0.0 if self.ignored < 0 else 1.0
+    def _ordered(self, field: PrimeField, rows: Sequence[Array]) -> Array:
+        """All a's, then all b's, of what comes in pairs after the first."""
+        return field.concatenate([rows[0], *rows[1::2], *rows[2::2]], 0)
 
 
-@register
-class Gate(_Signed, frozen=True, tag="gate"):
-    """y where x >= 0, else 0; if ``below``, y where x < 0.  Both have one shape, and may be the same tensor."""
+class Comparison(Operation, frozen=True):
+    """What ends a comparison: 1 where x >= 0, else 0; if ``below``, where x < 0.
 
+    Operands: x, what is opened of its digits, and if there is a third, y of the same shape (maybe the same tensor): the
+    result is y or 0 then.  ``ignored`` is as in `Digits`.
+    """
+
+    ignored: int
     below: bool
 
     def result(self, *types: TensorType) -> TensorType:
-        require(len(types) == 3, "takes what is compared, its digits, and what is let through")
-        self._checked(types)
-        x, _, y = types
+        require(len(types) in (2, 3), "takes what is compared, its digits, and maybe what is let through")
+        x, digits, *passed = types
+        require(x.form is Form.MASKED and x.ring == FIELD, "compares a masked tensor")
+        require(EXACTLY <= self.ignored < MOST_BITS, f"ignores up to {MOST_BITS} bits")
+        require(digits.form is Form.MASKED and self._goes_with(x, digits), "takes what is opened of its digits")
+        if not passed:
+            return TensorType(x.shape, 0, 0.0, 1.0, Form.SHARED)
+        (y,) = passed
         require(y.form is Form.MASKED and y.ring == FIELD and y.shape == x.shape, "lets a masked tensor through")
         return y.replace(low=min(y.low, 0.0), high=max(y.high, 0.0), form=Form.SHARED, gain=None)
 
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        field, shape = field_of(rings), types[0].shape
+        passed = inputs[2] if len(inputs) == 3 else field.full(shape, 1)
+        where, zeros = field.bit(inputs[0], MOST_BITS), field.zeros(shape)
+        return field.choose(where, *((passed, zeros) if self.below else (zeros, passed)))
+
+    def tolerance(self, *types: TensorType) -> float:
+        """Of values within 2^``ignored`` units of 0 the sign may be wrong."""
+        if self.ignored < 0:
+            return 0.0
+        return 1.0 if len(types) == 2 else math.ldexp(types[2].magnitude, types[2].fraction_bits)
+
+    def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
+        """Whether these can be its digits."""
+        raise NotImplementedError
+
+    def _turned(self, field: PrimeField, whole: Value, part: Value) -> Value:
+        """``part`` of what is ``whole``, or the rest."""
+        if not self.below:
+            return part
+        rest = [
+            p if w is None or p is None else field.subtract(w, p)
+            for w, p in ((whole.public, part.public), (whole.share, part.share))
+        ]
+        return Value(*rest)
+
+
+@register
+class Compare(Comparison, frozen=True, tag="compare"):
+    """In the field: digits of `Digits`, or of a `Join` of them."""
+
+    def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
+        return (
+            digits.ring == FIELD
+            and len(digits.shape) == 2
+            and digits.shape[1] == x.size
+            and digits.shape[0] % 2 == 1
+            and digits.shape[0] < 2 * MOST_JOINED
+        )
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (SignedMonomials(types[0].size, self.ignored, self.widths, True),)
+        size, digits = types[0].size, _count(types)
+        return (OfDigits(size, (digits,)), *([Gated(size, digits)] if len(types) == 3 else []))
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        field, y = field_of(party.rings), inputs[2]
-        zeros = field.zeros(types[2].shape)
-        public, own = (zeros if part is None else part for part in (y.public, y.share))
-        half, gated = self._half_signs(party, types[0], inputs, prepared)
-        # y (1 + S) / 2, of which S y / 2 = D S / 2 + b S / 2.
-        product = field.multiply_add(public, half, gated)
-        known, share = (field.scale(part, INVERSE_OF_2) for part in (public, own))
-        return Value(known, field.subtract(share, product) if self.below else field.add(share, product))
+        field, count, shape = field_of(party.rings), _count(types), types[0].shape
+        opened, own = (_or_zeros(field, part, types[1]) for part in (inputs[1].public, inputs[1].share))
+        known, factors = _rows(field, opened, count).factors(field)
+        shares = _rows(field, own, count).shares(_split(field, prepared[0]))
+        known, share = (field.reshape(part, shape) for part in (known, _sum(field, factors, shares)))
+        if len(inputs) == 2:
+            return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))
+        # (known + share) (D + b), of which share b is dealt monomial by monomial.
+        public, mask = (_or_zeros(field, part, types[2]) for part in (inputs[2].public, inputs[2].share))
+        gated = field.reshape(_sum(field, factors, _split(field, prepared[1])), shape)
+        product = field.multiply_add(public, share, field.multiply_add(known, mask, gated))
+        return self._turned(field, Value(public, mask), Value(field.multiply(known, public), product))
 
-    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        field = field_of(rings)
-        negative, zeros = field.bit(inputs[0], MOST_BITS), field.zeros(types[2].shape)
-        return field.choose(negative, *((inputs[2], zeros) if self.below else (zeros, inputs[2])))
 
-    def tolerance(self, *types: TensorType) -> float:
-        return 0.0 if self.ignored < 0 else math.ldexp(types[2].magnitude, types[2].fraction_bits)
+class OfDigits(Products, frozen=True):
+    """`Products` of the second operand's masks."""
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        return (1,)
+
+
+def _count(types: Sequence[TensorType]) -> int:
+    """Of the digits that are compared."""
+    return (types[1].shape[0] + 1) // 2

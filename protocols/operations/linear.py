@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError
 from mpc.operation import Linear, register, require
-from mpc.rings import Array, Ring
+from mpc.rings import Array, Ring, ring_called
 from mpc.tensor_type import MAX_SIZE, Form, Shape, TensorType, exactly
 
 
 def _one(types: tuple[TensorType, ...]) -> TensorType:
     require(len(types) == 1, "takes one tensor")
+    numbers(types[0])
     # A gain speaks of a weight in its own layout; what is computed from it has none.
     return types[0].replace(gain=None)
 
@@ -26,8 +27,15 @@ def _two_aligned(types: tuple[TensorType, ...]) -> tuple[TensorType, TensorType,
     require(len(types) == 2, "takes two tensors")
     x, y = types
     require(x.ring == y.ring, "operands of a sum live in one ring")
+    numbers(x)
     require(x.fraction_bits == y.fraction_bits, "operands of a sum need the same fraction bits")
     return x, y, broadcast(x.shape, y.shape), max(x.form, y.form)
+
+
+def numbers(t: TensorType) -> None:
+    """Raise ProgramError for elements that do not stand for numbers, and have no sums or products, or signs."""
+    ring = ring_called(t.ring)
+    require(ring is None or ring.numbers, f"takes numbers, which {t.ring} are not")
 
 
 def broadcast(*shapes: Shape) -> Shape:

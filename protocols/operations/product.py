@@ -38,7 +38,7 @@ from mpc.errors import ShapeError
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import Array, Ring, Rings
 from mpc.tensor_type import Form, Shape, TensorType
-from protocols.operations.linear import broadcast, window_output
+from protocols.operations.linear import broadcast, numbers, window_output
 
 
 class Bracket(NamedTuple):
@@ -96,6 +96,7 @@ class Product(Operation, frozen=True):
         require(len(types) == 2, "takes two tensors")
         x, y = types
         require(x.ring == y.ring, "operands of a product live in one ring")
+        numbers(x)
         local = Form.PUBLIC in (x.form, y.form)
         require(local or Form.SHARED not in (x.form, y.form), "operands are masked, or one of them is public")
         require(not (x.form is Form.PUBLIC and y.form is Form.PUBLIC), "a product needs a secret operand")

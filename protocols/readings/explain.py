@@ -36,7 +36,19 @@ from mpc.program import Program
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.tensor_type import TensorType
-from protocols.operations import comparison, fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import (
+    bit_comparison,
+    comparison,
+    digits,
+    fourier,
+    keep,
+    linear,
+    mask,
+    polynomial,
+    product,
+    quotient,
+    truncation,
+)
 from protocols.readings.clear import clear_values
 
 Reals = npt.NDArray[np.float64]
@@ -69,7 +81,8 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
-_SIGNS = (comparison.Compare, comparison.Gate)
+_SIGNS = (comparison.Comparison,)
+_OF_DIGITS = (digits.Digits, comparison.Join, bit_comparison.Sign)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
 
@@ -194,7 +207,7 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
         return form
     if isinstance(operation, polynomial.Polynomial | polynomial.TruncatedPolynomial):
         return max(form, Form.BENT if any(operation.coefficients[2:]) else Form.LINEAR)
-    if isinstance(operation, fourier.Fourier | comparison.Digits):
+    if isinstance(operation, (fourier.Fourier, *_OF_DIGITS)):
         return max(form, Form.BENT)
     if isinstance(operation, _SIGNS):
         return max(form, Form.BENT) if alone else Form.MIXED

@@ -6,7 +6,6 @@ something is rounded, unless its author asked for that.  ``protocols.lowering`` 
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import operation as sources
+from mpc.objective import Objective
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import Shape
 from protocols.approximation import Fit
@@ -292,7 +292,7 @@ class Node:
         self.label = label
         self.precision = precision
         self.number = next(_numbers)
-        self.lowered: dict[enum.Enum, Expression] = {}
+        self.lowered: dict[Objective, Expression] = {}
         """What it was lowered to, by objective: a node that two results share is lowered once."""
 
     def __repr__(self) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from mpc import fixed_point
+from mpc.objective import ANY, Objective
 from mpc.program import Program
+from mpc.security import Security
 from protocols.readings.clear import clear
 from protocols.trace.mathematics import Keep, Node
 from protocols.trace.secret_tensor import SecretTensor, concatenate
@@ -110,7 +112,7 @@ def build(secure: Any) -> list[Case]:
     cases = []
     for make in PROGRAMS:
         outputs, stored = make(secure)
-        program = secure.program(*outputs)
+        program = secure.program(*outputs, objective=Objective(ANY, Security.MALICIOUS))
         inputs = []
         for i in program.inputs:
             source: Any = program.nodes[i].operation

@@ -20,7 +20,6 @@ def run(code: str) -> str:
         (
             "protocols",
             [
-                "Objective",
                 "PrecisionWarning",
                 "RangeWarning",
                 "SecretTensor",

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import ProgramError, TesseraError
+from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Constant, Input, Operation, Stored, register, registered
 from mpc.program import FORMAT, MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
 from mpc.rings.field import P
+from mpc.security import Security
 from mpc.tensor_type import MAX_SIZE
 from protocols.lowering.plan import lowered, plan
 from protocols.readings.clear import clear
@@ -28,13 +30,14 @@ Wire = dict[str, Any]
 PUBLIC = {"shape": [2], "fraction_bits": 0, "low": 0.0, "high": 1.0, "form": 0, "gain": None}
 
 
-def every_operation(secure: Any) -> Program:
+def every_operation(secure: Any, objective: Objective = LATENCY) -> Program:
     x, w = secure.secret((1, 2, 6, 6)), secure.stored("w", (4, 1, 3, 3))
     y = x.conv2d(w, stride=2, padding=1, groups=2).avg_pool2d(2, 1) + 0.3
     z = y.sigmoid(interval=(-8, 8)).reshape(2, -1).T[1:5, ::-1]
     v = concatenate([z - 1, -z]).pad([(0, 1), (0, 0)]).broadcast_to((2, 9, 2)).labelled("powers")
     u = ((v**2).within(0, 1) ** 3).take([0, 8, 8], 1).cumsum(1).sum(axis=0).mean()
-    return plan(graph_of([u, (z @ z.T).truncate(10), z > 0, z.relu()], {"u": u}))
+    results = [u, (z @ z.T).truncate(10), z > 0, z.relu()]
+    return plan(graph_of(results, {"u": u}), objective)
 
 
 def wire(program: Program) -> Wire:
@@ -47,14 +50,18 @@ def decode(data: Wire) -> Program:
 
 
 def test_what_is_written_is_what_is_read(secure: Any) -> None:
-    program = every_operation(secure)
-    again = Program.decode(program.encode())
-    assert again.nodes == program.nodes
-    assert again.outputs == program.outputs
-    assert again.encode() == program.encode()
-    assert again.digest == program.digest
-    assert len(again.digest) == 64
-    assert {n.operation.name for n in again.nodes} >= set(registered()) - {
+    names = set()
+    for objective in (LATENCY, TRAFFIC, Objective(ANY, Security.MALICIOUS)):
+        program = every_operation(secure, objective)
+        again = Program.decode(program.encode())
+        assert again.nodes == program.nodes
+        assert again.outputs == program.outputs
+        assert again.objective == objective
+        assert again.encode() == program.encode()
+        assert again.digest == program.digest
+        assert len(again.digest) == 64
+        names |= {n.operation.name for n in again.nodes}
+    assert names >= set(registered()) - {
         "multiply",
         "divide",
         "polynomial",
@@ -154,6 +161,10 @@ FORGERIES = {
     "precision of another type": set_in("precision", "16"),
     "no fraction bits": set_in("precision", 0),
     "precision beyond the field": set_in("precision", 61),
+    "no objective": lambda data: data.pop("objective"),
+    "rounds that are worth less than nothing": set_in("objective", {"round_bytes": -1, "security": "malicious"}),
+    "rounds beyond any worth": set_in("objective", {"round_bytes": 2**60, "security": "malicious"}),
+    "another security": set_in("objective", {"round_bytes": 1, "security": "none"}),
     "format type": set_in("format", "1"),
     "no nodes": set_in("nodes", []),
     "nodes that are no list": set_in("nodes", 3),
@@ -226,8 +237,11 @@ def node(op: Wire, inputs: list[int], **changes: Any) -> Wire:
     return {"operation": op, "inputs": inputs, "type": PUBLIC | {"form": 1} | changes, "label": ""}
 
 
+OBJECTIVE = msgspec.to_builtins(LATENCY)
+
+
 def wired(nodes: list[Wire], outputs: list[int]) -> Wire:
-    return {"format": FORMAT, "nodes": nodes, "outputs": outputs, "precision": 16}
+    return {"format": FORMAT, "nodes": nodes, "outputs": outputs, "precision": 16, "objective": OBJECTIVE}
 
 
 @pytest.mark.parametrize(

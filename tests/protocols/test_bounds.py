@@ -16,6 +16,7 @@ import pytest
 from mpc import fixed_point
 from mpc.operation import Input, Stored
 from mpc.program import Program
+from mpc.rings import known_rings
 from mpc.tensor_type import Form, TensorType
 from protocols.approximation import FourierFit, PolynomialFit
 from protocols.operations.linear import Raise
@@ -88,7 +89,7 @@ OPERATIONS: dict[str, Callable[[SecretTensor, SecretTensor], SecretTensor]] = {
 
 
 def inside(values: Any, t: TensorType) -> bool:
-    real = fixed_point.decode(values, t.fraction_bits)
+    real = fixed_point.decode(values, t.fraction_bits, known_rings()[t.ring])
     slack = 2.0**-45 * t.magnitude  # of the floats in which bounds are computed
     return not real.size or bool(t.low - slack <= real.min() and real.max() <= t.high + slack)
 

@@ -21,6 +21,7 @@ import tessera as ts
 from mpc import fixed_point
 from mpc.errors import RangeError
 from mpc.operation import Input, registered
+from mpc.rings import known_rings
 from protocols.approximation import default_fit, fit_polynomial
 from protocols.lowering.error import _RULES
 from protocols.lowering.plan import lowered
@@ -216,7 +217,7 @@ def errors(secure: Any, result: SecretTensor, wanted: Any, leaves: list[Both], p
     assert [x.type for x in order] == types
     inputs = [raw[id(x)] for x in order]
     for node, values in zip(program.nodes, clear_values(program, inputs), strict=True):
-        real = fixed_point.decode(values, node.type.fraction_bits)
+        real = fixed_point.decode(values, node.type.fraction_bits, known_rings()[node.type.ring])
         slack = 2.0**-45 * node.type.magnitude
         assert node.type.low - slack <= real.min() <= real.max() <= node.type.high + slack, node
     run = run_in_memory(program, inputs, parties=parties)

@@ -15,7 +15,7 @@ from mpc.program import Program
 from protocols import concatenate
 from protocols.approximation import fit_fourier
 from protocols.lowering.plan import plan
-from protocols.operations import comparison, fourier, polynomial, product
+from protocols.operations import fourier, polynomial, product
 from protocols.readings import explain
 from protocols.readings.clear import clear
 from protocols.readings.explain import Examined, Form, results, sources
@@ -128,7 +128,13 @@ def test_each_owner_s_part_is_looked_at_beside_all_of_them() -> None:
 def test_every_operation_is_known() -> None:
     """Whoever adds one says what it makes of what is linear; what is not said is taken for linear."""
     said = (*explain._KEPT_AS_THEY_ARE, *explain._ELEMENTWISE, Linear, product.Product)
-    bent = (polynomial.Polynomial, polynomial.TruncatedPolynomial, fourier.Fourier, comparison.Digits, *explain._SIGNS)
+    bent = (
+        polynomial.Polynomial,
+        polynomial.TruncatedPolynomial,
+        fourier.Fourier,
+        *explain._OF_DIGITS,
+        *explain._SIGNS,
+    )
     ours = [kind for kind in registered().values() if kind.__module__.startswith(("mpc.", "protocols."))]
     assert [kind for kind in ours if not issubclass(kind, (*said, *bent, Source))] == []
 

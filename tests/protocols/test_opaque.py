@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
+from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import registered
 from mpc.program import Program
 from mpc.rings import Rings, field_of, known_rings
@@ -83,8 +84,16 @@ def network(s: Any) -> list[SecretTensor]:
 PROGRAMS = (layout, products, images, truncations, polynomials, functions, comparisons, kept, network)
 
 
-def program_of(secure: Any, make: Any) -> Program:
-    return Program.decode(plan(graph_of(make(secure))).encode())
+OBJECTIVES = {
+    Security.SEMI_HONEST: (LATENCY, TRAFFIC),
+    Security.MALICIOUS: (Objective(ANY, Security.MALICIOUS),),
+}
+
+
+def programs_of(secure: Any, make: Any, security: Security) -> list[Program]:
+    """All that differ."""
+    planned = [plan(graph_of(make(secure)), objective) for objective in OBJECTIVES[security]]
+    return [Program.decode(data) for data in sorted({program.encode() for program in planned})]
 
 
 def everything(secure: Any, program: Program, security: Security, parties: int, rings: Rings) -> dict[str, list[bytes]]:
@@ -138,15 +147,16 @@ def everything(secure: Any, program: Program, security: Security, parties: int, 
 @pytest.mark.parametrize("security", list(Security))
 @pytest.mark.parametrize("make", PROGRAMS, ids=lambda make: str(make.__name__))
 def test_every_reading_goes_through_the_ring(secure: Any, opaque: Rings, make: Any, security: Security) -> None:
-    program = program_of(secure, make)
-    for parties in (2, 3):
-        wanted = everything(secure, program, security, parties, known_rings())
-        assert everything(secure, program, security, parties, opaque) == wanted
-        assert wanted["outputs"]
+    for program in programs_of(secure, make, security):
+        for parties in (2, 3):
+            wanted = everything(secure, program, security, parties, known_rings())
+            assert everything(secure, program, security, parties, opaque) == wanted
+            assert wanted["outputs"]
 
 
 def test_all_operations_are_among_them(secure: Any) -> None:
-    used = {node.operation.name for make in PROGRAMS for node in program_of(secure, make).nodes}
+    programs = [program for make in PROGRAMS for kind in Security for program in programs_of(secure, make, kind)]
+    used = {node.operation.name for program in programs for node in program.nodes}
     assert used == set(registered())
 
 

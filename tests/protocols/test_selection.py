@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mpc.cost import cost
 from mpc.errors import RangeError
+from mpc.objective import ANY, Objective
 from mpc.security import Security
 from tests.protocols.test_comparison import PARTIES, around, computed
 
@@ -32,7 +33,8 @@ OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
 def test_integers_are_exact(secure: Any, name: str, parties: int, security: Security) -> None:
     function = OF_TWO[name]
     x, y = (side.reshape(-1) for side in np.meshgrid(np.arange(-6, 7), np.arange(-6, 7)))
-    program = secure.program(function(*(secure.secret(x.shape, -6, 6, 0) for _ in range(2))))
+    tensors = (secure.secret(x.shape, -6, 6, 0) for _ in range(2))
+    program = secure.program(function(*tensors), objective=Objective(ANY, security))
     (found,) = computed(program, x, y, parties=parties, security=security)
     assert np.array_equal(found, function(x, y))
 

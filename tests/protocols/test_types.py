@@ -16,13 +16,17 @@ import pytest
 
 from mpc import fixed_point
 from mpc.errors import RangeError
+from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Constant, Input, Stored, registered
 from mpc.program import Expression, Program
-from mpc.rings import field
+from mpc.rings import FIELD, field, known_rings
+from mpc.security import Security
 from mpc.tensor_type import TensorType
 from protocols.lowering import comparison
 from protocols.lowering.planner import Planner
 from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations.comparison import Join
+from protocols.operations.digits import EXACTLY, Digits
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, run_in_memory
 
@@ -189,23 +193,54 @@ def _of_both_signs(draw: Draw) -> Expression:
     return Expression(Input((2, 3), draw.whole(12, 24), -draw.rng.uniform(0.01, 9.0), draw.rng.uniform(0.01, 9.0)))
 
 
+STRICT = Objective(ANY, Security.MALICIOUS)
+
+
 @of("digits")
 def _digits(draw: Draw) -> Expression:
-    return _compared(draw).inputs[1].inputs[0]
+    return _bit(draw, LATENCY).inputs[1].inputs[0]
+
+
+@of("join")
+def _join(draw: Draw) -> Expression:
+    x = Planner().masked(Planner().make(Digits(EXACTLY, (10,) * 6, FIELD), _of_both_signs(draw)))
+    return Planner().make(Join(((6,), (2, 1, 3), (1,) * 6)[draw.whole(0, 2)]), x)
+
+
+@of("sign")
+def _sign(draw: Draw) -> Expression:
+    return _bit(draw, TRAFFIC).inputs[1].inputs[0]
 
 
 @of("compare")
 def _compared(draw: Draw) -> Expression:
+    return _ended(draw, STRICT)
+
+
+@of("signed")
+def _signed(draw: Draw) -> Expression:
+    return _ended(draw, LATENCY)
+
+
+@of("lifted")
+def _lifted(draw: Draw) -> Expression:
+    return _ended(draw, TRAFFIC)
+
+
+def _bit(draw: Draw, objective: Objective) -> Expression:
     kinds = {"negated": draw.whole(0, 1) == 1, "below": draw.whole(0, 1) == 1}
-    return comparison.compared(Planner(), _of_both_signs(draw), **kinds)
+    return comparison.compared(Planner(objective=objective), _of_both_signs(draw), **kinds)
 
 
-@of("gate")
-def _gate(draw: Draw) -> Expression:
-    """Of what is compared, some bits ignored, or of something else."""
-    if draw.whole(0, 1):
-        return comparison.relu(Planner(), _of_both_signs(draw))
-    result = comparison.gated(Planner(), _compared(draw), draw.secret(2, 3))
+def _ended(draw: Draw, objective: Objective) -> Expression:
+    """A bit; or what is let through, by its own sign, of which some bits are ignored, or by something else's."""
+    planner = Planner(objective=objective)
+    match draw.whole(0, 2):
+        case 0:
+            return _bit(draw, objective)
+        case 1:
+            return comparison.relu(planner, _of_both_signs(draw))
+    result = comparison.gated(planner, _bit(draw, objective), draw.secret(2, 3))
     assert result is not None
     return result
 
@@ -228,7 +263,7 @@ def at_random(draw: Draw, t: TensorType) -> Any:
 
 def outside(values: Any, t: TensorType) -> float:
     """How far, in parts of the magnitude beyond what floats lose."""
-    real = fixed_point.decode(values, t.fraction_bits)
+    real = fixed_point.decode(values, t.fraction_bits, known_rings()[t.ring])
     if not real.size:
         return 0.0
     return max(0.0, float(max(t.low - real.min(), real.max() - t.high)) - 2.0**-45 * t.magnitude)

@@ -1,0 +1,27 @@
+"""What a program is planned for: how many bytes a round is worth, and against whom it has to be secure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpc.security import Security
+
+ANY = 2**53
+"""Bytes: more than any program sends."""
+
+
+class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a protocol has variants, the one with fewer rounds is taken unless it costs so many bytes more for each.
+
+    Bytes are those that are dealt and that are opened, to one other party, at the place where the choice is made.
+    """
+
+    round_bytes: int = ANY
+    security: Security = Security.SEMI_HONEST
+    """Without MACs some protocols are cheaper; what is planned for malicious security runs in either."""
+
+
+LATENCY = Objective()
+"""Rounds count: for parties far from each other."""
+TRAFFIC = Objective(0)
+"""Bytes do: for links that are narrow, or metered."""
