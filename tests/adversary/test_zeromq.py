@@ -352,6 +352,12 @@ def test_cheats_with_what_was_dealt_ahead_of_time(clusters, step, error):
     with cluster.cheating(step):
         stock(cluster, 4)
         ends(cluster, lambda: reveal(cluster), error)
+    if step.to == "dealer":
+        # It has seen that for itself, and leaves the stock alone until somebody has looked into it.
+        with pytest.raises(ProtocolViolation, match="has used other items of the stock") as caught:
+            stock(cluster, 1)
+        assert caught.value.peer == "party1"
+        cluster.start_process("dealer")
     honest(cluster)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from parties.commands import command_line
 from parties.servers.party import PartyServer
+from parties.stock import waste
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import PartyLedger
 from parties.stock.material import Material
@@ -138,6 +139,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[arguments.index("--cluster") + 1]).parent
     member = "dealer" if "dealer" in arguments else f"party{arguments[arguments.index('party') + 1]}"
     install(Observer(folder, member))
+    # A client whose runs fail again and again is given nothing from stock for a while; here they fail all the time.
+    waste.MOST = 1 << 30
     return command_line.main(arguments)
 
 

@@ -352,7 +352,7 @@ async def test_orders_of_two_clients_are_dealt_for_in_turns(site, monkeypatch):
             assert report.done == count
             finished.append(count)
 
-        long = asyncio.create_task(order(clinic, 2, 30))
+        long = asyncio.create_task(order(clinic, 2, 300))
         await asyncio.sleep(0.05)
         await order(company, 3, 4)
         assert finished == [4]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc import fixed_point
-from mpc.errors import RangeError
+from mpc.errors import RangeError, UnsupportedError
 from mpc.program import Program
 from mpc.rings import field
 from mpc.tensor_type import FIELD_BITS
@@ -85,7 +85,7 @@ def test_numbers_of_bits_that_do_not_fit(secure: Any, bits: int) -> None:
 
 
 def test_only_whole_numbers_of_bits(secure: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(UnsupportedError, match=r"a whole number, not 12\.5"):
         secure.secret((3,)).precise(12.5)
 
 
