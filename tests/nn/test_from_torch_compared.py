@@ -321,6 +321,11 @@ def test_each_layer_that_is_not_shown_to_hold_is_warned_of():
     with pytest.warns(RangeWarning, match="layer '1'"):
         said = Interface(input=ArrayInput((4,), -1000.0, 1000.0))
         from_torch(net, example_input=torch.zeros(1, 4), interface=said)
+    with torch.no_grad():
+        net[0].weight.mul_(1e-7)
+    with pytest.warns(RangeWarning) as caught:
+        from_torch(net, example_input=torch.zeros(1, 4))
+    assert {w.category for w in caught} == {RangeWarning}
 
 
 @pytest.mark.filterwarnings("error")
