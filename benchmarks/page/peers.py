@@ -35,6 +35,10 @@ WHY = {
     "cnn": "Homomorphic encryption needs one message each way, and pays for it in computing.",
     "matmul": "A product modulo the prime 2^61 - 1 is six in float64 (`mpc/rings/matrix.py`) and takes longer than one"
     " modulo 2^64: at this size that decides.",
+    **dict.fromkeys(
+        ("rectified", "relu", "max_pool2d", "argmax", "softmax"),
+        "Few rounds of comparison are paid for in what is dealt and opened for it.",
+    ),
 }
 """Why a peer is ahead, where one is, by kind of case."""
 
@@ -124,7 +128,8 @@ def _peer_row(record: Record, rows: Sequence[Record]) -> list[str]:
 def _ahead(rows: Sequence[Record]) -> str:
     """Which peers are ahead of Tessera in what."""
     if _ours(rows) is None:
-        return "Tessera itself was not measured here: nobody is ahead or behind."
+        why = next((_unmeasured(r) for r in rows if r.case["system"] == OURS), "was not measured here")
+        return f"Tessera itself has no figure, and cannot be ahead: {why}."
     found = []
     for figure, title in AHEAD.items():
         better = [
@@ -136,11 +141,7 @@ def _ahead(rows: Sequence[Record]) -> str:
         ]
         if better:
             found.append(f"in {title}: {', '.join(better)}")
-    reasons = [
-        f"{r.case['system']}: {r.about.get('reason') or r.about['status']}"
-        for r in rows
-        if r.about.get("status", "measured") != "measured"
-    ]
+    reasons = [f"{r.case['system']}: {_unmeasured(r)}" for r in rows if r.about.get("status", "measured") != "measured"]
     why = _why(CASES.get(rows[0].case["case"]))
     text = "No peer measured is ahead of Tessera here."
     if found:
@@ -148,11 +149,17 @@ def _ahead(rows: Sequence[Record]) -> str:
     return text + (f"  Without a figure: {'; '.join(reasons)}." if reasons else "")
 
 
+def _unmeasured(record: Record) -> str:
+    """Why there is no figure."""
+    return str(record.about.get("reason") or record.about["status"])
+
+
 def _why(case: Case | None) -> str:
     """Why a peer is ahead, where one is."""
     if case is None:
         return ""
-    reasons = [WHY.get(case.kind, ""), "" if case.kind == "cnn" or case.held else _WAY, _HELD if case.held else ""]
+    kind = "rectified" if case.activation == "relu" else case.kind
+    reasons = [WHY.get(kind, ""), "" if case.kind == "cnn" or case.held else _WAY, _HELD if case.held else ""]
     return "  ".join(filter(None, reasons))
 
 

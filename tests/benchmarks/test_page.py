@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.network.bench import NOTHING, Condition
 from benchmarks.page.parts import Measurements, seconds, size
+from benchmarks.page.peers import _ahead
 from benchmarks.page.writing import SECTIONS
 from benchmarks.records import Record, write
 from mpc.cost import Link
@@ -240,6 +241,20 @@ def test_a_run_that_was_not_as_predicted_is_not_hidden(tmp_path: Path) -> None:
     (good,) = inference()
     wrong = record("inference", dict(good.case), {**good.figures, "online.rounds": 8})
     assert "**Not as predicted: derm 3x28x28, batch of 1" in page(tmp_path, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("ours", "sentence"),
+    [
+        ([], "has no figure, and cannot be ahead: was not measured here."),
+        (["it has no argmax"], "has no figure, and cannot be ahead: it has no argmax."),
+    ],
+)
+def test_what_tessera_lacks_is_not_hidden(ours: list[str], sentence: str) -> None:
+    case = {"case": "argmax", "parties": 2}
+    lacking = [record("peers", {**case, "system": "tessera"}, {}, status="lacks", reason=reason) for reason in ours]
+    theirs = record("peers", {**case, "system": "crypten"}, {"online.seconds": spread(0.3)})
+    assert _ahead([*lacking, theirs]).endswith(sentence)
 
 
 def test_files_without_measurements_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
