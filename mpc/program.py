@@ -38,7 +38,7 @@ class OversizedProgram(ProgramError):  # noqa: N818 - says what happened
 class Expression:
     """A node of a program while it is being planned: immutable, and equal to itself alone."""
 
-    __slots__ = ("__weakref__", "_derived", "inputs", "label", "loss", "lost", "operation", "surely", "type")
+    __slots__ = ("__weakref__", "_derived", "inputs", "label", "loss", "lost", "operation", "ranked", "surely", "type")
 
     def __init__(self, operation: Operation, inputs: tuple[Expression, ...] = (), label: str = "") -> None:
         self.operation = operation
@@ -49,6 +49,8 @@ class Expression:
         self.lost = self.surely = 0.0
         """How far its values are from what is meant by them, at most and surely, beside what operations lose: a fit's
         error, rounding of a public number."""
+        self.ranked: Expression | None = None
+        """Of what its values are order statistics, such as a maximum: then they are off by no more than that is."""
         self.loss: Any = None
         """What follows from that, and from all that it depends on; kept by who finds out."""
 

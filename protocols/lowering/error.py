@@ -101,9 +101,10 @@ def _follow(
         each = stack[-1]
         loss = found(each)
         if loss is None:
-            losses = [one for y in each.inputs if (one := found(y)) is not None]
-            if len(losses) < len(each.inputs):
-                stack.extend(y for y in each.inputs if found(y) is None)
+            operands = each.inputs if each.ranked is None else (each.ranked,)
+            losses = [one for y in operands if (one := found(y)) is not None]
+            if len(losses) < len(operands):
+                stack.extend(y for y in operands if found(y) is None)
                 continue
             loss = _of(each, losses)
             note(each, loss)
@@ -113,6 +114,9 @@ def _follow(
 
 
 def _of(x: Expression, losses: Sequence[Loss]) -> Loss:
+    if x.ranked is not None:
+        # The k-th of values that are each off by so much is off by no more, whichever it is.
+        return losses[0]
     rule = _RULES.get(type(x.operation))
     if rule is None:
         raise UnsupportedError(f"what {x.operation.name} loses is not known: protocols/lowering/error.py has no rule")

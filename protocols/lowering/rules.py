@@ -41,6 +41,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return comparison.gated(planner, *factors) or planner.product(product.Multiply(), *factors)
         case m.Maximum():
             return selection.maximum(planner, *_terms(planner, operands))
+        case m.Ranked():
+            return selection.ranked(planner, *_terms(planner, operands))
         case m.Matmul():
             return _matmul(planner, operands)
         case m.Conv2d():

@@ -29,6 +29,13 @@ def largest(planner: Planner, xs: list[Expression]) -> Expression:
     return xs[0]
 
 
+def ranked(planner: Planner, x: Expression, of: Expression) -> Expression:
+    """``x``, known to be order statistics of values of ``of``."""
+    result = Expression(Declare(of.type.low, of.type.high), (x,), planner.label)
+    result.ranked = of
+    return result
+
+
 def max_pool2d(planner: Planner, x: Expression, kernel: Pair, stride: Pair, padding: Pair) -> Expression:
     """Maxima of columns, then of rows of them: windows that overlap share columns."""
     check_windows(x.type, kernel, padding)

@@ -207,6 +207,13 @@ class Maximum:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """Of two: the former, which is made of order statistics of the latter's values (the largest, the median, all in
+    order), chosen exactly.  So it lies in the latter's range, and is off by no more.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class MaxPool2d:
     """Maxima over windows of (N, C, H, W); padding counts for nothing."""
 
@@ -266,6 +273,7 @@ Mathematics = (
     | Compare
     | Relu
     | Maximum
+    | Ranked
     | MaxPool2d
     | Declare
     | Truncate

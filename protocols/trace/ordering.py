@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
+from protocols.trace import mathematics as m
 from protocols.trace.arguments import Axis, axis_of, numbers, reduced_axes
 from protocols.trace.selection import Selection
 
@@ -138,15 +139,14 @@ def _extreme(x: Any, axis: Axis, keepdims: bool) -> Any:
     if not count:
         raise ShapeError("the largest of no values")
     if 4 < count <= MOST_AT_ONCE:
-        largest = (rows * _first(rows)).sum(-1)
+        largest = _ranked((rows * _first(rows)).sum(-1), x)
     else:
         while (half := rows.shape[-1] // 2) > 0:
             winners = rows[..., :half].maximum(rows[..., half : 2 * half])
             rows = np.concatenate([winners, rows[..., 2 * half :]], -1)
         largest = rows[..., 0]
     shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes]
-    result = largest.reshape(shape)
-    return result.within(x.type.low, x.type.high)
+    return largest.reshape(shape)
 
 
 def _position(x: Any, axis: int | None, keepdims: bool) -> Any:
@@ -158,6 +158,10 @@ def _position(x: Any, axis: int | None, keepdims: bool) -> Any:
     shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes]
     found = _first(rows) if count > 1 else rows * 0 + 1.0
     return (found * np.arange(float(count))).sum(-1).within(0.0, count - 1.0).reshape(shape)
+
+
+def _ranked(values: Any, x: Any) -> Any:
+    return values._joined(m.Ranked(), values, x)
 
 
 def _first(rows: Any) -> Any:
@@ -193,7 +197,7 @@ def _sorted(x: Any, axis: int | None, *, positions: bool = False) -> tuple[Any, 
         values, places = _by_network(rows, positions)
     back = list(range(x.ndim - 1))
     back.insert(axis, x.ndim - 1)
-    values = values.within(x.type.low, x.type.high).transpose(back)
+    values = _ranked(values, x).transpose(back)
     return values, places.within(0.0, max(count - 1.0, 0.0)).transpose(back) if positions else None
 
 

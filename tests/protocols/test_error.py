@@ -177,6 +177,8 @@ STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     else (x.secret, x.real),
     "relu": lambda x, y, rng: (x.secret.relu(), np.maximum(x.real, 0.0)),
     "maximum": plain(np.maximum),
+    "sort": plain(lambda x, y: np.sort(x)),
+    "max": plain(lambda x, y: x - np.max(x.reshape(1, 4, 8), -1).sum()),
     "clip": plain(lambda x, y: np.clip(x, 0.0, 0.25)),
     "abs": plain(lambda x, y: abs(x)),
     "max_pool2d": lambda x, y, rng: (
