@@ -52,6 +52,7 @@ from nn.rectifiers import (
     ReLU6,
     Softshrink,
 )
+from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
 from nn.tables import Column, TableInput
 
@@ -87,6 +88,7 @@ __all__ = [
     "Layer",
     "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "Matmul",
     "MaxPool2d",
     "Mean",
@@ -104,6 +106,7 @@ __all__ = [
     "ShadesOfGray",
     "SiLU",
     "Sigmoid",
+    "Softmax",
     "Softplus",
     "Softshrink",
     "Step",

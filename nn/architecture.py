@@ -22,6 +22,7 @@ from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
 from nn import rectifiers as r
+from nn import softmax as s
 from nn.layer import MAX_WEIGHTS, Array, Layer
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -38,7 +39,7 @@ AnyLayer = (
     | ly.Identity | ly.Rows | ly.Dropout
     | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Function | a.Polynomial | a.Activation
     | r.ReLU | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish | r.Softshrink | r.Abs | r.PReLU
-    | r.MaxPool2d | r.AdaptiveMaxPool2d
+    | r.MaxPool2d | r.AdaptiveMaxPool2d | s.Softmax | s.LogSoftmax
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute
 )  # fmt: skip

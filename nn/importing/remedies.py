@@ -9,7 +9,7 @@ _COMPARES = ("it has no counterpart here", "use ReLU, LeakyReLU, Hardtanh or SiL
 _MAX = ("it has no counterpart here", "use MaxPool2d: of (N, C, L) with a window (1, k) on x.unsqueeze(2)")
 _SOFTMAX = (
     "it has no counterpart here",
-    "reveal the logits and apply it to them: it does not change which is largest",
+    "use Softmax or LogSoftmax with a dim",
 )
 _NORM = (
     "only BatchNorm1d and BatchNorm2d, whose statistics are stored, are supported",
@@ -72,7 +72,7 @@ _KINDS: dict[tuple[str, str], str] = {
         argmin topk sort
     """,
     _SOFTMAX: """
-        Softmax LogSoftmax Softmax2d Softmin AdaptiveLogSoftmaxWithLoss softmax log_softmax softmin logsumexp
+        Softmax2d Softmin AdaptiveLogSoftmaxWithLoss softmin logsumexp
         gumbel_softmax
     """,
     _NORM: """

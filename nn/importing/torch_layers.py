@@ -16,6 +16,7 @@ from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
 from nn import rectifiers as r
+from nn import softmax as s
 from nn.importing.blockers import refused
 from nn.importing.torch_activation import FitActivation, FourierActivation
 from nn.layer import Layer
@@ -64,6 +65,15 @@ def _adaptive_max_pool(output_size: Any, return_indices: bool = False, **_: Any)
     if return_indices or (isinstance(output_size, tuple | list) and None in output_size):
         raise refused(f"output_size {output_size}: only 1 is supported, without indices", "use MaxPool2d")
     return r.AdaptiveMaxPool2d(_ints(output_size))
+
+
+def _softmax(kind: type[s.Softmax]) -> Make:
+    def make(dim: Any = None, **_: Any) -> Layer:
+        if dim is None:
+            raise refused("it does not say along which dimension", "give it dim=1, or another that is not the batch's")
+        return kind(operator.index(dim))
+
+    return make
 
 
 def _clamp(min: Any = None, max: Any = None, **_: Any) -> Layer:
@@ -116,6 +126,8 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.Hardswish: lambda m, **_: r.Hardswish(),
     nn.Softshrink: lambda m, **_: r.Softshrink(float(m.lambd)),
     nn.PReLU: lambda m, **_: r.PReLU(m.num_parameters),
+    nn.Softmax: lambda m, **_: _softmax(s.Softmax)(m.dim),
+    nn.LogSoftmax: lambda m, **_: _softmax(s.LogSoftmax)(m.dim),
     nn.MaxPool2d: lambda m, **_: _max_pool(
         m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
     ),
@@ -197,6 +209,8 @@ UNARY: dict[Any, Make] = {
     ),
     **dict.fromkeys((torch.abs, operator.abs, "abs"), lambda **_: r.Abs()),
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clamp),
+    **dict.fromkeys((torch.softmax, functional.softmax, "softmax"), _softmax(s.Softmax)),
+    **dict.fromkeys((torch.log_softmax, functional.log_softmax, "log_softmax"), _softmax(s.LogSoftmax)),
     functional.leaky_relu: lambda negative_slope=0.01, **_: r.LeakyReLU(float(negative_slope)),
     functional.relu6: lambda **_: r.ReLU6(),
     functional.hardtanh: lambda min_val=-1.0, max_val=1.0, **_: r.Hardtanh(float(min_val), float(max_val)),

@@ -36,15 +36,15 @@ from protocols.trace.arguments import (
     slices_of,
     whole,
 )
-from protocols.trace.counting import Counting
 from protocols.trace.named_functions import NamedFunctions
 from protocols.trace.sizes import check_moved
+from protocols.trace.softmax import Softmax
 from protocols.trace.stated import Stated
 
 MAX_POWER = 512
 
 
-class SecretTensor(NamedFunctions, Stated, Counting):
+class SecretTensor(NamedFunctions, Stated, Softmax):
     """A secret-shared tensor of fixed-point numbers, as an expression yet to be run.
 
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at

@@ -258,7 +258,7 @@ def net(layer):
         (net(tn.Hardshrink()), r"layer '0\.1' is Hardshrink: .*; instead: use ReLU"),
         (net(tn.MaxPool3d(2)), r"layer '0\.1' is MaxPool3d: .*; instead: use MaxPool2d"),
         (net(tn.MaxPool2d(2, return_indices=True)), r"layer '0\.1' is MaxPool2d: .*return_indices"),
-        (net(tn.Softmax(1)), r"layer '0\.1' is Softmax: .*; instead: reveal the logits"),
+        (net(tn.Softmin(1)), r"layer '0\.1' is Softmin: .*; instead: use Softmax"),
         (net(tn.LayerNorm(3)), r"layer '0\.1' is LayerNorm: only BatchNorm"),
         (net(tn.LSTM(3, 3)), r"layer '0\.1' is LSTM: "),
         (net(tn.Conv2d(3, 3, 3, dilation=2)), r"layer '0\.1' is Conv2d: dilation"),
@@ -285,7 +285,7 @@ def test_what_cannot_be_converted_is_named(module, message):
     [
         (F.hardshrink, "'hardshrink' in forward of the model: .*; instead: use ReLU"),
         (lambda x: F.max_pool3d(x, 2), "'max_pool3d' in forward of the model: .*; instead: use MaxPool2d"),
-        (lambda x: F.softmax(x, 1), "'softmax' in forward"),
+        (lambda x: F.softmin(x, 1), "'softmin' in forward"),
         (lambda x: x.view(24, 2), "batch must stay first"),
         (lambda x: x.mean(), "would mix the images"),
         (lambda x: x.mean(0), "would mix its images"),

@@ -254,7 +254,7 @@ class Attention(tn.Module):
         x = self.rows(x)
         x = self.act(self.fc(x))
         x, _ = self.lstm(x)
-        return torch.softmax(x, 1)
+        return F.softmin(x, 1)
 
 
 class Looping(tn.Module):
@@ -275,7 +275,7 @@ def test_all_blockers_are_named_at_once(sampled: bool) -> None:
     """Behind a module that cannot be followed, and behind where forward itself cannot be."""
     x = torch.rand(2, 4) if sampled else None
     for module, names in (
-        (Attention(), ["Rearrange", "'act' is Hardshrink", "'lstm' is LSTM", "'softmax' in"]),
+        (Attention(), ["Rearrange", "'act' is Hardshrink", "'lstm' is LSTM", "'softmin' in"]),
         (Looping(), ["forward of Looping", "'act' is Hardshrink", "'pool' is MaxPool3d"]),
         (tn.Sequential(sparse(), tn.Hardshrink(), tn.Linear(4, 4, device="meta")), ["sparse", "Hardshrink", "meta"]),
     ):

@@ -1,0 +1,50 @@
+"""Softmax of any values against float64, and its layers against torch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn as tn
+
+from mpc.errors import ShapeError, UnsupportedError
+from mpc.security import Security
+from nn import LogSoftmax, Softmax, from_torch
+from tests.protocols.test_comparison import computed
+
+
+@pytest.mark.parametrize(("bound", "count"), [(1.0, 2), (8.0, 7), (64.0, 10), (1000.0, 7), (8.0, 100)])
+def test_it_is_right_whatever_the_range(secure: Any, bound: float, count: int) -> None:
+    real = np.random.default_rng(count).uniform(-bound, bound, (20, count))
+    real[0], real[1, 0] = bound, -bound
+    raw = np.rint(real * 2**16).astype(np.int64)
+    x = secure.secret(raw.shape, -bound, bound, 16)
+    outputs = [x.softmax(), x.log_softmax(-1), x.logsumexp(1, keepdims=True)]
+    found = computed(secure.program(*outputs), raw, parties=2, security=Security.SEMI_HONEST)
+    exact = torch.tensor(raw / 2**16)
+    wanted = [exact.softmax(1), exact.log_softmax(1), exact.logsumexp(1, keepdim=True)]
+    for one, secret, other in zip(found, outputs, wanted, strict=True):
+        assert np.abs(one - other.numpy()).max() <= min(2e-3, secret.error.absolute)
+    assert np.abs(found[0] - wanted[0].numpy()).max() <= 2e-4
+
+
+def test_of_seven_it_takes_few_rounds(secure: Any) -> None:
+    assert secure.program(secure.secret((100, 7), -8.0, 8.0).softmax()).rounds <= 14
+
+
+@pytest.mark.parametrize("module", [tn.Softmax(dim=1), tn.LogSoftmax(dim=-1)])
+def test_layers_are_torchs(module: tn.Module) -> None:
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    model = from_torch(module, x)
+    assert type(model.architecture.steps[0].layer) is {tn.Softmax: Softmax, tn.LogSoftmax: LogSoftmax}[type(module)]
+    assert np.abs(model.plain(x.numpy()) - module(x).numpy()).max() < 1e-12
+
+
+def test_the_batch_is_not_mixed() -> None:
+    for make in (lambda: Softmax(0), lambda: from_torch(tn.Softmax(0)), lambda: from_torch(tn.Softmax())):
+        with pytest.raises(UnsupportedError):
+            make()
+    with pytest.raises(ShapeError):
+        Softmax(-2).plain(np.zeros((2, 3)), weights={})
