@@ -3,8 +3,8 @@
 Threads take turns at one interpreter, and at what processors there are, and a large program is as much of a thread as a
 small one: a member whose programs have thousands of nodes would delay each message and each round of the others' runs,
 few turns though it has (`parties.servers.scheduling`).  So a thread that is at a long piece of work, or works for a
-member that has had much of late, and more than another one, rests after each step (`mpc.pace`) as long as somebody else
-has something going on.  One thread rests at a time: all of them together get about a tenth of a
+member that has had much of late, and more than another one, rests after each step (`mpc.pace`), and when it is done, as
+long as somebody else has something going on.  One thread rests at a time: all of them together get about a tenth of a
 processor, however many there are and whoever they work for.
 
 Who is alone never rests, nor does a prediction, which takes a few milliseconds.  Steps are of nodes: work on large
@@ -92,8 +92,11 @@ class Pace:
             check()
             if time.thread_time() - before < STEP:
                 return
+            rest(long=time.thread_time() - started >= LONG)
+
+        def rest(*, long: bool) -> None:
             spent = charge()
-            if self._gives_way(account, before - started):
+            if self._gives_way(account, long=long):
                 with self._resting:
                     time.sleep(min(REST * spent, LONGEST_REST))
 
@@ -102,16 +105,17 @@ class Pace:
             with pausing(pause):
                 yield
         finally:
-            charge()
+            # Many short pieces are as much as a long one.
+            rest(long=False)
 
     def _account(self, member: str) -> _Account:
         return self._accounts.setdefault(member, _Account())
 
-    def _gives_way(self, account: _Account, seconds: float) -> bool:
-        """Whether a thread that has been so long at work for this account is to rest."""
+    def _gives_way(self, account: _Account, *, long: bool) -> bool:
+        """Whether a thread that is at work for this account, on something long perhaps, is to rest."""
         now = time.monotonic()
         others = [one for one in list(self._accounts.values()) if one is not account and now - one.active < ACTIVE]
-        if seconds >= LONG:
+        if long:
             return bool(others)
         had = account.had_by(now)
         return had >= MUCH and any(other.had_by(now) < had for other in others)

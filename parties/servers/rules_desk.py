@@ -133,7 +133,10 @@ class RulesDesk:
                 log.warning("rules that %s has sent are refused: %s", other.name, error)
 
     async def _verified(self, bringer: Member, payload: Sequence[memoryview]) -> SignedRules:
-        return await asyncio.to_thread(verified, self._server.cluster, bringer.name, *payload)
+        cluster = self._server.cluster
+        return await self._server.governor.desk.run(
+            bringer.name, lambda: verified(cluster, bringer.name, *payload), patient=True
+        )
 
     async def _adopt(self, found: SignedRules) -> bool:
         """Durably in force from now on, if it is newer; what was prepared under former rules is over.

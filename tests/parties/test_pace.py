@@ -155,6 +155,21 @@ def test_who_has_had_much_of_late_gives_way_to_who_has_had_less(threads):
     assert threads.work("a", LONG / 2) == 0, "that is forgotten"
 
 
+def test_many_short_pieces_are_as_much_as_a_long_one(threads):
+    """Each is done without a step: who has had much rests when it is done, before its next one."""
+    rests = []
+    for _ in range(100):
+        threads.pace.heard("b")
+        with threads.pace.working("a", 0.0, lambda: False):
+            threads.used += 0.005
+            threads.now += 0.005
+        rests.append(sum(threads.rested))
+        threads.rested.clear()
+    assert rests[0] == 0
+    assert rests[-1] == LONGEST_REST
+    assert MUCH < 0.005 * rests.index(LONGEST_REST) < 2 * MUCH
+
+
 def test_one_thread_rests_at_a_time():
     """However many work for whomever, together they get what one would."""
     pace, resting, most = Pace(), [], []
@@ -205,7 +220,7 @@ def test_work_that_nobody_wants_ends_at_its_next_step(threads):
 
 
 async def test_a_run_that_is_given_up_is_worked_at_no_longer(site, monkeypatch):
-    monkeypatch.setattr(Pace, "_gives_way", lambda *_: True)
+    monkeypatch.setattr(Pace, "_gives_way", lambda *_, long: True)
     monkeypatch.setattr(pace_module, "STEP", 0.0)
     monkeypatch.setattr(pace_module, "REST", 1e9)
     monkeypatch.setattr(pace_module, "LONGEST_REST", 0.1)
