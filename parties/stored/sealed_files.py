@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpc.errors import ConfigurationError
-from parties.vault import CHUNK_BYTES, Streamed, Vault, VaultError
+from parties.sealing import Streamed
+from parties.vault import CHUNK_BYTES, Vault, VaultError
 from parties.wire.messages import Buffer
 
 FORMAT = 1
