@@ -9,6 +9,7 @@ Digits are packed one number after the other, 2 J - 1 bits each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,12 @@ def signed(masks: Bytes, size: int, digits: int) -> FieldArray:
     return out
 
 
-def signed_sum(opened: Bytes, size: int, digits: int, dealt: FieldArray) -> FieldArray:
-    """See `PrimeField.signed_sum`."""
-    out = np.empty(size, np.uint64)
-    _signed_sum(_flat(opened), size, digits, _flat(dealt), out)
+def signed_sums(opened: Bytes, size: int, digits: int, dealt: Sequence[FieldArray]) -> list[FieldArray]:
+    """See `PrimeField.signed_sums`."""
+    out = [np.empty(size, np.uint64) for _ in dealt]
+    # One or two: what is not there is none the less an array.
+    one, other = _flat(dealt[0]), _flat(dealt[-1])
+    _signed_sums(_flat(opened), size, digits, one, other, out[0], out[-1], len(dealt))
     return out
 
 
@@ -169,52 +172,64 @@ def _signed(masks: Any, size: Any, digits: Any, out: Any) -> None:
             out[start + k * size] = out[k * size + i] * beta
 
 
-@kernel(READ_BYTES, INT, INT, READ, WRITE)
-def _signed_sum(opened: Any, size: Any, digits: Any, dealt: Any, out: Any) -> None:
-    terms = dealt.size // max(size, 1)
-    factors = np.empty((terms, CHUNK), np.int64)
-    low, high = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
+@inline
+def _weighed(factors: Any, dealt: Any, size: Any, first: Any, low: Any, high: Any, result: Any) -> None:
+    """The sum of rows of ``dealt``, from the ``first`` element on, times small factors."""
     mask, p = np.uint64(2**31 - 1), np.int64(_P)
+    length = result.size
+    low[:] = 0
+    high[:] = 0
+    for k in range(factors.shape[0]):
+        row = dealt[k * size + first : k * size + first + length]
+        of_row = factors[k]
+        for i in range(length):
+            low[i] += of_row[i] * np.int64(row[i] & mask)
+            high[i] += of_row[i] * np.int64(row[i] >> np.uint64(31))
+    for i in range(length):
+        rest = (low[i] >> np.int64(61)) + (high[i] >> np.int64(30))
+        total = (low[i] & p) + ((high[i] & np.int64(2**30 - 1)) << np.int64(31)) + rest
+        total = (total & p) + (total >> np.int64(61))
+        total += p & (total >> np.int64(63))
+        result[i] = np.uint64(total - (p if total >= p else np.int64(0)))
+
+
+@kernel(READ_BYTES, INT, INT, READ, READ, WRITE, WRITE, INT)
+def _signed_sums(
+    opened: Any, size: Any, digits: Any, one: Any, other: Any, out_one: Any, out_other: Any, count_of: Any
+) -> None:
+    width, terms = 2 * digits - 1, one.size // max(size, 1)
+    bits, factors = np.zeros((width, CHUNK), np.int64), np.zeros((terms, CHUNK), np.int64)
+    known, low, high = np.zeros(CHUNK, np.int64), np.zeros(CHUNK, np.int64), np.zeros(CHUNK, np.int64)
     for first in range(0, size, CHUNK):
         length = min(CHUNK, size - first)
         for i in range(length):
-            word = _word(opened, (first + i) * (2 * digits - 1), 2 * digits - 1)
-            sign = 1 - 2 * np.int64(_at(word, digits - 1))
-            factors[0, i] = sign
-            if digits == 1:
-                continue
-            known, count = np.int64(_at(word, 0)), 1
-            factors[1, i] = 1 - 2 * known
-            for j in range(1, digits - 1):
-                u, v = np.int64(_at(word, j)), np.int64(_at(word, digits - 1 + j))
-                turn = 1 - 2 * v
-                factors[count + 1, i] = turn * known
-                for k in range(count):
-                    factors[count + 2 + k, i] = turn * factors[1 + k, i]
-                    factors[1 + k, i] *= v
-                factors[2 * count + 2, i] = 1 - 2 * u
-                known = u + v * known
-                count = 2 * count + 2
+            word = _word(opened, (first + i) * width, width)
+            for k in range(width):
+                bits[k, i] = np.int64(_at(word, k))
+        # Row by row, in loops that LLVM makes vector code of.
+        known[:] = bits[0]
+        factors[1 % terms] = 1 - 2 * known
+        count = 1
+        for j in range(1, digits - 1):
+            u, v = bits[j], bits[digits - 1 + j]
+            factors[count + 1] = (1 - 2 * v) * known
+            for k in range(count):
+                factors[count + 2 + k] = (1 - 2 * v) * factors[1 + k]
+                factors[1 + k] *= v
+            factors[2 * count + 2] = 1 - 2 * u
+            known = u + v * known
+            count = 2 * count + 2
+        sign = 1 - 2 * bits[digits - 1]
+        factors[0] = sign
+        if digits > 1:
             # (-1)^u (1 - 2 (v + (1 - 2 v) beta) (what is known of the borrow, and its monomials)).
-            v = np.int64(_at(word, 2 * digits - 2))
+            v = bits[2 * digits - 2]
             stays, turns = -2 * sign * v, -2 * sign * (1 - 2 * v)
-            factors[count + 1, i] = turns * known
-            factors[0, i] = sign + stays * known
+            factors[count + 1] = turns * known
+            factors[0] += stays * known
             for k in range(1, count + 1):
-                factors[count + 1 + k, i] = turns * factors[k, i]
-                factors[k, i] *= stays
-        low[:] = 0
-        high[:] = 0
-        for k in range(terms):
-            row = dealt[k * size + first : k * size + first + length]
-            of_row = factors[k]
-            for i in range(length):
-                low[i] += of_row[i] * np.int64(row[i] & mask)
-                high[i] += of_row[i] * np.int64(row[i] >> np.uint64(31))
-        result = out[first : first + length]
-        for i in range(length):
-            rest = (low[i] >> np.int64(61)) + (high[i] >> np.int64(30))
-            total = (low[i] & p) + ((high[i] & np.int64(2**30 - 1)) << np.int64(31)) + rest
-            total = (total & p) + (total >> np.int64(61))
-            total += p & (total >> np.int64(63))
-            result[i] = np.uint64(total - (p if total >= p else np.int64(0)))
+                factors[count + 1 + k] = turns * factors[k]
+                factors[k] *= stays
+        _weighed(factors, one, size, first, low, high, out_one[first : first + length])
+        if count_of > 1:
+            _weighed(factors, other, size, first, low, high, out_other[first : first + length])

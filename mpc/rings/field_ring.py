@@ -121,8 +121,8 @@ class FieldRing(PrimeField):
     def signed_monomials(self, masks: Array, size: int, digits: int) -> Array:
         return bit_chains.signed(masks, size, digits)
 
-    def signed_sum(self, opened: Array, size: int, digits: int, dealt: Array) -> Array:
-        return bit_chains.signed_sum(opened, size, digits, dealt)
+    def signed_sums(self, opened: Array, size: int, digits: int, dealt: Sequence[Array]) -> list[Array]:
+        return bit_chains.signed_sums(opened, size, digits, dealt)
 
     def unpacked(self, bits: Array, size: int) -> Array:
         return bit_chains.unpacked(bits, size)

@@ -99,10 +99,10 @@ class PrimeField(Ring):
         """(-1)^alpha_J / 2 times 1 and each monomial of a borrow and beta_J, of ``size`` packed masks: a row each."""
 
     @abstractmethod
-    def signed_sum(self, opened: Array, size: int, digits: int, dealt: Array) -> Array:
+    def signed_sums(self, opened: Array, size: int, digits: int, dealt: Sequence[Array]) -> list[Array]:
         """(-1)^bit / 2, from what is opened of packed digits, and shares of ``signed_monomials`` of their masks.
 
-        Times whatever these have been multiplied by.
+        Times whatever these have been multiplied by: of one or two ``dealt`` tensors.
         """
 
     @abstractmethod

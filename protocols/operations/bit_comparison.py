@@ -81,7 +81,7 @@ class Signed(Comparison, frozen=True, tag="signed"):
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
         opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
-        sums = [field.signed_sum(opened, types[0].size, self.digits, dealt) for dealt in prepared]
+        sums = field.signed_sums(opened, types[0].size, self.digits, prepared)
         # (1 - s) / 2, and y (1 - s) / 2 = y / 2 - (D s / 2 + b s / 2).
         signs = [field.reshape(part, shape) for part in sums]
         if len(inputs) == 2:

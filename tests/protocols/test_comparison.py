@@ -272,3 +272,44 @@ def test_bits_have_no_macs(secure: Any) -> None:
     program = secure.program(secure.secret((2,)) > 0)
     with pytest.raises(UnsupportedError, match="no MACs"):
         run_in_memory(program, [field.zeros((2,))], security=Security.MALICIOUS)
+
+
+@pytest.mark.parametrize("variant", ["two rounds", "three rounds"])
+@pytest.mark.parametrize("value", [-4.0, 0.0, 4.0])
+def test_opened_bits_are_uniform(secure: Any, variant: str, value: float) -> None:
+    """Of any value, however often each place is opened: one bit in two, and no two of a value the same more often."""
+    count = 20_000
+    program = secure.program(secure.secret((count,)) >= 0, objective=VARIANTS[variant])
+    (digits,) = operations(program, Digits)
+    for number, width in enumerate((2 * len(digits.widths) - 1, 1)[: program.rounds]):
+        raw = fixed_point.encode(np.full(count, value), 16)
+        sent = secure.watch(program, [raw], 2, secure.seeds(2, 5 + number)).sent[number]
+        bits = np.unpackbits(sent[0] ^ sent[1], count=count * width, bitorder="little").reshape(count, width)
+        signed = 1.0 - 2.0 * bits
+        # Six standard deviations of a sum of that many independent signs.
+        assert np.abs(signed.sum(axis=0)).max() < 6 * count**0.5
+        together = signed.T @ signed - count * np.eye(width)
+        assert np.abs(together).max() < 6 * count**0.5
+
+
+@pytest.mark.parametrize("variant", ["two rounds", "three rounds"])
+@pytest.mark.parametrize("cheat", ["flipped", "longer", "shorter"])
+def test_openings_of_bits_that_are_disturbed(secure: Any, variant: str, cheat: str) -> None:
+    """Without MACs a wrong bit makes results wrong, and nothing else; another length ends it, with a typed error."""
+    program = secure.program(secure.secret((9,)).relu(), objective=VARIANTS[variant])
+    raw = fixed_point.encode(secure.draw(1, (9,)), 16)
+
+    def disturb(number: int, sender: int, receiver: int, vector: Any) -> Any:
+        if sender == 1 and vector.dtype == np.uint8:
+            if cheat == "flipped":
+                return vector ^ np.uint8(0x5A)
+            return np.append(vector, vector[:1]) if cheat == "longer" else vector[:-1]
+        return vector
+
+    if cheat == "flipped":
+        (out,) = run_in_memory(program, [raw], tamper=disturb).outputs
+        assert out.shape == (9,)
+        assert field.is_reduced(out)
+    else:
+        with pytest.raises(ProgramError, match="the same buffers"):
+            run_in_memory(program, [raw], tamper=disturb)
