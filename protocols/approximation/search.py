@@ -10,8 +10,8 @@
 * ``ramp``: what is nearly a line on either side, taken apart in the middle by u = tanh(x / c): tanh(x / d), d < c, is a
   smooth function of it (``RampFit``).
 
-Where these have too few digits, values would have to be compared with powers of two and brought into [1, 2) first.
-That, or clipping, is the place for it: ``found`` refuses, saying what is possible.
+Where these have too few digits, ``found`` refuses, saying what is possible.  Roots and logarithms of secret tensors go
+on by comparison then (``protocols/trace/normalised.py``).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def root(planner: Planner, x: Expression, fit: RootFit) -> Expression:
         )
     ends = [end ** (-1 / fit.order) for end in (fit.high, fit.low)]
     off = 2.0 * (fit.start.relative or 0.0)
-    y = _as_it_is(planner, y, ends[0] * (1 - off), ends[1] * (1 + off))
+    y = as_it_is(planner, y, ends[0] * (1 - off), ends[1] * (1 + off))
     xy = planner.product(Multiply(), x, y)
     if fit.order == 2:
         xy = planner.make(Declare(fit.low**0.5 * (1 - off), fit.high**0.5 * (1 + off)), xy)
@@ -133,7 +133,7 @@ def _evaluated(planner: Planner, x: Expression, fit: FourierFit | CompositeFit) 
     return apply(planner, x, fit)
 
 
-def _as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:
+def as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:
     """``x``, of which is meant what is computed: nothing is lost."""
     node = planner.make(Declare(low, high), x)
     node.loss = Loss(0.0, 0.0)

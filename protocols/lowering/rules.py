@@ -86,6 +86,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.MaxPool2d():
             return selection.max_pool2d(planner, x, operation.kernel, operation.stride, operation.padding)
         case m.Declare():
+            if operation.as_it_is:
+                return composed.as_it_is(planner, x, operation.low, operation.high)
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Truncate():
             return planner.truncated(x, operation.fraction_bits)

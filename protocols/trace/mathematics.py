@@ -227,10 +227,15 @@ class MaxPool2d:
 
 @dataclass(frozen=True, slots=True)
 class Declare:
-    """The same values, declared to lie in [low, high]."""
+    """The same values, declared to lie in [low, high].
+
+    ``as_it_is``: whatever is computed is what is meant, so nothing was lost on the way: what is made of it puts right
+    what it is off by.
+    """
 
     low: float
     high: float
+    as_it_is: bool = False
 
 
 @dataclass(frozen=True, slots=True)

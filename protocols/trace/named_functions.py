@@ -24,7 +24,10 @@ from typing import Any, Self
 from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
 from protocols.approximation import FUNCTIONS, default_fit, power_fit
+from protocols.trace.normalised import NORMALISED, normalised
 from protocols.trace.unknown import Unknown
+
+POWERS = {-1.0: "reciprocal", -0.5: "rsqrt", 0.5: "sqrt"}
 
 PART = 0.25
 """Of the interval whose fit ships: values in less of it get one of their own, which is better or has fewer terms."""
@@ -103,13 +106,22 @@ class NamedFunctions(Unknown):
     ) -> Self:
         """A named function."""
         ends = _interval(name, self.type) if interval is None else interval
-        fit = default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
+        try:
+            fit = default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
+        except UnsupportedError:
+            # Of more orders of magnitude than fits have digits for: comparison brings values nearer to each other.
+            if name not in NORMALISED or (method, interval, terms) != ("fourier", None, None):
+                raise
+            made: Self = normalised(self, name)
+            return made
         return self.apply(fit, target=0.0 if fit.relative is not None else FUNCTIONS[name].target)
 
     def _power(self, exponent: float) -> Self:
         """x to a real power, of positive values."""
         if not math.isfinite(exponent):
             raise UnsupportedError(f"{exponent} is not a power")
+        if exponent in POWERS:
+            return self._function(POWERS[exponent])
         return self.apply(power_fit(exponent, *_positive(f"x^{exponent:g}", self.type)))
 
 

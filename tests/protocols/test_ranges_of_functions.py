@@ -78,6 +78,26 @@ def test_functions_on_their_declared_ranges(secure: Any, name: str, low: float, 
     assert got.max() <= y.type.high
 
 
+@pytest.mark.parametrize("name", ["reciprocal", "log", "sqrt", "rsqrt"])
+@pytest.mark.parametrize(
+    ("low", "high", "bits"),
+    [(1.0, 2.0**20, 16), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((2.0**-20, 1, 34), (1e-3, 3e3, 26)))],
+)
+def test_any_number_of_orders_of_magnitude(secure: Any, name: str, low: float, high: float, bits: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = np.clip(np.rint(np.geomspace(low, high, 200) * 2.0**bits), math.ceil(low * 2.0**bits), high * 2.0**bits)
+        x = np.floor(x) * 2.0**-bits
+        y = getattr(leaf(Input(x.shape, bits, low, high)), name)()
+    (out,) = run_in_memory(secure.program(y), [fixed_point.encode(x, bits)]).outputs
+    got, true = fixed_point.decode(out, y.type.fraction_bits), FUNCTIONS[name].exact(x)
+    assert np.abs(got - true).max() <= y.error.absolute <= 0.01 * y.type.magnitude
+    if FUNCTIONS[name].relative:
+        assert (np.abs(got - true) / true).max() <= 1e-3
+    else:
+        assert np.abs(got - true).max() <= 2e-3
+
+
 def test_what_was_wrong(secure: Any) -> None:
     def values(build: Any, of: list[float], low: float, high: float) -> Any:
         y = build(leaf(Input((len(of),), 16, low, high)))
