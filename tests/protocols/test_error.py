@@ -187,6 +187,7 @@ STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     ),
     "compare": lambda x, y, rng: (x.secret > 0.25, (x.real > 0.25) * 1.0),
     "where": lambda x, y, rng: ((x.secret >= y.secret).where(x.secret, y.secret), np.maximum(x.real, y.real)),
+    "sort by a network": lambda x, y, rng: (x.secret.sort(None).reshape(SHAPE), np.sort(x.real, None).reshape(SHAPE)),
     "cube": power(3),
     "seventh power": power(7),
     "polynomial": polynomial,
@@ -221,7 +222,7 @@ def errors(secure: Any, result: SecretTensor, wanted: Any, leaves: list[Both], p
     for node, values in zip(program.nodes, clear_values(program, inputs), strict=True):
         real = fixed_point.decode(values, node.type.fraction_bits, known_rings()[node.type.ring])
         slack = 2.0**-45 * node.type.magnitude
-        assert node.type.low - slack <= real.min() <= real.max() <= node.type.high + slack, node
+        assert not real.size or node.type.low - slack <= real.min() <= real.max() <= node.type.high + slack, node
     run = run_in_memory(program, inputs, parties=parties)
     return np.abs(fixed_point.decode(run.outputs[0], result.type.fraction_bits) - wanted)
 
@@ -240,7 +241,7 @@ def test_every_node_of_mathematics_is_among_them() -> None:
     assert set(get_args(m.Mathematics)) - {m.Keep} == found
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5))
 @pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
 def test_no_result_is_further_off(secure: Any, seed: int, steps: list[str]) -> None:
@@ -273,7 +274,7 @@ JUMPS = {"compare", "where"}
 @pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
 def test_of_one_operation_the_bound_is_nearly_reached(secure: Any, name: str) -> None:
     ratios = []
-    for seed in range(7):
+    for seed in range(5):
         rng = np.random.default_rng(seed)
         leaves = [shared(rng, size=10.0 ** (seed % 3 - 1)), shared(rng, size=1.0)]
         x = walked(rng, leaves, [name])
@@ -287,7 +288,7 @@ def test_of_one_operation_the_bound_is_nearly_reached(secure: Any, name: str) ->
 @pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
 def test_of_programs_the_bound_is_of_use(secure: Any) -> None:
     ratios = []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         leaves = [shared(rng), shared(rng)]
         x = walked(rng, leaves, [str(name) for name in rng.choice(sorted(STEPS), rng.integers(2, 6))])

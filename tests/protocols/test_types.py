@@ -30,7 +30,7 @@ from protocols.operations.digits import EXACTLY, Digits
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, run_in_memory
 
-ROUNDS = 12
+ROUNDS = 8
 """Random types of each operation."""
 
 
@@ -286,7 +286,7 @@ def test_values_are_where_types_say(secure: Any, tag: str) -> None:
             continue
         assert tag in {node.operation.name for node in program.nodes}
         made += 1
-        for _ in range(4):
+        for _ in range(3):
             inputs = [at_random(draw, program.nodes[i].type) for i in program.inputs]
             stored = {
                 (node.operation.slot, node.operation.tensor): at_random(draw, node.type)
