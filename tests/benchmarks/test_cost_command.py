@@ -90,3 +90,14 @@ def test_refusals(arguments: list[str], sentence: str, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert printed.out == ""
     assert sentence in printed.err
+
+
+@pytest.mark.slow
+def test_both_objectives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.py"
+    path.write_text("from torch import nn\nnet = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))\n")
+    both = cost(capsys, "--torch", f"{path}:net", "--shape", "8", "--objective", "both")
+    assert list(both) == ["latency", "traffic"]
+    few_rounds, few_bytes = both["latency"], both["traffic"]
+    assert few_rounds["online"]["rounds"] == few_bytes["online"]["rounds"] - 1
+    assert few_rounds["offline"]["bytes"] > few_bytes["offline"]["bytes"]
