@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 
 def machine() -> dict[str, Any]:

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from mpc.errors import ConfigurationError, unwritable
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 FORMAT = 1
 NOISE = 0.10

@@ -14,7 +14,7 @@ from benchmarks.peers.runner import Failed, Lacks
 from benchmarks.session import Measured, measure, session
 from mpc.errors import TesseraError
 from parties import Client, DataSet
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 from protocols.trace.secret_tensor import SecretTensor
 
 OPERATIONS: dict[str, Callable[..., SecretTensor]] = {

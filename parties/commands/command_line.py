@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 from mpc.errors import HERE, NO_SPACE, TesseraError, TooLarge, UsageError, unwritable
 from parties import dumps, logs
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 INTERRUPTED = 130
 _INTERRUPTED: dict[str, object] = {

@@ -32,7 +32,7 @@ from parties.servers.requests_desk import RequestsDesk
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
-from parties.stock.ledger import ItemId
+from parties.stock.items import ItemId
 from parties.stock.stocker import ItemRecord, Stocker
 from parties.stock.waste import Waste
 from parties.stored import policy

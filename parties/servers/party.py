@@ -38,7 +38,7 @@ from parties.servers.rules_desk import RulesDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server, check_sender
 from parties.servers.testimony import Testimony
-from parties.stock.ledger import SpentItem
+from parties.stock.items import SpentItem
 from parties.stock.material import Material
 from parties.stored.gate import Gate
 from parties.stored.party_secrets import PartySecrets, StoredVersion

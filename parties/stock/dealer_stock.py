@@ -23,7 +23,8 @@ from mpc.errors import ServerBusy, UsageError
 from parties.cluster import DEALER
 from parties.disk import check_part
 from parties.keys import KeyPair
-from parties.stock.ledger import ItemId, Ledger, State, check_item, delivered, held_by, highest_number
+from parties.stock.items import ItemId, State, check_item
+from parties.stock.ledger import Ledger, delivered, held_by, highest_number
 from parties.wire.messages import Buffer, payload_bytes
 
 _SCHEMA = """

@@ -27,24 +27,17 @@ addresses they have, and the security.  When that changes, what was dealt before
 
 from __future__ import annotations
 
-import enum
 import os
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from mpc.errors import ConfigurationError, MaterialError, UsageError
+from mpc.errors import ConfigurationError
 from parties.keys import KeyPair
+from parties.stock.items import NOTHING_FRESH, Entry, ItemId, SpentItem, State, check_item
 from parties.vault import Vault, VaultError
 from parties.wire.messages import Buffer, payload_bytes
-
-NOTHING_FRESH = (1 << 63) - 1
-"""A position beyond every number: no item of that program, or of that session, will do here."""
-
-_SESSION = re.compile(r"[0-9a-f]{32}\Z")
-_PROGRAM = re.compile(r"[0-9a-f]{64}\Z")
 
 LAYOUT = 3
 """1 is that of release 0.1, in which items were of programs that named versions themselves; 2 that of 0.2, in which
@@ -92,55 +85,6 @@ BEGIN SELECT RAISE(ABORT, 'numbers grow'); END;
 CREATE TRIGGER sessions_stay_destroyed BEFORE UPDATE ON sessions WHEN OLD.destroyed AND NOT NEW.destroyed
 BEGIN SELECT RAISE(ABORT, 'a destroyed session stays so'); END;
 """
-
-
-class ItemId(NamedTuple):
-    """An item's name: the dealer's session, 32 hexadecimal digits, and the number in it, from 1."""
-
-    session: str
-    number: int
-
-    def __repr__(self) -> str:
-        return f"{self.session[:8]}/{self.number}"
-
-
-class State(enum.StrEnum):
-    """What has become of an item; the last two are final."""
-
-    PENDING = "pending"
-    """At the dealer: not every party has stored its part yet."""
-    FRESH = "fresh"
-    """In stock."""
-    USED = "used"
-    DISCARDED = "discarded"
-
-
-class Entry(NamedTuple):
-    """A line of the ledger.  ``run`` is the run that used the item."""
-
-    item: ItemId
-    program: str
-    run: str | None
-    state: State
-
-
-class SpentItem(MaterialError):  # noqa: N818 - says what happened
-    """This ledger will not hand out, or take in, the item: it is not fresh here.
-
-    Attributes:
-        item: the one refused.
-        position: the number of the next item of the program, above the refused one, that is fresh here; the dealer
-            goes on from there.  Each refusal moves it up, so this ends.  `NOTHING_FRESH` where there is none.  From
-            `PartyLedger.add`, the first number that it would take, `NOTHING_FRESH` in a destroyed session: a dealer
-            that deals under a number that has been, or in such a session, has an old copy of its file, or missed the
-            destruction.
-    """
-
-    def __init__(self, item: ItemId, reason: str, position: int) -> None:
-        remedy = "deal afresh" if position == NOTHING_FRESH else f"go on from number {position}"
-        super().__init__(f"preprocessing {item} {reason}: {remedy}")
-        self.item = item
-        self.position = position
 
 
 class Ledger:
@@ -421,11 +365,6 @@ def held_by(db: sqlite3.Connection, client: str) -> tuple[int, int]:
     """How many items there are for runs of that client, pending ones included, and their bytes."""
     row = db.execute("SELECT count(*), total(size) FROM unspent WHERE client = ?", (client,)).fetchone()
     return int(row[0]), int(row[1])
-
-
-def check_item(item: ItemId, program: str) -> None:
-    if not _SESSION.match(item.session) or not 1 <= item.number < NOTHING_FRESH or not _PROGRAM.match(program):
-        raise UsageError("an item has a session of 32 and a program of 64 hexadecimal digits, and a number from 1")
 
 
 def is_destroyed(db: sqlite3.Connection, session: str) -> bool:

@@ -15,7 +15,8 @@ from parties.messages.evidence import Evidence
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
 from parties.messages.stock import MAX_PROGRAMS, Spent, StockDropped, Stocked, StockHeld, StockItem, StockRefused
-from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem
+from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem
+from parties.stock.ledger import PartyLedger
 from parties.wire.messages import Message, payload_bytes
 
 log = logging.getLogger(__name__)

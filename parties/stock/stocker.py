@@ -31,7 +31,7 @@ from parties.messages.stock import (
     StockRefused,
 )
 from parties.stock.dealer_stock import MAX_ITEMS, DealerStock
-from parties.stock.ledger import NOTHING_FRESH, ItemId
+from parties.stock.items import NOTHING_FRESH, ItemId
 from parties.stock.orders import Request, Requests
 from parties.stored.decided_versions import DecidedVersions
 from parties.wire.messages import Buffer, payload_bytes

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib.metadata
 import itertools
 import logging
 import math
@@ -48,6 +47,7 @@ from parties.wire.messages import (
 )
 from parties.wire.receiver import Receiver
 from parties.wire.socket_wires import SocketWires
+from parties.wire.version import package_version
 from parties.wire.wires import Owner, Transport, Way
 
 __all__ = [
@@ -60,7 +60,6 @@ __all__ = [
     "PeerRestarted",
     "Traffic",
     "Watch",
-    "package_version",
 ]
 
 log = logging.getLogger(__name__)
@@ -75,14 +74,6 @@ _TURN = 2e-3
 # Messages that are handled before one more is read in between: the next of a member that sends little is not behind all
 # that another has sent.
 _MANY = 8
-
-
-def package_version() -> str:
-    """Version of the installed distribution, or ``"unreleased"`` when run from a source tree."""
-    try:
-        return importlib.metadata.version("tessera-mpc")
-    except importlib.metadata.PackageNotFoundError:
-        return "unreleased"
 
 
 class Endpoint:

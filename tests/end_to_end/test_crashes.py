@@ -25,7 +25,8 @@ from mpc.errors import MaterialError, PeerError, TesseraError
 from parties import Client, LocalCluster, Settings
 from parties.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
-from parties.stock.ledger import ItemId, PartyLedger, State
+from parties.stock.items import ItemId, State
+from parties.stock.ledger import PartyLedger
 from parties.stored.decided_versions import DecidedVersions
 
 PROGRAM = Path(__file__).with_name("crashing_server.py")

@@ -21,7 +21,8 @@ from parties import Client, LocalCluster, Settings
 from parties.commands.command_line import main
 from parties.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
-from parties.stock.ledger import PartyLedger, State
+from parties.stock.items import State
+from parties.stock.ledger import PartyLedger
 
 VALUES = np.array([0.5, -0.25])
 NAMES = ("dealer", "party0", "party1")

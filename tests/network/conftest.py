@@ -14,7 +14,8 @@ import zmq
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
 from parties.wire.messages import Envelope, Hello, Message, encode
-from parties.wire.transport import Endpoint, Event, package_version
+from parties.wire.transport import Endpoint, Event
+from parties.wire.version import package_version
 
 
 def free_ports(count: int) -> list[int]:

@@ -15,7 +15,8 @@ from parties.keys import KeyPair
 from parties.succession import Step, Succession
 from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.messages import Hello, Message, Succeeded
-from parties.wire.transport import Endpoint, operator, package_version
+from parties.wire.transport import Endpoint, operator
+from parties.wire.version import package_version
 
 from .conftest import Site, free_ports, next_of
 

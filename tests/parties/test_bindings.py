@@ -13,7 +13,7 @@ from mpc.errors import NotPermitted, PeerLost, ProgramError, TesseraError, Usage
 from parties import DataSet
 from parties.messages.runs import Dealt, Failed, Opening, Prepare
 from parties.messages.stock import Agreed
-from parties.stock.ledger import State
+from parties.stock.items import State
 from parties.wire.messages import Message
 
 from .rules_given import NO_RULE, identity, tell

@@ -14,7 +14,7 @@ from parties.messages.failures import fault_of
 from parties.messages.runs import Failed, Ready
 from parties.messages.stock import Spent, Stocked, StockRefused
 from parties.stock import dealer_stock, waste
-from parties.stock.ledger import NOTHING_FRESH, ItemId, SpentItem, State
+from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
 
 
 def program(client, values=(0.5, -0.25)):

@@ -20,7 +20,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from mpc.errors import ConfigurationError, TesseraError, UsageError
 from parties import vault as vault_module
 from parties.keys import KeyPair
-from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
+from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
+from parties.stock.ledger import PartyLedger
 from parties.vault import VaultError
 
 KEYS = KeyPair.generate()
@@ -335,7 +336,8 @@ def test_of_many_threads_one_gets_it(folder: Path) -> None:
 CHILD = """
 import sys
 from parties.keys import KeyPair
-from parties.stock.ledger import ItemId, PartyLedger, SpentItem
+from parties.stock.items import ItemId, SpentItem
+from parties.stock.ledger import PartyLedger
 keys, first = KeyPair(*sys.argv[2:4]), int(sys.argv[4])
 with PartyLedger(sys.argv[1], keys, "party0", "f00d") as ledger:
     print("open", flush=True)

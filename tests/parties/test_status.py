@@ -30,7 +30,7 @@ from parties.operate.status import look as status_look
 from parties.operate.status.report import ServerRow, StatusReport
 from parties.wire.events import Delivery
 from parties.wire.messages import decode_header, encode_header
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 ID = "ab" * 16
 

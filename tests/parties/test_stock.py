@@ -17,7 +17,8 @@ from mpc.errors import ConfigurationError, ServerBusy, UsageError
 from parties import disk
 from parties.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
-from parties.stock.ledger import NOTHING_FRESH, ItemId, PartyLedger, SpentItem, State
+from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
+from parties.stock.ledger import PartyLedger
 
 KEYS, PARTY = KeyPair.generate(), KeyPair.generate()
 DERM, OTHER = "d" * 64, "0" * 64

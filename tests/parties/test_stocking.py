@@ -29,7 +29,7 @@ from parties.messages.failures import fault_of
 from parties.messages.runs import Failed, Opening, Outputs
 from parties.messages.stock import Agreed, Spent, Stock, Stocked
 from parties.stock import dealer_stock, material
-from parties.stock.ledger import ItemId, State
+from parties.stock.items import ItemId, State
 from parties.vault import VaultError
 from parties.wire.messages import Message
 

@@ -41,7 +41,7 @@ from parties.operate.audit.facts import Broken, Deleted, Fact, File, Started, St
 from parties.operate.audit.files import FOLDER, file_name, lines, log_files
 from parties.operate.audit.recovery import Anchor, found
 from parties.vault import Vault, VaultError
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from parties.messages.rules import EVERYONE
 from parties.operate.site import Site
 from parties.operate.status.look import Look, Seen
 from parties.wire.links import Traffic
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 OTHER = "other"
 

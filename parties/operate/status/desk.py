@@ -17,7 +17,7 @@ from parties.messages.uploads import MAX_SECRETS
 from parties.operate.site import Site
 from parties.operate.status.look import Look
 from parties.wire.messages import Payload
-from parties.wire.transport import package_version
+from parties.wire.version import package_version
 
 PAUSE = 0.2
 """s between two answers to one client."""
