@@ -47,8 +47,10 @@ def judge(name: str, x: Reals, got: Reals, low: float, high: float) -> None:
     # Within the interval of a fit that ships, its target is that of the largest value there.
     if function.low <= low and high <= function.high:
         low, high = function.low, function.high
-    assert error.max() <= 2 * max(goal_of(function, low, high).absolute, function.target * largest, 2.0**-16 * largest)
-    if function.relative:
+    allowed = max(goal_of(function, low, high).absolute, function.target * largest, 2.0**-16 * largest)
+    if not function.relative:
+        assert error.max() <= 2 * allowed
+    else:
         assert (error / np.maximum(np.abs(true), 1.01 * FLOOR * largest)).max() <= 2 * THOUSANDTH
 
 
