@@ -14,8 +14,11 @@ from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
 
-def unshown(model: Model) -> Iterator[str]:
-    """What to say of each layer whose interval cannot be shown to hold, for inputs in the model's range."""
+def unshown(model: Model, again: str) -> Iterator[str]:
+    """What to say of each layer whose interval cannot be shown to hold, for inputs in the model's range.
+
+    ``again``: the call that would choose intervals.
+    """
     low, high = model.interface.bounds()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of these inputs nobody has said that there are any
@@ -33,7 +36,7 @@ def unshown(model: Model) -> Iterator[str]:
         yield (
             f"layer {name!r} is {type(layer).__name__}: it is approximated on [{bounds[0]:g}, {bounds[1]:g}], and {lie}"
             f" for inputs of the network in [{low:g}, {high:g}]; results for values outside are wrong. Give samples,"
-            " from_torch(net, samples), and intervals are chosen to cover them"
+            f" {again}, and intervals are chosen to cover them"
         )
 
 

@@ -17,11 +17,12 @@ from mpc.errors import ShapeError, UsageError
 from nn.activations import Interval
 from nn.architecture import Architecture
 from nn.importing.blockers import Blocker, refuse, said_by
+from nn.importing.compared import checked
 from nn.importing.samples import Samples, read_samples
 from nn.importing.shown import unshown
-from nn.importing.torch_compare import Source, checked
 from nn.importing.torch_graph import Converted, convert
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
+from nn.importing.torch_source import TorchSource
 from nn.importing.torch_trace import WHOLE, Trace, forward_line, forward_needs, trace
 from nn.importing.torch_walk import note_shapes
 from nn.interface import Interface
@@ -62,8 +63,8 @@ def load(
         except UsageError as error:
             raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
         if batch is not None:
-            return checked(model, Source(network, own), batch, tolerance, converted.sources)
-    for said in unshown(folded):
+            return checked(model, TorchSource(network, own), batch, tolerance, converted.sources)
+    for said in unshown(folded, "from_torch(net, samples)"):
         warnings.warn(said, RangeWarning, stacklevel=3)
     return folded
 

@@ -1,40 +1,26 @@
-"""Network and model on the same inputs: whoever differs is not returned.  Needs torch.
+"""Network and model on the same inputs: whoever differs is not returned.
 
-Both are evaluated in float64, on the samples and on perturbed copies of them.  What was traced is compared with the
-true functions in place of approximations, where nothing but rounding may be between the two; then with the
-approximations, where the tolerance counts; and at last one input is computed as parties compute it, in fixed-point
-numbers.
+Both are evaluated on the samples and on perturbed copies of them.  What was read is compared with the true functions in
+place of approximations, where nothing but rounding may be between the two; then with the approximations, where the
+tolerance counts; and at last one input is computed as parties compute it, in fixed-point numbers.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
-from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
+from mpc.errors import DiffersFromSource, RangeError, UsageError
 from nn.calibrate import calibrate, chunks
-from nn.importing.blockers import INSTEAD, Blocker, refuse, said_by
+from nn.importing.blockers import INSTEAD, Blocker, refuse
 from nn.importing.fixed import MOST_PRODUCTS, fixed_point_results, products, up_to
 from nn.importing.samples import perturbed
-from nn.importing.torch_activation import FourierActivation
-from nn.importing.torch_trace import forward_line
 from nn.layer import Array
 from nn.model import Model
 
-ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""By what a network is evaluated in: how far rounding may take what is the same function, in parts of its scale."""
-
-_SEEN = (
-    "write what its forward does there with torch's functions of tensors alone: a branch on types, or numbers that"
-    " change from call to call, are not seen by whoever traces it"
-)
 _FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
 _SCALED = (
     "scale inputs and weights so that values are neither far above nor far below 1, as a BatchNorm does, or give a"
@@ -48,64 +34,31 @@ _OF_A_LAYER = re.compile(r"layer '([^']+)': (.*)", re.DOTALL)
 _CLOSER = "put a BatchNorm before it, so that its inputs are smaller, or give a larger tolerance="
 
 
-class Source:
-    """The network, to be run on arrays: in float64 if it can be, or else in its own type."""
+class Source(Protocol):
+    """The network that a model is to be, run on arrays."""
 
-    def __init__(self, network: nn.Module, own: nn.Module) -> None:
-        """``own``: a copy of it, or the very same where it could not be copied."""
-        self.kind = type(network).__name__
-        self.series = any(isinstance(m, FourierActivation) for m in network.modules())
-        """Whether it has the parties' approximations for its own functions."""
-        self._own = own
-        self.dtype = next((p.dtype for p in own.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        self.network = own
-        if own is not network:
-            self.network, self.dtype = copy.deepcopy(own).to("cpu", torch.float64), torch.float64
+    kind: str
+    """What it is called in sentences."""
+    line: str
+    """Where what it computes begins."""
+    seen: str
+    """What to do if the model is another function."""
+
+    @property
+    def rounding(self) -> float | None:
+        """How far rounding may take what is the same function, in parts of its scale; None: as far as the tolerance."""
 
     def __call__(self, x: Array) -> Array:
         """Its results.  Raises ShapeError for inputs that it does not take."""
-        try:
-            return self._run(x)
-        except Exception as error:  # noqa: BLE001 - whatever forward raises
-            if self.network is self._own:
-                reason = f"it does not take inputs of shape {x.shape}: {said_by(error)}"
-                line = forward_line(self.network)
-                blocker = Blocker(self.kind, reason, "give a batch (N, ...) of what it does take", line, ShapeError)
-                raise refuse(self.kind, [blocker]) from None
-        # It makes numbers of its own type on the way.
-        self.network = self._own
-        self.dtype = next((p.dtype for p in self._own.parameters() if p.is_floating_point()), torch.float32)
-        return self(x)
 
-    def _run(self, x: Array) -> Array:
-        with torch.no_grad():
-            result = self.network(torch.from_numpy(x.copy()).to(self.dtype))
-        return np.asarray(result.detach().double().numpy())
-
-    def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
-        """What each of these layers gives, call after call."""
-        found: dict[str, list[Array]] = defaultdict(list)
-
-        def keep(name: str) -> Any:
-            return lambda module, inputs, result: found[name].append(result.detach().double().numpy().copy())
-
-        hooks = [
-            module.register_forward_hook(keep(name or "0"))
-            for name, module in self.network.named_modules()
-            if (name or "0") in names
-        ]
-        try:
-            self._run(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return found
+    def layers(self, x: Array, names: set[str]) -> Mapping[str, list[Array]]:
+        """What the steps of these names give, call after call, where it has them too."""
 
 
 def checked(model: Model, source: Source, samples: Array, tolerance: float, lines: Mapping[str, str]) -> Model:
     """The model with intervals that cover the samples, and its BatchNorms folded.
 
-    ``lines``: of each layer, where forward calls it.  Raises DiffersFromSource.
+    ``lines``: of each layer, where the network has it.  Raises DiffersFromSource.
     """
     inputs = [*chunks(samples), *chunks(perturbed(samples))]
     wanted = [source(x) for x in inputs]
@@ -131,7 +84,7 @@ class _Comparison:
         source = self._source
         if not np.array_equal(source(inputs[0]), wanted[0], equal_nan=True):
             self.refuse_changing()
-        same = self._tolerance if source.series else ROUNDING.get(source.dtype, self._tolerance)
+        same = self._tolerance if source.rounding is None else source.rounding
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
                 self.refuse(model, x, want, exact=True, allowed=same)
@@ -186,7 +139,7 @@ class _Comparison:
         )
         remedy = "leave that out in evaluation (self.training), or keep what was drawn as a buffer"
         where = f"forward of {self._source.kind}"
-        raise DiffersFromSource(str(Blocker(where, reason, remedy, forward_line(self._source.network))))
+        raise DiffersFromSource(str(Blocker(where, reason, remedy, self._source.line)))
 
     def refuse(self, model: Model, x: Array, want: Array, *, exact: bool, allowed: float) -> None:
         """Raises DiffersFromSource, with the first layer that differs."""
@@ -194,7 +147,9 @@ class _Comparison:
         name, layer, by = self._first(model, x, exact, allowed)
         where = f"layer {name!r} is {layer}"
         reason = f"{by}; {results}"
-        raise DiffersFromSource(str(Blocker(where, reason, _SEEN if exact else _CLOSER, self._lines.get(name, ""))))
+        raise DiffersFromSource(
+            str(Blocker(where, reason, self._source.seen if exact else _CLOSER, self._lines.get(name, "")))
+        )
 
     def _first(self, model: Model, x: Array, exact: bool, allowed: float) -> tuple[str, str, str]:
         """The first layer whose values differ by more than ``allowed`` of their scale: name, kind, and by how much.
