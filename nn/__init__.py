@@ -3,7 +3,7 @@
 >>> from nn import Linear, Model, Sequential, Sigmoid
 >>> net = Sequential({"hidden": Linear(4, 8), "act": Sigmoid(), "out": Linear(8, 2)})
 
-or ``from_torch(module)``, which alone needs torch, when it is called.
+or ``from_torch(module)`` and ``from_onnx(file)``, which alone need torch and onnx, when they are called.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nn.functional import (
     Reshape,
     Subtract,
 )
+from nn.importing.from_onnx import from_onnx
 from nn.importing.from_torch import from_torch
 from nn.interface import ArrayInput, Classes, Interface, Label
 from nn.layer import Layer
@@ -116,6 +117,7 @@ __all__ = [
     "Tanh",
     "calibrate",
     "check_ranges",
+    "from_onnx",
     "from_torch",
 ]
 

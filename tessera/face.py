@@ -50,6 +50,7 @@ from nn import (
     TableInput,
     calibrate,
     check_ranges,
+    from_onnx,
     from_torch,
 )
 from parties import (
@@ -171,6 +172,7 @@ __all__ = [
     "fit",
     "fit_fourier",
     "fit_polynomial",
+    "from_onnx",
     "from_torch",
     "nn",
     "stack",

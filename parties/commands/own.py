@@ -12,6 +12,7 @@ import numpy as np
 
 from mpc.errors import ConfigurationError, UnsupportedError, UsageError
 from nn.architecture import decode_json
+from nn.importing.from_onnx import from_onnx
 from nn.importing.python_file import model_from
 from nn.importing.samples import MOST_SAMPLES
 from nn.interface import AnyInput, ArrayInput, Classes, Interface, Label
@@ -39,13 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="WHAT",
-        help="a model: net.safetensors (of Model.save), net.py:NAME (a torch module, a Model, or what makes one), or"
-        " the name of one that an installed package brings; or arrays, a data set: x.npz",
+        help="a model: net.safetensors (of Model.save), net.onnx, net.py:NAME (a torch module, a Model, or what makes"
+        " one), or the name of one that an installed package brings; or arrays, a data set: x.npz",
     )
     parser.add_argument("--name", help="what to call it (default: as the file, or what is named in it)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of an installed model, in safetensors")
     parser.add_argument(
-        "--samples", type=Path, metavar="FILE", help="inputs (.npy, .csv) on which a torch module is compared with ours"
+        "--samples",
+        type=Path,
+        metavar="FILE",
+        help="inputs (.npy, .csv) on which a network of PyTorch or ONNX is compared with ours",
     )
     parser.add_argument(
         "--input", metavar="JSON", help='what it takes, as text or a file: {"kind": "image" | "table" | "array", ...}'
@@ -72,7 +76,11 @@ def given(options: argparse.Namespace) -> Given:
         samples = None if options.samples is None else _samples(options, takes)
         model = model_from(Path(found[1]), found[2], samples, takes)
         return Given(found[2].split(".")[-1], _said(model, options, takes))
-    _refuse(options, what, "samples", why="they are for networks of PyTorch, given as net.py:NAME")
+    if path.suffix == ".onnx":
+        _refuse(options, what, "weights")
+        samples = None if options.samples is None else _samples(options, takes)
+        return Given(path.stem, _said(from_onnx(path, samples, interface=Interface(takes)), options, takes))
+    _refuse(options, what, "samples", why="they are for networks of PyTorch, given as net.py:NAME, and of ONNX")
     if path.suffix == ".safetensors":
         _refuse(options, what, "weights")
         return Given(path.stem, _said(Model.load(path), options, takes))
@@ -96,8 +104,6 @@ def _check_kind(path: Path) -> None:
     instead = "give the Python file that makes the network, as net.py:NAME, or what Model.save has written"
     if path.suffix == ".py":
         raise UsageError(f"say which network of {path}: {path}:NAME")
-    if path.suffix == ".onnx":
-        raise UnsupportedError(f"{path}: ONNX is not read by this version: {instead}")
     if path.suffix in _PICKLES:
         raise UnsupportedError(f"{path}: such a file holds no network that can be read without running it: {instead}")
 

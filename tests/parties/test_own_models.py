@@ -138,6 +138,26 @@ def test_what_was_saved(folder: Path) -> None:
     assert given("ours.py:saved").secret.describe() == given("toy.safetensors").secret.describe()
 
 
+def test_a_network_in_onnx(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = {"w": np.full((3, 5), 0.01, np.float32), "b": np.arange(3, dtype=np.float32)}
+    takes, gives = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", n]) for name, n in (("x", 5), ("y", 3))
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gemm", ["x", "w", "b"], ["a"], transB=1), onnx.helper.make_node("Relu", ["a"], ["y"])],
+        "net", [takes], [gives], [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )  # fmt: skip
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), "net.onnx")
+    name, model = given("net.onnx", "--samples", "rows.npy", "--input", TABLE, "--classes", "low,middle,high")
+    assert isinstance(model, Model)
+    assert (name, model.interface.output) == ("net", Classes((Label("low"), Label("middle"), Label("high"))))
+    rows = np.load("rows.npy")
+    np.testing.assert_allclose(model.plain(rows), np.maximum(rows @ weights["w"].T + weights["b"], 0), rtol=1e-6)
+    assert given("net.onnx", "--range", "0", "220").secret.interface.bounds() == (0, 220)  # type: ignore[union-attr]
+
+
 WRONG: dict[str, tuple[tuple[str, ...], type[TesseraError], str]] = {
     "no file": (("none.py:net",), ConfigurationError, "there is no file none.py"),
     "no name": (("net.py:other",), UsageError, "net.py has nothing called other"),
@@ -148,7 +168,9 @@ WRONG: dict[str, tuple[tuple[str, ...], type[TesseraError], str]] = {
     "a syntax error": (("broken.py:net",), UsageError, "broken.py cannot be run, line 2: SyntaxError"),
     "an import": (("lost.py:net",), UsageError, "line 1: ModuleNotFoundError"),
     "it exits": (("exits.py:net",), UsageError, "line 2: SystemExit"),
-    "onnx": (("net.onnx",), UsageError, "ONNX is not read by this version: give the Python file"),
+    "no onnx": (("net.onnx",), ConfigurationError, "there is no file net.onnx"),
+    "broken onnx": (("broken.onnx",), ConfigurationError, "broken.onnx cannot be read as ONNX"),
+    "weights of onnx": (("net.onnx", "--weights", "x"), UsageError, "--weights does not go with net.onnx"),
     "a pickle": (("net.pt",), UsageError, "without running it: give the Python file"),
     "no model": (("mine",), NoSuchName, "no installed package brings a model 'mine'"),
     "a missing file": (("x.safetensors",), ConfigurationError, "x.safetensors"),
@@ -173,6 +195,7 @@ def test_what_cannot_be_uploaded(folder: Path, name: str) -> None:
     Path("broken.py").write_text("x = 1\nnet = = 3\n")
     Path("lost.py").write_text("import there_is_no_such_module\n")
     Path("exits.py").write_text("import sys\nsys.exit(3)\n")
+    Path("broken.onnx").write_bytes(b"no network")
     words, kind, sentence = WRONG[name]
     with pytest.raises(kind, match=sentence) as caught:
         given(*words)

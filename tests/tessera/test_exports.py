@@ -27,7 +27,7 @@ FITS = {
     "CompositeFit", "Fit", "FourierFit", "PolynomialFit", "RampFit", "RootFit",
     "default_fit", "fit", "fit_fourier", "fit_polynomial",
 }  # fmt: skip
-NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_torch", "nn"}
+NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_onnx", "from_torch", "nn"}
 SAID_OF_MODELS = {
     "ArrayInput", "Classes", "Column", "ImageInput", "Interface", "Label", "ShadesOfGray", "TableInput",
 }  # fmt: skip
@@ -69,6 +69,7 @@ def everything() -> Iterator[object]:
 
 def test_every_error_and_warning_is_among_it() -> None:
     pytest.importorskip("torch")
+    pytest.importorskip("onnx")
     exported = {getattr(ts, name) for name in ERRORS | WARNINGS}
     own = {mpc.__name__, protocols.__name__, nn.__name__, parties.__name__}
     found = {
@@ -91,7 +92,17 @@ def test_each_error_says_who_is_at_fault_and_has_an_exit_code() -> None:
 
 
 def test_importing_it_loads_neither_torch_nor_what_only_some_use() -> None:
-    absent = ["torch", "PIL", "aiohttp", "scipy.optimize", "matplotlib", "benchmarks", "nn.derm", "prometheus_client"]
+    absent = [
+        "torch",
+        "onnx",
+        "PIL",
+        "aiohttp",
+        "scipy.optimize",
+        "matplotlib",
+        "benchmarks",
+        "nn.derm",
+        "prometheus_client",
+    ]
     code = f"import sys, tessera; print([name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

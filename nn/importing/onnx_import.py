@@ -1,0 +1,140 @@
+"""An ONNX file into a model: parsed, converted, and compared with onnx's own reference.  Needs onnx."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.defs
+from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
+
+from mpc.errors import ConfigurationError, ShapeError, UsageError
+from nn.architecture import MAX_STEPS, Architecture
+from nn.importing.blockers import Blocker, refuse, refused, said_by
+from nn.importing.compared import checked
+from nn.importing.onnx_graph import READ, Graph, Taken, taken
+from nn.importing.onnx_operators import OPERATORS
+from nn.importing.samples import Samples, read_samples
+from nn.importing.shown import unshown
+from nn.interface import Interface
+from nn.layer import Array
+from nn.model import Model
+from protocols import RangeWarning
+
+OLDEST = 13
+"""The opset since which softmaxes are of one axis."""
+
+
+def load(data: bytes, name: str, samples: Samples | None, tolerance: float, interface: Interface) -> Model:
+    """``nn.from_onnx`` does this; see there."""
+    if not 0 < tolerance < 1:
+        raise UsageError(f"a tolerance is a part of the results' scale, above 0 and below 1, not {tolerance!r}")
+    batch = None if samples is None else read_samples(samples)
+    proto = _parsed(data, name)
+    try:
+        given = _checked(proto)
+    except UsageError as error:
+        raise refuse(name, [Blocker.of(name, error, "the whole file", READ)]) from None
+    if batch is not None:
+        _check_samples(given, batch)
+    graph = Graph(proto.graph, len(given.sizes), given.sizes[0])
+    blockers = graph.walk(proto.graph, given.name, OPERATORS)
+    if blockers:
+        raise refuse(name, blockers)
+    try:
+        onnx.checker.check_model(proto)
+        evaluator = ReferenceEvaluator(proto)
+    except Exception as error:  # noqa: BLE001 - whatever the checker raises of a stranger's file
+        raise ConfigurationError(f"{name} is no valid ONNX: {said_by(error)}") from None
+    shape = given.shape if batch is None else batch.shape[1:]
+    try:
+        model = Model(Architecture(tuple(graph.steps), shape), graph.weights, interface)
+        folded = model.fold()
+    except UsageError as error:
+        raise refuse(name, [Blocker.of(name, error, "the whole file", READ)]) from None
+    if batch is not None:
+        return checked(model, OnnxSource(name, evaluator, given, graph.results), batch, tolerance, graph.lines)
+    for said in unshown(folded, "from_onnx(file, samples)"):
+        warnings.warn(said, RangeWarning, stacklevel=3)
+    return folded
+
+
+class OnnxSource:
+    """The graph, as onnx's reference evaluates it, in NumPy: only once every node is one that we have read."""
+
+    seen = "export the network again, and report it if it still differs: the file was not read as it is meant"
+
+    def __init__(self, name: str, evaluator: ReferenceEvaluator, given: Taken, results: Mapping[str, str]) -> None:
+        self.kind = name
+        self.line = f"input {given.name!r}"
+        self._given = given
+        self._results = results
+        self._evaluator = evaluator
+
+    @property
+    def rounding(self) -> float | None:
+        """None for what has few bits."""
+        return {np.float64: 1e-6, np.float32: 1e-3}.get(self._given.dtype)
+
+    def __call__(self, x: Array) -> Array:
+        """Its results.  Raises ShapeError for inputs that it does not take."""
+        (name,) = self._evaluator.output_names
+        return self._values(x, {name}, intermediate=False)[name]
+
+    def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
+        """What the nodes that steps of these names were made of give."""
+        values = self._values(x, set(self._results.values()), intermediate=True)
+        return {step: [values[name]] for step, name in self._results.items() if step in names}
+
+    def _values(self, x: Array, names: set[str], intermediate: bool) -> dict[str, Array]:
+        """In batches of the size that the file asks for."""
+        each = self._given.sizes[0] or len(x)
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % each, axis=0)]).astype(self._given.dtype)
+        found: dict[str, list[Array]] = {name: [] for name in names}
+        try:
+            for i in range(0, len(padded), each):
+                fed = {self._given.name: padded[i : i + each]}
+                run = self._evaluator.run(None, fed, intermediate=intermediate)
+                part = dict(zip(self._evaluator.output_names, run, strict=True)) if isinstance(run, list) else run
+                for name in names:
+                    found[name].append(np.asarray(part[name], np.float64))
+            return {name: np.concatenate(parts)[: len(x)] for name, parts in found.items()}
+        except Exception as error:  # noqa: BLE001 - whatever the reference raises
+            reason = f"it does not take inputs of shape {x.shape}: {said_by(error)}"
+            remedy = "give a batch (N, ...) of what it does take"
+            raise refuse(self.kind, [Blocker(self.kind, reason, remedy, self.line, ShapeError)]) from None
+
+
+def _parsed(data: bytes, name: str) -> ModelProto:
+    try:
+        return onnx.load_model_from_string(data)
+    except Exception as error:  # noqa: BLE001 - whatever protobuf raises of a stranger's bytes
+        raise ConfigurationError(f"{name} cannot be read as ONNX: {said_by(error)}") from None
+
+
+def _checked(proto: ModelProto) -> Taken:
+    """Its input; all that is not the nodes' is as it should be.  Raises UsageError."""
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise refused("it holds no graph with nodes", "export the network again")
+    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) != 1 or not OLDEST <= versions[0] <= newest:
+        said = ", ".join(map(str, versions[:3])) or "none"
+        raise refused(f"its opset is {said}", f"export it with opset_version={OLDEST} to {newest}")
+    if proto.functions or proto.training_info:
+        raise refused("it brings functions or training of its own", "export it with them written out")
+    if len(proto.graph.node) > 4 * MAX_STEPS:
+        raise refused(f"it has {len(proto.graph.node)} nodes", f"make do with {MAX_STEPS} layers")
+    return taken(proto.graph)
+
+
+def _check_samples(given: Taken, batch: Array) -> None:
+    """Raises ShapeError if the file takes others."""
+    wanted = given.sizes
+    if len(wanted) != batch.ndim or any(n not in (None, m) for n, m in zip(wanted[1:], batch.shape[1:], strict=True)):
+        shape = ", ".join("?" if n is None else str(n) for n in wanted)
+        raise ShapeError(f"the file takes inputs of shape ({shape}), and samples have shape {batch.shape}")
