@@ -5,8 +5,15 @@ from __future__ import annotations
 from mpc.errors import UnsupportedError
 from nn.importing.blockers import SMOOTH, refused
 
-_COMPARES = ("it has no counterpart here", "use ReLU, LeakyReLU, Hardtanh or SiLU in its place, and train through it")
-_MAX = ("it has no counterpart here", "use MaxPool2d: of (N, C, L) with a window (1, k) on x.unsqueeze(2)")
+_COMPARES = (
+    "it has no counterpart here",
+    "use ReLU, LeakyReLU, Hardtanh or SiLU in its place, and train through it; torch.maximum(x, y) is y + relu(x - y)",
+)
+_MAX = (
+    "it has no counterpart here",
+    "use MaxPool2d (of (N, C, L) with a window (1, k) on x.unsqueeze(2)); or end the network before it, and compute the"
+    " rest on what it returns here, a secret tensor that has max, argmax, topk and sort",
+)
 _SOFTMAX = (
     "it has no counterpart here",
     "use Softmax or LogSoftmax with a dim",
@@ -45,7 +52,11 @@ _PARAMETRIZED = (
     "its weights are computed by a parametrization",
     "make them plain first: torch.nn.utils.parametrize.remove_parametrizations",
 )
-_CHOOSING = ("it chooses by values, and nobody may see them", "compute both, and add them with weights")
+_CHOOSING = (
+    "it chooses by values, which has no counterpart in an imported network",
+    "write it with relu or clamp; or end the network before it, and compute the rest on what it returns here, a secret"
+    " tensor that can be compared and takes numpy.where",
+)
 _PART = ("a part of a tensor has no counterpart here", "keep whole tensors: use Conv2d or Linear whose weights select")
 _RANDOM = ("it draws random numbers", "draw them once, and keep them as a buffer; or leave them out in evaluation")
 _INDEX = (

@@ -21,12 +21,12 @@ registered(np.logical_xor, np.bitwise_xor)(lambda x, y: x ^ y if isinstance(x, C
 registered(np.logical_not, np.invert)(lambda x: ~x)
 
 
-@registered(np.max)
+@registered(np.max, np.amax)
 def _max(a: SecretTensor, axis: Axis = None, *, keepdims: bool = False) -> SecretTensor:
     return a.max(axis, keepdims)
 
 
-@registered(np.min)
+@registered(np.min, np.amin)
 def _min(a: SecretTensor, axis: Axis = None, *, keepdims: bool = False) -> SecretTensor:
     return a.min(axis, keepdims)
 
@@ -47,12 +47,12 @@ def _argmin(a: SecretTensor, axis: int | None = None, *, keepdims: bool = False)
 
 
 @registered(np.sort)
-def _sort(a: SecretTensor, axis: int | None = -1) -> SecretTensor:
-    return a.sort(axis)
+def _sort(a: SecretTensor, axis: int | None = -1, kind: str | None = None, *, stable: bool = True) -> SecretTensor:
+    return a.sort(axis)  # stable, whatever kind is asked for
 
 
 @registered(np.argsort)
-def _argsort(a: SecretTensor, axis: int | None = -1, *, stable: bool = True) -> SecretTensor:
+def _argsort(a: SecretTensor, axis: int | None = -1, kind: str | None = None, *, stable: bool = True) -> SecretTensor:
     return a.argsort(axis)
 
 

@@ -56,7 +56,8 @@ def call_ufunc(ufunc: np.ufunc, method: str, operands: Sequence[Any], options: d
     implementation = _UFUNCS.get(ufunc)
     name = f"numpy.{ufunc.__name__}"
     if method == "reduce" and ufunc is np.add:
-        return call(np.sum, operands, {k: v for k, v in options.items() if v is not None})
+        # Along the first axis, where none is named: numpy.sum is of all.
+        return call(np.sum, operands, {"axis": 0, **{k: v for k, v in options.items() if v is not None or k == "axis"}})
     if implementation is None or method != "__call__":
         raise UnsupportedError(f"{name}{'' if method == '__call__' else '.' + method} does not take secrets: {_ADVICE}")
     if options:

@@ -8,6 +8,7 @@ Either way nothing but masked values is opened, and which they are does not depe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -91,8 +92,8 @@ class Ordering(Selection):
         x: Any = self if axis is not None else _flat(self, keepdims)
         kept = axis_of(-1 if axis is None else axis, x.ndim)
         parts = numbers(q)
-        if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
-            raise UnsupportedError("quantiles are from 0 to 1")
+        if not parts.size or not (parts.min() >= 0 and parts.max() <= 1):
+            raise UnsupportedError("quantiles are from 0 to 1, one at least")
         count = x.shape[kept]
         if not count:
             raise ShapeError("the quantile of no values")
@@ -129,7 +130,8 @@ def _along(x: Any, axis: int, weights: np.ndarray[Any, Any]) -> Any:
 def _last(x: Any, axes: Sequence[int]) -> Any:
     """These axes as one, the last."""
     others = [i for i in range(x.ndim) if i not in axes]
-    return x.transpose([*others, *axes]).reshape((*(x.shape[i] for i in others), -1))
+    count = math.prod(x.shape[i] for i in axes)
+    return x.transpose([*others, *axes]).reshape((*(x.shape[i] for i in others), count))
 
 
 def _extreme(x: Any, axis: Axis, keepdims: bool) -> Any:

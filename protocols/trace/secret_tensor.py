@@ -190,8 +190,10 @@ class SecretTensor(NamedFunctions, Stated, Softmax):
         return (self - self.mean(axes, keepdims=True)).square().sum(axes, keepdims) / count
 
     def std(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> SecretTensor:
-        """There is no square root yet: raises UnsupportedError."""
-        raise UnsupportedError("std needs a square root: reveal var() and take it there, or apply a fit of numpy.sqrt")
+        """Raises UnsupportedError: a variance may be 0, and roots are taken of what is known to be more."""
+        raise UnsupportedError(
+            "std is a root of what may be 0: write x.var().within(low, high).sqrt(), or reveal var()"
+        )
 
     def cumsum(self, axis: int | None = None) -> SecretTensor:
         """Running sums along an axis, or of all elements in order; local."""

@@ -34,7 +34,7 @@ class Unknown:
         raise _no_value("complex()")
 
     def __index__(self) -> int:
-        raise UnknownValueError("a secret is no index: positions that a program reads are public")
+        raise UnknownValueError("a secret is no index: places.chosen_from(table) looks up what lies at secret ones")
 
     def __array__(self, *_: object, **__: object) -> NoReturn:
         raise _no_value("a NumPy array")

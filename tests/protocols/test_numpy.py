@@ -35,6 +35,7 @@ CASES: dict[str, Build] = {
     "signs": lambda x, y: np.negative(x) + np.positive(y),
     "powers": lambda x, y: np.square(x) + np.power(y, 2),
     "sum": lambda x, y: np.sum(x, axis=1) + np.sum(y, axis=(1,)) + np.add.reduce(x, axis=1),
+    "reduce along the first axis": lambda x, y: np.add.reduce(x) * np.add.reduce(y, axis=None),
     "mean": lambda x, y: np.mean(x, -1, keepdims=True) + np.mean(y),
     "average": lambda x, y: np.average(x, axis=2, weights=[1, 2, 3, 2]) + np.average(y, 2),
     "var": lambda x, y: np.var(x, axis=2) + y.var(axis=2, ddof=1),

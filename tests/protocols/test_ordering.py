@@ -82,6 +82,12 @@ def test_quantiles_are_numpys(secure: Any, q: Any, axis: int | None, keepdims: b
         assert np.abs(one - other).max() <= 3 * 2.0**-16
 
 
+def test_of_no_rows_there_is_nothing(secure: Any) -> None:
+    x = secure.secret((3, 0), -1, 1, 0)
+    for y, wanted in ((np.amax(x, 0), (0,)), (x.argmax(0), (0,)), (np.sort(x, 0, kind="stable"), (3, 0))):
+        assert y.shape == wanted
+
+
 def test_the_largest_of_few_takes_four_rounds(secure: Any) -> None:
     """Three, where they are inputs; the fourth gives the result to the client."""
     x = secure.secret((100, 7))
@@ -174,6 +180,7 @@ def test_what_makes_no_sense_is_an_error(secure: Any) -> None:
         (ShapeError, lambda: x.topk(4)),
         (ShapeError, lambda: secure.secret((2,), 0, 3, 0).one_hot(0)),
         (UnsupportedError, lambda: x.quantile(1.5)),
+        (UnsupportedError, lambda: x.quantile([])),
         (UnsupportedError, lambda: x.one_hot(3)),
         (UnsupportedError, lambda: x & x),
         (UnsupportedError, lambda: (x > 0) | 2),
