@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from mpc.errors import ConfigurationError, UnsupportedError, UsageError
+from nn.activations import Sigmoid
 from nn.architecture import decode_json
 from nn.importing.from_onnx import from_onnx
 from nn.importing.python_file import model_from
@@ -19,6 +20,7 @@ from nn.interface import AnyInput, ArrayInput, Classes, Interface, Label
 from nn.layer import Array
 from nn.model import Model
 from nn.reading import load_array, open_file
+from nn.softmax import Softmax
 from parties.client.remote_model import Uploadable
 from parties.commands.chosen import installed_model
 from parties.stored.data_set import DataSet
@@ -122,7 +124,7 @@ def _said(model: Model, options: argparse.Namespace, takes: AnyInput | None) -> 
     if takes is not None:
         interface = msgspec.structs.replace(interface, input=takes)
     if options.classes is not None:
-        interface = msgspec.structs.replace(interface, output=_classes(options.classes))
+        interface = msgspec.structs.replace(interface, output=_classes(options.classes, model))
     if options.notice is not None:
         interface = Interface(interface.input, interface.output, options.notice)
     said = Model(model.architecture, model.weights, interface)
@@ -139,13 +141,16 @@ def _samples(options: argparse.Namespace, takes: AnyInput | None) -> Array:
     return np.stack([opened.read(i).values for i in range(min(opened.count, MOST_SAMPLES))])
 
 
-def _classes(words: str) -> Classes:
+def _classes(words: str, model: Model) -> Classes:
+    """As given; where it is not said what makes probabilities of a network's results, one that ends with that has."""
+    last = model.architecture.steps[-1].layer
+    activation: Literal["softmax", "none"] = "none" if type(last) in (Softmax, Sigmoid) else "softmax"
     if not words.endswith(".json") and not words.lstrip().startswith(("[", "{")):
-        return Classes(tuple(Label(name.strip()) for name in words.split(",")))
+        return Classes(tuple(Label(name.strip()) for name in words.split(",")), activation)
     found: Classes | tuple[Label | str, ...] = _json(words, Classes | tuple[Label | str, ...], "--classes")
     if isinstance(found, Classes):
         return found
-    return Classes(tuple(Label(label) if isinstance(label, str) else label for label in found))
+    return Classes(tuple(Label(label) if isinstance(label, str) else label for label in found), activation)
 
 
 def _json(words: str, kind: Any, option: str) -> Any:

@@ -126,6 +126,14 @@ def test_what_makes_a_network_when_it_is_called(folder: Path) -> None:
     assert (dotted.name, dotted.secret.interface.bounds()) == ("small", (0, 220))
 
 
+def test_a_network_that_ends_with_probabilities_gives_no_others(folder: Path) -> None:
+    Path("sure.py").write_text("from torch import nn\nnet = nn.Sequential(nn.Linear(5, 3), nn.Softmax(1))\n")
+    for classes in ("a,b,c", '["a", "b", "c"]'):
+        model = given("sure.py:net", "--samples", "rows.npy", "--range", "0", "220", "--classes", classes).secret
+        assert isinstance(model, Model)
+        assert model.interface.output == Classes((Label("a"), Label("b"), Label("c")), "none")
+
+
 def test_what_was_saved(folder: Path) -> None:
     net = Sequential({"out": Linear(2, 2)}).architecture((2,))
     said = Interface(output=Classes((Label("a"), Label("b"))), notice="Saved.")
