@@ -105,10 +105,11 @@ def numbers(x: object) -> npt.NDArray[np.float64]:
     """Anything that NumPy can read as real numbers; UnsupportedError for all else, UsageError for too many."""
     check_public(x)
     try:
-        array = np.asarray(x)
+        # Beyond 64 bits NumPy makes objects of whole numbers.
+        array = np.asarray(float(x) if isinstance(x, int) and abs(x) >> 63 else x)
         if array.dtype.kind in "biuf":
             return array.astype(np.float64, copy=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise UnsupportedError(f"{type(x).__name__} is neither a secret tensor nor an array of real numbers")
 

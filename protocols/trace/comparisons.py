@@ -95,7 +95,7 @@ class Comparisons(Unknown):
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __invert__(self) -> Self:
-        _check_bits("~", self)
+        check_bits("~", self)
         return self * -1 + 1
 
     def _less(self, other: object, rounded: np.ufunc) -> Self:
@@ -110,7 +110,7 @@ class Comparisons(Unknown):
         return self - rounded(threshold / unit) * unit if threshold.any() or threshold.ndim else self
 
 
-def _check_bits(what: str, *operands: object) -> None:
+def check_bits(what: str, *operands: object) -> None:
     """Raises UnsupportedError unless all are of 0 and 1, by their types or, if public, by their values."""
     for x in operands:
         if isinstance(x, Comparisons):
@@ -123,5 +123,5 @@ def _check_bits(what: str, *operands: object) -> None:
 
 def _bits(what: str, one: Comparisons, other: object) -> object:
     """The other, once both are of 0 and 1."""
-    _check_bits(what, one, other)
+    check_bits(what, one, other)
     return other if isinstance(other, Comparisons) else numbers(other)

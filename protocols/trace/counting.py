@@ -50,6 +50,8 @@ class Counting(Ordering):
         if not isinstance(table, Ordering):
             table = numbers(table)
         axis = axis_of(axis, table.ndim)
+        if not table.shape[axis]:
+            raise ShapeError("there is nothing to choose from")
         rest = [i for i in range(table.ndim) if i != axis]
         rows = table.transpose([axis, *rest]).reshape((table.shape[axis], -1))
         places: Any = self

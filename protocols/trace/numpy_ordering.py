@@ -8,6 +8,7 @@ import numpy as np
 
 from mpc.errors import UnsupportedError
 from protocols.trace.arguments import Axis, numbers
+from protocols.trace.comparisons import check_bits
 from protocols.trace.counting import Counting
 from protocols.trace.numpy_protocol import registered
 
@@ -99,3 +100,18 @@ def _bincount(x: SecretTensor, *, minlength: int) -> SecretTensor:
 def _count_nonzero(a: SecretTensor, axis: Axis = None, *, keepdims: bool = False) -> SecretTensor:
     there: SecretTensor = a != 0
     return there.sum(axis, keepdims)
+
+
+@registered(np.any)
+def _any(a: SecretTensor, axis: Axis = None, *, keepdims: bool = False) -> SecretTensor:
+    check_bits("numpy.any", a)
+    found: SecretTensor = a.sum(axis, keepdims) > 0
+    return found
+
+
+@registered(np.all)
+def _all(a: SecretTensor, axis: Axis = None, *, keepdims: bool = False) -> SecretTensor:
+    check_bits("numpy.all", a)
+    counted = a.sum(axis, keepdims)
+    found: SecretTensor = counted >= a.size // max(1, counted.size)
+    return found

@@ -9,6 +9,7 @@ Either way nothing but masked values is opened, and which they are does not depe
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -76,7 +77,7 @@ class Ordering(Selection):
     def topk(self, k: int, axis: int = -1) -> TopK:
         """The ``k`` largest values along an axis, from the largest on, and their positions; of equal ones the first."""
         x: Any = self
-        axis = axis_of(axis, x.ndim)
+        axis, k = axis_of(axis, x.ndim), operator.index(k)
         if not 0 <= k <= x.shape[axis]:
             raise ShapeError(f"the {k} largest of {x.shape[axis]} values")
         values, indices = _sorted(-self, axis, positions=True)

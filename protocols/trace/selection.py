@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from mpc.errors import RangeError, ShapeError
@@ -44,6 +45,7 @@ class Selection(Comparisons):
 
         Raises RangeError where ``min`` is above ``max``.
         """
+        min, max = (None if _is_no_bound(end) else end for end in (min, max))
         if min is None and max is None:
             return self
         if min is None or max is None or isinstance(min, Selection) or isinstance(max, Selection):
@@ -78,3 +80,8 @@ class Selection(Comparisons):
         relu = self.node
         pooled = m.Node(pooling, relu.inputs, self.label, self.precision)
         return type(self)(m.Node(m.Relu(), (pooled,), relu.label, relu.precision), self.label, self.precision)
+
+
+def _is_no_bound(end: object) -> bool:
+    """None, or infinite."""
+    return end is None or (isinstance(end, float) and math.isinf(end))

@@ -14,6 +14,8 @@ from protocols.trace.counting import Counting
 
 DEEPEST = 16.0
 MOST_AS_THEY_ARE = 32
+LARGEST_ERROR = 2.0**-6
+"""Of exp of 0."""
 TOTAL_BITS = 24
 """Fraction bits of a sum of more than `MOST_AS_THEY_ARE`."""
 
@@ -62,8 +64,8 @@ def _exponentials(x: Any, axis: Axis) -> Exponentials:
     below = (x - largest).within(-span, 0.0)
     seen = below.maximum(-DEEPEST) if span > DEEPEST else below
     values = seen.exp()
-    # The largest's own is 1, but for the fit's error; so no sum is less than about that.
-    off = values.error.absolute
+    # The largest's own is 1, but for the fit's error, whatever it is off by itself; so no sum is less than about that.
+    off = min(values.error.absolute, LARGEST_ERROR)
     total = values.sum(axes, keepdims=True)
     if count > MOST_AS_THEY_ARE:
         # Starting from a guess, as on such an interval, takes room that the digits of exp would fill.

@@ -143,6 +143,9 @@ def test_places_and_counts(secure: Any) -> None:
     edges = [-1, 0, 2, 2, 3]
     outputs: list[tuple[Any, Any]] = [
         (x.one_hot(5), np.eye(5)[raw]),
+        (np.any(x > 2, 0), np.any(raw > 2, 0)),
+        (np.all(x > 1, axis=1, keepdims=True), np.all(raw > 1, axis=1, keepdims=True)),
+        (np.clip(x, 1, np.inf) + (x < 10**30), np.maximum(raw, 1) + 1),
         (x.one_hot(8), np.eye(8)[raw]),
         (x.one_hot(2), np.eye(5)[raw][..., :2]),
         (x.one_hot(1), np.eye(5)[raw][..., :1]),
@@ -178,6 +181,8 @@ def test_what_makes_no_sense_is_an_error(secure: Any) -> None:
         (ShapeError, lambda: secure.secret((2, 0)).argmin(1)),
         (ShapeError, lambda: secure.secret((0,)).median()),
         (ShapeError, lambda: x.topk(4)),
+        (ShapeError, lambda: secure.secret((2,), 0, 3, 0).chosen_from(np.zeros((0, 3)))),
+        (UnsupportedError, lambda: np.any(x)),
         (ShapeError, lambda: secure.secret((2,), 0, 3, 0).one_hot(0)),
         (UnsupportedError, lambda: x.quantile(1.5)),
         (UnsupportedError, lambda: x.quantile([])),

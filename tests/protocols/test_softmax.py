@@ -30,6 +30,14 @@ def test_it_is_right_whatever_the_range(secure: Any, bound: float, count: int) -
     assert np.abs(found[0] - wanted[0].numpy()).max() <= 2e-4
 
 
+def test_what_is_uncertain_itself_has_a_softmax(secure: Any) -> None:
+    """The bound of what logits are off by may be large: that says nothing of the sum."""
+    x = secure.secret((4, 7), -8.0, 8.0)
+    for _ in range(4):
+        x = (x * x - x).within(-8.0, 8.0)
+    assert x.log_softmax().type.low < 0 < x.softmax().type.high
+
+
 def test_of_seven_it_takes_few_rounds(secure: Any) -> None:
     assert secure.program(secure.secret((100, 7), -8.0, 8.0).softmax()).rounds <= 14
 
