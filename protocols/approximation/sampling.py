@@ -40,7 +40,10 @@ def checked(function: Callable[[Reals], object], low: float, high: float) -> Cal
     values = on_arrays(x)
     if not np.isfinite(values).all():
         first = x[np.flatnonzero(~np.isfinite(values))[0]]
-        raise UnsupportedError(f"the function is not finite everywhere {where}, for one at {first:g}")
+        raise UnsupportedError(
+            f"the function is not finite everywhere {where}, for one at {first:g}: declare a tighter range with"
+            " within(low, high), or give another interval"
+        )
     if not np.allclose(on_arrays(x[::SPARSE]), values[::SPARSE], rtol=1e-6, atol=1e-9 * float(np.abs(values).max())):
         raise UnsupportedError("the function is not elementwise: a value depends on the other elements of the array")
     return on_arrays

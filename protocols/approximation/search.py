@@ -272,20 +272,24 @@ def sqrt(wanted: Wanted) -> Fit:
 
 
 def by_powers(wanted: Wanted) -> CompositeFit:
-    """exp(x) = e^high (e^((x - high) / 2^k))^(2^k)."""
+    """exp(x) = 2^m (e^((x - m log 2) / 2^k))^(2^k), m so that the power is at most 1: nothing is rounded by 2^m."""
     low, high = wanted.low, wanted.high
     times = max(1, math.ceil(math.log2((high - low) / math.log(2.0) / POWERS)))
     if times > MOST_POWERS:
         raise UnsupportedError("too long for squaring")
     part = 2.0**-times
+    top = math.ceil(high / math.log(2.0))
     relative = _relative(wanted) * part / 16
-    function = replace(wanted, function=lambda x: np.exp((x - high) * part), goal=Goal(relative, relative))
-    stages: list[PolynomialFit | FourierFit | RootFit] = [
-        Fourier(function.function, low, high, goal=function.goal).enough(relative)
-    ]
-    stages += _squares(math.exp((low - high) * part), 1.0, times)
-    if high:
-        stages.append(PolynomialFit((0.0, math.exp(high)), 0.0, 1.0 + SLACK, 2.0**-50))
+    goal = Goal(relative, relative)
+
+    def root(x: Reals) -> Reals:
+        return np.asarray(np.exp((x - top * math.log(2.0)) * part))
+
+    stages: list[PolynomialFit | FourierFit | RootFit] = [Fourier(root, low, high, goal=goal).enough(relative)]
+    least, most = root(np.array([low, high])).tolist()
+    stages += _squares(least, most, times)
+    if top:
+        stages.append(PolynomialFit((0.0, 2.0**top), 0.0, 1.0 + SLACK, 2.0**-50))
     return _measured(wanted, tuple(stages))
 
 

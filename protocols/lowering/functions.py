@@ -17,7 +17,7 @@ from protocols.approximation.goal import RELATIVE
 from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant, leading_zeros
 from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
-from protocols.operations.linear import Add, Declare, Subtract
+from protocols.operations.linear import Add, Declare, Divide, Subtract
 from protocols.operations.polynomial import Polynomial, TruncatedPolynomial, polynomial_range, polynomial_slope
 from protocols.operations.product import Multiply
 
@@ -124,7 +124,7 @@ def polynomial(
         return planner.sum(Add(), zero, planner.constant(values[0])).lose(error, surely)
     if len(values) == 2:
         # A line of a fit is nobody's but the fit's.
-        scaled = x if values[1] == 1.0 and not error else _times(planner, x, values[1])
+        scaled = _line(planner, x, values[1]) if error else x if values[1] == 1.0 else _times(planner, x, values[1])
         if values[0]:
             scaled = planner.sum(Add(), scaled, planner.constant(values[0], scaled.type.fraction_bits))
         return scaled.lose(error, surely)
@@ -254,6 +254,16 @@ def _chebyshev_tree(planner: Planner, x: Expression, coefficients: Sequence[floa
 
 def _times(planner: Planner, x: Expression, c: float) -> Expression:
     return planner.product(Multiply(), *planner.scaling(x, c))
+
+
+def _line(planner: Planner, x: Expression, slope: float) -> Expression:
+    """Of a fit: times a power of two, values are counted with fewer fraction bits, and lose none of their digits."""
+    mantissa, exponent = math.frexp(slope)
+    bits = min(exponent - 1, x.type.fraction_bits)
+    if mantissa != 0.5 or bits <= 0:
+        return _times(planner, x, slope)
+    scaled = planner.make(Divide(-bits), x)
+    return scaled if bits == exponent - 1 else _times(planner, scaled, 2.0 ** (exponent - 1 - bits))
 
 
 def _over(planner: Planner, x: Expression, divisor: float) -> Expression:

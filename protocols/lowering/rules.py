@@ -43,6 +43,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return selection.maximum(planner, *_terms(planner, operands))
         case m.Ranked():
             return selection.ranked(planner, *_terms(planner, operands))
+        case m.Normalise():
+            return selection.normalised(planner, operation.low, operation.step, *_terms(planner, operands))
         case m.Matmul():
             return _matmul(planner, operands)
         case m.Conv2d():

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial, reduce
 
 from mpc.program import Expression
-from protocols.lowering.comparison import relu
+from protocols.lowering.comparison import gated, relu
+from protocols.lowering.error import Loss, followed, since
 from protocols.lowering.planner import Planner, constant
 from protocols.operations.linear import Add, Declare, Index, Pad, Subtract, check_windows, window_output
+from protocols.operations.product import Multiply
 
 Pair = tuple[int, int]
+
+
+DIGITS = 26
+"""Of the lowest value, once it is normalised: what is made of it has no use for more."""
 
 
 def maximum(planner: Planner, x: Expression, y: Expression) -> Expression:
@@ -34,6 +42,31 @@ def ranked(planner: Planner, x: Expression, of: Expression) -> Expression:
     result = Expression(Declare(of.type.low, of.type.high), (x,), planner.label)
     result.ranked = of
     return result
+
+
+def normalised(planner: Planner, low: float, step: int, x: Expression, *reached: Expression) -> Expression:
+    """``x`` divided by the power of ``step`` that as many thresholds say as it has reached: no round but the opening of
+    the result, and no digit less than `DIGITS` or the field has room for.
+
+    What each threshold lets through is opened already, and the difference of two is x or 0, in a range as short as that
+    of what is divided; so is what each loses, once all are divided and summed.
+    """
+    least = [gated(planner, bit, x) or planner.product(Multiply(), bit, x) for bit in reached]
+    exact = dict.fromkeys((x, *least), Loss(0.0, 0.0))
+    unit = 2.0**-x.type.fraction_bits
+    parts = []
+    for k, (part, above) in enumerate(zip((x, *least), (*least, None), strict=True)):
+        # A threshold is between values: what is below it may be above by less than a unit.
+        most = min(x.type.high, low * step ** (k + 1) + unit)
+        only = planner.sum(Subtract(), part, above) if above is not None else part
+        parts.append(planner.divided(planner.make(Declare(0.0, most), only), step**k))
+    total = reduce(partial(planner.sum, Add()), parts)
+    # The last bit of the threshold, and that of each part that the field had no room for.
+    result = planner.make(Declare(low, low * step + unit), total)
+    lost, own = followed(x), since(total, exact)
+    worst = max(lost, own, key=lambda loss: loss.part)
+    result.loss = replace(worst, most=lost.most + own.most, sure=math.hypot(lost.sure, own.sure))
+    return planner.truncated(result, max(0, DIGITS - math.floor(math.log2(low))))
 
 
 def max_pool2d(planner: Planner, x: Expression, kernel: Pair, stride: Pair, padding: Pair) -> Expression:

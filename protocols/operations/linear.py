@@ -93,13 +93,17 @@ class Raise(Linear, frozen=True, tag="raise"):
 
 @register
 class Divide(Linear, frozen=True, tag="divide"):
-    """Values divided by 2^bits, exactly and for free: the same raw numbers, counted with more fraction bits."""
+    """Values divided by 2^bits, exactly and for free: the same raw numbers, counted with more fraction bits.
+
+    Below 0, values are multiplied: counted with fewer, of those that there are.
+    """
 
     bits: int
 
     def result(self, *types: TensorType) -> TensorType:
-        require(0 < self.bits <= 60, "divides by 2^1 to 2^60")
+        require(0 < abs(self.bits) <= 60, "divides by 2^1 to 2^60, or multiplies by as much")
         x, factor = _one(types), 2.0**-self.bits
+        require(x.fraction_bits + self.bits >= 0, "multiplies by 2 for each fraction bit, and no further")
         return x.replace(fraction_bits=x.fraction_bits + self.bits, low=x.low * factor, high=x.high * factor)
 
     def apply(self, ring: Ring, *arrays: Array) -> Array:

@@ -214,6 +214,16 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalise:
+    """The first operand x >= ``low`` divided by step^k, ``step`` a power of two, which is below ``low`` step then: the
+    others are k = 1, 2, ..., whether x reaches the threshold of ``low`` step^k, give or take its last fraction bit.
+    """
+
+    low: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class MaxPool2d:
     """Maxima over windows of (N, C, H, W); padding counts for nothing."""
 
@@ -279,6 +289,7 @@ Mathematics = (
     | Relu
     | Maximum
     | Ranked
+    | Normalise
     | MaxPool2d
     | Declare
     | Truncate

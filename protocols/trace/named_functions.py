@@ -13,7 +13,9 @@ polynomial runs away: the caller sees to it that values stay inside (``nn.calibr
 
 Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 or below it as a part of the largest;
 functions that span orders of magnitude (exp, reciprocal, sqrt, rsqrt, powers) err by a thousandth of each value, too,
-of values down to a millionth of the largest, and of less only where the field has digits for it: e^32 leaves it 13.
+of values down to a millionth of the largest; of less only where the field has digits for it, since e^32 leaves 11
+behind the point.  All this is of values as they were shared; where those, or the field, have too few digits for it,
+a PrecisionWarning says so, or a RangeError, and ``error`` is a bound that holds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Functions of values over many orders of magnitude: comparison brings them into two of these, where a short fit holds.
 
 With thresholds 16^k times the lowest value, one comparison each, the number of those that x reaches says by which power
-of 16 it is to be divided: that power is linear in the comparisons' bits, and so is what undoes it in the result,
-16^-k for 1 / x, 4^k and 4^-k for the roots, and k log 16, which is added, for the logarithm.
+of 16 it is to be divided.  Each comparison lets x through, so that x is cut into one part for each number, of which all
+but one are 0: a part is below its next threshold, so that dividing it by its power, of 2 too, is exact, and their sum
+has all digits of x.  What undoes it in the result, 16^-k for 1 / x, 4^k and 4^-k for the roots, and k log 16, which is
+added, for the logarithm, is linear in the comparisons' bits.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 from mpc.errors import UnsupportedError
 from protocols.approximation import FUNCTIONS, default_fit
-from protocols.trace.mathematics import Declare
+from protocols.trace.mathematics import Declare, Normalise
 
 STEP = 16.0
 
@@ -27,8 +29,8 @@ NORMALISED = (*_EXPONENTS, "log")
 def normalised(x: Any, name: str) -> Any:
     """A function of ``NORMALISED`` of a secret tensor above 0, relative to each value; of the logarithm, absolute.
 
-    The rounds of a comparison and of a short fit, and one or two of products.  Raises UnsupportedError for more orders
-    of magnitude than there are bits.
+    The rounds of a comparison and of a short fit, and one of a product but for the logarithm.  Raises UnsupportedError
+    for more orders of magnitude than there are bits.
     """
     low, high = x.type.low, x.type.high
     count = math.ceil(math.log(high / low, STEP)) - 1
@@ -41,13 +43,10 @@ def normalised(x: Any, name: str) -> Any:
         steps = [bit * (value(k) - value(k - 1)) for k, bit in enumerate(reached, start=1)]
         return sum(steps[1:], steps[0]) + value(0)
 
-    # The power of 2 next to the lowest value, so that it is exact.
-    scale = 2.0 ** -math.floor(math.log2(low))
-    # Near a threshold either factor is right, so which one it is loses nothing.
-    factor = chosen(lambda k: STEP**-k * scale)._new(Declare(STEP**-count * scale, scale, as_it_is=True))
-    ends = low * scale, low * scale * STEP
-    inside = (x * factor).within(*ends)
-    fit = default_fit(name, "fourier", *ends)
+    # A power of 4 next to the lowest value, so that it and its root are exact.
+    scale = 4.0 ** -math.floor(math.log(low, 4.0))
+    inside = x._joined(Normalise(low, int(STEP)), x, *reached) * scale
+    fit = default_fit(name, "fourier", inside.type.low, inside.type.high)
     result = inside.apply(fit, target=0.0 if fit.relative is not None else FUNCTIONS[name].target)
     if name == "log":
         number = chosen(float)._new(Declare(0.0, float(count), as_it_is=True))

@@ -30,6 +30,7 @@ from protocols.lowering.precision import watch_layers
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import run_in_memory
 from protocols.trace import mathematics as m
+from protocols.trace.normalised import normalised
 from protocols.trace.secret_tensor import SecretTensor, concatenate, leaf
 
 SHAPE = (1, 2, 4, 4)
@@ -126,6 +127,11 @@ def composite(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
     return secret.apply(default_fit("exp", "composite", -4.0, 0.0)), np.exp(real)
 
 
+def over_orders(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    secret, real = scaled_to(x.secret, x.real, -128.0, 400.0)
+    return normalised(secret.within(1.0, 300.0), "sqrt"), np.sqrt(real)
+
+
 STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     "negate": plain(lambda x, y: -x),
     "add": plain(lambda x, y: x + y),
@@ -198,6 +204,7 @@ STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     "exp": function("exp", -8, 0),
     "sin": function("sin", -3.1, 3.1),
     "reciprocal": function("reciprocal", 0.5, 8),
+    "over orders of magnitude": over_orders,
 }  # fmt: skip
 """A step of a program: of secrets, and in float64; from and to `SHAPE`."""
 
@@ -262,7 +269,10 @@ def walked(rng: Any, leaves: list[Both], steps: list[str]) -> Both:
     return x
 
 
-LOOSER = {"var": 16, "composite": 16, "conv2d": 8, "conv2d by numbers": 8, "max_pool2d": 16, "reciprocal": 8}
+LOOSER = {
+    "var": 16, "composite": 16, "conv2d": 8, "conv2d by numbers": 8, "max_pool2d": 16, "reciprocal": 8,
+    "over orders of magnitude": 16,
+}  # fmt: skip
 """Sums of many, whose errors never all have one sign, and curves after curves."""
 
 

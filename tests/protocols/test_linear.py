@@ -140,6 +140,11 @@ def test_raising_and_dividing_change_no_value(secure: Any, bits: int) -> None:
     t = TensorType((3,), 16, -1.0, 1.0, Form.MASKED)
     assert Raise(bits).result(t).fraction_bits == 16 + bits
     assert Divide(bits).result(t).high == 2.0**-bits
+    assert Divide(-bits).result(t.replace(fraction_bits=bits)) == t.replace(
+        fraction_bits=0, low=-(2.0**bits), high=2.0**bits
+    )
+    with pytest.raises(ProgramError, match="and no further"):
+        Divide(-bits - 1).result(t.replace(fraction_bits=bits))
 
 
 def test_the_clear_reading_takes_as_many_inputs_as_there_are(secure: Any) -> None:

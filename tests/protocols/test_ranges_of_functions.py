@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from typing import Any
@@ -98,6 +99,63 @@ def test_any_number_of_orders_of_magnitude(secure: Any, name: str, low: float, h
         assert (np.abs(got - true) / true).max() <= 1e-3
     else:
         assert np.abs(got - true).max() <= 2e-3
+
+
+def right_or_said(secure: Any, name: str, first: float, second: float, bits: int) -> None:
+    """That each value is right to a thousandth, down to a millionth of the largest, or else an error or a warning says
+    where digits are lost, and what helps; and that the bound on the error holds anyway.
+    """
+    low, high = sorted((first, second) if name == "exp" else (2.0**first, 2.0**second))
+    low = math.ceil(low * 2.0**bits) * 2.0**-bits
+    x = np.linspace(low, high, 90) if name == "exp" else np.geomspace(max(low, 2.0**-bits), high, 90)
+    x = np.clip(np.rint(x * 2.0**bits), low * 2.0**bits, math.floor(high * 2.0**bits)) * 2.0**-bits
+    if x[-1] < low + 2.0 ** (4 - bits) * max(1.0, abs(low)) or high * 2.0**bits > 2.0**58:
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            y = getattr(leaf(Input(x.shape, bits, low, high)), name)()
+        except (UnsupportedError, RangeError) as error:
+            assert any(word in str(error) for word in ("within(", "range", "interval"))
+            return
+    (out,) = run_in_memory(secure.program(y), [fixed_point.encode(x, bits)]).outputs
+    true = FUNCTIONS[name].exact(x)
+    error = np.abs(fixed_point.decode(out, y.type.fraction_bits) - true)
+    assert error.max() <= y.error.absolute
+    for each in said:
+        assert issubclass(each.category, PrecisionWarning)
+        assert re.match(r"the function: of values up to .* is lost .*, mostly by .*: \w+", str(each.message))
+    if not said and FUNCTIONS[name].relative:
+        allowed = np.maximum(THOUSANDTH * np.abs(true), 1.01 * THOUSANDTH * FLOOR * np.abs(true).max())
+        # Where there are no fraction bits for so little, the last one is.
+        assert (error <= np.maximum(allowed, 2.0**-y.type.fraction_bits)).all()
+    elif not said:
+        assert error.max() <= 2e-3 * max(1.0, np.abs(true).max())
+
+
+SPANNING = ["exp", "log", "reciprocal", "rsqrt", "sqrt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "bits"),
+    [("sqrt", -12, 15, 28), ("exp", 1, 32, 16), ("rsqrt", -20, 20, 24), ("log", -12, 15, 28)],
+)
+def test_each_value_is_right_or_it_is_said(secure: Any, name: str, first: float, second: float, bits: int) -> None:
+    right_or_said(secure, name, first, second, bits)
+
+
+@pytest.mark.slow
+@given(st.sampled_from(SPANNING), st.floats(-20, 20), st.floats(-20, 32), st.integers(10, 44))
+@settings(max_examples=150, deadline=None)
+def test_each_value_is_right_or_it_is_said_at_length(
+    secure: Any, name: str, first: float, second: float, bits: int
+) -> None:
+    right_or_said(secure, name, first, min(second, 20.0) if name != "exp" else second, bits)
+
+
+def test_the_exponential_of_a_long_range_errs_by_its_target(secure: Any) -> None:
+    x, got, _ = computed(secure, lambda s: s.exp(), 1.0, 32.0, 16)
+    assert np.abs(got - np.exp(x)).max() <= 1e-5 * math.exp(32)
 
 
 def test_what_was_wrong(secure: Any) -> None:

@@ -121,7 +121,7 @@ for _tag, _sum in (("add", linear.Add), ("subtract", linear.Subtract)):
 
 of_one("negate", lambda draw, t: linear.Negate())
 of_one("raise", lambda draw, t: linear.Raise(draw.whole(1, 20)))
-of_one("divide", lambda draw, t: linear.Divide(draw.whole(1, 20)))
+of_one("divide", lambda draw, t: linear.Divide(-draw.whole(1, 8) if draw.whole(0, 1) else draw.whole(1, 20)), bits=8)
 of_one("sum", lambda draw, t: linear.Sum((draw.whole(0, 1),), draw.whole(0, 1) == 1), 2, 3)
 of_one("running_sum", lambda draw, t: linear.RunningSum(draw.whole(0, 1)), 2, 3)
 of_one("sum_pool2d", lambda draw, t: linear.SumPool2d(*draw.windows()), 1, 2, 4, 3)
