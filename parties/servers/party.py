@@ -50,7 +50,7 @@ from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import OtherTranscript, Round
 from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
 
-THREAD_SECONDS = 5e-3
+THREAD_SECONDS = 12e-3
 """Runs that take longer than this compute in a thread, so that others are answered meanwhile."""
 
 MAX_EARLY_ROUNDS = 2

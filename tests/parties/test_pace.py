@@ -247,7 +247,7 @@ async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(
 
     monkeypatch.setattr(Evaluation, "evaluate", watched)
     async with site.client() as client:
-        for factors, inline in ((4, True), (600, False)):
+        for factors, inline in ((4, True), (1500, False)):
             where.clear()
             y = client.share([0.5])
             y = y * y
@@ -256,7 +256,7 @@ async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(
             result = await client.reveal(y)
             assert result == pytest.approx([0.25], abs=1e-3)
             assert where == {inline}
-    assert evaluating_seconds(wide(600)) > party_module.THREAD_SECONDS > evaluating_seconds(wide(10))
+    assert evaluating_seconds(wide(1500)) > party_module.THREAD_SECONDS > evaluating_seconds(wide(10))
     await site.settled()
 
 
