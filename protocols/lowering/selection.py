@@ -16,8 +16,8 @@ from protocols.operations.product import Multiply
 Pair = tuple[int, int]
 
 
-DIGITS = 26
-"""Of the lowest value, once it is normalised: what is made of it has no use for more."""
+DIGITS = 36
+"""Of the lowest value, once it is normalised: more leave a function no room, and a round is taken to cut them."""
 
 
 def maximum(planner: Planner, x: Expression, y: Expression) -> Expression:
@@ -45,8 +45,8 @@ def ranked(planner: Planner, x: Expression, of: Expression) -> Expression:
 
 
 def normalised(planner: Planner, low: float, step: int, x: Expression, *reached: Expression) -> Expression:
-    """``x`` divided by the power of ``step`` that as many thresholds say as it has reached: no round but the opening of
-    the result, and no digit less than `DIGITS` or the field has room for.
+    """``x`` divided by the power of ``step`` that as many thresholds say as it has reached: no round, but one to cut
+    what has more than `DIGITS`; no digit less than these, or than the field has room for.
 
     What each threshold lets through is opened already, and the difference of two is x or 0, in a range as short as that
     of what is divided; so is what each loses, once all are divided and summed.
