@@ -112,6 +112,8 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
 
     opens: ClassVar[bool] = False
     """Whether the parties communicate: true of ``Mask`` and ``Keep`` alone."""
+    varies: ClassVar[bool] = False
+    """Whether what it is part of depends on what a program is planned for: where a protocol has variants."""
 
     @property
     def name(self) -> str:

@@ -38,13 +38,27 @@ class OversizedProgram(ProgramError):  # noqa: N818 - says what happened
 class Expression:
     """A node of a program while it is being planned: immutable, and equal to itself alone."""
 
-    __slots__ = ("__weakref__", "_derived", "inputs", "label", "loss", "lost", "operation", "ranked", "surely", "type")
+    __slots__ = (
+        "__weakref__",
+        "_derived",
+        "inputs",
+        "label",
+        "loss",
+        "lost",
+        "operation",
+        "ranked",
+        "surely",
+        "type",
+        "varies",
+    )
 
     def __init__(self, operation: Operation, inputs: tuple[Expression, ...] = (), label: str = "") -> None:
         self.operation = operation
         self.inputs = inputs
         self.label = label
         self.type: TensorType = operation.result(*(x.type for x in inputs)).check()
+        self.varies: bool = operation.varies or any(x.varies for x in inputs)
+        """Whether it would be another one, or depends on one that would, for another objective."""
         self._derived: dict[Operation, Expression] = {}
         self.lost = self.surely = 0.0
         """How far its values are from what is meant by them, at most and surely, beside what operations lose: a fit's

@@ -19,7 +19,6 @@ from mpc.program import Expression, OversizedProgram, Program
 from protocols.lowering.planner import FRACTION_BITS, Planner
 from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
-from protocols.operations.digits import Digits
 from protocols.trace.mathematics import Graph, Node, Public, Secret, written
 
 Rewrite = Callable[[Graph, Objective], Graph]
@@ -34,11 +33,9 @@ def plan(graph: Graph, objective: Objective = LATENCY) -> Program:
     Raises RangeError for what cannot be shown to fit the field, UsageError for what no server would take.
     """
     graph = rewritten(graph, objective)
-    outputs, kept = ([lowered(x, objective) for x in nodes] for nodes in (graph.outputs, graph.kept))
+    chosen = _told_apart(graph, objective)
+    outputs, kept = ([lowered(x, chosen) for x in nodes] for nodes in (graph.outputs, graph.kept))
     try:
-        order = Program.order([*outputs, *kept])
-        # What has one variant only is the same program whatever it was planned for.
-        chosen = objective if any(isinstance(x.operation, Digits) for x in order) else LATENCY
         program = Program.of(outputs, kept, graph.precision, chosen)
         program.encode()
     except OversizedProgram as error:
@@ -54,10 +51,16 @@ def leaves(graph: Graph, objective: Objective = LATENCY) -> list[Node]:
     ones.
     """
     graph = rewritten(graph, objective)
+    chosen = _told_apart(graph, objective)
     targets = (*graph.outputs, *graph.kept)
-    secrets = {lowered(x, objective): x for x in written(targets) if isinstance(x.operation, Secret)}
-    order = Program.order(lowered(x, objective) for x in targets)
+    secrets = {lowered(x, chosen): x for x in written(targets) if isinstance(x.operation, Secret)}
+    order = Program.order(lowered(x, chosen) for x in targets)
     return [secrets[x] for x in order if x in secrets]
+
+
+def _told_apart(graph: Graph, objective: Objective) -> Objective:
+    """``objective``, or the usual one where no variant is chosen: that program has been made as it was written."""
+    return objective if any(lowered(x).varies for x in (*graph.outputs, *graph.kept)) else LATENCY
 
 
 def rewritten(graph: Graph, objective: Objective) -> Graph:

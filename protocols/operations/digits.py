@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
@@ -118,6 +118,8 @@ class Digits(Operation, frozen=True, tag="digits"):
     ``ignored``: how many low bits do not count, or -1 to compare exactly.  ``widths``: bits of each digit, lowest
     first.
     """
+
+    varies: ClassVar[bool] = True
 
     ignored: int
     widths: tuple[int, ...]

@@ -51,12 +51,19 @@ def test_the_objective_reaches_the_rules(secure: Any, monkeypatch: pytest.Monkey
         return lower(planner, operation, operands)
 
     monkeypatch.setattr(planning, "lower", watched)
-    y = -secure.secret((3,)).labelled("layer").precise(12)
+    y = secure.secret((3,)).labelled("layer").precise(12).relu()
     plan(graph_of([y]), TRAFFIC)
     assert seen == [
         ("", 16, LATENCY), ("layer", 12, LATENCY),
         ("", 16, TRAFFIC), ("layer", 12, TRAFFIC),
     ]  # fmt: skip
+
+
+def test_what_has_no_variants_is_not_lowered_again(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    y = -secure.secret((3,))
+    monkeypatch.setattr(planning, "lower", lambda *_: pytest.fail("lowered again"))
+    assert plan(graph_of([y]), TRAFFIC).objective == LATENCY
+    assert len(leaves(graph_of([y]), TRAFFIC)) == 1
 
 
 def test_rewrites_come_before_lowering(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
