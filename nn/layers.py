@@ -143,14 +143,12 @@ class Conv2d(Layer, frozen=True):
         return y + weights["bias"].reshape(1, -1, 1, 1) if self.bias else y
 
 
-class AvgPool2d(Layer, frozen=True):
-    """Means over windows of (N, C, H, W): local, and free of arithmetic for a window of 2^k."""
+class Pool2d(Layer, frozen=True):
+    """What windows over (N, C, H, W) have in common."""
 
     kernel_size: Pair
     stride: Pair | None = None
     padding: Pair = 0
-    ceil_mode: bool = False
-    count_include_pad: bool = True
 
     def __post_init__(self) -> None:
         check_pair("kernel_size", self.kernel_size)
@@ -159,13 +157,23 @@ class AvgPool2d(Layer, frozen=True):
         check_pair("padding", self.padding, least=0)
         if any(2 * p > k for p, k in zip(pair(self.padding), pair(self.kernel_size), strict=True)):
             raise UnsupportedError("padding of a pool is at most half its window")
-        if self.ceil_mode:
-            raise UnsupportedError("ceil_mode=True: only False is supported")
 
     @property
     def _window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         kernel = pair(self.kernel_size)
         return kernel, kernel if self.stride is None else pair(self.stride), pair(self.padding)
+
+
+class AvgPool2d(Pool2d, frozen=True):
+    """Means over windows of (N, C, H, W): local, and free of arithmetic for a window of 2^k."""
+
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ceil_mode:
+            raise UnsupportedError("ceil_mode=True: only False is supported")
 
     def _correction(self, shape: Shape) -> Array | None:
         """What means that count the padding must be multiplied by, where it is not to be counted."""
@@ -186,15 +194,24 @@ class AvgPool2d(Layer, frozen=True):
         return pooled if correction is None else pooled * correction
 
 
-class AdaptiveAvgPool2d(Layer, frozen=True):
-    """The mean of each channel: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
+class GlobalPool2d(Layer, frozen=True):
+    """What pools of whole channels have in common: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
+
+    others: ClassVar[str] = ""
+    """The layer for other sizes."""
 
     output_size: Pair = 1
 
     def __post_init__(self) -> None:
         check_pair("output_size", self.output_size)
         if pair(self.output_size) != (1, 1):
-            raise UnsupportedError(f"output_size {self.output_size}: only 1 is supported, use AvgPool2d for others")
+            raise UnsupportedError(f"output_size {self.output_size}: only 1 is supported, use {self.others} for others")
+
+
+class AdaptiveAvgPool2d(GlobalPool2d, frozen=True):
+    """The mean of each channel: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
+
+    others: ClassVar[str] = "AvgPool2d"
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)

@@ -7,7 +7,7 @@ values: the result is the same.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,15 +18,13 @@ from nn.layer import (
     Array,
     Arrays,
     Layer,
-    Pair,
     Secrets,
     WeightArray,
     check_finite,
     check_images,
-    check_pair,
     check_size,
-    pair,
 )
+from nn.layers import GlobalPool2d, Pool2d
 from protocols.trace.secret_tensor import SecretTensor
 
 
@@ -154,25 +152,8 @@ class PReLU(Layer, frozen=True):
         return (1, -1, *(1,) * (x.ndim - 2))
 
 
-class MaxPool2d(Layer, frozen=True):
+class MaxPool2d(Pool2d, frozen=True):
     """Maxima over windows of (N, C, H, W); padding counts for nothing."""
-
-    kernel_size: Pair
-    stride: Pair | None = None
-    padding: Pair = 0
-
-    def __post_init__(self) -> None:
-        check_pair("kernel_size", self.kernel_size)
-        if self.stride is not None:
-            check_pair("stride", self.stride)
-        check_pair("padding", self.padding, least=0)
-        if any(2 * p > k for p, k in zip(pair(self.padding), pair(self.kernel_size), strict=True)):
-            raise UnsupportedError("padding of a pool is at most half its window")
-
-    @property
-    def _window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        kernel = pair(self.kernel_size)
-        return kernel, kernel if self.stride is None else pair(self.stride), pair(self.padding)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)
@@ -183,15 +164,10 @@ class MaxPool2d(Layer, frozen=True):
         return windows.max_pool2d(inputs[0], *self._window)
 
 
-class AdaptiveMaxPool2d(Layer, frozen=True):
+class AdaptiveMaxPool2d(GlobalPool2d, frozen=True):
     """The maximum of each channel: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
 
-    output_size: Pair = 1
-
-    def __post_init__(self) -> None:
-        check_pair("output_size", self.output_size)
-        if pair(self.output_size) != (1, 1):
-            raise UnsupportedError(f"output_size {self.output_size}: only 1 is supported, use MaxPool2d for others")
+    others: ClassVar[str] = "MaxPool2d"
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)
