@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mpc.rings import field
 from mpc.rings.field import FieldArray
-from mpc.rings.kernels import INT, READ, WRITE, inline, kernel
+from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, of_halves
 from mpc.rings.prime_field import SINE_BITS, Turn
 
 TABLE_BITS = 11
@@ -157,7 +157,6 @@ def _combine_waves(turns: Any, table: Any, cosines: Any, sines: Any, shift: Any,
     low, high = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
     half = (np.int64(1) << np.int64(shift)) >> np.int64(1)
     mask = np.uint64(2**31 - 1)
-    p = np.int64(_P)
     for first in range(0, n, CHUNK):
         count = min(CHUNK, n - first)
         _start(turns[first : first + count], table, c1, s1, c, s)
@@ -179,9 +178,4 @@ def _combine_waves(turns: Any, table: Any, cosines: Any, sines: Any, shift: Any,
                 high[i] += x * np.int64(u >> np.uint64(31)) + y * np.int64(v >> np.uint64(31))
         result = out[first : first + count]
         for i in range(count):
-            # high 2^31 + low mod p: high mod 2^30 moves up by 31 bits, the rest wraps around (2^61 = 1).
-            rest = (low[i] >> np.int64(61)) + (high[i] >> np.int64(30))
-            total = (low[i] & p) + ((high[i] & np.int64(2**30 - 1)) << np.int64(31)) + rest
-            total = (total & p) + (total >> np.int64(61))
-            total += p & (total >> np.int64(63))
-            result[i] = np.uint64(total - (p if total >= p else np.int64(0)))
+            result[i] = of_halves(low[i], high[i])

@@ -16,7 +16,7 @@ import numpy as np
 
 from mpc.rings.digits import READ_BYTES, WRITE_BYTES, Bytes, _flat
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, WRITE, inline, kernel
+from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, of_halves
 
 CHUNK = 256
 MOST_PACKED = 5
@@ -175,7 +175,7 @@ def _signed(masks: Any, size: Any, digits: Any, out: Any) -> None:
 @inline
 def _weighed(factors: Any, dealt: Any, size: Any, first: Any, low: Any, high: Any, result: Any) -> None:
     """The sum of rows of ``dealt``, from the ``first`` element on, times small factors."""
-    mask, p = np.uint64(2**31 - 1), np.int64(_P)
+    mask = np.uint64(2**31 - 1)
     length = result.size
     low[:] = 0
     high[:] = 0
@@ -186,11 +186,7 @@ def _weighed(factors: Any, dealt: Any, size: Any, first: Any, low: Any, high: An
             low[i] += of_row[i] * np.int64(row[i] & mask)
             high[i] += of_row[i] * np.int64(row[i] >> np.uint64(31))
     for i in range(length):
-        rest = (low[i] >> np.int64(61)) + (high[i] >> np.int64(30))
-        total = (low[i] & p) + ((high[i] & np.int64(2**30 - 1)) << np.int64(31)) + rest
-        total = (total & p) + (total >> np.int64(61))
-        total += p & (total >> np.int64(63))
-        result[i] = np.uint64(total - (p if total >= p else np.int64(0)))
+        result[i] = of_halves(low[i], high[i])
 
 
 @kernel(READ_BYTES, INT, INT, READ, READ, WRITE, WRITE, INT)

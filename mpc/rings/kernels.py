@@ -133,6 +133,18 @@ def reduce_once(x: np.uint64) -> np.uint64:
 
 
 @inline
+def of_halves(low: np.int64, high: np.int64) -> np.uint64:
+    """high 2^31 + low mod p, of signed sums of products with the halves of elements."""
+    p = np.int64(P)
+    # high mod 2^30 moves up by 31 bits, the rest wraps around (2^61 = 1).
+    rest = (low >> np.int64(61)) + (high >> np.int64(30))
+    total = (low & p) + ((high & np.int64(2**30 - 1)) << np.int64(31)) + rest
+    total = (total & p) + (total >> np.int64(61))
+    total += p & (total >> np.int64(63))
+    return np.uint64(total - (p if total >= p else np.int64(0)))
+
+
+@inline
 def fold(x: np.uint64) -> np.uint64:
     """A number congruent to x and at most p + 7, from 2^61 = 1 (mod p)."""
     return (x & P) + (x >> _U61)
