@@ -54,6 +54,11 @@ def reduced_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(axes))
 
 
+def reduced_shape(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
+    """What is left of a shape."""
+    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
+
+
 def pair(value: Pair) -> tuple[int, int]:
     """Height and width, from two numbers or from one for both."""
     if not isinstance(value, Sequence):

@@ -33,8 +33,7 @@ class Counting(Ordering):
         _check_whole(self, "one_hot()")
         if not 0 < depth <= MOST_MARKS:
             raise ShapeError(f"a one-hot vector of {depth}")
-        x: Any = self
-        x = x.expand_dims(-1)
+        x = _beside(self)
         count = min(depth, int(self.type.high) + 1)
         reached = (x >= np.arange(1.0, min(depth, int(self.type.high)) + 1)) if self.type.high >= 1 else None
         found = _steps(reached, x, count)
@@ -63,7 +62,7 @@ class Counting(Ordering):
 
     def searchsorted(self, edges: npt.ArrayLike, side: str = "left") -> Self:
         """How many of the public ascending ``edges`` are below each value; ``side="right"``: not above it.  Exact."""
-        marks, x = _edges(edges), self._beside()
+        marks, x = _edges(edges), _beside(self)
         if side not in ("left", "right"):
             raise UsageError("side is 'left' or 'right'")
         return (x > marks if side == "left" else x >= marks).sum(-1)  # type: ignore[no-any-return]
@@ -73,7 +72,7 @@ class Counting(Ordering):
 
         As NumPy counts: each bin with its lower edge and without its upper one, but for the last, which has both.
         """
-        marks, x = _edges(bins), self._beside()
+        marks, x = _edges(bins), _beside(self)
         if marks.size < 2:
             raise UsageError("bins are two edges at least")
         above = (x >= marks[:-1]).reshape((-1, marks.size - 1)).sum(0)
@@ -86,9 +85,10 @@ class Counting(Ordering):
         x: Any = self
         return x.reshape(-1).one_hot(minlength).sum(0)  # type: ignore[no-any-return]
 
-    def _beside(self) -> Any:
-        x: Any = self
-        return x.expand_dims(-1)
+
+def _beside(x: Any) -> Any:
+    """With a last axis for the marks."""
+    return x.expand_dims(-1)
 
 
 def _steps(reached: Any, x: Any, count: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +11,16 @@ from mpc.errors import UnsupportedError
 from protocols.trace.arguments import Axis, numbers
 from protocols.trace.comparisons import check_bits
 from protocols.trace.counting import Counting
-from protocols.trace.numpy_protocol import registered
+from protocols.trace.numpy_protocol import either, registered
 
 if TYPE_CHECKING:
     from protocols.trace.secret_tensor import SecretTensor
 
 registered(np.sign)(lambda x: x.sign())
-registered(np.logical_and, np.bitwise_and)(lambda x, y: x & y if isinstance(x, Counting) else y & x)
-registered(np.logical_or, np.bitwise_or)(lambda x, y: x | y if isinstance(x, Counting) else y | x)
-registered(np.logical_xor, np.bitwise_xor)(lambda x, y: x ^ y if isinstance(x, Counting) else y ^ x)
-registered(np.logical_not, np.invert)(lambda x: ~x)
+registered(np.logical_and, np.bitwise_and)(either(operator.and_, operator.and_))
+registered(np.logical_or, np.bitwise_or)(either(operator.or_, operator.or_))
+registered(np.logical_xor, np.bitwise_xor)(either(operator.xor, operator.xor))
+registered(np.logical_not, np.invert)(operator.invert)
 
 
 @registered(np.max, np.amax)

@@ -63,3 +63,8 @@ def call_ufunc(ufunc: np.ufunc, method: str, operands: Sequence[Any], options: d
     if options:
         raise UnsupportedError(f"{name} of a secret tensor takes no {', '.join(sorted(options))}")
     return implementation(*operands)
+
+
+def either(test: Callable[[Any, Any], Any], reflected: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """``test``, which a secret tensor is asked for whichever operand it is: NumPy's arrays would ask NumPy again."""
+    return lambda x, y: test(x, y) if isinstance(x, Unknown) else reflected(y, x)

@@ -6,18 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from protocols.trace.numpy_protocol import registered
+from protocols.trace.numpy_protocol import either, registered
 from protocols.trace.selection import Selection
 
-
-@registered(np.maximum)
-def _maximum(x: Any, y: Any) -> Any:
-    return x.maximum(y) if isinstance(x, Selection) else y.maximum(x)
-
-
-@registered(np.minimum)
-def _minimum(x: Any, y: Any) -> Any:
-    return x.minimum(y) if isinstance(x, Selection) else y.minimum(x)
+registered(np.maximum)(either(Selection.maximum, Selection.maximum))
+registered(np.minimum)(either(Selection.minimum, Selection.minimum))
 
 
 @registered(np.clip)

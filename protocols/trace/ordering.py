@@ -17,7 +17,7 @@ import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import Axis, axis_of, numbers, reduced_axes
+from protocols.trace.arguments import Axis, axis_of, numbers, reduced_axes, reduced_shape
 from protocols.trace.selection import Selection
 
 MOST_RANKED = 16
@@ -108,8 +108,8 @@ class Ordering(Selection):
         # With a row for each quantile in place of the axis.
         result = _along(ordered, kept, weights)
         moved = [kept, *(i for i in range(x.ndim) if i != kept)]
-        shape = [1 if i == kept else n for i, n in enumerate(x.shape) if keepdims or i != kept]
-        return result.transpose(moved).reshape((*parts.shape, *shape))  # type: ignore[no-any-return]
+        shape = (*parts.shape, *reduced_shape(x.shape, (kept,), keepdims))
+        return result.transpose(moved).reshape(shape)  # type: ignore[no-any-return]
 
 
 def _flat(x: Any, keepdims: bool) -> Any:
@@ -148,8 +148,7 @@ def _extreme(x: Any, axis: Axis, keepdims: bool) -> Any:
             winners = rows[..., :half].maximum(rows[..., half : 2 * half])
             rows = np.concatenate([winners, rows[..., 2 * half :]], -1)
         largest = rows[..., 0]
-    shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes]
-    return largest.reshape(shape)
+    return largest.reshape(reduced_shape(x.shape, axes, keepdims))
 
 
 def _position(x: Any, axis: int | None, keepdims: bool) -> Any:
@@ -158,9 +157,9 @@ def _position(x: Any, axis: int | None, keepdims: bool) -> Any:
     count = rows.shape[-1]
     if not count:
         raise ShapeError("the position of the largest of no values")
-    shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes]
     found = _first(rows) if count > 1 else rows * 0 + 1.0
-    return (found * np.arange(float(count))).sum(-1).within(0.0, count - 1.0).reshape(shape)
+    position = (found * np.arange(float(count))).sum(-1).within(0.0, count - 1.0)
+    return position.reshape(reduced_shape(x.shape, axes, keepdims))
 
 
 def _ranked(values: Any, x: Any) -> Any:

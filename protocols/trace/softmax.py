@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, Self
 
-from protocols.trace.arguments import Axis, reduced_axes
+from protocols.trace.arguments import Axis, reduced_axes, reduced_shape
 from protocols.trace.counting import Counting
 
 DEEPEST = 16.0
@@ -51,7 +51,7 @@ class Softmax(Counting):
         found = _exponentials(self, axis)
         x: Any = self
         axes = reduced_axes(axis, x.ndim)
-        shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes]
+        shape = reduced_shape(x.shape, axes, keepdims)
         logs: Self = (found.total.log() + found.largest).reshape(shape)
         return logs
 
