@@ -237,15 +237,21 @@ async def attack(
     return tally
 
 
-async def _until_stdin_closes(name: str, target: Target, rate: float, held: int) -> Tally:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+def when_stdin_closes() -> asyncio.Event:
+    """Set then: whoever started this process tells it to stop, or has died."""
+    closed, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(closed.set)
 
     threading.Thread(target=wait, daemon=True).start()
+    return closed
+
+
+async def _until_stdin_closes(name: str, target: Target, rate: float, held: int) -> Tally:
+    stop = when_stdin_closes()
     print("begins", flush=True)
     return await attack(name, target, stop, rate=rate, held=held)
 

@@ -11,16 +11,15 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import secrets
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.attacks import when_stdin_closes
 from mpc.errors import TesseraError
 from mpc.operation import Input
 from nn import Linear, Model, Sequential
@@ -258,14 +257,7 @@ async def _attack(name: str, cluster: Cluster, keys: KeyPair, member: str, tally
 
 
 async def _until_stdin_closes(name: str, folder: Path) -> Tally:
-    stop, loop, tally = asyncio.Event(), asyncio.get_running_loop(), Tally()
-
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        loop.call_soon_threadsafe(stop.set)
-
-    threading.Thread(target=wait, daemon=True).start()
+    stop, loop, tally = when_stdin_closes(), asyncio.get_running_loop(), Tally()
     cluster = Cluster.load(folder / "cluster.toml")
     tasks = [
         loop.create_task(_attack(name, cluster, KeyPair.load(folder / f"{member}.key"), member, tally))
