@@ -56,26 +56,16 @@ from parties.messages.runs import Disputed, Failed, Inputs, Opening
 from parties.messages.uploads import UploadSigned, VersionPrepared
 from parties.operate import evidence as kept
 
-VALUES = [0.5, -0.25]
+from .stocked import program, right
+
 ROUNDS = 3
 """Openings of ``program``; the check's first round has that number."""
-
-
-def program(client, values=VALUES):
-    x = client.share(values, low=-1, high=1)
-    return x * x * x * x
 
 
 def fresh(site) -> set[int]:
     """How many items are fresh, at the dealer and the parties: the same number everywhere."""
     stocks = [server.fresh_stock() for server in site.servers.values()]
     return {sum(stock.values()) for stock in stocks}
-
-
-async def right(client, *, from_stock: bool | None = None) -> None:
-    result = await client.reveal(program(client))
-    assert np.abs(result - np.array(VALUES) ** 4).max() < 1e-3
-    assert from_stock in (None, client.last_run.from_stock)
 
 
 async def named(site, error, peer, coroutine, *, left: int = 0):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 
 import msgspec
-import numpy as np
 import pytest
 from cheats import honest_again, lie_about_item, wrong_sigma
 
@@ -16,16 +15,7 @@ from parties.messages.stock import Spent, Stocked, StockRefused
 from parties.stock import dealer_stock, waste
 from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
 
-
-def program(client, values=(0.5, -0.25)):
-    x = client.share(values, low=-1, high=1)
-    return x * x * x * x
-
-
-async def right(client, *, from_stock: bool) -> None:
-    result = await client.reveal(program(client))
-    assert np.abs(result - np.array([0.5, -0.25]) ** 4).max() < 1e-3
-    assert client.last_run.from_stock is from_stock
+from .stocked import program, right
 
 
 def kept(site, name="dealer") -> int:

@@ -33,22 +33,12 @@ from parties.stock.items import ItemId, State
 from parties.vault import VaultError
 from parties.wire.messages import Message
 
+from .stocked import program, right
+
 PARTIES = ("party0", "party1")
 
 
 OPENINGS = 3
-
-
-def program(client, values=(0.5, -0.25)):
-    """Three openings."""
-    x = client.share(values, low=-1, high=1)
-    return x * x * x * x
-
-
-async def right(client, *, from_stock: bool) -> None:
-    result = await client.reveal(program(client))
-    assert np.abs(result - np.array([0.5, -0.25]) ** 4).max() < 1e-3
-    assert client.last_run.from_stock is from_stock
 
 
 def ledger(site, name):
