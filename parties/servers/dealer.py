@@ -204,7 +204,9 @@ class DealerServer(Server[DealerJob]):
                     reach=self._party_names,
                 )
 
-        self.in_background(job, from_stock, found, workers=self.governor.desk, reach=self._party_names)
+        self.in_background(
+            job, from_stock, found, workers=self.governor.desk, reach=self._party_names, after=self._stocker.settled
+        )
 
     def _deal(self, program: Program, masks: Mapping[str, StoredMasks]) -> Dealing:
         return self._source.deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -423,12 +423,13 @@ class Server(Dispatcher, Generic[JobT]):
         workers: Workers,
         expected: float = 0.0,
         reach: Sequence[str] = (),
+        after: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``work`` in a thread, so that pings are answered meanwhile; then ``then(result, seconds)``, if still wanted.
 
         It waits for its client's turn among ``workers``, and is charged with the seconds ``expected`` of it.  ``then``
         is called once the links to ``reach`` stand: a process that has just started may know its client before it knows
-        its peers.
+        its peers.  ``after`` is awaited first.
         """
 
         def timed() -> tuple[Result, float]:
@@ -437,6 +438,8 @@ class Server(Dispatcher, Generic[JobT]):
 
         async def run() -> None:
             try:
+                if after is not None:
+                    await after()
                 result, seconds = await workers.run(job.on_behalf, timed, seconds=expected, unwanted=lambda: job.over)
                 if not all(self.endpoint.connected(name) for name in reach):
                     await self.endpoint.connect(reach, self.cluster.settings.peer_timeout)

@@ -90,6 +90,8 @@ class Stocker:
         self._noting: Counter[str] = Counter()
         """Orders on their way there, by client."""
         self._refilling: set[str] = set()
+        self._doubts: set[asyncio.Task[bool]] = set()
+        """Of parties, on their way to the disk."""
         self._item: ItemId | None = None
         self._missing: set[str] = set()
         self._refusals: list[AheadOfOthers] = []
@@ -169,15 +171,29 @@ class Stocker:
             with contextlib.suppress(TesseraError):
                 self._endpoint.send(party, StockDropped(program=program))
 
-    async def doubt(self, party: Member, message: Spent) -> None:
+    def doubt(self, party: Member, message: Spent) -> Coroutine[Any, Any, None]:
         """A party says that it has not got what it was assigned: go on with what it should have.
 
-        Nothing is discarded, since it proves nothing: whoever has lost nothing may say so too.
+        Nothing is discarded, since it proves nothing: whoever has lost nothing may say so too.  It is under way before
+        this returns: see ``settled``.
         """
         item = ItemId(message.session, message.number)
-        if await asyncio.to_thread(self.stock.doubt, party.name, item, message.program, message.position):
-            log.warning("%s says that it has not got preprocessing %s: it is passed over", party.name, item)
-            await self.refill(message.program)
+        noting = asyncio.to_thread(self.stock.doubt, party.name, item, message.program, message.position)
+        noted = asyncio.get_running_loop().create_task(noting)
+        self._doubts.add(noted)
+        noted.add_done_callback(self._doubts.discard)
+
+        async def passed_over() -> None:
+            if await noted:
+                log.warning("%s says that it has not got preprocessing %s: it is passed over", party.name, item)
+                await self.refill(message.program)
+
+        return passed_over()
+
+    async def settled(self) -> None:
+        """What parties have said by now counts: a run that is asked for after that gets nothing of what is in doubt."""
+        if self._doubts:
+            await asyncio.wait(set(self._doubts))
 
     # -- dealing ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from parties.messages.failures import fault_of
 from parties.messages.runs import Failed, Ready
 from parties.messages.stock import Spent, Stocked, StockRefused
 from parties.stock import dealer_stock, waste
+from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
 
 from .stocked import program, right
@@ -123,6 +125,23 @@ async def test_a_disk_that_was_lost_costs_one_item(site):
         assert (kept(site), kept(site, "party1")) == (2, 0)
         assert (await client.stock(program(client), 1)).in_stock == 1
         await right(client, from_stock=True)
+
+
+async def test_what_was_said_counts_for_the_run_that_follows(site, monkeypatch):
+    """However long the dealer takes to note it down: else each attempt would cost one more item."""
+    doubt = DealerStock.doubt
+
+    def slowly(self, *said):
+        time.sleep(0.1)
+        return doubt(self, *said)
+
+    monkeypatch.setattr(DealerStock, "doubt", slowly)
+    async with site.client() as client:
+        await client.stock(program(client), 4)
+        with monkeypatch.context() as lost:
+            denies(site, "party1", lost)
+            await right(client, from_stock=False)
+        assert (offered(site), kept(site)) == (0, 3)
 
 
 # -- items that are dealt --------------------------------------------------------------------------------------------
