@@ -16,7 +16,7 @@ from mpc.cost import Wanted
 from mpc.errors import UsageError
 from mpc.program import Program
 from parties.client.asking import Results
-from parties.client.async_client import DEFAULT_BOUND, AsyncClient
+from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun, Reals
@@ -25,6 +25,7 @@ from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
+from parties.client.running import DEFAULT_BOUND
 from parties.client.uploading import UploadProgress
 from parties.cluster import Cluster
 from parties.keys import KeyPair
