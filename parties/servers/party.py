@@ -1,42 +1,38 @@
 """A party's process: holds shares of models, prepares runs offline, and runs them when the inputs arrive.
 
 Everything here reacts to messages; nothing waits.  A run moves through: announced (program or randomness is there),
-preparing (a thread expands seeds), ready, online (one step a round), ended.
+preparing (a thread expands seeds), ready, online (one step a round, `parties.servers.online`), ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
 
 from mpc.cost import CHECK_ROUNDS, online_rounds
 from mpc.errors import PeerError, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
-from mpc.rings import Array, field_of
-from mpc.rings.ring import as_array
+from mpc.rings import field_of
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import Quota, QuotaSeen, RoomSeen
-from parties.messages.runs import Dealt, Failed, Inputs, Opening, Outputs, Prepare, Ready
+from parties.messages.runs import Dealt, Failed, Prepare, Ready
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
-from parties.servers.disputes import Disputes
 from parties.servers.early import EarlyWords
-from parties.servers.governor import dealing_seconds, evaluating_seconds
+from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
-from parties.servers.party_job import Heard, PartyJob, Said
+from parties.servers.online import Online
+from parties.servers.party_job import PartyJob
 from parties.servers.reporting import Reporting
 from parties.servers.requests_desk import RequestsDesk
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.secrets_desk import SecretsDesk
-from parties.servers.server import Server, check_sender
+from parties.servers.server import Server
 from parties.servers.testimony import Testimony
 from parties.stock.items import SpentItem
 from parties.stock.material import Material
@@ -47,14 +43,8 @@ from parties.stored.quotas import MAX_RULES
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.messages import Payload, payload_bytes
 from protocols.randomness.source import PartyRandomness, RandomnessSource
-from protocols.readings.mac_check import OtherTranscript, Round
-from protocols.readings.party import Exchange, PartyRun, UnreducedOpening
-
-THREAD_SECONDS = 12e-3
-"""Runs that take longer than this compute in a thread, so that others are answered meanwhile."""
-
-MAX_EARLY_ROUNDS = 2
-"""A peer can be ahead of us by one round, never by more."""
+from protocols.readings.mac_check import OtherTranscript
+from protocols.readings.party import PartyRun
 
 
 class PartyServer(Server[PartyJob]):
@@ -83,9 +73,7 @@ class PartyServer(Server[PartyJob]):
         self.on(Prepare, self._on_prepare)
         self.on(Dealt, self._on_dealt)
         self.on(Agreed, self._on_agreed)
-        self.on(Inputs, self._on_inputs)
-        self.on(Opening, self._on_opening)
-        self._disputes = Disputes(self)
+        self.online = Online(self, self._rings, self._desk)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         self.succeeding.whenever(self._follow)
@@ -276,157 +264,11 @@ class PartyServer(Server[PartyJob]):
         if isinstance(error, SpentItem) and job.bound is not None:
             self.material.spent(error, job.bound.digest)
         if job.testimony is not None:
-            if isinstance(error, OtherTranscript) and self._disputes.begin(job):
+            if isinstance(error, OtherTranscript) and self.online.disputes.begin(job):
                 return
             error = job.testimony.judge(error)
             job.evidence = job.evidence or job.testimony.evidence
         super().fail(job, error)
-
-    # -- online ----------------------------------------------------------------------------------------------------
-
-    def _on_inputs(self, client: Member, message: Inputs, payload: Payload) -> None:
-        job = self.jobs.get(message.run)
-        if job is None:
-            raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
-        check_sender(job.client, client)
-        run, program = job.party_run, job.program
-        if run is None or job.testimony is None or program is None or not job.ready or job.exchange is not None:
-            raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
-        types = [program.nodes[i].type for i in program.inputs]
-        if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
-            raise ProtocolViolation(client.name, "sent inputs of the wrong length")
-        if message.masks != job.assigned.masks:
-            # A wrong mask is a wrong input, which no MAC can show.
-            raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
-        job.testimony.take_inputs(message, payload)
-        # Before anything is said of them: who passed on a signature that is none would be blamed for it.
-        job.testimony.check_inputs()
-        inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
-        job.exchange = run.online(inputs)
-        job.online_at = time.perf_counter()
-        job.low_latency.enter_context(self.endpoint.low_latency())
-        self._step(job, None)
-
-    def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
-        job = self.jobs.get(message.run)
-        if job is None or not job.ready:
-            # No client sends inputs to anyone before all have said that they are ready.
-            raise ProtocolViolation(peer.name, "sent an opening of a run that is not ready here")
-        if not job.round <= message.round <= job.round + MAX_EARLY_ROUNDS:
-            raise ProtocolViolation(peer.name, f"sent an opening of round {message.round} in round {job.round}")
-        openings = job.openings.setdefault(message.round, {})
-        if peer.index in openings:
-            raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
-        if payload_bytes(payload) > job.most_opened:
-            raise ProtocolViolation(peer.name, "sent an opening of more than the run has in all")
-        openings[peer.index] = Said(message, payload)
-        self._continue(job)
-
-    def _continue(self, job: PartyJob) -> None:
-        """Take the next step if everyone's opening of this round is there."""
-        if job.disputes:
-            self._disputes.join(job)
-        openings, testimony = job.openings.get(job.round, {}), job.testimony
-        if not job.waiting or job.busy or job.disputed or testimony is None or len(openings) < self.parties - 1:
-            return
-        del job.openings[job.round]
-        job.waiting = False
-        job.wait_seconds += time.perf_counter() - job.sent_at
-        received = []
-        expected = [vector.nbytes for vector in job.outgoing]
-        for peer in self._peers:
-            message, buffers = openings[peer.index]
-            sizes = [len(buffer) for buffer in buffers]
-            if sizes != expected:
-                raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
-            if job.round == 0:
-                testimony.compare(peer, message)
-            vectors = [as_array(b, sent.dtype) for b, sent in zip(buffers, job.outgoing, strict=True)]
-            received.append(Heard(peer.name, message, vectors))
-        job.round += 1
-        self._step(job, received)
-
-    def _step(self, job: PartyJob, received: Sequence[Heard] | None) -> None:
-        """Compute up to the next round: here if it is quick, in a thread if it is not."""
-        exchange, testimony = job.exchange, job.testimony
-        if exchange is None or job.program is None or testimony is None:
-            raise ProgramError("the run is not online")
-        expected = evaluating_seconds(job.program)
-        if expected > THREAD_SECONDS:
-            self.clear_deadline(job)
-            self.in_background(
-                job,
-                lambda: self._compute(exchange, testimony, job.round, received),
-                lambda result, _: self._sent(job, *result),
-                workers=self.governor.online,
-                expected=expected,
-            )
-        else:
-            self._sent(job, *self._compute(exchange, testimony, job.round, received))
-
-    def _compute(
-        self, exchange: Exchange, testimony: Testimony, number: int, received: Sequence[Heard] | None
-    ) -> tuple[Opening | None, Round]:
-        """What is to be opened next, or the outputs."""
-        for peer, message, vectors in received or ():
-            testimony.heard(peer, number - 1, vectors, message.signature)
-        try:
-            outgoing = next(exchange) if received is None else exchange.send([heard.vectors for heard in received])
-        except StopIteration as end:
-            return None, end.value
-        except UnreducedOpening as error:
-            peer = self._peers[error.position].name
-            raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
-        return testimony.opening(number, outgoing), outgoing
-
-    def _sent(self, job: PartyJob, message: Opening | None, outgoing: Round) -> None:
-        if message is None:
-            self._finish(job, outgoing)
-            return
-        for peer in self._peers:
-            job.sent_online.add(peer.name, self.endpoint.send(peer.name, message, list(outgoing)))
-        job.outgoing = outgoing
-        job.waiting = True
-        job.sent_at = time.perf_counter()
-        self.set_deadline(job)
-        self._catch_up(job)
-
-    def _catch_up(self, job: PartyJob) -> None:
-        """While the round is on its way: what only the MAC check will need."""
-        run = job.party_run
-        if run is None or not self.malicious:
-            self._continue(job)
-        elif evaluating_seconds(run.program) > THREAD_SECONDS:
-            job.busy = True
-            self.in_background(job, run.catch_up, lambda _, __: self._caught_up(job), workers=self.governor.online)
-        else:
-            run.catch_up()
-            self._continue(job)
-
-    def _caught_up(self, job: PartyJob) -> None:
-        job.busy = False
-        self._continue(job)
-
-    def _finish(self, job: PartyJob, outputs: Sequence[Array]) -> None:
-        if job.client is not None and job.party_run is not None:
-            job.sent_online.add(job.client.name, sum(output.nbytes for output in outputs))
-            report = Outputs(
-                run=job.run,
-                rounds=job.round + 1,
-                offline=job.sent_offline,
-                online=job.sent_online,
-                compute_seconds=dict(job.party_run.seconds),
-                wait_seconds=job.wait_seconds,
-            )
-            online_seconds = time.perf_counter() - job.online_at
-            self.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])
-            self.metrics.rounds(report.rounds)
-            self.metrics.spent(Phase.ONLINE, online_seconds)
-            self.metrics.spent(Phase.WAITING, job.wait_seconds)
-            if job.bound is not None and job.bound.keep:
-                # The run is over here, and has passed its check.
-                self.spawn(self._desk.keep(job.client, job.run, job.bound, *job.party_run.kept))
-        self.end(job)
 
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()

@@ -29,7 +29,7 @@ from mpc.rings import field
 from mpc.rings.prg import Seed
 from parties.commands import command_line
 from parties.messages.runs import Opening
-from parties.servers.party import PartyServer
+from parties.servers.online import Online
 from parties.stock import waste
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
@@ -209,10 +209,10 @@ class Cheat:
         else:
             self._waiting[key].append(say)
 
-    def hear(self, server: PartyServer, peer: str, message: Opening, payload: Sequence[memoryview]) -> None:
+    def hear(self, online: Online, peer: str, message: Opening, payload: Sequence[memoryview]) -> None:
         key = message.run, message.round
         self._seen[key][peer] = np.frombuffer(bytes(payload[0]), np.uint64)
-        if len(self._seen[key]) == server.parties - 1:
+        if len(self._seen[key]) == len(online._peers):
             for say in self._waiting.pop(key, []):
                 say()
 
@@ -220,15 +220,15 @@ class Cheat:
 def install(folder: Path, member: str) -> None:
     """Puts the hand on this process."""
     cheat = Cheat(folder, Endpoint.send)
-    on_opening, sigma, make, keys = PartyServer._on_opening, MacCheck._sigma, PartyRun.__init__, DealtToParty.key_stream
+    on_opening, sigma, make, keys = Online._on_opening, MacCheck._sigma, PartyRun.__init__, DealtToParty.key_stream
     note = MacCheck.note
 
     def send(endpoint: Endpoint, *arguments: Any, **options: Any) -> int:
         return cheat.send(endpoint, *arguments, **options)
 
-    def hear(server: PartyServer, peer: Any, message: Opening, payload: Any) -> None:
-        cheat.hear(server, peer.name, message, payload)
-        on_opening(server, peer, message, payload)
+    def hear(online: Online, peer: Any, message: Opening, payload: Any) -> None:
+        cheat.hear(online, peer.name, message, payload)
+        on_opening(online, peer, message, payload)
 
     def inside(kind: str) -> Step | None:
         return next((step for step in read_strategy(folder, member) if step.message == kind), None)
@@ -261,7 +261,7 @@ def install(folder: Path, member: str) -> None:
         note(self, public if inside("transcript") is None else b"something else")
 
     Endpoint.send = send  # type: ignore[method-assign]
-    PartyServer._on_opening = hear  # type: ignore[method-assign]
+    Online._on_opening = hear  # type: ignore[method-assign]
     MacCheck._sigma = sigma_of  # type: ignore[method-assign]
     MacCheck.note = transcript  # type: ignore[method-assign]
     PartyRun.__init__ = run  # type: ignore[method-assign]

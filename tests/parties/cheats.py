@@ -144,7 +144,7 @@ def wrong_sigma(site: Any, party: str) -> None:
 def other_sigma(site: Any, party: str, rounds: int) -> None:
     """Likewise, and its own check, with the sigma that is right, passes."""
     server = site.servers[party]
-    prepare, send = type(server)._prepared, type(server)._sent
+    prepare, send = type(server)._prepared, server.online._sent
 
     def prepared(job: Any, client: Any, run: Any, *rest: Any) -> None:
         check, index = run._check, server.member.index
@@ -162,22 +162,23 @@ def other_sigma(site: Any, party: str, rounds: int) -> None:
             outgoing = [off_by_one(outgoing[0])]
             said = replace(job.testimony._by_party[party].sigma.said, opening=outgoing[0].tobytes())
             message = replace(message, signature=sign(site, party, said))
-        send(server, job, message, outgoing)
+        send(job, message, outgoing)
 
-    server._prepared, server._sent = prepared, sent
+    server._prepared, server.online._sent = prepared, sent
 
 
 def honest_again(site: Any, party: str) -> None:
     """It ends whatever of the above it did."""
-    for name in ("_prepared", "_sent"):
-        site.servers[party].__dict__.pop(name, None)
+    server = site.servers[party]
+    server.__dict__.pop("_prepared", None)
+    server.online.__dict__.pop("_sent", None)
     site.restore(party)
 
 
 def break_commitment(site: Any, party: str, rounds: int, *, signed: bool = True) -> None:
     """The party opens another sigma than it had committed to, and signs both."""
-    server = site.servers[party]
-    honest = type(server)._sent
+    online = site.servers[party].online
+    honest = online._sent
 
     def sent(job: Any, message: Any, outgoing: Any) -> None:
         if message is not None and message.round == rounds + 2:
@@ -185,15 +186,15 @@ def break_commitment(site: Any, party: str, rounds: int, *, signed: bool = True)
             mine = job.testimony._by_party[party]
             said = replace(mine.sigma.said, opening=outgoing[0].tobytes())
             message = replace(message, signature=sign(site, party, said) if signed else b"")
-        honest(server, job, message, outgoing)
+        honest(job, message, outgoing)
 
-    server._sent = sent
+    online._sent = sent
 
 
 def break_coin(site: Any, party: str, rounds: int) -> None:
     """The party opens another coin than it had committed to, and signs both."""
-    server = site.servers[party]
-    honest = type(server)._sent
+    online = site.servers[party].online
+    honest = online._sent
 
     def sent(job: Any, message: Any, outgoing: Any) -> None:
         if message is not None and message.round == rounds:
@@ -201,9 +202,9 @@ def break_coin(site: Any, party: str, rounds: int) -> None:
             outgoing = [np.concatenate([seen, coin])]
             said = replace(job.testimony._by_party[party].seen.said, coin=from_words(coin))
             message = replace(message, signature=sign(site, party, said))
-        honest(server, job, message, outgoing)
+        honest(job, message, outgoing)
 
-    server._sent = sent
+    online._sent = sent
 
 
 def equivocate(site: Any, party: str, victim: str, rounds: int) -> None:
@@ -229,8 +230,8 @@ def equivocate(site: Any, party: str, victim: str, rounds: int) -> None:
 
 def other_hash(site: Any, party: str, rounds: int) -> None:
     """The party says, under its signature, that it has seen something else than it was sent."""
-    server = site.servers[party]
-    honest = type(server)._sent
+    online = site.servers[party].online
+    honest = online._sent
 
     def sent(job: Any, message: Any, outgoing: Any) -> None:
         if message is not None and message.round == rounds:
@@ -238,6 +239,6 @@ def other_hash(site: Any, party: str, rounds: int) -> None:
             outgoing[0][8:] ^= np.uint64(1)
             said = replace(job.testimony._by_party[party].seen.said, seen=from_words(outgoing[0][:8]))
             message = replace(message, signature=sign(site, party, said))
-        honest(server, job, message, outgoing)
+        honest(job, message, outgoing)
 
-    server._sent = sent
+    online._sent = sent

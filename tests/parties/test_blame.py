@@ -292,9 +292,9 @@ async def test_a_party_that_cries_mac_check_error(strict, proof):
         await clinic.stock(program(clinic), 2)
         piece = None
         if proof == "sigmas that add up":
-            finished = site.servers["party1"]._finish
-            ended = []
-            site.servers["party1"]._finish = lambda job, outputs: (ended.append(job), finished(job, outputs))
+            online, ended = site.servers["party1"].online, []
+            finished = online._finish
+            online._finish = lambda job, outputs: (ended.append(job), finished(job, outputs))
             await right(company)
             piece = FailedCheck(tuple(words.sigma for words in ended[0].testimony._by_party.values()))
             assert all(sigma.holds(site.cluster) for sigma in piece.sigmas)
@@ -411,15 +411,15 @@ async def test_a_party_that_says_it_has_seen_something_else(strict_any):
 
 async def test_a_party_that_disputes_what_nobody_else_does(strict3):
     server = strict3.servers["party1"]
-    honest = type(server)._sent
+    honest = server.online._sent
 
     def sent(job, message, outgoing):
         if message is not None and message.round == ROUNDS + 1:
             server.tell(["party0", "party2"], Disputed(run=job.run, joined=False, statements=job.testimony.seen))
             return
-        honest(server, job, message, outgoing)
+        honest(job, message, outgoing)
 
-    server._sent = sent
+    server.online._sent = sent
     async with strict3.client() as clinic:
         await named(strict3, ProtocolViolation, "party1", clinic.reveal(program(clinic)))
         honest_again(strict3, "party1")

@@ -164,7 +164,7 @@ async def test_nothing_begins_before_all_have_agreed_on_an_item(site, silent):
         assert not job.ready
         message = Inputs(run=run, masks="", signature=bytes(64))
         with pytest.raises(ProtocolViolation, match="not ready for them"):
-            talking._on_inputs(site.cluster.member("clinic"), message, [memoryview(bytes(8))])
+            talking.online._on_inputs(site.cluster.member("clinic"), message, [memoryview(bytes(8))])
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)
 

@@ -1,0 +1,191 @@
+"""The online phase of a party's runs: from the inputs on, one step a round, until the outputs leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpc.errors import ProgramError, ProtocolViolation
+from mpc.rings import Array, Rings
+from mpc.rings.ring import as_array
+from parties.cluster import Cluster, Member
+from parties.counters import Phase
+from parties.messages.runs import Inputs, Opening, Outputs
+from parties.servers.disputes import Disputes
+from parties.servers.governor import evaluating_seconds
+from parties.servers.party_job import Heard, PartyJob, Said
+from parties.servers.secrets_desk import SecretsDesk
+from parties.servers.server import Server, check_sender
+from parties.servers.testimony import Testimony
+from parties.wire.messages import Payload, payload_bytes
+from protocols.readings.mac_check import Round
+from protocols.readings.party import Exchange, UnreducedOpening
+
+THREAD_SECONDS = 12e-3
+"""Runs that take longer than this compute in a thread, so that others are answered meanwhile."""
+
+MAX_EARLY_ROUNDS = 2
+"""A peer can be ahead of us by one round, never by more."""
+
+
+class Online:
+    """Takes the messages of runs that are ready, and steps through them; ``keep`` of a desk stores what they leave."""
+
+    def __init__(self, server: Server[PartyJob], rings: Rings, desk: SecretsDesk) -> None:
+        self._server, self._rings, self._desk = server, rings, desk
+        self._follow(server.cluster)
+        self.disputes = Disputes(server)
+        server.on(Inputs, self._on_inputs)
+        server.on(Opening, self._on_opening)
+        server.succeeding.whenever(self._follow)
+
+    def _follow(self, cluster: Cluster) -> None:
+        self._peers = [party for party in cluster.parties if party.name != self._server.member.name]
+
+    def _on_inputs(self, client: Member, message: Inputs, payload: Payload) -> None:
+        job = self._server.jobs.get(message.run)
+        if job is None:
+            raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
+        check_sender(job.client, client)
+        run, program = job.party_run, job.program
+        if run is None or job.testimony is None or program is None or not job.ready or job.exchange is not None:
+            raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
+        types = [program.nodes[i].type for i in program.inputs]
+        if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
+            raise ProtocolViolation(client.name, "sent inputs of the wrong length")
+        if message.masks != job.assigned.masks:
+            # A wrong mask is a wrong input, which no MAC can show.
+            raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
+        job.testimony.take_inputs(message, payload)
+        # Before anything is said of them: who passed on a signature that is none would be blamed for it.
+        job.testimony.check_inputs()
+        inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
+        job.exchange = run.online(inputs)
+        job.online_at = time.perf_counter()
+        job.low_latency.enter_context(self._server.endpoint.low_latency())
+        self._step(job, None)
+
+    def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
+        job = self._server.jobs.get(message.run)
+        if job is None or not job.ready:
+            # No client sends inputs to anyone before all have said that they are ready.
+            raise ProtocolViolation(peer.name, "sent an opening of a run that is not ready here")
+        if not job.round <= message.round <= job.round + MAX_EARLY_ROUNDS:
+            raise ProtocolViolation(peer.name, f"sent an opening of round {message.round} in round {job.round}")
+        openings = job.openings.setdefault(message.round, {})
+        if peer.index in openings:
+            raise ProtocolViolation(peer.name, f"sent two openings in round {message.round}")
+        if payload_bytes(payload) > job.most_opened:
+            raise ProtocolViolation(peer.name, "sent an opening of more than the run has in all")
+        openings[peer.index] = Said(message, payload)
+        self._continue(job)
+
+    def _continue(self, job: PartyJob) -> None:
+        """Take the next step if everyone's opening of this round is there."""
+        if job.disputes:
+            self.disputes.join(job)
+        openings, testimony = job.openings.get(job.round, {}), job.testimony
+        if not job.waiting or job.busy or job.disputed or testimony is None or len(openings) < len(self._peers):
+            return
+        del job.openings[job.round]
+        job.waiting = False
+        job.wait_seconds += time.perf_counter() - job.sent_at
+        received = []
+        expected = [vector.nbytes for vector in job.outgoing]
+        for peer in self._peers:
+            message, buffers = openings[peer.index]
+            sizes = [len(buffer) for buffer in buffers]
+            if sizes != expected:
+                raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
+            if job.round == 0:
+                testimony.compare(peer, message)
+            vectors = [as_array(b, sent.dtype) for b, sent in zip(buffers, job.outgoing, strict=True)]
+            received.append(Heard(peer.name, message, vectors))
+        job.round += 1
+        self._step(job, received)
+
+    def _step(self, job: PartyJob, received: Sequence[Heard] | None) -> None:
+        """Compute up to the next round: here if it is quick, in a thread if it is not."""
+        exchange, testimony = job.exchange, job.testimony
+        if exchange is None or job.program is None or testimony is None:
+            raise ProgramError("the run is not online")
+        expected = evaluating_seconds(job.program)
+        if expected > THREAD_SECONDS:
+            self._server.clear_deadline(job)
+            self._server.in_background(
+                job,
+                lambda: self._compute(exchange, testimony, job.round, received),
+                lambda result, _: self._sent(job, *result),
+                workers=self._server.governor.online,
+                expected=expected,
+            )
+        else:
+            self._sent(job, *self._compute(exchange, testimony, job.round, received))
+
+    def _compute(
+        self, exchange: Exchange, testimony: Testimony, number: int, received: Sequence[Heard] | None
+    ) -> tuple[Opening | None, Round]:
+        """What is to be opened next, or the outputs."""
+        for peer, message, vectors in received or ():
+            testimony.heard(peer, number - 1, vectors, message.signature)
+        try:
+            outgoing = next(exchange) if received is None else exchange.send([heard.vectors for heard in received])
+        except StopIteration as end:
+            return None, end.value
+        except UnreducedOpening as error:
+            peer = self._peers[error.position].name
+            raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
+        return testimony.opening(number, outgoing), outgoing
+
+    def _sent(self, job: PartyJob, message: Opening | None, outgoing: Round) -> None:
+        if message is None:
+            self._finish(job, outgoing)
+            return
+        for peer in self._peers:
+            job.sent_online.add(peer.name, self._server.endpoint.send(peer.name, message, list(outgoing)))
+        job.outgoing = outgoing
+        job.waiting = True
+        job.sent_at = time.perf_counter()
+        self._server.set_deadline(job)
+        self._catch_up(job)
+
+    def _catch_up(self, job: PartyJob) -> None:
+        """While the round is on its way: what only the MAC check will need."""
+        run = job.party_run
+        if run is None or not self._server.malicious:
+            self._continue(job)
+        elif evaluating_seconds(run.program) > THREAD_SECONDS:
+            job.busy = True
+            self._server.in_background(
+                job, run.catch_up, lambda _, __: self._caught_up(job), workers=self._server.governor.online
+            )
+        else:
+            run.catch_up()
+            self._continue(job)
+
+    def _caught_up(self, job: PartyJob) -> None:
+        job.busy = False
+        self._continue(job)
+
+    def _finish(self, job: PartyJob, outputs: Sequence[Array]) -> None:
+        if job.client is not None and job.party_run is not None:
+            job.sent_online.add(job.client.name, sum(output.nbytes for output in outputs))
+            report = Outputs(
+                run=job.run,
+                rounds=job.round + 1,
+                offline=job.sent_offline,
+                online=job.sent_online,
+                compute_seconds=dict(job.party_run.seconds),
+                wait_seconds=job.wait_seconds,
+            )
+            online_seconds = time.perf_counter() - job.online_at
+            self._server.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])
+            self._server.metrics.rounds(report.rounds)
+            self._server.metrics.spent(Phase.ONLINE, online_seconds)
+            self._server.metrics.spent(Phase.WAITING, job.wait_seconds)
+            if job.bound is not None and job.bound.keep:
+                # The run is over here, and has passed its check.
+                self._server.spawn(self._desk.keep(job.client, job.run, job.bound, *job.party_run.kept))
+        self._server.end(job)
