@@ -16,8 +16,9 @@ from parties.messages.runs import Inputs, Opening, Outputs
 from parties.servers.disputes import Disputes
 from parties.servers.governor import evaluating_seconds
 from parties.servers.party_job import Heard, PartyJob, Said
+from parties.servers.runs import check_sender
 from parties.servers.secrets_desk import SecretsDesk
-from parties.servers.server import Server, check_sender
+from parties.servers.server import Server
 from parties.servers.testimony import Testimony
 from parties.wire.messages import Payload, payload_bytes
 from protocols.readings.mac_check import Round
