@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -16,14 +16,13 @@ from parties.cluster import Member
 from parties.counters import Phase
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import RoomSeen
-from parties.messages.evidence import Evidence, OtherItem, session_failed
+from parties.messages.evidence import Evidence, OtherItem
 from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
 from parties.messages.status import SecretSeen
-from parties.messages.stock import Agreed, Spent, Stock, Stocked, StockHeld, StockRefused, agreement
+from parties.messages.stock import Agreed, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
-from parties.servers.auditing import stock_order
 from parties.servers.coordinator import Coordinator
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
@@ -31,10 +30,9 @@ from parties.servers.job import Job
 from parties.servers.requests_desk import RequestsDesk
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.server import Server
+from parties.servers.stock_desk import StockDesk
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId
-from parties.stock.stocker import ItemRecord, Stocker
-from parties.stock.waste import Waste
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.gate import Gate
@@ -45,9 +43,6 @@ from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import Dealing, StoredMasks, digest
 
 log = logging.getLogger(__name__)
-
-READ_AHEAD = 8
-"""Bytes of memory for each of an encoded program, at most, once it is decoded."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,23 +80,13 @@ class DealerServer(Server[DealerJob]):
         super().__init__(host, DealerJob)
         cluster, keys, folder = host.cluster, host.keys, host.folder
         self._source = host.source
-        self._no_stock = ""
-        """The party that has used another item than it was assigned: nobody is assigned any from then on."""
         self._party_names = [party.name for party in cluster.parties]
-        self.stock, self._waste = DealerStock(folder, keys, cluster.bond), Waste()
+        self.stock = DealerStock(folder, keys, cluster.bond)
         self._versions: DecidedVersions | None = None
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)
-            self._stocker = Stocker(
-                cluster,
-                self.endpoint,
-                self.stock,
-                self._versions,
-                self._deal_ahead,
-                self._read_ahead,
-                self.governor.disk.turn,
-            )
-            self._coordinator = Coordinator(self, self._versions, self._stocker.sweep)
+            self.stocking = StockDesk(self, self._source, self.stock, self._versions)
+            self._coordinator = Coordinator(self, self._versions, self.stocking.stocker.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
             self._rules_desk = RulesDesk(self, self._coordinator.rules)
         except BaseException:
@@ -109,22 +94,13 @@ class DealerServer(Server[DealerJob]):
             raise
         self.on(Prepare, self._on_prepare)
         self.on(Agreed, self._on_agreed)
-        self.on(Stock, self._on_stock)
-        # The last item of a program may be on its way to a run.
-        self.on(
-            StockHeld,
-            lambda party, message, _: self.spawn(self._stocker.answer(party, message, lambda: bool(self.jobs))),
-        )
-        self.on(Stocked, lambda party, message, _: self._stocker.stored(party, message))
-        self.on(StockRefused, self._on_stock_refused)
-        self.on(Spent, lambda party, message, _: self.spawn(self._stocker.doubt(party, message)))
         self.succeeding.whenever(self._coordinator.follow)
         CheckDesk(self, folder, self._check_databases)
         AuditAnswers(self, folder)
         StatusDesk(self, self.look)
 
     async def serve(self) -> None:
-        self.spawn(self._stocker.work())
+        self.spawn(self.stocking.stocker.work())
         self._rules_desk.begin()
         try:
             await super().serve()
@@ -177,14 +153,11 @@ class DealerServer(Server[DealerJob]):
         def from_stock() -> ForRun | None:
             # Again: what was allowed or in use when the run was admitted may not be any more.  From now on it counts.
             self.gate.enter(bound, client.name)
-            if self._no_stock or self._waste.rests(client.name):
-                return None
-            assigned = self.stock.assign(bound.digest, job.run)
+            assigned = self.stocking.assign(bound, client.name, job.run)
             if assigned is None:
                 return None
             item, record = assigned
-            read = ItemRecord.read(record)
-            return ForRun(read.client_part, read.kept, read.sent_bytes, item=item)
+            return ForRun(record.client_part, record.kept, record.sent_bytes, item=item)
 
         def afresh() -> ForRun:
             # In the look-up that finds the masks; it has been counted.
@@ -205,34 +178,16 @@ class DealerServer(Server[DealerJob]):
                 )
 
         self.in_background(
-            job, from_stock, found, workers=self.governor.desk, reach=self._party_names, after=self._stocker.settled
+            job,
+            from_stock,
+            found,
+            workers=self.governor.desk,
+            reach=self._party_names,
+            after=self.stocking.stocker.settled,
         )
 
     def _deal(self, program: Program, masks: Mapping[str, StoredMasks]) -> Dealing:
         return self._source.deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)
-
-    async def _deal_ahead(self, client: str, bound: BoundProgram) -> Dealing:
-        """In that client's turn, however long it takes to come.
-
-        Whoever asked was allowed to run it then; who may not any more has no use for the stock.
-        """
-
-        def work() -> Dealing:
-            found = policy.found(bound.bindings, self._coordinator.look_up)
-            return self._deal(bound.program, {slot: in_use.held for slot, in_use in found.items()})
-
-        return await self.governor.offline.run(client, work, seconds=dealing_seconds(bound.program), patient=True)
-
-    async def _read_ahead(self, client: str, encoded: bytes) -> tuple[BoundProgram, Callable[[], None]]:
-        """A program that the client has asked for before; and what gives back the memory for it."""
-        charge = self.governor.charge(client, READ_AHEAD * len(encoded), "the program of its stock")
-        try:
-            return await self.governor.desk.run(
-                client, lambda: BoundProgram.decode(encoded), patient=True
-            ), charge.release
-        except BaseException:
-            charge.release()
-            raise
 
     async def _send_and_remember(
         self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float
@@ -252,7 +207,7 @@ class DealerServer(Server[DealerJob]):
         super()._deliver(delivery)
         message, sender = delivery.message, delivery.sender
         if isinstance(message, Failed | Release):
-            self._waste.failed(message.run, "" if sender.is_server else sender.name)
+            self.stocking.waste.failed(message.run, "" if sender.is_server else sender.name)
         if isinstance(message, Failed) and sender.is_server:
             # Whether or not we have done our part: not every party will have what the run was to keep.
             self._coordinator.forget(message.run)
@@ -292,9 +247,9 @@ class DealerServer(Server[DealerJob]):
         else:
             # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
             job.item, job.client_part = dealt, (masks, made.client_part)
-            self._waste.assigned(job.run, client.name)
+            self.stocking.waste.assigned(job.run, client.name)
             self.set_deadline(job)
-            self.spawn(self._stocker.refill(bound.digest))
+            self.spawn(self.stocking.stocker.refill(bound.digest))
 
     def _on_agreed(self, party: Member, message: Agreed, _: Payload) -> None:
         job = self.jobs.get(message.run)
@@ -303,7 +258,7 @@ class DealerServer(Server[DealerJob]):
         if agreement(message) != agreement(job.item):
             job.evidence = self.proofs.other_item(job.item, party, message)
             # It has said so to us: that is certain here, whether or not it can be shown to others.
-            self._leave_stock(party.name)
+            self.stocking.leave(party.name)
             raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
         job.agreed.add(party.name)
         if len(job.agreed) == len(self._party_names):
@@ -313,7 +268,7 @@ class DealerServer(Server[DealerJob]):
     def end(self, job: DealerJob, failure: Failed | None = None) -> None:
         super().end(job, failure)
         if failure is not None:
-            self._waste.failed(job.run)
+            self.stocking.waste.failed(job.run)
         if failure is not None or job.released:
             self._coordinator.forget(job.run)
 
@@ -326,39 +281,7 @@ class DealerServer(Server[DealerJob]):
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )
 
-    # -- stock -----------------------------------------------------------------------------------------------------
-
-    def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
-        def read() -> BoundProgram:
-            bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
-            self.gate.check(bound, client.name)
-            self._source.check(bound.program, self.cluster.settings.security)
-            return bound.derive()
-
-        async def order() -> None:
-            charge = None
-            try:
-                self.check_staying()
-                if self._no_stock:
-                    raise ProtocolViolation(self._no_stock, "has used other items of the stock than it was assigned")
-                if len(payload) != 1:
-                    raise ProtocolViolation(client.name, "asked for preprocessing without the program")
-                charge, seconds = self.governor.charge_program(client.name, payload[0])
-                bound = await self.governor.desk.run(client.name, read, seconds=seconds)
-                self.governor.admission.check_size(bound.program)
-                await self._stocker.order(client, message, bound, charge.release)
-                self.audit.record(stock_order(client, message, bound))
-            except TesseraError as error:
-                if charge is not None:
-                    charge.release()
-                self.refuse_request(client, message, error)
-
-        self.spawn(order())
-
-    def _on_stock_refused(self, party: Member, message: StockRefused, _: Payload) -> None:
-        evidence = message.evidence
-        proven = evidence is not None and session_failed(evidence) == message.session
-        self._stocker.refused(party, message, proven=self.proofs.take(evidence, party) and proven)
+    # -- what there is ---------------------------------------------------------------------------------------------
 
     @property
     def gate(self) -> Gate[StoredMasks]:
@@ -390,14 +313,9 @@ class DealerServer(Server[DealerJob]):
     def proven(self, evidence: Evidence) -> None:
         super().proven(evidence)
         if isinstance(evidence, OtherItem):
-            self._leave_stock(evidence.used.author)
-
-    def _leave_stock(self, party: str) -> None:
-        if not self._no_stock:
-            self._no_stock = party
-            log.warning("%s: nothing is taken from the stock until this dealer is started again", party)
+            self.stocking.leave(evidence.used.author)
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
-        self._stocker.lost(member, error)
+        self.stocking.stocker.lost(member, error)
         self._rules_desk.lost(member)

@@ -443,7 +443,7 @@ async def test_a_party_that_names_another_item_costs_one(either, victim):
         await named(site, ProtocolViolation, "party1", clinic.reveal(program(clinic)))
         await proven(site, victim, OtherItem, "party1")
         await site.until(lambda: fresh(site) == {3})
-        await site.until(lambda: site.servers["dealer"]._no_stock == "party1")
+        await site.until(lambda: site.servers["dealer"].stocking.left_by == "party1")
         for _ in range(3):
             await right(clinic, from_stock=False)
         assert fresh(site) == {3}

@@ -66,7 +66,7 @@ async def test_a_party_that_has_stored_its_part_may_go(site):
     async with site.client() as client:
         site.corrupt("party1", Stocked, hold)
         stocking = asyncio.create_task(client.stock(square(client), 1))
-        stocker = site.servers["dealer"]._stocker
+        stocker = site.servers["dealer"].stocking.stocker
         await site.until(lambda: held and stocker._missing == {"party1"})
         await site.stop("party0")
         await site.until(lambda: not site.servers["dealer"].endpoint.connected("party0"))
@@ -80,7 +80,7 @@ async def test_a_party_that_has_stored_its_part_may_go(site):
 async def test_a_client_s_requests_are_dealt_for_in_their_order(site, monkeypatch):
     """Also one that was begun, and made room for another client's."""
     monkeypatch.setattr(stocker_module, "SLICE", 1)
-    stocker, gate, done = site.servers["dealer"]._stocker, asyncio.Event(), []
+    stocker, gate, done = site.servers["dealer"].stocking.stocker, asyncio.Event(), []
     deal = stocker._deal
 
     async def gated(*arguments: Any) -> Any:
@@ -123,7 +123,7 @@ async def test_a_party_keeps_what_a_run_may_be_about_to_use(site):
         return []
 
     site.corrupt("dealer", StockDropped, listen)
-    stocker, party = site.servers["dealer"]._stocker, site.cluster.member("party0")
+    stocker, party = site.servers["dealer"].stocking.stocker, site.cluster.member("party0")
     for busy in (True, False):
         await stocker.answer(party, StockHeld(programs=("d" * 64,)), lambda busy=busy: busy)
         assert len(told) == (not busy)

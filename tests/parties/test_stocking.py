@@ -525,7 +525,7 @@ async def test_a_party_tells_the_dealer_where_its_ledger_stands(site):
 
 async def test_a_client_that_waits_for_its_turn_is_patient(strict, monkeypatch):
     """The other's order takes longer than a client waits for an answer, and it is told that it is not forgotten."""
-    stocker = strict.servers["dealer"]._stocker
+    stocker = strict.servers["dealer"].stocking.stocker
     deal = stocker._deal
 
     async def slow(client, program):

@@ -1,0 +1,134 @@
+"""The dealer's stock of preprocessing: what clients order, what parties say of items, and which runs are given any."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mpc.errors import ProtocolViolation, TesseraError
+from mpc.program import Program
+from parties.cluster import Member
+from parties.messages.bindings import BoundProgram
+from parties.messages.evidence import session_failed
+from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockRefused
+from parties.servers.auditing import stock_order
+from parties.servers.governor import dealing_seconds
+from parties.servers.server import Server
+from parties.stock.dealer_stock import DealerStock
+from parties.stock.items import ItemId
+from parties.stock.stocker import ItemRecord, Stocker
+from parties.stock.waste import Waste
+from parties.stored import policy
+from parties.stored.decided_versions import DecidedVersions
+from parties.wire.messages import Payload
+from protocols.randomness.dealt import TrustedDealer
+from protocols.readings.dealer import Dealing
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD = 8
+"""Bytes of memory for each of an encoded program, at most, once it is decoded."""
+
+
+class StockDesk:
+    """Fills the stock, and gives of it."""
+
+    def __init__(
+        self, server: Server[Any], source: TrustedDealer, stock: DealerStock, versions: DecidedVersions
+    ) -> None:
+        self._server, self._source, self._stock = server, source, stock
+        self.waste = Waste()
+        self.left_by = ""
+        """The party that has used another item than it was assigned: nobody is assigned any from then on."""
+        cluster, turn = server.cluster, server.governor.disk.turn
+        self.stocker = Stocker(cluster, server.endpoint, stock, versions, self._deal, self._read, turn)
+        server.on(Stock, self._on_stock)
+        # The last item of a program may be on its way to a run.
+        server.on(
+            StockHeld,
+            lambda party, message, _: server.spawn(self.stocker.answer(party, message, lambda: bool(server.jobs))),
+        )
+        server.on(Stocked, lambda party, message, _: self.stocker.stored(party, message))
+        server.on(StockRefused, self._on_refused)
+        server.on(Spent, lambda party, message, _: server.spawn(self.stocker.doubt(party, message)))
+
+    def assign(self, bound: BoundProgram, client: str, run: str) -> tuple[ItemId, ItemRecord] | None:
+        """An item for that client's run, which nothing else is given from now on; None if it is given none.  Blocks."""
+        if self.left_by or self.waste.rests(client):
+            return None
+        assigned = self._stock.assign(bound.digest, run)
+        if assigned is None:
+            return None
+        item, record = assigned
+        return item, ItemRecord.read(record)
+
+    def leave(self, party: str) -> None:
+        """Give nothing more of it: that party has used another item than it was assigned."""
+        if not self.left_by:
+            self.left_by = party
+            log.warning("%s: nothing is taken from the stock until this dealer is started again", party)
+
+    # -- orders ----------------------------------------------------------------------------------------------------
+
+    def _on_stock(self, client: Member, message: Stock, payload: Payload) -> None:
+        server = self._server
+
+        def read() -> BoundProgram:
+            bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
+            server.gate.check(bound, client.name)
+            self._source.check(bound.program, server.cluster.settings.security)
+            return bound.derive()
+
+        async def order() -> None:
+            charge = None
+            try:
+                server.check_staying()
+                if self.left_by:
+                    raise ProtocolViolation(self.left_by, "has used other items of the stock than it was assigned")
+                if len(payload) != 1:
+                    raise ProtocolViolation(client.name, "asked for preprocessing without the program")
+                charge, seconds = server.governor.charge_program(client.name, payload[0])
+                bound = await server.governor.desk.run(client.name, read, seconds=seconds)
+                server.governor.admission.check_size(bound.program)
+                await self.stocker.order(client, message, bound, charge.release)
+                server.audit.record(stock_order(client, message, bound))
+            except TesseraError as error:
+                if charge is not None:
+                    charge.release()
+                server.refuse_request(client, message, error)
+
+        server.spawn(order())
+
+    async def _deal(self, client: str, bound: BoundProgram) -> Dealing:
+        """In that client's turn, however long it takes to come.
+
+        Whoever asked was allowed to run it then; who may not any more has no use for the stock.
+        """
+        cluster = self._server.cluster
+
+        def work() -> Dealing:
+            found = policy.found(bound.bindings, self._server.gate.look_up)
+            masks = {slot: in_use.held for slot, in_use in found.items()}
+            return self._source.deal(bound.program, len(cluster.parties), masks, cluster.settings.security)
+
+        seconds = dealing_seconds(bound.program)
+        return await self._server.governor.offline.run(client, work, seconds=seconds, patient=True)
+
+    async def _read(self, client: str, encoded: bytes) -> tuple[BoundProgram, Callable[[], None]]:
+        """A program that the client has asked for before; and what gives back the memory for it."""
+        governor = self._server.governor
+        charge = governor.charge(client, READ_AHEAD * len(encoded), "the program of its stock")
+        try:
+            bound = await governor.desk.run(client, lambda: BoundProgram.decode(encoded), patient=True)
+        except BaseException:
+            charge.release()
+            raise
+        return bound, charge.release
+
+    # -- what parties say ------------------------------------------------------------------------------------------
+
+    def _on_refused(self, party: Member, message: StockRefused, _: Payload) -> None:
+        evidence = message.evidence
+        proven = evidence is not None and session_failed(evidence) == message.session
+        self.stocker.refused(party, message, proven=self._server.proofs.take(evidence, party) and proven)
