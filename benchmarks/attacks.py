@@ -171,8 +171,8 @@ async def _giant(target: Target, tally: Tally) -> None:
 
 
 async def _stream(target: Target, tally: Tally) -> None:
-    """As ``_giant``, and all of it is sent, as fast as it goes."""
-    await say(target, tally, greeting(), header(0x06, 256 * MIB), *[bytes(MIB)] * 256)
+    """Frames as large as a member's may be, in place of a handshake: 256 MiB of them, as fast as it goes."""
+    await say(target, tally, greeting(), *[header(0x06, MIB) + bytes(MIB)] * 256)
 
 
 async def _wrong_key(target: Target, tally: Tally) -> None:

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import resource
-import socket
-import struct
 from collections.abc import Callable, Collection
 
 import zmq
 
 from parties.wire import sockets
+from parties.wire.inflow import Inflow, received, shut
 from parties.wire.refusals import RefusalLog
 
 log = logging.getLogger(__name__)
@@ -28,16 +26,20 @@ STRANGERS = 1024
 """Connections without a proven key at most; fewer where the process may not open many files."""
 STRANGERS_BYTES = 64 << 10
 """What one of them may send: a handshake has less than a kilobyte, and the first message of a member hardly more."""
+CONNECTIONS = 16
+"""Of one key, at a time.  Who has come back, or operates a server beside it, has a second one or a third."""
 
 _LOOK = 0.1
 # ZeroMQ tells of a broken connection a moment before it takes down the route to it.
 _DISMANTLING = 0.02
-# Linux alone tells; elsewhere the number of strangers is bounded, and not what each of them sends.
-_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
-# Of ``struct tcp_info`` (linux/tcp.h): where tcpi_bytes_received is.
-_BYTES_RECEIVED = 128
-_TCP_INFO_BYTES = 136
-_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class _Connection(Inflow):
+    """A member's."""
+
+    def __init__(self, descriptor: int, route: bytes, key: str) -> None:
+        super().__init__(descriptor)
+        self.route, self.key = route, key
 
 
 def limit() -> int:
@@ -61,9 +63,9 @@ class Door:
         self._limit = limit()
         # By descriptor, the oldest first: whether it had sent too much when it was last looked at.
         self._strangers: dict[int, bool] = {}
-        self._members: dict[int, tuple[bytes, str]] = {}
-        """By descriptor: the route, and the key."""
-        self._routes: set[bytes] = set()
+        self._members: dict[int, _Connection] = {}
+        self._routes: dict[bytes, _Connection] = {}
+        """The same by route."""
         self._crowded = False
         self._departures = 0
         self._departing: asyncio.TimerHandle | None = None
@@ -82,7 +84,9 @@ class Door:
 
     def recognise(self, route: zmq.Frame, key: str) -> None:
         """A message came over this route, with the key of a member."""
-        if route.bytes in self._routes:
+        known = self._routes.get(route.bytes)
+        if known is not None:
+            known.heard()
             return
         # libzmq has told of a connection before anything came over it, but we may not have listened yet.
         self._monitor.read()
@@ -93,22 +97,37 @@ class Door:
             # It has ended already, and left this behind.
             self._depart()
             return
-        self._members[descriptor] = route.bytes, key
-        self._routes.add(route.bytes)
+        self._members[descriptor] = self._routes[route.bytes] = _Connection(descriptor, route.bytes, key)
+        of_key = [connection for connection in self._members.values() if connection.key == key]
+        if len(of_key) > CONNECTIONS:
+            of_key[0].cut()
+            self._refusals.note("too many connections of one member: closed the oldest of %d", CONNECTIONS)
+
+    def endless(self, limit: int) -> list[str]:
+        """Cuts the connections over which more has come than a message of ``limit`` bytes, without an end; their keys.
+
+        All whole messages have been read.
+        """
+        self._monitor.read()
+        found = [connection for connection in self._members.values() if connection.endless(limit)]
+        for connection in found:
+            connection.cut()
+            self._refusals.note("closed a member's connection: no end of a message within %d bytes", limit)
+        return [connection.key for connection in found]
 
     def dismiss(self, keys: Collection[str]) -> None:
         """Whoever came with one of these is no member any more: its connections are over."""
         self._monitor.read()
-        for descriptor, (_, key) in self._members.items():
-            if key in keys:
-                _shut(descriptor)
+        for connection in self._members.values():
+            if connection.key in keys:
+                connection.cut()
 
     def _on_event(self, event: int, descriptor: int) -> None:
         if event == zmq.EVENT_DISCONNECTED:
             self._strangers.pop(descriptor, None)
             member = self._members.pop(descriptor, None)
             if member is not None:
-                self._routes.discard(member[0])
+                self._routes.pop(member.route, None)
                 self._depart()
             return
         self._strangers[descriptor] = False
@@ -133,7 +152,7 @@ class Door:
         if self._read():
             self._monitor.read()
             for descriptor, warned in tuple(self._strangers.items()):
-                excessive = _received(descriptor) > STRANGERS_BYTES
+                excessive = received(descriptor) > STRANGERS_BYTES
                 if excessive and warned:
                     self._turn_out(descriptor)
                     self._refusals.note("closed a connection that sent over %d bytes and no key", STRANGERS_BYTES)
@@ -144,7 +163,7 @@ class Door:
 
     def _turn_out(self, descriptor: int) -> None:
         del self._strangers[descriptor]
-        _shut(descriptor)
+        shut(descriptor)
 
     def _depart(self) -> None:
         self._departures += 1
@@ -156,20 +175,3 @@ class Door:
         again = self._departures > departures
         self._departing = self._loop.call_later(_DISMANTLING, self._tell, self._departures) if again else None
         self._on_departure()
-
-
-def _shut(descriptor: int) -> None:
-    """Has libzmq find that the connection is over; closing the descriptor is its own business."""
-    # Not through a socket object, which would need a descriptor of its own: there may be none left.
-    _LIBC.shutdown(descriptor, socket.SHUT_RDWR)
-
-
-def _received(descriptor: int) -> int:
-    """Bytes that came over a TCP connection; 0 where the kernel does not say, or it has ended."""
-    if _TCP_INFO is None:
-        return 0
-    info, size = ctypes.create_string_buffer(_TCP_INFO_BYTES), ctypes.c_uint(_TCP_INFO_BYTES)
-    failed = _LIBC.getsockopt(descriptor, socket.IPPROTO_TCP, _TCP_INFO, info, ctypes.byref(size))
-    if failed or size.value < _TCP_INFO_BYTES:
-        return 0
-    return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])

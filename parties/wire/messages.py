@@ -39,6 +39,8 @@ PROTOCOL_VERSION = 3
 MAX_HEADER_BYTES = 1 << 20
 MAX_BUFFERS = 1 << 14
 """Of the payload of one message."""
+MAX_FRAMES = MAX_BUFFERS + 3
+"""Of a message on a socket, with the route to its sender; beside those of a whole `PIECE`."""
 PIECE = 1 << 20
 """Bytes of a payload frame, at most."""
 

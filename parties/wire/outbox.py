@@ -12,6 +12,7 @@ from mpc.errors import ConfigurationError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire import sockets
+from parties.wire.inflow import Inflow
 from parties.wire.wires import Trouble
 
 _RETRY = 1.0
@@ -56,6 +57,8 @@ class Outbox:
         self.trouble: Trouble | None = None
         self.troubled_at = float("-inf")
         self._connected_at = float("-inf")
+        self.inflow = Inflow(-1)
+        """Of the connection that stands."""
         self._open()
 
     def _open(self) -> None:
@@ -105,7 +108,18 @@ class Outbox:
         if not self._closed and self._retry is None:
             self._monitor.read()
 
-    def _on_event(self, event: int, _: int) -> None:
+    def endless(self, limit: int) -> bool:
+        """Cuts the connection if more has come over it than a message of ``limit`` bytes, without an end.
+
+        All whole messages have been read.
+        """
+        self.catch_up()
+        endless = self.up and self.inflow.endless(limit)
+        if endless:
+            self.inflow.cut()
+        return endless
+
+    def _on_event(self, event: int, descriptor: int) -> None:
         if self._closed:
             return
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -118,6 +132,7 @@ class Outbox:
             self._shut()
             self._retry = self._loop.call_later(_RETRY, self._open)
         elif event == zmq.EVENT_CONNECTED:
+            self.inflow = Inflow(descriptor)
             self._connected_at = monotonic()
         elif event == zmq.EVENT_DISCONNECTED:
             if self.up:

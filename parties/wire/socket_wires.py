@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import zmq
 
+from mpc.errors import ProtocolViolation
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire import sockets
 from parties.wire.door import Door
 from parties.wire.links import Link
+from parties.wire.messages import MAX_FRAMES, PIECE
 from parties.wire.outbox import Outbox
 from parties.wire.wires import Owner
 from parties.wire.zap import Gatekeeper
@@ -133,6 +135,19 @@ class SocketWires:
         for outbox in tuple(self.outboxes.values()):
             outbox.catch_up()
         self.read()
+        if self._owner.has_room():
+            self._end_endless()
+
+    def _end_endless(self) -> None:
+        """Whoever sends a message without an end, which libzmq would keep for ever, has its connection cut."""
+        limit = self._cluster.max_message_bytes
+        found = [name for name, outbox in self.outboxes.items() if outbox.endless(limit)]
+        links = [self._links[name] for name in found if name in self._links]
+        if self._door is not None:
+            links += [self._by_key[key] for key in self._door.endless(limit) if key in self._by_key]
+        for link in links:
+            reason = f"sent more than a message may have, {limit} bytes, and no end of it: the connection was cut"
+            self._owner.on_fault(link, ProtocolViolation(link.peer.name, reason))
 
     def read(self) -> None:
         self._read_inbox(_MOST)
@@ -182,12 +197,13 @@ class SocketWires:
             link = self._links.get(outbox.peer.name)
             if link is None or self.outboxes.get(outbox.peer.name) is not outbox:
                 return
+            outbox.inflow.heard()
             self._owner.on_message(link, [frame.buffer for frame in frames], None)
 
     def _messages(self, socket: sockets.Socket, limit: int) -> Iterator[list[zmq.Frame]]:
         while limit > 0 and not socket.closed and self._owner.has_room():
             try:
-                yield sockets.receive(socket)
+                yield sockets.receive(socket, MAX_FRAMES + self._cluster.max_message_bytes // PIECE)
             except zmq.Again:
                 return
             limit -= 1

@@ -19,6 +19,7 @@ import zmq
 from mpc.errors import ConfigurationError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
+from parties.wire.messages import MAX_HEADER_BYTES, PIECE
 from parties.wire.zap import DOMAIN
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -87,8 +88,9 @@ def _common(socket: Socket, keys: KeyPair, cluster: Cluster) -> None:
     # What nobody confirms for so long ends the connection.  A new one is tried every few seconds, whereas TCP would
     # try to save the old one ever more rarely, and notice late that a network is whole again.
     socket.setsockopt(zmq.TCP_MAXRT, round(1e3 * cluster.settings.peer_timeout))
-    # Per frame, before any memory is set aside; libzmq closes the connection.  The slack is CURVE's own.
-    socket.setsockopt(zmq.MAXMSGSIZE, cluster.max_message_bytes + 1024)
+    # Per frame, before any memory is set aside; libzmq closes the connection.  The slack is CURVE's own.  How many
+    # frames there may be no option says: see `inflow`.
+    socket.setsockopt(zmq.MAXMSGSIZE, max(PIECE, MAX_HEADER_BYTES) + 1024)
 
 
 async def bind(router: Socket, me: Member) -> None:
@@ -141,13 +143,20 @@ def send(socket: Socket, frames: Sequence[bytes | memoryview], *, copy: bool) ->
     socket.send(frames[last], _NOW, copy)
 
 
-def receive(socket: Socket) -> list[zmq.Frame]:
-    """The next message, whose frames are not copied, or raises zmq.Again at once."""
+def receive(socket: Socket, most: int) -> list[zmq.Frame]:
+    """The next message, whose frames are not copied, or raises zmq.Again at once.
+
+    Of one of more than ``most`` frames, which is none of ours, only the first is left.
+    """
     frame = socket.recv(_NOW, False)
     frames = [frame]
     while frame.more:
         frame = socket.recv(_NOW, False)
         frames.append(frame)
+        if len(frames) > most:
+            while socket.getsockopt(zmq.RCVMORE):
+                socket.recv(_NOW, False)
+            return frames[:1]
     return frames
 
 

@@ -152,6 +152,7 @@ class Endpoint:
                 on_down=lambda link: link.lose(self._liveness.now()),
                 on_departure=self._probe_clients,
                 on_message=self._receiver.take,
+                on_fault=lambda link, error: self._emit(LinkFault(link.peer, error)),
                 has_room=self._has_room,
             ),
         )

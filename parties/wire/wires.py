@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mpc.errors import PeerError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire.links import Link
@@ -83,6 +84,8 @@ class Owner:
     """Some connection of a member to the inbox broke; which one, only an attempt to send shows."""
     on_message: Callable[[Link, Sequence[memoryview], bytes | None], None]
     """Frames came from the holder of the peer's key; with a route, if they came through the inbox."""
+    on_fault: Callable[[Link, PeerError], None]
+    """The peer has not kept to what these wires carry."""
     has_room: Callable[[], bool]
     """Whether more may be read."""
 

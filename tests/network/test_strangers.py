@@ -407,11 +407,11 @@ async def test_every_departure_is_reported_once_its_route_is_gone() -> None:
     port = inbox.bind_to_random_port("tcp://127.0.0.1")
     members = [context.socket(zmq.DEALER) for _ in range(20)]
     try:
-        for member in members:
+        for number, member in enumerate(members):
             member.connect(f"tcp://127.0.0.1:{port}")
             member.send(b"hello")
             assert inbox.poll(2000)
-            porter.recognise(sockets.receive(inbox)[0], "")
+            porter.recognise(sockets.receive(inbox, 2)[0], str(number))
         for member in members[1:]:
             member.close(0)
         # Less than libzmq needs to take a route down.
