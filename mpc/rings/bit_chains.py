@@ -1,10 +1,14 @@
-"""The sign's bit from packed digits (`mpc.rings.digits`), when these are known but for masks: a_j = u_j + alpha_j,
+"""The sign's bit from packed digits (`mpc.rings.bit_planes`), when these are known but for masks: a_j = u_j + alpha_j,
 b_j = v_j + beta_j, of bits under XOR.
 
-It is a polynomial in alpha and beta, with coefficients that follow from u and v.  Its monomials, without the 1, are in
-this order: of a_1, alpha_1; of each digit more, those before, beta_j, beta_j times those before, alpha_j.
+It is a polynomial in alpha and beta, with coefficients that follow from u and v.  Its monomials L_J are in this order:
+L_1 is 1 and alpha_1; L_(j+1) is L_j, beta times L_j, alpha, with the masks of a digit more.  Of shares of them, in this
+order, the bit e_J follows as it would of a mask's own,
 
-Digits are packed one number after the other, 2 J - 1 bits each.
+    e_(j+1)(L_(j+1))  =  [1 or alpha, as u says]  +  [of e_j(L_j) and e_j(beta L_j) what v says],
+
+where a public bit turns x round: to 1 - x in numbers, to x + 1 under XOR, of which the 1 is the public part.  (Of a
+digit below the highest a and b are never both 1: their sum in numbers is that under XOR.)
 """
 
 from __future__ import annotations
@@ -14,13 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mpc.rings.digits import READ_BYTES, WRITE_BYTES, Bytes, _flat
+from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes, flat, spread
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, of_halves
+from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, reduce_once
 
 CHUNK = 256
-MOST_PACKED = 5
-"""Digits of a chain whose monomials fit one word."""
 _P = np.uint64(P)
 _HALF = np.uint64((P + 1) // 2)
 
@@ -35,197 +37,190 @@ def signed_monomials(digits: int) -> int:
     return 2 * (monomials(digits - 1) + 1) if digits > 1 else 1
 
 
-def packed_monomials(masks: Bytes, size: int, digits: int) -> Bytes:
+def packed_monomials(masks: Bytes) -> Bytes:
     """See `PackedBits.monomials`."""
-    out = np.empty((size, -(-monomials(digits) // 8)), np.uint8)
-    _packed_monomials(_flat(masks), size, digits, out.reshape(-1))
+    planes, row = masks.shape
+    digits = (planes + 1) // 2
+    out = np.empty((monomials(digits), row), np.uint8)
+    _packed_monomials(flat(masks), row, digits, out.reshape(-1))
     return out
 
 
-def chain(opened: Bytes, size: int, digits: int, dealt: Bytes | None) -> Bytes:
+def chain(opened: Bytes, dealt: Bytes | None) -> Bytes:
     """See `PackedBits.chain`."""
-    out = np.empty(-(-size // 8), np.uint8)
+    planes, row = opened.shape
+    out = np.empty(row, np.uint8)
     if dealt is None:
-        _chain_of_known(_flat(opened), size, digits, out)
+        _chain_of_known(flat(opened), row, (planes + 1) // 2, out)
     else:
-        _chain(_flat(opened), size, digits, _flat(dealt), out)
+        _chain(flat(opened), row, (planes + 1) // 2, flat(dealt), out)
     return out
 
 
-def signed(masks: Bytes, size: int, digits: int) -> FieldArray:
+def signed(masks: Bytes, size: int) -> FieldArray:
     """See `PrimeField.signed_monomials`."""
+    digits = (len(masks) + 1) // 2
     out = np.empty((signed_monomials(digits), size), np.uint64)
-    _signed(_flat(masks), size, digits, out.reshape(-1))
+    _signed(flat(masks), size, digits, out.reshape(-1))
     return out
 
 
-def signed_sums(opened: Bytes, size: int, digits: int, dealt: Sequence[FieldArray]) -> list[FieldArray]:
+def signed_sums(opened: Bytes, size: int, dealt: Sequence[FieldArray]) -> list[FieldArray]:
     """See `PrimeField.signed_sums`."""
     out = [np.empty(size, np.uint64) for _ in dealt]
-    # One or two: what is not there is none the less an array.
-    one, other = _flat(dealt[0]), _flat(dealt[-1])
-    _signed_sums(_flat(opened), size, digits, one, other, out[0], out[-1], len(dealt))
+    for shares, sums in zip(dealt, out, strict=True):
+        _signed_sums(flat(opened), size, (len(opened) + 1) // 2, flat(shares), sums)
     return out
 
 
-def unpacked(bits: Bytes, size: int) -> FieldArray:
-    """The first bits, as numbers."""
-    return np.unpackbits(bits, count=size, bitorder="little").astype(np.uint64)
-
-
 @inline
-def _word(data: Any, place: Any, width: Any) -> Any:
-    """So many bits from this one on."""
-    first, last = place >> 3, min((place + width - 1) >> 3, data.size - 1)
-    word = np.uint64(0)
-    for k in range(last - first + 1):
-        word |= np.uint64(data[first + k]) << np.uint64(8 * k)
-    return (word >> np.uint64(place & 7)) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1))
+def _start(block: Any, length: Any) -> Any:
+    """Where the ``block``-th of the L_j of this ``length`` begins: two, and an alpha, are one of the next length."""
+    start, rest = block * (length + 1), block
+    while rest:
+        start -= rest & 1
+        rest >>= 1
+    return start
 
 
-@inline
-def _at(word: Any, place: Any) -> Any:
-    return (word >> np.uint64(place)) & np.uint64(1)
+# Under XOR --------------------------------------------------------------------------------------------------
+# Bits are in planes of a ``row`` of bytes.  Places are unsigned, see `mpc.rings.bit_planes`.
 
 
 @kernel(READ_BYTES, INT, INT, WRITE_BYTES)
-def _packed_monomials(masks: Any, size: Any, digits: Any, out: Any) -> None:
-    row = out.size // max(size, 1)
-    for i in range(size):
-        word = _word(masks, i * (2 * digits - 1), 2 * digits - 1)
-        found, count = _at(word, 0), 1
-        for j in range(1, digits):
-            beta = np.uint64(0) - _at(word, digits - 1 + j)
-            found |= (beta & np.uint64(1)) << np.uint64(count) | (found & beta) << np.uint64(count + 1)
-            found |= _at(word, j) << np.uint64(2 * count + 1)
-            count = 2 * count + 2
-        for k in range(row):
-            out[i * row + k] = np.uint8(found >> np.uint64(8 * k))
+def _packed_monomials(masks: Any, row: Any, digits: Any, out: Any) -> None:
+    for k in range(row):
+        out[k] = masks[k]
+    count = 1
+    for j in range(1, digits):
+        a, b, end = np.uintp(j * row), np.uintp((digits - 1 + j) * row), np.uintp(count * row)
+        for k in range(np.uintp(row)):
+            out[end + k] = masks[b + k]
+            out[end + end + np.uintp(row) + k] = masks[a + k]
+        for m in range(count):
+            to = end + np.uintp((m + 1) * row)
+            for k in range(np.uintp(row)):
+                out[to + k] = out[np.uintp(m * row) + k] & masks[b + k]
+        count = 2 * count + 2
 
 
 @kernel(READ_BYTES, INT, INT, READ_BYTES, WRITE_BYTES)
-def _chain(opened: Any, size: Any, digits: Any, dealt: Any, out: Any) -> None:
-    row = dealt.size // max(size, 1)
-    for first in range(0, size, 8):
-        byte = np.uint64(0)
-        for k in range(min(8, size - first)):
-            i = first + k
-            word = _word(opened, i * (2 * digits - 1), 2 * digits - 1)
-            known, factors, count = _at(word, 0), np.uint64(1), 1
-            for j in range(1, digits):
-                v = _at(word, digits - 1 + j)
-                factors = (
-                    factors & (np.uint64(0) - v)
-                    | known << np.uint64(count)
-                    | factors << np.uint64(count + 1)
-                    | np.uint64(1) << np.uint64(2 * count + 1)
-                )
-                known = _at(word, j) ^ v & known
-                count = 2 * count + 2
-            shares = np.uint64(0)
-            for b in range(row):
-                shares |= np.uint64(dealt[i * row + b]) << np.uint64(8 * b)
-            parity = shares & factors
-            parity ^= parity >> np.uint64(32)
-            parity ^= parity >> np.uint64(16)
-            parity ^= parity >> np.uint64(8)
-            parity ^= parity >> np.uint64(4)
-            parity ^= parity >> np.uint64(2)
-            parity ^= parity >> np.uint64(1)
-            byte |= (parity & np.uint64(1)) << np.uint64(k)
-        out[first >> 3] = np.uint8(byte)
+def _chain(opened: Any, row: Any, digits: Any, dealt: Any, out: Any) -> None:
+    held = np.empty(ROW << (digits - 1), np.uint8)
+    for first in range(0, row, ROW):
+        number = np.uintp(min(ROW, row - first))
+        # The 1 is not dealt: each block begins a row earlier than among all monomials, and the first has none.
+        for block in range(1 << (digits - 1)):
+            u, to, at = np.uintp(first), np.uintp(block * ROW), np.uintp((_start(block, 2) - 1) * row + first)
+            alpha = at + np.uintp(row)
+            if block:
+                for k in range(number):
+                    held[to + k] = (opened[u + k] & dealt[at + k]) ^ dealt[alpha + k]
+            else:
+                for k in range(number):
+                    held[k] = dealt[alpha + k]
+        length = 2
+        for j in range(1, digits):
+            u, v = np.uintp(j * row + first), np.uintp((digits - 1 + j) * row + first)
+            for block in range(1 << (digits - 1 - j)):
+                at = np.uintp((_start(block, 2 * length + 1) - 1) * row + first)
+                alpha, to = at + np.uintp(2 * length * row), np.uintp(block * ROW)
+                for k in range(number):
+                    kept = held[to + to + k] & opened[v + k]
+                    held[to + k] = kept ^ held[to + to + np.uintp(ROW) + k] ^ dealt[alpha + k]
+                if block:
+                    for k in range(number):
+                        held[to + k] ^= opened[u + k] & dealt[at + k]
+            length = 2 * length + 1
+        for k in range(number):
+            out[np.uintp(first) + k] = held[k]
 
 
 @kernel(READ_BYTES, INT, INT, WRITE_BYTES)
-def _chain_of_known(opened: Any, size: Any, digits: Any, out: Any) -> None:
-    for first in range(0, size, 8):
-        byte = np.uint64(0)
-        for k in range(min(8, size - first)):
-            word = _word(opened, (first + k) * (2 * digits - 1), 2 * digits - 1)
-            known = _at(word, 0)
-            for j in range(1, digits):
-                known = _at(word, j) ^ _at(word, digits - 1 + j) & known
-            byte |= known << np.uint64(k)
-        out[first >> 3] = np.uint8(byte)
+def _chain_of_known(opened: Any, row: Any, digits: Any, out: Any) -> None:
+    for k in range(row):
+        out[k] = opened[k]
+    for j in range(1, digits):
+        u, v = np.uintp(j * row), np.uintp((digits - 1 + j) * row)
+        for k in range(np.uintp(row)):
+            out[k] = opened[u + k] ^ (opened[v + k] & out[k])
+
+
+# In numbers -------------------------------------------------------------------------------------------------
 
 
 @kernel(READ_BYTES, INT, INT, WRITE)
 def _signed(masks: Any, size: Any, digits: Any, out: Any) -> None:
-    for i in range(size):
-        word = _word(masks, i * (2 * digits - 1), 2 * digits - 1)
-        alpha = np.uint64(0) - _at(word, digits - 1)
-        half = _HALF ^ ((_HALF ^ (_P - _HALF)) & alpha)
-        out[i] = half
-        if digits == 1:
-            continue
-        out[size + i] = half * _at(word, 0)
+    row, bits = (size + 7) >> 3, np.empty((2 * digits - 1, CHUNK), np.int64)
+    for first in range(0, size, CHUNK):
+        length, at = np.uintp(min(CHUNK, size - first)), first >> 3
+        for k in range(2 * digits - 1):
+            spread(masks[k * row + at : k * row + at + ((np.int64(length) + 7) >> 3)], bits[k])
+        start, sign = np.uintp(first), bits[digits - 1]
+        for i in range(length):
+            out[start + i] = _HALF ^ (_P & np.uint64(sign[i]))
         count = 1
-        for j in range(1, digits - 1):
-            beta, start = _at(word, digits - 1 + j), size + count * size + i
-            out[start] = half * beta
-            for k in range(count):
-                out[start + (k + 1) * size] = out[size + k * size + i] * beta
-            out[start + (count + 1) * size] = half * _at(word, j)
-            count = 2 * count + 2
-        beta, start = _at(word, 2 * digits - 2), (count + 1) * size + i
-        for k in range(count + 1):
-            out[start + k * size] = out[k * size + i] * beta
+        for j in range(digits):
+            # Of the lowest digit there is no b, of the highest no a.
+            if j:
+                beta = bits[digits - 1 + j]
+                for m in range(count):
+                    low, high = np.uintp(m * size + first), np.uintp((count + m) * size + first)
+                    for i in range(length):
+                        out[high + i] = out[low + i] & np.uint64(beta[i])
+                count *= 2
+            if j < digits - 1:
+                alpha, to = bits[j], np.uintp(count * size + first)
+                for i in range(length):
+                    out[to + i] = out[start + i] & np.uint64(alpha[i])
+                count += 1
 
 
 @inline
-def _weighed(factors: Any, dealt: Any, size: Any, first: Any, low: Any, high: Any, result: Any) -> None:
-    """The sum of rows of ``dealt``, from the ``first`` element on, times small factors."""
-    mask = np.uint64(2**31 - 1)
-    length = result.size
-    low[:] = 0
-    high[:] = 0
-    for k in range(factors.shape[0]):
-        row = dealt[k * size + first : k * size + first + length]
-        of_row = factors[k]
-        for i in range(length):
-            low[i] += of_row[i] * np.int64(row[i] & mask)
-            high[i] += of_row[i] * np.int64(row[i] >> np.uint64(31))
-    for i in range(length):
-        result[i] = of_halves(low[i], high[i])
+def _of_two(bit: Any, zero: Any, one: Any) -> Any:
+    """x, or 1 - x where the bit is set, a mask: of shares of 1, and of x."""
+    return ((one ^ bit) - bit) + (zero & bit)
 
 
-@kernel(READ_BYTES, INT, INT, READ, READ, WRITE, WRITE, INT)
-def _signed_sums(
-    opened: Any, size: Any, digits: Any, one: Any, other: Any, out_one: Any, out_other: Any, count_of: Any
-) -> None:
-    width, terms = 2 * digits - 1, one.size // max(size, 1)
-    bits, factors = np.zeros((width, CHUNK), np.int64), np.zeros((terms, CHUNK), np.int64)
-    known, low, high = np.zeros(CHUNK, np.int64), np.zeros(CHUNK, np.int64), np.zeros(CHUNK, np.int64)
+@inline
+def _folded(x: Any) -> Any:
+    """A number congruent to x in [-4, p + 3]."""
+    return (x & np.int64(P)) + (x >> np.int64(61))
+
+
+@kernel(READ_BYTES, INT, INT, READ, WRITE)
+def _signed_sums(opened: Any, size: Any, digits: Any, dealt: Any, out: Any) -> None:
+    """Numbers are below 2^61 in size, or little more: sums of three fit a word."""
+    row, bits = (size + 7) >> 3, np.empty((2 * digits - 1, CHUNK), np.int64)
+    held = np.empty((1 << (digits - 1), CHUNK), np.int64)
     for first in range(0, size, CHUNK):
-        length = min(CHUNK, size - first)
-        for i in range(length):
-            word = _word(opened, (first + i) * width, width)
-            for k in range(width):
-                bits[k, i] = np.int64(_at(word, k))
-        # Row by row, in loops that LLVM makes vector code of.
-        known[:] = bits[0]
-        factors[1 % terms] = 1 - 2 * known
-        count = 1
+        number, at = np.uintp(min(CHUNK, size - first)), first >> 3
+        for k in range(2 * digits - 1):
+            spread(opened[k * row + at : k * row + at + ((np.int64(number) + 7) >> 3)], bits[k])
+        length, start, sign = 2, np.uintp(first), bits[digits - 1]
+        if digits == 1:
+            for i in range(number):
+                out[start + i] = reduce_once(dealt[start + i] ^ (_P & np.uint64(sign[i])))
+            continue
+        for block in range(1 << (digits - 1)):
+            of_one, u, to = np.uintp(_start(block, length) * size + first), bits[0], held[block]
+            alpha = of_one + np.uintp(size)
+            for i in range(number):
+                to[i] = _of_two(u[i], np.int64(dealt[of_one + i]), np.int64(dealt[alpha + i]))
         for j in range(1, digits - 1):
             u, v = bits[j], bits[digits - 1 + j]
-            factors[count + 1] = (1 - 2 * v) * known
-            for k in range(count):
-                factors[count + 2 + k] = (1 - 2 * v) * factors[1 + k]
-                factors[1 + k] *= v
-            factors[2 * count + 2] = 1 - 2 * u
-            known = u + v * known
-            count = 2 * count + 2
-        sign = 1 - 2 * bits[digits - 1]
-        factors[0] = sign
-        if digits > 1:
-            # (-1)^u (1 - 2 (v + (1 - 2 v) beta) (what is known of the borrow, and its monomials)).
-            v = bits[2 * digits - 2]
-            stays, turns = -2 * sign * v, -2 * sign * (1 - 2 * v)
-            factors[count + 1] = turns * known
-            factors[0] += stays * known
-            for k in range(1, count + 1):
-                factors[count + 1 + k] = turns * factors[k]
-                factors[k] *= stays
-        _weighed(factors, one, size, first, low, high, out_one[first : first + length])
-        if count_of > 1:
-            _weighed(factors, other, size, first, low, high, out_other[first : first + length])
+            for block in range(1 << (digits - 1 - j)):
+                of_one = np.uintp(_start(block, 2 * length + 1) * size + first)
+                alpha = of_one + np.uintp(2 * length * size)
+                to, zero, one = held[block], held[2 * block], held[2 * block + 1]
+                for i in range(number):
+                    found = _of_two(u[i], np.int64(dealt[of_one + i]), np.int64(dealt[alpha + i]))
+                    to[i] = _folded(found + _of_two(v[i], zero[i], one[i]))
+            length = 2 * length + 1
+        # (-1)^u (1 - 2 b (what is borrowed)).
+        v, zero, one = bits[2 * digits - 2], held[0], held[1]
+        for i in range(number):
+            borrowed = _folded(_of_two(v[i], zero[i], one[i]))
+            value = _folded(np.int64(dealt[start + i]) - 2 * borrowed)
+            value = _folded(np.int64(P) + ((value ^ sign[i]) - sign[i]))
+            out[start + i] = reduce_once(np.uint64(value))

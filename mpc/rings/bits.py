@@ -1,8 +1,9 @@
 """Packed bits: an element is eight of them, added by XOR.
 
-What is in which bit is the affair of whoever makes a tensor of them: protocols pack what they open, so that a bit takes
-a bit on the wire.  Elements are no numbers, and nothing is multiplied: no sum, product or scale of values means here
-what it means in a field, and operations on numbers refuse them (`Ring.numbers`).  Bits carry no MACs.
+What is in which bit is the affair of whoever makes a tensor of them: protocols pack what they open, in planes of a bit
+of many numbers (`mpc.rings.bit_planes`), so that a bit takes a bit on the wire.  Elements are no numbers, and nothing
+is multiplied: no sum, product or scale of values means here what it means in a field, and operations on numbers refuse
+them (`Ring.numbers`).  Bits carry no MACs.
 """
 
 from __future__ import annotations
@@ -100,13 +101,13 @@ class PackedBits(Ring):
 
     # -- chains (mpc.rings.bit_chains) ---------------------------------------------------------------------------------
 
-    def monomials(self, masks: Array, size: int, digits: int) -> Array:
-        """Of the masks of ``size`` numbers' digits, a row each in whole bytes."""
-        return bit_chains.packed_monomials(masks, size, digits)
+    def monomials(self, masks: Array) -> Array:
+        """Of the masks of digits, a plane each."""
+        return bit_chains.packed_monomials(masks)
 
-    def chain(self, opened: Array, size: int, digits: int, dealt: Array | None) -> Array:
+    def chain(self, opened: Array, dealt: Array | None) -> Array:
         """The part of the signs' bits that shares of ``monomials`` give, or if there are none, the public part."""
-        return bit_chains.chain(opened, size, digits, dealt)
+        return bit_chains.chain(opened, dealt)
 
 
 register_ring(PackedBits())

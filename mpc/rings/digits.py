@@ -16,21 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from mpc.rings.field import FieldArray, P
 from mpc.rings.kernels import INT, READ, READ_INT, WRITE, inline, kernel
 
-Bytes = npt.NDArray[np.uint8]
-
-READ_BYTES = numba.types.Array(numba.types.uint8, 1, "C", readonly=True)
-WRITE_BYTES = numba.types.Array(numba.types.uint8, 1, "C")
-
 _P = np.uint64(P)
-_PACK = np.uint64(0x0102040810204080)
-"""Times eight bytes of 0 or 1: their bits, in the highest byte."""
 
 
 def entries(widths: Sequence[int]) -> int:
@@ -45,24 +37,10 @@ def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> FieldArray:
     return out
 
 
-def packed_table(x: FieldArray, ignored: int, widths: Sequence[int]) -> Bytes:
-    """See `PrimeField.packed_table`."""
-    out = np.empty((x.size, -(-entries(widths) // 8)), np.uint8)
-    _packed_table(_flat(x), ignored, np.array(widths, np.int64), out.reshape(-1))
-    return out
-
-
 def look_up(x: FieldArray, ignored: int, widths: Sequence[int], dealt: FieldArray, one: int) -> FieldArray:
     """See `PrimeField.look_up`."""
     out = np.empty((2 * len(widths) - 1, x.size), np.uint64)
     _look_up(_flat(x), ignored, np.array(widths, np.int64), _flat(dealt), one % P, out.reshape(-1))
-    return out
-
-
-def packed_look_up(x: FieldArray, ignored: int, widths: Sequence[int], dealt: Bytes, one: int) -> Bytes:
-    """See `PrimeField.packed_look_up`."""
-    out = np.empty(-(-x.size * (2 * len(widths) - 1) // 8), np.uint8)
-    _packed_look_up(_flat(x), ignored, np.array(widths, np.int64), _flat(dealt), one, out)
     return out
 
 
@@ -93,17 +71,6 @@ def _table(x: Any, ignored: Any, widths: Any, out: Any) -> None:
     size = out.size // max(x.size, 1)
     for i in range(x.size):
         _write_row(x[i], ignored, widths, out[i * size : (i + 1) * size])
-
-
-@kernel(READ, INT, READ_INT, WRITE_BYTES)
-def _packed_table(x: Any, ignored: Any, widths: Any, out: Any) -> None:
-    size = out.size // max(x.size, 1)
-    row = np.zeros(8 * size, np.uint8)
-    eights = row.view(np.uint64)
-    for i in range(x.size):
-        _write_row(x[i], ignored, widths, row)
-        for k in range(size):
-            out[i * size + k] = np.uint8((eights[k] * _PACK) >> np.uint64(56))
 
 
 @inline
@@ -138,42 +105,3 @@ def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) 
             borrowed = dealt[start + (before & (full - 1))]
             borrowed = _less(unit, borrowed) if before & full else borrowed
             out[2 * last * n + i] = _less(borrowed, own)
-
-
-@inline
-def _bit(row: Any, place: Any) -> Any:
-    return np.uint64(row[place >> 3] >> np.uint8(place & 7)) & np.uint64(1)
-
-
-@kernel(READ, INT, READ_INT, READ_BYTES, INT, WRITE_BYTES)
-def _packed_look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) -> None:
-    n, last, unit = x.size, widths.size - 1, np.uint64(one)
-    size = dealt.size // max(n, 1)
-    found, held, place = np.uint64(0), 0, 0
-    for i in range(n):
-        rest, start = np.int64(x[i] >> np.uint64(ignored)), 8 * i * size
-        for j in range(last):
-            count = (np.int64(1) << widths[j]) - 1
-            digit = rest & count
-            above = _bit(dealt, start + digit) if digit < count else np.uint64(0)
-            found |= above << np.uint64(held + j)
-            if j:
-                least = _bit(dealt, start + digit - 1) if digit else unit
-                found |= (least ^ above) << np.uint64(held + last + j)
-            rest >>= widths[j]
-            start += count
-        full = np.int64(1) << widths[last]
-        own = _bit(dealt, start + (rest & (full - 1))) ^ (unit if rest & full else np.uint64(0))
-        found |= own << np.uint64(held + last)
-        if last:
-            before = rest - 1
-            borrowed = _bit(dealt, start + (before & (full - 1))) ^ (unit if before & full else np.uint64(0))
-            found |= (borrowed ^ own) << np.uint64(held + 2 * last)
-        held += 2 * last + 1
-        while held >= 8:
-            out[place] = np.uint8(found)
-            found >>= np.uint64(8)
-            place += 1
-            held -= 8
-    if held:
-        out[place] = np.uint8(found)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, bit_chains, digits, field, matrix
+from mpc.rings import angles, bit_chains, bit_planes, digits, field, matrix
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
 from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
@@ -110,22 +110,28 @@ class FieldRing(PrimeField):
         return digits.table(x, ignored, widths)
 
     def packed_table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
-        return digits.packed_table(x, ignored, widths)
+        return bit_planes.table(x, ignored, widths)
 
     def look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
         return digits.look_up(x, ignored, widths, dealt, one)
 
     def packed_look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
-        return digits.packed_look_up(x, ignored, widths, dealt, one)
+        return bit_planes.look_up(x, ignored, widths, dealt, one)
 
-    def signed_monomials(self, masks: Array, size: int, digits: int) -> Array:
-        return bit_chains.signed(masks, size, digits)
+    def signed_monomials(self, masks: Array, size: int) -> Array:
+        return bit_chains.signed(masks, size)
 
-    def signed_sums(self, opened: Array, size: int, digits: int, dealt: Sequence[Array]) -> list[Array]:
-        return bit_chains.signed_sums(opened, size, digits, dealt)
+    def signed_sums(self, opened: Array, size: int, dealt: Sequence[Array]) -> list[Array]:
+        return bit_chains.signed_sums(opened, size, dealt)
 
     def unpacked(self, bits: Array, size: int) -> Array:
-        return bit_chains.unpacked(bits, size)
+        return bit_planes.unpacked(bits, size)
+
+    def kept(self, bits: Array, x: Array) -> Array:
+        return bit_planes.kept(bits, x)
+
+    def turned(self, bits: Array, x: Array) -> Array:
+        return bit_planes.turned(bits, x)
 
     def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
         return angles.waves(angles.turns(x, turn), terms, bits)

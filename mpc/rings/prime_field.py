@@ -73,7 +73,7 @@ class PrimeField(Ring):
     def bit(self, x: Array, position: int) -> Bits:
         """This bit of each integer."""
 
-    # -- digits (mpc.rings.digits, mpc.rings.bit_chains) ---------------------------------------------------------------
+    # -- digits (mpc.rings.digits, mpc.rings.bit_planes, mpc.rings.bit_chains) -----------------------------------------
 
     @abstractmethod
     def table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
@@ -81,7 +81,7 @@ class PrimeField(Ring):
 
     @abstractmethod
     def packed_table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
-        """The same as packed bits, each row in whole bytes."""
+        """The same of packed bits: a plane for each entry."""
 
     @abstractmethod
     def look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
@@ -92,22 +92,30 @@ class PrimeField(Ring):
 
     @abstractmethod
     def packed_look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
-        """The same in packed tables: 2 J - 1 bits of one integer after the other, packed."""
+        """The same in packed tables: a plane each."""
 
     @abstractmethod
-    def signed_monomials(self, masks: Array, size: int, digits: int) -> Array:
-        """(-1)^alpha_J / 2 times 1 and each monomial of a borrow and beta_J, of ``size`` packed masks: a row each."""
+    def signed_monomials(self, masks: Array, size: int) -> Array:
+        """(-1)^alpha_J / 2 times 1 and each monomial of a borrow and beta_J, of the planes of masks: a row each."""
 
     @abstractmethod
-    def signed_sums(self, opened: Array, size: int, digits: int, dealt: Sequence[Array]) -> list[Array]:
+    def signed_sums(self, opened: Array, size: int, dealt: Sequence[Array]) -> list[Array]:
         """(-1)^bit / 2, from what is opened of packed digits, and shares of ``signed_monomials`` of their masks.
 
-        Times whatever these have been multiplied by: of one or two ``dealt`` tensors.
+        Times whatever these have been multiplied by, of each ``dealt`` tensor.
         """
 
     @abstractmethod
     def unpacked(self, bits: Array, size: int) -> Array:
-        """The first bits of packed ones, as 0 and 1."""
+        """The first bits of a plane, as 0 and 1."""
+
+    @abstractmethod
+    def kept(self, bits: Array, x: Array) -> Array:
+        """``x`` where the bit of a plane is set, else 0."""
+
+    @abstractmethod
+    def turned(self, bits: Array, x: Array) -> Array:
+        """``-x`` where the bit of a plane is set, else ``x``."""
 
     # -- angles ----------------------------------------------------------------------------------------------------
 

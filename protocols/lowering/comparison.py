@@ -11,12 +11,12 @@ from mpc.errors import RangeError
 from mpc.objective import Objective
 from mpc.program import Expression
 from mpc.rings import BITS, FIELD
-from mpc.rings.bit_chains import MOST_PACKED, monomials, signed_monomials
+from mpc.rings.bit_chains import monomials, signed_monomials
 from mpc.rings.digits import entries
 from mpc.security import Security
 from mpc.tensor_type import TRUNCATION_BITS, Form, TensorType
 from protocols.lowering.planner import Planner, constant
-from protocols.operations.bit_comparison import MOST_SIGNED, Lifted, Sign, Signed
+from protocols.operations.bit_comparison import MOST_CHAINED, Lifted, Sign, Signed
 from protocols.operations.comparison import MOST_JOINED, Compare, Comparison, Join, products_of
 from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Window
 from protocols.operations.linear import Add, Broadcast, Declare, Negate, broadcast
@@ -130,12 +130,11 @@ def _variants(bits: int, malicious: bool) -> tuple[Variant, ...]:
 
 
 def _packed(bits: int) -> Iterator[Variant]:
-    for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_SIGNED) + 1):
+    for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_CHAINED) + 1):
         widths = _cut(bits, count)
-        common = -(-entries(widths) // 8) + (2 * count - 1) / 8
+        common = (entries(widths) + 2 * count - 1) / 8
         yield Variant(widths, (), 1, common + 16 * signed_monomials(count))
-        if count <= MOST_PACKED:
-            yield Variant(widths, (), 2, common + -(-monomials(count) // 8) + 1 / 8 + 16)
+        yield Variant(widths, (), 2, common + (monomials(count) + 1) / 8 + 16)
 
 
 def _lifted(bits: int) -> Iterator[Variant]:

@@ -15,8 +15,8 @@ and beta, with public coefficients.
 Security: nothing is opened here; what is opened next is a bit under a uniform one of its own.  Everything is linear in
 dealt shares, fresh and uniform, with public coefficients.
 Cost: no round of its own.  Dealt are, for a bit and for what it lets through alike, 2 (3 2^(J-2) - 1) elements in two
-rounds; in three, 3 2^(J-1) - 2 bits, in whole bytes, and then an element.  At k = 20 bits a ReLU takes 200 bytes with
-three digits in two rounds, and 35 with four in three, of which the tables are 40 and 16.
+rounds; in three, 3 2^(J-1) - 2 bits, and then an element.  At k = 20 bits a ReLU takes 200 bytes with
+three digits in two rounds, and 31 with five in three, of which the tables are 40 and 10.
 Source: see ``digits.py``; a shared bit of a dealt random one: Damgard et al., TCC 2006, and folklore.
 """
 
@@ -28,7 +28,8 @@ from typing import Any
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import BITS, Array, Rings, bits_of, field_of
-from mpc.rings.bit_chains import MOST_PACKED, monomials, signed_monomials
+from mpc.rings.bit_chains import monomials, signed_monomials
+from mpc.rings.bit_planes import packed
 from mpc.rings.field import P
 from mpc.tensor_type import MAX_SIZE, Form, TensorType
 from protocols.operations.comparison import Comparison
@@ -36,8 +37,8 @@ from protocols.operations.digits import digits_type, packed_type
 
 HALF = (P + 1) // 2
 """1 / 2."""
-MOST_SIGNED = 9
-"""Digits of a chain in two rounds: the monomials double with each."""
+MOST_CHAINED = 9
+"""Digits of a chain: the monomials double with each."""
 
 
 class SignedMonomials(Correlation, frozen=True):
@@ -58,7 +59,7 @@ class SignedMonomials(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        signed = field.signed_monomials(masks[0], self.size, self.digits)
+        signed = field.signed_monomials(masks[0], self.size)
         return (signed, *(field.multiply(signed, field.reshape(mask, (1, self.size))) for mask in masks[1:]))
 
 
@@ -69,7 +70,7 @@ class Signed(Comparison, frozen=True, tag="signed"):
     digits: int
 
     def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
-        return 0 < self.digits <= MOST_SIGNED and digits.replace(form=Form.SHARED) == digits_type(
+        return 0 < self.digits <= MOST_CHAINED and digits.replace(form=Form.SHARED) == digits_type(
             x.size, self.digits, BITS
         )
 
@@ -81,7 +82,7 @@ class Signed(Comparison, frozen=True, tag="signed"):
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
         opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
-        sums = field.signed_sums(opened, types[0].size, self.digits, prepared)
+        sums = field.signed_sums(opened, types[0].size, prepared)
         # (1 - s) / 2, and y (1 - s) / 2 = y / 2 - (D s / 2 + b s / 2).
         signs = [field.reshape(part, shape) for part in sums]
         if len(inputs) == 2:
@@ -94,17 +95,17 @@ class Signed(Comparison, frozen=True, tag="signed"):
 
 
 class ChainBits(Correlation, frozen=True):
-    """The monomials of the masks of ``size`` numbers' digits: bits, a row a number."""
+    """The monomials of the masks of ``size`` numbers' digits: bits, a plane each."""
 
     size: int
     digits: int
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return (Part((self.size, -(-monomials(self.digits) // 8)), BITS),)
+        return (Part((monomials(self.digits), packed(self.size)), BITS),)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        return (bits_of(rings).monomials(masks[0], self.size, self.digits),)
+        return (bits_of(rings).monomials(masks[0]),)
 
 
 @register
@@ -115,10 +116,10 @@ class Sign(Operation, frozen=True, tag="sign"):
     digits: int
 
     def result(self, *types: TensorType) -> TensorType:
-        require(0 <= self.size <= MAX_SIZE and 0 < self.digits <= MOST_PACKED, f"has 1 to {MOST_PACKED} digits")
+        require(0 <= self.size <= MAX_SIZE and 0 < self.digits <= MOST_CHAINED, f"has 1 to {MOST_CHAINED} digits")
         expected = digits_type(self.size, self.digits, BITS).replace(form=Form.MASKED)
         require(types == (expected,), "takes opened digits")
-        return packed_type(self.size)
+        return packed_type(packed(self.size))
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (ChainBits(self.size, self.digits),)
@@ -128,11 +129,10 @@ class Sign(Operation, frozen=True, tag="sign"):
     ) -> Value:
         bits = bits_of(party.rings)
         opened = bits.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
-        known = bits.chain(opened, self.size, self.digits, None)
-        return Value(known, bits.chain(opened, self.size, self.digits, prepared[0]))
+        return Value(bits.chain(opened, None), bits.chain(opened, prepared[0]))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        return bits_of(rings).chain(inputs[0], self.size, self.digits, None)
+        return bits_of(rings).chain(inputs[0], None)
 
 
 class LiftedBits(Correlation, frozen=True):
@@ -161,7 +161,7 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
     """In three rounds: the second operand is the opened `Sign` of the first."""
 
     def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
-        return digits.replace(form=Form.SHARED) == packed_type(x.size)
+        return digits.replace(form=Form.SHARED) == packed_type(packed(x.size))
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (LiftedBits(types[0].size, len(types) == 3),)
@@ -171,13 +171,13 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
         opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
-        bit = field.reshape(field.unpacked(opened, types[0].size), shape)
-        dealt = [field.reshape(part, shape) for part in prepared]
-        # t + (1 - 2 t) m is m, or 1 - m where t is set.
-        turned = field.bit(bit, 0)
-        lifted, *gated = (field.choose(turned, field.negate(part), part) for part in dealt)
+        lifted, *gated = (field.reshape(part, shape) for part in prepared)
+        # t + (1 - 2 t) m, and t (D + b) + (1 - 2 t) (m D + m b).
         if not gated:
-            return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(bit, lifted))
+            bit = field.reshape(field.unpacked(opened, types[0].size), shape)
+            ends = Value(field.full(shape, 1), field.zeros(shape))
+            return self._turned(field, ends, Value(bit, field.turned(opened, lifted)))
         public, own = (field.zeros(shape) if part is None else part for part in (inputs[2].public, inputs[2].share))
-        through = field.add(field.select(turned, own), field.multiply_add(public, lifted, gated[0]))
-        return self._turned(field, Value(public, own), Value(field.select(turned, public), through))
+        through = field.turned(opened, field.multiply_add(public, lifted, gated[0]))
+        known, share = field.kept(opened, public), field.add(field.kept(opened, own), through)
+        return self._turned(field, Value(public, own), Value(known, share))

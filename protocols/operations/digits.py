@@ -25,7 +25,7 @@ Security: nothing is opened here beyond E, which is uniform; dealt tables are fr
 public places is linear in them, so on MAC shares it gives shares of MACs.  The u and v that are opened next are uniform
 under masks of their own: perfect, whatever is compared, for any n - 1 parties.  Types guarantee the range of x.
 Cost: no round of its own; dealt are 2^w - 1 entries for a digit of w bits, one more for the highest; elements of the
-field, or bits in whole bytes.
+field, or bits.
 Source: comparing digit by digit from the highest: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006; dealt tables that
 are read at public places: Ishai, Kushilevitz, Meldgaard, Orlandi and Paskin-Cherniavsky, TCC 2013; the sign of a masked
 number with a dealer: Boyle, Gilboa and Ishai, EUROCRYPT 2019.
@@ -40,6 +40,7 @@ from typing import Any, ClassVar, NamedTuple
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import BITS, FIELD, Array, PrimeField, Rings, field_of
+from mpc.rings.bit_planes import packed
 from mpc.rings.digits import entries
 from mpc.tensor_type import SLACK, Form, RingName, TensorType
 
@@ -92,7 +93,7 @@ class Window(NamedTuple):
 
 
 class Table(Correlation, frozen=True):
-    """The table of a mask's r: a row an element, of field elements or packed bits."""
+    """The table of a mask's r: a row an element, of field elements; or a plane an entry, of packed bits."""
 
     size: int
     ignored: int
@@ -102,7 +103,7 @@ class Table(Correlation, frozen=True):
     @property
     def parts(self) -> tuple[Part, ...]:
         count = entries(self.widths)
-        return (Part((self.size, count if self.ring == FIELD else -(-count // 8)), self.ring),)
+        return (Part((self.size, count) if self.ring == FIELD else (count, packed(self.size)), self.ring),)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field, window = field_of(rings), Window(self.ignored, self.widths)
@@ -113,7 +114,7 @@ class Table(Correlation, frozen=True):
 
 @register
 class Digits(Operation, frozen=True, tag="digits"):
-    """a_1 ... a_J, b_2 ... b_J of each element: in the ``ring`` of the field a row each, else packed bits.
+    """a_1 ... a_J, b_2 ... b_J of each element: in the ``ring`` of the field a row each, else a plane of packed bits.
 
     ``ignored``: how many low bits do not count, or -1 to compare exactly.  ``widths``: bits of each digit, lowest
     first.
@@ -161,9 +162,9 @@ def digits_type(size: int, digits: int, ring: str) -> TensorType:
     if ring == FIELD:
         # The highest b is a difference of bits.
         return TensorType((2 * digits - 1, size), 0, -1.0, 1.0, Form.SHARED)
-    return packed_type(size * (2 * digits - 1))
+    return packed_type(2 * digits - 1, packed(size))
 
 
-def packed_type(count: int) -> TensorType:
-    """So many packed bits."""
-    return TensorType((-(-count // 8),), 0, 0.0, 255.0, Form.SHARED, ring=BITS)
+def packed_type(*shape: int) -> TensorType:
+    """Packed bits, in planes of so many bytes."""
+    return TensorType(shape, 0, 0.0, 255.0, Form.SHARED, ring=BITS)

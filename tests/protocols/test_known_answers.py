@@ -35,8 +35,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 }
 
 COMPARED: dict[str, tuple[Objective, str]] = {
-    "two rounds": (LATENCY, "87a83f32d0108af8"),
-    "three rounds": (TRAFFIC, "9e208a9fd4134d4f"),
+    "two rounds": (LATENCY, "48c92b1775f221ff"),
+    "three rounds": (TRAFFIC, "349929c70b254558"),
     "with MACs": (Objective(ANY, Security.MALICIOUS), "bba2f94732047fd0"),
 }
 
