@@ -12,6 +12,7 @@ from parties.cluster import Settings
 from parties.keys import KeyPair
 from parties.servers.process import make_server
 from parties.trial import TrialCluster
+from parties.unclosed import closed, opened
 from parties.wire.memory import MemoryNetwork
 
 
@@ -65,6 +66,7 @@ class MemoryCluster(TrialCluster):
             target=lambda: asyncio.run(self._serve(keys, started)), name="tessera servers", daemon=True
         )
         self._thread.start()
+        opened(self)
         started.result()
 
     async def _serve(self, keys: dict[str, KeyPair], started: Future[None]) -> None:
@@ -91,6 +93,7 @@ class MemoryCluster(TrialCluster):
 
     def close(self) -> None:
         """End the servers, and remove what they have written.  Idempotent."""
+        closed(self)
         if self._stop is not None:
             loop, stop = self._stop
             loop.call_soon_threadsafe(stop.set)

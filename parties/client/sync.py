@@ -32,6 +32,7 @@ from parties.keys import KeyPair
 from parties.messages.rules import Rule
 from parties.stored.data_set import DataSet
 from parties.trial import TrialCluster
+from parties.unclosed import closed, opened
 from protocols.randomness.source import RandomnessSource
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -70,6 +71,7 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tessera client", daemon=True)
         self._thread.start()
+        opened(self)
         try:
             self._run(self._client.__aenter__())
         except BaseException:
@@ -86,6 +88,7 @@ class Client:
         """Close all connections.  Idempotent."""
         if self._loop is None or self._thread is None or self._process != os.getpid():
             return
+        closed(self)
         try:
             self._run(self._client.close())
         finally:
