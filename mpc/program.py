@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -75,11 +75,23 @@ class Expression:
             self.lost, self.surely, self.loss = max(most, self.lost), max(surely, self.surely), None
         return self
 
-    def derive(self, operation: Operation, label: str) -> Expression:
-        """``operation`` of this alone, made once: a tensor is masked and opened once however often it is used."""
+    def derive(self, operation: Operation, label: str, *others: Expression) -> Expression:
+        """``operation`` of this, and of ``others`` that follow from it, made once: a tensor is masked and opened once
+        however often it is used.
+        """
+        return self.once(operation, lambda: Expression(operation, (self, *others), label))
+
+    def once(self, operation: Operation, made: Callable[[], Expression]) -> Expression:
+        """What stands for ``operation`` of this, ``made`` once."""
         if operation not in self._derived:
-            self._derived[operation] = Expression(operation, (self,), label)
+            self._derived[operation] = made()
         return self._derived[operation]
+
+    def over(self, inputs: tuple[Expression, ...]) -> Expression:
+        """The same of operands that have the same values, in another form; it has lost as much."""
+        moved = Expression(self.operation, inputs, self.label)
+        moved.lost, moved.surely, moved.ranked, moved.loss = self.lost, self.surely, self.ranked, self.loss
+        return moved
 
     def __repr__(self) -> str:
         return f"<{self.operation.name}: {self.type}>"

@@ -45,10 +45,18 @@ def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> Bytes:
     return out
 
 
-def look_up(x: FieldArray, ignored: int, widths: Sequence[int], dealt: Bytes, one: int) -> Bytes:
+def look_up(
+    x: FieldArray, ignored: int, widths: Sequence[int], dealt: Bytes, one: int, repeats: int, equal: bool
+) -> Bytes:
     """See `PrimeField.packed_look_up`."""
+    if repeats > 1:
+        # One threshold of all numbers after the other, and then all of a number side by side.
+        columns = np.moveaxis(x.reshape(-1, repeats), 1, 0)
+        planes = [look_up(column, ignored, widths, dealt, one, 1, equal) for column in columns]
+        bits = np.unpackbits(np.stack(planes, -1), axis=1, count=columns.shape[1], bitorder="little")
+        return np.packbits(bits.reshape(bits.shape[0], -1), axis=1, bitorder="little")
     out = np.empty((2 * len(widths) - 1, packed(x.size)), np.uint8)
-    _look_up(flat(x), ignored, np.array(widths, np.int64), flat(dealt), -one % 256, out.reshape(-1))
+    _look_up(flat(x), ignored, np.array(widths, np.int64), flat(dealt), -one % 256, equal, out.reshape(-1))
     return out
 
 
@@ -163,8 +171,8 @@ def _chosen(bits: Any, bit: Any, x: Any, zero: Any, y: Any, one: Any, out: Any, 
         out[np.uintp(to) + k] = entry ^ (bits[np.uintp(bit) + k] & (entry ^ y[np.uintp(one) + k]))
 
 
-@kernel(READ, INT, READ_INT, READ_BYTES, INT, WRITE_BYTES)
-def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) -> None:
+@kernel(READ, INT, READ_INT, READ_BYTES, INT, INT, WRITE_BYTES)
+def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, equal: Any, out: Any) -> None:
     bits, row, last = widths.sum() + 1, (x.size + 7) >> 3, widths.size - 1
     held, planes = np.empty(CHUNK, np.uint8), np.empty(bits * ROW, np.uint8)
     # Entries among which the digit has yet to choose, and those before them.
@@ -183,7 +191,7 @@ def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) 
             for v in range(half - 1):
                 _chosen(planes, bit, dealt, start + 2 * v * row, dealt, start + (2 * v + 1) * row, own, v * ROW, number)
             _chosen(planes, bit, dealt, end - row, edge, 0, own, (half - 1) * ROW, number)
-            if j:
+            if j or equal:
                 for k in range(number):
                     edge[k] ^= np.uint8(one)
                 _chosen(planes, bit, edge, 0, dealt, start, before, 0, number)
@@ -197,17 +205,23 @@ def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) 
                 half >>= 1
                 for v in range(0, half * ROW, ROW):
                     _chosen(planes, bit, own, 2 * v, own, 2 * v + ROW, own, v, number)
-                    if j:
+                    if j or equal:
                         _chosen(planes, bit, before, 2 * v, before, 2 * v + ROW, before, v, number)
                 bit += ROW
             a, b = j * row + at, (last + j) * row + at
-            _copied(own, 0, out, a, number)
-            if j:
-                _copied(own, 0, out, b, number)
-                _xored(before, 0, out, b, number)
+            if equal and j:
+                for k in range(number):
+                    out[a + k] = 0
+            else:
+                _copied(own, 0, out, a, number)
+            if j or equal:
+                same = b if j else a
+                _copied(own, 0, out, same, number)
+                _xored(before, 0, out, same, number)
             start = end
-        for k in range(number):
-            out[last * row + at + k] ^= planes[bit + k] & np.uint8(one)
+        if not equal:
+            for k in range(number):
+                out[last * row + at + k] ^= planes[bit + k] & np.uint8(one)
 
 
 @kernel(READ_BYTES, READ, WRITE)

@@ -9,6 +9,9 @@ which turns it round.  `look_up` finds, at the digits of a number c,
 
 so that a_J + b_J (a_(J-1) + b_(J-1) (... + b_2 a_1)) is the sign's bit of c - r, borrows of all digits counted.  It
 is so of bits under XOR, too.  Order: a_1 ... a_J, b_2 ... b_J.
+
+*Equal* digits, from the same tables: a_1 = [the same lowest digit], and all other a's are 0.  The chain is then whether
+all bits are the same, for numbers of which the sign's bit is, where all others are.
 """
 
 from __future__ import annotations
@@ -37,10 +40,13 @@ def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> FieldArray:
     return out
 
 
-def look_up(x: FieldArray, ignored: int, widths: Sequence[int], dealt: FieldArray, one: int) -> FieldArray:
+def look_up(
+    x: FieldArray, ignored: int, widths: Sequence[int], dealt: FieldArray, one: int, repeats: int, equal: bool
+) -> FieldArray:
     """See `PrimeField.look_up`."""
     out = np.empty((2 * len(widths) - 1, x.size), np.uint64)
-    _look_up(_flat(x), ignored, np.array(widths, np.int64), _flat(dealt), one % P, out.reshape(-1))
+    cut = np.array(widths, np.int64)
+    _look_up(_flat(x), ignored, cut, _flat(dealt), one % P, repeats, equal, out.reshape(-1))
     return out
 
 
@@ -80,28 +86,34 @@ def _less(x: Any, y: Any) -> Any:
     return min(difference, difference + _P)
 
 
-@kernel(READ, INT, READ_INT, READ, INT, WRITE)
-def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, out: Any) -> None:
-    n, last, unit = x.size, widths.size - 1, np.uint64(one)
-    size = dealt.size // max(n, 1)
+@kernel(READ, INT, READ_INT, READ, INT, INT, INT, WRITE)
+def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, repeats: Any, equal: Any, out: Any) -> None:
+    n, last, unit, none = x.size, widths.size - 1, np.uint64(one), np.uint64(0)
+    size = dealt.size * repeats // max(n, 1)
+    row, seen = 0, 0
     for i in range(n):
-        rest, start = np.int64(x[i] >> np.uint64(ignored)), i * size
+        rest, start = np.int64(x[i] >> np.uint64(ignored)), row
+        seen += 1
+        if seen == repeats:
+            row, seen = row + size, 0
         for j in range(last):
             count = (np.int64(1) << widths[j]) - 1
             digit = rest & count
             # Where a public digit is the least or the greatest there is no entry: all, or none, are above.
-            above = dealt[start + digit] if digit < count else np.uint64(0)
-            out[j * n + i] = above
+            above = dealt[start + digit] if digit < count else none
+            same = _less(dealt[start + digit - 1] if digit else unit, above)
+            out[j * n + i] = (none if j else same) if equal else above
             if j:
-                out[(last + j) * n + i] = _less(dealt[start + digit - 1] if digit else unit, above)
+                out[(last + j) * n + i] = same
             rest >>= widths[j]
             start += count
         full = np.int64(1) << widths[last]
         own = dealt[start + (rest & (full - 1))]
         own = _less(unit, own) if rest & full else own
-        out[last * n + i] = own
+        before = rest - 1
+        borrowed = dealt[start + (before & (full - 1))]
+        borrowed = _less(unit, borrowed) if before & full else borrowed
+        changed = _less(borrowed, own)
+        out[last * n + i] = (none if last else changed) if equal else own
         if last:
-            before = rest - 1
-            borrowed = dealt[start + (before & (full - 1))]
-            borrowed = _less(unit, borrowed) if before & full else borrowed
-            out[2 * last * n + i] = _less(borrowed, own)
+            out[2 * last * n + i] = changed

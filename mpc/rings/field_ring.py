@@ -112,11 +112,15 @@ class FieldRing(PrimeField):
     def packed_table(self, x: Array, ignored: int, widths: Sequence[int]) -> Array:
         return bit_planes.table(x, ignored, widths)
 
-    def look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
-        return digits.look_up(x, ignored, widths, dealt, one)
+    def look_up(
+        self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int, repeats: int, equal: bool
+    ) -> Array:
+        return digits.look_up(x, ignored, widths, dealt, one, repeats, equal)
 
-    def packed_look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
-        return bit_planes.look_up(x, ignored, widths, dealt, one)
+    def packed_look_up(
+        self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int, repeats: int, equal: bool
+    ) -> Array:
+        return bit_planes.look_up(x, ignored, widths, dealt, one, repeats, equal)
 
     def signed_monomials(self, masks: Array, size: int) -> Array:
         return bit_chains.signed(masks, size)

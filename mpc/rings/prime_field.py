@@ -84,14 +84,19 @@ class PrimeField(Ring):
         """The same of packed bits: a plane for each entry."""
 
     @abstractmethod
-    def look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
+    def look_up(
+        self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int, repeats: int, equal: bool
+    ) -> Array:
         """A row each of a_1 ... a_J, b_2 ... b_J: what the digits of ``x`` find in tables, or shares of them.
 
-        ``one`` is what stands for 1: 1, or a share of it.
+        ``one`` is what stands for 1: 1, or a share of it.  A table serves ``repeats`` integers in a row.  ``equal``: of
+        equal digits.
         """
 
     @abstractmethod
-    def packed_look_up(self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int) -> Array:
+    def packed_look_up(
+        self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int, repeats: int, equal: bool
+    ) -> Array:
         """The same in packed tables: a plane each."""
 
     @abstractmethod

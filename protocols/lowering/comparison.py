@@ -9,17 +9,18 @@ from typing import NamedTuple
 
 from mpc.errors import RangeError
 from mpc.objective import Objective
+from mpc.operation import Constant
 from mpc.program import Expression
 from mpc.rings import BITS, FIELD
 from mpc.rings.bit_chains import monomials, signed_monomials
 from mpc.rings.digits import entries
 from mpc.security import Security
-from mpc.tensor_type import TRUNCATION_BITS, Form, TensorType
+from mpc.tensor_type import TRUNCATION_BITS, Form, Shape, TensorType
 from protocols.lowering.planner import Planner, constant
 from protocols.operations.bit_comparison import MOST_CHAINED, Lifted, Sign, Signed
 from protocols.operations.comparison import MOST_JOINED, Compare, Comparison, Join, products_of
-from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Window
-from protocols.operations.linear import Add, Broadcast, Declare, Negate, broadcast
+from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Tables, Window
+from protocols.operations.linear import Add, Broadcast, Declare, Reshape, Subtract, broadcast
 from protocols.operations.product import Multiply
 
 MOST_DEALT = 1300
@@ -35,16 +36,35 @@ class Variant(NamedTuple):
     bytes: float
 
 
-def compared(planner: Planner, x: Expression, *, negated: bool, below: bool) -> Expression:
-    """1 where x >= 0 (of -x if ``negated``), else 0, or the other way round if ``below``."""
-    low, high = (-x.type.high, -x.type.low) if negated else (x.type.low, x.type.high)
-    if low >= 0 or high < 0:
-        # Known from the range; a constant is no secret, and so no result.
-        zero = planner.product(Multiply(), x, constant(0.0))
-        return planner.sum(Add(), zero, constant(float((low >= 0) != below)))
-    x = planner.masked(x)
-    x = planner.make(Negate(), x) if negated else x
-    return _ended(planner, x, EXACTLY, below)
+def compared(planner: Planner, x: Expression, *, strictly: bool, below: bool) -> Expression:
+    """1 where x >= 0 (x > 0 if ``strictly``), else 0, or the other way round if ``below``."""
+    if x.type.high < 0 or (x.type.low > 0 if strictly else x.type.low >= 0):
+        return _known(planner, x, (x.type.high < 0) == below)
+    if strictly:
+        if x.type.high <= 0:
+            return _known(planner, x, below)
+        # A unit less is not below 0: what is compared with the same tables.
+        x = planner.masked(x).derive(Subtract(), planner.label, _unit(x.type.fraction_bits))
+    return _ended(planner, planner.masked(x), EXACTLY, below)
+
+
+def equal(planner: Planner, x: Expression, *, below: bool) -> Expression:
+    """1 where x = 0, else 0, or the other way round if ``below``: for one comparison, or less."""
+    if x.type.low > 0 or x.type.high < 0:
+        return _known(planner, x, below)
+    return _ended(planner, planner.masked(x), EXACTLY, below, equal=True)
+
+
+def _unit(fraction_bits: int) -> Expression:
+    """The least number with so many."""
+    real = math.ldexp(1.0, -fraction_bits)
+    return Expression(Constant((), fraction_bits, real, real, (1).to_bytes(8, "little")))
+
+
+def _known(planner: Planner, x: Expression, bit: bool) -> Expression:
+    """What follows from the range of x; a constant is no secret, and so no result."""
+    zero = planner.product(Multiply(), x, constant(0.0))
+    return planner.sum(Add(), zero, constant(float(bit)))
 
 
 def gated(planner: Planner, x: Expression, y: Expression) -> Expression | None:
@@ -77,41 +97,96 @@ def relu(planner: Planner, x: Expression) -> Expression:
     return planner.make(Declare(-min(unit, -x.type.low), x.type.high), result)
 
 
-def _ended(planner: Planner, x: Expression, ignored: int, below: bool, *passed: Expression) -> Expression:
-    """1, or what is ``passed``, where a masked x >= 0: by the variant that the objective asks for.
+def _ended(
+    planner: Planner, x: Expression, ignored: int, below: bool, *passed: Expression, equal: bool = False
+) -> Expression:
+    """1, or what is ``passed``, where a masked x >= 0 (= 0 if ``equal``): by the variant that the objective asks for.
 
-    What different comparisons of x have in common is opened once.
+    What different comparisons of x, and of x less public thresholds, have in common is opened, and dealt, once.
     """
-    variant = chosen(_bits(x.type, ignored), x.type.size, planner.objective)
+    base, bits = _base(x, ignored, equal)
+    thresholds = x.type.size // base.type.size if base.type.size else 1
+    variant = chosen(bits, base.type.size, planner.objective, thresholds)
     malicious = planner.objective.security is Security.MALICIOUS
-    digits = planner.masked(planner.make(Digits(ignored, variant.widths, FIELD if malicious else BITS), x))
+    ring = FIELD if malicious else BITS
+    tables = planner.make(Tables(ignored, variant.widths, ring), base)
+    digits = planner.masked(x.derive(Digits(ignored, variant.widths, ring, thresholds, equal), planner.label, tables))
     count = len(variant.widths)
     if malicious:
         if variant.rounds > 1:
             digits = planner.masked(planner.make(Join(variant.groups), digits))
-        return planner.make(Compare(ignored, below), x, digits, *passed)
+        return planner.make(Compare(ignored, below, equal), x, digits, *passed)
     if variant.rounds == 1:
-        return planner.make(Signed(ignored, below, count), x, digits, *passed)
+        return planner.make(Signed(ignored, below, equal, count), x, digits, *passed)
     sign = planner.masked(planner.make(Sign(x.type.size, count), digits))
-    return planner.make(Lifted(ignored, below), x, sign, *passed)
+    return planner.make(Lifted(ignored, below, equal), x, sign, *passed)
 
 
-def _bits(x: TensorType, ignored: int) -> int:
-    """So many bits of x to compare that its sign is told.  Raises RangeError for what is too large."""
-    for bits in range(1, MOST_BITS + 1 - max(ignored, 0)):
-        if Window(ignored, (bits,)).takes(x):
-            return bits
+def _base(x: Expression, ignored: int, equal: bool) -> tuple[Expression, int]:
+    """Whose tables a masked x is looked up in, and how many bits are compared.
+
+    Of what x is made of by adding public numbers and by repeating each element in a row, tables are shared by all that
+    is made so and is not much larger: bits are those of the base, or what is between two values of it has, whatever is
+    added, so that comparisons of one base go by the same tables.
+    """
+    base = x
+    while (beneath := _beneath(base)) is not None:
+        base = beneath
+    if base is not x:
+        width = base.type.high - base.type.low + math.ldexp(1.0, -base.type.fraction_bits)
+        apart = base.type.replace(low=-width, high=width)
+        for t in (base.type, apart):
+            bits = _bits_of(t, ignored, equal)
+            if bits and Window(ignored, (bits,)).takes(x.type, equal):
+                return base, bits
+    bits = _bits_of(x.type, ignored, equal)
+    if bits:
+        return x, bits
     raise RangeError(
-        f"values up to {x.magnitude:g} with {x.fraction_bits} fraction bits are too large to compare"
+        f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to compare"
         f" ({TRUNCATION_BITS} bits): declare a tighter range"
     )
 
 
-def chosen(bits: int, size: int, objective: Objective) -> Variant:
-    """For so many values: the fewest rounds, unless they cost more bytes than they are worth."""
+def _bits_of(x: TensorType, ignored: int, equal: bool) -> int:
+    """So many bits of x to compare that its sign, or whether it is 0, is told; 0 if it is too large."""
+    widths = range(1, MOST_BITS + 1 - max(ignored, 0))
+    return next((bits for bits in widths if Window(ignored, (bits,)).takes(x, equal)), 0)
+
+
+def _beneath(x: Expression) -> Expression | None:
+    """The masked operand whose mask is that of x, element by element or of several in a row; None if there is none."""
+    match x.operation:
+        case Reshape():
+            return x.inputs[0]
+        case Broadcast():
+            inner = x.inputs[0]
+        case Subtract():
+            inner, public = x.inputs
+            if public.type.form is not Form.PUBLIC:
+                return None
+        case Add():
+            inner, public = sorted(x.inputs, key=lambda y: y.type.form is Form.PUBLIC)
+            if public.type.form is not Form.PUBLIC:
+                return None
+        case _:
+            return None
+    return inner if _in_rows(inner.type.shape, x.type.shape) else None
+
+
+def _in_rows(shape: Shape, wanted: Shape) -> bool:
+    """Whether broadcasting repeats elements in a row, each as often."""
+    padded = (1,) * (len(wanted) - len(shape)) + shape
+    kept = next((i for i, (n, w) in enumerate(zip(padded, wanted, strict=True)) if n != w), len(wanted))
+    return all(n == 1 for n in padded[kept:])
+
+
+def chosen(bits: int, size: int, objective: Objective, thresholds: int = 1) -> Variant:
+    """For so many values, and for each so many thresholds: the fewest rounds, unless they cost more bytes than they are
+    worth."""
     malicious = objective.security is Security.MALICIOUS
-    fewest, *others = _variants(bits, malicious)
-    if malicious and others and fewest.bytes > MOST_DEALT:
+    fewest, *others = _variants(bits, malicious, thresholds)
+    if malicious and others and fewest.bytes > MOST_DEALT * thresholds:
         fewest, *others = others
     for other in others:
         if size * (fewest.bytes - other.bytes) > objective.round_bytes * (other.rounds - fewest.rounds):
@@ -120,35 +195,36 @@ def chosen(bits: int, size: int, objective: Objective) -> Variant:
 
 
 @functools.cache
-def _variants(bits: int, malicious: bool) -> tuple[Variant, ...]:
+def _variants(bits: int, malicious: bool, thresholds: int) -> tuple[Variant, ...]:
     """Of each number of rounds the one with the fewest bytes, for a value that is compared and let through."""
     found: dict[int, Variant] = {}
-    for variant in _lifted(bits) if malicious else _packed(bits):
+    for variant in _lifted(bits, thresholds) if malicious else _packed(bits, thresholds):
         if variant.rounds not in found or variant.bytes < found[variant.rounds].bytes:
             found[variant.rounds] = variant
     return tuple(found[rounds] for rounds in sorted(found))
 
 
-def _packed(bits: int) -> Iterator[Variant]:
+def _packed(bits: int, thresholds: int) -> Iterator[Variant]:
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_CHAINED) + 1):
         widths = _cut(bits, count)
-        common = (entries(widths) + 2 * count - 1) / 8
-        yield Variant(widths, (), 1, common + 16 * signed_monomials(count))
-        yield Variant(widths, (), 2, common + (monomials(count) + 1) / 8 + 16)
+        tables, opened = entries(widths) / 8, (2 * count - 1) / 8
+        yield Variant(widths, (), 1, tables + thresholds * (opened + 16 * signed_monomials(count)))
+        yield Variant(widths, (), 2, tables + thresholds * (opened + (monomials(count) + 1) / 8 + 16))
 
 
-def _lifted(bits: int) -> Iterator[Variant]:
+def _lifted(bits: int, thresholds: int) -> Iterator[Variant]:
     """An element that is dealt takes 16 bytes with its MAC; one that is opened 8, and 8 for its mask's."""
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_DIGITS) + 1):
         widths = _cut(bits, count)
-        common = 16 * entries(widths) + 16 * (2 * count - 1)
+        tables, opened = 16 * entries(widths), 16 * (2 * count - 1)
         if count <= MOST_JOINED:
-            yield Variant(widths, (), 1, common + 16 * (products_of((count,)) + monomials(count)))
+            each = opened + 16 * (products_of((count,)) + monomials(count))
+            yield Variant(widths, (), 1, tables + thresholds * each)
         for joined in range(1, min(count - 1, MOST_JOINED) + 1):
             groups = _cut(count, joined)
             if groups[0] <= MOST_JOINED:
                 cost = products_of(groups) + (2 * joined - 1) + products_of((joined,)) + monomials(joined)
-                yield Variant(widths, groups, 2, common + 16 * cost)
+                yield Variant(widths, groups, 2, tables + thresholds * (opened + 16 * cost))
 
 
 def _cut(whole: int, count: int) -> tuple[int, ...]:

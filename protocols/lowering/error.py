@@ -316,10 +316,10 @@ def _polynomial(
     return _with(x, own, losses[0].times(slope, _rise(x, slope)))
 
 
-@_rule(digits.Digits, comparison.Join, bit_comparison.Sign)
+@_rule(digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     """On the way to a comparison, of which it is the end that counts."""
-    return _with(x, 0.0, losses[0].times(0.0))
+    return _with(x, 0.0, *(loss.times(0.0) for loss in losses))
 
 
 @_rule(comparison.Compare, bit_comparison.Signed, bit_comparison.Lifted)

@@ -28,7 +28,18 @@ from mpc.objective import LATENCY, Objective
 from mpc.operation import Constant, Operation
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
-from protocols.operations.linear import Add, Divide, Raise, RunningSum, Subtract, Sum, SumPool2d
+from protocols.operations.linear import (
+    Add,
+    Broadcast,
+    Divide,
+    Negate,
+    Raise,
+    Reshape,
+    RunningSum,
+    Subtract,
+    Sum,
+    SumPool2d,
+)
 from protocols.operations.mask import Mask
 from protocols.operations.product import Multiply, Product
 from protocols.operations.quotient import Quotient
@@ -39,6 +50,9 @@ FRACTION_BITS = PRECISION
 
 FEWEST_BITS = 6
 """Fewer than this and the result would be noise: refuse instead."""
+
+_OF_ITS_MASK = (Add, Subtract, Negate, Reshape, Broadcast)
+"""Of one secret and public numbers: they have no fewer elements, and their mask follows from that of the secret."""
 
 MOST_BITS = TRUNCATION_BITS // 2
 """Of a computation: a product has those of both operands, and must still fit the field."""
@@ -121,8 +135,18 @@ class Planner:
         return Expression(operation, inputs, self.label)
 
     def masked(self, x: Expression) -> Expression:
-        """``x`` with its mask known to the dealer: opened (one round) unless it already is."""
-        return x if x.type.form is not Form.SHARED else self.make(Mask(), x)
+        """``x`` with its mask known to the dealer: opened (one round) unless it already is.
+
+        Where it is something else with public numbers added, or with elements repeated, that is opened, once for all
+        that are made of it so, and there is less of it.
+        """
+        if x.type.form is not Form.SHARED:
+            return x
+        if isinstance(x.operation, _OF_ITS_MASK) and all(y.type.form is not Form.MASKED for y in x.inputs):
+            secret = [y for y in x.inputs if y.type.form is Form.SHARED]
+            if len(secret) == 1:
+                return x.once(Mask(), lambda: x.over(tuple(map(self.masked, x.inputs))))
+        return self.make(Mask(), x)
 
     def truncated(self, x: Expression, fraction_bits: int) -> Expression:
         """``x`` with at most ``fraction_bits`` (one round to remove some, none if it is masked already)."""

@@ -82,7 +82,9 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Apply():
             return composed.apply(planner, x, operation.fit, operation.target)
         case m.Compare():
-            return comparison.compared(planner, x, negated=operation.negated, below=operation.below)
+            return comparison.compared(planner, x, strictly=operation.strictly, below=operation.below)
+        case m.Equal():
+            return comparison.equal(planner, x, below=operation.below)
         case m.Relu():
             return comparison.relu(planner, x)
         case m.MaxPool2d():

@@ -200,7 +200,7 @@ class Join(Operation, frozen=True, tag="join"):
 
 
 class Comparison(Operation, frozen=True):
-    """What ends a comparison: 1 where x >= 0, else 0; if ``below``, where x < 0.
+    """What ends a comparison: 1 where x >= 0, else 0; if ``equal``, where x = 0; if ``below``, the other way round.
 
     Operands: x, what is opened of its digits, and if there is a third, y of the same shape (maybe the same tensor): the
     result is y or 0 then.  ``ignored`` is as in `Digits`.
@@ -208,6 +208,7 @@ class Comparison(Operation, frozen=True):
 
     ignored: int
     below: bool
+    equal: bool
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) in (2, 3), "takes what is compared, its digits, and maybe what is let through")
@@ -224,8 +225,8 @@ class Comparison(Operation, frozen=True):
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field, shape = field_of(rings), types[0].shape
         passed = inputs[2] if len(inputs) == 3 else field.full(shape, 1)
-        where, zeros = field.bit(inputs[0], MOST_BITS), field.zeros(shape)
-        return field.choose(where, *((passed, zeros) if self.below else (zeros, passed)))
+        where, zeros = field.below(inputs[0], 1 if self.equal else 1 << MOST_BITS), field.zeros(shape)
+        return field.choose(where, *((zeros, passed) if self.below else (passed, zeros)))
 
     def tolerance(self, *types: TensorType) -> float:
         """Of values within 2^``ignored`` units of 0 the sign may be wrong."""

@@ -24,8 +24,31 @@ to go on from there are in ``comparison.py`` and ``bit_comparison.py``.
 Security: nothing is opened here beyond E, which is uniform; dealt tables are fresh and uniform, and looking up at
 public places is linear in them, so on MAC shares it gives shares of MACs.  The u and v that are opened next are uniform
 under masks of their own: perfect, whatever is compared, for any n - 1 parties.  Types guarantee the range of x.
+
+*Many thresholds.*  x - t for a public t has the mask of x, and so the same r; only c is another.  So x is masked and
+opened once, however many t it is compared with, and its tables (`Tables`) are dealt once; each threshold has digits of
+its own.  Security: an entry of a table may be found by several thresholds, or the difference of two, and so shares of
+the digits of different thresholds depend on each other; but no share of a digit is ever sent.  What is opened of each
+is u or v, under alpha or beta of its own, uniform and independent of all others and of the tables: what all openings
+show together is uniform as well.
+
+*Equality.*  x = 0 is c = r, for c = 2 E; and where 2 x, or with a wrap 2 x + 1, is 0 modulo 2^k, |2 x| < 2^k, x is 0.
+So the products of eq of all digits are that, from the same tables, and the same chain with a_1 = [the same digit] and
+a_j = 0 for all others finds it.
+
 Cost: no round of its own; dealt are 2^w - 1 entries for a digit of w bits, one more for the highest; elements of the
-field, or bits.
+field, or bits.  A threshold more costs what is opened of its digits and what ends its comparison: bytes
+dealt for each, alone, and of several of one x in one tensor,
+
+    bits  for           alone  of 2  of 4  of 8  of 64
+    20    two rounds      120   100    96    64     36
+    20    three            23    19    15    13     10
+    20    MACs          1,104   832   796   546    200
+    30    two rounds      272   272   176   128     86
+    30    three            43    31    24    19     12
+    30    MACs          1,936 1,336   920   726    487
+
+and 8 bytes opened for x, for all of them together.
 Source: comparing digit by digit from the highest: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006; dealt tables that
 are read at public places: Ishai, Kushilevitz, Meldgaard, Orlandi and Paskin-Cherniavsky, TCC 2013; the sign of a masked
 number with a dealer: Boyle, Gilboa and Ishai, EUROCRYPT 2019.
@@ -67,12 +90,18 @@ class Window(NamedTuple):
         """d."""
         return max(self.ignored, 0)
 
-    def takes(self, x: TensorType) -> bool:
-        """Whether the sign of any such value can be told: |x| < 2^d (2^k - 1) raw units, d = -1 if exactly."""
-        raw = math.ldexp(x.magnitude, x.fraction_bits) / SLACK
-        return raw < math.ldexp(1.0, self.ignored) * (math.ldexp(1.0, self.bits) - 1.0)
+    def takes(self, x: TensorType, equal: bool = False) -> bool:
+        """Whether the sign of any such value can be told: -2^(d + k) <= x < 2^d (2^k - 1) raw units, d = -1 if exactly.
 
-    def check(self, x: TensorType) -> None:
+        ``equal``: whether it is 0 can be, -2^(k-1) < x < 2^(k-1).
+        """
+        low, high = (math.ldexp(end, x.fraction_bits) / SLACK for end in (x.low, x.high))
+        most = math.ldexp(1.0, self.ignored) * (math.ldexp(1.0, self.bits) - 1.0)
+        # A wrap adds a unit, and takes none away.
+        least = most if equal else math.ldexp(1.0, self.bits + self.ignored) + 0.5
+        return high < most and -low < least
+
+    def check(self, x: TensorType, equal: bool = False) -> None:
         """Raise ProgramError unless it goes with a masked ``x``."""
         widths = self.widths
         require(x.ring == FIELD, "compares field elements: p = 2^61 - 1 is what lets it do without wraps")
@@ -80,12 +109,15 @@ class Window(NamedTuple):
         require(0 < len(widths) <= MOST_DIGITS, f"compares 1 to {MOST_DIGITS} digits")
         require(all(0 < width <= MOST_DIGIT for width in widths), f"digits have 1 to {MOST_DIGIT} bits")
         require(self.ignored >= EXACTLY and self.bits + self.shift <= MOST_BITS, f"compares up to {MOST_BITS} bits")
-        require(self.takes(x), f"values of {x.bits:.1f} bits are too large for {self.bits} bits to tell their sign")
+        require(not equal or self.ignored == EXACTLY, "what ignores bits is equal to nothing")
+        require(
+            self.takes(x, equal), f"values of {x.bits:.1f} bits are too large for {self.bits} bits to tell their sign"
+        )
 
-    def opened(self, field: PrimeField, public: Array) -> Array:
+    def opened(self, field: PrimeField, public: Array, equal: bool) -> Array:
         """c, of what is opened of x."""
         scaled = field.scale(public, 2) if self.ignored < 0 else public
-        return field.add(scaled, field.full((), 1 << (self.bits + self.shift)))
+        return scaled if equal else field.add(scaled, field.full((), 1 << (self.bits + self.shift)))
 
     def hidden(self, field: PrimeField, mask: Array) -> Array:
         """r, of a mask."""
@@ -102,8 +134,8 @@ class Table(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        count = entries(self.widths)
-        return (Part((self.size, count) if self.ring == FIELD else (count, packed(self.size)), self.ring),)
+        t = tables_type(self.size, self.widths, self.ring)
+        return (Part(t.shape, t.ring),)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field, window = field_of(rings), Window(self.ignored, self.widths)
@@ -112,12 +144,9 @@ class Table(Correlation, frozen=True):
         return (tabled(hidden, window.shift, self.widths),)
 
 
-@register
-class Digits(Operation, frozen=True, tag="digits"):
-    """a_1 ... a_J, b_2 ... b_J of each element: in the ``ring`` of the field a row each, else a plane of packed bits.
-
-    ``ignored``: how many low bits do not count, or -1 to compare exactly.  ``widths``: bits of each digit, lowest
-    first.
+class Cut(Operation, frozen=True):
+    """Of a masked x: ``ignored`` low bits do not count, or -1 to compare exactly; ``widths``: bits of each
+    digit, lowest first; ``ring``: of the field, or packed bits.
     """
 
     varies: ClassVar[bool] = True
@@ -126,11 +155,20 @@ class Digits(Operation, frozen=True, tag="digits"):
     widths: tuple[int, ...]
     ring: RingName
 
+    @property
+    def _window(self) -> Window:
+        return Window(self.ignored, self.widths)
+
+
+@register
+class Tables(Cut, frozen=True, tag="tables"):
+    """The tables of the mask of each element of x; they say nothing of x."""
+
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1, "takes one tensor")
         self._window.check(types[0])
         require(self.ring in (FIELD, BITS), "digits are of the field, or packed bits")
-        return digits_type(types[0].size, len(self.widths), self.ring)
+        return tables_type(types[0].size, self.widths, self.ring)
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Table(types[0].size, self.ignored, self.widths, self.ring),)
@@ -138,23 +176,61 @@ class Digits(Operation, frozen=True, tag="digits"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
+        return Value(None, prepared[0])
+
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        """Of the mask 0."""
+        (correlation,) = self.correlations(*types)
+        return correlation.make(rings, [field_of(rings).zeros(types[0].shape)])[0]
+
+
+@register
+class Digits(Cut, frozen=True, tag="digits"):
+    """a_1 ... a_J, b_2 ... b_J of each element of x: in the field a row each, else a plane of packed bits.
+
+    Its second operand is the `Tables` of x, or of what x is made of by adding public numbers and repeating each element
+    ``thresholds`` times in a row: if they are others, results are as random as what is opened, and say as little.
+    ``equal``: digits whose chain is 1 where x = 0.
+    """
+
+    thresholds: int = 1
+    equal: bool = False
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(len(types) == 2, "takes a tensor, and its tables")
+        x, tables = types
+        self._window.check(x, self.equal)
+        require(self.ring in (FIELD, BITS), "digits are of the field, or packed bits")
+        require(self.thresholds > 0 and x.size % self.thresholds == 0, "takes a table for each few elements in a row")
+        rows = x.size // self.thresholds
+        require(tables == tables_type(rows, self.widths, self.ring), "takes the tables of such digits")
+        return digits_type(x.size, len(self.widths), self.ring)
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
         field = field_of(party.rings)
-        return Value(None, self._look_up(field, types[0], inputs[0].public, prepared[0], party.unit))
+        public = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        tables = party.ring(types[1]).zeros(types[1].shape) if inputs[1].share is None else inputs[1].share
+        return Value(None, self._look_up(field, public, tables, party.unit))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         """With the mask 0."""
-        field = field_of(rings)
-        (dealt,) = self.correlations(*types)[0].make(rings, [field.zeros(types[0].shape)])
-        return self._look_up(field, types[0], inputs[0], dealt, 1)
+        return self._look_up(field_of(rings), inputs[0], inputs[1], 1)
 
-    def _look_up(self, field: PrimeField, x: TensorType, public: Array | None, dealt: Array, one: int) -> Array:
-        opened = self._window.opened(field, field.zeros(x.shape) if public is None else public)
+    def _look_up(self, field: PrimeField, public: Array, tables: Array, one: int) -> Array:
+        window = self._window
+        opened = window.opened(field, public, self.equal)
         found = field.look_up if self.ring == FIELD else field.packed_look_up
-        return found(opened, self._window.shift, self.widths, dealt, one)
+        return found(opened, window.shift, self.widths, tables, one, self.thresholds, self.equal)
 
-    @property
-    def _window(self) -> Window:
-        return Window(self.ignored, self.widths)
+
+def tables_type(rows: int, widths: Sequence[int], ring: str) -> TensorType:
+    """What the tables of so many numbers are, of one of the two rings."""
+    count = entries(widths)
+    if ring == FIELD:
+        return TensorType((rows, count), 0, 0.0, 1.0, Form.SHARED)
+    return packed_type(count, packed(rows))
 
 
 def digits_type(size: int, digits: int, ring: str) -> TensorType:

@@ -82,7 +82,7 @@ _KEPT_AS_THEY_ARE = (
     truncation.Truncate,
 )
 _SIGNS = (comparison.Comparison,)
-_OF_DIGITS = (digits.Digits, comparison.Join, bit_comparison.Sign)
+_OF_DIGITS = (digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
 

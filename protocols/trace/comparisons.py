@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -37,22 +38,22 @@ class Comparisons(Unknown):
         raise NotImplementedError
 
     def __ge__(self, other: object) -> Self:
-        return self._less(other, np.ceil)._new(m.Compare(negated=False, below=False))
+        return self._less(other, np.ceil)._new(m.Compare(strictly=False, below=False))
 
     def __lt__(self, other: object) -> Self:
-        return self._less(other, np.ceil)._new(m.Compare(negated=False, below=True))
+        return self._less(other, np.ceil)._new(m.Compare(strictly=False, below=True))
 
     def __gt__(self, other: object) -> Self:
-        return self._less(other, np.floor)._new(m.Compare(negated=True, below=True))
+        return self._less(other, np.floor)._new(m.Compare(strictly=True, below=False))
 
     def __le__(self, other: object) -> Self:
-        return self._less(other, np.floor)._new(m.Compare(negated=True, below=False))
+        return self._less(other, np.floor)._new(m.Compare(strictly=True, below=True))
 
     def __eq__(self, other: object) -> Any:
-        return ((self >= other) - (self > other))._new(m.Declare(0.0, 1.0))
+        return self._apart(other)._new(m.Equal(below=False))
 
     def __ne__(self, other: object) -> Any:
-        return -(self == other) + 1
+        return self._apart(other)._new(m.Equal(below=True))
 
     __hash__ = object.__hash__
 
@@ -108,6 +109,17 @@ class Comparisons(Unknown):
         unit = 2.0**-self.type.fraction_bits
         threshold = np.clip(numbers(other), self.type.low - unit, self.type.high + unit)
         return self - rounded(threshold / unit) * unit if threshold.any() or threshold.ndim else self
+
+    def _apart(self, other: object) -> Self:
+        """What is 0 where they are equal; a public number that no value can be is moved just below all of them."""
+        if isinstance(other, Comparisons):
+            return self - other
+        unit = 2.0**-self.type.fraction_bits
+        wanted = numbers(other)
+        possible = (wanted >= self.type.low) & (wanted <= self.type.high) & (np.rint(wanted / unit) * unit == wanted)
+        lowest = (math.floor(self.type.low / unit) - 1) * unit
+        wanted = np.where(possible, wanted, lowest)
+        return self - wanted if wanted.any() or wanted.ndim else self
 
 
 def check_bits(what: str, *operands: object) -> None:

@@ -75,9 +75,11 @@ class Counting(Ordering):
         marks, x = _edges(bins), _beside(self)
         if marks.size < 2:
             raise UsageError("bins are two edges at least")
-        above = (x >= marks[:-1]).reshape((-1, marks.size - 1)).sum(0)
-        beyond = (x > marks[-1:]).reshape((-1, 1)).sum(0)
-        counted: Any = above - np.concatenate([above[1:], beyond])
+        # A unit beyond the last edge, which is its bin's, too: all edges are compared by the same tables.
+        unit = 2.0**-self.type.fraction_bits
+        beyond = (np.floor(np.clip(marks[-1], self.type.low - unit, self.type.high) / unit) + 1) * unit
+        reached = (x >= np.append(marks[:-1], beyond)).reshape((-1, marks.size)).sum(0)
+        counted: Any = reached[:-1] - reached[1:]
         return counted.within(0.0, float(self.type.size))  # type: ignore[no-any-return]
 
     def bincount(self, minlength: int) -> Self:

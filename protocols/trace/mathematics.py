@@ -187,12 +187,19 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """1 where x >= 0, else 0, ties exact; of -x in place of x if ``negated``, and the other way round if ``below``.
+    """1 where x >= 0, else 0, ties exact; x > 0 if ``strictly``, and the other way round if ``below``.
 
     A product with such a bit takes no round of its own where the other factor is masked, or can be beside it.
     """
 
-    negated: bool
+    strictly: bool
+    below: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Equal:
+    """1 where x = 0, else 0, or the other way round if ``below``; its products are as those of `Compare`."""
+
     below: bool
 
 
@@ -286,6 +293,7 @@ Mathematics = (
     | Polynomial
     | Apply
     | Compare
+    | Equal
     | Relu
     | Maximum
     | Ranked

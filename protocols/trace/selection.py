@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from mpc.errors import RangeError, ShapeError
 from mpc.tensor_type import TensorType
@@ -31,6 +33,12 @@ class Selection(Comparisons):
     def _joined(self, operation: m.Mathematics, *operands: object) -> Self:
         raise NotImplementedError
 
+    def __getitem__(self, key: Any) -> Self:
+        raise NotImplementedError
+
+    def expand_dims(self, axis: int) -> Self:
+        raise NotImplementedError
+
     def maximum(self, other: object) -> Self:
         """The larger of each pair, with broadcasting; two rounds."""
         return self._joined(m.Maximum(), self, other)
@@ -54,7 +62,13 @@ class Selection(Comparisons):
         low, high = numbers(min), numbers(max)
         if (low > high).any():
             raise RangeError("clip() takes a min that is not above its max")
-        below, above = (self - low).relu(), (self - high).relu()
+        ends = np.stack(np.broadcast_arrays(low, high), -1)
+        if self.type.low < low.max() and self.type.high > high.min():
+            # By the same tables.
+            both = (self.expand_dims(-1) - ends).relu()
+            below, above = both[..., 0], both[..., 1]
+        else:
+            below, above = (self - low).relu(), (self - high).relu()
         # Each may be off by what its type says that it can be below 0.
         off = sum(t for t in (below.type.low, above.type.low) if t < 0)
         return (below - above + low)._new(m.Declare(float(low.min()) + off, float(high.max()) - off))

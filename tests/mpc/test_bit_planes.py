@@ -35,11 +35,11 @@ def test_tables_are_those_of_the_field(widths: tuple[int, ...], ignored: int) ->
         table = digits.table(mask, ignored, widths)
         packed = bit_planes.table(mask, ignored, widths)
         assert np.array_equal(bits_of(packed, size).T, table)
-        found = digits.look_up(number, ignored, widths, table, 1)
+        found = digits.look_up(number, ignored, widths, table, 1, 1, False)
         # Shares, and a whole of them; under XOR a difference of bits is 1, whatever its sign.
         share = np.random.default_rng(3).integers(0, 256, packed.shape, dtype=np.uint8)
-        one = bit_planes.look_up(number, ignored, widths, packed ^ share, 1)
-        other = bit_planes.look_up(number, ignored, widths, share, 0)
+        one = bit_planes.look_up(number, ignored, widths, packed ^ share, 1, 1, False)
+        other = bit_planes.look_up(number, ignored, widths, share, 0, 1, False)
         assert np.array_equal(bits_of(one ^ other, size), found != 0)
 
 
@@ -47,7 +47,7 @@ def test_tables_are_those_of_the_field(widths: tuple[int, ...], ignored: int) ->
 @given(st.integers(0, field.P - 1), st.integers(0, field.P - 1), st.sampled_from(WIDTHS), st.integers(0, 9))
 def test_a_chain_of_digits_is_the_bit_of_a_difference(r: int, c: int, widths: tuple[int, ...], ignored: int) -> None:
     table = bit_planes.table(np.array([r], np.uint64), ignored, widths)
-    found = bit_planes.look_up(np.array([c], np.uint64), ignored, widths, table, 1)
+    found = bit_planes.look_up(np.array([c], np.uint64), ignored, widths, table, 1, 1, False)
     bit = ((c >> ignored) - (r >> ignored)) >> sum(widths) & 1
     assert bit_chains.chain(found, None)[0] & 1 == bit
     # And behind masks, in bits and in numbers.

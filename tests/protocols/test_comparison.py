@@ -21,7 +21,7 @@ from mpc.tensor_type import Form, TensorType
 from protocols.lowering.comparison import MOST_DEALT, chosen
 from protocols.operations.bit_comparison import Lifted, Sign, Signed
 from protocols.operations.comparison import Compare, Join
-from protocols.operations.digits import EXACTLY, Digits, Window
+from protocols.operations.digits import EXACTLY, Digits, Tables, Window, tables_type
 from protocols.operations.linear import Add, Index
 from protocols.operations.mask import Mask
 from protocols.operations.product import Multiply
@@ -89,7 +89,7 @@ def test_all_pairs_of_small_numbers(secure: Any, name: str, variant: str) -> Non
     bit, let = computed(program, x, y, parties=3)
     assert np.array_equal(bit, test(x, y))
     assert np.array_equal(let, np.where(test(x, y), x, y))
-    assert program.rounds == (2 if name in ("eq", "ne") else 1) + (variant == "three rounds")
+    assert program.rounds == 1 + (variant == "three rounds")
 
 
 @pytest.mark.parametrize("name", TESTS)
@@ -217,6 +217,10 @@ def test_what_is_too_large_is_refused(secure: Any) -> None:
 X = TensorType((3,), 16, -4.0, 4.0, Form.MASKED)
 
 
+def digits_of(x: TensorType, ignored: int, widths: tuple[int, ...], ring: str) -> TensorType:
+    return Digits(ignored, widths, ring).result(x, Tables(ignored, widths, ring).result(x))
+
+
 @pytest.mark.parametrize(
     ("ignored", "widths", "ring"),
     [
@@ -227,33 +231,44 @@ X = TensorType((3,), 16, -4.0, 4.0, Form.MASKED)
 )  # fmt: skip
 def test_what_a_stranger_may_not_compare(ignored: int, widths: tuple[int, ...], ring: str) -> None:
     assert not Window(EXACTLY, (4, 4)).takes(X)
-    assert Digits(EXACTLY, (7, 7, 6), FIELD).result(X).shape == (5, 3)
-    assert Digits(EXACTLY, (7, 7, 6), BITS).result(X).shape == (5, 1)
+    assert digits_of(X, EXACTLY, (7, 7, 6), FIELD).shape == (5, 3)
+    assert digits_of(X, EXACTLY, (7, 7, 6), BITS).shape == (5, 1)
     with pytest.raises(ProgramError):
-        Digits(ignored, widths, ring).result(X)
+        Tables(ignored, widths, ring).result(X)
+    with pytest.raises(ProgramError):
+        Digits(ignored, widths, ring).result(X, tables_type(3, widths, ring))
 
 
 def test_what_does_not_go_together() -> None:
-    field_digits = Digits(EXACTLY, (7, 7, 6), FIELD).result(X)
-    packed = Digits(EXACTLY, (7, 7, 6), BITS).result(X)
+    field_digits, packed = (digits_of(X, EXACTLY, (7, 7, 6), ring) for ring in (FIELD, BITS))
+    tables = tables_type(3, (7, 7, 6), BITS)
     opened, packed_opened = (t.replace(form=Form.MASKED) for t in (field_digits, packed))
-    assert Compare(EXACTLY, False).result(X, opened).shape == (3,)
-    assert Signed(EXACTLY, False, 3).result(X, packed_opened).shape == (3,)
+    assert Compare(EXACTLY, False, False).result(X, opened).shape == (3,)
+    assert Signed(EXACTLY, False, False, 3).result(X, packed_opened).shape == (3,)
     sign = Sign(3, 3).result(packed_opened)
-    assert Lifted(EXACTLY, False).result(X, sign.replace(form=Form.MASKED)).shape == (3,)
+    assert Lifted(EXACTLY, False, False).result(X, sign.replace(form=Form.MASKED)).shape == (3,)
     refused = [
-        lambda: Compare(EXACTLY, False).result(X, field_digits),
-        lambda: Compare(EXACTLY, False).result(X, packed_opened),
-        lambda: Compare(EXACTLY, False).result(X, opened, X.replace(shape=(1,))),
-        lambda: Compare(EXACTLY, False).result(X, opened.replace(shape=(4, 3))),
-        lambda: Compare(EXACTLY, False).result(X, opened.replace(shape=(17, 3))),
-        lambda: Compare(-2, False).result(X, opened),
-        lambda: Signed(EXACTLY, False, 3).result(X, opened),
-        lambda: Signed(EXACTLY, False, 10**6).result(X, packed_opened),
+        lambda: Compare(EXACTLY, False, False).result(X, field_digits),
+        lambda: Compare(EXACTLY, False, False).result(X, packed_opened),
+        lambda: Compare(EXACTLY, False, False).result(X, opened, X.replace(shape=(1,))),
+        lambda: Compare(EXACTLY, False, False).result(X, opened.replace(shape=(4, 3))),
+        lambda: Compare(EXACTLY, False, False).result(X, opened.replace(shape=(17, 3))),
+        lambda: Compare(-2, False, False).result(X, opened),
+        lambda: Signed(EXACTLY, False, False, 3).result(X, opened),
+        lambda: Signed(EXACTLY, False, False, 10**6).result(X, packed_opened),
+        lambda: Digits(EXACTLY, (7, 7, 6), FIELD).result(X, tables),
+        lambda: Digits(EXACTLY, (7, 7, 7), BITS).result(X, tables),
+        lambda: Digits(EXACTLY, (7, 7, 6), BITS).result(X.replace(shape=(9,)), tables),
+        lambda: Digits(EXACTLY, (7, 7, 6), BITS).result(X, tables.replace(shape=(318, 2))),
+        lambda: Digits(EXACTLY, (7, 7, 6), BITS).result(X, tables.replace(shape=())),
+        lambda: Digits(EXACTLY, (7, 7, 6), BITS).result(X),
+        lambda: Digits(EXACTLY, (7, 7, 6), BITS, 2).result(X, tables),
+        lambda: Digits(EXACTLY, (7, 7, 6), BITS, 0).result(X, tables),
+        lambda: Digits(0, (7, 7, 6), BITS, 1, True).result(X.replace(fraction_bits=10), tables),
         lambda: Sign(3, 10).result(packed_opened.replace(shape=(19, 1))),
         lambda: Sign(-1, 3).result(packed_opened),
         lambda: Sign(9, 3).result(packed_opened),
-        lambda: Lifted(EXACTLY, False).result(X, opened),
+        lambda: Lifted(EXACTLY, False, False).result(X, opened),
         lambda: Join((2, 2)).result(opened),
         lambda: Join(()).result(opened),
         lambda: Join((9,)).result(opened.replace(shape=(17, 3))),

@@ -192,6 +192,7 @@ STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
         x.real - x.real.reshape(*SHAPE[:2], 4, 2, 2).max(axis=(2, 4)).sum(axis=2)[:, :, None, None],
     ),
     "compare": lambda x, y, rng: (x.secret > 0.25, (x.real > 0.25) * 1.0),
+    "equal": lambda x, y, rng: ((x.secret == y.secret).where(y.secret, x.secret), x.real),
     "where": lambda x, y, rng: ((x.secret >= y.secret).where(x.secret, y.secret), np.maximum(x.real, y.real)),
     "sort by a network": lambda x, y, rng: (x.secret.sort(None).reshape(SHAPE), np.sort(x.real, None).reshape(SHAPE)),
     "cube": power(3),
@@ -276,7 +277,7 @@ LOOSER = {
 """Sums of many, whose errors never all have one sign, and curves after curves."""
 
 
-JUMPS = {"compare", "where"}
+JUMPS = {"compare", "equal", "where"}
 """Where something is near to a threshold, the bound is that it may be on the other side."""
 
 

@@ -26,7 +26,7 @@ from protocols.lowering import comparison
 from protocols.lowering.planner import Planner
 from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
 from protocols.operations.comparison import Join
-from protocols.operations.digits import EXACTLY, Digits
+from protocols.operations.digits import EXACTLY, Digits, Tables
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, run_in_memory
 
@@ -196,6 +196,11 @@ def _of_both_signs(draw: Draw) -> Expression:
 STRICT = Objective(ANY, Security.MALICIOUS)
 
 
+@of("tables")
+def _tables(draw: Draw) -> Expression:
+    return _digits(draw).inputs[1]
+
+
 @of("digits")
 def _digits(draw: Draw) -> Expression:
     return _bit(draw, LATENCY).inputs[1].inputs[0]
@@ -203,7 +208,8 @@ def _digits(draw: Draw) -> Expression:
 
 @of("join")
 def _join(draw: Draw) -> Expression:
-    x = Planner().masked(Planner().make(Digits(EXACTLY, (10,) * 6, FIELD), _of_both_signs(draw)))
+    cut, compared = (EXACTLY, (10,) * 6, FIELD), _of_both_signs(draw)
+    x = Planner().masked(Planner().make(Digits(*cut), compared, Planner().make(Tables(*cut), compared)))
     return Planner().make(Join(((6,), (2, 1, 3), (1,) * 6)[draw.whole(0, 2)]), x)
 
 
@@ -228,7 +234,7 @@ def _lifted(draw: Draw) -> Expression:
 
 
 def _bit(draw: Draw, objective: Objective) -> Expression:
-    kinds = {"negated": draw.whole(0, 1) == 1, "below": draw.whole(0, 1) == 1}
+    kinds = {"strictly": draw.whole(0, 1) == 1, "below": draw.whole(0, 1) == 1}
     return comparison.compared(Planner(objective=objective), _of_both_signs(draw), **kinds)
 
 
