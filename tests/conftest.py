@@ -70,13 +70,21 @@ Reals = npt.NDArray[np.float64]
 Raw = npt.NDArray[np.uint64]
 
 
-FIRST = ("end_to_end", "adversary", "benchmarks", "parties", "network")
-"""Folders whose files take longest: begun first, or one of them is left to run alone at the end."""
+WAITING = ("end_to_end", "tessera", "network", "benchmarks", "adversary", "parties")
+"""Folders of tests that wait: for processes, for peers that are silent.  Those whose files take longest come first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # By default files with many tests go first.  Those with few take longer.
     config.option.loadscopereorder = False
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        # Where there are no compiled kernels yet, it compiles them while the workers collect.
+        _nursery.start()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        _nursery.warm_up()
 
 
 def pytest_unconfigure() -> None:
@@ -84,8 +92,13 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folders = {name: rank for rank, name in enumerate(FIRST)}
-    items.sort(key=lambda item: folders.get(item.path.parent.name, len(FIRST)))
+    """Files that wait and files that compute, in turns: or workers wait at first, and have no core each at the end."""
+    ranks = {name: rank for rank, name in enumerate(WAITING)}
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = sorted((path for path in files if path.parent.name in ranks), key=lambda path: ranks[path.parent.name])
+    computing = [path for path in files if path.parent.name not in ranks]
+    turn = {path: number / len(group) for group in (waiting, computing) for number, path in enumerate(group)}
+    items.sort(key=lambda item: turn[item.path])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import importlib.util
 import json
@@ -115,10 +116,24 @@ def _nursery() -> Nursery:
     return Nursery()
 
 
+def start() -> None:
+    """Now, though nobody has asked for a process yet."""
+    _nursery()
+
+
 def close() -> None:
     if _nursery.cache_info().currsize:
         _nursery().close()
         _nursery.cache_clear()
+
+
+def warm_up() -> None:
+    """All kernels that are imported.  Where they have to be compiled, one process does it, and the others load them."""
+    from mpc.rings import kernels
+
+    with Path(kernels.__file__).open("rb") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        kernels.warm_up()
 
 
 def forked(asking: socket.socket) -> list[str]:
@@ -173,9 +188,8 @@ if __name__ == "__main__":
     import gc
 
     import parties.commands.command_line  # noqa: F401
-    from mpc.rings import kernels
 
-    kernels.warm_up()
+    warm_up()
     gc.freeze()
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork would have but one of these threads"
     sys.path.pop(0)

@@ -333,6 +333,7 @@ def test_of_many_threads_one_gets_it(folder: Path) -> None:
         assert sorted(taken) == list(range(1, 21))
 
 
+SNIPPET = Path(__file__).parents[1] / "snippet.py"
 CHILD = """
 import sys
 from parties.keys import KeyPair
@@ -354,7 +355,7 @@ def test_killed_at_any_moment_it_hands_out_nothing_twice(folder: Path) -> None:
     taken: set[int] = set()
     first = 1
     for _ in range(6):
-        command = [sys.executable, "-c", CHILD, str(folder), KEYS.public, KEYS.secret, str(first)]
+        command = [sys.executable, str(SNIPPET), CHILD, str(folder), KEYS.public, KEYS.secret, str(first)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             lines = [child.stdout.readline() for _ in range(4 + secrets.randbelow(60))]

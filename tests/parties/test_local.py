@@ -20,12 +20,6 @@ from parties.servers import process
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def started_from_nothing(monkeypatch):
-    """No forks of a process that has imported: here it matters how processes start."""
-    monkeypatch.setenv("TESSERA_TESTS_EXEC", "1")
-
-
 def gone(pids: Iterable[int], folder: Path, within: float = 10.0) -> bool:
     """Whether the processes and the folder are, by then."""
     deadline = time.monotonic() + within
@@ -65,7 +59,9 @@ def test_not_running():
     cluster.close()
 
 
-def test_life_of_a_cluster():
+def test_life_of_a_cluster(monkeypatch):
+    # No forks of a process that has imported: they start as they do for everybody.
+    monkeypatch.setenv("TESSERA_TESTS_EXEC", "1")
     with pytest.raises(ZeroDivisionError), LocalCluster(2, clients=("clinic", "company"), verbose=True) as cluster:
         folder, pids = cluster.folder, [process.pid for process in cluster.processes.values()]
         assert "3 processes" in repr(cluster)

@@ -244,6 +244,7 @@ def test_an_old_file_of_the_dealer_brings_no_second_use(tmp_path: Path) -> None:
     second.close()
 
 
+SNIPPET = Path(__file__).parents[1] / "snippet.py"
 CHILD = """
 import sys
 from parties.keys import KeyPair
@@ -262,7 +263,7 @@ with DealerStock(sys.argv[1], keys, "f00d") as stock:
 def test_killed_at_any_moment_it_assigns_nothing_twice(folder: Path) -> None:
     assigned: list[int] = []
     for _ in range(6):
-        command = [sys.executable, "-c", CHILD, str(folder), KEYS.public, KEYS.secret]
+        command = [sys.executable, str(SNIPPET), CHILD, str(folder), KEYS.public, KEYS.secret]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             assigned.extend(int(child.stdout.readline()) for _ in range(2 + secrets.randbelow(40)))

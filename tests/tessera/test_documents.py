@@ -28,7 +28,8 @@ def test_its_python_runs(path: Path, tmp_path: Path) -> None:
     blocks = BLOCK.findall(path.read_text())
     assert len(blocks) == path.read_text().count("```python")
     (tmp_path / "script.py").write_text("\n".join(blocks))
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    command = [sys.executable, str(Path(__file__).with_name("document.py")), "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
