@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mpc.errors import UnsupportedError
 from protocols.approximation.fits import (
@@ -119,7 +120,8 @@ def found(wanted: Wanted, ways: tuple[Way, ...]) -> Fit:
     """
     checked(wanted.function, wanted.low, wanted.high)
     best: Fit | None = None
-    with _Progress(f"fitting {wanted}"):
+    # Matrices are small: threads of BLAS would only wait for each other, on a busy machine for seconds.
+    with threadpool_limits(1, user_api="blas"), _Progress(f"fitting {wanted}"):
         for way in (one_round, *ways):
             try:
                 made = way(wanted)
