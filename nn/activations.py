@@ -21,6 +21,7 @@ from protocols.approximation import (
     FUNCTIONS,
     Fit,
     FourierFit,
+    PiecewiseFit,
     PolynomialFit,
     RampFit,
     RootFit,
@@ -30,6 +31,7 @@ from protocols.approximation import (
     fit_polynomial,
 )
 from protocols.approximation.defaults import make_fit
+from protocols.approximation.pieces import check_pieces
 from protocols.operations.fourier import MAX_MULTIPLIER, MAX_TERMS
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -354,6 +356,8 @@ def check_fit(fit: Fit) -> None:
             raise UnsupportedError("a root of what may be 0")
         check_fit(fit.start)
         check_fit(fit.correction)
+    elif isinstance(fit, PiecewiseFit):
+        check_pieces(fit)
     elif isinstance(fit, RampFit):
         check_finite("a ramp's lines", *fit.base, *fit.change)
         check_fit(fit.narrow)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nn.activations import Activation, fit_bounds
-from protocols.approximation import Fit, FourierFit, PolynomialFit, RampFit, RootFit, default_fit
+from protocols.approximation import Fit, FourierFit, PiecewiseFit, PolynomialFit, RampFit, RootFit, default_fit
 
 
 class FitActivation(nn.Module):
@@ -52,6 +52,14 @@ def _evaluate(fit: Fit, x: torch.Tensor) -> torch.Tensor:
         y = _evaluate(fit.start, x)
         y = y * _evaluate(fit.correction, 1 - x * y**fit.order)
         return x * y if fit.power == "1/2" else y
+    if isinstance(fit, PiecewiseFit):
+        which = torch.bucketize(x.detach(), x.new_tensor(fit.starts[1:]), right=True)
+        centres, scales = (x.new_tensor(of) for of in zip(*((p.centre, 2.0**-p.log2) for p in fit.pieces), strict=True))
+        t = (x - centres[which]) * scales[which]
+        y = torch.zeros_like(x)
+        for column in zip(*(piece.coefficients[::-1] for piece in fit.pieces), strict=True):
+            y = y * t + x.new_tensor(column)[which]
+        return y
     if isinstance(fit, RampFit):
         u = _evaluate(fit.narrow, x)
         (start, slope), (half, change) = fit.base, fit.change

@@ -17,7 +17,7 @@ from protocols.approximation.fits import CompositeFit, Fit, FourierFit, Polynomi
 from protocols.approximation.goal import RELATIVE, Goal
 from protocols.approximation.minimax import Fourier, fit_polynomial
 from protocols.approximation.sampling import checked
-from protocols.approximation.search import Wanted, found, of_root
+from protocols.approximation.search import Wanted, found, of_root, pieces
 from protocols.approximation.taylor import powers_of_x
 
 METHODS = ("fourier", "minimax", "taylor", "composite")
@@ -104,7 +104,7 @@ def power_fit(exponent: float, low: float, high: float) -> Fit:
 
     largest = float(np.abs(checked(power, low, high)(dense_grid(low, high))).max())
     wanted = Wanted(power, low, high, Goal(POWER_TARGET * largest, RELATIVE), name=f"x^{exponent:g}")
-    return found(wanted, (of_root,))
+    return found(wanted, (of_root, pieces))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal, TypeVar
@@ -15,6 +16,14 @@ Reals = npt.NDArray[np.float64]
 
 DENSE = 20_001
 """Points at which an error is measured, twice: equally spaced, and clustered at the ends."""
+
+OCTAVES = 24
+"""Below the length of an interval, that are looked at around 0 and at the ends, ..."""
+EACH = 24
+"""... with so many points each."""
+
+POINTS_OF_PIECE = 33
+"""More of them, in each piece."""
 
 SMALLEST_ERROR = 2.0**-50
 """Stated where less is measured: the measurement's own rounding.  Fraction bits follow from errors, so never 0."""
@@ -172,14 +181,68 @@ class RampFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ramp
         return np.asarray(b + a * points + (d + c * points) * self.step(u) + self.bump(u))
 
 
-Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | RampFit
+class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A polynomial in t = (x - centre) / 2^log2, which is in [-1, 1] from ``start`` to where the next piece starts."""
 
-AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, RampFit)
+    start: float
+    centre: float
+    log2: int
+    coefficients: tuple[float, ...]
+
+    def __call__(self, x: npt.ArrayLike) -> Reals:
+        t = self.place(x)
+        value = np.zeros_like(t)
+        for c in reversed(self.coefficients):
+            value = value * t + c
+        return value
+
+    def place(self, x: npt.ArrayLike) -> Reals:
+        """t, to which x is brought."""
+        return np.asarray((np.asarray(x, dtype=np.float64) - self.centre) * 2.0**-self.log2)
+
+
+class PiecewiseFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="pieces"):
+    """Polynomials of one low degree, each from its start to the next one's: comparisons say which.
+
+    The first one starts at ``low``.
+    """
+
+    pieces: tuple[Piece, ...]
+    low: float
+    high: float
+    error: float
+    relative: float | None = None
+
+    @property
+    def starts(self) -> Reals:
+        """Of all pieces, ascending."""
+        return np.array([piece.start for piece in self.pieces])
+
+    @property
+    def degree(self) -> int:
+        """Of every piece."""
+        return len(self.pieces[0].coefficients) - 1
+
+    def __call__(self, x: npt.ArrayLike) -> Reals:
+        points = np.asarray(x, dtype=np.float64)
+        which = np.searchsorted(self.starts[1:], points, side="right")
+        centres = np.array([piece.centre for piece in self.pieces])
+        scales = np.exp2([-float(piece.log2) for piece in self.pieces])
+        t = (points - centres[which]) * scales[which]
+        value: Reals = np.zeros_like(t)
+        for column in np.array([piece.coefficients for piece in self.pieces]).T[::-1]:
+            value = value * t + column[which]
+        return value
+
+
+Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | RampFit | PiecewiseFit
+
+AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, RampFit, PiecewiseFit)
 
 
 def measured(fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
     """The fit with its maximal error over its interval, measured on a dense grid."""
-    x = dense_grid(fit.low, fit.high)
+    x = grid(fit)
     error = float(np.abs(fit(x) - function(x)).max())
     return msgspec.structs.replace(fit, error=max(error, SMALLEST_ERROR))
 
@@ -187,6 +250,8 @@ def measured(fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
 @functools.lru_cache(maxsize=256)
 def slope(fit: Fit) -> float:
     """The largest slope of a fit on its interval: what an error of x is multiplied by at most."""
+    if isinstance(fit, PiecewiseFit):
+        return max(_steepest(piece) for piece in fit.pieces)
     x = dense_grid(fit.low, fit.high)
     x = x[np.concatenate([[True], np.diff(x) > 1e-9 * (fit.high - fit.low)])]
     # The grid has hundreds of points for the shortest of the waves: between them the slope is hardly larger.
@@ -196,7 +261,7 @@ def slope(fit: Fit) -> float:
 @functools.lru_cache(maxsize=256)
 def attained(fit: Fit) -> tuple[float, float]:
     """The smallest and the largest value of a fit on its interval, on a dense grid."""
-    values = fit(dense_grid(fit.low, fit.high))
+    values = fit(grid(fit))
     return float(values.min()), float(values.max())
 
 
@@ -204,6 +269,32 @@ def smallest(fit: Fit) -> float:
     """The smallest magnitude of a fit's values on its interval."""
     low, high = attained(fit)
     return max(low, -high, 0.0)
+
+
+def _steepest(piece: Piece) -> float:
+    """The largest slope of a piece, bounded by its coefficients."""
+    return 2.0**-piece.log2 * math.fsum(k * abs(c) for k, c in enumerate(piece.coefficients))
+
+
+def grid(fit: Fit) -> Reals:
+    """Points at which a fit is judged: the fine grid, and some of each of its pieces."""
+    fine = fine_grid(fit.low, fit.high)
+    if not isinstance(fit, PiecewiseFit):
+        return fine
+    ends = np.append(fit.starts, fit.high)
+    inside = [np.linspace(a, np.nextafter(b, a), POINTS_OF_PIECE) for a, b in itertools.pairwise(ends)]
+    return np.unique(np.concatenate([fine, *inside]))
+
+
+@functools.lru_cache(maxsize=32)
+def fine_grid(low: float, high: float) -> Reals:
+    """The dense grid, and by octaves what is near 0 and near the ends: of a long interval, where functions change."""
+    steps = np.exp2(-np.arange(OCTAVES * EACH) / EACH)
+    longest, length = max(-low, high), high - low
+    fine = np.concatenate([longest * steps, -longest * steps, low + length * steps, high - length * steps])
+    grid = np.union1d(dense_grid(low, high), fine[(fine >= low) & (fine <= high)])
+    grid.flags.writeable = False
+    return grid
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from mpc.errors import UnsupportedError
-from protocols.approximation.fits import Fit, PolynomialFit, Reals, dense_grid
+from protocols.approximation.fits import Fit, PolynomialFit, Reals, fine_grid
 from protocols.approximation.goal import RELATIVE, Goal
 from protocols.approximation.minimax import DEGREES, MAX_DEGREE, fewest, fit_polynomial
 from protocols.approximation.sampling import checked
-from protocols.approximation.search import Wanted, found, of_root, ramp
+from protocols.approximation.search import Wanted, found, of_root, pieces
 
 ERROR = 1e-4
 """The error to reach where none is said, as a part of the largest value."""
@@ -20,7 +20,7 @@ ERROR = 1e-4
 SPANS = 8.0
 """A function of one sign spans orders of magnitude if its largest value is so many times its smallest."""
 
-WAYS = (of_root, ramp)
+WAYS = (of_root, pieces)
 
 
 def fit(
@@ -29,10 +29,11 @@ def fit(
     """Fit any function of one real number on [low, high] to a maximal error: the fewest terms that reach it.
 
     ``function`` takes a float64 array (or, failing that, one number).  Without an ``error``, 1e-4 of the largest value
-    is reached, and half a thousandth of each value where the function has one sign and spans orders of magnitude and
-    that can be reached; the fit says both (``error``, ``relative``).  ``method`` is ``"fourier"``: one round, or
-    several where one is not enough; or ``"minimax"``: a polynomial.  ``SecretTensor.apply`` evaluates the result.
-    Takes about a second, and says on the terminal what takes longer.  Raises UnsupportedError, saying how near it came.
+    is reached, and half a thousandth of each value, down to a millionth of the largest, where the function has one sign
+    and spans orders of magnitude; the fit says both (``error``, ``relative``).  ``method`` is ``"fourier"``: one round,
+    or where that is not enough several, or polynomials of pieces that comparisons choose among; or ``"minimax"``: a
+    polynomial.  ``SecretTensor.apply`` evaluates the result.  Takes a second or two, and says on the terminal what
+    takes longer.  Raises UnsupportedError, saying how near it came, for what jumps or turns too often.
     """
     if error is not None and not (error > 0 and math.isfinite(error)):
         raise UnsupportedError(f"the error to reach must be positive, not {error}")
@@ -42,7 +43,7 @@ def fit(
         raise UnsupportedError(f"method {method!r} is not one of fourier, minimax")
     if error is not None:
         return found(Wanted(function, low, high, Goal(error)), WAYS)
-    sizes = checked(function, low, high)(dense_grid(low, high))
+    sizes = checked(function, low, high)(fine_grid(low, high))
     absolute = _size(function, low, high) * ERROR
     if sizes.min() * sizes.max() > 0 and np.abs(sizes).max() > SPANS * np.abs(sizes).min():
         try:
@@ -54,7 +55,7 @@ def fit(
 
 def _size(function: Callable[[Reals], object], low: float, high: float) -> float:
     """The largest value, or 1 of a function that is 0."""
-    return float(np.abs(checked(function, low, high)(dense_grid(low, high))).max()) or 1.0
+    return float(np.abs(checked(function, low, high)(fine_grid(low, high))).max()) or 1.0
 
 
 def _polynomial(function: Callable[[Reals], object], low: float, high: float, error: float) -> PolynomialFit:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from protocols.approximation.fits import SMALLEST_ERROR, AnyFit, Fit, Reals, dense_grid
+from protocols.approximation.fits import SMALLEST_ERROR, AnyFit, Fit, Reals, grid
 
 RELATIVE = 2.0**-11
 """The relative error that a fit may have, half of a thousandth: as much is left to rounding."""
@@ -33,6 +33,12 @@ class Goal:
             return np.ones_like(values)
         return np.asarray(np.maximum(1.0, self.absolute / (self.relative * _floored(values))))
 
+    def allowed(self, values: Reals, largest: float) -> Reals:
+        """By how much a fit may miss each of these, of a function whose magnitudes go up to ``largest``."""
+        if self.relative is None:
+            return np.full_like(values, self.absolute)
+        return np.minimum(self.absolute, self.relative * np.maximum(np.abs(values), FLOOR * largest))
+
     def judge(self, fit: Fit) -> float:
         """What is to be at most ``absolute``."""
         if self.relative is None or fit.relative is None:
@@ -41,7 +47,7 @@ class Goal:
 
     def measured(self, fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
         """The fit with its errors over its interval, the relative one where it counts."""
-        x = dense_grid(fit.low, fit.high)
+        x = grid(fit)
         values = function(x)
         errors = np.abs(fit(x) - values)
         made = msgspec.structs.replace(fit, error=max(float(errors.max()), SMALLEST_ERROR))

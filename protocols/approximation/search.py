@@ -8,7 +8,8 @@
 * ``by_powers``: exp(x) = exp(x / 2^k)^(2^k), by squaring;
 * ``by_turns``: sines and cosines of any number of turns, as one exact wave of x / 2 pi;
 * ``ramp``: what is nearly a line on either side, taken apart in the middle by u = tanh(x / c): tanh(x / d), d < c, is a
-  smooth function of it (``RampFit``).
+  smooth function of it (``RampFit``);
+* ``pieces``: any continuous function, by comparison (``protocols/approximation/pieces.py``).
 
 Where these have too few digits, ``found`` refuses, saying what is possible.  Roots and logarithms of secret tensors go
 on by comparison then (``protocols/trace/normalised.py``).
@@ -33,6 +34,7 @@ from protocols.approximation.fits import (
     CompositeFit,
     Fit,
     FourierFit,
+    PiecewiseFit,
     PolynomialFit,
     RampFit,
     Reals,
@@ -41,6 +43,7 @@ from protocols.approximation.fits import (
 )
 from protocols.approximation.goal import Goal
 from protocols.approximation.minimax import MAX_TERMS, Fourier
+from protocols.approximation.pieces import by_pieces
 from protocols.approximation.sampling import checked
 
 ONE_ROUND = 2.0**9
@@ -268,6 +271,11 @@ def rsqrt(wanted: Wanted) -> Fit:
 def sqrt(wanted: Wanted) -> Fit:
     """The square root of x > 0."""
     return by_root(wanted, "1/2")
+
+
+def pieces(wanted: Wanted) -> PiecewiseFit:
+    """Any continuous function, by comparison."""
+    return by_pieces(checked(wanted.function, wanted.low, wanted.high), wanted.low, wanted.high, wanted.goal)
 
 
 # -- the exponential, sine and cosine --------------------------------------------------------------------------------

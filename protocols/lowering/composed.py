@@ -11,11 +11,12 @@ import msgspec
 from mpc.errors import RangeError
 from mpc.program import Expression
 from mpc.tensor_type import TRUNCATION_BITS
-from protocols.approximation import CompositeFit, Fit, FourierFit, PolynomialFit, RampFit, RootFit
+from protocols.approximation import CompositeFit, Fit, FourierFit, PiecewiseFit, PolynomialFit, RampFit, RootFit
 from protocols.approximation.fits import attained, smallest
 from protocols.approximation.search import SLACK, left
 from protocols.lowering.error import Loss
 from protocols.lowering.functions import fourier, polynomial
+from protocols.lowering.pieces import by_pieces
 from protocols.lowering.planner import Planner
 from protocols.operations.linear import Add, Declare, Subtract
 from protocols.operations.product import Multiply
@@ -53,6 +54,8 @@ def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Exp
         case RampFit():
             x = _declared(planner, x, fit.low, fit.high)
             return _known(planner, x, fit, ramp(planner, x, fit))
+        case PiecewiseFit():
+            return by_pieces(planner, _declared(planner, x, fit.low, fit.high), fit)
     assert_never(fit)
 
 

@@ -245,12 +245,13 @@ def test_three_orders_of_magnitude_are_found_anywhere(secure: Any, name: str, fi
 def test_fit_needs_no_error_and_little_time(function: Any, low: float, high: float) -> None:
     began = time.process_time()
     made = fit(function, low, high)
-    assert time.process_time() - began < 10  # of all cores together, on a machine that does other things
+    assert time.process_time() - began < 4  # on a machine that does other things
     x = np.linspace(low, high, 4321)
     true = np.array([function(v) for v in x.tolist()])
     assert np.abs(made(x) - true).max() <= min(1.001 * made.error, 1.1e-4 * np.abs(true).max())
     if made.relative is not None:
-        assert (np.abs(made(x) - true) / np.abs(true)).max() <= 1.001 * made.relative
+        told_apart = np.maximum(np.abs(true), FLOOR * np.abs(true).max())
+        assert (np.abs(made(x) - true) / told_apart).max() <= 1.001 * made.relative
         assert made.relative <= THOUSANDTH
 
 
