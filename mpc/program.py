@@ -47,6 +47,7 @@ class Expression:
         "lost",
         "operation",
         "ranked",
+        "settled",
         "surely",
         "type",
         "varies",
@@ -67,12 +68,19 @@ class Expression:
         """Of what its values are order statistics, such as a maximum: then they are off by no more than that is."""
         self.loss: Any = None
         """What follows from that, and from all that it depends on; kept by who finds out."""
+        self.settled = False
+        """Whether that is said of it, whatever it depends on."""
 
     def lose(self, most: float, surely: float | None = None) -> Expression:
         """The same, of whose values so much is said to be lost here; of what is said of one, the most counts."""
         surely = most if surely is None else surely
         if most > self.lost or surely > self.surely:
             self.lost, self.surely, self.loss = max(most, self.lost), max(surely, self.surely), None
+        return self
+
+    def settle(self, loss: Any) -> Expression:
+        """The same, of whose values ``loss`` is all that is lost, by it and before."""
+        self.loss, self.settled = loss, True
         return self
 
     def derive(self, operation: Operation, label: str, *others: Expression) -> Expression:
@@ -91,6 +99,7 @@ class Expression:
         """The same of operands that have the same values, in another form; it has lost as much."""
         moved = Expression(self.operation, inputs, self.label)
         moved.lost, moved.surely, moved.ranked, moved.loss = self.lost, self.surely, self.ranked, self.loss
+        moved.settled = self.settled
         return moved
 
     def __repr__(self) -> str:

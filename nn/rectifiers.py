@@ -1,8 +1,8 @@
 """Layers that compare: rectifiers and maxima, exact or within one unit of the precision, on whatever values come.
 
 Each comparison takes one round besides the opening of what is compared, which a linear layer's result needs for any
-activation (``protocols/operations/comparison.py``).  A ``ReLU`` before a ``MaxPool2d`` is evaluated after it, on fewer
-values: the result is the same.
+activation (``protocols/operations/comparison.py``); what it lets through is cut for the next layer on the way.  A
+``ReLU`` before a ``MaxPool2d`` is evaluated after it, on fewer values: the result is the same.
 """
 
 from __future__ import annotations

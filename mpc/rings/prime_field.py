@@ -67,7 +67,7 @@ class PrimeField(Ring):
 
     @abstractmethod
     def choose(self, bits: Bits, x: Array, y: Array) -> Array:
-        """``x`` where the bit, which is public, is set, else ``y``; all of one shape."""
+        """``x`` where the bit, which is public, is set, else ``y``; both of one shape, the bits' at its end."""
 
     @abstractmethod
     def bit(self, x: Array, position: int) -> Bits:

@@ -138,9 +138,7 @@ def _evaluated(planner: Planner, x: Expression, fit: FourierFit | CompositeFit) 
 
 def as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:
     """``x``, of which is meant what is computed: nothing is lost."""
-    node = planner.make(Declare(low, high), x)
-    node.loss = Loss(0.0, 0.0)
-    return node
+    return planner.make(Declare(low, high), x).settle(Loss(0.0, 0.0))
 
 
 def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:

@@ -187,7 +187,9 @@ def _sum(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     one, gate = losses
     other = replace(gate, most=gate.most - one.most, sure=math.sqrt(max(0.0, gate.sure**2 - one.sure**2)))
     worse = max(one, other, key=lambda loss: loss.most)
-    return _with(x, 0.0, replace(worse, sure=max(one.sure, other.sure)))
+    # Where y and what is let through have lost a unit each.
+    unit = 2.0**-x.type.fraction_bits if isinstance(x.inputs[0].operation, truncation.Truncate) else 0.0
+    return _with(x, unit, replace(worse, sure=max(one.sure, other.sure)), sure=0.0)
 
 
 def _is_one_of_two(x: Expression) -> bool:
@@ -196,11 +198,16 @@ def _is_one_of_two(x: Expression) -> bool:
     gate = gate.inputs[0] if isinstance(gate.operation, linear.Declare) else gate
     if not isinstance(gate.operation, comparison.Comparison) or len(gate.inputs) < 3:
         return False
-    passed = gate.inputs[2]
-    passed = passed.inputs[0] if isinstance(passed.operation, mask.Mask) else passed
+    if gate.operation.dropped and isinstance(one.operation, truncation.Truncate):
+        one = _unmasked(one.inputs[0])
+    passed = _unmasked(gate.inputs[2])
     if not isinstance(passed.operation, linear.Subtract):
         return False
     return passed.inputs[1 if isinstance(x.operation, linear.Add) else 0] is one
+
+
+def _unmasked(x: Expression) -> Expression:
+    return x.inputs[0] if isinstance(x.operation, mask.Mask) else x
 
 
 @_rule(linear.Divide)
@@ -326,15 +333,22 @@ def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> L
 def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[Loss]) -> Loss:
     """Right of what is computed exactly; else the other bit is found, at worst, and what it is to let through is not.
 
-    Of what is let through by its own sign, no more is lost than what is so near to 0.
+    Of what is let through by its own sign, no more is lost than what is so near to 0; if bits are dropped, a unit
+    besides.
     """
     compared, passed = x.inputs[0], x.inputs[2:]
     ignored = 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
     certain = not (ignored or losses[0].most)
     if not passed:
         return _with(x, 0.0 if certain else 1.0, sure=0.0)
-    own = ignored if certain or passed[0] is compared else passed[0].type.magnitude
-    return _with(x, own, losses[2], sure=0.0)
+    own = passed[0].type.magnitude
+    if certain or passed[0] is compared:
+        own = ignored
+    elif isinstance(passed[0].operation, product.Multiply) and compared in passed[0].inputs:
+        # Times a public number.
+        own = ignored * math.prod(y.type.magnitude for y in passed[0].inputs if y is not compared)
+    unit = 2.0**-x.type.fraction_bits if operation.dropped else 0.0
+    return _with(x, own + unit, losses[2], sure=unit / 2)
 
 
 @_rule(fourier.Fourier)

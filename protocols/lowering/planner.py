@@ -28,6 +28,7 @@ from mpc.objective import LATENCY, Objective
 from mpc.operation import Constant, Operation
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import FIELD_BITS, SLACK, TRUNCATION_BITS, Form, TensorType
+from protocols.lowering.cuts import cut
 from protocols.operations.linear import (
     Add,
     Broadcast,
@@ -149,7 +150,8 @@ class Planner:
         return self.make(Mask(), x)
 
     def truncated(self, x: Expression, fraction_bits: int) -> Expression:
-        """``x`` with at most ``fraction_bits`` (one round to remove some, none if it is masked already)."""
+        """``x`` with at most ``fraction_bits``: one round to remove some, none if it is masked already, or where the
+        comparisons that it comes from can drop them (``cuts.py``)."""
         bits = x.type.fraction_bits - fraction_bits
         if bits <= 0:
             return x
@@ -161,7 +163,8 @@ class Planner:
                 f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
                 f" ({TRUNCATION_BITS} bits): declare a tighter range"
             )
-        return self.make(Truncate(bits), self.masked(x))
+        dropped = cut(self, x, bits) if x.type.form is Form.SHARED else None
+        return dropped or self.make(Truncate(bits), self.masked(x))
 
     def raised(self, x: Expression, bits: int) -> Expression:
         """``x`` with ``bits`` more fraction bits: a local multiplication by a power of two."""

@@ -138,6 +138,8 @@ def _source(loss: Loss) -> tuple[str, str]:
             said, remedy = f"a truncation to {bits} fraction bits", more
         case Quotient():
             said, remedy = f"a division, rounded to {bits} fraction bits", more
+        case Comparison(dropped=dropped) if dropped and x.inputs[2] is x.inputs[0]:
+            said, remedy = f"a truncation to {bits} fraction bits", more
         case Comparison():
             said, remedy = "a comparison of what is not exact", "compare whole numbers, or what is shared exactly"
         case Fourier() if x.lost < loss.part / 4:

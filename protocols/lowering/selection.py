@@ -65,7 +65,7 @@ def normalised(planner: Planner, low: float, step: int, x: Expression, *reached:
     result = planner.make(Declare(low, low * step + unit), total)
     lost, own = followed(x), since(total, exact)
     worst = max(lost, own, key=lambda loss: loss.part)
-    result.loss = replace(worst, most=lost.most + own.most, sure=math.hypot(lost.sure, own.sure))
+    result.settle(replace(worst, most=lost.most + own.most, sure=math.hypot(lost.sure, own.sure)))
     return planner.truncated(result, max(0, DIGITS - math.floor(math.log2(low))))
 
 

@@ -34,6 +34,7 @@ from mpc.rings.field import P
 from mpc.tensor_type import MAX_SIZE, Form, TensorType
 from protocols.operations.comparison import Comparison
 from protocols.operations.digits import digits_type, packed_type
+from protocols.operations.passing import passed, passed_made, passed_parts
 
 HALF = (P + 1) // 2
 """1 / 2."""
@@ -42,11 +43,13 @@ MOST_CHAINED = 9
 
 
 class SignedMonomials(Correlation, frozen=True):
-    """(-1)^alpha_J / 2 times 1 and the monomials of the masks of digits; if ``gated``, times a third mask besides."""
+    """(-1)^alpha_J / 2 times 1 and the monomials of the masks of digits; if ``gated``, times a third mask besides, of
+    which so many bits are ``dropped`` (``passing.py``)."""
 
     size: int
     digits: int
     gated: bool
+    dropped: int
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -54,13 +57,13 @@ class SignedMonomials(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        part = Part((signed_monomials(self.digits), self.size))
-        return (part, part) if self.gated else (part,)
+        rows = (signed_monomials(self.digits), self.size)
+        return (Part(rows), *(passed_parts(rows, self.size, self.dropped) if self.gated else ()))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         signed = field.signed_monomials(masks[0], self.size)
-        return (signed, *(field.multiply(signed, field.reshape(mask, (1, self.size))) for mask in masks[1:]))
+        return (signed, *(one for mask in masks[1:] for one in passed_made(field, signed, mask, self.dropped)))
 
 
 @register
@@ -75,23 +78,24 @@ class Signed(Comparison, frozen=True, tag="signed"):
         )
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (SignedMonomials(types[0].size, self.digits, len(types) == 3),)
+        return (SignedMonomials(types[0].size, self.digits, len(types) == 3, self.dropped),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
         opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
-        sums = field.signed_sums(opened, types[0].size, prepared)
         # (1 - s) / 2, and y (1 - s) / 2 = y / 2 - (D s / 2 + b s / 2).
-        signs = [field.reshape(part, shape) for part in sums]
         if len(inputs) == 2:
-            sign = signs[0] if self.below else field.negate(signs[0])
-            return Value(field.full(shape, HALF), sign)
-        public, own = (field.zeros(shape) if part is None else part for part in (inputs[2].public, inputs[2].share))
-        known, share = (field.scale(part, HALF) for part in (public, own))
-        product = field.multiply_add(public, *signs)
-        return Value(known, field.add(share, product) if self.below else field.subtract(share, product))
+            (sign,) = field.signed_sums(opened, types[0].size, prepared)
+            sign = field.reshape(sign, shape)
+            return Value(field.full(shape, HALF), sign if self.below else field.negate(sign))
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
+        signs = field.signed_sums(opened, types[0].size, [prepared[0], y.products])
+        known, share = (field.scale(part, HALF) for part in (y.public, y.share))
+        product = field.multiply_add(y.public, *signs)
+        share = field.add(share, product) if self.below else field.subtract(share, product)
+        return Value(field.reshape(known, shape), field.reshape(share, shape))
 
 
 class ChainBits(Correlation, frozen=True):
@@ -136,10 +140,12 @@ class Sign(Operation, frozen=True, tag="sign"):
 
 
 class LiftedBits(Correlation, frozen=True):
-    """The masks of packed bits as numbers; if ``gated``, times a third mask besides."""
+    """The masks of packed bits as numbers; if ``gated``, times a third mask besides, of which so many bits are
+    ``dropped`` (``passing.py``)."""
 
     size: int
     gated: bool
+    dropped: int
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -147,13 +153,13 @@ class LiftedBits(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        part = Part((self.size,))
-        return (part, part) if self.gated else (part,)
+        rows = (self.size,)
+        return (Part(rows), *(passed_parts(rows, self.size, self.dropped) if self.gated else ()))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         lifted = field.unpacked(masks[0], self.size)
-        return (lifted, *(field.multiply(lifted, field.reshape(mask, (self.size,))) for mask in masks[1:]))
+        return (lifted, *(one for mask in masks[1:] for one in passed_made(field, lifted, mask, self.dropped)))
 
 
 @register
@@ -164,20 +170,20 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
         return digits.replace(form=Form.SHARED) == packed_type(packed(x.size))
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (LiftedBits(types[0].size, len(types) == 3),)
+        return (LiftedBits(types[0].size, len(types) == 3, self.dropped),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
         opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
-        lifted, *gated = (field.reshape(part, shape) for part in prepared)
         # t + (1 - 2 t) m, and t (D + b) + (1 - 2 t) (m D + m b).
-        if not gated:
+        if len(inputs) == 2:
             bit = field.reshape(field.unpacked(opened, types[0].size), shape)
             ends = Value(field.full(shape, 1), field.zeros(shape))
-            return self._turned(field, ends, Value(bit, field.turned(opened, lifted)))
-        public, own = (field.zeros(shape) if part is None else part for part in (inputs[2].public, inputs[2].share))
-        through = field.turned(opened, field.multiply_add(public, lifted, gated[0]))
-        known, share = field.kept(opened, public), field.add(field.kept(opened, own), through)
-        return self._turned(field, Value(public, own), Value(known, share))
+            return self._turned(field, ends, Value(bit, field.turned(opened, field.reshape(prepared[0], shape))))
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
+        through = field.turned(opened, field.multiply_add(y.public, prepared[0], y.products))
+        known, share = field.kept(opened, y.public), field.add(field.kept(opened, y.share), through)
+        whole, part = ((field.reshape(one, shape) for one in two) for two in ((y.public, y.share), (known, share)))
+        return self._turned(field, Value(*whole), Value(*part))

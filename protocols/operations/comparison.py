@@ -33,6 +33,8 @@ from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, digits_type
+from protocols.operations.passing import passed, passed_made, passed_parts
+from protocols.operations.truncation import check_truncatable
 
 MOST_JOINED = 8
 """Digits that one chain has: the monomials double with each."""
@@ -129,10 +131,14 @@ class Products(Correlation, frozen=True):
 
 
 class Gated(Correlation, frozen=True):
-    """All monomials of a chain of so many ``digits``, times another mask; its operands are the digits, and that."""
+    """All monomials of a chain of so many ``digits``, times another mask; its operands are the digits, and that.
+
+    ``dropped``: bits of what is let through (``passing.py``).
+    """
 
     size: int
     digits: int
+    dropped: int
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -140,13 +146,12 @@ class Gated(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return (Part((monomials(self.digits), self.size)),)
+        return passed_parts((monomials(self.digits), self.size), self.size, self.dropped)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         found, _ = _rows(field, masks[0], self.digits).monomials(field)
-        passed = field.reshape(masks[1], (1, self.size))
-        return (field.concatenate([field.multiply(one, passed) for one in found], 0),)
+        return passed_made(field, field.concatenate(found, 0), masks[1], self.dropped)
 
 
 def products_of(groups: Sequence[int]) -> int:
@@ -203,36 +208,48 @@ class Comparison(Operation, frozen=True):
     """What ends a comparison: 1 where x >= 0, else 0; if ``equal``, where x = 0; if ``below``, the other way round.
 
     Operands: x, what is opened of its digits, and if there is a third, y of the same shape (maybe the same tensor): the
-    result is y or 0 then.  ``ignored`` is as in `Digits`.
+    result is y or 0 then, without the ``dropped`` lowest fraction bits of y.  ``ignored`` is as in `Digits`.
     """
 
     ignored: int
     below: bool
     equal: bool
+    dropped: int
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) in (2, 3), "takes what is compared, its digits, and maybe what is let through")
-        x, digits, *passed = types
+        x, digits, *through = types
         require(x.form is Form.MASKED and x.ring == FIELD, "compares a masked tensor")
         require(EXACTLY <= self.ignored < MOST_BITS, f"ignores up to {MOST_BITS} bits")
         require(digits.form is Form.MASKED and self._goes_with(x, digits), "takes what is opened of its digits")
-        if not passed:
+        if not through:
+            require(self.dropped == 0, "a bit has no fraction bits to drop")
             return TensorType(x.shape, 0, 0.0, 1.0, Form.SHARED)
-        (y,) = passed
+        (y,) = through
         require(y.form is Form.MASKED and y.ring == FIELD and y.shape == x.shape, "lets a masked tensor through")
-        return y.replace(low=min(y.low, 0.0), high=max(y.high, 0.0), form=Form.SHARED, gain=None)
+        bits, low, high = y.fraction_bits, y.low, y.high
+        if self.dropped:
+            check_truncatable((y,), self.dropped)
+            bits -= self.dropped
+            low, high = low - 2.0**-bits, high + 2.0**-bits
+        return TensorType(y.shape, bits, min(low, 0.0), max(high, 0.0), Form.SHARED)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field, shape = field_of(rings), types[0].shape
-        passed = inputs[2] if len(inputs) == 3 else field.full(shape, 1)
+        through = inputs[2] if len(inputs) == 3 else field.full(shape, 1)
+        if self.dropped:
+            through = field.quotient_signed(through, 1 << self.dropped)
         where, zeros = field.below(inputs[0], 1 if self.equal else 1 << MOST_BITS), field.zeros(shape)
-        return field.choose(where, *((zeros, passed) if self.below else (passed, zeros)))
+        return field.choose(where, *((zeros, through) if self.below else (through, zeros)))
 
     def tolerance(self, *types: TensorType) -> float:
-        """Of values within 2^``ignored`` units of 0 the sign may be wrong."""
+        """Of values within 2^``ignored`` units of 0 the sign may be wrong; and a unit, if bits are dropped."""
+        unit = 1.0 if self.dropped else 0.0
         if self.ignored < 0:
-            return 0.0
-        return 1.0 if len(types) == 2 else math.ldexp(types[2].magnitude, types[2].fraction_bits)
+            return unit
+        return unit + (
+            1.0 if len(types) == 2 else math.ldexp(types[2].magnitude, types[2].fraction_bits - self.dropped)
+        )
 
     def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
         """Whether these can be its digits."""
@@ -264,7 +281,7 @@ class Compare(Comparison, frozen=True, tag="compare"):
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         size, digits = types[0].size, _count(types)
-        return (OfDigits(size, (digits,)), *([Gated(size, digits)] if len(types) == 3 else []))
+        return (OfDigits(size, (digits,)), *([Gated(size, digits, self.dropped)] if len(types) == 3 else []))
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -277,8 +294,9 @@ class Compare(Comparison, frozen=True, tag="compare"):
         if len(inputs) == 2:
             return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))
         # (known + share) (D + b), of which share b is dealt monomial by monomial.
-        public, mask = (_or_zeros(field, part, types[2]) for part in (inputs[2].public, inputs[2].share))
-        gated = field.reshape(_sum(field, factors, _split(field, prepared[1])), shape)
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
+        gated = field.reshape(_sum(field, factors, _split(field, y.products)), shape)
+        public, mask = (field.reshape(part, shape) for part in (y.public, y.share))
         product = field.multiply_add(public, share, field.multiply_add(known, mask, gated))
         return self._turned(field, Value(public, mask), Value(field.multiply(known, public), product))
 

@@ -34,7 +34,7 @@ from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.field import P
 from mpc.tensor_type import Form, Shape, TensorType
-from protocols.operations.truncation import check_truncatable, mask_quotient, opened_quotient
+from protocols.operations.truncation import check_truncatable, mask_quotients, opened_quotient
 
 MAX_DEGREE = 32
 SAMPLES = 2048
@@ -145,10 +145,9 @@ class TruncatedPowers(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        high, wrap = mask_quotient(field, masks[0], 1 << self.bits)
-        s0 = field.negate(high)
-        s1 = field.add(s0, wrap)
-        return [*_powers(field, s0, self.degree), *_powers(field, s1, self.degree)]
+        return [
+            power for s in mask_quotients(field, masks[0], 1 << self.bits) for power in _powers(field, s, self.degree)
+        ]
 
 
 @register

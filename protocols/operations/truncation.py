@@ -60,6 +60,12 @@ def mask_quotient(field: PrimeField, mask: Array, divisor: int) -> MaskQuotient:
     return MaskQuotient(down, field.select(field.below(mask, HALF), field.add(down, up)))
 
 
+def mask_quotients(field: PrimeField, mask: Array, divisor: int) -> tuple[Array, Array]:
+    """Both values that the shared part of a quotient may have: s_0 = -r1 and s_1 = w - r1; in the clear."""
+    down, wrap = mask_quotient(field, mask, divisor)
+    return field.negate(down), field.subtract(wrap, down)
+
+
 class TruncationBits(Correlation, frozen=True):
     """r1 and w of a mask: what `Truncate` by ``bits`` needs."""
 

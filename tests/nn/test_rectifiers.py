@@ -11,7 +11,9 @@ from torch import nn as tn
 from torch.nn import functional as F
 
 import nn
+from benchmarks.models import derm
 from mpc.errors import ShapeError, UnsupportedError
+from mpc.security import Security
 from nn import Architecture, Layer, Model, Step, from_torch
 
 UNIT = 2.0**-16
@@ -135,3 +137,10 @@ def test_what_makes_no_sense() -> None:
     for layer in (nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(), nn.PReLU(3)):
         with pytest.raises(ShapeError):
             layer.plain(np.zeros((2, 2)), weights={"weight": np.zeros(3)})
+
+
+def test_a_network_takes_three_rounds_a_layer() -> None:
+    """To open what a layer compares, its digits, and what the next one multiplies; nothing is opened to be cut."""
+    cost = derm(28, rectified=True).cost(1, 2, Security.SEMI_HONEST)
+    assert (cost.online_rounds, cost.online_bytes_per_party) == (10, 201_056)
+    assert derm(28).cost(1, 2, Security.SEMI_HONEST).online_bytes_per_party == 189_240
