@@ -41,7 +41,7 @@ def packed(size: int) -> int:
 def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> Bytes:
     """See `PrimeField.packed_table`."""
     out = np.empty((entries(widths), packed(x.size)), np.uint8)
-    _table(flat(x), ignored, np.array(widths, np.int64), out.reshape(-1))
+    _table(flat(x), ignored, *_room(widths), out.reshape(-1))
     return out
 
 
@@ -56,8 +56,15 @@ def look_up(
         bits = np.unpackbits(np.stack(planes, -1), axis=1, count=columns.shape[1], bitorder="little")
         return np.packbits(bits.reshape(bits.shape[0], -1), axis=1, bitorder="little")
     out = np.empty((2 * len(widths) - 1, packed(x.size)), np.uint8)
-    _look_up(flat(x), ignored, np.array(widths, np.int64), flat(dealt), -one % 256, equal, out.reshape(-1))
+    own, before = np.empty((2, ROW << (max(widths) - 1)), np.uint8)
+    _look_up(flat(x), ignored, *_room(widths), flat(dealt), -one % 256, equal, own, before, out.reshape(-1))
     return out
+
+
+def _room(widths: Sequence[int]) -> tuple[Any, Any, Any, Any, Any]:
+    """What kernels need to cut digits: widths, their sum with the sign's bit, and room for bytes and planes."""
+    bits, held = sum(widths) + 1, np.empty(CHUNK, np.uint8)
+    return np.array(widths, np.int64), bits, held, held.view(np.uint64), np.empty(bits * ROW, np.uint8)
 
 
 def unpacked(bits: Bytes, size: int) -> FieldArray:
@@ -92,15 +99,21 @@ def spread(plane: Any, out: Any) -> None:
             out[8 * k + b] = -((byte >> b) & 1)
 
 
+# Rows are told by places, which are unsigned: of slices Numba would count references, of places look at the sign.
+
+
 @inline
-def _cut(x: Any, ignored: Any, count: Any, held: Any, planes: Any) -> None:
-    """``count`` bits of up to `CHUNK` numbers, from the ``ignored``-th on, as planes of `ROW` bytes each."""
-    eights, number = held.view(np.uint64), (x.size + 7) >> 3
+def _cut(x: Any, first: Any, size: Any, ignored: Any, count: Any, held: Any, eights: Any, planes: Any) -> None:
+    """``count`` bits of ``size`` numbers, from the ``ignored``-th on, as planes of `ROW` bytes each.
+
+    ``eights`` are the bytes of ``held`` as words.
+    """
+    number = (size + 7) >> 3
     for start in range(0, count, 8):
         shift = np.uint64(ignored + start)
-        for i in range(x.size):
-            held[i] = np.uint8(x[i] >> shift)
-        for i in range(x.size, 8 * number):
+        for i in range(np.uintp(size)):
+            held[i] = np.uint8(x[np.uintp(first) + i] >> shift)
+        for i in range(size, 8 * number):
             held[i] = 0
         # Eight bits of eight numbers are a word, which is transposed (Warren, Hacker's Delight, 7-3).
         for k in range(number):
@@ -112,12 +125,9 @@ def _cut(x: Any, ignored: Any, count: Any, held: Any, planes: Any) -> None:
             swap = (word ^ (word >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
             eights[k] = word ^ swap ^ (swap << np.uint64(28))
         for j in range(min(8, count - start)):
-            plane, down = planes[(start + j) * ROW : (start + j + 1) * ROW], np.uint64(8 * j)
-            for k in range(number):
-                plane[k] = np.uint8(eights[k] >> down)
-
-
-# Rows are told by places, which are unsigned: of slices Numba would count references, of places look at the sign.
+            to, down = np.uintp((start + j) * ROW), np.uint64(8 * j)
+            for k in range(np.uintp(number)):
+                planes[to + k] = np.uint8(eights[k] >> down)
 
 
 @inline
@@ -141,72 +151,72 @@ def _grown(bits: Any, bit: Any, out: Any, low: Any, high: Any, number: Any) -> N
         out[np.uintp(low) + k] = more | entry
 
 
-@kernel(READ, INT, READ_INT, WRITE_BYTES)
-def _table(x: Any, ignored: Any, widths: Any, out: Any) -> None:
-    bits, row = widths.sum() + 1, (x.size + 7) >> 3
-    held, planes = np.empty(CHUNK, np.uint8), np.empty(bits * ROW, np.uint8)
+@kernel(READ, INT, READ_INT, INT, WRITE_BYTES, WRITE, WRITE_BYTES, WRITE_BYTES)
+def _table(x: Any, ignored: Any, widths: Any, bits: Any, held: Any, eights: Any, planes: Any, out: Any) -> None:
+    row, last = (x.size + 7) >> 3, widths.size - 1
     for first in range(0, x.size, CHUNK):
-        some = x[first : first + CHUNK]
-        _cut(some, ignored, bits, held, planes)
-        number, start, bit = (some.size + 7) >> 3, first >> 3, 0
-        for width in widths:
-            for i in range(width):
+        size = min(CHUNK, x.size - first)
+        _cut(x, first, size, ignored, bits, held, eights, planes)
+        number, start, bit = (size + 7) >> 3, first >> 3, 0
+        for j in range(last + 1):
+            for i in range(widths[j]):
                 count = (1 << i) - 1
                 _copied(planes, bit, out, start + count * row, number)
                 for v in range(count):
                     _grown(planes, bit, out, start + v * row, start + (count + 1 + v) * row, number)
                 bit += ROW
-            start += ((1 << width) - 1) * row
+            start += ((1 << widths[j]) - 1) * row
         # Of the highest digit: whether its own sign's bit and a borrow differ.
-        for v in range(1, 1 << widths[-1]):
+        for v in range(1, 1 << widths[last]):
             _xored(planes, bit, out, start - v * row, number)
         _copied(planes, bit, out, start, number)
 
 
 @inline
-def _chosen(bits: Any, bit: Any, x: Any, zero: Any, y: Any, one: Any, out: Any, to: Any, number: Any) -> None:
-    """Of two rows: the second where the bit is set, else the first."""
+def _chosen(bits: Any, bit: Any, x: Any, at: Any, row: Any, out: Any, to: Any, number: Any) -> None:
+    """Of two rows, one after the other: the second where the bit is set, else the first."""
     for k in range(np.uintp(number)):
-        entry = x[np.uintp(zero) + k]
-        out[np.uintp(to) + k] = entry ^ (bits[np.uintp(bit) + k] & (entry ^ y[np.uintp(one) + k]))
+        entry = x[np.uintp(at) + k]
+        out[np.uintp(to) + k] = entry ^ (bits[np.uintp(bit) + k] & (entry ^ x[np.uintp(at + row) + k]))
 
 
-@kernel(READ, INT, READ_INT, READ_BYTES, INT, INT, WRITE_BYTES)
-def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, equal: Any, out: Any) -> None:
-    bits, row, last = widths.sum() + 1, (x.size + 7) >> 3, widths.size - 1
-    held, planes = np.empty(CHUNK, np.uint8), np.empty(bits * ROW, np.uint8)
-    # Entries among which the digit has yet to choose, and those before them.
-    own, before = np.empty(ROW << (widths.max() - 1), np.uint8), np.empty(ROW << (widths.max() - 1), np.uint8)
-    edge = np.empty(ROW, np.uint8)
+@kernel(
+    READ, INT, READ_INT, INT, WRITE_BYTES, WRITE, WRITE_BYTES,
+    READ_BYTES, INT, INT, WRITE_BYTES, WRITE_BYTES, WRITE_BYTES,
+)  # fmt: skip
+def _look_up(
+    x: Any, ignored: Any, widths: Any, bits: Any, held: Any, eights: Any, planes: Any,
+    dealt: Any, one: Any, equal: Any, own: Any, before: Any, out: Any,
+) -> None:  # fmt: skip
+    """``own`` and ``before``: room for entries among which the digit has yet to choose, and for those before them."""
+    row, last = (x.size + 7) >> 3, widths.size - 1
     for first in range(0, x.size, CHUNK):
-        some = x[first : first + CHUNK]
-        _cut(some, ignored, bits, held, planes)
-        number, at, start, bit = (some.size + 7) >> 3, first >> 3, first >> 3, 0
+        size = min(CHUNK, x.size - first)
+        _cut(x, first, size, ignored, bits, held, eights, planes)
+        number, at, start, bit = (size + 7) >> 3, first >> 3, first >> 3, 0
         for j in range(last + 1):
             half = 1 << (widths[j] - 1)
             end = start + (2 * half - 1) * row
             # Behind the last entry of all digits but the highest nothing is above; before the first, all is.
-            for k in range(number):
-                edge[k] = dealt[end + k] if j == last else np.uint8(0)
-            for v in range(half - 1):
-                _chosen(planes, bit, dealt, start + 2 * v * row, dealt, start + (2 * v + 1) * row, own, v * ROW, number)
-            _chosen(planes, bit, dealt, end - row, edge, 0, own, (half - 1) * ROW, number)
+            pairs = half if j == last else half - 1
+            for v in range(pairs):
+                _chosen(planes, bit, dealt, start + 2 * v * row, row, own, v * ROW, number)
+            if pairs < half:
+                for k in range(np.uintp(number)):
+                    own[np.uintp(pairs * ROW) + k] = dealt[np.uintp(end - row) + k] & ~planes[np.uintp(bit) + k]
             if j or equal:
-                for k in range(number):
-                    edge[k] ^= np.uint8(one)
-                _chosen(planes, bit, edge, 0, dealt, start, before, 0, number)
+                for k in range(np.uintp(number)):
+                    edge = (dealt[np.uintp(end) + k] if j == last else np.uint8(0)) ^ np.uint8(one)
+                    before[k] = edge ^ (planes[np.uintp(bit) + k] & (edge ^ dealt[np.uintp(start) + k]))
                 for v in range(1, half):
-                    _chosen(
-                        planes, bit, dealt, start + (2 * v - 1) * row, dealt, start + 2 * v * row,
-                        before, v * ROW, number,
-                    )  # fmt: skip
+                    _chosen(planes, bit, dealt, start + (2 * v - 1) * row, row, before, v * ROW, number)
             bit += ROW
             while half > 1:
                 half >>= 1
                 for v in range(0, half * ROW, ROW):
-                    _chosen(planes, bit, own, 2 * v, own, 2 * v + ROW, own, v, number)
+                    _chosen(planes, bit, own, 2 * v, ROW, own, v, number)
                     if j or equal:
-                        _chosen(planes, bit, before, 2 * v, before, 2 * v + ROW, before, v, number)
+                        _chosen(planes, bit, before, 2 * v, ROW, before, v, number)
                 bit += ROW
             a, b = j * row + at, (last + j) * row + at
             if equal and j:
