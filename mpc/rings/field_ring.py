@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, bit_chains, bit_planes, digits, field, matrix
+from mpc.rings import angles, bit_chains, bit_planes, digits, field, matrix, places
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
 from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
@@ -136,6 +136,12 @@ class FieldRing(PrimeField):
 
     def turned(self, bits: Array, x: Array) -> Array:
         return bit_planes.turned(bits, x)
+
+    def one_hot(self, x: Array, count: int) -> Array:
+        return places.one_hot(x, count)
+
+    def differences(self, x: Array, count: int, dealt: Array) -> Array:
+        return places.found(x, count, dealt)
 
     def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
         return angles.waves(angles.turns(x, turn), terms, bits)

@@ -122,6 +122,18 @@ class PrimeField(Ring):
     def turned(self, bits: Array, x: Array) -> Array:
         """``-x`` where the bit of a plane is set, else ``x``."""
 
+    # -- places (mpc.rings.places) -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def one_hot(self, x: Array, count: int) -> Array:
+        """A row for each integer: 1 at its residue modulo what tells ``count`` differences apart, else 0."""
+
+    @abstractmethod
+    def differences(self, x: Array, count: int, dealt: Array) -> Array:
+        """A row of ``count`` for each integer: whether it is v above that of which ``dealt`` is the one-hot vector, or
+        shares of one.
+        """
+
     # -- angles ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -38,6 +38,7 @@ from protocols.operations import (
     keep,
     linear,
     mask,
+    one_hot,
     polynomial,
     product,
     quotient,
@@ -349,6 +350,11 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
         own = ignored * math.prod(y.type.magnitude for y in passed[0].inputs if y is not compared)
     unit = 2.0**-x.type.fraction_bits if operation.dropped else 0.0
     return _with(x, own + unit, losses[2], sure=unit / 2)
+
+
+@_rule(one_hot.OneHot)
+def _placed(operation: one_hot.OneHot, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, 1.0 if losses[0].most else 0.0, sure=0.0)
 
 
 @_rule(fourier.Fourier)

@@ -14,7 +14,7 @@ from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 from protocols.lowering import comparison, composed, functions, selection
 from protocols.lowering.planner import Planner
-from protocols.operations import keep, linear, product
+from protocols.operations import keep, linear, one_hot, product
 from protocols.trace import mathematics as m
 
 Operand = Expression | m.Reals
@@ -83,6 +83,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return composed.apply(planner, x, operation.fit, operation.target)
         case m.Compare():
             return comparison.compared(planner, x, strictly=operation.strictly, below=operation.below)
+        case m.OneHot():
+            return planner.make(one_hot.OneHot(operation.count), planner.masked(x))
         case m.Equal():
             return comparison.equal(planner, x, below=operation.below)
         case m.Relu():

@@ -44,6 +44,7 @@ from protocols.operations import (
     keep,
     linear,
     mask,
+    one_hot,
     polynomial,
     product,
     quotient,
@@ -81,7 +82,7 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
-_SIGNS = (comparison.Comparison,)
+_SIGNS = (comparison.Comparison, one_hot.OneHot)
 _OF_DIGITS = (digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
+from protocols.operations.one_hot import MOST_PLACES
+from protocols.trace import mathematics as m
 from protocols.trace.arguments import axis_of, numbers
 from protocols.trace.ordering import Ordering
 
@@ -26,25 +28,30 @@ class Counting(Ordering):
     def one_hot(self, depth: int) -> Self:
         """A last axis of ``depth`` more: 1 at the position that this says, else 0; all 0 for one beyond the last.
 
-        Of secret whole numbers from 0 (UnsupportedError else); ``depth`` - 1 comparisons each, two rounds, one where
-        the number is an input.
+        Of secret whole numbers from 0 (UnsupportedError else).  Of those up to 1,023, about 8 bytes are dealt for each
+        that it can be, 2,344 for 256, and it takes one round, none where the number is an input.  Of larger ones, or
+        where ``depth`` is less than a fourth of them, it takes ``depth`` - 1 comparisons.
         """
         depth = operator.index(depth)
         _check_whole(self, "one_hot()")
         if not 0 < depth <= MOST_MARKS:
             raise ShapeError(f"a one-hot vector of {depth}")
+        places = int(self.type.high) + 1
+        count = min(depth, places)
+        if places <= min(MOST_PLACES, 4 * depth):
+            hot: Any = self._new(m.OneHot(places))
+            return _padded(hot[..., :count], depth)  # type: ignore[no-any-return]
         x = _beside(self)
-        count = min(depth, int(self.type.high) + 1)
         reached = (x >= np.arange(1.0, min(depth, int(self.type.high)) + 1)) if self.type.high >= 1 else None
-        found = _steps(reached, x, count)
-        missing = [(0, 0)] * (found.ndim - 1) + [(0, depth - count)]
-        return found if depth == count else found.pad(missing)  # type: ignore[no-any-return]
+        return _padded(_steps(reached, x, count), depth)  # type: ignore[no-any-return]
 
     def chosen_from(self, table: Any, axis: int = 0) -> Self:
         """What lies at these secret places, whole numbers, of an axis of ``table``; shapes as with ``numpy.take``.
 
-        The table is public or secret.  Places beyond the axis' end give 0.  One product with the places' one-hot
-        vectors.
+        Any function of small whole numbers is a public table of its values: exact, and one round, in which the number
+        is opened, none where it is an input; what is dealt is that for ``one_hot``, whatever the table.  A secret table
+        is multiplied: a round more, in which the one-hot vectors are opened; ``np.take(table, places, axis)`` and
+        ``table.take(places, axis)`` are the same of it.  Places beyond the axis' end give 0.
         """
         if not isinstance(table, Ordering):
             table = numbers(table)
@@ -82,10 +89,23 @@ class Counting(Ordering):
         counted: Any = reached[:-1] - reached[1:]
         return counted.within(0.0, float(self.type.size))  # type: ignore[no-any-return]
 
+    def value_counts(self, candidates: npt.ArrayLike) -> Self:
+        """How often each of the public ``candidates`` is among all values; one comparison each, by the same tables."""
+        wanted, x = numbers(candidates), _beside(self)
+        if wanted.ndim != 1 or not 0 < wanted.size <= MOST_MARKS:
+            raise UsageError(f"candidates are 1 to {MOST_MARKS} numbers")
+        return (x == wanted).reshape((-1, wanted.size)).sum(0)  # type: ignore[no-any-return]
+
     def bincount(self, minlength: int) -> Self:
         """How often each of 0, 1, ... ``minlength`` - 1 is among secret whole numbers; larger ones do not count."""
         x: Any = self
         return x.reshape(-1).one_hot(minlength).sum(0)  # type: ignore[no-any-return]
+
+
+def _padded(found: Any, depth: int) -> Any:
+    """With zeros up to ``depth`` along the last axis."""
+    missing = depth - found.shape[-1]
+    return found.pad([(0, 0)] * (found.ndim - 1) + [(0, missing)]) if missing else found
 
 
 def _beside(x: Any) -> Any:

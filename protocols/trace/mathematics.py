@@ -204,6 +204,13 @@ class Equal:
 
 
 @dataclass(frozen=True, slots=True)
+class OneHot:
+    """Of whole numbers from 0 to ``count`` - 1: a last axis more, 1 at the place that each says, else 0."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Relu:
     """x where x >= 0, else 0: exact, or within one unit of the precision where x has more fraction bits."""
 
@@ -294,6 +301,7 @@ Mathematics = (
     | Apply
     | Compare
     | Equal
+    | OneHot
     | Relu
     | Maximum
     | Ranked

@@ -116,3 +116,11 @@ def _all(a: SecretTensor, axis: Axis = None, *, keepdims: bool = False) -> Secre
     counted = a.sum(axis, keepdims)
     found: SecretTensor = counted >= a.size // max(1, counted.size)
     return found
+
+
+@registered(np.unique)
+def _unique(ar: SecretTensor, *options: object, **named: object) -> SecretTensor:
+    raise UnsupportedError(
+        "which values there are, and how many, is secret: count public ones with x.value_counts(candidates), or"
+        " np.bincount(x, minlength=n) of whole numbers"
+    )

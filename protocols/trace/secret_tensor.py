@@ -276,9 +276,14 @@ class SecretTensor(NamedFunctions, Stated, Softmax):
         return moved(self, lambda places: places[key])
 
     def take(self, indices: npt.ArrayLike, axis: int | None = None) -> SecretTensor:
-        """What lies at public positions of an axis, or of all elements in order: local, and 4 bytes of program each."""
+        """What lies at public positions of an axis, or of all elements in order: local, and 4 bytes of program each.
+
+        At secret ones: ``chosen_from``.
+        """
         if axis is None:
             return self.reshape(-1).take(indices, 0)
+        if isinstance(indices, SecretTensor):
+            return indices.chosen_from(self, axis)
         axis = axis_of(axis, self.ndim)
         positions = positions_of(indices, self.shape[axis])
         taken = self._new(m.Take(axis, positions.astype("<u4").tobytes()))

@@ -68,6 +68,12 @@ def comparisons(s: Any) -> Built:
     return [x >= y, (x < 0.5) * y, (x * y).relu() - y], {}
 
 
+def places(s: Any) -> Built:
+    """Thresholds that share tables, equality, and a function by table of what is opened for it."""
+    x, y, bit = s.secret((2,)), s.secret((2,), 0, 3, 0), s.secret((2,), 0, 1, 0)
+    return [x.clip(-1, 1), (x == y) * x, (y * bit).chosen_from([1.0, 2.0, 4.0, 0.5])], {}
+
+
 def polynomial_after_truncation(s: Any) -> Built:
     x, y = s.secret((3,), -1, 1), s.secret((3,), -1, 1)
     return [(x * y).polynomial([0.5, 1.0, -0.25, 0.5]), (x * y + x).sum()], {}
@@ -101,6 +107,7 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     powers,
     fourier,
     comparisons,
+    places,
     polynomial_after_truncation,
     stored_product,
     stored_alone,

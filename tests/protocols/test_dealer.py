@@ -139,7 +139,7 @@ def every_dealt_operation(secure: Any) -> Any:
     y = SecretTensor(Node(Keep("y"), ((x * x * x).node,)))
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
-        x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(),
+        x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
         objective=Objective(ANY, Security.MALICIOUS),
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ def functions(s: Any) -> list[SecretTensor]:
 
 def comparisons(s: Any) -> list[SecretTensor]:
     x, y = s.secret((3,)), s.secret((2, 3))
-    return [x > 0.5, (x * x).relu(), (y <= 1) * x]
+    return [x > 0.5, (x * x).relu(), (y <= 1) * x, x.clip(-1, 1), (y == 0.5) * x, s.secret((2,), 0, 3, 0).one_hot(4)]
 
 
 def kept(s: Any) -> list[SecretTensor]:

@@ -24,7 +24,7 @@ from mpc.security import Security
 from mpc.tensor_type import TensorType
 from protocols.lowering import comparison
 from protocols.lowering.planner import Planner
-from protocols.operations import fourier, keep, linear, mask, polynomial, product, quotient, truncation
+from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
 from protocols.operations.comparison import Join
 from protocols.operations.digits import EXACTLY, Digits, Tables
 from protocols.readings.clear import clear_values
@@ -194,6 +194,12 @@ def _of_both_signs(draw: Draw) -> Expression:
 
 
 STRICT = Objective(ANY, Security.MALICIOUS)
+
+
+@of("one_hot")
+def _one_hot(draw: Draw) -> Expression:
+    count = draw.whole(1, 9)
+    return Planner().make(one_hot.OneHot(count), Expression(Input(draw.shape(), 0, 0.0, count - 1.0)))
 
 
 @of("tables")
