@@ -43,11 +43,10 @@ class Expression:
         "_derived",
         "inputs",
         "label",
+        "like",
         "loss",
         "lost",
         "operation",
-        "ranked",
-        "settled",
         "surely",
         "type",
         "varies",
@@ -64,23 +63,20 @@ class Expression:
         self.lost = self.surely = 0.0
         """How far its values are from what is meant by them, at most and surely, beside what operations lose: a fit's
         error, rounding of a public number."""
-        self.ranked: Expression | None = None
-        """Of what its values are order statistics, such as a maximum: then they are off by no more than that is."""
+        self.like: Mapping[Expression, float] | None = None
+        """Beside that, its values are so many times as far off as those of these, where that is known better than from
+        its operands: order statistics as far as what they are of, what is meant as it is computed as nothing."""
         self.loss: Any = None
         """What follows from that, and from all that it depends on; kept by who finds out."""
-        self.settled = False
-        """Whether that is said of it, whatever it depends on."""
 
-    def lose(self, most: float, surely: float | None = None) -> Expression:
+    def lose(
+        self, most: float = 0.0, surely: float | None = None, *, like: Mapping[Expression, float] | None = None
+    ) -> Expression:
         """The same, of whose values so much is said to be lost here; of what is said of one, the most counts."""
         surely = most if surely is None else surely
-        if most > self.lost or surely > self.surely:
+        if most > self.lost or surely > self.surely or like is not None:
             self.lost, self.surely, self.loss = max(most, self.lost), max(surely, self.surely), None
-        return self
-
-    def settle(self, loss: Any) -> Expression:
-        """The same, of whose values ``loss`` is all that is lost, by it and before."""
-        self.loss, self.settled = loss, True
+            self.like = self.like if like is None else like
         return self
 
     def derive(self, operation: Operation, label: str, *others: Expression) -> Expression:
@@ -98,8 +94,7 @@ class Expression:
     def over(self, inputs: tuple[Expression, ...]) -> Expression:
         """The same of operands that have the same values, in another form; it has lost as much."""
         moved = Expression(self.operation, inputs, self.label)
-        moved.lost, moved.surely, moved.ranked, moved.loss = self.lost, self.surely, self.ranked, self.loss
-        moved.settled = self.settled
+        moved.lost, moved.surely, moved.like, moved.loss = self.lost, self.surely, self.like, self.loss
         return moved
 
     def __repr__(self) -> str:

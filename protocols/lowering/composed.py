@@ -14,7 +14,6 @@ from mpc.tensor_type import TRUNCATION_BITS
 from protocols.approximation import CompositeFit, Fit, FourierFit, PiecewiseFit, PolynomialFit, RampFit, RootFit
 from protocols.approximation.fits import attained, smallest
 from protocols.approximation.search import SLACK, left
-from protocols.lowering.error import Loss
 from protocols.lowering.functions import fourier, polynomial
 from protocols.lowering.pieces import by_pieces
 from protocols.lowering.planner import Planner
@@ -138,7 +137,7 @@ def _evaluated(planner: Planner, x: Expression, fit: FourierFit | CompositeFit) 
 
 def as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:
     """``x``, of which is meant what is computed: nothing is lost."""
-    return planner.make(Declare(low, high), x).settle(Loss(0.0, 0.0))
+    return planner.make(Declare(low, high), x).lose(like={})
 
 
 def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:

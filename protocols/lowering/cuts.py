@@ -96,7 +96,7 @@ class _Search:
 
     def _cut(self, x: Expression, bits: int, factor: Expression | None) -> Cut | None:
         operation = x.operation
-        if x.settled or x.ranked is not None:
+        if x.like is not None:
             return None
         if x.type.form is Form.PUBLIC:
             return self._public(x, bits, factor)

@@ -11,7 +11,8 @@ Two figures of each node, both absolute, in the units of its values:
   is much of what a value can be, little of that is left, and no pessimism says so.
 
 Rules are one for each operation: its own loss, and what it makes of its operands'.  ``Expression.lost`` is what the
-planner says that an operation of its makes differs from what was meant, beside: constants that are rounded, fits.
+planner says that an operation of its makes differs from what was meant, beside: constants that are rounded, fits; and
+``Expression.like`` what it says to be off as something else is, and not as the operands.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _follow(
         each = stack[-1]
         loss = found(each)
         if loss is None:
-            operands = each.inputs if each.ranked is None else (each.ranked,)
+            operands = each.inputs if each.like is None else tuple(each.like)
             losses = [one for y in operands if (one := found(y)) is not None]
             if len(losses) < len(operands):
                 stack.extend(y for y in operands if found(y) is None)
@@ -115,9 +116,9 @@ def _follow(
 
 
 def _of(x: Expression, losses: Sequence[Loss]) -> Loss:
-    if x.ranked is not None:
-        # The k-th of values that are each off by so much is off by no more, whichever it is.
-        return losses[0]
+    if x.like is not None:
+        passed = [loss.times(factor) for loss, factor in zip(losses, x.like.values(), strict=True)]
+        return _with(x, 0.0, *passed) if x.lost or len(passed) > 1 else next(iter(passed), Loss(0.0, 0.0))
     rule = _RULES.get(type(x.operation))
     if rule is None:
         raise UnsupportedError(f"what {x.operation.name} loses is not known: protocols/lowering/error.py has no rule")

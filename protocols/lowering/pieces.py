@@ -155,16 +155,10 @@ def _judged(planner: Planner, x: Expression, value: Expression, scale: float, fi
     Comparisons are exact of what is computed.  Where that is not what is meant, a value may be on the wrong side of a
     start, and goes on by the polynomial of its neighbour, which errs there by as little.
     """
-    before = followed(x)
     own = since(value, {x: Loss(0.0, 0.0)}).times(scale)
     low, high = attained(fit)
     spare = own.most + fit.error
     result = polynomial(planner, value, (0.0, scale), fit.error) if scale != 1.0 else value
     result = planner.make(Declare(low - spare, high + spare), result)
-    steepest, seam = slope(fit), 2 * fit.error if before.most else 0.0
-    most, sure = spare + seam + steepest * before.most, math.hypot(own.sure, steepest * before.sure)
-    if spare + seam >= steepest * before.part:
-        result.loss = Loss(most, min(most, sure), result, spare + seam)
-    else:
-        result.loss = Loss(most, min(most, sure), before.source, steepest * before.part)
-    return result
+    seam = 2 * fit.error if followed(x).most else 0.0
+    return result.lose(spare + seam, own.sure, like={x: slope(fit)})

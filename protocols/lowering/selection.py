@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial, reduce
 
 from mpc.program import Expression
 from protocols.lowering.comparison import gated, relu
-from protocols.lowering.error import Loss, followed, since
+from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import Planner, constant
 from protocols.operations.linear import Add, Declare, Index, Pad, Subtract, check_windows, window_output
 from protocols.operations.product import Multiply
@@ -39,9 +38,8 @@ def largest(planner: Planner, xs: list[Expression]) -> Expression:
 
 def ranked(planner: Planner, x: Expression, of: Expression) -> Expression:
     """``x``, known to be order statistics of values of ``of``."""
-    result = Expression(Declare(of.type.low, of.type.high), (x,), planner.label)
-    result.ranked = of
-    return result
+    # The k-th of values that are each off by so much is off by no more, whichever it is.
+    return Expression(Declare(of.type.low, of.type.high), (x,), planner.label).lose(like={of: 1.0})
 
 
 def normalised(planner: Planner, low: float, step: int, x: Expression, *reached: Expression) -> Expression:
@@ -62,10 +60,8 @@ def normalised(planner: Planner, low: float, step: int, x: Expression, *reached:
         parts.append(planner.divided(planner.make(Declare(0.0, most), only), step**k))
     total = reduce(partial(planner.sum, Add()), parts)
     # The last bit of the threshold, and that of each part that the field had no room for.
-    result = planner.make(Declare(low, low * step + unit), total)
-    lost, own = followed(x), since(total, exact)
-    worst = max(lost, own, key=lambda loss: loss.part)
-    result.settle(replace(worst, most=lost.most + own.most, sure=math.hypot(lost.sure, own.sure)))
+    own = since(total, exact)
+    result = planner.make(Declare(low, low * step + unit), total).lose(own.most, own.sure, like={x: 1.0})
     return planner.truncated(result, max(0, DIGITS - math.floor(math.log2(low))))
 
 
