@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
-from parties.keys import KeyPair
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.messages.rules import EVERYONE, Rule
 from parties.stored.policy import PREDICT, SCHEMA
 
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(allow, options)
 
 
-async def allow(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def allow(client: AsyncClient, options: argparse.Namespace) -> int:
     """Says who may run what on a model of the caller's."""
     limits = {"runs": options.runs, "per_day": options.per_day, "per_client": options.per_client}
     limits = {limit: number for limit, number in limits.items() if number is not None}
@@ -48,7 +47,7 @@ async def allow(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) ->
     programs = options.programs or ([] if options.nothing or options.schema else [PREDICT])
     if limits and not programs:
         raise UsageError("limits are of runs, and --schema alone allows none: name programs with --program")
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         await client.allow(options.name, options.client, programs, schema=options.schema, **limits)
     schema = [SCHEMA] * options.schema
     if options.json:

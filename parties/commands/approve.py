@@ -6,10 +6,9 @@ import argparse
 import json
 
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.requests import lines
-from parties.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +31,9 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(approve, options)
 
 
-async def approve(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def approve(client: AsyncClient, options: argparse.Namespace) -> int:
     """Approves; says what that depends on, and once more what can be read from what comes out."""
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         explanation = await client.show(options.program, options.client)
         entry = await client.approve(
             options.program,

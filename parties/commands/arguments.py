@@ -12,7 +12,7 @@ from mpc.errors import ConfigurationError
 from parties.cluster import Cluster
 from parties.keys import KeyPair
 
-ClientCommand = Callable[[Cluster, KeyPair, argparse.Namespace], Coroutine[Any, Any, int]]
+KeyCommand = Callable[[Cluster, KeyPair, argparse.Namespace], Coroutine[Any, Any, int]]
 
 
 def cluster_argument(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def client_key(cluster: Cluster, options: argparse.Namespace) -> KeyPair:
     return KeyPair.load(found[0])
 
 
-def run_as_client(command: ClientCommand, options: argparse.Namespace) -> int:
+def run_with_key(command: KeyCommand, options: argparse.Namespace) -> int:
     """``command`` with the cluster and the key that ``client_arguments`` say; its exit code."""
     cluster = Cluster.load(options.cluster)
     return asyncio.run(command(cluster, client_key(cluster, options), options))

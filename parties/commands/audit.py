@@ -21,8 +21,8 @@ from mpc.errors import AuditError
 from parties.client.async_client import AsyncClient
 from parties.cluster import Cluster
 from parties.commands import audit_evidence
-from parties.commands.arguments import client_arguments, run_as_client
-from parties.keys import KeyPair
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.operate.audit.compare import Book, compare, held_against
 from parties.operate.audit.entry import Entry, read_line
 from parties.operate.audit.facts import KINDS, kind_of
@@ -130,8 +130,8 @@ def _wanted(entry: Entry, options: argparse.Namespace) -> bool:
     )
 
 
-async def _mine(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+async def _mine(client: AsyncClient, options: argparse.Namespace) -> int:
+    async with client:
         entries = await client.audit(datetime.fromtimestamp(options.since / 1000, UTC))
     if options.json:
         print(json.dumps({"client": client.member.name, "entries": [entry.to_dict() for entry in entries]}))

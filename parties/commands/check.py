@@ -20,7 +20,7 @@ from mpc.errors import NotPermitted, PeerError, ProtocolViolation, RemoteError, 
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel
 from parties.cluster import Cluster, Member
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments, run_with_key
 from parties.keys import KeyPair
 from parties.messages.check import MAX_PATIENCE, LinkSeen, LookAround, Looked, Measure, Measured
 from parties.messages.failures import error_on_link
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The exit code."""
-    return run_as_client(show, options)
+    return run_with_key(show, options)
 
 
 async def show(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

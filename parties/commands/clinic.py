@@ -13,10 +13,10 @@ import webbrowser
 from mpc.errors import ConfigurationError
 from parties.client.async_client import AsyncClient
 from parties.clinic.loopback import LOCAL, is_local
-from parties.cluster import Cluster, address_fault
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.cluster import address_fault
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
-from parties.keys import KeyPair
 
 TOKEN_BYTES = 24
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(clinic, options)
 
 
-async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def clinic(client: AsyncClient, options: argparse.Namespace) -> int:
     """Serve the page until SIGINT or SIGTERM.
 
     Raises ConfigurationError for an address that will not do or a package that is missing, and what ``AsyncClient``
@@ -58,7 +58,7 @@ async def clinic(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         model = await chosen_model(client, options.model)
         what_it_says(model)
         model.description.check()

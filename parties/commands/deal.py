@@ -12,10 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
 from parties.client.report import StockReport
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
-from parties.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +34,11 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(deal, options)
 
 
-async def deal(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def deal(client: AsyncClient, options: argparse.Namespace) -> int:
     """Deals for ``options.count`` predictions of a batch by a stored model, as ``tessera predict`` asks for them."""
     if options.batch < 1:
         raise UsageError(f"a batch of {options.batch}: a prediction takes one image at least")
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         model = await chosen_model(client, options.model)
         shape = model.description.input_shape
         if shape is None:

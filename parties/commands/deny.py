@@ -6,10 +6,9 @@ import argparse
 import json
 
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.requests import lines
-from parties.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +25,9 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(deny, options)
 
 
-async def deny(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def deny(client: AsyncClient, options: argparse.Namespace) -> int:
     """Denies."""
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         entry = await client.deny(options.program, client=options.client, why=options.why)
     print(json.dumps(entry.to_dict()) if options.json else "\n".join(lines(entry)))
     return 0

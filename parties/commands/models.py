@@ -11,11 +11,10 @@ from mpc.errors import PeerError
 from parties.client.async_client import AsyncClient
 from parties.client.queries import ModelEntry
 from parties.client.request_entries import RequestEntry, State
-from parties.cluster import Cluster
 from parties.commands.allow import shown
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.requests import end_of
-from parties.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,17 +28,17 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(models, options)
 
 
-async def models(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def models(client: AsyncClient, options: argparse.Namespace) -> int:
     """Lists what is stored on the parties."""
     ended: list[RequestEntry] = []
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         entries = await client.models()
         # What is stored can be listed without the dealer.
         with contextlib.suppress(PeerError):
             ended = [entry for entry in await client.requests() if entry.state is State.ENDED]
     if options.json:
         listed = {"models": [entry.to_dict() for entry in entries], "ended": [entry.to_dict() for entry in ended]}
-        print(json.dumps({"cluster": cluster.name, **listed}))
+        print(json.dumps({"cluster": client.cluster.name, **listed}))
         return 0
     if entries:
         print(_table(entries))

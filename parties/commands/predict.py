@@ -21,10 +21,9 @@ from nn.reading import Opened, check_file, open_file
 from parties.client import streaming
 from parties.client.async_client import AsyncClient
 from parties.client.prepared import Reals
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
-from parties.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +45,12 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(predict, options)
 
 
-async def predict(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
     """All inputs, as many in a run as fit (``parties.client.streaming``); a line (or a JSON entry) each."""
     # Each file is looked at before anything is sent, and no photograph is kept: they are read again in their turn.
     for path in options.files:
         check_file(path)
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         model = await chosen_model(client, options.model)
         says = model.description.interface
         model.description.check()

@@ -9,9 +9,8 @@ from pathlib import Path
 from mpc.errors import UsageError
 from mpc.program import MAX_BYTES, Program
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
-from parties.keys import KeyPair
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +29,14 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(request, options)
 
 
-async def request(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def request(client: AsyncClient, options: argparse.Namespace) -> int:
     """Asks, or withdraws what was asked."""
     if (options.program is None) == (options.withdraw is None):
         raise UsageError("give a program's file, or --withdraw with a digest")
     if options.program is not None and not options.why:
         raise UsageError("say why (--why): the owners decide by it, and by what the program does")
     program = None if options.program is None else load_program(options.program)
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         if program is None:
             await client.withdraw(options.withdraw)
             digest, said = options.withdraw, f"{options.withdraw} is withdrawn"

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 from parties.client.async_client import AsyncClient
 from parties.client.request_entries import RequestEntry, State
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
-from parties.keys import KeyPair
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +23,9 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(requests, options)
 
 
-async def requests(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def requests(client: AsyncClient, options: argparse.Namespace) -> int:
     """Lists them, first those that wait for our decision."""
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         entries, us = await client.requests(), client.member.name
     asked, ours = [e for e in entries if e.client != us], [e for e in entries if e.client == us]
     if options.json:

@@ -6,9 +6,8 @@ import argparse
 import json
 
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
-from parties.keys import KeyPair
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +22,9 @@ def run(options: argparse.Namespace) -> int:
     return run_as_client(remove, options)
 
 
-async def remove(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def remove(client: AsyncClient, options: argparse.Namespace) -> int:
     """Removes models of the caller's, one after the other."""
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         for name in options.names:
             await client.remove(name)
             if not options.json:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from mpc.program import Program
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.request import load_program
-from parties.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +31,10 @@ def _meant(words: str) -> str | Program:
     return load_program(Path(words)) if Path(words).is_file() else words
 
 
-async def show(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def show(client: AsyncClient, options: argparse.Namespace) -> int:
     """What it reads, does and gives to whom, found out here from the program itself."""
     what = _meant(options.program)
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         explanation = await client.show(what, options.client)
     print(json.dumps(explanation.to_dict()) if options.json else explanation)
     return 0

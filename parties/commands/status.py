@@ -19,7 +19,7 @@ from rich.live import Live
 
 from mpc.errors import PeerError, ProtocolViolation, UsageError
 from parties.cluster import Cluster, Member
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments, run_with_key
 from parties.keys import KeyPair
 from parties.messages.status import AskStatus, ServerStatus
 from parties.operate.check.asking import Asker, asking
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The exit code."""
-    return run_as_client(show, options)
+    return run_with_key(show, options)
 
 
 async def show(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:

@@ -17,12 +17,11 @@ from parties.client.async_client import AsyncClient
 from parties.client.remote_model import checked_name
 from parties.client.request_entries import RequestEntry, State
 from parties.client.uploading import UploadProgress
-from parties.cluster import Cluster
 from parties.commands import own
 from parties.commands.allow import shown
-from parties.commands.arguments import client_arguments, run_as_client
+from parties.commands.arguments import client_arguments
+from parties.commands.as_client import run_as_client
 from parties.commands.requests import end_of
-from parties.keys import KeyPair
 from protocols import RangeWarning
 
 
@@ -65,7 +64,7 @@ class UploadBar:
         self._bar.update(self._task, completed=progress.done, total=progress.total)
 
 
-async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -> int:
+async def upload(client: AsyncClient, options: argparse.Namespace) -> int:
     """Stores a model, or data; refused, if it is wrong, before we connect."""
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", RangeWarning)
@@ -73,14 +72,14 @@ async def upload(cluster: Cluster, keys: KeyPair, options: argparse.Namespace) -
     for doubt in doubts:
         print(f"tessera: {doubt.message}", file=sys.stderr)
     wanted = checked_name(what.name if options.name is None else options.name)
-    async with AsyncClient(cluster, keys, connect_timeout=options.timeout) as client:
+    async with client:
         there = await client.models() if options.if_missing else []
         done, ended = UploadProgress(0, 0, 0), list[RequestEntry]()
         mine = client.member.name
         names = [entry for entry in there if wanted in (entry.name, entry.slot) and entry.complete]
         found = min(names, key=lambda entry: entry.owner != mine, default=None)
         if found is None:
-            print(f"uploading {wanted} to {len(cluster.parties)} parties", file=sys.stderr)
+            print(f"uploading {wanted} to {len(client.cluster.parties)} parties", file=sys.stderr)
             with UploadBar() as bar:
                 remote = await client.upload(what.secret, wanted, progress=bar.show)
             name, owner, version = remote.name, remote.owner, remote.version

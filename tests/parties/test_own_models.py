@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import textwrap
@@ -17,11 +16,14 @@ from PIL import Image
 
 from mpc.errors import ConfigurationError, EncodingError, NoSuchName, ShapeError, TesseraError, UsageError
 from nn import Classes, Column, ImageInput, Interface, Label, Linear, Model, Sequential, TableInput
-from parties import AsyncClient
 from parties.commands import deal, own, predict, upload
 from parties.commands.command_line import _parser
 
-COMMANDS = {"deal": (deal, deal.deal), "predict": (predict, predict.predict), "upload": (upload, upload.upload)}
+COMMANDS: dict[str, Callable[..., Awaitable[int]]] = {
+    "deal": deal.deal,
+    "predict": predict.predict,
+    "upload": upload.upload,
+}
 
 PEOPLE = [("age", 0, 120), ("bmi", 10, 60), ("pressure", 60, 220), ("children", 0, 12), ("smokes", 0, 1)]
 TABLE = json.dumps({"kind": "table", "columns": [{"name": n, "low": a, "high": b} for n, a, b in PEOPLE]})
@@ -214,15 +216,12 @@ def test_what_cannot_be_uploaded(folder: Path, name: str) -> None:
 
 
 @pytest.fixture
-def typed(site: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def typed(site: Any, capsys: pytest.CaptureFixture[str]) -> Any:
     """What a command of the client ``clinic`` prints on stdout and stderr; or the error that it ends with."""
-    for command, _ in COMMANDS.values():
-        monkeypatch.setattr(command, "AsyncClient", functools.partial(AsyncClient, transport=site.transport))
 
     async def run(*words: object) -> tuple[str, str]:
         strings = [str(word) for word in words]
-        command: Callable[..., Awaitable[int]] = COMMANDS[strings[0]][1]  # type: ignore[assignment]
-        assert await command(site.cluster, site.keys["clinic"], _parser(strings).parse_args(strings)) == 0
+        assert await COMMANDS[strings[0]](site.client(), _parser(strings).parse_args(strings)) == 0
         printed = capsys.readouterr()
         return printed.out, printed.err
 

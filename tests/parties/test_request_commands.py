@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,34 +13,32 @@ import numpy as np
 import pytest
 
 from mpc.errors import TesseraError
-from parties import AsyncClient, DataSet
+from parties import DataSet
 from parties.commands import allow, approve, deny, models, request, requests, show, upload
 from parties.commands.command_line import _parser, main
 
-COMMANDS: dict[str, tuple[Any, Callable[..., Awaitable[int]]]] = {
-    "allow": (allow, allow.allow),
-    "approve": (approve, approve.approve),
-    "deny": (deny, deny.deny),
-    "models": (models, models.models),
-    "request": (request, request.request),
-    "requests": (requests, requests.requests),
-    "show": (show, show.show),
-    "upload": (upload, upload.upload),
+COMMANDS: dict[str, Callable[..., Awaitable[int]]] = {
+    "allow": allow.allow,
+    "approve": approve.approve,
+    "deny": deny.deny,
+    "models": models.models,
+    "request": request.request,
+    "requests": requests.requests,
+    "show": show.show,
+    "upload": upload.upload,
 }
 
 VALUES = np.linspace(-0.5, 0.5, 30).reshape(15, 2)
 
 
 @pytest.fixture
-def typed(site: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def typed(site: Any, capsys: pytest.CaptureFixture[str]) -> Any:
     """What a command of a client prints, and its exit code."""
-    for module, _ in COMMANDS.values():
-        monkeypatch.setattr(module, "AsyncClient", functools.partial(AsyncClient, transport=site.transport))
 
     async def run(client: str, *words: object, code: int = 0) -> str:
         options = _parser([str(word) for word in words]).parse_args([str(word) for word in words])
         try:
-            assert await COMMANDS[str(words[0])][1](site.cluster, site.keys[client], options) == code
+            assert await COMMANDS[str(words[0])](site.client(client), options) == code
         except TesseraError as error:
             assert error.exit_code == code, error
             return str(error)

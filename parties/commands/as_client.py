@@ -1,0 +1,25 @@
+"""Commands that are a client: what they are given is the client that their arguments say."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from parties.client.async_client import AsyncClient
+from parties.cluster import Cluster
+from parties.commands.arguments import client_key
+
+ClientCommand = Callable[[AsyncClient, argparse.Namespace], Coroutine[Any, Any, int]]
+
+
+def run_as_client(command: ClientCommand, options: argparse.Namespace) -> int:
+    """``command`` with the client that ``client_arguments`` say, which it enters when all is right; its exit code."""
+
+    async def main() -> int:
+        cluster = Cluster.load(options.cluster)
+        client = AsyncClient(cluster, client_key(cluster, options), connect_timeout=options.timeout)
+        return await command(client, options)
+
+    return asyncio.run(main())
