@@ -20,7 +20,7 @@ from protocols.lowering.planner import Planner, constant
 from protocols.operations.bit_comparison import MOST_CHAINED, Lifted, Sign, Signed
 from protocols.operations.comparison import MOST_JOINED, Compare, Comparison, Join, products_of
 from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Tables, Window
-from protocols.operations.linear import Add, Broadcast, Declare, Reshape, Subtract, broadcast
+from protocols.operations.linear import Add, Broadcast, Declare, Divide, Reshape, Subtract, broadcast
 from protocols.operations.product import Multiply
 
 MOST_DEALT = 1300
@@ -64,6 +64,9 @@ def _unit(fraction_bits: int) -> Expression:
 def _known(planner: Planner, x: Expression, bit: bool) -> Expression:
     """What follows from the range of x; a constant is no secret, and so no result."""
     zero = planner.product(Multiply(), x, constant(0.0))
+    if zero.type.fraction_bits:
+        # A bit like any other.
+        zero = planner.make(Divide(-zero.type.fraction_bits), zero)
     return planner.sum(Add(), zero, constant(float(bit)))
 
 

@@ -66,10 +66,7 @@ class Comparisons(Unknown):
 
         No round of its own where this is a comparison.
         """
-        low, high = self.type.low, self.type.high
-        # What follows from the range has the fraction bits of what was compared.
-        if not (low >= 0.0 and high <= 1.0 and (self.type.fraction_bits == 0 or low == high == round(low))):
-            raise UnsupportedError("where() takes a condition of 0 and 1, such as a comparison is")
+        check_bits("where()", self)
         if not isinstance(x, Comparisons) and not isinstance(y, Comparisons):
             return self * (numbers(x) - numbers(y)) + y
         chosen: Self = self * (x - y) + y  # type: ignore[operator]

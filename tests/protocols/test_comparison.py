@@ -185,6 +185,31 @@ def test_what_a_range_tells_is_not_compared(secure: Any) -> None:
     assert values == [[1] * 3, [0] * 3, [1, 2.5, 4], [0] * 3, [0] * 3, [1] * 3]
 
 
+@pytest.mark.parametrize("name", sorted(TESTS))
+@pytest.mark.parametrize(("low", "high"), [(0.0, 7.0), (-7.0, -0.5), (3.0, 3.5)])
+def test_what_a_range_tells_is_a_bit_like_any_other(secure: Any, name: str, low: float, high: float) -> None:
+    """For logic, `where`, `any` and `all`: with no fraction bits, whatever the value has."""
+    x, y = secure.secret((2, 2), low, high), secure.secret((2, 2), 0.0, 1.0, 0)
+    for mark in (-100.0, 100.0):
+        known, value = TESTS[name](x, mark), float(TESTS[name](low, mark))
+        assert (known.type.fraction_bits, known.type.low, known.type.high) == (0, value, value)
+        assert known.error.absolute == 0
+        raw, bits = np.full((2, 2), round(low * 2**16)), np.array([[0, 1], [1, 0]])
+        results = (known & y, y | known, known ^ y, ~known, np.any(known), np.all(known), np.where(known, x, -x))
+        both = computed(secure.program(*results), raw, bits)
+        one = bool(value)
+        wanted = (
+            one & bits,
+            one | bits,
+            one ^ bits,
+            np.full((2, 2), not one),
+            one,
+            one,
+            np.full((2, 2), low if one else -low),
+        )
+        assert all(np.array_equal(a, b) for a, b in zip(both, wanted, strict=True))
+
+
 def test_narrow_ranges_take_few_bits(secure: Any) -> None:
     def bits(low: float, high: float, fraction_bits: int = 16) -> int:
         program = secure.program(secure.secret((2,), low, high, fraction_bits) >= 0)
