@@ -104,3 +104,18 @@ FUNCTIONS: dict[str, Function] = {
             ways=(by_turns,)),
     )
 }  # fmt: skip
+
+_BEYOND = "is not for values outside"
+
+NORMAL: dict[str, Function] = {
+    f.name: f
+    for f in (
+        Function("exp", np.exp, -16, 0, 14, 5e-7, _BEYOND),
+        Function("reciprocal", np.reciprocal, 15 / 16, 17, 24, 1.2e-6, _BEYOND),
+        Function("log", np.log, 15 / 16, 17, 18, 1.2e-6, _BEYOND),
+        Function("sqrt", np.sqrt, 15 / 16, 17, 14, 1e-6, _BEYOND),
+        Function("rsqrt", _rsqrt, 15 / 16, 17, 20, 1e-6, _BEYOND),
+    )
+}
+"""On intervals to which values are brought before: from 1 to 16, but for what a threshold may be off by, where there
+are many orders of magnitude, and below the largest (``protocols/trace/normalised.py``, ``softmax.py``)."""

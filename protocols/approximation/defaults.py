@@ -34,6 +34,7 @@ STEEP = 8.0
 """The same of functions that span orders of magnitude."""
 
 _SHIPPED = "default_fits.json"
+_NORMAL = "normal_fits.json"
 
 
 @overload
@@ -110,7 +111,17 @@ def power_fit(exponent: float, low: float, high: float) -> Fit:
 @functools.cache
 def shipped_fits() -> dict[str, FourierFit]:
     """The default Fourier fits, by function: made by ``python -m protocols.approximation.generate``."""
-    data = resources.files(__package__).joinpath(_SHIPPED).read_bytes()
+    return _read(_SHIPPED)
+
+
+@functools.cache
+def normal_fits() -> dict[str, FourierFit]:
+    """Those of ``NORMAL``, made by the same."""
+    return _read(_NORMAL)
+
+
+def _read(name: str) -> dict[str, FourierFit]:
+    data = resources.files(__package__).joinpath(name).read_bytes()
     return msgspec.json.decode(data, type=dict[str, FourierFit])
 
 

@@ -11,8 +11,8 @@
   smooth function of it (``RampFit``);
 * ``pieces``: any continuous function, by comparison (``protocols/approximation/pieces.py``).
 
-Where these have too few digits, ``found`` refuses, saying what is possible.  Roots and logarithms of secret tensors go
-on by comparison then (``protocols/trace/normalised.py``).
+Where these have too few digits, ``found`` refuses, saying what is possible.  1 / x, roots and logarithms of secret
+tensors take none of them where one round is not enough, but comparison (``protocols/trace/normalised.py``).
 """
 
 from __future__ import annotations

@@ -70,6 +70,20 @@ def _known(planner: Planner, x: Expression, bit: bool) -> Expression:
     return planner.sum(Add(), zero, constant(float(bit)))
 
 
+def reached(planner: Planner, x: Expression, threshold: float, tolerance: float) -> Expression:
+    """1 where x >= ``threshold``, else 0, and either where it is nearer than ``tolerance``, a part of it, or a unit of
+    x.
+
+    x is opened once for any number of thresholds.
+    """
+    x = planner.masked(x)
+    off = planner.make(Subtract(), x, constant(threshold, x.type.fraction_bits))
+    if off.type.low >= 0 or off.type.high < 0:
+        return _known(planner, off, off.type.low >= 0)
+    ignored = math.floor(math.log2(threshold * tolerance) + x.type.fraction_bits)
+    return _ended(planner, off, max(ignored, EXACTLY), False)
+
+
 def gated(planner: Planner, x: Expression, y: Expression) -> Expression | None:
     """The product, if one factor is a comparison's bit and the other can be let through by it, else None."""
     if not isinstance(x.operation, Comparison):

@@ -81,12 +81,13 @@ def root(planner: Planner, x: Expression, fit: RootFit) -> Expression:
     # x y^order, of which only the first factors are known to the types to be no larger than it is.
     orders = math.log2(fit.high / fit.low) / fit.order
     room = TRUNCATION_BITS - 2 - x.type.bits + math.log2(x.type.magnitude)
-    y = planner.truncated(y, math.floor((room - orders) / fit.order))
-    if y.type.fraction_bits < -math.log2(allowed):
+    bits = min(y.type.fraction_bits, math.floor((room - orders) / fit.order))
+    if bits < -math.log2(allowed):
         raise RangeError(
             f"x^({fit.power}) on [{fit.low:g}, {fit.high:g}] of values with {x.type.fraction_bits} fraction bits leaves"
-            f" {y.type.fraction_bits} for a guess: declare a tighter range with within(low, high), or share fewer bits"
+            f" {max(bits, 0)} for a guess: declare a tighter range with within(low, high), or share fewer bits"
         )
+    y = planner.truncated(y, bits)
     ends = [end ** (-1 / fit.order) for end in (fit.high, fit.low)]
     off = 2.0 * (fit.start.relative or 0.0)
     y = as_it_is(planner, y, ends[0] * (1 - off), ends[1] * (1 + off))

@@ -117,7 +117,8 @@ def _follow(
 
 def _of(x: Expression, losses: Sequence[Loss]) -> Loss:
     if x.like is not None:
-        passed = [loss.times(factor) for loss, factor in zip(losses, x.like.values(), strict=True)]
+        factors = [factor if isinstance(factor, tuple) else (factor, factor) for factor in x.like.values()]
+        passed = [loss.times(*factor) for loss, factor in zip(losses, factors, strict=True)]
         return _with(x, 0.0, *passed) if x.lost or len(passed) > 1 else next(iter(passed), Loss(0.0, 0.0))
     rule = _RULES.get(type(x.operation))
     if rule is None:

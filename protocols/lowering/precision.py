@@ -27,8 +27,8 @@ LOST = 1e-3
 """Of the largest value of the declared range: warned is where more is lost."""
 
 _NAMES = {
-    m.Secret: "share", m.Apply: "the function", m.Normalise: "the function", m.Declare: "within", m.Matmul: "@",
-    m.Multiply: "*",
+    m.Secret: "share", m.Apply: "the function", m.Normalise: "the function", m.Reach: "the function",
+    m.Known: "the function", m.Declare: "within", m.Matmul: "@", m.Multiply: "*",
 }  # fmt: skip
 
 _OURS = ("mpc", "protocols", "nn", "parties", "tessera")

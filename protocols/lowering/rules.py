@@ -44,7 +44,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Ranked():
             return selection.ranked(planner, *_terms(planner, operands))
         case m.Normalise():
-            return selection.normalised(planner, operation.low, operation.step, *_terms(planner, operands))
+            return selection.normalised(planner, operation, *_terms(planner, operands))
         case m.Matmul():
             return _matmul(planner, operands)
         case m.Conv2d():
@@ -87,12 +87,14 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return planner.make(one_hot.OneHot(operation.count), planner.masked(x))
         case m.Equal():
             return comparison.equal(planner, x, below=operation.below)
+        case m.Reach():
+            return comparison.reached(planner, x, operation.threshold, operation.tolerance)
         case m.Relu():
             return comparison.relu(planner, x)
         case m.MaxPool2d():
             return selection.max_pool2d(planner, x, operation.kernel, operation.stride, operation.padding)
-        case m.Declare():
-            if operation.as_it_is:
+        case m.Declare() | m.Known():
+            if isinstance(operation, m.Known) and operation.as_it_is:
                 return composed.as_it_is(planner, x, operation.low, operation.high)
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Truncate():

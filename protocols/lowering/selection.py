@@ -11,12 +11,9 @@ from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import Planner, constant
 from protocols.operations.linear import Add, Declare, Index, Pad, Subtract, check_windows, window_output
 from protocols.operations.product import Multiply
+from protocols.trace.mathematics import Normalise
 
 Pair = tuple[int, int]
-
-
-DIGITS = 36
-"""Of the lowest value, once it is normalised: more leave a function no room, and a round is taken to cut them."""
 
 
 def maximum(planner: Planner, x: Expression, y: Expression) -> Expression:
@@ -42,9 +39,9 @@ def ranked(planner: Planner, x: Expression, of: Expression) -> Expression:
     return Expression(Declare(of.type.low, of.type.high), (x,), planner.label).lose(like={of: 1.0})
 
 
-def normalised(planner: Planner, low: float, step: int, x: Expression, *reached: Expression) -> Expression:
-    """``x`` divided by the power of ``step`` that as many thresholds say as it has reached: no round, but one to cut
-    what has more than `DIGITS`; no digit less than these, or than the field has room for.
+def normalised(planner: Planner, by: Normalise, x: Expression, *reached: Expression) -> Expression:
+    """``x`` divided by the power of ``by.step`` that as many thresholds say as it has reached: no round, and no digit
+    less than the field has room for.
 
     What each threshold lets through is opened already, and the difference of two is x or 0, in a range as short as that
     of what is divided; so is what each loses, once all are divided and summed.
@@ -52,17 +49,20 @@ def normalised(planner: Planner, low: float, step: int, x: Expression, *reached:
     least = [gated(planner, bit, x) or planner.product(Multiply(), bit, x) for bit in reached]
     exact = dict.fromkeys((x, *least), Loss(0.0, 0.0))
     unit = 2.0**-x.type.fraction_bits
+    top = by.low * by.step * (1 + by.tolerance)
     parts = []
     for k, (part, above) in enumerate(zip((x, *least), (*least, None), strict=True)):
         # A threshold is between values: what is below it may be above by less than a unit.
-        most = min(x.type.high, low * step ** (k + 1) + unit)
+        most = min(x.type.high, top * by.step**k + unit)
         only = planner.sum(Subtract(), part, above) if above is not None else part
-        parts.append(planner.divided(planner.make(Declare(0.0, most), only), step**k))
+        parts.append(planner.divided(planner.make(Declare(0.0, most), only), by.step**k))
     total = reduce(partial(planner.sum, Add()), parts)
     # The last bit of the threshold, and that of each part that the field had no room for.
     own = since(total, exact)
-    result = planner.make(Declare(low, low * step + unit), total).lose(own.most, own.sure, like={x: 1.0})
-    return planner.truncated(result, max(0, DIGITS - math.floor(math.log2(low))))
+    # Values that are spread over their range are in the last part.
+    like = {x: (1.0, 1.0 / by.step ** len(reached))}
+    result = planner.make(Declare(min(x.type.low, by.low * (1 - by.tolerance)), top + unit), total)
+    return result.lose(own.most, own.sure, like=like)
 
 
 def max_pool2d(planner: Planner, x: Expression, kernel: Pair, stride: Pair, padding: Pair) -> Expression:

@@ -228,13 +228,25 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """1 where x reaches a threshold above 0, else 0; what is nearer to it than ``tolerance``, a part of it, may count
+    as either.
+    """
+
+    threshold: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Normalise:
-    """The first operand x >= ``low`` divided by step^k, ``step`` a power of two, which is below ``low`` step then: the
-    others are k = 1, 2, ..., whether x reaches the threshold of ``low`` step^k, give or take its last fraction bit.
+    """The first operand x divided by step^k, ``step`` a power of two, which is below ``low`` step then: the others are
+    k = 1, 2, ..., whether x has reached ``low`` step^k, give or take a ``tolerance`` as of `Reach`.  What is below
+    ``low`` stays as it is.
     """
 
     low: float
     step: int
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +263,15 @@ class MaxPool2d:
 
 @dataclass(frozen=True, slots=True)
 class Declare:
-    """The same values, declared to lie in [low, high].
+    """The same values, declared to lie in [low, high]."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The same values, which lie in [low, high] by the way in which they are made.
 
     ``as_it_is``: whatever is computed is what is meant, so nothing was lost on the way: what is made of it puts right
     what it is off by.
@@ -305,9 +325,11 @@ Mathematics = (
     | Relu
     | Maximum
     | Ranked
+    | Reach
     | Normalise
     | MaxPool2d
     | Declare
+    | Known
     | Truncate
     | Keep
 )

@@ -13,7 +13,8 @@ polynomial runs away: the caller sees to it that values stay inside (``nn.calibr
 
 Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 or below it as a part of the largest;
 functions that span orders of magnitude (exp, reciprocal, sqrt, rsqrt, powers) err by a thousandth of each value, too,
-of values down to a millionth of the largest; of less only where the field has digits for it, since e^32 leaves 11
+of values down to a millionth of the largest; where they span more than 16, 1 / x, roots and logarithms go by comparison
+(``normalised.py``), and err by 1e-4 of each value where the field has digits for it; of less only where the field has digits for it, since e^32 leaves 11
 behind the point.  All this is of values as they were shared; where those, or the field, have too few digits for it,
 a PrecisionWarning says so, or a RangeError, and ``error`` is a bound that holds.
 """
@@ -26,7 +27,7 @@ from typing import Any, Self
 from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
 from protocols.approximation import FUNCTIONS, default_fit, power_fit
-from protocols.trace.normalised import NORMALISED, normalised
+from protocols.trace.normalised import NORMALISED, STEP, normalised
 from protocols.trace.unknown import Unknown
 
 POWERS = {-1.0: "reciprocal", -0.5: "rsqrt", 0.5: "sqrt"}
@@ -108,14 +109,11 @@ class NamedFunctions(Unknown):
     ) -> Self:
         """A named function."""
         ends = _interval(name, self.type) if interval is None else interval
-        try:
-            fit = default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
-        except UnsupportedError:
-            # Of more orders of magnitude than fits have digits for: comparison brings values nearer to each other.
-            if name not in NORMALISED or (method, interval, terms) != ("fourier", None, None):
-                raise
+        chosen = (method, interval, terms, degree) != ("fourier", None, None, None)
+        if name in NORMALISED and ends is not None and not chosen and ends[1] > STEP * ends[0]:
             made: Self = normalised(self, name)
             return made
+        fit = default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
         return self.apply(fit, target=0.0 if fit.relative is not None else FUNCTIONS[name].target)
 
     def _power(self, exponent: float) -> Self:

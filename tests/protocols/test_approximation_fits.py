@@ -27,7 +27,8 @@ from protocols.approximation import (
     fit_polynomial,
     taylor,
 )
-from protocols.approximation.defaults import goal_of, make_fourier, shipped_fits
+from protocols.approximation.catalogue import NORMAL
+from protocols.approximation.defaults import goal_of, make_fourier, normal_fits, shipped_fits
 from protocols.approximation.minimax import GAIN_PRICE, MAX_MULTIPLIER, admissible_periods, fewest, fourier_within
 
 quick = settings(max_examples=12, deadline=None, derandomize=True)
@@ -48,6 +49,14 @@ def test_the_shipped_fit_is_what_is_made_today(name: str) -> None:
     assert shipped.terms == function.terms
     assert made.error == pytest.approx(shipped.error, rel=0.02)
     assert error_of(shipped, function.exact, function.low, function.high) <= shipped.error * 1.001
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_the_fits_of_normal_values_are_as_good_as_they_say(name: str) -> None:
+    function, shipped = NORMAL[name], normal_fits()[name]
+    assert (shipped.terms, shipped.low, shipped.high) == (function.terms, function.low, function.high)
+    assert error_of(shipped, function.exact, function.low, function.high) <= shipped.error * 1.001
+    assert shipped.error <= function.target
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

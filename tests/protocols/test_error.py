@@ -273,7 +273,7 @@ def walked(rng: Any, leaves: list[Both], steps: list[str]) -> Both:
 
 LOOSER = {
     "var": 16, "composite": 16, "conv2d": 8, "conv2d by numbers": 8, "max_pool2d": 16, "reciprocal": 8,
-    "over orders of magnitude": 16,
+    "over orders of magnitude": 32,
 }  # fmt: skip
 """Sums of many, whose errors never all have one sign, and curves after curves."""
 

@@ -101,6 +101,37 @@ def test_any_number_of_orders_of_magnitude(secure: Any, name: str, low: float, h
         assert np.abs(got - true).max() <= 2e-3
 
 
+MADE: dict[str, Any] = {
+    "shared": lambda x, y: x,
+    "products": lambda x, y: x * y,
+    "squares": lambda x, y: x * x,
+    "scaled": lambda x, y: x * 0.75,
+    "sums": lambda x, y: x + y,
+    "means of squares": lambda x, y: (x * x + y * y) / 3,
+}
+
+
+@pytest.mark.parametrize("made", sorted(MADE))
+def test_computed_values_over_many_orders_have_functions(secure: Any, made: str) -> None:
+    """Whatever fraction bits they have got on the way: a value is refused by none, and right."""
+    rng = np.random.default_rng(len(made))
+    for name, low, high in (("reciprocal", 1e-3, 1e3), ("rsqrt", 1e-2, 1e2), ("sqrt", 0.1, 1e3), ("log", 1e-1, 1e2)):
+        bits = 24
+        real = np.exp(rng.uniform(math.log(low), math.log(high), (2, 12)))
+        real = np.clip(np.rint(real * 2.0**bits), math.ceil(low * 2.0**bits), math.floor(high * 2.0**bits)) / 2.0**bits
+        x, y = (leaf(Input((12,), bits, low, high)) for _ in real)
+        value, true = MADE[made](x, y), MADE[made](*real)
+        result = getattr(value, name)()
+        program = secure.program(result)
+        inputs = [fixed_point.encode(r, bits) for r in real[: len(program.inputs)]]
+        got = fixed_point.decode(run_in_memory(program, inputs).outputs[0], result.type.fraction_bits)
+        wanted = FUNCTIONS[name].exact(true)
+        # The least of the range, of which a digit may be cut before.
+        floor = 1e-9 * value.type.high / value.type.low if made in ("products", "squares", "means of squares") else 0.0
+        assert np.abs(got - wanted).max() <= result.error.absolute
+        assert (np.abs(got - wanted) <= (1e-4 + floor) * np.maximum(np.abs(wanted), name == "log")).all(), name
+
+
 def right_or_said(secure: Any, name: str, first: float, second: float, bits: int) -> None:
     """That each value is right to a thousandth, down to a millionth of the largest, or else an error or a warning says
     where digits are lost, and what helps; and that the bound on the error holds anyway.
