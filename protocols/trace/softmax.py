@@ -1,7 +1,8 @@
 """Softmax and its logarithm: of any values, since the largest is taken off first.
 
 exp(x - max) / sum.  What is more than `DEEPEST` below the largest counts as that, which is less than is told apart, so
-that exp and 1 / x have short intervals whatever the range.  Rounds: those of the maximum, of exp, and of 1 / x or log.
+that exp and 1 / x have short intervals whatever the range, and fits that ship: 4e-7 of exp, 1e-6 of 1 / x and log.
+Rounds: those of the maximum, one of exp, and one of 1 / x or log, more where more than 16 are summed, and a product.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, Self
 
+from protocols.approximation.defaults import normal_fits
 from protocols.trace.arguments import Axis, reduced_axes, reduced_shape
 from protocols.trace.counting import Counting
+from protocols.trace.normalised import normalised
 
 DEEPEST = 16.0
-MOST_AS_THEY_ARE = 32
-LARGEST_ERROR = 2.0**-6
-"""Of exp of 0."""
-TOTAL_BITS = 24
-"""Fraction bits of a sum of more than `MOST_AS_THEY_ARE`."""
+FEW = 16
+"""Values that are summed: of more, exp is the square of that of their halves, a round more."""
+OFF = 2.0**-6
+"""What the largest's exponential may be off from 1, at most: rounding."""
+UNIT = 2.0**-16
+"""By which parts may exceed 0 and 1: more than what they are off by."""
 
 
 class Exponentials(NamedTuple):
@@ -35,15 +39,15 @@ class Softmax(Counting):
     __slots__ = ()
 
     def softmax(self, axis: Axis = -1) -> Self:
-        """exp(x) over its sum along some axes; off by about 1e-4 at most."""
+        """exp(x) over its sum along some axes; off by about 1e-5 at most."""
         found = _exponentials(self, axis)
-        parts: Self = (found.values * found.total.reciprocal()).within(0.0, 1.0 + 2.0**-8)
+        parts: Self = (found.values * normalised(found.total, "reciprocal")).within(-UNIT, 1.0 + UNIT)
         return parts
 
     def log_softmax(self, axis: Axis = -1) -> Self:
         """The logarithm of `softmax`."""
         found = _exponentials(self, axis)
-        logs: Self = found.below - found.total.log()
+        logs: Self = found.below - normalised(found.total, "log")
         return logs
 
     def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Self:
@@ -52,7 +56,7 @@ class Softmax(Counting):
         x: Any = self
         axes = reduced_axes(axis, x.ndim)
         shape = reduced_shape(x.shape, axes, keepdims)
-        logs: Self = (found.total.log() + found.largest).reshape(shape)
+        logs: Self = (normalised(found.total, "log") + found.largest).reshape(shape)
         return logs
 
 
@@ -62,12 +66,10 @@ def _exponentials(x: Any, axis: Axis) -> Exponentials:
     largest = x.max(axes, keepdims=True)
     span = x.type.high - x.type.low
     below = (x - largest).within(-span, 0.0)
-    seen = below.maximum(-DEEPEST) if span > DEEPEST else below
-    values = seen.exp()
-    # The largest's own is 1, but for the fit's error, whatever it is off by itself; so no sum is less than about that.
-    off = min(values.error.absolute, LARGEST_ERROR)
-    total = values.sum(axes, keepdims=True)
-    if count > MOST_AS_THEY_ARE:
-        # Starting from a guess, as on such an interval, takes room that the digits of exp would fill.
-        total = total.truncate(min(total.type.fraction_bits, TOTAL_BITS))
-    return Exponentials(values, total.within(1.0 - off, count * (1.0 + off)), below, largest)
+    # Of many, what each is off by adds up: that of a square is small where it is small.
+    times = 1 if count <= FEW else 2
+    seen = below.maximum(-DEEPEST * times) if span > DEEPEST * times else below
+    values = (seen / times).apply(normal_fits()["exp"]) ** times
+    # The largest's own is 1, whatever it is off by itself; so no sum is less than about that.
+    total = values.sum(axes, keepdims=True).within(1.0 - OFF, count * (1.0 + OFF))
+    return Exponentials(values, total, below, largest)

@@ -26,8 +26,8 @@ def test_it_is_right_whatever_the_range(secure: Any, bound: float, count: int) -
     exact = torch.tensor(raw / 2**16)
     wanted = [exact.softmax(1), exact.log_softmax(1), exact.logsumexp(1, keepdim=True)]
     for one, secret, other in zip(found, outputs, wanted, strict=True):
-        assert np.abs(one - other.numpy()).max() <= min(2e-3, secret.error.absolute)
-    assert np.abs(found[0] - wanted[0].numpy()).max() <= 2e-4
+        assert np.abs(one - other.numpy()).max() <= min(1.5e-5, secret.error.absolute)
+    assert np.abs(found[0] - wanted[0].numpy()).max() <= 1e-5
 
 
 def test_what_is_uncertain_itself_has_a_softmax(secure: Any) -> None:
@@ -39,7 +39,7 @@ def test_what_is_uncertain_itself_has_a_softmax(secure: Any) -> None:
 
 
 def test_of_seven_it_takes_few_rounds(secure: Any) -> None:
-    assert secure.program(secure.secret((100, 7), -8.0, 8.0).softmax()).rounds <= 14
+    assert secure.program(secure.secret((100, 7), -8.0, 8.0).softmax()).rounds == 7
 
 
 @pytest.mark.parametrize("module", [tn.Softmax(dim=1), tn.LogSoftmax(dim=-1)])
