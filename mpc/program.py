@@ -64,8 +64,9 @@ class Expression:
         """How far its values are from what is meant by them, at most and surely, beside what operations lose: a fit's
         error, rounding of a public number."""
         self.like: Mapping[Expression, float | tuple[float, float]] | None = None
-        """Beside that, its values are so many times as far off as those of these, where that is known better than from
-        its operands, or at most and surely so many times: order statistics as far as what they are of, what is meant as it is computed as nothing."""
+        """Beside that, its values are so many times (at most, and surely) as far off as those of these, where that is
+        known better than from its operands: order statistics as far as what they are of, what is meant as it is
+        computed as nothing."""
         self.loss: Any = None
         """What follows from that, and from all that it depends on; kept by who finds out."""
 

@@ -13,10 +13,10 @@ polynomial runs away: the caller sees to it that values stay inside (``nn.calibr
 
 Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 or below it as a part of the largest;
 functions that span orders of magnitude (exp, reciprocal, sqrt, rsqrt, powers) err by a thousandth of each value, too,
-of values down to a millionth of the largest; where they span more than 16, 1 / x, roots and logarithms go by comparison
-(``normalised.py``), and err by 1e-4 of each value where the field has digits for it; of less only where the field has digits for it, since e^32 leaves 11
-behind the point.  All this is of values as they were shared; where those, or the field, have too few digits for it,
-a PrecisionWarning says so, or a RangeError, and ``error`` is a bound that holds.
+of values down to a millionth of the largest; of less only where the field has digits for it, since e^32 leaves 11
+behind the point.  Where they span more than 16, 1 / x, roots and logarithms go by comparison (``normalised.py``), and
+err by 1e-4 of each value.  All this is of values as they were shared; where those, or the field, have too few digits
+for it, a PrecisionWarning says so, or a RangeError, and ``error`` is a bound that holds.
 """
 
 from __future__ import annotations
