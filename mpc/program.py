@@ -123,6 +123,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 _Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
 
 
+def _words(of: TensorType | Part) -> int:
+    return -(-of.bytes // 8)
+
+
 class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     operation: msgspec.Raw
     inputs: _Indices
@@ -173,7 +177,8 @@ class Program:
     correlations: tuple[tuple[Correlation, ...], ...]
     """Per node: what a source of randomness has to make for it."""
     elements: int
-    """Of all nodes, of everything dealt and of all outputs: a measure of the work and memory of a run."""
+    """Of all nodes, of everything dealt and of all outputs, in words of 8 bytes (packed bits are 64 in one): a measure
+    of the work and memory of a run."""
 
     def __init__(
         self,
@@ -252,6 +257,15 @@ class Program:
     def rounds(self) -> int:
         """Rounds of openings among the parties; revealing the outputs is one more."""
         return max((d for d, n in zip(self.depths, self.nodes, strict=True) if n.operation.opens), default=0)
+
+    @lazy
+    def steps(self) -> tuple[tuple[int, int], ...]:
+        """Between one round and the next: nodes, and what of ``elements`` falls to them."""
+        nodes, elements = Counter[int](), Counter[int]()
+        for node, depth, dealt in zip(self.nodes, self.depths, self.dealt, strict=True):
+            nodes[depth] += 1
+            elements[depth] += _words(node.type) + sum(map(_words, dealt))
+        return tuple((nodes[depth], elements[depth]) for depth in sorted(nodes))
 
     @lazy
     def rings(self) -> tuple[str, ...]:
@@ -339,7 +353,7 @@ class Program:
             try:
                 derived = node.operation.result(*types).check()
                 correlations = node.operation.correlations(*types)
-                elements += derived.size + sum(part.size for c in correlations for part in c.parts)
+                elements += _words(derived) + sum(_words(part) for c in correlations for part in c.parts)
                 needed.append(correlations)
             except TesseraError as error:
                 raise ProgramError(f"{where}: {error}") from None

@@ -193,4 +193,13 @@ def dealing_seconds(program: Program) -> float:
 
 def evaluating_seconds(program: Program) -> float:
     """That computing takes about in all rounds of a run."""
-    return program.elements * EVALUATING_SECONDS_PER_ELEMENT + len(program.nodes) * EVALUATING_SECONDS_PER_NODE
+    return _evaluating(len(program.nodes), program.elements)
+
+
+def longest_step_seconds(program: Program) -> float:
+    """That computing takes about between two rounds, at most."""
+    return max(_evaluating(*step) for step in program.steps)
+
+
+def _evaluating(nodes: int, elements: int) -> float:
+    return elements * EVALUATING_SECONDS_PER_ELEMENT + nodes * EVALUATING_SECONDS_PER_NODE

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpc.errors import ProgramError, ProtocolViolation
+from mpc.program import Program
 from mpc.rings import Array, Rings
 from mpc.rings.ring import as_array
 from parties.cluster import Cluster, Member
 from parties.counters import Phase
 from parties.messages.runs import Inputs, Opening, Outputs
 from parties.servers.disputes import Disputes
-from parties.servers.governor import evaluating_seconds
+from parties.servers.governor import evaluating_seconds, longest_step_seconds
+from parties.servers.pace import LONG
 from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.runs import check_sender
 from parties.servers.secrets_desk import SecretsDesk
@@ -25,10 +27,15 @@ from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, UnreducedOpening
 
 THREAD_SECONDS = 12e-3
-"""Runs that take longer than this compute in a thread, so that others are answered meanwhile."""
+"""Runs that take longer than this between two rounds, or are long in all, compute in a thread, so that others are
+answered meanwhile.  A hop to a thread and back takes one to two milliseconds a round."""
 
 MAX_EARLY_ROUNDS = 2
 """A peer can be ahead of us by one round, never by more."""
+
+
+def _in_a_thread(program: Program) -> bool:
+    return longest_step_seconds(program) > THREAD_SECONDS or evaluating_seconds(program) > LONG
 
 
 class Online:
@@ -112,15 +119,14 @@ class Online:
         exchange, testimony = job.exchange, job.testimony
         if exchange is None or job.program is None or testimony is None:
             raise ProgramError("the run is not online")
-        expected = evaluating_seconds(job.program)
-        if expected > THREAD_SECONDS:
+        if _in_a_thread(job.program):
             self._server.clear_deadline(job)
             self._server.in_background(
                 job,
                 lambda: self._compute(exchange, testimony, job.round, received),
                 lambda result, _: self._sent(job, *result),
                 workers=self._server.governor.online,
-                expected=expected,
+                expected=evaluating_seconds(job.program),
             )
         else:
             self._sent(job, *self._compute(exchange, testimony, job.round, received))
@@ -157,7 +163,7 @@ class Online:
         run = job.party_run
         if run is None or not self._server.malicious:
             self._continue(job)
-        elif evaluating_seconds(run.program) > THREAD_SECONDS:
+        elif _in_a_thread(run.program):
             job.busy = True
             self._server.in_background(
                 job, run.catch_up, lambda _, __: self._caught_up(job), workers=self._server.governor.online

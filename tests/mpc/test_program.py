@@ -112,7 +112,17 @@ def test_elements_are_those_of_nodes_dealings_and_outputs(secure: Any) -> None:
     x, y = secure.secret((2, 3)), secure.secret((3, 5))
     assert secure.program(x).elements == 6 + 6
     # Three nodes, a dealt product, and two outputs.
-    assert secure.program(x @ y, x).elements == (6 + 15 + 10) + 10 + (10 + 6)
+    program = secure.program(x @ y, x)
+    assert program.elements == (6 + 15 + 10) + 10 + (10 + 6)
+    assert program.steps == ((3, program.elements - 16),)
+    # 20 bits of each of 640 numbers: planes of 80 bytes are 10 words.
+    compared = secure.program(secure.secret((640,)) >= 0)
+    (tables,) = (node.type for node in compared.nodes if node.operation.name == "tables")
+    assert tables.size == tables.shape[0] * 80
+    (first, _), (second, elements) = compared.steps
+    assert (first, second) == (3, 2)
+    assert elements == 5 * 10 + 640 + 10 * 640
+    assert compared.elements == sum(n for _, n in compared.steps) + 640
 
 
 def test_outputs_are_bounded_even_where_they_are_empty(secure: Any) -> None:

@@ -18,7 +18,7 @@ from mpc.security import Security
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Prepare, Release
 from parties.servers import pace as pace_module
-from parties.servers.governor import evaluating_seconds
+from parties.servers.governor import longest_step_seconds
 from parties.servers.online import THREAD_SECONDS
 from parties.servers.pace import ACTIVE, LONG, LONGEST_REST, MUCH, REST, Pace
 from protocols.lowering.plan import plan
@@ -256,7 +256,7 @@ async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(
             result = await client.reveal(y)
             assert result == pytest.approx([0.25], abs=1e-3)
             assert where == {inline}
-    assert evaluating_seconds(wide(1500)) > THREAD_SECONDS > evaluating_seconds(wide(10))
+    assert longest_step_seconds(wide(1500)) > THREAD_SECONDS > longest_step_seconds(wide(10))
     await site.settled()
 
 
