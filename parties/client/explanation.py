@@ -14,7 +14,8 @@ from typing import Any
 
 from mpc.operation import Constant, Input, Stored
 from mpc.program import Program
-from protocols.readings.explain import MOST_COMBINED, Examined, Form, Telling, results, sources
+from protocols.readings.explain import MOST_COMBINED, Examined, Form, Telling
+from protocols.readings.trial import results, sources
 
 LOUD = "!! "
 """What a line begins with that nobody should pass over."""

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
@@ -33,52 +32,21 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.operate.audit import facts
+from parties.servers.pending_upload import PendingUpload, VersionInUse
 from parties.servers.prepared_parts import difference
 from parties.servers.server import Server
 from parties.stored.data_set import kept_data
 from parties.stored.decided_versions import DecidedVersions, MaskedVersion
 from parties.stored.gate import Gate
-from parties.stored.party_secrets import upload_shapes
 from parties.stored.policy import InUse, Policy
 from parties.stored.quotas import MAX_RULES, Said, said
-from parties.stored.record import Record, owner_of, tensor_infos
+from parties.stored.record import owner_of, upload_shapes
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
 from parties.wire.messages import Payload
 from protocols.readings.dealer import StoredMasks, digest
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class VersionInUse:
-    """In use."""
-
-    owner: Member
-    name: str
-    masks: StoredMasks = field(repr=False)
-    description: bytes = field(default=b"", repr=False)
-
-    @property
-    def slot(self) -> str:
-        """Where programs read it; and what it is called, since each owner has names of its own."""
-        return slot_of(self.owner.name, self.name)
-
-
-@dataclass
-class PendingUpload(VersionInUse):
-    """Not decided.  Which parties have all of it is in memory alone; seeds and content are on the disk as well."""
-
-    content: str = ""
-    """The owner's tag of what is uploaded."""
-    of_run: BoundProgram | None = field(default=None, repr=False)
-    """Instead of an upload: what a run has left, which had leave for it."""
-    begun: float = field(default_factory=time.time)
-    prepared: dict[str, Vouched] = field(default_factory=dict)
-    """Of parties that have all of it, durably, by name: what they have."""
-    asleep: bool = False
-    """Read from the disk at our start, and its owner has not come back to it since."""
-    deciding: bool = False
 
 
 class Coordinator:
@@ -289,7 +257,7 @@ class Coordinator:
                 if await asyncio.to_thread(self._database.gone, [version]):
                     raise ProtocolViolation(client.name, "sent an upload whose id has been used")
                 if version in self._uploads:
-                    record = self._record(version, upload)
+                    record = upload.record(version, self._circle)
                     await asyncio.to_thread(self._database.begin, record, upload.masks.seeds, upload.content)
         except TesseraError:
             self._uploads.pop(version, None)
@@ -363,7 +331,7 @@ class Coordinator:
             async with self._server.governor.disk.turn(upload.owner.name):
                 if upload.of_run is not None:
                     self.gate.check_still(upload.of_run, upload.owner.name)
-                await asyncio.to_thread(self._database.commit, self._record(version, upload), upload.masks.seeds)
+                await asyncio.to_thread(self._database.commit, upload.record(version, self._circle), upload.masks.seeds)
                 former = self._names.get(upload.slot)
                 self._versions[version] = VersionInUse(upload.owner, upload.name, upload.masks, upload.description)
                 self._names[upload.slot] = version
@@ -387,18 +355,6 @@ class Coordinator:
         self._server.audit.refused(upload.owner.name, "Upload", type(error).__name__)
         self._server.tell([upload.owner.name], UploadFailed(version=version, fault=fault_of(error)))
         self._forget([version])
-
-    def _record(self, version: str, upload: PendingUpload) -> Record:
-        return Record(
-            version=version,
-            name=upload.name,
-            owner=upload.owner.identity,
-            owner_name=upload.owner.name,
-            circle=self._circle,
-            tensors=tensor_infos(upload.masks.shapes),
-            when=time.time(),
-            description=upload.description,
-        )
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 

@@ -37,9 +37,10 @@ from parties.servers.testimony import Testimony
 from parties.stock.items import SpentItem
 from parties.stock.material import Material
 from parties.stored.gate import Gate
-from parties.stored.party_secrets import PartySecrets, StoredVersion
+from parties.stored.party_secrets import PartySecrets
 from parties.stored.party_versions import PartyVersions
 from parties.stored.quotas import MAX_RULES
+from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.messages import Payload, payload_bytes
 from protocols.randomness.source import PartyRandomness, RandomnessSource

@@ -52,8 +52,10 @@ from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
 from parties.stored.data_set import kept_data
-from parties.stored.party_secrets import PartySecrets, StoredVersion, upload_shapes
+from parties.stored.party_secrets import PartySecrets
 from parties.stored.quotas import Said, said
+from parties.stored.record import upload_shapes
+from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import UploadInProgress
 from parties.vault import VaultError
 from parties.wire.messages import Payload

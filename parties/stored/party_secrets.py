@@ -14,55 +14,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from math import prod
-from typing import NamedTuple
 
 import msgspec
 
-from mpc.errors import ProgramError, ProtocolViolation
+from mpc.errors import ProtocolViolation
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
-from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram, slot_of
-from parties.messages.evidence import PartsSaid, Statement, Vouched, digest_of
+from parties.messages.evidence import Vouched, digest_of
 from parties.messages.rules import Grants, Rule
-from parties.messages.uploads import MAX_SECRETS, Prepared, Upload, UploadBegin
+from parties.messages.uploads import MAX_SECRETS, Prepared, UploadBegin
 from parties.stored.chunks import Grid
 from parties.stored.gate import Gate
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, VersionRow, streamed
 from parties.stored.policy import InUse, Policy, not_in_use
 from parties.stored.quotas import Said, said
-from parties.stored.record import Record, owner_of, tensor_infos
+from parties.stored.record import Record, owner_of, tensor_infos, upload_shapes
 from parties.stored.rules import RuleBook
+from parties.stored.stored_version import ReadForRun, StoredVersion
 from parties.stored.uploads import UploadInProgress, Uploads
-
-
-class StoredVersion(NamedTuple):
-    """A complete version."""
-
-    record: Record
-    owner: Member
-
-    @property
-    def slot(self) -> str:
-        """Where programs read it; and what it is called, since each owner has names of its own."""
-        return slot_of(self.owner.name, self.record.name)
-
-    def said(self) -> Statement:
-        """What its owner has said of it; of what a run has left, nobody has, and it is not signed."""
-        record = self.record
-        said = PartsSaid(record.circle, record.version, record.masked)
-        return Statement(self.owner.name, said, record.signature)
-
-
-class ReadForRun(NamedTuple):
-    """What a run reads: ``tensors`` by slot and name; and by slot, in the bindings' order, what is said of them."""
-
-    tensors: Mapping[tuple[str, str], Value]
-    parts: tuple[Statement, ...]
 
 
 class PartySecrets:
@@ -391,14 +364,3 @@ class PartySecrets:
         """Its shares are not needed in memory any more.  Blocks, while others are read from the disk."""
         with self._loading:
             self._tensors.pop(model.record.version, None)
-
-
-def upload_shapes(message: Upload | UploadBegin) -> dict[str, Shape]:
-    """Shapes by tensor; ProgramError for names that repeat or sizes beyond what a process agrees to hold."""
-    shapes = {tensor.name: tensor.shape for tensor in message.tensors}
-    # Empty axes count as 1: a tensor without elements may have no absurd lengths either.
-    if sum(prod(max(n, 1) for n in shape) for shape in shapes.values()) > MAX_SIZE:
-        raise ProgramError("an upload with too many elements")
-    if len(shapes) != len(message.tensors):
-        raise ProgramError("an upload with two tensors of one name")
-    return shapes

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated
 
 import msgspec
 
-from mpc.tensor_type import Shape
+from mpc.errors import ProgramError
+from mpc.tensor_type import MAX_SIZE, Shape
 from parties.cluster import Cluster, Member
 from parties.messages.evidence import Signature, Vouched
 from parties.messages.fields import Id, Name
-from parties.messages.uploads import TensorInfo
+from parties.messages.uploads import TensorInfo, Upload, UploadBegin
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +52,17 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def tensor_infos(shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
     """Shapes by tensor, as a record has them."""
     return tuple(TensorInfo(name, shape) for name, shape in shapes.items())
+
+
+def upload_shapes(message: Upload | UploadBegin) -> dict[str, Shape]:
+    """Shapes by tensor; ProgramError for names that repeat or sizes beyond what a process agrees to hold."""
+    shapes = {tensor.name: tensor.shape for tensor in message.tensors}
+    # Empty axes count as 1: a tensor without elements may have no absurd lengths either.
+    if sum(prod(max(n, 1) for n in shape) for shape in shapes.values()) > MAX_SIZE:
+        raise ProgramError("an upload with too many elements")
+    if len(shapes) != len(message.tensors):
+        raise ProgramError("an upload with two tensors of one name")
+    return shapes
 
 
 def owner_of(cluster: Cluster, record: Record) -> Member | None:

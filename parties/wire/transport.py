@@ -21,14 +21,14 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
 
-from mpc.errors import ConfigurationError, PeerError, PeerLost, PeerUnavailable, VersionMismatch
-from parties.cluster import Cluster, Member, Role
+from mpc.errors import ConfigurationError, PeerError, PeerUnavailable
+from parties.cluster import Cluster, Member
 from parties.dumps import no_core_files
 from parties.keys import KeyPair
-from parties.succession import Succession, is_smooth
 from parties.wire.arrivals import Arrivals
 from parties.wire.connecting import await_greeting
-from parties.wire.events import ClusterChanged, Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.events import Event, LinkFault, PeerDown
+from parties.wire.following import Following, peers_of
 from parties.wire.links import BULK, Link, Traffic
 from parties.wire.liveness import Liveness, Watch, note_ping
 from parties.wire.messages import (
@@ -41,7 +41,6 @@ from parties.wire.messages import (
     Message,
     Ping,
     Refused,
-    Succeeded,
     encode,
     payload_bytes,
 )
@@ -49,18 +48,6 @@ from parties.wire.receiver import Receiver
 from parties.wire.socket_wires import SocketWires
 from parties.wire.version import package_version
 from parties.wire.wires import Owner, Transport, Way
-
-__all__ = [
-    "ClusterChanged",
-    "Delivery",
-    "Endpoint",
-    "Event",
-    "LinkFault",
-    "PeerDown",
-    "PeerRestarted",
-    "Traffic",
-    "Watch",
-]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +63,7 @@ _TURN = 2e-3
 _MANY = 8
 
 
-class Endpoint:
+class Endpoint(Following):
     """One process's end of all its links.
 
     Belongs to one event loop and is not thread-safe; one task at a time may be in `receive`.  ``async with``
@@ -106,17 +93,11 @@ class Endpoint:
             raise ConfigurationError(
                 f"{me.name} is a {me.role} and {'must not' if bind else 'has to'} listen: start it as one"
             )
-        self.cluster = cluster
-        self.me = me
+        super().__init__(cluster, me)
         no_core_files()
-        self.on_newer = self._go_on_by_ourselves
-        """Takes a succession of cluster files that is newer than ours: to make it ours with ``go_on``, or raise
-        PeerError."""
-        self.newest = Succession.begin(cluster)
-        """The newest succession that we have been shown, whether or not we could go on to it."""
         self._limit = cluster.max_message_bytes
         self._incarnation = os.urandom(8)
-        self._links = {peer.name: Link(peer) for peer in _peers(cluster, me)}
+        self._links = {peer.name: Link(peer) for peer in peers_of(cluster, me)}
         self._events = Arrivals()
         self._waiter: asyncio.Future[None] | None = None
         self._nonces = itertools.count()
@@ -265,77 +246,6 @@ class Endpoint:
     def traffic(self, peer: str) -> Traffic:
         """Counters of the link, live."""
         return self._link(peer).traffic
-
-    # --- another cluster file
-
-    @property
-    def succession(self) -> Succession:
-        """Of cluster files, the last of which is ours."""
-        return self._receiver.succession
-
-    @succession.setter
-    def succession(self, succession: Succession) -> None:
-        """Before the start: what is known of how it came to be."""
-        self.newest = self._receiver.succession = succession
-
-    def go_on(self, succession: Succession) -> None:
-        """From now on that succession's last file is ours; runs and links with those who stay the same go on.
-
-        A member that has gone, or has another key or address, is cut off here; servers tell everybody who is connected.
-        """
-        self.cluster = new = succession.cluster
-        self.me = self.me if self.me.role is Role.OPERATOR else new.member(self.me.name)
-        self.newest = self._receiver.succession = succession
-        peers = {peer.name: peer for peer in _peers(new, self.me)}
-        dropped = [link for name, link in self._links.items() if not _stays(link.peer, peers.get(name))]
-        for link in dropped:
-            self._tell(link, succession)
-            del self._links[link.peer.name]
-            link.lose(self._liveness.now())
-            link.forget()
-            gone = f"is no member any more, or has another key or address, by cluster file {new.number}"
-            self._emit(PeerDown(link.peer, PeerLost(link.peer.name, gone)))
-        for name, peer in peers.items():
-            self._links.setdefault(name, Link(peer)).peer = peer
-        self._wires.go_on(new, dropped)
-        self._receiver.compare_again(self._links.values())
-        for link in self.tell(succession):
-            self._transmit(link, Hello(*self._receiver.greeting))
-
-    def tell(self, succession: Succession) -> list[Link]:
-        """Everybody who is connected, if we are a server, of what has followed the file that it has; whom that was."""
-        return [link for link in self._links.values() if self._tell(link, succession)]
-
-    def _tell(self, link: Link, succession: Succession) -> bool:
-        if not (self.me.is_server and self._running) or link.greeting is None:
-            return False
-        steps = succession.since(link.greeting.cluster_fingerprint)
-        return bool(steps) and self._transmit(link, Succeeded(), steps)
-
-    def end_for_newer(self) -> None:
-        """What `newest` says cannot be gone on to here: whoever is in ``receive`` hears of it."""
-        self._emit(ClusterChanged(self.newest.cluster))
-
-    def _newer(self, link: Link, succession: Succession) -> None:
-        self.newest = succession
-        try:
-            self.on_newer(succession)
-        except VersionMismatch as error:
-            raise VersionMismatch(link.peer.name, error.reason) from None
-
-    def _go_on_by_ourselves(self, succession: Succession) -> None:
-        new = succession.cluster
-        if self.me.role is Role.OPERATOR or (new.by_key(self.me.key) is not None and is_smooth(self.cluster, new)):
-            self.go_on(succession)
-            return
-        raise self._cannot_go_on()
-
-    def _cannot_go_on(self) -> VersionMismatch:
-        return VersionMismatch(
-            self.me.name,
-            f"goes by cluster file {self.newest.cluster.number}, which has other servers or settings than our number"
-            f" {self.cluster.number}, or not our key: begin again with the newest (`tessera cluster show --out FILE`)",
-        )
 
     # --- messages
 
@@ -488,21 +398,3 @@ class Endpoint:
         if link.incarnation is not None:
             # It may have greeted us while there was no way to answer.
             self._transmit(link, HelloReply(*self._receiver.greeting))
-
-
-def _peers(cluster: Cluster, me: Member) -> list[Member]:
-    """Whom a member has links with: a server also with whoever operates it, and an operator with its server alone."""
-    if me.role is Role.OPERATOR:
-        return [server for server in cluster.servers if server.name == me.name]
-    if not me.is_server:
-        return list(cluster.servers)
-    return [*(member for member in cluster.members if member.name != me.name), operator(me)]
-
-
-def operator(server: Member) -> Member:
-    """Whoever holds that server's key beside it."""
-    return Member(server.name, Role.OPERATOR, 0, None, server.key)
-
-
-def _stays(peer: Member, now: Member | None) -> bool:
-    return now is not None and (peer.key, peer.address) == (now.key, now.address)

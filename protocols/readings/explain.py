@@ -21,21 +21,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mpc import fixed_point
-from mpc.operation import Input, Operation, Stored
+from mpc.operation import Operation, Stored
 from mpc.program import Program
-from mpc.rings import FIELD, Array, Ring, field, known_rings
-from mpc.rings.prg import Seed, fresh_seed
-from mpc.tensor_type import TensorType
 from protocols.operations import (
     bit_comparison,
     comparison,
@@ -44,13 +38,12 @@ from protocols.operations import (
     keep,
     linear,
     mask,
-    one_hot,
     polynomial,
     product,
     quotient,
     truncation,
 )
-from protocols.readings.clear import clear_values
+from protocols.readings.trial import SIGNS, Trial, Untried, results
 
 Reals = npt.NDArray[np.float64]
 
@@ -60,12 +53,6 @@ SECONDS = 30.0
 """Of this thread, that all trials of one program may take: its author is a stranger, and it might take hours."""
 MOST_COMBINED = 64
 """Numbers of all results together, of which sums are looked at."""
-SMALL = 9
-"""Rows: a number that is of no more is one of few people."""
-_SHARE = 0.25
-"""Of the rows, that are moved at a time."""
-_LINES, _BEND = 8, 0.05
-"""A number that bends by less than this part of how far it moves, on so many lines together, is nearly linear."""
 
 _KEPT_AS_THEY_ARE = (
     linear.Reshape,
@@ -82,7 +69,6 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
-_SIGNS = (comparison.Comparison, one_hot.OneHot)
 _OF_DIGITS = (digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
@@ -117,32 +103,18 @@ class Telling:
     """Whether each was found out by itself; else all have the result's form."""
 
 
-def results(program: Program) -> tuple[int, ...]:
-    """Nodes of what is revealed, in order, and then of what is kept."""
-    return (*program.outputs, *program.kept.values())
-
-
-def sources(program: Program) -> tuple[frozenset[int], ...]:
-    """Per node: the inputs and stored tensors, as nodes, that it depends on."""
-    found: list[frozenset[int]] = []
-    for i, node in enumerate(program.nodes):
-        own = {i} if isinstance(node.operation, Input | Stored) else ()
-        found.append(frozenset(own).union(*(found[j] for j in node.inputs)))
-    return tuple(found)
-
-
 class Examined:
     """A program that is looked at in these ways, by the thread that has made this; ``seconds`` are for all trials."""
 
     def __init__(self, program: Program, seconds: float = SECONDS) -> None:
         self._program = program
-        self._trial = _Trial(program, time.thread_time() + seconds) if program.elements <= MOST_TRIED else None
+        self._trial = Trial(program, time.thread_time() + seconds) if program.elements <= MOST_TRIED else None
 
     def telling(self, slots: Collection[str]) -> tuple[Telling, ...]:
         """What each of the ``results`` tells of what lies in ``slots``, to who knows everything else that goes in."""
         forms, tried, near = _forms(self._program, slots), None, None
         if self._trial is not None:
-            with contextlib.suppress(_Untried):
+            with contextlib.suppress(Untried):
                 tried = self._trial.line(slots)
                 near = self._trial.nearly(slots)
         found = []
@@ -164,7 +136,7 @@ class Examined:
         """
         numbers = sum(self._program.nodes[i].type.size for i in results(self._program))
         if self._trial is not None and numbers <= MOST_COMBINED:
-            with contextlib.suppress(_Untried):
+            with contextlib.suppress(Untried):
                 return self._trial.combined(slots)
         return None
 
@@ -175,7 +147,7 @@ class Examined:
         Rows are moved at random, a share of them at a time: a number of k rows stays where it is when all k are spared.
         """
         if self._trial is not None:
-            with contextlib.suppress(_Untried):
+            with contextlib.suppress(Untried):
                 return tuple(self._trial.crowds(slot, rows))
         return None
 
@@ -193,7 +165,7 @@ def _forms(program: Program, slots: Collection[str]) -> list[Form]:
             forms.append(Form.NOTHING)
         else:
             # The same operand twice is one number still: x * x is a function of x.  So are a sign's digits.
-            counted = node.inputs if not isinstance(operation, _SIGNS) else (node.inputs[0], *node.inputs[2:])
+            counted = node.inputs if not isinstance(operation, SIGNS) else (node.inputs[0], *node.inputs[2:])
             distinct = {j for j in counted if forms[j]}
             forms.append(_form(operation, max(inputs), alone=len(distinct) == 1, both=all(inputs)))
     return forms
@@ -210,7 +182,7 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
         return max(form, Form.BENT if any(operation.coefficients[2:]) else Form.LINEAR)
     if isinstance(operation, (fourier.Fourier, *_OF_DIGITS)):
         return max(form, Form.BENT)
-    if isinstance(operation, _SIGNS):
+    if isinstance(operation, SIGNS):
         return max(form, Form.BENT) if alone else Form.MIXED
     if isinstance(operation, product.Product) and both:
         return max(form, Form.BENT) if isinstance(operation, product.Multiply) and alone else Form.MIXED
@@ -218,217 +190,3 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
         # What is not known here is taken for linear, too: better a line too many than one too few.
         return Form.LINEAR
     return form if isinstance(operation, _ELEMENTWISE) and alone else Form.MIXED
-
-
-# -- by trial ----------------------------------------------------------------------------------------------------------
-
-
-class _Untried(Exception):  # noqa: N818 - says what happened
-    """It takes too long, or cannot be computed so."""
-
-
-class _Line(NamedTuple):
-    """Results at three points that are as far apart; what lies in the slots is ``start`` at the first."""
-
-    start: Mapping[int, Array]
-    first: list[Array]
-    second: list[Array]
-    third: list[Array]
-
-
-class _Trial:
-    """A program at points over the field that nobody could foresee.  Raises `_Untried` once the time is over."""
-
-    def __init__(self, program: Program, deadline: float) -> None:
-        self._program = program
-        self._deadline = deadline
-        self._rings = known_rings()
-        self._start = self._uniform()
-
-    def _uniform(self, slots: Collection[str] | None = None) -> dict[int, Array]:
-        """Of what lies in these slots, or of all that goes in, by node; a tensor that is read twice has one value."""
-        leaves, seed = {}, Seed(fresh_seed())
-        for i, node in enumerate(self._program.nodes):
-            operation = node.operation
-            if isinstance(operation, Stored) and (slots is None or operation.slot in slots):
-                label = f"{operation.slot} {operation.tensor}"
-            elif isinstance(operation, Input) and slots is None:
-                label = f"input {i}"
-            else:
-                continue
-            leaves[i] = self._rings[node.type.ring].sample(seed.derive(label), node.type.shape)
-        return leaves
-
-    def _on_a_line(self, slots: Collection[str]) -> _Line:
-        """Through random values of what lies in the slots, with all else as it is."""
-        start, step = self._uniform(slots), self._uniform(slots)
-        there = {i: self._ring(i).add(start[i], v) for i, v in step.items()}
-        beyond = {i: self._ring(i).add(there[i], v) for i, v in step.items()}
-        return _Line(start, *map(self._results, (start, there, beyond)))
-
-    def line(self, slots: Collection[str]) -> list[tuple[int, int]]:
-        """Of each result, how many elements are copies of what lies in the slots, and how many linear in it."""
-        # A series has few digits, and may have the same on one line; a sign, on every other one.
-        signs = any(isinstance(node.operation, _SIGNS) for node in self._program.nodes)
-        lines, found = [self._on_a_line(slots) for _ in range(24 if signs else 3)], []
-        for n, i in enumerate(results(self._program)):
-            ring, shape = self._ring(i), self._program.nodes[i].type.shape
-            straight, moves, copied = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
-            for line in lines:
-                secrets = [self._real(value, j) for j, value in line.start.items()]
-                copied |= _copies(self._real(line.first[n], i), secrets)
-                step = ring.subtract(line.second[n], line.first[n])
-                straight &= step == ring.subtract(line.third[n], line.second[n])
-                moves |= step != 0
-            found.append((int(copied.sum()), int((straight & moves | copied).sum())))
-        return found
-
-    def nearly(self, slots: Collection[str]) -> list[int]:
-        """Of each result, how many elements move with what lies in the slots, and all but straight."""
-        rng, nodes = np.random.default_rng(), self._program.nodes
-        known, ends = self._real_values(rng), [self._real_values(rng) for _ in range(2 * _LINES)]
-        moves, bends = ([np.zeros(nodes[i].type.shape) for i in results(self._program)] for _ in range(2))
-        for start, end in zip(ends[::2], ends[1::2], strict=True):
-            middle = {key: (start[key] + end[key]) / 2 for key in start}
-            sought = [{key: at[key] for key in at if key[0] in slots} for at in (start, middle, end)]
-            points = [self._real_results({**known, **at}) for at in sought]
-            for n, (a, b, c) in enumerate(zip(*points, strict=True)):
-                moves[n] += np.abs(b - a) + np.abs(c - b)
-                bends[n] += np.abs(c - 2 * b + a)
-        return [int(((m > 0) & (b <= _BEND * m)).sum()) for m, b in zip(moves, bends, strict=True)]
-
-    def _real_values(self, rng: np.random.Generator) -> dict[tuple[str, str], Reals]:
-        """Of all that goes in, uniform in its range, by slot and tensor; of an input, by its node."""
-        return {self._key(i): rng.uniform(t.low, t.high, t.shape) for i, t in self._sources()}
-
-    def _sources(self) -> Iterator[tuple[int, TensorType]]:
-        """Of all that goes in, its node and type."""
-        for i, node in enumerate(self._program.nodes):
-            if isinstance(node.operation, Input | Stored):
-                yield i, node.type
-
-    def _key(self, i: int) -> tuple[str, str]:
-        operation = self._program.nodes[i].operation
-        return (operation.slot, operation.tensor) if isinstance(operation, Stored) else ("", str(i))
-
-    def _real_results(self, values: Mapping[tuple[str, str], Reals]) -> list[Reals]:
-        """By the clear reading."""
-        self._check_time()
-        encoded = {}
-        for i, t in self._sources():
-            if t.ring != FIELD or not t.fits(fixed_point.CAPACITY_BITS):
-                raise _Untried
-            encoded[self._key(i)] = fixed_point.encode(values[self._key(i)], t.fraction_bits)
-        inputs = [encoded[self._key(i)] for i in self._program.inputs]
-        found = clear_values(self._program, inputs, encoded, self._rings)
-        wanted = [(found[i], self._program.nodes[i].type) for i in results(self._program)]
-        return [fixed_point.decode(value, t.fraction_bits, self._rings[t.ring]) for value, t in wanted]
-
-    def _check_time(self) -> None:
-        if time.thread_time() > self._deadline:
-            raise _Untried
-
-    def combined(self, slots: Collection[str]) -> int:
-        """As ``Examined.combined``.
-
-        A sum c . f of the numbers f of all results bends along a line by c . d, where they bend by d.  So the c that do
-        not, on more lines than there are numbers, are those with which it is linear, or does not depend on the secrets.
-        """
-        fields = [n for n, i in enumerate(results(self._program)) if self._program.nodes[i].type.ring == FIELD]
-        steps, bends, numbers = list[Array](), list[Array](), 0
-        while len(bends) <= numbers:
-            line = self._on_a_line(slots)
-            a, b, c = (_joined([at[n] for n in fields]) for at in (line.first, line.second, line.third))
-            steps.append(field.subtract(b, a))
-            bends.append(field.subtract(field.subtract(c, b), steps[-1]))
-            numbers = len(a)
-        straight = ~np.any(bends, axis=0)
-        return _rank([*steps, *bends]) - _rank(bends) - _rank([step[straight] for step in steps])
-
-    def crowds(self, slot: str, rows: int) -> list[int | None]:
-        """As ``Examined.crowds``."""
-        rng = np.random.default_rng()
-        step = {i: v for i, v in self._uniform((slot,)).items() if v.shape[:1] == (rows,)}
-        base = self._results({})
-        moved = self._results({i: self._ring(i).add(self._start[i], v) for i, v in step.items()})
-        depends = [a != b for a, b in zip(base, moved, strict=True)]
-        unmoved = [np.zeros(a.shape, np.int64) for a in base]
-        subsets = max(32, min(128, 2**25 // self._program.elements))
-        for _ in range(subsets):
-            subset = rng.random(rows) < _SHARE
-            some = {}
-            for i, v in step.items():
-                some[i] = self._start[i].copy()
-                some[i][subset] = self._ring(i).add(self._start[i], v)[subset]
-            for count, a, b in zip(unmoved, base, self._results(some), strict=True):
-                count += a == b
-        # Each row is spared with a chance of 1 - share, so of k rows all are with that to the k.
-        return [_crowd(float(count[d].max(initial=0)) / subsets) for count, d in zip(unmoved, depends, strict=True)]
-
-    def _results(self, moved: Mapping[int, Array]) -> list[Array]:
-        """As the clear reading has them, but with exact quotients for truncations."""
-        leaves, values = {**self._start, **moved}, list[Array]()
-        for i, node in enumerate(self._program.nodes):
-            self._check_time()
-            if i in leaves:
-                values.append(leaves[i])
-                continue
-            operation, types = node.operation, self._program.input_types(node)
-            inputs = [values[j] for j in node.inputs]
-            if isinstance(operation, truncation.Truncate):
-                values.append(_shifted(inputs[0], operation.bits))
-                continue
-            if isinstance(operation, quotient.Quotient):
-                values.append(field.scale(inputs[0], pow(operation.divisor, -1, field.P)))
-                continue
-            if isinstance(operation, polynomial.TruncatedPolynomial):
-                inputs = [_shifted(inputs[0], operation.bits)]
-                types = (types[0].replace(fraction_bits=types[0].fraction_bits - operation.bits),)
-                operation = polynomial.Polynomial(operation.coefficients, operation.coefficient_bits)
-            values.append(operation.clear(self._rings, types, inputs))
-        return [values[i] for i in results(self._program)]
-
-    def _ring(self, i: int) -> Ring:
-        return self._rings[self._program.nodes[i].type.ring]
-
-    def _real(self, x: Array, i: int) -> Array | None:
-        """The real number itself, in the field: whatever its fraction bits."""
-        t = self._program.nodes[i].type
-        return _shifted(x, t.fraction_bits) if t.ring == FIELD else None
-
-
-def _joined(arrays: list[Array]) -> Array:
-    return np.concatenate([np.zeros(0, np.uint64), *(array.reshape(-1) for array in arrays)])
-
-
-def _rank(rows: list[Array]) -> int:
-    """Of a matrix over the field."""
-    left, rank = np.array(rows), 0
-    while (places := np.argwhere(left)).size:
-        row, column = places[0]
-        pivot = field.scale(left[row], pow(int(left[row, column]), -1, field.P))
-        left = field.subtract(left, field.multiply(left[:, column : column + 1], pivot[None]))
-        rank += 1
-    return rank
-
-
-def _shifted(x: Array, bits: int) -> Array:
-    """x / 2^bits, exactly."""
-    return field.scale(x, pow(2, -bits, field.P))
-
-
-def _copies(values: Array | None, secrets: list[Array | None]) -> npt.NDArray[np.bool_]:
-    """Which values are a number of the secrets, up to signs."""
-    if values is None:
-        return np.zeros((), bool)
-    known = [
-        either.reshape(-1) for secret in secrets if secret is not None for either in (secret, field.negate(secret))
-    ]
-    return np.isin(values, np.concatenate(known)) if known else np.zeros((), bool)
-
-
-def _crowd(spared: float) -> int | None:
-    """Of how many rows something is that was not moved in this part of the trials."""
-    if spared <= (1 - _SHARE) ** (SMALL + 0.5):
-        return None
-    return max(1, round(math.log(spared) / math.log(1 - _SHARE)))

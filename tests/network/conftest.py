@@ -13,8 +13,9 @@ import zmq
 
 from parties.cluster import Cluster, Settings
 from parties.keys import KeyPair
+from parties.wire.events import Event
 from parties.wire.messages import Envelope, Hello, Message, encode
-from parties.wire.transport import Endpoint, Event
+from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
 
 

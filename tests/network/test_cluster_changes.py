@@ -14,8 +14,9 @@ from parties.cluster import Cluster, Member, Role, Settings
 from parties.keys import KeyPair
 from parties.succession import Step, Succession
 from parties.wire.events import Delivery, LinkFault, PeerDown
+from parties.wire.following import operator
 from parties.wire.messages import Hello, Message, Succeeded
-from parties.wire.transport import Endpoint, operator
+from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
 
 from .conftest import Site, free_ports, next_of

@@ -27,8 +27,9 @@ from mpc.errors import (
 from mpc.rings.ring import as_array
 from parties.cluster import Role
 from parties.wire import sockets, transport
+from parties.wire.events import Delivery, LinkFault, PeerRestarted
 from parties.wire.messages import Message
-from parties.wire.transport import Delivery, Endpoint, LinkFault, PeerRestarted
+from parties.wire.transport import Endpoint
 
 
 def open_descriptors() -> int:

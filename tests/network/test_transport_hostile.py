@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from mpc.errors import ProtocolViolation, VersionMismatch
+from parties.wire.events import Delivery, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import PROTOCOL_VERSION, Envelope, Message, Ping, encode_envelope, encode_header
-from parties.wire.transport import Delivery, LinkFault, PeerDown, PeerRestarted
 
 Expect = Callable[..., Awaitable[Any]]
 

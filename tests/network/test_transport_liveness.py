@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mpc.errors import PeerLost
+from parties.wire.events import Delivery, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Incoming, Message
-from parties.wire.transport import Delivery, LinkFault, PeerDown, PeerRestarted
 
 Expect = Callable[..., Awaitable[Any]]
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mpc.errors import PeerLost
+from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.messages import Message
-from parties.wire.transport import Delivery, Endpoint, LinkFault, PeerDown
+from parties.wire.transport import Endpoint
 
 from .conftest import free_ports
 

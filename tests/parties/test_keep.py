@@ -234,7 +234,7 @@ async def test_what_cannot_be_kept(site):
 
 
 def _pending(site, number):
-    from parties.servers.coordinator import PendingUpload
+    from parties.servers.pending_upload import PendingUpload
     from protocols.readings.dealer import StoredMasks
 
     return PendingUpload(site.cluster.member("clinic"), f"m{number}", StoredMasks((), {}))

@@ -15,7 +15,7 @@ from parties.client.conversation import Conversation
 from parties.messages.failures import fault_of
 from parties.messages.runs import Inputs, Prepare, Ready
 from parties.messages.stock import Agreed, StockDropped, Stocked, StockHeld, StockRefused
-from parties.servers.coordinator import PendingUpload
+from parties.servers.pending_upload import PendingUpload
 from parties.stock import stocker as stocker_module
 from parties.wire.events import Delivery
 from protocols.readings.dealer import StoredMasks

@@ -18,7 +18,8 @@ from protocols.lowering.plan import plan
 from protocols.operations import fourier, polynomial, product
 from protocols.readings import explain
 from protocols.readings.clear import clear
-from protocols.readings.explain import Examined, Form, results, sources
+from protocols.readings.explain import Examined, Form
+from protocols.readings.trial import SIGNS, results, sources
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 OURS, THEIRS = "hospital/trial", "lab/trial"
@@ -133,7 +134,7 @@ def test_every_operation_is_known() -> None:
         polynomial.TruncatedPolynomial,
         fourier.Fourier,
         *explain._OF_DIGITS,
-        *explain._SIGNS,
+        *SIGNS,
     )
     ours = [kind for kind in registered().values() if kind.__module__.startswith(("mpc.", "protocols."))]
     assert [kind for kind in ours if not issubclass(kind, (*said, *bent, Source))] == []

@@ -17,8 +17,9 @@ from parties.messages.check import CheckRefused
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import error_of
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
+from parties.wire.following import operator
 from parties.wire.socket_wires import SocketWires
-from parties.wire.transport import Endpoint, operator
+from parties.wire.transport import Endpoint
 from parties.wire.wires import Transport
 
 Result = TypeVar("Result")
