@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from parties.cluster import Role
-from parties.messages.conversation import RequestMessage
+from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import Count, Name
 from parties.messages.status import SecretSeen
 from parties.messages.uploads import MAX_SECRETS
@@ -33,6 +33,7 @@ class ProposeFile(RequestMessage, frozen=True):
     signature."""
 
     senders: ClassVar[frozenset[Role]] = FROM_OUTSIDE
+    weight: ClassVar[int] = WRITTEN
 
 
 class FileProposed(RequestMessage, frozen=True):

@@ -24,8 +24,15 @@ class ConversationMessage(Message, frozen=True):
         return None
 
 
+WRITTEN = 5
+"""Questions that something counts as which is checked for a signature, or written to the disk before it is answered."""
+
+
 class RequestMessage(ConversationMessage, frozen=True):
     """Base of what is asked and answered once, or until all of it is done."""
+
+    weight: ClassVar[int] = 1
+    """Questions that it counts as, of those that a client may ask (``parties.servers.governor``)."""
 
     request: Id
 

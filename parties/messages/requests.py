@@ -23,7 +23,7 @@ from mpc.errors import ProgramError
 from parties.cluster import Cluster, Member, Role
 from parties.keys import SIGNATURE_BYTES, KeyPair
 from parties.messages.bindings import Slot
-from parties.messages.conversation import RequestMessage
+from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest, Id, Name
 from parties.wire.messages import SERVERS
 
@@ -141,6 +141,7 @@ class AskLeave(RequestMessage, frozen=True):
     """Payload: the signed `UseRequest`, and the program."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    weight: ClassVar[int] = WRITTEN
 
 
 class LeaveAsked(RequestMessage, frozen=True):
@@ -179,6 +180,7 @@ class DecideLeave(RequestMessage, frozen=True):
     """Payload: the signed `Decision`, in place of what the same owner has decided before."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    weight: ClassVar[int] = WRITTEN
 
 
 class LeaveDecided(RequestMessage, frozen=True):
@@ -191,6 +193,7 @@ class WithdrawRequest(RequestMessage, frozen=True):
     """The sender does not ask any more.  What was allowed stays allowed."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    weight: ClassVar[int] = WRITTEN
     program: Digest
 
 

@@ -21,7 +21,7 @@ import msgspec
 from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError
 from parties.cluster import Role
-from parties.messages.conversation import RequestMessage
+from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest, Name
 from parties.wire.messages import SERVERS, Message
 
@@ -130,6 +130,7 @@ class AllowUse(RequestMessage, frozen=True):
     """From now on these are the rules.  Payload: the encoded set, which is the sender's, and its signature."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    weight: ClassVar[int] = WRITTEN
 
 
 class UseAllowed(RequestMessage, frozen=True):

@@ -17,7 +17,7 @@ import msgspec
 
 from parties.cluster import Role
 from parties.messages.bindings import Slot
-from parties.messages.conversation import RequestMessage
+from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, FROM_PARTY, Count, Digest, Id, Name
 from parties.messages.rules import Rule, Who
 from parties.messages.uploads import MAX_SECRETS, TensorInfo
@@ -91,6 +91,7 @@ class RemoveSecret(RequestMessage, frozen=True):
     """Remove what is called ``name``, which is the sender's."""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
+    weight: ClassVar[int] = WRITTEN
     name: Name
 
 

@@ -65,7 +65,7 @@ class Dispatcher(ABC):
                 try:
                     self.governor.admit(sender)
                     if isinstance(message, RequestMessage) and not sender.is_server:
-                        self.governor.admit_question(sender)
+                        self.governor.admit_question(sender, message.weight)
                 except ServerBusy:
                     if not self.governor.hears(sender):
                         return

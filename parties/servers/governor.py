@@ -51,8 +51,8 @@ MAX_REQUESTS = 64
 """Of one member, in progress."""
 
 REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 500, 200
-"""Questions that a client may ask: so many at once, and so many each second for ever.  As many more are refused with
-a reason; what is beyond those is not answered."""
+"""Questions that a client may ask: so many at once, and so many each second for ever; what is written counts as several
+(``RequestMessage.weight``).  As many more are refused with a reason; what is beyond those is not answered."""
 
 LEAST_WIDTH = 3
 """Turns at a time: two are kept for those who have none, so two that are always at work leave one to a third."""
@@ -80,13 +80,13 @@ class _Bucket:
     left: float = REQUESTS_AT_ONCE
     at: float = field(default_factory=time.monotonic)
 
-    def take(self) -> bool:
+    def take(self, count: int = 1) -> bool:
         now = time.monotonic()
         self.left = min(REQUESTS_AT_ONCE, self.left + (now - self.at) * REQUESTS_PER_SECOND)
         self.at = now
-        if self.left < 1:
+        if self.left < count:
             return False
-        self.left -= 1
+        self.left -= count
         return True
 
 
@@ -154,9 +154,9 @@ class Governor:
                 " again when some are answered",
             )  # fmt: skip
 
-    def admit_question(self, client: Member) -> None:
+    def admit_question(self, client: Member, weight: int) -> None:
         """Whether that client has not asked too much of late.  Raises ServerBusy."""
-        if not self._questions.setdefault(client.name, _Bucket()).take():
+        if not self._questions.setdefault(client.name, _Bucket()).take(weight):
             raise ServerBusy(
                 self._server,
                 f"{client.name} asks more than {REQUESTS_PER_SECOND} times a second: try again more slowly",

@@ -49,7 +49,7 @@ class RulesDesk:
         self._reporting = {other: Reporting(server, other, self._what_is_here) for other in self._others}
         """To each other server, which rules are here."""
         server.on(AskRules, self._on_ask)
-        server.on(AllowUse, lambda client, message, payload: server.spawn(self._allow(client, message, payload)))
+        server.on(AllowUse, self._on_allow)
         server.on(RulesKnown, lambda other, _, payload: server.spawn(self._answer(other, payload)))
         server.on(NewerRules, lambda other, _, payload: server.spawn(self._take(other, payload)))
 
@@ -69,6 +69,13 @@ class RulesDesk:
         held = self._book.held(client, message.name)
         reply = RulesHeld(request=message.request)
         self._server.tell([client.name], reply, [] if held is None else held.payload)
+
+    def _on_allow(self, client: Member, message: AllowUse, payload: Payload) -> None:
+        held = self._book.repeated(client, *payload) if len(payload) == 2 else None
+        if held is None:
+            self._server.spawn(self._allow(client, message, payload))
+        else:
+            self._server.tell([client.name], UseAllowed(request=message.request, rules=held.digest))
 
     async def _allow(self, client: Member, message: AllowUse, payload: Payload) -> None:
         try:

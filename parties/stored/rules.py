@@ -34,6 +34,9 @@ from parties.stored.rule_tables import RuleTables, SignedRules
 PURPOSE = "rules"
 """What they are signed for (``KeyPair.sign``)."""
 
+_COMPARED = 64 << 10
+"""Bytes of a set that is compared with those there are, before anything else is done with it."""
+
 MOST_SETS = 4000
 """Of one owner."""
 
@@ -72,6 +75,7 @@ class RuleBook:
         self._tables = tables
         self._sets: dict[tuple[str, str], SignedRules] = {}
         self._grants: dict[tuple[str, str], Grants] = {}
+        self._encoded: dict[bytes, SignedRules] = {}
         self._writing = threading.Lock()
         for found in tables.all():
             self.apply(found)
@@ -87,6 +91,13 @@ class RuleBook:
     def held(self, owner: Member, name: str) -> SignedRules | None:
         """The newest set of that owner."""
         return self._sets.get((owner.identity, name))
+
+    def repeated(self, owner: Member, encoded: memoryview, signature: memoryview) -> SignedRules | None:
+        """The set that is in force already, if this is one: whoever repeats itself has it checked and written once."""
+        held = self._encoded.get(bytes(encoded)) if len(encoded) + len(signature) <= _COMPARED else None
+        return (
+            held if held is not None and (held.owner, held.signature) == (owner.identity, signature.tobytes()) else None
+        )
 
     def count(self, owner: Member) -> int:
         """Rules that this owner has given, as far as their number is bounded."""
@@ -125,6 +136,10 @@ class RuleBook:
 
     def apply(self, found: SignedRules) -> None:
         """From now on they are in force."""
+        former = self._sets.get(found.place)
+        if former is not None:
+            self._encoded.pop(former.encoded, None)
+        self._encoded[found.encoded] = found
         self._sets[found.place], self._grants[found.place] = found, found.rules.by_client()
 
 

@@ -144,9 +144,9 @@ async def test_a_client_that_is_told_to_be_slower_asks_on(site: Any, monkeypatch
     desk = site.servers["party0"].governor
     admit, refused = desk.admit_question, 3
 
-    def refuse(client: Any) -> None:
+    def refuse(client: Any, weight: int) -> None:
         nonlocal refused
-        admit(client)
+        admit(client, weight)
         if refused < 3:
             refused += 1
             raise ServerBusy("party0", "asks more than it may")

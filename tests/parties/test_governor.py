@@ -11,14 +11,19 @@ from mpc.operation import Input
 from mpc.program import Program, nodes_announced
 from nn import Linear, Model, Sequential
 from parties.cluster import Member, Role
+from parties.messages.cluster import ProposeFile
+from parties.messages.conversation import WRITTEN
+from parties.messages.requests import AskLeave, DecideLeave, WithdrawRequest
 from parties.messages.rules import AllowUse, Rule, RuleSet
 from parties.messages.runs import Opening, Prepare, Release
 from parties.messages.stock import Agreed, Stock
+from parties.messages.stored import ListSecrets, RemoveSecret
 from parties.servers import governor
 from parties.servers.early import MAX_EARLY, EarlyWords
 from parties.servers.governor import Charge, estimate
 from parties.servers.scheduling import Turns
 from parties.stored.rules import signed
+from parties.wire.events import Delivery
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
 
@@ -256,6 +261,44 @@ async def test_questions_have_a_rate(site, monkeypatch):
         with pytest.raises(ServerBusy, match="clinic asks more than 1 times a second"):
             await client.models()
         assert await other.models() == []
+
+
+async def test_what_is_written_counts_as_several_questions(site, monkeypatch):
+    monkeypatch.setattr(governor, "REQUESTS_PER_SECOND", 0)
+    server, clinic = site.servers["party0"], site.cluster.member("clinic")
+    for message, count in ((RemoveSecret(request="0" * 32, name="m"), WRITTEN), (ListSecrets(request="0" * 32), 1)):
+        bucket = server.governor._questions["clinic"] = governor._Bucket(100.0)
+        server.take(Delivery(clinic, message, []))
+        assert 100 - bucket.left == count
+    assert {kind.weight for kind in (AllowUse, AskLeave, DecideLeave, WithdrawRequest, ProposeFile)} == {WRITTEN}
+
+
+async def test_rules_that_are_in_force_are_neither_checked_nor_written_again(site, monkeypatch):
+    """Byte for byte, of their owner, and signed as they were."""
+    architecture = Sequential({"a": Linear(2, 2)}).architecture((2,))
+    model = Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
+    party, company, clinic = (site.cluster.member(name) for name in ("party0", "company", "clinic"))
+    server, told, spawned = site.servers[party.name], [], []
+    async with site.client("company") as owner:
+        await owner.upload(model, "digits")
+        await owner.allow("digits", "clinic")
+        held = server._rules_desk._book.held(company, "digits")
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "spawn", lambda work: (work.close(), spawned.append(work)))
+            patch.setattr(server, "tell", lambda names, message, payload=(): told.append((names, message.rules)))
+
+            def say(client, *payload):
+                request = AllowUse(request="0" * 32)
+                server.take(Delivery(client, request, [memoryview(part) for part in payload]))
+
+            say(company, *held.payload)
+            assert (told, spawned) == ([(["company"], held.digest)], [])
+            say(company, held.encoded, bytes(64))
+            say(company, held.encoded + b"\0", held.signature)
+            say(clinic, *held.payload)
+            assert (len(told), len(spawned)) == (1, 3)
+        await owner.allow("digits", "clinic", [])
+        assert server._rules_desk._book.repeated(company, *map(memoryview, held.payload)) is None
 
 
 def test_a_clock_fills_the_bucket(monkeypatch):
