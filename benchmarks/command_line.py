@@ -151,6 +151,9 @@ def _add_strangers(benches: Any) -> None:
         help="of each block of predictions, attacked or quiet; silent strangers are cut after 5 (default: 8)",
     )  # fmt: skip
     parser.add_argument(
+        "--pairs", type=positive, default=3, metavar="N", help="of quiet and attacked blocks, by members (default: 3)"
+    )
+    parser.add_argument(
         "--rate", type=positive, default=250, metavar="N", help="connections that are opened per second (default: 250)"
     )
     parser.add_argument(

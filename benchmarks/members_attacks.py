@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -43,6 +45,8 @@ MODEL = "attacked"
 """The victim's, which everybody may have predict."""
 
 MIB = 1 << 20
+NICE = 5
+"""Of the attackers' process: a third of the weight of those that it attacks."""
 PROGRAMS = 12
 RULES = 3000
 FALSE_IDS = 1024
@@ -95,15 +99,17 @@ class Attacker:
                     self._tally.note(failure.error)
 
 
-def _deep(steps: int = _STEPS) -> bytes:
+@functools.cache
+def _deep() -> bytes:
     """A legal program of 16,000 nodes, 2.2 MB, and next to no elements."""
     x = leaf(Input((1,), 16, -1.0, 1.0))
     y = x
-    for _ in range(steps):
+    for _ in range(_STEPS):
         y = y * 0.5 + x
     return plan(graph_of([y])).encode()
 
 
+@functools.cache
 def _large() -> bytes:
     x = leaf(Input((400_000,), 16, -1.0, 1.0))
     return plan(graph_of([x * x])).encode()
@@ -116,7 +122,7 @@ def _ids() -> Iterator[str]:
 
 async def _heavy_programs(attacker: Attacker) -> None:
     """Twelve programs of 16,000 nodes a second, each given up a second later."""
-    data = await asyncio.to_thread(_deep)
+    data = _deep()
     while True:
         runs = list(itertools.islice(_ids(), PROGRAMS))
         for run, server in itertools.product(runs, attacker.servers):
@@ -128,7 +134,7 @@ async def _heavy_programs(attacker: Attacker) -> None:
 
 async def _heavy_orders(attacker: Attacker) -> None:
     """Such programs to be dealt for, and kept in stock."""
-    data = await asyncio.to_thread(_deep)
+    data = _deep()
     while True:
         for request in itertools.islice(_ids(), PROGRAMS):
             attacker.send(attacker.dealer, Stock(request=request, count=2, low_water=1), [data])
@@ -137,7 +143,7 @@ async def _heavy_orders(attacker: Attacker) -> None:
 
 async def _dealt_alone(attacker: Attacker) -> None:
     """Runs that the dealer alone is asked for: the parties are left with what is dealt."""
-    data = await asyncio.to_thread(_large)
+    data = _large()
     while True:
         for run in itertools.islice(_ids(), PROGRAMS):
             attacker.send(attacker.dealer, Prepare(run=run), [data])
@@ -209,6 +215,10 @@ POLITE: dict[str, Callable[[AsyncClient], Coroutine[None, None, None]]] = {
 }
 
 
+PREPARED: dict[str, Callable[[], bytes]] = {"heavy programs": _deep, "heavy orders": _deep, "dealt alone": _large}
+"""What takes its time before there is an attack."""
+
+
 async def _early_openings(endpoint: Endpoint, target: str) -> None:
     """Openings of runs that nobody has heard of, each as large as a message may be, and one a second."""
     opening = bytes(endpoint.cluster.max_message_bytes)
@@ -259,6 +269,8 @@ async def _attack(name: str, cluster: Cluster, keys: KeyPair, member: str, tally
 async def _until_stdin_closes(name: str, folder: Path) -> Tally:
     stop, loop, tally = when_stdin_closes(), asyncio.get_running_loop(), Tally()
     cluster = Cluster.load(folder / "cluster.toml")
+    if name in PREPARED:
+        PREPARED[name]()
     tasks = [
         loop.create_task(_attack(name, cluster, KeyPair.load(folder / f"{member}.key"), member, tally))
         for member in CLIENTS
@@ -278,6 +290,8 @@ async def _until_stdin_closes(name: str, folder: Path) -> Tally:
 def main(arguments: list[str]) -> None:
     """An attack's name, and the folder of the cluster file and the attackers' keys."""
     name, folder = arguments
+    # On hosts of their own attackers would take nothing of the servers' processors.
+    os.nice(NICE)
     print(json.dumps(asdict(asyncio.run(_until_stdin_closes(name, Path(folder))))))
 
 

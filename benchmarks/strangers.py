@@ -115,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
         case = {"model": "derm", "parties": 2, "memory_mb": members.MEMORY, "attack": name}
         figures = flatten(found, "failures", "quiet", "attacked", "ratio")
         figures["server.peak_bytes"] = float(found["server"]["peak_bytes"])
+        figures["server.cpu"] = found["server"]["cpu"]
         recorder.add("members", case, figures, {"attackers": found["attackers"]})
     if options.json:
         print_json(summary)

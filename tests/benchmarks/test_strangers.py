@@ -56,7 +56,7 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_figures_of_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, names = tmp_path / "out.jsonl", ["flood of rules", "burnt stock", "false ids"]
-    assert main(["bench", "strangers", *names, "--seconds", "2", "--json", "--out", str(path)]) == 0
+    assert main(["bench", "strangers", *names, "--seconds", "2", "--pairs", "1", "--json", "--out", str(path)]) == 0
     summary: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert list(summary["members"]) == names
     assert summary["attacks"] == {}
@@ -64,6 +64,7 @@ def test_figures_of_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert found["failures"] == found["burnt"] == 0
         assert 0 < found["server"]["peak_bytes"] <= (members.MEMORY + members.SLACK) << 20
         assert found["ratio"]["p99_seconds"] > 0
+        assert found["server"]["cpu"] < 2
     assert summary["members"]["flood of rules"]["attackers"]["refused"]["ServerBusy"] > 0
     assert [record.case["attack"] for record in read(path)] == names
 
