@@ -86,6 +86,12 @@ def _less(x: Any, y: Any) -> Any:
     return min(difference, difference + _P)
 
 
+@inline
+def _turned(x: Any, unit: Any, bit: Any) -> Any:
+    rest = _less(unit, x)
+    return rest if bit else x
+
+
 @kernel(READ, INT, READ_INT, READ, INT, INT, INT, WRITE)
 def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, repeats: Any, equal: Any, out: Any) -> None:
     n, last, unit, none = x.size, widths.size - 1, np.uint64(one), np.uint64(0)
@@ -99,20 +105,21 @@ def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, repeats: A
         for j in range(last):
             count = (np.int64(1) << widths[j]) - 1
             digit = rest & count
-            # Where a public digit is the least or the greatest there is no entry: all, or none, are above.
-            above = dealt[start + digit] if digit < count else none
-            same = _less(dealt[start + digit - 1] if digit else unit, above)
+            # Where a public digit is the least or the greatest there is no entry: all, or none, are above.  An entry is
+            # read all the same: branches that nobody foresees take longer.
+            above = dealt[np.uintp(start + min(digit, count - 1))]
+            above = above if digit < count else none
+            least = dealt[np.uintp(start + max(digit - 1, 0))]
+            same = _less(least if digit else unit, above)
             out[j * n + i] = (none if j else same) if equal else above
             if j:
                 out[(last + j) * n + i] = same
             rest >>= widths[j]
             start += count
         full = np.int64(1) << widths[last]
-        own = dealt[start + (rest & (full - 1))]
-        own = _less(unit, own) if rest & full else own
+        own = _turned(dealt[np.uintp(start + (rest & (full - 1)))], unit, rest & full)
         before = rest - 1
-        borrowed = dealt[start + (before & (full - 1))]
-        borrowed = _less(unit, borrowed) if before & full else borrowed
+        borrowed = _turned(dealt[np.uintp(start + (before & (full - 1)))], unit, before & full)
         changed = _less(borrowed, own)
         out[last * n + i] = (none if last else changed) if equal else own
         if last:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, bit_chains, bit_planes, digits, field, matrix, places
+from mpc.rings import angles, bit_chains, bit_planes, digits, field, field_chains, matrix, places
+from mpc.rings.field_chains import Chain
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
 from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
@@ -121,6 +122,12 @@ class FieldRing(PrimeField):
         self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int, repeats: int, equal: bool
     ) -> Array:
         return bit_planes.look_up(x, ignored, widths, dealt, one, repeats, equal)
+
+    def chains(self, opened: Array, masks: Array, dealt: Array, some: Sequence[Chain]) -> list[Array]:
+        return list(field_chains.chains(opened, masks, dealt, some))
+
+    def chain_times(self, opened: Array, dealt: Array, chain: Chain) -> Array:
+        return field_chains.chain_times(opened, dealt, chain)
 
     def signed_monomials(self, masks: Array, size: int) -> Array:
         return bit_chains.signed(masks, size)

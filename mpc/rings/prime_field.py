@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from mpc.rings.field import P
+from mpc.rings.field_chains import Chain
 from mpc.rings.ring import Array, Ring, Rings
 
 __all__ = ["FIELD", "SINE_BITS", "Bits", "P", "PrimeField", "Turn", "field_of"]
@@ -98,6 +99,17 @@ class PrimeField(Ring):
         self, x: Array, ignored: int, widths: Sequence[int], dealt: Array, one: int, repeats: int, equal: bool
     ) -> Array:
         """The same in packed tables: a plane each."""
+
+    @abstractmethod
+    def chains(self, opened: Array, masks: Array, dealt: Array, some: Sequence[Chain]) -> list[Array]:
+        """Public parts and shares of chains, a row each, from what is ``opened`` of digits and shares of ``masks``.
+
+        ``dealt``: shares of all products of masks that are monomials, chain by chain, a row each.
+        """
+
+    @abstractmethod
+    def chain_times(self, opened: Array, dealt: Array, chain: Chain) -> Array:
+        """The share of a chain, a row, from shares of all of its monomials, times whatever they are multiplied by."""
 
     @abstractmethod
     def signed_monomials(self, masks: Array, size: int) -> Array:

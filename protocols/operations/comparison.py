@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate, islice, pairwise
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise
+from typing import Any
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
+from mpc.rings.field_chains import Chain
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, digits_type
 from protocols.operations.passing import passed, passed_made, passed_parts
@@ -40,77 +41,36 @@ MOST_JOINED = 8
 """Digits that one chain has: the monomials double with each."""
 
 
-class Chain(NamedTuple):
-    """What a chain is made of, lowest digit first: one a for each, or none but the first, and b's for all others."""
-
-    a: Sequence[Array]
-    b: Sequence[Array]
-
-    def monomials(self, field: PrimeField) -> tuple[list[Array], list[Array]]:
-        """Of masks: all, without the 1, and those of them that are products."""
-        found, products = [self.a[0]], []
-        for j, b in enumerate(self.b, start=1):
-            made = [field.multiply(one, b) for one in found]
-            products += made
-            found += [b, *made, *self.a[j : j + 1]]
-        return found, products
-
-    def shares(self, products: Sequence[Array]) -> list[Array]:
-        """Of all monomials, from shares of the masks and of products."""
-        found, dealt = [self.a[0]], iter(products)
-        for j, b in enumerate(self.b, start=1):
-            found += [b, *islice(dealt, len(found)), *self.a[j : j + 1]]
-        return found
-
-    def factors(self, field: PrimeField) -> tuple[Array, list[Array | None]]:
-        """Of what is opened: the public part, and the monomials' coefficients; None stands for 1."""
-        known: Array = self.a[0]
-        found: list[Array | None] = [None]
-        for j, v in enumerate(self.b, start=1):
-            found = [*(v if c is None else field.multiply(v, c) for c in found), known, *found]
-            known = field.multiply(v, known)
-            if j < len(self.a):
-                known = field.add(known, self.a[j])
-                found.append(None)
-        return known, found
+def _monomials(field: PrimeField, masks: Array, chain: Chain) -> tuple[list[Array], list[Array]]:
+    """Of masks, a row each: all but the 1, and those of them that are products."""
+    found, products = [_row(field, masks, chain.a[0])], []
+    for j, b in enumerate(chain.b, start=1):
+        beta = _row(field, masks, b)
+        made = [field.multiply(one, beta) for one in found]
+        products += made
+        found += [beta, *made, *(_row(field, masks, a) for a in chain.a[j : j + 1])]
+    return found, products
 
 
-def _sum(field: PrimeField, factors: Sequence[Array | None], shares: Sequence[Array]) -> Array:
-    total: Array | None = None
-    for factor, share in zip(factors, shares, strict=True):
-        if total is None:
-            total = share if factor is None else field.multiply(share, factor)
-        elif factor is None:
-            total = field.add(total, share)
-        else:
-            total = field.multiply_add(share, factor, total)
-    if total is None:
-        raise ValueError("a chain has a digit")
-    return total
+def _row(field: PrimeField, rows: Array, place: int) -> Array:
+    return field.index(rows, (slice(place, place + 1), slice(None)))
 
 
-def _rows(field: PrimeField, digits: Array, count: int) -> Chain:
-    """The chain of all digits of a tensor of so many."""
-    rows = [field.index(digits, (slice(k, k + 1), slice(None))) for k in range(2 * count - 1)]
-    return Chain(rows[:count], rows[count:])
+def _whole(digits: int) -> Chain:
+    """The chain of all of so many digits."""
+    return Chain(tuple(range(digits)), tuple(range(digits, 2 * digits - 1)))
 
 
 def _or_zeros(field: PrimeField, part: Array | None, t: TensorType) -> Array:
     return field.zeros(t.shape) if part is None else part
 
 
-def _split(field: PrimeField, rows: Array) -> list[Array]:
-    return [field.index(rows, (slice(k, k + 1), slice(None))) for k in range(rows.shape[0])]
-
-
-def _groups(whole: Chain, sizes: Sequence[int]) -> list[Chain]:
-    """The chains of groups of digits; after the lowest group's, each is followed by that of the product of its b's."""
-    found = []
-    for start, end in pairwise((0, *accumulate(sizes))):
-        found.append(Chain(whole.a[start:end], whole.b[start : end - 1]))
-        if start:
-            found.append(Chain(whole.b[start - 1 : start], whole.b[start : end - 1]))
-    return found
+def _groups(sizes: Sequence[int]) -> list[Chain]:
+    """The chains of groups of digits; then of all groups but the lowest, those of the products of their b's."""
+    whole = _whole(sum(sizes))
+    ends = list(pairwise((0, *accumulate(sizes))))
+    joined = [Chain(whole.a[start:end], whole.b[start : end - 1]) for start, end in ends]
+    return joined + [Chain(whole.b[start - 1 : start], whole.b[start : end - 1]) for start, end in ends[1:]]
 
 
 class Products(Correlation, frozen=True):
@@ -125,8 +85,7 @@ class Products(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        chains = _groups(_rows(field, masks[0], sum(self.groups)), self.groups)
-        made = [product for chain in chains for product in chain.monomials(field)[1]]
+        made = [product for chain in _groups(self.groups) for product in _monomials(field, masks[0], chain)[1]]
         return (field.concatenate(made, 0) if made else field.zeros((0, self.size)),)
 
 
@@ -150,7 +109,7 @@ class Gated(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        found, _ = _rows(field, masks[0], self.digits).monomials(field)
+        found, _ = _monomials(field, masks[0], _whole(self.digits))
         return passed_made(field, field.concatenate(found, 0), masks[1], self.dropped)
 
 
@@ -181,27 +140,15 @@ class Join(Operation, frozen=True, tag="join"):
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        field, count = field_of(party.rings), sum(self.groups)
+        field = field_of(party.rings)
         opened, own = (_or_zeros(field, part, types[0]) for part in (inputs[0].public, inputs[0].share))
-        dealt = iter(_split(field, prepared[0]))
-        public, shares = [], []
-        both = zip(*(_groups(_rows(field, part, count), self.groups) for part in (opened, own)), strict=True)
-        for of_opened, of_own in both:
-            known, factors = of_opened.factors(field)
-            # As many as the chain has, of all that is dealt.
-            needed = len(factors) - len(of_own.a) - len(of_own.b)
-            public.append(known)
-            shares.append(_sum(field, factors, of_own.shares(list(islice(dealt, needed)))))
-        return Value(self._ordered(field, public), self._ordered(field, shares))
+        known, shares = field.chains(opened, own, prepared[0], _groups(self.groups))
+        return Value(known, shares)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field = field_of(rings)
-        chains = _groups(_rows(field, inputs[0], sum(self.groups)), self.groups)
-        return self._ordered(field, [chain.factors(field)[0] for chain in chains])
-
-    def _ordered(self, field: PrimeField, rows: Sequence[Array]) -> Array:
-        """All a's, then all b's, of what comes in pairs after the first."""
-        return field.concatenate([rows[0], *rows[1::2], *rows[2::2]], 0)
+        masks = field.zeros(types[0].shape), field.zeros(self.correlations(*types)[0].parts[0].shape)
+        return field.chains(inputs[0], *masks, _groups(self.groups))[0]
 
 
 class Comparison(Operation, frozen=True):
@@ -288,14 +235,13 @@ class Compare(Comparison, frozen=True, tag="compare"):
     ) -> Value:
         field, count, shape = field_of(party.rings), _count(types), types[0].shape
         opened, own = (_or_zeros(field, part, types[1]) for part in (inputs[1].public, inputs[1].share))
-        known, factors = _rows(field, opened, count).factors(field)
-        shares = _rows(field, own, count).shares(_split(field, prepared[0]))
-        known, share = (field.reshape(part, shape) for part in (known, _sum(field, factors, shares)))
+        chain = _whole(count)
+        known, share = (field.reshape(part, shape) for part in field.chains(opened, own, prepared[0], [chain]))
         if len(inputs) == 2:
             return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))
         # (known + share) (D + b), of which share b is dealt monomial by monomial.
         y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
-        gated = field.reshape(_sum(field, factors, _split(field, y.products)), shape)
+        gated = field.reshape(field.chain_times(opened, y.products, chain), shape)
         public, mask = (field.reshape(part, shape) for part in (y.public, y.share))
         product = field.multiply_add(public, share, field.multiply_add(known, mask, gated))
         return self._turned(field, Value(public, mask), Value(field.multiply(known, public), product))
