@@ -80,6 +80,11 @@ def lowered(node: Node, objective: Objective = LATENCY) -> Expression:
         return objective not in x.lowered and (x is node or not isinstance(x.operation, Public))
 
     for each in written([node], missing):
+        usual = each.lowered.get(LATENCY)
+        if usual is not None and not usual.varies:
+            # No variant has been chosen on the way there, so it would be made alike.
+            each.lowered[objective] = usual
+            continue
         planner = Planner(each.label, FRACTION_BITS if each.precision is None else each.precision, objective)
         made = lower(planner, each.operation, [_operand(x, objective) for x in each.inputs])
         each.lowered[objective] = made

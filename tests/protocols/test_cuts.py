@@ -16,7 +16,7 @@ from mpc.security import Security
 from protocols.operations.comparison import Comparison
 from protocols.operations.truncation import Truncate
 from protocols.readings.memory import run_in_memory
-from protocols.trace.mathematics import Declare
+from protocols.trace.mathematics import Known
 
 STRICT = Objective(ANY, Security.MALICIOUS)
 VARIANTS = {"two rounds": (LATENCY, 2), "three rounds": (Objective(1000), 3), "with MACs": (STRICT, 3)}
@@ -144,6 +144,6 @@ def test_a_maximum_is_off_by_what_one_of_two_is(secure: Any) -> None:
 def test_what_is_known_to_be_meant_stands(secure: Any) -> None:
     """Before it, nothing is cut: it would be another number."""
     x = secure.secret((5,), bits=30)
-    meant = x.relu()._new(Declare(0.0, 4.0, as_it_is=True))
+    meant = x.relu()._new(Known(0.0, 4.0, as_it_is=True))
     program = secure.program(meant.truncate(20))
     assert (dropped(program), truncated(program)) == ([0], 1)

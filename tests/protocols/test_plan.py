@@ -12,6 +12,7 @@ import mpc.program
 from mpc.errors import RangeError, ShapeError, UsageError
 from mpc.objective import LATENCY, TRAFFIC, Objective
 from mpc.operation import Input, Stored
+from mpc.program import Program
 from protocols.lowering import plan as planning
 from protocols.lowering.plan import leaves, lowered, plan
 from protocols.lowering.planner import Planner
@@ -37,10 +38,30 @@ def test_what_is_written_is_mathematics(secure: Any) -> None:
 def test_a_node_is_lowered_once_for_each_objective(secure: Any) -> None:
     x = secure.secret((3,))
     y = (x * x).labelled("layer") * 0.3 + 1
-    assert lowered(y.node) is lowered(y.node, LATENCY)
-    traffic = lowered(y.node, TRAFFIC)
-    assert traffic is lowered(y.node, TRAFFIC) is not lowered(y.node)
+    z = y.relu() * x
+    assert lowered(z.node) is lowered(z.node, LATENCY)
+    traffic = lowered(z.node, TRAFFIC)
+    assert traffic is lowered(z.node, TRAFFIC) is not lowered(z.node)
+    # What comes before the first variant is the same node.
+    assert lowered(y.node) is lowered(y.node, TRAFFIC)
     assert plan(graph_of([y]), TRAFFIC).encode() == plan(graph_of([y])).encode()
+
+
+def test_what_objectives_share_is_the_same_program_as_apart(secure: Any) -> None:
+    def written() -> SecretTensor:
+        x = secure.secret((3, 4))
+        y = (x * x).labelled("first").relu()
+        return (y.sum(0) > 0.5).where(y[0], x[1] * y[1]).labelled("last") + x[2].relu()
+
+    shared, apart = written(), written()
+    for each in m.written([apart.node]):
+        # As if it had never been written for another.
+        each.lowered.clear()
+    assert lowered(apart.node, TRAFFIC).varies
+    assert LATENCY not in apart.node.lowered
+    assert Program.of([lowered(shared.node, TRAFFIC)], [], graph_of([shared]).precision, TRAFFIC).digest == (
+        Program.of([lowered(apart.node, TRAFFIC)], [], graph_of([apart]).precision, TRAFFIC).digest
+    )
 
 
 def test_the_objective_reaches_the_rules(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +74,8 @@ def test_the_objective_reaches_the_rules(secure: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(planning, "lower", watched)
     y = secure.secret((3,)).labelled("layer").precise(12).relu()
     plan(graph_of([y]), TRAFFIC)
-    assert seen == [
-        ("", 16, LATENCY), ("layer", 12, LATENCY),
-        ("", 16, TRAFFIC), ("layer", 12, TRAFFIC),
-    ]  # fmt: skip
+    # What was shared is the same for both.
+    assert seen == [("", 16, LATENCY), ("layer", 12, LATENCY), ("layer", 12, TRAFFIC)]
 
 
 def test_what_has_no_variants_is_not_lowered_again(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
