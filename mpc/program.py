@@ -235,6 +235,11 @@ class Program:
         return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Input))
 
     @lazy
+    def draws(self) -> tuple[int, ...]:
+        """Indices of the nodes whose values nobody supplies: what all parties draw together."""
+        return tuple(i for i, node in enumerate(self.nodes) if node.operation.opens and not node.inputs)
+
+    @lazy
     def slots(self) -> tuple[str, ...]:
         """What stored secrets it reads, each once, in the order in which they appear."""
         return tuple(dict.fromkeys(n.operation.slot for n in self.nodes if isinstance(n.operation, Stored)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, bit_chains, bit_planes, digits, field, field_chains, matrix, places
+from mpc.rings import angles, bit_chains, bit_planes, coins, digits, field, field_chains, matrix, places
 from mpc.rings.field_chains import Chain
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
@@ -149,6 +149,15 @@ class FieldRing(PrimeField):
 
     def differences(self, x: Array, count: int, dealt: Array) -> Array:
         return places.found(x, count, dealt)
+
+    def bits(self, x: Array, count: int) -> Array:
+        return coins.bits(x, count)
+
+    def low_bits(self, x: Array, count: int) -> Array:
+        return x & np.uint64((1 << count) - 1)
+
+    def turned_bits(self, x: Array, count: int, dealt: Array) -> Array:
+        return coins.turned(x, count, dealt)
 
     def waves(self, x: Array, turn: Turn, terms: int, bits: int) -> Array:
         return angles.waves(angles.turns(x, turn), terms, bits)

@@ -146,6 +146,20 @@ class PrimeField(Ring):
         shares of one.
         """
 
+    # -- random bits (mpc.rings.coins) ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def bits(self, x: Array, count: int) -> Array:
+        """A row for each of the lowest bits, of 0 and 1."""
+
+    @abstractmethod
+    def low_bits(self, x: Array, count: int) -> Array:
+        """The numbers that the lowest bits make."""
+
+    @abstractmethod
+    def turned_bits(self, x: Array, count: int, dealt: Array) -> Array:
+        """Sums over j of 2^j ``dealt[j]``, negative where that bit of ``x`` is set."""
+
     # -- angles ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -39,6 +39,7 @@ from parties.wire.messages import Message
 from protocols.randomness.source import RandomnessSource
 from protocols.trace.arguments import declared, lost_to_whole
 from protocols.trace.mathematics import Node, Secret
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
 DEFAULT_BOUND = 64.0
@@ -58,6 +59,9 @@ class Running(Deciding):
     """Raw values of what this client has shared, by the leaves of its expressions."""
     last_run: RunReport | None
     """The bill of the last run that was revealed."""
+
+    random = Random()
+    """Secret random tensors, which nobody knows: expressions, like what is shared."""
 
     def share(
         self,

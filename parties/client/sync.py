@@ -34,6 +34,7 @@ from parties.stored.data_set import DataSet
 from parties.trial import TrialCluster
 from parties.unclosed import closed, opened
 from protocols.randomness.source import RandomnessSource
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor
 
 Result = TypeVar("Result")
@@ -109,6 +110,9 @@ class Client:
     def last_run(self) -> RunReport | None:
         """The bill of the last run that was revealed."""
         return self._client.last_run
+
+    random = Random()
+    """Secret random tensors, which nobody knows: expressions, like what is shared."""
 
     def share(
         self,

@@ -35,6 +35,7 @@ from protocols.operations import (
     bit_comparison,
     comparison,
     digits,
+    draw,
     fourier,
     keep,
     linear,
@@ -352,6 +353,11 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
         own = ignored * math.prod(y.type.magnitude for y in passed[0].inputs if y is not compared)
     unit = 2.0**-x.type.fraction_bits if operation.dropped else 0.0
     return _with(x, own + unit, losses[2], sure=unit / 2)
+
+
+@_rule(draw.Draw, draw.Bits)
+def _drawn(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return _with(x, 0.0)
 
 
 @_rule(one_hot.OneHot)

@@ -14,7 +14,7 @@ from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 from protocols.lowering import comparison, composed, functions, selection
 from protocols.lowering.planner import Planner
-from protocols.operations import keep, linear, one_hot, product
+from protocols.operations import draw, keep, linear, one_hot, product
 from protocols.trace import mathematics as m
 
 Operand = Expression | m.Reals
@@ -30,6 +30,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return Expression(operation.source).lose(operation.lost)
         case m.Public():
             return planner.constant(operation.values)
+        case m.Draw():
+            return planner.make(draw.Bits(operation.bits), Expression(draw.Draw(operation.shape, operation.bits)))
         case m.Add():
             return planner.sum(linear.Add(), *_terms(planner, operands))
         case m.Subtract():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mpc.errors import ProgramError
-from mpc.operation import Input, Stored
+from mpc.operation import Stored
 from mpc.program import Program
 from mpc.rings import Array, Rings, known_rings
 
@@ -15,16 +15,22 @@ def clear_values(
     inputs: Sequence[Array],
     stored: Mapping[tuple[str, str], Array] | None = None,
     rings: Rings | None = None,
+    drawn: Sequence[Array] = (),
 ) -> list[Array]:
-    """The value of every node, as elements of its ring at the node's fraction bits."""
+    """The value of every node, as elements of its ring at the node's fraction bits.
+
+    ``drawn``: the numbers that the program's draws are to be, in its order.
+    """
     stored, rings = stored or {}, known_rings() if rings is None else rings
     if len(inputs) != len(program.inputs):
         raise ProgramError(f"{len(inputs)} inputs, but the program takes {len(program.inputs)}")
-    given = dict(zip(program.inputs, inputs, strict=True))
+    if len(drawn) != len(program.draws):
+        raise ProgramError(f"{len(drawn)} draws, but the program makes {len(program.draws)}")
+    given = dict(zip((*program.inputs, *program.draws), (*inputs, *drawn), strict=True))
     values: list[Array] = []
     for i, node in enumerate(program.nodes):
         operation = node.operation
-        if isinstance(operation, Input):
+        if i in given:
             values.append(given[i])
         elif isinstance(operation, Stored):
             values.append(stored[operation.slot, operation.tensor])
@@ -37,7 +43,8 @@ def clear(
     program: Program,
     inputs: Sequence[Array],
     stored: Mapping[tuple[str, str], Array] | None = None,
+    drawn: Sequence[Array] = (),
 ) -> list[Array]:
     """The outputs alone."""
-    values = clear_values(program, inputs, stored)
+    values = clear_values(program, inputs, stored, drawn=drawn)
     return [values[i] for i in program.outputs]

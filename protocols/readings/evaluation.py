@@ -82,6 +82,12 @@ class Evaluation:
             raise ProgramError(f"node {i} has no mask")
         self._context.ring(self._program.nodes[i].type).difference(share, mask, out)
 
+    def known(self, i: int, drawn: Value, out: Array) -> None:
+        """This party's share of what is known of node ``i``: of its MAC, where that is what is evaluated."""
+        ring = self._context.ring(self._program.nodes[i].type)
+        share = self._context.share_of(drawn.public, ring)
+        ring.difference(share, ring.zeros(self._program.nodes[i].type.shape), out)
+
     def folded(self, i: int) -> Array:
         """This party's share of the whole value of a node, its public part included."""
         return self._context.fold(self.value(i), self._program.nodes[i].type)

@@ -34,6 +34,7 @@ from protocols.operations import (
     bit_comparison,
     comparison,
     digits,
+    draw,
     fourier,
     keep,
     linear,
@@ -69,6 +70,8 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
+_DRAWN = (draw.Draw, draw.Bits)
+"""Of nothing that anybody has."""
 _OF_DIGITS = (digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 

@@ -29,7 +29,7 @@ from mpc.operation import PartyContext, Stored, Value
 from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array, Buffer, Ring, Rings
-from mpc.rings.prg import Seed
+from mpc.rings.prg import Seed, fresh_seed
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from protocols.randomness.source import PartyRandomness
@@ -229,7 +229,8 @@ class PartyRun:
                 if commitment is not None:
                     self._check.take_commitments([incoming[k][end:] for incoming in received])
             for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
-                known = self._shares.value(self.program.nodes[i].inputs[0]).public
+                operands = self.program.nodes[i].inputs
+                known = self._shares.value(operands[0]).public if operands else None
                 self._open(i, array if known is None else ring.add(array, known))
         self.seconds[label] += time.perf_counter() - start
 
@@ -243,7 +244,15 @@ class PartyRun:
         shapes = self._shapes(nodes)
         shares = ring.vector(shapes)
         for i, part in zip(nodes, ring.split(shares, shapes), strict=True):
-            evaluation.difference(i, part)
+            if self.program.nodes[i].inputs:
+                evaluation.difference(i, part)
+            elif evaluation is self._shares:
+                # Fresh in each run, and nobody else's: it is no share of anything.
+                drawn = ring.sample(Seed(fresh_seed()), self.program.nodes[i].type.shape)
+                ring.difference(drawn, ring.zeros(drawn.shape), part)
+            else:
+                # Known to all: its MAC is the key's share times it.
+                evaluation.known(i, self._shares.value(i), part)
         return shares
 
     def _shapes(self, nodes: Sequence[int]) -> list[Shape]:

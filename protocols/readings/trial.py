@@ -77,7 +77,7 @@ class Trial:
             operation = node.operation
             if isinstance(operation, Stored) and (slots is None or operation.slot in slots):
                 label = f"{operation.slot} {operation.tensor}"
-            elif isinstance(operation, Input) and slots is None:
+            elif (isinstance(operation, Input) or i in self._program.draws) and slots is None:
                 label = f"input {i}"
             else:
                 continue
@@ -145,7 +145,10 @@ class Trial:
                 raise Untried
             encoded[self._key(i)] = fixed_point.encode(values[self._key(i)], t.fraction_bits)
         inputs = [encoded[self._key(i)] for i in self._program.inputs]
-        found = clear_values(self._program, inputs, encoded, self._rings)
+        nodes = self._program.nodes
+        # What is drawn is the same at every point: it says nothing of anybody's secrets.
+        drawn = [self._rings[nodes[i].type.ring].zeros(nodes[i].type.shape) for i in self._program.draws]
+        found = clear_values(self._program, inputs, encoded, self._rings, drawn)
         wanted = [(found[i], self._program.nodes[i].type) for i in results(self._program)]
         return [fixed_point.decode(value, t.fraction_bits, self._rings[t.ring]) for value, t in wanted]
 

@@ -44,6 +44,14 @@ class Public:
     values: Reals
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Whole numbers of ``bits`` bits, uniform, that nobody knows."""
+
+    shape: Shape
+    bits: int
+
+
 # -- arithmetic --------------------------------------------------------------------------------------------------------
 
 
@@ -299,6 +307,7 @@ class Keep:
 Mathematics = (
     Secret
     | Public
+    | Draw
     | Add
     | Subtract
     | Negate

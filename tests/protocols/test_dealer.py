@@ -30,6 +30,7 @@ from protocols.readings.dealer import StoredMasks, deal, digest
 from protocols.readings.memory import party_randomness
 from protocols.readings.reveal import key_commitment
 from protocols.trace.mathematics import Keep, Node
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor
 
 
@@ -140,6 +141,7 @@ def every_dealt_operation(secure: Any) -> Any:
     return secure.program(
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
         x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
+        Random().bernoulli(0.5, 3),
         objective=Objective(ANY, Security.MALICIOUS),
     )  # fmt: skip
 
@@ -180,7 +182,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
             strict=True,
         ):
             assert np.array_equal(added(list(mac)), field.scale(added(list(value)), key))
-    assert masked == {"input", "stored", "mask", "keep"}
+    assert masked == {"input", "stored", "mask", "keep", "draw"}
 
 
 def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:

@@ -20,6 +20,7 @@ from protocols.readings import explain
 from protocols.readings.clear import clear
 from protocols.readings.explain import Examined, Form
 from protocols.readings.trial import SIGNS, results, sources
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 OURS, THEIRS = "hospital/trial", "lab/trial"
@@ -135,6 +136,7 @@ def test_every_operation_is_known() -> None:
         fourier.Fourier,
         *explain._OF_DIGITS,
         *SIGNS,
+        *explain._DRAWN,
     )
     ours = [kind for kind in registered().values() if kind.__module__.startswith(("mpc.", "protocols."))]
     assert [kind for kind in ours if not issubclass(kind, (*said, *bent, Source))] == []
@@ -238,3 +240,10 @@ def test_nothing_that_is_linear_is_missed(seed: int) -> None:
     program = plan(graph_of([result]))
     (found,) = Examined(program).telling((OURS,))
     assert found.linear >= linear_by_numbers(program, np.random.default_rng(seed)), seed
+
+
+def test_what_is_drawn_is_nobodys() -> None:
+    """Noise does not make a mean less linear in the data that it hides, and a draw alone says nothing of them."""
+    noise = Random().uniform(-1, 1, ())
+    noisy, alone = told(x.sum() + noise, noise)
+    assert (noisy.linear, alone.linear) == (1, 0)

@@ -157,7 +157,8 @@ def test_every_reading_goes_through_the_ring(secure: Any, opaque: Rings, make: A
 def test_all_operations_are_among_them(secure: Any) -> None:
     programs = [program for make in PROGRAMS for kind in Security for program in programs_of(secure, make, kind)]
     used = {node.operation.name for program in programs for node in program.nodes}
-    assert used == set(registered())
+    # What parties draw is another thing each time: tests/protocols/test_random.py.
+    assert used == set(registered()) - {"draw", "bits"}
 
 
 def test_whoever_looks_is_seen(opaque: Rings) -> None:
