@@ -85,7 +85,9 @@ def _add_operations(benches: Any) -> None:
 
 
 def _add_kernels(benches: Any) -> None:
-    parser = benches.add_parser("kernels", help="field arithmetic beside a memory copy and a float64 product")
+    parser = benches.add_parser(
+        "kernels", help="field arithmetic beside a memory copy and a float64 product, and what a ReLU takes"
+    )
     parser.add_argument("--repeat", type=positive, default=7, metavar="R", help="measured rounds (default: 7)")
     add_record_arguments(parser)
     parser.set_defaults(run=_kernels)

@@ -1,4 +1,4 @@
-"""``tessera bench kernels``: field arithmetic beside what the machine does anyway, in one thread.
+"""``tessera bench kernels``: field arithmetic beside what the machine does anyway, and ReLUs, all in one thread.
 
 The two of a pair are measured in turn, and the median is that of their ratios: a machine that is busy slows both.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import relu_kernels
 from benchmarks.machine import machine
 from benchmarks.records import Figure, Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
@@ -29,13 +30,18 @@ def run(options: argparse.Namespace) -> int:
     recorder = Recorder.of(options)
     tune(1)
     kernels.warm_up()
-    with progress_bar("measuring", 2) as advance:
+    with progress_bar("measuring", 3) as advance:
         multiply = _multiply(options.repeat)
         advance()
         matmul = _matmul(options.repeat)
         advance()
-    summary = {"repeat": options.repeat, "multiply": multiply, "matmul": matmul, "machine": machine()}
-    recorder.add("kernels", {"pairs": PAIRS, "side": SIDE, "threads": 1}, _figures(summary))
+        relu = relu_kernels.measured(options.repeat)
+        advance()
+    summary = {
+        "repeat": options.repeat, "multiply": multiply, "matmul": matmul, "relu_ns": relu, "machine": machine(),
+    }  # fmt: skip
+    case = {"pairs": PAIRS, "side": SIDE, "relus": relu_kernels.VALUES, "threads": 1}
+    recorder.add("kernels", case, _figures(summary))
     if options.json:
         print_json(summary)
     else:
@@ -45,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _figures(summary: dict[str, Any]) -> dict[str, Figure]:
     """The spreads; how large the operands are is said by the case."""
-    figures = flatten(summary, "multiply", "matmul")
+    figures = flatten(summary, "multiply", "matmul", "relu_ns")
     return {name: figure for name, figure in figures.items() if isinstance(figure, Mapping)}
 
 
@@ -112,3 +118,7 @@ def _print(summary: dict[str, Any]) -> None:
         f"{matmul['ratio']['median']:.2f}",
     )
     stdout_console().print(table)
+    relus = plain_table(f"ns a ReLU, of {relu_kernels.VALUES:,}", *relu_kernels.PARTS)
+    for name, parts in summary["relu_ns"].items():
+        relus.add_row(name, *(f"{parts[part]['median']:.0f}" for part in relu_kernels.PARTS))
+    stdout_console().print(relus)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import field_kernels, operations
+from benchmarks import field_kernels, operations, relu_kernels
 from benchmarks.records import read, write
 from mpc.security import Security
 from nn.derm import samples
@@ -184,11 +184,16 @@ def test_operations_cost_what_was_predicted(capsys: pytest.CaptureFixture[str]) 
 def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(field_kernels, "PAIRS", 1000)
     monkeypatch.setattr(field_kernels, "SIDE", 64)
+    monkeypatch.setattr(relu_kernels, "VALUES", 1000)
     summary = bench(capsys, "kernels", "--repeat", "2")
     for part, other in (("multiply", "copy_seconds"), ("matmul", "float64_seconds")):
         for key in ("seconds", other, "ratio"):
             assert list(summary[part][key]) == SPREAD
             assert summary[part][key]["min"] > 0
+    assert list(summary["relu_ns"]) == list(relu_kernels.OBJECTIVES)
+    for parts in summary["relu_ns"].values():
+        assert list(parts) == list(relu_kernels.PARTS)
+        assert all(list(part) == SPREAD and part["min"] > 0 for part in parts.values())
 
 
 @pytest.mark.usefixtures("shared_cluster")
