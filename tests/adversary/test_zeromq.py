@@ -445,11 +445,14 @@ except TesseraError as error:
 """
 
 
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
+
+
 def test_exit_code_of_a_process_that_was_cheated(clusters):
     cluster = clusters(2)
     script = SCRIPT.format(path=str(cluster.path), key=str(cluster.key_path("clinic")))
     with cluster.cheating(of("add", message="sigma", value=17)):
-        process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+        process = subprocess.run([sys.executable, SNIPPET, script], capture_output=True, text=True, timeout=30)
     assert (process.returncode, process.stdout) == (12, "")
     assert "cheated" in process.stderr
     honest(cluster)

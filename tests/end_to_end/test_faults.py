@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,7 @@ def appears(cluster: LocalCluster, name: str, text: str) -> bool:
     return False
 
 
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 CLIENT = """
 import sys, time
 from parties import Client
@@ -163,7 +165,7 @@ with Client({path!r}, {key!r}) as client:
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 def test_a_client_that_goes_leaves_nothing_behind(breakable, how):
     program = CLIENT.format(path=str(breakable.path), key=str(breakable.key_path("company")))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, SNIPPET, program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"prepared\n"
         process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGSTOP)

@@ -159,6 +159,7 @@ def test_stock_outlives_every_process(cluster):
         assert not run(client)
 
 
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 DRAIN = """
 import sys
 from parties import Client
@@ -179,7 +180,7 @@ def test_two_processes_drain_their_stock_at_once(cluster):
         with Client(cluster, name=name) as client:
             client.stock(program(client), count)
     scripts = [DRAIN.format(path=str(cluster.path), key=str(cluster.key_path(name))) for name in ("clinic", "company")]
-    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for script in scripts]
+    processes = [subprocess.Popen([sys.executable, SNIPPET, script], stdout=subprocess.PIPE) for script in scripts]
     served = [int(process.communicate(timeout=30)[0]) for process in processes]
     assert served == [10, 7]
     used = [history(cluster, name) for name in NAMES]

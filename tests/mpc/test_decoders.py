@@ -12,6 +12,7 @@ from mpc.operation import Input
 from nn.derm.model import derm_model
 from protocols import graph_of, leaf, plan
 
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 TOGETHER = """
 import sys, threading
 import protocols
@@ -54,6 +55,6 @@ def test_the_first_ones_of_a_process_together(tmp_path: Path, decode: str, data:
     (tmp_path / "data").write_bytes(data)
     # Without the lock, four of five processes end with SIGSEGV.
     for _ in range(3):
-        command = [sys.executable, "-c", TOGETHER, decode, str(tmp_path / "data")]
+        command = [sys.executable, SNIPPET, TOGETHER, decode, str(tmp_path / "data")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (done.returncode, done.stderr)

@@ -235,7 +235,8 @@ def test_one_at_a_time(folder: Path) -> None:
         "keys = KeyPair(sys.argv[2], sys.argv[3])\n"
         "v = Vault(sys.argv[1], 'file.sqlite', keys, purpose='test', member='party0', schema='')"
     )
-    command = [sys.executable, "-c", code, str(folder), KEYS.public, KEYS.secret]
+    snippet = str(Path(__file__).parents[1] / "snippet.py")
+    command = [sys.executable, snippet, code, str(folder), KEYS.public, KEYS.secret]
     with opened(folder):
         other = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "ConfigurationError" in other.stderr
