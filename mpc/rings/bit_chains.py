@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes, flat, spread
 from mpc.rings.field import FieldArray, P
 from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, reduce_once
 
 CHUNK = 256
+CHOSEN = 1 << 11
+"""Numbers of which shares are chosen before these are used, so that they are still in the cache."""
 _P = np.uint64(P)
 _HALF = np.uint64((P + 1) // 2)
 
@@ -70,6 +73,17 @@ def signed_sums(opened: Bytes, size: int, dealt: Sequence[FieldArray]) -> list[F
     out = [np.empty(size, np.uint64) for _ in dealt]
     for shares, sums in zip(dealt, out, strict=True):
         _signed_sums(flat(opened), size, (len(opened) + 1) // 2, flat(shares), sums)
+    return out
+
+
+def chosen_sums(opened: Bytes, size: int, bits: npt.NDArray[np.bool_], x: FieldArray, y: FieldArray) -> FieldArray:
+    """See `PrimeField.chosen_sums`."""
+    out = np.empty(size, np.uint64)
+    for start in range(0, size, CHOSEN):
+        part, planes = slice(start, start + CHOSEN), slice(start // 8, (start + CHOSEN) // 8)
+        chosen = np.where(bits[part], x[:, part], y[:, part])
+        sums = out[part]
+        _signed_sums(flat(opened[:, planes]), len(sums), (len(opened) + 1) // 2, chosen.reshape(-1), sums)
     return out
 
 

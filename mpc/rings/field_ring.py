@@ -135,6 +135,9 @@ class FieldRing(PrimeField):
     def signed_sums(self, opened: Array, size: int, dealt: Sequence[Array]) -> list[Array]:
         return bit_chains.signed_sums(opened, size, dealt)
 
+    def chosen_sums(self, opened: Array, size: int, bits: Bits, x: Array, y: Array) -> Array:
+        return bit_chains.chosen_sums(opened, size, bits, x, y)
+
     def unpacked(self, bits: Array, size: int) -> Array:
         return bit_planes.unpacked(bits, size)
 

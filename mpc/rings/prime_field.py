@@ -123,6 +123,10 @@ class PrimeField(Ring):
         """
 
     @abstractmethod
+    def chosen_sums(self, opened: Array, size: int, bits: Bits, x: Array, y: Array) -> Array:
+        """As ``signed_sums``, of ``choose(bits, x, y)``, which are many more than what comes of them."""
+
+    @abstractmethod
     def unpacked(self, bits: Array, size: int) -> Array:
         """The first bits of a plane, as 0 and 1."""
 

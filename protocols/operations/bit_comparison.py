@@ -91,7 +91,11 @@ class Signed(Comparison, frozen=True, tag="signed"):
             sign = field.reshape(sign, shape)
             return Value(field.full(shape, HALF), sign if self.below else field.negate(sign))
         y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
-        signs = field.signed_sums(opened, types[0].size, [prepared[0], y.products])
+        if self.dropped:
+            (sign,) = field.signed_sums(opened, types[0].size, prepared[:1])
+            signs = [sign, field.chosen_sums(opened, types[0].size, y.second, *y.dealt[::-1])]
+        else:
+            signs = field.signed_sums(opened, types[0].size, [prepared[0], *y.dealt])
         known, share = (field.scale(part, HALF) for part in (y.public, y.share))
         product = field.multiply_add(y.public, *signs)
         share = field.add(share, product) if self.below else field.subtract(share, product)
@@ -183,7 +187,7 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
             ends = Value(field.full(shape, 1), field.zeros(shape))
             return self._turned(field, ends, Value(bit, field.turned(opened, field.reshape(prepared[0], shape))))
         y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
-        through = field.turned(opened, field.multiply_add(y.public, prepared[0], y.products))
+        through = field.turned(opened, field.multiply_add(y.public, prepared[0], y.products(field)))
         known, share = field.kept(opened, y.public), field.add(field.kept(opened, y.share), through)
         whole, part = ((field.reshape(one, shape) for one in two) for two in ((y.public, y.share), (known, share)))
         return self._turned(field, Value(*whole), Value(*part))

@@ -241,7 +241,7 @@ class Compare(Comparison, frozen=True, tag="compare"):
             return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))
         # (known + share) (D + b), of which share b is dealt monomial by monomial.
         y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
-        gated = field.reshape(field.chain_times(opened, y.products, chain), shape)
+        gated = field.reshape(field.chain_times(opened, y.products(field), chain), shape)
         public, mask = (field.reshape(part, shape) for part in (y.public, y.share))
         product = field.multiply_add(public, share, field.multiply_add(known, mask, gated))
         return self._turned(field, Value(public, mask), Value(field.multiply(known, public), product))

@@ -21,16 +21,22 @@ from typing import NamedTuple
 from mpc.correlation import Part
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
+from mpc.rings.prime_field import Bits
 from mpc.tensor_type import Shape, TensorType
 from protocols.operations.truncation import mask_quotients, opened_quotient
 
 
 class Passed(NamedTuple):
-    """Public part and share of what is let through, flat, and the share of the products with what is masked of it."""
+    """Public part and share of what is let through, flat, and shares of products with what is masked of it: dealt, or
+    where a bit is set the second of those that are."""
 
     public: Array
     share: Array
-    products: Array
+    dealt: Sequence[Array]
+    second: Bits
+
+    def products(self, field: PrimeField) -> Array:
+        return field.choose(self.second, *self.dealt[::-1]) if len(self.dealt) == 2 else self.dealt[0]
 
     def __repr__(self) -> str:
         return "Passed(...)"
@@ -53,11 +59,11 @@ def passed_made(field: PrimeField, rows: Array, mask: Array, dropped: int) -> li
 
 
 def passed(field: PrimeField, y: TensorType, value: Value, dealt: Sequence[Array], dropped: int) -> Passed:
-    """Of a masked y, opened as ``value``: what is dealt, chosen."""
+    """Of a masked y, opened as ``value``."""
     public, own = (field.zeros(y.shape) if part is None else part for part in (value.public, value.share))
     public = field.reshape(public, (y.size,))
     if not dropped:
-        return Passed(public, field.reshape(own, (y.size,)), dealt[0])
+        return Passed(public, field.reshape(own, (y.size,)), dealt, None)
     opened = opened_quotient(field, public, 1 << dropped)
-    products, share = (field.choose(opened.below_half, *dealt[k : k + 2][::-1]) for k in (0, 2))
-    return Passed(opened.quotient, share, products)
+    share = field.choose(opened.below_half, dealt[3], dealt[2])
+    return Passed(opened.quotient, share, dealt[:2], opened.below_half)

@@ -84,6 +84,16 @@ def test_chains_are_linear_in_shares(count: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_sums_are_of_what_is_chosen(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bit_chains, "CHOSEN", 64)
+    generator = np.random.default_rng(size)
+    opened = generator.integers(0, 256, (5, bit_planes.packed(size)), dtype=np.uint8)
+    second, (x, y) = generator.integers(0, 2, size).astype(bool), drawn(size, 2, bit_chains.signed_monomials(3), size)
+    (known,) = bit_chains.signed_sums(opened, size, [np.where(second, x, y)])
+    assert np.array_equal(bit_chains.chosen_sums(opened, size, second, x, y), known)
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_bits_choose_elements(size: int) -> None:
     plane = np.random.default_rng(size).integers(0, 256, bit_planes.packed(size), dtype=np.uint8)
     bit, x = bits_of(plane, size)[0].astype(bool), drawn(size, size)
