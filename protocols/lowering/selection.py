@@ -46,8 +46,9 @@ def normalised(planner: Planner, by: Normalise, x: Expression, *reached: Express
     What each threshold lets through is opened already, and the difference of two is x or 0, in a range as short as that
     of what is divided; so is what each loses, once all are divided and summed.
     """
-    least = [gated(planner, bit, x) or planner.product(Multiply(), bit, x) for bit in reached]
-    exact = dict.fromkeys((x, *least), Loss(0.0, 0.0))
+    # Whatever each bit is, what it lets through is what it is to be.
+    least = [(gated(planner, bit, x) or planner.product(Multiply(), bit, x)).lose(like={}) for bit in reached]
+    exact = {x: Loss(0.0, 0.0)}
     unit = 2.0**-x.type.fraction_bits
     top = by.low * by.step * (1 + by.tolerance)
     parts = []
