@@ -9,6 +9,7 @@ from protocols.lowering.precision import PrecisionWarning
 from protocols.trace import contraction as _contraction  # noqa: F401 - makes them known to NumPy
 from protocols.trace import numpy_comparisons as _numpy_comparisons  # noqa: F401
 from protocols.trace import numpy_functions as _numpy_functions  # noqa: F401
+from protocols.trace import numpy_norms as _numpy_norms  # noqa: F401
 from protocols.trace import numpy_ordering as _numpy_ordering  # noqa: F401
 from protocols.trace import numpy_selection as _numpy_selection  # noqa: F401
 from protocols.trace.named_functions import RangeWarning

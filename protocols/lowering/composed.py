@@ -138,7 +138,8 @@ def _evaluated(planner: Planner, x: Expression, fit: FourierFit | CompositeFit) 
 
 def as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:
     """``x``, of which is meant what is computed: nothing is lost."""
-    return planner.make(Declare(low, high), x).lose(like={})
+    # Not the node of whoever declares the same of x.
+    return Expression(Declare(low, high), (x,), planner.label).lose(like={})
 
 
 def _declared(planner: Planner, x: Expression, low: float, high: float) -> Expression:

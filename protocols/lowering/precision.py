@@ -28,7 +28,8 @@ LOST = 1e-3
 
 _NAMES = {
     m.Secret: "share", m.Apply: "the function", m.Normalise: "the function", m.Reach: "the function",
-    m.Known: "the function", m.Declare: "within", m.Matmul: "@", m.Multiply: "*",
+    m.Known: "the function", m.Like: "the norm", m.SumOfSquares: "the norm", m.Declare: "within",
+    m.Matmul: "@", m.Multiply: "*",
 }  # fmt: skip
 
 _OURS = ("mpc", "protocols", "nn", "parties", "tessera")

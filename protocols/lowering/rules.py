@@ -12,7 +12,7 @@ from typing import assert_never
 from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
-from protocols.lowering import comparison, composed, functions, selection
+from protocols.lowering import comparison, composed, functions, norms, selection
 from protocols.lowering.planner import Planner
 from protocols.operations import draw, keep, linear, one_hot, product
 from protocols.trace import mathematics as m
@@ -45,6 +45,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return selection.maximum(planner, *_terms(planner, operands))
         case m.Ranked():
             return selection.ranked(planner, *_terms(planner, operands))
+        case m.Like():
+            return norms.like(planner, operation, *_terms(planner, operands))
         case m.Normalise():
             return selection.normalised(planner, operation, *_terms(planner, operands))
         case m.Matmul():
@@ -59,6 +61,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return planner.divided(x, operation.divisor)
         case m.Sum():
             return _sum(planner, operation, x)
+        case m.SumOfSquares():
+            return norms.sum_of_squares(planner, x, operation.axes)
         case m.Mean():
             return planner.divided(_sum(planner, operation, x), _count(operation, x))
         case m.RunningSum():

@@ -9,7 +9,7 @@ from mpc.program import Expression
 from protocols.lowering.comparison import gated, relu
 from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import Planner, constant
-from protocols.operations.linear import Add, Declare, Index, Pad, Subtract, check_windows, window_output
+from protocols.operations.linear import Add, Declare, Divide, Index, Pad, Subtract, check_windows, window_output
 from protocols.operations.product import Multiply
 from protocols.trace.mathematics import Normalise
 
@@ -40,8 +40,8 @@ def ranked(planner: Planner, x: Expression, of: Expression) -> Expression:
 
 
 def normalised(planner: Planner, by: Normalise, x: Expression, *reached: Expression) -> Expression:
-    """``x`` divided by the power of ``by.step`` that as many thresholds say as it has reached: no round, and no digit
-    less than the field has room for.
+    """``x`` divided by ``by.low``, and by the power of ``by.step`` that as many thresholds say as it has reached: no
+    round, and no digit less than the field has room for.
 
     What each threshold lets through is opened already, and the difference of two is x or 0, in a range as short as that
     of what is divided; so is what each loses, once all are divided and summed.
@@ -51,19 +51,29 @@ def normalised(planner: Planner, by: Normalise, x: Expression, *reached: Express
     exact = {x: Loss(0.0, 0.0)}
     unit = 2.0**-x.type.fraction_bits
     top = by.low * by.step * (1 + by.tolerance)
+    lowest, steps = round(math.log2(by.low)), round(math.log2(by.step))
     parts = []
     for k, (part, above) in enumerate(zip((x, *least), (*least, None), strict=True)):
         # A threshold is between values: what is below it may be above by less than a unit.
         most = min(x.type.high, top * by.step**k + unit)
         only = planner.sum(Subtract(), part, above) if above is not None else part
-        parts.append(planner.divided(planner.make(Declare(0.0, most), only), by.step**k))
+        parts.append(_halved(planner, planner.make(Declare(0.0, most), only), lowest + steps * k))
     total = reduce(partial(planner.sum, Add()), parts)
     # The last bit of the threshold, and that of each part that the field had no room for.
     own = since(total, exact)
     # Values that are spread over their range are in the last part.
-    like = {x: (1.0, 1.0 / by.step ** len(reached))}
-    result = planner.make(Declare(min(x.type.low, by.low * (1 - by.tolerance)), top + unit), total)
+    like = {x: (1.0 / by.low, 1.0 / by.low / by.step ** len(reached))}
+    low, high = min(x.type.low / by.low, 1 - by.tolerance), (top + unit) / by.low
+    result = Expression(Declare(low, high), (total,), planner.label)
     return result.lose(own.most, own.sure, like=like)
+
+
+def _halved(planner: Planner, x: Expression, times: int) -> Expression:
+    """``x`` divided by 2^``times``, or multiplied where that is below 0: what it is counted in."""
+    if times >= 0:
+        return planner.divided(x, 1 << times)
+    x = planner.raised(x, max(0, -times - x.type.fraction_bits))
+    return planner.make(Divide(times), x)
 
 
 def max_pool2d(planner: Planner, x: Expression, kernel: Pair, stride: Pair, padding: Pair) -> Expression:

@@ -112,6 +112,13 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
+class SumOfSquares:
+    """Over axes, which stay, as 1: of as many digits of each value as the sum has room for."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunningSum:
     """Sums of the first one, two, ... along an axis."""
 
@@ -247,9 +254,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Normalise:
-    """The first operand x divided by step^k, ``step`` a power of two, which is below ``low`` step then: the others are
-    k = 1, 2, ..., whether x has reached ``low`` step^k, give or take a ``tolerance`` as of `Reach`.  What is below
-    ``low`` stays as it is.
+    """The first operand x divided by ``low`` step^k, both powers of two, which is between 1 and step then: the others
+    are k = 1, 2, ..., whether x has reached that, give or take a ``tolerance`` as of `Reach`.  What is below ``low`` is
+    divided by it.
     """
 
     low: float
@@ -291,6 +298,17 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Like:
+    """The first operand.  What the others are off by, it is off by so many times, at most and usually; and by ``lost``,
+    or usually by ``surely``, and what it is off by itself.
+    """
+
+    factors: tuple[tuple[float, float], ...]
+    lost: float
+    surely: float
+
+
+@dataclass(frozen=True, slots=True)
 class Truncate:
     """The same values with at most so many fraction bits."""
 
@@ -317,6 +335,7 @@ Mathematics = (
     | Conv2d
     | Sum
     | Mean
+    | SumOfSquares
     | RunningSum
     | AveragePool2d
     | Reshape
@@ -339,6 +358,7 @@ Mathematics = (
     | MaxPool2d
     | Declare
     | Known
+    | Like
     | Truncate
     | Keep
 )

@@ -70,8 +70,7 @@ class Normal:
                 " tighter range with within(low, high)"
             )
         reached = tuple(x._new(Reach(base * STEP**k, TOLERANCE)) for k in range(1, count + 1))
-        inside = x._joined(Normalise(base, int(STEP), TOLERANCE), x, *reached) if count else x
-        return Normal(inside * (1 / base), reached, base)
+        return Normal(x._joined(Normalise(base, int(STEP), TOLERANCE), x, *reached), reached, base)
 
     def chosen(self, first: float, ratio: float) -> Any:
         """``first`` times ``ratio``^k; a number, where there is no threshold."""

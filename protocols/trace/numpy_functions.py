@@ -102,11 +102,6 @@ def _var(a: SecretTensor, axis: Axis = None, *, ddof: int = 0, keepdims: bool = 
     return a.var(axis, ddof, keepdims)
 
 
-@registered(np.std)
-def _std(a: SecretTensor, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> SecretTensor:
-    return a.std(axis, ddof, keepdims)
-
-
 @registered(np.cumsum)
 def _cumsum(a: SecretTensor, axis: int | None = None) -> SecretTensor:
     return a.cumsum(axis)

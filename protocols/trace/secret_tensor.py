@@ -37,14 +37,14 @@ from protocols.trace.arguments import (
     whole,
 )
 from protocols.trace.named_functions import NamedFunctions
+from protocols.trace.norms import Norms
 from protocols.trace.sizes import check_moved
-from protocols.trace.softmax import Softmax
 from protocols.trace.stated import Stated
 
 MAX_POWER = 512
 
 
-class SecretTensor(NamedFunctions, Stated, Softmax):
+class SecretTensor(NamedFunctions, Stated, Norms):
     """A secret-shared tensor of fixed-point numbers, as an expression yet to be run.
 
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at
@@ -188,12 +188,6 @@ class SecretTensor(NamedFunctions, Stated, Softmax):
         if count <= 0:
             raise ShapeError("the variance of too few elements")
         return (self - self.mean(axes, keepdims=True)).square().sum(axes, keepdims) / count
-
-    def std(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> SecretTensor:
-        """Raises UnsupportedError: a variance may be 0, and roots are taken of what is known to be more."""
-        raise UnsupportedError(
-            "std is a root of what may be 0: write x.var().within(low, high).sqrt(), or reveal var()"
-        )
 
     def cumsum(self, axis: int | None = None) -> SecretTensor:
         """Running sums along an axis, or of all elements in order; local."""

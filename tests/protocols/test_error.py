@@ -132,6 +132,12 @@ def over_orders(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
     return normalised(secret.within(1.0, 300.0), "sqrt"), np.sqrt(real)
 
 
+def layer_norm(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    secret, real = scaled_to(x.secret, x.real, -4.0, 4.0)
+    centred = real - real.mean(axis=-1, keepdims=True)
+    return secret.layer_norm(SHAPE[-1], eps=0.1), centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 0.1)
+
+
 STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     "negate": plain(lambda x, y: -x),
     "add": plain(lambda x, y: x + y),
@@ -207,6 +213,7 @@ STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     "sin": function("sin", -3.1, 3.1),
     "reciprocal": function("reciprocal", 0.5, 8),
     "over orders of magnitude": over_orders,
+    "layer_norm": layer_norm,
 }  # fmt: skip
 """A step of a program: of secrets, and in float64; from and to `SHAPE`."""
 
@@ -273,7 +280,7 @@ def walked(rng: Any, leaves: list[Both], steps: list[str]) -> Both:
 
 LOOSER = {
     "var": 16, "composite": 16, "conv2d": 8, "conv2d by numbers": 8, "max_pool2d": 16, "reciprocal": 8,
-    "over orders of magnitude": 32,
+    "over orders of magnitude": 32, "layer_norm": 32,
 }  # fmt: skip
 """Sums of many, whose errors never all have one sign, and curves after curves."""
 
