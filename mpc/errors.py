@@ -25,6 +25,7 @@
     │   ├── TooLarge           has not the memory for it, ever
     │   ├── DiskFull           has no room on its disk
     │   ├── InconsistentInputs a client that sent different inputs, or an owner different parts, to different parties
+    │   ├── InputOutOfRange    a client, or an owner of data, whose values do not lie in the range that it has said
     │   ├── CaughtCheating     a party whose own messages show that it deviated (malicious security)
     │   └── RemoteError        the other side refused or failed, and says why
     ├── AuditError             an audit log that is not what its server wrote, or contradicts another one
@@ -203,6 +204,16 @@ class InconsistentInputs(PeerError):  # noqa: N818 - says what happened
 
     exit_code = 21
     advice = "Ask whoever is named why: it has signed both, and servers keep that (tessera audit evidence)."
+
+
+class InputOutOfRange(PeerError):  # noqa: N818 - says what happened
+    """The peer, a client or an owner of data, has sent values that do not lie in the range that it has said.
+
+    Found out by the parties, on shares, before anything was revealed that depends on them.
+    """
+
+    exit_code = 24
+    advice = "No client of ours sends such values: ask whoever is named; tessera audit shows its runs that ended so."
 
 
 class CaughtCheating(PeerError):  # noqa: N818 - says what happened

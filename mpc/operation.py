@@ -20,7 +20,7 @@ Costs need no method of their own: an opening costs its elements, a correlation 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -111,7 +111,11 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False
-    """Whether the parties communicate: true of ``Mask`` and ``Keep`` alone."""
+    """Whether the parties communicate: true of ``Mask``, ``Keep`` and ``Within`` alone."""
+    hides: ClassVar[bool] = False
+    """Whether its result has a mask of its own, rather than none or one made from its operands' masks."""
+    settles: ClassVar[bool] = False
+    """Whether it opens, without a mask, what has to be 0 for the run to have a result: of its first operand."""
     varies: ClassVar[bool] = False
     """Whether what it is part of depends on what a program is planned for: where a protocol has variants."""
 
@@ -130,6 +134,9 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
         Raises ProgramError, ShapeError or RangeError when the operands do not go together.
         """
         raise NotImplementedError
+
+    def check_operands(self, operands: Sequence[Operand]) -> None:
+        """Raise ProgramError where more has to be true of the operands than their types say."""
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         """What the source of randomness has to make of the operands' masks for this operation."""
@@ -172,6 +179,30 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     def tolerance(self, *types: TensorType) -> float:
         """Largest distance of the parties' result from ``clear``, in units of the last place."""
         return 0.0
+
+
+class _Placed(Protocol):
+    """A node of a program."""
+
+    @property
+    def operation(self) -> Operation: ...
+    @property
+    def inputs(self) -> tuple[int, ...]: ...
+
+
+class Operand(NamedTuple):
+    """The node ``number`` of a program, as an operation sees it that takes its result."""
+
+    nodes: Sequence[_Placed]
+    number: int
+
+    @property
+    def operation(self) -> Operation:
+        return self.nodes[self.number].operation
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        return tuple(Operand(self.nodes, i) for i in self.nodes[self.number].inputs)
 
 
 class Linear(Operation, frozen=True):
@@ -229,6 +260,7 @@ class Input(Source, frozen=True, tag="input"):
     No round among the parties.
     """
 
+    hides: ClassVar[bool] = True
     ring: RingName = FIELD
 
     def result(self, *types: TensorType) -> TensorType:
@@ -245,6 +277,7 @@ class Stored(Source, frozen=True, tag="stored"):
     fresh products with the same B.
     """
 
+    hides: ClassVar[bool] = True
     slot: str
     tensor: str
     gain: float | None = None

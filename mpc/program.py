@@ -14,7 +14,7 @@ from mpc.decoders import msgpack_decoder
 from mpc.errors import ProgramError, TesseraError, printable
 from mpc.lazy import lazy
 from mpc.objective import ANY, LATENCY, Objective
-from mpc.operation import Input, Operation, Stored, registered
+from mpc.operation import Input, Operand, Operation, Stored, registered
 from mpc.pace import paced
 from mpc.security import Security
 from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
@@ -113,11 +113,6 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     inputs: tuple[int, ...]
     type: TensorType
     label: str = ""
-
-    @property
-    def masked_afresh(self) -> bool:
-        """Whether the node has a mask of its own, rather than none or one made from its operands' masks."""
-        return self.operation.opens or isinstance(self.operation, Input | Stored)
 
 
 _Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
@@ -245,6 +240,11 @@ class Program:
         return tuple(dict.fromkeys(n.operation.slot for n in self.nodes if isinstance(n.operation, Stored)))
 
     @lazy
+    def checked(self) -> frozenset[int]:
+        """Indices of the inputs and stored tensors whose values have to lie in their range for the run to go on."""
+        return frozenset(node.inputs[0] for node in self.nodes if node.operation.settles)
+
+    @lazy
     def kept(self) -> Mapping[str, int]:
         """The nodes whose values stay on the parties, by the name of the stored tensor that each becomes."""
         return {node.operation.kept_as: i for i, node in enumerate(self.nodes) if node.operation.kept_as}
@@ -284,7 +284,7 @@ class Program:
 
     @lazy
     def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
-        masks = (((Part(n.type.shape, n.type.ring),) if n.masked_afresh else ()) for n in self.nodes)
+        masks = (((Part(n.type.shape, n.type.ring),) if n.operation.hides else ()) for n in self.nodes)
         return tuple((*dealt, *mask, *dealt) for dealt, mask in zip(self.dealt, masks, strict=True))
 
     def corrected(self, security: Security) -> tuple[tuple[Part, ...], ...]:
@@ -357,6 +357,7 @@ class Program:
             types = tuple(self.nodes[j].type for j in node.inputs)
             try:
                 derived = node.operation.result(*types).check()
+                node.operation.check_operands([Operand(self.nodes, j) for j in node.inputs])
                 correlations = node.operation.correlations(*types)
                 elements += _words(derived) + sum(_words(part) for c in correlations for part in c.parts)
                 needed.append(correlations)

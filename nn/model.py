@@ -83,7 +83,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def stored(self, slot: str) -> dict[str, SecretTensor]:
         """The model's tensors as leaves of expressions, of whatever version of it is bound to ``slot``."""
-        return {name: t.source(slot, name) for name, t in self.tensors.items()}
+        return {name: t.source(slot, name, weight=True) for name, t in self.tensors.items()}
 
     def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
         """The model on a secret batch (N, ...); nothing runs until the result is revealed."""
@@ -111,7 +111,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         x = leaf(Input(tuple(shape), fraction_bits, *self.interface.bounds(low, high)))
         if precision is not None:
             x = x.precise(precision)
-        return plan(graph_of([self.forward(x, self.stored("model"))]), objective)
+        return plan(graph_of([self.forward(x, self.stored("model"))]), objective, checked=True)
 
     def check(self) -> None:
         """Raises what a first prediction would: RangeError where values do not fit the field, ShapeError where the

@@ -78,9 +78,9 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise EncodingError(f"{name} has values outside [{self.low:g}, {self.high:g}]")
         return elements
 
-    def source(self, slot: str, tensor: str) -> SecretTensor:
-        """The tensor as a leaf of expressions, of whatever is bound to ``slot``."""
-        return leaf(self.leaf(slot, tensor))
+    def source(self, slot: str, tensor: str, *, weight: bool = False) -> SecretTensor:
+        """The tensor as a leaf of expressions, of whatever is bound to ``slot``; ``weight``: of a model."""
+        return leaf(self.leaf(slot, tensor), weight=weight)
 
     def leaf(self, slot: str, tensor: str) -> Stored:
         """What a program has for it."""

@@ -126,9 +126,9 @@ class Secure:
         return leaf(Stored(shape, bits, low, high, "model", name))
 
     @staticmethod
-    def program(*tensors: SecretTensor, objective: Objective = LATENCY) -> Program:
+    def program(*tensors: SecretTensor, objective: Objective = LATENCY, checked: bool = False) -> Program:
         """The program, as another process would have read it."""
-        program = plan(graph_of(tensors), objective)
+        program = plan(graph_of(tensors), objective, checked=checked)
         again = Program.decode(program.encode())
         assert again.digest == program.digest
         return again

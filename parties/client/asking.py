@@ -185,7 +185,7 @@ class Asking(StoredSecrets):
                 " client.share, or a function of such tensors, has returned"
             )
         graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors)
-        return Written(plan(graph, self._objective), leaves(graph, self._objective))
+        return Written(plan(graph, self._objective, checked=True), leaves(graph, self._objective))
 
     # -- what servers have -----------------------------------------------------------------------------------------
 

@@ -76,6 +76,9 @@ class Running(Deciding):
 
         ``[low, high]`` is public, and the tighter it is the more precise and cheaper what is computed from it: unless
         ``fraction_bits`` says, there are 16 of them, and more where all values are below 1.
+        Parties check it where anything stored is read: a client that sends others is named (InputOutOfRange), and gets
+        no result.
+
         Raises EncodingError, naming the place, for a value that is not finite or not in the range; RangeError,
         UnsupportedError for a range or bits that are none; UsageError for more than fits one message.
         """

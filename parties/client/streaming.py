@@ -138,8 +138,16 @@ async def stream(
 
 def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float | None = None, high: float | None = None) -> int:
     """How many inputs of ``shape`` fit a run of ``CHUNK_ELEMENTS``; at least one."""
-    one, two = (model.description.program((n, *shape), low=low, high=high).elements for n in (1, 2))
-    return max(1, 1 + (CHUNK_ELEMENTS - one) // max(1, two - one))
+
+    def elements(count: int) -> int:
+        return model.description.program((count, *shape), low=low, high=high).elements
+
+    # Of eight more, packed bits fill whole bytes.
+    one, nine = elements(1), elements(9)
+    count = max(1, 2 + 8 * (CHUNK_ELEMENTS - one) // max(1, nine - one))
+    while count > 1 and elements(count) > CHUNK_ELEMENTS:
+        count -= 1
+    return count
 
 
 def total(reports: Sequence[RunReport]) -> RunReport:

@@ -24,6 +24,7 @@ _PEER_ERRORS: dict[str, type[PeerError]] = {
         errors.TooLarge,
         errors.DiskFull,
         errors.InconsistentInputs,
+        errors.InputOutOfRange,
         errors.CaughtCheating,
     )
 }

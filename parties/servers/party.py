@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from mpc.cost import CHECK_ROUNDS, online_rounds
-from mpc.errors import PeerError, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolation, TesseraError
+from mpc.operation import Stored
 from mpc.program import Program
 from mpc.rings import field_of
 from parties.cluster import Cluster, Member
@@ -43,9 +44,10 @@ from parties.stored.quotas import MAX_RULES
 from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.messages import Payload, payload_bytes
+from protocols.lowering.in_range import owner_of
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import OtherTranscript
-from protocols.readings.party import PartyRun
+from protocols.readings.party import OutOfRange, PartyRun
 
 
 class PartyServer(Server[PartyJob]):
@@ -264,6 +266,9 @@ class PartyServer(Server[PartyJob]):
     def fail(self, job: PartyJob, error: TesseraError) -> None:
         if isinstance(error, SpentItem) and job.bound is not None:
             self.material.spent(error, job.bound.digest)
+        if isinstance(error, OutOfRange) and job.client is not None:
+            sender = owner_of(error.source.slot) if isinstance(error.source, Stored) else job.client.name
+            error = InputOutOfRange(sender, "sent values outside of the range that it has said: nothing was revealed")
         if job.testimony is not None:
             if isinstance(error, OtherTranscript) and self.online.disputes.begin(job):
                 return

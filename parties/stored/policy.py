@@ -35,6 +35,7 @@ share nobody learns anything.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,8 @@ from nn.model import Description
 from nn.stored import StoredType
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.rules import EVERYONE, Grants, Rule
-from parties.stored.data_set import DataDescription
+from parties.stored.data_set import DataDescription, is_data
+from protocols.lowering.in_range import to_check
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
 
@@ -109,6 +111,8 @@ class Policy:
         found = self.check_rule(client, rule)
         if found is not None and not self._covers(found.program, program):
             raise self._refused(client)
+        if found is not None:
+            self.check_range(program, client, found)
         tensors = _tensors(self.description)
         for operation in (node.operation for node in program.nodes):
             if isinstance(operation, Stored) and operation.slot == self.slot:
@@ -119,6 +123,19 @@ class Policy:
                         f" {self.name!r} again, and write the program anew"
                     )
         return found
+
+    def check_range(self, program: Program, client: str, rule: Rule) -> None:
+        """Who may predict may do so of inputs in the range that the model says.  Raises NotPermitted.
+
+        What is out of it may tell of weights, by periodic activations, what no prediction is to tell.
+        """
+        if rule.program == PREDICT:
+            low, high = _bounds(self.description)
+            if not all(low <= operation.low and operation.high <= high for operation in _inputs(program, self.slot)):
+                raise NotPermitted(
+                    f"{client} may have {self.name!r} predict for inputs in [{low:g}, {high:g}]: share them with that"
+                    " range, or have its owner say another (Interface(input=...), or tessera upload --range)"
+                )
 
     def _covers(self, allowed: str, program: Program) -> bool:
         if allowed == PREDICT:
@@ -189,7 +206,7 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
     """All that ``client`` has bound may be used in the program, and what is held of it is of the look-up that said so.
 
     Raises ProtocolViolation for bindings that do not go with the program, ProgramError for a version that is not in use
-    or has other types, NotPermitted.
+    or has other types, NotPermitted, also where it is left open whether what meets another's secret is in its range.
     """
     if tuple(binding.slot for binding in bound.bindings) != bound.program.slots:
         raise ProtocolViolation(client, "bound other slots than the program has")
@@ -199,7 +216,21 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
         limits = by_slot[slot].policy.check(bound.program, client, rule)
         if limits is not None and limits.limited:
             uses.append(Use(slot, client, rule, limits))
+    _check_checked(bound.program, client, {slot: in_use.policy for slot, in_use in by_slot.items()})
     return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses)
+
+
+def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]) -> None:
+    if all(policy.owner == client for policy in policies.values()):
+        return
+    sources = {i: n.operation for i, n in enumerate(program.nodes) if isinstance(n.operation, Input | Stored)}
+    weights = {slot for slot, policy in policies.items() if not _is_data(policy.description)}
+    needed = to_check([(o, isinstance(o, Stored) and o.slot in weights) for o in sources.values()])
+    if any(needs and i not in program.checked for i, needs in zip(sources, needed, strict=True)):
+        raise NotPermitted(
+            f"{client} may not run a program in which nobody checks whether what meets another's secret lies in its"
+            " range: write it anew with this release"
+        )
 
 
 def check_still(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> None:
@@ -237,13 +268,32 @@ def _prediction(operation: Input | Stored, precision: int, objective: Objective,
     """The digest of the program that is the model's prediction for such an input.  Raises TesseraError."""
     model = Description.decode(description)
     x = leaf(operation, precision=precision)
-    return plan(graph_of([model.forward(x, model.stored(slot))]), objective).digest
+    return plan(graph_of([model.forward(x, model.stored(slot))]), objective, checked=True).digest
+
+
+def _inputs(program: Program, slot: str) -> list[Input | Stored]:
+    """All secrets that it reads besides what is in ``slot``."""
+    operations = (node.operation for node in program.nodes)
+    return [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != slot)]
+
+
+@functools.lru_cache(maxsize=_DESCRIPTIONS)
+def _is_data(description: bytes) -> bool:
+    return is_data(description)
+
+
+@functools.lru_cache(maxsize=_DESCRIPTIONS)
+def _bounds(description: bytes) -> tuple[float, float]:
+    """The range of a model's inputs; of what is none, nothing."""
+    try:
+        return Description.decode(description).interface.bounds()
+    except TesseraError:
+        return math.inf, -math.inf
 
 
 def predicts(program: Program, slot: str, description: bytes) -> bool:
     """Whether ``program`` is what the described model does to one input: all of it, and nothing else."""
-    operations = (node.operation for node in program.nodes)
-    inputs = [o for o in operations if isinstance(o, Input) or (isinstance(o, Stored) and o.slot != slot)]
+    inputs = _inputs(program, slot)
     if len(inputs) != 1 or not _is_settled(description):
         return False
     try:

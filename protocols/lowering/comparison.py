@@ -215,13 +215,14 @@ def chosen(bits: int, size: int, objective: Objective, thresholds: int = 1) -> V
 def _variants(bits: int, malicious: bool, thresholds: int) -> tuple[Variant, ...]:
     """Of each number of rounds the one with the fewest bytes, for a value that is compared and let through."""
     found: dict[int, Variant] = {}
-    for variant in _lifted(bits, thresholds) if malicious else _packed(bits, thresholds):
+    for variant in lifted(bits, thresholds) if malicious else packed(bits, thresholds):
         if variant.rounds not in found or variant.bytes < found[variant.rounds].bytes:
             found[variant.rounds] = variant
     return tuple(found[rounds] for rounds in sorted(found))
 
 
-def _packed(bits: int, thresholds: int) -> Iterator[Variant]:
+def packed(bits: int, thresholds: int) -> Iterator[Variant]:
+    """All ways without MACs."""
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_CHAINED) + 1):
         widths = _cut(bits, count)
         tables, opened = entries(widths) / 8, (2 * count - 1) / 8
@@ -229,8 +230,11 @@ def _packed(bits: int, thresholds: int) -> Iterator[Variant]:
         yield Variant(widths, (), 2, tables + thresholds * (opened + (monomials(count) + 1) / 8 + 16))
 
 
-def _lifted(bits: int, thresholds: int) -> Iterator[Variant]:
-    """An element that is dealt takes 16 bytes with its MAC; one that is opened 8, and 8 for its mask's."""
+def lifted(bits: int, thresholds: int) -> Iterator[Variant]:
+    """All ways with MACs.
+
+    An element that is dealt takes 16 bytes with its MAC; one that is opened 8, and 8 for its mask's.
+    """
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_DIGITS) + 1):
         widths = _cut(bits, count)
         tables, opened = 16 * entries(widths), 16 * (2 * count - 1)

@@ -37,6 +37,7 @@ from protocols.operations import (
     digits,
     draw,
     fourier,
+    in_range,
     keep,
     linear,
     mask,
@@ -327,10 +328,15 @@ def _polynomial(
     return _with(x, own, losses[0].times(slope, _rise(x, slope)))
 
 
-@_rule(digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
+@_rule(digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within)
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
-    """On the way to a comparison, of which it is the end that counts."""
+    """On the way to a comparison, of which it is the end that counts; or to no value at all."""
     return _with(x, 0.0, *(loss.times(0.0) for loss in losses))
+
+
+@_rule(in_range.Coefficients)
+def _coefficients(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return Loss(0.0, 0.0)
 
 
 @_rule(comparison.Compare, bit_comparison.Signed, bit_comparison.Lifted)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from mpc.errors import UsageError
 from mpc.objective import LATENCY, Objective
 from mpc.program import Expression, OversizedProgram, Program
+from protocols.lowering.in_range import to_check, within
 from protocols.lowering.planner import FRACTION_BITS, Planner
 from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
@@ -27,16 +28,21 @@ REWRITES: tuple[Rewrite, ...] = ()
 """Applied in order, each to what the one before has made."""
 
 
-def plan(graph: Graph, objective: Objective = LATENCY) -> Program:
+def plan(graph: Graph, objective: Objective = LATENCY, *, checked: bool = False) -> Program:
     """The program of ``graph``: what is masked, opened and truncated where, and which variant of a protocol is used.
 
+    ``checked``: the parties find out whether what comes from others lies in its range (``in_range.py``).
     Raises RangeError for what cannot be shown to fit the field, UsageError for what no server would take.
     """
     graph = rewritten(graph, objective)
     chosen = _told_apart(graph, objective)
     outputs, kept = ([lowered(x, chosen) for x in nodes] for nodes in (graph.outputs, graph.kept))
+    checks = [within(lowered(x, chosen), objective) for x in (_to_check(graph) if checked else ())]
+    if checks:
+        # With MACs they are others.
+        chosen = Objective(chosen.round_bytes, objective.security)
     try:
-        program = Program.of(outputs, kept, graph.precision, chosen)
+        program = Program.of(outputs, [*kept, *checks], graph.precision, chosen)
         program.encode()
     except OversizedProgram as error:
         raise UsageError(
@@ -56,6 +62,13 @@ def leaves(graph: Graph, objective: Objective = LATENCY) -> list[Node]:
     secrets = {lowered(x, chosen): x for x in written(targets) if isinstance(x.operation, Secret)}
     order = Program.order(lowered(x, chosen) for x in targets)
     return [secrets[x] for x in order if x in secrets]
+
+
+def _to_check(graph: Graph) -> list[Node]:
+    """The secrets whose values parties check, in the order in which they were written."""
+    sources = [x for x in written((*graph.outputs, *graph.kept)) if isinstance(x.operation, Secret)]
+    said = [(x.operation.source, x.operation.weight) for x in sources if isinstance(x.operation, Secret)]
+    return [x for x, checked in zip(sources, to_check(said), strict=True) if checked]
 
 
 def _told_apart(graph: Graph, objective: Objective) -> Objective:

@@ -41,7 +41,7 @@ MOST_JOINED = 8
 """Digits that one chain has: the monomials double with each."""
 
 
-def _monomials(field: PrimeField, masks: Array, chain: Chain) -> tuple[list[Array], list[Array]]:
+def monomials_of(field: PrimeField, masks: Array, chain: Chain) -> tuple[list[Array], list[Array]]:
     """Of masks, a row each: all but the 1, and those of them that are products."""
     found, products = [_row(field, masks, chain.a[0])], []
     for j, b in enumerate(chain.b, start=1):
@@ -56,7 +56,7 @@ def _row(field: PrimeField, rows: Array, place: int) -> Array:
     return field.index(rows, (slice(place, place + 1), slice(None)))
 
 
-def _whole(digits: int) -> Chain:
+def whole_chain(digits: int) -> Chain:
     """The chain of all of so many digits."""
     return Chain(tuple(range(digits)), tuple(range(digits, 2 * digits - 1)))
 
@@ -67,7 +67,7 @@ def _or_zeros(field: PrimeField, part: Array | None, t: TensorType) -> Array:
 
 def _groups(sizes: Sequence[int]) -> list[Chain]:
     """The chains of groups of digits; then of all groups but the lowest, those of the products of their b's."""
-    whole = _whole(sum(sizes))
+    whole = whole_chain(sum(sizes))
     ends = list(pairwise((0, *accumulate(sizes))))
     joined = [Chain(whole.a[start:end], whole.b[start : end - 1]) for start, end in ends]
     return joined + [Chain(whole.b[start - 1 : start], whole.b[start : end - 1]) for start, end in ends[1:]]
@@ -85,7 +85,7 @@ class Products(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        made = [product for chain in _groups(self.groups) for product in _monomials(field, masks[0], chain)[1]]
+        made = [product for chain in _groups(self.groups) for product in monomials_of(field, masks[0], chain)[1]]
         return (field.concatenate(made, 0) if made else field.zeros((0, self.size)),)
 
 
@@ -109,7 +109,7 @@ class Gated(Correlation, frozen=True):
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
-        found, _ = _monomials(field, masks[0], _whole(self.digits))
+        found, _ = monomials_of(field, masks[0], whole_chain(self.digits))
         return passed_made(field, field.concatenate(found, 0), masks[1], self.dropped)
 
 
@@ -235,7 +235,7 @@ class Compare(Comparison, frozen=True, tag="compare"):
     ) -> Value:
         field, count, shape = field_of(party.rings), _count(types), types[0].shape
         opened, own = (_or_zeros(field, part, types[1]) for part in (inputs[1].public, inputs[1].share))
-        chain = _whole(count)
+        chain = whole_chain(count)
         known, share = (field.reshape(part, shape) for part in field.chains(opened, own, prepared[0], [chain]))
         if len(inputs) == 2:
             return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))

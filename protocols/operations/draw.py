@@ -39,6 +39,7 @@ class Draw(Operation, frozen=True, tag="draw"):
     """Opens the sum of what the parties draw.  Its value is the number of ``bits`` bits that E and the mask say."""
 
     opens: ClassVar[bool] = True
+    hides: ClassVar[bool] = True
 
     shape: Shape
     bits: int

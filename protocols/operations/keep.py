@@ -41,6 +41,7 @@ class Keep(Operation, frozen=True, tag="keep"):
     """Open ``x - b`` under the mask of a stored tensor called ``tensor``."""
 
     opens: ClassVar[bool] = True
+    hides: ClassVar[bool] = True
     tensor: str
 
     @property

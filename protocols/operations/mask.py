@@ -32,6 +32,7 @@ class Mask(Operation, frozen=True, tag="mask"):
     """Open ``x - a``; from here on the dealer knows the shared part of ``x``."""
 
     opens: ClassVar[bool] = True
+    hides: ClassVar[bool] = True
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1 and types[0].form is Form.SHARED, "mask takes one shared tensor")

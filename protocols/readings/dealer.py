@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import ProgramError
-from mpc.operation import Input, Stored
+from mpc.operation import Stored
 from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array, Buffer, PrimeField, Rings, field_of, known_rings
@@ -143,8 +143,10 @@ def deal(
             public[i] = operation.clear(rings, types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
             masks[i] = _stored_mask(operation, stored, field_of(rings))
-        elif isinstance(operation, Input) or operation.opens:
+        elif operation.hides:
             masks[i] = drawn([own_mask_stream(seed, program, i) for seed in seeds], node.type)
+        elif operation.settles:
+            masks[i] = rings[node.type.ring].zeros(node.type.shape)
         elif node.type.form is Form.MASKED:
             masks[i] = operation.on_masks(
                 rings, types, [masks.get(j) for j in node.inputs], [public.get(j) for j in node.inputs]
@@ -153,7 +155,7 @@ def deal(
             dealt.extend(correlation.make(rings, [masks[node.inputs[j]] for j in correlation.operands]))
         values = list(dealt)
         if malicious:
-            own = [masks[i]] if node.masked_afresh else []
+            own = [masks[i]] if operation.hides else []
             # Of the node's mask first, as its parts are.
             scaled = zip([*own, *dealt], parts[i][len(dealt) :], strict=True)
             values.extend(rings[part.ring].scale(value, key) for value, part in scaled)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mpc.errors import ProgramError
-from mpc.operation import PartyContext, Stored, Value
+from mpc.operation import Input, PartyContext, Stored, Value
 from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array
@@ -48,39 +48,50 @@ class Evaluation:
             if isinstance(operation, Stored):
                 self._values[i] = stored(i)
                 continue
-            if node.masked_afresh:
-                self._values[i] = Value(None, mask(i), pending=True)
+            if operation.hides:
+                # What hides nothing is its mask: it is there already.
+                self._values[i] = Value(None, mask(i), pending=operation.opens or isinstance(operation, Input))
                 continue
-            if node.type.form is Form.MASKED:
+            masked = node.type.form is Form.MASKED and not operation.settles
+            if masked:
                 self._prepared[i] = operation.on_masks(
                     self._context.rings, types, [v.share for v in inputs], [v.public for v in inputs]
                 )
             else:
                 self._prepared[i] = operation.prepare(self._context, types, inputs, dealt(i))
             if any(value.pending for value in inputs):
-                share = self._prepared[i] if node.type.form is Form.MASKED else None
+                share = self._prepared[i] if masked else None
                 self._values[i] = Value(None, share, pending=True)  # type: ignore[arg-type]
             else:
                 self._values[i] = operation.evaluate(self._context, types, inputs, self._prepared[i])
 
     def open(self, i: int, public: Array) -> None:
         """The public part of a masked node has become known."""
-        self._values[i] = Value(public, self.value(i).share)
+        self._values[i] = Value(public, None if self._program.nodes[i].operation.settles else self.value(i).share)
 
     def evaluate(self, i: int) -> None:
         """A pending node whose operands are known."""
-        node = self._program.nodes[i]
-        inputs = [self.value(j) for j in node.inputs]
-        types = self._program.input_types(node)
-        self._values[i] = node.operation.evaluate(self._context, types, inputs, self._prepared[i])
+        self._values[i] = self._evaluated(i)
+
+    def _evaluated(self, i: int) -> Value:
+        node, prepared = self._program.nodes[i], self._prepared[i]
         self._prepared[i] = None
+        inputs = [self.value(j) for j in node.inputs]
+        return node.operation.evaluate(self._context, self._program.input_types(node), inputs, prepared)
 
     def difference(self, i: int, out: Array) -> None:
-        """This party's share of what the opening of node ``i`` opens: the shared part of its operand, less its mask."""
-        share, mask = self.value(self._program.nodes[i].inputs[0]).share, self.value(i).share
+        """This party's share of what the opening of node ``i`` opens: the shared part of its operand, less its mask, or
+        what it settles.
+        """
+        node = self._program.nodes[i]
+        ring = self._context.ring(node.type)
+        if node.operation.settles:
+            ring.difference(self._context.fold(self._evaluated(i), node.type), ring.zeros(node.type.shape), out)
+            return
+        share, mask = self.value(node.inputs[0]).share, self.value(i).share
         if mask is None:
             raise ProgramError(f"node {i} has no mask")
-        self._context.ring(self._program.nodes[i].type).difference(share, mask, out)
+        ring.difference(share, mask, out)
 
     def known(self, i: int, drawn: Value, out: Array) -> None:
         """This party's share of what is known of node ``i``: of its MAC, where that is what is evaluated."""

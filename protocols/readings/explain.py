@@ -36,6 +36,7 @@ from protocols.operations import (
     digits,
     draw,
     fourier,
+    in_range,
     keep,
     linear,
     mask,
@@ -72,7 +73,14 @@ _KEPT_AS_THEY_ARE = (
 )
 _DRAWN = (draw.Draw, draw.Bits)
 """Of nothing that anybody has."""
-_OF_DIGITS = (digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign)
+_OF_DIGITS = (
+    digits.Tables,
+    digits.Digits,
+    comparison.Join,
+    bit_comparison.Sign,
+    in_range.Ends,
+    in_range.Within,
+)
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
 

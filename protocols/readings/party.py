@@ -25,7 +25,7 @@ import numpy as np
 
 from mpc.cost import CHECK, compares_apart
 from mpc.errors import ProgramError, TesseraError
-from mpc.operation import PartyContext, Stored, Value
+from mpc.operation import Operation, PartyContext, Stored, Value
 from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array, Buffer, Ring, Rings
@@ -47,6 +47,14 @@ class UnreducedOpening(TesseraError):  # noqa: N818 - says what came, not that i
     def __init__(self, position: int) -> None:
         super().__init__("an opening holds a number outside the field")
         self.position = position
+
+
+class OutOfRange(TesseraError):  # noqa: N818 - says what is so
+    """A value of this ``source`` lies outside of the range that the program says."""
+
+    def __init__(self, source: Operation) -> None:
+        super().__init__("a value lies outside of its range: nothing was revealed")
+        self.source = source
 
 
 class PartyRun:
@@ -179,7 +187,18 @@ class PartyRun:
             yield from self._timed(CHECK, self._check.run(self._macs_of_openings))
         elif compares_apart(self.program):
             check_round([], (yield []), self._parties)
+        self._settle()
         return self._outputs()
+
+    def _settle(self) -> None:
+        """Nothing leaves that was computed of values outside of their range.  Raises OutOfRange.
+
+        Not before the MAC check: whoever is blamed has done it.
+        """
+        for i, node in enumerate(self.program.nodes):
+            public = self._shares.value(i).public if node.operation.settles else None
+            if public is not None and not self._rings[node.type.ring].is_zero(public):
+                raise OutOfRange(self.program.nodes[node.inputs[0]].operation)
 
     def _opening(self, nodes: Sequence[int]) -> list[int]:
         return [i for i in nodes if self.program.nodes[i].operation.opens]
@@ -187,9 +206,11 @@ class PartyRun:
     def _note_public(self, check: MacCheck) -> None:
         """What every party must have been sent alike: masked inputs, and masked tensors of models."""
         for i, node in enumerate(self.program.nodes):
-            if node.masked_afresh and not node.operation.opens:
+            if node.operation.hides and not node.operation.opens:
                 value = self._shares.value(i)
-                if value.public is not None and "digest" not in value.public_cache:
+                if value.public is None:
+                    continue
+                if "digest" not in value.public_cache:
                     public = self._rings[node.type.ring].buffer(value.public)
                     value.public_cache["digest"] = hashlib.sha256(public.reshape(-1).data).digest()
                 check.note(value.public_cache["digest"])
@@ -229,8 +250,9 @@ class PartyRun:
                 if commitment is not None:
                     self._check.take_commitments([incoming[k][end:] for incoming in received])
             for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
-                operands = self.program.nodes[i].inputs
-                known = self._shares.value(operands[0]).public if operands else None
+                node = self.program.nodes[i]
+                added = node.inputs if not node.operation.settles else ()
+                known = self._shares.value(added[0]).public if added else None
                 self._open(i, array if known is None else ring.add(array, known))
         self.seconds[label] += time.perf_counter() - start
 

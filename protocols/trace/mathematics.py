@@ -30,11 +30,12 @@ class Secret:
     """A client's secret for this run, or a stored one; the source says shape, range and fraction bits.
 
     ``lost``: how far it may be from what its owner has, where that is more than half a unit, or where there are no
-    fraction bits, which else says that there are whole numbers.
+    fraction bits, which else says that there are whole numbers.  ``weight``: of a model, which its owner chooses.
     """
 
     source: sources.Input | sources.Stored
     lost: float = 0.0
+    weight: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

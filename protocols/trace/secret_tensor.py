@@ -353,9 +353,11 @@ class SecretTensor(NamedFunctions, Stated, Norms):
         return SecretTensor(m.Node(operation, nodes, self.label, precision), self.label, precision)
 
 
-def leaf(source: Input | Stored, *, precision: int | None = None, lost: float = 0.0) -> SecretTensor:
-    """A secret as the leaf of expressions: a client's input, or a stored tensor; ``lost`` as in ``m.Secret``."""
-    return SecretTensor(m.Node(m.Secret(source, lost)), precision=precision)
+def leaf(
+    source: Input | Stored, *, precision: int | None = None, lost: float = 0.0, weight: bool = False
+) -> SecretTensor:
+    """A secret as the leaf of expressions: a client's input, or a stored tensor; the rest as in ``m.Secret``."""
+    return SecretTensor(m.Node(m.Secret(source, lost, weight)), precision=precision)
 
 
 def graph_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None) -> m.Graph:

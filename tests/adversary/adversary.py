@@ -254,6 +254,8 @@ def attack(world: World, strategy: Strategy) -> Ending:
     results: dict[int, Arrays] = {}
     if not outcomes:
         for i in world.corrupt:
+            # It hands out what it has, whatever it has seen of ranges.
+            world.runs[i]._settle = lambda: None  # type: ignore[method-assign]
             if world.runs[i]._check is not None:
                 world.runs[i]._check.__class__ = Puppet  # type: ignore[union-attr]
         strategy.enter()

@@ -119,7 +119,7 @@ def build(secure: Any) -> list[Case]:
     cases = []
     for make in PROGRAMS:
         outputs, stored = make(secure)
-        program = secure.program(*outputs, objective=Objective(ANY, Security.MALICIOUS))
+        program = secure.program(*outputs, objective=Objective(ANY, Security.MALICIOUS), checked=True)
         inputs = []
         for i in program.inputs:
             source: Any = program.nodes[i].operation

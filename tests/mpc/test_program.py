@@ -40,7 +40,7 @@ def every_operation(secure: Any, objective: Objective = LATENCY) -> Program:
     places = secure.secret((2,), 0, 3, 0).one_hot(4)
     drawn = Random().bernoulli(0.5, (2,))
     results = [u, (z @ z.T).truncate(10), z > 0, z.relu(), places, drawn]
-    return plan(graph_of(results, {"u": u}), objective)
+    return plan(graph_of(results, {"u": u}), objective, checked=True)
 
 
 def wire(program: Program) -> Wire:

@@ -31,7 +31,7 @@ def evaluate(model: Model, x: Array, parties: int = 2, bound: float = 1.0) -> Ev
     description = Description.decode(model.describe())
     secret = leaf(Input(x.shape, 16, -bound, bound))
     y = description.forward(secret, description.stored("model"))
-    program = Program.decode(plan(graph_of([y])).encode())
+    program = Program.decode(plan(graph_of([y]), checked=True).encode())
     store = MemoryStore("model", model.encode(), parties)
     run = run_in_memory(program, [fixed_point.encode(x, 16)], parties=parties, store=store)
     result = fixed_point.decode(run.outputs[0], y.type.fraction_bits)

@@ -138,7 +138,7 @@ async def test_where_nothing_is_opened_what_was_sent_is_compared_all_the_same(si
         await company.upload(DataSet({"w": np.array([0.5])}, low=-1, high=1), "d")
         await company.allow("d", "clinic", ["any"])
         secret = (await clinic.data("d"))["w"]
-        assert await clinic.reveal(secret + clinic.share([0.25])) == pytest.approx([0.75], abs=1e-3)
+        assert await clinic.reveal(secret + secret) == pytest.approx([1.0], abs=1e-3)
         assert clinic.last_run.online.rounds == 2
         with other_inputs(site, clinic, "party1"):
             await named(site, InconsistentInputs, "clinic", clinic.reveal(secret + clinic.share([0.25])))
@@ -163,7 +163,7 @@ async def test_an_owner_with_different_parts_for_different_parties(every):
         assert isinstance(piece.first.said, PartsSaid)
         # What was in use is.
         remote = await clinic.model("m")
-        assert await clinic.reveal(remote(clinic.share([[1.0, 1.0, 1.0]]))) == pytest.approx(
+        assert await clinic.reveal(remote(clinic.share([[1.0, 1.0, 1.0]], low=-1, high=1))) == pytest.approx(
             np.array([[2.0]]), abs=1e-2
         )
 
@@ -213,7 +213,7 @@ async def test_different_parts_that_no_coordinator_has_seen_end_an_honest_client
         await company.allow("m", "clinic")
         await clinic.stock(program(clinic), 1)
         remote = await clinic.model("m")
-        run = clinic.reveal(remote(clinic.share([[1.0, 1.0, 1.0]])))
+        run = clinic.reveal(remote(clinic.share([[1.0, 1.0, 1.0]], low=-1, high=1)))
         await named(site, InconsistentInputs, "company", run)
         piece = await proven(site, "party0", Contradiction, "company")
         assert isinstance(piece.first.said, PartsSaid)

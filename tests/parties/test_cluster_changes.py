@@ -74,7 +74,7 @@ def current(site: Site) -> Cluster:
 
 async def predict(client: AsyncClient, name: str = "m") -> None:
     remote = await client.model(name)
-    found = await client.reveal(remote(client.share([[0.5, 0.25]])))
+    found = await client.reveal(remote(client.share([[0.5, 0.25]], low=-1, high=1)))
     assert found == pytest.approx(np.full((1, 2), 1.75), abs=1e-3)
 
 
@@ -117,7 +117,7 @@ async def test_who_goes_has_nothing_left_and_who_stays_is_not_disturbed(either: 
     async with site.client("clinic") as clinic, site.client("company") as company:
         stays = await clinic.prepare(clinic.share([3.0]) * 2)
         remote = await clinic.model("m")
-        ends_too = await clinic.prepare(remote(clinic.share([[0.5, 0.25]])))
+        ends_too = await clinic.prepare(remote(clinic.share([[0.5, 0.25]], low=-1, high=1)))
         ends = await company.prepare(company.share([3.0]) * 2)
         heard: list[bytes] = []
         new = following(site.cluster, clients=site.cluster.clients[:1])

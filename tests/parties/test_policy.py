@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation
-from mpc.operation import Input
+from mpc.operation import Input, Stored
 from mpc.program import Program
 from nn import Description, Linear, Model, Sequential, Sigmoid
 from nn.architecture import local_weights
+from nn.interface import ArrayInput, Interface
 from parties.messages.bindings import OWNER, Binding, BoundProgram
 from parties.messages.rules import EVERYONE, Rule, RuleSet, replaced
 from parties.stored import policy
+from parties.stored.data_set import DataSet
 from parties.stored.policy import ANY, PREDICT, InUse, Policy
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
@@ -44,7 +46,7 @@ def own_input(shape: tuple[int, ...] = (1, 3), low: float = -1.0, bits: int = 16
 
 
 def program(*results: SecretTensor) -> Program:
-    return plan(graph_of(results))
+    return plan(graph_of(results), checked=True)
 
 
 def prediction(model: Description, x: SecretTensor | None = None, store: str = STORE) -> SecretTensor:
@@ -132,6 +134,39 @@ MORE_THAN_A_PREDICTION: dict[str, Callable[[Description], Program]] = {
 def test_what_is_not_the_prediction_is_refused(model: Description, name: str) -> None:
     predicting = rules(model, {"clinic": frozenset({PREDICT})})
     assert "may only have 'net' predict" in refused(predicting, MORE_THAN_A_PREDICTION[name](model))
+
+
+@pytest.mark.parametrize("ends", [(-1.0, 2.0), (-1.001, 1.0), (-64.0, 64.0), (5.0, 6.0)])
+def test_nobody_predicts_beyond_the_range_that_the_model_says(model: Description, ends: tuple[float, float]) -> None:
+    """What is beyond it tells of weights, by periodic activations, what no prediction is to tell."""
+    what = program(prediction(model, leaf(Input((1, 3), 16, *ends))))
+    with pytest.raises(NotPermitted, match=r"predict for inputs in \[-1, 1\]"):
+        let(rules(model, {"clinic": frozenset({PREDICT})}), what, "clinic", PREDICT)
+    wide = Description(model.architecture, model.tensors, Interface(ArrayInput((3,), -64.0, 64.0)))
+    let(rules(wide, {"clinic": frozenset({PREDICT})}), what, "clinic", PREDICT)
+    let(rules(model, {"clinic": frozenset({ANY})}), what, "clinic", ANY)
+
+
+def unchecked(*results: SecretTensor) -> Program:
+    return plan(graph_of(results))
+
+
+def test_what_meets_another_s_secret_is_checked_whatever_the_rule(model: Description) -> None:
+    """Nobody but the owner leaves out the check: by no rule, whether it is the prediction or any other program."""
+    data = Policy("d", "clinic", VERSION, DataSet({"x": np.zeros((1, 3))}, low=-1, high=1).describe())
+    x = leaf(Stored((1, 3), 16, -1.0, 1.0, data.slot, "x"))
+    for y, slots in ((prediction(model), 1), (prediction(model) * 2.0, 1), (prediction(model, x), 2)):
+        what = unchecked(y)
+        for word in (PREDICT, what.digest, ANY):
+            mine = rules(model, {"clinic": frozenset({word})})
+            said = {data.slot: OWNER, mine.slot: identity(mine, "clinic", word)}
+            with pytest.raises(NotPermitted):
+                held(bound(what, *(said[slot] for slot in what.slots)), "clinic", mine, data)
+        checked, mine = program(y), rules(model, {"clinic": frozenset({ANY})})
+        said = {data.slot: OWNER, mine.slot: identity(mine, "clinic", ANY)}
+        assert len(held(bound(checked, *(said[slot] for slot in checked.slots)), "clinic", mine, data)) == slots
+    # Of its own alone, its owner makes what it likes.
+    assert held(bound(unchecked(prediction(model)), OWNER, client="company"), "company", rules(model, {}))
 
 
 def test_what_a_prediction_would_be_is_worked_out_once(model: Description, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,11 +40,14 @@ async def test_as_in_one_run_and_billed_in_sum(site):
     assert one_run.online.rounds == one_run.predicted.online_rounds
     costs = [cost(remote.description.program((n, FEATURES)), 2) for n in (4, 4, 2)]
     assert report.online.rounds == report.predicted.online_rounds == sum(c.online_rounds for c in costs)
-    assert report.online.bytes == report.predicted.online_bytes_per_party == one_run.online.bytes
+    assert report.online.bytes == report.predicted.online_bytes_per_party
+    # Bits of the range check are packed run by run.
+    assert 0 <= report.online.bytes - one_run.online.bytes < 3 * 16
     assert report.offline.bytes == report.predicted.offline_bytes == sum(c.offline_bytes for c in costs)
     assert report.layers["act"].rounds == 3
     for name, layer in one_run.layers.items():
-        assert (report.layers[name].opened, report.layers[name].bytes) == (layer.opened, layer.bytes)
+        if name != "range check":
+            assert (report.layers[name].opened, report.layers[name].bytes) == (layer.opened, layer.bytes)
         assert report.layers[name].dealt == report.predicted.layers[name].dealt
     assert not report.from_stock
     await site.settled()
@@ -107,11 +110,9 @@ async def test_preprocessing_in_stock_is_used(site):
 async def test_chunks_fit(site, monkeypatch):
     async with site.client() as client:
         remote = await client.upload(model(), "m")
-        one, two = (remote.description.program((n, FEATURES)).elements for n in (1, 2))
-        for count in (1, 2, 7):
-            monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", one + (count - 1) * (two - one))
+        for count in (1, 2, 7, 23):
+            monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", remote.description.program((count, FEATURES)).elements)
             assert streaming.fitting(remote, (FEATURES,)) == count
-            assert remote.description.program((count, FEATURES)).elements <= streaming.CHUNK_ELEMENTS
         monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", 1)
         assert streaming.fitting(remote, (FEATURES,)) == 1
         await client.predict(remote, batch(2))

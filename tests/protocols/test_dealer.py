@@ -142,7 +142,7 @@ def every_dealt_operation(secure: Any) -> Any:
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
         x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
         Random().bernoulli(0.5, 3),
-        objective=Objective(ANY, Security.MALICIOUS),
+        objective=Objective(ANY, Security.MALICIOUS), checked=True,
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
     key = sum(key_share(r.key_stream) for r in randomness)
     masked = set()
     for i, node in enumerate(program.nodes):
-        if node.masked_afresh:
+        if node.operation.hides:
             name = node.operation.name
             masked.add(name)
             own = node.operation.tensor if name == "stored" else ""
@@ -182,7 +182,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
             strict=True,
         ):
             assert np.array_equal(added(list(mac)), field.scale(added(list(value)), key))
-    assert masked == {"input", "stored", "mask", "keep", "draw"}
+    assert masked == {"input", "stored", "mask", "keep", "draw", "coefficients"}
 
 
 def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:
@@ -202,7 +202,7 @@ def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:
             assert all(np.array_equal(x, y) for x, y in zip(a.dealt(i), b.dealt(i), strict=True))
     flat = [c for c, value in zip(macs.corrections, kinds(program), strict=True) if value]
     assert all(np.array_equal(a, b) for a, b in zip(plain.corrections, flat, strict=True))
-    assert len(macs.corrections) == 2 * len(plain.corrections) + sum(n.masked_afresh for n in program.nodes)
+    assert len(macs.corrections) == 2 * len(plain.corrections) + sum(n.operation.hides for n in program.nodes)
 
 
 def kinds(program: Any) -> list[bool]:
@@ -210,7 +210,7 @@ def kinds(program: Any) -> list[bool]:
     return [
         k < len(program.dealt[i])
         for i, node in enumerate(program.nodes)
-        for k in range(2 * len(program.dealt[i]) + node.masked_afresh)
+        for k in range(2 * len(program.dealt[i]) + node.operation.hides)
     ]
 
 

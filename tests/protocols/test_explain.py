@@ -15,7 +15,7 @@ from mpc.program import Program
 from protocols import concatenate
 from protocols.approximation import fit_fourier
 from protocols.lowering.plan import plan
-from protocols.operations import fourier, polynomial, product
+from protocols.operations import fourier, in_range, polynomial, product
 from protocols.readings import explain
 from protocols.readings.clear import clear
 from protocols.readings.explain import Examined, Form
@@ -131,6 +131,7 @@ def test_every_operation_is_known() -> None:
     """Whoever adds one says what it makes of what is linear; what is not said is taken for linear."""
     said = (*explain._KEPT_AS_THEY_ARE, *explain._ELEMENTWISE, Linear, product.Product)
     bent = (
+        in_range.Coefficients,
         polynomial.Polynomial,
         polynomial.TruncatedPolynomial,
         fourier.Fourier,

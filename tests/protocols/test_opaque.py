@@ -92,7 +92,7 @@ OBJECTIVES = {
 
 def programs_of(secure: Any, make: Any, security: Security) -> list[Program]:
     """All that differ."""
-    planned = [plan(graph_of(make(secure)), objective) for objective in OBJECTIVES[security]]
+    planned = [plan(graph_of(make(secure)), objective, checked=True) for objective in OBJECTIVES[security]]
     return [Program.decode(data) for data in sorted({program.encode() for program in planned})]
 
 

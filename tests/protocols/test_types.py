@@ -23,6 +23,7 @@ from mpc.rings import FIELD, field, known_rings
 from mpc.security import Security
 from mpc.tensor_type import TensorType
 from protocols.lowering import comparison
+from protocols.lowering.in_range import within
 from protocols.lowering.planner import Planner
 from protocols.operations import draw as random
 from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
@@ -248,6 +249,13 @@ def _signed(draw: Draw) -> Expression:
 @of("lifted")
 def _lifted(draw: Draw) -> Expression:
     return _ended(draw, TRAFFIC)
+
+
+@of("within")
+@of("ends")
+@of("coefficients")
+def _within(draw: Draw) -> Expression:
+    return within(draw.secret(2, 3), (LATENCY, STRICT)[draw.whole(0, 1)])
 
 
 def _bit(draw: Draw, objective: Objective) -> Expression:

@@ -34,8 +34,8 @@ SAID_OF_MODELS = {
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
     "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiffersFromSource", "DiskFull",
-    "EncodingError", "InconsistentInputs", "LimitReached", "MacCheckError", "MaterialError", "NoSuchName",
-    "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
+    "EncodingError", "InconsistentInputs", "InputOutOfRange", "LimitReached", "MacCheckError", "MaterialError",
+    "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
     "ProtocolViolation", "RangeError", "RemoteError", "RunExpired", "ServerBusy", "ShapeError", "TesseraError",
     "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
@@ -43,7 +43,7 @@ WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {
     "AheadOfOthers", "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OldStock", "OtherTranscript",
-    "OversizedProgram", "SpentItem", "UnreducedOpening", "VaultError",
+    "OversizedProgram", "OutOfRange", "SpentItem", "UnreducedOpening", "VaultError",
 }  # fmt: skip
 """Raised and caught within a server, the planner or ``tessera check``; who asked is told a kind of ``mpc.errors``."""
 
