@@ -66,6 +66,16 @@ def multiply_add(x: FieldArray, y: FieldArray, z: FieldArray, out: FieldArray | 
     return _deliver(result, out)
 
 
+def choose(bits: npt.NDArray[np.bool_], x: FieldArray, y: FieldArray) -> FieldArray:
+    """x where the bit is set, else y; in a time that no bit decides."""
+    shape = np.broadcast_shapes(bits.shape, x.shape, y.shape)
+    if bits.shape != shape[len(shape) - bits.ndim :]:
+        bits = np.broadcast_to(bits, shape)
+    out = np.empty(shape, np.uint64)
+    kernels.choose(_flat(bits), _flat(_full(x, shape)), _flat(_full(y, shape)), out.reshape(-1))
+    return out
+
+
 def scale(x: FieldArray, k: int, out: FieldArray | None = None) -> FieldArray:
     """k x mod p, for a public integer k of any sign and size."""
     return _binary(kernels.multiply, x, np.array(k % P, np.uint64), out)

@@ -102,7 +102,7 @@ class FieldRing(PrimeField):
         return np.multiply(bits, x)
 
     def choose(self, bits: Bits, x: Array, y: Array) -> Array:
-        return np.where(bits, x, y)
+        return field.choose(bits, x, y)
 
     def bit(self, x: Array, position: int) -> Bits:
         return x >> np.uint64(position) & np.uint64(1) != 0

@@ -40,6 +40,7 @@ READ = types.Array(types.uint64, 1, "C", readonly=True)
 WRITE = types.Array(types.uint64, 1, "C")
 READ_INT = types.Array(types.int64, 1, "C", readonly=True)
 WRITE_INT = types.Array(types.int64, 1, "C")
+READ_BITS = types.Array(types.boolean, 1, "C", readonly=True)
 INT = types.intp
 
 _loaders: list[Callable[[], None]] = []
@@ -237,6 +238,16 @@ def multiply_add(x: Words, y: Words, z: Words, out: Words, period: int, inner: i
             constant = y[block % period]
             for i in range(step):
                 v[i] = reduce_once(fold(partial_product(u[i], constant) + w[i]))
+
+
+@kernel(READ_BITS, READ, READ, WRITE)
+def choose(bits: Any, x: Words, y: Words, out: Words) -> None:
+    """x where the bit is set, else y, with the bits repeated over both."""
+    for block in range(out.size // max(bits.size, 1)):
+        start = np.uintp(block * bits.size)
+        for i in range(np.uintp(bits.size)):
+            mask = np.uint64(0) - np.uint64(bits[i])
+            out[start + i] = y[start + i] ^ ((x[start + i] ^ y[start + i]) & mask)
 
 
 @kernel(READ, WRITE)

@@ -203,3 +203,13 @@ def test_where_no_compiled_code_can_be_kept_it_is_compiled_all_the_same() -> Non
     assert done.stdout.strip() == "2"
     assert done.stderr.count("NUMBA_CACHE_DIR") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3,), (3,), (3,)), ((5,), (2, 5), (2, 5)), ((), (4,), (4,)), ((2, 1), (2, 3), ()), ((0,), (2, 0), (0,))]
+)
+def test_choosing_by_bits(shapes: tuple[tuple[int, ...], ...]) -> None:
+    generator = np.random.default_rng(5)
+    bits = np.asarray(generator.integers(0, 2, shapes[0]) == 1)
+    x, y = (np.asarray(generator.integers(0, field.P, shape, dtype=np.uint64)) for shape in shapes[1:])
+    assert np.array_equal(field.choose(bits, x, y), np.where(bits, x, y))
