@@ -10,7 +10,8 @@ from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
-from parties.cluster import Cluster, Settings
+from parties.cluster import Cluster
+from parties.cluster_file import Settings
 from parties.keys import KeyPair
 from parties.local import LocalCluster
 from parties.memory_cluster import MemoryCluster

@@ -1,42 +1,6 @@
-"""The cluster file: who takes part, where they listen, and under which keys.  It holds no secrets.
+"""Who takes part in a cluster: its members, and what all of them have to agree on.  It holds no secrets.
 
-Every process of a cluster, and every client, is given the same file::
-
-    version = 1
-    name = "skin"
-    number = 2                     # optional: 1 is the first, and a changed file has one more (parties.succession)
-    former = "5b0c..."             # of every file but the first: the fingerprint of the one before
-
-    [dealer]
-    address = "10.0.0.1:7000"
-    key = "..."                    # 80 characters, of `tessera keygen`
-
-    [[party]]                      # in order: the first is party 0
-    name = "hospital"
-    address = "10.0.0.2:7001"
-    listen = "0.0.0.0:7001"        # optional: where to bind, if not at the address others connect to
-    key = "..."
-
-    [[party]]
-    name = "university"
-    address = "10.0.0.3:7001"
-    key = "..."
-
-    [[client]]                     # clients connect out, and so have no address
-    name = "clinic-a"
-    key = "..."
-    origin = "..."                 # optional: the first key of a member that has another now
-
-    [settings]                     # optional, with these defaults
-    peer_timeout = 5.0             # s; a peer silent for longer in the middle of a run is lost
-    round_timeout = 60.0           # s; the longest that one round may take
-    prepared_timeout = 600.0       # s; a run that is prepared and not given its inputs within that is forgotten
-    threads = 0                    # per process; 0: all cores, divided among the processes on a host
-    memory_mb = 0                  # MiB for runs in progress at one server; 0: half of the host's, divided likewise
-    max_message_mb = 2048          # MiB; a message beyond this is refused, or beyond a fourth of memory_mb
-    security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
-    audit_days = 0                 # entries of audit logs older than this are deleted; 0: none ever are
-    signers = []                   # members that have to sign the next file; none named: all servers
+`parties.cluster_file` documents the file.
 """
 
 from __future__ import annotations
@@ -44,26 +8,23 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from mpc.errors import ConfigurationError
-from mpc.security import Security
+from parties.cluster_file import FORMAT, ClientTable, DealerTable, File, PartyTable, Settings, read, written
 from parties.keys import curve_half, is_public_key, is_signed, signing_half
 
 # Whatever memory there is: chunks of uploads are of 4 MiB.
 _LEAST_MESSAGE_MB = 16
 
-FORMAT = 1
 DEALER = "dealer"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -138,62 +99,9 @@ class Member:
         return is_signed(self.key, signature, purpose, *parts)
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The ``[settings]`` table; times in seconds."""
-
-    peer_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 5.0
-    round_timeout: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
-    prepared_timeout: Annotated[float, msgspec.Meta(ge=1, le=604800)] = 600.0
-    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
-    memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0
-    max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
-    security: Security = Security.SEMI_HONEST
-    audit_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
-    signers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-
-    def __post_init__(self) -> None:
-        # One form for what the file says as 60 and as 60.0: the fingerprint sees the difference.
-        for name in ("peer_timeout", "round_timeout", "prepared_timeout"):
-            msgspec.structs.force_setattr(self, name, float(getattr(self, name)))
-
-
-class _Dealer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    address: str
-    key: str
-    listen: str | None = None
-    origin: str = ""
-
-
-class _Party(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    name: str
-    address: str
-    key: str
-    listen: str | None = None
-    origin: str = ""
-
-
-class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    name: str
-    key: str
-    origin: str = ""
-
-
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file as it is written."""
-
-    version: int
-    name: str
-    dealer: _Dealer
-    party: tuple[_Party, ...]
-    client: tuple[_Client, ...] = ()
-    settings: Settings = msgspec.field(default_factory=Settings)
-    number: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = 1
-    former: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
-
-
 @dataclass(frozen=True)
 class Cluster:
-    """A validated cluster; see the module's text for the file.
+    """A validated cluster; see `parties.cluster_file` for the file.
 
     ``Cluster(...)`` checks its arguments just as `loads` checks a file and raises `ConfigurationError` alike,
     so a cluster that exists is a valid one.
@@ -244,18 +152,7 @@ class Cluster:
     @classmethod
     def loads(cls, text: str, *, source: str = "cluster file") -> Cluster:
         """The cluster that ``text`` describes; ``source`` is what errors call it."""
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"{source} is not valid TOML: {error}") from None
-        try:
-            file = msgspec.convert(table, _File)
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"{source}: {error}: correct the file".replace("`$.", "`")) from None
-        if file.version != FORMAT:
-            raise ConfigurationError(
-                f"{source}: version: it is {file.version}, this release reads {FORMAT}: update Tessera or the file"
-            )
+        file = read(text, source)
         return cls(
             file.name,
             Member(
@@ -395,32 +292,15 @@ class Cluster:
 
     def dumps(self) -> str:
         """The cluster as TOML; ``Cluster.loads(cluster.dumps()) == cluster``."""
-        file = self._as_file()
-        lines = [f"version = {file.version}", f'name = "{file.name}"']
-        if file.number > 1:
-            lines += [f"number = {file.number}", f'former = "{file.former}"']
+        return written(self._as_file())
 
-        def table(heading: str, content: msgspec.Struct) -> None:
-            lines.extend(("", heading))
-            for key, value in msgspec.to_builtins(content).items():
-                # Strings here are names, addresses and Z85 keys: none has a quote or a backslash to escape.
-                lines.append(f"{key} = {json.dumps(value) if isinstance(value, str | list | tuple) else value}")
-
-        table("[dealer]", file.dealer)
-        for party in file.party:
-            table("[[party]]", party)
-        for client in file.client:
-            table("[[client]]", client)
-        table("[settings]", file.settings)
-        return "\n".join(lines) + "\n"
-
-    def _as_file(self) -> _File:
-        return _File(
+    def _as_file(self) -> File:
+        return File(
             FORMAT,
             self.name,
-            _Dealer(self.dealer.address or "", self.dealer.key, self.dealer.listen, self.dealer.origin),
-            tuple(_Party(p.name, p.address or "", p.key, p.listen, p.origin) for p in self.parties),
-            tuple(_Client(c.name, c.key, c.origin) for c in self.clients),
+            DealerTable(self.dealer.address or "", self.dealer.key, self.dealer.listen, self.dealer.origin),
+            tuple(PartyTable(p.name, p.address or "", p.key, p.listen, p.origin) for p in self.parties),
+            tuple(ClientTable(c.name, c.key, c.origin) for c in self.clients),
             self.settings,
             self.number,
             self.former,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import kernels
-from parties.cluster import Settings
+from parties.cluster_file import Settings
 from parties.dumps import no_core_files
 from parties.servers.process import READY, tune
 from parties.trial import TrialCluster

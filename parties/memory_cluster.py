@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 
 from mpc.rings import Rings, kernels
-from parties.cluster import Settings
+from parties.cluster_file import Settings
 from parties.keys import KeyPair
 from parties.servers.process import make_server
 from parties.trial import TrialCluster

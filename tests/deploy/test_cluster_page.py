@@ -21,7 +21,7 @@ import pytest
 from mpc.errors import TesseraError
 from nn.derm import samples
 from parties import Client, Cluster, KeyPair
-from parties.cluster import Settings
+from parties.cluster_file import Settings
 from parties.commands.command_line import _parser
 from parties.servers.process import READY
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 import zmq
 
-from parties.cluster import Cluster, Settings
+from parties.cluster import Cluster
+from parties.cluster_file import Settings
 from parties.keys import KeyPair
 from parties.wire.events import Event
 from parties.wire.messages import Envelope, Hello, Message, encode

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mpc.errors import AuthenticationError, PeerUnavailable, ProtocolViolation, VersionMismatch
-from parties.cluster import Cluster, Member, Role, Settings
+from parties.cluster import Cluster, Member, Role
+from parties.cluster_file import Settings
 from parties.keys import KeyPair
 from parties.succession import Step, Succession
 from parties.wire.events import Delivery, LinkFault, PeerDown

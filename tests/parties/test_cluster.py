@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster, Member, Role, Settings
+from parties.cluster import Cluster, Member, Role
+from parties.cluster_file import Settings
 from parties.keys import KeyPair
 
 KEYS = [KeyPair.generate().public for _ in range(6)]

@@ -13,7 +13,8 @@ from mpc.operation import Input
 from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import disk
-from parties.cluster import Cluster, Settings
+from parties.cluster import Cluster
+from parties.cluster_file import Settings
 from parties.keys import KeyPair
 from parties.messages.runs import Failed, Prepare
 from parties.servers import admission as admission_module

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from mpc.errors import ConfigurationError, unwritable
 from mpc.security import Security
-from parties.cluster import DEALER, Cluster, Member, Role, Settings, address_fault, is_name
+from parties.cluster import DEALER, Cluster, Member, Role, address_fault, is_name
+from parties.cluster_file import Settings
 from parties.keys import KeyPair, is_public_key
 
 CLUSTER_FILE = "cluster.toml"
