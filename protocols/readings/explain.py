@@ -45,7 +45,7 @@ from protocols.operations import (
     quotient,
     truncation,
 )
-from protocols.readings.trial import SIGNS, Trial, Untried, results
+from protocols.readings.trial import SIGNS, Trial, _Untried, results
 
 Reals = npt.NDArray[np.float64]
 
@@ -125,7 +125,7 @@ class Examined:
         """What each of the ``results`` tells of what lies in ``slots``, to who knows everything else that goes in."""
         forms, tried, near = _forms(self._program, slots), None, None
         if self._trial is not None:
-            with contextlib.suppress(Untried):
+            with contextlib.suppress(_Untried):
                 tried = self._trial.line(slots)
                 near = self._trial.nearly(slots)
         found = []
@@ -147,7 +147,7 @@ class Examined:
         """
         numbers = sum(self._program.nodes[i].type.size for i in results(self._program))
         if self._trial is not None and numbers <= MOST_COMBINED:
-            with contextlib.suppress(Untried):
+            with contextlib.suppress(_Untried):
                 return self._trial.combined(slots)
         return None
 
@@ -158,7 +158,7 @@ class Examined:
         Rows are moved at random, a share of them at a time: a number of k rows stays where it is when all k are spared.
         """
         if self._trial is not None:
-            with contextlib.suppress(Untried):
+            with contextlib.suppress(_Untried):
                 return tuple(self._trial.crowds(slot, rows))
         return None
 

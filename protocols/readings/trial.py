@@ -48,7 +48,7 @@ def sources(program: Program) -> tuple[frozenset[int], ...]:
     return tuple(found)
 
 
-class Untried(Exception):  # noqa: N818 - says what happened
+class _Untried(Exception):  # noqa: N818 - says what happened
     """It takes too long, or cannot be computed so."""
 
 
@@ -62,7 +62,7 @@ class _Line(NamedTuple):
 
 
 class Trial:
-    """A program at points over the field that nobody could foresee.  Raises `Untried` once the time is over."""
+    """A program at points over the field that nobody could foresee.  Raises `_Untried` once the time is over."""
 
     def __init__(self, program: Program, deadline: float) -> None:
         self._program = program
@@ -142,7 +142,7 @@ class Trial:
         encoded = {}
         for i, t in self._sources():
             if t.ring != FIELD or not t.fits(fixed_point.CAPACITY_BITS):
-                raise Untried
+                raise _Untried
             encoded[self._key(i)] = fixed_point.encode(values[self._key(i)], t.fraction_bits)
         inputs = [encoded[self._key(i)] for i in self._program.inputs]
         nodes = self._program.nodes
@@ -154,7 +154,7 @@ class Trial:
 
     def _check_time(self) -> None:
         if time.thread_time() > self._deadline:
-            raise Untried
+            raise _Untried
 
     def combined(self, slots: Collection[str]) -> int:
         """As ``Examined.combined``.
