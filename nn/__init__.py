@@ -8,7 +8,7 @@ or ``from_torch(module)`` and ``from_onnx(file)``, which alone need torch and on
 
 from __future__ import annotations
 
-from nn.activations import GELU, Activation, Function, Polynomial, Sigmoid, SiLU, Softplus, Tanh
+from nn.activations import GELU, Activation, Function, Mish, Polynomial, Sigmoid, SiLU, Softplus, Tanh
 from nn.architecture import Architecture, Sequential, Step
 from nn.calibrate import InputRange, calibrate, check_ranges
 from nn.functional import (
@@ -41,24 +41,32 @@ from nn.layers import (
 from nn.model import Description, Model
 from nn.preprocessing import ImageInput, PictureWarning, ShadesOfGray
 from nn.rectifiers import (
+    CELU,
+    ELU,
+    SELU,
     Abs,
     AdaptiveMaxPool2d,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
     LeakyReLU,
+    LogSigmoid,
     MaxPool2d,
     PReLU,
     ReLU,
     ReLU6,
     Softshrink,
+    Softsign,
 )
 from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
 from nn.tables import Column, TableInput
 
 __all__ = [
+    "CELU",
+    "ELU",
     "GELU",
+    "SELU",
     "Abs",
     "Activation",
     "AdaptiveAvgPool2d",
@@ -89,10 +97,12 @@ __all__ = [
     "Layer",
     "LeakyReLU",
     "Linear",
+    "LogSigmoid",
     "LogSoftmax",
     "Matmul",
     "MaxPool2d",
     "Mean",
+    "Mish",
     "Model",
     "Multiply",
     "PReLU",
@@ -110,6 +120,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Softshrink",
+    "Softsign",
     "Step",
     "StoredType",
     "Subtract",
@@ -120,7 +131,3 @@ __all__ = [
     "from_onnx",
     "from_torch",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__

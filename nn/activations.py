@@ -1,15 +1,19 @@
-"""Activations: functions on an interval, evaluated by the parties through a fit.
+"""Activations: functions evaluated by the parties through a fit.
 
-Every named one takes the same options, keywords all: ``interval`` (low, high), where the approximation holds;
-``method`` (``"fourier"``, the default: one round; ``"minimax"``, ``"taylor"``, ``"composite"``); ``terms`` of
-a Fourier fit or ``degree`` of a polynomial.  Inputs outside the interval give wrong results: ``nn.calibrate``
-chooses intervals from samples, and ``check_ranges`` tells how far inputs go.
+Without options, those that have tails (Sigmoid, Tanh, SiLU, GELU, Softplus, Mish, and erf by name) are right on
+whatever comes: in one round where the types tell that it lies in the middle, else in two, by comparison
+(``protocols/approximation/tails.py``); so is exp.  All others are right on an interval.
+
+Every named one takes the same options, keywords all: ``interval`` (low, high), where one round of approximation holds;
+``method`` (``"fourier"``, the default; ``"minimax"``, ``"taylor"``, ``"composite"``); ``terms`` of a Fourier fit or
+``degree`` of a polynomial.  Inputs outside an interval that is given go wrong: ``nn.calibrate`` chooses intervals from
+samples, and ``check_ranges`` tells how far inputs go.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -25,20 +29,18 @@ from protocols.approximation import (
     PolynomialFit,
     RampFit,
     RootFit,
+    TailedFit,
     default_fit,
-    fit,
-    fit_fourier,
-    fit_polynomial,
 )
 from protocols.approximation.defaults import make_fit
 from protocols.approximation.pieces import check_pieces
+from protocols.approximation.tails import EVERYWHERE, exponential, tailed
 from protocols.operations.fourier import MAX_MULTIPLIER, MAX_TERMS
 from protocols.trace.secret_tensor import SecretTensor
 
 Interval = tuple[float, float]
 
-CUBIC = 3
-"""The degree of a polynomial when none is asked for."""
+MOST_PIECES = 16
 
 MAX_BOUND = 2.0**20
 """Of an interval's ends."""
@@ -85,7 +87,18 @@ class Approximated(Ranged, frozen=True, kw_only=True):
         return self._find() if self.found is None else self.found
 
     def _find(self) -> Fit:
+        if self.is_everywhere:
+            return tailed(self.function)
         return fit_of(self.function, self.method, self.interval, self.terms, self.degree)
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it is right on any input."""
+        return self._plain and FUNCTIONS[self.function].tails is not None
+
+    @property
+    def _plain(self) -> bool:
+        return (self.method, self.interval, self.terms, self.degree, self.found) == ("fourier", *[None] * 4)
 
     @property
     def is_settled(self) -> bool:
@@ -111,7 +124,9 @@ class Approximated(Ranged, frozen=True, kw_only=True):
 
     @property
     def _ships(self) -> bool:
-        return self.method == "fourier" and self.interval is None and self.terms is None
+        known = FUNCTIONS[self.function]
+        usual = self.interval in (None, (known.low, known.high))
+        return self.method == "fourier" and usual and self.terms is None
 
     @property
     def bounds(self) -> Interval | None:
@@ -160,22 +175,15 @@ class GELU(Approximated, frozen=True):
 
     @property
     def function(self) -> str:
-        return "gelu"
+        return "gelu" if self.approximate == "none" else "gelu_tanh"
 
-    def _find(self) -> Fit:
-        if self.approximate == "none":
-            return super()._find()
-        return _fit_gelu_tanh(self.method, self.interval, self.terms, self.degree)
 
-    def _reaching(self, error: float | None) -> Fit:
-        return reaching("gelu" if self.approximate == "none" else "gelu_tanh", self.interval, error)
+class Mish(Approximated, frozen=True):
+    """x tanh(softplus(x))."""
 
     @property
-    def _ships(self) -> bool:
-        return self.approximate == "none" and super()._ships
-
-    def exact(self, x: Array) -> Array:
-        return super().exact(x) if self.approximate == "none" else gelu_tanh(x)
+    def function(self) -> str:
+        return "mish"
 
 
 class Softplus(Approximated, frozen=True):
@@ -198,6 +206,8 @@ class Softplus(Approximated, frozen=True):
 
     def _find(self) -> Fit:
         """Of the function at beta 1: its argument is ``beta x``."""
+        if self.is_everywhere:
+            return super()._find()
         return fit_of(self.function, self.method, self._scaled, self.terms, self.degree)
 
     def _reaching(self, error: float | None) -> Fit:
@@ -209,8 +219,10 @@ class Softplus(Approximated, frozen=True):
 
     @property
     def bounds(self) -> Interval | None:
-        low, high = fit_bounds(self.fit)
-        return self.interval if self.interval is not None else (low / self.beta, high / self.beta)
+        bounds = fit_bounds(self.fit)
+        if self.interval is not None or bounds is None:
+            return self.interval
+        return bounds[0] / self.beta, bounds[1] / self.beta
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         if self.beta == 1.0:
@@ -241,6 +253,32 @@ class Function(Approximated, frozen=True):
     @property
     def function(self) -> str:
         return self.name
+
+    @property
+    def is_everywhere(self) -> bool:
+        return super().is_everywhere or (self._plain and self.name == "exp")
+
+    @property
+    def bounds(self) -> Interval | None:
+        return None if self.is_everywhere else super().bounds
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        if self.name != "exp" or not self.is_everywhere:
+            return super().forward(*inputs, weights=weights)
+        t = inputs[0].type
+        return inputs[0].apply(_exp(t.low, t.high), target=FUNCTIONS["exp"].target)
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        (x,) = inputs
+        if exact or self.name != "exp" or not self.is_everywhere or not x.size:
+            return super().plain(x, weights=weights, exact=exact)
+        return np.asarray(_exp(float(x.min()), float(x.max()))(x))
+
+
+def _exp(low: float, high: float) -> Fit:
+    """Of what ships, so that it is the same everywhere."""
+    ships = FUNCTIONS["exp"]
+    return default_fit("exp") if ships.low <= low and high <= ships.high else exponential(low, high)
 
 
 class Polynomial(Ranged, frozen=True):
@@ -300,26 +338,10 @@ def reaching(function: str, interval: Interval | None, error: float | None) -> F
     return make_fit(known, low, high, error=error)
 
 
-@functools.lru_cache(maxsize=64)
-def _fit_gelu_tanh(method: Method, interval: Interval | None, terms: int | None, degree: int | None) -> Fit:
-    """What ``fit_of`` is for the named functions."""
-    gelu = FUNCTIONS["gelu"]
-    low, high = interval if interval is not None else (gelu.low, gelu.high)
-    if method == "minimax":
-        return fit_polynomial(gelu_tanh, low, high, degree or CUBIC)
-    if method != "fourier":
-        raise UnsupportedError(f"method {method!r} is not for GELU('tanh'): use 'fourier' or 'minimax'")
-    return fit_fourier(gelu_tanh, low, high, terms) if terms else fit(gelu_tanh, low, high, gelu.target)
-
-
-def gelu_tanh(x: Array) -> Array:
-    """GELU's form by tanh, as in torch."""
-    return np.asarray(0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))))
-
-
-def fit_bounds(fit: Fit) -> Interval:
-    """Where a fit holds."""
-    return fit.low, fit.high
+def fit_bounds(fit: Fit) -> Interval | None:
+    """Where a fit holds; None: on any input."""
+    everywhere = isinstance(fit, TailedFit) and fit.low <= -EVERYWHERE and fit.high >= EVERYWHERE
+    return None if everywhere else (fit.low, fit.high)
 
 
 def fit_error(layer: Ranged) -> float | None:
@@ -341,6 +363,9 @@ def check_interval(interval: Interval | None) -> None:
 
 def check_fit(fit: Fit) -> None:
     """Raise UnsupportedError for a fit that nobody could have made: it may come from a stranger."""
+    if isinstance(fit, TailedFit):
+        _check_tails(fit)
+        return
     check_interval((fit.low, fit.high))
     check_finite("a fit's error", fit.error)
     if isinstance(fit, FourierFit):
@@ -368,6 +393,25 @@ def check_fit(fit: Fit) -> None:
             raise UnsupportedError(f"a composite fit has 1 to {MAX_TERMS} stages")
         for stage in fit.stages:
             check_fit(stage)
+
+
+def _check_tails(fit: TailedFit) -> None:
+    """As ``check_fit``."""
+    if not 1 <= len(fit.pieces) <= MOST_PIECES or len(fit.whole) > MOST_PIECES:
+        raise UnsupportedError(f"a fit has 1 to {MOST_PIECES} pieces")
+    for piece in fit.pieces:
+        if isinstance(piece, FourierFit):
+            check_fit(piece)
+            continue
+        check_finite("a fit's lines", piece.low, piece.high, piece.error, *piece.coefficients)
+        if not (1 <= len(piece.coefficients) <= 2 and -EVERYWHERE <= piece.low <= piece.high <= EVERYWHERE):
+            raise UnsupportedError("a fit's pieces are lines, or Fourier fits")
+    for one in fit.whole:
+        check_fit(one)
+    check_finite("a fit's error", fit.error)
+    for before, after in pairwise(fit.pieces):
+        if not before.low <= after.low <= before.high <= after.high:
+            raise UnsupportedError("a fit's pieces do not follow each other")
 
 
 def _declared(x: SecretTensor, interval: Interval | None) -> SecretTensor:

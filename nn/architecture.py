@@ -37,8 +37,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 AnyLayer = (
     ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d | ly.Flatten
     | ly.Identity | ly.Rows | ly.Dropout
-    | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Function | a.Polynomial | a.Activation
-    | r.ReLU | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish | r.Softshrink | r.Abs | r.PReLU
+    | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Mish | a.Function | a.Polynomial | a.Activation
+    | r.ReLU | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish
+    | r.ELU | r.SELU | r.CELU | r.LogSigmoid | r.Softsign | r.Softshrink | r.Abs | r.PReLU
     | r.MaxPool2d | r.AdaptiveMaxPool2d | s.Softmax | s.LogSoftmax
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute

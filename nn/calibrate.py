@@ -65,9 +65,17 @@ def check_ranges(model: Model, samples: npt.ArrayLike) -> dict[str, InputRange]:
 
 
 def calibrate(
-    model: Model, samples: npt.ArrayLike, *, margin: float = MARGIN, error: float | None = None
+    model: Model,
+    samples: npt.ArrayLike,
+    *,
+    margin: float = MARGIN,
+    error: float | None = None,
+    everywhere: bool = False,
 ) -> tuple[Model, dict[str, InputRange]]:
     """The model with its activations' intervals chosen to cover what ``samples`` (N, ...) lead to.
+
+    One round each, and wrong beyond its interval: whoever calls this takes that risk.  ``everywhere``: activations that
+    are right on any input, in two rounds where types do not bound it, stay so, and only the others get intervals.
 
     Each interval is what the samples showed, widened on either side by ``margin`` times the larger end, and
     rounded outwards to a multiple of 1/4.  A Fourier fit gets the fewest terms whose error is at most
@@ -83,6 +91,8 @@ def calibrate(
         raise RangeError(f"a margin is at least 0, not {margin}")
     chosen: dict[str, Layer] = {}
     for name, (layer, (low, high)) in _ranges(model, samples).items():
+        if everywhere and layer.bounds is None:
+            continue
         if max(abs(low), abs(high)) > WIDEST:
             raise RangeError(
                 f"layer {name!r}: inputs from {low:.3g} to {high:.3g} are beyond ±{WIDEST:g}: normalise the model's"

@@ -1,4 +1,5 @@
-"""Layers that compare: rectifiers and maxima, exact or within one unit of the precision, on whatever values come.
+"""Layers that compare: rectifiers and maxima, exact or within one unit of the precision, on whatever values come; and
+those that follow from functions that do, such as ELU, which err by about 1e-4 (``protocols/trace/activations.py``).
 
 Each comparison takes one round besides the opening of what is compared, which a linear layer's result needs for any
 activation (``protocols/operations/comparison.py``); what it lets through is cut for the next layer on the way.  A
@@ -25,6 +26,7 @@ from nn.layer import (
     check_size,
 )
 from nn.layers import GlobalPool2d, Pool2d
+from protocols.trace.activations import SELU_ALPHA, SELU_SCALE, check_alpha
 from protocols.trace.secret_tensor import SecretTensor
 
 
@@ -94,7 +96,52 @@ class Hardswish(Elementwise, frozen=True):
     """x times its ``Hardsigmoid``; a round more for the product."""
 
     def of(self, x: Any) -> Any:
-        return x * _hard_sigmoid(x)
+        return x * (np.clip(x, -3.0, 3.0) + 3.0) / 6.0
+
+
+class ELU(Elementwise, frozen=True):
+    """x where x >= 0, else ``alpha`` (exp(x) - 1)."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+
+    def of(self, x: Any) -> Any:
+        return x.elu(self.alpha) if isinstance(x, SecretTensor) else _elu(x, self.alpha)
+
+
+class SELU(Elementwise, frozen=True):
+    """``ELU`` with torch's constants, by which means and variances stay."""
+
+    def of(self, x: Any) -> Any:
+        return x.selu() if isinstance(x, SecretTensor) else SELU_SCALE * _elu(x, SELU_ALPHA)
+
+
+class CELU(Elementwise, frozen=True):
+    """``alpha`` times ``ELU`` of x / ``alpha``."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+
+    def of(self, x: Any) -> Any:
+        return x.celu(self.alpha) if isinstance(x, SecretTensor) else self.alpha * _elu(x / self.alpha, 1.0)
+
+
+class LogSigmoid(Elementwise, frozen=True):
+    """log(sigmoid(x))."""
+
+    def of(self, x: Any) -> Any:
+        return x.logsigmoid() if isinstance(x, SecretTensor) else -np.logaddexp(0.0, -x)
+
+
+class Softsign(Elementwise, frozen=True):
+    """x / (1 + |x|), right to a thousandth; the rounds of a reciprocal, and three more."""
+
+    def of(self, x: Any) -> Any:
+        return x.softsign() if isinstance(x, SecretTensor) else x / (1.0 + np.abs(x))
 
 
 class Softshrink(Elementwise, frozen=True):
@@ -180,6 +227,10 @@ class AdaptiveMaxPool2d(GlobalPool2d, frozen=True):
 
 def _relu(x: Any) -> Any:
     return x.relu() if isinstance(x, SecretTensor) else np.maximum(x, 0.0)
+
+
+def _elu(x: Array, alpha: float) -> Array:
+    return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
 def _hard_sigmoid(x: Any) -> Any:

@@ -15,6 +15,8 @@ from nn.model import Model
 
 INPUT_SHAPE = INPUT.shape
 NOTICE = "Not for diagnosis. Not a medical device: for research only."
+INTERVAL = (-8.0, 8.0)
+"""What it was trained in: its sigmoids are the shipped fit, also where that is none."""
 INTERFACE = Interface(INPUT, CLASSES, NOTICE)
 
 
@@ -31,14 +33,14 @@ def _layers() -> Sequential:
     return Sequential(
         {
             "conv1": Conv2d(conv1[1], conv1[0], conv1[2], padding=1),
-            "act1": Sigmoid(),
+            "act1": Sigmoid(interval=INTERVAL),
             "pool1": AvgPool2d(2),
             "conv2": Conv2d(conv2[1], conv2[0], conv2[2], padding=1),
-            "act2": Sigmoid(),
+            "act2": Sigmoid(interval=INTERVAL),
             "pool2": AvgPool2d(2),
             "flatten": Flatten(),
             "fc1": Linear(fc1[1], fc1[0]),
-            "act3": Sigmoid(),
+            "act3": Sigmoid(interval=INTERVAL),
             "fc2": Linear(fc2[1], fc2[0]),
         }
     )

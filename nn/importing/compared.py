@@ -8,18 +8,21 @@ tolerance counts; and at last one input is computed as parties compute it, in fi
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
 from mpc.errors import DiffersFromSource, RangeError, UsageError
+from nn.activations import Approximated
 from nn.calibrate import calibrate, chunks
 from nn.importing.blockers import INSTEAD, Blocker, refuse
-from nn.importing.fixed import MOST_PRODUCTS, fixed_point_results, products, up_to
+from nn.importing.fixed import MOST_PRODUCTS, fixed_point_program, fixed_point_results, products, up_to
 from nn.importing.samples import perturbed
-from nn.layer import Array
+from nn.layer import Array, Layer
 from nn.model import Model
+from protocols import RangeWarning
 
 _FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
 _SCALED = (
@@ -64,10 +67,31 @@ def checked(model: Model, source: Source, samples: Array, tolerance: float, line
     wanted = [source(x) for x in inputs]
     scale = max(float(np.abs(want).max(initial=0.0)) for want in wanted) or 1.0
     comparison = _Comparison(source, tolerance, scale, lines)
+    unbounded = [name for name, layer in model.architecture.layers.items() if _is_everywhere(layer)]
     try:
-        return comparison.passed(model, samples, inputs, wanted)
+        try:
+            return comparison.passed(model, samples, inputs, wanted, everywhere=True)
+        except RangeError as error:
+            if not unbounded:
+                raise
+            try:
+                passed = comparison.passed(model, samples, inputs, wanted, everywhere=False)
+            except RangeError:
+                raise error from None
     except UsageError as error:
         raise (error if INSTEAD in str(error) else comparison.placed(model, error)) from None
+    warnings.warn(
+        f"layers {', '.join(map(repr, unbounded))}: where they are right on any input, values outgrow the numbers; so"
+        " they hold on what the samples lead to, as check_ranges shows, and results for inputs beyond are wrong. To be"
+        f" safe, {_BOUNDED}",
+        RangeWarning,
+        stacklevel=4,
+    )
+    return passed
+
+
+def _is_everywhere(layer: Layer) -> bool:
+    return isinstance(layer, Approximated) and layer.is_everywhere
 
 
 class _Comparison:
@@ -79,8 +103,13 @@ class _Comparison:
         self._scale = scale
         self._lines = lines
 
-    def passed(self, model: Model, samples: Array, inputs: list[Array], wanted: list[Array]) -> Model:
-        """The model that is the same.  Raises DiffersFromSource, and what the model and ``calibrate`` raise."""
+    def passed(
+        self, model: Model, samples: Array, inputs: list[Array], wanted: list[Array], *, everywhere: bool
+    ) -> Model:
+        """The model that is the same; ``everywhere`` as in ``calibrate``.
+
+        Raises DiffersFromSource, and what the model and ``calibrate`` raise.
+        """
         source = self._source
         if not np.array_equal(source(inputs[0]), wanted[0], equal_nan=True):
             self.refuse_changing()
@@ -88,18 +117,19 @@ class _Comparison:
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
                 self.refuse(model, x, want, exact=True, allowed=same)
-        calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]))
+        calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]), everywhere=everywhere)
         folded = calibrated.fold()
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
                 self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
-        self._check_fixed_point(folded, samples, wanted[0])
+        self._check_fixed_point(folded, samples, wanted[0], everywhere)
         return folded
 
-    def _check_fixed_point(self, model: Model, samples: Array, want: Array) -> None:
+    def _check_fixed_point(self, model: Model, samples: Array, want: Array, everywhere: bool) -> None:
         """In the parties' numbers, for one input.  Raises DiffersFromSource, naming the first layer that loses it."""
         x = samples[:1]
-        if products(model, x) > MOST_PRODUCTS:
+        large = products(model, x) > MOST_PRODUCTS
+        if large and not (everywhere and any(map(_is_everywhere, model.architecture.layers.values()))):
             return
         low, high = float(samples.min()), float(samples.max())
         if model.interface.input is not None:
@@ -112,6 +142,9 @@ class _Comparison:
             low, high = said
         low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
         try:
+            if large:
+                fixed_point_program(model, x.shape, low, high)
+                return
             off = _difference(fixed_point_results(model, x, low, high), want[:1])
         except RangeError as error:
             raise self.placed(model, error, _BOUNDED) from None

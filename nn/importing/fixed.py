@@ -7,6 +7,7 @@ import warnings
 
 from mpc import fixed_point
 from mpc.operation import Input
+from mpc.program import Program
 from mpc.tensor_type import Shape
 from nn.architecture import Architecture, local_weights
 from nn.layer import Array, pair
@@ -23,14 +24,18 @@ MOST_PRODUCTS = 1 << 30
 
 def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Array:
     """What the parties' program gives for inputs in [low, high].  Raises RangeError for what cannot be shown to fit."""
-    secret = leaf(Input(x.shape, FRACTION_BITS, low, high))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whoever asks compares, and says what is wrong
-        y = model.forward(secret, model.description.stored("model"))
-        program = plan(graph_of([y]))
+    program = fixed_point_program(model, x.shape, low, high)
     stored = {("model", name): elements for name, elements in model.encode().items()}
     (result,) = clear(program, [fixed_point.encode(x, FRACTION_BITS)], stored)
-    return fixed_point.decode(result, y.type.fraction_bits)
+    return fixed_point.decode(result, program.nodes[program.outputs[0]].type.fraction_bits)
+
+
+def fixed_point_program(model: Model, shape: Shape, low: float, high: float) -> Program:
+    """The parties' program for such inputs.  Raises RangeError."""
+    secret = leaf(Input(shape, FRACTION_BITS, low, high))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever asks compares, and says what is wrong
+        return plan(graph_of([model.forward(secret, model.description.stored("model"))]))
 
 
 def up_to(model: Model, step: int) -> Model:

@@ -16,6 +16,7 @@ from nn import softmax as s
 from nn.importing.blockers import refused
 from nn.importing.onnx_graph import READ, Node, Value
 from nn.layer import Array, Layer, axis_of
+from protocols.trace.activations import SELU_ALPHA, SELU_SCALE
 
 UNBOUNDED = 3e38
 """What exporters write for no bound, and more."""
@@ -206,6 +207,13 @@ def _gelu(node: Node) -> Layer:
     return a.GELU(approximate=approximate)  # type: ignore[arg-type]
 
 
+def _selu(node: Node) -> Layer:
+    ours = ("alpha", SELU_ALPHA), ("gamma", SELU_SCALE)
+    if any(abs(node.take(name, value) - value) > 1e-6 for name, value in ours):
+        raise refused("its alpha and gamma are not SELU's", "use Elu, and multiply")
+    return r.SELU()
+
+
 def _flatten(node: Node) -> Value:
     x, axis = node.place(0), node.take("axis", 1)
     if axis not in (1, 1 - node.rank(x)):
@@ -287,6 +295,12 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "Tanh": _simple(lambda node: a.Tanh()),
     "Softplus": _simple(lambda node: a.Softplus()),
     "Gelu": _simple(_gelu),
+    "Mish": _simple(lambda node: a.Mish()),
+    "Erf": _simple(lambda node: a.Function("erf")),
+    "Elu": _simple(lambda node: r.ELU(node.take("alpha", 1.0))),
+    "Celu": _simple(lambda node: r.CELU(node.take("alpha", 1.0))),
+    "Selu": _simple(_selu),
+    "Softsign": _simple(lambda node: r.Softsign()),
     "Softmax": _simple(lambda node: s.Softmax(node.take("axis", -1))),
     "LogSoftmax": _simple(lambda node: s.LogSoftmax(node.take("axis", -1))),
     "Flatten": _flatten,

@@ -73,7 +73,7 @@ _CONTAINER = ("it is a container, and no layer", "call what it holds, one after 
 
 _KINDS: dict[tuple[str, str], str] = {
     _COMPARES: """
-        RReLU ELU CELU SELU Hardshrink Threshold prelu rrelu rrelu_ elu elu_ celu celu_ selu selu_
+        RReLU Hardshrink Threshold prelu rrelu rrelu_
         hardshrink threshold threshold_ clamp_min clamp_max sign maximum minimum fmax fmin
     """,
     _MAX: """
@@ -92,7 +92,7 @@ _KINDS: dict[tuple[str, str], str] = {
         local_response_norm normalize
     """,
     _SMOOTH: """
-        Mish Softsign Tanhshrink LogSigmoid GLU mish softsign tanhshrink logsigmoid glu erf tan atan arctan
+        Tanhshrink GLU tanhshrink glu tan atan arctan
         asinh sinh cosh expm1 log1p log2 log10 exp2 sinc
     """,
     _RECURRENT: """

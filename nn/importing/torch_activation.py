@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from nn.activations import Activation, fit_bounds
-from protocols.approximation import Fit, FourierFit, PiecewiseFit, PolynomialFit, RampFit, RootFit, default_fit
+from protocols.approximation import (
+    Fit,
+    FourierFit,
+    PiecewiseFit,
+    PolynomialFit,
+    RampFit,
+    RootFit,
+    TailedFit,
+    default_fit,
+)
 
 
 class FitActivation(nn.Module):
@@ -30,7 +39,7 @@ class FitActivation(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""
-        low, high = fit_bounds(self.fit)
+        low, high = fit_bounds(self.fit) or (-math.inf, math.inf)
         return f"{type(self.fit).__name__}, interval=[{low:g}, {high:g}]"
 
 
@@ -64,6 +73,11 @@ def _evaluate(fit: Fit, x: torch.Tensor) -> torch.Tensor:
         u = _evaluate(fit.narrow, x)
         (start, slope), (half, change) = fit.base, fit.change
         return start + slope * x + (half + change * x) * _evaluate(fit.step, u) + _evaluate(fit.bump, u)
+    if isinstance(fit, TailedFit):
+        y = _evaluate(fit.pieces[0], x)
+        for (first, last), piece in zip(fit.seams, fit.pieces[1:], strict=True):
+            y = torch.where(x >= (first + last) / 2, _evaluate(piece, x), y)
+        return y
     for stage in fit.stages:
         x = _evaluate(stage, x)
     return x

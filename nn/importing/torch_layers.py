@@ -118,6 +118,12 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.SiLU: lambda m, **o: a.SiLU(interval=_interval(o)),
     nn.GELU: lambda m, **o: a.GELU(m.approximate, interval=_interval(o)),
     nn.Softplus: lambda m, **o: a.Softplus(m.beta, m.threshold, interval=_interval(o)),
+    nn.Mish: lambda m, **o: a.Mish(interval=_interval(o)),
+    nn.ELU: lambda m, **_: r.ELU(float(m.alpha)),
+    nn.SELU: lambda m, **_: r.SELU(),
+    nn.CELU: lambda m, **_: r.CELU(float(m.alpha)),
+    nn.LogSigmoid: lambda m, **_: r.LogSigmoid(),
+    nn.Softsign: lambda m, **_: r.Softsign(),
     nn.ReLU: lambda m, **_: r.ReLU(),
     nn.LeakyReLU: lambda m, **_: r.LeakyReLU(m.negative_slope),
     nn.ReLU6: lambda m, **_: r.ReLU6(),
@@ -133,7 +139,7 @@ MODULES: dict[type[nn.Module], Make] = {
     ),
     nn.AdaptiveMaxPool2d: lambda m, **_: _adaptive_max_pool(m.output_size, m.return_indices),
     FitActivation: lambda m, **_: a.Activation(m.fit),
-    FourierActivation: lambda m, **_: a.Sigmoid(),
+    FourierActivation: lambda m, **_: a.Sigmoid(interval=(m.low, m.high)),
 }
 """torch's class -> its layer.  A maker's UnsupportedError gives the reason; the caller names the layer, and what to do
 where the error does not say (``refused`` does)."""
@@ -197,12 +203,22 @@ def _dropout(always: bool) -> Make:
 _sigmoid = _named(lambda i: a.Sigmoid(interval=i))
 _tanh = _named(lambda i: a.Tanh(interval=i))
 _silu = _named(lambda i: a.SiLU(interval=i))
+_erf = _named(lambda i: a.Function("erf", interval=i))
 
 UNARY: dict[Any, Make] = {
     **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _sigmoid),
     **dict.fromkeys((torch.tanh, functional.tanh, "tanh"), _tanh),
     functional.silu: lambda inplace=False, **o: _silu(**o),
     functional.gelu: _gelu,
+    functional.mish: lambda inplace=False, **o: a.Mish(interval=_interval(o)),
+    **dict.fromkeys((torch.erf, torch.special.erf, "erf"), _erf),
+    **dict.fromkeys((functional.elu, functional.elu_), lambda alpha=1.0, inplace=False, **_: r.ELU(float(alpha))),
+    **dict.fromkeys((functional.selu, torch.selu, torch.selu_), lambda inplace=False, **_: r.SELU()),
+    **dict.fromkeys(
+        (functional.celu, torch.celu, torch.celu_), lambda alpha=1.0, inplace=False, **_: r.CELU(float(alpha))
+    ),
+    functional.logsigmoid: lambda **_: r.LogSigmoid(),
+    functional.softsign: lambda **_: r.Softsign(),
     functional.softplus: _softplus,
     **dict.fromkeys(
         (torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_"), lambda **_: r.ReLU()

@@ -5,7 +5,16 @@ Plain mathematics: no shares, no field.  Only making a fit needs scipy; using th
 
 from protocols.approximation.catalogue import FUNCTIONS, Function
 from protocols.approximation.defaults import METHODS, default_fit, power_fit
-from protocols.approximation.fits import CompositeFit, Fit, FourierFit, PiecewiseFit, PolynomialFit, RampFit, RootFit
+from protocols.approximation.fits import (
+    CompositeFit,
+    Fit,
+    FourierFit,
+    PiecewiseFit,
+    PolynomialFit,
+    RampFit,
+    RootFit,
+    TailedFit,
+)
 from protocols.approximation.fitting import fit
 from protocols.approximation.minimax import fit_fourier, fit_polynomial
 
@@ -20,6 +29,7 @@ __all__ = [
     "PolynomialFit",
     "RampFit",
     "RootFit",
+    "TailedFit",
     "default_fit",
     "fit",
     "fit_fourier",

@@ -13,6 +13,9 @@ from protocols.approximation import taylor
 from protocols.approximation.fits import Reals
 from protocols.approximation.search import Way, by_powers, by_turns, of_root, ramp, reciprocal, rsqrt, sqrt
 
+Line = tuple[float, float]
+"""(constant, slope)."""
+
 
 @dataclass(frozen=True)
 class Function:
@@ -35,6 +38,8 @@ class Function:
     """Whether it spans orders of magnitude, and is judged by its relative error too."""
     ways: tuple[Way, ...] = (ramp,)
     """How it is evaluated where one round is not enough."""
+    tails: tuple[Line, Line] | None = None
+    """The lines that it comes ever nearer to, far to the left and far to the right, if it does."""
 
 
 def sigmoid(x: Reals) -> Reals:
@@ -63,26 +68,41 @@ def softplus(x: Reals) -> Reals:
     return np.logaddexp(0.0, x)
 
 
+def erf(x: Reals) -> Reals:
+    from scipy.special import erf as exact
+
+    return np.asarray(exact(x))
+
+
+def mish(x: Reals) -> Reals:
+    return np.asarray(x * np.tanh(softplus(x)))
+
+
 def _rsqrt(x: Reals) -> Reals:
     return np.asarray(x**-0.5)
 
 
 _TURNS_BACK = "keeps its bounds but turns back beyond half a period"
 _RAMP = "falls from its largest value back to 0, and repeats"
+_STEP: tuple[Line, Line] = (-1.0, 0.0), (1.0, 0.0)
+_RISE: tuple[Line, Line] = (0.0, 0.0), (0.0, 1.0)
 
 FUNCTIONS: dict[str, Function] = {
     f.name: f
     for f in (
-        Function("sigmoid", sigmoid, -8, 8, 9, 1e-4, _TURNS_BACK, True, taylor.sigmoid),
-        Function("tanh", np.tanh, -8, 8, 15, 2e-4, _TURNS_BACK, True, taylor.tanh),
+        Function("sigmoid", sigmoid, -8, 8, 9, 1e-4, _TURNS_BACK, True, taylor.sigmoid,
+            tails=((0.0, 0.0), (1.0, 0.0))),
+        Function("tanh", np.tanh, -8, 8, 15, 2e-4, _TURNS_BACK, True, taylor.tanh, tails=_STEP),
+        Function("erf", erf, -4, 4, 9, 1e-4, _TURNS_BACK, True, tails=_STEP),
         Function(
             "exp", np.exp, -8, 0, 9, 1e-5, "does not vanish below: it rises again",
             taylor=taylor.exp, relative=True, ways=(by_powers,),
         ),
-        Function("silu", silu, -8, 8, 10, 1e-4, _RAMP, taylor=taylor.silu),
-        Function("gelu", gelu, -8, 8, 12, 1e-4, _RAMP),
-        Function("gelu_tanh", gelu_tanh, -8, 8, 12, 1e-4, _RAMP),
-        Function("softplus", softplus, -8, 8, 8, 1e-4, _RAMP, taylor=taylor.softplus),
+        Function("silu", silu, -8, 8, 10, 1e-4, _RAMP, taylor=taylor.silu, tails=_RISE),
+        Function("gelu", gelu, -8, 8, 12, 1e-4, _RAMP, tails=_RISE),
+        Function("gelu_tanh", gelu_tanh, -8, 8, 12, 1e-4, _RAMP, tails=_RISE),
+        Function("mish", mish, -8, 8, 12, 1e-4, _RAMP, tails=_RISE),
+        Function("softplus", softplus, -8, 8, 8, 1e-4, _RAMP, taylor=taylor.softplus, tails=_RISE),
         Function(
             "reciprocal", np.reciprocal, 0.5, 8, 15, 1e-4, "has neither pole nor sign change at 0",
             taylor=taylor.reciprocal, about=1, relative=True, ways=(reciprocal,),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import msgspec
@@ -181,6 +181,41 @@ class RampFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ramp
         return np.asarray(b + a * points + (d + c * points) * self.step(u) + self.bump(u))
 
 
+class TailedFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="tails"):
+    """Fits side by side, from left to right, so that the function is right on everything: a middle, and lines outside.
+
+    Neighbours overlap: between ``low`` of the one and ``high`` of the other both are right, and either will do, so that
+    which of them is taken may be compared roughly, in the fewer bits the longer they overlap.  Where they only touch it
+    is compared to the last bit that counts.  ``whole``: fits of one round, from the shortest interval on, any of which
+    may be taken in place of the pieces where values stay in it.
+    """
+
+    pieces: tuple[FourierFit | PolynomialFit, ...]
+    error: float
+    relative: float | None = None
+    whole: tuple[FourierFit, ...] = ()
+
+    @property
+    def low(self) -> float:
+        return self.pieces[0].low
+
+    @property
+    def high(self) -> float:
+        return self.pieces[-1].high
+
+    @property
+    def seams(self) -> tuple[tuple[float, float], ...]:
+        """From where to where neighbours are both right."""
+        return tuple((after.low, before.high) for before, after in pairwise(self.pieces))
+
+    def __call__(self, x: npt.ArrayLike) -> Reals:
+        points = np.asarray(x, dtype=np.float64)
+        value = self.pieces[0](points)
+        for (first, last), piece in zip(self.seams, self.pieces[1:], strict=True):
+            value = np.where(points >= (first + last) / 2, piece(points), value)
+        return value
+
+
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A polynomial in t = (x - centre) / 2^log2, which is in [-1, 1] from ``start`` to where the next piece starts."""
 
@@ -235,9 +270,9 @@ class PiecewiseFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         return value
 
 
-Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | RampFit | PiecewiseFit
+Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | RampFit | PiecewiseFit | TailedFit
 
-AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, RampFit, PiecewiseFit)
+AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, RampFit, PiecewiseFit, TailedFit)
 
 
 def measured(fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
@@ -282,7 +317,7 @@ def grid(fit: Fit) -> Reals:
     if not isinstance(fit, PiecewiseFit):
         return fine
     ends = np.append(fit.starts, fit.high)
-    inside = [np.linspace(a, np.nextafter(b, a), POINTS_OF_PIECE) for a, b in itertools.pairwise(ends)]
+    inside = [np.linspace(a, np.nextafter(b, a), POINTS_OF_PIECE) for a, b in pairwise(ends)]
     return np.unique(np.concatenate([fine, *inside]))
 
 

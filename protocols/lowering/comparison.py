@@ -45,14 +45,14 @@ def compared(planner: Planner, x: Expression, *, strictly: bool, below: bool) ->
             return _known(planner, x, below)
         # A unit less is not below 0: what is compared with the same tables.
         x = planner.masked(x).derive(Subtract(), planner.label, _unit(x.type.fraction_bits))
-    return _ended(planner, planner.masked(x), EXACTLY, below)
+    return ended(planner, planner.masked(x), EXACTLY, below=below)
 
 
 def equal(planner: Planner, x: Expression, *, below: bool) -> Expression:
     """1 where x = 0, else 0, or the other way round if ``below``: for one comparison, or less."""
     if x.type.low > 0 or x.type.high < 0:
         return _known(planner, x, below)
-    return _ended(planner, planner.masked(x), EXACTLY, below, equal=True)
+    return ended(planner, planner.masked(x), EXACTLY, below=below, equal=True)
 
 
 def _unit(fraction_bits: int) -> Expression:
@@ -81,7 +81,7 @@ def reached(planner: Planner, x: Expression, threshold: float, tolerance: float)
     if off.type.low >= 0 or off.type.high < 0:
         return _known(planner, off, off.type.low >= 0)
     ignored = math.floor(math.log2(threshold * tolerance) + x.type.fraction_bits)
-    return _ended(planner, off, max(ignored, EXACTLY), False)
+    return ended(planner, off, max(ignored, EXACTLY))
 
 
 def gated(planner: Planner, x: Expression, y: Expression) -> Expression | None:
@@ -109,21 +109,19 @@ def relu(planner: Planner, x: Expression) -> Expression:
         return planner.product(Multiply(), x, constant(0.0))
     spare = x.type.fraction_bits - planner.kept(x.type.magnitude)
     x = planner.masked(x)
-    result = _ended(planner, x, spare if spare > 0 else EXACTLY, False, x)
+    result = ended(planner, x, spare if spare > 0 else EXACTLY, x)
     unit = math.ldexp(1.0, spare - x.type.fraction_bits) if spare > 0 else 0.0
     return planner.make(Declare(-min(unit, -x.type.low), x.type.high), result)
 
 
-def _ended(
-    planner: Planner, x: Expression, ignored: int, below: bool, *passed: Expression, equal: bool = False
+def ended(
+    planner: Planner, x: Expression, ignored: int, *passed: Expression, below: bool = False, equal: bool = False
 ) -> Expression:
     """1, or what is ``passed``, where a masked x >= 0 (= 0 if ``equal``): by the variant that the objective asks for.
 
     What different comparisons of x, and of x less public thresholds, have in common is opened, and dealt, once.
     """
-    base, bits = _base(x, ignored, equal)
-    thresholds = x.type.size // base.type.size if base.type.size else 1
-    variant = chosen(bits, base.type.size, planner.objective, thresholds)
+    variant, base, thresholds = variant_of(planner, x, ignored, equal)
     malicious = planner.objective.security is Security.MALICIOUS
     ring = FIELD if malicious else BITS
     tables = planner.make(Tables(ignored, variant.widths, ring), base)
@@ -137,6 +135,13 @@ def _ended(
         return planner.make(Signed(ignored, below, equal, 0, count), x, digits, *passed)
     sign = planner.masked(planner.make(Sign(x.type.size, count), digits))
     return planner.make(Lifted(ignored, below, equal, 0), x, sign, *passed)
+
+
+def variant_of(planner: Planner, x: Expression, ignored: int, equal: bool = False) -> tuple[Variant, Expression, int]:
+    """By which it is compared, whose tables it is looked up in, and to how many thresholds each of those is."""
+    base, bits = _base(x, ignored, equal)
+    thresholds = x.type.size // base.type.size if base.type.size else 1
+    return chosen(bits, base.type.size, planner.objective, thresholds), base, thresholds
 
 
 def _base(x: Expression, ignored: int, equal: bool) -> tuple[Expression, int]:

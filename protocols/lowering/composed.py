@@ -11,17 +11,24 @@ import msgspec
 from mpc.errors import RangeError
 from mpc.program import Expression
 from mpc.tensor_type import TRUNCATION_BITS
-from protocols.approximation import CompositeFit, Fit, FourierFit, PiecewiseFit, PolynomialFit, RampFit, RootFit
-from protocols.approximation.fits import attained, smallest
+from protocols.approximation import (
+    CompositeFit,
+    Fit,
+    FourierFit,
+    PiecewiseFit,
+    PolynomialFit,
+    RampFit,
+    RootFit,
+    TailedFit,
+)
+from protocols.approximation.fits import smallest
 from protocols.approximation.search import SLACK, left
-from protocols.lowering.functions import fourier, polynomial
+from protocols.lowering.functions import fourier, known, polynomial
 from protocols.lowering.pieces import by_pieces
 from protocols.lowering.planner import Planner
+from protocols.lowering.tails import with_tails
 from protocols.operations.linear import Add, Declare, Subtract
 from protocols.operations.product import Multiply
-
-NARROWER = 1.25
-"""A range is worth declaring from this factor on."""
 
 SCALED_BITS = 24
 """Fraction bits that a line keeps."""
@@ -34,7 +41,7 @@ def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Exp
     """Evaluate a fit; rounding adds at most its own error, or ``target`` where that is larger."""
     match fit:
         case FourierFit():
-            return _known(planner, x, fit, fourier(planner, x, fit, target))
+            return known(planner, x, fit, fourier(planner, x, fit, target))
         case PolynomialFit():
             x = _declared(planner, x, fit.low, fit.high)
             if len(fit.coefficients) == 2:
@@ -52,21 +59,12 @@ def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Exp
             return root(planner, _declared(planner, x, fit.low, fit.high), fit)
         case RampFit():
             x = _declared(planner, x, fit.low, fit.high)
-            return _known(planner, x, fit, ramp(planner, x, fit))
+            return known(planner, x, fit, ramp(planner, x, fit))
+        case TailedFit():
+            return with_tails(planner, x, fit, target)
         case PiecewiseFit():
             return by_pieces(planner, _declared(planner, x, fit.low, fit.high), fit)
     assert_never(fit)
-
-
-def _known(planner: Planner, x: Expression, fit: FourierFit | RampFit, result: Expression) -> Expression:
-    """What is known of a result where x is in the fit's interval, if that is much less than is known of it anywhere."""
-    if x.type.low < fit.low or x.type.high > fit.high:
-        return result
-    low, high = attained(fit)
-    spare = (high - low) * SLACK + fit.error
-    if max(abs(low - spare), abs(high + spare)) * NARROWER > result.type.magnitude:
-        return result
-    return planner.make(Declare(low - spare, high + spare), result)
 
 
 def root(planner: Planner, x: Expression, fit: RootFit) -> Expression:

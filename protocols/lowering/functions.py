@@ -11,9 +11,10 @@ import numpy as np
 from mpc.errors import RangeError, UnsupportedError
 from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
-from protocols.approximation import FourierFit
-from protocols.approximation.fits import smallest
+from protocols.approximation import FourierFit, RampFit
+from protocols.approximation.fits import attained, smallest
 from protocols.approximation.goal import RELATIVE
+from protocols.approximation.search import SLACK
 from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant, leading_zeros
 from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
@@ -27,6 +28,9 @@ ANGLE_BITS = 28
 GOOD_ENOUGH = 2.0**-12
 """A polynomial takes one round when its fixed-point error stays below this part of its range; of 1, or twice the part,
 where its range is smaller."""
+
+NARROWER = 1.25
+"""A range is worth declaring from this factor on."""
 
 SIGMAS = 6.0
 """A rounding error beyond this many standard deviations is not seen in practice."""
@@ -90,7 +94,21 @@ def fourier(
     result = planner.make(operation, planner.masked(x)).lose(fit.error / part + rounded)
     if part < 1.0:
         return planner.divided(result, round(1 / part))
+    twos = round(math.log2(part))
+    if twos and result.type.fraction_bits >= twos:
+        return planner.make(Divide(-twos), result)
     return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
+
+
+def known(planner: Planner, x: Expression, fit: FourierFit | RampFit, result: Expression) -> Expression:
+    """What is known of a result where x is in the fit's interval, if that is much less than is known of it anywhere."""
+    if x.type.low < fit.low or x.type.high > fit.high:
+        return result
+    low, high = attained(fit)
+    spare = (high - low) * SLACK + fit.error
+    if max(abs(low - spare), abs(high + spare)) * NARROWER > result.type.magnitude:
+        return result
+    return planner.make(Declare(low - spare, high + spare), result)
 
 
 def _scale(largest: float, exact: bool = False) -> int:

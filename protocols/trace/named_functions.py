@@ -8,8 +8,11 @@ The default is a Fourier fit, one round, or where that is not enough several fit
 * ``"composite"``: a chain of low-degree polynomials, one round each.
 
 ``interval`` is where the approximation holds: by default the declared range of the values, so that nothing is outside.
-One that is given may be shorter, which takes fewer terms or rounds; outside it, a Fourier fit is periodic and a
-polynomial runs away: the caller sees to it that values stay inside (``nn.calibrate`` does it for a model).
+Where that is long, a function that has tails (sigmoid, tanh, erf, SiLU, GELU, Mish, softplus) is fitted in the middle
+and is a line beyond it, exactly: two rounds on any range, for one of one round and a comparison (``approximation/
+tails.py``); exp is made of several fits, and is 0 below the last.  An interval that is given may be shorter, which
+takes fewer rounds or terms; outside it, a Fourier fit is periodic and a polynomial runs away: the caller sees to it
+that values stay inside (``nn.calibrate`` does it for a model).
 
 Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 or below it as a part of the largest;
 functions that span orders of magnitude (exp, reciprocal, sqrt, rsqrt, powers) err by a thousandth of each value, too,
@@ -26,9 +29,13 @@ from typing import Any, Self
 
 from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
-from protocols.approximation import FUNCTIONS, default_fit, power_fit
+from protocols.approximation import FUNCTIONS, Fit, default_fit, power_fit
+from protocols.approximation.tails import exponential, tailed
 from protocols.trace.normalised import NORMALISED, STEP, normalised
 from protocols.trace.unknown import Unknown
+
+SQUARED = 16.0
+"""The range on which exp is made of squares, right to a thousandth of each value; beyond, it is made of pieces."""
 
 POWERS = {-1.0: "reciprocal", -0.5: "rsqrt", 0.5: "sqrt"}
 
@@ -90,13 +97,23 @@ class NamedFunctions(Unknown):
         """x sigmoid(x)."""
         return self._function("silu", **options)
 
-    def gelu(self, **options: Any) -> Self:
-        """x times the normal distribution function of x."""
-        return self._function("gelu", **options)
+    def gelu(self, *, approximate: str = "none", **options: Any) -> Self:
+        """x times the normal distribution function of x; ``approximate="tanh"`` is torch's other form of it."""
+        if approximate not in ("none", "tanh"):
+            raise UnsupportedError(f"approximate is 'none' or 'tanh', not {approximate!r}")
+        return self._function("gelu" if approximate == "none" else "gelu_tanh", **options)
 
     def softplus(self, **options: Any) -> Self:
         """log(1 + exp(x))."""
         return self._function("softplus", **options)
+
+    def mish(self, **options: Any) -> Self:
+        """x tanh(softplus(x))."""
+        return self._function("mish", **options)
+
+    def erf(self, **options: Any) -> Self:
+        """The error function."""
+        return self._function("erf", **options)
 
     def _function(
         self,
@@ -113,7 +130,8 @@ class NamedFunctions(Unknown):
         if name in NORMALISED and ends is not None and not chosen and ends[1] > STEP * ends[0]:
             made: Self = normalised(self, name)
             return made
-        fit = default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
+        made_of = None if chosen or ends is None else _with_tails(name, ends)
+        fit = made_of or default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
         return self.apply(fit, target=0.0 if fit.relative is not None else FUNCTIONS[name].target)
 
     def _power(self, exponent: float) -> Self:
@@ -123,6 +141,17 @@ class NamedFunctions(Unknown):
         if exponent in POWERS:
             return self._function(POWERS[exponent])
         return self.apply(power_fit(exponent, *_positive(f"x^{exponent:g}", self.type)))
+
+
+def _with_tails(name: str, ends: tuple[float, float]) -> Fit | None:
+    """On a range that is long for it, if pieces are what it is made of there."""
+    low, high = ends
+    if name == "exp":
+        return exponential(low, high) if high - low > SQUARED else None
+    function = FUNCTIONS.get(name)
+    if function is None or function.tails is None or (function.low <= low and high <= function.high):
+        return None
+    return tailed(name)
 
 
 def _interval(name: str, t: TensorType) -> tuple[float, float] | None:

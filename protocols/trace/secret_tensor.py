@@ -22,6 +22,7 @@ from protocols.lowering.plan import lowered
 from protocols.lowering.planner import FRACTION_BITS, check_precision
 from protocols.trace import mathematics as m
 from protocols.trace import numpy_protocol
+from protocols.trace.activations import Activations
 from protocols.trace.arguments import (
     Axis,
     Pair,
@@ -36,7 +37,6 @@ from protocols.trace.arguments import (
     slices_of,
     whole,
 )
-from protocols.trace.named_functions import NamedFunctions
 from protocols.trace.norms import Norms
 from protocols.trace.sizes import check_moved
 from protocols.trace.stated import Stated
@@ -44,7 +44,7 @@ from protocols.trace.stated import Stated
 MAX_POWER = 512
 
 
-class SecretTensor(NamedFunctions, Stated, Norms):
+class SecretTensor(Activations, Stated, Norms):
     """A secret-shared tensor of fixed-point numbers, as an expression yet to be run.
 
     Operands may be secret tensors or anything NumPy makes an array of (then they are public).  Shapes are checked at

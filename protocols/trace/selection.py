@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc.errors import RangeError, ShapeError
 from mpc.tensor_type import TensorType
+from protocols.approximation.tails import clipped
 from protocols.trace import mathematics as m
 from protocols.trace.arguments import Pair, numbers, pair
 from protocols.trace.comparisons import Comparisons
@@ -62,6 +63,8 @@ class Selection(Comparisons):
         low, high = numbers(min), numbers(max)
         if (low > high).any():
             raise RangeError("clip() takes a min that is not above its max")
+        if not low.ndim and not high.ndim and math.isfinite(high - low):
+            return self._new(m.Apply(clipped(float(low), float(high)), 0.0))
         ends = np.stack(np.broadcast_arrays(low, high), -1)
         if self.type.low < low.max() and self.type.high > high.min():
             # By the same tables.

@@ -40,12 +40,16 @@ SAMPLES = np.linspace(-1, 1, 101).reshape(-1, 1)
 
 
 def test_check_ranges_measures():
-    found = check_ranges(scaled(Sigmoid(), 10.0), SAMPLES)["act"]
+    known = Sigmoid(interval=(-8.0, 8.0))
+    found = check_ranges(scaled(known, 10.0), SAMPLES)["act"]
     assert (found.low, found.high) == (-10.0, 10.0)
     assert found.interval == (-8.0, 8.0)
     assert not found.inside
     assert "OUTSIDE" in str(found)
-    assert check_ranges(scaled(Sigmoid(), 2.0), SAMPLES)["act"].inside
+    assert check_ranges(scaled(known, 2.0), SAMPLES)["act"].inside
+    anywhere = check_ranges(scaled(Sigmoid(), 1000.0), SAMPLES)["act"]
+    assert anywhere.inside
+    assert "anywhere" in str(anywhere)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_samples_on_one_side(sign):
     assert low == -high
     assert high >= 6.25
     assert np.abs(model.plain(samples) - model.plain(samples, exact=True)).max() <= report["act"].error * 1.01
-    found = check_ranges(scaled(Sigmoid(), 10.0), samples)["act"]
+    found = check_ranges(scaled(Sigmoid(interval=(-8.0, 8.0)), 10.0), samples)["act"]
     assert not found.inside
     assert (found.high > 8) == (sign > 0)
     with pytest.raises(RangeError, match="beyond"):

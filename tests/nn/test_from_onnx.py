@@ -123,6 +123,12 @@ OPERATORS: dict[str, tuple[tuple[list[Any], Weights], Sequence[int]]] = {
     "Tanh": (one("Tanh"), ROW),
     "Softplus": (one("Softplus"), ROW),
     "Gelu": (one("Gelu"), ROW),
+    "Mish": (one("Mish"), ROW),
+    "Erf": (one("Erf"), ROW),
+    "Elu": (one("Elu", alpha=0.5), ROW),
+    "Celu": (one("Celu", alpha=2.0), ROW),
+    "Selu": (one("Selu"), ROW),
+    "Softsign": (one("Softsign"), ROW),
     "Gelu, tanh": (one("Gelu", approximate="tanh"), ROW),
     "Softmax": (one("Softmax", axis=1), IMAGE),
     "LogSoftmax": (one("LogSoftmax"), ROW),
@@ -197,8 +203,9 @@ def test_a_network_compared_on_samples(tmp_path: Path) -> None:
 
 
 def test_without_samples_what_nothing_shows_is_said() -> None:
-    data = made([node("Mul", ["x", "w"], ["a"]), node("Tanh", ["a"], ["y"], name="act")], ROW, {"w": np.float32(99)})
-    with pytest.warns(RangeWarning, match=r"layer 'act' is Tanh: .*from_onnx\(file, samples\)"):
+    nodes = [node("Mul", ["x", "w"], ["a"]), node("Div", ["w", "a"], ["y"], name="act")]
+    data = made(nodes, ROW, {"w": np.float32(99)})
+    with pytest.warns(RangeWarning, match=r"layer 'act' is Function: .*from_onnx\(file, samples\)"):
         from_onnx(data)
 
 
@@ -233,7 +240,7 @@ def test_another_function_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_all_that_is_missing_in_one_message() -> None:
     nodes = [
-        node("Erf", ["x"], ["a"], name="first"),
+        node("Tan", ["x"], ["a"], name="first"),
         node("Relu", ["a"], ["b"]),
         node("Conv", ["x", "k"], ["c"], name="second", dilations=[2, 2]),
         node("Add", ["b", "c"], ["d"]),
@@ -245,9 +252,9 @@ def test_all_that_is_missing_in_one_message() -> None:
         from_onnx(made(nodes, IMAGE, {"k": weight(1, 2, 3, 3)}))
     lines = str(caught.value).splitlines()
     assert lines[0] == "5 things of the network stand in the way:"
-    assert lines[1].startswith("- node 'first' is Erf: operator Erf is not read; instead: export the network with")
+    assert lines[1].startswith("- node 'first' is Tan: operator Tan is not read; instead: export the network with")
     assert [line.split(": ")[0][2:] for line in lines[1:]] == [
-        "node 'first' is Erf", "node 'second' is Conv", "node 'Mine_4' is Mine", "node 'Relu_5' is Relu",
+        "node 'first' is Tan", "node 'second' is Conv", "node 'Mine_4' is Mine", "node 'Relu_5' is Relu",
         "node 'Sum_6' is Sum",
     ]  # fmt: skip
     assert "[node 2 of the graph]" in lines[2]

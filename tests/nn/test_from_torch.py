@@ -99,12 +99,13 @@ def test_dermatology_network(evaluate):
         tn.Flatten(), tn.Linear(1568, 64), tn.Sigmoid(), tn.Linear(64, 7),
     )  # fmt: skip
     x = torch.rand(2, 3, 28, 28) * 2 - 1
-    model = check(net, x, example_input=x[:1])
-    assert model.architecture.input_shape == (3, 28, 28)
-    for parties in (2, 3):
-        run = evaluate(model, x.double().numpy(), parties)
-        assert np.abs(run.result - net(x).detach().numpy()).max() < 0.01
-        assert run.cost.online_rounds == 7
+    for interval, rounds in ((None, 10), ((-8.0, 8.0), 7)):
+        model = check(net, x, example_input=x[:1], interval=interval)
+        assert model.architecture.input_shape == (3, 28, 28)
+        for parties in (2, 3):
+            run = evaluate(model, x.double().numpy(), parties)
+            assert np.abs(run.result - net(x).detach().numpy()).max() < 0.01
+            assert run.cost.online_rounds == rounds
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_the_shipped_activation_becomes_sigmoid():
     from nn.importing.torch_activation import FourierActivation
 
     model = from_torch(tn.Sequential(tn.Linear(3, 3), FourierActivation()))
-    assert model.architecture.layers["1"] == Sigmoid()
+    assert model.architecture.layers["1"] == Sigmoid(interval=(-8.0, 8.0))
 
 
 def test_fit_activation_has_gradients():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from torch import nn as tn
 from torch.nn import functional as F
 
 from mpc.errors import DiffersFromSource, EncodingError, RangeError, ShapeError, UnsupportedError, UsageError
-from nn import ArrayInput, Interface, Model, from_torch
+from nn import ArrayInput, Interface, Model, calibrate, from_torch
+from nn.activations import Ranged
 from protocols import RangeWarning
 
 
@@ -309,22 +311,26 @@ def test_each_layer_that_is_not_shown_to_hold_is_warned_of():
     net = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Linear(4, 4), tn.SiLU(), tn.Tanh())
     with torch.no_grad():
         net[2].weight.mul_(100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_torch(net)  # all of these are right on any input
+    within = {"interval": (-8.0, 8.0)}
     with pytest.warns(RangeWarning) as caught:
-        from_torch(net)
+        from_torch(net, **within)
     assert [str(w.message).partition(":")[0] for w in caught] == [
         "layer '1' is Sigmoid", "layer '3' is SiLU", "layer '4' is Tanh"
     ]  # fmt: skip
     with pytest.warns(RangeWarning) as caught:
-        from_torch(net, example_input=torch.zeros(1, 4))
+        from_torch(net, example_input=torch.zeros(1, 4), **within)
     assert [str(w.message).partition(":")[0] for w in caught] == ["layer '3' is SiLU", "layer '4' is Tanh"]
     assert all(w.filename == __file__ for w in caught)
     with pytest.warns(RangeWarning, match="layer '1'"):
         said = Interface(input=ArrayInput((4,), -1000.0, 1000.0))
-        from_torch(net, example_input=torch.zeros(1, 4), interface=said)
+        from_torch(net, example_input=torch.zeros(1, 4), interface=said, **within)
     with torch.no_grad():
         net[0].weight.mul_(1e-7)
     with pytest.warns(RangeWarning) as caught:
-        from_torch(net, example_input=torch.zeros(1, 4))
+        from_torch(net, example_input=torch.zeros(1, 4), **within)
     assert {w.category for w in caught} == {RangeWarning}
 
 
@@ -464,11 +470,13 @@ def residual():
 
 
 def test_a_deep_network_is_warned_of():
-    """Activations grow from block to block, and leave the intervals that nobody has chosen for them."""
+    """Activations grow from block to block, and leave an interval that was given for all of them."""
     net, x = residual(), torch.rand(8, 1, 8, 8) * 2 - 1
     want = net(x).detach().numpy()
+    safe = from_torch(net, example_input=x).plain(x.numpy())
+    assert np.abs(safe - want).max() < 1e-3 * np.abs(want).max()
     with pytest.warns(RangeWarning) as caught:
-        loose = from_torch(net, example_input=x)
+        loose = from_torch(net, example_input=x, interval=(-8.0, 8.0))
     assert {"3.act", "4.act"} <= {str(w.message).split("'")[1] for w in caught}
     assert np.abs(loose.plain(x.numpy()) - want).max() > 0.1 * np.abs(want).max()
 
@@ -481,6 +489,29 @@ def test_a_deep_network_is_calibrated():
     with torch.no_grad():
         net[4].bn1.weight.mul_(100)
     with pytest.raises(
-        RangeError, match=r"layer '4\.act' is SiLU: .*; instead: .* \[test_from_torch_compared.py:\d+: "
+        RangeError, match=r"layer '4\.conv2' is Conv2d: .*; instead: .* \[test_from_torch_compared.py:\d+: "
     ):
         from_torch(net, x)
+
+
+def test_a_calibrated_network_is_right_beyond_its_samples():
+    """Unless what it can be outgrows the numbers: then it holds on what the samples lead to, and that is said."""
+    torch.manual_seed(0)
+    net = tn.Sequential(tn.Linear(4, 8), tn.SiLU(), tn.Linear(8, 8), tn.Tanh(), tn.Linear(8, 2))
+    x = torch.rand(16, 4) * 2 - 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = from_torch(net, x)
+    assert all(layer.bounds is None for layer in model.architecture.layers.values() if isinstance(layer, Ranged))
+    far = 1000 * x
+    assert np.abs(model.plain(far.numpy()) - net(far).detach().numpy()).max() < 1e-3
+    short, _ = calibrate(model, x.numpy())
+    assert np.abs(short.plain(far.numpy()) - net(far).detach().numpy()).max() > 1
+
+    deep = tn.Sequential(*(layer for _ in range(24) for layer in (tn.Linear(32, 32), tn.SiLU())))
+    x = torch.rand(4, 32) * 2 - 1
+    with pytest.warns(RangeWarning, match="layers '1', '3', .* values outgrow the numbers") as caught:
+        model = from_torch(deep, x)
+    assert caught[0].filename == __file__
+    assert np.abs(model.plain(x.numpy()) - deep(x).detach().numpy()).max() < 1e-3
+    assert all(layer.bounds for layer in model.architecture.layers.values() if isinstance(layer, Ranged))

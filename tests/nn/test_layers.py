@@ -33,6 +33,7 @@ from nn import (
     Linear,
     Matmul,
     Mean,
+    Mish,
     Model,
     Multiply,
     Parameter,
@@ -148,11 +149,13 @@ def test_plain_is_torch(layer, shape, rng):
         (GELU("tanh"), lambda x: F.gelu(x, approximate="tanh")),
         (Softplus(), F.softplus),
         (Softplus(beta=3.0, threshold=12.0), lambda x: F.softplus(x, 3.0, 12.0)),
+        (Mish(), F.mish),
+        (Function("erf"), torch.erf),
     ],
 )
 def test_exact_is_torch_and_the_fit_is_near(layer, function, rng):
-    low, high = layer.bounds
-    x = rng.uniform(low, high, (50, 20))
+    assert layer.bounds is None
+    x = np.concatenate([rng.uniform(-8, 8, (50, 20)), rng.uniform(-200, 200, (50, 20))])
     want = function(torch.from_numpy(x)).numpy()
     model = random_model(layer, rng)
     assert np.abs(model.plain(x, exact=True) - want).max() < 1e-9
@@ -181,7 +184,15 @@ def test_softplus_is_linear_from_its_threshold_on(beta):
         assert np.abs(got - F.softplus(x, beta, threshold).numpy()).max() < 1e-12
 
 
-@pytest.mark.parametrize("layer", [Softplus(beta=2.0), Softplus(beta=0.5), Sigmoid(), SiLU(interval=(-3.0, 3.0))])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Softplus(beta=2.0, interval=(-4.0, 4.0)),
+        Softplus(beta=0.5, interval=(-16.0, 16.0)),
+        Sigmoid(interval=(-8.0, 8.0)),
+        SiLU(interval=(-3.0, 3.0)),
+    ],
+)
 def test_the_error_is_that_of_the_layer(layer):
     low, high = layer.bounds
     x = np.linspace(low, high, 20_001)
@@ -245,20 +256,22 @@ class TestDermatologyShape:
     NET = Sequential(
         {
             "conv1": Conv2d(3, 16, 3, padding=1),
-            "act1": Sigmoid(),
+            "act1": Sigmoid(interval=(-8.0, 8.0)),
             "pool1": AvgPool2d(2),
             "conv2": Conv2d(16, 32, 3, padding=1),
-            "act2": Sigmoid(),
+            "act2": Sigmoid(interval=(-8.0, 8.0)),
             "pool2": AvgPool2d(2),
             "flatten": Flatten(),
             "fc1": Linear(1568, 64),
-            "act3": Sigmoid(),
+            "act3": Sigmoid(interval=(-8.0, 8.0)),
             "fc2": Linear(64, 7),
         }
     )
+    SAFE = Sequential({name: Sigmoid() if isinstance(layer, Sigmoid) else layer for name, layer in NET.layers})
+    """Right on any input."""
 
-    def model(self, rng, scale=1.0):
-        architecture = self.NET.architecture((3, 28, 28))
+    def model(self, rng, scale=1.0, net=NET):
+        architecture = net.architecture((3, 28, 28))
         weights = {
             name: rng.uniform(-1, 1, shape) * scale / np.sqrt(np.prod(shape[1:]) or 1)
             for name, shape in architecture.parameters.items()
@@ -277,6 +290,15 @@ class TestDermatologyShape:
         assert run.cost.offline_bytes <= 3_000_000
         predicted = model.cost((1, 3, 28, 28), parties)
         assert predicted == run.cost
+
+    def test_with_tails_any_input_is_right_in_ten_rounds(self, rng, evaluate):
+        model = self.model(rng, 10.0, self.SAFE)
+        x = rng.uniform(-1, 1, (1, 3, 28, 28))
+        assert all(np.abs(model.values(x)[i]).max() > 10 for i in (1, 4))
+        run = evaluate(model, x, 2)
+        assert np.abs(run.result - model.plain(x, exact=True)).max() < 1e-2
+        assert run.cost.online_rounds == 10
+        assert model.cost((1, 3, 28, 28), 2) == run.cost
 
     def test_operations_are_counted_under_their_layers(self, rng):
         layers = self.model(rng).cost((1, 3, 28, 28)).layers

@@ -15,7 +15,7 @@ FOUND = [
     Tanh(method="composite"),
     Sigmoid(method="minimax", degree=5),
     SiLU(terms=6),
-    GELU(approximate="tanh"),
+    GELU(approximate="tanh", interval=(-3.0, 3.0)),
     Softplus(beta=2.0, interval=(-3.0, 3.0)),
     Function(name="sin", method="taylor", degree=3),
 ]

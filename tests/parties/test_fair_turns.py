@@ -28,7 +28,7 @@ def held():
     let_go.set()
 
 
-async def test_pieces_of_uploads_are_written_in_turns(site, held, monkeypatch):
+async def test_tails_of_uploads_are_written_in_turns(site, held, monkeypatch):
     append, owners = Partial.append, {}
 
     def slow(self, batch):

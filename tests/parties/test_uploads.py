@@ -105,7 +105,7 @@ def masked_whole(tensors: Mapping[str, FieldArray], seeds: tuple[Seed, ...]) -> 
 
 @given(shapes=SHAPES, size=st.integers(1, 40))
 @settings(max_examples=100, deadline=None)
-def test_chunks_are_the_masked_tensors_in_pieces(shapes: list[tuple[int, ...]], size: int) -> None:
+def test_chunks_are_the_masked_tensors_with_tails(shapes: list[tuple[int, ...]], size: int) -> None:
     tensors, seeds = tensors_of(shapes), (Seed(bytes(16)), Seed(b"1" * 16))
     whole = masked_whole(tensors, seeds)
     grid = Grid(whole.size, size)

@@ -24,6 +24,8 @@ TRUE = {
     "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu": lambda x: x * (1 + erf(x / math.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "erf": erf,
     "softplus": lambda x: np.log1p(np.exp(x)),
     "reciprocal": lambda x: 1 / x,
     "sqrt": np.sqrt,
