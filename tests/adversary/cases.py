@@ -62,6 +62,12 @@ def fourier(s: Any) -> Built:
     return [x.sigmoid(interval=(-8, 8)) * x], {}
 
 
+def tails(s: Any) -> Built:
+    """Of what is opened already, and of what is not: its middle's values are opened beside digits."""
+    x = s.secret((2,), -64, 64)
+    return [x.silu() * x, (x * 0.5 + 1).sigmoid(), x.elu()], {}
+
+
 def comparisons(s: Any) -> Built:
     """Of what is opened already, and of what is not; bits, and what they let through."""
     x, y = s.secret((3,)), s.secret((3,))
@@ -106,6 +112,7 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     kept,
     powers,
     fourier,
+    tails,
     comparisons,
     places,
     polynomial_after_truncation,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from nn.derm import load_image, load_weights, samples
 from nn.derm.augment import dihedral_views, network_input, random_views, strange_images
+from nn.derm.model import derm_model
 from nn.derm.reference import ASSETS
 from nn.derm.torch_model import build_torch, folded, network
 from nn.importing.torch_activation import FourierActivation
@@ -76,3 +79,30 @@ def test_views_keep_shape_and_range_and_follow_the_seed() -> None:
     assert len(turned) == 8
     assert len({tuple(view.flatten().tolist()) for view in turned}) == 8
     assert float(strange_images(torch.Generator().manual_seed(0)).abs().max()) <= 1
+
+
+def test_the_page_says_what_tails_cost_and_which_inputs_differ() -> None:
+    """docs/models.md: rounds and bytes of both forms, and whom the fit's period answers otherwise."""
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    short, safe = derm_model(), derm_model(tails=True)
+    for model, name in ((short, "on [-8, 8]"), (safe, "with tails")):
+        rounds, sent, dealt = re.search(rf"\| {re.escape(name)} \| (\d+) \| (\d+) kB \| ([\d.]+) MB \|", page).groups()
+        cost = model.cost((1, 3, 28, 28))
+        assert cost.online_rounds == int(rounds)
+        assert abs(cost.online_bytes_per_party / 1e3 - float(sent)) <= 0.03 * float(sent)
+        assert abs(cost.offline_bytes / 1e6 - float(dealt)) <= 0.1
+
+    def otherwise(x: np.ndarray) -> tuple[int, int]:
+        wanted = safe.plain(x, exact=True).argmax(1)
+        return tuple(int((model.plain(x).argmax(1) != wanted).sum()) for model in (short, safe))
+
+    photographs = sample_inputs().double().numpy()
+    lines = photographs.copy()
+    for row in range(28):
+        lines[:, :, row, row : row + 2] = -1.0
+    assert otherwise(photographs) == otherwise(lines) == (0, 0)
+    strange = strange_images(torch.Generator().manual_seed(0)).double().numpy()
+    different, none = otherwise(strange)
+    assert none == 0
+    assert f"Of {len(strange)} inputs" in page
+    assert f"answers {different} otherwise" in page
