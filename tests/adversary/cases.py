@@ -69,9 +69,9 @@ def tails(s: Any) -> Built:
 
 
 def comparisons(s: Any) -> Built:
-    """Of what is opened already, and of what is not; bits, and what they let through."""
+    """Of what is opened already, and of what is not; bits, and what they let through, whole or cut."""
     x, y = s.secret((3,)), s.secret((3,))
-    return [x >= y, (x < 0.5) * y, (x * y).relu() - y], {}
+    return [x >= y, (x < 0.5) * y, (x * y).relu() - y, (x * y).relu().truncate(20) * x], {}
 
 
 def places(s: Any) -> Built:
