@@ -96,11 +96,9 @@ class _Search:
 
     def _cut(self, x: Expression, bits: int, factor: Expression | None) -> Cut | None:
         operation = x.operation
-        if x.like is not None:
-            return None
         if x.type.form is Form.PUBLIC:
             return self._public(x, bits, factor)
-        if isinstance(operation, linear.Raise) and x.type.form is not Form.MASKED:
+        if isinstance(operation, linear.Raise) and x.like is None and x.type.form is not Form.MASKED:
             (y,), rest = x.inputs, bits - operation.bits
             return self.cut(y, rest, factor) if rest > 0 else Cut(0.0, lambda: self._raised(y, -rest, factor))
         if isinstance(operation, Comparison):
@@ -148,7 +146,7 @@ class _Search:
         if dropped > min(y.type.fraction_bits, TRUNCATION_BITS - 1) or not y.type.fits(TRUNCATION_BITS):
             return None
         made = self._planner.make(msgspec.structs.replace(operation, dropped=dropped), compared, digits, y)
-        self.gates.append((x, _losing(made, x, factor)))
+        self.gates.append((x, _losing(made, x, factor, 1.0)))
         return Cut(1.0, lambda: made)
 
     def _mapped(self, x: Expression, bits: int, factor: Expression | None) -> Cut | None:
@@ -164,7 +162,7 @@ class _Search:
             low, high = sorted((operation.low * scale, operation.high * scale))
             operation = linear.Declare(low - lost, high + lost)
         made = partial(self._planner.make, operation)
-        return Cut(units, lambda: _losing(made(*(each.make() for each in known)), x, factor))
+        return Cut(units, lambda: _losing(made(*(each.make() for each in known)), x, factor, units))
 
     def opened_by_gates(self) -> bool:
         """Whether comparisons have opened what else there is."""
@@ -214,10 +212,14 @@ def _scaled(x: Expression) -> bool:
     return len(constants) == 1 and not constants[0].type.shape and not x.lost
 
 
-def _losing(made: Expression, x: Expression, factor: Expression | None) -> Expression:
+def _losing(made: Expression, x: Expression, factor: Expression | None, units: float) -> Expression:
     """What stands for ``x``, or for its product, loses beside what it loses."""
     scale = 1.0 if factor is None else factor.type.magnitude
-    return made.lose(x.lost * scale, x.surely * scale)
+    if x.like is None:
+        return made.lose(x.lost * scale, x.surely * scale)
+    # What is known of x better than from its operands, and what it is cut by.
+    lost = math.ldexp(units, -made.type.fraction_bits)
+    return made.lose(lost, lost / 2, like={x: scale})
 
 
 def _dealt(x: Expression) -> int:

@@ -141,9 +141,12 @@ def test_a_maximum_is_off_by_what_one_of_two_is(secure: Any) -> None:
     assert np.abs(found(program, arrays, 24) - np.maximum(*arrays)).max() <= result.error.absolute
 
 
-def test_what_is_known_to_be_meant_stands(secure: Any) -> None:
-    """Before it, nothing is cut: it would be another number."""
+def test_what_is_known_better_stays_so(secure: Any) -> None:
+    """What is meant as it is computed has lost what it is cut by, and nothing before."""
     x = secure.secret((5,), bits=30)
-    meant = x.relu()._new(Known(0.0, 4.0, as_it_is=True))
-    program = secure.program(meant.truncate(20))
-    assert (dropped(program), truncated(program)) == ([0], 1)
+    for scale in (1.0, 0.5):
+        result = (x.relu()._new(Known(0.0, 4.0, as_it_is=True)) * scale).truncate(20)
+        program = secure.program(result)
+        assert (dropped(program), truncated(program)) == ([10 if scale == 1.0 else 11], 0)
+        assert result.error.absolute == pytest.approx(2.0**-20)
+    assert x.relu().truncate(20).error.absolute > 2.0**-20
