@@ -21,6 +21,7 @@ from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
+from nn import parts as p
 from nn import rectifiers as r
 from nn import softmax as s
 from nn.layer import MAX_WEIGHTS, Array, Layer
@@ -42,7 +43,7 @@ AnyLayer = (
     | r.ELU | r.SELU | r.CELU | r.LogSigmoid | r.Softsign | r.Softshrink | r.Abs | r.PReLU
     | r.MaxPool2d | r.AdaptiveMaxPool2d | s.Softmax | s.LogSoftmax
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
-    | f.Concatenate | f.Mean | f.Reshape | f.Permute
+    | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
 )  # fmt: skip
 
 

@@ -71,13 +71,21 @@ class Converted(NamedTuple):
     sources: dict[str, str]
     """Of each step, by its name: the line of forward."""
     blockers: list[Blocker]
+    refused: frozenset[str] = frozenset()
+    """Classes of torch's own layers that have no parts, and no counterpart."""
 
 
 def convert(traced: Trace, interval: Interval | None) -> Converted:
     """The graph's layers and weights, and all that has none.  Changes the graph."""
     conversion = _Conversion(traced, interval)
     conversion.walk()
-    return Converted(tuple(conversion.steps), conversion.weights, conversion.sources, conversion.blockers)
+    return Converted(
+        tuple(conversion.steps),
+        conversion.weights,
+        conversion.sources,
+        conversion.blockers,
+        frozenset(conversion.refused),
+    )
 
 
 class _Conversion(Walk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -16,18 +17,22 @@ from torch.nn.parameter import is_lazy
 from mpc.errors import ShapeError, UsageError
 from nn.activations import Interval
 from nn.architecture import Architecture
+from nn.importing.aten import OPERATORS
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.compared import checked
+from nn.importing.export_graph import exported
 from nn.importing.samples import Samples, read_samples
 from nn.importing.shown import unshown
 from nn.importing.torch_graph import Converted, convert
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
 from nn.importing.torch_source import TorchSource
-from nn.importing.torch_trace import WHOLE, Trace, forward_line, forward_needs, trace
+from nn.importing.torch_trace import VALUES, WHOLE, Trace, forward_line, forward_needs, trace
 from nn.importing.torch_walk import note_shapes
 from nn.interface import Interface
 from nn.model import Model
 from protocols import RangeWarning
+
+_UPPER = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 _MADE_OF = "give the torch.nn.Module that it was made of"
 _STATELESS = (
@@ -55,7 +60,7 @@ def load(
     with _evaluating(network):
         own = _copy(network)
         first = example if batch is None else _as_input(own, batch[:2])
-        converted = _converted(network, own, first, interval)
+        converted = _read(network, own, first, interval)
         shape = None if first is None else tuple(first.shape[1:])
         try:
             model = Model(Architecture(converted.steps, shape), converted.weights, interface)
@@ -97,14 +102,34 @@ def _module(module: object) -> nn.Module:
     return compiled if isinstance(compiled, nn.Module) else module
 
 
-def _converted(
-    network: nn.Module, own: nn.Module, example: torch.Tensor | None, interval: Interval | None
-) -> Converted:
-    """Steps and weights.  Raises what ``refuse`` makes of all that stands in the way."""
+def _read(network: nn.Module, own: nn.Module, example: torch.Tensor | None, interval: Interval | None) -> Converted:
+    """Steps and weights: from a trace of forward, layer by layer as it is written, or where that is not enough from
+    what torch.export makes of it.  Raises what ``refuse`` makes of all that stands in the way."""
     kind = type(network).__name__
     blockers = list(_of_the_whole(network))
     if blockers:
         raise refuse(kind, blockers)
+    converted, followed = _traced(network, own, example, interval)
+    if not converted.blockers:
+        return converted
+    # What torch has as one layer stays one when a network is taken apart, and a branch on values one of a program.
+    apart = all(f"aten.{_UPPER.sub(r'_', kind).lower()}" in OPERATORS for kind in converted.refused)
+    by_values = any(VALUES[0] in blocker.reason for blocker in converted.blockers)
+    if example is not None and apart and not by_values and not any(map(is_lazy, own.parameters())):
+        again = exported(own, example, OPERATORS, interval)
+        if again is not None and not again.blockers:
+            return again
+        if again is not None and not followed:  # what stands in the way of a trace alone is no matter then
+            converted = again
+    raise refuse(kind, converted.blockers)
+
+
+def _traced(
+    network: nn.Module, own: nn.Module, example: torch.Tensor | None, interval: Interval | None
+) -> tuple[Converted, bool]:
+    """What became of a trace, and whether it came to an end."""
+    kind = type(network).__name__
+    blockers: list[Blocker] = []
     before = _state(own)
     with _keeping_attributes(own):
         traced = trace(own)
@@ -117,9 +142,7 @@ def _converted(
     blockers += converted.blockers
     if misfit is not None and not converted.blockers:
         blockers.append(misfit)
-    if blockers:
-        raise refuse(kind, blockers)
-    return converted
+    return converted._replace(blockers=blockers), not traced.stopped
 
 
 def _of_the_whole(network: nn.Module) -> Iterator[Blocker]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from mpc.errors import ShapeError
 from nn.importing.blockers import Blocker, refuse, said_by
@@ -63,7 +64,9 @@ class TorchSource:
     def _run(self, x: Array) -> Array:
         with torch.no_grad():
             result = self.network(torch.from_numpy(x.copy()).to(self.dtype))
-        return np.asarray(result.detach().double().numpy())
+        # A dict or a record of one tensor is that.
+        (tensor,) = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        return np.asarray(tensor.detach().double().numpy())
 
     def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
         """What each of these layers gives, call after call."""

@@ -47,6 +47,8 @@ class Walk:
         self._said = {blocker.source for blocker in traced.blockers if blocker.source}
         self.source = ""
         """The line of forward that is being looked at."""
+        self.refused: set[str] = set()
+        """Classes of torch's own layers that have no parts, and no counterpart."""
 
     def walk(self) -> None:
         """Visit them all."""
@@ -79,6 +81,8 @@ class Walk:
         except Exception as error:  # noqa: BLE001 - arguments are whatever forward makes of them
             if self.source in self._said and node.op != "call_module":
                 return LOST  # of the very line that could not be followed
+            if node.op == "call_module" and _is_single(module := self.holder.get_submodule(str(node.target))):
+                self.refused.add(type(module).__name__)
             remedy = OPTIONS if isinstance(error, TesseraError) and node.op != "output" else SMOOTH
             self.blockers.append(Blocker.of(self.where(node), error, self.source, remedy))
             return LOST
@@ -86,11 +90,11 @@ class Walk:
     def _look_at_the_rest(self, seen: Iterable[Any]) -> None:
         """The layers that were not come to: each may have a reason of its own."""
         for target, module in self.holder.named_modules():
-            single = type(module) in MODULES or (is_torchs_own(module) and not list(module.children()))
-            if single and target not in set(seen):
+            if _is_single(module) and target not in set(seen):
                 try:
                     make_layer(module, self.interval)
                 except Exception as error:  # noqa: BLE001 - as above
+                    self.refused.add(type(module).__name__)
                     where = f"layer {path_of(target)!r} is {type(module).__name__}"
                     self.blockers.append(Blocker.of(where, error, "", OPTIONS))
 
@@ -118,6 +122,11 @@ class Walk:
         paths = [path for path in node.meta.get("nn_module_stack", {}) if path != node.target]
         module = self.holder.get_submodule(paths[-1].partition("@")[0] if paths else WHOLE)
         return f"forward of {type(module).__name__}"
+
+
+def _is_single(module: torch.nn.Module) -> bool:
+    """Whether it is a layer, and not made of others."""
+    return type(module) in MODULES or (is_torchs_own(module) and not list(module.children()))
 
 
 class _Shapes(fx.Interpreter):

@@ -213,15 +213,17 @@ RIGHT = [
 REFUSED = [
     (through_a_view, "in place through another view"),
     (a_part, "'setitem' in forward"),
-    (written_into_another, "into another tensor"),
     (caught, "a branch or loop of forward: it must not branch or loop on a tensor's values"),
-    (checked_for_its_size, "sizes.*; instead: leave the check out"),
     (dropped_always, "at random in evaluation"),
     (drawn, "'randn' in forward: it draws random numbers"),
     (drawn_like, "'randn_like' in forward"),
     (a_new_layer, "it draws random numbers"),
     (a_new_dropout, "in training mode"),
     (counted, "changes the module's own"),
+]
+FOLLOWED_WITH_SAMPLES = [
+    (written_into_another, "into another tensor"),
+    (checked_for_its_size, "sizes.*; instead: leave the check out"),
 ]
 SEEN_ON_SAMPLES = [
     (exactly_tensors, DiffersFromSource, r"layer 'mul' is .* the first to differ|layer 'fc' is"),
@@ -251,6 +253,18 @@ def test_these_are_refused_by_name(forward, message, sampled):
     with pytest.raises(UnsupportedError, match=message):
         from_torch(net, torch.rand(5, 4) if sampled else None)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(("forward", "message"), FOLLOWED_WITH_SAMPLES, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.filterwarnings("ignore")
+def test_these_come_over_once_sizes_are_known(forward, message):
+    """By torch.export."""
+    net, x = Net(forward).eval(), torch.rand(5, 4)
+    with pytest.raises(UnsupportedError, match=message):
+        from_torch(net)
+    with torch.no_grad():
+        want = net(x.clone()).numpy()
+    assert np.abs(from_torch(net, x).plain(x.numpy(), exact=True) - want).max() < 1e-5
 
 
 @pytest.mark.parametrize(("forward", "kind", "message"), SEEN_ON_SAMPLES, ids=lambda v: getattr(v, "__name__", ""))

@@ -1,0 +1,222 @@
+"""Sums, products, means, and products of matrices.  Needs torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from nn import activations as a
+from nn import functional as f
+from nn import layers as ly
+from nn import softmax as s
+from nn.importing.aten.table import beside, binary, operator, single, widest
+from nn.importing.batch_layout import Layout
+from nn.importing.blockers import SMOOTH, refused
+from nn.importing.export_graph import Graph, Known, Tensor
+
+MASKED = 1e3
+"""What a softmax's masked inputs are lowered by, in the place of infinity: e^-1000 is 0 in every digit."""
+
+
+@operator("add")
+def _add(graph: Graph, x: Any, y: Any, *, alpha: float = 1) -> Tensor:
+    if alpha != 1:
+        y = _scaled(graph, y, float(alpha))
+    for one, other in ((x, y), (y, x)):
+        if (number := single(other)) is not None:
+            return _affine(graph, graph.tensor(one), 1.0, number)
+    return binary(graph, f.Add(), x, y)
+
+
+@operator("sub")
+def _sub(graph: Graph, x: Any, y: Any, *, alpha: float = 1) -> Tensor:
+    if alpha != 1:
+        y = _scaled(graph, y, float(alpha))
+    if (number := single(y)) is not None:
+        return _affine(graph, graph.tensor(x), 1.0, -number)
+    if (number := single(x)) is not None:
+        return _affine(graph, graph.tensor(y), -1.0, number)
+    return binary(graph, f.Subtract(), x, y)
+
+
+@operator("rsub")
+def _rsub(graph: Graph, x: Any, y: Any, alpha: float = 1) -> Tensor:
+    return _sub(graph, y, x, alpha=alpha)
+
+
+@operator("mul")
+def _mul(graph: Graph, x: Any, y: Any) -> Tensor:
+    for one, other in ((x, y), (y, x)):
+        if (number := single(other)) is not None:
+            return _affine(graph, graph.tensor(one), number)
+    return binary(graph, f.Multiply(), x, y)
+
+
+@operator("div")
+def _div(graph: Graph, x: Any, y: Any, *, rounding_mode: str | None = None) -> Tensor:
+    if rounding_mode is not None:
+        raise refused("it rounds", SMOOTH)
+    if (number := single(y)) is not None:
+        return _affine(graph, graph.tensor(x), 1.0 / number)
+    if isinstance(y, Known):
+        return binary(graph, f.Multiply(), x, Known(y.values.double().reciprocal()))
+    inverse = graph.add(a.Function("reciprocal"), graph.tensor(y), layout=graph.tensor(y).layout)
+    return _mul(graph, x, inverse)
+
+
+@operator("neg")
+def _neg(graph: Graph, x: Any) -> Tensor:
+    return _affine(graph, graph.tensor(x), -1.0)
+
+
+def _affine(graph: Graph, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
+    return graph.add(f.Affine(scale, shift), x, layout=x.layout)
+
+
+def _scaled(graph: Graph, x: Any, factor: float) -> Any:
+    if isinstance(x, Known):
+        return Known(x.values.double() * factor)
+    return x * factor if isinstance(x, int | float) else _affine(graph, graph.tensor(x), factor)
+
+
+@operator("square")
+def _square(graph: Graph, x: Any) -> Tensor:
+    tensor = graph.tensor(x)
+    return graph.add(f.Multiply(), tensor, tensor)
+
+
+_ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+
+
+@operator("pow")
+def _pow(graph: Graph, x: Any, exponent: Any) -> Tensor:
+    tensor, number = graph.tensor(x), single(exponent)
+    if number in _ROOTS:
+        return graph.add(a.Function(_ROOTS[number]), tensor)
+    if number is None or not number.is_integer() or not 1 <= number <= 7:
+        raise refused(f"its exponent is {number}", "use whole ones from 1 to 7, 1/2, -1/2 or -1")
+    return graph.add(a.Polynomial((0.0,) * int(number) + (1.0,)), tensor)
+
+
+@operator("masked_fill")
+def _masked_fill(graph: Graph, x: Any, mask: Any, value: Any) -> Tensor:
+    """x (1 - mask) + value mask, of a mask that depends on no input."""
+    tensor, known, number = graph.tensor(x), graph.known(mask), single(value)
+    if number is None:
+        raise refused("it fills with what is no public number", SMOOTH)
+    kept = Known(1.0 - known.values.double())
+    left = binary(graph, f.Multiply(), tensor, kept)
+    filled = Known(known.values.double() * max(min(number, MASKED), -MASKED))
+    return binary(graph, f.Add(), left, filled) if number else left
+
+
+@operator("where")
+def _where(graph: Graph, condition: Any, x: Any, y: Any) -> Tensor:
+    """By a condition that depends on no input."""
+    where = graph.known(condition).values.double()
+    parts: list[Any] = []
+    for value, kept in ((x, where), (y, 1.0 - where)):
+        number = single(value)
+        if number is not None:
+            parts.append(Known(kept * max(min(number, MASKED), -MASKED)))
+        elif isinstance(value, Known):
+            parts.append(Known(kept * value.values.double()))
+        else:
+            parts.append(binary(graph, f.Multiply(), value, Known(kept)))
+    return binary(graph, f.Add(), *parts)
+
+
+@operator("mean")
+def _mean(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    tensor = graph.tensor(x)
+    dims = [dim] if isinstance(dim, int) else dim
+    if not dims:
+        raise refused("it is a mean over the batch too", "name other dimensions than the batch's")
+    mean = graph.add(f.Mean(tensor.layout.places(dims), True), tensor, layout=_reduced(tensor.layout, dims))
+    return graph.reshaped(mean, graph.shape)
+
+
+@operator("sum")
+def _sum(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    tensor = graph.tensor(x)
+    dims = [dim] if isinstance(dim, int) else dim
+    mean = _mean(graph, x, dims, keepdim)
+    return _affine(graph, mean, float(math.prod(tensor.layout.shape[d] for d in dims)))
+
+
+def _reduced(layout: Layout, dims: Sequence[int]) -> Layout:
+    sizes = list(layout.shape)
+    for dim in dims:
+        sizes[dim] = 1
+    return layout.resized(tuple(sizes))
+
+
+# -- products of matrices ----------------------------------------------------------------------------------------------
+
+
+@operator("linear")
+def _linear(graph: Graph, x: Any, weight: Any, bias: Any = None) -> Tensor:
+    tensor, held = graph.tensor(x), graph.known(weight)
+    if tensor.layout.axis == len(tensor.layout.shape) - 1:
+        raise refused("it would mix the images of the batch", "keep the batch first")
+    out, width = held.values.shape
+    shift = None if bias is None else graph.known(bias)
+    return graph.add(ly.Linear(width, out, shift is not None), tensor, weight=held, bias=shift)
+
+
+@operator("addmm")
+def _addmm(graph: Graph, bias: Any, x: Any, weight: Any, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    if (beta, alpha) != (1, 1) or graph.known(bias).values.ndim != 1:
+        raise refused("it is no linear layer", "use torch.nn.functional.linear")
+    held = graph.known(weight)
+    return _linear(graph, x, Known(held.values.T), bias)
+
+
+@operator("mm", "bmm", "matmul")
+def _matmul(graph: Graph, x: Any, y: Any) -> Tensor:
+    if isinstance(y, Known) and y.values.ndim == 2:
+        return _linear(graph, x, Known(y.values.T))
+    layout = widest(x, y)
+    if layout.axis >= len(layout.shape) - 2 or min(len(_sizes(x)), len(_sizes(y))) < 2:
+        raise refused("it would mix the images of the batch", "keep the batch first")
+    return binary(graph, f.Matmul(), x, y)
+
+
+def _sizes(x: Any) -> Sequence[int]:
+    return x.layout.shape if isinstance(x, Tensor) else tuple(x.values.shape)
+
+
+@operator("scaled_dot_product_attention")
+def _attention(
+    graph: Graph, query: Any, key: Any, value: Any, mask: Any = None, dropout: float = 0.0, is_causal: bool = False,
+    *, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    q, k, v = (graph.tensor(each) for each in (query, key, value))
+    if dropout:
+        raise refused("it is in training mode even in evaluation", "give it dropout_p=0.0 in evaluation")
+    if enable_gqa or len({len(each.layout.shape) for each in (q, k, v)}) > 1:
+        raise refused("its heads are shared", "repeat them before")
+    count = len(k.layout.shape)
+    turned = graph.permuted(k, [*range(count - 2), count - 1, count - 2])
+    width = q.layout.shape[-1]
+    lengths = (*q.layout.shape[:-1], k.layout.shape[-2])
+    scores = graph.add(f.Matmul(), _affine(graph, q, width**-0.5 if scale is None else scale), turned,
+                       layout=q.layout.resized(lengths))  # fmt: skip
+    if is_causal:
+        mask = Known(torch.ones(lengths[-2:], dtype=torch.bool).tril())
+    if mask is not None and not bool(_allowed(graph.known(mask).values).all()):
+        lowered = Known(torch.where(_allowed(mask.values), _finite(mask.values), -MASKED))
+        scores = graph.add(f.Add(), scores, beside(graph, lowered, scores.layout), layout=scores.layout)
+    chosen = graph.add(s.Softmax(-1), scores, layout=scores.layout)
+    return graph.add(f.Matmul(), chosen, v, layout=q.layout.resized(graph.shape))
+
+
+def _allowed(mask: torch.Tensor) -> torch.Tensor:
+    return mask if mask.dtype == torch.bool else mask == 0
+
+
+def _finite(mask: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(mask.shape) if mask.dtype == torch.bool else mask.double().clamp(-MASKED, MASKED)

@@ -1,0 +1,55 @@
+"""Whether what a network changes in place has no other name that torch.export does not know of.  Needs torch.
+
+Some operations may or may not give the very tensor that they are given (``contiguous``, dropout in evaluation): in
+torch's memory a change is seen under both names, in an exported program under one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+_MAYBE_THE_SAME = frozenset(
+    f"aten.{name}"
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "contiguous", "to", "reshape", "flatten", "type_as")
+)
+
+
+def is_clear(graph: fx.Graph, taken: str) -> bool:
+    """Whether each change of what depends on the input ``taken`` is of a tensor that nobody else has."""
+    of_input: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.name == taken or any(each in of_input for each in node.all_input_nodes):
+            of_input.add(node)
+            if not all(_is_its_own(each) for each in _changed(node)):
+                return False
+    return True
+
+
+def _changed(node: fx.Node) -> Iterator[fx.Node]:
+    """The operands that it writes to."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        for argument, given in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.is_write and isinstance(given, fx.Node):
+                yield given
+        for argument in node.target._schema.arguments:
+            given = node.kwargs.get(argument.name)
+            if argument.is_write and isinstance(given, fx.Node):
+                yield given
+
+
+def _is_its_own(node: fx.Node) -> bool:
+    """Whether it was computed for the one who changes it, and nobody else."""
+    while True:
+        target: Any = node.target
+        if len(node.users) != 1 or not isinstance(target, torch._ops.OpOverload):
+            return False
+        gives_another = all(result.alias_info is None for result in target._schema.returns)
+        if gives_another and str(target.overloadpacket) not in _MAYBE_THE_SAME:
+            return True
+        if not node.all_input_nodes:
+            return True
+        node = node.all_input_nodes[0]
