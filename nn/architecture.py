@@ -21,6 +21,7 @@ from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
+from nn import norms as n
 from nn import parts as p
 from nn import rectifiers as r
 from nn import softmax as s
@@ -36,12 +37,14 @@ _Value = TypeVar("_Value")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 AnyLayer = (
-    ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d | ly.Flatten
-    | ly.Identity | ly.Rows | ly.Dropout
+    ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d
+    | ly.BatchNorm3d | ly.Flatten | ly.Identity | ly.Rows | ly.Dropout
     | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Mish | a.Function | a.Polynomial | a.Activation
     | r.ReLU | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish
     | r.ELU | r.SELU | r.CELU | r.LogSigmoid | r.Softsign | r.Softshrink | r.Abs | r.PReLU
     | r.MaxPool2d | r.AdaptiveMaxPool2d | s.Softmax | s.LogSoftmax
+    | n.LayerNorm | n.RMSNorm | n.GroupNorm | n.InstanceNorm1d | n.InstanceNorm2d | n.InstanceNorm3d
+    | n.Norm | n.Normalize | n.CosineSimilarity
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
 )  # fmt: skip

@@ -293,6 +293,12 @@ class BatchNorm2d(BatchNorm, frozen=True):
     ndims: ClassVar[tuple[int, ...]] = (4,)
 
 
+class BatchNorm3d(BatchNorm, frozen=True):
+    """Of (N, C, D, H, W), by stored statistics."""
+
+    ndims: ClassVar[tuple[int, ...]] = (5,)
+
+
 class Flatten(Layer, frozen=True):
     """Axes ``start_dim`` to ``end_dim`` as one; the first axis holds the batch and stays."""
 

@@ -21,6 +21,7 @@ from nn.functional import Mean, Parameter, Reshape
 from nn.importing.blockers import INSTEAD, Blocker, refused
 from nn.layer import MAX_WEIGHTS, Array, Layer
 from nn.layers import Flatten, Identity, Linear
+from nn.norms import Norm
 
 Value = int | np.ndarray
 """A place among the architecture's values, or a constant: float64, or int64."""
@@ -333,6 +334,6 @@ def _rank(layer: Layer, ranks: list[int]) -> int:
             return 1 + len(layer.shape)
         case Parameter():
             return len(layer.shape)
-        case Mean():
+        case Mean() | Norm():
             return ranks[0] - (0 if layer.keepdim else len(layer.dim))
     return max(ranks)

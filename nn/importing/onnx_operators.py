@@ -15,6 +15,7 @@ from nn import rectifiers as r
 from nn import softmax as s
 from nn.importing.blockers import refused
 from nn.importing.onnx_graph import READ, Node, Value
+from nn.importing.onnx_norms import NORMS
 from nn.layer import Array, Layer, axis_of
 from protocols.trace.activations import SELU_ALPHA, SELU_SCALE
 
@@ -312,6 +313,7 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "Abs": _simple(lambda node: r.Abs()),
     "Neg": _simple(lambda node: f.Affine(-1.0)),
     "ReduceMean": _mean,
+    **NORMS,
     "Constant": _constant,
 }
 """By operator, of opset 13 and later."""

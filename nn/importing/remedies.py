@@ -19,8 +19,8 @@ _SOFTMAX = (
     "use Softmax or LogSoftmax with a dim",
 )
 _NORM = (
-    "only BatchNorm1d and BatchNorm2d, whose statistics are stored, are supported",
-    "use one of these, and train through it",
+    "it has no counterpart here",
+    "use LayerNorm, GroupNorm, RMSNorm, InstanceNorm1d to 3d or BatchNorm1d to 3d in its place, and train through it",
 )
 _SMOOTH = (
     "it has no counterpart here",
@@ -87,9 +87,7 @@ _KINDS: dict[tuple[str, str], str] = {
         gumbel_softmax
     """,
     _NORM: """
-        LayerNorm GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d BatchNorm3d SyncBatchNorm RMSNorm
-        LocalResponseNorm CrossMapLRN2d layer_norm group_norm instance_norm batch_norm rms_norm
-        local_response_norm normalize
+        SyncBatchNorm LocalResponseNorm CrossMapLRN2d batch_norm local_response_norm
     """,
     _SMOOTH: """
         Tanhshrink GLU tanhshrink glu tan atan arctan
@@ -161,7 +159,7 @@ _KINDS: dict[tuple[str, str], str] = {
         to float double half bfloat16 int long bool type type_as cuda cpu
     """,
     _SUM: """
-        sum cumsum prod var std norm CosineSimilarity PairwiseDistance cosine_similarity pairwise_distance cdist
+        sum cumsum prod var std PairwiseDistance pairwise_distance cdist
     """,
     _ROOT: """
         sqrt rsqrt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from nn.importing.blockers import Blocker, refused
 from nn.importing.remedies import not_here
 from nn.importing.torch_layers import BINARY, TWO_TENSORS, UNARY, with_number
 from nn.importing.torch_modules import OPTIONS, check_weight, make_layer, weight_array
+from nn.importing.torch_norms import WEIGHTED_NORMS, similarity
 from nn.importing.torch_trace import Trace
 from nn.importing.torch_walk import LOST, SHAPE, Walk, _LostOperandError, name_of, path_of
 from nn.layer import Array, Layer
@@ -28,7 +29,7 @@ from nn.layer import Array, Layer
 _RESHAPES = (torch.reshape, "reshape", "view")
 _JOINS = (torch.cat, torch.concat, torch.concatenate)
 _PERMUTES = (torch.permute, "permute")
-_WEIGHTED = (functional.linear, functional.conv2d)
+_WEIGHTED = (functional.linear, functional.conv2d, functional.cosine_similarity, *WEIGHTED_NORMS)
 _OF_SIZES = (getattr, operator.getitem, "size")
 _FROM_EXAMPLE = (torch.squeeze, torch.unsqueeze, torch.unflatten, "squeeze", "unsqueeze", "unflatten")
 
@@ -122,14 +123,15 @@ class _Conversion(Walk):
     def _call_module(self, node: fx.Node) -> Any:
         module = self.holder.get_submodule(str(node.target))
         layer = make_layer(module, self.interval)
-        if len(node.args) != 1 or node.kwargs:
-            raise refused("it is called with more than one tensor", "call it with one")
+        if len(node.args) != layer.operands or node.kwargs:
+            wanted = "one" if layer.operands == 1 else "two"
+            raise refused(f"it is called with another number of tensors than {wanted}", f"call it with {wanted}")
         path = path_of(node.target)
         for local in layer.parameters:
             self._keep(f"{path}.{local}", getattr(module, local))
         operands = self._resolve(node.args)
-        if isinstance(operands[0], _Weight):
-            return _Weight(self._fresh(node.name), copy.deepcopy(module).double()(_exact(operands[0])))
+        if all(isinstance(each, _Weight) for each in operands):
+            return _Weight(self._fresh(node.name), copy.deepcopy(module).double()(*map(_exact, operands)))
         return self._add(path, layer, self._tensors(node.args))
 
     def _call_method(self, node: fx.Node) -> Any:
@@ -161,6 +163,11 @@ class _Conversion(Walk):
             return self._linear(name, *args, **kwargs)
         if target is functional.conv2d:
             return self._conv2d(name, *args, **kwargs)
+        if target in WEIGHTED_NORMS:
+            return self._norm(name, node, args, kwargs)
+        if target is functional.cosine_similarity:
+            pair = [*args[:2], *([kwargs["x2"]] if "x2" in kwargs else [])]
+            return self._add(name, _called(similarity, args[1:], kwargs), self._tensors(pair))
         if target in _RESHAPES:
             return self._add(name, self._reshape(args, kwargs, node), self._tensors(args[:1]))
         if target in _FROM_EXAMPLE:
@@ -169,10 +176,7 @@ class _Conversion(Walk):
             dims = args[1] if len(args) > 1 and isinstance(args[1], tuple | list) else (kwargs.get("dims") or args[1:])
             return self._add(name, f.Permute(tuple(int(d) for d in dims)), self._tensors(args[:1]))
         if target in UNARY:
-            try:
-                layer = UNARY[target](*args[1:], **kwargs, interval=self.interval)
-            except TypeError:
-                raise refused("it is called with arguments that are not supported", OPTIONS) from None
+            layer = _called(UNARY[target], args[1:], kwargs | {"interval": self.interval})
             return self._add(name, layer, self._tensors(args[:1]))
         raise not_here(name_of(target))
 
@@ -234,6 +238,12 @@ class _Conversion(Walk):
             bias is not None,
         )
         return self._add(name, layer, self._tensors([x]))
+
+    def _norm(self, name: str, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        layer, weights = _called(WEIGHTED_NORMS[node.target], [_shape_of(node.args[0]), *args[1:]], kwargs)
+        for local, weight in weights.items():
+            self._keep(f"{name}.{local}", weight.tensor)
+        return self._add(name, layer, self._tensors(args[:1]))
 
     def _parts(self, name: str, weight: Any, bias: Any) -> torch.Tensor:
         """Keep a functional layer's weights under its own name."""
@@ -318,6 +328,14 @@ class _Conversion(Walk):
         self.weights[name] = weight_array(name, tensor)
 
 
+def _called(make: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What torch's arguments make.  Raises UnsupportedError for those it does not know."""
+    try:
+        return make(*args, **kwargs)
+    except (TypeError, AttributeError):
+        raise refused("it is called with arguments that are not supported", OPTIONS) from None
+
+
 def _inside(argument: Any) -> Iterator[Any]:
     """What arguments hold, however deep."""
     if isinstance(argument, _Value | _Weight | _Shape | _Batch):
@@ -356,6 +374,9 @@ def _shape_of(node: Any) -> tuple[int, ...] | None:
 
 
 def _one_size(shape: _Shape, index: Any) -> Any:
+    """Or several, after the batch's."""
+    if isinstance(index, slice) and shape.sizes is not None and 0 not in range(len(shape.sizes))[index]:
+        return shape.sizes[index]
     if index == 0 or (shape.sizes and index == -len(shape.sizes)):
         return _Batch()
     if shape.sizes is None or not isinstance(index, int):

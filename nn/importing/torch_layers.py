@@ -19,6 +19,7 @@ from nn import rectifiers as r
 from nn import softmax as s
 from nn.importing.blockers import refused
 from nn.importing.torch_activation import FitActivation, FourierActivation
+from nn.importing.torch_norms import NORM_FUNCTIONS, NORM_MODULES
 from nn.layer import Layer
 from protocols.operations.fourier import MAX_TERMS
 
@@ -107,6 +108,8 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.AdaptiveAvgPool2d: lambda m, **_: _adaptive_pool(m.output_size),
     nn.BatchNorm1d: _batch_norm(ly.BatchNorm1d),
     nn.BatchNorm2d: _batch_norm(ly.BatchNorm2d),
+    nn.BatchNorm3d: _batch_norm(ly.BatchNorm3d),
+    **NORM_MODULES,
     nn.Flatten: lambda m, **_: ly.Flatten(m.start_dim, m.end_dim),
     nn.Identity: lambda m, **_: ly.Identity(),
     nn.Dropout: lambda m, **_: ly.Dropout(m.p),
@@ -250,6 +253,7 @@ UNARY: dict[Any, Make] = {
     **dict.fromkeys(("contiguous", "clone", "detach"), _identity),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d), _dropout(True)),
     functional.alpha_dropout: _dropout(False),
+    **NORM_FUNCTIONS,
 }
 """Functions (and names of methods) of one tensor; further arguments are passed on as they are."""
 

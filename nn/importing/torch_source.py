@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from mpc.errors import ShapeError
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.torch_activation import FourierActivation
+from nn.importing.torch_norms import epsilon_of
 from nn.importing.torch_trace import forward_line
 from nn.layer import Array
 
@@ -39,7 +40,11 @@ class TorchSource:
         self.dtype = next((p.dtype for p in own.parameters() if p.is_floating_point()), torch.get_default_dtype())
         self.network = own
         if own is not network:
-            self.network, self.dtype = copy.deepcopy(own).to("cpu", torch.float64), torch.float64
+            self.network, self.dtype = copy.deepcopy(own), torch.float64
+            for module in self.network.modules():
+                if type(module) is nn.RMSNorm:
+                    module.eps = epsilon_of(module)
+            self.network.to("cpu", torch.float64)
 
     @property
     def rounding(self) -> float | None:

@@ -260,7 +260,7 @@ def net(layer):
         (net(tn.MaxPool3d(2)), r"layer '0\.1' is MaxPool3d: .*; instead: use MaxPool2d"),
         (net(tn.MaxPool2d(2, return_indices=True)), r"layer '0\.1' is MaxPool2d: .*return_indices"),
         (net(tn.Softmin(1)), r"layer '0\.1' is Softmin: .*; instead: use Softmax"),
-        (net(tn.LayerNorm(3)), r"layer '0\.1' is LayerNorm: only BatchNorm"),
+        (net(tn.LocalResponseNorm(3)), r"layer '0\.1' is LocalResponseNorm: it has no counterpart"),
         (net(tn.LSTM(3, 3)), r"layer '0\.1' is LSTM: "),
         (net(tn.Conv2d(3, 3, 3, dilation=2)), r"layer '0\.1' is Conv2d: dilation"),
         (net(tn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")), r"layer '0\.1' is Conv2d: padding_mode 'reflect'"),

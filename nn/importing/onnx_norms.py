@@ -1,0 +1,85 @@
+"""Operators of ONNX that divide by a norm of their input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from mpc.tensor_type import Shape
+from nn import norms as n
+from nn.importing.blockers import refused
+from nn.importing.onnx_graph import READ, Node, Value
+from nn.layer import axis_of
+
+
+def _last(node: Node, weight: np.ndarray) -> Shape:
+    """The axes that are normed over, which are the last ones: as many as the scale has."""
+    rank = node.rank(node.place(0))
+    count = rank - axis_of(node.take("axis", -1), rank)
+    shape = weight.shape[-count:]
+    if weight.ndim < count or math.prod(weight.shape) != math.prod(shape):
+        raise refused("its scale has not the shape of what is normalised", READ)
+    return shape
+
+
+def _layer(node: Node) -> Value:
+    node.take("stash_type", 1)
+    scale = node.constant(1)
+    shape = _last(node, scale)
+    weights = {"weight": scale.reshape(shape)}
+    if node.has(2):
+        weights["bias"] = np.broadcast_to(node.constant(2), shape)
+    return node.add(n.LayerNorm(shape, node.take("epsilon", 1e-5), True, "bias" in weights), node.place(0), **weights)
+
+
+def _rms(node: Node) -> Value:
+    node.take("stash_type", 1)
+    scale = node.constant(1)
+    shape = _last(node, scale)
+    return node.add(n.RMSNorm(shape, node.take("epsilon", 1e-5)), node.place(0), weight=scale.reshape(shape))
+
+
+def _instance(node: Node) -> Value:
+    x, scale, shift = node.place(0), node.constant(1), node.constant(2)
+    kinds = {3: n.InstanceNorm1d, 4: n.InstanceNorm2d, 5: n.InstanceNorm3d}
+    if node.rank(x) not in kinds:
+        raise refused("it takes (N, C, L), (N, C, H, W) or one dimension more", READ)
+    layer = kinds[node.rank(x)](scale.size, node.take("epsilon", 1e-5), True)
+    return node.add(layer, x, weight=scale, bias=shift)
+
+
+def _group(node: Node) -> Value:
+    node.take("stash_type", 1)
+    # Until opset 21 there is a number for each group alone: that is not the number of channels, and so refused.
+    x, scale, shift, groups = node.place(0), node.constant(1), node.constant(2), node.take("num_groups", 1)
+    return node.add(n.GroupNorm(groups, scale.size, node.take("epsilon", 1e-5)), x, weight=scale, bias=shift)
+
+
+def _unit(node: Node) -> Value:
+    node.only("p", 2, 2)
+    return node.add(n.Normalize((node.take("axis", -1),), 0.0), node.place(0))
+
+
+def _reduced(order: Literal["1", "2"]) -> Callable[[Node], Value]:
+    def add(node: Node) -> Value:
+        x, axes = node.place(0), node.attribute("axes") or ()
+        node.only("noop_with_empty_axes", 0, 0)
+        axes = node.integers(1) if node.has(1) else axes
+        dims = tuple(sorted({axis_of(axis, node.rank(x)) for axis in axes}))
+        return node.add(n.Norm(dims, bool(node.take("keepdims", 1)), order), x)
+
+    return add
+
+
+NORMS: dict[str, Callable[[Node], Value]] = {
+    "LayerNormalization": _layer,
+    "RMSNormalization": _rms,
+    "InstanceNormalization": _instance,
+    "GroupNormalization": _group,
+    "LpNormalization": _unit,
+    "ReduceL1": _reduced("1"),
+    "ReduceL2": _reduced("2"),
+}
