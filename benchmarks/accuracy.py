@@ -5,8 +5,8 @@ those that processes would send, and nothing here is timed.  Seeds are fixed, so
 figures.
 
 Functions: every method of every named function that there is, on a dense grid over its interval, against the true
-function.  Network: the dermatology CNN by the fraction bits of its input and of the computation; its weights keep the
-bits that they are uploaded with.
+function; those with tails also on ranges of +-64 and +-2^20.  Network: the dermatology CNN by the fraction bits of its
+input and of the computation; its weights keep the bits that they are uploaded with.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.rings.prg import SEED_BYTES, Seed
 from nn.derm import samples
-from protocols.approximation import FUNCTIONS, METHODS, Fit, Function, default_fit
-from protocols.approximation.fits import dense_grid
+from protocols.approximation import FUNCTIONS, METHODS, Fit, Function, TailedFit, default_fit
+from protocols.approximation.fits import dense_grid, fine_grid
+from protocols.approximation.tails import tailed
 from protocols.lowering.plan import plan
 from protocols.lowering.planner import FRACTION_BITS
 from protocols.readings.memory import MemoryStore, run_in_memory
@@ -42,6 +43,10 @@ from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 PARTIES = 2
 """Those of the other benchmarks' default."""
+MANY = 64
+"""Elements of which the cost of one is told: packed bits go 64 at a time."""
+RANGES = (64.0, 2.0**20)
+"""Of values on which functions with tails are tried."""
 CHUNK = 108
 """Images in a run: so many that NumPy's calls do not count, and that a run's tensors fit a small machine."""
 STORE = "model"
@@ -49,11 +54,13 @@ STORE = "model"
 
 @dataclass(frozen=True)
 class Approximation:
-    """A named function by one of the library's methods."""
+    """A named function by one of the library's methods, on an interval or, with tails, on a range."""
 
     function: Function
     method: str
     fit: Fit
+    low: float
+    high: float
 
     @property
     def case(self) -> dict[str, Any]:
@@ -63,28 +70,28 @@ class Approximation:
             "part": "approximation",
             "function": self.function.name,
             "method": self.method,
-            "low": float(self.fit.low),
-            "high": float(self.fit.high),
+            "low": self.low,
+            "high": self.high,
             "fraction_bits": FRACTION_BITS,
             **size,
         }
 
     def program(self, count: int) -> Program:
         """On ``count`` elements, as a layer of a model does it."""
-        return self._applied(_input(count, FRACTION_BITS, self.fit.low, self.fit.high))
+        return self._applied(_input(count, FRACTION_BITS, self.low, self.high))
 
     def inner_program(self) -> Program:
-        """On one element that is a result itself, and so has to be opened first; not the client's input."""
+        """On elements that are results themselves, and so have to be opened first; not the client's inputs."""
         half = FRACTION_BITS // 2
-        product = _input(1, half, self.fit.low, self.fit.high) * _input(1, FRACTION_BITS - half, -1.0, 1.0)
-        return self._applied(product.within(self.fit.low, self.fit.high))
+        product = _input(MANY, half, self.low, self.high) * _input(MANY, FRACTION_BITS - half, -1.0, 1.0)
+        return self._applied(product.within(self.low, self.high))
 
     def _applied(self, x: SecretTensor) -> Program:
         return plan(graph_of([x.labelled(self.function.name).apply(self.fit, target=self.function.target)]))
 
     def figures(self) -> dict[str, Any]:
         """Errors over the interval, and the cost of one element.  Raises RangeError for what does not fit the field."""
-        x = dense_grid(self.fit.low, self.fit.high)
+        x = fine_grid(self.low, self.high) if isinstance(self.fit, TailedFit) else dense_grid(self.low, self.high)
         exact = self.function.exact(x)
         error = np.abs(_evaluated(self.program(x.size), x, FRACTION_BITS) - exact)
         spent = cost(self.inner_program(), PARTIES).layers[self.function.name]
@@ -93,8 +100,7 @@ class Approximation:
             "rms_error": float(np.sqrt(np.mean(error**2))),
             "fit_error": float(np.abs(self.fit(x) - exact).max()),
             "rounds": spent.rounds,
-            "opened": spent.opened,
-            "dealt": spent.dealt,
+            **{name: getattr(spent, name) / MANY for name in ("opened", "dealt", "opened_bytes", "dealt_bytes")},
         }
 
 
@@ -103,13 +109,16 @@ def _input(count: int, fraction_bits: int, low: float, high: float) -> SecretTen
 
 
 def approximations() -> Iterator[Approximation]:
-    """All that the library has on the functions' own intervals: by function, then by method."""
+    """All that the library has on the functions' own intervals, and on long ranges: by function, then by method."""
     for function in FUNCTIONS.values():
         for method in METHODS:
             try:
-                yield Approximation(function, method, default_fit(function.name, method))
+                fit = default_fit(function.name, method)
             except UnsupportedError:
                 continue  # not every method is there for every function
+            yield Approximation(function, method, fit, float(fit.low), float(fit.high))
+        for end in RANGES if function.tails is not None else ():
+            yield Approximation(function, "tails", tailed(function.name), -end, end)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -241,16 +250,17 @@ def _print(summary: dict[str, Any]) -> None:
         " float64 and of what the parties compute; cost of one element of a result"
     )
     table = plain_table(
-        "function", "method", "size", "interval", "fit", "largest", "rms", "rounds", "opened", "dealt"
+        "function", "method", "size", "interval", "fit", "largest", "rms", "rounds", "opened", "dealt", "bytes"
     )  # fmt: skip
     for row in summary["functions"]:
-        size = f"{row['terms']} terms" if "terms" in row else f"degree {row['degree']}"
+        size = f"{row['terms']} terms" if "terms" in row else f"degree {row['degree']}" if "degree" in row else ""
         names = (row["function"], row["method"], size, f"[{row['low']:.4g}, {row['high']:.4g}]")
         if "does_not_fit" in row:
             table.add_row(*names, "does not fit")
             continue
         errors = [f"{row[name]:.1e}" for name in ("fit_error", "max_error", "rms_error")]
-        table.add_row(*names, *errors, *(str(row[name]) for name in ("rounds", "opened", "dealt")))
+        spent = ("rounds", "opened", "dealt", "dealt_bytes")
+        table.add_row(*names, *errors, *(f"{row[name]:.5g}" for name in spent))
     console.print(table)
     _print_network(console, summary)
 

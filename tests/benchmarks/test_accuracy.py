@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import approximations
+from benchmarks.accuracy import MANY, approximations
 from benchmarks.models import derm
 from benchmarks.records import read
 from mpc.cost import cost
@@ -33,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 def test_every_function_and_method_that_there_is() -> None:
     found = {(a.function.name, a.method) for a in approximations()}
     assert {name for name, _ in found} == set(FUNCTIONS)
-    assert {method for _, method in found} == set(METHODS)
+    assert {method for _, method in found} == {*METHODS, "tails"}
     assert {(name, method) for name in FUNCTIONS for method in ("fourier", "minimax")} <= found
     assert ("gelu", "taylor") not in found
 
@@ -44,7 +44,12 @@ def test_errors_of_functions(measured: tuple[dict[str, Any], Path]) -> None:
     fits = {(a.function.name, a.method): a.fit for a in approximations()}
     assert rows.keys() == fits.keys()
     for key, row in rows.items():
-        assert row["fit_error"] == pytest.approx(fits[key].error, rel=1e-6, abs=1e-12), key
+        if key[1] == "tails":
+            assert row["fit_error"] <= fits[key].error, key
+            assert row["max_error"] <= 2 * FUNCTIONS[key[0]].target + 2.0**-14, key
+            assert (row["low"], row["rounds"]) == (-(2.0**20), 2 + (row["opened_bytes"] > 18)), key
+        else:
+            assert row["fit_error"] == pytest.approx(fits[key].error, rel=1e-6, abs=1e-12), key
         assert 0 < row["rms_error"] < row["max_error"], key
     for name, function in FUNCTIONS.items():
         row = rows[name, "fourier"]
@@ -52,6 +57,20 @@ def test_errors_of_functions(measured: tuple[dict[str, Any], Path]) -> None:
         assert row["max_error"] <= row["fit_error"] + max(row["fit_error"], function.target) + 2.0**-14 * 50
         assert (row["rounds"], row["opened"], row["dealt"]) == (1, 1, 2 * row["terms"])
     assert rows["sigmoid", "composite"]["rounds"] == 3
+
+
+def test_the_page_says_what_tails_cost() -> None:
+    """docs/models.md: bytes dealt for a value, by one fit on its interval, and with tails on both ranges."""
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    dealt: dict[str, list[int]] = {}
+    for each in approximations():
+        if each.function.tails is not None and each.method in ("fourier", "tails"):
+            spent = cost(each.inner_program(), 2).layers[each.function.name]
+            dealt.setdefault(each.function.name, []).append(round(spent.dealt_bytes / MANY))
+            assert spent.rounds == (1 if each.method == "fourier" else 2)
+    for name, figures in dealt.items():
+        low, high = FUNCTIONS[name].low, FUNCTIONS[name].high
+        assert f"| {name} | [{low:g}, {high:g}], " + " | ".join(map(str, figures)) + " |" in page, (name, figures)
 
 
 def test_figures_of_the_network(measured: tuple[dict[str, Any], Path]) -> None:
@@ -83,7 +102,9 @@ def test_records(measured: tuple[dict[str, Any], Path]) -> None:
     assert {name: first.case[name] for name in ("function", "method", "low", "high", "fraction_bits")} == {
         "function": "sigmoid", "method": "fourier", "low": -8.0, "high": 8.0, "fraction_bits": 16,
     }  # fmt: skip
-    assert first.figures.keys() == {"max_error", "rms_error", "fit_error", "rounds", "opened", "dealt"}
+    assert first.figures.keys() == {
+        "max_error", "rms_error", "fit_error", "rounds", "opened", "dealt", "opened_bytes", "dealt_bytes"
+    }  # fmt: skip
     assert [r.case["fraction_bits"] for r in models] == [8, 16]
     assert models[1].case == {
         "part": "model", "model": "derm", "weights": "shipped", "fraction_bits": 16, "data": "shipped", "images": 5,
