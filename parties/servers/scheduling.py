@@ -183,7 +183,11 @@ class Workers(Turns):
         future = self._pool.submit(contextvars.copy_context().run, paced)
         # Not when this task ends, which may be cancelled while the thread is at work.
         future.add_done_callback(over)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            # What it raised knows this frame: each would keep the other, and all that the work had in its hands.
+            del future
 
     def _watched(self, member: str, work: Callable[[], Result]) -> Callable[[], Result]:
         """Whoever's short work turns out to be long has it done as such for a while."""
