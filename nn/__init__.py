@@ -73,6 +73,7 @@ from nn.rectifiers import (
 from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
 from nn.tables import Column, TableInput
+from nn.trees import Trees
 
 __all__ = [
     "CELU",
@@ -148,6 +149,7 @@ __all__ = [
     "Subtract",
     "TableInput",
     "Tanh",
+    "Trees",
     "calibrate",
     "check_ranges",
     "from_onnx",

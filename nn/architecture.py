@@ -25,6 +25,7 @@ from nn import norms as n
 from nn import parts as p
 from nn import rectifiers as r
 from nn import softmax as s
+from nn import trees as t
 from nn.layer import MAX_WEIGHTS, Array, Layer
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -47,6 +48,7 @@ AnyLayer = (
     | n.Norm | n.Normalize | n.CosineSimilarity
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
+    | t.Trees
 )  # fmt: skip
 
 

@@ -34,11 +34,14 @@ MAX_WEIGHTS = 2**28
 class WeightArray(NamedTuple):
     """A float array as the parties will store it, and the axes along which a linear layer sums over it.
 
-    ``contracted`` is None for what is added or multiplied elementwise, such as a bias.
+    ``contracted`` is None for what is added or multiplied elementwise, such as a bias.  ``bits``: fraction bits to
+    store it with, of which ``exact`` values are multiples; None: as many as its size and gain suggest.
     """
 
     values: Array
     contracted: tuple[int, ...] | None = None
+    bits: int | None = None
+    exact: bool = False
 
 
 class Layer(

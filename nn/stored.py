@@ -54,13 +54,15 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, array: WeightArray, name: str) -> StoredType:
         """The type ``array`` is stored with.  Raises EncodingError, naming the tensor, if it cannot be encoded."""
-        bits = BIAS_BITS
-        if array.contracted is not None:
+        bits = BIAS_BITS if array.bits is None else array.bits
+        if array.contracted is not None and array.bits is None:
             gain_bits = _exponent(_l1_norm(array), WEIGHT_BITS)
             tiny = WEIGHT_BITS + min(MOST_EXTRA_BITS, max(0, -gain_bits))
             bits = max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits))
         # Bounds hold for what is stored, so they are taken after rounding.
         stored = fixed_point.decode(fixed_point.encode(array.values, bits, name=name), bits)
+        if array.exact and not np.array_equal(stored, array.values):
+            raise EncodingError(f"{name} has values that are not multiples of 2^-{bits}")
         bound = 2.0 ** _exponent(float(np.abs(stored).max(initial=0.0)), bits)
         gain = None
         if array.contracted is not None:
