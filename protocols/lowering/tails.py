@@ -55,6 +55,9 @@ class Threshold(NamedTuple):
 def with_tails(planner: Planner, x: Expression, fit: TailedFit, target: float) -> Expression:
     """The function on all values that x can have: by one fit if one holds for them, and is not dearer than pieces."""
     pieces = _reached(fit, x.type)
+    if len(pieces) > 1:
+        # So that it stays one tensor, opened once, when thresholds are taken from it.
+        x = planner.truncated(x, planner.fitting(x.type.fraction_bits, 2 * x.type.magnitude))
     holding = [one for one in (*fit.whole, *fit.pieces) if one.low <= x.type.low and x.type.high <= one.high]
     whole = min(holding, key=lambda one: _bytes(one, planner), default=None)
     if whole is not None:
