@@ -18,15 +18,34 @@ _MAYBE_THE_SAME = frozenset(
 )
 
 
+OF_SIZES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like",
+    )
+)  # fmt: skip
+"""What takes of a tensor its sizes and type alone."""
+
+
 def is_clear(graph: fx.Graph, taken: str) -> bool:
     """Whether each change of what depends on the input ``taken`` is of a tensor that nobody else has."""
     of_input: set[fx.Node] = set()
     for node in graph.nodes:
+        if name_of(node) in OF_SIZES:
+            continue
         if node.name == taken or any(each in of_input for each in node.all_input_nodes):
             of_input.add(node)
             if not all(_is_its_own(each) for each in _changed(node)):
                 return False
     return True
+
+
+def name_of(node: fx.Node) -> str:
+    """``aten.add`` of ``aten.add.Tensor``."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket)
+    return str(getattr(target, "__name__", target))
 
 
 def _changed(node: fx.Node) -> Iterator[fx.Node]:
@@ -48,7 +67,7 @@ def _is_its_own(node: fx.Node) -> bool:
         if len(node.users) != 1 or not isinstance(target, torch._ops.OpOverload):
             return False
         gives_another = all(result.alias_info is None for result in target._schema.returns)
-        if gives_another and str(target.overloadpacket) not in _MAYBE_THE_SAME:
+        if gives_another and name_of(node) not in _MAYBE_THE_SAME:
             return True
         if not node.all_input_nodes:
             return True

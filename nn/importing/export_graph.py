@@ -23,7 +23,7 @@ from nn.activations import Interval
 from nn.architecture import Step
 from nn.importing.batch_layout import BATCHES, Layout, layout_of, without_batch
 from nn.importing.blockers import SMOOTH, Blocker, line_of, refused
-from nn.importing.export_aliases import is_clear
+from nn.importing.export_aliases import OF_SIZES, is_clear, name_of
 from nn.importing.torch_graph import Converted
 from nn.importing.torch_modules import weight_array
 from nn.layer import Array, Layer
@@ -146,19 +146,22 @@ class Graph:
             return _LOST
         except Exception as error:  # noqa: BLE001 - arguments are whatever forward makes of them
             path, kind = self._module_of(node)
-            where = f"{_name(node)!r} in forward of " + (f"layer {path!r}, {kind}" if path else "the model")
+            where = f"{name_of(node)!r} in forward of " + (f"layer {path!r}, {kind}" if path else "the model")
             self.blockers.append(Blocker.of(where, error, self._source))
             return _LOST
 
     def _converted(self, node: fx.Node) -> Any:
         args, kwargs = self._resolved(node.args), self._resolved(node.kwargs)
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _name(node) not in _OFF:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and name_of(node) not in _OFF:
             raise refused("it draws random numbers", "leave it out in evaluation (self.training)")
+        if name_of(node) in OF_SIZES and isinstance(args[0], Tensor):
+            sizes = without_batch(args[0].layout.shape, self.batch)
+            args[0] = Known(torch.empty(sizes, dtype=node.all_input_nodes[0].meta["val"].dtype))  # type: ignore[call-overload]
         if not any(isinstance(each, Tensor) for each in _flat((args, kwargs))):
             return self._computed(node, args, kwargs)
         if not isinstance(node.target, torch._ops.OpOverload):
             return args[0][args[1]]  # of a list that an operator gave
-        operator = self._operators.get(_name(node))
+        operator = self._operators.get(name_of(node))
         if operator is None:
             raise refused("it has no counterpart here", SMOOTH)
         return operator(self, *args, **kwargs)
@@ -336,14 +339,6 @@ def _plain(argument: Any) -> Any:
     if isinstance(argument, Known):
         return argument.values
     return [_plain(each) for each in argument] if isinstance(argument, list) else argument
-
-
-def _name(node: fx.Node) -> str:
-    """``aten.add`` of ``aten.add.Tensor``."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target.overloadpacket)
-    return str(getattr(target, "__name__", target))
 
 
 def _source_of(node: fx.Node) -> str:
