@@ -114,6 +114,8 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Whether the parties communicate: true of ``Mask``, ``Keep`` and ``Within`` alone."""
     hides: ClassVar[bool] = False
     """Whether its result has a mask of its own, rather than none or one made from its operands' masks."""
+    flags: ClassVar[bool] = False
+    """Whether its result, revealed, is a bit that is said beside the results of a program: 0, or else uniform."""
     settles: ClassVar[bool] = False
     """Whether it opens, without a mask, what has to be 0 for the run to have a result: of its first operand."""
     varies: ClassVar[bool] = False

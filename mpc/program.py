@@ -244,6 +244,11 @@ class Program:
         """Indices of the inputs and stored tensors whose values have to lie in their range for the run to go on."""
         return frozenset(node.inputs[0] for node in self.nodes if node.operation.settles)
 
+    @property
+    def flagged(self) -> bool:
+        """Whether its last output is a bit that is said beside the others."""
+        return bool(self.outputs) and self.nodes[self.outputs[-1]].operation.flags
+
     @lazy
     def kept(self) -> Mapping[str, int]:
         """The nodes whose values stay on the parties, by the name of the stored tensor that each becomes."""

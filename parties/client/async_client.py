@@ -10,6 +10,7 @@ async with AsyncClient("cluster.toml", "clinic.key") as client:
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -31,6 +32,7 @@ from parties.client.auditing import AuditEntry, audit
 from parties.client.prepared import Reals
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, checked_name
+from parties.client.report import LEFT
 from parties.client.running import Running
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
@@ -39,6 +41,7 @@ from parties.stored.data_set import kept_data
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
+from protocols import RangeWarning
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
 from protocols.trace.secret_tensor import SecretTensor
@@ -157,11 +160,19 @@ class AsyncClient(Running):
     async def reveal(self, result: Results) -> Reals | list[Reals] | dict[str, Reals]:
         """Have the parties compute ``result`` and open it to this client alone: of several, in one run, as they came.
 
+        Warns, as RangeWarning, of results on the way to which a value left the interval of a function, where a model or
+        other stored secrets are used (``RunReport.in_range``).
         Raises the failure of whoever is at fault (PeerError and its kinds), ProgramError, or UsageError.
         """
         if isinstance(result, Mapping):
             return dict(zip(result, await self.reveal(list(result.values())), strict=True))
-        return await self.finish(await self.prepare(result))
+        revealed = await self.finish(await self.prepare(result))
+        self._watch()
+        return revealed
+
+    def _watch(self) -> None:
+        if self.last_run is not None and self.last_run.in_range is False:
+            warnings.warn(LEFT, RangeWarning, stacklevel=3)
 
     async def predict(
         self,
@@ -176,7 +187,8 @@ class AsyncClient(Running):
 
         The range is by default what the model says of itself, or else [-1, 1].
         Memory does not grow with the batch, at nobody but this client, which has its inputs and results.  ``last_run``
-        is then the sum of all chunks' bills.  See ``parties.client.streaming``.
+        is then the sum of all chunks' bills.  See ``parties.client.streaming``.  Warns as ``reveal`` does.
         """
         values, self.last_run = await streaming.predict(self, model, inputs, chunk=chunk, low=low, high=high)
+        self._watch()
         return values

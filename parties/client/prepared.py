@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mpc import fixed_point
 from mpc.errors import ProgramError, ProtocolViolation
-from mpc.rings import Array, Buffer, Rings
+from mpc.rings import FIELD, Array, Buffer, Rings
 from mpc.security import Security
 from parties.client.account import Account
 from parties.client.conversation import Conversation
@@ -49,6 +49,10 @@ class PreparedRun:
         self.security = security
         self.run = run
         self.used = False
+        self.in_range: bool | None = None
+        """Once it is finished: whether all values stayed in the intervals of functions; None where none can leave, or
+        nobody watches.
+        """
         self.inputs = list(inputs)
         """Of the program, in its order: secret, as are the masks."""
         self.randomness: ClientRandomness | None = None
@@ -125,5 +129,7 @@ class PreparedRun:
                 raise ProtocolViolation(name, f"sent {error}") from None
         dealt = self._dealt()
         outputs = reveal(self.program, self.security, shares, dealt.output_masks, dealt.key_commitments, rings)
-        types = [self.program.nodes[i].type for i in self.program.outputs]
+        if self.program.flagged:
+            self.in_range = rings[FIELD].is_zero(outputs.pop())
+        types = [self.program.nodes[i].type for i in self.program.outputs[: len(outputs)]]
         return [fixed_point.decode(y, t.fraction_bits, rings[t.ring]) for y, t in zip(outputs, types, strict=True)]

@@ -35,6 +35,11 @@ class LayerReport:
     seconds: float
 
 
+LEFT = (
+    "no answer: on the way to it a value left the interval on which a function holds, so that the result may be far off"
+)
+
+
 @dataclass(frozen=True)
 class RunReport:
     """The bill of one run.
@@ -64,6 +69,11 @@ class RunReport:
     """Whether the run used what was dealt ahead of time; its offline bytes were sent then."""
     runs: int = 1
     """How many runs this is the sum of."""
+    in_range: bool | None = None
+    """Whether all values stayed in the intervals that functions hold on: if not, the results may be far off.
+
+    None where values cannot leave them, and with MACs, where nobody watches.
+    """
 
     def sent(self, phase: str, sender: str) -> Sent:
         """What a process has sent to all others in a phase."""
@@ -74,6 +84,7 @@ class RunReport:
         return {
             "parties": self.parties,
             "security": self.security,
+            "in_range": self.in_range,
             "online": {
                 "rounds": self.online.rounds,
                 "messages_per_party": self.online.messages,

@@ -7,6 +7,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy.typing as npt
@@ -244,7 +245,8 @@ class Running(Deciding):
             self._abandon(prepared)
             raise
         self._board.end(prepared.run)
-        self.last_run = prepared.account.report(prepared.program, prepared.security, shares, seconds)
+        report = prepared.account.report(prepared.program, prepared.security, shares, seconds)
+        self.last_run = replace(report, in_range=prepared.in_range)
         return results[0] if prepared.single else results
 
     async def release(self, prepared: PreparedRun) -> None:

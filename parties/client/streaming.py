@@ -168,6 +168,7 @@ def total(reports: Sequence[RunReport]) -> RunReport:
         predicted=_cost([r.predicted for r in reports]),
         from_stock=all(r.from_stock for r in reports),
         runs=sum(r.runs for r in reports),
+        in_range=None if None in (said := [r.in_range for r in reports]) else all(said),
         client=first.client,
         links={phase: merged(*(r.links[phase] for r in reports)) for phase in first.links},
     )

@@ -10,6 +10,7 @@ from mpc.errors import (
     CaughtCheating,
     MacCheckError,
     MaterialError,
+    NoAnswer,
     NotPermitted,
     PeerError,
     PeerLost,
@@ -35,6 +36,7 @@ _ADVICE: dict[type[TesseraError], str] = {
     CaughtCheating: "Nothing was revealed. Do not go on: tell whoever runs the parties, who should keep the logs.",
     MacCheckError: "Nothing was revealed. Do not go on: tell whoever runs the parties.",
     MaterialError: "Nothing was revealed. Try again.",
+    NoAnswer: "Take another photograph, of one spot and in even light; if it recurs, tell the model's owner.",
     NotPermitted: "The model's owner can allow it, with tessera allow.",
 }
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.errors import UsageError
+from mpc.errors import NoAnswer, UsageError
 from mpc.rings.field import FieldArray
 from nn.interface import Classes
 from nn.preprocessing import ImageInput, as_rgb
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel
-from parties.client.report import RunReport
+from parties.client.report import LEFT, RunReport
 from parties.tally import total
 
 NAME = "the photograph"
@@ -65,8 +65,10 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
         logits = await client.finish(prepared)
     finally:
         await client.release(prepared)
-    probabilities = classes.probabilities(np.asarray(logits))[0]
     report = client.last_run
+    if report is not None and report.in_range is False:
+        raise NoAnswer(LEFT)
+    probabilities = classes.probabilities(np.asarray(logits))[0]
     yield {
         "step": "answered",
         "classes": [

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpc.errors import ShapeError
+from mpc.errors import NoAnswer, ShapeError
 from nn.interface import Classes
 from nn.reading import Opened, check_file, open_file
 from parties.client import streaming
 from parties.client.async_client import AsyncClient
 from parties.client.prepared import Reals
+from parties.client.report import LEFT
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
@@ -59,22 +60,26 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
         done = [predicted async for predicted in streaming.stream(client, model, chunks)]
     results = np.concatenate([predicted.values for predicted in done])
     report = streaming.total([predicted.report for predicted in done])
+    left = [predicted.report.in_range is False for predicted in done for _ in predicted.values]
     answers = [_Answer(says.output, result) for result in results]
     if options.json:
-        predictions = [{**one.to_dict(), **answer.to_dict()} for one, answer in zip(inputs.read, answers, strict=True)]
+        predictions = [
+            {**one.to_dict(), **({"error": LEFT} if out else answer.to_dict())}
+            for one, answer, out in zip(inputs.read, answers, left, strict=True)
+        ]
         said: dict[str, Any] = {"model": model.name, "predictions": predictions, "notice": says.notice}
         if says.output is not None:
             said["classes"] = [label.name for label in says.output.labels]
         print(json.dumps({**said, "run": report.to_dict()}))
-        return 0
-    for one, answer in zip(inputs.read, answers, strict=True):
+        return NoAnswer.exit_code if any(left) else 0
+    for one, answer, out in zip(inputs.read, answers, left, strict=True):
         for warning in one.warnings:
             print(f"tessera: {warning}", file=sys.stderr)
-        print(f"{one}: {answer}")
+        print(f"{one}: {LEFT if out else answer}")
     print(report, file=sys.stderr)
     if says.notice:
         print(says.notice, file=sys.stderr)
-    return 0
+    return NoAnswer.exit_code if any(left) else 0
 
 
 class _Read(NamedTuple):

@@ -40,6 +40,7 @@ _OTHER_ERRORS: dict[str, type[TesseraError]] = {
         errors.RunExpired,
         errors.NoSuchName,
         errors.AuditError,
+        errors.NoAnswer,
     )
 }
 

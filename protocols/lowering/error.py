@@ -41,6 +41,7 @@ from protocols.operations import (
     keep,
     linear,
     mask,
+    nonzero,
     one_hot,
     polynomial,
     product,
@@ -328,7 +329,9 @@ def _polynomial(
     return _with(x, own, losses[0].times(slope, _rise(x, slope)))
 
 
-@_rule(digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within)
+@_rule(
+    digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within, nonzero.Nonzero
+)
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     """On the way to a comparison, of which it is the end that counts; or to no value at all."""
     return _with(x, 0.0, *(loss.times(0.0) for loss in losses))

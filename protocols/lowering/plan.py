@@ -16,11 +16,13 @@ from collections.abc import Callable
 from mpc.errors import UsageError
 from mpc.objective import LATENCY, Objective
 from mpc.program import Expression, OversizedProgram, Program
+from mpc.security import Security
 from protocols.lowering.in_range import to_check, within
+from protocols.lowering.intervals import watched
 from protocols.lowering.planner import FRACTION_BITS, Planner
 from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
-from protocols.trace.mathematics import Graph, Node, Public, Secret, written
+from protocols.trace.mathematics import Apply, Graph, Node, Public, Secret, written
 
 Rewrite = Callable[[Graph, Objective], Graph]
 
@@ -31,13 +33,17 @@ REWRITES: tuple[Rewrite, ...] = ()
 def plan(graph: Graph, objective: Objective = LATENCY, *, checked: bool = False) -> Program:
     """The program of ``graph``: what is masked, opened and truncated where, and which variant of a protocol is used.
 
-    ``checked``: the parties find out whether what comes from others lies in its range (``in_range.py``).
+    ``checked``: the parties find out whether what comes from others lies in its range (``in_range.py``), and the client
+    whether all values stay in the intervals of functions (``intervals.py``).
     Raises RangeError for what cannot be shown to fit the field, UsageError for what no server would take.
     """
     graph = rewritten(graph, objective)
     chosen = _told_apart(graph, objective)
     outputs, kept = ([lowered(x, chosen) for x in nodes] for nodes in (graph.outputs, graph.kept))
     checks = [within(lowered(x, chosen), objective) for x in (_to_check(graph) if checked else ())]
+    flag = _watched(graph, chosen, objective) if checks and outputs else None
+    if flag is not None:
+        outputs.append(flag)
     if checks:
         # With MACs they are others.
         chosen = Objective(chosen.round_bytes, objective.security)
@@ -69,6 +75,18 @@ def _to_check(graph: Graph) -> list[Node]:
     sources = [x for x in written((*graph.outputs, *graph.kept)) if isinstance(x.operation, Secret)]
     said = [(x.operation.source, x.operation.weight) for x in sources if isinstance(x.operation, Secret)]
     return [x for x, checked in zip(sources, to_check(said), strict=True) if checked]
+
+
+def _watched(graph: Graph, chosen: Objective, objective: Objective) -> Expression | None:
+    """Whether something left its interval on the way to what is revealed; None if that is not watched, or cannot be."""
+    if objective.security is Security.MALICIOUS:
+        return None
+    applied = [
+        (lowered(x.inputs[0], chosen), lowered(x, chosen), x.operation.fit)
+        for x in written(graph.outputs)
+        if isinstance(x.operation, Apply)
+    ]
+    return watched(applied, [lowered(x, chosen) for x in graph.outputs])
 
 
 def _told_apart(graph: Graph, objective: Objective) -> Objective:

@@ -40,6 +40,7 @@ from protocols.operations import (
     keep,
     linear,
     mask,
+    nonzero,
     polynomial,
     product,
     quotient,
@@ -80,6 +81,7 @@ _OF_DIGITS = (
     bit_comparison.Sign,
     in_range.Ends,
     in_range.Within,
+    nonzero.Nonzero,
 )
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 

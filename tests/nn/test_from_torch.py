@@ -99,7 +99,7 @@ def test_dermatology_network(evaluate):
         tn.Flatten(), tn.Linear(1568, 64), tn.Sigmoid(), tn.Linear(64, 7),
     )  # fmt: skip
     x = torch.rand(2, 3, 28, 28) * 2 - 1
-    for interval, rounds in ((None, 10), ((-8.0, 8.0), 7)):
+    for interval, rounds in ((None, 10), ((-8.0, 8.0), 8)):
         model = check(net, x, example_input=x[:1], interval=interval)
         assert model.architecture.input_shape == (3, 28, 28)
         for parties in (2, 3):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mpc.errors import InputOutOfRange, NotPermitted
+from mpc.errors import InputOutOfRange, NoAnswer, NotPermitted
 from mpc.rings import field
 from mpc.rings.field import P
-from nn import Linear, Model, Sequential
-from parties import DataSet
+from nn import Linear, Model, Sequential, Sigmoid
+from nn.derm import samples
+from nn.derm.model import derm_model
+from parties import AsyncClient, DataSet
 from parties.client.asking import Written
+from parties.clinic import prediction
+from parties.commands import predict as command
 from parties.operate.audit import facts
+from protocols import RangeWarning
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of
 
@@ -108,3 +117,47 @@ async def test_of_a_model_that_says_so_nothing_beyond_is_predicted(site: Any) ->
             await clinic.reveal(remote(clinic.share(RIGHT)))
         with pytest.raises(NotPermitted, match=r"predict for inputs in \[-1, 1\]"):
             await clinic.predict(remote, RIGHT, low=-2, high=2)
+
+
+async def test_a_result_on_the_way_to_which_a_value_left_its_interval_is_said_to_be_none(site: Any) -> None:
+    architecture = Sequential(
+        {"in": Linear(3, 2), "act": Sigmoid(interval=(-8.0, 8.0)), "out": Linear(2, 1)}
+    ).architecture((3,))
+    wide = Model(architecture, {n: np.full(s, 4.0) for n, s in architecture.parameters.items()})
+    async with site.client() as client:
+        remote = await client.upload(wide, "m")
+        inside = [[0.25, 0.5, -0.25]]
+        assert np.abs(await client.predict(remote, inside) - wide.plain(inside)).max() < 1e-2
+        assert client.last_run.in_range is True
+        assert client.last_run.online.rounds == client.last_run.predicted.online_rounds
+        with pytest.warns(RangeWarning, match="left the interval"):
+            await client.predict(remote, [[1.0, 1.0, 1.0]])
+        assert client.last_run.in_range is False
+        assert client.last_run.to_dict()["in_range"] is False
+        with pytest.warns(RangeWarning, match="left the interval"):
+            await client.reveal(remote(client.share([[1.0, 1.0, 1.0]], low=-1, high=1)))
+        await client.reveal(client.share([20.0]).sigmoid(interval=(-8, 8)))
+        assert client.last_run.in_range is None
+
+
+async def test_the_command_and_the_page_do_not_answer_then(site: Any, tmp_path: Path, capsys: Any) -> None:
+    striped = tmp_path / "striped.png"
+    Image.fromarray(np.repeat(np.tile(np.uint8([0, 255]), (28, 14))[..., None], 3, axis=2)).save(striped)
+    async with site.client() as owner:
+        await owner.upload(derm_model(), "derm")
+        options = argparse.Namespace(files=[samples()[0].path], model="derm", json=True)
+        client = AsyncClient(site.cluster, site.keys["company"], transport=site.transport)
+        await owner.allow("derm", "company")
+        assert await command.predict(client, options) == 0
+        (answer,) = json.loads(capsys.readouterr().out)["predictions"]
+        assert answer["class"]
+        for as_json in (True, False):
+            client = AsyncClient(site.cluster, site.keys["company"], transport=site.transport)
+            options = argparse.Namespace(files=[striped], model="derm", json=as_json)
+            assert await command.predict(client, options) == NoAnswer.exit_code
+            said = capsys.readouterr().out
+            assert "no answer" in said
+            assert "class" not in (json.loads(said)["predictions"][0] if as_json else {})
+        with pytest.raises(NoAnswer, match="left the interval"):
+            async for step in prediction.predict(owner, "derm", striped.read_bytes()):
+                assert step["step"] != "answered"

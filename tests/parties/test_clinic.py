@@ -116,10 +116,10 @@ async def test_each_step_and_the_answer(page):
     assert [found["code"] for found in answered["classes"]] == list(CLASS_CODES)
     assert [found["probability"] for found in answered["classes"]] == pytest.approx(exact, abs=1e-3)
     assert answered["notice"].startswith("Not for diagnosis.")
-    assert answered["run"]["online"]["rounds"] == 7
+    assert answered["run"]["online"]["rounds"] == 8
     here = answered["run"]["here"]
-    # x - a to each of two parties, 3 x 28 x 28 numbers of 8 bytes; of each, its share of 7 outputs.
-    assert here["online"] == {"sent": 2 * 8 * 3 * 28 * 28, "received": 2 * 8 * 7}
+    # x - a to each of two parties, 3 x 28 x 28 numbers of 8 bytes; of each, its share of 7 outputs and a bit.
+    assert here["online"] == {"sent": 2 * 8 * 3 * 28 * 28, "received": 2 * 8 * 8}
     assert min(here["offline"].values()) > 0
 
 

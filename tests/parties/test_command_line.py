@@ -130,7 +130,7 @@ def test_a_running_cluster(capsys):
         done = tessera("predict", image, "--cluster", cluster.path, "--json")
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
-        assert result["run"]["online"]["rounds"] == 7
+        assert result["run"]["online"]["rounds"] == 8
         assert sum(result["predictions"][0]["probabilities"]) == pytest.approx(1.0)
 
 

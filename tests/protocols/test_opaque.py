@@ -81,7 +81,11 @@ def network(s: Any) -> list[SecretTensor]:
     return [(hidden.avg_pool2d(2).reshape(4, 4) @ w).within(-8, 8).sigmoid() @ w.T]
 
 
-PROGRAMS = (layout, products, images, truncations, polynomials, functions, comparisons, kept, network)
+def watched(s: Any) -> list[SecretTensor]:
+    return [(s.secret((3,)) * s.stored("w", (3,))).sigmoid(interval=(-2, 2))]
+
+
+PROGRAMS = (layout, products, images, truncations, polynomials, functions, comparisons, kept, watched, network)
 
 
 OBJECTIVES = {

@@ -29,6 +29,8 @@ from protocols.operations import draw as random
 from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
 from protocols.operations.comparison import Join
 from protocols.operations.digits import EXACTLY, Digits, Tables
+from protocols.operations.in_range import Coefficients
+from protocols.operations.nonzero import Nonzero
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, run_in_memory
 
@@ -249,6 +251,12 @@ def _signed(draw: Draw) -> Expression:
 @of("lifted")
 def _lifted(draw: Draw) -> Expression:
     return _ended(draw, TRAFFIC)
+
+
+@of("nonzero")
+def _nonzero(draw: Draw) -> Expression:
+    count = Expression(Input((draw.whole(1, 3),), 0, 0.0, 0.0))
+    return Expression(Nonzero(), (count, Expression(Coefficients(count.type.size))))
 
 
 @of("within")

@@ -35,7 +35,8 @@ COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {
     "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiffersFromSource", "DiskFull",
     "EncodingError", "InconsistentInputs", "InputOutOfRange", "LimitReached", "MacCheckError", "MaterialError",
-    "NoSuchName", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
+    "NoAnswer", "NoSuchName",
+    "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
     "ProtocolViolation", "RangeError", "RemoteError", "RunExpired", "ServerBusy", "ShapeError", "TesseraError",
     "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
