@@ -33,6 +33,7 @@ from protocols.operations.linear import (
     Add,
     Broadcast,
     Divide,
+    Index,
     Negate,
     Raise,
     Reshape,
@@ -40,6 +41,8 @@ from protocols.operations.linear import (
     Subtract,
     Sum,
     SumPool2d,
+    Take,
+    Transpose,
 )
 from protocols.operations.mask import Mask
 from protocols.operations.product import Multiply, Product
@@ -54,6 +57,9 @@ FEWEST_BITS = 6
 
 _OF_ITS_MASK = (Add, Subtract, Negate, Reshape, Broadcast)
 """Of one secret and public numbers: they have no fewer elements, and their mask follows from that of the secret."""
+
+_MOVES = (Negate, Reshape, Transpose, Index, Take)
+"""Of one operand, elements in other places, some of them several times, some not at all."""
 
 MOST_BITS = TRUNCATION_BITS // 2
 """Of a computation: a product has those of both operands, and must still fit the field."""
@@ -139,7 +145,7 @@ class Planner:
         """``x`` with its mask known to the dealer: opened (one round) unless it already is.
 
         Where it is something else with public numbers added, or with elements repeated, that is opened, once for all
-        that are made of it so, and there is less of it.
+        that are made of it so, and there is less of it; so are differences of a smaller tensor's elements.
         """
         if x.type.form is not Form.SHARED:
             return x
@@ -147,7 +153,17 @@ class Planner:
             secret = [y for y in x.inputs if y.type.form is Form.SHARED]
             if len(secret) == 1:
                 return x.once(Mask(), lambda: x.over(tuple(map(self.masked, x.inputs))))
+        if isinstance(x.operation, Add | Subtract):
+            one, other = map(_moved, x.inputs)
+            if one is other and one.type.form is Form.SHARED and one.type.size < x.type.size:
+                return x.once(Mask(), lambda: x.over(tuple(map(self._of_masked, x.inputs))))
         return self.make(Mask(), x)
+
+    def _of_masked(self, x: Expression) -> Expression:
+        """``x``, of what it has the elements of, masked."""
+        if not isinstance(x.operation, _MOVES):
+            return self.masked(x)
+        return x.once(Mask(), lambda: x.over((self._of_masked(x.inputs[0]),)))
 
     def truncated(self, x: Expression, fraction_bits: int) -> Expression:
         """``x`` with at most ``fraction_bits``: one round to remove some, none if it is masked already, or where the
@@ -257,6 +273,13 @@ class Planner:
             x = y = self.truncated(x, min(bits))
             return x, y
         return self.truncated(x, bits[0]), self.truncated(y, bits[1])
+
+
+def _moved(x: Expression) -> Expression:
+    """Of what ``x`` has the elements, in other places and under other signs."""
+    while isinstance(x.operation, _MOVES):
+        (x,) = x.inputs
+    return x
 
 
 def constant(values: object, fraction_bits: int | None = None, *, most: int = FRACTION_BITS) -> Expression:

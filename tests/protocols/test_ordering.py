@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
 from mpc.objective import ANY, Objective
+from mpc.rings import BITS
 from mpc.security import Security
 from tests.protocols.test_comparison import computed
 
@@ -199,3 +200,12 @@ def test_what_makes_no_sense_is_an_error(secure: Any) -> None:
     ):
         with pytest.raises(error):
             make()
+
+
+def test_pairs_of_elements_have_masks_of_elements(secure: Any) -> None:
+    """Of 7 values all 21 differences are compared, and 7 numbers opened for them."""
+    x = secure.secret((10, 7))
+    program = secure.program((x * x).argmax(axis=1))
+    opened = [node.type for node in program.nodes if node.operation.opens]
+    assert opened[0].size == 70
+    assert all(t.size < 210 or t.ring == BITS for t in opened)
