@@ -5,19 +5,25 @@ compared with both ends there, moved inwards by a thousandth of the interval: so
 compared, and what comes that close to an end may count as well.  The bits are added up, over all functions and values,
 and the client alone learns whether their sum is 0 (`protocols.operations.nonzero`).
 Cost: one round more at most, where something is opened one round before the end; where there is time, comparisons take
-a round more and fewer bytes.  With MACs a bit takes 16 bytes, and intervals are not watched.
+a round more and fewer bytes.  With MACs a bit takes 16 bytes, and intervals of functions are not watched.
+
+An *assumption* (``SecretTensor.assumed``) is watched in the same way, and always: its range takes the place of what
+types know, so what is computed from it may not fit the field where it does not hold.  What is compared is known to lie
+in the wider range that follows from assumptions before it.  So the first that does not hold is seen, whatever later
+ones show: their bits are 0 or 1 each, and undo nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from mpc.objective import LATENCY, TRAFFIC
+from mpc.objective import ANY, Objective
 from mpc.program import Expression, Program
-from protocols.approximation import Fit
+from mpc.security import Security
 from protocols.lowering.comparison import ended
 from protocols.lowering.planner import Planner, constant
 from protocols.operations.digits import EXACTLY
@@ -33,22 +39,28 @@ _PARTS = 11
 """log2 of the parts of an interval by one of which ends are moved."""
 
 
-def watched(applied: Sequence[tuple[Expression, Expression, Fit]], outputs: Iterable[Expression]) -> Expression | None:
-    """A bit that is 0 if all is in its interval; None if it must be.
+class Interval(NamedTuple):
+    """Of what a fit is applied to, or an assumption is made of: that, what becomes of it, and the ends."""
 
-    ``applied``: what each fit is applied to, and what that becomes; ``outputs``: beside which this is.
-    """
-    depths = _depths([*outputs, *(each for x, made, _ in applied for each in (x, made))])
+    x: Expression
+    made: Expression
+    low: float
+    high: float
+
+
+def watched(intervals: Sequence[Interval], outputs: Iterable[Expression], security: Security) -> Expression | None:
+    """A bit that is 0 if all is in its interval; None if it must be.  ``outputs``: beside which this is."""
+    depths = _depths([*outputs, *(each for i in intervals for each in (i.x, i.made))])
     last = max(depths.values())
     total: Expression | None = None
-    for x, made, fit in applied:
-        low, high = (fit.low if x.type.low < fit.low else None), (fit.high if x.type.high > fit.high else None)
+    for x, made, least, most in intervals:
+        low, high = (least if x.type.low < least else None), (most if x.type.high > most else None)
         if (low is None and high is None) or not x.type.size:
             continue
         opened = _opened(x, made)
         later = depths.get(opened, depths[x] + 1) + 2 <= last
-        planner = Planner(LABEL, objective=TRAFFIC if later else LATENCY)
-        count = _beyond(planner, planner.masked(opened), low, high, math.ldexp(fit.high - fit.low, -_PARTS))
+        planner = Planner(LABEL, objective=Objective(0 if later else ANY, security))
+        count = _beyond(planner, planner.masked(opened), low, high, math.ldexp(most - least, -_PARTS))
         total = count if total is None else planner.sum(Add(), total, count)
     if total is None:
         return None

@@ -18,11 +18,11 @@ from mpc.objective import LATENCY, Objective
 from mpc.program import Expression, OversizedProgram, Program
 from mpc.security import Security
 from protocols.lowering.in_range import to_check, within
-from protocols.lowering.intervals import watched
+from protocols.lowering.intervals import Interval, watched
 from protocols.lowering.planner import FRACTION_BITS, Planner
 from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
-from protocols.trace.mathematics import Apply, Graph, Node, Public, Secret, written
+from protocols.trace.mathematics import Apply, Assume, Graph, Node, Public, Secret, written
 
 Rewrite = Callable[[Graph, Objective], Graph]
 
@@ -41,10 +41,10 @@ def plan(graph: Graph, objective: Objective = LATENCY, *, checked: bool = False)
     chosen = _told_apart(graph, objective)
     outputs, kept = ([lowered(x, chosen) for x in nodes] for nodes in (graph.outputs, graph.kept))
     checks = [within(lowered(x, chosen), objective) for x in (_to_check(graph) if checked else ())]
-    flag = _watched(graph, chosen, objective) if checks and outputs else None
+    flag = _watched(graph, chosen, objective, functions=bool(checks))
     if flag is not None:
         outputs.append(flag)
-    if checks:
+    if checks or flag is not None:
         # With MACs they are others.
         chosen = Objective(chosen.round_bytes, objective.security)
     try:
@@ -77,16 +77,25 @@ def _to_check(graph: Graph) -> list[Node]:
     return [x for x, checked in zip(sources, to_check(said), strict=True) if checked]
 
 
-def _watched(graph: Graph, chosen: Objective, objective: Objective) -> Expression | None:
-    """Whether something left its interval on the way to what is revealed; None if that is not watched, or cannot be."""
-    if objective.security is Security.MALICIOUS:
+def _watched(graph: Graph, chosen: Objective, objective: Objective, *, functions: bool) -> Expression | None:
+    """Whether something is not where it is assumed to be, or has left the interval of one of the ``functions``; None if
+    that is not watched, or cannot be.
+    """
+    if any(isinstance(x.operation, Assume) for x in written(graph.kept)):
+        raise UsageError("what depends on an assumed range is revealed, and not kept: nobody would hear where it fails")
+    functions = functions and objective.security is Security.SEMI_HONEST
+    intervals = []
+    for x in written(graph.outputs):
+        if isinstance(x.operation, Assume):
+            ends = x.operation.low, x.operation.high
+        elif functions and isinstance(x.operation, Apply):
+            ends = x.operation.fit.low, x.operation.fit.high
+        else:
+            continue
+        intervals.append(Interval(lowered(x.inputs[0], chosen), lowered(x, chosen), *ends))
+    if not intervals:
         return None
-    applied = [
-        (lowered(x.inputs[0], chosen), lowered(x, chosen), x.operation.fit)
-        for x in written(graph.outputs)
-        if isinstance(x.operation, Apply)
-    ]
-    return watched(applied, [lowered(x, chosen) for x in graph.outputs])
+    return watched(intervals, [lowered(x, chosen) for x in graph.outputs], objective.security)
 
 
 def _told_apart(graph: Graph, objective: Objective) -> Objective:

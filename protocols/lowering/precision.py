@@ -28,7 +28,7 @@ LOST = 1e-3
 
 _NAMES = {
     m.Secret: "share", m.Apply: "the function", m.Normalise: "the function", m.Reach: "the function",
-    m.Known: "the function", m.Like: "the norm", m.SumOfSquares: "the norm", m.Declare: "within",
+    m.Known: "the function", m.Like: "the norm", m.SumOfSquares: "the norm", m.Declare: "within", m.Assume: "assumed",
     m.Matmul: "@", m.Multiply: "*",
 }  # fmt: skip
 

@@ -103,6 +103,11 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             if isinstance(operation, m.Known) and operation.as_it_is:
                 return composed.as_it_is(planner, x, operation.low, operation.high)
             return planner.make(linear.Declare(operation.low, operation.high), x)
+        case m.Assume():
+            if operation.low <= x.type.low and x.type.high <= operation.high:
+                return x
+            # Of what is opened more is known than of what is compared with its ends.
+            return planner.make(linear.Declare(operation.low, operation.high), planner.masked(x))
         case m.Truncate():
             return planner.truncated(x, operation.fraction_bits)
         case m.Keep():

@@ -310,6 +310,16 @@ class Like:
 
 
 @dataclass(frozen=True, slots=True)
+class Assume:
+    """The same values, taken to lie in [low, high], and compared with both ends: a bit beside the results says whether
+    some did not.
+    """
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Truncate:
     """The same values with at most so many fraction bits."""
 
@@ -360,6 +370,7 @@ Mathematics = (
     | Declare
     | Known
     | Like
+    | Assume
     | Truncate
     | Keep
 )

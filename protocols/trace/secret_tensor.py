@@ -340,6 +340,19 @@ class SecretTensor(Activations, Stated, Norms):
         """
         return self._new(m.Declare(float(low), float(high)))
 
+    def assumed(self, low: float, high: float) -> SecretTensor:
+        """The same values, taken to lie in [low, high]; one bit beside the results tells the client if some did not.
+
+        So what is computed from them need not fit the field for whatever they could be at worst: in a deep network
+        the worst that types know grows with every layer, and values do not.  Where one is beyond, results are wrong,
+        and ``RunReport.in_range`` is False, as it may be where one comes within a thousandth of an end.  From one
+        assumption to the next, what is worst has to fit.  Values are opened here, which costs nothing if they are so
+        next, and compared twice, beside what follows.
+        """
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise RangeError(f"[{low}, {high}] is not a range to assume")
+        return self._new(m.Assume(float(low), float(high)))
+
     # -- building --------------------------------------------------------------------------------------------------
 
     def _new(self, operation: m.Mathematics) -> SecretTensor:

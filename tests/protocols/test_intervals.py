@@ -9,6 +9,7 @@ import pytest
 
 from mpc import fixed_point
 from mpc.cost import cost
+from mpc.errors import RangeError, UsageError
 from mpc.objective import ANY, Objective
 from mpc.program import Program
 from mpc.rings import field
@@ -80,3 +81,45 @@ def test_it_costs_what_is_predicted(secure: Any) -> None:
     assert {s + predicted.online_output_bytes for s in sent} == {predicted.online_bytes_per_party}
     assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
     assert field.to_signed(run.outputs[1])[0] == 0
+
+
+def deep(secure: Any, layers: int, assume: bool) -> Any:
+    """Layers of weights whose worst case grows sixteen times each, and whose values do not."""
+    x = secure.secret((1, 16), -1.0, 1.0).labelled("layers")
+    for _ in range(layers):
+        x = x @ secure.stored("w", (16, 16))
+        x = (x.assumed(-4.0, 4.0) if assume else x).relu()
+    return x
+
+
+@pytest.mark.parametrize(("security", "parties"), [(s, n) for s in Security for n in (2, 3)])
+def test_a_deep_network_fits_by_what_is_assumed_and_says_where_that_fails(
+    secure: Any, security: Security, parties: int
+) -> None:
+    with pytest.raises(RangeError, match="declare"):
+        deep(secure, 14, assume=False)
+    program = plan(graph_of([deep(secure, 14, assume=True)]), Objective(ANY, security))
+    assert program.flagged
+    rng = np.random.default_rng(3)
+    w = np.round(np.linalg.qr(rng.normal(size=(16, 16)))[0] * 1.2 * 2**14) / 2**14
+    for scale, holds in ((1.0, True), (4.0, False)):
+        store = secure.store({"w": fixed_point.encode(np.clip(w * scale, -1, 1), 14)}, parties)
+        x = rng.uniform(-1, 1, (1, 16))
+        wanted = x
+        for _ in range(14):
+            wanted = np.maximum(wanted @ np.clip(w * scale, -1, 1), 0)
+        run = run_in_memory(program, [fixed_point.encode(x, 16)], parties=parties, store=store, security=security)
+        y, flag = run.outputs
+        assert (not flag.any()) == holds
+        if holds:
+            found = fixed_point.decode(y, program.nodes[program.outputs[0]].type.fraction_bits)
+            assert np.abs(found - wanted).max() < 1e-2 * max(1.0, np.abs(wanted).max())
+
+
+def test_nothing_is_kept_of_what_is_assumed(secure: Any) -> None:
+    with pytest.raises(UsageError, match="assumed"):
+        plan(graph_of([], {"y": secure.secret((2,), -9.0, 9.0).assumed(-1, 1)}))
+    with pytest.raises(RangeError, match="to assume"):
+        secure.secret((2,)).assumed(1, 1)
+    x = secure.secret((2,), -1.0, 1.0)
+    assert not plan(graph_of([x.assumed(-2, 2)])).flagged
