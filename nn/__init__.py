@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from nn.activations import GELU, Activation, Function, Mish, Polynomial, Sigmoid, SiLU, Softplus, Tanh
 from nn.architecture import Architecture, Sequential, Step
+from nn.attention import ScaledDotProductAttention
 from nn.calibrate import InputRange, calibrate, check_ranges
 from nn.functional import (
     Add,
@@ -136,6 +137,7 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "Reshape",
+    "ScaledDotProductAttention",
     "Sequential",
     "ShadesOfGray",
     "SiLU",

@@ -35,7 +35,7 @@ class _Binary(Layer, frozen=True):
         ndim = max(map(len, shapes))
         for shape, own in zip(shapes, batched, strict=True):
             if len(shape) < ndim if own else len(shape) == ndim > 0 and shape[0] != 1:
-                raise _mixing(self, shapes)
+                raise mixing(self, shapes)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         y: SecretTensor = type(self).act(*inputs)
@@ -74,7 +74,7 @@ class Matmul(_Binary, frozen=True):
         """As for sums, where there are stacks of matrices; and no batch is an axis of a matrix that is summed over."""
         x, y = shapes
         if (batched[0] and len(x) < 2) or (batched[1] and len(y) < 3):
-            raise _mixing(self, shapes)
+            raise mixing(self, shapes)
         if max(len(x), len(y)) > 2:
             super().check_batch(shapes, batched)
 
@@ -126,7 +126,8 @@ class Parameter(Layer, frozen=True):
         return weights[""]
 
 
-def _mixing(layer: Layer, shapes: Sequence[Shape]) -> ShapeError:
+def mixing(layer: Layer, shapes: Sequence[Shape]) -> ShapeError:
+    """Of operands in which the batch is not the first axis."""
     of = " and ".join(map(str, shapes))
     return ShapeError(f"{type(layer).__name__} of shapes {of} would mix the images of the batch: it must stay first")
 
@@ -145,7 +146,7 @@ class Concatenate(Layer, frozen=True):
     def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
         """What is no image's own would go to one of them each."""
         if any(shape[:1] != (1,) for shape, own in zip(shapes, batched, strict=True) if not own):
-            raise _mixing(self, shapes)
+            raise mixing(self, shapes)
 
     def _axis(self, ndim: int) -> int:
         axis = axis_of(self.dim, ndim)

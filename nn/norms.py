@@ -13,7 +13,7 @@ import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
-from nn.functional import _mixing
+from nn.functional import mixing
 from nn.layer import Array, Arrays, Layer, Secrets, WeightArray, axis_of, check_finite, check_size, check_weights
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -320,7 +320,7 @@ class CosineSimilarity(_Along, frozen=True):
         ndim = max(map(len, shapes))
         for shape, own in zip(shapes, batched, strict=True):
             if len(shape) != ndim or (not own and shape[0] != 1):
-                raise _mixing(self, shapes)
+                raise mixing(self, shapes)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         x, y = self._aligned(*inputs)

@@ -32,8 +32,8 @@ _RECURRENT = (
     "write its steps out for a fixed length, with Linear, Sigmoid and Tanh; or use convolutions over time",
 )
 _ATTENTION = (
-    "it has no counterpart here: softmax compares and divides",
-    "use a product of Linear layers without softmax (torch.matmul), and train through it",
+    "it has no counterpart here",
+    "use MultiheadAttention, TransformerEncoderLayer or TransformerEncoder, with batch_first=True",
 )
 _POOL = ("it has no counterpart here", "use AvgPool2d or a mean over named dimensions; of (N, C, L), on x.unsqueeze(2)")
 _CONVOLUTION = (
@@ -97,8 +97,8 @@ _KINDS: dict[tuple[str, str], str] = {
         RNN LSTM GRU RNNCell LSTMCell GRUCell RNNBase RNNCellBase
     """,
     _ATTENTION: """
-        MultiheadAttention Transformer TransformerEncoder TransformerDecoder TransformerEncoderLayer
-        TransformerDecoderLayer scaled_dot_product_attention multi_head_attention_forward
+        Transformer TransformerDecoder TransformerDecoderLayer scaled_dot_product_attention
+        multi_head_attention_forward
     """,
     _POOL: """
         AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool3d LPPool1d LPPool2d LPPool3d avg_pool1d avg_pool3d

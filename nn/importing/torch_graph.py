@@ -19,8 +19,9 @@ from nn.activations import Interval
 from nn.architecture import Step
 from nn.importing.blockers import Blocker, refused
 from nn.importing.remedies import not_here
+from nn.importing.torch_attention import SEVERAL, attention
 from nn.importing.torch_layers import BINARY, TWO_TENSORS, UNARY, with_number
-from nn.importing.torch_modules import OPTIONS, check_weight, make_layer, weight_array
+from nn.importing.torch_modules import OPTIONS, check_as_it_is, check_weight, make_layer, weight_array
 from nn.importing.torch_norms import WEIGHTED_NORMS, similarity
 from nn.importing.torch_trace import Trace
 from nn.importing.torch_walk import LOST, SHAPE, Walk, _LostOperandError, name_of, path_of
@@ -32,7 +33,6 @@ _PERMUTES = (torch.permute, "permute")
 _WEIGHTED = (functional.linear, functional.conv2d, functional.cosine_similarity, *WEIGHTED_NORMS)
 _OF_SIZES = (getattr, operator.getitem, "size")
 _FROM_EXAMPLE = (torch.squeeze, torch.unsqueeze, torch.unflatten, "squeeze", "unsqueeze", "unflatten")
-
 
 _SIZES = "give from_torch samples, or an example_input"
 
@@ -122,10 +122,11 @@ class _Conversion(Walk):
 
     def _call_module(self, node: fx.Node) -> Any:
         module = self.holder.get_submodule(str(node.target))
+        if type(module) in SEVERAL:
+            return self._several(node, module)
         layer = make_layer(module, self.interval)
         if len(node.args) != layer.operands or node.kwargs:
-            wanted = "one" if layer.operands == 1 else "two"
-            raise refused(f"it is called with another number of tensors than {wanted}", f"call it with {wanted}")
+            raise refused("it is called with another number of tensors", f"call it with {layer.operands}")
         path = path_of(node.target)
         for local in layer.parameters:
             self._keep(f"{path}.{local}", getattr(module, local))
@@ -133,6 +134,18 @@ class _Conversion(Walk):
         if all(isinstance(each, _Weight) for each in operands):
             return _Weight(self._fresh(node.name), copy.deepcopy(module).double()(*map(_exact, operands)))
         return self._add(path, layer, self._tensors(node.args))
+
+    def _several(self, node: fx.Node, module: Any) -> Any:
+        check_as_it_is(module)
+        path = path_of(node.target)
+
+        def build(name: str, layer: Layer, *inputs: _Value, **weights: torch.Tensor | None) -> _Value:
+            for local, weight in weights.items():
+                if weight is not None:
+                    self._keep(f"{path}.{name}.{local}", weight)
+            return self._add(f"{path}.{name}", layer, list(inputs))
+
+        return SEVERAL[type(module)](module, build, self._tensors(node.args), self._resolve(dict(node.kwargs)))
 
     def _call_method(self, node: fx.Node) -> Any:
         return self._call_function(node)
@@ -166,8 +179,10 @@ class _Conversion(Walk):
         if target in WEIGHTED_NORMS:
             return self._norm(name, node, args, kwargs)
         if target is functional.cosine_similarity:
-            pair = [*args[:2], *([kwargs["x2"]] if "x2" in kwargs else [])]
+            pair = [*args, kwargs.get("x2")][:2]
             return self._add(name, _called(similarity, args[1:], kwargs), self._tensors(pair))
+        if target is functional.scaled_dot_product_attention and len(args) > 2:
+            return self._add(name, _called(attention, args[3:], kwargs), self._tensors(args[:3]))
         if target in _RESHAPES:
             return self._add(name, self._reshape(args, kwargs, node), self._tensors(args[:1]))
         if target in _FROM_EXAMPLE:
@@ -265,6 +280,8 @@ class _Conversion(Walk):
         if target == "size":
             whole = _Shape(_shape_of(node.args[0]))
             return whole if len(args) == 1 else _one_size(whole, args[1])
+        if type(args[0]) is list:  # of the results of a module that has several
+            return args[0][args[1]]
         return _one_size(args[0], args[1]) if isinstance(args[0], _Shape) else None
 
     def _reshape(self, args: list[Any], kwargs: dict[str, Any], node: fx.Node) -> Layer:

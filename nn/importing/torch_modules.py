@@ -31,13 +31,18 @@ def make_layer(module: nn.Module, interval: Interval | None) -> Layer:
     make = MODULES.get(type(module))
     if make is None:
         raise not_here(type(module).__name__)
+    check_as_it_is(module)
+    return make(module, interval=interval)
+
+
+def check_as_it_is(module: nn.Module) -> None:
+    """Raise UnsupportedError where something was done to it that a layer cannot keep."""
     if any(getattr(module, hooks) for hooks in _HOOKS):
         raise refused("it has forward hooks, which a layer cannot keep", "remove them, or do what they do in forward")
     if "forward" in vars(module):
         raise refused("its forward has been replaced", "make it a class of its own, whose forward can be traced")
     if module.training and (isinstance(module, nn.modules.dropout._DropoutNd) or list(module.buffers())):
         raise refused("it is in training mode even in evaluation", "make it in __init__, so that eval() reaches it")
-    return make(module, interval=interval)
 
 
 def has_global_hooks() -> bool:

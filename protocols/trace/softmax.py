@@ -10,8 +10,14 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
+
+from mpc.errors import ShapeError
+from mpc.tensor_type import Shape
 from protocols.approximation.defaults import normal_fits
-from protocols.trace.arguments import Axis, reduced_axes, reduced_shape
+from protocols.trace.arguments import Axis, numbers, reduced_axes, reduced_shape
+from protocols.trace.comparisons import check_bits
 from protocols.trace.counting import Counting
 from protocols.trace.normalised import normalised
 
@@ -38,9 +44,12 @@ class Softmax(Counting):
 
     __slots__ = ()
 
-    def softmax(self, axis: Axis = -1) -> Self:
-        """exp(x) over its sum along some axes; off by about 1e-5 at most."""
-        found = _exponentials(self, axis)
+    def softmax(self, axis: Axis = -1, where: npt.ArrayLike | None = None) -> Self:
+        """exp(x) over its sum along some axes; off by about 1e-5 at most.
+
+        ``where``: public 0 and 1, which broadcast to x: what is 0 has no part.
+        """
+        found = _exponentials(self, axis, None if where is None else numbers(where))
         parts: Self = (found.values * normalised(found.total, "reciprocal")).within(-UNIT, 1.0 + UNIT)
         return parts
 
@@ -60,16 +69,33 @@ class Softmax(Counting):
         return logs
 
 
-def _exponentials(x: Any, axis: Axis) -> Exponentials:
+def _exponentials(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None = None) -> Exponentials:
     axes = reduced_axes(axis, x.ndim)
     count = math.prod(x.shape[i] for i in axes)
-    largest = x.max(axes, keepdims=True)
     span = x.type.high - x.type.low
+    if where is not None:
+        where = _checked(where, x.shape, axes)
+        # As low as any: not the largest, unless all are.
+        x = x * where + (1.0 - where) * x.type.low
+    largest = x.max(axes, keepdims=True)
     below = (x - largest).within(-span, 0.0)
     # Of many, what each is off by adds up: that of a square is small where it is small.
     times = 1 if count <= FEW else 2
     seen = below.maximum(-DEEPEST * times) if span > DEEPEST * times else below
     values = (seen / times).apply(normal_fits()["exp"]) ** times
+    values = values if where is None else values * where
     # The largest's own is 1, whatever it is off by itself; so no sum is less than about that.
     total = values.sum(axes, keepdims=True).within(1.0 - OFF, count * (1.0 + OFF))
     return Exponentials(values, total, below, largest)
+
+
+def _checked(where: npt.NDArray[np.float64], shape: Shape, axes: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Of x's shape, of 0 and 1, and something along the axes everywhere."""
+    check_bits("softmax", where)
+    try:
+        where = np.broadcast_to(where, shape)
+    except ValueError:
+        raise ShapeError(f"where, of shape {where.shape}, does not broadcast to {shape}") from None
+    if not where.any(axis=axes).all():
+        raise ShapeError("where leaves nothing along the axes of a softmax")
+    return where

@@ -1,0 +1,64 @@
+"""Attention as a layer: softmax of q k^T times v, of which all three may be secret."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mpc.errors import ShapeError, UnsupportedError
+from mpc.tensor_type import Shape
+from nn.functional import mixing
+from nn.layer import Array, Arrays, Layer, Secrets, check_finite
+from protocols.trace.secret_tensor import SecretTensor
+
+
+class ScaledDotProductAttention(Layer, frozen=True):
+    """softmax(q k^T ``scale``) v of (N, ..., L, E), (N, ..., S, E) and (N, ..., S, V); ``scale`` None: 1 / sqrt(E).
+
+    ``is_causal``: query i sees keys up to i alone, which is public.  Costs the openings of q, k and v, and a softmax.
+    """
+
+    operands: ClassVar[int] = 3
+
+    is_causal: bool = False
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            check_finite("scale", self.scale)
+            if self.scale <= 0:
+                raise UnsupportedError("scale is above 0")
+
+    def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
+        """Matrices of each image alone, or the same for all."""
+        ndim = max(map(len, shapes))
+        for shape, own in zip(shapes, batched, strict=True):
+            if (len(shape) < max(ndim, 3)) if own else (len(shape) == ndim and shape[0] != 1):
+                raise mixing(self, shapes)
+
+    def _seen(self, q: SecretTensor | Array, k: SecretTensor | Array) -> Array | None:
+        """Which keys each query sees; None for all."""
+        if q.ndim < 2 or k.ndim < 2 or q.shape[-1] != k.shape[-1]:
+            raise ShapeError(f"attention of queries of shape {q.shape} to keys of shape {k.shape}")
+        return np.tri(q.shape[-2], k.shape[-2]) if self.is_causal else None
+
+    def _scale(self, q: SecretTensor | Array) -> float:
+        return 1.0 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        q, k, v = inputs
+        seen = self._seen(q, k)
+        scores = (q @ k.swapaxes(-1, -2)) * self._scale(q)
+        return scores.softmax(-1, where=seen) @ v
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        q, k, v = inputs
+        seen = self._seen(q, k)
+        scores = (q @ k.swapaxes(-1, -2)) * self._scale(q)
+        if seen is not None:
+            scores = np.where(seen > 0, scores, -np.inf)
+        parts = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return np.asarray((parts / parts.sum(axis=-1, keepdims=True)) @ v)
