@@ -243,14 +243,7 @@ class _Conversion(Walk):
         out_channels, each, *kernel = self._parts(name, weight, bias).shape
         stride, padding, dilation = (tuple(v) if isinstance(v, list) else v for v in (stride, padding, dilation))
         layer = ly.Conv2d(
-            each * groups,
-            out_channels,
-            (kernel[0], kernel[1]),
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias is not None,
+            each * groups, out_channels, (kernel[0], kernel[1]), stride, padding, dilation, groups, bias is not None
         )
         return self._add(name, layer, self._tensors([x]))
 
