@@ -19,7 +19,7 @@ from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError, p
 from mpc.program import MAX_LABEL
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
-from nn import attention as t
+from nn import attention as e
 from nn import functional as f
 from nn import layers as ly
 from nn import norms as n
@@ -46,7 +46,7 @@ AnyLayer = (
     | r.ELU | r.SELU | r.CELU | r.LogSigmoid | r.Softsign | r.Softshrink | r.Abs | r.PReLU
     | r.MaxPool2d | r.AdaptiveMaxPool2d | s.Softmax | s.LogSoftmax
     | n.LayerNorm | n.RMSNorm | n.GroupNorm | n.InstanceNorm1d | n.InstanceNorm2d | n.InstanceNorm3d
-    | n.Norm | n.Normalize | n.CosineSimilarity | t.ScaledDotProductAttention
+    | n.Norm | n.Normalize | n.CosineSimilarity | e.ScaledDotProductAttention
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
     | t.Trees
