@@ -30,7 +30,8 @@ from nn.model import Model
 from nn.rectifiers import ReLU
 from protocols import RangeWarning
 
-MODELS = ("derm",)
+MODELS = ("derm", "derm-tails")
+"""The dermatology CNN, with its sigmoids on their interval as it ships, or with tails: right on any input."""
 SHIPPED = "shipped"
 SEED = 0
 """Of weights and inputs that are random: the same in every run, since public bounds of weights decide the cost."""
@@ -100,24 +101,24 @@ def subject(options: argparse.Namespace) -> Subject:
         raise UsageError(f"there is no model {options.model!r} to measure: the known ones are {', '.join(MODELS)}")
     if options.shape is not None or options.range is not None:
         raise UsageError("--shape and --range go with --torch: for larger images of the dermatology CNN, give --side")
-    return derm(options.side)
+    return derm(options.side, tails=options.model == "derm-tails")
 
 
-def derm(side: int | None = None, *, rectified: bool = False) -> Subject:
+def derm(side: int | None = None, *, rectified: bool = False, tails: bool = False) -> Subject:
     """The dermatology CNN, by default as it ships; for images of another ``side`` with its first dense layer enlarged.
 
     ``rectified``: with ReLU in place of each sigmoid, which costs what a network of that kind costs, and predicts
-    nothing.
+    nothing.  ``tails``: as in ``derm_model``.
 
     Each trained weight is shared out among the positions that take the place of its own, so that the layer's sums stay
     what they were and activations within their interval: the network costs what one of that size costs, and its error
     says something.  It was not trained for such images.
     """
-    model = derm_model()
+    model, name = derm_model(tails=tails), MODELS[tails]
     if rectified:
         model = Model(Architecture(tuple(map(_rectified, model.architecture.steps)), INPUT_SHAPE), model.state_dict())
     if side is None or side == INPUT_SHAPE[1]:
-        return Subject("derm", model, INPUT_SHAPE, SHIPPED)
+        return Subject(name, model, INPUT_SHAPE, SHIPPED)
     shape = (INPUT_SHAPE[0], side, side)
     channels = len(model.weights["conv2.bias"])
     features = channels * (side // 2 // 2) ** 2
@@ -135,7 +136,7 @@ def derm(side: int | None = None, *, rectified: bool = False) -> Subject:
     index = np.arange(new) * old // new
     spread = trained.reshape(-1, channels, old, old)[:, :, index][:, :, :, index] * (old / new) ** 2
     weights["fc1.weight"] = spread.reshape(len(trained), features)
-    return Subject("derm", Model(Architecture(steps, shape), weights), shape, "shipped, enlarged")
+    return Subject(name, Model(Architecture(steps, shape), weights), shape, "shipped, enlarged")
 
 
 def _rectified(step: Step) -> Step:

@@ -50,7 +50,10 @@ def _add_parties(command: Any) -> None:
 def add_model_arguments(command: Any) -> None:
     """Which network, and how many inputs at once; see ``benchmarks.models``."""
     model = command.add_mutually_exclusive_group()
-    model.add_argument("--model", default="derm", help="which network that ships (default: derm)")
+    model.add_argument(
+        "--model", default="derm",
+        help="which network that ships: derm (the default), or derm-tails, whose sigmoids are right on any input",
+    )  # fmt: skip
     model.add_argument(
         "--torch", metavar="FILE.py:NAME",
         help="a torch module of yours, or a callable that makes it; the file is executed here, and never at a party",

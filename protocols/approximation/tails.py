@@ -43,8 +43,9 @@ LENGTH = 6.0
 """Of a piece of exp: e^6 orders of magnitude have the digits for a thousandth of each value."""
 BELOW = 0.5
 """By which one reaches below its own."""
-DEEPEST = FLOOR
-"""As a part of the largest value, or of 1 where that is less: what is below counts as nothing."""
+DEEPEST = FLOOR / 1024
+"""As a part of the largest value, or of 1 where that is less: what is below counts as nothing, which is a thousandth of
+what is told apart relatively."""
 HIGHEST = 44.0
 """Of what exp is taken of: no value of the field is larger than that of a larger one."""
 

@@ -121,6 +121,21 @@ def test_a_network_of_the_users(name: str, tmp_path: Path, capsys: pytest.Captur
         assert figures == {figure: summary["layers"][layer][figure] for figure in figures}
 
 
+def test_both_forms_of_the_shipped_network_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    rounds = []
+    for model in ("derm", "derm-tails"):
+        assert main(["cost", "--model", model, "--json"]) == 0
+        rounds.append(json.loads(capsys.readouterr().out)["online"]["rounds"])
+    assert rounds == [8, 9]  # the former's with the bit that says whether an input left an interval
+
+
+@pytest.mark.usefixtures("shared_cluster")
+def test_a_network_with_tails_costs_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = bench(capsys, "inference", "--model", "derm-tails", "--repeat", "1")
+    assert summary["as_predicted"]
+    assert summary["difference"]["max"] < 1e-2
+
+
 @pytest.mark.usefixtures("shared_cluster")
 def test_larger_images(capsys: pytest.CaptureFixture[str]) -> None:
     summary = bench(capsys, "inference", "--side", "30", "--repeat", "1")

@@ -85,7 +85,7 @@ def test_the_page_says_what_tails_cost_and_which_inputs_differ() -> None:
     """docs/models.md: rounds and bytes of both forms, and whom the fit's period answers otherwise."""
     page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
     short, safe = derm_model(), derm_model(tails=True)
-    for model, name in ((short, "on [-8, 8]"), (safe, "with tails")):
+    for model, name in ((short, "on [-8, 8], and a bit that says whether an input left it"), (safe, "with tails")):
         rounds, sent, dealt = re.search(rf"\| {re.escape(name)} \| (\d+) \| (\d+) kB \| ([\d.]+) MB \|", page).groups()
         cost = model.cost((1, 3, 28, 28))
         assert cost.online_rounds == int(rounds)
