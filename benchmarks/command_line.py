@@ -18,6 +18,7 @@ from benchmarks.options import (
 )
 from benchmarks.peers.command import add_peers
 from benchmarks.soak.command import add_soak
+from benchmarks.zoo.command import add_zoo
 
 
 def command(subparsers: Any) -> None:
@@ -34,6 +35,7 @@ def command(subparsers: Any) -> None:
     _add_strangers(benches)
     add_peers(benches)
     add_soak(benches)
+    add_zoo(benches)
     _add_all(benches)
     _add_page(benches)
 

@@ -1,0 +1,112 @@
+"""``tessera bench zoo``: whether a network comes over, by how much it differs then, and what a prediction costs."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nn
+from benchmarks.records import Figure, Recorder
+from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
+from benchmarks.zoo.networks import NETWORKS, Network
+from mpc.errors import ConfigurationError, TesseraError, UsageError
+
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+SEED = 1
+LONGEST = 60
+"""Characters of what stands in the way."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Import and print; the exit code.  Raises UsageError for a network that is not known."""
+    folder = options.folder.expanduser()
+    if options.install:
+        return _install(folder)
+    names = options.networks or list(NETWORKS)
+    for name in names:
+        if name not in NETWORKS:
+            raise UsageError(f"there is no network {name!r}: the known ones are {', '.join(NETWORKS)}")
+    if folder.is_dir():
+        sys.path.append(str(folder))
+    recorder = Recorder.of(options)
+    rows: dict[str, dict[str, Any]] = {}
+    with progress_bar("importing", len(names)) as advance:
+        for name in names:
+            advance.describe(name)
+            rows[name] = _tried(NETWORKS[name])
+            advance()
+            if rows[name]["imported"]:
+                recorder.add("zoo", {"network": name, "input": list(NETWORKS[name].shape)}, _figures(rows[name]))
+    if options.json:
+        print_json({"networks": rows})
+    else:
+        _print(rows)
+    return recorder.finish()
+
+
+def _install(folder: Path) -> int:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [*pip, "--upgrade", "--target", str(folder), "--requirement", str(REQUIREMENTS)]
+    return subprocess.run(command, check=False, stdout=sys.stderr).returncode  # noqa: S603 - our own command
+
+
+def _tried(network: Network) -> dict[str, Any]:
+    """What became of one."""
+    import torch
+
+    torch.manual_seed(SEED)
+    try:
+        module = network.make().eval()
+    except ImportError as error:
+        raise ConfigurationError(f"a library is missing ({error}): tessera bench zoo --install") from None
+    x = torch.randn(1, *network.shape)
+    began = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = nn.from_torch(module, example_input=x)
+    except TesseraError as error:
+        return {"imported": False, "why": str(error)}
+    row: dict[str, Any] = {"imported": True, "import_seconds": time.perf_counter() - began}
+    with torch.no_grad():
+        want = module(x).numpy().astype(np.float64)
+    got = model.plain(x.numpy().astype(np.float64), exact=True)
+    row |= {"layers": len(model.architecture.steps), "error": float(np.abs(got - want).max() / np.abs(want).max())}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cost = model.cost((1, *network.shape))
+    except TesseraError as error:
+        return row | {"why": str(error)}
+    return row | {
+        "rounds": cost.online_rounds,
+        "bytes_per_party": cost.online_bytes_per_party,
+        "bytes_dealt": cost.offline_bytes,
+    }
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Figure]:
+    return {name: value for name, value in row.items() if isinstance(value, int | float) and name != "imported"}
+
+
+def _print(rows: dict[str, dict[str, Any]]) -> None:
+    table = plain_table("network", "layers", "error", "rounds", "sent a party", "dealt")
+    table.add_column("what stands in the way")
+    for name, row in rows.items():
+        cells = [""] * 5
+        if row["imported"]:
+            cells[:2] = [f"{row['layers']}", f"{row['error']:.0e}"]
+        if "rounds" in row:
+            cells[2:] = [f"{row['rounds']:,}", *(f"{row[n] / 1e6:.1f} MB" for n in ("bytes_per_party", "bytes_dealt"))]
+        why = row.get("why", "").splitlines()
+        table.add_row(name, *cells, why[0][:LONGEST] if why else "")
+    console = stdout_console()
+    console.print(table)
+    console.print(f"{sum(row['imported'] for row in rows.values())} of {len(rows)} come over")

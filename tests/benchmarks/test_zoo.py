@@ -1,0 +1,73 @@
+"""``tessera bench zoo``, with networks of torch's own in the place of libraries'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn as tn
+
+from benchmarks.zoo import bench
+from benchmarks.zoo.networks import NETWORKS, Network
+from parties.commands.command_line import main
+
+
+def missing() -> Any:
+    raise ImportError("No module named 'timm'")
+
+
+FEW = {
+    "torch/small": Network(
+        lambda: tn.Sequential(tn.Conv2d(3, 2, 3), tn.ReLU(), tn.Flatten(), tn.Linear(32, 2)), (3, 6, 6)
+    ),
+    "torch/sorting": Network(lambda: tn.Sequential(tn.Flatten(), tn.AdaptiveLogSoftmaxWithLoss(8, 4, [2])), (8,)),
+    "torch/large": Network(lambda: tn.Sequential(*(tn.Linear(64, 64) for _ in range(40)), tn.ReLU()), (64,)),
+    "timm/missing": Network(missing, (3, 4, 4)),
+}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "NETWORKS", FEW)
+
+
+def test_what_comes_over_and_what_does_not(tmp_path: Path, capsys: Any) -> None:
+    names = [name for name in FEW if name.startswith("torch")]
+    out = tmp_path / "zoo.jsonl"
+    assert main(["bench", "zoo", "--networks", *names, "--out", str(out), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["networks"]
+    small = rows["torch/small"]
+    assert small["imported"]
+    assert small["error"] < 1e-5
+    assert 3 <= small["rounds"] <= 4
+    assert small["bytes_per_party"] > 0 < small["bytes_dealt"]
+    assert not rows["torch/sorting"]["imported"]
+    assert "AdaptiveLogSoftmaxWithLoss" in rows["torch/sorting"]["why"]
+    assert rows["torch/large"]["imported"]
+    assert "rounds" not in rows["torch/large"]
+    assert "declare" in rows["torch/large"]["why"]
+    assert [json.loads(line)["case"]["network"] for line in out.read_text().splitlines()] == [
+        "torch/small",
+        "torch/large",
+    ]
+
+
+def test_the_table_says_what_stands_in_the_way(capsys: Any) -> None:
+    assert main(["bench", "zoo", "--networks", "torch/small", "torch/sorting"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 come over" in printed
+    assert "what stands in the way" in printed
+
+
+def test_mistakes_are_said(capsys: Any) -> None:
+    assert main(["bench", "zoo", "--networks", "timm/missing"]) != 0
+    assert "tessera bench zoo --install" in capsys.readouterr().err
+    assert main(["bench", "zoo", "--networks", "timm/none"]) != 0
+    assert "there is no network 'timm/none'" in capsys.readouterr().err
+
+
+def test_every_network_has_a_library_that_is_installed() -> None:
+    libraries = set(bench.REQUIREMENTS.read_text().split())
+    assert {name.partition("/")[0] for name in NETWORKS} <= libraries
