@@ -27,6 +27,8 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 # In messages.  Past it a send fails at once, which the caller hears of; nothing is dropped silently.
 HIGH_WATER_MARK = 10_000
+UNREAD = 4
+"""Messages of one connection that libzmq has before we read them, charged to nobody: the others wait where they are."""
 
 HANDSHAKE_SECONDS = 5.0
 """After which a connection that has not completed its handshake is cut."""
@@ -83,7 +85,7 @@ def _common(socket: Socket, keys: KeyPair, cluster: Cluster) -> None:
     socket.curve_secretkey = keys.secret.encode("ascii")
     socket.linger = 0
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-    socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+    socket.setsockopt(zmq.RCVHWM, UNREAD)
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(1e3 * HANDSHAKE_SECONDS))
     # What nobody confirms for so long ends the connection.  A new one is tried every few seconds, whereas TCP would
     # try to save the old one ever more rarely, and notice late that a network is whole again.

@@ -51,9 +51,6 @@ from parties.wire.wires import Owner, Transport, Way
 
 log = logging.getLogger(__name__)
 
-# Events that may wait for `receive`.  Beyond it nothing is read: the peers' queues fill up instead of our
-# memory.
-BACKLOG = 4096
 # ms that a low-latency receive waits for a message without giving the event loop a turn.
 EAGER_WAIT = 1
 # s after which even a stream of messages that are there already gives the event loop a turn.
@@ -134,7 +131,7 @@ class Endpoint(Following):
                 on_departure=self._probe_clients,
                 on_message=self._receiver.take,
                 on_fault=lambda link, error: self._emit(LinkFault(link.peer, error)),
-                has_room=self._has_room,
+                has_room=self._events.has_room,
             ),
         )
 
@@ -315,7 +312,7 @@ class Endpoint(Following):
         event = self._events.take()
         if len(self._events) > _MANY:
             self._wires.read_one(0)
-        if len(self._events) == BACKLOG // 2:
+        if self._events.resumes():
             asyncio.get_running_loop().call_soon(self._wires.read)
         return event
 
@@ -377,10 +374,7 @@ class Endpoint(Following):
 
     def _catch_up(self) -> bool:
         self._wires.catch_up()
-        return self._has_room()
-
-    def _has_room(self) -> bool:
-        return len(self._events) < BACKLOG
+        return self._events.has_room()
 
     def _emit(self, event: Event) -> None:
         self._events.put(event)

@@ -26,7 +26,7 @@ from mpc.errors import (
 )
 from mpc.rings.ring import as_array
 from parties.cluster import Role
-from parties.wire import sockets, transport
+from parties.wire import arrivals, sockets, transport
 from parties.wire.events import Delivery, LinkFault, PeerRestarted
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
@@ -354,11 +354,11 @@ async def test_the_event_loop_gets_its_turns_in_low_latency(site: Any, expect: E
 
 async def test_nothing_is_read_beyond_the_backlog(site: Any, expect: Expect) -> None:
     a, b = await site.endpoints("p0", "p1")
-    for i in range(transport.BACKLOG + 1000):
+    for i in range(arrivals.BACKLOG + 1000):
         a.send("p1", Note(str(i)))
     await asyncio.sleep(0.3)
-    assert b.traffic("p0").messages_received <= transport.BACKLOG
-    for i in range(transport.BACKLOG + 1000):
+    assert b.traffic("p0").messages_received <= arrivals.BACKLOG
+    for i in range(arrivals.BACKLOG + 1000):
         assert (await expect(b, Delivery)).message == Note(str(i))
 
 
