@@ -129,7 +129,7 @@ def _measured(name: str, options: argparse.Namespace, advance: Callable[[], None
         quiet, attacked, tallies, lines = [block()], [], [], 0
         for _ in range(options.pairs):
             before = _lines(cluster, honest)
-            with _attacking(name, cluster) as tally:
+            with attacking(name, cluster) as tally:
                 attacked.append(block())
             tallies.append(tally)
             lines = max(lines, _lines(cluster, honest) - before)
@@ -144,7 +144,7 @@ def _lines(cluster: LocalCluster, honest: dict[str, int]) -> int:
 
 
 @contextlib.contextmanager
-def _attacking(name: str, cluster: LocalCluster) -> Iterator[dict[str, Any]]:
+def attacking(name: str, cluster: LocalCluster) -> Iterator[dict[str, Any]]:
     """While it is open; afterwards the attackers' tally is filled in."""
     tally: dict[str, Any] = {}
     if name in PARTY:

@@ -23,6 +23,8 @@ MAX_RUNS_PER_CLIENT = 64
 BYTES_PER_ELEMENT = {Security.SEMI_HONEST: 20, Security.MALICIOUS: 32}
 """Memory that a run takes at its height, for each of ``Program.elements``; as measured at the dealer, who takes most of
 it, if briefly.  A party takes 8 to 11, and 15 to 20 with MACs."""
+BYTES_PER_NODE = {Security.SEMI_HONEST: 704, Security.MALICIOUS: 1344}
+"""That it takes beside, for each node of the program, however small its arrays are; as measured at the last party."""
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -40,8 +42,8 @@ class Admission:
     def __init__(self, server: str, memory: int, security: Security, *, clients: int) -> None:
         self.clients = max(1, clients)
         self._server = server
-        self._memory = memory
-        self._bytes_per_element = BYTES_PER_ELEMENT[security]
+        self.memory = memory
+        self._bytes_per_element, self._bytes_per_node = BYTES_PER_ELEMENT[security], BYTES_PER_NODE[security]
         self._runs: Counter[str] = Counter()
         self._reserved: Counter[str] = Counter()
 
@@ -68,16 +70,16 @@ class Admission:
     @property
     def share(self) -> int:
         """Bytes that a client may have when nobody else has any."""
-        return self._memory if self.clients == 1 else self._own + self._common // 2
+        return self.memory if self.clients == 1 else self._own + self._common // 2
 
     @property
     def _own(self) -> int:
         """Bytes that each client has for itself."""
-        return self._memory // (2 * self.clients)
+        return self.memory // (2 * self.clients)
 
     @property
     def _common(self) -> int:
-        return self._memory // 2
+        return self.memory // 2
 
     @property
     def largest(self) -> int:
@@ -86,7 +88,7 @@ class Admission:
 
     def size_of(self, program: Program) -> int:
         """Bytes that a run of it takes."""
-        return program.elements * self._bytes_per_element
+        return program.elements * self._bytes_per_element + len(program.nodes) * self._bytes_per_node
 
     def check_size(self, program: Program) -> int:
         """Bytes that a run of it takes.  Raises TooLarge if no client may ever have so much."""
@@ -124,7 +126,7 @@ class Admission:
         """Bytes that the client may have beside what it has."""
         has = self._reserved[client]
         if self.clients == 1:
-            return max(0, self._memory - has)
+            return max(0, self.memory - has)
         beyond = {name: max(0, held - self._own) for name, held in self._reserved.items()}
         left = self._common - sum(beyond.values())
         # Half of what is left, after it has got as much as it leaves.

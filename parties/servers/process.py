@@ -23,6 +23,7 @@ from parties.keys import KeyPair
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
+from parties.servers.freed import Freed
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
@@ -48,7 +49,7 @@ def tune(threads: int) -> None:
     """Keep freed memory in the process, and give BLAS its number of threads (0: as it likes).
 
     glibc hands arrays of some 100 KB back to the kernel when they are freed, and pays for their pages again at the next
-    one: several times the cost of the arithmetic on them.
+    one: several times the cost of the arithmetic on them.  What is too much of it goes back later (`freed`).
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -168,6 +169,9 @@ async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool, g
         print(READY, notice, sep="\n" if notice else "", flush=True)
         notify("READY=1")
         server.spawn(feed_watchdog())
+        governor = server.governor
+        freed = Freed(governor.admission.memory // 2, quiet=lambda: not (server.jobs or governor.waiting))
+        server.spawn(freed.work())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
         notify("STOPPING=1")

@@ -65,7 +65,7 @@ async def _given_up(site, endpoint):
 async def _beyond_its_memory(site, endpoint):
     data = deep(300)
     for server in site.servers.values():
-        server.governor.admission._memory = 4 << 20
+        server.governor.admission.memory = 4 << 20
     for run, server in itertools.product(ids(12), site.servers):
         endpoint.send(server, Prepare(run=run), [data])
     await asyncio.sleep(0.1)

@@ -152,7 +152,7 @@ async def test_a_program_that_a_client_has_no_memory_for_is_not_decoded(site, mo
     async with site.client() as client:
         await client.reveal(client.share([1.0]) * 2)
         for server in site.servers.values():
-            monkeypatch.setattr(server.governor.admission, "_memory", 1 << 20)
+            monkeypatch.setattr(server.governor.admission, "memory", 1 << 20)
         monkeypatch.setattr(Program, "decode", no)
         endpoint = site.endpoint("company")
         async with endpoint:
@@ -212,14 +212,14 @@ async def test_what_was_dealt_for_a_run_that_its_client_told_the_dealer_alone_of
     async with endpoint, site.client() as clinic:
         await endpoint.connect(deadline=5)
         last = site.servers["party1"]
-        last.governor.admission._memory = 4 << 20
+        last.governor.admission.memory = 4 << 20
         for i in range(12):
             endpoint.send("dealer", Prepare(run=f"{i:032x}"), [data])
         await site.until(lambda: held(last) > 1 << 20)
         await site.until(lambda: held(site.servers["dealer"]) == 0)
         assert held(last) <= 2 << 20, "half, whatever was dealt"
         assert await clinic.reveal(clinic.share([3.0]) * 2) == pytest.approx([6.0], abs=1e-3)
-        last.governor.admission._memory = 1 << 30
+        last.governor.admission.memory = 1 << 30
     await nothing_held(site)
 
 

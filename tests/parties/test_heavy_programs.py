@@ -1,0 +1,40 @@
+"""Two clients send programs of 16,000 nodes to servers in processes of their own, which have little memory for runs."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.members import MEMORY, SLACK, attacking
+from benchmarks.members_attacks import CLIENTS, VICTIM
+from benchmarks.processes import Processes
+from parties import Client, LocalCluster, Settings
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+SECONDS = 10.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("security", ["semi-honest", "malicious"])
+def test_heavy_programs_take_no_more_memory_than_there_is_for_runs(security):
+    settings = Settings(threads=1, round_timeout=60.0, memory_mb=MEMORY)
+    members = (VICTIM, *CLIENTS)
+    with (
+        LocalCluster(2, security=security, settings=settings, clients=members, observable=True) as cluster,
+        Client(cluster, name=VICTIM) as client,
+    ):
+        processes = Processes({name: process.pid for name, process in cluster.processes.items()})
+        x = np.linspace(-1.0, 1.0, 5)
+        before = {name: usage.peak_bytes for name, usage in processes.usage().items()}
+        with attacking("heavy programs", cluster) as tally:
+            until = time.monotonic() + SECONDS
+            while time.monotonic() < until:
+                np.testing.assert_allclose(client.reveal(client.share(x) * 2), 2 * x, atol=1e-3)
+        peaks = {name: usage.peak_bytes for name, usage in processes.usage().items()}
+    assert tally["sent"] > 100
+    assert tally["refused"]["ServerBusy"] > 10
+    assert max(peaks.values()) <= (MEMORY + SLACK) * MIB
+    assert all(peak - before[name] <= MEMORY * MIB for name, peak in peaks.items()), (before, peaks)
