@@ -26,10 +26,10 @@ WEIGHT, BIAS = np.linspace(-1.5, 2.0, 6), np.linspace(0.5, -0.25, 6)
 
 
 def rows(bound: float, count: int, bits: int = 16) -> Reals:
-    """Of many sizes, down to a few units, constant ones, and one at both ends of the range."""
+    """Of many sizes, down to a few units, of zeros, constant ones, and one at both ends of the range."""
     rng = np.random.default_rng(count)
-    x = rng.normal(size=(8, count))
-    x *= (bound * np.array([1, 0.5, 0.1, 1e-2, 1e-3, 1e-4, 0, 0]) / np.abs(x).max(axis=1))[:, None]
+    x = rng.normal(size=(9, count))
+    x *= (bound * np.array([1, 0.5, 0.1, 1e-2, 1e-3, 1e-4, 0, 0, 0]) / np.abs(x).max(axis=1))[:, None]
     x[6], x[7] = bound / 3, np.where(np.arange(count) % 2, bound, -bound)
     x[5] += bound / 5
     return np.clip(np.rint(x * 2.0**bits), -bound * 2.0**bits, bound * 2.0**bits) / 2.0**bits
@@ -87,7 +87,7 @@ def test_parties_and_macs(secure: Any, parties: int, objective: Objective) -> No
 @pytest.mark.parametrize("security", list(Security))
 def test_rounds_and_bytes_are_as_predicted(secure: Any, security: Security) -> None:
     objective = STRICT if security is Security.MALICIOUS else LATENCY
-    program = secure.program(secure.secret((8, 6)).layer_norm(6, WEIGHT, BIAS), objective=objective)
+    program = secure.program(secure.secret((9, 6)).layer_norm(6, WEIGHT, BIAS), objective=objective)
     sent: dict[tuple[int, int], int] = {}
 
     def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
