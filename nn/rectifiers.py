@@ -44,11 +44,27 @@ class Elementwise(Layer, frozen=True):
         return np.asarray(self.of(inputs[0]))
 
 
-class ReLU(Elementwise, frozen=True):
-    """max(x, 0)."""
+class ReLU(Elementwise, frozen=True, omit_defaults=True):
+    """max(x, 0).
+
+    ``interval``: where x is assumed to lie, in the place of the worst case that types know, which in a deep network
+    does not fit the field (`nn.assuming`).  A bit beside the results says if it does not hold.
+    """
+
+    interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval is not None:
+            check_finite("an interval", *self.interval)
+            if not self.interval[0] < self.interval[1]:
+                raise UnsupportedError(f"{self.interval} is not an interval")
 
     def of(self, x: Any) -> Any:
         return _relu(x)
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        (x,) = inputs
+        return (x if self.interval is None else x.assumed(*self.interval)).relu()
 
 
 class LeakyReLU(Elementwise, frozen=True):

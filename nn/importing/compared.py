@@ -16,12 +16,14 @@ import numpy as np
 
 from mpc.errors import DiffersFromSource, RangeError, UsageError
 from nn.activations import Approximated
+from nn.assuming import assuming
 from nn.calibrate import calibrate, chunks
 from nn.importing.blockers import INSTEAD, Blocker, refuse
 from nn.importing.fixed import MOST_PRODUCTS, fixed_point_program, fixed_point_results, products, up_to
 from nn.importing.samples import perturbed
 from nn.layer import Array, Layer
 from nn.model import Model
+from nn.rectifiers import ReLU
 from protocols import RangeWarning
 
 _FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
@@ -122,7 +124,14 @@ class _Comparison:
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
                 self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
-        self._check_fixed_point(folded, samples, wanted[0], everywhere)
+        try:
+            self._check_fixed_point(folded, samples, wanted[0], everywhere)
+        except RangeError:
+            # Deep, perhaps: the worst case outgrows the field, and what samples lead to does not.
+            if not any(isinstance(layer, ReLU) for layer in folded.architecture.layers.values()):
+                raise
+            folded = assuming(folded, np.concatenate([samples, perturbed(samples)]))
+            self._check_fixed_point(folded, samples, wanted[0], everywhere)
         return folded
 
     def _check_fixed_point(self, model: Model, samples: Array, want: Array, everywhere: bool) -> None:

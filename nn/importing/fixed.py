@@ -26,7 +26,8 @@ def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Arra
     """What the parties' program gives for inputs in [low, high].  Raises RangeError for what cannot be shown to fit."""
     program = fixed_point_program(model, x.shape, low, high)
     stored = {("model", name): elements for name, elements in model.encode().items()}
-    (result,) = clear(program, [fixed_point.encode(x, FRACTION_BITS)], stored)
+    # A bit may come behind it.
+    result, *_ = clear(program, [fixed_point.encode(x, FRACTION_BITS)], stored)
     return fixed_point.decode(result, program.nodes[program.outputs[0]].type.fraction_bits)
 
 

@@ -1,0 +1,45 @@
+"""Deep networks of rectifiers, whose worst case does not fit the field, and whose values do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpc.errors import RangeError, UnsupportedError
+from nn import Linear, Model, ReLU, Sequential
+from nn.assuming import assuming
+
+LAYERS = 14
+
+
+@pytest.fixture(name="deep")
+def deep_model(rng: Any) -> Model:
+    layers: dict[str, Any] = {}
+    for k in range(LAYERS):
+        layers |= {f"fc{k}": Linear(16, 16, bias=False), f"act{k}": ReLU()}
+    architecture = Sequential(layers).architecture((16,))
+    weights = {name: np.linalg.qr(rng.normal(size=shape))[0] * 1.3 for name, shape in architecture.parameters.items()}
+    return Model(architecture, weights)
+
+
+def test_what_samples_lead_to_takes_the_place_of_the_worst_case(deep: Model, rng: Any, evaluate: Any) -> None:
+    samples = rng.uniform(-1, 1, (64, 16))
+    with pytest.raises(RangeError):
+        deep.description.program((1, 16))
+    model = assuming(deep, samples)
+    assert np.array_equal(model.plain(samples), deep.plain(samples))
+    for name, (low, high) in {n: x.interval for n, x in model.architecture.layers.items() if "act" in n}.items():
+        assert low == -high
+        assert np.log2(high).is_integer(), name
+    run = evaluate(model, samples[:2], 2)
+    assert run.program.flagged
+    wanted = deep.plain(samples[:2])
+    assert np.abs(run.result - wanted).max() < 1e-2 * np.abs(wanted).max()
+
+
+def test_an_interval_is_one() -> None:
+    for interval in ((1.0, 1.0), (2.0, -2.0), (0.0, np.inf)):
+        with pytest.raises(UnsupportedError):
+            ReLU(interval=interval)
