@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mpc.errors import DiffersFromSource, RangeError, UsageError
+from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
 from nn.activations import Approximated
 from nn.assuming import assuming
 from nn.calibrate import calibrate, chunks
@@ -25,6 +25,9 @@ from nn.layer import Array, Layer
 from nn.model import Model
 from nn.rectifiers import ReLU
 from protocols import RangeWarning
+
+SMALLER = (1, 2, 3)
+"""Of inputs in a batch: a network that counts them may be another one for few."""
 
 _FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
 _SCALED = (
@@ -117,6 +120,8 @@ class _Comparison:
             self.refuse_changing()
         same = self._tolerance if source.rounding is None else source.rounding
         for x, want in zip(inputs, wanted, strict=True):
+            self._check_alone(x, want, same)
+        for x, want in zip(inputs, wanted, strict=True):
             if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
                 self.refuse(model, x, want, exact=True, allowed=same)
         calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]), everywhere=everywhere)
@@ -133,6 +138,23 @@ class _Comparison:
             folded = assuming(folded, np.concatenate([samples, perturbed(samples)]))
             self._check_fixed_point(folded, samples, wanted[0], everywhere)
         return folded
+
+    def _check_alone(self, x: Array, want: Array, same: float) -> None:
+        """That results are the same in smaller batches, where it takes them: models are predicted with any batch."""
+        for count in SMALLER:
+            if count >= len(x):
+                return
+            try:
+                few = self._source(x[:count])
+            except ShapeError:
+                continue
+            # Who loses an axis of length 1 has other shapes, and no other numbers.
+            those = want[:count]
+            if few.size == those.size and not _difference(few.ravel(), those.ravel()) <= same * self._scale:
+                reason = f"results for an input are others in a batch of {count} than in one of {len(x)}"
+                remedy = "leave the batch's size and its other inputs out of what an input's results are"
+                where = f"forward of {self._source.kind}"
+                raise DiffersFromSource(str(Blocker(where, reason, remedy, self._source.line)))
 
     def _check_fixed_point(self, model: Model, samples: Array, want: Array, everywhere: bool) -> None:
         """In the parties' numbers, for one input.  Raises DiffersFromSource, naming the first layer that loses it."""

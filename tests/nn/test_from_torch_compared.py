@@ -188,6 +188,14 @@ def a_slice(net, x):
     return net.layers[:2](net.fc(x))
 
 
+def by_how_many(net, x):
+    return net.fc(x) if x.shape[0] > 3 else net.fc(x) * 2
+
+
+def divided_by_how_many(net, x):
+    return net.fc(x) / x.shape[0]
+
+
 def optional(net, x, mask=None):
     return net.fc(x) if mask is None else x
 
@@ -229,6 +237,8 @@ SEEN_ON_SAMPLES = [
     (exactly_tensors, DiffersFromSource, r"layer 'mul' is .* the first to differ|layer 'fc' is"),
     (exactly_tensors_by_little, DiffersFromSource, "what its forward does there"),
     (drawn_elsewhere, DiffersFromSource, "different results for the same input"),
+    (by_how_many, DiffersFromSource, "are others in a batch of 1 than in one of"),
+    (divided_by_how_many, DiffersFromSource, "are others in a batch of 1 than in one of"),
     (kept, DiffersFromSource, "different results|differ by"),
 ]
 
