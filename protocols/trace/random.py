@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mpc.errors import RangeError, UsageError
+from mpc.errors import RangeError, ShapeError, UsageError
 from protocols.operations.draw import MOST_DRAWN
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import integers, numbers
+from protocols.trace.arguments import integers, numbers, whole
 from protocols.trace.secret_tensor import SecretTensor
 
 BITS = 52
@@ -44,6 +44,7 @@ class Random:
 
         Raises RangeError for a range with more than 2^58 of them.
         """
+        fraction_bits = whole(fraction_bits, "fraction_bits")
         width = float(high) - float(low)
         if not (math.isfinite(width) and width > 0):
             raise RangeError(f"[{low}, {high}) is not a range")
@@ -63,7 +64,11 @@ class Random:
         chances = numbers(p)
         if not ((chances >= 0) & (chances <= 1)).all():
             raise RangeError("a probability is between 0 and 1")
-        chances = np.broadcast_to(chances, chances.shape if shape is None else _shape(shape))
+        wanted = chances.shape if shape is None else _shape(shape)
+        try:
+            chances = np.broadcast_to(chances, wanted)
+        except ValueError:
+            raise ShapeError(f"chances of shape {chances.shape} do not broadcast to {wanted}") from None
         if (chances == 0.5).all():
             return _drawn(chances.shape, 1)
         return _drawn(chances.shape, BITS) < np.rint(chances * 2.0**BITS)
@@ -103,13 +108,15 @@ def laplace_digits(scale: float) -> list[float]:
     With q = exp(-1 / scale), digit j is 1 with probability q^(2^j) / (1 + q^(2^j)).
     """
     count = max(1, math.ceil(math.log2(-math.log(NEGLIGIBLE) * scale)))
-    return [float(round(2.0**BITS / (1.0 + math.exp(2.0**j / scale)))) for j in range(count)]
+    # exp(-y) / (1 + exp(-y)), which is 0 of a y that has no exponential.
+    chances = [math.exp(-(2.0**j) / scale) for j in range(count)]
+    return [float(round(2.0**BITS * chance / (1.0 + chance))) for chance in chances]
 
 
 def gaussian_thresholds(sigma: float) -> list[float]:
     """Chances of being at most -most, ..., most - 1, as numbers of `BITS` bits."""
     most = max(1, math.ceil(sigma * math.sqrt(-2.0 * math.log(NEGLIGIBLE / 2.0))))
-    weights = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(-most, most + 1)]
+    weights = [math.exp(-0.5 * (x / sigma) * (x / sigma)) for x in range(-most, most + 1)]
     total = math.fsum(weights)
     lower = [math.fsum(weights[: k + 1]) / total for k in range(most)]
     # Symmetric, digit by digit.

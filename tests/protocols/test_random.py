@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from mpc import fixed_point
 from mpc.cost import cost
-from mpc.errors import MacCheckError, ProgramError, RangeError, UsageError
+from mpc.errors import MacCheckError, ProgramError, RangeError, ShapeError, UnsupportedError, UsageError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.program import Program
 from mpc.rings import field, field_of
@@ -230,3 +230,13 @@ def test_arrays_are_the_rings_own(secure: Any, opaque: Any) -> None:
         program = secure.program(RANDOM.bernoulli(0.3, 50), objective=objective)
         (bits,) = run_in_memory(program, [], security=objective.security, rings=opaque).outputs
         assert set(field_of(opaque).to_signed(bits)) <= {0, 1}
+
+
+def test_extreme_parameters_are_right_or_refused(secure: Any) -> None:
+    for small in (0.001, 1e-300):
+        assert not sampled(secure, RANDOM.discrete_laplace(small, (20,))).any()
+        assert not sampled(secure, RANDOM.discrete_gaussian(small, (20,))).any()
+    with pytest.raises(ShapeError, match="broadcast"):
+        RANDOM.bernoulli([0.5, 0.4], (3,))
+    with pytest.raises(UnsupportedError, match="fraction_bits is a whole number"):
+        RANDOM.uniform(0, 1000, (3,), fraction_bits=2.5)  # type: ignore[arg-type]
