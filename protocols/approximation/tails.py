@@ -39,6 +39,9 @@ WIDER = (1.5, 2.0)
 NEAR = 5e-5
 """What the two sides of ELU may differ by at 0, when the one is taken for the other."""
 
+SMALL = 2.0**-4
+"""What values ELU is a polynomial of."""
+
 LENGTH = 6.0
 """Of a piece of exp: e^6 orders of magnitude have the digits for a thousandth of each value."""
 BELOW = 0.5
@@ -81,23 +84,29 @@ def clipped(low: float, high: float) -> TailedFit:
 
 
 @functools.lru_cache(maxsize=64)
-def elu(alpha: float) -> TailedFit:
-    """x where x >= 0, else alpha (exp(x) - 1).  Errs by 1e-4, or as much times alpha where that is more."""
-    middle, size = shipped().expm1, abs(alpha)
+def elu(alpha: float, largest: float = 1.0) -> TailedFit:
+    """x where x >= 0, else alpha (exp(x) - 1), of values up to ``largest``.  Errs by 1e-4, or as much times alpha where
+    that is more; of values that are small by as much of the largest: a polynomial is enough of those."""
+    middle, size = shipped().expm1, min(largest, 1.0)
     near = middle.high
     # So near to 0 the one will do for the other.
-    while abs(alpha - 1.0) * near + size * near**2 / 2 > NEAR:
+    while (off := abs(alpha - 1.0) * near + alpha * near**2 * math.exp(near) / 2) > NEAR * size:
         near /= 2
+    line = _line((0.0, 1.0), -near, error=off)
+    if size <= SMALL:
+        powers = (0.0, alpha, alpha / 2, alpha / 6)
+        left = alpha * size**4 / 24
+        return TailedFit((PolynomialFit(powers, -size, near, max(left, off), "taylor"), line), max(left, off))
     scaled = msgspec.structs.replace(
         middle,
         constant=alpha * middle.constant,
         cosines=tuple(alpha * c for c in middle.cosines),
         sines=tuple(alpha * c for c in middle.sines),
         high=near,
-        error=max(size * middle.error, SMALLEST_ERROR),
+        error=max(alpha * middle.error + off, SMALLEST_ERROR),
     )
-    tail = _line((-alpha, 0.0), -EVERYWHERE, middle.low + OVERLAP, size * math.exp(middle.low + OVERLAP))
-    return TailedFit((tail, scaled, _line((0.0, 1.0), -near)), max(tail.error, scaled.error) + NEAR)
+    tail = _line((-alpha, 0.0), -EVERYWHERE, middle.low + OVERLAP, alpha * math.exp(middle.low + OVERLAP))
+    return TailedFit((tail, scaled, line), max(tail.error, scaled.error))
 
 
 @functools.lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ alpha where that is more.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 from mpc.errors import UnsupportedError
@@ -13,6 +14,7 @@ from protocols.approximation.tails import elu
 from protocols.trace import mathematics as m
 from protocols.trace.arguments import numbers
 from protocols.trace.named_functions import NamedFunctions
+from protocols.trace.normalised import STEP
 from protocols.trace.selection import Selection
 
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -20,6 +22,9 @@ SELU_SCALE = 1.0507009873554804934193349852946
 """With which values of mean 0 and variance 1 stay so: Klambauer, Unterthiner, Mayr and Hochreiter, NeurIPS 2017."""
 
 LARGEST_ALPHA = 2.0**10
+
+SMALLEST = 2.0**-60
+"""Of values that are told apart."""
 
 
 class Activations(NamedFunctions, Selection):
@@ -49,7 +54,11 @@ class Activations(NamedFunctions, Selection):
 
     def elu(self, alpha: float = 1.0) -> Self:
         """x where x >= 0, else alpha (exp(x) - 1); two rounds."""
-        return self._new(m.Apply(elu(check_alpha(alpha)), 0.0))
+        alpha = check_alpha(alpha)
+        if self.type.low >= 0:
+            return self
+        largest = 2.0 ** math.frexp(max(self.type.magnitude, SMALLEST))[1]
+        return self._new(m.Apply(elu(alpha, min(largest, 1.0)), 0.0))
 
     def selu(self) -> Self:
         """A multiple of `elu`, by torch's constants, whose rounding is 2^-28 of the largest value; two rounds."""
@@ -69,8 +78,14 @@ class Activations(NamedFunctions, Selection):
 
     def softsign(self) -> Self:
         """x / (1 + |x|), right to a thousandth: the rounds of `reciprocal`, and three more."""
-        result: Self = self * (abs(self) + 1.0).reciprocal()
-        return result
+        inverse: Any = (abs(self) + 1.0).reciprocal()
+        if self.type.magnitude <= STEP:
+            result: Self = self * inverse
+            return result
+        # Of large values the product would have the digits of neither.
+        rest: Any = 1.0 - inverse
+        above: Any = self >= 0
+        return (above * rest * 2.0 - rest)._new(m.Declare(-1.0, 1.0))  # type: ignore[no-any-return]
 
 
 def check_alpha(alpha: float) -> float:

@@ -229,6 +229,28 @@ def test_softsign(secure: Any) -> None:
     assert error.max() <= y.error.absolute
 
 
+@pytest.mark.parametrize("name", [name for name in OTHERS if "elu" in name])
+@pytest.mark.parametrize("largest", [2.0**-20, 1e-3, 2.0**-4, 0.1, 0.7, 3.0])
+def test_elu_of_small_values_is_as_near_as_it_says(secure: Any, name: str, largest: float) -> None:
+    """One side was taken for the other, and what that takes was in no bound: all there was of values of 1e-6."""
+    build, exact, target = ALL[name]
+    bits = 16 + max(0, math.ceil(-math.log2(largest)))
+    x = np.rint(np.linspace(-largest, largest, 41) * 2.0**bits) * 2.0**-bits
+    x = x[np.abs(x) <= largest]
+    y, program = planned(leaf(Input(x.shape, bits, -largest, largest)), build, secure, LATENCY)
+    error = np.abs(revealed(program, x, bits) - exact(x)).max()
+    assert error <= y.error.absolute
+    assert error <= 2 * target * min(1.0, 4 * largest) + 2.0**-bits
+
+
+@pytest.mark.parametrize("largest", [8.0, 2.0**15, 1e6, 2.0**24])
+def test_softsign_is_right_on_any_range(secure: Any, largest: float) -> None:
+    x = np.concatenate([np.linspace(-largest, largest, 17), np.linspace(-4, 4, 33)])
+    x = np.rint(x * 2.0**14) * 2.0**-14
+    y, program = planned(leaf(Input(x.shape, 14, -largest, largest)), lambda s: s.softsign(), secure, LATENCY)
+    assert np.abs(revealed(program, x, 14) - x / (1 + np.abs(x))).max() <= min(1e-3, y.error.absolute)
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (-0.1, 0.3), (-1.0, 2.5), (7.5, 9.0), (-40.0, 40.0)])
 def test_whole_numbers_are_clipped_exactly(secure: Any, low: float, high: float) -> None:
     x = np.arange(-9.0, 10.0)
