@@ -3,7 +3,8 @@
 >>> from nn import Linear, Model, Sequential, Sigmoid
 >>> net = Sequential({"hidden": Linear(4, 8), "act": Sigmoid(), "out": Linear(8, 2)})
 
-or ``from_torch(module)`` and ``from_onnx(file)``, which alone need torch and onnx, when they are called.
+or ``from_torch(module)`` and ``from_onnx(file)``, which alone need torch and onnx, when they are called, and
+``from_sklearn(estimator)``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from nn.activations import GELU, Activation, Function, Mish, Polynomial, Sigmoid
 from nn.architecture import Architecture, Sequential, Step
 from nn.attention import ScaledDotProductAttention
 from nn.calibrate import InputRange, calibrate, check_ranges
+from nn.columns import Columns
 from nn.functional import (
     Add,
     Affine,
@@ -25,8 +27,10 @@ from nn.functional import (
     Subtract,
 )
 from nn.importing.from_onnx import from_onnx
+from nn.importing.from_sklearn import from_sklearn
 from nn.importing.from_torch import from_torch
 from nn.interface import ArrayInput, Classes, Interface, Label
+from nn.kernels import RBF
 from nn.layer import Layer
 from nn.layers import (
     AdaptiveAvgPool2d,
@@ -80,6 +84,7 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "RBF",
     "SELU",
     "Abs",
     "Activation",
@@ -95,6 +100,7 @@ __all__ = [
     "BatchNorm3d",
     "Classes",
     "Column",
+    "Columns",
     "Concatenate",
     "Conv2d",
     "CosineSimilarity",
@@ -155,5 +161,6 @@ __all__ = [
     "calibrate",
     "check_ranges",
     "from_onnx",
+    "from_sklearn",
     "from_torch",
 ]

@@ -20,7 +20,9 @@ from mpc.program import MAX_LABEL
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
 from nn import attention as e
+from nn import columns as c
 from nn import functional as f
+from nn import kernels as k
 from nn import layers as ly
 from nn import norms as n
 from nn import parts as p
@@ -49,7 +51,7 @@ AnyLayer = (
     | n.Norm | n.Normalize | n.CosineSimilarity | e.ScaledDotProductAttention
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
-    | t.Trees
+    | t.Trees | k.RBF | c.Columns
 )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ from nn import (
     calibrate,
     check_ranges,
     from_onnx,
+    from_sklearn,
     from_torch,
 )
 from parties import (
@@ -179,6 +180,7 @@ __all__ = [
     "fit_fourier",
     "fit_polynomial",
     "from_onnx",
+    "from_sklearn",
     "from_torch",
     "nn",
     "stack",

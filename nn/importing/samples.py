@@ -18,7 +18,7 @@ Samples = npt.ArrayLike | Iterable[object]
 """An array or a tensor (N, ...), or an iterable of such, or of pairs that begin with one (a DataLoader)."""
 
 SPREAD = 0.02
-"""Of the samples' range: how far perturbed copies are from them."""
+"""Of the samples' range, or, of rows, of each column's: how far perturbed copies are from them."""
 
 
 def read_samples(samples: Samples) -> Array:
@@ -38,12 +38,17 @@ def read_samples(samples: Samples) -> Array:
 
 
 def perturbed(samples: Array) -> Array:
-    """Copies in the opposite order, each number moved by up to ``SPREAD`` of the samples' range and kept within it."""
+    """Copies in the opposite order, each number moved by up to ``SPREAD`` of its range and kept within the samples'.
+
+    Its range is its column's, of rows (N, columns), since their units differ, unless the column is constant.
+    """
     low, high = float(samples.min()), float(samples.max())
     noise = np.random.default_rng(0).uniform(-1.0, 1.0, samples.shape)
     if low == high:
         return samples + SPREAD * max(abs(low), 1.0) * noise
-    moved: Array = np.clip(samples[::-1] + SPREAD * (high - low) * noise, low, high)
+    width = np.ptp(samples, axis=0) if samples.ndim == 2 else np.zeros(())
+    width = np.where(width > 0, width, high - low)
+    moved: Array = np.clip(samples[::-1] + SPREAD * width * noise, low, high)
     return moved
 
 

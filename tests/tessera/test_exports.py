@@ -27,7 +27,9 @@ FITS = {
     "CompositeFit", "Fit", "FourierFit", "PiecewiseFit", "PolynomialFit", "RampFit", "RootFit",
     "default_fit", "fit", "fit_fourier", "fit_polynomial",
 }  # fmt: skip
-NETWORKS = {"InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_onnx", "from_torch", "nn"}
+NETWORKS = {
+    "InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_onnx", "from_sklearn", "from_torch", "nn",
+}  # fmt: skip
 SAID_OF_MODELS = {
     "ArrayInput", "Classes", "Column", "ImageInput", "Interface", "Label", "ShadesOfGray", "TableInput",
 }  # fmt: skip
