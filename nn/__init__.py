@@ -13,13 +13,29 @@ from nn.activations import GELU, Activation, Function, Mish, Polynomial, Sigmoid
 from nn.architecture import Architecture, Sequential, Step
 from nn.attention import ScaledDotProductAttention
 from nn.calibrate import InputRange, calibrate, check_ranges
+from nn.choosing import Amax, Amin, Clamp, CumSum, Hardshrink, Take, Threshold
 from nn.columns import Columns
+from nn.dimensions import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool3d,
+    Conv1d,
+    Conv3d,
+    ConvTranspose1d,
+    MaxPool1d,
+    MaxPool3d,
+)
 from nn.functional import (
     Add,
     Affine,
     Concatenate,
     Matmul,
+    Maximum,
     Mean,
+    Minimum,
     Multiply,
     Parameter,
     Permute,
@@ -75,40 +91,62 @@ from nn.rectifiers import (
     Softshrink,
     Softsign,
 )
+from nn.recurrent import GRU, LSTM, RNN
+from nn.resizing import ChannelShuffle, Pad, PixelShuffle, PixelUnshuffle, Upsample
 from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
 from nn.tables import Column, TableInput
+from nn.transposed import ConvTranspose2d
 from nn.trees import Trees
 
 __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "RBF",
+    "RNN",
     "SELU",
     "Abs",
     "Activation",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "Add",
     "Affine",
+    "Amax",
+    "Amin",
     "Architecture",
     "ArrayInput",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "ChannelShuffle",
+    "Clamp",
     "Classes",
     "Column",
     "Columns",
     "Concatenate",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CosineSimilarity",
+    "CumSum",
     "Description",
     "Dropout",
     "Flatten",
     "Function",
     "GroupNorm",
+    "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -127,17 +165,24 @@ __all__ = [
     "LogSigmoid",
     "LogSoftmax",
     "Matmul",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
+    "Maximum",
     "Mean",
+    "Minimum",
     "Mish",
     "Model",
     "Multiply",
     "Norm",
     "Normalize",
     "PReLU",
+    "Pad",
     "Parameter",
     "Permute",
     "PictureWarning",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "Polynomial",
     "RMSNorm",
     "ReLU",
@@ -156,11 +201,18 @@ __all__ = [
     "StoredType",
     "Subtract",
     "TableInput",
+    "Take",
     "Tanh",
+    "Threshold",
     "Trees",
+    "Upsample",
     "calibrate",
     "check_ranges",
     "from_onnx",
     "from_sklearn",
     "from_torch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

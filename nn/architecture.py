@@ -20,14 +20,19 @@ from mpc.program import MAX_LABEL
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn import activations as a
 from nn import attention as e
+from nn import choosing as ch
 from nn import columns as c
+from nn import dimensions as d
 from nn import functional as f
 from nn import kernels as k
 from nn import layers as ly
 from nn import norms as n
 from nn import parts as p
 from nn import rectifiers as r
+from nn import recurrent as rn
+from nn import resizing as rs
 from nn import softmax as s
+from nn import transposed as tc
 from nn import trees as t
 from nn.layer import MAX_WEIGHTS, Array, Layer
 from protocols.trace.secret_tensor import SecretTensor
@@ -50,6 +55,13 @@ AnyLayer = (
     | n.LayerNorm | n.RMSNorm | n.GroupNorm | n.InstanceNorm1d | n.InstanceNorm2d | n.InstanceNorm3d
     | n.Norm | n.Normalize | n.CosineSimilarity | e.ScaledDotProductAttention
     | f.Add | f.Subtract | f.Multiply | f.Matmul | f.Affine | f.Parameter
+    | f.Maximum | f.Minimum
+    | rs.Upsample | rs.Pad | rs.PixelShuffle | rs.PixelUnshuffle | rs.ChannelShuffle
+    | d.Conv1d | d.Conv3d | d.ConvTranspose1d | tc.ConvTranspose2d
+    | d.AvgPool1d | d.AvgPool3d | d.AdaptiveAvgPool1d | d.AdaptiveAvgPool3d
+    | d.MaxPool1d | d.MaxPool3d | d.AdaptiveMaxPool1d | d.AdaptiveMaxPool3d
+    | ch.Take | ch.CumSum | ch.Amax | ch.Amin | ch.Clamp | ch.Threshold | ch.Hardshrink
+    | rn.RNN | rn.LSTM | rn.GRU
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
     | t.Trees | k.RBF | c.Columns
 )  # fmt: skip

@@ -67,6 +67,18 @@ class Multiply(_Binary, frozen=True):
     act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x * y)
 
 
+class Maximum(_Binary, frozen=True):
+    """The larger of ``x`` and ``y``, elementwise; two rounds."""
+
+    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: np.maximum(x, y))
+
+
+class Minimum(_Binary, frozen=True):
+    """The smaller of ``x`` and ``y``, elementwise; two rounds."""
+
+    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: np.minimum(x, y))
+
+
 class Matmul(_Binary, frozen=True):
     """``x @ y``."""
 

@@ -7,13 +7,13 @@ costs the opening of its input, and nothing at all where the input is a client's
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
-from nn import windows
+from nn import axes, windows
 from nn.layer import (
     Array,
     Arrays,
@@ -30,6 +30,8 @@ from nn.layer import (
     pair,
 )
 from protocols.trace.secret_tensor import SecretTensor
+
+_Tensor = TypeVar("_Tensor", SecretTensor, Array)
 
 
 class Linear(Layer, frozen=True):
@@ -69,8 +71,11 @@ class Linear(Layer, frozen=True):
 
 
 class Conv2d(Layer, frozen=True):
-    """Cross-correlation of (N, C, H, W).  ``padding`` is zeros: an integer, two, ``"valid"``, or ``"same"``
-    at stride 1.
+    """Cross-correlation of (N, C, H, W).  ``padding`` is an integer, two, ``"valid"``, or ``"same"`` at stride 1, of
+    zeros or by ``padding_mode``.
+
+    With a ``dilation`` of d, the d x d parts of an image between whose pixels a kernel steps are images of their own:
+    no zero is multiplied.  A stride besides costs as much as none.
     """
 
     in_channels: int
@@ -95,10 +100,9 @@ class Conv2d(Layer, frozen=True):
                 raise UnsupportedError("padding='same' needs stride 1")
         else:
             check_pair("padding", self.padding, least=0)
-        if pair(self.dilation) != (1, 1):
-            raise UnsupportedError(f"dilation {self.dilation}: only 1 is supported")
-        if self.padding_mode != "zeros":
-            raise UnsupportedError(f"padding_mode {self.padding_mode!r}: only 'zeros' is supported")
+        check_pair("dilation", self.dilation)
+        if self.padding_mode not in ("zeros", "reflect", "replicate", "circular"):
+            raise UnsupportedError(f"there is no padding_mode {self.padding_mode!r}")
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise UnsupportedError(
                 f"{self.in_channels} and {self.out_channels} channels do not divide into {self.groups} groups"
@@ -113,7 +117,8 @@ class Conv2d(Layer, frozen=True):
     def _sides(self) -> windows.Sides:
         """Zeros (above, below), (left, right): an even window's odd zero comes last, as in torch."""
         if self.padding == "same":
-            (top, bottom), (left, right) = (((k - 1) // 2, k // 2) for k in pair(self.kernel_size))
+            spans = (d * (k - 1) for k, d in zip(pair(self.kernel_size), pair(self.dilation), strict=True))
+            (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in spans)
             return (top, bottom), (left, right)
         vertical, horizontal = (0, 0) if isinstance(self.padding, str) else pair(self.padding)
         return (vertical, vertical), (horizontal, horizontal)
@@ -128,19 +133,37 @@ class Conv2d(Layer, frozen=True):
         return {"weight": WeightArray(weights["weight"], contracted=(1, 2, 3)), **bias}
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        x, ((top, bottom), (left, right)) = inputs[0], self._sides
-        check_images(x, self, self.in_channels)
-        if top == bottom and left == right:
-            padding = (top, left)
+        check_images(inputs[0], self, self.in_channels)
+        x, ((top, bottom), (left, right)) = self._around(inputs[0])
+        if pair(self.dilation) != (1, 1):
+            x = x.pad(((0, 0), (0, 0), (top, bottom), (left, right)))
+            y = windows.dilated(
+                x, pair(self.kernel_size), pair(self.dilation), lambda parts: self._convolved(parts, weights, 1, 0)
+            )
+            y = y[:, :, :: pair(self.stride)[0], :: pair(self.stride)[1]]
+        elif top == bottom and left == right:
+            y = self._convolved(x, weights, self.stride, (top, left))
         else:
-            x, padding = x.pad(((0, 0), (0, 0), (top, bottom), (left, right))), (0, 0)
-        y = x.conv2d(weights["weight"], stride=self.stride, padding=padding, groups=self.groups)
+            y = self._convolved(x.pad(((0, 0), (0, 0), (top, bottom), (left, right))), weights, self.stride, 0)
         return y + weights["bias"].reshape(1, -1, 1, 1) if self.bias else y
+
+    def _convolved(self, x: SecretTensor, weights: Secrets, stride: Pair, padding: Pair) -> SecretTensor:
+        return x.conv2d(weights["weight"], stride=stride, padding=padding, groups=self.groups)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         check_images(inputs[0], self, self.in_channels)
-        y = windows.conv2d(inputs[0], weights["weight"], pair(self.stride), self._sides, self.groups)
+        x, sides = self._around(inputs[0])
+        y = windows.conv2d(x, weights["weight"], pair(self.stride), sides, self.groups, pair(self.dilation))
         return y + weights["bias"].reshape(1, -1, 1, 1) if self.bias else y
+
+    def _around(self, x: _Tensor) -> tuple[_Tensor, windows.Sides]:
+        """With what is no zero around it, and the zeros that are still to come."""
+        if self.padding_mode == "zeros":
+            return x, self._sides
+        for axis, (before, after) in zip((2, 3), self._sides, strict=True):
+            if before or after:
+                x = x.take(axes.padded(x.shape[axis], before, after, self.padding_mode), axis)
+        return x, ((0, 0), (0, 0))
 
 
 class Pool2d(Layer, frozen=True):
@@ -169,57 +192,83 @@ class AvgPool2d(Pool2d, frozen=True):
 
     ceil_mode: bool = False
     count_include_pad: bool = True
+    divisor_override: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ceil_mode:
-            raise UnsupportedError("ceil_mode=True: only False is supported")
+        if self.divisor_override is not None:
+            check_size("divisor_override", self.divisor_override)
 
-    def _correction(self, shape: Shape) -> Array | None:
-        """What means that count the padding must be multiplied by, where it is not to be counted."""
-        if self.count_include_pad or not any(pair(self.padding)):
-            return None
-        return 1.0 / windows.mean_pool2d(np.ones((1, 1, *shape[2:])), *self._window)
+    def _reach(self, shape: Shape) -> tuple[list[tuple[int, int]], Array | None]:
+        """Zeros that windows reach for below and to the right, and what means over whole windows are multiplied by."""
+        widths, counts = [(0, 0), (0, 0)], []
+        for size, kernel, stride, padding in zip(shape[2:], *self._window, strict=True):
+            places = axes.windows(size, kernel, stride, padding, ceil=self.ceil_mode)
+            around = padding if self.count_include_pad else 0
+            counts.append(((places >= -around) & (places < size + around)).sum(axis=1))
+            widths.append((0, max(0, int(places[-1, -1]) + 1 - padding - size)))
+        divisors = np.outer(*counts) if self.divisor_override is None else np.full((1, 1), self.divisor_override)
+        area = math.prod(self._window[0])
+        return widths, None if (divisors == area).all() else area / divisors
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)
-        pooled = inputs[0].avg_pool2d(*self._window)
-        correction = self._correction(inputs[0].shape)
-        return pooled if correction is None else pooled * correction
+        widths, factors = self._reach(inputs[0].shape)
+        x = inputs[0].pad(widths) if any(map(any, widths)) else inputs[0]
+        pooled = x.avg_pool2d(*self._window)
+        return pooled if factors is None else pooled * factors
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         check_images(inputs[0], self)
-        pooled = windows.mean_pool2d(inputs[0], *self._window)
-        correction = self._correction(inputs[0].shape)
-        return pooled if correction is None else pooled * correction
+        widths, factors = self._reach(inputs[0].shape)
+        pooled = windows.mean_pool2d(np.pad(inputs[0], widths), *self._window)
+        return pooled if factors is None else pooled * factors
 
 
-class GlobalPool2d(Layer, frozen=True):
-    """What pools of whole channels have in common: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
+class AdaptivePool2d(Layer, frozen=True):
+    """What pools to a given size have in common: (N, C, H, W) to (N, C, *output_size); None is a size as it is."""
 
-    others: ClassVar[str] = ""
-    """The layer for other sizes."""
-
-    output_size: Pair = 1
+    output_size: int | tuple[int | None, int | None] = 1
 
     def __post_init__(self) -> None:
-        check_pair("output_size", self.output_size)
-        if pair(self.output_size) != (1, 1):
-            raise UnsupportedError(f"output_size {self.output_size}: only 1 is supported, use {self.others} for others")
+        size = self.output_size
+        for n in size if isinstance(size, tuple) else (size,):
+            if n is not None:
+                check_size("output_size", n)
+
+    def _sizes(self, shape: Shape) -> tuple[int, int]:
+        wanted = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        height, width = (had if n is None else n for n, had in zip(wanted, shape[2:], strict=True))
+        return height, width
+
+    def _kernel(self, shape: Shape) -> tuple[int, int] | None:
+        """Of the windows, where all are of one size and none overlap."""
+        sizes = self._sizes(shape)
+        if any(not n or n % out for n, out in zip(shape[2:], sizes, strict=True)):
+            return None
+        return shape[2] // sizes[0], shape[3] // sizes[1]
 
 
-class AdaptiveAvgPool2d(GlobalPool2d, frozen=True):
-    """The mean of each channel: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
-
-    others: ClassVar[str] = "AvgPool2d"
+class AdaptiveAvgPool2d(AdaptivePool2d, frozen=True):
+    """Means over as many windows as there shall be: local."""
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)
-        return inputs[0].mean((2, 3), keepdims=True)
+        x, kernel = inputs[0], self._kernel(inputs[0].shape)
+        if kernel == x.shape[2:]:
+            return x.mean((2, 3), keepdims=True)
+        y: SecretTensor = x.avg_pool2d(kernel) if kernel is not None else self._by_parts(x)
+        return y
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         check_images(inputs[0], self)
-        return np.asarray(inputs[0].mean(axis=(2, 3), keepdims=True))
+        return np.asarray(self._by_parts(inputs[0]))
+
+    def _by_parts(self, x: Any) -> Any:
+        for axis, count in zip((2, 3), self._sizes(x.shape), strict=True):
+            places, counts = axes.parted(x.shape[axis], count)
+            x = axes.weighted(x, axis, axes.Taps(axes.inside(places, counts), counts / counts.sum(1, keepdims=True)))
+        return x
 
 
 class _Affine(Layer, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from nn.architecture import Architecture, Sequential, Step, decode_json, full_na
 from nn.functional import Affine, Permute, Reshape
 from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.layer import Array, WeightArray
-from nn.layers import BatchNorm, BatchNorm2d, Conv2d, Flatten, GlobalPool2d, Identity, Linear, Pool2d, Rows
+from nn.layers import AdaptivePool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Pool2d, Rows
 from nn.rectifiers import Elementwise, PReLU
 from nn.saved import Saved, load, save
 from nn.stored import StoredType
@@ -326,7 +326,7 @@ def _ndim(model: Model, value: int) -> int | None:
         return model.values(np.zeros((1, *shape)))[value].ndim
     while value:
         layer = steps[value - 1].layer
-        if isinstance(layer, Conv2d | Pool2d | GlobalPool2d | BatchNorm2d):
+        if isinstance(layer, Conv2d | Pool2d | AdaptivePool2d | BatchNorm2d):
             return 4
         if isinstance(layer, Rows) or layer == Flatten():
             return 2

@@ -8,24 +8,27 @@ activation (``protocols/operations/comparison.py``); what it lets through is cut
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
-from nn import windows
+from nn import axes
 from nn.layer import (
     Array,
     Arrays,
     Layer,
+    Pair,
     Secrets,
     WeightArray,
     check_finite,
     check_images,
+    check_pair,
     check_size,
+    pair,
 )
-from nn.layers import GlobalPool2d, Pool2d
+from nn.layers import AdaptivePool2d, Pool2d
 from protocols.trace.activations import SELU_ALPHA, SELU_SCALE, check_alpha
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -218,27 +221,62 @@ class PReLU(Layer, frozen=True):
 class MaxPool2d(Pool2d, frozen=True):
     """Maxima over windows of (N, C, H, W); padding counts for nothing."""
 
+    dilation: Pair = 1
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        check_pair("dilation", self.dilation)
+        super().__post_init__()
+
+    def _places(self, shape: Shape) -> list[axes.Positions]:
+        """What each window has under it, along either axis."""
+        found = []
+        for size, kernel, stride, padding, dilation in zip(shape[2:], *self._window, pair(self.dilation), strict=True):
+            places = axes.windows(size, kernel, stride, padding, dilation, self.ceil_mode)
+            found.append(axes.inside(places, (places >= 0) & (places < size)))
+        return found
+
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)
-        return inputs[0].max_pool2d(*self._window)
+        x = inputs[0]
+        if pair(self.dilation) != (1, 1):
+            y: SecretTensor = largest(x, self._places(x.shape))
+            return y
+        for axis, size, kernel, stride, padding in zip((2, 3), x.shape[2:], *self._window, strict=True):
+            last = axes.windows(size, kernel, stride, padding, ceil=self.ceil_mode)[-1, -1]
+            if (beyond := int(last) + 1 - padding - size) > 0:
+                # A window that reaches beyond the last has it, and loses nothing by having it twice.
+                x = x.take(np.minimum(np.arange(size + beyond), size - 1), axis)
+        return x.max_pool2d(*self._window)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         check_images(inputs[0], self)
-        return windows.max_pool2d(inputs[0], *self._window)
+        return np.asarray(largest(inputs[0], self._places(inputs[0].shape)))
 
 
-class AdaptiveMaxPool2d(GlobalPool2d, frozen=True):
-    """The maximum of each channel: (N, C, H, W) to (N, C, 1, 1).  Only ``output_size=1``."""
+class AdaptiveMaxPool2d(AdaptivePool2d, frozen=True):
+    """Maxima over as many windows as there shall be."""
 
-    others: ClassVar[str] = "MaxPool2d"
+    def _places(self, shape: Shape) -> list[axes.Positions]:
+        sizes = zip(shape[2:], self._sizes(shape), strict=True)
+        return [axes.inside(*axes.parted(size, count)) for size, count in sizes]
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         check_images(inputs[0], self)
-        return inputs[0].max_pool2d((inputs[0].shape[2], inputs[0].shape[3]))
+        x, kernel = inputs[0], self._kernel(inputs[0].shape)
+        y: SecretTensor = x.max_pool2d(kernel) if kernel is not None else largest(x, self._places(x.shape))
+        return y
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         check_images(inputs[0], self)
-        return np.asarray(inputs[0].max(axis=(2, 3), keepdims=True))
+        return np.asarray(largest(inputs[0], self._places(inputs[0].shape)))
+
+
+def largest(x: Any, places: list[axes.Positions]) -> Any:
+    """Maxima over windows of (N, C, H, W), along one axis and then along the other."""
+    for axis, positions in zip((3, 2), reversed(places), strict=True):
+        x = x.take(positions, axis).max(axis + 1)
+    return x
 
 
 def _relu(x: Any) -> Any:

@@ -6,6 +6,7 @@ operations on tensors of known sizes.  What depends on no input is computed here
 
 from __future__ import annotations
 
+import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,10 @@ class _LostError(Exception):
 
 _LOST = object()
 
-_OFF = frozenset(("aten.dropout", "aten.native_dropout", "aten.scaled_dot_product_attention", "aten.rrelu"))
+_OFF = frozenset((
+    "aten.dropout", "aten.native_dropout", "aten.scaled_dot_product_attention", "aten.rrelu", "aten.lstm", "aten.gru",
+    "aten.rnn_tanh", "aten.rnn_relu",
+))  # fmt: skip
 """Random in training alone; their operators look at that."""
 
 Operator = Callable[..., Any]
@@ -212,6 +216,11 @@ class Graph:
     def shapes(self) -> list[Shape]:
         """Of the several tensors that it gives."""
         return [tuple(each.shape) for each in self._node.meta["val"]]
+
+    @property
+    def used(self) -> set[int]:
+        """Which of the several tensors that it gives are taken from it."""
+        return {user.args[1] for user in self._node.users if user.target is operator.getitem}  # type: ignore[misc]
 
     def tensor(self, value: Any) -> Tensor:
         """One that depends on the input.  Raises UnsupportedError."""

@@ -7,11 +7,11 @@ from nn.importing.blockers import SMOOTH, refused
 
 _COMPARES = (
     "it has no counterpart here",
-    "use ReLU, LeakyReLU, Hardtanh or SiLU in its place, and train through it; torch.maximum(x, y) is y + relu(x - y)",
+    "use ReLU, LeakyReLU, Hardtanh or SiLU in its place, and train through it; or torch.maximum, torch.clamp",
 )
 _MAX = (
     "it has no counterpart here",
-    "use MaxPool2d (of (N, C, L) with a window (1, k) on x.unsqueeze(2)); or end the network before it, and compute the"
+    "use MaxPool2d, amax or amin; or end the network before it, and compute the"
     " rest on what it returns here, a secret tensor that has max, argmax, topk and sort",
 )
 _SOFTMAX = (
@@ -28,20 +28,19 @@ _SMOOTH = (
     " nn.importing.torch_activation.FitActivation(ts.fit(f, low, high, error))",
 )
 _RECURRENT = (
-    "it has no counterpart here",
-    "write its steps out for a fixed length, with Linear, Sigmoid and Tanh; or use convolutions over time",
+    "what it becomes depends on sizes, and it gives several tensors",
+    "give from_torch samples: then it is imported, from a first state of zeros",
 )
 _ATTENTION = (
     "it has no counterpart here",
     "use MultiheadAttention, TransformerEncoderLayer or TransformerEncoder, with batch_first=True",
 )
-_POOL = ("it has no counterpart here", "use AvgPool2d or a mean over named dimensions; of (N, C, L), on x.unsqueeze(2)")
+_POOL = ("it has no counterpart here", "use AvgPool1d to AvgPool3d, or a mean over named dimensions")
 _CONVOLUTION = (
     "it has no counterpart here",
-    "use Conv2d: of (N, C, L) with a kernel (1, k) on x.unsqueeze(2); for more pixels, Conv2d and a reshape",
+    "use Conv1d to Conv3d and ConvTranspose1d or 2d; give from_torch samples where it is called as a function",
 )
-_PADDING = ("it has no counterpart here", "use padding= of Conv2d, which is of zeros, or pad before inputs are shared")
-_RESIZING = ("it has no counterpart here", "resize inputs before they are shared, or use Conv2d and reshape")
+_RESIZING = ("it has no counterpart here", "use interpolate with public sizes, or resize inputs before they are shared")
 _LOSS = ("it is for training", "leave it out of the network: what is imported ends with its result")
 _LOOKUP = ("it chooses by values, and nobody may see them", "share one-hot vectors, and use Linear")
 _LAZY = ("it has no weights yet", "run the module once on an example, and import what it is then")
@@ -73,13 +72,10 @@ _CONTAINER = ("it is a container, and no layer", "call what it holds, one after 
 
 _KINDS: dict[tuple[str, str], str] = {
     _COMPARES: """
-        RReLU Hardshrink Threshold prelu rrelu rrelu_
-        hardshrink threshold threshold_ clamp_min clamp_max sign maximum minimum fmax fmin
+        RReLU prelu rrelu rrelu_ sign
     """,
     _MAX: """
-        MaxPool1d MaxPool3d AdaptiveMaxPool1d AdaptiveMaxPool3d FractionalMaxPool2d
-        FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d max_pool1d max_pool3d
-        adaptive_max_pool1d adaptive_max_pool3d boolean_dispatch amax amin max min argmax
+        FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d boolean_dispatch max min argmax
         argmin topk sort
     """,
     _SOFTMAX: """
@@ -101,21 +97,14 @@ _KINDS: dict[tuple[str, str], str] = {
         multi_head_attention_forward
     """,
     _POOL: """
-        AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool3d LPPool1d LPPool2d LPPool3d avg_pool1d avg_pool3d
-        adaptive_avg_pool1d adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d
+        LPPool1d LPPool2d LPPool3d lp_pool1d lp_pool2d lp_pool3d
     """,
     _CONVOLUTION: """
-        Conv1d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d conv1d conv3d conv_transpose1d
+        ConvTranspose3d conv1d conv3d conv_transpose1d
         conv_transpose2d conv_transpose3d Fold Unfold fold unfold
     """,
-    _PADDING: """
-        ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d ReflectionPad2d
-        ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d CircularPad2d
-        CircularPad3d pad
-    """,
     _RESIZING: """
-        Upsample UpsamplingNearest2d UpsamplingBilinear2d PixelShuffle PixelUnshuffle ChannelShuffle interpolate
-        upsample pixel_shuffle pixel_unshuffle channel_shuffle grid_sample affine_grid
+        grid_sample affine_grid
     """,
     _LOSS: """
         L1Loss MSELoss CrossEntropyLoss NLLLoss NLLLoss2d BCELoss BCEWithLogitsLoss CTCLoss KLDivLoss HuberLoss
@@ -159,7 +148,7 @@ _KINDS: dict[tuple[str, str], str] = {
         to float double half bfloat16 int long bool type type_as cuda cpu
     """,
     _SUM: """
-        sum cumsum prod var std PairwiseDistance pairwise_distance cdist
+        sum prod var std PairwiseDistance pairwise_distance cdist
     """,
     _ROOT: """
         sqrt rsqrt

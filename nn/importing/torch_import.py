@@ -24,6 +24,7 @@ from nn.importing.export_graph import exported
 from nn.importing.samples import Samples, read_samples
 from nn.importing.shown import unshown
 from nn.importing.torch_graph import Converted, convert
+from nn.importing.torch_layers import MODULES
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
 from nn.importing.torch_source import TorchSource
 from nn.importing.torch_trace import VALUES, WHOLE, Trace, forward_line, forward_needs, trace
@@ -32,7 +33,9 @@ from nn.interface import Interface
 from nn.model import Model
 from protocols import RangeWarning
 
-_UPPER = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_LAYERS = {kind.__name__ for kind in MODULES}
+
+_UPPER = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])")
 
 _MADE_OF = "give the torch.nn.Module that it was made of"
 _STATELESS = (
@@ -119,7 +122,8 @@ def _read(network: nn.Module, own: nn.Module, example: torch.Tensor | None, inte
         again = exported(own, example, OPERATORS, interval)
         if again is not None and not again.blockers:
             return again
-        if again is not None and not followed:  # what stands in the way of a trace alone is no matter then
+        # What stands in the way of a trace alone is no matter then, nor that a layer has no counterpart as it is.
+        if again is not None and (not followed or converted.refused - _LAYERS):
             converted = again
     raise refuse(kind, converted.blockers)
 

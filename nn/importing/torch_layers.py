@@ -17,13 +17,13 @@ from nn import functional as f
 from nn import layers as ly
 from nn import rectifiers as r
 from nn import softmax as s
+from nn.importing import torch_windows as windows
 from nn.importing.blockers import refused
 from nn.importing.torch_activation import FitActivation, FourierActivation
 from nn.importing.torch_norms import NORM_FUNCTIONS, NORM_MODULES
+from nn.importing.torch_windows import Make, ints
 from nn.layer import Layer
 from protocols.operations.fourier import MAX_TERMS
-
-Make = Callable[..., Layer]
 
 
 def _interval(options: dict[str, Any]) -> Any:
@@ -39,35 +39,6 @@ def _batch_norm(kind: type[ly.BatchNorm]) -> Make:
     return make
 
 
-def _avg_pool(m: Any, **_: Any) -> Layer:
-    if m.divisor_override is not None:
-        raise UnsupportedError("divisor_override is not supported")
-    return ly.AvgPool2d(_ints(m.kernel_size), _ints(m.stride), _ints(m.padding), m.ceil_mode, m.count_include_pad)
-
-
-def _adaptive_pool(output_size: Any) -> Layer:
-    if isinstance(output_size, tuple | list) and None in output_size:
-        reason = f"output_size {output_size}: only 1 is supported"
-        raise refused(reason, "use AvgPool2d, or a mean over the dimension that is pooled whole")
-    return ly.AdaptiveAvgPool2d(_ints(output_size))
-
-
-def _max_pool(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
-    return_indices: bool = False, **_: Any,
-) -> Layer:  # fmt: skip
-    if ceil_mode or return_indices or _ints(dilation) not in (1, (1, 1)):
-        raise refused("ceil_mode, dilation and return_indices are not supported", "use MaxPool2d without them")
-    stride = None if stride is None or stride == [] else _ints(stride)
-    return r.MaxPool2d(_ints(kernel_size), stride, _ints(padding))
-
-
-def _adaptive_max_pool(output_size: Any, return_indices: bool = False, **_: Any) -> Layer:
-    if return_indices or (isinstance(output_size, tuple | list) and None in output_size):
-        raise refused(f"output_size {output_size}: only 1 is supported, without indices", "use MaxPool2d")
-    return r.AdaptiveMaxPool2d(_ints(output_size))
-
-
 def _softmax(kind: type[s.Softmax]) -> Make:
     def make(dim: Any = None, **_: Any) -> Layer:
         if dim is None:
@@ -77,35 +48,9 @@ def _softmax(kind: type[s.Softmax]) -> Make:
     return make
 
 
-def _clamp(min: Any = None, max: Any = None, **_: Any) -> Layer:
-    if any(isinstance(end, bool) or not isinstance(end, int | float | None) for end in (min, max)):
-        raise refused("its bounds are no numbers", "give public numbers, or compare with torch.maximum")
-    if min is None or max is None:
-        raise refused("it has one bound", "write F.relu(x - low) + low, or high - F.relu(high - x)")
-    return r.Hardtanh(float(min), float(max))
-
-
-def _conv2d(m: Any, **_: Any) -> Layer:
-    padding: Any = m.padding if isinstance(m.padding, str) else _ints(m.padding)
-    return ly.Conv2d(
-        m.in_channels, m.out_channels, _ints(m.kernel_size), _ints(m.stride), padding, _ints(m.dilation),
-        m.groups, m.bias is not None, m.padding_mode,
-    )  # fmt: skip
-
-
-def _ints(value: Any) -> Any:
-    """An argument that is a whole number or several, as layers take it.  Raises UnsupportedError for anything else."""
-    try:
-        return tuple(operator.index(n) for n in value) if isinstance(value, tuple | list) else operator.index(value)
-    except TypeError:
-        raise UnsupportedError(f"its argument {value!r} is not whole numbers") from None
-
-
 MODULES: dict[type[nn.Module], Make] = {
+    **windows.MODULES,
     nn.Linear: lambda m, **_: ly.Linear(m.in_features, m.out_features, m.bias is not None),
-    nn.Conv2d: _conv2d,
-    nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool2d: lambda m, **_: _adaptive_pool(m.output_size),
     nn.BatchNorm1d: _batch_norm(ly.BatchNorm1d),
     nn.BatchNorm2d: _batch_norm(ly.BatchNorm2d),
     nn.BatchNorm3d: _batch_norm(ly.BatchNorm3d),
@@ -137,10 +82,6 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.PReLU: lambda m, **_: r.PReLU(m.num_parameters),
     nn.Softmax: lambda m, **_: _softmax(s.Softmax)(m.dim),
     nn.LogSoftmax: lambda m, **_: _softmax(s.LogSoftmax)(m.dim),
-    nn.MaxPool2d: lambda m, **_: _max_pool(
-        m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
-    ),
-    nn.AdaptiveMaxPool2d: lambda m, **_: _adaptive_max_pool(m.output_size, m.return_indices),
     FitActivation: lambda m, **_: a.Activation(m.fit),
     FourierActivation: lambda m, **_: a.Sigmoid(interval=(m.low, m.high)),
 }
@@ -168,20 +109,10 @@ def _softplus(beta: float = 1.0, threshold: float = 20.0, **o: Any) -> Layer:
     return a.Softplus(float(beta), float(threshold), interval=_interval(o))
 
 
-def _avg_pool_function(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: Any = None, **_: Any,
-) -> Layer:  # fmt: skip
-    if divisor_override is not None:
-        raise UnsupportedError("divisor_override is not supported")
-    stride = None if stride is None or stride == [] else _ints(stride)
-    return ly.AvgPool2d(_ints(kernel_size), stride, _ints(padding), ceil_mode, count_include_pad)
-
-
 def _mean(dim: Any = None, keepdim: bool = False, **_: Any) -> Layer:
     if dim is None:
         raise UnsupportedError("a mean over everything would mix the images of the batch")
-    return f.Mean(_ints(dim) if isinstance(dim, tuple | list) else (int(dim),), bool(keepdim))
+    return f.Mean(ints(dim) if isinstance(dim, tuple | list) else (int(dim),), bool(keepdim))
 
 
 def _flatten(start_dim: int = 0, end_dim: int = -1, **_: Any) -> Layer:
@@ -209,6 +140,7 @@ _silu = _named(lambda i: a.SiLU(interval=i))
 _erf = _named(lambda i: a.Function("erf", interval=i))
 
 UNARY: dict[Any, Make] = {
+    **windows.FUNCTIONS,
     **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _sigmoid),
     **dict.fromkeys((torch.tanh, functional.tanh, "tanh"), _tanh),
     functional.silu: lambda inplace=False, **o: _silu(**o),
@@ -227,7 +159,6 @@ UNARY: dict[Any, Make] = {
         (torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_"), lambda **_: r.ReLU()
     ),
     **dict.fromkeys((torch.abs, operator.abs, "abs"), lambda **_: r.Abs()),
-    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_"), _clamp),
     **dict.fromkeys((torch.softmax, functional.softmax, "softmax"), _softmax(s.Softmax)),
     **dict.fromkeys((torch.log_softmax, functional.log_softmax, "log_softmax"), _softmax(s.LogSoftmax)),
     functional.leaky_relu: lambda negative_slope=0.01, **_: r.LeakyReLU(float(negative_slope)),
@@ -236,8 +167,6 @@ UNARY: dict[Any, Make] = {
     functional.hardsigmoid: lambda **_: r.Hardsigmoid(),
     functional.hardswish: lambda **_: r.Hardswish(),
     functional.softshrink: lambda lambd=0.5, **_: r.Softshrink(float(lambd)),
-    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool),
-    functional.adaptive_max_pool2d: _adaptive_max_pool,
     **{
         target: _named(lambda _, name=name: a.Function(name))  # type: ignore[misc]
         for name in ("exp", "log", "reciprocal", "sin", "cos")
@@ -246,8 +175,6 @@ UNARY: dict[Any, Make] = {
     **dict.fromkeys((torch.pow, operator.pow, "pow"), _power),
     **dict.fromkeys((torch.square, "square"), lambda **_: a.Polynomial((0.0, 0.0, 1.0))),
     **dict.fromkeys((torch.neg, operator.neg, "neg"), lambda **_: f.Affine(-1.0)),
-    functional.avg_pool2d: _avg_pool_function,
-    functional.adaptive_avg_pool2d: lambda output_size=1, **_: _adaptive_pool(output_size),
     **dict.fromkeys((torch.mean, "mean"), _mean),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
     **dict.fromkeys(("contiguous", "clone", "detach"), _identity),
@@ -262,6 +189,8 @@ BINARY: dict[Any, str] = {
     **dict.fromkeys((operator.sub, operator.isub, torch.sub, "sub", "sub_"), "subtract"),
     **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), "multiply"),
     **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div"), "divide"),
+    **dict.fromkeys((torch.maximum, torch.fmax, "maximum", "fmax"), "maximum"),
+    **dict.fromkeys((torch.minimum, torch.fmin, "minimum", "fmin"), "minimum"),
     **dict.fromkeys((operator.matmul, torch.matmul, torch.mm, torch.bmm, "matmul", "mm", "bmm"), "matmul"),
 }
 """Functions (and names of methods) of two operands, tensors or numbers."""
@@ -271,6 +200,8 @@ TWO_TENSORS: dict[str, type[Layer]] = {
     "subtract": f.Subtract,
     "multiply": f.Multiply,
     "matmul": f.Matmul,
+    "maximum": f.Maximum,
+    "minimum": f.Minimum,
 }
 
 

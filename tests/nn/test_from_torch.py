@@ -256,17 +256,12 @@ def net(layer):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (net(tn.Hardshrink()), r"layer '0\.1' is Hardshrink: .*; instead: use ReLU"),
-        (net(tn.MaxPool3d(2)), r"layer '0\.1' is MaxPool3d: .*; instead: use MaxPool2d"),
+        (net(tn.RReLU()), r"layer '0\.1' is RReLU: .*; instead: use ReLU"),
+        (net(tn.MaxUnpool2d(2)), r"layer '0\.1' is MaxUnpool2d: .*; instead: use MaxPool2d"),
         (net(tn.MaxPool2d(2, return_indices=True)), r"layer '0\.1' is MaxPool2d: .*return_indices"),
         (net(tn.Softmin(1)), r"layer '0\.1' is Softmin: .*; instead: use Softmax"),
         (net(tn.LocalResponseNorm(3)), r"layer '0\.1' is LocalResponseNorm: it has no counterpart"),
         (net(tn.LSTM(3, 3)), r"layer '0\.1' is LSTM: "),
-        (net(tn.Conv2d(3, 3, 3, dilation=2)), r"layer '0\.1' is Conv2d: dilation"),
-        (net(tn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")), r"layer '0\.1' is Conv2d: padding_mode 'reflect'"),
-        (net(tn.AvgPool2d(2, ceil_mode=True)), r"layer '0\.1' is AvgPool2d: ceil_mode"),
-        (net(tn.AvgPool2d(2, divisor_override=3)), r"layer '0\.1' is AvgPool2d: divisor_override"),
-        (net(tn.AdaptiveAvgPool2d(2)), r"layer '0\.1' is AdaptiveAvgPool2d: output_size"),
         (net(tn.BatchNorm1d(3, track_running_stats=False)), r"layer '0\.1' is BatchNorm1d: it keeps no statistics"),
         (net(tn.Flatten(0)), r"layer '0\.1' is Flatten: .*batch"),
         (Branching(), "forward of Branching cannot be traced"),
@@ -284,8 +279,10 @@ def test_what_cannot_be_converted_is_named(module, message):
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (F.hardshrink, "'hardshrink' in forward of the model: .*; instead: use ReLU"),
-        (lambda x: F.max_pool3d(x, 2), "'max_pool3d' in forward of the model: .*; instead: use MaxPool2d"),
+        (F.rrelu, "'rrelu' in forward of the model: .*; instead: use ReLU"),
+        (lambda x: x.argmax(1), "'argmax' in forward of the model: .*; instead: use MaxPool2d"),
+        (lambda x: F.interpolate(x, 2, mode="bilinear", antialias=True), "antialias is not supported"),
+        (lambda x: x.amax(), "would mix|the batch too"),
         (lambda x: F.softmin(x, 1), "'softmin' in forward"),
         (lambda x: x.view(24, 2), "batch must stay first"),
         (lambda x: x.mean(), "would mix the images"),
@@ -297,9 +294,6 @@ def test_what_cannot_be_converted_is_named(module, message):
         (lambda x: x.unsqueeze(1), "give from_torch an example_input"),
         (lambda x: x.view(-1, x.size(3)), "give from_torch an example_input"),
         (lambda x: F.linear(x, x), "must be parameters"),
-        (lambda x: F.adaptive_avg_pool2d(x, 2), "output_size"),
-        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "divisor_override"),
-        (lambda x: F.avg_pool2d(x, 2, ceil_mode=True), "ceil_mode"),
         (lambda x: torch.div(x, 0.7, rounding_mode="floor"), "plain form"),
         (lambda x: x**True, "whole powers"),
         (lambda x: x / 0, "in this order"),
@@ -387,15 +381,12 @@ class Functional(tn.Module):
         return F.linear(y.mean((2, 3)), self.weight, self.bias)
 
 
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding": (0, 2)}, {"stride": (1, 2), "padding": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2}, {"padding": (0, 2)}, {"stride": (1, 2), "padding": 1}, {"dilation": 2}]
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_options_of_functions_come_along(bias, options):
     check(Functional(bias, **options), torch.rand(2, 2, 5, 6))
-
-
-def test_a_dilation_is_not_dropped():
-    with pytest.raises(UnsupportedError, match="dilation"):
-        from_torch(Functional(dilation=2))
 
 
 ACTIVATIONS = [tn.Sigmoid, tn.Tanh, tn.SiLU, tn.GELU, tn.Softplus]

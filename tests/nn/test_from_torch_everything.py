@@ -159,7 +159,7 @@ Rearrange.__module__ = "einops.layers.torch"
 class Sliced(tn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.Hardshrink())
+        self.layers = tn.Sequential(tn.Linear(4, 4), tn.Sigmoid(), tn.RReLU())
 
     def forward(self, x):
         return self.layers[1:](self.layers[:1](x))
@@ -200,14 +200,17 @@ SAMPLED = None
 """What is taken apart, by sizes that samples have."""
 
 NETWORKS = {
-    "AdaptiveAvgPool2d with None": (lambda: tn.AdaptiveAvgPool2d((None, 1)), False),
+    "AdaptiveAvgPool2d with None": (
+        lambda: tn.Sequential(tn.Unflatten(1, (1, 2, 2)), tn.AdaptiveAvgPool2d((None, 1))),
+        SAMPLED,
+    ),
     "scripted": (lambda: torch.jit.script(tn.Linear(4, 4)), False),
     "traced": (lambda: torch.jit.trace(tn.Linear(4, 4), torch.zeros(1, 4)), False),
     "scripted within": (lambda: tn.Sequential(tn.Tanh(), torch.jit.script(tn.Linear(4, 4))), False),
     "a function": (lambda: torch.sigmoid, False),
     "a class": (lambda: tn.Linear, False),
     "weights": (lambda: tn.Linear(4, 4).state_dict(), False),
-    "sliced": (lambda: tn.Sequential(tn.Linear(4, 4), tn.Tanh(), tn.Hardshrink())[:2], True),
+    "sliced": (lambda: tn.Sequential(tn.Linear(4, 4), tn.Tanh(), tn.RReLU())[:2], True),
     "sliced in forward": (Sliced, False),
     "einops": (lambda: tn.Sequential(tn.Linear(4, 4), Rearrange()), False),
     "meta": (lambda: tn.Linear(4, 4, device="meta"), False),
@@ -250,7 +253,7 @@ class Attention(tn.Module):
         super().__init__()
         self.rows = Rearrange()
         self.fc = tn.Linear(4, 4)
-        self.act = tn.Hardshrink()
+        self.act = tn.RReLU()
         self.lstm = tn.LSTM(4, 4)
 
     def forward(self, x):
@@ -263,8 +266,8 @@ class Attention(tn.Module):
 class Looping(tn.Module):
     def __init__(self):
         super().__init__()
-        self.act = tn.Hardshrink()
-        self.pool = tn.MaxPool3d(2)
+        self.act = tn.RReLU()
+        self.pool = tn.LPPool3d(2, 2)
 
     def forward(self, x):
         x = self.act(x)
@@ -278,9 +281,9 @@ def test_all_blockers_are_named_at_once(sampled: bool) -> None:
     """Behind a module that cannot be followed, and behind where forward itself cannot be."""
     x = torch.rand(2, 4) if sampled else None
     for module, names in (
-        (Attention(), ["Rearrange", "'act' is Hardshrink", "'lstm' is LSTM", "'softmin' in"]),
-        (Looping(), ["forward of Looping", "'act' is Hardshrink", "'pool' is MaxPool3d"]),
-        (tn.Sequential(sparse(), tn.Hardshrink(), tn.Linear(4, 4, device="meta")), ["sparse", "Hardshrink", "meta"]),
+        (Attention(), ["Rearrange", "'act' is RReLU", "'lstm' is LSTM", "'softmin' in"]),
+        (Looping(), ["forward of Looping", "'act' is RReLU", "'pool' is LPPool3d"]),
+        (tn.Sequential(sparse(), tn.RReLU(), tn.Linear(4, 4, device="meta")), ["sparse", "RReLU", "meta"]),
     ):
         with pytest.raises(UsageError) as caught:
             from_torch(module, x)

@@ -80,7 +80,7 @@ def _slice(
     first, last, _ = slice(start, end, step).indices(size)
     if dim % len(tensor.layout.shape) == tensor.layout.axis and (first, last, step) == (0, size, 1):
         return tensor
-    return _part(graph, tensor, dim, first, step, len(range(first, last, step)))
+    return part(graph, tensor, dim, first, step, len(range(first, last, step)))
 
 
 @operator("flip")
@@ -88,22 +88,21 @@ def _flip(graph: Graph, x: Any, dims: Sequence[int]) -> Tensor:
     tensor = graph.tensor(x)
     for dim in dims:
         size = tensor.layout.shape[dim]
-        tensor = _part(graph, tensor, dim, size - 1, -1, size)
+        tensor = part(graph, tensor, dim, size - 1, -1, size)
     return tensor
 
 
 @operator("select")
 def _select(graph: Graph, x: Any, dim: int, index: int) -> Tensor:
     tensor = graph.tensor(x)
-    part = _part(graph, tensor, dim, index % tensor.layout.shape[dim], 1, 1)
-    return graph.reshaped(part, graph.shape)
+    return graph.reshaped(part(graph, tensor, dim, index % tensor.layout.shape[dim], 1, 1), graph.shape)
 
 
 @operator("split", "split_with_sizes", "chunk", "tensor_split")
 def _split(graph: Graph, x: Any, _: Any, dim: int = 0) -> list[Tensor]:
     tensor, start, parts = graph.tensor(x), 0, []
     for shape in graph.shapes:
-        parts.append(_part(graph, tensor, dim, start, 1, shape[dim]))
+        parts.append(part(graph, tensor, dim, start, 1, shape[dim]))
         start += shape[dim]
     return parts
 
@@ -111,10 +110,10 @@ def _split(graph: Graph, x: Any, _: Any, dim: int = 0) -> list[Tensor]:
 @operator("unbind")
 def _unbind(graph: Graph, x: Any, dim: int = 0) -> list[Tensor]:
     tensor = graph.tensor(x)
-    return [graph.reshaped(_part(graph, tensor, dim, i, 1, 1), shape) for i, shape in enumerate(graph.shapes)]
+    return [graph.reshaped(part(graph, tensor, dim, i, 1, 1), shape) for i, shape in enumerate(graph.shapes)]
 
 
-def _part(graph: Graph, tensor: Tensor, dim: int, start: int, step: int, count: int) -> Tensor:
+def part(graph: Graph, tensor: Tensor, dim: int, start: int, step: int, count: int) -> Tensor:
     """``count`` elements of one dimension, every ``step``-th."""
     layout = tensor.layout
     slices = [(0, 1, n) for n in layout.inner]

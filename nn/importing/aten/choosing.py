@@ -1,0 +1,169 @@
+"""Parts at public positions, the largest and the smallest, and what has two halves.  Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from nn import activations as a
+from nn import choosing as c
+from nn import functional as f
+from nn.importing import torch_windows as w
+from nn.importing.aten.shapes import part
+from nn.importing.aten.table import OPERATORS, binary, operator
+from nn.importing.blockers import refused
+from nn.importing.export_graph import Graph, Known, Operator, Tensor
+
+_PLACES = "take along a dimension that is not the batch's, at whole numbers that depend on no input"
+
+
+def _taken(graph: Graph, x: Any, dim: int, positions: Sequence[int]) -> Tensor:
+    """Along one dimension; the result is of the operation's sizes, or is reshaped to them."""
+    tensor = graph.tensor(x)
+    sizes = list(tensor.layout.shape)
+    places = tuple(n % sizes[dim] for n in positions)
+    sizes[dim] = len(places)
+    return graph.add(c.Take(tensor.layout.place(dim), places), tensor, layout=tensor.layout.resized(tuple(sizes)))
+
+
+def _whole_numbers(graph: Graph, index: Any) -> torch.Tensor:
+    values = graph.known(index).values
+    if values.is_floating_point() or values.dtype == torch.bool:
+        raise refused("its positions are no whole numbers", _PLACES)
+    return values
+
+
+@operator("index_select")
+def _index_select(graph: Graph, x: Any, dim: int, index: Any) -> Tensor:
+    return _taken(graph, x, dim, _whole_numbers(graph, index).reshape(-1).tolist())
+
+
+@operator("index")
+def _index(graph: Graph, x: Any, indices: Sequence[Any]) -> Tensor:
+    """By one array of places, along one dimension."""
+    dims = [i for i, index in enumerate(indices) if index is not None]
+    if len(dims) != 1:
+        raise refused("it takes positions of several dimensions at once", "take along one after the other")
+    taken = _taken(graph, x, dims[0], _whole_numbers(graph, indices[dims[0]]).reshape(-1).tolist())
+    return graph.reshaped(taken, graph.shape)
+
+
+@operator("gather")
+def _gather(graph: Graph, x: Any, dim: int, index: Any, **_: Any) -> Tensor:
+    """Where all rows are asked for the same places."""
+    tensor, places = graph.tensor(x), _whole_numbers(graph, index)
+    dim %= places.ndim
+    first = places
+    for other in reversed(range(places.ndim)):
+        if other != dim:
+            first = first.narrow(other, 0, 1)
+    others = [i for i in range(places.ndim) if i != dim]
+    if not bool((places == first).all()) or any(graph.shape[i] != tensor.layout.shape[i] for i in others):
+        raise refused("its positions differ from row to row", _PLACES)
+    return _taken(graph, x, dim, first.reshape(-1).tolist())
+
+
+@operator("roll")
+def _roll(graph: Graph, x: Any, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
+    tensor = graph.tensor(x)
+    if not dims:
+        raise refused("it rolls over all dimensions, the batch's too", "name other dimensions than the batch's")
+    for shift, dim in zip(shifts, dims, strict=True):
+        size = tensor.layout.shape[dim]
+        tensor = _taken(graph, tensor, dim, [(i - shift) % size for i in range(size)])
+    return tensor
+
+
+@operator("cumsum")
+def _cumsum(graph: Graph, x: Any, dim: int, **_: Any) -> Tensor:
+    tensor = graph.tensor(x)
+    return graph.add(c.CumSum(tensor.layout.place(dim)), tensor)
+
+
+# -- the largest and the smallest --------------------------------------------------------------------------------------
+
+
+def _extreme(kind: type[c.Amax] | type[c.Amin]) -> Operator:
+    def made(graph: Graph, x: Any, dim: Any = (), keepdim: bool = False) -> Tensor:
+        return _over(graph, kind, x, [dim] if isinstance(dim, int) else dim, graph.shape)
+
+    return made
+
+
+def _over(graph: Graph, kind: type[c.Amax] | type[c.Amin], x: Any, dims: Sequence[int], shape: Sequence[int]) -> Tensor:
+    tensor = graph.tensor(x)
+    if not dims:
+        raise refused("it is over everything, the batch too", "name other dimensions than the batch's")
+    sizes = [
+        1 if i in {dim % len(tensor.layout.shape) for dim in dims} else n for i, n in enumerate(tensor.layout.shape)
+    ]
+    layer = kind(tensor.layout.places(dims), True)
+    return graph.reshaped(graph.add(layer, tensor, layout=tensor.layout.resized(tuple(sizes))), tuple(shape))
+
+
+def _between(kind: type[c.Amax] | type[c.Amin], pairs: type[f.Maximum] | type[f.Minimum]) -> Operator:
+    """``max`` and ``min``: along a dimension, of which the positions are not used, or of two tensors."""
+
+    def made(graph: Graph, x: Any, other: Any = None, keepdim: bool = False) -> Any:
+        if isinstance(other, int):
+            return [_over(graph, kind, x, [other], graph.shapes[0])]
+        if other is None:
+            raise refused("it is over everything, the batch too", "name other dimensions than the batch's")
+        return binary(graph, pairs(), x, other)
+
+    return made
+
+
+for _names, _kind, _pairs in (
+    (("maximum", "fmax"), c.Amax, f.Maximum),
+    (("minimum", "fmin"), c.Amin, f.Minimum),
+):
+    for _name in _names:
+        OPERATORS[f"aten.{_name}"] = lambda graph, x, y, pairs=_pairs: binary(graph, pairs(), x, y)
+OPERATORS |= {
+    "aten.amax": _extreme(c.Amax),
+    "aten.amin": _extreme(c.Amin),
+    "aten.max": _between(c.Amax, f.Maximum),
+    "aten.min": _between(c.Amin, f.Minimum),
+}
+
+
+@operator("clamp", "clip")
+def _clamp(graph: Graph, x: Any, low: Any = None, high: Any = None) -> Tensor:
+    return graph.add(w.clamp(low, high), graph.tensor(x))
+
+
+@operator("clamp_min")
+def _clamp_min(graph: Graph, x: Any, low: Any) -> Tensor:
+    return _clamp(graph, x, low)
+
+
+@operator("clamp_max")
+def _clamp_max(graph: Graph, x: Any, high: Any) -> Tensor:
+    return _clamp(graph, x, None, high)
+
+
+@operator("threshold")
+def _threshold(graph: Graph, x: Any, threshold: float, value: float) -> Tensor:
+    return graph.add(c.Threshold(float(threshold), float(value)), graph.tensor(x))
+
+
+@operator("hardshrink")
+def _hardshrink(graph: Graph, x: Any, lambd: float = 0.5) -> Tensor:
+    return graph.add(c.Hardshrink(float(lambd)), graph.tensor(x))
+
+
+@operator("glu")
+def _glu(graph: Graph, x: Any, dim: int = -1) -> Tensor:
+    tensor = graph.tensor(x)
+    half = tensor.layout.shape[dim] // 2
+    value, gate = (part(graph, tensor, dim, start, 1, half) for start in (0, half))
+    open_ = graph.add(a.Sigmoid(interval=graph.interval), gate, layout=gate.layout)
+    return graph.add(f.Multiply(), value, open_)
+
+
+def is_zero(x: Any) -> bool:
+    """Whether it is known to be nothing but zeros."""
+    return isinstance(x, Known) and not bool(x.values.any())
