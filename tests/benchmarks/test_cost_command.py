@@ -51,8 +51,8 @@ def test_times_on_links(capsys: pytest.CaptureFixture[str]) -> None:
     wan = networks["WAN"]
     assert wan["servers"] == wan["client"] == {"round_trip_ms": 40.0, "bandwidth_mbit": 100.0}
     assert wan["online_seconds"] == pytest.approx(sum(wan["parts"].values()))
-    # 6 rounds among the parties, and to them and back: 20 ms each.
-    assert wan["parts"]["delays"] == pytest.approx(0.120)
+    # 7 rounds among the parties, and to them and back: 20 ms each.
+    assert wan["parts"]["delays"] == pytest.approx(0.140)
     assert wan["parts"]["inputs"] > 0.020
     mobile = networks["mobile client"]
     assert mobile["client"] == {"round_trip_ms": 60.0, "bandwidth_mbit": 10.0}
@@ -70,7 +70,7 @@ def test_table_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [record] = read(path)
     assert record.bench == "cost"
     assert record.case["shape"] == [3, 64, 64]
-    assert record.figures["online.rounds"] == 7
+    assert record.figures["online.rounds"] == 8
     assert record.figures["latency.WAN.online_seconds"] > 0.16
 
 

@@ -35,9 +35,10 @@ def test_demo_prints_one_json_object_and_draws(tmp_path: Path, capsys: pytest.Ca
     online, offline = summary["online"], summary["offline"]
     assert (online["rounds"], online["bytes_per_party"]) == (predicted.online_rounds, predicted.online_bytes_per_party)
     assert offline["bytes"] == predicted.offline_bytes
-    assert online["rounds"] <= 7
-    assert online["bytes_per_party"] <= 200_000
-    assert offline["bytes"] <= 3_000_000
+    # Of the network 7, 189 kB and 2.9 MB; the rest is whether values stay in their ranges and intervals.
+    assert online["rounds"] <= 8
+    assert online["bytes_per_party"] <= 230_000
+    assert offline["bytes"] <= 3_600_000
     assert 0 < online["seconds"] < 10
     assert 0 < offline["seconds"] < 10
     with Image.open(path) as image:

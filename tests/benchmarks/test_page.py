@@ -239,7 +239,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_run_that_was_not_as_predicted_is_not_hidden(tmp_path: Path) -> None:
     (good,) = inference()
-    wrong = record("inference", dict(good.case), {**good.figures, "online.rounds": 8})
+    wrong = record("inference", dict(good.case), {**good.figures, "online.rounds": 9})
     assert "**Not as predicted: derm 3x28x28, batch of 1" in page(tmp_path, [wrong])
 
 

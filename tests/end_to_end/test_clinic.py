@@ -194,7 +194,7 @@ def test_the_bill(page: Page) -> None:
     offline, online = page.locator("#bill-rows tr").all()
     expect(offline).to_contain_text(re.compile(r"Offline.*ms.*3\.46 MB by the dealer", re.DOTALL))
     expect(online).to_contain_text(
-        re.compile(r"Online.*ms.*7.*189\.2 kB by each party.*37\.6 kB sent, 0\.1 kB received", re.DOTALL)
+        re.compile(r"Online.*ms.*8.*225\.4 kB by each party.*37\.6 kB sent, 0\.1 kB received", re.DOTALL)
     )
 
 

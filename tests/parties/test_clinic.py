@@ -303,7 +303,7 @@ async def test_a_model_of_other_classes(site):
     assert failed["error"] == "ShapeError"
     assert "not 7 classes per input" in failed["message"]
     with pytest.raises(ShapeError, match="not 7 classes per input"):
-        await command.clinic(site.cluster, site.keys["clinic"], options(model="other"))
+        await served_by_command(site, model="other")
 
 
 def other_model(interface=NOTHING_SAID):
@@ -332,7 +332,7 @@ async def test_a_model_that_no_page_can_be_made_of(site, interface, complaint):
             assert (said["step"], said["error"]) == ("failed", "UsageError")
             assert complaint in said["message"]
     with pytest.raises(UsageError, match=complaint):
-        await command.clinic(site.cluster, site.keys["clinic"], options(model="other"))
+        await served_by_command(site, model="other")
 
 
 async def test_another_model_says_itself_what_the_page_shows(site):
@@ -446,10 +446,15 @@ def options(**changes):
     return argparse.Namespace(**{**defaults, **changes})
 
 
+async def served_by_command(site, **changes):
+    async with site.client("clinic") as client:
+        await command.clinic(client, options(**changes))
+
+
 async def test_without_the_package(site, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'tessera-mpc\[clinic\]'"):
-        await command.clinic(site.cluster, site.keys["clinic"], options())
+        await served_by_command(site)
 
 
 async def test_what_is_wrong_is_said_before_anybody_has_a_photograph(site):
@@ -458,8 +463,8 @@ async def test_what_is_wrong_is_said_before_anybody_has_a_photograph(site):
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = taken.sockets[0].getsockname()[1]
     with pytest.raises(ConfigurationError, match="give another --listen"):
-        await command.clinic(site.cluster, site.keys["clinic"], options(listen=f"127.0.0.1:{port}"))
+        await served_by_command(site, listen=f"127.0.0.1:{port}")
     taken.close()
     await site.stop("party1")
     with pytest.raises(PeerUnavailable, match="party1"):
-        await command.clinic(site.cluster, site.keys["clinic"], options(timeout=0.5))
+        await served_by_command(site, timeout=0.5)

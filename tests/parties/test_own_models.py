@@ -51,6 +51,14 @@ NET = """
         layers = nn.Conv2d(1, 2, 3), nn.Sigmoid(), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(8, 2)
         return nn.Sequential(*layers)
 
+    class Waves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.out(torch.sin(x))
+
     class nets:
         small = nn.Linear(5, 3)
 
@@ -289,11 +297,15 @@ async def test_a_grey_picture(folder: Path, typed: Any) -> None:
 
 async def test_what_nothing_shows_is_said(folder: Path, typed: Any) -> None:
     """Without samples: in words, and in JSON."""
-    words = ("upload", "net.py:grey", "--input", '{"kind": "array", "shape": [1, 16, 16], "low": -99, "high": 99}')
-    assert "tessera: layer '1' is Sigmoid: it is approximated on" in (await typed(*words))[1]
+    words = ("upload", "net.py:Waves", "--input", '{"kind": "array", "shape": [3], "low": -99, "high": 99}')
+    assert "tessera: layer 'sin' is Function: it is approximated on" in (await typed(*words))[1]
     (doubt,) = json.loads((await typed(*words, "--json"))[0])["warnings"]
     assert "for inputs of the network in [-99, 99]" in doubt
-    assert json.loads((await typed(*words, "--samples", "images.npy", "--json"))[0])["warnings"] == []
+    np.save("threes.npy", np.linspace(-3, 3, 30).reshape(10, 3))
+    assert json.loads((await typed(*words, "--samples", "threes.npy", "--json"))[0])["warnings"] == []
+    # What is right wherever its inputs are leaves no doubt.
+    grey = ("upload", "net.py:grey", "--input", '{"kind": "array", "shape": [1, 16, 16], "low": -99, "high": 99}')
+    assert json.loads((await typed(*grey, "--json"))[0])["warnings"] == []
 
 
 async def test_classes_that_do_not_exclude_each_other(folder: Path, typed: Any) -> None:

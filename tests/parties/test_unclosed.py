@@ -49,6 +49,8 @@ class Thing:
 
 
 def test_the_last_is_closed_first_and_each_by_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Those of other tests in this process are theirs.
+    monkeypatch.setattr("parties.unclosed._open", {})
     log: list[str] = []
     cluster, client, other = (Thing(name, log) for name in ("cluster", "client", "other"))
     opened(cluster)
