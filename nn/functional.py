@@ -145,7 +145,7 @@ def mixing(layer: Layer, shapes: Sequence[Shape]) -> ShapeError:
 
 
 class Concatenate(Layer, frozen=True):
-    """``torch.cat`` along ``dim``, which may not be the batch's."""
+    """``torch.cat`` along ``dim``, which may not be the batch's; what is no image's own is beside each of them."""
 
     operands: ClassVar[int] = -1
 
@@ -167,12 +167,15 @@ class Concatenate(Layer, frozen=True):
         return axis
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        return concatenate(list(inputs), self._axis(inputs[0].ndim))
+        most = max(x.shape[0] for x in inputs)
+        each = [x if x.shape[0] == most else x.broadcast_to((most, *x.shape[1:])) for x in inputs]
+        return concatenate(each, self._axis(inputs[0].ndim))
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         axis = self._axis(inputs[0].ndim)
+        most = max(len(x) for x in inputs)
         try:
-            return np.concatenate(inputs, axis=axis)
+            return np.concatenate([np.broadcast_to(x, (most, *x.shape[1:])) for x in inputs], axis=axis)
         except ValueError:
             shapes = ", ".join(str(x.shape) for x in inputs)
             raise ShapeError(f"shapes {shapes} do not join along dimension {self.dim}") from None

@@ -18,6 +18,7 @@ from nn.importing.aten import OPERATORS
 from nn.importing.batch_layout import BATCHES, Layout
 from nn.importing.export_graph import exported
 from nn.model import Architecture, Model
+from parties import Client, MemoryCluster
 
 
 class Calls(tn.Module):
@@ -234,3 +235,29 @@ def test_layouts_follow_permutations_and_reshapes(
     made = turned.reshaped(split, prime)
     again = theirs.transpose(order).reshape(small).reshape([s // prime * n if s % prime == 0 else s for s in split])
     assert np.array_equal(ours(again, made), ours(theirs.transpose(order), turned).reshape(n, *made.inner))
+
+
+def a_token(net, x):
+    """Of the network's own, before each sequence."""
+    return net.one(torch.cat([net.two.weight[:1].expand(x.shape[0], 1, 6), x], 1))[:, 0:2]
+
+
+def ones_beside(net, x):
+    return torch.cat([net.one(x), torch.ones(x.shape[0], 4, 1)], 2)
+
+
+@pytest.mark.parametrize("of", [a_token, ones_beside], ids=lambda of: of.__name__)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_expanded_to_the_batch_is_beside_each_of_it(of: Any) -> None:
+    """With any batch, on shares, too."""
+    torch.manual_seed(1)
+    net = Calls(of).eval()
+    model = from_torch(net, torch.rand(3, 4, 6) * 2 - 1)
+    with MemoryCluster(parties=2) as cluster, Client(cluster) as client:
+        remote = client.upload(model, "net")
+        for count in (1, 2, 5):
+            x = torch.rand(count, 4, 6) * 2 - 1
+            with torch.no_grad():
+                want = net(x).numpy()
+            assert np.abs(model.plain(x.numpy(), exact=True) - want).max() < 1e-5
+            assert np.abs(client.reveal(remote(client.share(x, low=-1, high=1))) - want).max() < 1e-3
