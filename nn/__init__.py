@@ -46,7 +46,7 @@ from nn.importing.from_onnx import from_onnx
 from nn.importing.from_sklearn import from_sklearn
 from nn.importing.from_torch import from_torch
 from nn.interface import ArrayInput, Classes, Interface, Label
-from nn.kernels import RBF
+from nn.kernels import RBF, OneAgainstOne
 from nn.layer import Layer
 from nn.layers import (
     AdaptiveAvgPool2d,
@@ -176,6 +176,7 @@ __all__ = [
     "Multiply",
     "Norm",
     "Normalize",
+    "OneAgainstOne",
     "PReLU",
     "Pad",
     "Parameter",

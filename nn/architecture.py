@@ -63,7 +63,7 @@ AnyLayer = (
     | ch.Take | ch.CumSum | ch.Amax | ch.Amin | ch.Clamp | ch.Threshold | ch.Hardshrink
     | rn.RNN | rn.LSTM | rn.GRU
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
-    | t.Trees | k.RBF | c.Columns
+    | t.Trees | k.RBF | k.OneAgainstOne | c.Columns
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from nn.architecture import AnyLayer
 from nn.functional import Affine, Concatenate, Multiply
 from nn.importing.blockers import refused
 from nn.importing.written import Fitted, Written
-from nn.kernels import RBF
+from nn.kernels import RBF, OneAgainstOne
 from nn.layer import Array
 from nn.layers import BatchNorm1d, Linear
 from nn.rectifiers import ReLU
@@ -131,12 +132,24 @@ def support_regression(fitted: Fitted, net: Written) -> None:
 
 
 def support(fitted: Fitted, net: Written) -> None:
-    if len(fitted.classes_) != 2:
-        raise refused("it takes each pair of its classes apart", "take LinearSVC, or one SVC for each class")
     if fitted.probability is True:
         raise refused("its probabilities come of another fit", "make it with probability=False")
-    support_regression(fitted, net)
-    two_sides(net)
+    if len(fitted.classes_) == 2:
+        support_regression(fitted, net)
+        two_sides(net)
+        return
+    if fitted.decision_function_shape != "ovr":
+        raise refused("it gives a number for each pair of classes", "make it with decision_function_shape='ovr'")
+    _kernel(fitted, net)
+    # Support vectors are in the order of their classes, and coefficients of each against every other class.
+    of, dual = np.repeat(np.arange(len(fitted.n_support_)), fitted.n_support_), _dense(fitted.dual_coef_)
+    pairs = list(itertools.combinations(range(len(fitted.classes_)), 2))
+    weight = np.zeros((len(pairs), len(of)))
+    for row, (first, second) in zip(weight, pairs, strict=True):
+        row[of == first] = dual[second - 1, of == first]
+        row[of == second] = dual[first, of == second]
+    linear(net, weight, fitted.intercept_, "pairs")
+    net.add("votes", OneAgainstOne(len(fitted.classes_)))
 
 
 def _kernel(fitted: Fitted, net: Written) -> None:

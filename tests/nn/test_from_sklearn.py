@@ -61,6 +61,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "three margins": lambda: scaled(svm.LinearSVC()).fit(X, THREE),
     "svc linear": lambda: scaled(svm.SVC(kernel="linear")).fit(X, TWO),
     "svc rbf": lambda: scaled(svm.SVC()).fit(X, TWO),
+    "svc of classes": lambda: scaled(svm.SVC(kernel="linear")).fit(X, THREE),
+    "svc rbf of classes": lambda: scaled(svm.SVC()).fit(X, THREE),
     "svc poly": lambda: scaled(svm.SVC(kernel="poly", coef0=1.0)).fit(X, TWO),
     "svc sigmoid": lambda: scaled(svm.SVC(kernel="sigmoid")).fit(X, TWO),
     "svr": lambda: scaled(svm.SVR()).fit(X, REAL),
@@ -231,7 +233,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "another's": (Mine, UnsupportedError, "the estimator is Mine: there is no such layer"),
     "not fitted": (linear_model.Ridge, UsageError, "call fit first"),
-    "several classes": (lambda: svm.SVC().fit(X, THREE), UnsupportedError, "take LinearSVC"),
+    "pairs": (
+        lambda: svm.SVC(decision_function_shape="ovo").fit(X, THREE), UnsupportedError, "decision_function_shape='ovr'",
+    ),
     "clip": (lambda: preprocessing.MinMaxScaler(clip=True).fit(X), UnsupportedError, "clip=False"),
     "huber": (
         lambda: linear_model.SGDClassifier(loss="modified_huber").fit(X, TWO), UnsupportedError, "not a softmax",

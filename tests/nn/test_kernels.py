@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,34 @@ def test_columns_are_bounded_by_what_their_table_says(rng: Any, evaluate: Any) -
     assert found.program.rounds == 0
 
 
+def test_pairs_of_classes_vote(rng: Any, evaluate: Any) -> None:
+    x = np.rint(rng.uniform(-2, 2, (6, 6)) * 2**16) / 2**16
+    x[0, :3] = 0.0
+    wanted = np.zeros((6, 4))
+    for of, votes in zip(x, wanted, strict=True):
+        speaks = np.zeros(4)
+        for number, (first, second) in zip(of, itertools.combinations(range(4), 2), strict=True):
+            votes[first if number >= 0 else second] += 1
+            speaks[first] += number
+            speaks[second] -= number
+        votes += speaks / (3 * (np.abs(speaks) + 1))
+    model = Model(nn.Sequential({"v": nn.OneAgainstOne(4)}), {})
+    assert np.abs(model.plain(x) - wanted).max() < 1e-12
+    assert np.abs(evaluate(model, x, bound=2.0).result - wanted).max() < 1e-3
+
+
 def test_what_makes_no_sense() -> None:
     for make in (
         lambda: nn.RBF(0, 1), lambda: nn.RBF(2**20, 2**20), lambda: nn.Columns(()), lambda: nn.Columns((41,)),
+        lambda: nn.OneAgainstOne(1), lambda: nn.OneAgainstOne(129),
     ):  # fmt: skip
         with pytest.raises(UnsupportedError):
             make()
-    for layer, weights in ((nn.RBF(2, 1), {"k.weight": [[1.0, 2.0]], "k.gamma": [1.0]}), (nn.Columns((1, 1)), {})):
+    for layer, weights in (
+        (nn.RBF(2, 1), {"k.weight": [[1.0, 2.0]], "k.gamma": [1.0]}),
+        (nn.Columns((1, 1)), {}),
+        (nn.OneAgainstOne(4), {}),
+    ):
         model = Model(nn.Sequential({"k": layer}), weights)
         for x in (np.zeros((2, 3)), np.zeros((2, 2, 1))):
             with pytest.raises(ShapeError):
