@@ -62,6 +62,12 @@ class Counting(Ordering):
         rows = table.transpose([axis, *rest]).reshape((table.shape[axis], -1))
         places: Any = self
         found = places.one_hot(table.shape[axis]).reshape((-1, table.shape[axis])) @ rows
+        if rows.size:
+            low, high = _ends(rows, 2.0**-found.type.fraction_bits)
+            # Nothing lies beyond the end, or 0.
+            beyond = self.type.high >= table.shape[axis]
+            ends = m.Declare(min(low, 0.0) if beyond else low, max(high, 0.0) if beyond else high)
+            found = found._new(ends)
         shape = [table.shape[i] for i in rest]
         found = found.reshape((*places.shape, *shape))
         order = list(range(places.ndim, places.ndim + axis)) + list(range(places.ndim))
@@ -100,6 +106,18 @@ class Counting(Ordering):
         """How often each of 0, 1, ... ``minlength`` - 1 is among secret whole numbers; larger ones do not count."""
         x: Any = self
         return x.reshape(-1).one_hot(minlength).sum(0)  # type: ignore[no-any-return]
+
+
+def _ends(table: Any, unit: float) -> tuple[float, float]:
+    """Of a table's numbers, secret or public, which are rounded to the unit unless all are whole."""
+    if isinstance(table, Ordering):
+        whole = not table.type.fraction_bits
+        low, high = table.type.low, table.type.high
+    else:
+        whole = bool((np.rint(table) == table).all())
+        low, high = float(table.min()), float(table.max())
+    off = 0.0 if whole and unit == 1.0 else unit
+    return low - off, high + off
 
 
 def _padded(found: Any, depth: int) -> Any:

@@ -109,3 +109,17 @@ def test_counts_of_candidates(secure: Any) -> None:
     assert fixed_point.decode(run.outputs[0], 0).tolist() == [3, 2, 1, 0, 0]
     with pytest.raises(UnsupportedError, match=r"value_counts\(candidates\)"):
         np.unique(secure.secret((3,)), return_counts=True)
+
+
+@pytest.mark.parametrize("secret", [False, True])
+@pytest.mark.parametrize("bits", [0, 16])
+def test_what_is_chosen_lies_where_the_table_does(secure: Any, bits: int, *, secret: bool) -> None:
+    """It was said to lie in as many times that as there are places; beyond the end there is 0."""
+    table = np.array([10.0, 20.0, 11.0])
+    for most, low in ((2, 10.0), (5, 0.0)):
+        of = secure.secret((3,), 10.0, 20.0, bits) if secret else table + (0.3 if bits else 0.0)
+        found = secure.secret((4,), 0, most, 0).chosen_from(of)
+        assert low - 0.001 <= found.type.low <= low + 0.3
+        assert 20.0 <= found.type.high <= 20.301
+    whole = secure.secret((4,), 0, 2, 0).chosen_from(table)
+    assert (whole.type.low, whole.type.high, whole.type.fraction_bits) == (10.0, 20.0, 0)
