@@ -69,10 +69,10 @@ def pair(value: Pair) -> tuple[int, int]:
 
 
 def integers(values: Sequence[Any]) -> tuple[int, ...]:
-    """A shape or axes, given as one sequence or as so many arguments."""
+    """A shape or axes, given as one sequence or as so many arguments.  Raises UnsupportedError for what is neither."""
     if len(values) == 1 and np.ndim(values[0]) > 0:
         values = values[0]
-    return tuple(operator.index(n) for n in values)
+    return tuple(whole(n, "a length or an axis") for n in values)
 
 
 def declared(low: object, high: object, fraction_bits: object = None) -> tuple[float, float, int]:

@@ -5,7 +5,6 @@ Each mark is a comparison; all of a call are made at once, so rounds do not grow
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
 from protocols.operations.one_hot import MOST_PLACES
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import axis_of, numbers
+from protocols.trace.arguments import axis_of, numbers, whole
 from protocols.trace.ordering import Ordering
 
 MOST_MARKS = 1 << 16
@@ -32,7 +31,7 @@ class Counting(Ordering):
         that it can be, 2,344 for 256, and it takes one round, none where the number is an input.  Of larger ones, or
         where ``depth`` is less than a fourth of them, it takes ``depth`` - 1 comparisons.
         """
-        depth = operator.index(depth)
+        depth = whole(depth, "depth")
         _check_whole(self, "one_hot()")
         if not 0 < depth <= MOST_MARKS:
             raise ShapeError(f"a one-hot vector of {depth}")

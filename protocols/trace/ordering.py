@@ -9,7 +9,6 @@ Either way nothing but masked values is opened, and which they are does not depe
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import Axis, axis_of, numbers, reduced_axes, reduced_shape
+from protocols.trace.arguments import Axis, axis_of, numbers, reduced_axes, reduced_shape, whole
 from protocols.trace.selection import Selection
 
 MOST_RANKED = 16
@@ -77,7 +76,7 @@ class Ordering(Selection):
     def topk(self, k: int, axis: int = -1) -> TopK:
         """The ``k`` largest values along an axis, from the largest on, and their positions; of equal ones the first."""
         x: Any = self
-        axis, k = axis_of(axis, x.ndim), operator.index(k)
+        axis, k = axis_of(axis, x.ndim), whole(k, "k")
         if not 0 <= k <= x.shape[axis]:
             raise ShapeError(f"the {k} largest of {x.shape[axis]} values")
         values, indices = _sorted(-self, axis, positions=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mpc.errors import EncodingError, RangeError, ShapeError, TesseraError, UnsupportedError
 from protocols.lowering.plan import lowered
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor, concatenate, stack
 
 
@@ -223,3 +224,12 @@ def test_repr_shows_the_type_alone(secure: Any, x: SecretTensor) -> None:
     assert repr(x) == "<SecretTensor 2x3x4 in [-4, 4], 16 fraction bits, masked>"
     assert repr(secure.secret(())) == "<SecretTensor scalar in [-4, 4], 16 fraction bits, masked>"
     assert "array" not in repr(lowered((x * np.ones(4)).node)) + repr((x * np.ones(4)).node)
+
+
+@pytest.mark.parametrize("wrong", [1.5, "a", None, True])
+def test_lengths_are_whole_numbers(secure: Any, wrong: Any) -> None:
+    x, places = secure.secret((2, 4)), secure.secret((3,), 0, 3, 0)
+    calls = (x.reshape, x.topk, x.layer_norm, x.group_norm, places.one_hot, lambda n: Random().uniform(shape=(n,)))
+    for call in calls:
+        with pytest.raises(UnsupportedError, match="whole number"):
+            call(wrong)
