@@ -27,7 +27,6 @@ from protocols.approximation import (
     FourierFit,
     PiecewiseFit,
     PolynomialFit,
-    RampFit,
     RootFit,
     TailedFit,
     default_fit,
@@ -383,11 +382,6 @@ def check_fit(fit: Fit) -> None:
         check_fit(fit.correction)
     elif isinstance(fit, PiecewiseFit):
         check_pieces(fit)
-    elif isinstance(fit, RampFit):
-        check_finite("a ramp's lines", *fit.base, *fit.change)
-        check_fit(fit.narrow)
-        check_fit(fit.step)
-        check_fit(fit.bump)
     else:
         if not 1 <= len(fit.stages) <= MAX_TERMS:
             raise UnsupportedError(f"a composite fit has 1 to {MAX_TERMS} stages")

@@ -17,8 +17,8 @@ from nn.layer import Array, Layer
 from nn.model import Model
 from protocols.approximation import FUNCTIONS
 
-WIDEST = 256.0
-"""An activation whose inputs go further than this has something wrong before it."""
+WIDEST = 2.0**19
+"""An activation whose inputs go further than this has something wrong before it: no interval reaches twice as far."""
 
 MARGIN = 0.25
 """By which an interval exceeds what the samples showed."""
@@ -84,7 +84,7 @@ def calibrate(
     with.  Returns the model, and what was chosen.
 
     Samples should look like what is to come: use training images, not noise.  Intervals are public: they are
-    part of the architecture.  Raises RangeError, naming the layer, for inputs beyond ±256, or that a fixed
+    part of the architecture.  Raises RangeError, naming the layer, for inputs beyond ±2^19, or that a fixed
     fit does not cover.
     """
     if not (math.isfinite(margin) and margin >= 0):

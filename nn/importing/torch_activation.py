@@ -15,7 +15,6 @@ from protocols.approximation import (
     FourierFit,
     PiecewiseFit,
     PolynomialFit,
-    RampFit,
     RootFit,
     TailedFit,
     default_fit,
@@ -69,10 +68,6 @@ def _evaluate(fit: Fit, x: torch.Tensor) -> torch.Tensor:
         for column in zip(*(piece.coefficients[::-1] for piece in fit.pieces), strict=True):
             y = y * t + x.new_tensor(column)[which]
         return y
-    if isinstance(fit, RampFit):
-        u = _evaluate(fit.narrow, x)
-        (start, slope), (half, change) = fit.base, fit.change
-        return start + slope * x + (half + change * x) * _evaluate(fit.step, u) + _evaluate(fit.bump, u)
     if isinstance(fit, TailedFit):
         y = _evaluate(fit.pieces[0], x)
         for (first, last), piece in zip(fit.seams, fit.pieces[1:], strict=True):

@@ -11,7 +11,6 @@ from protocols.approximation.fits import (
     FourierFit,
     PiecewiseFit,
     PolynomialFit,
-    RampFit,
     RootFit,
     TailedFit,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "Function",
     "PiecewiseFit",
     "PolynomialFit",
-    "RampFit",
     "RootFit",
     "TailedFit",
     "default_fit",

@@ -11,7 +11,7 @@ import numpy as np
 
 from protocols.approximation import taylor
 from protocols.approximation.fits import Reals
-from protocols.approximation.search import Way, by_powers, by_turns, of_root, ramp, reciprocal, rsqrt, sqrt
+from protocols.approximation.search import Way, by_powers, by_turns, of_root, pieces, reciprocal, rsqrt, sqrt
 
 Line = tuple[float, float]
 """(constant, slope)."""
@@ -36,7 +36,7 @@ class Function:
     about: int = 0
     relative: bool = False
     """Whether it spans orders of magnitude, and is judged by its relative error too."""
-    ways: tuple[Way, ...] = (ramp,)
+    ways: tuple[Way, ...] = (pieces,)
     """How it is evaluated where one round is not enough."""
     tails: tuple[Line, Line] | None = None
     """The lines that it comes ever nearer to, far to the left and far to the right, if it does."""

@@ -157,30 +157,6 @@ class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         return value
 
 
-class RampFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ramp"):
-    """A function that is nearly a line far to the left and nearly one far to the right:
-    ``base + change step(u) + bump(u)`` for u = ``narrow(x)``, which goes from -1 to 1 and takes the middle apart.
-
-    ``base`` and ``change`` are lines, (constant, slope): the mean of both, and half of their difference.
-    """
-
-    narrow: FourierFit | CompositeFit
-    step: FourierFit
-    bump: FourierFit
-    base: tuple[float, float]
-    change: tuple[float, float]
-    low: float
-    high: float
-    error: float
-    relative: float | None = None
-
-    def __call__(self, x: npt.ArrayLike) -> Reals:
-        points = np.asarray(x, dtype=np.float64)
-        u = self.narrow(points)
-        (b, a), (d, c) = self.base, self.change
-        return np.asarray(b + a * points + (d + c * points) * self.step(u) + self.bump(u))
-
-
 class TailedFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="tails"):
     """Fits side by side, from left to right, so that the function is right on everything: a middle, and lines outside.
 
@@ -270,9 +246,9 @@ class PiecewiseFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         return value
 
 
-Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | RampFit | PiecewiseFit | TailedFit
+Fit = FourierFit | PolynomialFit | CompositeFit | RootFit | PiecewiseFit | TailedFit
 
-AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, RampFit, PiecewiseFit, TailedFit)
+AnyFit = TypeVar("AnyFit", FourierFit, PolynomialFit, CompositeFit, RootFit, PiecewiseFit, TailedFit)
 
 
 def measured(fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
@@ -286,7 +262,8 @@ def measured(fit: AnyFit, function: Callable[[Reals], Reals]) -> AnyFit:
 def slope(fit: Fit) -> float:
     """The largest slope of a fit on its interval: what an error of x is multiplied by at most."""
     if isinstance(fit, PiecewiseFit):
-        return max(_steepest(piece) for piece in fit.pieces)
+        ends = [*fit.starts[1:].tolist(), fit.high]
+        return max(_steepest(piece, end) for piece, end in zip(fit.pieces, ends, strict=True))
     x = dense_grid(fit.low, fit.high)
     x = x[np.concatenate([[True], np.diff(x) > 1e-9 * (fit.high - fit.low)])]
     # The grid has hundreds of points for the shortest of the waves: between them the slope is hardly larger.
@@ -306,9 +283,11 @@ def smallest(fit: Fit) -> float:
     return max(low, -high, 0.0)
 
 
-def _steepest(piece: Piece) -> float:
-    """The largest slope of a piece, bounded by its coefficients."""
-    return 2.0**-piece.log2 * math.fsum(k * abs(c) for k, c in enumerate(piece.coefficients))
+def _steepest(piece: Piece, end: float) -> float:
+    """The largest slope of a piece up to ``end``."""
+    rise = np.polynomial.Polynomial(piece.coefficients).deriv()
+    t = piece.place(np.linspace(piece.start, end, POINTS_OF_PIECE))
+    return 1.01 * 2.0**-piece.log2 * float(np.abs(rise(t)).max())
 
 
 def grid(fit: Fit) -> Reals:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mpc.errors import UnsupportedError
-from protocols.approximation.fits import Fit, PolynomialFit, Reals, fine_grid
+from protocols.approximation.fits import SMALLEST_ERROR, Fit, PolynomialFit, Reals, fine_grid
 from protocols.approximation.goal import RELATIVE, Goal
 from protocols.approximation.minimax import DEGREES, MAX_DEGREE, fewest, fit_polynomial
 from protocols.approximation.sampling import checked
@@ -44,6 +44,8 @@ def fit(
     if error is not None:
         return found(Wanted(function, low, high, Goal(error)), WAYS)
     sizes = checked(function, low, high)(fine_grid(low, high))
+    if sizes.min() == sizes.max():
+        return PolynomialFit((float(sizes[0]),), low, high, SMALLEST_ERROR)
     absolute = _size(function, low, high) * ERROR
     if sizes.min() * sizes.max() > 0 and np.abs(sizes).max() > SPANS * np.abs(sizes).min():
         try:

@@ -30,8 +30,9 @@ INSIDE = 17
 SAMPLE = 512
 """Of many points, so many are looked at first."""
 
-KEPT = 0.9
-"""Of the allowed error, what pieces take: the rest is for what lies between those points."""
+KEPT = (0.9, 0.5)
+"""Of the allowed error, what pieces take: the rest is for what lies between those points, and if that is not enough,
+more is."""
 
 ROUNDED = 8
 """A centre is a multiple of this part of the piece, so that it is a short number."""
@@ -52,12 +53,16 @@ HALVINGS = 60
 
 def by_pieces(function: Callable[[Reals], Reals], low: float, high: float, goal: Goal) -> PiecewiseFit:
     """The cheapest fit by pieces that reaches the goal.  Raises UnsupportedError where it takes too many."""
-    cut = _Cut(function, low, high, goal)
-    ways = [pieces for degree in DEGREES if (pieces := cut.pieces(degree)) is not None]
-    if not ways:
-        raise UnsupportedError(f"more than {MOST_PIECES} pieces")
-    cheapest = min(ways, key=lambda pieces: len(pieces) * THRESHOLD + len(pieces[0].coefficients))
-    return goal.measured(PiecewiseFit(tuple(cheapest), low, high, 0.0), function)
+    for kept in KEPT:
+        cut = _Cut(function, low, high, goal, kept)
+        ways = [pieces for degree in DEGREES if (pieces := cut.pieces(degree)) is not None]
+        if not ways:
+            break
+        cheapest = min(ways, key=lambda pieces: len(pieces) * THRESHOLD + len(pieces[0].coefficients))
+        made = goal.measured(PiecewiseFit(tuple(cheapest), low, high, 0.0), function)
+        if goal.judge(made) <= goal.absolute or kept == KEPT[-1]:
+            return made
+    raise UnsupportedError(f"more than {MOST_PIECES} pieces")
 
 
 def check_pieces(fit: PiecewiseFit) -> None:
@@ -78,8 +83,8 @@ def check_pieces(fit: PiecewiseFit) -> None:
 class _Cut:
     """A function on its interval, of which pieces are cut."""
 
-    def __init__(self, function: Callable[[Reals], Reals], low: float, high: float, goal: Goal) -> None:
-        self.function, self.low, self.high, self.goal = function, low, high, goal
+    def __init__(self, function: Callable[[Reals], Reals], low: float, high: float, goal: Goal, kept: float) -> None:
+        self.function, self.low, self.high, self.goal, self.kept = function, low, high, goal, kept
         self.points = fine_grid(low, high)
         self.values = function(self.points)
         self.largest = float(np.abs(self.values).max())
@@ -134,7 +139,7 @@ class _Cut:
         )
 
     def _meets(self, piece: Piece, x: Reals, values: Reals) -> bool:
-        return bool(np.all(np.abs(piece(x) - values) <= KEPT * self.goal.allowed(values, self.largest)))
+        return bool(np.all(np.abs(piece(x) - values) <= self.kept * self.goal.allowed(values, self.largest)))
 
     def _piece(self, start: float, end: float, degree: int) -> Piece:
         """The polynomial that meets the function at Chebyshev points."""

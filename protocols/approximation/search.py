@@ -7,8 +7,6 @@
   the orders of magnitude of x's;
 * ``by_powers``: exp(x) = exp(x / 2^k)^(2^k), by squaring;
 * ``by_turns``: sines and cosines of any number of turns, as one exact wave of x / 2 pi;
-* ``ramp``: what is nearly a line on either side, taken apart in the middle by u = tanh(x / c): tanh(x / d), d < c, is a
-  smooth function of it (``RampFit``);
 * ``pieces``: any continuous function, by comparison (``protocols/approximation/pieces.py``).
 
 Where these have too few digits, ``found`` refuses, saying what is possible.  1 / x, roots and logarithms of secret
@@ -36,7 +34,6 @@ from protocols.approximation.fits import (
     FourierFit,
     PiecewiseFit,
     PolynomialFit,
-    RampFit,
     Reals,
     RootFit,
     dense_grid,
@@ -73,29 +70,11 @@ MOST_POWERS = 9
 FARTHEST = 2.0**12
 """Of the values whose sine is taken: beyond, the field has no room for x / 2 pi with all its digits."""
 
-HALF = 9.0
-"""Half of an interval on which tanh has a fit of one round that is right to the last digit."""
-STEP = 8.0
-"""How much steeper a saturating function is made at a time."""
-STEEPEST = 160.0
-"""How much steeper it is made in all: rounding grows with it."""
-MIDDLE = 4.0
-"""About how far from 0 a ramp is steep: there its rounding counts."""
-DIGITS = 2.0**-20
-"""What a saturating function may be off by through rounding."""
-SATURATING = 2.0**-22
-"""The error of these fits: what rounding adds anyway."""
-
-NOISE = 1e-9
-"""What a line may be off by, as a part of the function's largest value."""
-
 SLACK = 2.0**-10
 """By which the interval of a later stage exceeds the values that reach it: those are rounded, and fitted."""
 
 SLOW = 1.0
 """Seconds after which is said what is going on."""
-
-NOTHING = FourierFit(1, 4, 0.0, (), (0.0,), -8.0, 8.0, 2.0**-50)
 
 
 @dataclass(frozen=True)
@@ -139,7 +118,7 @@ def found(wanted: Wanted, ways: tuple[Way, ...]) -> Fit:
     raise UnsupportedError(
         f"{wanted}: no fit errs by at most {wanted.goal.absolute:.2g}{relatively}, {came}. Declare a tighter range with"
         " within(low, high), or give a shorter interval=(low, high) if values stay inside; or take one round as good as"
-        f" it gets with terms={MAX_TERMS}"
+        f" it gets with terms={MAX_TERMS}. What jumps is written with comparisons: (x >= 0).where(a, b)"
     )
 
 
@@ -318,95 +297,6 @@ def _near(wanted: Wanted, phase: float) -> float:
     """A point of this phase, inside the interval."""
     turns = math.ceil((wanted.low - phase) / (2 * math.pi))
     return min(phase + turns * 2 * math.pi, wanted.high)
-
-
-# -- nearly a line on either side ------------------------------------------------------------------------------------
-
-
-def ramp(wanted: Wanted) -> RampFit:
-    """A smooth function whose middle, around 0, is all that is not a line."""
-    low, high = wanted.low, wanted.high
-    longest = max(-low, high)
-    if not (low < 0 < high and longest > HALF):
-        raise UnsupportedError("no middle to take apart")
-    # How steep the middle is nobody says: usually as steep as that of tanh(x).
-    usual = max(1, math.ceil(math.log(longest / HALF, STEP)))
-    best: RampFit | None = None
-    for times in (usual, usual + 1, usual - 1):
-        if times < 1 or longest / HALF * STEP ** (times - 1) > STEEPEST * STEP:
-            continue
-        try:
-            made = _ramp(wanted, longest, times)
-        except UnsupportedError:
-            continue  # too steep, or not steep enough
-        if best is None or wanted.goal.judge(made) < wanted.goal.judge(best):
-            best = made
-        if wanted.goal.judge(best) <= wanted.goal.absolute:
-            break
-    if best is None:
-        raise UnsupportedError("too long for saturating functions")
-    return best
-
-
-def _ramp(wanted: Wanted, longest: float, times: int) -> RampFit:
-    """With ``times`` saturating functions after each other."""
-    values = checked(wanted.function, wanted.low, wanted.high)
-    low, high = wanted.low, wanted.high
-    width = longest / HALF
-    narrow = [
-        Fourier(lambda x, c=width: np.tanh(x / c), -longest, longest, odd=True).enough(SATURATING)  # type: ignore[misc]
-    ]
-    # The last stretch is what remains: steps of at most STEP until the middle is about as wide as HALF.
-    for _ in range(times - 1):
-        narrow.append(_steeper(STEP))
-        width /= STEP
-    short = 1e-3 * (high - low)
-    noise = NOISE * float(np.abs(values(dense_grid(low, high))).max())
-    first, second = _line(values, low, low + short, noise), _line(values, high, high - short, noise)
-    base = (first[0] + second[0]) / 2, (first[1] + second[1]) / 2
-    change = (second[0] - first[0]) / 2, (second[1] - first[1]) / 2
-
-    if DIGITS * longest / HALF * (abs(change[0]) + MIDDLE * abs(change[1])) > wanted.goal.absolute:
-        raise UnsupportedError("u has not the digits for this error")
-
-    def x_of(u: Reals) -> Reals:
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.clip(width * np.arctanh(np.clip(u, -1.0, 1.0)), low, high))
-
-    def step(u: Reals) -> Reals:
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.tanh(width * np.arctanh(np.clip(u, -1.0, 1.0)) / 2))
-
-    def bump(u: Reals) -> Reals:
-        x = x_of(u)
-        return np.asarray(values(x) - base[0] - base[1] * x - (change[0] + change[1] * x) * np.tanh(x / 2))
-
-    reached = math.tanh(low / width), math.tanh(high / width)
-    allowed = wanted.goal.absolute / 4
-    largest = max(abs(change[0] + change[1] * low), abs(change[0] + change[1] * high))
-    steps = Fourier(step, -1.0, 1.0, odd=True).enough(allowed / max(largest, 1e-9)) if largest else NOTHING
-    sizes = np.abs(bump(dense_grid(*reached)))
-    bumps = Fourier(bump, *reached).enough(allowed) if float(sizes.max()) > allowed / 16 else NOTHING
-    inner = narrow[0] if len(narrow) == 1 else CompositeFit(tuple(narrow), -longest, longest, SATURATING)
-    return wanted.goal.measured(RampFit(inner, steps, bumps, base, change, low, high, 0.0), values)
-
-
-def _steeper(times: float) -> FourierFit:
-    """tanh(times artanh(u)): of u = tanh(x), tanh(times x)."""
-
-    def steeper(u: Reals) -> Reals:
-        a, b = (1 + u) ** times, (1 - u) ** times
-        return np.asarray((a - b) / (a + b))
-
-    return Fourier(steeper, -1.0, 1.0, odd=True).enough(SATURATING)
-
-
-def _line(values: Callable[[Reals], Reals], end: float, inside: float, noise: float) -> tuple[float, float]:
-    """(constant, slope) of the line that a function is near one end; 0 where that is lost in ``noise``."""
-    slope = _slope(values, end, inside)
-    slope = slope if abs(slope * end) > noise else 0.0
-    start = float(values(np.array([end]))[0]) - slope * end
-    return start if abs(start) > noise else 0.0, slope
 
 
 def _half(goal: Goal) -> Goal:

@@ -1,4 +1,4 @@
-"""Fits that are made of others, to nodes of a program: roots by a guess and what is left, ramps by their middle."""
+"""Fits that are made of others, to nodes of a program: roots by a guess and what is left, one after the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from protocols.approximation import (
     FourierFit,
     PiecewiseFit,
     PolynomialFit,
-    RampFit,
     RootFit,
     TailedFit,
 )
@@ -27,7 +26,7 @@ from protocols.lowering.functions import fourier, known, polynomial
 from protocols.lowering.pieces import by_pieces
 from protocols.lowering.planner import Planner
 from protocols.lowering.tails import with_tails
-from protocols.operations.linear import Add, Declare, Subtract
+from protocols.operations.linear import Declare, Subtract
 from protocols.operations.product import Multiply
 
 SCALED_BITS = 24
@@ -57,9 +56,6 @@ def apply(planner: Planner, x: Expression, fit: Fit, target: float = 0.0) -> Exp
             return x
         case RootFit():
             return root(planner, _declared(planner, x, fit.low, fit.high), fit)
-        case RampFit():
-            x = _declared(planner, x, fit.low, fit.high)
-            return known(planner, x, fit, ramp(planner, x, fit))
         case TailedFit():
             return with_tails(planner, x, fit, target)
         case PiecewiseFit():
@@ -103,35 +99,6 @@ def root(planner: Planner, x: Expression, fit: RootFit) -> Expression:
     exponent = 0.5 if fit.power == "1/2" else -1 / fit.order
     low, high = sorted((fit.low**exponent, fit.high**exponent))
     return planner.make(Declare(low * (1 - SLACK), high * (1 + SLACK)), result)
-
-
-def ramp(planner: Planner, x: Expression, fit: RampFit) -> Expression:
-    """The lines, and what one opening of u gives: one opening beside those of x and u, where the ramp is not flat."""
-    u = _evaluated(planner, x, fit.narrow)
-    u = planner.make(Declare(-1 - SLACK, 1 + SLACK), u)
-    (start, slope), (half, change) = fit.base, fit.change
-    result = fourier(planner, u, fit.step)
-    if change:
-        rise = _line(planner, x, half, change)
-        result = planner.product(Multiply(), rise, result)
-    else:
-        result = planner.product(Multiply(), *planner.scaling(result, half))
-    if fit.bump.gain:
-        result = planner.sum(Add(), result, fourier(planner, u, fit.bump))
-    if slope or start:
-        line = _line(planner, x, start, slope) if slope else planner.constant(start, result.type.fraction_bits)
-        result = planner.sum(Add(), result, line)
-    return result.lose(fit.error)
-
-
-def _line(planner: Planner, x: Expression, start: float, slope: float) -> Expression:
-    return polynomial(planner, x, (start, slope))
-
-
-def _evaluated(planner: Planner, x: Expression, fit: FourierFit | CompositeFit) -> Expression:
-    if isinstance(fit, FourierFit):
-        return fourier(planner, x, fit)
-    return apply(planner, x, fit)
 
 
 def as_it_is(planner: Planner, x: Expression, low: float, high: float) -> Expression:

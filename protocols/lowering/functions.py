@@ -11,7 +11,7 @@ import numpy as np
 from mpc.errors import RangeError, UnsupportedError
 from mpc.program import Expression
 from mpc.tensor_type import FIELD_BITS, TRUNCATION_BITS, TensorType
-from protocols.approximation import FourierFit, RampFit
+from protocols.approximation import FourierFit
 from protocols.approximation.fits import attained, smallest
 from protocols.approximation.goal import RELATIVE
 from protocols.approximation.search import SLACK
@@ -100,7 +100,7 @@ def fourier(
     return result if part == 1.0 else planner.product(Multiply(), result, constant(part))
 
 
-def known(planner: Planner, x: Expression, fit: FourierFit | RampFit, result: Expression) -> Expression:
+def known(planner: Planner, x: Expression, fit: FourierFit, result: Expression) -> Expression:
     """What is known of a result where x is in the fit's interval, if that is much less than is known of it anywhere."""
     if x.type.low < fit.low or x.type.high > fit.high:
         return result

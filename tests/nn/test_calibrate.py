@@ -81,7 +81,7 @@ def test_samples_on_one_side(sign):
     assert not found.inside
     assert (found.high > 8) == (sign > 0)
     with pytest.raises(RangeError, match="beyond"):
-        calibrate(scaled(Sigmoid(), 1000.0), samples)
+        calibrate(scaled(Sigmoid(), 1e6), samples)
 
 
 @pytest.mark.parametrize("order", [(1.0, 6.0), (6.0, 1.0), (-6.0, 1.0), (1.0, -6.0)])
@@ -112,8 +112,8 @@ def test_error_chooses_terms():
     assert report["act"].error <= 1e-2
     assert finer_report["act"].error <= 1e-4
     assert coarse.architecture.layers["act"].terms < fine.architecture.layers["act"].terms
-    with pytest.raises(RangeError, match="layer 'act'"):
-        calibrate(scaled(Sigmoid(), 150.0), SAMPLES, error=1e-6)
+    _, long_report = calibrate(scaled(Sigmoid(), 150.0), SAMPLES, error=1e-6)
+    assert long_report["act"].error <= 1e-6
 
 
 def test_polynomials_are_declared(evaluate):
@@ -131,8 +131,8 @@ def test_functions_with_a_pole():
 
 
 def test_absurd_ranges_are_refused():
-    with pytest.raises(RangeError, match=r"layer 'act': inputs from -1e\+05 to 1e\+05 are beyond"):
-        calibrate(scaled(Sigmoid(), 1e5), SAMPLES)
+    with pytest.raises(RangeError, match=r"layer 'act': inputs from -1e\+06 to 1e\+06 are beyond"):
+        calibrate(scaled(Sigmoid(), 1e6), SAMPLES)
     with pytest.raises(RangeError, match="margin"):
         calibrate(scaled(Sigmoid(), 1.0), SAMPLES, margin=-1)
 

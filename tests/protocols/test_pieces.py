@@ -134,8 +134,21 @@ def test_what_is_small_is_seen_around_zero() -> None:
     assert made(np.array([0.7])) == pytest.approx(0.7 * math.exp(-0.49), abs=1e-4)
 
 
+@pytest.mark.parametrize("constant", [0.0, -2.5, 3])
+def test_a_constant_is_one(secure: Any, constant: float) -> None:
+    y = leaf(Input((2,), 16, -8.0, 8.0)).apply(fit(lambda x: 0 * x + constant, -8.0, 8.0))
+    (out,) = run_in_memory(secure.program(y), [fixed_point.encode(np.array([1.0, -8.0]), 16)]).outputs
+    assert np.abs(fixed_point.decode(out, y.type.fraction_bits) - constant).max() < 2**-16
+
+
+def test_a_steep_place_is_followed() -> None:
+    made = fit(np.cbrt, -8.0, 8.0)
+    x = np.linspace(-1e-3, 1e-3, 777)
+    assert np.abs(made(x) - np.cbrt(x)).max() <= 2e-4
+
+
 def test_what_jumps_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="no fit errs by at most"):
+    with pytest.raises(UnsupportedError, match=r"no fit errs by at most .* What jumps is written with comparisons"):
         fit(np.floor, -100.0, 100.0)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mpc import fixed_point
 from mpc.errors import RangeError, UnsupportedError
 from mpc.operation import Input
-from protocols.approximation import FUNCTIONS, RampFit, RootFit, default_fit, fit
+from protocols.approximation import FUNCTIONS, PiecewiseFit, RootFit, default_fit, fit
 from protocols.approximation.defaults import goal_of
 from protocols.approximation.fits import Reals, slope
 from protocols.approximation.goal import FLOOR
@@ -303,7 +303,7 @@ def test_the_slope_of_a_fit() -> None:
 
 
 def test_what_is_taken_apart_is_a_fit_like_any_other() -> None:
-    assert isinstance(default_fit("tanh", low=-64, high=64), RampFit)
+    assert isinstance(default_fit("tanh", low=-64, high=64), PiecewiseFit)
     assert isinstance(default_fit("rsqrt", low=1, high=1000), RootFit)
 
 

@@ -24,7 +24,7 @@ STORED = {"AuditEntry", "Explanation", "ModelEntry", "RemoteData", "RemoteModel"
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"SecretTensor", "concatenate", "stack"}
 FITS = {
-    "CompositeFit", "Fit", "FourierFit", "PiecewiseFit", "PolynomialFit", "RampFit", "RootFit",
+    "CompositeFit", "Fit", "FourierFit", "PiecewiseFit", "PolynomialFit", "RootFit",
     "default_fit", "fit", "fit_fourier", "fit_polynomial",
 }  # fmt: skip
 NETWORKS = {
