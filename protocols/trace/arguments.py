@@ -40,6 +40,21 @@ def whole(value: object, what: str) -> int:
     raise UnsupportedError(f"{what} is a whole number, not {_shown(value)}")
 
 
+def real(value: object, what: str) -> float:
+    """One real number, as a float.  Raises UnsupportedError, saying ``what`` is one, for anything else."""
+    if not isinstance(value, str | bytes | bool):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)  # type: ignore[arg-type]
+    raise UnsupportedError(f"{what} is a real number, not {_shown(value)}")
+
+
+def pair_of_ends(interval: object) -> tuple[float, float]:
+    """(low, high).  Raises UnsupportedError for anything else."""
+    if not isinstance(interval, Sequence) or len(interval) != 2 or isinstance(interval, str):
+        raise UnsupportedError(f"an interval is (low, high), not {_shown(interval)}")
+    return real(interval[0], "an end of an interval"), real(interval[1], "an end of an interval")
+
+
 def _shown(value: object) -> str:
     return repr(value) if isinstance(value, float | bool | str | None) else type(value).__name__
 

@@ -14,12 +14,13 @@ tails.py``); exp is made of several fits, and is 0 below the last.  An interval 
 takes fewer rounds or terms; outside it, a Fourier fit is periodic and a polynomial runs away: the caller sees to it
 that values stay inside (``nn.calibrate`` does it for a model).
 
-Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 or below it as a part of the largest;
-functions that span orders of magnitude (exp, reciprocal, sqrt, rsqrt, powers) err by a thousandth of each value, too,
-of values down to a millionth of the largest; of less only where the field has digits for it, since e^32 leaves 11
-behind the point.  Where they span more than 16, 1 / x, roots and logarithms go by comparison (``normalised.py``), and
-err by 1e-4 of each value.  All this is of values as they were shared; where those, or the field, have too few digits
-for it, a PrecisionWarning says so, or a RangeError, and ``error`` is a bound that holds.
+Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 as a part of the largest, and of values
+below it, too, where a range is no longer than the middle; functions that span orders of magnitude (exp, reciprocal,
+sqrt, rsqrt, powers) err by a thousandth of each value, too, of values down to a millionth of the largest; of less only
+where the field has digits for it, since e^32 leaves 11 behind the point.  Where they span more than 16, 1 / x, roots
+and logarithms go by comparison (``normalised.py``), and err by 1e-4 of each value.  All this is of values as they were
+shared; where those, or the field, have too few digits for it, a PrecisionWarning says so, or a RangeError, and
+``error`` is a bound that holds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
 from protocols.approximation import FUNCTIONS, Fit, default_fit, power_fit
 from protocols.approximation.tails import exponential, tailed
+from protocols.trace.arguments import pair_of_ends
 from protocols.trace.normalised import NORMALISED, STEP, normalised
 from protocols.trace.unknown import Unknown
 
@@ -125,6 +127,8 @@ class NamedFunctions(Unknown):
         degree: int | None = None,
     ) -> Self:
         """A named function."""
+        if interval is not None:
+            interval = pair_of_ends(interval)
         ends = _interval(name, self.type) if interval is None else interval
         chosen = (method, interval, terms, degree) != ("fourier", None, None, None)
         if name in NORMALISED and ends is not None and not chosen and ends[1] > STEP * ends[0]:

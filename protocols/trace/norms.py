@@ -19,7 +19,7 @@ import numpy as np
 from mpc.errors import RangeError, ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import Axis, integers, numbers, reduced_axes, reduced_shape
+from protocols.trace.arguments import Axis, integers, numbers, real, reduced_axes, reduced_shape
 from protocols.trace.normalised import Normal, normalised
 from protocols.trace.softmax import Softmax
 
@@ -170,6 +170,7 @@ def _standardised(
     x: Any, axes: tuple[int, ...], eps: float, weight: Any = None, bias: Any = None, *, centred: bool
 ) -> Any:
     """x, less its mean if ``centred``, over the root of ``eps`` and the mean of squares; then weights."""
+    eps = real(eps, "eps")
     if not (math.isfinite(eps) and eps >= 0):
         raise UnsupportedError(f"eps is a number from 0, not {eps!r}")
     found = _vectors(x, axes, centred=centred)

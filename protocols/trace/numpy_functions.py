@@ -58,9 +58,7 @@ registered(np.remainder)(lambda x, y: _secret(x, y) % 1)
 
 @registered(np.power)
 def _power(x: Operand, exponent: Any) -> SecretTensor:
-    if not isinstance(x, SecretTensor):
-        raise UnsupportedError("a public number to a secret power: write (x * log(base)).exp(interval=...)")
-    result: SecretTensor = x**exponent
+    result: SecretTensor = x**exponent if isinstance(x, SecretTensor) else exponent.__rpow__(x)
     return result
 
 

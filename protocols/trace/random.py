@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mpc.errors import RangeError, ShapeError, UsageError
 from protocols.operations.draw import MOST_DRAWN
 from protocols.trace import mathematics as m
-from protocols.trace.arguments import integers, numbers, whole
+from protocols.trace.arguments import integers, numbers, real, whole
 from protocols.trace.secret_tensor import SecretTensor
 
 BITS = 52
@@ -45,7 +45,8 @@ class Random:
         Raises RangeError for a range with more than 2^58 of them.
         """
         fraction_bits = whole(fraction_bits, "fraction_bits")
-        width = float(high) - float(low)
+        low, high = real(low, "an end of a range"), real(high, "an end of a range")
+        width = high - low
         if not (math.isfinite(width) and width > 0):
             raise RangeError(f"[{low}, {high}) is not a range")
         bits = math.ceil(math.log2(width)) + fraction_bits
@@ -53,7 +54,7 @@ class Random:
             raise RangeError(
                 f"[{low:g}, {high:g}) with {fraction_bits} fraction bits: draws have 1 to {MOST_DRAWN} bits"
             )
-        return _drawn(shape, bits) * (width / 2.0**bits) + float(low)
+        return _drawn(shape, bits) * (width / 2.0**bits) + low
 
     def bernoulli(self, p: npt.ArrayLike, shape: Size | None = None) -> SecretTensor:
         """1 with probability ``p``, public, a number or an array, else 0; of the shape of ``p``, or one that it
@@ -80,6 +81,7 @@ class Random:
         The difference of two geometric numbers, whose binary digits are independent: about 2 log2(30 scale)
         comparisons, of as many draws, at once.  Raises RangeError for a scale that is not in (0, 2^20].
         """
+        scale = real(scale, "a scale")
         if not 0 < scale <= WIDEST_LAPLACE:
             raise RangeError(f"a scale above 0, up to {WIDEST_LAPLACE:g}")
         digits = laplace_digits(scale)
@@ -94,6 +96,7 @@ class Random:
         A draw, and a comparison with each of about 16 sigma thresholds, which share their tables.  Raises RangeError
         for a sigma that is not in (0, 256]: scale what it is added to.
         """
+        sigma = real(sigma, "a sigma")
         if not 0 < sigma <= WIDEST_GAUSSIAN:
             raise RangeError(f"a sigma above 0, up to {WIDEST_GAUSSIAN:g}: add noise to what is scaled down")
         thresholds = gaussian_thresholds(sigma)

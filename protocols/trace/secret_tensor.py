@@ -33,6 +33,7 @@ from protocols.trace.arguments import (
     numbers,
     pair,
     positions_of,
+    real,
     reduced_axes,
     slices_of,
     whole,
@@ -157,6 +158,13 @@ class SecretTensor(Activations, Stated, Norms):
         if power > MAX_POWER:
             raise UnsupportedError(f"only powers up to {MAX_POWER}: use log and exp for higher ones")
         return self.polynomial([0.0] * int(power) + [1.0])
+
+    def __rpow__(self, base: float) -> SecretTensor:
+        """A public number above 0 to this power: as ``exp``, whose errors are relative to each value."""
+        number = real(base, "the base of a power")
+        if not 0 < number < math.inf:
+            raise UnsupportedError(f"{number:g} to a secret power: only of numbers above 0")
+        return (self * math.log(number)).exp() if number != 1.0 else self * 0.0 + 1.0
 
     def square(self) -> SecretTensor:
         """``x ** 2``."""
@@ -338,7 +346,7 @@ class SecretTensor(Activations, Stated, Norms):
         A promise of the caller about its own data or model which nobody can check on secrets: where it does not hold,
         results are wrong (never less secret).
         """
-        return self._new(m.Declare(float(low), float(high)))
+        return self._new(m.Declare(real(low, "an end of a range"), real(high, "an end of a range")))
 
     def assumed(self, low: float, high: float) -> SecretTensor:
         """The same values, taken to lie in [low, high]; one bit beside the results tells the client if some did not.
@@ -349,9 +357,10 @@ class SecretTensor(Activations, Stated, Norms):
         assumption to the next, what is worst has to fit.  Values are opened here, which costs nothing if they are so
         next, and compared twice, beside what follows.
         """
+        low, high = real(low, "an end of a range"), real(high, "an end of a range")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise RangeError(f"[{low}, {high}] is not a range to assume")
-        return self._new(m.Assume(float(low), float(high)))
+        return self._new(m.Assume(low, high))
 
     # -- building --------------------------------------------------------------------------------------------------
 

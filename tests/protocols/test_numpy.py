@@ -222,7 +222,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "histogram": np.histogram,
     "interp": lambda x: np.interp(x, [0, 1], [0, 1]),
     "where a secret holds": lambda x: np.where(x, 1, 0),
-    "secret exponents": lambda x: np.power(2.0, x),
+    "secret exponents": lambda x: np.power(x, x),
     "secret positions": lambda x: x[x],
     "secret positions of an array": lambda x: np.arange(4)[x.sum()],
     "take at a secret": lambda x: np.take(np.arange(4), x),
