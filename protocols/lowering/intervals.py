@@ -29,9 +29,11 @@ from protocols.lowering.planner import Planner, constant
 from protocols.operations.digits import EXACTLY
 from protocols.operations.fourier import Fourier
 from protocols.operations.in_range import Coefficients
-from protocols.operations.linear import Add, Reshape, Subtract, Sum
+from protocols.operations.linear import Add, Raise, Reshape, Subtract, Sum
+from protocols.operations.mask import Mask
 from protocols.operations.nonzero import Nonzero
 from protocols.operations.product import Multiply
+from protocols.operations.truncation import Truncate
 
 LABEL = "interval check"
 """What it is counted under."""
@@ -85,13 +87,23 @@ def _beyond(planner: Planner, x: Expression, low: float | None, high: float | No
 
 
 def _opened(x: Expression, made: Expression) -> Expression:
-    """What is opened of ``x`` where a series is evaluated; or else x."""
+    """What is opened of ``x`` where a series of it is evaluated; or else x.
+
+    Not what a series of something else opens, nor what is declared to be in the interval already.
+    """
     each = made
     while each is not x and each.inputs:
-        if isinstance(each.operation, Fourier):
+        if isinstance(each.operation, Fourier) and _is_of(each.inputs[0], x):
             return each.inputs[0]
         each = each.inputs[0]
     return x
+
+
+def _is_of(opened: Expression, x: Expression) -> bool:
+    """Whether it is x, in other digits."""
+    while opened is not x and isinstance(opened.operation, Mask | Raise | Truncate):
+        (opened,) = opened.inputs
+    return opened is x
 
 
 def _depths(targets: Iterable[Expression]) -> Mapping[Expression, int]:

@@ -47,6 +47,49 @@ def test_each_value_near_each_end(secure: Any, interval: tuple[float, float], pa
             assert clear(program, [raw], {("model", "w"): np.ones(1, np.uint64)})[-1] == said
 
 
+@pytest.mark.parametrize(
+    ("name", "interval", "low", "high"),
+    [
+        ("sigmoid", (-8.0, 8.0), -3000.0, 3000.0),
+        ("silu", (-8.0, 8.0), -3000.0, 3000.0),
+        ("exp", (-16.0, 16.0), -200.0, 200.0),
+        ("sin", (-300.0, 300.0), -3000.0, 3000.0),
+        ("log", (0.5, 300.0), 0.01, 4000.0),
+        ("sqrt", (0.5, 300.0), 0.01, 4000.0),
+        ("rsqrt", (0.5, 300.0), 0.01, 4000.0),
+        ("reciprocal", (0.5, 300.0), 0.01, 4000.0),
+        ("tanh", (-60.0, 60.0), -3000.0, 3000.0),
+    ],
+)
+def test_it_is_the_value_itself_that_is_watched(
+    secure: Any, name: str, interval: tuple[float, float], low: float, high: float
+) -> None:
+    """Of whatever a function is made: not what a stage of it opens, and at any distance from the interval."""
+    least, most = interval
+    x = secure.secret((1,), low, high) * secure.secret((1,), 1.0, 1.0, 0)
+    program = plan(graph_of([getattr(x, name)(interval=interval), secure.stored("w", (1,))]), checked=True)
+    store = secure.store({"w": np.zeros(1, np.uint64)}, 2)
+    inside = [least + (most - least) * part for part in (0.01, 0.3, 0.99)]
+    # By every power of two beyond, in units of the interval: comparing too few bits takes some of these for inside.
+    beyond = [most + (most - least) * 1.5 * 2.0**k for k in range(-3, 8)]
+    outside = [v for v in (*beyond, *(least + most - v for v in beyond), low, high) if low <= v <= high]
+    for values, said in ((inside, False), (outside, True)):
+        for value in values:
+            raw = [fixed_point.encode(np.array([value]), 16), np.ones(1, np.uint64)]
+            *_, flag = run_in_memory(program, raw, store=store).outputs
+            assert bool(flag.any()) == said, value
+
+
+def test_what_is_assumed_of_a_function_is_of_its_results(secure: Any) -> None:
+    """And not of what it is a function of, where that is opened as it is."""
+    y = (secure.secret((1,), -8.0, 8.0) * secure.secret((1,), 1.0, 1.0, 0)).sigmoid() + 1.0
+    program = plan(graph_of([y.assumed(1.25, 1.75)]))
+    for value in (-6.0, -0.5, 0.0, 0.5, 1.5, 6.0):
+        raw = [fixed_point.encode(np.array([value]), 16), np.ones(1, np.uint64)]
+        *_, flag = run_in_memory(program, raw).outputs
+        assert bool(flag.any()) == (not 1.25 <= 1 + 1 / (1 + np.exp(-value)) <= 1.75), value
+
+
 def test_one_of_many_is_enough_and_how_many_is_not_told(secure: Any) -> None:
     program = watched(secure, (6,), (-8.0, 8.0))
     store = secure.store({"w": np.ones(6, np.uint64)}, 2)
