@@ -99,8 +99,9 @@ class Door:
             return
         self._members[descriptor] = self._routes[route.bytes] = _Connection(descriptor, route.bytes, key)
         of_key = [connection for connection in self._members.values() if connection.key == key]
-        if len(of_key) > CONNECTIONS:
-            of_key[0].cut()
+        # All of them: one that was cut stays listed until ZeroMQ has told of it, and another may come meanwhile.
+        for connection in of_key[:-CONNECTIONS]:
+            connection.cut()
             self._refusals.note("too many connections of one member: closed the oldest of %d", CONNECTIONS)
 
     def endless(self, limit: int) -> list[str]:
