@@ -6,6 +6,7 @@ Threads go on while the interpreter is taken down around them, and would complai
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
@@ -41,7 +42,9 @@ _hooked: list[bool] = []
 
 
 def _close_all() -> None:
-    for thing, process in reversed(list(_open.values())):
-        if process == os.getpid():
-            warnings.warn(f"unclosed {thing!r}", ResourceWarning, stacklevel=2, source=thing)
-            thing.close()
+    with contextlib.ExitStack() as stack:
+        for thing, process in list(_open.values()):
+            if process == os.getpid():
+                # The last one first; and each, whatever becomes of others, or if the warning is made an error.
+                stack.callback(thing.close)
+                stack.callback(warnings.warn, f"unclosed {thing!r}", ResourceWarning, stacklevel=2, source=thing)

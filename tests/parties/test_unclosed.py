@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -67,3 +68,23 @@ def test_the_last_is_closed_first_and_each_by_its_own_process(monkeypatch: pytes
     assert [str(one.message) for one in said] == ["unclosed client", "unclosed cluster"]
     _close_all()
     assert len(log) == 3
+
+
+class Broken(Thing):
+    def close(self) -> None:
+        super().close()
+        raise OSError("broken")
+
+
+def test_each_is_closed_whatever_becomes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a warning is an error: `python -W error`."""
+    monkeypatch.setattr("parties.unclosed._open", {})
+    log: list[str] = []
+    things = Thing("first", log), Broken("second", log), Thing("third", log)
+    for thing in things:
+        opened(thing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        with pytest.raises(ResourceWarning, match="unclosed first"):
+            _close_all()
+    assert log == ["third", "second", "first"]
