@@ -35,9 +35,8 @@ class LayerReport:
     seconds: float
 
 
-LEFT = (
-    "no answer: on the way to it a value left the interval on which a function holds, so that the result may be far off"
-)
+LEFT = "in this run a value left the interval on which a function holds, so that its results may be far off"
+NO_ANSWER = f"no answer: {LEFT}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from nn.interface import Classes
 from nn.preprocessing import ImageInput, as_rgb
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel
-from parties.client.report import LEFT, RunReport
+from parties.client.report import NO_ANSWER, RunReport
 from parties.tally import total
 
 NAME = "the photograph"
@@ -67,7 +67,7 @@ async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> As
         await client.release(prepared)
     report = client.last_run
     if report is not None and report.in_range is False:
-        raise NoAnswer(LEFT)
+        raise NoAnswer(NO_ANSWER)
     probabilities = classes.probabilities(np.asarray(logits))[0]
     yield {
         "step": "answered",

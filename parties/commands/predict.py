@@ -21,7 +21,7 @@ from nn.reading import Opened, check_file, open_file
 from parties.client import streaming
 from parties.client.async_client import AsyncClient
 from parties.client.prepared import Reals
-from parties.client.report import LEFT
+from parties.client.report import NO_ANSWER
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
@@ -64,7 +64,7 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
     answers = [_Answer(says.output, result) for result in results]
     if options.json:
         predictions = [
-            {**one.to_dict(), **({"error": LEFT} if out else answer.to_dict())}
+            {**one.to_dict(), **({"error": NO_ANSWER} if out else answer.to_dict())}
             for one, answer, out in zip(inputs.read, answers, left, strict=True)
         ]
         said: dict[str, Any] = {"model": model.name, "predictions": predictions, "notice": says.notice}
@@ -75,7 +75,7 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
     for one, answer, out in zip(inputs.read, answers, left, strict=True):
         for warning in one.warnings:
             print(f"tessera: {warning}", file=sys.stderr)
-        print(f"{one}: {LEFT if out else answer}")
+        print(f"{one}: {NO_ANSWER if out else answer}")
     print(report, file=sys.stderr)
     if says.notice:
         print(says.notice, file=sys.stderr)

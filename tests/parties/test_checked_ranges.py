@@ -134,7 +134,7 @@ async def test_a_result_on_the_way_to_which_a_value_left_its_interval_is_said_to
             await client.predict(remote, [[1.0, 1.0, 1.0]])
         assert client.last_run.in_range is False
         assert client.last_run.to_dict()["in_range"] is False
-        with pytest.warns(RangeWarning, match="left the interval"):
+        with pytest.warns(RangeWarning, match="^in this run a value left the interval"):
             await client.reveal(remote(client.share([[1.0, 1.0, 1.0]], low=-1, high=1)))
         await client.reveal(client.share([20.0]).sigmoid(interval=(-8, 8)))
         assert client.last_run.in_range is None
