@@ -136,6 +136,7 @@ class AsyncClient(Running):
 
         Nobody learns anything of them, this client included; ``reveal`` of a tensor of it opens that.  Whatever was
         under the name stays in use unless all parties have all of it.  One round more than the results take.
+        Whether values stay in the intervals of functions is not watched: nothing comes to a client to say it beside.
 
         Raises as ``reveal`` and ``upload`` do.  When a server is lost at the very end, it may still come into use.
         """

@@ -71,7 +71,7 @@ class RunReport:
     in_range: bool | None = None
     """Whether all values stayed in the intervals that functions hold on: if not, the results may be far off.
 
-    None where values cannot leave them, and with MACs, where nobody watches.
+    None where values cannot leave them, and where nobody watches: with MACs, and of what is kept.
     """
 
     def sent(self, phase: str, sender: str) -> Sent:

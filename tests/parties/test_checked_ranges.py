@@ -136,6 +136,8 @@ async def test_a_result_on_the_way_to_which_a_value_left_its_interval_is_said_to
         assert client.last_run.to_dict()["in_range"] is False
         with pytest.warns(RangeWarning, match="^in this run a value left the interval"):
             await client.reveal(remote(client.share([[1.0, 1.0, 1.0]], low=-1, high=1)))
+        await client.keep({"y": remote(client.share([[1.0, 1.0, 1.0]], low=-1, high=1))}, "kept")
+        assert client.last_run.in_range is None
         await client.reveal(client.share([20.0]).sigmoid(interval=(-8, 8)))
         assert client.last_run.in_range is None
 
