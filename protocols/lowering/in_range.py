@@ -30,7 +30,7 @@ def to_check(sources: Sequence[tuple[Input | Stored, bool]]) -> list[bool]:
     *Inputs*, if the program reads anything stored: out of its range, an input may tell what no result is to tell, such
     as a weight's bits, one by one, by a periodic activation.  *Data sets*, if the program reads a secret of another
     owner as well: they stand where inputs do.  *Not weights*: their owner may choose any function of the inputs that
-    it is given, and what it can have computed out of range it can have computed within.
+    it is given; out of range it may have more bits of it in a number of the result than types say, and no more numbers.
     """
     owners = {owner_of(source.slot) for source, _ in sources if isinstance(source, Stored)}
     return [
