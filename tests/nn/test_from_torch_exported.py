@@ -86,6 +86,13 @@ def attention(net, x):
     return torch.where(net.place[:, None] > 0, y, x * 2)
 
 
+def biased(net, x):
+    """Attention with numbers that are added to scores, as relative positions are."""
+    return F.scaled_dot_product_attention(net.one(x), x, x, attn_mask=net.mix) + F.scaled_dot_product_attention(
+        x, net.two(x), x, attn_mask=net.place[:, None] >= net.place
+    )
+
+
 def numbers(net, x):
     y = 1 - x.neg().square() / 4 + torch.rsub(x, 0.5) - torch.sub(x, net.two(x), alpha=2)
     return (y**3 + y.pow(2)).mean((1, 2), keepdim=True) + x.sum(-1, keepdim=True) * net.place[:, None]
@@ -103,7 +110,7 @@ def in_place(net, x):
     return y.add_(x)
 
 
-RIGHT = [heads, sequence_first, windows, parts, sizes, of_constants, attention, numbers, typed, in_place]
+RIGHT = [heads, sequence_first, windows, parts, sizes, of_constants, attention, biased, numbers, typed, in_place]
 
 
 def both(net: tn.Module, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +184,10 @@ MIXING = {
     "turned around": lambda net, x: x.flip(0),
     "normalised over the batch": lambda net, x: torch.softmax(x, 0),
     "joined along the batch": lambda net, x: torch.cat([x, x], 0),
+    "attention among images": lambda net, x: F.scaled_dot_product_attention(*[x.flatten(1)[None]] * 3)[0],
+    "attention to images": lambda net, x: F.scaled_dot_product_attention(*[net.one(x).transpose(0, 1)] * 3).transpose(
+        0, 1
+    ),
     "the batch is last": lambda net, x: x.permute(1, 2, 0),
 }
 OTHERS = {

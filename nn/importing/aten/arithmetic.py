@@ -12,6 +12,7 @@ from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
 from nn import softmax as s
+from nn.attention import ScaledDotProductAttention
 from nn.importing.aten.table import beside, binary, operator, single, widest
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import SMOOTH, refused
@@ -199,24 +200,28 @@ def _attention(
         raise refused("it is in training mode even in evaluation", "give it dropout_p=0.0 in evaluation")
     if enable_gqa or len({len(each.layout.shape) for each in (q, k, v)}) > 1:
         raise refused("its heads are shared", "repeat them before")
+    if any((each.layout.axis, each.layout.before, each.layout.after) != q.layout[1:] for each in (k, v)):
+        raise refused("its operands have the batch in different places", "bring it to the same dimension before")
     count = len(k.layout.shape)
+    if q.layout.axis >= count - 2:
+        raise refused("it would mix the images of the batch", "keep the batch first")
+    made = q.layout.resized(graph.shape)
+    if mask is None:
+        return graph.add(ScaledDotProductAttention(bool(is_causal), scale), q, k, v, layout=made)
     turned = graph.permuted(k, [*range(count - 2), count - 1, count - 2])
     width = q.layout.shape[-1]
     lengths = (*q.layout.shape[:-1], k.layout.shape[-2])
     scores = graph.add(f.Matmul(), _affine(graph, q, width**-0.5 if scale is None else scale), turned,
                        layout=q.layout.resized(lengths))  # fmt: skip
-    if is_causal:
-        mask = Known(torch.ones(lengths[-2:], dtype=torch.bool).tril())
-    if mask is not None and not bool(_allowed(graph.known(mask).values).all()):
-        lowered = Known(torch.where(_allowed(mask.values), _finite(mask.values), -MASKED))
-        scores = graph.add(f.Add(), scores, beside(graph, lowered, scores.layout), layout=scores.layout)
+    added = _added(graph.known(mask).values)
+    if bool(added.any()):
+        scores = graph.add(f.Add(), scores, beside(graph, Known(added), scores.layout), layout=scores.layout)
     chosen = graph.add(s.Softmax(-1), scores, layout=scores.layout)
-    return graph.add(f.Matmul(), chosen, v, layout=q.layout.resized(graph.shape))
+    return graph.add(f.Matmul(), chosen, v, layout=made)
 
 
-def _allowed(mask: torch.Tensor) -> torch.Tensor:
-    return mask if mask.dtype == torch.bool else mask == 0
-
-
-def _finite(mask: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(mask.shape) if mask.dtype == torch.bool else mask.double().clamp(-MASKED, MASKED)
+def _added(mask: torch.Tensor) -> torch.Tensor:
+    """What a mask adds to scores: one of bits lowers what it leaves out."""
+    if mask.dtype == torch.bool:
+        return torch.where(mask, 0.0, -MASKED)
+    return mask.double().clamp(-MASKED, MASKED)
