@@ -40,6 +40,7 @@ MODULES: dict[str, Callable[[], tn.Module]] = {
     "norm first": lambda: tn.TransformerEncoderLayer(
         4, 2, 8, activation="gelu", batch_first=True, norm_first=True, bias=False
     ),
+    "taken apart": lambda: tn.TransformerEncoderLayer(4, 2, 8, activation=F.mish, batch_first=True),
     "encoder": lambda: tn.TransformerEncoder(
         tn.TransformerEncoderLayer(4, 2, 4, batch_first=True), 2, tn.LayerNorm(4), enable_nested_tensor=False
     ),
@@ -65,7 +66,7 @@ REFUSED: dict[str, tuple[Callable[[], tn.Module], str]] = {
         lambda: Attends(lambda m, x: m.attention(x, x, x, attn_mask=torch.zeros(3, 3))[0]), "is_causal=True",
     ),
     "dropout": (lambda: Attends(lambda m, x: F.scaled_dot_product_attention(x, x, x, None, 0.5)), "self.training"),
-    "more keys": (lambda: tn.TransformerEncoderLayer(4, 2, 8, activation=torch.sin, batch_first=True), "gelu"),
+    "what has no layer": (lambda: tn.TransformerEncoderLayer(4, 2, 8, activation=torch.tan, batch_first=True), "gelu"),
 }  # fmt: skip
 
 

@@ -98,6 +98,21 @@ def numbers(net, x):
     return (y**3 + y.pow(2)).mean((1, 2), keepdim=True) + x.sum(-1, keepdim=True) * net.place[:, None]
 
 
+def norms(net, x):
+    """Of what has the batch second, and of channels."""
+    y = F.layer_norm(x.transpose(0, 1), (6,), net.two.weight[0], None) + F.rms_norm(x.transpose(0, 1), (6,))
+    z = F.group_norm(x, 2, net.place, None) + F.instance_norm(x) * F.cosine_similarity(x, net.one(x), 2)[..., None]
+    lengths = torch.linalg.vector_norm(y, dim=2, keepdim=True) + y.norm(1, 0)
+    return z + (F.layer_norm(y, (6,), None, net.one.bias) * lengths).transpose(0, 1)
+
+
+def bent(net, x):
+    """Functions, of sequences with the batch second."""
+    y = net.one(x).transpose(0, 1)
+    y = F.elu(y, 0.7) + F.selu(y) + F.celu(y, 2.0) + F.mish(y) + F.logsigmoid(y) + torch.erf(y) + F.softsign(y)
+    return y.transpose(0, 1)
+
+
 def typed(net, x):
     """A branch that a proxy takes wrongly."""
     y = net.one(x)
@@ -110,7 +125,21 @@ def in_place(net, x):
     return y.add_(x)
 
 
-RIGHT = [heads, sequence_first, windows, parts, sizes, of_constants, attention, biased, numbers, typed, in_place]
+RIGHT = [
+    heads,
+    sequence_first,
+    windows,
+    parts,
+    sizes,
+    of_constants,
+    attention,
+    biased,
+    numbers,
+    norms,
+    bent,
+    typed,
+    in_place,
+]
 
 
 def both(net: tn.Module, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -188,6 +217,9 @@ MIXING = {
     "attention to images": lambda net, x: F.scaled_dot_product_attention(*[net.one(x).transpose(0, 1)] * 3).transpose(
         0, 1
     ),
+    "a norm of images beside each other": lambda net, x: F.layer_norm(x[:, 0].T, (x.shape[0],)).T,
+    "a norm over the batch": lambda net, x: x + x.norm(dim=0, keepdim=True),
+    "cosines among images": lambda net, x: x * F.cosine_similarity(x, x + 1, 0),
     "the batch is last": lambda net, x: x.permute(1, 2, 0),
 }
 OTHERS = {

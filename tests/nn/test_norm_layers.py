@@ -122,7 +122,7 @@ def test_a_module_of_two_tensors() -> None:
 def test_what_would_mix_the_batch_or_is_not_known_is_refused() -> None:
     for function in (
         lambda x, w, b: F.normalize(x, dim=0), lambda x, w, b: x * x.norm(), lambda x, w, b: F.normalize(x, p=3.0),
-        lambda x, w, b: F.layer_norm(x, (6,), None, b), lambda x, w, b: F.layer_norm(x, (6,), x[0]),
+        lambda x, w, b: F.layer_norm(x, (6,), x[0]),
         lambda x, w, b: torch.linalg.vector_norm(x, 3, dim=1),
     ):  # fmt: skip
         with pytest.raises(UnsupportedError):

@@ -1,4 +1,4 @@
-"""Norms and functions.  Needs torch."""
+"""Norms by stored statistics, and functions.  Needs torch."""
 
 from __future__ import annotations
 
@@ -52,13 +52,21 @@ def _hardtanh(low: float = -1.0, high: float = 1.0) -> Layer:
     return r.ReLU6() if (low, high) == (0, 6) else r.Hardtanh(float(low), float(high))
 
 
-_NAMED = ("exp", "log", "sqrt", "rsqrt", "reciprocal", "sin", "cos")
+def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Layer:
+    if (scale, input_scale) != (1, 1):
+        raise refused("it is an ELU with scales of its own", "multiply before and after it")
+    return r.ELU(float(alpha))
+
+
+_NAMED = ("exp", "log", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf")
 
 _FUNCTIONS: dict[str, Any] = {
     "relu": r.ReLU, "relu6": r.ReLU6, "hardtanh": _hardtanh, "hardswish": r.Hardswish,
     "hardsigmoid": r.Hardsigmoid, "leaky_relu": lambda slope=0.01: r.LeakyReLU(float(slope)), "abs": r.Abs,
     "softshrink": lambda lambd=0.5: r.Softshrink(float(lambd)), "silu": a.SiLU, "sigmoid": a.Sigmoid, "tanh": a.Tanh,
-    "gelu": _gelu, "softplus": lambda beta=1.0, threshold=20.0: a.Softplus(float(beta), float(threshold)),
+    "elu": _elu, "selu": r.SELU, "celu": lambda alpha=1.0: r.CELU(float(alpha)), "log_sigmoid": r.LogSigmoid,
+    "mish": a.Mish, "gelu": _gelu,
+    "softplus": lambda beta=1.0, threshold=20.0: a.Softplus(float(beta), float(threshold)),
     **{name: functools.partial(a.Function, name) for name in _NAMED},
 }  # fmt: skip
 
