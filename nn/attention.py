@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,25 +39,23 @@ class ScaledDotProductAttention(Layer, frozen=True):
             if (len(shape) < max(ndim, 3)) if own else (len(shape) == ndim and shape[0] != 1):
                 raise mixing(self, shapes)
 
-    def _seen(self, q: SecretTensor | Array, k: SecretTensor | Array) -> Array | None:
-        """Which keys each query sees; None for all."""
+    def _scores(self, q: Any, k: Any) -> tuple[Any, Array | None]:
+        """Of queries with keys, and which keys each query sees, None for all; raises ShapeError."""
         if q.ndim < 2 or k.ndim < 2 or q.shape[-1] != k.shape[-1]:
             raise ShapeError(f"attention of queries of shape {q.shape} to keys of shape {k.shape}")
-        return np.tri(q.shape[-2], k.shape[-2]) if self.is_causal else None
-
-    def _scale(self, q: SecretTensor | Array) -> float:
-        return 1.0 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
+        scores = (q @ k.swapaxes(-1, -2)) * (1.0 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale)
+        # The product has refused what is too large.
+        return scores, np.tri(q.shape[-2], k.shape[-2]) if self.is_causal else None
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         q, k, v = inputs
-        seen = self._seen(q, k)
-        scores = (q @ k.swapaxes(-1, -2)) * self._scale(q)
-        return scores.softmax(-1, where=seen) @ v
+        scores, seen = self._scores(q, k)
+        y: SecretTensor = scores.softmax(-1, where=seen) @ v
+        return y
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         q, k, v = inputs
-        seen = self._seen(q, k)
-        scores = (q @ k.swapaxes(-1, -2)) * self._scale(q)
+        scores, seen = self._scores(q, k)
         if seen is not None:
             scores = np.where(seen > 0, scores, -np.inf)
         parts = np.exp(scores - scores.max(axis=-1, keepdims=True))

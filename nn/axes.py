@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import ShapeError
+from mpc.tensor_type import MAX_SIZE as MAX_ELEMENTS
+from mpc.tensor_type import Shape
 from nn.layer import MAX_SIZE
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -139,6 +141,12 @@ def _points(size: int, count: int, scale: float | None, corners: bool) -> npt.ND
     if corners:
         return np.asarray(places * ((size - 1) / max(count - 1, 1)))
     return np.asarray((places + 0.5) * (size / count if scale is None else 1.0 / scale) - 0.5)
+
+
+def check_room(shape: Shape) -> None:
+    """Raise ShapeError for a tensor that is too large to be, before it is made axis by axis."""
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ShapeError(f"a tensor of shape {shape} has more than {MAX_ELEMENTS:,} elements")
 
 
 def resized(size: int, factor: float) -> int:

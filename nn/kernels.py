@@ -51,8 +51,9 @@ class RBF(Layer, frozen=True):
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         (x,) = inputs
         self._check(x)
-        apart = x[:, None, :] - weights["weight"]
-        return np.asarray(np.exp(-weights["gamma"] * np.square(apart).sum(axis=-1)))
+        vectors = weights["weight"]
+        apart = np.square(x).sum(axis=1, keepdims=True) - 2.0 * (x @ vectors.T) + np.square(vectors).sum(axis=1)
+        return np.asarray(np.exp(-weights["gamma"] * np.maximum(apart, 0.0)))
 
     def _check(self, x: SecretTensor | Array) -> None:
         if x.ndim != 2 or x.shape[1] != self.features:

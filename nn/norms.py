@@ -334,7 +334,7 @@ class CosineSimilarity(_Along, frozen=True):
 
     def _aligned(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Both of one number of dimensions, one of which is that of the vectors."""
-        if x.ndim != y.ndim or x.shape[self.dim] != y.shape[self.dim]:
+        (axis,) = self._axes((self.dim,), x.ndim)
+        if x.ndim != y.ndim or x.shape[axis] != y.shape[axis]:
             raise ShapeError(f"CosineSimilarity of shapes {x.shape} and {y.shape}")
-        self._axes((self.dim,), x.ndim)
         return x, y

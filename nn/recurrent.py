@@ -6,15 +6,18 @@ are right on any range, and of two products; layers wait for each other, directi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from mpc.errors import ShapeError
+from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
 from nn.activations import Sigmoid, Tanh
 from nn.layer import Array, Arrays, Layer, Secrets, WeightArray, check_size, check_weights
 from protocols.trace.secret_tensor import SecretTensor, concatenate
+
+MOST_LAYERS: Final = 64
+"""On top of each other: each has weights, and rounds, of its own."""
 
 
 class _Recurrent(Layer, frozen=True):
@@ -37,7 +40,8 @@ class _Recurrent(Layer, frozen=True):
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers"):
             check_size(name, getattr(self, name))
-        check_size("num_layers times hidden_size", self.num_layers * self.hidden_size)
+        if self.num_layers > MOST_LAYERS:
+            raise UnsupportedError(f"{self.num_layers} layers on top of each other: at most {MOST_LAYERS}")
         check_weights((self.gates * self.hidden_size, max(self.input_size, 2 * self.hidden_size)))
 
     @property

@@ -57,14 +57,14 @@ class Upsample(Layer, frozen=True):
         factors = self.scale_factor if isinstance(self.scale_factor, tuple) else (self.scale_factor,) * count
         if len(sizes) != count or len(factors) != count:
             raise ShapeError(f"{self} of a tensor of shape {shape}")
-        found = []
+        wanted = []
         for had, size, factor in zip(shape[2:], sizes, factors, strict=True):
             if factor is not None:
-                wanted = axes.resized(had, factor)
-                found.append(self._of(had, wanted, None if self.recompute_scale_factor else float(factor)))
+                wanted.append((had, axes.resized(had, factor), None if self.recompute_scale_factor else float(factor)))
             elif size is not None:
-                found.append(self._of(had, size, None))
-        return found
+                wanted.append((had, size, None))
+        axes.check_room((*shape[:2], *(count for _, count, _ in wanted)))
+        return [self._of(*each) for each in wanted]
 
     def _of(self, size: int, count: int, factor: float | None) -> axes.Taps:
         if self.mode.startswith("nearest"):
@@ -111,6 +111,7 @@ class Pad(Layer, frozen=True):
             raise ShapeError("a pad of the batch would add images to it")
         if any(n + before + after < 1 for n, (before, after) in zip(shape, widths, strict=True)):
             raise ShapeError(f"a pad of {self.padding} leaves nothing of shape {shape}")
+        axes.check_room(tuple(n + before + after for n, (before, after) in zip(shape, widths, strict=True)))
         return widths
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:

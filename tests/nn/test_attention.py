@@ -90,6 +90,12 @@ def test_what_is_masked_has_no_part(secure: Any) -> None:
         secure.secret((4, 5)).softmax(-1, where=np.full(5, 0.5))
 
 
+def test_more_scores_than_there_can_be_are_refused_at_once(secure: Any) -> None:
+    long = secure.secret((1, 2**20, 1))
+    with pytest.raises(ShapeError, match="elements"):
+        nn.ScaledDotProductAttention(is_causal=True).forward(long, long, long, weights={})
+
+
 def test_the_batch_is_not_mixed() -> None:
     layer = nn.ScaledDotProductAttention()
     for shapes in (((2, 3), (2, 3), (2, 3)), ((2, 3, 4), (2, 3, 5), (2, 3, 4))):

@@ -131,11 +131,14 @@ def test_what_would_mix_the_batch_or_is_not_known_is_refused() -> None:
         (nn.LayerNorm((3, 6)), (3, 6)),
         (nn.GroupNorm(2, 6), (2, 4)),
         (nn.InstanceNorm2d(2), (2, 2, 3)),
+        (nn.Normalize((2,)), (2, 3)),
     ):
         with pytest.raises(ShapeError):
             layer.plain(np.zeros(shape), weights={})
     with pytest.raises(UnsupportedError, match="groups"):
         nn.GroupNorm(4, 6)
+    with pytest.raises(ShapeError, match="no dimension 2"):
+        nn.CosineSimilarity(2).plain(np.ones((2, 3)), np.ones((2, 3)), weights={})
     both = Architecture((Step("p", nn.Parameter((3, 6)), ()), Step("s", nn.CosineSimilarity(), (0, 1))))
     with pytest.raises(ShapeError, match="mix"):
         Model(both, {"p": np.ones((3, 6))}).plain(np.ones((3, 6)))

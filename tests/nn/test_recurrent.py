@@ -126,7 +126,7 @@ def test_what_is_not_supported(make: Any, reason: str) -> None:
 
 
 def test_arguments_and_shapes() -> None:
-    for make in (lambda: nn.LSTM(0, 1), lambda: nn.GRU(1, 2**24), lambda: nn.RNN(1, 2**20, 2**20)):
+    for make in (lambda: nn.LSTM(0, 1), lambda: nn.GRU(1, 2**24), lambda: nn.RNN(1, 1, 2**20)):
         with pytest.raises(UnsupportedError):
             make()
     layer = nn.GRU(3, 2)

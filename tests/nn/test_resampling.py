@@ -296,6 +296,8 @@ def test_what_makes_no_sense(make: Any) -> None:
         (nn.Upsample((2, 3)), (1, 2, 3)),
         (nn.Upsample(scale_factor=0.1), (1, 1, 4)),
         (nn.Upsample(2), (1, 2)),
+        (nn.Upsample((2**24, 2**24), mode="bilinear"), (1, 1, 4, 4)),
+        (nn.Pad((2**24,) * 4, "replicate"), (1, 1, 4, 4)),
         (nn.Pad((4, 0), "reflect"), (1, 4)),
         (nn.Pad((0, 5), "circular"), (1, 4)),
         (nn.Pad((-2, -2)), (1, 4)),
