@@ -78,7 +78,10 @@ def _tried(network: Network) -> dict[str, Any]:
     with torch.no_grad():
         want = module(x).numpy().astype(np.float64)
     got = model.plain(x.numpy().astype(np.float64), exact=True)
-    row |= {"layers": len(model.architecture.steps), "error": float(np.abs(got - want).max() / np.abs(want).max())}
+    row |= {
+        "layers": len(model.architecture.steps),
+        "error": float(np.abs(got - want).max() / (np.abs(want).max() or 1.0)),
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

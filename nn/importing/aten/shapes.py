@@ -126,6 +126,12 @@ def part(graph: Graph, tensor: Tensor, dim: int, start: int, step: int, count: i
     return graph.add(Part(tuple(slices)), tensor, layout=made)
 
 
+@operator("embedding")
+def _looked_up(graph: Graph, *_: Any, **__: Any) -> Tensor:
+    """At places that depend on the input; those that do not are looked up here."""
+    raise refused("it chooses by values, and nobody may see them", "share one-hot vectors, and use Linear")
+
+
 @operator("cat", "concat", "concatenate")
 def _cat(graph: Graph, tensors: Sequence[Any], dim: int = 0) -> Tensor:
     layout = next(each.layout for each in tensors if isinstance(each, Tensor))
