@@ -118,6 +118,8 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Whether its result, revealed, is a bit that is said beside the results of a program: 0, or else uniform."""
     settles: ClassVar[bool] = False
     """Whether it opens, without a mask, what has to be 0 for the run to have a result: of its first operand."""
+    blinds: ClassVar[bool] = False
+    """Whether its result is nobody's, to hide one result of an operation that ``settles`` or ``flags``."""
     varies: ClassVar[bool] = False
     """Whether what it is part of depends on what a program is planned for: where a protocol has variants."""
 

@@ -353,6 +353,7 @@ class Program:
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
             raise OversizedProgram(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
         elements, needed = 0, []
+        blinding, spent = set[int](), set[int]()
         for i, node in enumerate(paced(self.nodes)):
             where = f"node {i} ({node.operation.name})"
             if len(node.label) > MAX_LABEL or not (node.label.isprintable() or not node.label):
@@ -360,6 +361,14 @@ class Program:
             if min(node.inputs, default=0) < 0 or max(node.inputs, default=-1) >= i:
                 raise ProgramError(f"{where}: its inputs are not all earlier nodes")
             types = tuple(self.nodes[j].type for j in node.inputs)
+            if node.operation.blinds:
+                blinding.add(i)
+            elif blinding and (taken := blinding.intersection(node.inputs)):
+                if taken & spent or not (node.operation.settles or node.operation.flags):
+                    raise ProgramError(
+                        f"{where}: coefficients that nobody knows hide one result, and serve nothing else"
+                    )
+                spent |= taken
             try:
                 derived = node.operation.result(*types).check()
                 node.operation.check_operands([Operand(self.nodes, j) for j in node.inputs])
@@ -377,6 +386,8 @@ class Program:
         for output in self.outputs:
             if not 0 <= output < len(self.nodes):
                 raise ProgramError(f"output {output} is not a node")
+            if output in blinding:
+                raise ProgramError(f"output {output} is known to nobody, and stays so")
             if self.nodes[output].type.form is Form.PUBLIC:
                 raise ProgramError(f"output {output} is public: there is nothing to reveal")
             elements += self.nodes[output].type.size

@@ -177,6 +177,7 @@ class Coefficients(Operation, frozen=True, tag="coefficients"):
     """So many uniform elements that nobody but the dealer knows: masks of nothing."""
 
     hides: ClassVar[bool] = True
+    blinds: ClassVar[bool] = True
     count: int
 
     def result(self, *types: TensorType) -> TensorType:

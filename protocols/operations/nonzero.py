@@ -2,7 +2,8 @@
 
 Of a masked count V = D + a and a coefficient s of which nobody but the dealer knows anything (`Coefficients`), V s is
 D s + a s, of which the dealer deals a share of a s.  Revealed, it is 0 if V is, and else uniform: it does not tell what
-V is, and says 0 of another V with a chance of 1/p.
+V is, and says 0 of another V with a chance of 1/p.  That takes an s of its own for each: of two counts times the same
+one, their quotient would be revealed (``Operation.blinds``).
 
 Security: nothing is opened here; all is linear in dealt shares, with a public factor.
 Cost: no round of its own besides the opening of V; one element dealt for each.
@@ -15,9 +16,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
-from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, Rings, field_of
 from mpc.tensor_type import Form, TensorType
+from protocols.operations.in_range import Coefficients
 
 
 class Scaled(Correlation, frozen=True):
@@ -49,6 +51,10 @@ class Nonzero(Operation, frozen=True, tag="nonzero"):
         require(count.ring == FIELD and count.fraction_bits == 0 and len(count.shape) == 1, "counts are whole numbers")
         require(s == TensorType(count.shape, 0, -(2.0**59), 2.0**59, Form.MASKED), "takes a coefficient for each")
         return TensorType(count.shape, 0, 0.0, 1.0, Form.SHARED)
+
+    def check_operands(self, operands: Sequence[Operand]) -> None:
+        """Times a number that somebody knows, the count would be revealed."""
+        require(isinstance(operands[1].operation, Coefficients), "coefficients are nobody's")
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Scaled(types[0].size),)
