@@ -111,7 +111,7 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False
-    """Whether the parties communicate: true of ``Mask``, ``Keep`` and ``Within`` alone."""
+    """Whether the parties communicate: true of ``Mask``, ``Keep``, ``Draw`` and ``Within`` alone."""
     hides: ClassVar[bool] = False
     """Whether its result has a mask of its own, rather than none or one made from its operands' masks."""
     flags: ClassVar[bool] = False
@@ -120,6 +120,11 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Whether it opens, without a mask, what has to be 0 for the run to have a result: of its first operand."""
     blinds: ClassVar[bool] = False
     """Whether its result is nobody's, to hide one result of an operation that ``settles`` or ``flags``."""
+    inner: ClassVar[bool] = False
+    """Whether its result tells of masks, and not of values alone: then nobody sees it, opened or not, and it is taken
+    by none but operations that say so."""
+    takes_inner: ClassVar[int | None] = None
+    """Which operand may be such a result, as it is, or opened."""
     varies: ClassVar[bool] = False
     """Whether what it is part of depends on what a program is planned for: where a protocol has variants."""
 
@@ -192,6 +197,8 @@ class _Placed(Protocol):
     def operation(self) -> Operation: ...
     @property
     def inputs(self) -> tuple[int, ...]: ...
+    @property
+    def type(self) -> TensorType: ...
 
 
 class Operand(NamedTuple):
@@ -203,6 +210,10 @@ class Operand(NamedTuple):
     @property
     def operation(self) -> Operation:
         return self.nodes[self.number].operation
+
+    @property
+    def type(self) -> TensorType:
+        return self.nodes[self.number].type
 
     @property
     def inputs(self) -> tuple[Operand, ...]:

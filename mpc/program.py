@@ -353,7 +353,7 @@ class Program:
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
             raise OversizedProgram(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
         elements, needed = 0, []
-        blinding, spent = set[int](), set[int]()
+        blinding, spent, inner = set[int](), set[int](), set[int]()
         for i, node in enumerate(paced(self.nodes)):
             where = f"node {i} ({node.operation.name})"
             if len(node.label) > MAX_LABEL or not (node.label.isprintable() or not node.label):
@@ -379,6 +379,11 @@ class Program:
                 raise ProgramError(f"{where}: {error}") from None
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
                 raise ProgramError(f"{where}: operands or attributes that do not go together") from None
+            told = [k for k, j in enumerate(node.inputs) if j in inner]
+            if any(k != node.operation.takes_inner for k in told):
+                raise ProgramError(f"{where}: takes what tells of masks")
+            if node.operation.inner or (told and node.operation.opens and not node.operation.settles):
+                inner.add(i)
             if derived != node.type:
                 raise ProgramError(f"{where}: declared as {node.type}, but it is {derived}")
             if elements > MAX_ELEMENTS:
@@ -390,6 +395,8 @@ class Program:
                 raise ProgramError(f"output {output} is known to nobody, and stays so")
             if self.nodes[output].type.form is Form.PUBLIC:
                 raise ProgramError(f"output {output} is public: there is nothing to reveal")
+            if output in inner:
+                raise ProgramError(f"output {output} tells of masks: nobody may see it")
             elements += self.nodes[output].type.size
         if elements > MAX_ELEMENTS:
             raise OversizedProgram(f"more than {MAX_ELEMENTS:,} elements in all, outputs counted")

@@ -15,12 +15,12 @@ from mpc.rings import BITS, FIELD
 from mpc.rings.bit_chains import monomials, signed_monomials
 from mpc.rings.digits import entries
 from mpc.security import Security
-from mpc.tensor_type import TRUNCATION_BITS, Form, Shape, TensorType
+from mpc.tensor_type import TRUNCATION_BITS, Form, TensorType
 from protocols.lowering.planner import Planner, constant
 from protocols.operations.bit_comparison import MOST_CHAINED, Lifted, Sign, Signed
 from protocols.operations.comparison import MOST_JOINED, Compare, Comparison, Join, products_of
-from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Tables, Window
-from protocols.operations.linear import Add, Broadcast, Declare, Divide, Reshape, Subtract, broadcast
+from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Tables, Window, bases
+from protocols.operations.linear import Add, Broadcast, Declare, Divide, Subtract, broadcast
 from protocols.operations.product import Multiply
 
 MOST_DEALT = 1300
@@ -151,9 +151,7 @@ def _base(x: Expression, ignored: int, equal: bool) -> tuple[Expression, int]:
     is made so and is not much larger: bits are those of the base, or what is between two values of it has, whatever is
     added, so that comparisons of one base go by the same tables.
     """
-    base = x
-    while (beneath := _beneath(base)) is not None:
-        base = beneath
+    *_, base = bases(x)
     if base is not x:
         width = base.type.high - base.type.low + math.ldexp(1.0, -base.type.fraction_bits)
         apart = base.type.replace(low=-width, high=width)
@@ -174,33 +172,6 @@ def _bits_of(x: TensorType, ignored: int, equal: bool) -> int:
     """So many bits of x to compare that its sign, or whether it is 0, is told; 0 if it is too large."""
     widths = range(1, MOST_BITS + 1 - max(ignored, 0))
     return next((bits for bits in widths if Window(ignored, (bits,)).takes(x, equal)), 0)
-
-
-def _beneath(x: Expression) -> Expression | None:
-    """The masked operand whose mask is that of x, element by element or of several in a row; None if there is none."""
-    match x.operation:
-        case Reshape():
-            return x.inputs[0]
-        case Broadcast():
-            inner = x.inputs[0]
-        case Subtract():
-            inner, public = x.inputs
-            if public.type.form is not Form.PUBLIC:
-                return None
-        case Add():
-            inner, public = sorted(x.inputs, key=lambda y: y.type.form is Form.PUBLIC)
-            if public.type.form is not Form.PUBLIC:
-                return None
-        case _:
-            return None
-    return inner if _in_rows(inner.type.shape, x.type.shape) else None
-
-
-def _in_rows(shape: Shape, wanted: Shape) -> bool:
-    """Whether broadcasting repeats elements in a row, each as often."""
-    padded = (1,) * (len(wanted) - len(shape)) + shape
-    kept = next((i for i, (n, w) in enumerate(zip(padded, wanted, strict=True)) if n != w), len(wanted))
-    return all(n == 1 for n in padded[kept:])
 
 
 def chosen(bits: int, size: int, objective: Objective, thresholds: int = 1) -> Variant:

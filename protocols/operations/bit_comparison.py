@@ -23,7 +23,7 @@ Source: see ``digits.py``; a shared bit of a dealt random one: Damgard et al., T
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
@@ -120,6 +120,8 @@ class ChainBits(Correlation, frozen=True):
 class Sign(Operation, frozen=True, tag="sign"):
     """The chain of ``size`` numbers' opened digits, each of as many: a packed bit each."""
 
+    inner: ClassVar[bool] = True
+    takes_inner: ClassVar[int | None] = 0
     size: int
     digits: int
 

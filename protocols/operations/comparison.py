@@ -25,15 +25,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
-from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
 from mpc.rings.field_chains import Chain
 from mpc.tensor_type import Form, TensorType
-from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, digits_type
+from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, Digits, digits_type
+from protocols.operations.mask import Mask
 from protocols.operations.passing import passed, passed_made, passed_parts
 from protocols.operations.truncation import check_truncatable
 
@@ -59,6 +60,12 @@ def _row(field: PrimeField, rows: Array, place: int) -> Array:
 def whole_chain(digits: int) -> Chain:
     """The chain of all of so many digits."""
     return Chain(tuple(range(digits)), tuple(range(digits, 2 * digits - 1)))
+
+
+def _opened(x: Operand) -> Operand:
+    """What a masked tensor is opened of."""
+    require(isinstance(x.operation, Mask), "takes opened digits")
+    return x.inputs[0]
 
 
 def _or_zeros(field: PrimeField, part: Array | None, t: TensorType) -> Array:
@@ -124,6 +131,8 @@ def products_of(groups: Sequence[int]) -> int:
 class Join(Operation, frozen=True, tag="join"):
     """Of masked digits, fewer: one of each group of so many, lowest first."""
 
+    inner: ClassVar[bool] = True
+    takes_inner: ClassVar[int | None] = 0
     groups: tuple[int, ...]
 
     def result(self, *types: TensorType) -> TensorType:
@@ -158,6 +167,7 @@ class Comparison(Operation, frozen=True):
     result is y or 0 then, without the ``dropped`` lowest fraction bits of y.  ``ignored`` is as in `Digits`.
     """
 
+    takes_inner: ClassVar[int | None] = 1
     ignored: int
     below: bool
     equal: bool
@@ -180,6 +190,15 @@ class Comparison(Operation, frozen=True):
             bits -= self.dropped
             low, high = low - 2.0**-bits, high + 2.0**-bits
         return TensorType(y.shape, bits, min(low, 0.0), max(high, 0.0), Form.SHARED)
+
+    def check_operands(self, operands: Sequence[Operand]) -> None:
+        """That digits are those of what is compared: others tell how public numbers compare with masks."""
+        made = _opened(operands[1])
+        if not isinstance(made.operation, Digits):
+            require(made.operation.inner and len(made.inputs) == 1, "takes digits")
+            made = _opened(made.inputs[0])
+        require(isinstance(made.operation, Digits), "takes digits")
+        require(made.inputs[0].number == operands[0].number, "takes the digits of what is compared")
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field, shape = field_of(rings), types[0].shape

@@ -57,21 +57,27 @@ number with a dealer: Boyle, Gilboa and Ishai, EUROCRYPT 2019.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from mpc.correlation import Correlation, Part
-from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.operation import Operand, Operation, PartyContext, Value, register, require
+from mpc.program import Expression
 from mpc.rings import BITS, FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_planes import packed
 from mpc.rings.digits import entries
-from mpc.tensor_type import SLACK, Form, RingName, TensorType
+from mpc.tensor_type import SLACK, Form, RingName, Shape, TensorType
+from protocols.operations.linear import Add, Broadcast, Reshape, Subtract
+
+AnyNode = TypeVar("AnyNode", Expression, Operand)
 
 EXACTLY = -1
 """In place of the number of bits that are ignored: none are, and ties count."""
 MOST_BITS = 60
 MOST_DIGIT = 10
 MOST_DIGITS = 20
+MOST_BASES = 16
+"""That are looked at, of a program that may be a stranger's."""
 
 
 class Window(NamedTuple):
@@ -162,7 +168,9 @@ class Cut(Operation, frozen=True):
 
 @register
 class Tables(Cut, frozen=True, tag="tables"):
-    """The tables of the mask of each element of x; they say nothing of x."""
+    """The tables of the mask of each element of x; they say nothing of x, but to who knows what is opened of it."""
+
+    inner: ClassVar[bool] = True
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1, "takes one tensor")
@@ -189,10 +197,12 @@ class Digits(Cut, frozen=True, tag="digits"):
     """a_1 ... a_J, b_2 ... b_J of each element of x: in the field a row each, else a plane of packed bits.
 
     Its second operand is the `Tables` of x, or of what x is made of by adding public numbers and repeating each element
-    ``thresholds`` times in a row: if they are others, results are as random as what is opened, and say as little.
+    ``thresholds`` times in a row: by no others, which would tell how public numbers compare with another's mask.
     ``equal``: digits whose chain is 1 where x = 0.
     """
 
+    inner: ClassVar[bool] = True
+    takes_inner: ClassVar[int | None] = 1
     thresholds: int = 1
     equal: bool = False
 
@@ -205,6 +215,13 @@ class Digits(Cut, frozen=True, tag="digits"):
         rows = x.size // self.thresholds
         require(tables == tables_type(rows, self.widths, self.ring), "takes the tables of such digits")
         return digits_type(x.size, len(self.widths), self.ring)
+
+    def check_operands(self, operands: Sequence[Operand]) -> None:
+        """That the tables are of the mask of x."""
+        x, tables = operands
+        require(isinstance(tables.operation, Tables), "takes tables")
+        (base,) = tables.inputs
+        require(any(made.number == base.number for made in bases(x)), "takes the tables of what is compared")
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -223,6 +240,43 @@ class Digits(Cut, frozen=True, tag="digits"):
         opened = window.opened(field, public, self.equal)
         found = field.look_up if self.ring == FIELD else field.packed_look_up
         return found(opened, window.shift, self.widths, tables, one, self.thresholds, self.equal)
+
+
+def bases(x: AnyNode) -> Iterator[AnyNode]:
+    """A masked x, and what has its mask, element by element or of several in a row: the nearest, so many at most."""
+    found: AnyNode | None = x
+    for _ in range(MOST_BASES):
+        if found is None:
+            return
+        yield found
+        found = _beneath(found)
+
+
+def _beneath(x: AnyNode) -> AnyNode | None:
+    """The masked operand whose mask is that of x, element by element or of several in a row; None if there is none."""
+    match x.operation:
+        case Reshape():
+            return x.inputs[0]
+        case Broadcast():
+            inner = x.inputs[0]
+        case Subtract():
+            inner, public = x.inputs
+            if public.type.form is not Form.PUBLIC:
+                return None
+        case Add():
+            inner, public = sorted(x.inputs, key=lambda y: y.type.form is Form.PUBLIC)
+            if public.type.form is not Form.PUBLIC:
+                return None
+        case _:
+            return None
+    return inner if _in_rows(inner.type.shape, x.type.shape) else None
+
+
+def _in_rows(shape: Shape, wanted: Shape) -> bool:
+    """Whether broadcasting repeats elements in a row, each as often."""
+    padded = (1,) * (len(wanted) - len(shape)) + shape
+    kept = next((i for i, (n, w) in enumerate(zip(padded, wanted, strict=True)) if n != w), len(wanted))
+    return all(n == 1 for n in padded[kept:])
 
 
 def tables_type(rows: int, widths: Sequence[int], ring: str) -> TensorType:

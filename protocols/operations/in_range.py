@@ -141,6 +141,7 @@ class EndsTable(Correlation, frozen=True):
 class Ends(Operation, frozen=True, tag="ends"):
     """Digits of each value at the lower end of its range, then at the upper end: as of `Digits`, of two thresholds."""
 
+    inner: ClassVar[bool] = True
     widths: tuple[int, ...]
     ring: RingName
 
@@ -232,6 +233,7 @@ class Within(Operation, frozen=True, tag="within"):
 
     opens: ClassVar[bool] = True
     settles: ClassVar[bool] = True
+    takes_inner: ClassVar[int | None] = 2
     digits: int
 
     def result(self, *types: TensorType) -> TensorType:

@@ -27,7 +27,7 @@ from protocols.lowering.in_range import within
 from protocols.lowering.planner import Planner
 from protocols.operations import draw as random
 from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
-from protocols.operations.comparison import Join
+from protocols.operations.comparison import Compare, Join
 from protocols.operations.digits import EXACTLY, Digits, Tables
 from protocols.operations.in_range import Coefficients
 from protocols.operations.nonzero import Nonzero
@@ -217,25 +217,22 @@ def _bits(draw: Draw) -> Expression:
 
 
 @of("tables")
-def _tables(draw: Draw) -> Expression:
-    return _digits(draw).inputs[1]
-
-
 @of("digits")
 def _digits(draw: Draw) -> Expression:
-    return _bit(draw, LATENCY).inputs[1].inputs[0]
+    return _bit(draw, LATENCY)
 
 
 @of("join")
 def _join(draw: Draw) -> Expression:
     cut, compared = (EXACTLY, (10,) * 6, FIELD), _of_both_signs(draw)
     x = Planner().masked(Planner().make(Digits(*cut), compared, Planner().make(Tables(*cut), compared)))
-    return Planner().make(Join(((6,), (2, 1, 3), (1,) * 6)[draw.whole(0, 2)]), x)
+    joined = Planner().make(Join(((6,), (2, 1, 3), (1,) * 6)[draw.whole(0, 2)]), x)
+    return Planner().make(Compare(EXACTLY, False, False, 0), compared, Planner().masked(joined))
 
 
 @of("sign")
 def _sign(draw: Draw) -> Expression:
-    return _bit(draw, TRAFFIC).inputs[1].inputs[0]
+    return _bit(draw, TRAFFIC)
 
 
 @of("compare")
