@@ -75,11 +75,15 @@ class Result:
     """All that it depends on."""
     per_row: tuple[tuple[Source, float], ...]
     """Of that, what has rows, and how many of its numbers there are for each of them."""
+    flag: bool = False
+    """It says only of each of its numbers whether that is 0."""
 
     def line(self, client: str) -> str:
         """What becomes of it."""
         shape = f" ({' x '.join(map(str, self.shape))})" if len(self.shape) > 1 else ""
         what = f"{_count(self.numbers, 'number')}{shape}: result {self.number}"
+        if self.flag:
+            return f"gives    {client} {what}: only whether it is 0, such as how many values left their intervals"
         if not self.kept:
             return f"gives    {client} {what}"
         return f"keeps    {what}, as {self.kept!r} of a data set of {client}'s, to reveal or to allow to others"
@@ -122,6 +126,7 @@ class Explanation:
                     "kept": r.kept,
                     "shape": list(r.shape),
                     "numbers": r.numbers,
+                    "flag": r.flag,
                     "numbers_per_row": [{"secret": s.slot, "tensor": s.tensor, "numbers": n} for s, n in r.per_row],
                 }
                 for r in self.results
@@ -158,7 +163,7 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
         t = nodes[i].type
         reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
         per_row = tuple((source, t.size / max(source.rows, 1)) for source in reads if source.slot not in models)
-        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row))
+        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, nodes[i].operation.flags))
     words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
     return Explanation(
         program=program.digest,

@@ -123,3 +123,18 @@ async def test_over_sockets_from_the_command_line(
     words = ["requests", "--cluster", str(tmp_path / "cluster.toml"), "--json"]
     assert await asyncio.to_thread(main, words) == 0
     assert json.loads(capsys.readouterr().out) == {"mine_to_decide": [], "mine_asked": []}
+
+
+async def test_the_bit_about_intervals_is_told_from_results(site: Any, typed: Any, tmp_path: Path) -> None:
+    async with site.client("company") as company:
+        await company.upload(DataSet({"x": VALUES}, low=-9, high=9), "trial")
+    await typed("company", "allow", "trial", "clinic", "--schema")
+    async with site.client() as clinic:
+        x = (await clinic.data("trial"))["x"]
+        scale = clinic.share([1.0, 1.0], low=0, high=1)
+        clinic.save([(x * scale).sigmoid(interval=(-8, 8)).sum()], tmp_path / "waves.program")
+    words = await typed("clinic", "show", tmp_path / "waves.program")
+    assert "gives    clinic 1 number: result 1\n" in words
+    assert "gives    clinic 1 number: result 2: only whether it is 0" in words
+    said = json.loads(await typed("clinic", "show", tmp_path / "waves.program", "--json"))
+    assert [result["flag"] for result in said["results"]] == [False, True]
