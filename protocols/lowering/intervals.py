@@ -11,6 +11,11 @@ An *assumption* (``SecretTensor.assumed``) is watched in the same way, and alway
 types know, so what is computed from it may not fit the field where it does not hold.  What is compared is known to lie
 in the wider range that follows from assumptions before it.  So the first that does not hold is seen, whatever later
 ones show: their bits are 0 or 1 each, and undo nothing.
+
+Security: the bit is for the client, against mistakes, and not against it.  Results are revealed beside it, so a client
+that does not mind it has numbers that a function makes of values beyond its interval, or that came of more than the
+field holds: functions of weights and inputs as results are, no more numbers of them, but others than were meant.  Only
+ranges of inputs are checked before anything is revealed (``in_range.py``).
 """
 
 from __future__ import annotations
