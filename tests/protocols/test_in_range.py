@@ -229,7 +229,7 @@ def test_what_is_not_a_check_of_what_it_says_is_no_program(secure: Any) -> None:
         (x, coefficients, Expression(Input((1,), 0, 0.0, 255.0, BITS))),
     ):
         with pytest.raises(ProgramError):
-            Program.of([Expression(operation, inputs, "") for operation in (real.operation,)])
+            Program.of([Expression(real.operation, inputs)])
     assert Program.of([real]).checked == {0}
 
 
