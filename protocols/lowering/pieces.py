@@ -23,7 +23,6 @@ from protocols.operations.product import Matmul, Multiply
 SPARE_BITS = 3
 """Of what is rounded, beyond what the fit errs by: each rounding then adds an eighth of that."""
 
-
 POINTS = 17
 """Of a piece, at which is found out how many digits count."""
 

@@ -26,7 +26,6 @@ from protocols.trace.softmax import Softmax
 RESOLVED = 2.0**4
 """Units of a sum of squares that ``eps`` is at least, or it would not be what it is."""
 
-
 SMALLEST = 2.0**-40
 """Of a sum of squares, as a part of the largest: less counts as 0, a millionth in the root."""
 
