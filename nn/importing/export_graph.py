@@ -25,6 +25,7 @@ from nn.architecture import Step
 from nn.importing.batch_layout import BATCHES, Layout, layout_of, without_batch
 from nn.importing.blockers import SMOOTH, Blocker, line_of, refused
 from nn.importing.export_aliases import OF_SIZES, is_clear, name_of
+from nn.importing.remedies import not_here
 from nn.importing.torch_graph import Converted
 from nn.importing.torch_modules import weight_array
 from nn.layer import Array, Layer
@@ -164,10 +165,13 @@ class Graph:
         if not any(isinstance(each, Tensor) for each in _flat((args, kwargs))):
             return self._computed(node, args, kwargs)
         if not isinstance(node.target, torch._ops.OpOverload):
-            return args[0][args[1]]  # of a list that an operator gave
+            results, number = args  # a list that an operator gave
+            if number >= len(results):
+                raise refused("its further results, such as where a maximum is, have no counterpart", SMOOTH)
+            return results[number]
         operator = self._operators.get(name_of(node))
         if operator is None:
-            raise refused("it has no counterpart here", SMOOTH)
+            raise not_here(name_of(node).removeprefix("aten."))
         return operator(self, *args, **kwargs)
 
     def _computed(self, node: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from mpc.errors import UnsupportedError
 from nn.importing.blockers import SMOOTH, refused
 
+EXPORTED = (
+    "it is read from what torch.export makes of forward, which needs sizes",
+    "give from_torch samples, or an example_input; where it has them, write forward so that torch.export follows it",
+)
 _COMPARES = (
     "it has no counterpart here",
     "use ReLU, LeakyReLU, Hardtanh or SiLU in its place, and train through it; or torch.maximum, torch.clamp",
@@ -24,7 +28,7 @@ _NORM = (
 )
 _SMOOTH = (
     "it has no counterpart here",
-    "use Sigmoid, Tanh, SiLU, GELU or Softplus in its place, and train through it; or a fit of it, as"
+    "use Sigmoid, Tanh, SiLU, GELU, Mish or Softplus in its place, and train through it; or a fit of it, as"
     " nn.importing.torch_activation.FitActivation(ts.fit(f, low, high, error))",
 )
 _RECURRENT = (
@@ -38,7 +42,7 @@ _ATTENTION = (
 _POOL = ("it has no counterpart here", "use AvgPool1d to AvgPool3d, or a mean over named dimensions")
 _CONVOLUTION = (
     "it has no counterpart here",
-    "use Conv1d to Conv3d and ConvTranspose1d or 2d; give from_torch samples where it is called as a function",
+    "use Conv1d to Conv3d and ConvTranspose1d or 2d",
 )
 _RESIZING = ("it has no counterpart here", "use interpolate with public sizes, or resize inputs before they are shared")
 _LOSS = ("it is for training", "leave it out of the network: what is imported ends with its result")
@@ -56,52 +60,48 @@ _CHOOSING = (
     "write it with relu or clamp; or end the network before it, and compute the rest on what it returns here, a secret"
     " tensor that can be compared and takes numpy.where",
 )
-_PART = ("a part of a tensor has no counterpart here", "keep whole tensors: use Conv2d or Linear whose weights select")
 _RANDOM = ("it draws random numbers", "draw them once, and keep them as a buffer; or leave them out in evaluation")
 _INDEX = (
     "it puts values into a part of a tensor", "write it as a sum of products with masks that are buffers"
 )  # fmt: skip
 _TYPE = ("it changes the type of numbers", "leave it out: here all are real numbers of one kind")
 _SUM = ("it has no counterpart here", "write a mean over named dimensions, times their size")
-_ROOT = (
-    "it has no counterpart here",
-    "use a BatchNorm, which divides by stored statistics; or ** 2; or a fit, as"
-    " nn.importing.torch_activation.FitActivation(ts.fit(f, low, high, error))",
-)
 _CONTAINER = ("it is a container, and no layer", "call what it holds, one after the other")
 
 _KINDS: dict[tuple[str, str], str] = {
+    EXPORTED: """
+        prelu max min batch_norm GLU glu tanhshrink softmin scaled_dot_product_attention conv1d conv3d conv_transpose1d
+        conv_transpose2d index_select gather where masked_fill masked_fill_ getitem chunk split unbind narrow select
+        transpose swapaxes swapdims movedim t expand expand_as stack roll flip unflatten sum sqrt rsqrt
+        to float double type_as
+    """,
     _COMPARES: """
-        RReLU prelu rrelu rrelu_ sign
+        RReLU rrelu rrelu_ sign
     """,
     _MAX: """
-        FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d boolean_dispatch max min argmax
-        argmin topk sort
+        FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d boolean_dispatch argmax argmin
+        topk sort
     """,
     _SOFTMAX: """
-        Softmax2d Softmin AdaptiveLogSoftmaxWithLoss softmin logsumexp
-        gumbel_softmax
+        Softmax2d Softmin AdaptiveLogSoftmaxWithLoss logsumexp gumbel_softmax
     """,
     _NORM: """
-        SyncBatchNorm LocalResponseNorm CrossMapLRN2d batch_norm local_response_norm
+        SyncBatchNorm LocalResponseNorm CrossMapLRN2d local_response_norm
     """,
     _SMOOTH: """
-        Tanhshrink GLU tanhshrink glu tan atan arctan
-        asinh sinh cosh expm1 log1p log2 log10 exp2 sinc
+        Tanhshrink tan atan arctan asinh sinh cosh expm1 log1p log2 log10 exp2 sinc
     """,
     _RECURRENT: """
         RNN LSTM GRU RNNCell LSTMCell GRUCell RNNBase RNNCellBase
     """,
     _ATTENTION: """
-        Transformer TransformerDecoder TransformerDecoderLayer scaled_dot_product_attention
-        multi_head_attention_forward
+        Transformer TransformerDecoder TransformerDecoderLayer multi_head_attention_forward
     """,
     _POOL: """
         LPPool1d LPPool2d LPPool3d lp_pool1d lp_pool2d lp_pool3d
     """,
     _CONVOLUTION: """
-        ConvTranspose3d conv1d conv3d conv_transpose1d
-        conv_transpose2d conv_transpose3d Fold Unfold fold unfold
+        ConvTranspose3d conv_transpose3d Fold Unfold fold unfold
     """,
     _RESIZING: """
         grid_sample affine_grid
@@ -113,7 +113,7 @@ _KINDS: dict[tuple[str, str], str] = {
         TripletMarginWithDistanceLoss PoissonNLLLoss GaussianNLLLoss LinearCrossEntropyLoss
     """,
     _LOOKUP: """
-        Embedding EmbeddingBag embedding embedding_bag one_hot index_select gather
+        Embedding EmbeddingBag embedding embedding_bag one_hot
     """,
     _LAZY: """
         LazyLinear LazyConv1d LazyConv2d LazyConv3d LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d
@@ -132,26 +132,20 @@ _KINDS: dict[tuple[str, str], str] = {
         ParametrizedLinear ParametrizedConv2d ParametrizationList
     """,
     _CHOOSING: """
-        where masked_fill masked_fill_ eq ne lt le gt ge floordiv floor_divide remainder mod floor ceil round
-    """,
-    _PART: """
-        getitem chunk split unbind narrow select
+        eq ne lt le gt ge floordiv floor_divide remainder mod floor ceil round
     """,
     _RANDOM: """
         rand randn rand_like randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_
-        uniform_ multinomial Dropout3d FeatureAlphaDropout
+        uniform_ multinomial
     """,
     _INDEX: """
         setitem index_put index_put_ scatter scatter_ copy_ fill_ zero_
     """,
     _TYPE: """
-        to float double half bfloat16 int long bool type type_as cuda cpu
+        half bfloat16 int long bool type cuda cpu
     """,
     _SUM: """
-        sum prod var std PairwiseDistance pairwise_distance cdist
-    """,
-    _ROOT: """
-        sqrt rsqrt
+        prod var std PairwiseDistance pairwise_distance cdist
     """,
     _CONTAINER: """
         ModuleList ModuleDict ParameterList ParameterDict Container Module

@@ -21,6 +21,7 @@ from nn.importing.aten import OPERATORS
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.compared import checked
 from nn.importing.export_graph import exported
+from nn.importing.remedies import EXPORTED
 from nn.importing.samples import Samples, read_samples
 from nn.importing.shown import unshown
 from nn.importing.torch_graph import Converted, convert
@@ -123,7 +124,8 @@ def _read(network: nn.Module, own: nn.Module, example: torch.Tensor | None, inte
         if again is not None and not again.blockers:
             return again
         # What stands in the way of a trace alone is no matter then, nor that a layer has no counterpart as it is.
-        if again is not None and (not followed or converted.refused - _LAYERS):
+        by_program = converted.refused - _LAYERS or any(b.reason == EXPORTED[0] for b in converted.blockers)
+        if again is not None and (not followed or by_program):
             converted = again
     raise refuse(kind, converted.blockers)
 

@@ -60,6 +60,8 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.Dropout: lambda m, **_: ly.Dropout(m.p),
     nn.Dropout1d: lambda m, **_: ly.Dropout(m.p),
     nn.Dropout2d: lambda m, **_: ly.Dropout(m.p),
+    nn.Dropout3d: lambda m, **_: ly.Dropout(m.p),
+    nn.FeatureAlphaDropout: lambda m, **_: ly.Dropout(m.p),
     nn.AlphaDropout: lambda m, **_: ly.Dropout(m.p),
     nn.Sigmoid: lambda m, **o: a.Sigmoid(interval=_interval(o)),
     nn.Tanh: lambda m, **o: a.Tanh(interval=_interval(o)),
@@ -178,8 +180,10 @@ UNARY: dict[Any, Make] = {
     **dict.fromkeys((torch.mean, "mean"), _mean),
     **dict.fromkeys((torch.flatten, "flatten"), _flatten),
     **dict.fromkeys(("contiguous", "clone", "detach"), _identity),
-    **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d), _dropout(True)),
-    functional.alpha_dropout: _dropout(False),
+    **dict.fromkeys(
+        (functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout(True)
+    ),
+    **dict.fromkeys((functional.alpha_dropout, functional.feature_alpha_dropout), _dropout(False)),
     **NORM_FUNCTIONS,
 }
 """Functions (and names of methods) of one tensor; further arguments are passed on as they are."""

@@ -17,6 +17,7 @@ from nn import from_torch
 from nn.importing.aten import OPERATORS
 from nn.importing.batch_layout import BATCHES, Layout
 from nn.importing.export_graph import exported
+from nn.importing.remedies import REMEDIES
 from nn.model import Architecture, Model
 from parties import Client, MemoryCluster
 
@@ -246,6 +247,21 @@ def test_what_would_be_another_function_is_refused(of: Any) -> None:
 def test_it_is_said_why(of: Any) -> None:
     with pytest.raises(UnsupportedError, match=r"instead: "):
         from_torch(Calls(lambda net, x: of(x)), torch.rand(3, 4, 6))
+
+
+def test_nothing_that_is_read_is_said_to_have_no_counterpart() -> None:
+    """What a trace refuses and torch.export's program does not, needs sizes, and that is what is said."""
+    # An embedding is read at places that depend on no input, which is not what people have one for.
+    names = {name.removeprefix("aten.") for name in OPERATORS} & set(REMEDIES) - {"embedding"}
+    assert {"where", "chunk", "sqrt"} <= names
+    for name in names:
+        assert "samples" in REMEDIES[name][1], name
+    with pytest.raises(UnsupportedError, match=r"'transpose' in forward of the model: .* samples"):
+        from_torch(Calls(lambda net, x: net.one(x.transpose(0, 1))))
+    with pytest.raises(UnsupportedError, match=r"numpy\.where"):
+        from_torch(Calls(lambda net, x: torch.where(net.one(x[:, 0]) > 0, x[:, 0], x[:, 1])), torch.rand(3, 4, 6))
+    with pytest.raises(UnsupportedError, match="where a maximum is"):
+        from_torch(Calls(lambda net, x: net.one(x[:, 0]) * x.max(2)[1].sum(1, keepdim=True)), torch.rand(3, 4, 6))
 
 
 sizes_of = st.lists(st.integers(1, 4), min_size=0, max_size=3)
