@@ -66,6 +66,12 @@ _OFF = frozenset((
 ))  # fmt: skip
 """Random in training alone; their operators look at that."""
 
+_SOFTMAX = frozenset(("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax"))
+_PAST = frozenset(
+    f"aten.{name}"
+    for name in ("add", "masked_fill", "where", "view", "reshape", "flatten", "to", "_to_copy", "clone", "dropout")
+)
+
 Operator = Callable[..., Any]
 
 
@@ -226,6 +232,11 @@ class Graph:
         """Which of the several tensors that it gives are taken from it."""
         return {user.args[1] for user in self._node.users if user.target is operator.getitem}  # type: ignore[misc]
 
+    @property
+    def feeds_softmax(self) -> bool:
+        """Whether all that it gives goes to a softmax, past sums and what moves numbers alone."""
+        return _feeds_softmax(self._node)
+
     def tensor(self, value: Any) -> Tensor:
         """One that depends on the input.  Raises UnsupportedError."""
         if not isinstance(value, Tensor):
@@ -338,6 +349,12 @@ def result_layout(graph: Graph) -> Layout:
     if layout is None:
         raise refused("its result has no batch", "keep the batch first")
     return layout
+
+
+def _feeds_softmax(node: fx.Node) -> bool:
+    return bool(node.users) and all(
+        name_of(user) in _SOFTMAX or (name_of(user) in _PAST and _feeds_softmax(user)) for user in node.users
+    )
 
 
 def _flat(argument: Any) -> list[Any]:

@@ -99,6 +99,11 @@ def numbers(net, x):
     return (y**3 + y.pow(2)).mean((1, 2), keepdim=True) + x.sum(-1, keepdim=True) * net.place[:, None]
 
 
+def filled(net, x):
+    """With large numbers, that are numbers."""
+    return torch.where(net.place[:, None] > 0, x, 3000.0) + x.masked_fill(net.place[:, None] > 0.9, -2000.0)
+
+
 def norms(net, x):
     """Of what has the batch second, and of channels."""
     y = F.layer_norm(x.transpose(0, 1), (6,), net.two.weight[0], None) + F.rms_norm(x.transpose(0, 1), (6,))
@@ -136,6 +141,7 @@ RIGHT = [
     attention,
     biased,
     numbers,
+    filled,
     norms,
     bent,
     typed,
@@ -231,6 +237,7 @@ OTHERS = {
     "no result": lambda net, x: net.mix + 1,
     "sorted": lambda net, x: x.sort(-1).values,
     "weights from the input": lambda net, x: F.linear(net.one(x), x[0]),
+    "filled with infinity": lambda net, x: x.masked_fill(net.place[:, None] > 0, float("-inf")).amax(1),
     "what the module keeps": lambda net, x: net.place.add_(1)[:, None] + x,
 }
 

@@ -19,7 +19,7 @@ from nn.importing.blockers import SMOOTH, refused
 from nn.importing.export_graph import Graph, Known, Tensor
 
 MASKED = 1e3
-"""What a softmax's masked inputs are lowered by, in the place of infinity: e^-1000 is 0 in every digit."""
+"""What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
 
 
 @operator("add")
@@ -110,8 +110,17 @@ def _masked_fill(graph: Graph, x: Any, mask: Any, value: Any) -> Tensor:
         raise refused("it fills with what is no public number", SMOOTH)
     kept = Known(1.0 - known.values.double())
     left = binary(graph, f.Multiply(), tensor, kept)
-    filled = Known(known.values.double() * max(min(number, MASKED), -MASKED))
+    filled = Known(known.values.double() * _filling(graph, number))
     return binary(graph, f.Add(), left, filled) if number else left
+
+
+def _filling(graph: Graph, number: float) -> float:
+    """What it fills with, which is lowered no further than counts, where a softmax takes it."""
+    if number < -MASKED and graph.feeds_softmax:
+        return -MASKED
+    if not math.isfinite(number):
+        raise refused("it fills with what is not finite, and no softmax takes all of it", "fill with a finite number")
+    return number
 
 
 @operator("where")
@@ -122,7 +131,7 @@ def _where(graph: Graph, condition: Any, x: Any, y: Any) -> Tensor:
     for value, kept in ((x, where), (y, 1.0 - where)):
         number = single(value)
         if number is not None:
-            parts.append(Known(kept * max(min(number, MASKED), -MASKED)))
+            parts.append(Known(kept * _filling(graph, number)))
         elif isinstance(value, Known):
             parts.append(Known(kept * value.values.double()))
         else:
