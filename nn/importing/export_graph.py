@@ -6,10 +6,12 @@ operations on tensors of known sizes.  What depends on no input is computed here
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +89,7 @@ def exported(
     if batch is None:
         return None
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), _unlogged(), torch.no_grad():
             warnings.simplefilter("ignore")
             # Memory that nobody touches.
             images = torch.empty((batch, *example.shape[1:]), dtype=example.dtype)
@@ -101,6 +103,20 @@ def exported(
     graph = Graph(program, batch, operators, interval)
     graph.walk()
     return Converted(tuple(graph.steps), graph.weights, graph.sources, graph.blockers)
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """torch logs what fails before it raises it; whoever imports is told in one sentence."""
+    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.split(".")[0] == "torch"]
+    loggers = [logger for logger in found if not logger.disabled]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.disabled = False
 
 
 class Graph:

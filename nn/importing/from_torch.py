@@ -35,6 +35,10 @@ def from_torch(
     of networks of up to 2^30 products).  Without samples nothing is compared, and a RangeWarning names each layer whose
     interval cannot be shown to hold.
 
+    A model is one function of each input.  Batches of the samples' size and of 1, 2, 3 are compared, and one of a large
+    prime is what torch.export sees: a ``forward`` that is another function for a batch of some other size (``if
+    x.shape[0] == 7``) is not noticed.
+
     Without samples, ``example_input`` is a batch (N, ...) that fixes the input's shape and the sizes that ``forward``
     reads from tensors, and ``interval`` is where activation layers are approximated (default: each one's own).
     ``interface`` is what the model says of itself.  Module, samples and random numbers are left as they were.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,22 @@ def test_nothing_that_is_read_is_said_to_have_no_counterpart() -> None:
         from_torch(Calls(lambda net, x: torch.where(net.one(x[:, 0]) > 0, x[:, 0], x[:, 1])), torch.rand(3, 4, 6))
     with pytest.raises(UnsupportedError, match="where a maximum is"):
         from_torch(Calls(lambda net, x: net.one(x[:, 0]) * x.max(2)[1].sum(1, keepdim=True)), torch.rand(3, 4, 6))
+
+
+def misfits(net, x):
+    """For more images than there are."""
+    return net.one(x) if x.shape[0] < 9 else net.one(x) @ net.mix
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_logs_nothing_of_what_fails(caplog: Any) -> None:
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    with caplog.at_level(logging.ERROR, logger.name), pytest.raises(UnsupportedError):
+        logger.addHandler(caplog.handler)
+        from_torch(Calls(misfits), torch.rand(3, 4, 6))
+    logger.removeHandler(caplog.handler)
+    assert not caplog.records
+    assert not logger.disabled
 
 
 sizes_of = st.lists(st.integers(1, 4), min_size=0, max_size=3)
