@@ -132,7 +132,13 @@ def in_place(net, x):
     return y.add_(x)
 
 
+def positions(net, x):
+    """Of tokens, looked up at places that are no secret."""
+    return net.one(x) + F.embedding(torch.arange(x.shape[1]).unsqueeze(0), net.two.weight)
+
+
 RIGHT = [
+    positions,
     heads,
     sequence_first,
     windows,
@@ -236,6 +242,7 @@ OTHERS = {
     "whole numbers": lambda net, x: x.to(torch.int64) + x,
     "two results": lambda net, x: (x, x + 1),
     "no result": lambda net, x: net.mix + 1,
+    "looked up": lambda net, x: F.embedding(x[:, :, 0].to(torch.int64), net.mix),
     "sorted": lambda net, x: x.sort(-1).values,
     "weights from the input": lambda net, x: F.linear(net.one(x), x[0]),
     "filled with infinity": lambda net, x: x.masked_fill(net.place[:, None] > 0, float("-inf")).amax(1),
