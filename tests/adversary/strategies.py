@@ -113,6 +113,12 @@ class Cancel(Errors):
         value = self.constant()
         self.errors = {self.rng.randrange(self.world.openings): [(0.0, value), (0.999, -value)]}
 
+    def error(self, number: int, buffer: Array) -> Array:
+        """Of a single number, nothing would be left of the two: it gets the first."""
+        if self.world.opened(number) == 1:
+            self.errors[number] = self.errors[number][:1]
+        return super().error(number, buffer)
+
 
 @cheat("errors that cancel across rounds")
 class CancelAcross(Errors):

@@ -314,7 +314,7 @@ def test_predictions_over_slow_links_take_what_was_predicted(network: EmulatedNe
         assert alone < shaped[phase]["seconds"]["min"]
         # Computing comes on top; five times as much, if others use this machine too.
         assert shaped[phase]["seconds"]["min"] < alone + 5 * unshaped[phase]["seconds"]["max"]
-    assert shaped["online"]["rounds"] == unshaped["online"]["rounds"] == 7
+    assert shaped["online"]["rounds"] == unshaped["online"]["rounds"] == 8
     for row in (unshaped, shaped):
         opened = row["wire"]["online"]["party0>party1"]
         assert opened["payload"] <= opened["bytes"]["min"] <= 1.02 * opened["payload"] + 5000

@@ -446,7 +446,7 @@ def test_the_guide_leads_to_a_prediction(walk: Walk) -> None:
                 answers.append(json.loads(done.stdout) if "--json" in words else {"text": done.stdout})
     first, second = answers
     assert second["predictions"][0]["class"] in first["text"]
-    assert second["run"]["online"]["rounds"] == 7
+    assert second["run"]["online"]["rounds"] == 8
     # A prediction from stock, and four servers that end as they should.
     assert walk.stop() == [0, 0, 0, 0]
     for name in SERVERS:
