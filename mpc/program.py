@@ -369,6 +369,8 @@ class Program:
                         f"{where}: coefficients that nobody knows hide one result, and serve nothing else"
                     )
                 spent |= taken
+            if any(self.nodes[j].operation.flags for j in node.inputs):
+                raise ProgramError(f"{where}: a bit beside the results is revealed, and serves nothing else")
             try:
                 derived = node.operation.result(*types).check()
                 node.operation.check_operands([Operand(self.nodes, j) for j in node.inputs])

@@ -28,6 +28,7 @@ from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
+from mpc.errors import ProgramError
 from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
@@ -192,13 +193,17 @@ class Comparison(Operation, frozen=True):
         return TensorType(y.shape, bits, min(low, 0.0), max(high, 0.0), Form.SHARED)
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
-        """That digits are those of what is compared: others tell how public numbers compare with masks."""
+        """That digits are those of this comparison: others tell how public numbers compare with masks."""
         made = _opened(operands[1])
         if not isinstance(made.operation, Digits):
             require(made.operation.inner and len(made.inputs) == 1, "takes digits")
             made = _opened(made.inputs[0])
-        require(isinstance(made.operation, Digits), "takes digits")
+        digits = made.operation
+        if not isinstance(digits, Digits):
+            raise ProgramError("takes digits")
         require(made.inputs[0].number == operands[0].number, "takes the digits of what is compared")
+        alike = (digits.ignored, digits.equal) == (self.ignored, self.equal)
+        require(alike, "takes the digits of such a comparison")
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field, shape = field_of(rings), types[0].shape

@@ -217,10 +217,11 @@ class Digits(Cut, frozen=True, tag="digits"):
         return digits_type(x.size, len(self.widths), self.ring)
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
-        """That the tables are of the mask of x."""
+        """That the tables are of the mask of x, cut alike, and one for each so many elements: types do not say so."""
         x, tables = operands
-        require(isinstance(tables.operation, Tables), "takes tables")
+        require(tables.operation == Tables(self.ignored, self.widths, self.ring), "takes tables that are cut alike")
         (base,) = tables.inputs
+        require(base.type.size * self.thresholds == x.type.size, "takes a table for each few elements in a row")
         require(any(made.number == base.number for made in bases(x)), "takes the tables of what is compared")
 
     def evaluate(

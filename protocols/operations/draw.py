@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
-from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, Rings, field_of
 from mpc.tensor_type import Form, Shape, TensorType, exactly
 
@@ -36,10 +36,12 @@ MOST_DRAWN = 58
 
 @register
 class Draw(Operation, frozen=True, tag="draw"):
-    """Opens the sum of what the parties draw.  Its value is the number of ``bits`` bits that E and the mask say."""
+    """Opens the sum of what the parties draw.  Its value is the number of ``bits`` bits that E and the mask say, to
+    `Bits` alone: to all else it would be E + a, of any size, which with E tells a."""
 
     opens: ClassVar[bool] = True
     hides: ClassVar[bool] = True
+    inner: ClassVar[bool] = True
 
     shape: Shape
     bits: int
@@ -71,6 +73,8 @@ class MaskBits(Correlation, frozen=True):
 class Bits(Operation, frozen=True, tag="bits"):
     """A draw of as many ``bits``, as a number."""
 
+    takes_inner: ClassVar[int | None] = 0
+
     bits: int
 
     def result(self, *types: TensorType) -> TensorType:
@@ -80,6 +84,10 @@ class Bits(Operation, frozen=True, tag="bits"):
         expected = TensorType(drawn.shape, 0, 0.0, 2.0**self.bits - 1.0, Form.MASKED)
         require(drawn == expected and drawn.ring == FIELD, "takes a draw of as many bits")
         return drawn.replace(form=Form.SHARED)
+
+    def check_operands(self, operands: Sequence[Operand]) -> None:
+        """Of a number of somebody's, E xor a would tell it, beside E, and bits of its mask."""
+        require(isinstance(operands[0].operation, Draw), "takes a draw")
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (MaskBits(types[0].size, self.bits),)
