@@ -77,6 +77,9 @@ class Signed(Comparison, frozen=True, tag="signed"):
             x.size, self.digits, BITS
         )
 
+    def _bit(self, rings: Rings, types: Sequence[TensorType], digits: Array) -> Array:
+        return field_of(rings).unpacked(bits_of(rings).chain(digits, None), types[0].size)
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (SignedMonomials(types[0].size, self.digits, len(types) == 3, self.dropped),)
 
@@ -174,6 +177,9 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
 
     def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
         return digits.replace(form=Form.SHARED) == packed_type(packed(x.size))
+
+    def _bit(self, rings: Rings, types: Sequence[TensorType], digits: Array) -> Array:
+        return field_of(rings).unpacked(digits, types[0].size)
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (LiftedBits(types[0].size, len(types) == 3, self.dropped),)

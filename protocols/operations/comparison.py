@@ -33,6 +33,7 @@ from mpc.operation import Operand, Operation, PartyContext, Value, register, req
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
 from mpc.rings.field_chains import Chain
+from mpc.rings.prime_field import Bits
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, Digits, digits_type
 from protocols.operations.mask import Mask
@@ -206,12 +207,26 @@ class Comparison(Operation, frozen=True):
         require(alike, "takes the digits of such a comparison")
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        field, shape = field_of(rings), types[0].shape
+        field = field_of(rings)
+        return self._ended(field, types, inputs, field.below(inputs[0], 1 if self.equal else 1 << MOST_BITS))
+
+    def by_digits(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        """As ``clear``, by what parties compute: of x out of its range that is another bit than its sign's."""
+        field = field_of(rings)
+        bit = field.reshape(self._bit(rings, types, inputs[1]), types[0].shape)
+        return self._ended(field, types, inputs, field.below(field.subtract(field.full(bit.shape, 1), bit), 1))
+
+    def _ended(self, field: PrimeField, types: Sequence[TensorType], inputs: Sequence[Array], where: Bits) -> Array:
+        shape = types[0].shape
         through = inputs[2] if len(inputs) == 3 else field.full(shape, 1)
         if self.dropped:
             through = field.quotient_signed(through, 1 << self.dropped)
-        where, zeros = field.below(inputs[0], 1 if self.equal else 1 << MOST_BITS), field.zeros(shape)
+        zeros = field.zeros(shape)
         return field.choose(where, *((zeros, through) if self.below else (through, zeros)))
+
+    def _bit(self, rings: Rings, types: Sequence[TensorType], digits: Array) -> Array:
+        """Of plain digits, what their chain says: 0 or 1 of each."""
+        raise NotImplementedError
 
     def tolerance(self, *types: TensorType) -> float:
         """Of values within 2^``ignored`` units of 0 the sign may be wrong; and a unit, if bits are dropped."""
@@ -249,6 +264,11 @@ class Compare(Comparison, frozen=True, tag="compare"):
             and digits.shape[0] % 2 == 1
             and digits.shape[0] < 2 * MOST_JOINED
         )
+
+    def _bit(self, rings: Rings, types: Sequence[TensorType], digits: Array) -> Array:
+        field, size, count = field_of(rings), types[0].size, _count(types)
+        masks = field.zeros(types[1].shape), field.zeros((products_of((count,)), size))
+        return field.chains(digits, *masks, [whole_chain(count)])[0]
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         size, digits = types[0].size, _count(types)

@@ -8,6 +8,7 @@ from mpc.errors import ProgramError
 from mpc.operation import Stored
 from mpc.program import Program
 from mpc.rings import Array, Rings, known_rings
+from protocols.operations.comparison import Comparison
 
 
 def clear_values(
@@ -16,10 +17,13 @@ def clear_values(
     stored: Mapping[tuple[str, str], Array] | None = None,
     rings: Rings | None = None,
     drawn: Sequence[Array] = (),
+    *,
+    by_digits: bool = False,
 ) -> list[Array]:
     """The value of every node, as elements of its ring at the node's fraction bits.
 
-    ``drawn``: the numbers that the program's draws are to be, in its order.
+    ``drawn``: the numbers that the program's draws are to be, in its order.  ``by_digits``: what parties make of values
+    that are compared out of their range, instead of their signs.
     """
     stored, rings = stored or {}, known_rings() if rings is None else rings
     if len(inputs) != len(program.inputs):
@@ -35,7 +39,8 @@ def clear_values(
         elif isinstance(operation, Stored):
             values.append(stored[operation.slot, operation.tensor])
         else:
-            values.append(operation.clear(rings, program.input_types(node), [values[j] for j in node.inputs]))
+            means = operation.by_digits if by_digits and isinstance(operation, Comparison) else operation.clear
+            values.append(means(rings, program.input_types(node), [values[j] for j in node.inputs]))
     return values
 
 

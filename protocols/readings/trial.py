@@ -137,7 +137,8 @@ class Trial:
         return (operation.slot, operation.tensor) if isinstance(operation, Stored) else ("", str(i))
 
     def _real_results(self, values: Mapping[tuple[str, str], Reals]) -> list[Reals]:
-        """By the clear reading."""
+        """By the clear reading, and what is compared by its digits: a program may declare any range, and then they tell
+        other bits of a secret than a sign, and several of them the secret."""
         self._check_time()
         encoded = {}
         for i, t in self._sources():
@@ -148,7 +149,7 @@ class Trial:
         nodes = self._program.nodes
         # What is drawn is the same at every point: it says nothing of anybody's secrets.
         drawn = [self._rings[nodes[i].type.ring].zeros(nodes[i].type.shape) for i in self._program.draws]
-        found = clear_values(self._program, inputs, encoded, self._rings, drawn)
+        found = clear_values(self._program, inputs, encoded, self._rings, drawn, by_digits=True)
         wanted = [(found[i], self._program.nodes[i].type) for i in results(self._program)]
         return [fixed_point.decode(value, t.fraction_bits, self._rings[t.ring]) for value, t in wanted]
 

@@ -16,7 +16,7 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
-from mpc.operation import Input, Operation
+from mpc.operation import Input, Operation, Stored
 from mpc.program import Expression, Node, Program
 from mpc.rings import field
 from mpc.security import Security
@@ -30,11 +30,13 @@ from protocols.operations.comparison import Comparison, Join
 from protocols.operations.digits import Digits, Tables
 from protocols.operations.in_range import Coefficients, Ends, Within
 from protocols.operations.keep import Keep
-from protocols.operations.linear import Add, Broadcast, Reshape, Subtract
+from protocols.operations.linear import Add, Broadcast, Declare, Reshape, Subtract
 from protocols.operations.nonzero import Nonzero
 from protocols.operations.one_hot import OneHot
-from protocols.readings.clear import clear
-from protocols.readings.memory import run_in_memory
+from protocols.operations.product import Multiply
+from protocols.readings.clear import clear, clear_values
+from protocols.readings.explain import Examined
+from protocols.readings.memory import MemoryStore, run_in_memory
 
 STRICT = Objective(ANY, Security.MALICIOUS)
 OBJECTIVES = {"two rounds": LATENCY, "three": TRAFFIC, "MACs": STRICT}
@@ -232,3 +234,21 @@ def test_a_bit_beside_results_is_revealed_and_nothing_else() -> None:
 def refused(outputs: list[Expression], why: str) -> None:
     with pytest.raises(ProgramError, match=why):
         Program.of(outputs)
+
+
+@pytest.mark.parametrize("way", OBJECTIVES)
+def test_whose_ranges_are_too_narrow_is_looked_at_as_parties_compute_it(way: str) -> None:
+    """Then comparisons tell other bits than signs, and their sum is a copy."""
+    objective = OBJECTIVES[way]
+    planner, x = Planner(objective=objective), Expression(Stored((4,), 0, 0.0, 255.0, "north/d", "x"))
+    total = planner.product(Multiply(), x, constant(0.0))
+    for j in range(8):
+        narrow = planner.make(Declare(1.0 - 2.0**j, 2.0**j - 1.0), x)
+        bit = comparison.ended(planner, narrow, -1, below=True)
+        total = planner.sum(Add(), total, planner.product(Multiply(), bit, constant(2.0**j)))
+    program, raw = Program.of([total], objective=objective), field.from_signed(np.array([3, 77, 200, 255]))
+    run = run_in_memory(program, [], store=MemoryStore("north/d", {"x": raw}, 2), security=objective.security)
+    found = clear_values(program, [], {("north/d", "x"): raw}, by_digits=True)[program.outputs[0]]
+    assert run.outputs[0].tolist() == found.tolist() == raw.tolist()
+    (telling,) = Examined(program).telling(["north/d"])
+    assert telling.nearly == 4
