@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mpc.rings import field
 from mpc.rings.field import FieldArray
-from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, of_halves
+from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel, of_halves
 from mpc.rings.prime_field import SINE_BITS, Turn
 
 TABLE_BITS = 11
@@ -34,7 +34,7 @@ _WRITE_TURNS = numba.types.Array(numba.types.uint32, 1, "C")
 def turns(x: FieldArray, turn: Turn) -> npt.NDArray[np.uint32]:
     """The angle of each element; flat."""
     out = np.empty(x.size, dtype=np.uint32)
-    _turns(np.ascontiguousarray(field.scale(x, turn.multiplier)).reshape(-1), turn.period_bits, out)
+    _turns(flat(field.scale(x, turn.multiplier)), turn.period_bits, out)
     return out
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes, flat, spread
+from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes, spread
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, WRITE, inline, kernel, reduce_once
+from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel, reduce_once
 
 CHUNK = 256
 CHOSEN = 1 << 11

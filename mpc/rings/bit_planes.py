@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mpc.rings.digits import entries
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, READ_INT, WRITE, inline, kernel
+from mpc.rings.kernels import INT, READ, READ_INT, WRITE, flat, inline, kernel
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -84,10 +84,6 @@ def turned(bits: Bytes, x: FieldArray) -> FieldArray:
     out = np.empty_like(x, order="C")
     _turned(flat(bits), flat(x), out.reshape(-1))
     return out
-
-
-def flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(x).reshape(-1)
 
 
 @inline

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, WRITE, kernel
+from mpc.rings.kernels import INT, READ, WRITE, flat, kernel
 
 _P = np.uint64(P)
 
@@ -21,7 +21,7 @@ def bits(x: FieldArray, count: int) -> FieldArray:
 def turned(x: FieldArray, count: int, dealt: FieldArray) -> FieldArray:
     """See `PrimeField.turned_bits`."""
     out = np.empty(x.size, np.uint64)
-    _turned(np.ascontiguousarray(x).reshape(-1), np.ascontiguousarray(dealt).reshape(-1), count, out)
+    _turned(flat(x), flat(dealt), count, out)
     return out.reshape(x.shape)
 
 

@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, READ_INT, WRITE, inline, kernel
+from mpc.rings.kernels import INT, READ, READ_INT, WRITE, flat, inline, kernel
 
 _P = np.uint64(P)
 
@@ -36,7 +35,7 @@ def entries(widths: Sequence[int]) -> int:
 def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> FieldArray:
     """See `PrimeField.table`."""
     out = np.empty((x.size, entries(widths)), np.uint64)
-    _table(_flat(x), ignored, np.array(widths, np.int64), out.reshape(-1))
+    _table(flat(x), ignored, np.array(widths, np.int64), out.reshape(-1))
     return out
 
 
@@ -46,12 +45,8 @@ def look_up(
     """See `PrimeField.look_up`."""
     out = np.empty((2 * len(widths) - 1, x.size), np.uint64)
     cut = np.array(widths, np.int64)
-    _look_up(_flat(x), ignored, cut, _flat(dealt), one % P, repeats, equal, out.reshape(-1))
+    _look_up(flat(x), ignored, cut, flat(dealt), one % P, repeats, equal, out.reshape(-1))
     return out
-
-
-def _flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(x).reshape(-1)
 
 
 @inline

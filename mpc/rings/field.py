@@ -62,7 +62,7 @@ def multiply_add(x: FieldArray, y: FieldArray, z: FieldArray, out: FieldArray | 
     y, period, inner = _repetition(y, shape)
     result = _target(out, shape, x, y, z)
     if result.size:
-        kernels.multiply_add(_flat(x), _flat(y), _flat(z), result.reshape(-1), period, inner)
+        kernels.multiply_add(kernels.flat(x), kernels.flat(y), kernels.flat(z), result.reshape(-1), period, inner)
     return _deliver(result, out)
 
 
@@ -72,7 +72,7 @@ def choose(bits: npt.NDArray[np.bool_], x: FieldArray, y: FieldArray) -> FieldAr
     if bits.shape != shape[len(shape) - bits.ndim :]:
         bits = np.broadcast_to(bits, shape)
     out = np.empty(shape, np.uint64)
-    kernels.choose(_flat(bits), _flat(_full(x, shape)), _flat(_full(y, shape)), out.reshape(-1))
+    kernels.choose(kernels.flat(bits), kernels.flat(_full(x, shape)), kernels.flat(_full(y, shape)), out.reshape(-1))
     return out
 
 
@@ -107,7 +107,7 @@ def total(x: FieldArray, axis: int | Sequence[int] | None = None, keepdims: bool
     inner = prod(x.shape[axes[-1] + 1 :]) if axes else 1
     result = zeros(shape)
     if result.size and length:
-        kernels.total(_flat(x), result.reshape(-1), length, inner)
+        kernels.total(kernels.flat(x), result.reshape(-1), length, inner)
     return result
 
 
@@ -118,16 +118,12 @@ def accumulate(acc: FieldArray, incoming: FieldArray) -> bool:
     """
     if acc.shape != incoming.shape or not acc.flags.c_contiguous:
         raise ValueError(f"cannot accumulate an array of shape {incoming.shape} into one of shape {acc.shape}")
-    return bool(kernels.accumulate(acc.reshape(-1), _flat(incoming)))
+    return bool(kernels.accumulate(acc.reshape(-1), kernels.flat(incoming)))
 
 
 def is_reduced(x: FieldArray) -> bool:
     """Whether every element is in [0, p)."""
-    return bool(kernels.is_reduced(_flat(x)))
-
-
-def _flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return x.reshape(-1) if x.flags.c_contiguous else np.ascontiguousarray(x).reshape(-1)
+    return bool(kernels.is_reduced(kernels.flat(x)))
 
 
 def _full(x: FieldArray, shape: Shape) -> FieldArray:
@@ -187,7 +183,7 @@ def _binary(function: Callable[..., None], x: FieldArray, y: FieldArray, out: Fi
         y, period, inner = _repetition(y, shape)
     result = _target(out, shape, x, y)
     if result.size:
-        function(_flat(x), _flat(y), result.reshape(-1), period, inner)
+        function(kernels.flat(x), kernels.flat(y), result.reshape(-1), period, inner)
     return _deliver(result, out)
 
 
@@ -195,5 +191,5 @@ def _unary(
     function: Callable[..., None], x: npt.NDArray[Any], out: npt.NDArray[Any] | None, dtype: Any
 ) -> npt.NDArray[Any]:
     result = _target(out, x.shape, x, dtype=dtype)
-    function(_flat(x), result.reshape(-1))
+    function(kernels.flat(x), result.reshape(-1))
     return _deliver(result, out)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpc.rings.field import FieldArray
-from mpc.rings.kernels import READ, READ_INT, WRITE, fold, inline, kernel, partial_product, reduce_once
+from mpc.rings.kernels import READ, READ_INT, WRITE, flat, fold, inline, kernel, partial_product, reduce_once
 
 CHUNK = 512
 """Numbers at a time: what is known of their chains stays in the first cache."""
@@ -51,9 +51,9 @@ def chains(
     known, shares = np.empty((2, len(some), size), np.uint64)
     for chain, of_known, of_shares in zip(some, known, shares, strict=True):
         a, b = np.array(chain.a, np.int64), np.array(chain.b, np.int64)
-        _known(_flat(opened), a, b, of_known)
+        _known(flat(opened), a, b, of_known)
         places = _places(chain, start)
-        _shared(_flat(opened), _flat(masks), _flat(dealt), a, b, places, np.empty(_room(chain), np.uint64), of_shares)
+        _shared(flat(opened), flat(masks), flat(dealt), a, b, places, np.empty(_room(chain), np.uint64), of_shares)
         start += chain.products
     return known, shares
 
@@ -62,7 +62,7 @@ def chain_times(opened: FieldArray, dealt: FieldArray, chain: Chain) -> FieldArr
     """See `PrimeField.chain_times`."""
     a, b = np.array(chain.a, np.int64), np.array(chain.b, np.int64)
     out, places = np.empty((1, opened.shape[1]), np.uint64), _places(chain, 0, own=False)
-    _shared(_flat(opened), _flat(dealt), _flat(dealt), a, b, places, np.empty(_room(chain), np.uint64), out[0])
+    _shared(flat(opened), flat(dealt), flat(dealt), a, b, places, np.empty(_room(chain), np.uint64), out[0])
     return out
 
 
@@ -80,10 +80,6 @@ def _places(chain: Chain, start: int, own: bool = True) -> Any:
 
 def _room(chain: Chain) -> int:
     return CHUNK * (len(chain.b) + 2)
-
-
-def _flat(x: FieldArray) -> FieldArray:
-    return np.ascontiguousarray(x).reshape(-1)
 
 
 @kernel(READ, READ_INT, READ_INT, WRITE)

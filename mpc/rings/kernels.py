@@ -115,6 +115,11 @@ class _Kernel:
         return self._call(*arguments)
 
 
+def flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """One row, as kernels take it; no copy of what lies in a row already."""
+    return np.ascontiguousarray(x).reshape(-1)
+
+
 def warm_up() -> None:
     """Compile every kernel of the modules imported so far, or load it from the cache on disk.
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mpc.errors import ShapeError
 from mpc.rings import matrix_kernels as kernels
 from mpc.rings.field import FieldArray, Shape, zeros
+from mpc.rings.kernels import flat
 
 BLOCK = 3072
 
@@ -115,7 +116,7 @@ def _split(x: FieldArray) -> npt.NDArray[np.float64]:
     if x.ndim >= 2 and not x.flags.c_contiguous and x.swapaxes(-1, -2).flags.c_contiguous:
         return _split(x.swapaxes(-1, -2)).swapaxes(-1, -2)
     parts = np.empty((6, *x.shape))
-    kernels.split(np.ascontiguousarray(x).reshape(-1), parts.reshape(-1))
+    kernels.split(flat(x), parts.reshape(-1))
     return parts
 
 
@@ -141,7 +142,7 @@ def _multiply_small(x: FieldArray, y: FieldArray, batch: Shape) -> FieldArray:
     result = np.empty((*batch, m, n), np.uint64)
     x_step = m * k if x.size > m * k else 0
     y_step = k * n if y.size > k * n else 0
-    x, y = np.ascontiguousarray(x).reshape(-1), np.ascontiguousarray(y).reshape(-1)
+    x, y = flat(x), flat(y)
     kernels.small_matmul(x, y, result.reshape(-1), m, k, n, x_step, y_step)
     return result
 
@@ -219,9 +220,7 @@ def sum_pool2d(x: FieldArray, kernel: Pair, stride: Pair, padding: Pair = (0, 0)
     rows, columns = _windows(x.shape, kernel, stride, padding)
     result = np.empty((*x.shape[:2], rows, columns), np.uint64)
     if result.size:
-        kernels.sum_windows(
-            np.ascontiguousarray(x).reshape(-1), result.reshape(-1), x.shape[2:], kernel, stride, padding
-        )
+        kernels.sum_windows(flat(x), result.reshape(-1), x.shape[2:], kernel, stride, padding)
     return result
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, WRITE, kernel
+from mpc.rings.kernels import INT, READ, WRITE, flat, kernel
 
 
 @functools.cache
@@ -34,9 +34,7 @@ def one_hot(x: FieldArray, count: int) -> FieldArray:
 def found(x: FieldArray, count: int, dealt: FieldArray) -> FieldArray:
     """See `PrimeField.differences`."""
     out = np.empty((x.size, count), np.uint64)
-    _found(
-        np.ascontiguousarray(x).reshape(-1), np.ascontiguousarray(dealt).reshape(-1), modulus(count), out.reshape(-1)
-    )
+    _found(flat(x), flat(dealt), modulus(count), out.reshape(-1))
     return out
 
 
