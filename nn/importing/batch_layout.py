@@ -77,16 +77,6 @@ class Layout(NamedTuple):
         return self._replace(shape=shape)
 
 
-def layout_of(shape: Shape, batch: int) -> Layout | None:
-    """Of a result whose batch axis is all batch and in no other axis; None if it has none."""
-    axes = [i for i, n in enumerate(shape) if n and n % batch == 0]
-    if not axes:
-        return None
-    if len(axes) > 1 or shape[axes[0]] != batch:
-        raise refused("it mixes the images of the batch", _FIRST)
-    return Layout(shape, axes[0], 1, 1)
-
-
 def without_batch(argument: object, batch: int) -> object:
     """Sizes as they are for a batch of one."""
     if isinstance(argument, bool):

@@ -24,7 +24,7 @@ from nn import functional as f
 from nn import layers as ly
 from nn.activations import Interval
 from nn.architecture import Step
-from nn.importing.batch_layout import BATCHES, Layout, layout_of, without_batch
+from nn.importing.batch_layout import BATCHES, Layout, without_batch
 from nn.importing.blockers import SMOOTH, Blocker, line_of, refused
 from nn.importing.export_aliases import OF_SIZES, is_clear, name_of
 from nn.importing.remedies import not_here
@@ -357,14 +357,6 @@ class Graph:
         if isinstance(argument, dict):
             return {key: self._resolved(each) for key, each in argument.items()}
         return argument
-
-
-def result_layout(graph: Graph) -> Layout:
-    """Of an operation whose result has the batch as an axis of its own.  Raises UnsupportedError."""
-    layout = layout_of(graph.shape, graph.batch)
-    if layout is None:
-        raise refused("its result has no batch", "keep the batch first")
-    return layout
 
 
 def _feeds_softmax(node: fx.Node) -> bool:

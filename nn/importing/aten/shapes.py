@@ -12,6 +12,7 @@ from nn.importing.aten.table import beside, operator
 from nn.importing.blockers import SMOOTH, refused
 from nn.importing.export_graph import Graph, Known, Tensor
 from nn.parts import Part
+from nn.resizing import PixelShuffle, PixelUnshuffle
 
 
 @operator("clone", "contiguous", "detach", "alias", "lift_fresh_copy")
@@ -150,15 +151,9 @@ def _stack(graph: Graph, tensors: Sequence[Any], dim: int = 0) -> Tensor:
 
 @operator("pixel_shuffle")
 def _pixel_shuffle(graph: Graph, x: Any, factor: int) -> Tensor:
-    tensor = graph.plain(x)
-    n, c, h, w = tensor.layout.shape
-    parts = graph.reshaped(tensor, (n, c // factor**2, factor, factor, h, w))
-    return graph.reshaped(graph.permuted(parts, (0, 1, 4, 2, 5, 3)), graph.shape)
+    return graph.add(PixelShuffle(factor), graph.plain(x))
 
 
 @operator("pixel_unshuffle")
 def _pixel_unshuffle(graph: Graph, x: Any, factor: int) -> Tensor:
-    tensor = graph.plain(x)
-    n, c, h, w = tensor.layout.shape
-    parts = graph.reshaped(tensor, (n, c, h // factor, factor, w // factor, factor))
-    return graph.reshaped(graph.permuted(parts, (0, 1, 3, 5, 2, 4)), graph.shape)
+    return graph.add(PixelUnshuffle(factor), graph.plain(x))
