@@ -111,6 +111,12 @@ def check_pair(name: str, value: Pair, least: int = 1) -> None:
         check_size(name, n, least)
 
 
+def check_groups(in_channels: int, out_channels: int, groups: int) -> None:
+    """Raise UnsupportedError unless a convolution's channels, in and out, divide into as many groups."""
+    if in_channels % groups or out_channels % groups:
+        raise UnsupportedError(f"{in_channels} and {out_channels} channels do not divide into {groups} groups")
+
+
 def check_weights(shape: Shape) -> None:
     """Raise UnsupportedError for a weight that is too large to be meant."""
     if math.prod(shape) > MAX_WEIGHTS:

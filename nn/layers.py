@@ -23,6 +23,7 @@ from nn.layer import (
     WeightArray,
     axis_of,
     check_finite,
+    check_groups,
     check_images,
     check_pair,
     check_size,
@@ -103,10 +104,7 @@ class Conv2d(Layer, frozen=True):
         check_pair("dilation", self.dilation)
         if self.padding_mode not in ("zeros", "reflect", "replicate", "circular"):
             raise UnsupportedError(f"there is no padding_mode {self.padding_mode!r}")
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise UnsupportedError(
-                f"{self.in_channels} and {self.out_channels} channels do not divide into {self.groups} groups"
-            )
+        check_groups(self.in_channels, self.out_channels, self.groups)
         check_weights(self._shape)
 
     @property

@@ -16,6 +16,7 @@ from nn.layer import (
     Pair,
     Secrets,
     WeightArray,
+    check_groups,
     check_images,
     check_pair,
     check_size,
@@ -46,10 +47,7 @@ class ConvTranspose2d(Layer, frozen=True):
             check_pair(name, getattr(self, name))
         for name in ("padding", "output_padding"):
             check_pair(name, getattr(self, name), least=0)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise UnsupportedError(
-                f"{self.in_channels} and {self.out_channels} channels do not divide into {self.groups} groups"
-            )
+        check_groups(self.in_channels, self.out_channels, self.groups)
         for more, s, d in zip(pair(self.output_padding), pair(self.stride), pair(self.dilation), strict=True):
             if more >= max(s, d):
                 raise UnsupportedError("output_padding is smaller than stride or dilation")
