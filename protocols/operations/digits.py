@@ -130,6 +130,18 @@ class Window(NamedTuple):
         return field.scale(mask, -2 if self.ignored < 0 else -1)
 
 
+def table_parts(size: int, widths: tuple[int, ...], ring: RingName) -> tuple[Part, ...]:
+    """What is dealt of `tabled`."""
+    t = tables_type(size, widths, ring)
+    return (Part(t.shape, t.ring),)
+
+
+def tabled(field: PrimeField, ring: RingName, hidden: Array, shift: int, widths: tuple[int, ...]) -> Array:
+    """The table of what is hidden, from bit ``shift`` on: of field elements or of packed bits."""
+    made = field.table if ring == FIELD else field.packed_table
+    return made(hidden, shift, widths)
+
+
 class Table(Correlation, frozen=True):
     """The table of a mask's r: a row an element, of field elements; or a plane an entry, of packed bits."""
 
@@ -140,14 +152,11 @@ class Table(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        t = tables_type(self.size, self.widths, self.ring)
-        return (Part(t.shape, t.ring),)
+        return table_parts(self.size, self.widths, self.ring)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field, window = field_of(rings), Window(self.ignored, self.widths)
-        hidden = window.hidden(field, masks[0])
-        tabled = field.table if self.ring == FIELD else field.packed_table
-        return (tabled(hidden, window.shift, self.widths),)
+        return (tabled(field, self.ring, window.hidden(field, masks[0]), window.shift, self.widths),)
 
 
 class Cut(Operation, frozen=True):

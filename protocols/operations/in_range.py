@@ -51,7 +51,14 @@ from mpc.rings.bit_planes import packed
 from mpc.tensor_type import MAX_SIZE, Form, RingName, TensorType
 from protocols.operations.bit_comparison import Sign
 from protocols.operations.comparison import MOST_JOINED, Join, monomials_of, products_of, whole_chain
-from protocols.operations.digits import MOST_DIGIT, MOST_DIGITS, digits_type, packed_type, tables_type
+from protocols.operations.digits import (
+    MOST_DIGIT,
+    MOST_DIGITS,
+    digits_type,
+    packed_type,
+    table_parts,
+    tabled,
+)
 from protocols.operations.mask import Mask
 
 MOST_BITS = 59
@@ -127,14 +134,12 @@ class EndsTable(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        t = tables_type(self.size, self.widths, self.ring)
-        return (Part(t.shape, t.ring),)
+        return table_parts(self.size, self.widths, self.ring)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         hidden, _, _ = Ranged(self.low, self.width).hidden(field, field.reshape(masks[0], (self.size,)))
-        tabled = field.table if self.ring == FIELD else field.packed_table
-        return (tabled(hidden, 0, self.widths),)
+        return (tabled(field, self.ring, hidden, 0, self.widths),)
 
 
 @register
