@@ -26,6 +26,7 @@ import pytest
 
 import protocols  # noqa: F401 - makes the operations known
 from mpc import fixed_point
+from mpc.cost import cost
 from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, PartyContext, Stored, Value
 from mpc.program import Node, Program
@@ -40,7 +41,7 @@ from protocols.operations.quotient import Quotient
 from protocols.operations.truncation import Truncate
 from protocols.readings.clear import clear
 from protocols.readings.dealer import Dealing
-from protocols.readings.memory import MemoryStore, run_in_memory
+from protocols.readings.memory import MemoryRun, MemoryStore, run_in_memory
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 # What no test may depend on: a background job of a shell ignores SIGINT, one under nohup SIGHUP, and so would all
@@ -249,6 +250,30 @@ class Secure:
             program, inputs, parties=parties, store=store, security=security, tamper=listen, seeds=seeds
         )
         return Seen(run.dealing, run.masked, sent, run.shares, run.outputs)
+
+    @staticmethod
+    def as_predicted(
+        program: Program,
+        inputs: Sequence[Raw],
+        parties: int = 2,
+        security: Security = Security.SEMI_HONEST,
+        store: MemoryStore | None = None,
+    ) -> MemoryRun:
+        """One run, of which rounds, bytes that each party sends, and bytes dealt are what is predicted."""
+        sent: dict[tuple[int, int], int] = {}
+
+        def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
+            # A round has a vector for each ring.
+            sent[number, sender] = sent.get((number, sender), 0) + vector.nbytes
+            return vector
+
+        run = run_in_memory(program, inputs, parties=parties, store=store, security=security, tamper=listen)
+        predicted = cost(program, parties, security)
+        assert predicted.online_rounds == len({number for number, _ in sent}) + 1
+        assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
+        opened = {sum(count for (_, sender), count in sent.items() if sender == party) for party in range(parties)}
+        assert opened == {predicted.online_bytes_per_party - predicted.online_output_bytes}
+        return run
 
 
 def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> float:

@@ -10,7 +10,6 @@ import pytest
 
 import nn
 from mpc import fixed_point
-from mpc.cost import cost
 from mpc.errors import EncodingError, ShapeError, UnsupportedError
 from mpc.objective import ANY, Objective
 from mpc.security import Security
@@ -79,25 +78,14 @@ def test_the_leaf_is_the_walked_one(layer: nn.Trees, parties: int, rng: Any, eva
 
 @pytest.mark.parametrize("parties", [2, 3])
 @pytest.mark.parametrize("security", list(Security))
-def test_rounds_and_bytes_are_as_predicted(security: Security, parties: int, rng: Any) -> None:
+def test_rounds_and_bytes_are_as_predicted(secure: Any, security: Security, parties: int, rng: Any) -> None:
     layer = nn.Trees(3, 4, 5, 2)
     model, x = forest(layer, rng), rows(6, 4, rng)
     program = model.description.program(x.shape, low=-4, high=4, objective=Objective(ANY, security))
-    sent: dict[tuple[int, int], int] = {}
-
-    def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
-        sent[number, sender] = sent.get((number, sender), 0) + vector.nbytes
-        return vector
-
     store = MemoryStore("model", model.encode(), parties)
     raw = [fixed_point.encode(x, 16)]
-    run = run_in_memory(program, raw, parties=parties, store=store, security=security, tamper=listen)
+    run = secure.as_predicted(program, raw, parties, security, store)
     assert np.array_equal(fixed_point.decode(run.outputs[0], BIAS_BITS), walked(model, x))
-    predicted = cost(program, parties, security)
-    assert predicted.online_rounds == len({number for number, _ in sent}) + 1
-    assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
-    opened = {sum(count for (_, sender), count in sent.items() if sender == party) for party in range(parties)}
-    assert opened == {predicted.online_bytes_per_party - predicted.online_output_bytes}
 
 
 @pytest.mark.parametrize(("precision", "bits"), [(8, 16), (6, 12), (24, 16), (None, 3)])

@@ -127,20 +127,7 @@ def test_rounds_and_bytes_are_as_predicted(secure: Any, variant: str, parties: i
     y = ((x @ w).relu() @ (w.T * 2) > 0.5) * 3
     program = secure.program(y, objective=VARIANTS[variant])
     raw = [fixed_point.encode(secure.draw(i, shape), 16) for i, shape in enumerate(((3, 7), (7, 5)))]
-    security = program.objective.security
-    sent: dict[tuple[int, int], int] = {}
-
-    def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
-        # A round has a vector for each ring.
-        sent[number, sender] = sent.get((number, sender), 0) + vector.nbytes
-        return vector
-
-    run = run_in_memory(program, raw, parties=parties, security=security, tamper=listen)
-    predicted = cost(program, parties, security)
-    assert predicted.online_rounds == len({number for number, _ in sent}) + 1
-    assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
-    opened = {sum(count for (_, sender), count in sent.items() if sender == party) for party in range(parties)}
-    assert opened == {predicted.online_bytes_per_party - predicted.online_output_bytes}
+    secure.as_predicted(program, raw, parties, program.objective.security)
 
 
 def test_a_relu_is_dealt_as_few_bytes_as_is_said(secure: Any) -> None:

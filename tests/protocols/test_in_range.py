@@ -130,21 +130,9 @@ def test_a_run_costs_what_is_predicted_and_the_check_takes_no_round_of_a_deep_pr
     program = written(stored=True)
     assert program.checked == {program.inputs[0]}
     assert program.rounds == written(stored=False).rounds == 7
-    predicted, sent = cost(program, parties, security), set()
     store = secure.store({"w": np.full((4, 6), 2**13, np.uint64)}, parties)
-    total = [0] * parties
-
-    def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
-        sent.add(number)
-        total[sender] += vector.nbytes
-        return vector
-
-    raw = [np.zeros((4, 6), np.uint64)]
-    run = run_in_memory(program, raw, parties=parties, store=store, security=security, tamper=listen)
-    assert predicted.online_rounds == len(sent) + 1
-    assert {t + predicted.online_output_bytes for t in total} == {predicted.online_bytes_per_party}
-    assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
-    check = predicted.layers["range check"]
+    secure.as_predicted(program, [np.zeros((4, 6), np.uint64)], parties, security, store)
+    check = cost(program, parties, security).layers["range check"]
     if security is Security.SEMI_HONEST:
         # Of 48 signs, four digits each and a bit; and one element.
         assert (check.rounds, check.opened_bytes, check.dealt_bytes) == (0, 42 + 6 + 8, 109 * 3 + 22 * 6 + 24 * 24 + 8)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
-from mpc.cost import cost
 from mpc.errors import RangeError, UsageError
 from mpc.objective import ANY, Objective
 from mpc.program import Program
@@ -113,16 +112,8 @@ def test_what_cannot_leave_is_not_watched(secure: Any) -> None:
 
 def test_it_costs_what_is_predicted(secure: Any) -> None:
     program = watched(secure, (4, 5), (-8.0, 8.0))
-    store, sent = secure.store({"w": np.ones((4, 5), np.uint64)}, 2), [0, 0]
-
-    def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
-        sent[sender] += vector.nbytes
-        return vector
-
-    run = run_in_memory(program, [np.zeros((4, 5), np.uint64)], store=store, tamper=listen)
-    predicted = cost(program, 2)
-    assert {s + predicted.online_output_bytes for s in sent} == {predicted.online_bytes_per_party}
-    assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
+    store = secure.store({"w": np.ones((4, 5), np.uint64)}, 2)
+    run = secure.as_predicted(program, [np.zeros((4, 5), np.uint64)], store=store)
     assert field.to_signed(run.outputs[1])[0] == 0
 
 

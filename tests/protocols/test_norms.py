@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as tf
 
 from mpc import fixed_point
-from mpc.cost import cost
 from mpc.errors import RangeError, ShapeError, UnsupportedError
 from mpc.objective import ANY, LATENCY, Objective
 from mpc.security import Security
@@ -88,18 +87,7 @@ def test_parties_and_macs(secure: Any, parties: int, objective: Objective) -> No
 def test_rounds_and_bytes_are_as_predicted(secure: Any, security: Security) -> None:
     objective = STRICT if security is Security.MALICIOUS else LATENCY
     program = secure.program(secure.secret((9, 6)).layer_norm(6, WEIGHT, BIAS), objective=objective)
-    sent: dict[tuple[int, int], int] = {}
-
-    def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
-        sent[number, sender] = sent.get((number, sender), 0) + vector.nbytes
-        return vector
-
-    run = run_in_memory(program, [fixed_point.encode(rows(4.0, 6), 16)], parties=2, security=security, tamper=listen)
-    predicted = cost(program, 2, security)
-    assert predicted.online_rounds == len({number for number, _ in sent}) + 1
-    assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
-    opened = {sum(count for (_, sender), count in sent.items() if sender == party) for party in range(2)}
-    assert opened == {predicted.online_bytes_per_party - predicted.online_output_bytes}
+    secure.as_predicted(program, [fixed_point.encode(rows(4.0, 6), 16)], 2, security)
 
 
 def test_weights_take_no_round(secure: Any) -> None:

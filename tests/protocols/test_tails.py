@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc import fixed_point
-from mpc.cost import cost
 from mpc.errors import RangeError, UnsupportedError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Input
@@ -150,19 +149,7 @@ def test_rounds_and_bytes_are_as_predicted(secure: Any, variant: str, parties: i
     y = (x @ w).silu() + (x @ w).sigmoid()
     program = secure.program(y, objective=VARIANTS[variant])
     raw = [fixed_point.encode(secure.draw(i, s, -4, 4), 16) for i, s in enumerate(((3, 7), (7, 5)))]
-    security = program.objective.security
-    sent: dict[tuple[int, int], int] = {}
-
-    def listen(number: int, sender: int, receiver: int, vector: Any) -> Any:
-        sent[number, sender] = sent.get((number, sender), 0) + vector.nbytes
-        return vector
-
-    run = run_in_memory(program, raw, parties=parties, security=security, tamper=listen)
-    predicted = cost(program, parties, security)
-    assert predicted.online_rounds == len({number for number, _ in sent}) + 1
-    assert predicted.offline_dealer_bytes[-1] == 16 + sum(part.nbytes for part in run.dealing.corrections)
-    opened = {sum(count for (_, sender), count in sent.items() if sender == party) for party in range(parties)}
-    assert opened == {predicted.online_bytes_per_party - predicted.online_output_bytes}
+    secure.as_predicted(program, raw, parties, program.objective.security)
     # One opening of each x, and one round more; where bytes count, two.
     assert program.rounds == (3 if variant == "traffic" else 2)
 
