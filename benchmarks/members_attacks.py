@@ -45,8 +45,8 @@ MODEL = "attacked"
 """The victim's, which everybody may have predict."""
 
 MIB = 1 << 20
-NICE = 5
-"""Of the attackers' process: a third of the weight of those that it attacks."""
+NICE = 19
+"""Of the attackers' process: they have machines of their own elsewhere, so here they take what the others leave."""
 PROGRAMS = 12
 RULES = 3000
 FALSE_IDS = 1024
