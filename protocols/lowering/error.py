@@ -17,7 +17,6 @@ planner says that an operation of its makes differs from what was meant, beside:
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +28,8 @@ from mpc import fixed_point
 from mpc.errors import UnsupportedError
 from mpc.operation import Constant, Input, Operation, Stored
 from mpc.program import Expression
-from mpc.rings.prime_field import SINE_BITS
 from mpc.tensor_type import Form, TensorType
+from protocols.lowering.series_error import series_rounding, series_slope
 from protocols.operations import (
     bit_comparison,
     comparison,
@@ -48,9 +47,6 @@ from protocols.operations import (
     quotient,
     truncation,
 )
-
-POINTS = 256
-"""At which the slope of a series is sampled, on an interval of a period or less."""
 
 USELESS = 2.0**10
 """Times what a value can be: a bound on its error that says nothing, nor any of a polynomial of it."""
@@ -90,17 +86,25 @@ def followed(x: Expression) -> Loss:
 
     Raises UnsupportedError for an operation without a rule.
     """
-    return _follow(x, lambda each: each.loss, lambda each, loss: setattr(each, "loss", loss))
+    return follow(x, lambda each: each.loss, lambda each, loss: setattr(each, "loss", loss))
 
 
 def since(x: Expression, known: dict[Expression, Loss]) -> Loss:
     """As ``followed``, were some nodes what is meant, or so far from it as is ``known``; there it is noted down."""
-    return _follow(x, known.get, known.__setitem__)
+    return follow(x, known.get, known.__setitem__)
 
 
-def _follow(
-    x: Expression, found: Callable[[Expression], Loss | None], note: Callable[[Expression, Loss], None]
+def follow(
+    x: Expression,
+    found: Callable[[Expression], Loss | None],
+    note: Callable[[Expression, Loss], None],
+    of: Callable[[Expression, Sequence[Loss]], Loss] | None = None,
 ) -> Loss:
+    """What is lost on the way to ``x``, where what is ``found`` goes on from there, and all else is noted.
+
+    ``of`` says what a node loses, of what its operands have lost: `loss_of`, if it is not given.
+    """
+    of = loss_of if of is None else of
     stack = [x]
     while True:
         each = stack[-1]
@@ -111,14 +115,15 @@ def _follow(
             if len(losses) < len(operands):
                 stack.extend(y for y in operands if found(y) is None)
                 continue
-            loss = _of(each, losses)
+            loss = of(each, losses)
             note(each, loss)
         stack.pop()
         if not stack:
             return loss
 
 
-def _of(x: Expression, losses: Sequence[Loss]) -> Loss:
+def loss_of(x: Expression, losses: Sequence[Loss]) -> Loss:
+    """Of one node, by what is said of it, or by its operation's rule."""
     if x.like is not None:
         factors = [factor if isinstance(factor, tuple) else (factor, factor) for factor in x.like.values()]
         passed = [loss.times(*factor) for loss, factor in zip(losses, factors, strict=True)]
@@ -380,39 +385,6 @@ def _fourier(operation: fourier.Fourier, x: Expression, losses: Sequence[Loss]) 
     period = 2.0 ** (operation.period_bits - t.fraction_bits) / operation.multiplier
     # Steps of powers of two, so that few intervals are looked at.
     around = 2.0 ** math.ceil(math.log2(max(min(losses[0].most, period), 2.0**-60)))
-    slope = _slope(operation, period, t.low - around, t.high + around)
-    own = _series_rounding(operation)
+    slope = series_slope(operation, period, t.low - around, t.high + around)
+    own = series_rounding(operation)
     return _with(x, own, losses[0].times(slope, _rise(x, slope)), sure=own / 4)
-
-
-def _series_rounding(operation: fourier.Fourier) -> float:
-    """Of the public factors, of the dealt waves, and of the angle, at worst.
-
-    A term of amplitude m is two public factors, with |cos| + |sin| <= sqrt 2 of waves beside them; sines are off by
-    (6 K + 2) 2^-30, angles of both by a unit, and of the period by two (``protocols/operations/fourier.py``).
-    """
-    unit = 2.0 ** -(operation.public_bits + fourier.EXTRA_BITS)
-    amplitudes = [unit * (abs(b) + abs(d)) for b, d in zip(operation.cosines, operation.sines, strict=True)]
-    gain, terms = sum(amplitudes), operation.terms
-    sines = (6 * terms + 2) * 2.0**-SINE_BITS
-    public = terms * 2.0 ** -(operation.public_bits + 1) + gain * sines
-    dealt = gain * (2.0 ** -(operation.dealt_bits + 1) + sines)
-    turn = 2 * 2.0**-32 + 2 * 2.0**-operation.period_bits
-    angle = sum(j * m for j, m in enumerate(amplitudes, start=1)) * 2 * math.pi * turn
-    rest = 2.0 ** -(operation.public_bits + operation.dealt_bits + 1)
-    return math.sqrt(2) * (public + dealt) * (1 + sines + 2.0**-operation.dealt_bits) + angle + rest
-
-
-@functools.lru_cache(maxsize=1024)
-def _slope(operation: fourier.Fourier, period: float, low: float, high: float) -> float:
-    """A bound on the derivative's magnitude over the interval, or over a period where that is shorter."""
-    unit = 2.0 ** -(operation.public_bits + fourier.EXTRA_BITS)
-    turn = 2 * math.pi / period
-    if high - low > period:
-        low, high = 0.0, period
-    j = np.arange(1, operation.terms + 1)
-    cosines, sines = (unit * np.array(part, float) for part in (operation.cosines, operation.sines))
-    angles = turn * j * np.linspace(low, high, POINTS)[:, None]
-    sampled = np.abs((-np.sin(angles) * cosines + np.cos(angles) * sines) @ (turn * j)).max()
-    bend = turn**2 * float(j**2 @ (np.abs(cosines) + np.abs(sines)))
-    return float(sampled) + bend * (high - low) / (2 * (POINTS - 1))

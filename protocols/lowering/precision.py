@@ -16,6 +16,7 @@ from mpc.errors import RangeError, UnsupportedError
 from mpc.operation import Constant, Input, Stored
 from mpc.program import PRECISION, Expression
 from protocols.lowering.error import Loss, followed
+from protocols.lowering.margins import apart
 from protocols.operations.comparison import Comparison
 from protocols.operations.fourier import Fourier
 from protocols.operations.polynomial import Polynomial, TruncatedPolynomial
@@ -46,23 +47,36 @@ class ErrorBound:
     ``absolute`` is in the units of the values, ``relative`` to the largest magnitude in the declared range.  ``source``
     says in words what most of it comes of.  The worst case of everything at once: after many layers, far above what is
     seen.
+
+    Values that are not quite exact may compare the other way round where they are nearly equal.  Where all that is
+    compared differs by more than ``margin``, in the units of that, the result is off by ``apart`` at most.
     """
 
     absolute: float
     relative: float
     source: str
+    margin: float = 0.0
+    apart: float = 0.0
 
     def __repr__(self) -> str:
         if not self.absolute:
             return "<ErrorBound 0: exact>"
-        return f"<ErrorBound {self.absolute:.2g}, {self.relative:.2g} of the range: mostly {self.source}>"
+        said = f"{self.absolute:.2g}, {self.relative:.2g} of the range: mostly {self.source}"
+        if self.margin:
+            said += f"; {self.apart:.2g} where what is compared differs by more than {self.margin:.2g}"
+        return f"<ErrorBound {said}>"
 
 
 def stated(x: Expression) -> ErrorBound:
     """Of what ``x`` is revealed as.  Raises UnsupportedError where an operation does not say what it loses."""
-    loss = followed(x)
-    relative = loss.most / x.type.magnitude if x.type.magnitude else 0.0
-    return ErrorBound(loss.most, relative, _source(loss)[0])
+    loss, near = followed(x), apart(x)
+    most = loss.most
+    if not x.type.fraction_bits:
+        # Whole numbers of the range, the one that is meant and the one that is found.
+        most = min(most, x.type.high - x.type.low)
+    relative = most / x.type.magnitude if x.type.magnitude else 0.0
+    margin, least = (near.margin, min(near.most, most)) if near else (0.0, most)
+    return ErrorBound(most, relative, _source(loss)[0], margin, least)
 
 
 def watch(node: m.Node, x: Expression) -> None:

@@ -171,9 +171,10 @@ def _interval(name: str, t: TensorType) -> tuple[float, float] | None:
 
 def _positive(name: str, t: TensorType) -> tuple[float, float]:
     if t.low <= 0:
+        instead = "; of a sigmoid or a softmax, logsigmoid() and log_softmax() need neither" if name == "log" else ""
         raise UnsupportedError(
             f"{name} of values that are only known to lie in [{t.low:g}, {t.high:g}]: declare a range above 0 with"
-            " within(low, high) or share(..., low=, high=), or give the interval=(low, high) where they are"
+            f" within(low, high) or share(..., low=, high=), or give the interval=(low, high) where they are{instead}"
         )
     return _ends(t)
 
