@@ -144,7 +144,8 @@ class Cost:
     offline_dealer_bytes: tuple[int, ...]
     """Sent by the dealer to each party: a seed, and to the last one the corrections."""
     offline_client_bytes: int
-    """Sent by the dealer to the client: seeds of its input masks, and its output masks; with MACs, commitments."""
+    """Sent by the dealer to the client: seeds of the masks of what it sends, and its output masks; with MACs,
+    commitments."""
     layers: Mapping[str, LayerCost]
     online_output_bytes: int
     """Sent by each party to the client: its part of ``online_bytes_per_party``."""
@@ -202,7 +203,7 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
     layers = _layers(program, security)
     total = sum(layers.values(), NOTHING)
     revealed = sum(program.nodes[i].type.bytes for i in program.outputs) * (2 if malicious else 1)
-    supplied = sum(program.nodes[i].type.bytes for i in program.inputs)
+    supplied = sum(program.nodes[i].type.bytes for i in program.supplied)
     outputs = revealed + (field_bytes(KEY_WORDS) if malicious else 0)
     seeds = [SEED_BYTES] * parties
     seeds[-1] += total.dealt_bytes
@@ -212,7 +213,7 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
         online_bytes_per_party=total.opened_bytes * (parties - 1) + outputs,
         online_client_bytes=supplied * parties,
         offline_dealer_bytes=tuple(seeds),
-        offline_client_bytes=SEED_BYTES * parties * len(program.inputs)
+        offline_client_bytes=SEED_BYTES * parties * len(program.supplied)
         + revealed
         + (COMMITMENT_BYTES * parties if malicious else 0),
         layers=layers,
@@ -230,7 +231,7 @@ def largest_message(program: Program, security: Security) -> int:
             opened[depth] += node.type.bytes
     revealed = sum(program.nodes[i].type.bytes for i in program.outputs) * (2 if security is Security.MALICIOUS else 1)
     dealt = sum(part.bytes for parts in program.corrected(security) for part in parts)
-    return max(*opened, revealed, dealt, sum(program.nodes[i].type.bytes for i in program.inputs))
+    return max(*opened, revealed, dealt, sum(program.nodes[i].type.bytes for i in program.supplied))
 
 
 def messages(rounds: int, parties: int) -> int:

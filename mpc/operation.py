@@ -111,9 +111,13 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False
-    """Whether the parties communicate: true of ``Mask``, ``Keep``, ``Draw`` and ``Within`` alone."""
+    """Whether the parties communicate: true of ``Mask``, ``Keep``, ``Draw``, ``Within`` and ``Recomposed`` alone."""
     hides: ClassVar[bool] = False
     """Whether its result has a mask of its own, rather than none or one made from its operands' masks."""
+    supplied: ClassVar[bool] = False
+    """Whether the client sends it, masked: true of ``Input``, and of what follows from one for who knows it."""
+    authenticated: ClassVar[bool] = True
+    """Whether a mask of its own has a MAC: not where nothing but correlations is made of the mask."""
     flags: ClassVar[bool] = False
     """Whether its result, revealed, is a bit that is said beside the results of a program: 0, or else uniform."""
     settles: ClassVar[bool] = False
@@ -276,6 +280,7 @@ class Input(Source, frozen=True, tag="input"):
     """
 
     hides: ClassVar[bool] = True
+    supplied: ClassVar[bool] = True
     ring: RingName = FIELD
 
     def result(self, *types: TensorType) -> TensorType:

@@ -230,6 +230,11 @@ class Program:
         return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Input))
 
     @lazy
+    def supplied(self) -> tuple[int, ...]:
+        """Indices of the nodes that a client sends, masked, in order: ``inputs``, and what it computes of them."""
+        return tuple(i for i, node in enumerate(self.nodes) if node.operation.supplied)
+
+    @lazy
     def draws(self) -> tuple[int, ...]:
         """Indices of the nodes whose values nobody supplies: what all parties draw together."""
         return tuple(i for i, node in enumerate(self.nodes) if node.operation.opens and not node.inputs)
@@ -289,7 +294,8 @@ class Program:
 
     @lazy
     def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
-        masks = (((Part(n.type.shape, n.type.ring),) if n.operation.hides else ()) for n in self.nodes)
+        keyed = (n.operation.hides and n.operation.authenticated for n in self.nodes)
+        masks = ((Part(n.type.shape, n.type.ring),) if k else () for n, k in zip(self.nodes, keyed, strict=True))
         return tuple((*dealt, *mask, *dealt) for dealt, mask in zip(self.dealt, masks, strict=True))
 
     def corrected(self, security: Security) -> tuple[tuple[Part, ...], ...]:

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import angles, bit_chains, bit_planes, coins, digits, field, field_chains, matrix, places
+from mpc.rings import (
+    angles,
+    bit_chains,
+    bit_planes,
+    coins,
+    digits,
+    field,
+    field_chains,
+    matrix,
+    places,
+    weighed_bits,
+)
 from mpc.rings.field_chains import Chain
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
@@ -146,6 +157,15 @@ class FieldRing(PrimeField):
 
     def turned(self, bits: Array, x: Array) -> Array:
         return bit_planes.turned(bits, x)
+
+    def packed_bits(self, x: Array, count: int) -> Array:
+        return weighed_bits.packed(x, count)
+
+    def weighed_bits(self, bits: Array, size: int, weights: Sequence[int]) -> Array:
+        return weighed_bits.total(bits, size, weights)
+
+    def turned_total(self, bits: Array, x: Array, weights: Sequence[int]) -> Array:
+        return weighed_bits.turned(bits, x, weights)
 
     def one_hot(self, x: Array, count: int) -> Array:
         return places.one_hot(x, count)

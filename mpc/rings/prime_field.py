@@ -138,6 +138,21 @@ class PrimeField(Ring):
     def turned(self, bits: Array, x: Array) -> Array:
         """``-x`` where the bit of a plane is set, else ``x``."""
 
+    # -- weights of packed bits (mpc.rings.weighed_bits) ---------------------------------------------------------------
+
+    @abstractmethod
+    def packed_bits(self, x: Array, count: int) -> Array:
+        """The ``count`` lowest bits of flat integers: a plane each, the lowest first."""
+
+    @abstractmethod
+    def weighed_bits(self, bits: Array, size: int, weights: Sequence[int]) -> Array:
+        """For each of ``size`` numbers the sum of the weights of the planes in which its bit is set; below p."""
+
+    @abstractmethod
+    def turned_total(self, bits: Array, x: Array, weights: Sequence[int]) -> Array:
+        """The sum of all elements of ``x``, a row for each plane, times its weight; with its sign changed where the bit
+        is set."""
+
     # -- places (mpc.rings.places) -------------------------------------------------------------------------------------
 
     @abstractmethod

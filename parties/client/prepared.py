@@ -101,8 +101,8 @@ class PreparedRun:
         return self._buffers(masked_inputs(self.program, self.inputs, self._dealt(), self._rings))
 
     def _buffers(self, arrays: Sequence[Array]) -> list[Buffer]:
-        """Of the inputs' rings."""
-        types = (self.program.nodes[i].type for i in self.program.inputs)
+        """Of the rings of what is sent."""
+        types = (self.program.nodes[i].type for i in self.program.supplied)
         return [self._rings[t.ring].buffer(array) for t, array in zip(types, arrays, strict=True)]
 
     def inputs_message(self, masked: Sequence[Buffer]) -> Inputs:

@@ -60,7 +60,7 @@ class Online:
         run, program = job.party_run, job.program
         if run is None or job.testimony is None or program is None or not job.ready or job.exchange is not None:
             raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
-        types = [program.nodes[i].type for i in program.inputs]
+        types = [program.nodes[i].type for i in program.supplied]
         if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
             raise ProtocolViolation(client.name, "sent inputs of the wrong length")
         if message.masks != job.assigned.masks:

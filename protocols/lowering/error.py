@@ -33,6 +33,7 @@ from protocols.lowering.series_error import series_rounding, series_slope
 from protocols.operations import (
     bit_comparison,
     comparison,
+    decomposed,
     digits,
     draw,
     fourier,
@@ -335,8 +336,9 @@ def _polynomial(
 
 
 @_rule(
-    digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within, nonzero.Nonzero
-)
+    digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within,
+    decomposed.Decomposed, decomposed.Recomposed, nonzero.Nonzero,
+)  # fmt: skip
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     """On the way to a comparison, of which it is the end that counts; or to no value at all."""
     return _with(x, 0.0, *(loss.times(0.0) for loss in losses))

@@ -1,4 +1,6 @@
-"""Which values parties check to lie in their range, and the nodes that do: `protocols.operations.in_range`."""
+"""Which values parties check to lie in their range, and the nodes that do: `protocols.operations.in_range`, and of
+inputs with MACs `protocols.operations.decomposed`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from protocols.lowering.comparison import Variant, lifted, packed
 from protocols.lowering.planner import Planner
 from protocols.operations.bit_comparison import Sign
 from protocols.operations.comparison import Join
+from protocols.operations.decomposed import Decomposed, Recomposed
 from protocols.operations.in_range import Coefficients, Ends, Ranged, Within
 
 LABEL = "range check"
@@ -42,9 +45,14 @@ def to_check(sources: Sequence[tuple[Input | Stored, bool]]) -> list[bool]:
 def within(x: Expression, objective: Objective) -> Expression:
     """Beside the openings of the program, three rounds at most, for as few bytes as can be.
 
+    With MACs a client sends the bits of its inputs, which takes one; what is stored is looked up in tables.
     Raises RangeError for a range that is too wide.
     """
     planner, size = Planner(LABEL, objective=objective), x.type.size
+    coefficients = Expression(Coefficients(size), (), LABEL)
+    if objective.security is Security.MALICIOUS and isinstance(x.operation, Input):
+        Ranged.of(x.type)
+        return Expression(Recomposed(), (x, coefficients, planner.make(Decomposed(), x)), LABEL)
     variant = _chosen(Ranged.of(x.type).bits + 1, objective.security)
     malicious, count = objective.security is Security.MALICIOUS, len(variant.widths)
     found = planner.masked(planner.make(Ends(variant.widths, FIELD if malicious else BITS), x))
@@ -52,7 +60,6 @@ def within(x: Expression, objective: Objective) -> Expression:
         found, count = planner.masked(planner.make(Sign(2 * size, count), found)), 0
     elif variant.groups:
         found, count = planner.masked(planner.make(Join(variant.groups), found)), len(variant.groups)
-    coefficients = Expression(Coefficients(size), (), LABEL)
     return Expression(Within(count), (x, coefficients, found), LABEL)
 
 

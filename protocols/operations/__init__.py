@@ -3,6 +3,7 @@
 from protocols.operations import (
     bit_comparison,
     comparison,
+    decomposed,
     digits,
     fourier,
     in_range,
@@ -19,6 +20,7 @@ from protocols.operations import (
 __all__ = [
     "bit_comparison",
     "comparison",
+    "decomposed",
     "digits",
     "fourier",
     "in_range",

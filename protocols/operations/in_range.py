@@ -30,6 +30,7 @@ whether all values are in their range.  Those of an honest sender are, so of the
 outputs has to wait for it: what is opened is uniform whatever the values are, and it is a result that could tell of a
 weight more than results are to tell.  Malicious: V is checked like all that is opened, before anybody is blamed for it;
 who adds something to V, be it to make 0 of it, fails the MAC check.
+Of an input, with MACs, the client's own bits are cheaper (``decomposed.py``).
 Cost: in three rounds, beside others, 2 (2 J - 1) and 2 bits for each value, then one element in all; with MACs as many
 elements, or fewer of a level of nodes (``comparison.py``).  Dealt are 43 bytes for a value in [-1, 1] with 16 fraction
 bits, where J is 4.

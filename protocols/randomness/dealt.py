@@ -147,10 +147,10 @@ class DealtToClient(ClientRandomness):
         rings = known_rings() if rings is None else rings
         masked = masked_types(program, security)
         malicious = security is Security.MALICIOUS
-        supplied = len(program.inputs)
+        supplied = len(program.supplied)
         if len(payload) != supplied + len(masked) + malicious:
             raise ProgramError("the wrong number of masks for a client")
-        inputs = (program.nodes[i].type for i in program.inputs)
+        inputs = (program.nodes[i].type for i in program.supplied)
         self.input_masks = [
             rings[t.ring].sample_sum(read_seeds(data, parties), t.shape)
             for data, t in zip(payload[:supplied], inputs, strict=True)

@@ -70,7 +70,7 @@ class ClientRandomness(ABC):
     """A client's part for one run; its repr shows nothing."""
 
     input_masks: Sequence[Array]
-    """In the program's order."""
+    """Of all that it sends, in the program's order."""
     output_masks: Sequence[Array]
     """Of what each party will send, in its order (``protocols/readings/reveal.py``)."""
     key_commitments: Sequence[bytes]
@@ -101,7 +101,8 @@ class RandomnessSource(ABC):
                         " make: write it with other operations, or use a cluster with another source of randomness"
                     )
             ring = ring_called(node.type.ring)
-            if security is Security.MALICIOUS and (ring is None or not ring.macs):
+            keyed = security is Security.MALICIOUS and node.operation.authenticated
+            if keyed and (ring is None or not ring.macs):
                 raise UnsupportedError(
                     f"node {i} ({node.operation.name}) lives in the {node.type.ring}, which has no MACs: it can be"
                     " computed in semi-honest security only"

@@ -53,7 +53,7 @@ class Dealing:
     corrections: tuple[Buffer, ...]
     """To the last party: a flat buffer per tensor of ``Program.corrected``, in the order of the program."""
     input_seeds: tuple[tuple[Seed, ...], ...]
-    """To the client, per input: each party's stream of the input's mask."""
+    """To the client, for each tensor that it sends: each party's stream of its mask."""
     output_masks: tuple[Buffer, ...]
     """To the client, per output: its mask.  Not the parties' streams: those would open their shares of the output."""
     output_mac_masks: tuple[Buffer, ...]
@@ -155,7 +155,7 @@ def deal(
             dealt.extend(correlation.make(rings, [masks[node.inputs[j]] for j in correlation.operands]))
         values = list(dealt)
         if malicious:
-            own = [masks[i]] if operation.hides else []
+            own = [masks[i]] if operation.hides and operation.authenticated else []
             # Of the node's mask first, as its parts are.
             scaled = zip([*own, *dealt], parts[i][len(dealt) :], strict=True)
             values.extend(rings[part.ring].scale(value, key) for value, part in scaled)
@@ -171,7 +171,7 @@ def deal(
     return Dealing(
         seeds=seeds,
         corrections=tuple(corrections),
-        input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.inputs),
+        input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.supplied),
         output_masks=tuple(sent([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
         output_mac_masks=tuple(
             sent([output_mac_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs if malicious else ())

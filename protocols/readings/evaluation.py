@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mpc.errors import ProgramError
-from mpc.operation import Input, PartyContext, Stored, Value
+from mpc.operation import PartyContext, Stored, Value
 from mpc.pace import paced
 from mpc.program import Program
 from mpc.rings import Array
@@ -34,7 +34,7 @@ class Evaluation:
     def prepare(
         self,
         stored: Callable[[int], Value],
-        mask: Callable[[int], Array],
+        mask: Callable[[int], Array | None],
         dealt: Callable[[int], Sequence[Array]],
     ) -> None:
         """Offline: all that does not depend on the run's inputs.
@@ -50,7 +50,7 @@ class Evaluation:
                 continue
             if operation.hides:
                 # What hides nothing is its mask: it is there already.
-                self._values[i] = Value(None, mask(i), pending=operation.opens or isinstance(operation, Input))
+                self._values[i] = Value(None, mask(i), pending=operation.opens or operation.supplied)
                 continue
             masked = node.type.form is Form.MASKED and not operation.settles
             if masked:

@@ -33,6 +33,7 @@ from mpc.program import Program
 from protocols.operations import (
     bit_comparison,
     comparison,
+    decomposed,
     digits,
     draw,
     fourier,
@@ -81,6 +82,8 @@ _OF_DIGITS = (
     bit_comparison.Sign,
     in_range.Ends,
     in_range.Within,
+    decomposed.Decomposed,
+    decomposed.Recomposed,
     nonzero.Nonzero,
 )
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)

@@ -98,7 +98,7 @@ class PartyRun:
         if security is Security.MALICIOUS:
             macs = PartyContext(party, parties, unit=key_share(randomness.key_stream), rings=rings)
             self._macs = Evaluation(program, macs)
-            self._macs.prepare(self._stored_mac, self._randomness.mask_mac, self._randomness.dealt_macs)
+            self._macs.prepare(self._stored_mac, self._mask_mac, self._randomness.dealt_macs)
             self._check = MacCheck(macs, session_of(program.digest, parties, session))
         self._pending = self._by_depth()
         self._evaluated = 0
@@ -125,10 +125,13 @@ class PartyRun:
     def _stored_mac(self, i: int) -> Value:
         return self._stored_value(i).with_share(self._randomness.mask_mac(i))
 
+    def _mask_mac(self, i: int) -> Array | None:
+        return self._randomness.mask_mac(i) if self.program.nodes[i].operation.authenticated else None
+
     def _by_depth(self) -> list[list[int]]:
         """Nodes that depend on the run's inputs, by the number of openings before them."""
         pending: list[list[int]] = [[] for _ in range(self.program.rounds + 1)]
-        inputs = set(self.program.inputs)
+        inputs = set(self.program.supplied)
         for i, depth in enumerate(paced(self.program.depths)):
             if self._shares.value(i).pending and i not in inputs:
                 pending[depth].append(i)
@@ -145,7 +148,7 @@ class PartyRun:
     # -- online ----------------------------------------------------------------------------------------------------
 
     def online(self, masked_inputs: Sequence[Array]) -> Exchange:
-        """Run on ``masked_inputs`` (x - a of each input, in order); returns this party's part of the outputs.
+        """Run on ``masked_inputs`` (x - a of all that is supplied, in order); returns this party's part of the outputs.
 
         That is its masked share of each output and, malicious, its masked share of each output's MAC and the seed of
         its share of the key: see ``reveal.py``.
@@ -160,9 +163,9 @@ class PartyRun:
         return self._rounds()
 
     def _take_inputs(self, masked_inputs: Sequence[Array]) -> None:
-        if len(masked_inputs) != len(self.program.inputs):
-            raise ProgramError(f"{len(masked_inputs)} inputs, but the program takes {len(self.program.inputs)}")
-        for i, array in zip(self.program.inputs, masked_inputs, strict=True):
+        if len(masked_inputs) != len(self.program.supplied):
+            raise ProgramError(f"{len(masked_inputs)} inputs, but the program takes {len(self.program.supplied)}")
+        for i, array in zip(self.program.supplied, masked_inputs, strict=True):
             t = self.program.nodes[i].type
             if not self._rings[t.ring].holds(array, t.shape):
                 raise ProgramError(f"an input is not an array of shape {t.shape} of {t.ring} elements")

@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ from mpc.cost import WORDS
 from mpc.errors import PeerLost, ProtocolViolation, RemoteError, TesseraError
 from mpc.operation import Value
 from mpc.rings import field, known_rings
-from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
+from mpc.rings.prg import SEED_BYTES, Seed
 from mpc.security import Security
-from protocols.randomness.dealt import DealtToParty, TrustedDealer, read
+from protocols.randomness.dealt import DealtToParty, TrustedDealer, read, read_seeds
 from protocols.randomness.streams import key_share, key_stream
 from protocols.readings.dealer import deal, digest
+from protocols.readings.inputs import masked_inputs
 from protocols.readings.mac_check import MacCheck, from_words, to_words
 from protocols.readings.memory import MemoryStore, as_sent
 from protocols.readings.party import PartyRun
@@ -239,12 +241,10 @@ def attack(world: World, strategy: Strategy) -> Ending:
                 world.runs[i]._check._coin = world.rng.randbytes(32)  # type: ignore[union-attr]
         except TesseraError as error:
             outcomes[i] = error
-    shapes = [program.nodes[i].type.shape for i in program.inputs]
-    seeds = [[Seed(b[k : k + SEED_BYTES]) for k in range(0, len(b), SEED_BYTES)] for b in links.client[: len(shapes)]]
-    masked = [
-        field.subtract(x, elements_sum(streams, shape))
-        for x, streams, shape in zip(world.case.inputs, seeds, shapes, strict=True)
-    ]
+    types, rings = [program.nodes[i].type for i in program.supplied], known_rings()
+    seeds = [read_seeds(data, parties) for data in links.client[: len(types)]]
+    masks = [rings[t.ring].sample_sum(streams, t.shape) for streams, t in zip(seeds, types, strict=True)]
+    masked = masked_inputs(program, world.case.inputs, SimpleNamespace(input_masks=masks))  # type: ignore[arg-type]
     taken = {i: strategy.inputs(i, list(masked)) for i in range(parties)}
     if world.security is Security.MALICIOUS:
         # As a server does: masks other than those dealt are refused before anything is computed.
@@ -382,7 +382,7 @@ def _wrong_output(world: World, links: Links, seeds: Sequence[Seed], outputs: di
     if world.security is not Security.MALICIOUS:
         return False
     program = world.case.program
-    masks, count = links.client[len(program.inputs) :], len(program.outputs)
+    masks, count = links.client[len(program.supplied) :], len(program.outputs)
     streams = [key_stream(seed) for seed in seeds]
     key = sum(map(key_share, streams)) % field.P
     if any(from_words(parts[-1]) != bytes(streams[i]) for i, parts in outputs.items()):

@@ -10,8 +10,11 @@ import numpy as np
 
 from mpc import fixed_point
 from mpc.objective import ANY, Objective
+from mpc.operation import Input, Stored
 from mpc.program import Program
 from mpc.security import Security
+from protocols.lowering.in_range import within
+from protocols.lowering.plan import lowered
 from protocols.readings.clear import clear
 from protocols.trace.mathematics import Keep, Node
 from protocols.trace.secret_tensor import SecretTensor, concatenate
@@ -96,6 +99,11 @@ def stored_alone(s: Any) -> Built:
     return [s.secret((3,), -1, 1) * s.stored("w", (3,)) + 1], {"w": s.draw(3, (3,), -1, 1, 14)}
 
 
+def data(s: Any) -> Built:
+    """Stored numbers that are checked, as they are where they meet another owner's."""
+    return [s.stored("d", (2,)) * s.secret((2,), -1, 1)], {"d": s.draw(4, (2,), -1, 1, 14)}
+
+
 def convolutions(s: Any) -> Built:
     """A small network: two convolutions, an activation, pooling and a dense layer."""
     image = s.secret((1, 1, 4, 4), -1, 1)
@@ -118,15 +126,21 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     polynomial_after_truncation,
     stored_product,
     stored_alone,
+    data,
     convolutions,
 )
+STRICT = Objective(ANY, Security.MALICIOUS)
 
 
 def build(secure: Any) -> list[Case]:
     cases = []
     for make in PROGRAMS:
         outputs, stored = make(secure)
-        program = secure.program(*outputs, objective=Objective(ANY, Security.MALICIOUS), checked=True)
+        program = secure.program(*outputs, objective=STRICT, checked=True)
+        if make is data:
+            results = [lowered(x.node, STRICT) for x in outputs]
+            checks = [within(x, STRICT) for x in Program.order(results) if isinstance(x.operation, Input | Stored)]
+            program = Program.of(results, checks, objective=STRICT)
         inputs = []
         for i in program.inputs:
             source: Any = program.nodes[i].operation

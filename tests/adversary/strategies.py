@@ -11,6 +11,7 @@ from mpc.cost import WORDS
 from mpc.operation import Value
 from mpc.rings import field
 from mpc.rings.prg import SEED_BYTES, Seed
+from protocols.operations.decomposed import Recomposed
 from protocols.randomness.streams import key_share
 from protocols.readings.dealer import digest
 from protocols.readings.mac_check import to_words
@@ -162,6 +163,9 @@ class Annul(Strategy):
             for party, said in self.world.said[number].items():
                 if party != puppet:
                     total = field.subtract(total, said[:size])
+            if np.array_equal(total, buffer[:size]):
+                # What an honest client's bits are off by is 0 already.
+                total[0] = (int(total[0]) + 1) % field.P
             buffer[:size] = total
         return buffer
 
@@ -225,8 +229,50 @@ class EquivocateInputs(Strategy):
         if party == self.victim:
             self.world.touched = self.world.deviated = True
             k = int(self.which * len(masked))
-            masked[k] = field.add(masked[k].reshape(-1), at(masked[k].size, 0, self.value)).reshape(masked[k].shape)
+            if masked[k].dtype == np.uint8:
+                masked[k] = masked[k] ^ np.uint8(1)
+            else:
+                masked[k] = field.add(masked[k].reshape(-1), at(masked[k].size, 0, self.value)).reshape(masked[k].shape)
         return masked
+
+
+@cheat("bits that are not those of the input")
+class WrongBits(Strategy):
+    """The client's doing; nobody else cheats."""
+
+    parties = False
+    stored = True
+
+    def start(self) -> None:
+        self.place = self.rng.random()
+
+    def inputs(self, party: int, masked: Arrays) -> Arrays:
+        """To all alike."""
+        self.world.touched = self.world.deviated = True
+        (k,) = (k for k, array in enumerate(masked) if array.dtype == np.uint8)
+        masked[k] = masked[k].copy()
+        # The first bit of a plane is in use.
+        masked[k][int(self.place * len(masked[k])), 0] ^= np.uint8(1)
+        return masked
+
+
+@cheat("bits that are not those of the input, and an accomplice that makes 0 of what they are off by")
+class WrongBitsTogether(WrongBits):
+    parties = True
+
+    def say(self, number: int, puppet: int, receiver: int, buffer: Array) -> Array:
+        if number or puppet != self.puppet:
+            return buffer
+        program = self.world.case.program
+        opened = [i for i, n in enumerate(program.nodes) if n.operation.opens and program.depths[i] == 1]
+        start = 0
+        for i in opened:
+            size = program.nodes[i].type.size
+            if isinstance(program.nodes[i].operation, Recomposed):
+                total = sum(int(said[start]) for said in self.world.said[0].values())
+                buffer[start] = (int(buffer[start]) - total) % field.P
+            start += size
+        return buffer
 
 
 @cheat("different inputs to two parties, and an accomplice")
@@ -708,7 +754,7 @@ class LinkClient(Link):
     group: ClassVar[int]
 
     def change(self, links: Links) -> None:
-        inputs, outputs = len(self.world.case.program.inputs), len(self.world.case.program.outputs)
+        inputs, outputs = len(self.world.case.program.supplied), len(self.world.case.program.outputs)
         bounds = [0, inputs, inputs + outputs, inputs + 2 * outputs, inputs + 2 * outputs + 1]
         k = self.rng.randrange(bounds[self.group], bounds[self.group + 1])
         self.world.deviated = True

@@ -9,11 +9,12 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.objective import ANY, Objective
-from mpc.operation import Operation, registered
+from mpc.operation import Input, Operation, Stored, registered
 from mpc.program import Expression, Program
 from mpc.rings import FieldRing, field
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
+from protocols.lowering.in_range import within
 from protocols.lowering.plan import lowered
 from protocols.operations.mask import Mask
 from protocols.randomness.source import PartyRandomness
@@ -134,16 +135,19 @@ def test_no_secret_is_shown(secure: Any) -> None:
 
 
 def every_dealt_operation(secure: Any) -> Any:
-    """Every operation for which something is dealt, and every kind of mask."""
+    """Every operation for which something is dealt, and every kind of mask; what is stored is checked as well."""
     x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
     w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
     y = SecretTensor(Node(Keep("y"), ((x * x * x).node,)))
-    return secure.program(
+    outputs = (
         (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
         x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
         Random().bernoulli(0.5, 3),
-        objective=Objective(ANY, Security.MALICIOUS), checked=True,
     )  # fmt: skip
+    objective = Objective(ANY, Security.MALICIOUS)
+    results = [lowered(z.node, objective) for z in outputs]
+    sources = [z for z in Program.order(results) if isinstance(z.operation, Input | Stored)]
+    return Program.of(results, [within(z, objective) for z in sources], objective=objective)
 
 
 def shares_of(program: Any, dealing: Any, parties: int, security: Security) -> list[PartyRandomness]:
@@ -170,7 +174,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
     key = sum(key_share(r.key_stream) for r in randomness)
     masked = set()
     for i, node in enumerate(program.nodes):
-        if node.operation.hides:
+        if node.operation.hides and node.operation.authenticated:
             name = node.operation.name
             masked.add(name)
             own = node.operation.tensor if name == "stored" else ""
@@ -202,7 +206,12 @@ def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:
             assert all(np.array_equal(x, y) for x, y in zip(a.dealt(i), b.dealt(i), strict=True))
     flat = [c for c, value in zip(macs.corrections, kinds(program), strict=True) if value]
     assert all(np.array_equal(a, b) for a, b in zip(plain.corrections, flat, strict=True))
-    assert len(macs.corrections) == 2 * len(plain.corrections) + sum(n.operation.hides for n in program.nodes)
+    assert len(macs.corrections) == 2 * len(plain.corrections) + sum(map(keyed, program.nodes))
+
+
+def keyed(node: Any) -> bool:
+    """Whether it has a mask that has a MAC."""
+    return bool(node.operation.hides and node.operation.authenticated)
 
 
 def kinds(program: Any) -> list[bool]:
@@ -210,7 +219,7 @@ def kinds(program: Any) -> list[bool]:
     return [
         k < len(program.dealt[i])
         for i, node in enumerate(program.nodes)
-        for k in range(2 * len(program.dealt[i]) + node.operation.hides)
+        for k in range(2 * len(program.dealt[i]) + keyed(node))
     ]
 
 

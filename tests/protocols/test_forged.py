@@ -66,8 +66,9 @@ def thresholds(objective: Objective) -> list[Expression]:
 
 def checks(objective: Objective) -> list[Expression]:
     """Beside a comparison of what is checked."""
-    x, y = own(2), own(2)
-    return [within(x, objective), within(y, objective), comparison.ended(Planner(objective=objective), x, -1)]
+    x, y, z = own(2), own(2), Expression(Stored((2,), 0, -100.0, 100.0, "data", "z"))
+    checks = [within(each, objective) for each in (x, y, z)]
+    return [*checks, comparison.ended(Planner(objective=objective), x, -1)]
 
 
 def places(objective: Objective) -> list[Expression]:
@@ -182,11 +183,14 @@ def test_it_is_refused_or_computes_what_it_says(of: str, way: str) -> None:
     made = list(forged(program))
     assert None in made
     assert any(made)
+    z = field.from_signed(np.array([-100, 7]))
+    store = MemoryStore("data", {"z": z}, 2)
     for one in [program, *filter(None, made)]:
         for _ in range(4):
             inputs = [values(rng, one.nodes[i].type) for i in one.inputs]
-            run = run_in_memory(one, inputs, security=objective.security)
-            for o, found, meant in zip(one.outputs, run.outputs, clear(one, inputs), strict=True):
+            run = run_in_memory(one, inputs, security=objective.security, store=store)
+            wanted = clear(one, inputs, {("data", "z"): z})
+            for o, found, meant in zip(one.outputs, run.outputs, wanted, strict=True):
                 node = one.nodes[o]
                 off = np.abs(field.to_signed(field.subtract(found, meant)))
                 assert off.max(initial=0) <= node.operation.tolerance(*one.input_types(node)), [

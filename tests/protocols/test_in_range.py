@@ -12,7 +12,7 @@ from mpc import fixed_point
 from mpc.cost import cost
 from mpc.errors import MacCheckError, ProgramError, RangeError
 from mpc.objective import ANY, LATENCY, Objective
-from mpc.operation import Input, PartyContext, Value
+from mpc.operation import Input, PartyContext, Stored, Value
 from mpc.program import Expression, Program
 from mpc.rings import BITS, FIELD, FieldRing, field, known_rings
 from mpc.rings.field import P
@@ -44,7 +44,7 @@ def around(low: int, high: int) -> list[int]:
 def opened(t: TensorType, value: int, mask: int, ring: str) -> int:
     """V of one value under one mask, as a single party would open it; other masks and coefficients are drawn."""
     rings, one, f = known_rings(), PartyContext(0, 1), FieldRing()
-    x = leaf(Input((1,), t.fraction_bits, t.low, t.high)).node.lowered[LATENCY]
+    x = Expression(Stored((1,), t.fraction_bits, t.low, t.high, "model", "x"))
     program = Program.of([within(x, LATENCY if ring == BITS else STRICT)])
     a = f.full((1,), mask)
     masks: list[Any] = []
@@ -52,13 +52,13 @@ def opened(t: TensorType, value: int, mask: int, ring: str) -> int:
     for i, node in enumerate(program.nodes):
         types, operation = program.input_types(node), node.operation
         seed = Seed(bytes(range(16))).derive(f"{i} {value} {mask}")
-        drawn = a if isinstance(operation, Input) else rings[node.type.ring].sample(seed, node.type.shape)
+        drawn = a if isinstance(operation, Stored) else rings[node.type.ring].sample(seed, node.type.shape)
         masks.append(drawn)
         dealt = [
             part for c in program.correlations[i] for part in c.make(rings, [masks[node.inputs[j]] for j in c.operands])
         ]
         inputs = [values[j] for j in node.inputs]
-        if isinstance(operation, Input):
+        if isinstance(operation, Stored):
             values.append(Value(f.subtract(f.full((1,), value), a), a))
         elif isinstance(operation, Coefficients):
             values.append(Value(None, drawn))
@@ -115,6 +115,20 @@ def test_values_in_range_go_on_and_one_of_many_that_is_not_ends_the_run(
         assert isinstance(caught.value.source, Input)
 
 
+@pytest.mark.parametrize("parties", [2, 3])
+def test_with_macs_the_same_of_what_is_stored(secure: Any, parties: int) -> None:
+    for last, inside in ((2**16, True), (2**16 + 1, False), (P // 2, False)):
+        values = field.from_signed(np.array([0, -(2**16), last]))
+        store = secure.store({"x": values}, parties)
+        if inside:
+            run = secure.as_predicted(data(STRICT), [], parties, Security.MALICIOUS, store)
+            assert np.array_equal(run.outputs[0], values)
+            continue
+        with pytest.raises(OutOfRange) as caught:
+            run_in_memory(data(STRICT), [], parties=parties, store=store, security=Security.MALICIOUS)
+        assert isinstance(caught.value.source, Stored)
+
+
 @pytest.mark.parametrize(("parties", "security"), RUNS)
 def test_a_run_costs_what_is_predicted_and_the_check_takes_no_round_of_a_deep_program(
     secure: Any, parties: int, security: Security
@@ -136,6 +150,9 @@ def test_a_run_costs_what_is_predicted_and_the_check_takes_no_round_of_a_deep_pr
     if security is Security.SEMI_HONEST:
         # Of 48 signs, four digits each and a bit; and one element.
         assert (check.rounds, check.opened_bytes, check.dealt_bytes) == (0, 42 + 6 + 8, 109 * 3 + 22 * 6 + 24 * 24 + 8)
+    else:
+        # 18 bits and a coefficient of each value.
+        assert (check.rounds, check.opened_bytes, check.dealt_bytes) == (0, 8, 24 * (18 * 16 + 8) + 16)
 
 
 def test_a_weight_can_be_read_bit_by_bit_through_a_periodic_activation_unless_ranges_are_checked(secure: Any) -> None:
@@ -165,12 +182,20 @@ def test_a_weight_can_be_read_bit_by_bit_through_a_periodic_activation_unless_ra
     assert found - (found >> 14 << 15) == weight
 
 
+def data(planned: Objective) -> Program:
+    """Of what is stored, whoever it is of."""
+    x = Expression(Stored((3,), 16, -1.0, 1.0, "model", "x"))
+    return Program.of([x], [within(x, planned)], objective=planned)
+
+
+@pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("honest", [True, False])
-def test_who_lies_about_what_the_check_opens_fails_the_mac_check(secure: Any, honest: bool) -> None:
+def test_who_lies_about_what_the_check_opens_fails_the_mac_check(secure: Any, honest: bool, stored: bool) -> None:
     """Whether to have an honest client blamed, or to get a hostile one's values through, by what makes 0 of it."""
-    program = model(secure, (3,), -1.0, 1.0, STRICT)
-    store, seeds = secure.store({"w": np.ones(3, np.uint64)}, 2), secure.seeds(2, 5)
-    raw = [field.from_signed(np.array([1, -(2**16), 2**16 if honest else 2**16 + 1]))]
+    program = data(STRICT) if stored else model(secure, (3,), -1.0, 1.0, STRICT)
+    seeds, values = secure.seeds(2, 5), field.from_signed(np.array([1, -(2**16), 2**16 if honest else 2**16 + 1]))
+    raw = [values] if not stored else []
+    store = secure.store({"w": np.ones(3, np.uint64), "x": values}, 2)
     verdict = next(i for i, node in enumerate(program.nodes) if node.operation.settles)
     last = program.depths[verdict] - 1
     others: list[Any] = []

@@ -18,6 +18,7 @@ from protocols.lowering.in_range import within
 from protocols.lowering.planner import Planner
 from protocols.operations.bit_comparison import Lifted, Sign
 from protocols.operations.comparison import Comparison
+from protocols.operations.decomposed import Decomposed, Recomposed
 from protocols.operations.digits import EXACTLY, Digits, Tables
 from protocols.operations.in_range import Ends, Within
 from protocols.operations.keep import Keep
@@ -60,11 +61,11 @@ def test_nothing_on_the_way_to_a_bit_is_revealed_kept_or_used_otherwise(objectiv
     """Neither of a comparison nor of a check of ranges; the bit itself is."""
     x = own(3)
     bit = compared(Planner(objective=objective), weight(3), strictly=True, below=False)
-    check = within(x, objective)
+    checks = [within(x, objective), within(weight(3), objective)]
     assert Program.of([bit])
-    assert Program.of([check])
-    inner = [y for y in Program.order([bit, check]) if y.operation.inner or any(z.operation.inner for z in y.inputs)]
-    inner = [y for y in inner if y not in (bit, check)]
+    assert Program.of(checks)
+    inner = [y for y in Program.order([bit, *checks]) if y.operation.inner or any(z.operation.inner for z in y.inputs)]
+    inner = [y for y in inner if y not in (bit, *checks)]
     assert {type(y.operation) for y in inner} >= {Tables, Digits, Ends, Mask}
     for y in inner:
         refused(y, "tells of masks")
@@ -74,7 +75,10 @@ def test_nothing_on_the_way_to_a_bit_is_revealed_kept_or_used_otherwise(objectiv
             with pytest.raises(ProgramError, match="tells of masks"):
                 Program.of([x], [Expression(Keep("y"), (y,))])
     assert isinstance(bit.operation, Comparison)
-    assert isinstance(check.operation, Within)
+    assert isinstance(checks[1].operation, Within)
+    if objective.security is Security.MALICIOUS:
+        assert isinstance(checks[0].operation, Recomposed)
+        assert any(isinstance(y.operation, Decomposed) for y in inner)
 
 
 def test_numbers_are_compared_with_no_mask_but_their_own() -> None:
