@@ -52,6 +52,8 @@ from mpc.security import Security
 
 FORMAT = 1
 
+MAX_THREADS = 1024
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The ``[settings]`` table; times in seconds."""
@@ -59,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 5.0
     round_timeout: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 60.0
     prepared_timeout: Annotated[float, msgspec.Meta(ge=1, le=604800)] = 600.0
-    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
     memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
     security: Security = Security.SEMI_HONEST

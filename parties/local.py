@@ -23,7 +23,7 @@ from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import kernels
 from parties.cluster_file import Settings
 from parties.dumps import no_core_files
-from parties.servers.process import READY, tune
+from parties.servers.process import READY, cores, tune
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
@@ -41,7 +41,8 @@ class LocalCluster(TrialCluster):
         parties: how many, at least 2.
         security: ``"semi-honest"`` (the default, unless ``settings`` say otherwise) or ``"malicious"``.
         clients: names of the clients that are given keys; the first is the default client.
-        settings: of the cluster file; by default each process gets one BLAS thread, since they share the machine.
+        settings: of the cluster file; by default the parties divide the processors that this process may use, and the
+            dealer has as many as one of them: it works before they do.
         start_timeout: seconds until every process must listen.  The first start on a machine compiles kernels.
         verbose: the processes log everything that happens, not only what goes wrong; see ``log_tail``.
         log_format: ``"text"`` or ``"json"``.
@@ -68,6 +69,7 @@ class LocalCluster(TrialCluster):
         metrics: bool = False,
         observable: bool = False,
     ) -> None:
+        settings = settings or Settings(threads=max(1, cores() // max(parties, 1)))
         super().__init__(parties, security=security, clients=clients, settings=settings)
         self._start_timeout = start_timeout
         self._verbose = verbose

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpc.rings import threads
 from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes, spread
 from mpc.rings.field import FieldArray, P
 from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel, reduce_once
@@ -26,6 +27,8 @@ from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel, reduce_onc
 CHUNK = 256
 CHOSEN = 1 << 11
 """Numbers of which shares are chosen before these are used, so that they are still in the cache."""
+_LEAST = threads.LEAST // 4
+"""Numbers, or bytes of a plane, of a piece."""
 _P = np.uint64(P)
 _HALF = np.uint64((P + 1) // 2)
 
@@ -45,18 +48,20 @@ def packed_monomials(masks: Bytes) -> Bytes:
     planes, row = masks.shape
     digits = (planes + 1) // 2
     out = np.empty((monomials(digits), row), np.uint8)
-    _packed_monomials(flat(masks), row, digits, out.reshape(-1))
+    some, to = flat(masks), out.reshape(-1)
+    threads.cut(lambda first, last: _packed_monomials(some, row, digits, to, first, last), row, least=_LEAST)
     return out
 
 
 def chain(opened: Bytes, dealt: Bytes | None) -> Bytes:
     """See `PackedBits.chain`."""
     planes, row = opened.shape
-    out = np.empty(row, np.uint8)
+    out, digits, some = np.empty(row, np.uint8), (planes + 1) // 2, flat(opened)
     if dealt is None:
-        _chain_of_known(flat(opened), row, (planes + 1) // 2, out)
+        threads.cut(lambda first, last: _chain_of_known(some, row, digits, out, first, last), row, least=_LEAST)
     else:
-        _chain(flat(opened), row, (planes + 1) // 2, flat(dealt), out)
+        shares = flat(dealt)
+        threads.cut(lambda first, last: _chain(some, row, digits, shares, out, first, last), row, least=_LEAST)
     return out
 
 
@@ -64,26 +69,33 @@ def signed(masks: Bytes, size: int) -> FieldArray:
     """See `PrimeField.signed_monomials`."""
     digits = (len(masks) + 1) // 2
     out = np.empty((signed_monomials(digits), size), np.uint64)
-    _signed(flat(masks), size, digits, out.reshape(-1))
+    some, to = flat(masks), out.reshape(-1)
+    threads.cut(lambda first, last: _signed(some, size, digits, to, first, last), size, CHUNK, _LEAST)
     return out
 
 
 def signed_sums(opened: Bytes, size: int, dealt: Sequence[FieldArray]) -> list[FieldArray]:
     """See `PrimeField.signed_sums`."""
-    out = [np.empty(size, np.uint64) for _ in dealt]
-    for shares, sums in zip(dealt, out, strict=True):
-        _signed_sums(flat(opened), size, (len(opened) + 1) // 2, flat(shares), sums)
+    return [_sums(opened, size, flat(shares)) for shares in dealt]
+
+
+def _sums(opened: Bytes, size: int, shares: FieldArray) -> FieldArray:
+    out, some, digits = np.empty(size, np.uint64), flat(opened), (len(opened) + 1) // 2
+    threads.cut(lambda first, last: _signed_sums(some, size, digits, shares, out, first, last), size, CHUNK, _LEAST)
     return out
 
 
 def chosen_sums(opened: Bytes, size: int, bits: npt.NDArray[np.bool_], x: FieldArray, y: FieldArray) -> FieldArray:
     """See `PrimeField.chosen_sums`."""
-    out = np.empty(size, np.uint64)
-    for start in range(0, size, CHOSEN):
-        part, planes = slice(start, start + CHOSEN), slice(start // 8, (start + CHOSEN) // 8)
-        chosen = np.where(bits[part], x[:, part], y[:, part])
-        sums = out[part]
-        _signed_sums(flat(opened[:, planes]), len(sums), (len(opened) + 1) // 2, chosen.reshape(-1), sums)
+    out, digits = np.empty(size, np.uint64), (len(opened) + 1) // 2
+
+    def some(first: int, last: int) -> None:
+        for start in range(first, last, CHOSEN):
+            part, planes = slice(start, min(start + CHOSEN, last)), slice(start // 8, (start + CHOSEN) // 8)
+            chosen, sums = np.where(bits[part], x[:, part], y[:, part]), out[part]
+            _signed_sums(flat(opened[:, planes]), len(sums), digits, chosen.reshape(-1), sums, 0, len(sums))
+
+    threads.cut(some, size, CHOSEN, _LEAST)
     return out
 
 
@@ -101,28 +113,30 @@ def _start(block: Any, length: Any) -> Any:
 # Bits are in planes of a ``row`` of bytes.  Places are unsigned, see `mpc.rings.bit_planes`.
 
 
-@kernel(READ_BYTES, INT, INT, WRITE_BYTES)
-def _packed_monomials(masks: Any, row: Any, digits: Any, out: Any) -> None:
-    for k in range(row):
+@kernel(READ_BYTES, INT, INT, WRITE_BYTES, INT, INT)
+def _packed_monomials(masks: Any, row: Any, digits: Any, out: Any, begin: Any, stop: Any) -> None:
+    number = np.uintp(stop - begin)
+    for k in range(begin, stop):
         out[k] = masks[k]
     count = 1
     for j in range(1, digits):
-        a, b, end = np.uintp(j * row), np.uintp((digits - 1 + j) * row), np.uintp(count * row)
-        for k in range(np.uintp(row)):
-            out[end + k] = masks[b + k]
-            out[end + end + np.uintp(row) + k] = masks[a + k]
+        a, b = np.uintp(j * row + begin), np.uintp((digits - 1 + j) * row + begin)
+        beta, alpha = np.uintp(count * row + begin), np.uintp((2 * count + 1) * row + begin)
+        for k in range(number):
+            out[beta + k] = masks[b + k]
+            out[alpha + k] = masks[a + k]
         for m in range(count):
-            to = end + np.uintp((m + 1) * row)
-            for k in range(np.uintp(row)):
-                out[to + k] = out[np.uintp(m * row) + k] & masks[b + k]
+            of, to = np.uintp(m * row + begin), np.uintp((count + m + 1) * row + begin)
+            for k in range(number):
+                out[to + k] = out[of + k] & masks[b + k]
         count = 2 * count + 2
 
 
-@kernel(READ_BYTES, INT, INT, READ_BYTES, WRITE_BYTES)
-def _chain(opened: Any, row: Any, digits: Any, dealt: Any, out: Any) -> None:
+@kernel(READ_BYTES, INT, INT, READ_BYTES, WRITE_BYTES, INT, INT)
+def _chain(opened: Any, row: Any, digits: Any, dealt: Any, out: Any, begin: Any, stop: Any) -> None:
     held = np.empty(ROW << (digits - 1), np.uint8)
-    for first in range(0, row, ROW):
-        number = np.uintp(min(ROW, row - first))
+    for first in range(begin, stop, ROW):
+        number = np.uintp(min(ROW, stop - first))
         # The 1 is not dealt: each block begins a row earlier than among all monomials, and the first has none.
         for block in range(1 << (digits - 1)):
             u, to, at = np.uintp(first), np.uintp(block * ROW), np.uintp((_start(block, 2) - 1) * row + first)
@@ -150,24 +164,25 @@ def _chain(opened: Any, row: Any, digits: Any, dealt: Any, out: Any) -> None:
             out[np.uintp(first) + k] = held[k]
 
 
-@kernel(READ_BYTES, INT, INT, WRITE_BYTES)
-def _chain_of_known(opened: Any, row: Any, digits: Any, out: Any) -> None:
-    for k in range(row):
-        out[k] = opened[k]
+@kernel(READ_BYTES, INT, INT, WRITE_BYTES, INT, INT)
+def _chain_of_known(opened: Any, row: Any, digits: Any, out: Any, begin: Any, stop: Any) -> None:
+    to, number = np.uintp(begin), np.uintp(stop - begin)
+    for k in range(number):
+        out[to + k] = opened[to + k]
     for j in range(1, digits):
-        u, v = np.uintp(j * row), np.uintp((digits - 1 + j) * row)
-        for k in range(np.uintp(row)):
-            out[k] = opened[u + k] ^ (opened[v + k] & out[k])
+        u, v = np.uintp(j * row + begin), np.uintp((digits - 1 + j) * row + begin)
+        for k in range(number):
+            out[to + k] = opened[u + k] ^ (opened[v + k] & out[to + k])
 
 
 # In numbers -------------------------------------------------------------------------------------------------
 
 
-@kernel(READ_BYTES, INT, INT, WRITE)
-def _signed(masks: Any, size: Any, digits: Any, out: Any) -> None:
+@kernel(READ_BYTES, INT, INT, WRITE, INT, INT)
+def _signed(masks: Any, size: Any, digits: Any, out: Any, begin: Any, stop: Any) -> None:
     row, bits = (size + 7) >> 3, np.empty((2 * digits - 1, CHUNK), np.int64)
-    for first in range(0, size, CHUNK):
-        length, at = np.uintp(min(CHUNK, size - first)), first >> 3
+    for first in range(begin, stop, CHUNK):
+        length, at = np.uintp(min(CHUNK, stop - first)), first >> 3
         for k in range(2 * digits - 1):
             spread(masks[k * row + at : k * row + at + ((np.int64(length) + 7) >> 3)], bits[k])
         start, sign = np.uintp(first), bits[digits - 1]
@@ -202,13 +217,13 @@ def _folded(x: Any) -> Any:
     return (x & np.int64(P)) + (x >> np.int64(61))
 
 
-@kernel(READ_BYTES, INT, INT, READ, WRITE)
-def _signed_sums(opened: Any, size: Any, digits: Any, dealt: Any, out: Any) -> None:
+@kernel(READ_BYTES, INT, INT, READ, WRITE, INT, INT)
+def _signed_sums(opened: Any, size: Any, digits: Any, dealt: Any, out: Any, begin: Any, stop: Any) -> None:
     """Numbers are below 2^61 in size, or little more: sums of three fit a word."""
     row, bits = (size + 7) >> 3, np.empty((2 * digits - 1, CHUNK), np.int64)
     held = np.empty((1 << (digits - 1), CHUNK), np.int64)
-    for first in range(0, size, CHUNK):
-        number, at = np.uintp(min(CHUNK, size - first)), first >> 3
+    for first in range(begin, stop, CHUNK):
+        number, at = np.uintp(min(CHUNK, stop - first)), first >> 3
         for k in range(2 * digits - 1):
             spread(opened[k * row + at : k * row + at + ((np.int64(number) + 7) >> 3)], bits[k])
         length, start, sign = 2, np.uintp(first), bits[digits - 1]

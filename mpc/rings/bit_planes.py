@@ -18,6 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from mpc.rings import threads
 from mpc.rings.digits import entries
 from mpc.rings.field import FieldArray, P
 from mpc.rings.kernels import INT, READ, READ_INT, WRITE, flat, inline, kernel
@@ -30,6 +31,7 @@ WRITE_BYTES = numba.types.Array(numba.types.uint8, 1, "C")
 CHUNK = 2048
 """Numbers at a time: their planes stay in the first cache."""
 ROW = CHUNK // 8
+_LEAST = threads.LEAST // 4
 _P = np.uint64(P)
 
 
@@ -41,7 +43,8 @@ def packed(size: int) -> int:
 def table(x: FieldArray, ignored: int, widths: Sequence[int]) -> Bytes:
     """See `PrimeField.packed_table`."""
     out = np.empty((entries(widths), packed(x.size)), np.uint8)
-    _table(flat(x), ignored, *_room(widths), out.reshape(-1))
+    some, to = flat(x), out.reshape(-1)
+    threads.cut(lambda first, last: _table(some, ignored, *_room(widths), to, first, last), x.size, CHUNK, _LEAST)
     return out
 
 
@@ -56,8 +59,13 @@ def look_up(
         bits = np.unpackbits(np.stack(planes, -1), axis=1, count=columns.shape[1], bitorder="little")
         return np.packbits(bits.reshape(bits.shape[0], -1), axis=1, bitorder="little")
     out = np.empty((2 * len(widths) - 1, packed(x.size)), np.uint8)
-    own, before = np.empty((2, ROW << (max(widths) - 1)), np.uint8)
-    _look_up(flat(x), ignored, *_room(widths), flat(dealt), -one % 256, equal, own, before, out.reshape(-1))
+    some, entered, to = flat(x), flat(dealt), out.reshape(-1)
+
+    def piece(first: int, last: int) -> None:
+        own, before = np.empty((2, ROW << (max(widths) - 1)), np.uint8)
+        _look_up(some, ignored, *_room(widths), entered, -one % 256, equal, own, before, to, first, last)
+
+    threads.cut(piece, x.size, CHUNK, _LEAST)
     return out
 
 
@@ -75,14 +83,16 @@ def unpacked(bits: Bytes, size: int) -> FieldArray:
 def kept(bits: Bytes, x: FieldArray) -> FieldArray:
     """x where the plane's bit is set, else 0."""
     out = np.empty_like(x, order="C")
-    _kept(flat(bits), flat(x), out.reshape(-1))
+    planes, some, to = flat(bits), flat(x), out.reshape(-1)
+    threads.cut(lambda first, last: _kept(planes[first // 8 :], some[first:last], to[first:last]), x.size, CHUNK)
     return out
 
 
 def turned(bits: Bytes, x: FieldArray) -> FieldArray:
     """-x where the plane's bit is set, else x."""
     out = np.empty_like(x, order="C")
-    _turned(flat(bits), flat(x), out.reshape(-1))
+    planes, some, to = flat(bits), flat(x), out.reshape(-1)
+    threads.cut(lambda first, last: _turned(planes[first // 8 :], some[first:last], to[first:last]), x.size, CHUNK)
     return out
 
 
@@ -147,11 +157,13 @@ def _grown(bits: Any, bit: Any, out: Any, low: Any, high: Any, number: Any) -> N
         out[np.uintp(low) + k] = more | entry
 
 
-@kernel(READ, INT, READ_INT, INT, WRITE_BYTES, WRITE, WRITE_BYTES, WRITE_BYTES)
-def _table(x: Any, ignored: Any, widths: Any, bits: Any, held: Any, eights: Any, planes: Any, out: Any) -> None:
+@kernel(READ, INT, READ_INT, INT, WRITE_BYTES, WRITE, WRITE_BYTES, WRITE_BYTES, INT, INT)
+def _table(
+    x: Any, ignored: Any, widths: Any, bits: Any, held: Any, eights: Any, planes: Any, out: Any, begin: Any, stop: Any
+) -> None:
     row, last = (x.size + 7) >> 3, widths.size - 1
-    for first in range(0, x.size, CHUNK):
-        size = min(CHUNK, x.size - first)
+    for first in range(begin, stop, CHUNK):
+        size = min(CHUNK, stop - first)
         _cut(x, first, size, ignored, bits, held, eights, planes)
         number, start, bit = (size + 7) >> 3, first >> 3, 0
         for j in range(last + 1):
@@ -178,16 +190,16 @@ def _chosen(bits: Any, bit: Any, x: Any, at: Any, row: Any, out: Any, to: Any, n
 
 @kernel(
     READ, INT, READ_INT, INT, WRITE_BYTES, WRITE, WRITE_BYTES,
-    READ_BYTES, INT, INT, WRITE_BYTES, WRITE_BYTES, WRITE_BYTES,
+    READ_BYTES, INT, INT, WRITE_BYTES, WRITE_BYTES, WRITE_BYTES, INT, INT,
 )  # fmt: skip
 def _look_up(
     x: Any, ignored: Any, widths: Any, bits: Any, held: Any, eights: Any, planes: Any,
-    dealt: Any, one: Any, equal: Any, own: Any, before: Any, out: Any,
+    dealt: Any, one: Any, equal: Any, own: Any, before: Any, out: Any, begin: Any, stop: Any,
 ) -> None:  # fmt: skip
     """``own`` and ``before``: room for entries among which the digit has yet to choose, and for those before them."""
     row, last = (x.size + 7) >> 3, widths.size - 1
-    for first in range(0, x.size, CHUNK):
-        size = min(CHUNK, x.size - first)
+    for first in range(begin, stop, CHUNK):
+        size = min(CHUNK, stop - first)
         _cut(x, first, size, ignored, bits, held, eights, planes)
         number, at, start, bit = (size + 7) >> 3, first >> 3, first >> 3, 0
         for j in range(last + 1):

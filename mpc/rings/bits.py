@@ -40,7 +40,7 @@ class PackedBits(Ring):
         return np.full(shape, value & 255, np.uint8)
 
     def sample(self, seed: Seed, shape: Shape) -> Array:
-        return np.frombuffer(seed.raw(prod(shape)), np.uint8).reshape(shape)
+        return seed.raw(prod(shape)).reshape(shape)
 
     def sample_sum(self, seeds: Sequence[Seed], shape: Shape) -> Array:
         return reduce(np.bitwise_xor, (self.sample(seed, shape) for seed in seeds), self.zeros(shape))

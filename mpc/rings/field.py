@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.rings import kernels
+from mpc.rings import kernels, threads
 
 P = 2**61 - 1
 
@@ -62,7 +62,7 @@ def multiply_add(x: FieldArray, y: FieldArray, z: FieldArray, out: FieldArray | 
     y, period, inner = _repetition(y, shape)
     result = _target(out, shape, x, y, z)
     if result.size:
-        kernels.multiply_add(kernels.flat(x), kernels.flat(y), kernels.flat(z), result.reshape(-1), period, inner)
+        _repeated(kernels.multiply_add, [kernels.flat(x), kernels.flat(z)], y, result, period, inner)
     return _deliver(result, out)
 
 
@@ -107,7 +107,13 @@ def total(x: FieldArray, axis: int | Sequence[int] | None = None, keepdims: bool
     inner = prod(x.shape[axes[-1] + 1 :]) if axes else 1
     result = zeros(shape)
     if result.size and length:
-        kernels.total(kernels.flat(x), result.reshape(-1), length, inner)
+        source, sums, block = kernels.flat(x), result.reshape(-1), length * inner
+
+        def piece(start: int, stop: int) -> None:
+            some = sums[start // block * inner : stop // block * inner]
+            kernels.total(source[start:stop], some, length, inner)
+
+        threads.cut(piece, source.size, block)
     return result
 
 
@@ -118,12 +124,21 @@ def accumulate(acc: FieldArray, incoming: FieldArray) -> bool:
     """
     if acc.shape != incoming.shape or not acc.flags.c_contiguous:
         raise ValueError(f"cannot accumulate an array of shape {incoming.shape} into one of shape {acc.shape}")
-    return bool(kernels.accumulate(acc.reshape(-1), kernels.flat(incoming)))
+    total, some = acc.reshape(-1), kernels.flat(incoming)
+    return _all(lambda start, stop: kernels.accumulate(total[start:stop], some[start:stop]), total.size)
 
 
 def is_reduced(x: FieldArray) -> bool:
     """Whether every element is in [0, p)."""
-    return bool(kernels.is_reduced(kernels.flat(x)))
+    some = kernels.flat(x)
+    return _all(lambda start, stop: kernels.is_reduced(some[start:stop]), some.size)
+
+
+def _all(holds: Callable[[int, int], bool], size: int) -> bool:
+    """Whether it holds of every piece."""
+    found: list[bool] = []
+    threads.cut(lambda start, stop: found.append(bool(holds(start, stop))), size)
+    return all(found)
 
 
 def _full(x: FieldArray, shape: Shape) -> FieldArray:
@@ -183,13 +198,42 @@ def _binary(function: Callable[..., None], x: FieldArray, y: FieldArray, out: Fi
         y, period, inner = _repetition(y, shape)
     result = _target(out, shape, x, y)
     if result.size:
-        function(kernels.flat(x), kernels.flat(y), result.reshape(-1), period, inner)
+        _repeated(function, [kernels.flat(x)], y, result, period, inner)
     return _deliver(result, out)
+
+
+def _repeated(
+    function: Callable[..., None],
+    full: Sequence[FieldArray],
+    y: FieldArray,
+    result: FieldArray,
+    period: int,
+    inner: int,
+) -> None:
+    """A kernel of flat ``full`` arrays, the first of them and ``y`` first, in pieces."""
+    (x, *rest), y, out = full, kernels.flat(y), result.reshape(-1)
+    if out.size < 2 * threads.LEAST:
+        function(x, y, *rest, out, period, inner)
+        return
+    once = period * inner == out.size
+
+    def piece(start: int, stop: int) -> None:
+        some = [array[start:stop] for array in rest]
+        if period == 1:
+            function(x[start:stop], y, *some, out[start:stop], 1, stop - start)
+        elif once:
+            part = y[start // inner : stop // inner]
+            function(x[start:stop], part, *some, out[start:stop], part.size, inner)
+        else:
+            function(x[start:stop], y, *some, out[start:stop], period, inner)
+
+    threads.cut(piece, out.size, 1 if period == 1 else inner if once else period * inner)
 
 
 def _unary(
     function: Callable[..., None], x: npt.NDArray[Any], out: npt.NDArray[Any] | None, dtype: Any
 ) -> npt.NDArray[Any]:
     result = _target(out, x.shape, x, dtype=dtype)
-    function(kernels.flat(x), result.reshape(-1))
+    source, to = kernels.flat(x), result.reshape(-1)
+    threads.cut(lambda start, stop: function(source[start:stop], to[start:stop]), to.size)
     return _deliver(result, out)

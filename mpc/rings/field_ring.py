@@ -14,6 +14,7 @@ from mpc.rings import (
     bit_chains,
     bit_planes,
     coins,
+    convolution,
     digits,
     field,
     field_chains,
@@ -87,16 +88,16 @@ class FieldRing(PrimeField):
         return matrix.matmul(x, y)
 
     def conv2d(self, x: Array, w: Any, stride: Pair, padding: Pair, groups: int) -> Array:
-        return matrix.conv2d(x, w, stride, padding, groups)
+        return convolution.conv2d(x, w, stride, padding, groups)
 
     def sum_pool2d(self, x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-        return matrix.sum_pool2d(x, kernel, stride, padding)
+        return convolution.sum_pool2d(x, kernel, stride, padding)
 
     def matrix(self, x: Array) -> Any:
         return matrix.Limbs(x) if x.ndim >= 2 else x
 
     def kernel(self, w: Array, groups: int) -> Any:
-        return matrix.ConvKernel(w, groups)
+        return convolution.ConvKernel(w, groups)
 
     def quotient(self, x: Array, divisor: int) -> Array:
         # Several times as fast as a division.

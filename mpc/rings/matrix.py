@@ -1,4 +1,4 @@
-"""Matrix products, convolutions and pooling in the field, exact, through float64 BLAS.
+"""Matrix products in the field, exact, through float64 BLAS.
 
 A field element is cut into balanced limbs, x = a0 + a1 2^20 + a2 2^40 (mod p) with |a0|, |a1| <= 2^19 and
 |a2| <= 2^20.  The nine products of limbs come from six matrix products, after Karatsuba:
@@ -10,33 +10,47 @@ most 9 * 2^38, and a sum of k of them at most 9 * 2^38 * k.  A float64 holds eve
 long as 9 * 2^38 * k <= 2^53, that is k <= 3640, each partial sum is an exact integer whatever the order of
 summation, with or without fused multiply-add.  Longer inner sizes are cut into blocks of `BLOCK` and added up
 in the field.
+
+**Tiles.**  Limbs take six times as much memory as what they are of, so a large product is made of tiles of the
+result, each from limbs of its own that are made for it and gone afterwards.  Any thread may do a tile
+(`mpc.rings.threads`): BLAS itself has one.
 """
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Sequence
+from itertools import product
+from math import isqrt, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import ShapeError
 from mpc.rings import matrix_kernels as kernels
+from mpc.rings import threads
 from mpc.rings.field import FieldArray, Shape, zeros
 from mpc.rings.kernels import flat
 
-BLOCK = 3072
+BLOCK = 1024
 
-# Bytes of the layout of windows that a convolution holds at a time: it stays in the cache between its making
-# and its use.
-_WINDOW_BYTES = 1 << 20
+KEPT = 1 << 16
+"""Elements of a matrix whose limbs are kept, at most: of a larger one they are made anew as fast as they are read."""
 
-Pair = tuple[int, int]
+TILE = 24 << 20
+"""Bytes of limbs of either operand that a tile is made of."""
+
+LEAST = 1 << 22
+"""Products of elements in a tile, at least, where there are more tiles for the sake of threads alone."""
+
+Parts = npt.NDArray[np.float64]
+"""Six matrices, or batches of them, one behind the other: limbs, and sums of two."""
 
 
 class Limbs:
-    """A matrix (or a batch of them) split once, for many products: `matmul` takes it in place of the array.
+    """A matrix (or a batch of them) made ready for many products: `matmul` takes it in place of the array.
 
-    Holds the field array and its six float64 matrices, 56 bytes per element.
+    Holds the field array and, unless it has more than `KEPT` elements, its six float64 matrices: 56 bytes an element.
     """
 
     __slots__ = ("field", "parts")
@@ -45,7 +59,7 @@ class Limbs:
         if x.ndim < 2:
             raise ShapeError(f"only arrays of 2 or more dimensions can be split ahead, not one of shape {x.shape}")
         self.field = np.ascontiguousarray(x)
-        self.parts = _split(self.field)
+        self.parts = split(self.field) if x.size <= KEPT else None
 
     @property
     def shape(self) -> Shape:
@@ -84,7 +98,7 @@ def matmul(x: FieldArray | Limbs, y: FieldArray | Limbs) -> FieldArray:
         result = _multiply_small(_field(x), _field(y), batch)
     else:
         result = np.empty(shape, np.uint64)
-        _multiply_parts(_parts(x), _parts(y), result)
+        _multiply(_Operand.of(x), _Operand.of(y), result)
     if row:
         result = result[..., 0, :]
     return result[..., 0] if column else result
@@ -98,8 +112,10 @@ def _integers_win(batch: int, x: FieldArray | Limbs, y: FieldArray | Limbs) -> b
     (m, k), n = x.shape[-2:], y.shape[-1]
     tail = n % 8 if n > 1 else 0  # columns that do not fill a vector are done one by one
     integers = batch * m * k * (0.45 * n + 4 * tail)
-    split = sum(2.0 * operand.size for operand in (x, y) if isinstance(operand, np.ndarray))
-    blas = 8000 + split + batch * (1000 + 0.27 * m * k * n + 0.6 * (m * k + k * n) + m * n)
+    cut = sum(
+        2.0 * prod(operand.shape) for operand in (x, y) if not isinstance(operand, Limbs) or operand.parts is None
+    )
+    blas = 8000 + cut + batch * (1000 + 0.27 * m * k * n + 0.6 * (m * k + k * n) + m * n)
     return integers < blas
 
 
@@ -107,30 +123,106 @@ def _field(x: FieldArray | Limbs) -> FieldArray:
     return x.field if isinstance(x, Limbs) else x
 
 
-def _parts(x: FieldArray | Limbs) -> npt.NDArray[np.float64]:
-    return x.parts if isinstance(x, Limbs) else _split(x)
-
-
-def _split(x: FieldArray) -> npt.NDArray[np.float64]:
+def split(x: FieldArray) -> Parts:
     """(6, ...) float64; a transposed matrix stays a view, which BLAS takes as it is."""
     if x.ndim >= 2 and not x.flags.c_contiguous and x.swapaxes(-1, -2).flags.c_contiguous:
-        return _split(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+        return split(x.swapaxes(-1, -2)).swapaxes(-1, -2)
     parts = np.empty((6, *x.shape))
     kernels.split(flat(x), parts.reshape(-1))
     return parts
 
 
-def _multiply_parts(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], result: FieldArray) -> None:
-    """Write to `result` the product of (6, ..., m, k) and (6, ..., k, n), by blocks of the inner size."""
-    rank = max(x.ndim, y.ndim)
-    x = x.reshape(6, *(1,) * (rank - x.ndim), *x.shape[1:])
-    y = y.reshape(6, *(1,) * (rank - y.ndim), *y.shape[1:])
-    inner = x.shape[-1]
-    products = None
-    for start in range(0, inner, BLOCK):
-        stop = start + BLOCK
-        products = np.matmul(x[..., start:stop], y[..., start:stop, :], out=products)
-        kernels.recombine(products.reshape(-1), result.reshape(-1), start > 0)
+class _Operand(NamedTuple):
+    """(..., rows, columns): elements, or their parts, of which the first axis is not counted."""
+
+    array: npt.NDArray[Any]
+    shape: Shape
+
+    @classmethod
+    def of(cls, x: FieldArray | Limbs) -> _Operand:
+        if isinstance(x, Limbs):
+            return cls(x.field if x.parts is None else x.parts, x.shape)
+        return cls(x, x.shape)
+
+    @property
+    def cut(self) -> bool:
+        """Whether these are parts."""
+        return self.array.ndim > len(self.shape)
+
+    def of_rank(self, rank: int) -> _Operand:
+        """With axes of one before it."""
+        shape = (*(1,) * (rank - len(self.shape)), *self.shape)
+        return _Operand(self.array.reshape(6, *shape) if self.cut else self.array.reshape(shape), shape)
+
+    def parts(self, batch: Sequence[slice], rows: slice, columns: slice) -> Parts:
+        """Of some of it: ``batch`` says which of each axis, and all of an axis of one."""
+        which = (slice(None) if n == 1 else at for n, at in zip(self.shape, batch, strict=False))
+        some: Any = (*which, rows, columns)
+        return self.array[(slice(None), *some)] if self.cut else split(self.array[some])
+
+
+def _multiply(x: _Operand, y: _Operand, result: FieldArray) -> None:
+    """Write to `result` the product of (..., m, k) and (..., k, n), tile by tile."""
+    (m, k), n = x.shape[-2:], y.shape[-1]
+    if len(y.shape) == 2 and not x.cut and x.array.flags.c_contiguous:
+        # A stack of rows is one matrix.
+        m = prod(x.shape[:-1])
+        x, result = _Operand(x.array.reshape(m, k), (m, k)), result.reshape(m, n)
+    rank = max(3, len(x.shape), len(y.shape))
+    x, y, result = x.of_rank(rank), y.of_rank(rank), result.reshape(*(1,) * (rank - result.ndim), *result.shape)
+    *outer, stack = result.shape[:-2]
+    blocks = inner_blocks(k)
+    longest = blocks[0].stop
+    area, limit = TILE // 48, max(1, TILE // (48 * longest))
+    rows = min(m, limit, max(isqrt(area), area // n))
+    columns = min(n, limit, area // rows)
+    together = max(1, min(stack, TILE // (48 * longest * max(rows, columns))))
+    together, rows, columns = _shared((prod(outer), stack, m, n), (together, rows, columns), k)
+    batches = product(*(slices(size, 1) for size in outer), slices(stack, together))
+    tiles = list(product(batches, slices(m, rows), slices(n, columns)))
+
+    def tile(number: int) -> None:
+        batch, down, across = tiles[number]
+        to = result[(*batch, down, across)]
+        done = to if to.flags.c_contiguous else np.empty(to.shape, np.uint64)
+        products = None
+        for block in blocks:
+            left, right = x.parts(batch, down, block), y.parts(batch, block, across)
+            products = np.matmul(left, right, out=products)
+            kernels.recombine(products.reshape(-1), done.reshape(-1), block.start > 0)
+        if done is not to:
+            to[...] = done
+
+    threads.each(tile, len(tiles))
+
+
+def _shared(sizes: tuple[int, int, int, int], tile: tuple[int, int, int], k: int) -> tuple[int, int, int]:
+    """A tile small enough that every thread has one, and large enough to be worth it."""
+    outer, stack, m, n = sizes
+    together, rows, columns = tile
+
+    def count() -> int:
+        return outer * -(-stack // together) * -(-m // rows) * -(-n // columns)
+
+    while count() < threads.in_use() and together * rows * columns * k >= 2 * LEAST:
+        if together > 1:
+            together = -(-together // 2)
+        elif rows >= columns:
+            rows = -(-rows // 2)
+        else:
+            columns = -(-columns // 2)
+    return together, rows, columns
+
+
+def slices(size: int, step: int) -> list[slice]:
+    """Of [0, size), as long as each other but for the last."""
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def inner_blocks(k: int, step: int = 1) -> list[slice]:
+    """Of an inner size: as few as there may be, about as long as each other, multiples of ``step``."""
+    count = -(-k // max(step, BLOCK // step * step))
+    return slices(k, -(-k // (count * step)) * step)
 
 
 def _multiply_small(x: FieldArray, y: FieldArray, batch: Shape) -> FieldArray:
@@ -145,93 +237,3 @@ def _multiply_small(x: FieldArray, y: FieldArray, batch: Shape) -> FieldArray:
     x, y = flat(x), flat(y)
     kernels.small_matmul(x, y, result.reshape(-1), m, k, n, x_step, y_step)
     return result
-
-
-class ConvKernel:
-    """The weights of a convolution split once: `conv2d` takes it in place of the array.
-
-    `w` has the shape (out channels, channels / groups, kernel height, kernel width).
-    """
-
-    __slots__ = ("groups", "parts", "shape")
-
-    def __init__(self, w: FieldArray, groups: int = 1) -> None:
-        if w.ndim != 4 or 0 in w.shape:
-            raise ShapeError(
-                f"convolution weights have 4 dimensions, none of them empty; these have the shape {w.shape}"
-            )
-        if groups < 1 or w.shape[0] % groups:
-            raise ShapeError(f"{w.shape[0]} output channels do not divide into {groups} groups")
-        self.groups = groups
-        self.shape = w.shape
-        self.parts = _split(np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, -1))
-
-
-def conv2d(
-    x: FieldArray,
-    w: FieldArray | ConvKernel,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    groups: int = 1,
-) -> FieldArray:
-    """The cross-correlation that `torch.nn.functional.conv2d` computes, mod p.
-
-    x is (batch, channels, height, width), w (out channels, channels / groups, kernel height, kernel width);
-    the result is (batch, out channels, out height, out width).  `groups` must be that of a `ConvKernel`.
-
-    Raises `ShapeError` for shapes and options that do not go together.
-    """
-    if isinstance(w, ConvKernel):
-        if w.groups != groups:
-            raise ShapeError(f"the weights were split for {w.groups} groups, not {groups}")
-    else:
-        w = ConvKernel(w, groups)
-    out_channels, depth, *window = w.shape
-    rows, columns = _windows(x.shape, (window[0], window[1]), stride, padding)
-    images, channels, height, width = x.shape
-    if channels != depth * groups:
-        raise ShapeError(
-            f"weights of shape {w.shape} in {groups} groups need {depth * groups} channels, not {channels}"
-        )
-    result = np.empty((images, out_channels, rows, columns), np.uint64)
-    inner, area = depth * window[0] * window[1], rows * columns
-    at_once = max(1, _WINDOW_BYTES // (48 * groups * inner * area))
-    x = np.ascontiguousarray(x)
-    for start in range(0, images, at_once):
-        some = x[start : start + at_once]
-        if tuple(window) == (1, 1) and padding == (0, 0):
-            parts = _split(some[:, :, :: stride[0], :: stride[1]])
-        else:
-            parts = np.empty((6, len(some), groups, inner, area))
-            kernels.split_columns(
-                some.reshape(-1), parts.reshape(-1), len(some) * channels,
-                (height, width), (window[0], window[1]), stride, padding,
-            )  # fmt: skip
-        parts = parts.reshape(6, len(some), groups, inner, area)
-        _multiply_parts(w.parts[:, None], parts, result[start : start + at_once])
-    return result
-
-
-def sum_pool2d(x: FieldArray, kernel: Pair, stride: Pair, padding: Pair = (0, 0)) -> FieldArray:
-    """Sums mod p over windows of (batch, channels, height, width): average pooling without the division.
-
-    The images are padded with zeros, which count as elements.
-    """
-    rows, columns = _windows(x.shape, kernel, stride, padding)
-    result = np.empty((*x.shape[:2], rows, columns), np.uint64)
-    if result.size:
-        kernels.sum_windows(flat(x), result.reshape(-1), x.shape[2:], kernel, stride, padding)
-    return result
-
-
-def _windows(shape: Shape, window: Pair, stride: Pair, padding: Pair) -> Pair:
-    """Rows and columns of the result of a window that slides over images of this shape."""
-    if len(shape) != 4:
-        raise ShapeError(f"images have the shape (batch, channels, height, width), not {shape}")
-    if min(window) < 1 or min(stride) < 1 or min(padding) < 0:
-        raise ShapeError(f"window {window}, stride {stride} or padding {padding} is out of range")
-    rows = (shape[2] + 2 * padding[0] - window[0]) // stride[0] + 1
-    columns = (shape[3] + 2 * padding[1] - window[1]) // stride[1] + 1
-    if rows < 1 or columns < 1:
-        raise ShapeError(f"a window of {window} does not fit images of {shape[2:]} with padding {padding}")
-    return rows, columns

@@ -1,8 +1,6 @@
-"""Compiled loops of matrix products and convolutions: limbs, windows, small products.  See `mpc.rings.kernels`."""
+"""Compiled loops of matrix products: limbs, small products.  See `mpc.rings.kernels`."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +22,8 @@ from mpc.rings.kernels import (
 )
 
 Reals = npt.NDArray[np.float64]
-Pair = tuple[int, int]
-
 READ_REAL = types.Array(types.float64, 1, "C", readonly=True)
 WRITE_REAL = types.Array(types.float64, 1, "C")
-PAIR: Any = types.UniTuple(types.intp, 2)  # type: ignore[no-untyped-call]
 
 _LOW = np.uint64(2**32 - 1)
 _U19, _U20, _U32, _U40, _U60 = (np.uint64(k) for k in (19, 20, 32, 40, 60))
@@ -123,55 +118,3 @@ def small_matmul(x: Words, y: Words, out: Words, m: int, k: int, n: int, x_step:
                 c[j] = fold(c[j] + fold(partial_product(a0, b0[j])))
         for j in range(n):
             c[j] = reduce_once(fold(c[j]))
-
-
-# Images -----------------------------------------------------------------------------------------------------
-# `size` is (height, width), and so are kernel, stride and padding.
-
-
-@kernel(READ, WRITE_REAL, INT, PAIR, PAIR, PAIR, PAIR)
-def split_columns(x: Words, out: Reals, planes: int, size: Pair, window: Pair, stride: Pair, padding: Pair) -> None:
-    """Split (planes, height, width) once, and lay out the windows: (6, planes, window, rows, columns)."""
-    height, width = size
-    rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1
-    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
-    padded_width = width + 2 * padding[1]
-    area = (height + 2 * padding[0]) * padded_width
-    padded = np.zeros(6 * area)
-    block = window[0] * window[1] * rows * columns
-    for plane in range(planes):
-        for r in range(height):
-            source = (plane * height + r) * width
-            split_into(x[source : source + width], padded, (r + padding[0]) * padded_width + padding[1], area)
-        for limb in range(6):
-            target = (limb * planes + plane) * block
-            for dr in range(window[0]):
-                for dc in range(window[1]):
-                    for r in range(rows):
-                        start = limb * area + (r * stride[0] + dr) * padded_width + dc
-                        u, v = padded[start : start + width + 2 * padding[1]], out[target : target + columns]
-                        if stride[1] == 1:
-                            for i in range(columns):
-                                v[i] = u[i]
-                        else:
-                            for i in range(columns):
-                                v[i] = u[i * stride[1]]
-                        target += columns
-
-
-@kernel(READ, WRITE, PAIR, PAIR, PAIR, PAIR)
-def sum_windows(x: Words, out: Words, size: Pair, window: Pair, stride: Pair, padding: Pair) -> None:
-    """Sums over windows of (planes, height, width), zero outside."""
-    height, width = size
-    rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1
-    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
-    for plane in range(out.size // (rows * columns)):
-        for r in range(rows):
-            top = r * stride[0] - padding[0]
-            for c in range(columns):
-                left = c * stride[1] - padding[1]
-                value = np.uint64(0)
-                for i in range(max(top, 0), min(top + window[0], height)):
-                    for j in range(max(left, 0), min(left + window[1], width)):
-                        value = reduce_once(value + x[(plane * height + i) * width + j])
-                out[(plane * rows + r) * columns + c] = value

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from mpc.errors import UsageError
-from mpc.rings import kernels
+from mpc.rings import kernels, threads
 from mpc.rings.field import FieldArray, P, Shape, add
 
 SEED_BYTES = 16
@@ -38,9 +38,8 @@ _BLOCK = 16
 # Words per call of the cipher: a piece is masked, or added, while it is in the L2 cache.
 _PIECE = 1 << 14
 _ZEROS = bytes(8 * _PIECE)
-# Elements and raw bytes of one seed come from counters that never meet.
-_FIRST_ELEMENT = bytes(_BLOCK)
-_FIRST_RAW = b"\x80" + bytes(_BLOCK - 1)
+# Elements and raw bytes of one seed come from counters that never meet: their first.
+_ELEMENTS, _RAW = 0, 1 << 127
 
 
 def fresh_seed() -> bytes:
@@ -88,32 +87,49 @@ class Seed:
         """Uniform field elements.  A seed is expanded once: see the module's docstring."""
         shape = (shape,) if isinstance(shape, int) else shape
         out = np.empty(prod(shape), np.uint64)
-        stream = _words(self._key, min(out.size, _PIECE))
-        rejected = False
-        for start in range(0, out.size, _PIECE):
-            piece = out[start : start + _PIECE]
-            rejected |= kernels.mask(stream(piece.size), piece)
-        if rejected:
+        rejected: list[bool] = []
+
+        def expand(first: int, last: int) -> None:
+            stream = _words(self._key, min(last - first, _PIECE), first)
+            for start in range(first, last, _PIECE):
+                piece = out[start : min(start + _PIECE, last)]
+                rejected.append(kernels.mask(stream(piece.size), piece))
+
+        threads.cut(expand, out.size, _PIECE)
+        if any(rejected):
             places = np.flatnonzero(out == P)
             out[places] = self._derived(b"rejected").elements(places.size)
         return out.reshape(shape)
 
-    def raw(self, count: int) -> bytes:
+    def raw(self, count: int) -> npt.NDArray[np.uint8]:
         """`count` uniform bytes, independent of this seed's elements."""
-        return _cipher(self._key, _FIRST_RAW).update(bytes(count))
+        # The cipher asks for room for one block more than it writes.
+        room = np.empty(count + _BLOCK, np.uint8)
+
+        def expand(first: int, last: int) -> None:
+            cipher = _cipher(self._key, _counter(_RAW, first))
+            for start in range(first, last, len(_ZEROS)):
+                size = min(len(_ZEROS), last - start)
+                cipher.update_into(memoryview(_ZEROS)[:size], room[start : start + size + _BLOCK].data)
+
+        threads.cut(expand, count, len(_ZEROS))
+        return room[:count]
 
 
 def elements_sum(seeds: Sequence[Seed], shape: int | Shape) -> FieldArray:
     """The sum mod p of the `elements` of all seeds, without holding the terms."""
     shape = (shape,) if isinstance(shape, int) else shape
     out = np.zeros(prod(shape), np.uint64)
-    streams = [_words(seed._key, min(out.size, _PIECE)) for seed in seeds]
-    rejected = False
-    for start in range(0, out.size, _PIECE):
-        piece = out[start : start + _PIECE]
-        for stream in streams:
-            rejected |= kernels.mask_accumulate(piece, stream(piece.size))
-    if rejected:
+    rejected: list[bool] = []
+
+    def expand(first: int, last: int) -> None:
+        streams = [_words(seed._key, min(last - first, _PIECE), first) for seed in seeds]
+        for start in range(first, last, _PIECE):
+            piece = out[start : min(start + _PIECE, last)]
+            rejected.extend(kernels.mask_accumulate(piece, stream(piece.size)) for stream in streams)
+
+    threads.cut(expand, out.size, _PIECE)
+    if any(rejected):
         out = np.zeros(prod(shape), np.uint64)
         for seed in seeds:
             add(out, seed.elements(out.size), out)
@@ -124,12 +140,17 @@ def _cipher(key: bytes, counter: bytes) -> CipherContext:
     return Cipher(AES(key), CTR(counter)).encryptor()
 
 
-def _words(key: bytes, limit: int) -> Callable[[int], npt.NDArray[np.uint64]]:
-    """The stream of a seed's 64-bit words (little-endian), `limit` at a time at most.
+def _counter(first: int, byte: int) -> bytes:
+    """That of the block which begins at this byte of the stream whose ``first`` counter is that."""
+    return (first + byte // _BLOCK).to_bytes(_BLOCK, "big")
+
+
+def _words(key: bytes, limit: int, first: int) -> Callable[[int], npt.NDArray[np.uint64]]:
+    """The stream of a seed's 64-bit words (little-endian) from the ``first`` on, `limit` at a time at most.
 
     The words stand in a buffer that the next call overwrites.
     """
-    cipher = _cipher(key, _FIRST_ELEMENT)
+    cipher = _cipher(key, _counter(_ELEMENTS, 8 * first))
     # The cipher asks for room for one block more than it writes.
     buffer = bytearray(8 * limit + _BLOCK)
     words = np.frombuffer(buffer, "<u8")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from parties import logs
 from parties.cluster import Cluster, Member
+from parties.cluster_file import MAX_THREADS
 from parties.commands.arguments import cluster_argument
 from parties.keys import KeyPair
 from parties.operate.cluster.signed import steps_beside
@@ -23,6 +24,13 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
         "--observable", dest="opaque", action="store_false",
         help="let debuggers and measurements of the same user look into it (never where it matters)",
     )  # fmt: skip
+    parser.add_argument(
+        "--threads",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="to compute with (default: as the cluster file says)",
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
     parser.add_argument(
         "--metrics",
@@ -36,6 +44,12 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
         "--grace", type=_seconds, default=10.0, metavar="SECONDS",
         help="asked to stop (SIGTERM), give runs in progress so long to end, then fail them (default: 10)",
     )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 to {MAX_THREADS}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -66,5 +80,6 @@ def serve(options: argparse.Namespace, cluster: Cluster, member: Member) -> int:
         grace=options.grace,
         metrics=metrics,
         following=steps_beside(options.cluster),
+        count=options.threads,
     )
     return 0

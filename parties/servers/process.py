@@ -17,7 +17,7 @@ import threadpoolctl
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.errors import ConfigurationError
-from mpc.rings import Rings, kernels
+from mpc.rings import Rings, kernels, threads
 from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
 from parties.operate.cluster.record import ClusterRecord
@@ -45,8 +45,8 @@ GRACE = 10.0
 """s that runs in progress are given to end, by default, when a server is asked to stop."""
 
 
-def tune(threads: int) -> None:
-    """Keep freed memory in the process, and give BLAS its number of threads (0: as it likes).
+def tune(count: int) -> None:
+    """Keep freed memory in the process, and compute with so many threads (0: as it is).
 
     glibc hands arrays of some 100 KB back to the kernel when they are freed, and pays for their pages again at the next
     one: several times the cost of the arithmetic on them.  What is too much of it goes back later (`freed`).
@@ -57,8 +57,10 @@ def tune(threads: int) -> None:
         # there for the next one, and is not kept once more by each.
         for parameter, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20), (-8, 1)):
             libc.mallopt(parameter, value)
-    if threads:
-        threadpoolctl.threadpool_limits(threads)
+    if count:
+        # Each computes tiles of its own (`mpc.rings.matrix`): BLAS's would only wait for each other beside them.
+        threadpoolctl.threadpool_limits(1)
+        threads.use(count)
 
 
 def raise_descriptor_limit() -> None:
@@ -74,7 +76,12 @@ def threads_for(cluster: Cluster, member: Member) -> int:
     """The cluster file's setting, or all cores divided among the servers that share this one's host."""
     if cluster.settings.threads:
         return cluster.settings.threads
-    return max(1, (os.cpu_count() or 1) // cluster.servers_beside(member))
+    return max(1, cores() // cluster.servers_beside(member))
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_server(
@@ -123,6 +130,7 @@ def run_server(
     grace: float = GRACE,
     metrics: tuple[str, int] | None = None,
     following: Sequence[Step] = (),
+    count: int = 0,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
 
@@ -130,8 +138,10 @@ def run_server(
     with an error that names this server.  A second signal, or the end of stdin, stops at once.
 
     ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
+
+    ``count``: threads to compute with, if not as many as the cluster file says.
     """
-    tune(threads_for(cluster, member))
+    tune(count or threads_for(cluster, member))
     sys.setswitchinterval(SWITCH_INTERVAL)
     # What is here by now stays: looking for garbage among it again and again would hold everybody up.
     gc.collect()

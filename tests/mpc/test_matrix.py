@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import ShapeError
-from mpc.rings import matrix
+from mpc.rings import convolution, matrix
+from mpc.rings.convolution import ConvKernel, conv2d, sum_pool2d
 from mpc.rings.field import FieldArray, P
-from mpc.rings.matrix import BLOCK, ConvKernel, Limbs, conv2d, matmul, sum_pool2d
+from mpc.rings.matrix import BLOCK, Limbs, matmul
 
 # Limbs that are all as large as they get, with one sign, with both signs, and the ends of the field.
 LOWEST = (-(2**19) - 2**39 - (2**60 - 2**40)) % P
@@ -173,8 +174,10 @@ def test_convolutions(x: Any, w: Any, stride: Any, padding: Any, groups: int) ->
 def test_convolution_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = random(7, 2, 6, 6), random(3, 2, 3, 3)
     whole = conv2d(x, w)
-    monkeypatch.setattr(matrix, "_WINDOW_BYTES", 2 * 48 * 18 * 16)
-    assert np.array_equal(conv2d(x, w), whole)
+    for size in (2 * 48 * 18 * 16, 48 * 18 * 8, 1):
+        monkeypatch.setattr(convolution, "STRIP", size)
+        monkeypatch.setattr(convolution, "TOGETHER", size)
+        assert np.array_equal(conv2d(x, w), whole)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import socket
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import PeerUnavailable, UsageError
+from mpc.rings import threads
 from parties import Client, LocalCluster, Settings, local
+from parties.commands.serving import server_arguments
 from parties.servers import process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,3 +173,26 @@ async def test_no_stdin_is_its_end(monkeypatch):
     stop = asyncio.Event()
     await asyncio.to_thread(process._await_end_of_stdin, asyncio.get_running_loop(), stop)
     await asyncio.wait_for(stop.wait(), 1)
+
+
+def test_parties_divide_the_processors(monkeypatch):
+    for found, parties, count in ((1, 2, 1), (2, 2, 1), (16, 2, 8), (16, 3, 5), (4, 8, 1)):
+        monkeypatch.setattr(local, "cores", lambda found=found: found)
+        assert LocalCluster(parties)._settings.threads == count
+    assert LocalCluster(2, settings=Settings(threads=3))._settings.threads == 3
+
+
+def test_a_server_computes_with_as_many_threads_as_it_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(process.threadpoolctl, "threadpool_limits", lambda count: None)
+    process.tune(3)
+    assert threads.in_use() == 3
+    process.tune(0)
+    assert threads.in_use() == 3
+    threads.use(1)
+    parser = argparse.ArgumentParser()
+    server_arguments(parser)
+    assert parser.parse_args(["--cluster", "c", "--threads", "3"]).threads == 3
+    for wrong in ("0", "1025", "many"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--cluster", "c", "--threads", wrong])
+        assert "not a number of threads" in capsys.readouterr().err

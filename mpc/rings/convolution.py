@@ -1,0 +1,204 @@
+"""Convolutions and pooling in the field: windows become matrices a few rows at a time (`mpc.rings.matrix`), or, where
+few outputs share a window, as in depthwise convolutions, are summed where they lie, in integers."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from mpc.errors import ShapeError
+from mpc.rings import convolution_kernels as kernels
+from mpc.rings import threads
+from mpc.rings.field import FieldArray, Shape
+from mpc.rings.kernels import flat
+from mpc.rings.matrix import KEPT, LEAST, TILE, Parts, inner_blocks, slices, split
+from mpc.rings.matrix_kernels import recombine
+
+TOGETHER = 1 << 20
+"""Bytes of the layout of windows of several images, about: it is in the cache between its making and its use."""
+
+STRIP = 8 << 20
+"""Likewise, of a tile of one image."""
+
+NARROW = 128
+"""Columns of a matrix that is not cut into narrower ones for the sake of threads."""
+
+DIRECT = 4
+"""Output channels that share a window, at most, where windows are not laid out."""
+
+Pair = tuple[int, int]
+
+
+class ConvKernel:
+    """The weights of a convolution made ready for many: `conv2d` takes it in place of the array.
+
+    `w` has the shape (out channels, channels / groups, kernel height, kernel width).
+    """
+
+    __slots__ = ("groups", "parts", "rows", "shape")
+
+    def __init__(self, w: FieldArray, groups: int = 1) -> None:
+        if w.ndim != 4 or 0 in w.shape:
+            raise ShapeError(
+                f"convolution weights have 4 dimensions, none of them empty; these have the shape {w.shape}"
+            )
+        if groups < 1 or w.shape[0] % groups:
+            raise ShapeError(f"{w.shape[0]} output channels do not divide into {groups} groups")
+        self.groups = groups
+        self.shape = w.shape
+        self.rows = np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, -1)
+        """Of each group, a row for each of its output channels."""
+        self.parts = split(self.rows) if w.size <= KEPT and self.rows.shape[1] > DIRECT else None
+
+    def limbs(self, group: slice, rows: slice, inner: slice) -> Parts:
+        """Of some of the rows of some groups."""
+        some = (group, rows, inner)
+        return split(self.rows[some]) if self.parts is None else self.parts[(slice(None), *some)]
+
+
+def conv2d(
+    x: FieldArray,
+    w: FieldArray | ConvKernel,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    groups: int = 1,
+) -> FieldArray:
+    """The cross-correlation that `torch.nn.functional.conv2d` computes, mod p.
+
+    x is (batch, channels, height, width), w (out channels, channels / groups, kernel height, kernel width);
+    the result is (batch, out channels, out height, out width).  `groups` must be that of a `ConvKernel`.
+
+    Raises `ShapeError` for shapes and options that do not go together.
+    """
+    if isinstance(w, ConvKernel):
+        if w.groups != groups:
+            raise ShapeError(f"the weights were split for {w.groups} groups, not {groups}")
+    else:
+        w = ConvKernel(w, groups)
+    out_channels, depth, *window = w.shape
+    rows, columns = _windows(x.shape, (window[0], window[1]), stride, padding)
+    if x.shape[1] != depth * groups:
+        raise ShapeError(
+            f"weights of shape {w.shape} in {groups} groups need {depth * groups} channels, not {x.shape[1]}"
+        )
+    result = np.empty((x.shape[0], out_channels, rows, columns), np.uint64)
+    if not result.size:
+        return result
+    x = np.ascontiguousarray(x)
+    if out_channels // groups <= DIRECT:
+        _summed(x, w, result, stride, padding)
+    else:
+        _laid_out(x, w, result, stride, padding)
+    return result
+
+
+def _summed(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, padding: Pair) -> None:
+    """In integers, an output plane after the other."""
+    _, depth, *window = w.shape
+    each = w.shape[0] // w.groups
+    planes, area = prod(result.shape[:2]), prod(result.shape[2:])
+    source, weights, to = flat(x), flat(w.rows), result.reshape(-1)
+
+    def some(start: int, stop: int) -> None:
+        kernels.summed_windows(
+            source, weights, to, (start, stop), (w.groups, each), depth, x.shape[2:], (window[0], window[1]),
+            stride, padding,
+        )  # fmt: skip
+
+    threads.cut(some, planes, 1, -(-LEAST // (4 * depth * prod(window) * area)))
+
+
+def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, padding: Pair) -> None:
+    """By matrices of windows: whole images together where they are small, else some rows of one."""
+    out_channels, depth, *window = w.shape
+    images, _, rows, columns = result.shape
+    groups, each, inner = w.groups, out_channels // w.groups, depth * prod(window)
+    blocks = inner_blocks(inner, prod(window))
+    longest = blocks[0].stop
+    together = TOGETHER // (48 * groups * inner * rows * columns)
+    if together:
+        # Small images: all of their groups, channels and rows at once.
+        work = images * out_channels * inner * rows * columns
+        together = min(together, max(1, -(-images // threads.in_use()))) if work >= 2 * LEAST else together
+        tiles = list(product(slices(images, together), [slice(0, groups)], [slice(0, each)], [slice(0, rows)]))
+    else:
+        high, wide = min(rows, max(1, STRIP // (48 * longest * columns))), min(each, max(1, TILE // (48 * longest)))
+        while -(-rows // high) * -(-each // wide) * images * groups < threads.in_use():
+            # Windows are laid out for as many channels as there may be: rows are shared out first.
+            if high > 1 and high * columns > NARROW:
+                high = -(-high // 2)
+            elif wide > 1 and wide * longest * high * columns >= 2 * LEAST:
+                wide = -(-wide // 2)
+            else:
+                break
+        tiles = list(product(slices(images, 1), slices(groups, 1), slices(each, wide), slices(rows, high)))
+    shaped = result.reshape(images, groups, each, rows, columns)
+
+    def tile(number: int) -> None:
+        image, group, some, strip = tiles[number]
+        to = shaped[image, group, some, strip]
+        done = to if to.flags.c_contiguous else np.empty(to.shape, np.uint64)
+        products = None
+        for block in blocks:
+            laid = _columns(x, image, group, block, strip, w, stride, padding, columns)
+            products = np.matmul(w.limbs(group, some, block)[:, None], laid, out=products)
+            recombine(products.reshape(-1), done.reshape(-1), block.start > 0)
+        if done is not to:
+            to[...] = done
+
+    threads.each(tile, len(tiles))
+
+
+def _columns(
+    x: FieldArray, image: slice, group: slice, block: slice, strip: slice, w: ConvKernel, stride: Pair, padding: Pair,
+    columns: int,
+) -> Parts:  # fmt: skip
+    """Parts (6, images, groups, inner, columns) of the windows of some rows of results, and some of the channels."""
+    _, depth, *window = w.shape
+    first, last = block.start // prod(window), block.stop // prod(window)
+    images, _, height, width = x.shape
+    some = x.reshape(images, w.groups, depth, height, width)[image, group, first:last]
+    shape = (*some.shape[:2], block.stop - block.start, (strip.stop - strip.start) * columns)
+    if window == [1, 1] and padding == (0, 0):
+        down, right = stride
+        here = some[..., strip.start * down : (strip.stop - 1) * down + 1 : down, : (columns - 1) * right + 1 : right]
+        return split(np.ascontiguousarray(here)).reshape(6, *shape)
+    parts = np.empty((6, *shape))
+    kernels.split_columns(
+        flat(some), parts.reshape(-1), (height, width), (window[0], window[1]), stride, padding,
+        (strip.start, strip.stop),
+    )  # fmt: skip
+    return parts
+
+
+def sum_pool2d(x: FieldArray, kernel: Pair, stride: Pair, padding: Pair = (0, 0)) -> FieldArray:
+    """Sums mod p over windows of (batch, channels, height, width): average pooling without the division.
+
+    The images are padded with zeros, which count as elements.
+    """
+    rows, columns = _windows(x.shape, kernel, stride, padding)
+    result = np.empty((*x.shape[:2], rows, columns), np.uint64)
+    source, to, area, plane = flat(x), result.reshape(-1), rows * columns, prod(x.shape[2:])
+
+    def some(start: int, stop: int) -> None:
+        part, images = to[start:stop], source[start // area * plane : stop // area * plane]
+        kernels.sum_windows(images, part, x.shape[2:], kernel, stride, padding)
+
+    if result.size:
+        threads.cut(some, to.size, area)
+    return result
+
+
+def _windows(shape: Shape, window: Pair, stride: Pair, padding: Pair) -> Pair:
+    """Rows and columns of the result of a window that slides over images of this shape."""
+    if len(shape) != 4:
+        raise ShapeError(f"images have the shape (batch, channels, height, width), not {shape}")
+    if min(window) < 1 or min(stride) < 1 or min(padding) < 0:
+        raise ShapeError(f"window {window}, stride {stride} or padding {padding} is out of range")
+    rows = (shape[2] + 2 * padding[0] - window[0]) // stride[0] + 1
+    columns = (shape[3] + 2 * padding[1] - window[1]) // stride[1] + 1
+    if rows < 1 or columns < 1:
+        raise ShapeError(f"a window of {window} does not fit images of {shape[2:]} with padding {padding}")
+    return rows, columns

@@ -1,0 +1,121 @@
+"""Compiled loops of convolutions and pooling: windows, and sums over them.  See `mpc.rings.kernels`.
+
+`size` is (height, width) of an image, and so are window, stride and padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from mpc.rings.kernels import INT, READ, WRITE, Words, fold, kernel, partial_product, reduce_once
+from mpc.rings.matrix_kernels import WRITE_REAL, Reals, split_into
+
+Pair = tuple[int, int]
+
+PAIR: Any = types.UniTuple(types.intp, 2)  # type: ignore[no-untyped-call]
+
+
+@kernel(READ, WRITE_REAL, PAIR, PAIR, PAIR, PAIR, PAIR)
+def split_columns(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, padding: Pair, strip: Pair) -> None:
+    """Split (planes, height, width) once, and lay out the windows: (6, planes, window, rows, columns).
+
+    ``strip``: the first row of windows, and that behind the last.
+    """
+    height, width = size
+    rows = strip[1] - strip[0]
+    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
+    padded_width = width + 2 * padding[1]
+    # Rows of the image, padded, that these windows see.
+    top, high = strip[0] * stride[0] - padding[0], (rows - 1) * stride[0] + window[0]
+    area = high * padded_width
+    padded = np.zeros(6 * area)
+    block = window[0] * window[1] * rows * columns
+    planes = x.size // (height * width)
+    for plane in range(planes):
+        for r in range(max(top, 0), min(top + high, height)):
+            source = (plane * height + r) * width
+            split_into(x[source : source + width], padded, (r - top) * padded_width + padding[1], area)
+        for limb in range(6):
+            target = (limb * planes + plane) * block
+            for dr in range(window[0]):
+                for dc in range(window[1]):
+                    for r in range(rows):
+                        start = limb * area + (r * stride[0] + dr) * padded_width + dc
+                        u, v = padded[start : start + padded_width], out[target : target + columns]
+                        if stride[1] == 1:
+                            for i in range(columns):
+                                v[i] = u[i]
+                        else:
+                            for i in range(columns):
+                                v[i] = u[i * stride[1]]
+                        target += columns
+
+
+@kernel(READ, READ, WRITE, PAIR, PAIR, INT, PAIR, PAIR, PAIR, PAIR)
+def summed_windows(
+    x: Words, w: Words, out: Words, planes: Pair, each: Pair, depth: int, size: Pair, window: Pair, stride: Pair,
+    padding: Pair,
+) -> None:  # fmt: skip
+    """Output planes (of all images, channel by channel) from ``planes[0]`` up to ``planes[1]``.
+
+    ``each``: groups, and output channels of a group, which see ``depth`` channels.
+    """
+    height, width = size
+    groups, count = each
+    rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1
+    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
+    sums = np.empty(columns, np.uint64)
+    # Every other column of a row, and so on, where windows move by more than one.
+    lane = np.empty(columns, np.uint64)
+    for plane in range(planes[0], planes[1]):
+        channel = plane % (groups * count)
+        source = (plane // (groups * count) * groups + channel // count) * depth * height * width
+        for r in range(rows):
+            top = r * stride[0] - padding[0]
+            for i in range(columns):
+                sums[i] = 0
+            for c in range(depth):
+                for dr in range(max(0, -top), min(window[0], height - top)):
+                    line = source + (c * height + top + dr) * width
+                    for dc in range(window[1]):
+                        factor = w[((channel * depth + c) * window[0] + dr) * window[1] + dc]
+                        # Results whose window has a column of the image here.
+                        left = padding[1] - dc
+                        first = max(0, (left + stride[1] - 1) // stride[1])
+                        last = min(columns, (width - 1 + left) // stride[1] + 1)
+                        if last <= first:
+                            continue
+                        u = x[line + first * stride[1] - left : line + width]
+                        v = sums[first:last]
+                        if stride[1] == 1:
+                            for i in range(last - first):
+                                v[i] = fold(v[i] + fold(partial_product(u[i], factor)))
+                        else:
+                            for i in range(last - first):
+                                lane[i] = u[i * stride[1]]
+                            for i in range(last - first):
+                                v[i] = fold(v[i] + fold(partial_product(lane[i], factor)))
+            v = out[(plane * rows + r) * columns : (plane * rows + r + 1) * columns]
+            for i in range(columns):
+                v[i] = reduce_once(fold(sums[i]))
+
+
+@kernel(READ, WRITE, PAIR, PAIR, PAIR, PAIR)
+def sum_windows(x: Words, out: Words, size: Pair, window: Pair, stride: Pair, padding: Pair) -> None:
+    """Sums over windows of (planes, height, width), zero outside."""
+    height, width = size
+    rows = (height + 2 * padding[0] - window[0]) // stride[0] + 1
+    columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
+    for plane in range(out.size // (rows * columns)):
+        for r in range(rows):
+            top = r * stride[0] - padding[0]
+            for c in range(columns):
+                left = c * stride[1] - padding[1]
+                value = np.uint64(0)
+                for i in range(max(top, 0), min(top + window[0], height)):
+                    for j in range(max(left, 0), min(left + window[1], width)):
+                        value = reduce_once(value + x[(plane * height + i) * width + j])
+                out[(plane * rows + r) * columns + c] = value
