@@ -269,6 +269,15 @@ class Program:
         return tuple(depths)
 
     @lazy
+    def last_taken(self) -> tuple[int, ...]:
+        """Per node: the last of the nodes that take it; itself where none does."""
+        last = list(range(len(self.nodes)))
+        for i, node in enumerate(self.nodes):
+            for j in node.inputs:
+                last[j] = i
+        return tuple(last)
+
+    @lazy
     def rounds(self) -> int:
         """Rounds of openings among the parties; revealing the outputs is one more."""
         return max((d for d, n in zip(self.depths, self.nodes, strict=True) if n.operation.opens), default=0)

@@ -163,6 +163,11 @@ def deal(
             ring = rings[part.ring]
             others = ring.sample_sum([dealt_stream(seed, i, k) for seed in seeds[:-1]], part.shape)
             corrections.append(ring.buffer(ring.subtract(value, others)).reshape(-1))
+        # A mask is as large as what it hides: of a deep network only few are held at a time.
+        for j in {i, *node.inputs}:
+            if program.last_taken[j] <= i:
+                masks.pop(j, None)
+                public.pop(j, None)
     outputs = [program.nodes[i].type for i in program.outputs]
 
     def sent(streams: Sequence[Seed], t: TensorType) -> Buffer:

@@ -5,7 +5,7 @@ Both follow the same formulas; ``PartyContext`` says what tells them apart.  Wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Stored, Value
@@ -68,6 +68,11 @@ class Evaluation:
     def open(self, i: int, public: Array) -> None:
         """The public part of a masked node has become known."""
         self._values[i] = Value(public, None if self._program.nodes[i].operation.settles else self.value(i).share)
+
+    def forget(self, nodes: Iterable[int]) -> None:
+        """Nodes that have no value any more."""
+        for i in nodes:
+            self._values[i] = None
 
     def evaluate(self, i: int) -> None:
         """A pending node whose operands are known."""

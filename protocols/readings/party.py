@@ -101,6 +101,7 @@ class PartyRun:
             self._macs.prepare(self._stored_mac, self._mask_mac, self._randomness.dealt_macs)
             self._check = MacCheck(macs, session_of(program.digest, parties, session))
         self._pending = self._by_depth()
+        self._done = self._not_taken_after()
         self._evaluated = 0
         """Depths up to which the shares have been evaluated."""
         self._authenticated = 0
@@ -136,6 +137,19 @@ class PartyRun:
             if self._shares.value(i).pending and i not in inputs:
                 pending[depth].append(i)
         return pending
+
+    def _not_taken_after(self) -> list[list[int]]:
+        """Nodes whose values nobody looks at any more, by the number of openings before that is so."""
+        until = list(self.program.depths)
+        for node, depth in zip(self.program.nodes, self.program.depths, strict=True):
+            for i in node.inputs:
+                until[i] = max(until[i], depth)
+        done: list[list[int]] = [[] for _ in self._pending]
+        wanted = {*self.program.outputs, *self.program.kept.values(), *self.program.draws}
+        for i, node in enumerate(self.program.nodes):
+            if i not in wanted and not node.operation.settles and self._shares.value(i).pending:
+                done[min(until[i], self.program.rounds)].append(i)
+        return done
 
     def _output_masks(self) -> list[Array]:
         """Shares of the masks of the outputs and, with MACs, of their MACs."""
@@ -185,6 +199,7 @@ class PartyRun:
             if opening:
                 yield from self._round(opening)
             self._evaluate(self._shares, nodes)
+            self._shares.forget(self._done[self._evaluated])
             self._evaluated += 1
         if self._check is not None:
             yield from self._timed(CHECK, self._check.run(self._macs_of_openings))
@@ -315,6 +330,7 @@ class PartyRun:
             for ring, opened in self._by_ring(opening):
                 self._mac_shares.append(self._differences(self._macs, ring, opened))
             self._evaluate(self._macs, nodes)
+            self._macs.forget(self._done[self._authenticated])
             self._authenticated += 1
 
     def _macs_of_openings(self) -> Sequence[Array]:
