@@ -1,5 +1,7 @@
 """Dealer, parties and clients as processes: keys, cluster files, links, and the command line."""
 
+import logging
+
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
@@ -36,6 +38,10 @@ __all__ = [
     "Settings",
     "StockReport",
 ]
+
+# Python prints warnings of which nobody has said where they go: what servers of a cluster in memory note would stand
+# between what a script prints.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __dir__() -> list[str]:

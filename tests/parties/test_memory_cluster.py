@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +27,8 @@ from parties.messages.runs import Opening, Prepare, Release
 from parties.wire.events import Delivery, LinkFault, PeerDown, PeerRestarted
 from parties.wire.memory import MemoryNetwork
 from parties.wire.transport import Endpoint
+
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 
 
 @pytest.mark.parametrize("security", ["semi-honest", "malicious"])
@@ -45,6 +50,22 @@ def test_a_client_cannot_tell(parties, security):
     assert threading.active_count() <= before + 1
     with pytest.raises(UsageError, match="not running"):
         cluster.client_key()
+
+
+def test_what_servers_note_is_not_printed_where_nobody_has_said_where_to():
+    code = (
+        "import tessera as ts\n"
+        "with ts.MemoryCluster(2, clients=('one', 'other')) as cluster, ts.Client(cluster) as one:\n"
+        "    one.upload(ts.DataSet({'x': [1.0]}, low=0, high=1), 'data')\n"
+        "    one.allow('data', 'other', schema=True)\n"
+        "    with ts.Client(cluster, name='other') as other:\n"
+        "        try:\n"
+        "            other.reveal(other.data('one/data')['x'])\n"
+        "        except ts.NotPermitted:\n"
+        "            print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, SNIPPET, code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")
 
 
 @pytest.mark.parametrize("security", ["semi-honest", "malicious"])
