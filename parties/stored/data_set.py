@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -62,37 +62,46 @@ def kept_data(program: Program) -> DataDescription:
 
 
 class DataSet:
-    """Tensors to ``upload``, all with values in [low, high]; names, shapes, range and fraction bits become public.
+    """Tensors to ``upload``, with values in [low, high]; names, shapes, ranges and fraction bits become public.
 
-    The range is declared, not taken from the values, which it would tell something about.  Raises EncodingError, naming
-    the tensor and the place, for a value that is not finite or not in it; UsageError for too many of them.
+    ``ranges`` has ends of their own for some of the tensors, by name; where it has all, nothing else is needed.  Ranges
+    are declared, not taken from the values, which they would tell something about.  Raises EncodingError, naming
+    the tensor and the place, for a value that is not finite or not in it; UsageError for too many of them, and for a
+    tensor without a range, or a range without a tensor.
     """
 
     def __init__(
         self,
         tensors: Mapping[str, npt.ArrayLike],
         *,
-        low: float,
-        high: float,
+        low: float | None = None,
+        high: float | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
         fraction_bits: int | None = None,
     ) -> None:
         if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(name, str) for name in tensors):
             raise UsageError("a data set has at least one tensor, by name: ts.DataSet({'x': array}, low=.., high=..)")
-        low, high, bits = declared(low, high, fraction_bits)
+        types = {n: declared(*ends, fraction_bits) for n, ends in _ranges(tensors, low, high, ranges or {}).items()}
         for name, values in tensors.items():
             if (count := count_of(values)) > MAX_TENSOR:
                 raise UsageError(f"{name} has {count:,} numbers, and a tensor {MAX_TENSOR:,} at most: cut it in parts")
-        self._elements = {
-            name: fixed_point.encode(values, bits, low, high, name=name) for name, values in tensors.items()
-        }
-        for name, values in tensors.items():
-            if lost_to_whole(values, bits):
+        self._elements = {}
+        for name, (least, most, bits) in types.items():
+            self._elements[name] = fixed_point.encode(tensors[name], bits, least, most, name=name)
+            if lost_to_whole(tensors[name], bits):
                 raise EncodingError(f"{name} holds other than whole numbers, which is all that fraction_bits=0 is for")
-        types = {name: StoredType(e.shape, bits, low, high) for name, e in self._elements.items()}
-        self._description = DataDescription(types, FORMAT)
+        stored = {n: StoredType(self._elements[n].shape, bits, *ends) for n, (*ends, bits) in types.items()}
+        self._description = DataDescription(stored, FORMAT)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, low: float, high: float) -> DataSet:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> DataSet:
         """The arrays of a ``.npz`` file, by name.  Raises UsageError for a file that is none."""
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -101,7 +110,7 @@ class DataSet:
             raise
         except Exception as error:  # noqa: BLE001 - NumPy fails in many ways at a file that is damaged
             raise UsageError(f"{path} cannot be read as arrays (.npz): {printable(str(error))}") from None
-        return cls(arrays, low=low, high=high)
+        return cls(arrays, low=low, high=high, ranges=ranges)
 
     def encode(self) -> Mapping[str, FieldArray]:
         """The tensors as field elements, by name: secret."""
@@ -114,6 +123,29 @@ class DataSet:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {t.shape}" for name, t in self._description.tensors.items())
         return f"<DataSet: {shapes}>"
+
+
+def _ranges(
+    tensors: Mapping[str, object],
+    low: float | None,
+    high: float | None,
+    ranges: Mapping[str, tuple[float, float]],
+) -> dict[str, tuple[float, float]]:
+    """Of each tensor, its own or that of all.  Raises UsageError."""
+    strangers = [str(name) for name in ranges if name not in tensors]
+    odd = [name for name, ends in ranges.items() if not (isinstance(ends, Sequence) and len(ends) == 2)]
+    if odd:
+        raise UsageError(f"the range of {odd[0]} is no pair: give its ends as (low, high)")
+    if strangers:
+        raise UsageError(f"ranges names {', '.join(strangers)}, and the data set has {', '.join(tensors)}")
+    if low is not None and high is not None:
+        return {name: ranges.get(name, (low, high)) for name in tensors}
+    bare = [name for name in tensors if name not in ranges]
+    if bare:
+        raise UsageError(
+            f"the range of {', '.join(bare)} is missing: give low and high for all, or ranges={{{bare[0]!r}: (.., ..)}}"
+        )
+    return {name: ranges[name] for name in tensors}
 
 
 def is_data(description: bytes) -> bool:

@@ -43,6 +43,38 @@ def test_values_that_are_not_in_the_range(values):
         DataSet({"x": values}, low=-1, high=1)
 
 
+def test_each_tensor_may_have_a_range_of_its_own():
+    ages, flags, scores = [18, 99.5], [0, 1], [-1, 0.5]
+    tensors = {"age": ages, "flag": flags, "score": scores}
+    found = DataSet(tensors, low=-1, high=1, ranges={"age": (0, 120), "flag": (0, 1)})
+    types = DataDescription.decode(found.describe()).tensors
+    assert {n: (t.low, t.high) for n, t in types.items()} == {"age": (0, 120), "flag": (0, 1), "score": (-1, 1)}
+    for name in tensors:
+        alone = DataSet({name: tensors[name]}, low=types[name].low, high=types[name].high)
+        assert DataDescription.decode(alone.describe()).tensors[name] == types[name]
+        assert (alone.encode()[name] == found.encode()[name]).all()
+    assert list(DataSet({"age": ages}, ranges={"age": (0, 120)}).encode()) == ["age"]
+    with pytest.raises(EncodingError, match="age"):
+        DataSet(tensors, low=-1, high=200, ranges={"age": (0, 99)})
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "the range of x, y is missing"),
+        ({"low": 0}, "the range of x, y is missing"),
+        ({"ranges": {"x": (0, 1)}}, "the range of y is missing"),
+        ({"low": 0, "ranges": {"x": (0, 1)}}, "the range of y is missing"),
+        ({"ranges": {"x": 1, "y": (0, 1)}}, "the range of x is no pair"),
+        ({"ranges": {"x": (0, 1, 2), "y": (0, 1)}}, "the range of x is no pair"),
+        ({"low": 0, "high": 1, "ranges": {"z": (0, 1)}}, "ranges names z, and the data set has x, y"),
+    ],
+)
+def test_ranges_that_are_missing_or_of_nothing(given, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        DataSet({"x": [1], "y": [1]}, **given)
+
+
 def test_what_is_no_data_set(tmp_path):
     with pytest.raises(UsageError, match="at least one tensor"):
         DataSet({}, low=-1, high=1)
