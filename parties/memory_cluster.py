@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 
+from mpc.errors import UsageError
 from mpc.rings import Rings, kernels
+from parties.cheating import cheating
 from parties.cluster_file import Settings
 from parties.keys import KeyPair
+from parties.servers.party import PartyServer
 from parties.servers.process import make_server
 from parties.trial import TrialCluster
 from parties.unclosed import closed, opened
@@ -52,6 +57,7 @@ class MemoryCluster(TrialCluster):
         self.transport: MemoryNetwork = MemoryNetwork()
         self._thread: threading.Thread | None = None
         self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._party_servers: dict[str, PartyServer] = {}
 
     def __repr__(self) -> str:
         state = "running" if self._thread is not None else "not running"
@@ -78,6 +84,8 @@ class MemoryCluster(TrialCluster):
                 for member in self._cluster.servers:
                     data = f"{folder}/{member.name}"
                     server = make_server(self._cluster, member, keys[member.name], data, self.transport, self.rings)
+                    if isinstance(server, PartyServer):
+                        self._party_servers[member.name] = server
                     tasks.append(asyncio.create_task(server.serve(), name=f"tessera {member.name}"))
                     await server.listening.wait()
                 started.set_result(None)
@@ -91,6 +99,19 @@ class MemoryCluster(TrialCluster):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    @contextlib.contextmanager
+    def cheating(self, party: str, by: float = 1.0) -> Iterator[None]:
+        """Meanwhile this party, ``"party0"`` and so on, cheats: what it tells of results makes each ``by`` more.
+
+        To see what a party can do that does not keep to the protocol: in semi-honest security the client gets that
+        result; with MACs it gets ``MacCheckError``.  Raises UsageError.
+        """
+        self._check_running()
+        if party not in self._party_servers:
+            raise UsageError(f"no party is called {party!r}: there are {', '.join(self._party_servers)}")
+        with cheating(self._party_servers[party], by, self.rings):
+            yield
+
     def close(self) -> None:
         """End the servers, and remove what they have written.  Idempotent."""
         closed(self)
@@ -101,4 +122,5 @@ class MemoryCluster(TrialCluster):
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._party_servers.clear()
         self.client_keys.clear()
