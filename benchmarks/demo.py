@@ -26,6 +26,10 @@ def command(subparsers: Any) -> None:
         help="where to draw what each party saw, as PNG (default: %(default)s)",
     )  # fmt: skip
     picture.add_argument("--no-picture", dest="picture", action="store_const", const=None, help="draw nothing")
+    parser.add_argument(
+        "--save-images", type=Path, metavar="FOLDER",
+        help="put the shipped images there, to predict from, with their licence; run nothing",
+    )  # fmt: skip
     parser.set_defaults(run=_run)
 
 

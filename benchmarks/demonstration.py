@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ import numpy as np
 from benchmarks.picture import Exhibit, draw
 from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import Reals, measure, phases, session
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import ConfigurationError, UsageError, unwritable
 from mpc.rings.field import FieldArray
 from nn.derm import Sample, class_probabilities, load_image, samples
 from nn.derm.model import derm_model
+from nn.derm.preprocess import INPUT
+from nn.derm.reference import ASSETS
 from parties.client.report import RunReport
 
 NOTICE = "Not for diagnosis."
@@ -52,6 +55,8 @@ class Prediction:
     """What the client sent to every party."""
     mask: FieldArray
     """What the parties hold shares of; known to the client and the dealer."""
+    fraction_bits: int
+    """Of the encoded image."""
 
     @property
     def agrees(self) -> bool:
@@ -66,6 +71,9 @@ class Prediction:
 def demonstrate(options: argparse.Namespace) -> int:
     """Run the demo; the exit code."""
     chosen = choose(options.images)
+    if options.save_images is not None:
+        print(save_images(chosen, options.save_images, as_json=options.json))
+        return 0
     if options.picture is not None:
         check_picture(options.picture)
     predictions = _predict(chosen, options)
@@ -87,6 +95,20 @@ def check_picture(path: Path) -> None:
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
         raise ConfigurationError(f"the picture {path} cannot be written: name another path, or use --no-picture")
+
+
+def save_images(chosen: Sequence[Sample], folder: Path, *, as_json: bool = False) -> str:
+    """Copies of the shipped images, and the licence that goes with them; what to say.  Raises ConfigurationError."""
+    files = [*(sample.path for sample in chosen), ASSETS / "LICENSE-data.md"]
+    try:
+        folder.mkdir(exist_ok=True)
+        for file in files:
+            shutil.copy(file, folder)
+    except OSError as error:
+        raise unwritable(f"the folder {folder}", error) from error
+    if as_json:
+        return json.dumps({"folder": str(folder), "files": [file.name for file in files]})
+    return f"{len(chosen)} photographs are in {folder}: HAM10000 and ISIC 2018, CC BY-NC 4.0, see LICENSE-data.md there"
 
 
 def choose(count: int | None) -> list[Sample]:
@@ -123,7 +145,8 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
             secret = client.share(image, low=-1.0, high=1.0, name=sample.id)
             values, report, run, *_ = measure(client, remote(secret))
             masked, mask = run.masked_inputs()[0][0], run.input_masks[0][0]
-            predictions.append(Prediction(sample, values[0], model.plain(image)[0], report, masked, mask))
+            bits = secret.type.fraction_bits
+            predictions.append(Prediction(sample, values[0], model.plain(image)[0], report, masked, mask, bits))
             progress()
     return predictions
 
@@ -131,7 +154,15 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
 def _draw(predictions: Sequence[Prediction], parties: int, path: Path) -> None:
     places = np.linspace(0, len(predictions) - 1, min(PICTURED, len(predictions))).round().astype(int)
     exhibits = [
-        Exhibit(p.sample.path, p.sample.label, class_probabilities(p.encrypted[None])[0], p.masked, p.mask)
+        Exhibit(
+            p.sample.path,
+            p.sample.label,
+            class_probabilities(p.encrypted[None])[0],
+            p.masked,
+            p.mask,
+            p.fraction_bits,
+            INPUT,
+        )
         for p in (predictions[i] for i in places)
     ]
     draw(exhibits, parties, SHORT_NAMES, NOTICE, path)
@@ -178,7 +209,11 @@ def _print(predictions: Sequence[Prediction], options: argparse.Namespace) -> No
     console.print(costs)
     console.print(f"{options.parties} parties and a dealer on this machine, {options.security} security.")
     if options.picture is not None:
-        console.print(f"What each party saw: {options.picture}", soft_wrap=True)
+        console.print(
+            f"What each party held of it, noise, and what all of them together make of that, the photograph:"
+            f" {options.picture}",
+            soft_wrap=True,
+        )
     console.print(f"[bold]{NOTICE}[/]")
     sys.stdout.flush()
 

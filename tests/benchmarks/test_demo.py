@@ -17,6 +17,7 @@ from mpc.errors import ConfigurationError, UsageError
 from mpc.rings import field
 from nn.derm import CLASS_CODES, load_image, samples
 from nn.derm.model import derm_model
+from nn.derm.preprocess import INPUT
 from parties.commands.command_line import main
 
 
@@ -106,12 +107,17 @@ def test_few_images_are_of_many_classes() -> None:
         choose(15)
 
 
+def differ(drawn: Image.Image, wanted: np.ndarray) -> int:
+    """By how many of 255 units of brightness, at most: encoding rounds."""
+    return int(np.abs(np.asarray(drawn).astype(int) - wanted).max())
+
+
 @pytest.mark.parametrize("parties", [2, 3, 5])
 def test_what_is_drawn_as_noise_are_shares_of_the_image(parties: int) -> None:
     sample = samples()[0]
     raw = fixed_point.encode(load_image(sample.path), 16)
     mask = np.random.default_rng(parties).integers(0, field.P, raw.shape, dtype=np.uint64)
-    exhibit = picture.Exhibit(sample.path, sample.label, np.full(7, 1 / 7), field.subtract(raw, mask), mask)
+    exhibit = picture.Exhibit(sample.path, sample.label, np.full(7, 1 / 7), field.subtract(raw, mask), mask, 16, INPUT)
     shares = picture.image_shares(exhibit, parties)
     assert len(shares) == parties
     assert (field.total(np.stack(shares), 0) == raw).all()
@@ -119,3 +125,40 @@ def test_what_is_drawn_as_noise_are_shares_of_the_image(parties: int) -> None:
         colours = np.asarray(picture.as_colours(share))
         assert colours.shape == (28, 28, 3)
         assert abs(colours.mean() - 127.5) < 10
+    assert differ(picture.as_photograph(raw, exhibit), INPUT.visible(load_image(sample.path))) <= 1
+    noise = np.asarray(picture.as_photograph(field.total(np.stack(shares[1:]), 0), exhibit))
+    assert set(np.unique(noise)) == {0, 255}  # all but one of them have nothing
+
+
+@pytest.mark.parametrize("parties", [2, 3, 5])
+def test_the_picture_shows_once_that_noise_adds_up_to_the_photograph(
+    parties: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    drawn: list[Image.Image] = []
+    monkeypatch.setattr(picture._Page, "text", lambda self, x, y, text, size, colour: said.append(text))
+    monkeypatch.setattr(picture._Page, "tile", lambda self, x, y, image, side=0: drawn.append(image))
+    exhibits = []
+    for sample in samples()[:2]:
+        raw = fixed_point.encode(load_image(sample.path), 16)
+        mask = np.random.default_rng(sample.label).integers(0, field.P, raw.shape, dtype=np.uint64)
+        masked = field.subtract(raw, mask)
+        exhibits.append(picture.Exhibit(sample.path, sample.label, np.full(7, 1 / 7), masked, mask, 16, INPUT))
+    picture.draw(exhibits, parties, SHORT_NAMES, "A notice.", tmp_path / "seen.png")
+    assert sum("gives the photograph" in text for text in said) == 1
+    wanted = INPUT.visible(load_image(exhibits[0].path))
+    assert differ(drawn[-1], wanted) <= 1
+    for noise in drawn[-1 - min(parties, picture.SHOWN) : -1]:
+        assert abs(np.corrcoef(np.asarray(noise).ravel(), wanted.ravel())[0, 1]) < 0.1
+
+
+def test_images_are_saved_with_their_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--images", "3", "--save-images", str(tmp_path / "here"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sorted(told["files"]) == sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert "LICENSE-data.md" in told["files"]
+    assert [path.read_bytes() for path in sorted((tmp_path / "here").glob("*.png"))] == [
+        sample.path.read_bytes() for sample in sorted(choose(3), key=lambda sample: sample.path.name)
+    ]
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--save-images", str(tmp_path / "file")]) == 3
