@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from nn.activations import GELU, Activation, Function, Mish, Polynomial, Sigmoid, SiLU, Softplus, Tanh
 from nn.architecture import Architecture, Sequential, Step
+from nn.assuming import assuming
 from nn.attention import ScaledDotProductAttention
 from nn.calibrate import InputRange, calibrate, check_ranges
 from nn.choosing import Amax, Amin, Clamp, CumSum, Hardshrink, Take, Threshold
@@ -79,6 +80,7 @@ from nn.rectifiers import (
     SELU,
     Abs,
     AdaptiveMaxPool2d,
+    Assumed,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
@@ -122,6 +124,7 @@ __all__ = [
     "Amin",
     "Architecture",
     "ArrayInput",
+    "Assumed",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -207,6 +210,7 @@ __all__ = [
     "Threshold",
     "Trees",
     "Upsample",
+    "assuming",
     "calibrate",
     "check_ranges",
     "from_onnx",

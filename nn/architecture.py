@@ -49,7 +49,7 @@ AnyLayer = (
     ly.Linear | ly.Conv2d | ly.AvgPool2d | ly.AdaptiveAvgPool2d | ly.BatchNorm1d | ly.BatchNorm2d
     | ly.BatchNorm3d | ly.Flatten | ly.Identity | ly.Rows | ly.Dropout
     | a.Sigmoid | a.Tanh | a.SiLU | a.GELU | a.Softplus | a.Mish | a.Function | a.Polynomial | a.Activation
-    | r.ReLU | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish
+    | r.ReLU | r.Assumed | r.LeakyReLU | r.ReLU6 | r.Hardtanh | r.Hardsigmoid | r.Hardswish
     | r.ELU | r.SELU | r.CELU | r.LogSigmoid | r.Softsign | r.Softshrink | r.Abs | r.PReLU
     | r.MaxPool2d | r.AdaptiveMaxPool2d | s.Softmax | s.LogSoftmax
     | n.LayerNorm | n.RMSNorm | n.GroupNorm | n.InstanceNorm1d | n.InstanceNorm2d | n.InstanceNorm3d

@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mpc.errors import UsageError
 from nn.architecture import Architecture, Step
 from nn.calibrate import chunks
 from nn.model import Model
-from nn.rectifiers import ReLU
+from nn.rectifiers import Assumed, ReLU
 
 MARGIN = 1.0
 """By which an assumed range exceeds what the samples showed, times its larger end."""
 
 
-def assuming(model: Model, samples: npt.ArrayLike, *, margin: float = MARGIN) -> Model:
-    """The model whose ``ReLU`` layers assume that inputs lie where ``samples`` (N, ...) lead to, widened by ``margin``.
+def assuming(
+    model: Model, samples: npt.ArrayLike, *, after: Collection[str] | None = None, margin: float = MARGIN
+) -> Model:
+    """The model that assumes that inputs of its ``ReLU`` layers lie where ``samples`` (N, ...) lead to, widened by
+    ``margin``; or results of the steps that ``after`` names, and nothing else.
 
-    Ends are powers of two, which become public.  Where an assumption fails, ``RunReport.in_range`` says so.
+    Ends are powers of two, which become public.  Where an assumption fails, ``RunReport.in_range`` says so.  Each value
+    that is assumed to lie somewhere is compared with both ends, so the best places are where there are few, and none so
+    far from the one before that what is worst between them outgrows the field.
     """
-    reach: dict[str, float] = {}
+    steps = model.architecture.steps
+    if after is not None and (unknown := set(after) - {step.name for step in steps}):
+        raise UsageError(f"there is no layer {', '.join(sorted(unknown))}")
+    # Of each step with an assumption, the value that it is made of.
+    places = {
+        number: step.inputs[0] if after is None else number + 1
+        for number, step in enumerate(steps)
+        if (isinstance(step.layer, ReLU) if after is None else step.name in after)
+    }
+    reach = dict.fromkeys((steps[number].name for number in places), 0.0)
     for some in chunks(np.atleast_1d(samples)):
         values = model.values(some, exact=True)
-        for step in model.architecture.steps:
-            if isinstance(step.layer, ReLU):
-                most = float(np.abs(values[step.inputs[0]]).max(initial=0.0))
-                reach[step.name] = max(most, reach.get(step.name, 0.0))
+        for number, value in places.items():
+            most = float(np.abs(values[value]).max(initial=0.0))
+            reach[steps[number].name] = max(most, reach[steps[number].name])
     ends = {name: 2.0 ** math.ceil(math.log2(max(most * (1.0 + margin), 2.0**-8))) for name, most in reach.items()}
-    steps = tuple(
-        Step(s.name, msgspec.structs.replace(s.layer, interval=(-ends[s.name], ends[s.name])), s.inputs)
-        if isinstance(s.layer, ReLU)
-        else s
-        for s in model.architecture.steps
-    )
-    return Model(Architecture(steps, model.architecture.input_shape), model.weights, model.interface)
+    made: list[Step] = []
+    # Where each value of the model is in what is made.
+    at = [0]
+    for step in steps:
+        layer, inputs = step.layer, tuple(at[i] for i in step.inputs)
+        end = ends.get(step.name)
+        if end is not None and after is None and isinstance(layer, ReLU):
+            layer = msgspec.structs.replace(layer, interval=(-end, end))
+        made.append(Step(step.name, layer, inputs))
+        if end is not None and after is not None:
+            made.append(Step(f"{step.name}.assumed", Assumed((-end, end)), (len(made),)))
+        at.append(len(made))
+    return Model(Architecture(tuple(made), model.architecture.input_shape), model.weights, model.interface)

@@ -58,9 +58,7 @@ class ReLU(Elementwise, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if self.interval is not None:
-            check_finite("an interval", *self.interval)
-            if not self.interval[0] < self.interval[1]:
-                raise UnsupportedError(f"{self.interval} is not an interval")
+            _check_interval(self.interval)
 
     def of(self, x: Any) -> Any:
         return _relu(x)
@@ -68,6 +66,21 @@ class ReLU(Elementwise, frozen=True, omit_defaults=True):
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         (x,) = inputs
         return (x if self.interval is None else x.assumed(*self.interval)).relu()
+
+
+class Assumed(Elementwise, frozen=True):
+    """Nothing but that values are assumed to lie in ``interval``, as a ``ReLU``'s may be: where there are fewest."""
+
+    interval: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        _check_interval(self.interval)
+
+    def of(self, x: Any) -> Any:
+        return x
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        return inputs[0].assumed(*self.interval)
 
 
 class LeakyReLU(Elementwise, frozen=True):
@@ -277,6 +290,12 @@ def largest(x: Any, places: list[axes.Positions]) -> Any:
     for axis, positions in zip((3, 2), reversed(places), strict=True):
         x = x.take(positions, axis).max(axis + 1)
     return x
+
+
+def _check_interval(interval: tuple[float, float]) -> None:
+    check_finite("an interval", *interval)
+    if not interval[0] < interval[1]:
+        raise UnsupportedError(f"{interval} is not an interval")
 
 
 def _relu(x: Any) -> Any:

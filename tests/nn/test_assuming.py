@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpc.errors import RangeError, UnsupportedError
+from mpc.errors import RangeError, UnsupportedError, UsageError
 from nn import Linear, Model, ReLU, Sequential
 from nn.assuming import assuming
+from nn.rectifiers import Assumed
 
 LAYERS = 14
 
@@ -39,7 +40,25 @@ def test_what_samples_lead_to_takes_the_place_of_the_worst_case(deep: Model, rng
     assert np.abs(run.result - wanted).max() < 1e-2 * np.abs(wanted).max()
 
 
+def test_it_is_assumed_where_one_says(deep: Model, rng: Any, evaluate: Any) -> None:
+    samples = rng.uniform(-1, 1, (64, 16))
+    after = [f"fc{k}" for k in range(1, LAYERS, 3)]
+    model = assuming(deep, samples, after=after)
+    assert [s.name for s in model.architecture.steps if isinstance(s.layer, Assumed)] == [f"{n}.assumed" for n in after]
+    assert np.array_equal(model.plain(samples), deep.plain(samples))
+    run = evaluate(model, samples[:2], 2)
+    assert run.program.flagged
+    wanted = deep.plain(samples[:2])
+    assert np.abs(run.result - wanted).max() < 1e-2 * np.abs(wanted).max()
+    everywhere = evaluate(assuming(deep, samples), samples[:2], 2)
+    watched = "interval check"
+    assert run.cost.layers[watched].opened < 0.5 * everywhere.cost.layers[watched].opened
+    with pytest.raises(UsageError, match="no layer fc99"):
+        assuming(deep, samples, after=["fc99"])
+
+
 def test_an_interval_is_one() -> None:
     for interval in ((1.0, 1.0), (2.0, -2.0), (0.0, np.inf)):
-        with pytest.raises(UnsupportedError):
-            ReLU(interval=interval)
+        for kind in (ReLU, Assumed):
+            with pytest.raises(UnsupportedError):
+                kind(interval=interval)
