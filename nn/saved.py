@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
@@ -32,7 +33,7 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1] = 1
 
 
-def save(path: str | Path, saved: Saved, weights: Mapping[str, Array]) -> None:
+def save(path: str | Path, saved: Saved, weights: Mapping[str, NDArray[np.floating]]) -> None:
     """Raises ConfigurationError, or DiskFull, if it cannot be written."""
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
     data = to_bytes(arrays, {KEY: msgspec.json.encode(saved).decode()})

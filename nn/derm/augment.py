@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from nn.derm.preprocess import normalise
 
 
-def random_views(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One random view of each photograph: float32 ``(N, 3, H, W)`` in [0, 1], before and after."""
-    return _recoloured(_moved(images, generator), generator)
+def random_views(images: torch.Tensor, generator: torch.Generator, side: int | None = None) -> torch.Tensor:
+    """One random view of each photograph: float32 ``(N, 3, H, W)`` in [0, 1], before and after; after it with
+    ``side`` in the place of H and W, where that is given.
+    """
+    return _recoloured(_moved(images, generator, side), generator)
 
 
 def network_input(images: torch.Tensor) -> torch.Tensor:
@@ -48,7 +50,7 @@ def strange_images(generator: torch.Generator) -> torch.Tensor:
     return network_input(torch.cat([flat, noise, (noise > 0.5).float(), grey[:, None].expand(-1, 3, -1, -1), coloured]))
 
 
-def _moved(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _moved(images: torch.Tensor, generator: torch.Generator, side: int | None) -> torch.Tensor:
     """Rotate, reflect, zoom and shift; half of the rotations are quarter turns."""
     count = images.shape[0]
 
@@ -69,7 +71,8 @@ def _moved(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         ],
         dim=1,
     )
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    height, width = (side, side) if side else images.shape[2:]
+    grid = F.affine_grid(matrix, [count, 3, height, width], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

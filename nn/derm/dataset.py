@@ -47,7 +47,7 @@ def class_probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Split:
-    """``images`` uint8 (N, 28, 28, 3) RGB, ``labels`` int64 (N,) in 0..6, ``ids`` text (N,)."""
+    """``images`` uint8 (N, H, W, 3) RGB, ``labels`` int64 (N,) in 0..6, ``ids`` text (N,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Sample:
-    """One shipped test image: its ISIC id, its PNG, and its true class 0..6."""
+    """One shipped test image: its ISIC id, its file, and its true class 0..6."""
 
     id: str
     path: Path
@@ -83,21 +83,32 @@ def load_split(path: str | Path, split: str) -> Split:
     images, labels, ids = arrays
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (28, 28, 3) or not len(images):
         raise ConfigurationError(f"{path}: {split}_images must be uint8 of shape (N, 28, 28, 3)")
+    return labelled(images, labels, ids, f"{path}: {split}")
+
+
+def labelled(images: NDArray[np.uint8], labels: NDArray[Any], ids: NDArray[Any], where: str) -> Split:
+    """Images with a label and an id each.  Raises ConfigurationError, which begins with ``where``, for others."""
     if labels.size != len(images) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ConfigurationError(f"{path}: {split}_labels must be one integer per image")
+        raise ConfigurationError(f"{where}_labels must be one integer per image")
     if labels.max() >= len(CLASS_CODES):
-        raise ConfigurationError(f"{path}: {split}_labels must lie in 0..{len(CLASS_CODES) - 1}")
+        raise ConfigurationError(f"{where}_labels must lie in 0..{len(CLASS_CODES) - 1}")
     if ids.shape != (len(images),) or ids.dtype.kind != "U":
-        raise ConfigurationError(f"{path}: {split}_ids must be one text per image")
+        raise ConfigurationError(f"{where}_ids must be one text per image")
     return Split(images, labels.reshape(-1).astype(np.int64), ids)
 
 
 def samples() -> list[Sample]:
     """The shipped test images, two per class, in class order."""
+    return listed(SAMPLES, ".png")
+
+
+def listed(folder: Path, suffix: str) -> list[Sample]:
+    """What ``choose_samples`` has written there.  Raises ConfigurationError for what is missing or damaged."""
     try:
-        entries = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))["samples"]
+        entries = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
         found = [
-            Sample(entry["id"], SAMPLES / f"{entry['id']}.png", CLASS_CODES.index(entry["class"])) for entry in entries
+            Sample(entry["id"], folder / f"{entry['id']}{suffix}", CLASS_CODES.index(entry["class"]))
+            for entry in entries
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError("the shipped sample images cannot be listed: reinstall Tessera") from error

@@ -29,3 +29,16 @@ def accuracy(confusion: NDArray[np.int64]) -> float:
 def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
     """The mean of :func:`recall` over the classes that occur."""
     return float(recall(confusion)[confusion.sum(axis=1) > 0].mean())
+
+
+def calibration_error(probabilities: NDArray[Any], truth: NDArray[Any], *, alike: bool, bins: int = 15) -> float:
+    """By how much the probability of the likeliest class ``(N, classes)`` is off how often it is right, on average.
+
+    Over ``bins`` of that probability (the expected calibration error); ``alike``: as if classes were equally common.
+    """
+    sure = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == truth
+    weights = 1.0 / np.bincount(truth)[truth] if alike else np.ones(len(truth))
+    places = np.minimum((sure * bins).astype(int), bins - 1)
+    off = np.bincount(places, weights * (right - sure), bins)
+    return float(np.abs(off).sum() / weights.sum())

@@ -1,0 +1,156 @@
+"""Writes the lesion network's model card from its metrics, so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nn.derm.dataset import CLASS_CODES, CLASS_NAMES
+
+_INTRODUCTION = """# Model card: lesion network
+
+Classifies a dermatoscopic photograph of a skin lesion into seven kinds. It exists to show encrypted inference
+on a real task. **It is not a medical device and not for diagnosis**, nor for any other decision about a
+person's health. Do not use it, or the images beside it, to find out who is pictured.
+
+Licence of the weights: CC BY-NC 4.0, non-commercial only, with attribution: see `../LICENSE-data.md`. They
+began as those of EfficientNet-Lite0, trained on ImageNet, which are under the Apache licence.
+
+## Network
+
+EfficientNet-Lite0 with ReLU in the place of ReLU6, for 128x128 pixels and seven classes: {parameters:,}
+parameters, 2.0 million rectifiers and 0.12 thousand million products for an image. Batch normalisation is
+folded into the weights, which are float16; `lesion.safetensors` holds the architecture, the ranges that
+values are assumed to lie in, and them.
+
+Input: RGB, central square, 128x128 (bicubic, antialiased), colour constancy by shades of gray (Minkowski norm
+of order 6, scaled to 0.7), then [0, 1] to [-1, 1]: the model says so itself. Output: seven logits as if all
+classes were equally common; their softmax says how sure it would be then.
+
+## Data
+
+HAM10000 (Tschandl et al. 2018) and the ISIC 2018 Task 3 test set (Codella et al. 2019), a subset, cropped,
+resized and split anew; citations and changes in `../LICENSE-data.md`. Train {train}, validation {val}, test
+{test} images: train and validation share no lesion. The test images come from other clinics and in another
+class mix, several of some lesions, so scores are lower on test than on validation. Always answering "nv"
+scores {majority:.1%} on test (balanced accuracy 14.3 %).
+
+"""
+
+_RECIPE = """## Training
+
+`python -m nn.derm.lesion.train --data ham10000_128_jpeg.npz --out DIR` with its defaults made these weights,
+in {minutes:.0f} minutes on one core that others used as well.
+
+{epochs} epochs on random views of the training images after colour constancy (any rotation, reflection, zoom,
+shift, light and contrast), of which the first {small_epochs} see {small_side}x{small_side} pixels;
+logit-adjusted cross-entropy (labels smoothed by {smoothing:g}); AdamW, one cycle up to {rate:g}, weight decay
+{decay:g}, batches of {batch}; convolutions in bfloat16; {frozen}. What is kept is a running average of the
+weights (decay {averaging:g} a step), as it was after epoch {best_epoch}: of the last {candidates}, the one
+with the best balanced accuracy on validation images, four quarter turns averaged. Its logits are divided by
+{temperature:.3f}, with which their softmax is right most on validation images, classes alike. Seed {seed}.
+The test images were looked at once, for this card.
+
+## Limits
+
+- **Skin tone.** The photographs are of patients in Vienna and Queensland. Skin types were not recorded, and
+  nearly all skin in them is light. How often it is right on dark skin is not known; networks of this kind
+  have been found to be right less often there (Daneshjou et al., Science Advances 8, 2022). Colour constancy
+  takes some of a skin's colour for a lamp's.
+- Few examples of the rarer kinds: recall above is of {fewest} to {most} images.
+- It has no answer "none of these": a photograph of anything gets one of seven names.
+- One camera's artefacts (hair, rulers, ink, dark corners) may stand for a diagnosis where they came with it
+  in training.
+"""
+
+
+def model_card(metrics: dict[str, Any]) -> str:
+    """The card as Markdown; ``metrics`` is what ``metrics.json`` holds."""
+    recipe, data = metrics["recipe"], metrics["images"]
+    counts = [sum(row) for row in metrics["test"]["1"]["confusion_matrix"]]
+    blocks = recipe["frozen_blocks"]
+    frozen = f"the stem and the first {blocks} block{'s' * (blocks > 1)} stay as ImageNet made them"
+    return "".join(
+        [
+            _INTRODUCTION.format(**data, parameters=metrics["parameters"], majority=max(counts) / data["test"]),
+            _scores(metrics),
+            _calibration(metrics),
+            _ranges(metrics),
+            _RECIPE.format(**recipe, frozen=frozen, fewest=min(counts), most=max(counts)),
+        ]
+    )
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    lines = [
+        "## Scores",
+        "",
+        "| images | asked | accuracy | balanced accuracy |",
+        "| --- | --- | --- | --- |",
+    ]
+    asked = {"1": "as they are", "4": "in four quarter turns, logits averaged", "prior": "so, with the training mix"}
+    for images, split in (("test", "test"), ("validation", "val")):
+        for key, how in asked.items():
+            found = metrics[split][key]
+            lines.append(f"| {images} | {how} | {found['accuracy']:.4f} | {found['balanced_accuracy']:.4f} |")
+    lines += [
+        "",
+        "`tessera predict` asks once, as they are; a client that wants the other asks for four turns and averages.",
+        "With the training mix, the logarithm of how common classes are in it is added: more answers are right, and",
+        "fewer of the rare ones.",
+        "",
+    ]
+    for key, how in (("1", "as they are"), ("4", "four quarter turns")):
+        found = metrics["test"][key]
+        lines += [
+            f"Test images, {how} (rows: true class; columns: answered), and recall per class:",
+            "",
+            "| | " + " | ".join(CLASS_CODES) + " | recall |",
+            "| --- |" + " --- |" * (len(CLASS_CODES) + 1),
+        ]
+        for code, row, recalled in zip(CLASS_CODES, found["confusion_matrix"], found["recall"], strict=True):
+            lines.append(f"| **{code}** | " + " | ".join(map(str, row)) + f" | {recalled:.3f} |")
+        lines.append("")
+    names = "; ".join(f"{code}: {name}" for code, name in zip(CLASS_CODES, CLASS_NAMES, strict=True))
+    return "\n".join([*lines, names + ".", "", ""])
+
+
+def _calibration(metrics: dict[str, Any]) -> str:
+    lines = [
+        "## Calibration",
+        "",
+        "Expected calibration error (15 bins) of the likeliest class's probability, images as they are: by how much",
+        "it is off how often that class is right.",
+        "",
+        "| images | classes as if equally common | as they come |",
+        "| --- | --- | --- |",
+    ]
+    for images, split in (("test", "test"), ("validation", "val")):
+        found = metrics["calibration"][split]
+        lines.append(f"| {images} | {found['alike']:.3f} | {found['mixed']:.3f} |")
+    sure, right = metrics["calibration"]["test"]["sure"], metrics["test"]["1"]["accuracy"]
+    lines += [
+        "",
+        f"On test images it is {sure:.0%} sure on average, and right on {right:.0%}.",
+        "",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _ranges(metrics: dict[str, Any]) -> str:
+    lines = [
+        "## Ranges",
+        "",
+        "A deep network's worst case does not fit the numbers that parties compute with, so what blocks give is",
+        "assumed to lie where training images lead to, with a margin of at least that again, and is compared with both",
+        "ends. Largest magnitudes:",
+        "",
+        "| after | assumed | validation | test |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, found in metrics["ranges"].items():
+        seen = " | ".join(f"{found[split]:.2f}" for split in ("val", "test"))
+        lines.append(f"| {name} | {found['assumed']:g} | {seen} |")
+    out = metrics["out_of_range"]
+    lines += ["", f"{out['test']} test images and {out['val']} validation images leave a range.", "", ""]
+    return "\n".join(lines)

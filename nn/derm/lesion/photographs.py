@@ -1,0 +1,83 @@
+"""The lesion photographs at 128x128, and what becomes of one before the network sees it; no torch."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mpc.errors import ConfigurationError
+from nn.derm.dataset import SPLITS, Split, labelled
+from nn.preprocessing import ImageInput, ShadesOfGray
+
+SIDE: Final = 128
+INPUT: Final = ImageInput(
+    height=SIDE,
+    width=SIDE,
+    balance=ShadesOfGray(order=6, target=0.7, darkest=1 / 255),
+    mean=(0.5,),
+    std=(0.5,),
+    subject="a skin lesion",
+)
+"""The central square, bicubic, colour constancy, [-1, 1]: what the model says of its input."""
+
+
+def load_photographs(path: str | Path, split: str) -> Split:
+    """Read ``split`` (``"train"``, ``"val"`` or ``"test"``) of a file of JPEGs: ``images`` uint8 (N, 128, 128, 3).
+
+    The ``.npz`` holds ``*_jpeg``, JPEG files one after the other, uint8, ``*_offsets``, int64 (N + 1), ``*_labels`` and
+    ``*_ids``.  Raises :class:`~mpc.errors.ConfigurationError` if it is missing or none.
+    """
+    files, labels, ids = load_files(path, split)
+    try:
+        images = [np.asarray(Image.open(io.BytesIO(data), formats=("JPEG",)).convert("RGB")) for data in files]
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: {split}_jpeg holds files that are no JPEGs") from error
+    if {image.shape for image in images} != {(SIDE, SIDE, 3)}:
+        raise ConfigurationError(f"{path}: photographs must be of {SIDE}x{SIDE} pixels")
+    return labelled(np.stack(images), labels, ids, f"{path}: {split}")
+
+
+def load_files(path: str | Path, split: str) -> tuple[list[bytes], NDArray[Any], NDArray[Any]]:
+    """As ``load_photographs``, the files as they are: with labels and ids, as they are."""
+    if split not in SPLITS:
+        raise ConfigurationError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
+    try:
+        with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            parts = ("jpeg", "offsets", "labels", "ids")
+            jpeg, offsets, labels, ids = (archive[f"{split}_{part}"] for part in parts)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no data file {path}: name the .npz of 128x128 photographs") from error
+    except KeyError as error:
+        raise ConfigurationError(f"{path} has no split {split!r} of photographs, labels and ids") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"{path} is not a readable .npz archive without pickled objects") from error
+    if jpeg.dtype != np.uint8 or jpeg.ndim != 1 or not _are_offsets(offsets, len(jpeg)):
+        raise ConfigurationError(f"{path}: {split}_offsets must be the beginnings of the files in {split}_jpeg")
+    data = jpeg.tobytes()
+    return [data[a:b] for a, b in itertools.pairwise(offsets)], labels, ids
+
+
+def balanced(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Photographs (N, H, W, 3) after colour constancy, (N, 3, H, W): to draw views of."""
+    channels = np.empty((len(images), 3, *images.shape[1:3]), np.uint8)
+    for image, row in zip(images, channels, strict=True):
+        row[...] = np.round((INPUT.normalise(image) + 1) * 127.5)
+    return channels
+
+
+def _are_offsets(offsets: NDArray[Any], size: int) -> bool:
+    return (
+        offsets.dtype.kind in "iu"
+        and offsets.ndim == 1
+        and len(offsets) > 1
+        and offsets[0] == 0
+        and offsets[-1] == size
+        and bool((np.diff(offsets) > 0).all())
+    )
