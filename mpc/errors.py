@@ -28,7 +28,7 @@
     │   ├── InputOutOfRange    a client, or an owner of data, whose values do not lie in the range that it has said
     │   ├── CaughtCheating     a party whose own messages show that it deviated (malicious security)
     │   └── RemoteError        the other side refused or failed, and says why
-    ├── NoAnswer               on the way to a result, a value left the interval on which a function holds
+    ├── NoAnswer               on the way to a result, a value left the interval of a function: nobody has it
     ├── AuditError             an audit log that is not what its server wrote, or contradicts another one
     ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
     └── MacCheckError          somebody cheated, nothing says who (malicious security): nothing was revealed
@@ -269,7 +269,7 @@ class NoSuchName(TesseraError):  # noqa: N818 - says what happened
 
 
 class NoAnswer(TesseraError):  # noqa: N818 - says what there is
-    """A result is not given out as an answer: on the way to it a value left the interval on which a function holds."""
+    """Nobody has a result: on the way to it a value left the interval of a function, or the range assumed of it."""
 
     exit_code = 25
     advice = "The input is unlike those that the model was made for: look at it, or ask the model's owner."

@@ -111,7 +111,7 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False
-    """Whether the parties communicate: true of ``Mask``, ``Keep``, ``Draw``, ``Within`` and ``Recomposed`` alone."""
+    """Whether parties communicate: of ``Mask``, ``Keep``, ``Draw``, ``Within``, ``Recomposed`` and ``Zero`` alone."""
     hides: ClassVar[bool] = False
     """Whether its result has a mask of its own, rather than none or one made from its operands' masks."""
     supplied: ClassVar[bool] = False
@@ -120,10 +120,14 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Whether a mask of its own has a MAC: not where nothing but correlations is made of the mask."""
     flags: ClassVar[bool] = False
     """Whether its result, revealed, is a bit that is said beside the results of a program: 0, or else uniform."""
+    gates: ClassVar[bool] = False
+    """Whether its result is its first operand where its second one is 0, and else uniform."""
     settles: ClassVar[bool] = False
-    """Whether it opens, without a mask, what has to be 0 for the run to have a result: of its first operand."""
+    """Whether it opens, without a mask, what has to be 0 for the run to have a result."""
+    checks: ClassVar[bool] = False
+    """Whether that is 0 if its first operand, somebody's secret, lies in its range."""
     blinds: ClassVar[bool] = False
-    """Whether its result is nobody's, to hide one result of an operation that ``settles`` or ``flags``."""
+    """Whether its result is nobody's, to hide one result of an operation that ``settles``, ``flags`` or ``gates``."""
     inner: ClassVar[bool] = False
     """Whether its result tells of masks, and not of values alone: then nobody sees it, opened or not, and it is taken
     by none but operations that say so."""

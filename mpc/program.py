@@ -247,12 +247,17 @@ class Program:
     @lazy
     def checked(self) -> frozenset[int]:
         """Indices of the inputs and stored tensors whose values have to lie in their range for the run to go on."""
-        return frozenset(node.inputs[0] for node in self.nodes if node.operation.settles)
+        return frozenset(node.inputs[0] for node in self.nodes if node.operation.checks)
 
     @property
     def flagged(self) -> bool:
         """Whether its last output is a bit that is said beside the others."""
         return bool(self.outputs) and self.nodes[self.outputs[-1]].operation.flags
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """Its outputs but for that bit."""
+        return self.outputs[:-1] if self.flagged else self.outputs
 
     @lazy
     def kept(self) -> Mapping[str, int]:
@@ -379,13 +384,15 @@ class Program:
             if node.operation.blinds:
                 blinding.add(i)
             elif blinding and (taken := blinding.intersection(node.inputs)):
-                if taken & spent or not (node.operation.settles or node.operation.flags):
+                if taken & spent or not (node.operation.settles or node.operation.flags or node.operation.gates):
                     raise ProgramError(
                         f"{where}: coefficients that nobody knows hide one result, and serve nothing else"
                     )
                 spent |= taken
-            if any(self.nodes[j].operation.flags for j in node.inputs):
-                raise ProgramError(f"{where}: a bit beside the results is revealed, and serves nothing else")
+            if any(self.nodes[j].operation.flags or self.nodes[j].operation.gates for j in node.inputs):
+                raise ProgramError(
+                    f"{where}: a gated result, or a bit beside the results, is revealed, and serves nothing else"
+                )
             try:
                 derived = node.operation.result(*types).check()
                 node.operation.check_operands([Operand(self.nodes, j) for j in node.inputs])

@@ -281,7 +281,7 @@ def _exp(low: float, high: float) -> Fit:
 
 
 class Polynomial(Ranged, frozen=True):
-    """c0 + c1 x + c2 x^2 + ...: exact, one round where it fits.  ``interval`` is where x is declared to lie."""
+    """c0 + c1 x + c2 x^2 + ...: exact, one round where it fits.  ``interval`` is where x is assumed to lie."""
 
     coefficients: tuple[float, ...]
     interval: Interval | None = None
@@ -297,7 +297,8 @@ class Polynomial(Ranged, frozen=True):
         return self.interval
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        return _declared(inputs[0], self.interval).polynomial(self.coefficients)
+        x = inputs[0] if self.interval is None else inputs[0].assumed(*self.interval)
+        return x.polynomial(self.coefficients)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         return np.asarray(np.polynomial.polynomial.polyval(inputs[0], self.coefficients))
@@ -406,7 +407,3 @@ def _check_tails(fit: TailedFit) -> None:
     for before, after in pairwise(fit.pieces):
         if not before.low <= after.low <= before.high <= after.high:
             raise UnsupportedError("a fit's pieces do not follow each other")
-
-
-def _declared(x: SecretTensor, interval: Interval | None) -> SecretTensor:
-    return x if interval is None else x.within(*interval)

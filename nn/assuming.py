@@ -25,9 +25,9 @@ def assuming(
     """The model that assumes that inputs of its ``ReLU`` layers lie where ``samples`` (N, ...) lead to, widened by
     ``margin``; or results of the steps that ``after`` names, and nothing else.
 
-    Ends are powers of two, which become public.  Where an assumption fails, ``RunReport.in_range`` says so.  Each value
-    that is assumed to lie somewhere is compared with both ends, so the best places are where there are few, and none so
-    far from the one before that what is worst between them outgrows the field.
+    Ends are powers of two, which become public.  Where an assumption fails there is no answer.  Each value that is
+    assumed to lie somewhere is compared with both ends, so the best places are where there are few, and none so far
+    from the one before that what is worst between them outgrows the field.
     """
     steps = model.architecture.steps
     if after is not None and (unknown := set(after) - {step.name for step in steps}):

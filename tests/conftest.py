@@ -292,6 +292,8 @@ def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> fl
             x, y = types
             raw_x, raw_y = x.magnitude * 2.0**x.fraction_bits, y.magnitude * 2.0**y.fraction_bits
             return operation._inner(x, y) * (raw_x * errors[1] + raw_y * errors[0] + errors[0] * errors[1])
+        case "gate":
+            return errors[0]
         case "truncate":
             return errors[0] * 2.0**-operation.bits + own + (1 if errors[0] else 0)
         case "quotient":

@@ -20,11 +20,7 @@ from typing import overload
 import numpy.typing as npt
 
 from mpc.cost import Wanted, objective_of
-from mpc.errors import (
-    ConfigurationError,
-    UsageError,
-    VersionMismatch,
-)
+from mpc.errors import ConfigurationError, NoAnswer, UsageError, VersionMismatch
 from mpc.rings import field_of
 from parties.client import streaming
 from parties.client.asking import Results
@@ -32,7 +28,7 @@ from parties.client.auditing import AuditEntry, audit
 from parties.client.prepared import Reals
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, checked_name
-from parties.client.report import LEFT
+from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
 from parties.client.running import Running
 from parties.client.switchboard import Switchboard
 from parties.cluster import Cluster, Role
@@ -45,6 +41,9 @@ from protocols import RangeWarning
 from protocols.randomness.dealt import TrustedDealer
 from protocols.randomness.source import RandomnessSource
 from protocols.trace.secret_tensor import SecretTensor
+
+_MOST_NAMED = 8
+"""Samples, in one sentence."""
 
 
 class AsyncClient(Running):
@@ -136,7 +135,8 @@ class AsyncClient(Running):
 
         Nobody learns anything of them, this client included; ``reveal`` of a tensor of it opens that.  Whatever was
         under the name stays in use unless all parties have all of it.  One round more than the results take.
-        Whether values stay in the intervals of functions is not watched: nothing comes to a client to say it beside.
+        Raises NoAnswer where a value leaves the interval of a function, or the range that is assumed of it: the parties
+        know that then, and nothing is kept.
 
         Raises as ``reveal`` and ``upload`` do.  When a server is lost at the very end, it may still come into use.
         """
@@ -161,8 +161,10 @@ class AsyncClient(Running):
     async def reveal(self, result: Results) -> Reals | list[Reals] | dict[str, Reals]:
         """Have the parties compute ``result`` and open it to this client alone: of several, in one run, as they came.
 
-        Warns, as RangeWarning, of results on the way to which a value left the interval of a function, where a model or
-        other stored secrets are used (``RunReport.in_range``).
+        Where a model or other stored secrets are used, results on the way to which a value left the interval of a
+        function, or the range that is assumed of it, are given to nobody: NoAnswer; or, where there are rows for
+        samples, of which others have an answer, NaN and a RangeWarning (``RunReport.unanswered``).  Of this client's
+        own alone a RangeWarning says so of what is assumed, beside the results.
         Raises the failure of whoever is at fault (PeerError and its kinds), ProgramError, or UsageError.
         """
         if isinstance(result, Mapping):
@@ -173,7 +175,10 @@ class AsyncClient(Running):
 
     def _watch(self) -> None:
         if self.last_run is not None and self.last_run.in_range is False:
-            warnings.warn(LEFT, RangeWarning, stacklevel=3)
+            places = ", ".join(map(str, self.last_run.unanswered[:_MOST_NAMED]))
+            more = ", ..." if len(self.last_run.unanswered) > _MOST_NAMED else ""
+            said = f"no answer to samples {places}{more}, which are NaN: on the way {LEFT}" if places else FAR_OFF
+            warnings.warn(said, RangeWarning, stacklevel=3)
 
     async def predict(
         self,
@@ -191,5 +196,7 @@ class AsyncClient(Running):
         is then the sum of all chunks' bills.  See ``parties.client.streaming``.  Warns as ``reveal`` does.
         """
         values, self.last_run = await streaming.predict(self, model, inputs, chunk=chunk, low=low, high=high)
+        if len(self.last_run.unanswered) == len(values):
+            raise NoAnswer(NO_ANSWER)
         self._watch()
         return values

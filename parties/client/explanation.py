@@ -14,11 +14,14 @@ from typing import Any
 
 from mpc.operation import Constant, Input, Stored
 from mpc.program import Program
+from protocols.lowering.intervals import is_gated
 from protocols.readings.explain import MOST_COMBINED, Examined, Form, Telling
 from protocols.readings.trial import results, sources
 
 LOUD = "!! "
 """What a line begins with that nobody should pass over."""
+
+_GATED = ", unless a value has left the interval of a function, or the range assumed of it: then nothing of it"
 
 _WORDS = {
     "matmul": "matrix product",
@@ -77,6 +80,8 @@ class Result:
     """Of that, what has rows, and how many of its numbers there are for each of them."""
     flag: bool = False
     """It says only of each of its numbers whether that is 0."""
+    gated: bool = False
+    """It is given where all values are where they are taken to be, and nothing of it where not."""
 
     def line(self, client: str) -> str:
         """What becomes of it."""
@@ -85,8 +90,9 @@ class Result:
         if self.flag:
             return f"gives    {client} {what}: only whether it is 0, such as how many values left their intervals"
         if not self.kept:
-            return f"gives    {client} {what}"
-        return f"keeps    {what}, as {self.kept!r} of a data set of {client}'s, to reveal or to allow to others"
+            return f"gives    {client} {what}{_GATED if self.gated else ''}"
+        kept = f"as {self.kept!r} of a data set of {client}'s, to reveal or to allow to others"
+        return f"keeps    {what}, {kept}{_GATED if self.gated else ''}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class Explanation:
                     "shape": list(r.shape),
                     "numbers": r.numbers,
                     "flag": r.flag,
+                    "gated": r.gated,
                     "numbers_per_row": [{"secret": s.slot, "tensor": s.tensor, "numbers": n} for s, n in r.per_row],
                 }
                 for r in self.results
@@ -158,12 +165,13 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
     nodes, goes_in = program.nodes, sources(program)
     found = {i: _source(node.operation) for i, node in enumerate(nodes) if isinstance(node.operation, Stored)}
     kept = [""] * len(program.outputs) + list(program.kept)
-    told = []
+    told, hangs = list[Result](), any(n.operation.settles and not n.operation.checks for n in nodes)
     for number, (i, name) in enumerate(zip(results(program), kept, strict=True), start=1):
         t = nodes[i].type
         reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
         per_row = tuple((source, t.size / max(source.rows, 1)) for source in reads if source.slot not in models)
-        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, nodes[i].operation.flags))
+        flag, gated = nodes[i].operation.flags, nodes[i].operation.gates or (bool(name) and hangs)
+        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated))
     words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
     return Explanation(
         program=program.digest,
@@ -190,6 +198,13 @@ def _warnings(
     owners = list(dict.fromkeys(source.owner for source in others))
     groups = [owners] if len(owners) < 2 else [owners, *([owner] for owner in owners)]
     examined, said, in_sums, tried = Examined(program), set[int](), 0, True
+    if not is_gated(program):
+        yield f"{LOUD}values are taken to lie in ranges, and results given whether they do or not: no server runs it"
+    if astray := examined.astray():
+        yield (
+            f"{LOUD}{_count(astray, 'number')} on the way {'leaves' if astray == 1 else 'leave'} the range that is"
+            " declared: then it computes, and tells, something else than it says"
+        )
     for group in groups:
         slots = dict.fromkeys(source.slot for source in others if source.owner in group)
         for result, told_of_it in zip(told, examined.telling(slots), strict=True):

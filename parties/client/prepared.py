@@ -50,9 +50,13 @@ class PreparedRun:
         self.run = run
         self.used = False
         self.in_range: bool | None = None
-        """Once it is finished: whether all values stayed in the intervals of functions; None where none can leave, or
-        nobody watches.
+        """Once it is finished: whether all values were where they are taken to be; None where all must be, or nobody
+        watches.
         """
+        self.unanswered: tuple[int, ...] = ()
+        """And for which samples, by their places, there is no answer then; 0 for the whole, where it has no such."""
+        self.answered = True
+        """Whether there is an answer at all."""
         self.inputs = list(inputs)
         """Of the program, in its order: secret, as are the masks."""
         self.randomness: ClientRandomness | None = None
@@ -117,7 +121,10 @@ class PreparedRun:
         return Inputs(run=self.run, masks=self.masks_digest, signature=self._sign(said))
 
     def open_outputs(self, sent: Mapping[str, Delivery]) -> list[Reals]:
-        """The outputs, from what each party sent, in order of party.  Raises ProtocolViolation, MacCheckError."""
+        """The outputs, from what each party sent, in order of party; of what there is no answer to, NaN.
+
+        Raises ProtocolViolation, MacCheckError.
+        """
         parts, rings = revealed_parts(self.program, self.security), self._rings
         shares = []
         for name, delivery in sent.items():
@@ -129,7 +136,16 @@ class PreparedRun:
                 raise ProtocolViolation(name, f"sent {error}") from None
         dealt = self._dealt()
         outputs = reveal(self.program, self.security, shares, dealt.output_masks, dealt.key_commitments, rings)
+        left = np.zeros(1, bool)
         if self.program.flagged:
-            self.in_range = rings[FIELD].is_zero(outputs.pop())
-        types = [self.program.nodes[i].type for i in self.program.outputs[: len(outputs)]]
-        return [fixed_point.decode(y, t.fraction_bits, rings[t.ring]) for y, t in zip(outputs, types, strict=True)]
+            left = rings[FIELD].to_signed(outputs.pop()) != 0
+            self.in_range = not left.any()
+        values = []
+        for i, y in zip(self.program.results, outputs, strict=True):
+            node = self.program.nodes[i]
+            real = fixed_point.decode(y, node.type.fraction_bits, rings[node.type.ring])
+            if node.operation.gates:
+                self.unanswered, self.answered = tuple(np.flatnonzero(left).tolist()), not left.all()
+                real = np.where(left.reshape(-1, *(1,) * (real.ndim - 1)) if real.ndim else left[0], np.nan, real)
+            values.append(real)
+        return values

@@ -35,7 +35,8 @@ class LayerReport:
     seconds: float
 
 
-LEFT = "in this run a value left the interval on which a function holds, so that its results may be far off"
+LEFT = "a value left the interval on which a function holds, or the range that is assumed of it"
+FAR_OFF = f"in this run {LEFT}: its results may be far off"
 NO_ANSWER = f"no answer: {LEFT}"
 
 
@@ -69,10 +70,13 @@ class RunReport:
     runs: int = 1
     """How many runs this is the sum of."""
     in_range: bool | None = None
-    """Whether all values stayed in the intervals that functions hold on: if not, the results may be far off.
+    """Whether all values stayed in the intervals that functions hold on, and in ranges that are assumed.
 
-    None where values cannot leave them, and where nobody watches: with MACs, and of what is kept.
+    If not, there is no answer, where anything stored is read; else results may be far off.
+    None where values cannot leave them, and of what is kept, which is not kept then.
     """
+    unanswered: tuple[int, ...] = ()
+    """The places of samples in the batch to which there is no answer, where others have one; else 0, for the whole."""
 
     def sent(self, phase: str, sender: str) -> Sent:
         """What a process has sent to all others in a phase."""
@@ -84,6 +88,7 @@ class RunReport:
             "parties": self.parties,
             "security": self.security,
             "in_range": self.in_range,
+            "unanswered": list(self.unanswered),
             "online": {
                 "rounds": self.online.rounds,
                 "messages_per_party": self.online.messages,

@@ -18,6 +18,7 @@ from mpc.errors import (
     LimitReached,
     MacCheckError,
     MaterialError,
+    NoAnswer,
     NotPermitted,
     PeerLost,
     PeerUnavailable,
@@ -29,7 +30,7 @@ from mpc.rings import Array, Buffer
 from parties.client.asking import Results, Written
 from parties.client.deciding import Deciding
 from parties.client.prepared import PreparedRun, Reals
-from parties.client.report import RunReport, StockReport
+from parties.client.report import NO_ANSWER, RunReport, StockReport
 from parties.client.sizes import check_messages, check_stock, check_values
 from parties.messages.bindings import OWNER, BoundProgram
 from parties.messages.failures import fault_of
@@ -212,7 +213,10 @@ class Running(Deciding):
         return await self._permitted(written, deal)
 
     async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
-        """The online phase: send the masked inputs, await the outputs; what ``reveal`` would return."""
+        """The online phase: send the masked inputs, await the outputs; what ``reveal`` would return.
+
+        Raises NoAnswer as it does.
+        """
         if prepared.used:
             raise UsageError("this run has been used: its masks are good for one run; prepare another")
         if not self._board.holds(prepared.run, prepared.conversation):
@@ -246,7 +250,9 @@ class Running(Deciding):
             raise
         self._board.end(prepared.run)
         report = prepared.account.report(prepared.program, prepared.security, shares, seconds)
-        self.last_run = replace(report, in_range=prepared.in_range)
+        self.last_run = replace(report, in_range=prepared.in_range, unanswered=prepared.unanswered)
+        if not prepared.answered:
+            raise NoAnswer(NO_ANSWER)
         return results[0] if prepared.single else results
 
     async def release(self, prepared: PreparedRun) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.cost import NOTHING, Cost, LayerCost
-from mpc.errors import ShapeError, UsageError
+from mpc.errors import NoAnswer, ShapeError, UsageError
 from nn.tables import TableInput
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_model import RemoteModel
@@ -48,7 +49,7 @@ class Runner(Protocol):
 
 
 class Predicted(NamedTuple):
-    """The result of a chunk, and its bill."""
+    """The result of a chunk, NaN where there is no answer, and its bill."""
 
     values: Reals
     report: RunReport
@@ -90,8 +91,14 @@ async def predict(
     if size < 1:
         raise UsageError(f"chunks of {size} inputs: give a number from 1")
     chunks = (array[start : start + size] for start in range(0, len(array), size))
-    done = [predicted async for predicted in stream(client, model, chunks, low=low, high=high)]
-    return Predicted(np.concatenate([p.values for p in done]), total([p.report for p in done]))
+    return whole_of([predicted async for predicted in stream(client, model, chunks, low=low, high=high)])
+
+
+def whole_of(done: Sequence[Predicted]) -> Predicted:
+    """Of all chunks; the bill says which samples of all have no answer."""
+    values = np.concatenate([p.values for p in done])
+    empty = np.isnan(values).reshape(len(values), -1).any(1)
+    return Predicted(values, replace(total([p.report for p in done]), unanswered=tuple(np.flatnonzero(empty).tolist())))
 
 
 async def stream(
@@ -123,7 +130,12 @@ async def stream(
         while under_way:
             prepared = await under_way[0]
             prepare_next()
-            values = np.asarray(await client.finish(prepared))
+            try:
+                values = np.asarray(await client.finish(prepared))
+            except NoAnswer:
+                # Of none of this chunk: others may have one.
+                (result,) = prepared.program.results
+                values = np.full(prepared.program.nodes[result].type.shape, np.nan)
             if client.last_run is None:
                 raise UsageError("the run left no report")
             del under_way[0]

@@ -58,9 +58,9 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
         inputs = _Inputs([open_file(path, says, model.description.input_shape) for path in options.files])
         chunks = inputs.chunks(streaming.fitting(model, inputs.shape))
         done = [predicted async for predicted in streaming.stream(client, model, chunks)]
-    results = np.concatenate([predicted.values for predicted in done])
-    report = streaming.total([predicted.report for predicted in done])
-    left = [predicted.report.in_range is False for predicted in done for _ in predicted.values]
+    results, report = streaming.whole_of(done)
+    unanswered = frozenset(report.unanswered)
+    left = [i in unanswered for i in range(len(results))]
     answers = [_Answer(says.output, result) for result in results]
     if options.json:
         predictions = [

@@ -18,6 +18,9 @@ The result of a program is revealed to the client who runs it, and to nobody els
 data set of that client's, which is its own to reveal and to allow.  So to allow a program is to allow its result to be
 revealed to that client.  A program that uses several secrets needs the leave of all their owners.
 
+By whatever rule, none runs on another's secret that leaves open whether the client's inputs lie in their ranges, or
+that gives results whether values are where it takes them to be or not (`protocols.lowering.in_range`, `.intervals`).
+
 *What a digest fixes.*  The operations, constants and types; and of each slot, whose secret it is and what it is called
 (`parties.messages.bindings`).  It does not fix versions: a rule outlasts uploads in the secret's place, as long as they
 have the types that the program says.  So of its own secret an owner allows this program on all that it will upload
@@ -53,6 +56,7 @@ from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription, is_data
 from protocols.lowering.in_range import to_check
+from protocols.lowering.intervals import is_gated
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
 
@@ -206,7 +210,8 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
     """All that ``client`` has bound may be used in the program, and what is held of it is of the look-up that said so.
 
     Raises ProtocolViolation for bindings that do not go with the program, ProgramError for a version that is not in use
-    or has other types, NotPermitted, also where it is left open whether what meets another's secret is in its range.
+    or has other types, NotPermitted, also where it is left open whether what meets another's secret is in its range, or
+    results are given whether values are where they are taken to be or not.
     """
     if tuple(binding.slot for binding in bound.bindings) != bound.program.slots:
         raise ProtocolViolation(client, "bound other slots than the program has")
@@ -216,13 +221,14 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
         limits = by_slot[slot].policy.check(bound.program, client, rule)
         if limits is not None and limits.limited:
             uses.append(Use(slot, client, rule, limits))
-    _check_checked(bound.program, client, {slot: in_use.policy for slot, in_use in by_slot.items()})
+    policies = {slot: in_use.policy for slot, in_use in by_slot.items()}
+    if any(policy.owner != client for policy in policies.values()):
+        _check_checked(bound.program, client, policies)
+        _check_gated(bound.program, client)
     return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses)
 
 
 def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]) -> None:
-    if all(policy.owner == client for policy in policies.values()):
-        return
     sources = {i: n.operation for i, n in enumerate(program.nodes) if isinstance(n.operation, Input | Stored)}
     weights = {slot for slot, policy in policies.items() if not _is_data(policy.description)}
     needed = to_check([(o, isinstance(o, Stored) and o.slot in weights) for o in sources.values()])
@@ -230,6 +236,14 @@ def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]
         raise NotPermitted(
             f"{client} may not run a program in which nobody checks whether what meets another's secret lies in its"
             " range: write it anew with this release"
+        )
+
+
+def _check_gated(program: Program, client: str) -> None:
+    if not is_gated(program):
+        raise NotPermitted(
+            f"{client} may not run a program on another's secret whose results are given whether values are where it"
+            " takes them to be or not: write it anew with this release"
         )
 
 

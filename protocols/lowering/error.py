@@ -31,12 +31,14 @@ from mpc.program import Expression
 from mpc.tensor_type import Form, TensorType
 from protocols.lowering.series_error import series_rounding, series_slope
 from protocols.operations import (
+    assume,
     bit_comparison,
     comparison,
     decomposed,
     digits,
     draw,
     fourier,
+    gate,
     in_range,
     keep,
     linear,
@@ -176,7 +178,7 @@ def _constant(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Lo
 
 @_rule(
     mask.Mask, keep.Keep, linear.Negate, linear.Raise, linear.Declare, linear.Reshape, linear.Transpose,
-    linear.Broadcast, linear.Index, linear.Take, linear.Pad,
+    linear.Broadcast, linear.Index, linear.Take, linear.Pad, assume.Assume, gate.Gate,
 )  # fmt: skip
 def _same(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     return _with(x, 0.0, losses[0]) if x.lost else losses[0]
@@ -337,7 +339,7 @@ def _polynomial(
 
 @_rule(
     digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within,
-    decomposed.Decomposed, decomposed.Recomposed, nonzero.Nonzero,
+    decomposed.Decomposed, decomposed.Recomposed, nonzero.Nonzero, nonzero.Zero,
 )  # fmt: skip
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     """On the way to a comparison, of which it is the end that counts; or to no value at all."""

@@ -1,21 +1,30 @@
-"""Whether some value has left the interval that a function was declared to hold on: one bit, beside the results.
+"""What is taken to hold of values, and watched: results are given where it does, and nothing of them where it does not.
 
-A fit that does not cover the range of what it is applied to is wrong outside of its interval.  What it opens anyway is
-compared with both ends there, moved inwards by a thousandth of the interval: so whatever is beyond counts, few bits are
-compared, and what comes that close to an end may count as well.  The bits are added up, over all functions and values,
-and the client alone learns whether their sum is 0 (`protocols.operations.nonzero`).
-Cost: one round more at most, where something is opened one round before the end; where there is time, comparisons take
-a round more and fewer bytes.  With MACs a bit takes 16 bytes, and intervals of functions are not watched.
+A fit that does not cover the range of what it is applied to is wrong outside of its interval, and what is computed on
+the range that an author assumes (``SecretTensor.assumed``) need not fit the field beyond.  Programs say both by
+`Assume` nodes.  What is assumed of is compared with both ends, moved inwards by a thousandth of the interval: so
+whatever is beyond counts, few bits are compared, and what comes that close to an end may count as well.  The bits are
+added up, over all assumptions and values; what is compared is known to lie in the wider range that follows from
+assumptions before it, so the first that does not hold is seen, whatever later ones show: their bits are 0 or 1 each,
+and undo nothing.  By the sum c, which is masked and opened,
 
-An *assumption* (``SecretTensor.assumed``) is watched in the same way, and always: its range takes the place of what
-types know, so what is computed from it may not fit the field where it does not hold.  What is compared is known to lie
-in the wider range that follows from assumptions before it.  So the first that does not hold is seen, whatever later
-ones show: their bits are 0 or 1 each, and undo nothing.
+* each result that is revealed is *gated* (`Gate`): exact if c is 0, else uniform, and beside it the client alone learns
+  whether c is 0 (`Nonzero`);
+* what is kept is kept if c is 0 (`Zero`), and else the run ends: then parties know, too, as they have to of what does
+  not come into use.
 
-Security: the bit is for the client, against mistakes, and not against it.  Results are revealed beside it, so a client
-that does not mind it has numbers that a function makes of values beyond its interval, or that came of more than the
-field holds: functions of weights and inputs as results are, no more numbers of them, but others than were meant.  Only
-ranges of inputs are checked before anything is revealed (``in_range.py``).
+Where every result has a row for each sample, which depends on that sample alone, there is a c for each of them
+(``samples.py``).
+
+Results are gated where something stored is read: only there is somebody to whom it matters.  Else the client, to whom
+all belongs, is told the bit beside them, and functions are not watched.
+
+Security: what a client may learn by leaving an interval, with inputs in their range, is one bit, or one for each
+sample; for the rest see ``gate.py``.  That results are gated, all of them, by the sum of all that is assumed and of
+nothing else, is seen from a program (`is_gated`), which parties ask of whatever reads another's secret: sums are made
+in one way alone, here, so that of a program which is another's they can be made again, and compared.
+Cost: one round more at most, where something is assumed one round before the end; where there is time, comparisons take
+a round more and fewer bytes, without MACs.
 """
 
 from __future__ import annotations
@@ -26,89 +35,150 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpc.errors import RangeError
 from mpc.objective import ANY, Objective
+from mpc.operation import Constant
+from mpc.pace import paced
 from mpc.program import Expression, Program
 from mpc.security import Security
 from protocols.lowering.comparison import ended
 from protocols.lowering.planner import Planner, constant
+from protocols.lowering.samples import samples
+from protocols.operations.assume import Assume
 from protocols.operations.digits import EXACTLY
-from protocols.operations.fourier import Fourier
+from protocols.operations.gate import Gate
 from protocols.operations.in_range import Coefficients
-from protocols.operations.linear import Add, Raise, Reshape, Subtract, Sum
-from protocols.operations.mask import Mask
-from protocols.operations.nonzero import Nonzero
+from protocols.operations.linear import Add, Reshape, Subtract, Sum
+from protocols.operations.nonzero import Nonzero, Zero
 from protocols.operations.product import Multiply
-from protocols.operations.truncation import Truncate
 
 LABEL = "interval check"
 """What it is counted under."""
 _PARTS = 11
 """log2 of the parts of an interval by one of which ends are moved."""
+_WIDEST = 2.0**61
+"""Of an interval: no value is beyond on both sides."""
 
 
-class Interval(NamedTuple):
-    """Of what a fit is applied to, or an assumption is made of: that, what becomes of it, and the ends."""
+class Watched(NamedTuple):
+    """What is revealed, and what is opened beside it."""
 
-    x: Expression
-    made: Expression
-    low: float
-    high: float
+    outputs: list[Expression]
+    checks: list[Expression]
 
 
-def watched(intervals: Sequence[Interval], outputs: Iterable[Expression], security: Security) -> Expression | None:
-    """A bit that is 0 if all is in its interval; None if it must be.  ``outputs``: beside which this is."""
-    depths = _depths([*outputs, *(each for i in intervals for each in (i.x, i.made))])
-    last = max(depths.values())
+def assumptions(targets: Iterable[Expression]) -> list[Expression]:
+    """All on the way there."""
+    return [x for x in Program.order(targets) if isinstance(x.operation, Assume)]
+
+
+def watched(
+    outputs: Sequence[Expression],
+    kept: Sequence[Expression],
+    assumed: Sequence[Expression],
+    security: Security,
+    *,
+    gated: bool,
+) -> Watched:
+    """``outputs`` with the bit, and ``gated`` by it; or that all hangs on it, where something is ``kept``."""
+    counts = _counts(outputs, kept, assumed, security)
+    if counts is None:
+        return Watched(list(outputs), [])
+    if kept:
+        return Watched(list(outputs), [_scaled(Zero(), counts)])
+    given = [Expression(Gate(), (y, counts, _coefficients(y.type.size)), LABEL) if gated else y for y in outputs]
+    return Watched([*given, _scaled(Nonzero(), counts)], [])
+
+
+def is_gated(program: Program) -> bool:
+    """Whether all results hang on all that is assumed, as ``watched`` has it."""
+    if not any(isinstance(node.operation, Assume) for node in program.nodes):
+        return True
+    made = list[Expression]()
+    for node in paced(program.nodes):
+        made.append(Expression(node.operation, tuple(made[j] for j in node.inputs)))
+    results, kept = ([made[i] for i in some] for some in (program.results, program.kept.values()))
+    if kept:
+        sums = [x.inputs[0] for x in made if isinstance(x.operation, Zero)]
+    elif all(isinstance(x.operation, Gate) for x in results):
+        sums = [x.inputs[1] for x in results]
+        results = [x.inputs[0] for x in results]
+    else:
+        return False
+    try:
+        counts = _counts(results, kept, assumptions([*results, *kept]), program.objective.security)
+    except RangeError:
+        # It cannot be watched: so nobody has planned it.
+        return False
+    if counts is None:
+        return True
+    forms = _forms([counts, *sums])
+    alike = [forms[x] == forms[counts] for x in sums]
+    return any(alike) if kept else all(alike)
+
+
+def _forms(targets: Iterable[Expression]) -> Mapping[Expression, int]:
+    """Of each node on the way there a number, which is the same for what is made in the same way of the same."""
+    forms: dict[Expression, int] = {}
+    numbers: dict[object, int] = {}
+    for x in paced(Program.order(targets)):
+        own = None if x.inputs or isinstance(x.operation, Constant) else id(x)
+        forms[x] = numbers.setdefault((x.operation, own, tuple(forms[y] for y in x.inputs)), len(numbers))
+    return forms
+
+
+def _counts(
+    outputs: Sequence[Expression], kept: Sequence[Expression], assumed: Sequence[Expression], security: Security
+) -> Expression | None:
+    """How many values are not where they are assumed to be, of each sample or in all, masked; None if all must be."""
+    depths = _depths([*outputs, *kept, *assumed])
+    last, rows = max(depths.values()), 1 if kept else samples(outputs)
     total: Expression | None = None
-    for x, made, least, most in intervals:
+    for each in assumed:
+        (x,) = each.inputs
+        least, most = _ends(each)
         low, high = (least if x.type.low < least else None), (most if x.type.high > most else None)
         if (low is None and high is None) or not x.type.size:
             continue
-        opened = _opened(x, made)
-        later = depths.get(opened, depths[x] + 1) + 2 <= last
+        # With MACs fewer rounds are fewer elements opened, too.
+        later = depths[x] + 2 <= last and security is Security.SEMI_HONEST
         planner = Planner(LABEL, objective=Objective(0 if later else ANY, security))
-        count = _beyond(planner, planner.masked(opened), low, high, math.ldexp(most - least, -_PARTS))
+        count = _beyond(planner, x, low, high, math.ldexp(min(most - least, _WIDEST), -_PARTS), rows)
         total = count if total is None else planner.sum(Add(), total, count)
-    if total is None:
-        return None
-    planner = Planner(LABEL)
-    return Expression(Nonzero(), (planner.masked(total), Expression(Coefficients(1), (), LABEL)), LABEL)
+    return None if total is None else Planner(LABEL).masked(total)
 
 
-def _beyond(planner: Planner, x: Expression, low: float | None, high: float | None, margin: float) -> Expression:
-    """How many values of a masked x lie below ``low``, or above ``high``, or no more than twice the margin inside."""
+def _ends(x: Expression) -> tuple[float, float]:
+    return (x.operation.low, x.operation.high) if isinstance(x.operation, Assume) else (-math.inf, math.inf)
+
+
+def _scaled(operation: Nonzero | Zero, counts: Expression) -> Expression:
+    return Expression(operation, (counts, _coefficients(counts.type.size)), LABEL)
+
+
+def _coefficients(size: int) -> Expression:
+    return Expression(Coefficients(size), (), LABEL)
+
+
+def _beyond(
+    planner: Planner, x: Expression, low: float | None, high: float | None, margin: float, rows: int
+) -> Expression:
+    """How many values of each of so many rows of a masked x lie below ``low``, or above ``high``, or no more than twice
+    the margin inside.
+    """
     bits, size = x.type.fraction_bits, x.type.size
     ignored = max(math.floor(math.log2(margin) + bits), 0)
     step = math.ldexp(1.0, ignored - bits)
     ends = [] if low is None else [(math.floor(low / step) + 1) * step]
     ends += [] if high is None else [(math.ceil(high / step) - 1) * step]
-    rows = planner.make(Reshape((size, 1)), x)
-    moved = planner.sum(Subtract(), rows, constant(np.array([ends]), bits))
+    moved = planner.sum(Subtract(), planner.make(Reshape((size, 1)), x), constant(np.array([ends]), bits))
     reached = ended(planner, moved, ignored or EXACTLY)
     signs = np.array([[*([] if low is None else [-1.0]), *([] if high is None else [1.0])]])
-    count = planner.make(Sum((0, 1), False), planner.product(Multiply(), reached, constant(signs)))
-    count = planner.make(Reshape((1,)), count)
-    return count if low is None else planner.sum(Add(), count, constant(np.array([float(size)])))
-
-
-def _opened(x: Expression, made: Expression) -> Expression:
-    """What is opened of ``x`` where a series of it is evaluated; or else x.
-
-    Not what a series of something else opens, nor what is declared to be in the interval already.
-    """
-    each = made
-    while each is not x and each.inputs:
-        if isinstance(each.operation, Fourier) and _is_of(each.inputs[0], x):
-            return each.inputs[0]
-        each = each.inputs[0]
-    return x
-
-
-def _is_of(opened: Expression, x: Expression) -> bool:
-    """Whether it is x, in other digits."""
-    while opened is not x and isinstance(opened.operation, Mask | Raise | Truncate):
-        (opened,) = opened.inputs
-    return opened is x
+    signed = planner.make(
+        Reshape((rows, reached.type.size // rows)), planner.product(Multiply(), reached, constant(signs))
+    )
+    count = planner.make(Sum((1,), False), signed)
+    return count if low is None else planner.sum(Add(), count, constant(np.array([float(size // rows)])))
 
 
 def _depths(targets: Iterable[Expression]) -> Mapping[Expression, int]:

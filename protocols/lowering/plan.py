@@ -11,18 +11,18 @@ Its lowering stays with it, for every program that it becomes part of.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mpc.errors import UsageError
 from mpc.objective import LATENCY, Objective
+from mpc.operation import Stored
 from mpc.program import Expression, OversizedProgram, Program
-from mpc.security import Security
 from protocols.lowering.in_range import to_check, within
-from protocols.lowering.intervals import Interval, watched
+from protocols.lowering.intervals import assumptions, watched
 from protocols.lowering.planner import FRACTION_BITS, Planner
 from protocols.lowering.precision import watch
 from protocols.lowering.rules import Operand, lower
-from protocols.trace.mathematics import Apply, Assume, Graph, Node, Public, Secret, written
+from protocols.trace.mathematics import Assume, Graph, Node, Public, Secret, written
 
 Rewrite = Callable[[Graph, Objective], Graph]
 
@@ -33,22 +33,27 @@ REWRITES: tuple[Rewrite, ...] = ()
 def plan(graph: Graph, objective: Objective = LATENCY, *, checked: bool = False) -> Program:
     """The program of ``graph``: what is masked, opened and truncated where, and which variant of a protocol is used.
 
-    ``checked``: the parties find out whether what comes from others lies in its range (``in_range.py``), and the client
-    whether all values stay in the intervals of functions (``intervals.py``).
+    ``checked``: where something stored is read, the parties find out whether what comes from others lies in its range
+    (``in_range.py``), and results hang on whether all values stay in the intervals of functions (``intervals.py``).
+    Whether they are where they are assumed to be is found out anyway.
     Raises RangeError for what cannot be shown to fit the field, UsageError for what no server would take.
     """
     graph = rewritten(graph, objective)
     chosen = _told_apart(graph, objective)
     outputs, kept = ([lowered(x, chosen) for x in nodes] for nodes in (graph.outputs, graph.kept))
     checks = [within(lowered(x, chosen), objective) for x in (_to_check(graph) if checked else ())]
-    flag = _watched(graph, chosen, objective, functions=bool(checks))
-    if flag is not None:
-        outputs.append(flag)
-    if checks or flag is not None:
+    gated = checked and any(isinstance(x.source, Stored) for x in _secrets(graph))
+    assumed = assumptions([*outputs, *kept])
+    if not gated:
+        said = {lowered(x, chosen) for x in written((*graph.outputs, *graph.kept)) if isinstance(x.operation, Assume)}
+        assumed = [x for x in assumed if x in said]
+    outputs, hang = watched(outputs, kept, assumed, objective.security, gated=gated)
+    watches = bool(hang) or len(outputs) > len(graph.outputs)
+    if checks or watches:
         # With MACs they are others.
         chosen = Objective(chosen.round_bytes, objective.security)
     try:
-        program = Program.of(outputs, [*kept, *checks], graph.precision, chosen)
+        program = Program.of(outputs, [*kept, *checks, *hang], graph.precision, chosen)
         program.encode()
     except OversizedProgram as error:
         raise UsageError(
@@ -70,32 +75,18 @@ def leaves(graph: Graph, objective: Objective = LATENCY) -> list[Node]:
     return [secrets[x] for x in order if x in secrets]
 
 
+def _secrets(graph: Graph) -> Iterator[Secret]:
+    """All that it reads, in the order in which they were written."""
+    for x in written((*graph.outputs, *graph.kept)):
+        if isinstance(x.operation, Secret):
+            yield x.operation
+
+
 def _to_check(graph: Graph) -> list[Node]:
     """The secrets whose values parties check, in the order in which they were written."""
     sources = [x for x in written((*graph.outputs, *graph.kept)) if isinstance(x.operation, Secret)]
-    said = [(x.operation.source, x.operation.weight) for x in sources if isinstance(x.operation, Secret)]
-    return [x for x, checked in zip(sources, to_check(said), strict=True) if checked]
-
-
-def _watched(graph: Graph, chosen: Objective, objective: Objective, *, functions: bool) -> Expression | None:
-    """Whether something is not where it is assumed to be, or has left the interval of one of the ``functions``; None if
-    that is not watched, or cannot be.
-    """
-    if any(isinstance(x.operation, Assume) for x in written(graph.kept)):
-        raise UsageError("what depends on an assumed range is revealed, and not kept: nobody would hear where it fails")
-    functions = functions and objective.security is Security.SEMI_HONEST
-    intervals = []
-    for x in written(graph.outputs):
-        if isinstance(x.operation, Assume):
-            ends = x.operation.low, x.operation.high
-        elif functions and isinstance(x.operation, Apply):
-            ends = x.operation.fit.low, x.operation.fit.high
-        else:
-            continue
-        intervals.append(Interval(lowered(x.inputs[0], chosen), lowered(x, chosen), *ends))
-    if not intervals:
-        return None
-    return watched(intervals, [lowered(x, chosen) for x in graph.outputs], objective.security)
+    needed = to_check([(x.source, x.weight) for x in _secrets(graph)])
+    return [x for x, checked in zip(sources, needed, strict=True) if checked]
 
 
 def _told_apart(graph: Graph, objective: Objective) -> Objective:

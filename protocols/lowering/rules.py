@@ -14,7 +14,7 @@ from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 from protocols.lowering import comparison, composed, functions, norms, selection
 from protocols.lowering.planner import Planner
-from protocols.operations import draw, keep, linear, one_hot, product
+from protocols.operations import assume, draw, keep, linear, one_hot, product
 from protocols.trace import mathematics as m
 
 Operand = Expression | m.Reals
@@ -86,6 +86,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Polynomial():
             return functions.polynomial(planner, x, operation.coefficients)
         case m.Apply():
+            x = _assumed(planner, x, operation.fit.low, operation.fit.high)
             return composed.apply(planner, x, operation.fit, operation.target)
         case m.Compare():
             return comparison.compared(planner, x, strictly=operation.strictly, below=operation.below)
@@ -104,15 +105,20 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
                 return composed.as_it_is(planner, x, operation.low, operation.high)
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Assume():
-            if operation.low <= x.type.low and x.type.high <= operation.high:
-                return x
-            # Of what is opened more is known than of what is compared with its ends.
-            return planner.make(linear.Declare(operation.low, operation.high), planner.masked(x))
+            return _assumed(planner, x, operation.low, operation.high)
         case m.Truncate():
             return planner.truncated(x, operation.fraction_bits)
         case m.Keep():
             return planner.make(keep.Keep(operation.tensor), x)
     assert_never(operation)
+
+
+def _assumed(planner: Planner, x: Expression, low: float, high: float) -> Expression:
+    """``x``, taken to lie in [low, high], if it is not known to."""
+    if low <= x.type.low and x.type.high <= high:
+        return x
+    # Of what is opened more is known than of what is compared with its ends.
+    return planner.make(assume.Assume(low, high), planner.masked(x))
 
 
 def _terms(planner: Planner, operands: Sequence[Operand]) -> list[Expression]:

@@ -1,11 +1,13 @@
 """The operations that programs are made of, one file a protocol.  Importing this makes them known to ``mpc``."""
 
 from protocols.operations import (
+    assume,
     bit_comparison,
     comparison,
     decomposed,
     digits,
     fourier,
+    gate,
     in_range,
     keep,
     linear,
@@ -18,11 +20,13 @@ from protocols.operations import (
 )
 
 __all__ = [
+    "assume",
     "bit_comparison",
     "comparison",
     "decomposed",
     "digits",
     "fourier",
+    "gate",
     "in_range",
     "keep",
     "linear",

@@ -111,6 +111,7 @@ class Recomposed(Operation, frozen=True, tag="recomposed"):
 
     opens: ClassVar[bool] = True
     settles: ClassVar[bool] = True
+    checks: ClassVar[bool] = True
     takes_inner: ClassVar[int | None] = 2
 
     def result(self, *types: TensorType) -> TensorType:

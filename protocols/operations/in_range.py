@@ -239,6 +239,7 @@ class Within(Operation, frozen=True, tag="within"):
 
     opens: ClassVar[bool] = True
     settles: ClassVar[bool] = True
+    checks: ClassVar[bool] = True
     takes_inner: ClassVar[int | None] = 2
     digits: int
 

@@ -1,12 +1,17 @@
-"""Whether a count is 0, as one bit for whoever is revealed it: the count times a number that nobody knows.
+"""Whether a count is 0, as one bit: the count times a number that nobody knows.
 
 Of a masked count V = D + a and a coefficient s of which nobody but the dealer knows anything (`Coefficients`), V s is
 D s + a s, of which the dealer deals a share of a s.  Revealed, it is 0 if V is, and else uniform: it does not tell what
 V is, and says 0 of another V with a chance of 1/p.  That takes an s of its own for each: of two counts times the same
 one, their quotient would be revealed (``Operation.blinds``).
 
-Security: nothing is opened here; all is linear in dealt shares, with a public factor.
-Cost: no round of its own besides the opening of V; one element dealt for each.
+`Nonzero` is for a client that it is revealed to, beside its results.  `Zero` is for the parties, who open it, and end
+the run if it is not 0: where something is kept, which comes into use or does not, and so tells them anyway.
+
+Security: all is linear in dealt shares, with a public factor.  `Zero` is opened without a mask, and nothing is learned
+but the bit: shares of it are uniform subject to their sum, as a part of each was dealt for it alone.  With MACs it is
+checked like all that is opened, before the run has an end.
+Cost: one element dealt for each, besides the opening of V; of `Zero` a round more, in which one is opened for each.
 Source: folklore.
 """
 
@@ -39,18 +44,23 @@ class Scaled(Correlation, frozen=True):
         return (field_of(rings).multiply(*masks),)
 
 
-@register
-class Nonzero(Operation, frozen=True, tag="nonzero"):
+def check_counts(count: TensorType, s: TensorType, size: int) -> None:
+    """Raise ProgramError for what is not a masked row of whole numbers, and so many coefficients."""
+    require(count.form is Form.MASKED and count.ring == FIELD, "counts are masked")
+    require(count.fraction_bits == 0 and len(count.shape) == 1, "counts are whole numbers")
+    require(s == TensorType((size,), 0, -(2.0**59), 2.0**59, Form.MASKED), "takes a coefficient for each")
+
+
+class Scaling(Operation, frozen=True):
     """Of masked whole numbers, and as many `Coefficients`: 0 where they are 0, else uniform, which is read as 1."""
 
-    flags: ClassVar[bool] = True
+    form: ClassVar[Form]
 
     def result(self, *types: TensorType) -> TensorType:
-        require(len(types) == 2 and all(t.form is Form.MASKED for t in types), "takes two masked tensors")
-        count, s = types
-        require(count.ring == FIELD and count.fraction_bits == 0 and len(count.shape) == 1, "counts are whole numbers")
-        require(s == TensorType(count.shape, 0, -(2.0**59), 2.0**59, Form.MASKED), "takes a coefficient for each")
-        return TensorType(count.shape, 0, 0.0, 1.0, Form.SHARED)
+        require(len(types) == 2, "takes counts and coefficients")
+        counts, s = types
+        check_counts(counts, s, counts.size)
+        return TensorType(counts.shape, 0, 0.0, 1.0, self.form)
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
         """Times a number that somebody knows, the count would be revealed."""
@@ -69,3 +79,20 @@ class Nonzero(Operation, frozen=True, tag="nonzero"):
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field, shape = field_of(rings), types[0].shape
         return field.choose(field.below(inputs[0], 1), field.zeros(shape), field.full(shape, 1))
+
+
+@register
+class Nonzero(Scaling, frozen=True, tag="nonzero"):
+    """To be revealed."""
+
+    flags: ClassVar[bool] = True
+    form: ClassVar[Form] = Form.SHARED
+
+
+@register
+class Zero(Scaling, frozen=True, tag="zero"):
+    """Opened: if one is not 0 the run has no result."""
+
+    opens: ClassVar[bool] = True
+    settles: ClassVar[bool] = True
+    form: ClassVar[Form] = Form.MASKED

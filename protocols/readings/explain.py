@@ -31,12 +31,14 @@ import numpy.typing as npt
 from mpc.operation import Operation, Stored
 from mpc.program import Program
 from protocols.operations import (
+    assume,
     bit_comparison,
     comparison,
     decomposed,
     digits,
     draw,
     fourier,
+    gate,
     in_range,
     keep,
     linear,
@@ -67,6 +69,7 @@ _KEPT_AS_THEY_ARE = (
     linear.Concatenate,
     linear.Pad,
     linear.Declare,
+    assume.Assume,
     linear.Negate,
     linear.Raise,
     mask.Mask,
@@ -85,6 +88,7 @@ _OF_DIGITS = (
     decomposed.Decomposed,
     decomposed.Recomposed,
     nonzero.Nonzero,
+    nonzero.Zero,
 )
 _ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
 
@@ -156,6 +160,15 @@ class Examined:
                 return self._trial.combined(slots)
         return None
 
+    def astray(self) -> int | None:
+        """How many numbers on the way leave the range that they are declared to lie in: what is computed of them is
+        something else than it says.  None if it is too large, or takes too long.
+        """
+        if self._trial is not None:
+            with contextlib.suppress(_Untried):
+                return self._trial.astray()
+        return None
+
     def crowds(self, slot: str, rows: int) -> tuple[int | None, ...] | None:
         """Of each of the ``results``: of about how few rows one of its numbers is, of what has so many in ``slot``.
 
@@ -175,7 +188,10 @@ def _forms(program: Program, slots: Collection[str]) -> list[Form]:
     forms: list[Form] = []
     for node in program.nodes:
         operation, inputs = node.operation, [forms[j] for j in node.inputs]
-        if isinstance(operation, Stored):
+        if isinstance(operation, gate.Gate):
+            # Of what is given, if it is given: that it is tells one bit besides.
+            forms.append(inputs[0])
+        elif isinstance(operation, Stored):
             forms.append(Form.COPY if operation.slot in slots else Form.NOTHING)
         elif not any(inputs):
             forms.append(Form.NOTHING)

@@ -24,7 +24,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 
 from mpc.cost import CHECK, compares_apart
-from mpc.errors import ProgramError, TesseraError
+from mpc.errors import NoAnswer, ProgramError, TesseraError
 from mpc.operation import Operation, PartyContext, Stored, Value
 from mpc.pace import paced
 from mpc.program import Program
@@ -209,14 +209,19 @@ class PartyRun:
         return self._outputs()
 
     def _settle(self) -> None:
-        """Nothing leaves that was computed of values outside of their range.  Raises OutOfRange.
+        """Nothing leaves that was computed of values outside of their range.  Raises OutOfRange, NoAnswer.
 
-        Not before the MAC check: whoever is blamed has done it.
+        Not before the MAC check: whoever is blamed has done it.  Of both, the former says more.
         """
+        unsettled = False
         for i, node in enumerate(self.program.nodes):
             public = self._shares.value(i).public if node.operation.settles else None
             if public is not None and not self._rings[node.type.ring].is_zero(public):
-                raise OutOfRange(self.program.nodes[node.inputs[0]].operation)
+                if node.operation.checks:
+                    raise OutOfRange(self.program.nodes[node.inputs[0]].operation)
+                unsettled = True
+        if unsettled:
+            raise NoAnswer("a value left the interval of a function, or the range assumed of it: nothing was kept")
 
     def _opening(self, nodes: Sequence[int]) -> list[int]:
         return [i for i in nodes if self.program.nodes[i].operation.opens]

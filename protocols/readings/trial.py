@@ -19,7 +19,7 @@ from mpc.program import Program
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.tensor_type import TensorType
-from protocols.operations import comparison, one_hot, polynomial, quotient, truncation
+from protocols.operations import assume, comparison, linear, one_hot, polynomial, quotient, truncation
 from protocols.readings.clear import clear_values
 
 Reals = npt.NDArray[np.float64]
@@ -30,6 +30,8 @@ _SHARE = 0.25
 """Of the rows, that are moved at a time."""
 _LINES, _BEND = 8, 0.05
 """A number that bends by less than this part of how far it moves, on so many lines together, is nearly linear."""
+_POINTS, _ROOM = 4, 8
+"""At which it is looked whether numbers lie where they are declared to, but for so many units of rounding."""
 SIGNS = (comparison.Comparison, one_hot.OneHot)
 """Operations that are another function on every other line."""
 
@@ -136,7 +138,30 @@ class Trial:
         operation = self._program.nodes[i].operation
         return (operation.slot, operation.tensor) if isinstance(operation, Stored) else ("", str(i))
 
+    def astray(self) -> int:
+        """How many numbers are declared to lie in a range that they leave, where all is where it is assumed to be."""
+        rng, nodes = np.random.default_rng(), self._program.nodes
+        left = {i: np.zeros(n.type.shape, bool) for i, n in enumerate(nodes) if isinstance(n.operation, linear.Declare)}
+        for _ in range(_POINTS if left else 0):
+            found, beyond = self._clear(self._real_values(rng)), list[bool]()
+            for i, node in enumerate(nodes):
+                beyond.append(any(beyond[j] for j in node.inputs))
+                if not beyond[i] and isinstance(node.operation, linear.Declare | assume.Assume):
+                    t = node.type
+                    real = fixed_point.decode(found[i], t.fraction_bits)
+                    room = _ROOM * math.ldexp(1.0, -t.fraction_bits)
+                    out = (real < t.low - room) | (real > t.high + room)
+                    beyond[i] = isinstance(node.operation, assume.Assume) and bool(out.any())
+                    if i in left:
+                        left[i] |= out
+        return sum(int(out.sum()) for out in left.values())
+
     def _real_results(self, values: Mapping[tuple[str, str], Reals]) -> list[Reals]:
+        found = self._clear(values)
+        wanted = [(found[i], self._program.nodes[i].type) for i in results(self._program)]
+        return [fixed_point.decode(value, t.fraction_bits, self._rings[t.ring]) for value, t in wanted]
+
+    def _clear(self, values: Mapping[tuple[str, str], Reals]) -> list[Array]:
         """By the clear reading, and what is compared by its digits: a program may declare any range, and then they tell
         other bits of a secret than a sign, and several of them the secret."""
         self._check_time()
@@ -149,9 +174,7 @@ class Trial:
         nodes = self._program.nodes
         # What is drawn is the same at every point: it says nothing of anybody's secrets.
         drawn = [self._rings[nodes[i].type.ring].zeros(nodes[i].type.shape) for i in self._program.draws]
-        found = clear_values(self._program, inputs, encoded, self._rings, drawn, by_digits=True)
-        wanted = [(found[i], self._program.nodes[i].type) for i in results(self._program)]
-        return [fixed_point.decode(value, t.fraction_bits, self._rings[t.ring]) for value, t in wanted]
+        return clear_values(self._program, inputs, encoded, self._rings, drawn, by_digits=True)
 
     def _check_time(self) -> None:
         if time.thread_time() > self._deadline:

@@ -349,13 +349,13 @@ class SecretTensor(Activations, Stated, Norms):
         return self._new(m.Declare(real(low, "an end of a range"), real(high, "an end of a range")))
 
     def assumed(self, low: float, high: float) -> SecretTensor:
-        """The same values, taken to lie in [low, high]; one bit beside the results tells the client if some did not.
+        """The same values, taken to lie in [low, high]; all results hang on it.
 
         So what is computed from them need not fit the field for whatever they could be at worst: in a deep network
-        the worst that types know grows with every layer, and values do not.  Where one is beyond, results are wrong,
-        and ``RunReport.in_range`` is False, as it may be where one comes within a thousandth of an end.  From one
-        assumption to the next, what is worst has to fit.  Values are opened here, which costs nothing if they are so
-        next, and compared twice, beside what follows.
+        the worst that types know grows with every layer, and values do not.  Where one is beyond, or within a
+        thousandth of an end, there is no answer (NoAnswer) if anything stored is read; of the client's own alone a
+        RangeWarning says that results may be wrong.  From one assumption to the next, what is worst has to fit.  Values
+        are opened here, which costs nothing if they are so next, and compared twice, beside what follows.
         """
         low, high = real(low, "an end of a range"), real(high, "an end of a range")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -14,10 +14,10 @@ from mpc.operation import Input, Stored
 from mpc.program import Program
 from mpc.security import Security
 from protocols.lowering.in_range import within
-from protocols.lowering.plan import lowered
+from protocols.lowering.plan import lowered, plan
 from protocols.readings.clear import clear
 from protocols.trace.mathematics import Keep, Node
-from protocols.trace.secret_tensor import SecretTensor, concatenate
+from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Case:
 
 
 Built = tuple[list[Any], dict[str, np.ndarray]]
-"""Outputs, and stored tensors (with 14 fraction bits)."""
+"""Outputs, in the end maybe what is kept, and stored tensors (with 14 fraction bits)."""
 
 
 def linear(s: Any) -> Built:
@@ -114,6 +114,20 @@ def convolutions(s: Any) -> Built:
     return [flat @ s.stored("d", (2, 2))], {name: s.draw(7, shape, -0.25, 0.25, 14) for name, shape in weights.items()}
 
 
+def gated(s: Any) -> Built:
+    """By what is assumed of some numbers, of each sample for itself; and it is so."""
+    x, w = s.secret((2, 3), -1, 1), s.stored("w", (3, 2))
+    return [(x @ w).assumed(-1, 1) + x[:, :2]], {"w": s.draw(4, (3, 2), -0.25, 0.25, 14)}
+
+
+def hanging(s: Any) -> Built:
+    """What is kept, and given, if all is where it is assumed to be."""
+    x, w = s.secret((3,), -1, 1), s.stored("w", (3,))
+    y = (x * w * 2).assumed(-1, 1)
+    # As deep as what it hangs on: nobody makes anything of a round in which 0 is opened by making it 0.
+    return [x + 1, {"y": y * x * x * x * x}], {"w": s.draw(4, (3,), -0.25, 0.25, 14)}
+
+
 PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     linear,
     one_opening,
@@ -128,6 +142,8 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     stored_alone,
     data,
     convolutions,
+    gated,
+    hanging,
 )
 STRICT = Objective(ANY, Security.MALICIOUS)
 
@@ -136,7 +152,8 @@ def build(secure: Any) -> list[Case]:
     cases = []
     for make in PROGRAMS:
         outputs, stored = make(secure)
-        program = secure.program(*outputs, objective=STRICT, checked=True)
+        kept = outputs.pop() if isinstance(outputs[-1], dict) else None
+        program = Program.decode(plan(graph_of(outputs, kept), STRICT, checked=True).encode())
         if make is data:
             results = [lowered(x.node, STRICT) for x in outputs]
             checks = [within(x, STRICT) for x in Program.order(results) if isinstance(x.operation, Input | Stored)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import tracemalloc
@@ -31,7 +32,7 @@ Wire = dict[str, Any]
 PUBLIC = {"shape": [2], "fraction_bits": 0, "low": 0.0, "high": 1.0, "form": 0, "gain": None}
 
 
-def every_operation(secure: Any, objective: Objective = LATENCY) -> Program:
+def every_operation(secure: Any, objective: Objective = LATENCY, *, keep: bool = True) -> Program:
     x, w = secure.secret((1, 2, 6, 6)), secure.stored("w", (4, 1, 3, 3))
     y = x.conv2d(w, stride=2, padding=1, groups=2).avg_pool2d(2, 1) + 0.3
     z = y.sigmoid(interval=(-8, 8)).reshape(2, -1).T[1:5, ::-1]
@@ -40,7 +41,7 @@ def every_operation(secure: Any, objective: Objective = LATENCY) -> Program:
     places = secure.secret((2,), 0, 3, 0).one_hot(4)
     drawn = Random().bernoulli(0.5, (2,))
     results = [u, (z @ z.T).truncate(10), z > 0, z.relu(), places, drawn]
-    return plan(graph_of(results, {"u": u}), objective, checked=True)
+    return plan(graph_of(results, {"u": u} if keep else None), objective, checked=True)
 
 
 def wire(program: Program) -> Wire:
@@ -54,8 +55,8 @@ def decode(data: Wire) -> Program:
 
 def test_what_is_written_is_what_is_read(secure: Any) -> None:
     names = set()
-    for objective in (LATENCY, TRAFFIC, Objective(ANY, Security.MALICIOUS)):
-        program = every_operation(secure, objective)
+    for objective, keep in itertools.product((LATENCY, TRAFFIC, Objective(ANY, Security.MALICIOUS)), (True, False)):
+        program = every_operation(secure, objective, keep=keep)
         again = Program.decode(program.encode())
         assert again.nodes == program.nodes
         assert again.outputs == program.outputs

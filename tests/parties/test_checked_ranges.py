@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from mpc.errors import InputOutOfRange, NoAnswer, NotPermitted
+from mpc.operation import Stored
+from mpc.program import Program
 from mpc.rings import field
 from mpc.rings.field import P
 from nn import Linear, Model, Sequential, Sigmoid
@@ -19,12 +21,13 @@ from nn.derm import samples
 from nn.derm.model import derm_model
 from parties import AsyncClient, DataSet
 from parties.client.asking import Written
+from parties.client.explanation import explained
 from parties.clinic import prediction
 from parties.commands import predict as command
 from parties.operate.audit import facts
 from protocols import RangeWarning
 from protocols.lowering.plan import plan
-from protocols.trace.secret_tensor import graph_of
+from protocols.trace.secret_tensor import graph_of, leaf
 
 from .test_audit import facts_of, written
 
@@ -119,27 +122,90 @@ async def test_of_a_model_that_says_so_nothing_beyond_is_predicted(site: Any) ->
             await clinic.predict(remote, RIGHT, low=-2, high=2)
 
 
-async def test_a_result_on_the_way_to_which_a_value_left_its_interval_is_said_to_be_none(site: Any) -> None:
-    architecture = Sequential(
-        {"in": Linear(3, 2), "act": Sigmoid(interval=(-8.0, 8.0)), "out": Linear(2, 1)}
-    ).architecture((3,))
-    wide = Model(architecture, {n: np.full(s, 4.0) for n, s in architecture.parameters.items()})
-    async with site.client() as client:
-        remote = await client.upload(wide, "m")
-        inside = [[0.25, 0.5, -0.25]]
-        assert np.abs(await client.predict(remote, inside) - wide.plain(inside)).max() < 1e-2
+def wide() -> Model:
+    """Of three numbers, that leave its interval together."""
+    layers = {"in": Linear(3, 2), "act": Sigmoid(interval=(-8.0, 8.0)), "out": Linear(2, 1)}
+    architecture = Sequential(layers).architecture((3,))
+    return Model(architecture, {n: np.full(s, 4.0) for n, s in architecture.parameters.items()})
+
+
+INSIDE, BEYOND = [0.25, 0.5, -0.25], [1.0, 1.0, 1.0]
+
+
+async def test_a_result_on_the_way_to_which_a_value_left_its_interval_is_nobody_s(either: Any) -> None:
+    async with either.client() as client:
+        remote = await client.upload(wide(), "m")
+        right = wide().plain([INSIDE])
+        assert np.abs(await client.predict(remote, [INSIDE]) - right).max() < 1e-2
         assert client.last_run.in_range is True
         assert client.last_run.online.rounds == client.last_run.predicted.online_rounds
-        with pytest.warns(RangeWarning, match="left the interval"):
-            await client.predict(remote, [[1.0, 1.0, 1.0]])
-        assert client.last_run.in_range is False
-        assert client.last_run.to_dict()["in_range"] is False
-        with pytest.warns(RangeWarning, match="^in this run a value left the interval"):
-            await client.reveal(remote(client.share([[1.0, 1.0, 1.0]], low=-1, high=1)))
-        await client.keep({"y": remote(client.share([[1.0, 1.0, 1.0]], low=-1, high=1))}, "kept")
-        assert client.last_run.in_range is None
+        for attempt in (
+            lambda: client.predict(remote, [BEYOND]),
+            lambda: client.predict(remote, [BEYOND, BEYOND], chunk=1),
+            lambda: client.reveal(remote(client.share([BEYOND], low=-1, high=1))),
+            lambda: client.reveal(remote(client.share([INSIDE, BEYOND], low=-1, high=1)).sum()),
+        ):
+            with pytest.raises(NoAnswer, match="no answer: a value left the interval"):
+                await attempt()
+            assert client.last_run.in_range is False
+            assert client.last_run.to_dict()["in_range"] is False
+        for chunk in (None, 1, 2):
+            with pytest.warns(RangeWarning, match="no answer to samples 1, which are NaN"):
+                values = await client.predict(remote, [INSIDE, BEYOND, INSIDE], chunk=chunk)
+            assert client.last_run.unanswered == (1,)
+            assert np.isnan(values[:, 0]).tolist() == [False, True, False]
+            assert np.abs(values[::2] - right).max() < 1e-2
         await client.reveal(client.share([20.0]).sigmoid(interval=(-8, 8)))
         assert client.last_run.in_range is None
+        with pytest.warns(RangeWarning, match="^in this run a value left"):
+            assert await client.reveal(client.share([20.0]).assumed(-8, 8)) == pytest.approx([20.0])
+
+
+async def test_nor_is_it_kept_in_the_place_of_what_was(either: Any) -> None:
+    site = either
+    async with site.client() as client:
+        remote = await client.upload(wide(), "m")
+        kept = await client.keep({"y": remote(client.share([INSIDE], low=-1, high=1))}, "kept")
+        with pytest.raises(NoAnswer, match="nothing was kept"):
+            await client.keep({"y": remote(client.share([BEYOND], low=-1, high=1))}, "kept")
+        again = await client.data("kept")
+        assert again.version == kept.version
+        assert np.abs(await client.reveal(again["y"]) - wide().plain([INSIDE])).max() < 1e-2
+        await written(site)
+    for party in site.cluster.parties:
+        assert "NoAnswer" in [run.outcome for run in facts_of(site, party.name, facts.Run)]
+
+
+@pytest.mark.parametrize("rule", ["any", "digest"])
+async def test_a_client_that_leaves_out_the_gate_gets_nowhere(either: Any, rule: str) -> None:
+    """By whatever rule; and by a digest, after it was shown so."""
+    site = either
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(wide(), "m")
+        await company.allow("m", "clinic")
+        y = (await clinic.model("m"))(clinic.share([BEYOND], low=-1, high=1))
+        honest = clinic._written(y)
+        nodes = list(honest.program.nodes)
+        forged = Program(
+            nodes,
+            [nodes[i].inputs[0] if nodes[i].operation.gates else i for i in honest.program.outputs],
+            honest.program.precision,
+            honest.program.objective,
+        )
+        clinic._written = lambda result: Written(forged, honest.leaves)
+        await company.allow("m", "clinic", ["predict", forged.digest if rule == "digest" else rule])
+        with pytest.raises(NotPermitted, match=r"whether values are where it takes them|may only"):
+            await clinic.reveal(y)
+    said = str(explained(forged, "clinic", ["company/m"]))
+    assert "!! values are taken to lie in ranges, and results given whether they do or not" in said
+    assert "then nothing of it" in str(explained(honest.program, "clinic", ["company/m"]))
+
+
+def test_a_program_that_declares_what_is_not_so_is_shown_loudly() -> None:
+    x = leaf(Stored((4,), 16, -2.0, 2.0, "company/d", "x"))
+    program = plan(graph_of([x.within(1.0, 1.5) > 1.25]))
+    assert "4 numbers on the way leave the range that is declared" in str(explained(program, "clinic"))
+    assert "that is declared" not in str(explained(plan(graph_of([x.relu() > 1.25])), "clinic"))
 
 
 async def test_the_command_and_the_page_do_not_answer_then(site: Any, tmp_path: Path, capsys: Any) -> None:
@@ -160,6 +226,13 @@ async def test_the_command_and_the_page_do_not_answer_then(site: Any, tmp_path: 
             said = capsys.readouterr().out
             assert "no answer" in said
             assert "class" not in (json.loads(said)["predictions"][0] if as_json else {})
+        # One among others costs these nothing.
+        client = AsyncClient(site.cluster, site.keys["company"], transport=site.transport)
+        options = argparse.Namespace(files=[samples()[0].path, striped], model="derm", json=True)
+        assert await command.predict(client, options) == NoAnswer.exit_code
+        said = json.loads(capsys.readouterr().out)
+        assert ["class" in one for one in said["predictions"]] == [True, False]
+        assert said["run"]["unanswered"] == [1]
         with pytest.raises(NoAnswer, match="left the interval"):
             async for step in prediction.predict(owner, "derm", striped.read_bytes()):
                 assert step["step"] != "answered"

@@ -61,13 +61,13 @@ def test_the_model_that_ships(cluster: LocalCluster, capsys: pytest.CaptureFixtu
 
 
 def test_weights_of_ones_own(cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = {name: array * np.float32(0.5) for name, array in load_weights().items()}
-    half = tmp_path / "half.safetensors"
-    save_file(weights, half)
-    assert tessera(cluster, "company", "upload", "derm", "--name", "half", "--weights", half) == 0
-    assert "half is stored" in capsys.readouterr().out
-    wanted = derm_model(half).plain(load_image(samples()[0].path)[None])
-    assert np.abs(predicted(cluster, "half") - wanted).max() < 0.01
+    weights = {name: array * np.float32(0.8) for name, array in load_weights().items()}
+    less = tmp_path / "less.safetensors"
+    save_file(weights, less)
+    assert tessera(cluster, "company", "upload", "derm", "--name", "less", "--weights", less) == 0
+    assert "less is stored" in capsys.readouterr().out
+    wanted = derm_model(less).plain(load_image(samples()[0].path)[None])
+    assert np.abs(predicted(cluster, "less") - wanted).max() < 0.01
     assert np.abs(wanted - derm_model().plain(load_image(samples()[0].path)[None])).max() > 0.1
 
 

@@ -134,7 +134,8 @@ async def test_the_bit_about_intervals_is_told_from_results(site: Any, typed: An
         scale = clinic.share([1.0, 1.0], low=0, high=1)
         clinic.save([(x * scale).sigmoid(interval=(-8, 8)).sum()], tmp_path / "waves.program")
     words = await typed("clinic", "show", tmp_path / "waves.program")
-    assert "gives    clinic 1 number: result 1\n" in words
+    assert "gives    clinic 1 number: result 1, unless a value has left the interval of a function" in words
     assert "gives    clinic 1 number: result 2: only whether it is 0" in words
     said = json.loads(await typed("clinic", "show", tmp_path / "waves.program", "--json"))
     assert [result["flag"] for result in said["results"]] == [False, True]
+    assert [result["gated"] for result in said["results"]] == [True, False]

@@ -15,6 +15,7 @@ from mpc.rings import FieldRing, field
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
 from protocols.lowering.in_range import within
+from protocols.lowering.intervals import assumptions, watched
 from protocols.lowering.plan import lowered
 from protocols.operations.mask import Mask
 from protocols.randomness.source import PartyRandomness
@@ -139,15 +140,17 @@ def every_dealt_operation(secure: Any) -> Any:
     x, image = secure.secret((3,), -1, 1), secure.secret((1, 1, 3, 3), -1, 1)
     w, kernel = secure.stored("w", (3, 2)), secure.stored("k", (1, 1, 2, 2))
     y = SecretTensor(Node(Keep("y"), ((x * x * x).node,)))
+    v = (x @ w).assumed(-0.5, 0.5)
     outputs = (
-        (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
+        v, (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
         x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
         Random().bernoulli(0.5, 3),
     )  # fmt: skip
     objective = Objective(ANY, Security.MALICIOUS)
     results = [lowered(z.node, objective) for z in outputs]
     sources = [z for z in Program.order(results) if isinstance(z.operation, Input | Stored)]
-    return Program.of(results, [within(z, objective) for z in sources], objective=objective)
+    gated, _ = watched(results, [], assumptions(results), Security.MALICIOUS, gated=True)
+    return Program.of(gated, [within(z, objective) for z in sources], objective=objective)
 
 
 def shares_of(program: Any, dealing: Any, parties: int, security: Security) -> list[PartyRandomness]:
@@ -166,7 +169,8 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
     program = every_dealt_operation(secure)
     dealing_operations = {n for n, kind in registered().items() if kind.correlations is not Operation.correlations}
     dealt = {n.operation.name for i, n in enumerate(program.nodes) if program.dealt[i]}
-    assert dealt == dealing_operations - {"nonzero", "signed", "sign", "lifted"}  # of bits, which carry no MACs
+    # Of bits, which carry no MACs; and as for `Nonzero`, where results are revealed.
+    assert dealt == dealing_operations - {"signed", "sign", "lifted", "zero"}
     stored = StoredMasks(tuple(secure.seeds(parties, 6)), {"w": (3, 2), "k": (1, 1, 2, 2)})
     seeds = secure.seeds(parties, 7)
     dealing = deal(program, parties, {"model": stored}, Security.MALICIOUS, seeds)

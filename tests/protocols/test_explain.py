@@ -15,7 +15,7 @@ from mpc.program import Program
 from protocols import concatenate
 from protocols.approximation import fit_fourier
 from protocols.lowering.plan import plan
-from protocols.operations import fourier, in_range, polynomial, product
+from protocols.operations import fourier, gate, in_range, polynomial, product
 from protocols.readings import explain
 from protocols.readings.clear import clear
 from protocols.readings.explain import Examined, Form
@@ -131,6 +131,7 @@ def test_every_operation_is_known() -> None:
     """Whoever adds one says what it makes of what is linear; what is not said is taken for linear."""
     said = (*explain._KEPT_AS_THEY_ARE, *explain._ELEMENTWISE, Linear, product.Product)
     bent = (
+        gate.Gate,
         in_range.Coefficients,
         polynomial.Polynomial,
         polynomial.TruncatedPolynomial,
@@ -248,3 +249,27 @@ def test_what_is_drawn_is_nobodys() -> None:
     noise = Random().uniform(-1, 1, ())
     noisy, alone = told(x.sum() + noise, noise)
     assert (noisy.linear, alone.linear) == (1, 0)
+
+
+DECLARED: dict[str, SecretTensor] = {
+    "the largest": x.max(axis=0),
+    "in order": np.sort(x, axis=0),
+    "of one": x.softmax(),
+    "normalised": (abs(x) + 1.0).log() + (abs(x) + 1.0) ** -0.5,
+    "a fit": x.apply(fit_fourier(np.tanh, -4, 4, 8)).relu(),
+    "cut": (x * x * 0.3).sigmoid().clip(0.1, 0.6),
+    "assumed": (x @ np.full(3, 9.0)).assumed(-1, 1).sigmoid().relu() * 3,
+}
+
+
+@pytest.mark.parametrize("name", [*CASES, *DECLARED])
+def test_what_the_planner_declares_is_so(name: str) -> None:
+    """Where what is assumed holds; elsewhere nobody has a result."""
+    of = DECLARED[name] if name in DECLARED else CASES[name][0]
+    assert Examined(plan(graph_of([of]), checked=True)).astray() == 0
+
+
+def test_ranges_that_are_declared_and_left_are_seen() -> None:
+    """As separate results, each a bit of a secret that is no sign: no sum of theirs is straight to who has one line."""
+    bits = [(x.within(1.0 - 2.0**-j, 2.0 - 2.0**-j) > 1.5) for j in range(1, 9)]
+    assert Examined(plan(graph_of(bits))).astray() >= 8

@@ -27,10 +27,12 @@ from protocols.lowering.in_range import within
 from protocols.lowering.planner import Planner
 from protocols.operations import draw as random
 from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
+from protocols.operations.assume import Assume
 from protocols.operations.comparison import Compare, Join
 from protocols.operations.digits import EXACTLY, Digits, Tables
+from protocols.operations.gate import Gate
 from protocols.operations.in_range import Coefficients
-from protocols.operations.nonzero import Nonzero
+from protocols.operations.nonzero import Nonzero, Zero
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, run_in_memory
 
@@ -248,15 +250,45 @@ def _lifted(draw: Draw) -> Expression:
 
 @of("nonzero")
 def _nonzero(draw: Draw) -> Expression:
+    return _scaled(draw, Nonzero())
+
+
+@of("zero")
+def _zero(draw: Draw) -> Expression:
+    return _scaled(draw, Zero())
+
+
+def _scaled(draw: Draw, operation: Nonzero | Zero) -> Expression:
     count = Expression(Input((draw.whole(1, 3),), 0, 0.0, 0.0))
-    return Expression(Nonzero(), (count, Expression(Coefficients(count.type.size))))
+    return Expression(operation, (count, Expression(Coefficients(count.type.size))))
+
+
+@of("gate")
+def _gated(draw: Draw) -> Expression:
+    """Of counts that are 0: else there is no result."""
+    y = draw.either(2, 3)
+    count = Expression(Input((draw.whole(1, 2),), 0, 0.0, 0.0))
+    return Expression(Gate(), (y if y.type.form else draw.secret(2, 3), count, Expression(Coefficients(6))))
+
+
+@of("assume")
+def _assumed(draw: Draw) -> Expression:
+    """Which holds."""
+    x = draw.secret()
+    return Expression(Assume(x.type.low - draw.whole(0, 1), x.type.high + 1.0), (x,))
 
 
 @of("within")
 @of("ends")
 @of("coefficients")
 def _within(draw: Draw) -> Expression:
-    return within(draw.secret(2, 3), (LATENCY, STRICT)[draw.whole(0, 1)])
+    return within(draw.secret(2, 3), LATENCY)
+
+
+@of("decomposed")
+@of("recomposed")
+def _recomposed(draw: Draw) -> Expression:
+    return within(draw.secret(2, 3), STRICT)
 
 
 def _bit(draw: Draw, objective: Objective) -> Expression:
