@@ -1,0 +1,1 @@
+"""What a computer has and lacks, before anything runs on it."""
