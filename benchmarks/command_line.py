@@ -19,11 +19,18 @@ from benchmarks.options import (
 from benchmarks.peers.command import add_peers
 from benchmarks.soak.command import add_soak
 from benchmarks.zoo.command import add_zoo
+from parties.commands.examples import add_examples
 
 
 def command(subparsers: Any) -> None:
     """Add ``bench`` to the commands of ``tessera``."""
     parser = subparsers.add_parser("bench", help="measure inference, operations and kernels on this machine")
+    add_examples(
+        parser,
+        ("tessera bench inference --batch 32", "the network that ships, over processes"),
+        ("tessera bench inference --out old.jsonl", "kept, and later: --against old.jsonl --strict"),
+        ("tessera bench peers", "beside other systems, which --install fetches"),
+    )
     benches = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
     _add_inference(benches)
     _add_security(benches)

@@ -9,6 +9,7 @@ import argparse
 from typing import Any
 
 from benchmarks.options import add_cluster_kind_arguments, add_model_arguments, add_record_arguments
+from parties.commands.examples import add_examples
 
 
 def command(subparsers: Any) -> None:
@@ -25,6 +26,11 @@ def command(subparsers: Any) -> None:
         help="what comparisons are to have least of: rounds, or bytes (default: %(default)s)",
     )  # fmt: skip
     add_record_arguments(parser)
+    add_examples(
+        parser,
+        ("tessera cost --batch 32", "the network that ships"),
+        ("tessera cost --torch net.py:Net --shape 3,64,64 --rtt 40 --bandwidth 100", "yours, between two cities"),
+    )
     parser.set_defaults(run=_run)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import add_cluster_arguments, positive
+from parties.commands.examples import add_examples
 
 PICTURE = Path("tessera-demo.png")
 
@@ -30,6 +31,11 @@ def command(subparsers: Any) -> None:
         "--save-images", type=Path, metavar="FOLDER",
         help="put the shipped images there, to predict from, with their licence; run nothing",
     )  # fmt: skip
+    add_examples(
+        parser,
+        ("tessera demo", "every photograph that ships, and a picture of what each party saw"),
+        ("tessera demo --images 2 --security malicious --no-picture", "two of them, with MACs"),
+    )
     parser.set_defaults(run=_run)
 
 

@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from unittest import mock
 
-from parties.commands.command_line import _parser
+from parties.commands.catalogue import GROUPS
+from parties.commands.command_line import group_of, whole_parser
+from parties.commands.examples import sentence
 
 WIDTH = "88"
 INTRODUCTION = """\
@@ -22,10 +24,13 @@ def page() -> str:
     """In Markdown."""
     # The width that usage is wrapped at is the terminal's.
     with mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
-        parts = [INTRODUCTION, *_options(_parser([]), commands=False)]
-        for name, line in commands(_parser([])):
-            parser = subparsers(_parser([name]))[name]
-            parts += [f"## tessera {name}", plain(_sentence(line)), *_described(parser, line, 3)]
+        whole = whole_parser()
+        parts = [INTRODUCTION, *_options(whole, commands=False)]
+        for group in GROUPS:
+            parts.append(f"## {group.capitalize()}")
+            for name, line in commands(whole):
+                if group_of(name) == group:
+                    parts += [f"### tessera {name}", *_described(subparsers(whole)[name], line, 4)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -46,8 +51,9 @@ def _choosers(parser: argparse.ArgumentParser) -> Iterator[argparse._SubParsersA
 
 
 def _described(parser: argparse.ArgumentParser, line: str, level: int) -> Iterator[str]:
-    """Usage, what it says of itself beyond ``line``, options, and the commands below it."""
-    if parser.description and parser.description != line:
+    """What it is for, usage, options, examples, and the commands below it."""
+    yield plain(sentence(line))
+    if parser.description and parser.description != sentence(line):
         yield plain(parser.description)
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     yield f"```text\n{re.sub(r'^       ', '', usage, flags=re.MULTILINE)}\n```"
@@ -56,7 +62,6 @@ def _described(parser: argparse.ArgumentParser, line: str, level: int) -> Iterat
         yield f"```text\n{parser.epilog.strip()}\n```"
     for name, about in commands(parser):
         yield f"{'#' * level} {parser.prog} {name}"
-        yield plain(_sentence(about))
         yield from _described(subparsers(parser)[name], about, level + 1)
 
 
@@ -67,13 +72,8 @@ def _options(parser: argparse.ArgumentParser, commands: bool) -> Iterator[str]:
         if isinstance(action, (argparse._SubParsersAction, argparse._HelpAction)) or action.help == argparse.SUPPRESS:
             continue
         said = formatter._format_action_invocation(action)
-        helped = plain(_sentence(formatter._expand_help(action))) if action.help else "-"
+        helped = plain(sentence(" ".join(formatter._expand_help(action).split()))) if action.help else "-"
         yield f"`{said}`\n:   {helped}"
-
-
-def _sentence(text: str) -> str:
-    text = " ".join(text.split())
-    return text[:1].upper() + text[1:]
 
 
 def plain(text: str) -> str:

@@ -17,11 +17,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from mpc.errors import HERE, NO_SPACE, TesseraError, TooLarge, UsageError, unwritable
 from parties import dumps, logs
+from parties.commands.catalogue import COMMANDS, DEVELOPER, GROUPS
+from parties.commands.examples import add_examples, sentence
 from parties.wire.version import package_version
 
 INTERRUPTED = 130
@@ -34,39 +36,13 @@ _INTERRUPTED: dict[str, object] = {
 }
 Adder = Callable[[Any], None]
 
-COMMANDS = {
-    "keygen": "make an identity: a secret key file, and a public key to hand out",
-    "init": "write a cluster file, and keys, for several hosts; asks what is missing",
-    "cluster": "the cluster file in force; propose and accept another one while servers run",
-    "dealer": "serve as the dealer: correlated randomness, never data",
-    "party": "serve as one of the parties",
-    "backup": "what of a server's data folder may be put back, in one file, while it runs",
-    "restore": "make a server's data folder of a backup",
-    "check": "every link in both directions, keys, versions, clocks and data folders: what is wrong?",
-    "status": "what each server holds and does: models, data sets, preprocessing in stock, runs, peers",
-    "audit": "what a server's audit log says, whether it is whole, and where two of them differ",
-    "predict": "a model's answer to a photograph that only you can see",
-    "clinic": "a web page on this computer: photograph in, shares out, answer back",
-    "deal": "have preprocessing dealt ahead of time, for later predictions",
-    "upload": "store a model, or data, on the parties, as shares",
-    "models": "list the models and data sets stored on the parties",
-    "allow": "say who may run what on a model or data set of yours (at first nobody but you)",
-    "request": "ask the owners of what a program reads for leave to run it",
-    "requests": "what others ask of you, what you have asked, and what became of it",
-    "show": "a program in words: what it reads, does and gives to whom, and what can be read from that",
-    "approve": "let who asks for it run a program on data of yours",
-    "deny": "say no to who asks for a program, and why",
-    "rm": "remove models and data sets of yours from dealer and parties, for good",
-}
-"""Those that are here, each in a file of its name; and what they are for."""
-
 
 def main(arguments: Sequence[str] | None = None, loaded: Callable[[], object] = lambda: None) -> int:
     """Run the command; the value is the exit code.  ``loaded`` is called when all is imported, and nothing begun."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = _wants_json(arguments)
     try:
-        options = _parser(arguments).parse_args(arguments)
+        options = parser_for(arguments).parse_args(arguments)
         logging.basicConfig(level=logging.WARNING, format=logs.TEXT)
         if options.verbose:
             # Ours alone: compilers and image readers say a great deal at this level.
@@ -136,6 +112,31 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+class _Tessera(_Parser):
+    """The command itself, whose help has commands by who uses them."""
+
+    def format_help(self) -> str:
+        """As of any parser, but for the commands."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        (commands,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        for group in GROUPS:
+            formatter.start_section(group)
+            formatter.add_arguments(c for c in commands._choices_actions if group_of(c.dest) == group)
+            formatter.end_section()
+        formatter.start_section("options")
+        formatter.add_arguments(action for action in self._actions if action is not commands)
+        formatter.end_section()
+        formatter.add_text("tessera COMMAND --help says more of each, with examples.")
+        return formatter.format_help()
+
+
+def group_of(name: str) -> str:
+    """Those of other packages are for developers."""
+    return COMMANDS[name].group if name in COMMANDS else DEVELOPER
+
+
 class Command(Protocol):
     """A file of this folder."""
 
@@ -146,25 +147,37 @@ class Command(Protocol):
         """Runs it; the exit code."""
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(prog="tessera", description="Secure multi-party computation on secret-shared tensors.")
+def whole_parser() -> argparse.ArgumentParser:
+    """With the arguments of all commands: for completion, manuals and references."""
+    return _parser(COMMANDS, plugged_in=True)
+
+
+def _parser(loaded: Collection[str], *, plugged_in: bool) -> argparse.ArgumentParser:
+    """With the arguments of the commands that are ``loaded``; ``plugged_in``: of those of other packages."""
+    parser = _Tessera(prog="tessera", description="Secure multi-party computation on secret-shared tensors.")
     parser.add_argument("--version", action="version", version=f"tessera {package_version()}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
     parser.set_defaults(opaque=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    # A command loads what it needs itself, and nobody else's: a server starts in spite of a broken one.
-    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, help_line in COMMANDS.items():
-        subparser = commands.add_parser(name, help=help_line)
-        if name == chosen:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, described in COMMANDS.items():
+        subparser = commands.add_parser(name, help=described.help, description=sentence(described.help))
+        if name in loaded:
             command = _loaded(name)
             command.add_arguments(subparser)
+            add_examples(subparser, *described.examples)
             subparser.set_defaults(run=command.run, opaque=True)
-    if chosen not in COMMANDS:
+    if plugged_in:
         for entry in importlib.metadata.entry_points(group="tessera.commands"):
             adder: Adder = entry.load()
             adder(commands)
     return parser
+
+
+def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """A command loads what it needs itself, and nobody else's: a server starts in spite of a broken one."""
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), "")
+    ours = {chosen} & set(COMMANDS)
+    return _parser(ours, plugged_in=not ours)
 
 
 def _loaded(name: str) -> Command:

@@ -28,15 +28,13 @@ from parties.servers.host import Host
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
 from parties.succession import Step, Succession
+from parties.wire.door import DESCRIPTORS
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
 
 READY = "ready"
 """Printed on stdout, alone on a line, once a server listens."""
-
-DESCRIPTORS = 65536
-"""Open files that a server asks for at most."""
 
 SWITCH_INTERVAL = 5e-4
 """s that a thread of Python's goes on while the event loop waits for its turn: an eighth of a round among parties."""

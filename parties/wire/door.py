@@ -22,6 +22,8 @@ from parties.wire.refusals import RefusalLog
 
 log = logging.getLogger(__name__)
 
+DESCRIPTORS = 65536
+"""Open files, and so connections, that a server asks for at most."""
 STRANGERS = 1024
 """Connections without a proven key at most; fewer where the process may not open many files."""
 STRANGERS_BYTES = 64 << 10

@@ -15,7 +15,7 @@ import pytest
 from mpc.errors import TesseraError
 from parties import DataSet
 from parties.commands import allow, approve, deny, models, request, requests, show, upload
-from parties.commands.command_line import _parser, main
+from parties.commands.command_line import main, parser_for
 
 COMMANDS: dict[str, Callable[..., Awaitable[int]]] = {
     "allow": allow.allow,
@@ -36,7 +36,7 @@ def typed(site: Any, capsys: pytest.CaptureFixture[str]) -> Any:
     """What a command of a client prints, and its exit code."""
 
     async def run(client: str, *words: object, code: int = 0) -> str:
-        options = _parser([str(word) for word in words]).parse_args([str(word) for word in words])
+        options = parser_for([str(word) for word in words]).parse_args([str(word) for word in words])
         try:
             assert await COMMANDS[str(words[0])](site.client(client), options) == code
         except TesseraError as error:

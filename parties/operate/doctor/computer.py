@@ -16,7 +16,7 @@ from pathlib import Path
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import kernels
 from parties.operate.doctor.findings import Finding, Verdict
-from parties.servers.process import DESCRIPTORS
+from parties.wire.door import DESCRIPTORS
 
 LITTLE_MEMORY = 2 << 30
 """Bytes, of which a server with its stock takes most."""
