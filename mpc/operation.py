@@ -19,7 +19,7 @@ Costs need no method of their own: an opening costs its elements, a correlation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -41,7 +41,7 @@ class Value:
     public part is not known yet, nor is the share unless its form is masked.
     """
 
-    __slots__ = ("cache", "pending", "public", "public_cache", "share")
+    __slots__ = ("beside", "cache", "pending", "public", "public_cache", "share")
 
     def __init__(self, public: Array | None, share: Array | None, *, pending: bool = False) -> None:
         self.public = public
@@ -51,12 +51,23 @@ class Value:
         """What protocols derive from a value that outlives a run (limbs of a weight share), by their own keys."""
         self.public_cache: dict[str, Any] = {}
         """What they derive from its public part alone."""
+        self.beside: dict[str, Any] | None = None
+        """What the first of two readings of a run has derived from what was opened, and leaves for the other."""
 
     def with_share(self, share: Array) -> Value:
         """The same public part beside another share, of the value's MAC; what is derived from the former is shared."""
         value = Value(self.public, share, pending=self.pending)
         value.public_cache = self.public_cache
         return value
+
+    def once(self, key: str, derived: Callable[[], Any]) -> Any:
+        """What is ``derived`` from what was opened: where there are two readings, by the first, and forgotten after."""
+        if self.beside is None:
+            return derived()
+        found = self.beside.pop(key, None)
+        if found is None:
+            found = self.beside[key] = derived()
+        return found
 
     def __repr__(self) -> str:
         parts = [n for n, p in (("public", self.public), ("share", self.share)) if p is not None]

@@ -59,7 +59,7 @@ def unwrapped(value: Any) -> Any:
 OF_THE_HOST = {"bytes_of", "buffer", "inverse", "to_signed"}
 """What does not give arrays of the ring."""
 
-TAKEN_FROM_THE_HOST = {"read": 1, "from_signed": 1, "accumulate": 2, "take": 2}
+TAKEN_FROM_THE_HOST = {"read": 1, "from_signed": 1, "accumulate": 2, "accumulated": 2, "take": 2}
 """Which argument is the host's: bytes, integers, positions."""
 
 

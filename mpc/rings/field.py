@@ -117,6 +117,13 @@ def total(x: FieldArray, axis: int | Sequence[int] | None = None, keepdims: bool
     return result
 
 
+def dots(x: FieldArray, y: FieldArray, z: FieldArray) -> FieldArray:
+    """The sums mod p of all x y, and of all x z, of arrays of one shape."""
+    out = np.empty(2, np.uint64)
+    kernels.dots(kernels.flat(x), kernels.flat(y), kernels.flat(z), out)
+    return out
+
+
 def accumulate(acc: FieldArray, incoming: FieldArray) -> bool:
     """acc += incoming mod p, in place; False if an element of `incoming` is not in [0, p).
 
@@ -126,6 +133,14 @@ def accumulate(acc: FieldArray, incoming: FieldArray) -> bool:
         raise ValueError(f"cannot accumulate an array of shape {incoming.shape} into one of shape {acc.shape}")
     total, some = acc.reshape(-1), kernels.flat(incoming)
     return _all(lambda start, stop: kernels.accumulate(total[start:stop], some[start:stop]), total.size)
+
+
+def accumulated(total: FieldArray, incoming: FieldArray) -> FieldArray | None:
+    """As `accumulate` of flat arrays, into one of its own; None if an element of `incoming` is not in [0, p)."""
+    if total.shape != incoming.shape:
+        raise ValueError(f"cannot accumulate an array of shape {incoming.shape} into one of shape {total.shape}")
+    out = np.empty(total.size, np.uint64)
+    return out if kernels.accumulated(kernels.flat(total), kernels.flat(incoming), out) else None
 
 
 def is_reduced(x: FieldArray) -> bool:

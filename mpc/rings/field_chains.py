@@ -43,19 +43,22 @@ class Chain(NamedTuple):
         return self.monomials.count(None)
 
 
-def chains(
-    opened: FieldArray, masks: FieldArray, dealt: FieldArray, some: Sequence[Chain]
-) -> tuple[FieldArray, FieldArray]:
-    """See `PrimeField.chains`."""
-    size, start = opened.shape[1], 0
-    known, shares = np.empty((2, len(some), size), np.uint64)
-    for chain, of_known, of_shares in zip(some, known, shares, strict=True):
-        a, b = np.array(chain.a, np.int64), np.array(chain.b, np.int64)
-        _known(flat(opened), a, b, of_known)
-        places = _places(chain, start)
-        _shared(flat(opened), flat(masks), flat(dealt), a, b, places, np.empty(_room(chain), np.uint64), of_shares)
+def known(opened: FieldArray, some: Sequence[Chain]) -> FieldArray:
+    """See `PrimeField.known_chains`."""
+    out = np.empty((len(some), opened.shape[1]), np.uint64)
+    for chain, row in zip(some, out, strict=True):
+        _known(flat(opened), np.array(chain.a, np.int64), np.array(chain.b, np.int64), row)
+    return out
+
+
+def shared(opened: FieldArray, masks: FieldArray, dealt: FieldArray, some: Sequence[Chain]) -> FieldArray:
+    """See `PrimeField.shared_chains`."""
+    out, start = np.empty((len(some), opened.shape[1]), np.uint64), 0
+    for chain, row in zip(some, out, strict=True):
+        a, b, places = np.array(chain.a, np.int64), np.array(chain.b, np.int64), _places(chain, start)
+        _shared(flat(opened), flat(masks), flat(dealt), a, b, places, np.empty(_room(chain), np.uint64), row)
         start += chain.products
-    return known, shares
+    return out
 
 
 def chain_times(opened: FieldArray, dealt: FieldArray, chain: Chain) -> FieldArray:

@@ -99,6 +99,9 @@ class FieldRing(PrimeField):
     def kernel(self, w: Array, groups: int) -> Any:
         return convolution.ConvKernel(w, groups)
 
+    def dots(self, x: Array, y: Array, z: Array) -> Sequence[Array]:
+        return list(field.dots(x, y, z).reshape(2, 1))
+
     def quotient(self, x: Array, divisor: int) -> Array:
         # Several times as fast as a division.
         power = np.uint64(divisor.bit_length() - 1) if divisor & (divisor - 1) == 0 else None
@@ -135,8 +138,11 @@ class FieldRing(PrimeField):
     ) -> Array:
         return bit_planes.look_up(x, ignored, widths, dealt, one, repeats, equal)
 
-    def chains(self, opened: Array, masks: Array, dealt: Array, some: Sequence[Chain]) -> list[Array]:
-        return list(field_chains.chains(opened, masks, dealt, some))
+    def known_chains(self, opened: Array, some: Sequence[Chain]) -> Array:
+        return field_chains.known(opened, some)
+
+    def shared_chains(self, opened: Array, masks: Array, dealt: Array, some: Sequence[Chain]) -> Array:
+        return field_chains.shared(opened, masks, dealt, some)
 
     def chain_times(self, opened: Array, dealt: Array, chain: Chain) -> Array:
         return field_chains.chain_times(opened, dealt, chain)
@@ -194,6 +200,9 @@ class FieldRing(PrimeField):
 
     def accumulate(self, total: Array, incoming: Buffer) -> bool:
         return field.accumulate(total, incoming)
+
+    def accumulated(self, total: Array, incoming: Buffer) -> Array | None:
+        return field.accumulated(total, incoming)
 
     def vector(self, shapes: Sequence[Shape]) -> Array:
         return np.empty(sum(map(prod, shapes)), np.uint64)

@@ -285,6 +285,16 @@ def accumulate(total: Words, x: Words) -> bool:
     return bool(outside == 0)
 
 
+@kernel(READ, READ, WRITE)
+def accumulated(total: Words, x: Words, out: Words) -> bool:
+    """total + x into ``out``, and whether x was reduced throughout."""
+    outside = np.uint64(0)
+    for i in range(x.size):
+        outside |= np.uint64(x[i] >= P)
+        out[i] = reduce_once(total[i] + x[i])
+    return bool(outside == 0)
+
+
 @kernel(READ)
 def is_reduced(x: Words) -> bool:
     outside = np.uint64(0)
@@ -321,6 +331,19 @@ def total(x: Words, out: Words, length: int, inner: int) -> None:
                 u = x[j * inner : (j + 1) * inner]
                 for i in range(inner):
                     v[i] = reduce_once(v[i] + u[i])
+
+
+@kernel(READ, READ, READ, WRITE)
+def dots(x: Words, y: Words, z: Words, out: Words) -> None:
+    """The sums of all x y, and of all x z."""
+    low_y, high_y, low_z, high_z = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+    for i in range(x.size):
+        u, v = partial_product(x[i], y[i]), partial_product(x[i], z[i])
+        low_y += u & _LOW
+        high_y += u >> _U32
+        low_z += v & _LOW
+        high_z += v >> _U32
+    out[0], out[1] = join(low_y, high_y), join(low_z, high_z)
 
 
 # Pseudo-random elements -------------------------------------------------------------------------------------

@@ -48,6 +48,10 @@ class PrimeField(Ring):
     def inverse(self, k: int) -> int | None:
         return pow(k, -1, P) if k % P else None
 
+    @abstractmethod
+    def dots(self, x: Array, y: Array, z: Array) -> Sequence[Array]:
+        """The sums of all ``x y`` and of all ``x z``, of shape (1,), of arrays of one shape."""
+
     # -- integers ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -101,8 +105,12 @@ class PrimeField(Ring):
         """The same in packed tables: a plane each."""
 
     @abstractmethod
-    def chains(self, opened: Array, masks: Array, dealt: Array, some: Sequence[Chain]) -> list[Array]:
-        """Public parts and shares of chains, a row each, from what is ``opened`` of digits and shares of ``masks``.
+    def known_chains(self, opened: Array, some: Sequence[Chain]) -> Array:
+        """Public parts of chains, a row each, from what is ``opened`` of digits."""
+
+    @abstractmethod
+    def shared_chains(self, opened: Array, masks: Array, dealt: Array, some: Sequence[Chain]) -> Array:
+        """Shares of chains likewise, from shares of ``masks`` besides.
 
         ``dealt``: shares of all products of masks that are monomials, chain by chain, a row each.
         """

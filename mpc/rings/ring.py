@@ -190,6 +190,11 @@ class Ring(ABC):
         """``total += incoming`` in place, both flat, of what came over a wire; False, and rubbish in it, if something
         incoming is no element."""
 
+    def accumulated(self, total: Array, incoming: Buffer) -> Array | None:
+        """As ``accumulate``, into an array of its own; None if something incoming is no element."""
+        own = self.copy(total)
+        return own if self.accumulate(own, incoming) else None
+
     def copy(self, x: Array) -> Array:
         return x.copy()
 

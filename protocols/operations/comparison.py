@@ -74,6 +74,12 @@ def _or_zeros(field: PrimeField, part: Array | None, t: TensorType) -> Array:
     return field.zeros(t.shape) if part is None else part
 
 
+def _known(field: PrimeField, digits: Value, opened: Array, some: Sequence[Chain]) -> Array:
+    """Public parts of chains: the same of values and of their MACs."""
+    found: Array = digits.once(f"chains {some}", lambda: field.known_chains(opened, some))
+    return found
+
+
 def _groups(sizes: Sequence[int]) -> list[Chain]:
     """The chains of groups of digits; then of all groups but the lowest, those of the products of their b's."""
     whole = whole_chain(sum(sizes))
@@ -153,13 +159,11 @@ class Join(Operation, frozen=True, tag="join"):
     ) -> Value:
         field = field_of(party.rings)
         opened, own = (_or_zeros(field, part, types[0]) for part in (inputs[0].public, inputs[0].share))
-        known, shares = field.chains(opened, own, prepared[0], _groups(self.groups))
-        return Value(known, shares)
+        groups = _groups(self.groups)
+        return Value(_known(field, inputs[0], opened, groups), field.shared_chains(opened, own, prepared[0], groups))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        field = field_of(rings)
-        masks = field.zeros(types[0].shape), field.zeros(self.correlations(*types)[0].parts[0].shape)
-        return field.chains(inputs[0], *masks, _groups(self.groups))[0]
+        return field_of(rings).known_chains(inputs[0], _groups(self.groups))
 
 
 class Comparison(Operation, frozen=True):
@@ -266,9 +270,7 @@ class Compare(Comparison, frozen=True, tag="compare"):
         )
 
     def _bit(self, rings: Rings, types: Sequence[TensorType], digits: Array) -> Array:
-        field, size, count = field_of(rings), types[0].size, _count(types)
-        masks = field.zeros(types[1].shape), field.zeros((products_of((count,)), size))
-        return field.chains(digits, *masks, [whole_chain(count)])[0]
+        return field_of(rings).known_chains(digits, [whole_chain(_count(types))])
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         size, digits = types[0].size, _count(types)
@@ -280,7 +282,8 @@ class Compare(Comparison, frozen=True, tag="compare"):
         field, count, shape = field_of(party.rings), _count(types), types[0].shape
         opened, own = (_or_zeros(field, part, types[1]) for part in (inputs[1].public, inputs[1].share))
         chain = whole_chain(count)
-        known, share = (field.reshape(part, shape) for part in field.chains(opened, own, prepared[0], [chain]))
+        parts = _known(field, inputs[1], opened, [chain]), field.shared_chains(opened, own, prepared[0], [chain])
+        known, share = (field.reshape(part, shape) for part in parts)
         if len(inputs) == 2:
             return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))
         # (known + share) (D + b), of which share b is dealt monomial by monomial.

@@ -51,7 +51,7 @@ from mpc.rings.bit_chains import monomials
 from mpc.rings.bit_planes import packed
 from mpc.tensor_type import MAX_SIZE, Form, RingName, TensorType
 from protocols.operations.bit_comparison import Sign
-from protocols.operations.comparison import MOST_JOINED, Join, monomials_of, products_of, whole_chain
+from protocols.operations.comparison import MOST_JOINED, Join, monomials_of, whole_chain
 from protocols.operations.digits import (
     MOST_DIGIT,
     MOST_DIGITS,
@@ -287,8 +287,7 @@ class Within(Operation, frozen=True, tag="within"):
             # t + (1 - 2 t) m.
             return field.add(field.kept(opened, s), field.turned(opened, field.reshape(dealt, s.shape)))
         chain = whole_chain(self.digits)
-        nothing = field.zeros((products_of((self.digits,)), t.shape[1]))
-        known, _ = field.chains(opened, field.zeros(t.shape), nothing, [chain])
+        known = field.known_chains(opened, [chain])
         row = field.reshape(s, (1, t.shape[1]))
         return field.multiply_add(known, row, field.chain_times(opened, dealt, chain))
 

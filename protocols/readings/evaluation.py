@@ -6,6 +6,7 @@ Both follow the same formulas; ``PartyContext`` says what tells them apart.  Wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from mpc.errors import ProgramError
 from mpc.operation import PartyContext, Stored, Value
@@ -65,9 +66,11 @@ class Evaluation:
             else:
                 self._values[i] = operation.evaluate(self._context, types, inputs, self._prepared[i])
 
-    def open(self, i: int, public: Array) -> None:
-        """The public part of a masked node has become known."""
-        self._values[i] = Value(public, None if self._program.nodes[i].operation.settles else self.value(i).share)
+    def open(self, i: int, public: Array, beside: dict[str, Any] | None = None) -> None:
+        """The public part of a masked node has become known; ``beside`` is what another reading shares with this."""
+        value = Value(public, None if self._program.nodes[i].operation.settles else self.value(i).share)
+        value.beside = beside
+        self._values[i] = value
 
     def forget(self, nodes: Iterable[int]) -> None:
         """Nodes that have no value any more."""

@@ -160,9 +160,8 @@ class MacCheck:
         sigma = field.zeros((1,))
         for number, (values, macs) in enumerate(zip(self._opened, mac_shares, strict=True)):
             chi = field.sample(coefficients.derive(f"round {number}"), values.shape)
-            of_values = field.scale(field.total(field.multiply(chi, values)), self._context.unit)
-            of_macs = field.total(field.multiply(chi, macs))
-            sigma = field.add(sigma, field.subtract(of_macs, of_values))
+            of_macs, of_values = field.dots(chi, macs, values)
+            sigma = field.add(sigma, field.subtract(of_macs, field.scale(of_values, self._context.unit)))
         return sigma
 
     def _others(self) -> list[int]:

@@ -20,6 +20,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -187,9 +188,10 @@ class PartyRun:
 
     def _open(self, i: int, public: Array) -> None:
         """The public part of a masked node has become known."""
-        self._shares.open(i, public)
+        beside: dict[str, Any] | None = None if self._macs is None else {}
+        self._shares.open(i, public, beside)
         if self._macs is not None:
-            self._macs.open(i, public)
+            self._macs.open(i, public, beside)
 
     def _rounds(self) -> Exchange:
         if self._check is not None:
@@ -262,20 +264,22 @@ class PartyRun:
         start = time.perf_counter()
         check_round(outgoing, received, self._parties)
         for k, (ring, opened) in enumerate(by_ring):
-            # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
-            total = ring.copy(shares[k]) if commitment is None else shares[k]
+            total = shares[k]
             end = len(outgoing[k]) - (0 if commitment is None else len(commitment))
             for position, incoming in enumerate(received):
-                if not ring.accumulate(total, incoming[k][:end]):
+                # The buffer that is sent may still be on its way when the sum is formed: add up in another one.
+                added = ring.accumulated(total, incoming[k][:end])
+                if added is None:
                     raise UnreducedOpening(position)
+                total = added
             if self._check is not None:
                 self._check.opened(total)
                 if commitment is not None:
                     self._check.take_commitments([incoming[k][end:] for incoming in received])
             for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
                 node = self.program.nodes[i]
-                added = node.inputs if not node.operation.settles else ()
-                known = self._shares.value(added[0]).public if added else None
+                of = node.inputs if not node.operation.settles else ()
+                known = self._shares.value(of[0]).public if of else None
                 self._open(i, array if known is None else ring.add(array, known))
         self.seconds[label] += time.perf_counter() - start
 

@@ -160,6 +160,13 @@ def test_total_over_any_axes(axis: Any, keepdims: bool) -> None:
     assert np.array_equal(result, wanted)
 
 
+@pytest.mark.parametrize("size", [0, 1, 100_003])
+def test_two_sums_of_products_in_one_pass(size: int) -> None:
+    x, y, z = random(size), random(size), np.full(size, P - 1, np.uint64)
+    x[::2] = P - 1
+    assert [int(n) for n in field.dots(x, y, z)] == [int(np.sum(exact(x) * exact(other)) % P) for other in (y, z)]
+
+
 def test_total_of_many_and_of_none() -> None:
     assert int(field.total(np.full(1_000_003, P - 1, np.uint64))) == -1_000_003 % P
     assert np.array_equal(field.total(field.zeros((0, 3)), 0), [0, 0, 0])
@@ -177,11 +184,15 @@ def test_accumulate_notices_what_is_not_a_field_element(bad: int, position: int)
     acc = x.copy()
     assert field.accumulate(acc, y)
     assert np.array_equal(acc, wanted)
+    assert np.array_equal(field.accumulated(x, y), wanted)
     y[position] = bad
     assert not field.accumulate(x.copy(), y)
+    assert field.accumulated(x, y) is None
     assert not field.is_reduced(y)
     with pytest.raises(ValueError, match="accumulate"):
         field.accumulate(acc, y[:50])
+    with pytest.raises(ValueError, match="accumulate"):
+        field.accumulated(acc, y[:50])
 
 
 def test_warm_up_leaves_nothing_to_compile() -> None:

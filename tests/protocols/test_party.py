@@ -11,7 +11,8 @@ import pytest
 from mpc import fixed_point
 from mpc.cost import CHECK
 from mpc.errors import MacCheckError, ProgramError
-from mpc.rings import field
+from mpc.objective import ANY, Objective
+from mpc.rings import FieldRing, field
 from mpc.security import Security
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import deal
@@ -100,6 +101,25 @@ def test_a_part_begins_with_a_seed(secure: Any, part: list[bytes]) -> None:
 
 def of_part(program: Any, party: int, part: Any, security: Security = Security.SEMI_HONEST) -> Any:
     return TrustedDealer().for_party(program, security, party=party, parties=2, payload=as_sent(part))
+
+
+def test_what_the_first_reading_derives_of_what_is_opened_the_second_takes(
+    secure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Public parts of chains are the same of values and of their MACs: each is found once at each party."""
+    x, found = secure.secret((2, 3)), list[int]()
+    program = secure.program((x * x - 0.5).relu(), (x < 1) * x, objective=Objective(ANY, Security.MALICIOUS))
+    known = FieldRing.known_chains
+
+    def counted(self: FieldRing, opened: Any, some: Any) -> Any:
+        found.append(len(some))
+        return known(self, opened, some)
+
+    monkeypatch.setattr(FieldRing, "known_chains", counted)
+    raw = fixed_point.encode(secure.draw(2, (2, 3)), 16)
+    run_in_memory(program, [raw], parties=3, security=Security.MALICIOUS)
+    chains = [node for node in program.nodes if node.operation.name in ("join", "compare")]
+    assert len(found) == 3 * len(chains)
 
 
 def test_stored_tensors_are_checked(secure: Any) -> None:
