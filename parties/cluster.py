@@ -67,6 +67,7 @@ class Member:
         address: ``host:port`` that others connect to; None for a client.
         key: public key, 80 characters of Z85 (``parties.keys``).
         listen: ``host:port`` to bind, where that is not ``address``.
+        data_port: port of its data channels (``parties.wire.channels``); None: a free one, of which it tells; 0: none.
         origin: the key that it came with, where that has been replaced since (``parties.succession``); else empty.
     """
 
@@ -78,6 +79,7 @@ class Member:
     key: str
     listen: str | None = None
     origin: str = dataclass_field(default="", compare=False)
+    data_port: int | None = None
 
     @property
     def is_server(self) -> bool:
@@ -155,12 +157,8 @@ class Cluster:
         file = read(text, source)
         return cls(
             file.name,
-            Member(
-                DEALER, Role.DEALER, 0, file.dealer.address, file.dealer.key, file.dealer.listen, file.dealer.origin
-            ),
-            tuple(
-                Member(p.name, Role.PARTY, i, p.address, p.key, p.listen, p.origin) for i, p in enumerate(file.party)
-            ),
+            _server(DEALER, Role.DEALER, 0, file.dealer),
+            tuple(_server(party.name, Role.PARTY, i, party) for i, party in enumerate(file.party)),
             tuple(Member(c.name, Role.CLIENT, i, None, c.key, origin=c.origin) for i, c in enumerate(file.client)),
             file.settings,
             file.number,
@@ -195,6 +193,8 @@ class Cluster:
                 fault = None if address is None else address_fault(address)
                 if fault is not None:
                     self._reject(f"{where}.{kind}", fault)
+            if member.data_port and str(member.data_port) in map(_port, (member.address, member.listen)):
+                self._reject(f"{where}.data_port", f"{member.data_port} is the port of its address: give another")
             if member.address is not None:
                 self._unique(addresses, member.address, f"{where}.address", "give each an address of its own")
         if bool(self.former) != (self.number > 1):
@@ -298,8 +298,8 @@ class Cluster:
         return File(
             FORMAT,
             self.name,
-            DealerTable(self.dealer.address or "", self.dealer.key, self.dealer.listen, self.dealer.origin),
-            tuple(PartyTable(p.name, p.address or "", p.key, p.listen, p.origin) for p in self.parties),
+            DealerTable(*_entry(self.dealer)),
+            tuple(PartyTable(party.name, *_entry(party)) for party in self.parties),
             tuple(ClientTable(c.name, c.key, c.origin) for c in self.clients),
             self.settings,
             self.number,
@@ -307,8 +307,20 @@ class Cluster:
         )
 
 
+def _server(name: str, role: Role, index: int, table: DealerTable | PartyTable) -> Member:
+    return Member(name, role, index, table.address, table.key, table.listen, table.origin, table.data_port)
+
+
+def _entry(server: Member) -> tuple[str, str, str | None, int | None, str]:
+    return server.address or "", server.key, server.listen, server.data_port, server.origin
+
+
 def _digest(content: object) -> str:
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _port(address: str | None) -> str:
+    return (address or "").rpartition(":")[2]
 
 
 def _host(member: Member) -> str:

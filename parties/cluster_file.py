@@ -15,6 +15,7 @@ Every process of a cluster, and every client, is given the same file::
     name = "hospital"
     address = "10.0.0.2:7001"
     listen = "0.0.0.0:7001"        # optional: where to bind, if not at the address others connect to
+    data_port = 7101               # optional: of this host, for large buffers; by default a free one, 0: none
     key = "..."
 
     [[party]]
@@ -54,6 +55,8 @@ FORMAT = 1
 
 MAX_THREADS = 1024
 
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The ``[settings]`` table; times in seconds."""
@@ -80,6 +83,7 @@ class DealerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     address: str
     key: str
     listen: str | None = None
+    data_port: Port | None = None
     origin: str = ""
 
 
@@ -90,6 +94,7 @@ class PartyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     address: str
     key: str
     listen: str | None = None
+    data_port: Port | None = None
     origin: str = ""
 
 

@@ -19,6 +19,10 @@ class ConversationMessage(Message, frozen=True):
         raise NotImplementedError
 
     @property
+    def lane(self) -> str:
+        return self.conversation
+
+    @property
     def failure(self) -> Fault | None:
         """Why it has come to nothing, if that is what the message says."""
         return None

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from mpc.errors import PeerError
 from parties.cluster import Member
+from parties.wire.channel import Channel
+from parties.wire.lanes import Lanes
 from parties.wire.messages import Envelope, Hello, HelloReply
 
 _REMEMBERED = 32
@@ -70,6 +72,9 @@ class Link:
         down: its loss has been reported, and it has not been heard from since.
         pings: sent and unanswered, by nonce: when, and who waits.
         round_trip: last measured, s.
+        sending, receiving: the data channels for what goes to it and comes from it, one for both with a client;
+            None: over CURVE.
+        lanes: messages of it that wait for what is on its way; None: never any.
     """
 
     peer: Member
@@ -90,6 +95,9 @@ class Link:
     down: bool = False
     pings: dict[int, tuple[float, asyncio.Future[float] | None]] = field(default_factory=dict)
     round_trip: float | None = None
+    sending: Channel | None = None
+    receiving: Channel | None = None
+    lanes: Lanes | None = None
     traffic: Traffic = field(default_factory=Traffic)
 
     def admit(self, envelope: Envelope, *, greeting: bool) -> Order:
@@ -98,7 +106,7 @@ class Link:
         A process not met before may begin at any number, but only with a greeting.  From then on numbers go
         up by one; after a gap the link goes on from there.
         """
-        incarnation, sequence = envelope
+        incarnation, sequence, _ = envelope
         if incarnation != self.incarnation:
             return self._meet(incarnation, sequence) if greeting else self._ungreeted(incarnation)
         if sequence < self.expected:

@@ -14,6 +14,7 @@ from mpc.errors import ConfigurationError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire.links import Link
+from parties.wire.messages import ChannelOffered, ChannelWanted
 from parties.wire.sockets import HIGH_WATER_MARK
 from parties.wire.wires import Owner, Trouble
 
@@ -144,6 +145,9 @@ class MemoryWires:
         if receiver is None and route == link.route:
             self._owner.on_down(link)
         return receiver is not None and receiver.take_in(self, frames, copy=copy)
+
+    def arrange(self, link: Link, message: ChannelWanted | ChannelOffered | None) -> None:
+        """Buffers go from hand to hand here."""
 
     def catch_up(self) -> None:
         self.read()

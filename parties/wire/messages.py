@@ -2,8 +2,8 @@
 
 One message is ``[envelope, header, payload, ...]``, each a ZeroMQ frame:
 
-* the *envelope* is 24 bytes: magic, protocol version, the sender's incarnation (8 random bytes drawn when its
-  process started) and the message's number on this link;
+* the *envelope* is 25 bytes: magic, protocol version, the sender's incarnation (8 random bytes drawn when its
+  process started), the message's number on this link, and whether large buffers go apart (`parties.wire.apart`);
 * the *header* is a `Message` in MessagePack, named by its class, unknown fields refused;
 * *payload* frames are raw bytes, in practice elements of rings (`mpc.rings`).  They are not looked at here.  A buffer
   is a frame, or, from `PIECE` bytes on, as many frames of just `PIECE` as it fills and one, maybe empty, of the rest:
@@ -35,7 +35,7 @@ from mpc.decoders import msgpack_decoder
 from mpc.errors import ProtocolViolation, VersionMismatch, printable
 from parties.cluster import Role
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_HEADER_BYTES = 1 << 20
 MAX_BUFFERS = 1 << 14
 """Of the payload of one message."""
@@ -45,7 +45,7 @@ PIECE = 1 << 20
 """Bytes of a payload frame, at most."""
 
 _MAGIC = b"TESR"
-_ENVELOPE = struct.Struct("<4sI8sQ")
+_ENVELOPE = struct.Struct("<4sI8sQB")
 
 ANYONE: frozenset[Role] = frozenset(Role)
 MEMBERS: frozenset[Role] = ANYONE - {Role.OPERATOR}
@@ -75,6 +75,11 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True, forbid_un
     """
 
     senders: ClassVar[frozenset[Role]] = MEMBERS
+
+    @property
+    def lane(self) -> str:
+        """Messages of one lane come in the order in which they were sent; others may overtake a large one."""
+        return ""
 
     def __init_subclass__(cls) -> None:
         # Only the name is here already; the fields come later, so the decoder is built when it is first
@@ -124,6 +129,22 @@ class Pong(Message, frozen=True):
     nonce: int
 
 
+class ChannelWanted(Message, frozen=True):
+    """May I have a data channel to your data port?  To a server, once greetings agree; not answered where there is
+    none (`parties.wire.channels`)."""
+
+    random: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class ChannelOffered(Message, frozen=True):
+    """Answer to the `ChannelWanted` of that random: connect there, with the keys that the two of us make."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+    wanted: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    random: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
 class Incoming(Message, frozen=True):
     """A big message follows; until it is through, nothing else of the sender's can be heard."""
 
@@ -141,6 +162,7 @@ class Envelope(NamedTuple):
 
     incarnation: bytes
     sequence: int
+    apart: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -165,16 +187,16 @@ def decode_header(sender: str, frame: memoryview | bytes) -> Message:
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """The envelope frame, 24 bytes."""
-    return _ENVELOPE.pack(_MAGIC, PROTOCOL_VERSION, envelope.incarnation, envelope.sequence)
+    """The envelope frame, 25 bytes."""
+    return _ENVELOPE.pack(_MAGIC, PROTOCOL_VERSION, envelope.incarnation, envelope.sequence, envelope.apart)
 
 
 def decode_envelope(sender: str, frame: memoryview | bytes) -> Envelope:
     """The envelope in ``frame``.  Raises `ProtocolViolation`, or `VersionMismatch` for another version."""
     if len(frame) == _ENVELOPE.size:
-        magic, version, incarnation, sequence = _ENVELOPE.unpack(frame)
-        if magic == _MAGIC and version == PROTOCOL_VERSION:
-            return Envelope(incarnation, sequence)
+        magic, version, incarnation, sequence, apart = _ENVELOPE.unpack(frame)
+        if magic == _MAGIC and version == PROTOCOL_VERSION and apart <= 1:
+            return Envelope(incarnation, sequence, bool(apart))
     if len(frame) < 8 or bytes(frame[:4]) != _MAGIC:
         raise ProtocolViolation(sender, "sent something that is not a Tessera message")
     version = int.from_bytes(frame[4:8], "little")
@@ -184,7 +206,9 @@ def decode_envelope(sender: str, frame: memoryview | bytes) -> Envelope:
             sender,
             f"speaks protocol version {version}, we speak {PROTOCOL_VERSION}: run one release everywhere",
         )
-    raise ProtocolViolation(sender, f"sent an envelope of {len(frame)} bytes instead of {_ENVELOPE.size}")
+    if len(frame) != _ENVELOPE.size:
+        raise ProtocolViolation(sender, f"sent an envelope of {len(frame)} bytes instead of {_ENVELOPE.size}")
+    raise ProtocolViolation(sender, "sent an envelope that makes no sense")
 
 
 def encode(message: Message, buffers: Sequence[Buffer], envelope: Envelope) -> list[bytes | memoryview]:

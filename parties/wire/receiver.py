@@ -18,15 +18,23 @@ from mpc.errors import (
 )
 from parties.cluster import Role
 from parties.succession import Succession
+from parties.wire.apart import Layout
+from parties.wire.channel import sealed_bytes
+from parties.wire.data_keys import NAME
 from parties.wire.events import Delivery, Event, LinkFault, PeerRestarted
+from parties.wire.lanes import Lanes
 from parties.wire.links import BULK, Link, Order
 from parties.wire.liveness import note_pong
 from parties.wire.messages import (
     SERVERS,
+    ChannelOffered,
+    ChannelWanted,
+    Envelope,
     Hello,
     HelloReply,
     Incoming,
     Message,
+    Payload,
     Ping,
     Pong,
     Refused,
@@ -42,7 +50,7 @@ log = logging.getLogger(__name__)
 _QUOTED = 500
 """Characters of what a peer says in words."""
 _UNGREETED = "sent a message before its greeting"
-_LINK_MESSAGES = (Hello, HelloReply, Incoming, Ping, Pong, Refused, Succeeded)
+_LINK_MESSAGES = (ChannelOffered, ChannelWanted, Hello, HelloReply, Incoming, Ping, Pong, Refused, Succeeded)
 
 
 class Receiver:
@@ -62,6 +70,7 @@ class Receiver:
         turn_away: tells a process, by its incarnation and route, that another has taken its place.
         returned: a client is there again over another connection.
         go_on: takes a newer succession, which becomes ours unless it raises PeerError.
+        arrange: takes what is said about data channels; or None, when greetings agree.
     """
 
     def __init__(
@@ -77,12 +86,13 @@ class Receiver:
         turn_away: Callable[[Link, bytes, bytes | None], None],
         returned: Callable[[Link], None],
         go_on: Callable[[Link, Succession], None],
+        arrange: Callable[[Link, ChannelWanted | ChannelOffered | None], None],
     ) -> None:
         self._version, self._me = version, me
         self.succession = succession
         self._limit = limit
         self._now, self._emit, self._transmit = now, emit, transmit
-        self._turn_away, self._returned, self._go_on = turn_away, returned, go_on
+        self._turn_away, self._returned, self._go_on, self._arrange = turn_away, returned, go_on, arrange
 
     @property
     def greeting(self) -> tuple[str, str, int]:
@@ -109,11 +119,32 @@ class Receiver:
         link.traffic.bytes_received += size
         check_frames(name, frames)
         envelope = decode_envelope(name, frames[0])
+        try:
+            self._take_by(envelope, link, frames, size, route)
+        except PeerError:
+            if envelope.apart:
+                self._forsake(link, frames)
+            raise
+
+    def _take_by(
+        self, envelope: Envelope, link: Link, frames: Sequence[memoryview], size: int, route: bytes | None
+    ) -> None:
+        name = link.peer.name
         due = link.expected
         # A header that makes no sense is complained of only once its message is counted, or the next were out
         # of order.
+        layout: Layout | None = None
         payload = size - len(frames[0]) - len(frames[1])
-        message = self._header(link, frames[1], payload)
+        message: Message | PeerError
+        try:
+            if envelope.apart:
+                layout = Layout.read(name, frames)
+                payload = sum(layout.lengths)
+            message = self._header(link, frames[1], payload)
+            if envelope.apart and isinstance(message, _LINK_MESSAGES):
+                raise ProtocolViolation(name, f"sent a {type(message).__name__} with buffers apart")
+        except ProtocolViolation as error:
+            message = error
         order = link.admit(envelope, greeting=isinstance(message, Hello | HelloReply))
         gap = None
         if order is not Order.NEXT:
@@ -139,11 +170,49 @@ class Receiver:
             raise message
         if not link.agreed:
             raise link.refusal or link.behind or ProtocolViolation(name, _UNGREETED)
+        if layout is not None:
+            self._await(link, message, layout, size)
+            return
         if payload >= BULK:
             link.excused = link.heard
-        link.traffic.messages_received += 1
-        link.traffic.payload_received += payload
-        self._emit(Delivery(link.peer, message, joined(name, frames[2:])))
+        delivery = Delivery(link.peer, message, joined(name, frames[2:]))
+        self._lanes(link).put(delivery, size)
+        _count(link, payload)
+
+    def _await(self, link: Link, message: Message, layout: Layout, size: int) -> None:
+        """The rest of the message comes over the data channel."""
+        channel = link.receiving
+        if channel is None or channel.name != layout.channel:
+            raise PeerLost(link.peer.name, "its data connection broke, and messages with it")
+        lanes = self._lanes(link)
+        slot = lanes.announce(message.lane, size)
+
+        def whole(large: Payload) -> None:
+            link.traffic.bytes_received += sealed_bytes(layout.large)
+            _count(link, sum(layout.lengths))
+            lanes.fill(slot, Delivery(link.peer, message, layout.together(large)))
+
+        channel.expect(layout.binding, layout.large, whole)
+
+    def _lanes(self, link: Link) -> Lanes:
+        if link.lanes is None:
+            link.lanes = Lanes(link.peer.name, self._emit)
+        return link.lanes
+
+    def _forsake(self, link: Link, frames: Sequence[memoryview]) -> None:
+        """A message is not taken: what it announces comes all the same, and nothing behind it could be read."""
+        if link.receiving is not None and bytes(frames[2][:NAME] if len(frames) > 2 else b"") == link.receiving.name:
+            link.receiving.end("was to bring what cannot be taken")
+
+    def channel_lost(self, link: Link, reason: str, received: bool, unsent: bool) -> None:
+        """A data channel has ended: ``received``, if that from which messages came."""
+        expected = received and link.lanes is not None and len(link.lanes) > 0
+        waiting = link.lanes.give_up() if link.lanes is not None and expected else []
+        if expected or unsent:
+            error = PeerLost(link.peer.name, f"its data connection {reason}: messages on the way are lost")
+            self._emit(LinkFault(link.peer, error))
+        for delivery in waiting:
+            self._emit(delivery)
 
     def _out_of_order(
         self, link: Link, order: Order, sequence: int, due: int, message: Message | PeerError
@@ -156,6 +225,9 @@ class Receiver:
             case Order.REPEATED:
                 raise ProtocolViolation(name, f"repeated message {sequence} when {due} was due")
             case Order.RESTARTED:
+                for channel in (link.sending, link.receiving):
+                    if channel is not None:
+                        channel.end("was that of another process")
                 self._emit(PeerRestarted(link.peer))
             case Order.GAP if isinstance(message, Hello | HelloReply):
                 # The first words over a new connection: what the old one still had to carry went with it.
@@ -189,8 +261,12 @@ class Receiver:
                 self._compare(link, message)
                 if link.agreed and link.broken is None:
                     link.established.set()
+                    self._arrange(link, None)
             case Succeeded():
                 self._succeed(link, payload)
+            case ChannelWanted() | ChannelOffered():
+                if link.agreed:
+                    self._arrange(link, message)
             case Incoming(payload_bytes=size):
                 link.excuse(self._now(), size)
             case Ping(nonce=nonce):
@@ -252,3 +328,8 @@ class Receiver:
                 link.agreed, link.refusal, link.behind = True, None, None
                 if link.broken is None:
                     link.established.set()
+
+
+def _count(link: Link, payload: int) -> None:
+    link.traffic.messages_received += 1
+    link.traffic.payload_received += payload

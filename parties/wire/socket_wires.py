@@ -11,9 +11,10 @@ from mpc.errors import ProtocolViolation
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire import sockets
+from parties.wire.channels import Channels
 from parties.wire.door import Door
 from parties.wire.links import Link
-from parties.wire.messages import MAX_FRAMES, PIECE
+from parties.wire.messages import MAX_FRAMES, PIECE, ChannelOffered, ChannelWanted
 from parties.wire.outbox import Outbox
 from parties.wire.wires import Owner
 from parties.wire.zap import Gatekeeper
@@ -39,6 +40,7 @@ class SocketWires:
         self._door: Door | None = None
         self._context: sockets.Context | None = None
         self._gatekeeper: Gatekeeper | None = None
+        self._channels = Channels(me, owner, cluster.settings.peer_timeout)
         self.outboxes: dict[str, Outbox] = {}
 
     async def open(self) -> None:
@@ -48,6 +50,8 @@ class SocketWires:
             undo.callback(context.destroy, 0)
             if self._me.is_server:
                 await self._listen(context, undo)
+            await self._channels.open()
+            undo.callback(self._channels.close)
             self._context = context
             undo.callback(setattr, self, "_context", None)
             undo.callback(self._close_outboxes)
@@ -85,13 +89,20 @@ class SocketWires:
             link.peer,
             self._cluster,
             on_up=lambda: self._owner.on_up(link),
-            on_down=lambda: self._owner.on_down(link),
+            on_down=lambda: self._down(link),
             on_readable=lambda: self._read_outbox(outbox),
         )
         return outbox
 
+    def _down(self, link: Link) -> None:
+        self._channels.drop(link, "went with the connection that it served")
+        self._owner.on_down(link)
+
     async def close(self) -> None:
         await self._resources.aclose()
+
+    def arrange(self, link: Link, message: ChannelWanted | ChannelOffered | None) -> None:
+        self._channels.arrange(link, message)
 
     def go_on(self, cluster: Cluster, dropped: Sequence[Link]) -> None:
         self._cluster, self._by_key = cluster, _by_key(self._links)
@@ -100,6 +111,7 @@ class SocketWires:
             self._gatekeeper.keys = keys
             self._door.dismiss({link.peer.curve for link in dropped} - keys)
         for link in dropped:
+            self._channels.drop(link, "was that of no member any more")
             outbox = self.outboxes.pop(link.peer.name, None)
             if outbox is not None:
                 # It has been told why, a moment ago.
@@ -124,7 +136,7 @@ class SocketWires:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             if route == link.route:
-                self._owner.on_down(link)
+                self._down(link)
             return False
         finally:
             # An attempt that fails may have swallowed the edge just as well.
@@ -135,6 +147,7 @@ class SocketWires:
         for outbox in tuple(self.outboxes.values()):
             outbox.catch_up()
         self.read()
+        self._channels.catch_up()
         if self._owner.has_room():
             self._end_endless()
 
@@ -155,20 +168,30 @@ class SocketWires:
             self._readable.recheck()
         for outbox in tuple(self.outboxes.values()):
             self._read_outbox(outbox)
+        self._channels.read()
 
     def read_one(self, milliseconds: int) -> bool:
-        if self._inbox is not None:
+        channels = {channel.descriptor: channel for channel in self._channels.busy()}
+        if self._inbox is not None and not channels:
             if self._inbox.poll(milliseconds):
                 self._read_inbox(1)
                 return True
             return False
         poller = zmq.Poller()
+        for descriptor, channel in channels.items():
+            poller.register(descriptor, zmq.POLLIN * channel.expects | zmq.POLLOUT * channel.sends)
         outboxes = {outbox.socket: outbox for outbox in self.outboxes.values() if outbox.up}
-        for socket in outboxes:
+        for socket in (self._inbox,) if self._inbox is not None else outboxes:
             poller.register(socket, zmq.POLLIN)
-        ready = poller.poll(milliseconds) if outboxes else []
-        for socket, _ in ready:
-            self._read_outbox(outboxes[socket], 1)
+        ready = poller.poll(milliseconds) if channels or outboxes or self._inbox is not None else []
+        for found, _ in ready:
+            if isinstance(found, int):
+                channels[found].read()
+                channels[found].write()
+            elif found is self._inbox:
+                self._read_inbox(1)
+            else:
+                self._read_outbox(outboxes[found], 1)
         return bool(ready)
 
     def _catch_up_inbox(self) -> bool:

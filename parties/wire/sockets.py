@@ -97,21 +97,10 @@ def _common(socket: Socket, keys: KeyPair, cluster: Cluster) -> None:
 
 async def bind(router: Socket, me: Member) -> None:
     """Binds ``router`` where ``me`` listens.  ConfigurationError: the port is taken, or not ours."""
+    family, number, port = await bound_to(me)
     address = me.listen or me.address
-    if address is None:
-        raise ConfigurationError(f"{me.name} is a client and has no address to listen on")
-    host, _, port = address.rpartition(":")
-    try:
-        # libzmq binds to numbers only.
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host.strip("[]"), int(port), type=stdlib_socket.SOCK_STREAM
-        )
-    except OSError as error:
-        raise ConfigurationError(
-            f"host {host} of {me.name} cannot be resolved ({error.strerror}): correct its address"
-        ) from error
-    number = found[0][4][0]
-    if found[0][0] == stdlib_socket.AF_INET6:
+    host = str(address).rpartition(":")[0]
+    if family == stdlib_socket.AF_INET6:
         router.setsockopt(zmq.IPV6, 1)
         number = f"[{number}]"
     try:
@@ -130,6 +119,24 @@ async def bind(router: Socket, me: Member) -> None:
         else:
             reason = f"{me.name} cannot listen on {address}: {error.strerror}"
         raise ConfigurationError(reason) from error
+
+
+async def bound_to(me: Member) -> tuple[stdlib_socket.AddressFamily, str, int]:
+    """Where ``me`` listens: the family of the address, its host in numbers, and the port.  ConfigurationError."""
+    address = me.listen or me.address
+    if address is None:
+        raise ConfigurationError(f"{me.name} is a client and has no address to listen on")
+    host, _, port = address.rpartition(":")
+    try:
+        # libzmq binds to numbers only.
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), int(port), type=stdlib_socket.SOCK_STREAM
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"host {host} of {me.name} cannot be resolved ({error.strerror}): correct its address"
+        ) from error
+    return found[0][0], str(found[0][4][0]), int(port)
 
 
 def readable(socket: Socket) -> bool:

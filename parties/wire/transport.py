@@ -25,7 +25,9 @@ from mpc.errors import ConfigurationError, PeerError, PeerUnavailable
 from parties.cluster import Cluster, Member
 from parties.dumps import no_core_files
 from parties.keys import KeyPair
+from parties.wire.apart import LARGE, LEAST, Apart, has_large
 from parties.wire.arrivals import Arrivals
+from parties.wire.channel import sealed_bytes
 from parties.wire.connecting import await_greeting
 from parties.wire.events import Event, LinkFault, PeerDown
 from parties.wire.following import Following, peers_of
@@ -119,6 +121,7 @@ class Endpoint(Following):
             turn_away=self._turn_away,
             returned=self._liveness.returned,
             go_on=self._newer,
+            arrange=lambda link, message: self._wires.arrange(link, message),
         )
         self._wires = transport(
             cluster,
@@ -132,6 +135,10 @@ class Endpoint(Following):
                 on_message=self._receiver.take,
                 on_fault=lambda link, error: self._emit(LinkFault(link.peer, error)),
                 has_room=self._events.has_room,
+                incarnation=self._incarnation,
+                now=self._liveness.now,
+                transmit=self._transmit,
+                on_channel_lost=self._receiver.channel_lost,
             ),
         )
 
@@ -251,14 +258,14 @@ class Endpoint(Following):
 
         Args:
             buffers: C-contiguous arrays, memoryviews or bytes, one payload frame each.  With ``copy=False``
-                those of 64 KiB and more are sent from where they are, later, by another thread: **do not
-                write to them again**, ever.  (Dropping them is fine.)
+                those of 64 KiB and more are sent from where they are, later: **do not write to them again**,
+                ever.  (Dropping them is fine.)  Those of 256 KiB and more go over the data channel, if there is one.
 
         Returns:
             Bytes of payload.
 
         Raises:
-            PeerUnavailable: there is no connection, or 10,000 messages wait already.
+            PeerUnavailable: there is no connection, or 10,000 messages wait already, or 2,048 large buffers.
             VersionMismatch, RemoteError: the greeting failed, or the peer refused the link.
             ConfigurationError: more payload than ``max_message_mb`` allows.
         """
@@ -274,11 +281,7 @@ class Endpoint(Following):
                 f"the limit of {self._limit >> 20} MiB and {MAX_BUFFERS} buffers: send less at once, "
                 "or raise max_message_mb, and memory_mb, in everybody's cluster file"
             )
-        if payload >= BULK and self._running and self._transmit(link, Incoming(payload)):
-            link.excuse(self._liveness.now(), payload)
-            link.bulk_at = monotonic()
-        frames = encode(message, buffers, Envelope(self._incarnation, link.outgoing))
-        if not (self._running and self._put(link, frames, copy=copy)):
+        if not (self._running and self._send(link, message, buffers, payload, copy=copy)):
             raise PeerUnavailable(
                 peer, f"{type(message).__name__} cannot be sent: it is not connected, or does not read"
             )
@@ -338,6 +341,25 @@ class Endpoint(Following):
             raise ConfigurationError(
                 f"{self.me.name} has no link to {name!r}: it has links to {', '.join(self._links)}"
             ) from None
+
+    def _send(self, link: Link, message: Message, buffers: Sequence[Buffer], payload: int, *, copy: bool) -> bool:
+        envelope, channel = Envelope(self._incarnation, link.outgoing), link.sending
+        least = LEAST if channel is not None and channel.carries(message.lane) else LARGE
+        if channel is not None and has_large(buffers, least):
+            if channel.full:
+                return False
+            apart = Apart.of(message, buffers, envelope, channel.name, least)
+            large = [bytes(buffer) for buffer in apart.large] if copy else apart.large
+            if not self._put(link, apart.frames, copy=copy):
+                return False
+            channel.send(message.lane, apart.binding, large)
+            link.traffic.bytes_sent += sealed_bytes([len(buffer) for buffer in large])
+            return True
+        if payload >= BULK and self._transmit(link, Incoming(payload)):
+            link.excuse(self._liveness.now(), payload)
+            link.bulk_at = monotonic()
+            envelope = Envelope(self._incarnation, link.outgoing)
+        return self._put(link, encode(message, buffers, envelope), copy=copy)
 
     def _put(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         """Sends what carries the link's next number; False if it cannot go now."""

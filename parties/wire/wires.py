@@ -15,6 +15,7 @@ from mpc.errors import PeerError
 from parties.cluster import Cluster, Member
 from parties.keys import KeyPair
 from parties.wire.links import Link
+from parties.wire.messages import ChannelOffered, ChannelWanted, Message
 
 
 class Trouble(enum.Enum):
@@ -59,6 +60,9 @@ class Wires(Protocol):
     def answer(self, link: Link, route: bytes, frames: list[bytes | memoryview], *, copy: bool = True) -> bool:
         """Queues a message to a client by its route; False as in `send`."""
 
+    def arrange(self, link: Link, message: ChannelWanted | ChannelOffered | None) -> None:
+        """The peer has said that about a data channel; or None: greetings agree now, and there may be one."""
+
     def catch_up(self) -> None:
         """Handles all that has arrived and happened so far, without waiting for the event loop."""
 
@@ -76,6 +80,14 @@ class Wires(Protocol):
 class Owner:
     """Whom the wires tell what happens, and whom they ask."""
 
+    incarnation: bytes
+    """Of this process."""
+    now: Callable[[], float]
+    """The liveness clock, in s."""
+    transmit: Callable[[Link, Message], bool]
+    """Sends a message of the link's own; False if it cannot go now."""
+    on_channel_lost: Callable[[Link, str, bool, bool], None]
+    """A data channel has ended, and why; whether messages came over it, and whether some have not been sent."""
     on_up: Callable[[Link], None]
     """A connection to a server stands, authenticated both ways; nothing has been sent over it yet."""
     on_down: Callable[[Link], None]

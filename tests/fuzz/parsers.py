@@ -58,6 +58,7 @@ from parties.operate.audit.words import moment, sentence
 from parties.operate.evidence import read as read_evidence
 from parties.stored.data_set import DataDescription, DataSet
 from parties.tally import Sent
+from parties.wire.apart import Apart, Layout
 from parties.wire.messages import Envelope, Hello, Ping, decode, encode, encode_envelope, encode_header
 from protocols.lowering.plan import plan
 from protocols.readings.mac_check import SIGMA_BYTES
@@ -78,6 +79,19 @@ def _frames(data: bytes) -> object:
     first, second = (*data[:2], 0, 0)[:2]
     rest = data[2:]
     return decode("peer", [rest[:first], rest[first : first + second], rest[first + second :]])
+
+
+def _announced(data: bytes) -> object:
+    """The first byte says where what is said of buffers ends; behind it is a small one."""
+    end = 1 + (*data[:1], 0)[0]
+    frames = [b"envelope", b"header", data[1:end], *filter(None, [data[end:]])]
+    layout = Layout.read("peer", list(map(memoryview, frames)))
+    return layout.together([memoryview(b"")] * len(layout.large))
+
+
+def _announcement(lengths: list[int]) -> bytes:
+    frames = Apart.of(Ping(3), [bytes(length) for length in lengths], Envelope(b"12345678", 7), bytes(16)).frames
+    return bytes([len(frames[2])]) + b"".join(map(bytes, frames[2:]))
 
 
 def _message(message: msgspec.Struct, payload: bytes = b"") -> bytes:
@@ -248,6 +262,7 @@ PARSERS = {
                 ),
             ),
         ),
+        Parser("announcement", _announced, (_announcement([1 << 20]), _announcement([1 << 20, 5]))),
         Parser("program", Program.decode, _programs()),
         Parser("rules", lambda data: RuleSet.decode(data).by_client(), (RULES.encode(),)),
         Parser("known rules", known_in, (msgspec.msgpack.encode([Known("k" * 80, "m", 3, "f" * 64)]),)),

@@ -14,6 +14,7 @@ import zmq
 from parties.cluster import Cluster
 from parties.cluster_file import Settings
 from parties.keys import KeyPair
+from parties.wire.channel import Channel
 from parties.wire.events import Event
 from parties.wire.messages import Envelope, Hello, Message, encode
 from parties.wire.transport import Endpoint
@@ -116,9 +117,17 @@ async def next_of(endpoint: Endpoint, *kinds: type, within: float = 5.0) -> Even
                 return event
 
 
+async def standing(endpoint: Endpoint, peer: str) -> Channel:
+    """The data channel for what ``endpoint`` sends to that peer, once it stands."""
+    async with asyncio.timeout(5):
+        while (channel := endpoint._link(peer).sending) is None:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.002)
+    return channel
+
+
 @pytest.fixture
 def expect() -> Callable[..., Awaitable[Event]]:
     return next_of
 
 
-__all__ = ["Rogue", "Site", "free_ports"]
+__all__ = ["Rogue", "Site", "free_ports", "standing"]

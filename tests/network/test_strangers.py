@@ -30,6 +30,8 @@ from parties.wire.messages import Message
 from parties.wire.refusals import RefusalLog
 from parties.wire.transport import Endpoint
 
+from .conftest import standing
+
 Expect = Callable[..., Awaitable[Any]]
 
 AT_ONCE = 2.0
@@ -557,6 +559,7 @@ async def test_memory_and_descriptors_return(site: Any, tmp_path: Path, name: st
     with apart(site, tmp_path, files=min(hard, 4096)) as server:
         clinic = await site.endpoint("clinic")
         await clinic.connect(["p0"], 5)
+        await standing(clinic, "p0")
         before, memory = server.descriptors(), server.status("VmRSS:")
         stop, tally = asyncio.Event(), Tally()
         attacking = asyncio.ensure_future(attack(name, server.target, stop, rate=rate, held=held, tally=tally))

@@ -130,8 +130,8 @@ async def test_a_malformed_header(site: Any, expect: Expect, header: bytes, comp
         ([b"", b""], "not a Tessera message"),
         ([os.urandom(24), b"x"], "not a Tessera message"),
         ([envelope(1)], "message of 1 frames"),
-        ([envelope(1)[:20], b"x"], "envelope of 20 bytes instead of 24"),
-        ([envelope(1) + b"x", b"x"], "envelope of 25 bytes instead of 24"),
+        ([envelope(1)[:20], b"x"], "envelope of 20 bytes instead of 25"),
+        ([envelope(1) + b"x", b"x"], "envelope of 26 bytes instead of 25"),
         ([envelope(1), encode_header(Ping(1)), *([b""] * ((1 << 14) + 1))], "message of 16387 frames"),
     ],
 )

@@ -40,6 +40,9 @@ def _changed(was: Member, now: Member) -> list[str]:
         found.append(
             f"{now.role} {now.name} listens at {now.listen or now.address} instead of {was.listen or was.address}"
         )
+    if was.data_port != now.data_port:
+        ports = [{None: "a free one", 0: "none"}.get(port, port) for port in (now.data_port, was.data_port)]
+        found.append(f"the data port of {now.role} {now.name} is {ports[0]} instead of {ports[1]}, from its next start")
     return found
 
 

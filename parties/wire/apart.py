@@ -1,0 +1,100 @@
+"""Messages whose large buffers go beside the link, over its data channel.
+
+Such a message's envelope says so, and its third frame names the channel, the length of each buffer, and whether it goes
+there; the others follow as frames, in their order, and those that do are sealed to the digest of the first three
+frames.  These name the sender's process, the message's number on its link, and in the header whatever it is about: a
+run or an upload, a round, a chunk.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpc.errors import ProtocolViolation
+from parties.wire.data_keys import NAME, binding_of
+from parties.wire.messages import (
+    MAX_BUFFERS,
+    Buffer,
+    Envelope,
+    Message,
+    Payload,
+    as_bytes,
+    encode_envelope,
+    encode_header,
+    payload_bytes,
+)
+
+LARGE = 1 << 18
+"""Bytes from which on a buffer goes over the channel."""
+LEAST = 1 << 12
+"""The same behind others of its lane that wait there: it would wait for them, in its receiver's memory."""
+
+# Twice the length of a buffer, and 1 if it goes over the channel.
+_LENGTH = struct.Struct("<Q")
+
+
+def has_large(buffers: Sequence[Buffer], least: int = LARGE) -> bool:
+    """Whether any of them goes over a channel, if there is one."""
+    return any(payload_bytes((buffer,)) >= least for buffer in buffers)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A message in its two halves."""
+
+    frames: list[bytes | memoryview]
+    """What goes over the link."""
+    binding: bytes
+    large: list[bytes | memoryview]
+    """What goes over the channel."""
+
+    @classmethod
+    def of(
+        cls, message: Message, buffers: Sequence[Buffer], envelope: Envelope, channel: bytes, least: int = LARGE
+    ) -> Apart:
+        """Those of ``least`` bytes apart.  Raises ValueError as `encode`; payload is not copied."""
+        views = [as_bytes(buffer) for buffer in buffers]
+        lengths = channel + struct.pack(f"<{len(views)}Q", *(2 * len(v) + (len(v) >= least) for v in views))
+        heads = [encode_envelope(envelope._replace(apart=True)), encode_header(message), lengths]
+        small, large = ([view for view in views if (len(view) >= least) is wanted] for wanted in (False, True))
+        return cls([*heads, *small], binding_of(heads), large)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the frames of such a message say of its payload."""
+
+    channel: bytes
+    lengths: list[int]
+    """Of all buffers."""
+    apart: list[bool]
+    """Which of them come over the channel."""
+    binding: bytes
+    small: Payload
+
+    @classmethod
+    def read(cls, sender: str, frames: Sequence[memoryview]) -> Layout:
+        """Of frames that came over the link.  Raises ProtocolViolation."""
+        said = frames[2] if len(frames) > 2 else memoryview(b"")
+        count, rest = divmod(len(said) - NAME, _LENGTH.size)
+        if rest or not 1 <= count <= MAX_BUFFERS:
+            raise ProtocolViolation(sender, f"announced buffers in {len(said)} bytes, which no message does")
+        entries = struct.unpack_from(f"<{count}Q", said, NAME)
+        lengths, apart = [entry >> 1 for entry in entries], [bool(entry & 1) for entry in entries]
+        layout = cls(bytes(said[:NAME]), lengths, apart, binding_of(frames[:3]), [memoryview(f) for f in frames[3:]])
+        here = [length for length, there in zip(lengths, apart, strict=True) if not there]
+        if here != list(map(len, layout.small)) or min(layout.large, default=0) < LEAST:
+            raise ProtocolViolation(sender, "announced other buffers than it sent, or no large one")
+        return layout
+
+    @property
+    def large(self) -> list[int]:
+        """Lengths of the buffers that come over the channel."""
+        return [length for length, apart in zip(self.lengths, self.apart, strict=True) if apart]
+
+    def together(self, large: Payload) -> Payload:
+        """All buffers, with those that have come."""
+        here, there = iter(self.small), iter(large)
+        return [next(there) if apart else next(here) for apart in self.apart]
