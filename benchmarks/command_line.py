@@ -36,6 +36,7 @@ def command(subparsers: Any) -> None:
     _add_security(benches)
     _add_operations(benches)
     _add_kernels(benches)
+    _add_links(benches)
     _add_scale(benches)
     _add_network(benches)
     _add_accuracy(benches)
@@ -100,6 +101,13 @@ def _add_kernels(benches: Any) -> None:
     parser.add_argument("--repeat", type=positive, default=7, metavar="R", help="measured rounds (default: 7)")
     add_record_arguments(parser)
     parser.set_defaults(run=_kernels)
+
+
+def _add_links(benches: Any) -> None:
+    parser = benches.add_parser("links", help="what a link moves on loopback, with and without its data channel")
+    parser.add_argument("--repeat", type=positive, default=5, metavar="R", help="measured rounds (default: 5)")
+    add_record_arguments(parser)
+    parser.set_defaults(run=_links)
 
 
 def _add_scale(benches: Any) -> None:
@@ -236,6 +244,12 @@ def _operations(options: argparse.Namespace) -> int:
 
 def _kernels(options: argparse.Namespace) -> int:
     from benchmarks.field_kernels import run
+
+    return run(options)
+
+
+def _links(options: argparse.Namespace) -> int:
+    from benchmarks.links import run
 
     return run(options)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import field_kernels, operations, relu_kernels
+from benchmarks import field_kernels, links, operations, relu_kernels
 from benchmarks.records import read, write
 from mpc.security import Security
 from nn.derm import samples
@@ -218,6 +218,17 @@ def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     for parts in summary["relu_ns"].values():
         assert list(parts) == list(relu_kernels.PARTS)
         assert all(list(part) == SPREAD and part["min"] > 0 for part in parts.values())
+
+
+@pytest.mark.slow
+def test_links(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "LARGE", 1 << 20)
+    summary = bench(capsys, "links", "--repeat", "1")
+    for way in links.WAYS:
+        assert list(summary["gigabytes_a_second"][way]) == SPREAD
+        assert summary["gigabytes_a_second"][way]["min"] > 0
+        assert all(used["min"] >= 0 for used in summary["processor_seconds_a_gigabyte"][way].values())
+        assert list(summary["round_trip_seconds"][way]) == [str(size) for size in links.SIZES]
 
 
 @pytest.mark.usefixtures("shared_cluster")
