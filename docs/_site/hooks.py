@@ -80,13 +80,14 @@ def _notebook(path: Path) -> str:
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        printed = ""
         for output in cell.get("outputs", []):
-            picture = output.get("data", {}).get("image/png")
-            printed = "".join(output.get("text", output.get("data", {}).get("text/plain", [])))
+            picture = "".join(output.get("data", {}).get("image/png", "")).replace("\n", "")
             if picture:
-                encoded = "".join(picture).replace("\n", "")
-                parts.append(f'<img alt="What this cell draws" src="data:image/png;base64,{encoded}">')
-            elif printed:
-                parts.append(f"```text\n{printed.rstrip()}\n```")
+                parts.append(f'<img alt="What this cell draws" src="data:image/png;base64,{picture}">')
+            else:
+                printed += "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
     parts.insert(1, f"[The notebook](notebooks/{path.name}), made of the script `examples/{path.stem}.py`.")
     return "\n\n".join(parts) + "\n"

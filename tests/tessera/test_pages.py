@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 DOCUMENTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-SCRIPTS = [page for page in PAGES if page.parent != DOCS and "```python" in page.read_text()]
+SCRIPTS = [page for page in PAGES if "```python" in page.read_text()]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BY_CHANCE = re.compile(r"\d+(?:\.\d+)?(?= m?s\b)|\b(?:dealer|party\d)\b(?= says:| has nothing)")
 """How long it took, and which server was the first to say no."""
