@@ -22,7 +22,7 @@ from mpc.errors import TesseraError
 from nn.derm import samples
 from parties import Client, Cluster, KeyPair
 from parties.cluster_file import Settings
-from parties.commands.command_line import _parser
+from parties.commands.command_line import parser_for
 from parties.servers.process import READY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def test_every_command_of_the_page_exists() -> None:
     for words in commands:
         if words[-1] in ("propose", "rekey"):
             continue
-        _parser(words).parse_args(words)
+        parser_for(words).parse_args(words)
 
 
 class Hosts:

@@ -22,7 +22,7 @@ from benchmarks.network.hosts import Host
 from mpc.errors import UsageError
 from nn.derm import samples
 from parties import Cluster, KeyPair
-from parties.commands.command_line import COMMANDS, _parser, main
+from parties.commands.command_line import COMMANDS, main, parser_for
 from parties.servers.process import READY
 
 yaml = pytest.importorskip("yaml")
@@ -37,7 +37,7 @@ MEMBERS = ("dealer", "party0", "party1", "party2")
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """What the real command line makes of them; a test fails where it would end with a usage error."""
     try:
-        return _parser(arguments).parse_args(arguments)
+        return parser_for(arguments).parse_args(arguments)
     except UsageError:
         pytest.fail(f"`tessera {shlex.join(arguments)}` is not a command")
 
@@ -306,7 +306,7 @@ def test_every_command_of_the_guide_exists() -> None:
     known = {
         option
         for name in COMMANDS
-        for action in _parser([name])._subparsers._group_actions  # type: ignore[union-attr]
+        for action in parser_for([name])._subparsers._group_actions  # type: ignore[union-attr]
         for option in action.choices[name]._option_string_actions  # type: ignore[index]
     }
     prose = BLOCK.sub("", text)
