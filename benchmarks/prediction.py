@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from benchmarks.models import subject
+from benchmarks.computing import Computing, calibrated
+from benchmarks.measured_links import read_links
+from benchmarks.models import Subject, subject
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, stdout_console
-from mpc.cost import Cost, Link
+from benchmarks.report import gigabytes, kilobytes, megabytes, milliseconds, plain_table, print_json, stdout_console
+from mpc.cost import Cost, Link, Wanted, objective_of
 from mpc.errors import UsageError
 from mpc.security import Security
 
@@ -25,6 +28,9 @@ NETWORKS: dict[str, tuple[Link, Link]] = {
     "mobile client": (METRO, Link(60 * MILLI, 10 * MEGA)),
 }
 """Among the servers, and between them and the client."""
+
+Networks = Mapping[str, tuple[Link, ...]]
+"""Among the servers, and between them and the client; a third, where the dealer's to the parties is another."""
 
 
 def predicted(cost: Cost, batch: int) -> dict[str, Any]:
@@ -54,14 +60,13 @@ def predicted(cost: Cost, batch: int) -> dict[str, Any]:
     }
 
 
-def latencies(cost: Cost, networks: Mapping[str, tuple[Link, Link]]) -> dict[str, dict[str, Any]]:
+def latencies(cost: Cost, networks: Networks) -> dict[str, dict[str, Any]]:
     """Predicted seconds by network; see ``Cost.latency`` for the model and what it leaves out."""
     table = {}
-    for name, (servers, client) in networks.items():
-        latency = cost.latency(servers, client)
+    for name, links in networks.items():
+        latency = cost.latency(*links)
         table[name] = {
-            "servers": _link(servers),
-            "client": _link(client),
+            **{of: _link(link) for of, link in zip(("servers", "client", "dealer"), links, strict=False)},
             "online_seconds": latency.online,
             "offline_seconds": latency.offline,
             "parts": {
@@ -81,17 +86,27 @@ def _link(link: Link) -> dict[str, float]:
 def run(options: argparse.Namespace) -> int:
     """Predict and print; the exit code."""
     recorder = Recorder.of(options)
-    networks = _networks(options)
+    networks, parties = _networks(options)
     security = _security(options.security)
-    if options.parties < 2:
-        raise UsageError(f"{options.parties} parties: additive sharing needs at least 2")
+    if parties < 2:
+        raise UsageError(f"{parties} parties: additive sharing needs at least 2")
     chosen = subject(options)
-    case = chosen.case(options.batch, options.parties, security)
+    case = chosen.case(options.batch, parties, security)
     summaries = {}
     for objective in OBJECTIVES if options.objective == "both" else (options.objective,):
-        cost = chosen.cost(options.batch, options.parties, security, objective)
+        cost = chosen.cost(options.batch, parties, security, objective)
         summary = {**case, **predicted(cost, options.batch), "latency": latencies(cost, networks)}
         summary["objective"] = objective
+        if options.computing:
+            computing = _computing(chosen, options.batch, parties, security, objective)
+            summary["computing"] = computing.to_dict()
+            for latency in summary["latency"].values():
+                latency["with_computing"] = {
+                    "online_seconds": latency["online_seconds"] + computing.online,
+                    "offline_seconds": latency["offline_seconds"] + computing.dealing + computing.preparing,
+                }
+        if options.per_month is not None:
+            summary["month"] = _month(cost, options.batch, options.per_month)
         recorder.add(
             "cost",
             {**case, "objective": objective},
@@ -105,13 +120,38 @@ def run(options: argparse.Namespace) -> int:
     return recorder.finish()
 
 
-def _networks(options: argparse.Namespace) -> dict[str, tuple[Link, Link]]:
+def _networks(options: argparse.Namespace) -> tuple[Networks, int]:
+    """And how many parties there are."""
+    if options.links is not None:
+        if options.rtt is not None or options.bandwidth is not None:
+            raise UsageError("--links has measured what --rtt and --bandwidth say: give the one or the others")
+        links = read_links(options.links)
+        return {f"cluster {links.name}": (links.servers, links.client, links.dealer)}, links.parties
     if options.rtt is None and options.bandwidth is None:
-        return NETWORKS
+        return NETWORKS, options.parties
     if options.rtt is None or options.bandwidth is None:
         raise UsageError("--rtt and --bandwidth go together: give both, in ms and Mbit/s")
     link = Link(options.rtt * MILLI, options.bandwidth * MEGA)
-    return {f"{options.rtt:g} ms, {options.bandwidth:g} Mbit/s": (link, link)}
+    return {f"{options.rtt:g} ms, {options.bandwidth:g} Mbit/s": (link, link)}, options.parties
+
+
+def _computing(chosen: Subject, batch: int, parties: int, security: Security, objective: Wanted) -> Computing:
+    """Of that very run, here and now."""
+    shape = (batch, *chosen.shape)
+    planned = objective_of(objective, security)
+    program = chosen.model.description.program(shape, low=chosen.low, high=chosen.high, objective=planned)
+    return calibrated(chosen.model, program, parties, security)
+
+
+def _month(cost: Cost, batch: int, predictions: int) -> dict[str, Any]:
+    """Payload in bytes of so many predictions, in full batches."""
+    runs = math.ceil(predictions / batch)
+    return {
+        "predictions": predictions,
+        "party_sends": runs * cost.online_bytes_per_party,
+        "dealer_sends": runs * cost.offline_bytes,
+        "client_sends": runs * cost.online_client_bytes,
+    }
 
 
 def _security(name: str) -> Security:
@@ -143,11 +183,28 @@ def _print(summary: dict[str, Any]) -> None:
     ):  # fmt: skip
         phases.add_row(name, str(rounds), str(sent), kilobytes(payload), kilobytes(per_input))
     console.print(phases)
+    computed = summary.get("computing")
     networks = plain_table("network", "online", "inputs", "delays", "openings", "outputs", "offline")
+    if computed:
+        networks.add_column("with computing: online", justify="right")
+        networks.add_column("offline", justify="right")
     for name, latency in summary["latency"].items():
         parts = [milliseconds(seconds) for seconds in latency["parts"].values()]
+        whole = [milliseconds(seconds) for seconds in latency.get("with_computing", {}).values()]
         networks.add_row(
-            name, milliseconds(latency["online_seconds"]), *parts, milliseconds(latency["offline_seconds"])
+            name, milliseconds(latency["online_seconds"]), *parts, milliseconds(latency["offline_seconds"]), *whole
         )
     console.print(networks)
-    console.print("Network alone: computing, packet headers, encryption and TCP's slow start come on top.")
+    if computed:
+        console.print(
+            f"Computing, on this machine: dealing {milliseconds(computed['dealing'])}, at a party"
+            f" {milliseconds(computed['preparing'])} offline and {milliseconds(computed['online'])} online; a run is"
+            f" charged {megabytes(computed['memory'])} of a server's memory."
+        )
+    left_out = "packet headers, encryption and TCP's slow start come on top."
+    console.print(f"Beside these, {left_out}" if computed else f"Network alone: computing, {left_out}")
+    if month := summary.get("month"):
+        console.print(
+            f"{month['predictions']:,} predictions a month: {gigabytes(month['party_sends'])} sent by each party,"
+            f" {gigabytes(month['dealer_sends'])} by the dealer, {gigabytes(month['client_sends'])} by clients."
+        )

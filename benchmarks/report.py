@@ -70,5 +70,10 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.{0 if count >= 1e7 else 1}f} MB"
 
 
+def gigabytes(count: float) -> str:
+    """In GB of 10^9 bytes."""
+    return f"{count / 1e9:,.{0 if count >= 1e10 else 2}f} GB"
+
+
 def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:,.2f} ms"

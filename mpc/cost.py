@@ -160,8 +160,10 @@ class Cost:
         """One to every other party in each round but the last, and one to the client."""
         return messages(self.online_rounds, self.parties)
 
-    def latency(self, servers: Link, client: Link | None = None) -> Latency:
+    def latency(self, servers: Link, client: Link | None = None, dealer: Link | None = None) -> Latency:
         """How long the network takes for a run: ``servers`` joins dealer and parties, ``client`` it to all of them.
+
+        ``dealer``, if given, joins the dealer to the parties, and ``servers`` the parties alone.
 
         The model.  Every process has one link, and its bytes leave, and arrive, one after the other.  Online:
 
@@ -178,9 +180,9 @@ class Cost:
         fills a link of high bandwidth and delay.  So a run takes longer than this, by its computing at least, except
         where computing and transfer overlap.
         """
-        client = client or servers
+        client, dealer = client or servers, dealer or servers
         opened = self.online_bytes_per_party - self.online_output_bytes
-        dealing = servers.delay + servers.transfer(sum(self.offline_dealer_bytes)) + client.delay
+        dealing = dealer.delay + dealer.transfer(sum(self.offline_dealer_bytes)) + client.delay
         masks = client.delay + client.transfer(self.offline_client_bytes)
         return Latency(
             inputs=client.delay + client.transfer(self.online_client_bytes),

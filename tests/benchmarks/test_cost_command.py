@@ -61,6 +61,98 @@ def test_times_on_links(capsys: pytest.CaptureFixture[str]) -> None:
     assert chosen == wan
 
 
+def test_computing_is_measured_here(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = cost(capsys, "--computing", "--security", "malicious", "--parties", "3")
+    computing = summary["computing"]
+    assert 0 < computing["online"] < 5
+    assert computing["dealing"] > 0
+    assert computing["preparing"] > 0
+    assert computing["memory"] > 1 << 20
+    wan = summary["latency"]["WAN"]
+    assert wan["with_computing"]["online_seconds"] == pytest.approx(wan["online_seconds"] + computing["online"])
+    dealt = computing["dealing"] + computing["preparing"]
+    assert wan["with_computing"]["offline_seconds"] == pytest.approx(wan["offline_seconds"] + dealt)
+    assert "computing" not in cost(capsys)
+
+
+def test_a_month(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = cost(capsys, "--batch", "4", "--per-month", "10")
+    assert summary["month"] == {
+        "predictions": 10,
+        "party_sends": 3 * summary["online"]["bytes_per_party"],
+        "dealer_sends": 3 * summary["offline"]["bytes"],
+        "client_sends": 3 * summary["online"]["client_bytes"],
+    }
+    assert main(["cost", "--per-month", "1000000", "--computing"]) == 0
+    printed = capsys.readouterr().out
+    assert "1,000,000 predictions a month: 225 GB sent by each party" in printed
+    assert "Computing, on this machine: dealing" in printed
+
+
+def report(tmp_path: Path, *links: tuple[str, str, float | None, float | None], parties: int = 2) -> Path:
+    """As ``tessera check --json`` prints it."""
+    servers = [{"name": "dealer", "role": "dealer"}, *({"name": f"p{i}", "role": "party"} for i in range(parties))]
+    rows = [
+        {"from": a, "to": b, "ok": True, "tcp": None, "round_trip_seconds": trip, "bytes_per_second": rate}
+        for a, b, trip, rate in links
+    ]
+    path = tmp_path / "links.json"
+    path.write_text(json.dumps({"cluster": "lesions", "client": "clinic", "servers": servers, "links": rows}))
+    return path
+
+
+LINKS = (
+    ("p0", "p1", 0.010, 50e6), ("p1", "p0", 0.012, 40e6),
+    ("dealer", "p0", 0.002, 90e6), ("dealer", "p1", 0.030, 80e6),
+    ("clinic", "p0", 0.050, 3e6), ("p1", "clinic", 0.040, 2e6), ("clinic", "dealer", 0.045, 4e6),
+)  # fmt: skip
+
+
+def test_links_that_were_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A round waits for the slowest pair."""
+    [(name, found)] = cost(capsys, "--links", str(report(tmp_path, *LINKS)))["latency"].items()
+    assert name == "cluster lesions"
+    assert found["servers"] == {"round_trip_ms": pytest.approx(12.0), "bandwidth_mbit": pytest.approx(320.0)}
+    assert found["dealer"] == {"round_trip_ms": pytest.approx(30.0), "bandwidth_mbit": pytest.approx(640.0)}
+    assert found["client"] == {"round_trip_ms": pytest.approx(50.0), "bandwidth_mbit": pytest.approx(16.0)}
+    predicted = derm_model().cost((1, 3, 28, 28), 2)
+    assert found["parts"]["delays"] == pytest.approx((predicted.online_rounds - 1) * 0.006)
+    sent = 8 * sum(predicted.offline_dealer_bytes) / 640e6
+    assert found["offline_seconds"] == pytest.approx(0.025 + 0.015 + sent + 0.025)
+
+
+def test_the_parties_are_those_that_were_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = [(a, "p2", 0.01, 50e6) for a in ("p0", "p1", "dealer", "clinic")]
+    assert cost(capsys, "--links", str(report(tmp_path, *LINKS, *more, parties=3)))["parties"] == 3
+
+
+@pytest.mark.parametrize(
+    ("links", "sentence"),
+    [
+        ((), "no round trip and bandwidth of the links between p0, p1 and p0, p1"),
+        (tuple((a, b, trip, None) for a, b, trip, _ in LINKS), "without --no-bandwidth"),
+        (LINKS[:2], "between dealer and p0, p1"),
+        (LINKS[:4], "between clinic and dealer, p0, p1"),
+    ],
+)
+def test_links_that_were_not(tmp_path: Path, capsys: pytest.CaptureFixture[str], links: Any, sentence: str) -> None:
+    assert main(["cost", "--links", str(report(tmp_path, *links))]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_files_that_are_no_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.json"
+    assert main(["cost", "--links", str(path)]) == 2
+    path.write_text("[]")
+    assert main(["cost", "--links", str(path)]) == 2
+    assert "is not what tessera check --json prints" in capsys.readouterr().err
+    path = report(tmp_path, *LINKS)
+    assert main(["cost", "--links", str(path), "--rtt", "4", "--bandwidth", "9"]) == 2
+    assert "give the one or the others" in capsys.readouterr().err
+    assert main(["cost", "--links", str(report(tmp_path, *LINKS, parties=1))]) == 2
+    assert "1 dealers and 1 parties" in capsys.readouterr().err
+
+
 def test_table_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out.jsonl"
     assert main(["cost", "--side", "64", "--out", str(path)]) == 0

@@ -1,0 +1,99 @@
+"""What a run computes, and how long that takes on this machine: a calibration of a second or so, in this process.
+
+The dealer's part and one party's are timed, on inputs of zeros and weights as they are, with whatever else a machine
+does at the moment: the least of some runs counts.  Work does not depend on values.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import asdict, dataclass
+
+from mpc.program import Program
+from mpc.rings import kernels, known_rings
+from mpc.security import Security
+from nn import Model
+from parties.servers.admission import Admission
+from protocols.randomness.dealt import TrustedDealer
+from protocols.readings.dealer import deal
+from protocols.readings.inputs import masked_inputs
+from protocols.readings.mac_check import Round
+from protocols.readings.memory import MemoryStore, as_sent, party_randomness
+from protocols.readings.party import Exchange, PartyRun
+
+SLOT = "model"
+"""What descriptions call the slot of a model."""
+ENOUGH, MOST = 0.3, 5
+"""s of measuring, after which no further run is made; and runs at most."""
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Seconds at the dealer, and at a party before and after the inputs come; bytes that a server sets aside."""
+
+    dealing: float
+    preparing: float
+    online: float
+    memory: int
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def calibrated(model: Model, program: Program, parties: int, security: Security) -> Computing:
+    """Of a run of ``program``, which is a prediction by ``model``."""
+    kernels.warm_up()
+    store = MemoryStore(SLOT, model.encode(), parties)
+    found: list[tuple[float, float, float]] = []
+    began = time.perf_counter()
+    while not found or (time.perf_counter() - began < ENOUGH and len(found) < MOST):
+        found.append(_once(program, store, parties, security))
+    dealing, preparing, online = (min(times) for times in zip(*found, strict=True))
+    return Computing(dealing, preparing, online, Admission("", 0, security, clients=1).size_of(program))
+
+
+def _once(program: Program, store: MemoryStore, parties: int, security: Security) -> tuple[float, float, float]:
+    """Seconds of dealing, of preparing and of the online phase."""
+    started = time.perf_counter()
+    dealing = deal(program, parties, {store.slot: store.masks}, security)
+    dealt = time.perf_counter() - started
+    source, session = TrustedDealer(), secrets.token_bytes(16)
+    runs, preparing = [], 0.0
+    for party in range(parties):
+        started = time.perf_counter()
+        randomness = party_randomness(dealing, program, party, security, source)
+        runs.append(
+            PartyRun(
+                program, party=party, parties=parties, randomness=randomness, stored=store.held[party],
+                security=security, session=session,
+            )
+        )  # fmt: skip
+        # The last party has the most to read: the others expand seeds alone.
+        preparing = time.perf_counter() - started
+    client = source.for_client(program, security, parties, as_sent(dealing.for_client()))
+    rings = known_rings()
+    zeros = [rings[t.ring].zeros(t.shape) for t in (program.nodes[i].type for i in program.inputs)]
+    masked = masked_inputs(program, zeros, client, rings)
+    return dealt, preparing, _online([run.online(masked) for run in runs])
+
+
+def _online(exchanges: list[Exchange]) -> float:
+    """Seconds of the last party, in lockstep with the others."""
+    spent = 0.0
+    received: list[list[Round]] | None = None
+    while True:
+        sent: list[Round] = []
+        for party, exchange in enumerate(exchanges):
+            started = time.perf_counter()
+            try:
+                sent.append(next(exchange) if received is None else exchange.send(received[party]))
+            except StopIteration:
+                ended = True
+            else:
+                ended = False
+            if party == len(exchanges) - 1:
+                spent += time.perf_counter() - started
+        if ended:
+            return spent
+        received = [[each for other, each in enumerate(sent) if other != party] for party in range(len(exchanges))]
