@@ -25,6 +25,8 @@ from protocols.operations.product import Multiply
 
 MOST_DEALT = 1300
 """Bytes, with MACs, for a value that is compared and let through: more, and a round more is taken to have fewer."""
+ROUND_WORTH = 2**19
+"""Bytes, with MACs, that a round less is worth even then, of all values together: of few it costs little."""
 
 
 class Variant(NamedTuple):
@@ -180,7 +182,7 @@ def chosen(bits: int, size: int, objective: Objective, thresholds: int = 1) -> V
     malicious = objective.security is Security.MALICIOUS
     fewest, *others = _variants(bits, malicious, thresholds)
     if malicious and others and fewest.bytes > MOST_DEALT * thresholds:
-        fewest, *others = others
+        objective = Objective(min(objective.round_bytes, ROUND_WORTH), objective.security)
     for other in others:
         if size * (fewest.bytes - other.bytes) > objective.round_bytes * (other.rounds - fewest.rounds):
             fewest = other

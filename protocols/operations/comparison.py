@@ -8,13 +8,14 @@ is a polynomial in their masks alpha and beta, with public coefficients.  Of its
 shared already, and the dealer deals the products.  `Compare` evaluates it without a message; of a masked y = D + b it
 finds y times the bit likewise, from shares of all monomials times b besides, in the same rounds.
 
-A chain of many digits has many monomials, 3 2^(J-1) - 2.  So `Join` makes few digits of many: those of a group become
-one, a = the group's chain, b = the product of its b's, which are masked and opened again: a round more for less than
-half of the elements.
+A chain of many digits has many monomials, 3 2^(J-1) - 2, which a round is worth for few values alone.  So `Join` makes
+few digits of many: those of a group become one, a = the group's chain, b = the product of its b's, which are masked and
+opened again: a round more for less than half of the elements.
 
 Security: nothing is opened here.  All is linear in shares, with public coefficients: on MAC shares it gives shares of
 the result's MAC.  Why not bits with MACs in GF(2^64), of 8 bytes each: they take a check of their own, and an element
-here, with its MAC, takes 16; k = 20 bits are 1,264 bytes dealt for a ReLU, so that there is little to gain.
+here, with its MAC, takes 16; k = 20 bits are 1,264 bytes dealt for a ReLU, where these would be 1,088, in as many
+rounds; what they would save is bytes that are opened, 152 for a ReLU now.
 Cost: no round of its own; sum over a group's digits j of 3 2^(j-1) - 2 products; as many and twice J - 1 more for what
 a bit lets through.
 Source: see ``digits.py``; products of masks for all monomials: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006.

@@ -19,7 +19,7 @@ from protocols.readings.memory import run_in_memory
 from protocols.trace.mathematics import Known
 
 STRICT = Objective(ANY, Security.MALICIOUS)
-VARIANTS = {"two rounds": (LATENCY, 2), "three rounds": (Objective(1000), 3), "with MACs": (STRICT, 3)}
+VARIANTS = {"two rounds": (LATENCY, 2), "three rounds": (Objective(1000), 3), "with MACs": (STRICT, 2)}
 """With how many rounds until something is let through, of 20 bits or more."""
 
 HIDDEN: dict[str, Callable[[Any], Any]] = {

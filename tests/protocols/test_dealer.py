@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import ProgramError
-from mpc.objective import ANY, Objective
+from mpc.objective import Objective
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.program import Expression, Program
 from mpc.rings import FieldRing, field
@@ -146,7 +146,7 @@ def every_dealt_operation(secure: Any) -> Any:
         x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
         Random().bernoulli(0.5, 3),
     )  # fmt: skip
-    objective = Objective(ANY, Security.MALICIOUS)
+    objective = Objective(0, Security.MALICIOUS)
     results = [lowered(z.node, objective) for z in outputs]
     sources = [z for z in Program.order(results) if isinstance(z.operation, Input | Stored)]
     gated, _ = watched(results, [], assumptions(results), Security.MALICIOUS, gated=True)

@@ -38,7 +38,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 COMPARED: dict[str, tuple[Objective, str, str]] = {
     "two rounds": (LATENCY, "5ba829d0ab7241f1", "a76a2b6e90bcccb3"),
     "three rounds": (TRAFFIC, "533bdb17dfbf3d9d", "1e4974787fdddec3"),
-    "with MACs": (Objective(ANY, Security.MALICIOUS), "9f9810db558a39c0", "c76971116a458519"),
+    "with MACs": (Objective(ANY, Security.MALICIOUS), "3febd631154382de", "2b9a371d3c8f1598"),
+    "with MACs and fewer bytes": (Objective(1000, Security.MALICIOUS), "9f9810db558a39c0", "c76971116a458519"),
 }
 
 KNOWN = {

@@ -96,7 +96,7 @@ PROGRAMS = (layout, products, images, truncations, polynomials, functions, compa
 
 OBJECTIVES = {
     Security.SEMI_HONEST: (LATENCY, TRAFFIC),
-    Security.MALICIOUS: (Objective(ANY, Security.MALICIOUS),),
+    Security.MALICIOUS: (Objective(ANY, Security.MALICIOUS), Objective(0, Security.MALICIOUS)),
 }
 
 
