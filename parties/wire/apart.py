@@ -11,9 +11,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mpc.errors import ProtocolViolation
+from parties.wire.channel import sealed_bytes
 from parties.wire.data_keys import NAME, binding_of
+from parties.wire.links import Link
 from parties.wire.messages import (
     MAX_BUFFERS,
     Buffer,
@@ -33,11 +36,6 @@ LEAST = 1 << 12
 
 # Twice the length of a buffer, and 1 if it goes over the channel.
 _LENGTH = struct.Struct("<Q")
-
-
-def has_large(buffers: Sequence[Buffer], least: int = LARGE) -> bool:
-    """Whether any of them goes over a channel, if there is one."""
-    return any(payload_bytes((buffer,)) >= least for buffer in buffers)
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,31 @@ class Apart:
         heads = [encode_envelope(envelope._replace(apart=True)), encode_header(message), lengths]
         small, large = ([view for view in views if (len(view) >= least) is wanted] for wanted in (False, True))
         return cls([*heads, *small], binding_of(heads), large)
+
+
+class Put(Protocol):
+    """Sends the frames of what carries the link's next number; False if they cannot go now."""
+
+    def __call__(self, link: Link, frames: list[bytes | memoryview], /, *, copy: bool) -> bool: ...
+
+
+def send_apart(
+    link: Link, message: Message, buffers: Sequence[Buffer], envelope: Envelope, put: Put, *, copy: bool
+) -> bool | None:
+    """Sends the message in two halves; False if it cannot go now, None if there is no channel, or nothing for it."""
+    channel = link.sending
+    if channel is None:
+        return None
+    least = LEAST if channel.carries(message.lane) else LARGE
+    if all(payload_bytes((buffer,)) < least for buffer in buffers):
+        return None
+    apart = Apart.of(message, buffers, envelope, channel.name, least)
+    large = [bytes(buffer) for buffer in apart.large] if copy else apart.large
+    if channel.full or not put(link, apart.frames, copy=copy):
+        return False
+    channel.send(message.lane, apart.binding, large)
+    link.traffic.bytes_sent += sealed_bytes([len(buffer) for buffer in large])
+    return True
 
 
 @dataclass(frozen=True)

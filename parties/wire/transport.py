@@ -25,9 +25,8 @@ from mpc.errors import ConfigurationError, PeerError, PeerUnavailable
 from parties.cluster import Cluster, Member
 from parties.dumps import no_core_files
 from parties.keys import KeyPair
-from parties.wire.apart import LARGE, LEAST, Apart, has_large
+from parties.wire.apart import send_apart
 from parties.wire.arrivals import Arrivals
-from parties.wire.channel import sealed_bytes
 from parties.wire.connecting import await_greeting
 from parties.wire.events import Event, LinkFault, PeerDown
 from parties.wire.following import Following, peers_of
@@ -343,18 +342,10 @@ class Endpoint(Following):
             ) from None
 
     def _send(self, link: Link, message: Message, buffers: Sequence[Buffer], payload: int, *, copy: bool) -> bool:
-        envelope, channel = Envelope(self._incarnation, link.outgoing), link.sending
-        least = LEAST if channel is not None and channel.carries(message.lane) else LARGE
-        if channel is not None and has_large(buffers, least):
-            if channel.full:
-                return False
-            apart = Apart.of(message, buffers, envelope, channel.name, least)
-            large = [bytes(buffer) for buffer in apart.large] if copy else apart.large
-            if not self._put(link, apart.frames, copy=copy):
-                return False
-            channel.send(message.lane, apart.binding, large)
-            link.traffic.bytes_sent += sealed_bytes([len(buffer) for buffer in large])
-            return True
+        envelope = Envelope(self._incarnation, link.outgoing)
+        sent = send_apart(link, message, buffers, envelope, self._put, copy=copy)
+        if sent is not None:
+            return sent
         if payload >= BULK and self._transmit(link, Incoming(payload)):
             link.excuse(self._liveness.now(), payload)
             link.bulk_at = monotonic()

@@ -41,7 +41,8 @@ def test_members_and_their_order(cluster: Cluster) -> None:
 def test_writing_and_reading(cluster: Cluster, tmp_path: Path) -> None:
     listening = replace(cluster, dealer=replace(cluster.dealer, listen="0.0.0.0:7000"))
     tuned = replace(listening, settings=Settings(peer_timeout=2.5, threads=3))
-    for one in (cluster, listening, tuned):
+    ported = replace(tuned, parties=tuple(replace(p, data_port=7101 * p.index) for p in cluster.parties))
+    for one in (cluster, listening, tuned, ported):
         path = tmp_path / "cluster.toml"
         path.write_text(one.dumps())
         assert Cluster.load(path) == one
@@ -58,8 +59,10 @@ def test_the_fingerprint_is_of_the_content(cluster: Cluster) -> None:
         replace(cluster, clients=()),
         replace(cluster, parties=tuple(replace(p, index=1 - p.index) for p in reversed(cluster.parties))),
         replace(cluster, settings=Settings(round_timeout=61)),
+        replace(cluster, dealer=replace(cluster.dealer, data_port=0)),
+        replace(cluster, dealer=replace(cluster.dealer, data_port=7100)),
     ]
-    assert len({c.fingerprint for c in [cluster, *others]}) == 5
+    assert len({c.fingerprint for c in [cluster, *others]}) == 7
 
 
 TEXT = Cluster.build(
@@ -94,6 +97,13 @@ TEXT = Cluster.build(
         ("10.0.0.1:7000", "10.0.0.1:0", "port 0 is out of range"),
         ("10.0.0.1:7000", "10.0.0.1:65536", "port 65536 is out of range"),
         ("10.0.0.1:7000", '10.0.0.1:7000"\nlisten = "all', "dealer.listen: 'all' is not host:port"),
+        (
+            "10.0.0.1:7000",
+            '10.0.0.1:7000"\ndata_port = 7000\nlisten = "0.0.0.0:1',
+            "dealer.data_port: 7000 is the port",
+        ),
+        ("10.0.0.1:7000", '10.0.0.1:7000"\ndata_port = 1\nlisten = "0.0.0.0:1', "dealer.data_port: 1 is the port of"),
+        ("10.0.0.1:7000", '10.0.0.1:7000"\ndata_port = 65536\nlisten = "0.0.0.0:1', "data_port"),
         ("[[client]]", "[[clients]]", "unknown field `clients`"),
         ("[[party]]", "[[others]]", "unknown field `others`|missing required field `party`"),
         ("peer_timeout = 5.0", "peer_timeout = 0.0", "peer_timeout"),

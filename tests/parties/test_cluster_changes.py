@@ -288,6 +288,12 @@ async def test_other_servers_or_settings_and_what_that_costs(site: Site) -> None
     assert is_smooth(other, other)
     assert not is_smooth(other, turned)
     assert differences(other, turned) == ["the parties are in another order"]
+    ported = [following(other, dealer=replace(other.dealer, data_port=port)) for port in (0, 7100)]
+    assert [sentence for one, two in ((other, ported[0]), ported) for sentence in differences(one, two)] == [
+        "the data port of dealer dealer is none instead of a free one, from its next start",
+        "the data port of dealer dealer is 7100 instead of none, from its next start",
+    ]
+    assert is_smooth(other, ported[1])
 
 
 def test_what_a_change_means_in_words(tmp_path: Any) -> None:
