@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -272,6 +273,24 @@ class Program:
             reached = max((depths[i] for i in node.inputs), default=0)
             depths.append(reached + (1 if node.operation.opens else 0))
         return tuple(depths)
+
+    @lazy
+    def held(self) -> int:
+        """Words that a run holds at its height, where values are forgotten once nothing takes them: everything dealt,
+        shares of masks and of what is made of them, what is stored or public, and the shares and public parts of one
+        step."""
+        held = sum(map(_words, (part for parts in self.dealt for part in parts)))
+        until = list(self.depths)
+        for node, depth in zip(self.nodes, self.depths, strict=True):
+            for i in node.inputs:
+                until[i] = max(until[i], depth)
+        change = Counter[int]()
+        for node, first, last in zip(self.nodes, self.depths, until, strict=True):
+            if node.type.form is not Form.SHARED:
+                held += _words(node.type)
+            change[first] += _words(node.type)
+            change[last + 1] -= _words(node.type)
+        return held + max(accumulate(change[depth] for depth in range(self.rounds + 1)))
 
     @lazy
     def last_taken(self) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from parties.messages.failures import error_on_link
 from parties.operate.check.asking import Asker, Question, asking
 from parties.operate.check.probing import Prober
 from parties.operate.check.report import HostRow, LinkRow, Report, Stored, stdout_console
+from parties.servers.admission import words_of
 from parties.wire.messages import Message
 
 _SLACK = 2.0
@@ -91,16 +92,16 @@ async def stored(cluster: Cluster, keys: KeyPair, patience: float) -> list[Store
             elements = None
             # What a client may not look up, or is a data set, is run by programs that nobody knows here.
             with contextlib.suppress(UsageError, NotPermitted):
-                elements = await asyncio.to_thread(_elements, await client.model(entry.slot))
+                elements = await asyncio.to_thread(_elements, await client.model(entry.slot), cluster)
             ours = entry.owner == client.member.name
             found.append(Stored(entry.slot, ours, entry.stored_bytes, elements, entry.complete, entry.unequal))
         return found
 
 
-def _elements(model: RemoteModel) -> int | None:
-    """That a run of it on one input takes; None for a model that does not say what shape that has."""
-    shape = model.description.input_shape
-    return None if shape is None else model.description.program((1, *shape)).elements
+def _elements(model: RemoteModel, cluster: Cluster) -> int | None:
+    """That a run of it on one input holds; None for a model that does not say what shape that has."""
+    shape, security = model.description.input_shape, cluster.settings.security
+    return None if shape is None else words_of(model.description.program((1, *shape)), security)
 
 
 class _Check:

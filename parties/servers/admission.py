@@ -20,13 +20,19 @@ MAX_RUNS = 256
 """In progress or announced at a server; a client with less than its even part of them may have more begun."""
 MAX_RUNS_PER_CLIENT = 64
 
-BYTES_PER_ELEMENT = {Security.SEMI_HONEST: 20, Security.MALICIOUS: 32}
-"""Memory that a run takes at its height, for each of ``Program.elements``; as measured at the dealer, who takes most of
-it, if briefly.  A party takes 8 to 11, and 15 to 20 with MACs."""
+BYTES_PER_WORD = {Security.SEMI_HONEST: 12, Security.MALICIOUS: 32}
+"""Memory that a run takes at its height, for each of its words (``words_of``): 8, and what is made of them meanwhile.
+With MACs, as measured at the dealer, who takes most of it, if briefly; a party takes 15 to 20."""
 BYTES_PER_NODE = {Security.SEMI_HONEST: 704, Security.MALICIOUS: 1344}
 """That it takes beside, for each node of the program, however small its arrays are; as measured at the last party."""
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def words_of(program: Program, security: Security) -> int:
+    """Words of 8 bytes by which the memory of a run is measured."""
+    # With MACs what was opened is held until it is checked.
+    return program.held if security is Security.SEMI_HONEST else program.elements
 
 
 class Admission:
@@ -43,7 +49,8 @@ class Admission:
         self.clients = max(1, clients)
         self._server = server
         self.memory = memory
-        self._bytes_per_element, self._bytes_per_node = BYTES_PER_ELEMENT[security], BYTES_PER_NODE[security]
+        self._security = security
+        self._bytes_per_word, self._bytes_per_node = BYTES_PER_WORD[security], BYTES_PER_NODE[security]
         self._runs: Counter[str] = Counter()
         self._reserved: Counter[str] = Counter()
 
@@ -83,12 +90,12 @@ class Admission:
 
     @property
     def largest(self) -> int:
-        """Elements of the largest program that a client may run when nobody else runs any."""
-        return self.share // self._bytes_per_element
+        """Words of the largest program that a client may run when nobody else runs any."""
+        return self.share // self._bytes_per_word
 
     def size_of(self, program: Program) -> int:
         """Bytes that a run of it takes."""
-        return program.elements * self._bytes_per_element + len(program.nodes) * self._bytes_per_node
+        return words_of(program, self._security) * self._bytes_per_word + len(program.nodes) * self._bytes_per_node
 
     def check_size(self, program: Program) -> int:
         """Bytes that a run of it takes.  Raises TooLarge if no client may ever have so much."""

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mpc.errors import RangeError, UnsupportedError, UsageError
-from nn import Linear, Model, ReLU, Sequential
+from nn import Linear, Model, ReLU, Sequential, from_torch
 from nn.assuming import assuming
+from nn.importing import compared
 from nn.rectifiers import Assumed
 
 LAYERS = 14
@@ -55,6 +57,19 @@ def test_it_is_assumed_where_one_says(deep: Model, rng: Any, evaluate: Any) -> N
     assert run.cost.layers[watched].opened < 0.5 * everywhere.cost.layers[watched].opened
     with pytest.raises(UsageError, match="no layer fc99"):
         assuming(deep, samples, after=["fc99"])
+
+
+def test_of_networks_too_large_to_be_evaluated_the_program_tells(deep: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is not the worst case's, even where nothing else is looked at in fixed point."""
+    net = torch.nn.Sequential()
+    for weight in deep.weights.values():
+        layer = torch.nn.Linear(16, 16, bias=False)
+        layer.weight.data = torch.tensor(weight, dtype=torch.float32)
+        net.extend([layer, torch.nn.ReLU()])
+    monkeypatch.setattr(compared, "MOST_PRODUCTS", 0)
+    model = from_torch(net, torch.rand(8, 16) * 2 - 1)
+    assert all(layer.interval for layer in model.architecture.layers.values() if isinstance(layer, ReLU))
+    assert model.description.program((1, 16)).flagged
 
 
 def test_an_interval_is_one() -> None:

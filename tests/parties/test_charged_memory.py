@@ -7,6 +7,7 @@ import sys
 import textwrap
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from mpc.objective import Objective
@@ -16,11 +17,12 @@ from mpc.rings import kernels
 from mpc.security import Security
 from parties.messages.bindings import BoundProgram
 from parties.servers import freed
-from parties.servers.admission import Admission
+from parties.servers.admission import BYTES_PER_WORD, Admission
 from parties.servers.freed import Freed
 from parties.servers.governor import estimate
 from protocols.lowering.plan import plan
 from protocols.randomness.dealt import TrustedDealer
+from protocols.readings.memory import run_in_memory
 from protocols.readings.party import PartyRun
 from protocols.trace.secret_tensor import graph_of, leaf
 
@@ -91,6 +93,28 @@ def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, se
     taken = max(party + sum(map(len, payload)), dealer) + len(data)
     assert taken <= estimate(memoryview(data)).memory + size
     assert taken > (estimate(memoryview(data)).memory + size) // 4, "or it would be charged far too much"
+
+
+def test_a_deep_program_holds_a_layer_and_what_is_dealt():
+    """Not the values of all layers: those are forgotten."""
+    kernels.warm_up()
+    x = leaf(Input((1 << 15,), 16, -1.0, 1.0))
+    y = x
+    for _ in range(12):
+        y = (y * 0.5 + x).relu() + (y - x) * 0.25 - 0.125
+    program = plan(graph_of([y]))
+    of_all = sum(node.type.bytes for node in program.nodes) // 8
+    assert program.held < sum(part.bytes // 8 for parts in program.dealt for part in parts) + of_all / 2
+    run_in_memory(program, [np.zeros(x.shape, np.uint64)])
+    tracemalloc.start()
+    try:
+        run_in_memory(program, [np.zeros(x.shape, np.uint64)])
+        _, taken = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Two parties hold it here at once, and the dealer's message is theirs.
+    assert taken < 2 * BYTES_PER_WORD[Security.SEMI_HONEST] * program.held
+    assert taken > BYTES_PER_WORD[Security.SEMI_HONEST] * program.held / 2, "or it would be charged far too much"
 
 
 GIVING_BACK = """

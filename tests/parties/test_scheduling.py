@@ -19,7 +19,7 @@ from parties.keys import KeyPair
 from parties.messages.runs import Failed, Prepare
 from parties.servers import admission as admission_module
 from parties.servers import scheduling
-from parties.servers.admission import BYTES_PER_ELEMENT, BYTES_PER_NODE, MAX_RUNS_PER_CLIENT, Admission, memory_for_runs
+from parties.servers.admission import BYTES_PER_NODE, BYTES_PER_WORD, MAX_RUNS_PER_CLIENT, Admission, memory_for_runs
 from parties.servers.scheduling import Workers
 from parties.stock import stocker
 from parties.wire.events import Delivery
@@ -195,7 +195,7 @@ async def test_what_work_raises_is_raised_and_its_turn_passed_on():
 def test_memory_has_bounds_for_one_client_and_for_all():
     made = program(1000)
     security = Security.SEMI_HONEST
-    size = made.elements * BYTES_PER_ELEMENT[security] + len(made.nodes) * BYTES_PER_NODE[security]
+    size = made.held * BYTES_PER_WORD[security] + len(made.nodes) * BYTES_PER_NODE[security]
     admission = Admission("party0", 4 * size, Security.SEMI_HONEST, clients=2)
     assert [admission.reserve("a", made) for _ in range(2)] == [size, size]
     with pytest.raises(
