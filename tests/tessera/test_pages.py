@@ -25,7 +25,7 @@ yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-DOCUMENTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"))]
 SCRIPTS = [page for page in PAGES if "```python" in page.read_text()]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BY_CHANCE = re.compile(r"\d+(?:\.\d+)?(?= m?s\b)|\b(?:dealer|party\d)\b(?= says:| has nothing)")
@@ -145,7 +145,7 @@ def in_the_menu(entries: list[Any]) -> set[str]:
 
 def test_every_page_is_in_the_menu() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    made = {"contributing.md", "changelog.md", "reference/commands.md"}
+    made = {"contributing.md", "changelog.md", "reference/commands.md", "examples/index.md"}
     assert in_the_menu(site["nav"]) == {str(page.relative_to(DOCS)) for page in PAGES} | made
 
 
