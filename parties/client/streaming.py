@@ -10,13 +10,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.cost import NOTHING, Cost, LayerCost
-from mpc.errors import NoAnswer, ShapeError, UsageError
+from mpc.errors import EncodingError, NoAnswer, ShapeError, UsageError
 from nn.tables import TableInput
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_model import RemoteModel
@@ -86,12 +86,23 @@ async def predict(
         raise ShapeError(f"this is one input, of shape {array.shape}, and not a batch of them: write x[None]")
     if low is None and high is None and isinstance(takes, TableInput):
         takes.check(array, "inputs")
+    if takes is None and low is None and high is None:
+        _check_unsaid(array)
     low, high, _ = declared(*model.description.interface.bounds(low, high))
     size = fitting(model, array.shape[1:], low=low, high=high) if chunk is None else whole(chunk, "chunk")
     if size < 1:
         raise UsageError(f"chunks of {size} inputs: give a number from 1")
     chunks = (array[start : start + size] for start in range(0, len(array), size))
     return whole_of([predicted async for predicted in stream(client, model, chunks, low=low, high=high)])
+
+
+def _check_unsaid(array: npt.NDArray[Any]) -> None:
+    """Of inputs whose range nobody has said.  Raises EncodingError; what are no numbers is found out later."""
+    if array.dtype.kind in "iuf" and np.isfinite(array).all() and np.abs(array).max(initial=0) > 1:
+        raise EncodingError(
+            "inputs go beyond [-1, 1], which is taken where nobody says their range, and this model does not: give low="
+            " and high= (all values, those to come, too, lie between), or interface= where the model is made"
+        )
 
 
 def whole_of(done: Sequence[Predicted]) -> Predicted:

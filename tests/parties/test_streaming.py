@@ -127,3 +127,12 @@ async def test_nothing_to_predict(site):
                 await client.predict(remote, nothing)
         with pytest.raises(UsageError, match="chunks of 0"):
             await client.predict(remote, batch(2), chunk=0)
+
+
+async def test_inputs_beyond_a_range_that_nobody_said(site):
+    x = batch(3) * 4
+    async with site.client() as client:
+        remote = await client.upload(model(), "m")
+        with pytest.raises(EncodingError, match=r"give low= and high="):
+            await client.predict(remote, x)
+        assert np.allclose(await client.predict(remote, x, low=-4, high=4), model().plain(x), atol=1e-3)
