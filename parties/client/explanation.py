@@ -35,6 +35,11 @@ _WORDS = {
     "polynomial": "polynomial",
     "truncated_polynomial": "polynomial",
     "fourier": "curve (as a trigonometric series)",
+    "compare": "comparison",
+    "signed": "comparison",
+    "lifted": "comparison",
+    "gate": "choice by a comparison",
+    "one_hot": "look-up by a secret number",
 }
 """Operations that say what is computed; the others prepare for them, or lay out again what is there."""
 

@@ -28,6 +28,8 @@ SMALL = 9
 """Rows: a number that is of no more is one of few people."""
 _SHARE = 0.25
 """Of the rows, that are moved at a time."""
+_TRIES = 4
+"""Moves of the same rows, of which each has to leave a number where it is for these rows to be none of its own."""
 _LINES, _BEND = 8, 0.05
 """A number that bends by less than this part of how far it moves, on so many lines together, is nearly linear."""
 _POINTS, _ROOM = 4, 8
@@ -208,12 +210,19 @@ class Trial:
         subsets = max(32, min(128, 2**25 // self._program.elements))
         for _ in range(subsets):
             subset = rng.random(rows) < _SHARE
-            some = {}
-            for i, v in step.items():
-                some[i] = self._start[i].copy()
-                some[i][subset] = self._ring(i).add(self._start[i], v)[subset]
-            for count, a, b in zip(unmoved, base, self._results(some), strict=True):
-                count += a == b
+            same = depends
+            # A count may come out as it was by chance, where rows move to either side: not time after time.
+            for _ in range(_TRIES):
+                some = {}
+                for i, v in self._uniform((slot,)).items():
+                    if i in step:
+                        some[i] = self._start[i].copy()
+                        some[i][subset] = self._ring(i).add(self._start[i], v)[subset]
+                same = [s & (a == b) for s, a, b in zip(same, base, self._results(some), strict=True)]
+                if not any(s.any() for s in same):
+                    break
+            for count, s in zip(unmoved, same, strict=True):
+                count += s
         # Each row is spared with a chance of 1 - share, so of k rows all are with that to the k.
         return [_crowd(float(count[d].max(initial=0)) / subsets) for count, d in zip(unmoved, depends, strict=True)]
 

@@ -158,6 +158,18 @@ async def test_two_owners_and_each_has_a_say(site: Any) -> None:
         assert np.abs(await clinic.reveal(result) - (AGES / 2).T @ AGES).max() < 1e-2
 
 
+async def test_a_comparison_is_said_and_a_count_by_it_is_of_everybody(site: Any) -> None:
+    async with site.client("company") as company, site.client() as clinic:
+        many = np.linspace(0, 1, 60).reshape(30, 2)
+        await company.upload(trial(many), "trial")
+        await company.allow("trial", "clinic", schema=True)
+        age = (await clinic.data("trial"))["age"]
+        result = ((age[:, 0] > 0.5) * age[:, 1]).sum() + (age[:, 1] > 0.25).sum()
+        words = str(await company.show(await clinic.request(result, "how many are above")))
+        assert "comparison" in words
+        assert "!!" not in words
+
+
 async def test_an_approval_ends_with_other_types_and_not_with_other_values(site: Any) -> None:
     async with site.client("company") as company, site.client() as clinic:
         digest, _ = await asked(site, company, clinic)

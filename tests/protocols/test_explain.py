@@ -164,6 +164,10 @@ GROUPS: dict[str, tuple[Callable[[SecretTensor], SecretTensor], int | None]] = {
     "three rows": (lambda rows: (rows[5:8] * rows[5:8]).sum(), 3),
     "half of them": (lambda rows: (rows[::2] * rows[::2]).sum(), None),
     "all": (lambda rows: rows.T @ rows, None),
+    "how many are above": (lambda rows: (rows[:, 0] > 0.25).sum(), None),
+    "how many of a few are above": (lambda rows: (rows[:20, 0] > 0.25).sum(), None),
+    "how many, and one": (lambda rows: concatenate([(rows > 0).sum(axis=0), (rows > 0)[3]], axis=0), 1),
+    "the sum of those above": (lambda rows: ((rows[:, 0] > 0) * rows[:, 1]).sum(), None),
     "all, and one": (lambda rows: concatenate([(rows**2).sum(axis=0), (rows**2)[3]], axis=0), 1),
 }
 
