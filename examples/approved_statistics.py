@@ -29,12 +29,13 @@ for owner, name in ((north, "north"), (south, "south")):
 # %% [markdown]
 # ## The analyst asks
 #
-# How many took the drug, the sum of their pressures, and the sum of all: both means follow from that.
+# How many took the drug, the sum of their pressures, and the sum of all: both means follow from that. And how many of
+# those with the drug are still above 140: comparisons are exact.
 
 # %%
 drug = ts.concatenate([analyst.data(f"{name}/trial")["drug"] for name in data])
 pressure = ts.concatenate([analyst.data(f"{name}/trial")["pressure"] for name in data])
-wanted = [drug.sum(), (drug * pressure).sum(), pressure.sum()]
+wanted = [drug.sum(), (drug * pressure).sum(), pressure.sum(), (drug * (pressure > 140)).sum()]
 question = analyst.request(wanted, why="Does the drug lower blood pressure?")
 
 # %% [markdown]
@@ -53,9 +54,10 @@ for owner in (north, south):
     owner.approve(request.program, runs=1)
 
 assert analyst.approved(question, timeout=10)
-treated, sum_treated, sum_all = map(float, analyst.reveal(wanted))
+treated, sum_treated, sum_all, high = map(float, analyst.reveal(wanted))
 means = sum_treated / treated, (sum_all - sum_treated) / (drug.size - treated)
 print(f"{treated:.0f} of {drug.size} took the drug: mean {means[0]:.1f}, and {means[1]:.1f} without it")
+print(f"{high:.0f} of them are above 140")
 try:
     analyst.reveal(wanted)
     raise AssertionError("it was approved once")
@@ -86,7 +88,7 @@ for each in (north, south, analyst, cluster):
     each.close()
 took = np.concatenate([d["drug"] for d in data.values()]) == 1
 measured = np.concatenate([d["pressure"] for d in data.values()])
-assert treated == took.sum()
+assert (treated, high) == (took.sum(), (measured[took] > 140).sum())
 assert np.allclose(means, [measured[took].mean(), measured[~took].mean()], atol=1e-2)
 
 # %% tags=["active-ipynb"]
