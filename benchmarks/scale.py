@@ -9,8 +9,10 @@ client is the benchmark's own process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -22,11 +24,14 @@ from benchmarks.models import Subject, derm
 from benchmarks.processes import Usage, used
 from benchmarks.records import Figure, Recorder, flatten, spread
 from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
-from benchmarks.session import as_predicted, phases, watched_session
-from mpc.errors import UsageError
+from benchmarks.session import Session, as_predicted, phases, watched_session
+from mpc.errors import NoAnswer, UsageError
 from nn.derm.model import INPUT_SHAPE
+from parties.client.prepared import Reals
+from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport
 from parties.client.streaming import fitting
+from protocols import RangeWarning
 
 FITTED: dict[str, str] = {
     "seconds": "time",
@@ -113,12 +118,12 @@ def _point(chosen: Subject, batch: int, options: argparse.Namespace, recorder: R
     with watched_session(options.parties, options.security, options.timeout) as session:
         remote = session.client.upload(chosen.model, "measured")
         chunk = min(batch, options.chunk or fitting(remote, chosen.shape))
-        session.client.predict(remote, images[:chunk], chunk=chunk)
+        _predict(session, remote, images[:chunk], chunk)
         done = []
         for _ in range(options.repeat):
             session.processes.start()
             started = time.perf_counter()
-            session.client.predict(remote, images, chunk=chunk)
+            _predict(session, remote, images, chunk)
             seconds = time.perf_counter() - started
             report = session.client.last_run
             if report is None:
@@ -144,6 +149,13 @@ def _point(chosen: Subject, batch: int, options: argparse.Namespace, recorder: R
     figures = flatten(point, "seconds", "images_per_second", "online", "offline", "peak_bytes", "resources")
     recorder.add("scale", case, figures)
     return point
+
+
+def _predict(session: Session, model: RemoteModel, images: Reals, chunk: int) -> None:
+    """Whether images of other sizes than the network was made for have an answer or not: they cost the same."""
+    with contextlib.suppress(NoAnswer), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        session.client.predict(model, images, chunk=chunk)
 
 
 def growth(points: Sequence[dict[str, Any]], x: Callable[[dict[str, Any]], float]) -> dict[str, dict[str, float]]:

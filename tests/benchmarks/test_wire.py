@@ -23,6 +23,7 @@ from benchmarks.session import Session, as_predicted, links, measure, watched_se
 from benchmarks.wire import Carried, Reader, Wire
 from mpc.cost import Cost, messages
 from mpc.errors import ConfigurationError, UsageError
+from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from parties.client.report import RunReport
 from parties.tally import Link, Sent
@@ -318,7 +319,7 @@ def test_links_of_several_runs(session: Session) -> None:
 
 def test_streamed_runs_add_up(session: Session) -> None:
     remote = session.client.upload(derm_model(), "streamed")
-    images = np.zeros((3, 3, 28, 28))
+    images = np.stack([load_image(sample.path) for sample in samples()[:3]])
     session.client.predict(remote, images[:1], chunk=1)
     one = session.client.last_run
     session.client.predict(remote, images, chunk=1)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import PeerError, PeerLost, PeerUnavailable
+from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from parties import AsyncClient, Client, KeyPair, LocalCluster, Settings
 from parties.commands.command_line import _parser, main
@@ -122,7 +123,7 @@ def test_a_large_prediction_survives_the_order_to_stop(cluster: GracefulCluster,
     """The parties compute in threads, over several rounds, while the dealer and they are asked to stop."""
     model = derm_model()
     remote = client.upload(model, "derm")
-    images = np.random.default_rng(1).uniform(-1, 1, (32, 3, 28, 28))
+    images = np.resize(np.stack([load_image(sample.path) for sample in samples()]), (32, 3, 28, 28))
     run = client.prepare(remote(client.share(images, low=-1, high=1)))
     found: list[object] = []
     online = threading.Thread(target=lambda: found.append(client.finish(run)))
