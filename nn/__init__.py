@@ -46,7 +46,8 @@ from nn.functional import (
 from nn.importing.from_onnx import from_onnx
 from nn.importing.from_sklearn import from_sklearn
 from nn.importing.from_torch import from_torch
-from nn.interface import ArrayInput, Classes, Interface, Label
+from nn.inputs import ArrayInput, NamedInput, Result, SeveralInputs, TokenInput
+from nn.interface import Classes, Interface, Label
 from nn.kernels import RBF, OneAgainstOne
 from nn.layer import Layer
 from nn.layers import (
@@ -61,6 +62,7 @@ from nn.layers import (
     Identity,
     Linear,
 )
+from nn.lookups import ArgMax, Compare, Embedding, OneHot, Where
 from nn.model import Description, Model
 from nn.norms import (
     CosineSimilarity,
@@ -123,6 +125,7 @@ __all__ = [
     "Amax",
     "Amin",
     "Architecture",
+    "ArgMax",
     "ArrayInput",
     "Assumed",
     "AvgPool1d",
@@ -136,6 +139,7 @@ __all__ = [
     "Classes",
     "Column",
     "Columns",
+    "Compare",
     "Concatenate",
     "Conv1d",
     "Conv2d",
@@ -146,6 +150,7 @@ __all__ = [
     "CumSum",
     "Description",
     "Dropout",
+    "Embedding",
     "Flatten",
     "Function",
     "GroupNorm",
@@ -177,9 +182,11 @@ __all__ = [
     "Mish",
     "Model",
     "Multiply",
+    "NamedInput",
     "Norm",
     "Normalize",
     "OneAgainstOne",
+    "OneHot",
     "PReLU",
     "Pad",
     "Parameter",
@@ -192,8 +199,10 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "Reshape",
+    "Result",
     "ScaledDotProductAttention",
     "Sequential",
+    "SeveralInputs",
     "ShadesOfGray",
     "SiLU",
     "Sigmoid",
@@ -208,8 +217,10 @@ __all__ = [
     "Take",
     "Tanh",
     "Threshold",
+    "TokenInput",
     "Trees",
     "Upsample",
+    "Where",
     "assuming",
     "calibrate",
     "check_ranges",

@@ -26,6 +26,7 @@ from nn import dimensions as d
 from nn import functional as f
 from nn import kernels as k
 from nn import layers as ly
+from nn import lookups as lk
 from nn import norms as n
 from nn import parts as p
 from nn import rectifiers as r
@@ -61,6 +62,7 @@ AnyLayer = (
     | d.AvgPool1d | d.AvgPool3d | d.AdaptiveAvgPool1d | d.AdaptiveAvgPool3d
     | d.MaxPool1d | d.MaxPool3d | d.AdaptiveMaxPool1d | d.AdaptiveMaxPool3d
     | ch.Take | ch.CumSum | ch.Amax | ch.Amin | ch.Clamp | ch.Threshold | ch.Hardshrink
+    | lk.Embedding | lk.OneHot | lk.ArgMax | lk.Compare | lk.Where
     | rn.RNN | rn.LSTM | rn.GRU
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
     | t.Trees | k.RBF | k.OneAgainstOne | c.Columns

@@ -12,7 +12,7 @@ from nn.rectifiers import Elementwise
 from protocols.trace.secret_tensor import SecretTensor
 
 
-class _AlongOne(Layer, frozen=True):
+class AlongOne(Layer, frozen=True):
     """One formula in NumPy's words along ``dim``, which is not the batch's."""
 
     dim: int
@@ -38,7 +38,7 @@ class _AlongOne(Layer, frozen=True):
         return np.asarray(self.of(inputs[0], self._axis(inputs[0].ndim)))
 
 
-class Take(_AlongOne, frozen=True):
+class Take(AlongOne, frozen=True):
     """What lies at these places of a dimension, in this order: local."""
 
     positions: tuple[int, ...]
@@ -56,7 +56,7 @@ class Take(_AlongOne, frozen=True):
         return x.take(np.array(self.positions), axis)
 
 
-class CumSum(_AlongOne, frozen=True):
+class CumSum(AlongOne, frozen=True):
     """Running sums along a dimension: local."""
 
     def of(self, x: Any, axis: int) -> Any:

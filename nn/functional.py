@@ -26,16 +26,23 @@ from nn.layer import (
 from protocols.trace.secret_tensor import SecretTensor, concatenate
 
 
+def check_aligned(layer: Layer, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
+    """``Layer.check_batch`` where operands broadcast.
+
+    Axes are aligned from the last one: an operand with fewer would have its batch meet another axis.
+    """
+    ndim = max(map(len, shapes))
+    for shape, own in zip(shapes, batched, strict=True):
+        if len(shape) < ndim if own else len(shape) == ndim > 0 and shape[0] != 1:
+            raise mixing(layer, shapes)
+
+
 class _Binary(Layer, frozen=True):
     operands: ClassVar[int] = 2
     act: ClassVar[Callable[[Any, Any], Any]]
 
     def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
-        """Axes are aligned from the last one: an operand with fewer would have its batch meet another axis."""
-        ndim = max(map(len, shapes))
-        for shape, own in zip(shapes, batched, strict=True):
-            if len(shape) < ndim if own else len(shape) == ndim > 0 and shape[0] != 1:
-                raise mixing(self, shapes)
+        check_aligned(self, shapes, batched)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         y: SecretTensor = type(self).act(*inputs)

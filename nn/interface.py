@@ -6,42 +6,29 @@ when it is made.  Nothing of it plays a part in what the parties compute.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-from mpc.errors import ShapeError, UnsupportedError
-from mpc.tensor_type import MAX_DIMENSIONS, Shape
+from mpc.errors import ShapeError, UnsupportedError, UsageError
+from mpc.tensor_type import Shape
 from nn.architecture import decode_json
-from nn.layer import MAX_WEIGHTS
+from nn.inputs import MAX_NAME, MOST_PARTS, ArrayInput, Result, SeveralInputs, TokenInput
 from nn.preprocessing import ImageInput
 from nn.said import of_its_types
 from nn.tables import TableInput
+from protocols.lowering.planner import FRACTION_BITS
 
 MAX_CLASSES = 1 << 16
-MAX_NAME = 200
 MAX_NOTICE = 1000
-MOST_VALUE = 2.0**40
 
 
-class ArrayInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="array"):
-    """An input that is an array of numbers in [low, high]; ``shape`` is without the batch.  Raises UnsupportedError."""
-
-    shape: Shape
-    low: float
-    high: float
-
-    @of_its_types
-    def __post_init__(self) -> None:
-        if len(self.shape) >= MAX_DIMENSIONS or any(not 0 < n <= MAX_WEIGHTS for n in self.shape):
-            raise UnsupportedError(f"{self.shape} is not an input's shape")
-        if not -MOST_VALUE <= self.low < self.high <= MOST_VALUE:
-            raise UnsupportedError(f"[{self.low:g}, {self.high:g}] is not an input's range")
-
-
-AnyInput = ImageInput | TableInput | ArrayInput
+AnyInput = ImageInput | TableInput | ArrayInput | TokenInput | SeveralInputs
 """All have ``shape``, of one input, without the batch, and the range ``low`` to ``high``."""
 
 
@@ -99,9 +86,13 @@ class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: Classes | None = None
     notice: str = ""
     """To be shown with every answer."""
+    results: tuple[Result, ...] = ()
+    """Where a network gives several: they lie in a row, one after the other (``named``)."""
 
     @of_its_types
     def __post_init__(self) -> None:
+        if len(self.results) > MOST_PARTS or len({each.name for each in self.results}) != len(self.results):
+            raise UnsupportedError(f"a model gives up to {MOST_PARTS} results, each of a name of its own")
         if len(self.notice) > MAX_NOTICE or not self.notice.isprintable():
             raise UnsupportedError(f"a notice has up to {MAX_NOTICE} printable characters")
 
@@ -109,6 +100,34 @@ class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The range of inputs: as given, or else what the model says, or else [-1, 1]."""
         said = (-1.0, 1.0) if self.input is None else (self.input.low, self.input.high)
         return said[0] if low is None else low, said[1] if high is None else high
+
+    @property
+    def fraction_bits(self) -> int:
+        """Of inputs, as they are shared."""
+        return 0 if isinstance(self.input, TokenInput) else FRACTION_BITS
+
+    def encoded(self, inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> NDArray[Any]:
+        """What is shared of a batch: of tokens bits, of several inputs rows; all else as it is.
+
+        Raises ShapeError and EncodingError for what the model does not take.
+        """
+        takes = self.input
+        if isinstance(takes, SeveralInputs) and isinstance(inputs, Mapping):
+            return takes.encode(inputs)
+        if isinstance(inputs, Mapping):
+            raise UsageError("the model has one input, without a name: give it an array")
+        array = np.asarray(inputs)
+        if isinstance(takes, TokenInput) and array.ndim == 1 + len(takes.positions):
+            return takes.encode(array)
+        return array
+
+    def named(self, results: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """The several results (N, ...) that a row of them holds, by name.  Raises ShapeError."""
+        ends = np.cumsum([math.prod(each.shape) for each in self.results])
+        if results.ndim != 2 or not len(ends) or results.shape[1] != ends[-1]:
+            raise ShapeError(f"results of shape {results.shape} are no rows of the {len(ends)} that the model names")
+        parts = np.split(results, ends[:-1], axis=1)
+        return {e.name: part.reshape(len(part), *e.shape) for e, part in zip(self.results, parts, strict=True)}
 
 
 NOTHING_SAID = Interface()

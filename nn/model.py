@@ -21,17 +21,13 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
-from nn.activations import Ranged
-from nn.architecture import Architecture, Sequential, Step, decode_json, full_name, local_weights
-from nn.functional import Affine, Permute, Reshape
+from nn.architecture import Architecture, Sequential, decode_json, full_name, local_weights
+from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.layer import Array, WeightArray
-from nn.layers import AdaptivePool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Pool2d, Rows
-from nn.rectifiers import Elementwise, PReLU
 from nn.saved import Saved, load, save
 from nn.stored import StoredType
 from protocols.lowering.plan import plan
-from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 FORMAT = 1
@@ -98,17 +94,19 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         *,
         low: float | None = None,
         high: float | None = None,
-        fraction_bits: int = FRACTION_BITS,
+        fraction_bits: int | None = None,
         precision: int | None = None,
         objective: Objective = LATENCY,
     ) -> Program:
         """What the parties run for a batch of ``shape`` (N, ...) with values in [low, high] (``Interface.bounds``).
 
-        ``fraction_bits`` are the batch's, as in ``Client.share``; ``precision``, 6 to 29, is the number of fraction
-        bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors keep theirs.
+        ``fraction_bits`` are the batch's, as in ``Client.share`` (default: 16, of tokens 0); ``precision``, 6 to 29, is
+        the number of fraction bits that is computed with (default: 16), as in ``SecretTensor.precise``.  Stored tensors
+        keep theirs.
         ``objective`` is what it is planned for.  Raises RangeError for what does not fit the field.
         """
-        x = leaf(Input(tuple(shape), fraction_bits, *self.interface.bounds(low, high)))
+        bits = self.interface.fraction_bits if fraction_bits is None else fraction_bits
+        x = leaf(Input(tuple(shape), bits, *self.interface.bounds(low, high)))
         if precision is not None:
             x = x.precise(precision)
         return plan(graph_of([self.forward(x, self.stored("model"))]), objective, checked=True)
@@ -197,7 +195,7 @@ class Model:
 
     def values(self, x: npt.ArrayLike, exact: bool = False) -> list[Array]:
         """Every value on the way: the input, then each step's result."""
-        return self.architecture.values(_float_array("the input", x), self.weights, exact)
+        return self.architecture.values(_float_array("the input", self.interface.encoded(x)), self.weights, exact)
 
     def forward(self, x: SecretTensor, stored: Mapping[str, SecretTensor]) -> SecretTensor:
         """The model on a secret batch, given its stored tensors by name."""
@@ -238,15 +236,13 @@ class Model:
         return self.description.cost(shape, parties, security, **options)
 
     def fold(self) -> Model:
-        """The same function without the BatchNorms that follow a Linear or Conv2d of their own.
+        """The same function without the BatchNorms that follow a Linear or a convolution of their own.
 
         After a Linear of (N, C, L) a BatchNorm1d stays: its channels are not the Linear's outputs.  Where neither an
         ``input_shape`` nor the layers before say which it is, it is taken to be of (N, C), and refuses all else.
         """
-        model = self
-        while (folded := _fold_one(model)) is not None:
-            model = folded
-        return model
+        architecture, weights = folded(self.architecture, self.weights)
+        return self if architecture is self.architecture else Model(architecture, weights, self.interface)
 
     def summary(self, shape: Shape, parties: int = 2) -> str:
         """A table for a batch of ``shape``: each layer's weights, rounds, and elements opened and dealt."""
@@ -296,71 +292,3 @@ def _float_array(name: str, values: npt.ArrayLike, shape: Shape | None = None) -
     if not np.isfinite(reals).all():
         raise EncodingError(f"{name} holds values that are not finite")
     return reals
-
-
-def _fold_one(model: Model) -> Model | None:
-    """The model with its first foldable BatchNorm gone, or None if there is none."""
-    architecture = model.architecture
-    names = [step.name for step in architecture.steps]
-    for number, step in enumerate(architecture.steps):
-        if not isinstance(step.layer, BatchNorm) or not (source := step.inputs[0]):
-            continue
-        before = architecture.steps[source - 1]
-        alone = architecture.uses[source] == 1 and names.count(before.name) == 1 and names.count(step.name) == 1
-        if not alone or not isinstance(before.layer, Linear | Conv2d):
-            continue
-        outputs = before.layer.out_features if isinstance(before.layer, Linear) else before.layer.out_channels
-        if outputs != step.layer.num_features or isinstance(before.layer, Conv2d) != (step.layer.ndims == (4,)):
-            continue
-        # Channels are axis 1, a Linear's outputs the last one.
-        ndim = None if isinstance(before.layer, Conv2d) else _ndim(model, source)
-        if ndim in (2, None):
-            return _folded(model, source - 1, number, guarded=isinstance(before.layer, Linear) and ndim is None)
-    return None
-
-
-def _ndim(model: Model, value: int) -> int | None:
-    """Axes of a value, the batch's included, as far as the architecture tells."""
-    steps, shape = model.architecture.steps, model.architecture.input_shape
-    if shape is not None:
-        return model.values(np.zeros((1, *shape)))[value].ndim
-    while value:
-        layer = steps[value - 1].layer
-        if isinstance(layer, Conv2d | Pool2d | AdaptivePool2d | BatchNorm2d):
-            return 4
-        if isinstance(layer, Rows) or layer == Flatten():
-            return 2
-        if isinstance(layer, Reshape | Permute):
-            return 1 + len(layer.shape) if isinstance(layer, Reshape) else len(layer.dims)
-        if not isinstance(layer, Linear | Ranged | Elementwise | PReLU | Identity | Affine):
-            return None
-        (value,) = steps[value - 1].inputs
-    return None
-
-
-def _folded(model: Model, linear: int, norm: int, *, guarded: bool) -> Model:
-    """``guarded``: a layer that takes (N, features) alone stays in the norm's place."""
-    steps = list(model.architecture.steps)
-    before, after = steps[linear], steps[norm]
-    weights = dict(model.weights)
-    if not isinstance(after.layer, BatchNorm) or not isinstance(before.layer, Linear | Conv2d):
-        raise UnsupportedError("only a BatchNorm after a Linear or Conv2d can be folded")
-    scale, shift = after.layer.scale_and_shift(local_weights(after.name, weights))
-    weight = f"{before.name}.weight"
-    bias = weights.get(f"{before.name}.bias", np.zeros_like(shift))
-    weights[weight] = weights[weight] * scale.reshape(-1, *(1,) * (weights[weight].ndim - 1))
-    weights[f"{before.name}.bias"] = bias * scale + shift
-    for local in after.layer.parameters:
-        del weights[f"{after.name}.{local}"]
-
-    steps[linear] = Step(before.name, msgspec.structs.replace(before.layer, bias=True), before.inputs)
-    if guarded:
-        steps[norm] = Step(after.name, Rows(), after.inputs)
-        return Model(Architecture(tuple(steps), model.architecture.input_shape), weights, model.interface)
-
-    def moved(i: int) -> int:
-        """An index of a value once the norm's is the linear layer's."""
-        return linear + 1 if i == norm + 1 else i - (i > norm + 1)
-
-    kept = [Step(s.name, s.layer, tuple(map(moved, s.inputs))) for n, s in enumerate(steps) if n != norm]
-    return Model(Architecture(tuple(kept), model.architecture.input_shape), weights, model.interface)

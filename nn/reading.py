@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mpc.errors import EncodingError, ShapeError, UsageError, printable
 from mpc.tensor_type import Shape
+from nn.inputs import TokenInput
 from nn.interface import AnyInput, Interface
 from nn.preprocessing import Examined, ImageInput
 from nn.tables import TableInput
@@ -81,6 +82,10 @@ def of_array(array: NDArray[Any], says: Interface, shape: Shape | None, path: Pa
             return takes.examine(np.asarray(images[i]), name if len(images) == 1 else f"{name}[{i}]")
 
         return Opened(path, len(images), examined)
+    if isinstance(takes, TokenInput):
+        tokens = _batch(array, takes.positions, name)
+        takes.encode(tokens[:1], name)
+        return Opened(path, len(tokens), lambda i: Examined(takes.encode(np.asarray(tokens[i : i + 1]), name)[0], ()))
     batch = _batch(array, shape, name)
     if isinstance(takes, TableInput):
         takes.check(batch, name)

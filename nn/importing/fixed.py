@@ -10,11 +10,11 @@ from mpc.operation import Input
 from mpc.program import Program
 from mpc.tensor_type import Shape
 from nn.architecture import Architecture, local_weights
+from nn.interface import Interface
 from nn.layer import Array, pair
 from nn.layers import Conv2d, Linear
 from nn.model import Model
 from protocols.lowering.plan import plan
-from protocols.lowering.planner import FRACTION_BITS
 from protocols.readings.clear import clear
 from protocols.trace.secret_tensor import graph_of, leaf
 
@@ -27,13 +27,13 @@ def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Arra
     program = fixed_point_program(model, x.shape, low, high)
     stored = {("model", name): elements for name, elements in model.encode().items()}
     # A bit may come behind it.
-    result, *_ = clear(program, [fixed_point.encode(x, FRACTION_BITS)], stored)
+    result, *_ = clear(program, [fixed_point.encode(x, model.interface.fraction_bits)], stored)
     return fixed_point.decode(result, program.nodes[program.outputs[0]].type.fraction_bits)
 
 
 def fixed_point_program(model: Model, shape: Shape, low: float, high: float) -> Program:
     """The parties' program for such inputs.  Raises RangeError."""
-    secret = leaf(Input(shape, FRACTION_BITS, low, high))
+    secret = leaf(Input(shape, model.interface.fraction_bits, low, high))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whoever asks compares, and says what is wrong
         return plan(graph_of([model.forward(secret, model.description.stored("model"))]))
@@ -43,7 +43,7 @@ def up_to(model: Model, step: int) -> Model:
     """The model that ends with this step's result."""
     steps = model.architecture.steps[: step + 1]
     weights = {n: w for s in steps for n, w in model.weights.items() if local_weights(s.name, {n: w})}
-    return Model(Architecture(steps, model.architecture.input_shape), weights)
+    return Model(Architecture(steps, model.architecture.input_shape), weights, Interface(model.interface.input))
 
 
 def products(model: Model, x: Array) -> int:

@@ -10,7 +10,6 @@ from mpc.operation import Input
 from nn.activations import Interval, Ranged
 from nn.architecture import local_weights
 from nn.model import Model
-from protocols.lowering.planner import FRACTION_BITS
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
 
@@ -45,7 +44,7 @@ def _known_ranges(model: Model, low: float, high: float) -> dict[str, Interval]:
     architecture, found = model.architecture, dict[str, Interval]()
     if architecture.input_shape is None:
         return found
-    values: list[SecretTensor] = [leaf(Input((1, *architecture.input_shape), FRACTION_BITS, low, high))]
+    values: list[SecretTensor] = [leaf(Input((1, *architecture.input_shape), model.interface.fraction_bits, low, high))]
     try:
         stored = model.description.stored("model")
         for step in architecture.steps:

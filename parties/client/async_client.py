@@ -183,7 +183,7 @@ class AsyncClient(Running):
     async def predict(
         self,
         model: RemoteModel,
-        inputs: npt.ArrayLike,
+        inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         *,
         chunk: int | None = None,
         low: float | None = None,
@@ -191,7 +191,8 @@ class AsyncClient(Running):
     ) -> Reals:
         """``model`` of a batch (N, ...) of any size with values in [low, high], streamed in chunks.
 
-        The range is by default what the model says of itself, or else [-1, 1].
+        The range is by default what the model says of itself, or else [-1, 1].  Of a model of tokens, inputs are whole
+        numbers; of one with several inputs, a dict of batches (``interface.named`` tells results apart).
         Memory does not grow with the batch, at nobody but this client, which has its inputs and results.  ``last_run``
         is then the sum of all chunks' bills.  See ``parties.client.streaming``.  Warns as ``reveal`` does.
         """

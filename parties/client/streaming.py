@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mpc.cost import NOTHING, Cost, LayerCost
 from mpc.errors import EncodingError, NoAnswer, ShapeError, UsageError
+from nn.inputs import TokenInput
 from nn.tables import TableInput
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.remote_model import RemoteModel
@@ -35,7 +36,15 @@ class Runner(Protocol):
 
     last_run: RunReport | None
 
-    def share(self, values: npt.ArrayLike, *, low: float = ..., high: float = ..., name: str = ...) -> SecretTensor:
+    def share(
+        self,
+        values: npt.ArrayLike,
+        *,
+        fraction_bits: int | None = ...,
+        low: float = ...,
+        high: float = ...,
+        name: str = ...,
+    ) -> SecretTensor:
         """A secret as an expression."""
 
     async def prepare(self, result: SecretTensor) -> PreparedRun:
@@ -58,7 +67,7 @@ class Predicted(NamedTuple):
 async def predict(
     client: Runner,
     model: RemoteModel,
-    inputs: npt.ArrayLike,
+    inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     *,
     chunk: int | None = None,
     low: float | None = None,
@@ -78,21 +87,33 @@ async def predict(
             "inputs are arrays, and a file is read first: np.load(path), or model.image_input.load(path)[None] for a"
             " photograph; the command tessera predict takes files"
         )
-    check_public(inputs)
-    array, takes = np.asarray(inputs), model.description.interface.input
-    if not array.ndim or not len(array):
+    parts = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    for each in parts.values():
+        check_public(each)
+    arrays = {name: np.asarray(each) for name, each in parts.items()}
+    count = min((len(array) if array.ndim else 0 for array in arrays.values()), default=0)
+    if not count:
         raise ShapeError("there is nothing to predict: give a batch (N, ...) of at least one input")
-    if array.shape == model.description.input_shape:
-        raise ShapeError(f"this is one input, of shape {array.shape}, and not a batch of them: write x[None]")
-    if low is None and high is None and isinstance(takes, TableInput):
-        takes.check(array, "inputs")
-    if takes is None and low is None and high is None:
-        _check_unsaid(array)
-    low, high, _ = declared(*model.description.interface.bounds(low, high))
-    size = fitting(model, array.shape[1:], low=low, high=high) if chunk is None else whole(chunk, "chunk")
+    says, shape = model.description.interface, model.description.input_shape
+    single = arrays.get("")
+    if single is not None and single.shape == shape:
+        raise ShapeError(f"this is one input, of shape {single.shape}, and not a batch of them: write x[None]")
+    if low is None and high is None and single is not None and isinstance(says.input, TableInput):
+        says.input.check(single, "inputs")
+    if says.input is None and low is None and high is None and single is not None:
+        _check_unsaid(single)
+    low, high, _ = declared(*says.bounds(low, high))
+    if single is not None and not isinstance(says.input, TokenInput):
+        shape = single.shape[1:]
+    size = fitting(model, shape or (), low=low, high=high) if chunk is None else whole(chunk, "chunk")
     if size < 1:
         raise UsageError(f"chunks of {size} inputs: give a number from 1")
-    chunks = (array[start : start + size] for start in range(0, len(array), size))
+
+    def part(start: int) -> npt.ArrayLike | Mapping[str, npt.ArrayLike]:
+        found = {name: array[start : start + size] for name, array in arrays.items()}
+        return found if isinstance(inputs, Mapping) else found[""]
+
+    chunks = map(part, range(0, count, size))
     return whole_of([predicted async for predicted in stream(client, model, chunks, low=low, high=high)])
 
 
@@ -115,7 +136,7 @@ def whole_of(done: Sequence[Predicted]) -> Predicted:
 async def stream(
     client: Runner,
     model: RemoteModel,
-    chunks: Iterable[npt.ArrayLike],
+    chunks: Iterable[npt.ArrayLike | Mapping[str, npt.ArrayLike]],
     *,
     low: float | None = None,
     high: float | None = None,
@@ -126,13 +147,15 @@ async def stream(
     A chunk is asked for when the one before it goes online.  If anything fails, or the caller stops early, what is
     prepared is given up.  Raises as ``AsyncClient.share`` and ``reveal`` do.
     """
-    low, high = model.description.interface.bounds(low, high)
+    says = model.description.interface
+    low, high = says.bounds(low, high)
+    bits = 0 if says.fraction_bits == 0 else None
     source = iter(chunks)
     under_way: list[asyncio.Task[PreparedRun]] = []
 
     def prepare_next() -> None:
         for values in source:
-            secret = client.share(values, low=low, high=high, name="inputs")
+            secret = client.share(says.encoded(values), fraction_bits=bits, low=low, high=high, name="inputs")
             under_way.append(asyncio.create_task(client.prepare(model(secret))))
             return
 

@@ -248,7 +248,7 @@ class Client:
     def predict(
         self,
         model: RemoteModel,
-        inputs: npt.ArrayLike,
+        inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         *,
         chunk: int | None = None,
         low: float | None = None,

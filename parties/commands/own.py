@@ -16,7 +16,8 @@ from nn.architecture import decode_json
 from nn.importing.from_onnx import from_onnx
 from nn.importing.python_file import model_from
 from nn.importing.samples import MOST_SAMPLES
-from nn.interface import AnyInput, ArrayInput, Classes, Interface, Label
+from nn.inputs import ArrayInput
+from nn.interface import AnyInput, Classes, Interface, Label
 from nn.layer import Array
 from nn.model import Model
 from nn.reading import load_array, open_file

@@ -13,7 +13,9 @@ from torch import nn as tn
 
 from mpc.errors import ShapeError, TesseraError
 from nn import Flatten, Linear, Model, Sequential, Sigmoid, from_torch
-from nn.layers import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d
+from nn.dimensions import Conv1d, Conv3d, ConvTranspose1d
+from nn.layers import AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv2d
+from nn.transposed import ConvTranspose2d
 
 C = 3
 """As often as can be, so that what belongs to another axis fits this one as well."""
@@ -135,3 +137,23 @@ def test_layers_that_do_not_tell(layers: Any) -> None:
     model = norm_folded(*layers)
     with pytest.raises(ShapeError):
         model.plain(np.ones((2, C, C)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (Conv1d(4, 6, 3, groups=2), BatchNorm1d(6), (4, 5)),
+        (Conv2d(4, 6, 3), BatchNorm2d(6), (4, 5, 5)),
+        (Conv3d(4, 6, 2, bias=False), BatchNorm3d(6), (4, 3, 3, 3)),
+        (ConvTranspose1d(4, 6, 3, stride=2), BatchNorm1d(6), (4, 5)),
+        (ConvTranspose2d(4, 6, 3, stride=2, groups=2), BatchNorm2d(6), (4, 3, 3)),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_norm_after_a_convolution_is_its_own(layer: Any, norm: Any, shape: Any) -> None:
+    rng = np.random.default_rng(0)
+    net = Sequential(layer, norm, Sigmoid()).architecture(shape)
+    model = Model(net, {name: rng.uniform(0.5, 1.5, size) for name, size in net.parameters.items()})
+    folded, x = model.fold(), rng.uniform(-1, 1, (2, *shape))
+    assert [step.name for step in folded.architecture.steps] == ["0", "2"]
+    np.testing.assert_allclose(folded.plain(x, exact=True), model.plain(x, exact=True), atol=1e-9)
