@@ -53,13 +53,15 @@ class Layout(NamedTuple):
 
     def reshaped(self, shape: Shape, batch: int) -> Layout:
         """Of the same elements in the same order.  Raises UnsupportedError where the batch would not stay together."""
-        axis = next((i for i, n in enumerate(shape) if n and n % batch == 0), None)
         leading = math.prod(self.shape[: self.axis]) * self.before
-        if axis is not None:
-            before, rest = divmod(leading, math.prod(shape[:axis]))
-            whole = shape[axis] // batch
-            if not rest and before and whole % before == 0:
-                return Layout(shape, axis, before, whole // before)
+        found = list[Layout]()
+        for axis, size in enumerate(shape):
+            before, rest = divmod(leading, max(1, math.prod(shape[:axis])))
+            if before and not rest and size and size % (batch * before) == 0:
+                found.append(Layout(shape, axis, before, size // batch // before))
+        # Where a batch of one could be any of several axes, an axis of its own.
+        if found:
+            return min(found, key=lambda each: (each.before * each.after, each.axis))
         raise refused("it splits the batch", _FIRST)
 
     def permuted(self, order: Sequence[int]) -> tuple[Layout, tuple[int, ...]]:

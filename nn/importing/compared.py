@@ -63,15 +63,24 @@ class Source(Protocol):
         """What the steps of these names give, call after call, where it has them too."""
 
 
-def checked(model: Model, source: Source, samples: Array, tolerance: float, lines: Mapping[str, str]) -> Model:
+def checked(
+    model: Model,
+    source: Source,
+    samples: Array,
+    tolerance: float,
+    lines: Mapping[str, str],
+    others: Array | None = None,
+) -> Model:
     """The model with intervals that cover the samples, and its BatchNorms folded.
 
-    ``lines``: of each layer, where the network has it.  Raises DiffersFromSource.
+    ``lines``: of each layer, where the network has it.  ``others``: more inputs, if not the samples perturbed.  Raises
+    DiffersFromSource.
     """
-    inputs = [*chunks(samples), *chunks(perturbed(samples))]
+    others = perturbed(samples) if others is None else others
+    inputs = [*chunks(samples), *chunks(others)]
     wanted = [source(x) for x in inputs]
     scale = max(float(np.abs(want).max(initial=0.0)) for want in wanted) or 1.0
-    comparison = _Comparison(source, tolerance, scale, lines)
+    comparison = _Comparison(source, tolerance, scale, lines, np.concatenate([samples, others]))
     unbounded = [name for name, layer in model.architecture.layers.items() if _is_everywhere(layer)]
     try:
         try:
@@ -102,7 +111,11 @@ def _is_everywhere(layer: Layer) -> bool:
 class _Comparison:
     """What there is to say when they differ."""
 
-    def __init__(self, source: Source, tolerance: float, scale: float, lines: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: Source, tolerance: float, scale: float, lines: Mapping[str, str], covered: Array
+    ) -> None:
+        self._covered = covered
+        """By intervals, and by what is assumed."""
         self._source = source
         self._tolerance = tolerance
         self._scale = scale
@@ -124,7 +137,7 @@ class _Comparison:
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
                 self.refuse(model, x, want, exact=True, allowed=same)
-        calibrated, _ = calibrate(model, np.concatenate([samples, perturbed(samples)]), everywhere=everywhere)
+        calibrated, _ = calibrate(model, self._covered, everywhere=everywhere)
         folded = calibrated.fold()
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
@@ -135,7 +148,7 @@ class _Comparison:
             # Deep, perhaps: the worst case outgrows the field, and what samples lead to does not.
             if not any(isinstance(layer, ReLU) for layer in folded.architecture.layers.values()):
                 raise
-            folded = assuming(folded, np.concatenate([samples, perturbed(samples)]))
+            folded = assuming(folded, self._covered)
             self._check_fixed_point(folded, samples, wanted[0], everywhere)
         return folded
 

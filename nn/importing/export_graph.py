@@ -8,52 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
 from mpc.tensor_type import Shape
 from nn import functional as f
 from nn import layers as ly
 from nn.activations import Interval
-from nn.architecture import Step
 from nn.importing.batch_layout import BATCHES, Layout, without_batch
 from nn.importing.blockers import SMOOTH, Blocker, line_of, refused
+from nn.importing.building import Building, Known, Tensor
 from nn.importing.export_aliases import OF_SIZES, is_clear, name_of
+from nn.importing.export_tokens import Tokens, as_numbers, of_tokens, vocabulary
 from nn.importing.remedies import not_here
 from nn.importing.torch_graph import Converted
 from nn.importing.torch_modules import weight_array
-from nn.layer import Array, Layer
+from nn.inputs import Result
+from nn.layer import Array
+from nn.parts import Part
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_OWN = re.compile(r"[^A-Za-z0-9_.\-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One that depends on the input: its place among the architecture's values."""
-
-    place: int
-    layout: Layout
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Known:
-    """One that depends on no input, for a batch of one; ``name`` if it is a parameter or buffer of the module."""
-
-    values: torch.Tensor
-    name: str = ""
-
-    def __repr__(self) -> str:
-        """Without its numbers: it may be named in an error."""
-        return f"weight {self.name!r}"
 
 
 class _LostError(Exception):
@@ -71,20 +53,41 @@ _OFF = frozenset((
 _SOFTMAX = frozenset(("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax"))
 _PAST = frozenset(
     f"aten.{name}"
-    for name in ("add", "masked_fill", "where", "view", "reshape", "flatten", "to", "_to_copy", "clone", "dropout")
+    for name in (
+        "add",
+        "masked_fill",
+        "where",
+        "view",
+        "reshape",
+        "flatten",
+        "to",
+        "_to_copy",
+        "clone",
+        "dropout",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "slice",
+        "select",
+    )
 )
 
 Operator = Callable[..., Any]
 
 
 def exported(
-    module: nn.Module, example: torch.Tensor, operators: Mapping[str, Operator], interval: Interval | None
+    module: nn.Module,
+    example: torch.Tensor | Mapping[str, torch.Tensor],
+    operators: Mapping[str, Operator],
+    interval: Interval | None,
 ) -> Converted | None:
     """A module's layers and weights, and all that has none; None if torch.export cannot follow it, or what it changes.
 
-    ``example``: a batch of inputs.  torch runs nothing of it: sizes alone go through ``forward``.
+    ``example``: a batch of inputs, or of each of several inputs, by name.  torch runs nothing of it: sizes alone go
+    through ``forward``.
     """
-    sizes = {n for tensor in (*module.parameters(), *module.buffers(), example) for n in tensor.shape}
+    given = [example] if isinstance(example, torch.Tensor) else list(example.values())
+    sizes = {n for tensor in (*module.parameters(), *module.buffers(), *given) for n in tensor.shape}
     batch = next((p for p in BATCHES if all(n % p for n in sizes if n)), None)
     if batch is None:
         return None
@@ -92,17 +95,32 @@ def exported(
         with warnings.catch_warnings(), _unlogged(), torch.no_grad():
             warnings.simplefilter("ignore")
             # Memory that nobody touches.
-            images = torch.empty((batch, *example.shape[1:]), dtype=example.dtype)
-            program = torch.export.export(module, (images,))
-            (taken,) = program.graph_signature.user_inputs
-            if not is_clear(program.graph, str(taken)):
+            images = [torch.empty((batch, *each.shape[1:]), dtype=each.dtype) for each in given]
+            by_name = {} if isinstance(example, torch.Tensor) else dict(zip(example, images, strict=True))
+            program = torch.export.export(module, () if by_name else tuple(images), by_name)
+            taken = [str(each) for each in program.graph_signature.user_inputs]
+            if not is_clear(program.graph, taken):
                 return None
-            program = program.run_decompositions({})
+            program = program.run_decompositions(_taken_apart(program, operators))
     except Exception:  # noqa: BLE001 - whatever forward, or torch of it, raises
         return None
     graph = Graph(program, batch, operators, interval)
     graph.walk()
-    return Converted(tuple(graph.steps), graph.weights, graph.sources, graph.blockers)
+    several = not isinstance(example, torch.Tensor)
+    takes = graph.inputs if several or any(graph.inputs.values()) else {}
+    return Converted(
+        tuple(graph.steps), graph.weights, graph.sources, graph.blockers, takes=takes, results=graph.results
+    )
+
+
+def _taken_apart(program: Any, operators: Mapping[str, Operator]) -> dict[Any, Callable[..., Any]]:
+    """What operations that are not known are made of, where torch says it; nothing for those that are known."""
+    known = torch.export.default_decompositions()
+    table: dict[Any, Callable[..., Any]] = {}
+    for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and name_of(node) not in operators and node.target in known:
+            table[node.target] = known[node.target]
+    return table
 
 
 @contextlib.contextmanager
@@ -119,23 +137,25 @@ def _unlogged() -> Iterator[None]:
             logger.disabled = False
 
 
-class Graph:
+class Graph(Building):
     """Steps and weights, as far as it has been walked; operators ask it for operands, and add to it."""
 
     def __init__(self, program: Any, batch: int, operators: Mapping[str, Operator], interval: Interval | None) -> None:
-        self.batch = batch
+        super().__init__(batch)
         self.interval = interval
         """Where activations are approximated, if that was said."""
-        self.steps: list[Step] = []
-        self.weights: dict[str, Array] = {}
-        self.sources: dict[str, str] = {}
         self.blockers: list[Blocker] = []
+        self.inputs: dict[str, int] = {}
+        """By name: how many tokens there are, of those that are looked up; 0 for numbers."""
+        self.results: tuple[Result, ...] = ()
+        """Of several: they are a row, one after the other."""
+        self._start = 0
+        self._behind: Shape = ()
         self._program = program
         self._operators = operators
         self._values: dict[fx.Node, Any] = {}
         self._node: fx.Node
         self._source = ""
-        self._names: set[str] = set()
 
     # -- the walk ------------------------------------------------------------------------------------------------------
 
@@ -148,6 +168,8 @@ class Graph:
         if changed:
             reason = f"it changes {changed[0]!r}, which is the module's own"
             self.blockers.append(Blocker("forward", reason, "leave that out in evaluation (self.training)"))
+        taken = [n for n in self._program.graph.nodes if n.op == "placeholder" and n.name in signature.user_inputs]
+        self.inputs = {node.name: vocabulary(node) for node in taken}
         for node in self._program.graph.nodes:
             self._node, self._source = node, _source_of(node)
             if node.op == "placeholder":
@@ -164,7 +186,16 @@ class Graph:
             return Known((self._program.constants[name] if found is None else found).detach(), name)
         if node.name in constants:
             return Known(self._program.constants[constants[node.name]].detach())
-        return Tensor(0, Layout(tuple(node.meta["val"].shape), 0, 1, 1))
+        shape, tokens = tuple(node.meta["val"].shape), self.inputs[node.name]
+        whole = Layout((*shape, tokens) if tokens else shape, 0, 1, 1)
+        tensor = Tensor(0, whole)
+        if len(self.inputs) > 1:
+            # Its part of a row.
+            count = math.prod(whole.inner)
+            row = Layout((self.batch, count), 0, 1, 1)
+            tensor = self.add(Part(((self._start, 1, count),)), tensor, layout=row)
+            tensor, self._start = self.laid_out(tensor, whole), self._start + count
+        return Tokens(tensor, torch.arange(tokens)) if tokens else tensor
 
     def _visited(self, node: fx.Node) -> Any:
         try:
@@ -181,9 +212,15 @@ class Graph:
         args, kwargs = self._resolved(node.args), self._resolved(node.kwargs)
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and name_of(node) not in _OFF:
             raise refused("it draws random numbers", "leave it out in evaluation (self.training)")
-        if name_of(node) in OF_SIZES and isinstance(args[0], Tensor):
-            sizes = without_batch(args[0].layout.shape, self.batch)
+        if name_of(node) in OF_SIZES and isinstance(args[0], Tensor | Tokens):
+            layout = args[0].layout
+            sizes = without_batch(layout.shape, self.batch)
             args[0] = Known(torch.empty(sizes, dtype=node.all_input_nodes[0].meta["val"].dtype))  # type: ignore[call-overload]
+        if any(isinstance(each, Tokens) for each in _flat((args, kwargs))):
+            found = of_tokens(self, node, args, kwargs)
+            if found is not None:
+                return found
+            args, kwargs = (as_numbers(self, each) for each in (args, kwargs))
         if not any(isinstance(each, Tensor) for each in _flat((args, kwargs))):
             return self._computed(node, args, kwargs)
         if not isinstance(node.target, torch._ops.OpOverload):
@@ -208,29 +245,59 @@ class Graph:
         return Known(result)
 
     def _ended(self, node: fx.Node) -> None:
-        """The result is the last step's, and has the batch first."""
-        returned: Any = node.args[0]
-        results = [self._values[each] if isinstance(each, fx.Node) else each for each in returned]
-        results = [each for each in results if each is not None]
-        if any(each is _LOST for each in results) or self.blockers:
+        """The result is the last step's, and has the batch first; several are joined to rows."""
+        if self.blockers:
             return
-        (result, *more) = results or [None]
-        if more or not isinstance(result, Tensor):
-            reason = f"forward returns {len(results)} tensors" if more else "its result does not depend on its input"
-            remedy = "wrap it in a module whose forward returns the one that is wanted"
-            self.blockers.append(Blocker("the result of forward", reason, remedy))
-        elif not result.layout.is_plain:
-            reason = f"its result has the batch in dimension {result.layout.axis}"
-            self.blockers.append(Blocker("the result of forward", reason, "return it with the batch first"))
-        elif result.place != len(self.steps) or not self.steps:
-            self._step("output", ly.Identity(), [result.place], {})
+        returned: Any = node.args[0]
+        found = {}
+        for (name, _), each in zip(self._result_names(len(returned)), returned, strict=True):
+            value = self._values[each] if isinstance(each, fx.Node) else each
+            if value is not None:
+                found[name] = as_numbers(self, value)
+        for name, result in found.items() or [("", None)]:
+            which = f"its result {name!r}" if len(found) > 1 else "its result"
+            remedy = "wrap it in a module whose forward returns what is wanted, with the batch first"
+            if not isinstance(result, Tensor):
+                reason = f"{which} does not depend on its input"
+                self.blockers.append(Blocker("the result of forward", reason, remedy))
+            elif not result.layout.is_plain:
+                reason = f"{which} has the batch in dimension {result.layout.axis}"
+                self.blockers.append(Blocker("the result of forward", reason, remedy))
+        if self.blockers:
+            return
+        if len(found) > 1:
+            self.results = tuple(Result(name, each.layout.inner) for name, each in found.items())
+            rows = []
+            for each in found.values():
+                row = Layout((self.batch, math.prod(each.layout.inner)), 0, 1, 1)
+                rows.append(self.laid_out(each, row).place)
+            self.step(self.fresh("output"), f.Concatenate(1), rows, {})
+            return
+        (result,) = found.values()
+        if result.place != len(self.steps) or not self.steps:
+            self.step(self.fresh("output"), ly.Identity(), [result.place], {})
+
+    def _result_names(self, count: int) -> list[tuple[str, int]]:
+        """Of all that forward returns, in the order of the program's results: keys, attributes and places."""
+        spec = self._program.call_spec.out_spec
+        paths, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
+        return [(".".join(re.findall(r"\w+", keystr(path))) or "result", i) for path, i in paths]
 
     # -- what operators ask for ----------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> Shape:
         """Of what the operation gives, for the batch that was looked at."""
-        return tuple(self._node.meta["val"].shape)
+        return (*self._node.meta["val"].shape, *self._behind)
+
+    def moved(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any], behind: int) -> Tensor:
+        """What an operation that moves numbers makes of a tensor with one more axis, the last, of this size."""
+        self._behind = (behind,)
+        try:
+            made: Tensor = self._operators[name_of(node)](self, *args, **kwargs)
+        finally:
+            self._behind = ()
+        return made
 
     @property
     def dtype(self) -> torch.dtype:
@@ -249,96 +316,43 @@ class Graph:
         return {user.args[1] for user in self._node.users if user.target is operator.getitem}  # type: ignore[misc]
 
     @property
+    def was_floating(self) -> bool:
+        """Whether its first operand is of numbers that need not be whole."""
+        return bool(self._node.all_input_nodes[0].meta["val"].is_floating_point())
+
+    def is_bits(self, tensor: Tensor) -> bool:
+        """Whether it is known to be of 0 and 1."""
+        return any(
+            isinstance(value, Tensor) and value.place == tensor.place and node.meta["val"].dtype == torch.bool
+            for node, value in self._values.items()
+        )
+
+    def feeds(self, names: Collection[str]) -> bool:
+        """Whether all that it gives goes to these, past what moves numbers alone."""
+        return _feeds(self._node, names)
+
+    @property
     def feeds_softmax(self) -> bool:
         """Whether all that it gives goes to a softmax, past sums and what moves numbers alone."""
-        return _feeds_softmax(self._node)
+        return _feeds(self._node, _SOFTMAX)
 
-    def tensor(self, value: Any) -> Tensor:
-        """One that depends on the input.  Raises UnsupportedError."""
-        if not isinstance(value, Tensor):
-            raise refused("its first operand depends on no input", "compute it before")
-        return value
+    def array(self, known: Known) -> Array:
+        return weight_array(known.name or "a constant", known.values)
 
-    def plain(self, value: Any) -> Tensor:
-        """The same with the batch first and alone, as layers of images want it."""
-        tensor = self.tensor(value)
-        if not tensor.layout.is_plain:
-            raise refused("the batch is not its first dimension, alone", "keep the batch first where it is used")
-        return tensor
+    @property
+    def source(self) -> str:
+        return self._source
 
-    def known(self, value: Any) -> Known:
-        """One that depends on no input.  Raises UnsupportedError."""
-        if not isinstance(value, Known):
-            raise refused("it computes weights from the input", "use matmul, + and * of two tensors")
-        return value
-
-    def add(self, layer: Layer, *inputs: Tensor, layout: Layout | None = None, **weights: Known | None) -> Tensor:
-        """A step, named as the module whose weights it takes.
-
-        ``layout``: of the result; else the first operand's, with the sizes of the operation's result.
-        """
-        held = {local: known for local, known in weights.items() if known is not None}
-        name = self._named(held)
-        values = {f"{name}.{local}": weight_array(known.name or local, known.values) for local, known in held.items()}
-        place = self._step(name, layer, [each.place for each in inputs], values)
-        return Tensor(place, inputs[0].layout.resized(self.shape) if layout is None else layout)
-
-    def parameter(self, known: Known, like: Layout) -> int:
-        """The place of what depends on no input, so that it broadcasts with tensors of this layout."""
-        values = known.values
-        missing = len(like.shape) - values.ndim
-        if missing < 0:
-            raise refused("it has more dimensions than the tensor that it meets", "reshape it before")
-        sizes = [*(1,) * missing, *values.shape]
-        own = sizes[like.axis]
-        whole = like.before * like.after
-        if own not in (1, whole):
-            raise refused("it differs from image to image of a batch", "use the same numbers for all images")
-        parts = [n if own == whole else 1 for n in (like.before, like.after) if n != 1]
-        inner = (*sizes[: like.axis], *parts, *sizes[like.axis + 1 :])
-        shape = (1, *inner) if missing < like.axis + 1 or parts else tuple(values.shape)
-        array = weight_array(known.name or "a constant", values)
-        name = self._fresh(known.name or self._node.name)
-        return self._step(name, f.Parameter(shape), [], {name: array.reshape(shape)})
-
-    def reshaped(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """The same elements in the same order."""
-        layout = tensor.layout.reshaped(shape, self.batch)
-        if layout.inner == tensor.layout.inner:
-            return Tensor(tensor.place, layout)
-        return self.add(f.Reshape(layout.inner), tensor, layout=layout)
-
-    def permuted(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
-        """Axes in another order."""
-        layout, dims = tensor.layout.permuted(order)
-        if dims == tuple(range(len(dims))):
-            return Tensor(tensor.place, layout)
-        return self.add(f.Permute(dims), tensor, layout=layout)
-
-    # -- names ---------------------------------------------------------------------------------------------------------
-
-    def _named(self, weights: Mapping[str, Known]) -> str:
+    def named(self, weights: Mapping[str, Known]) -> str:
         """The path of the module whose weights these are, if they are one module's; else that which does it."""
         paths = {known.name.rpartition(".")[0] if known.name else "" for known in weights.values()}
-        named = all(known.name.rpartition(".")[2] == local for local, known in weights.items())
-        if weights and named and len(paths) == 1:
-            return self._fresh(paths.pop() or "0")
+        own = all(known.name.rpartition(".")[2] == local for local, known in weights.items())
+        if weights and own and len(paths) == 1:
+            return paths.pop() or "0"
         path, _ = self._module_of(self._node)
-        return self._fresh(f"{path}.{self._node.name}" if path else self._node.name)
+        return f"{path}.{self._node.name}" if path else self._node.name
 
-    def _fresh(self, said: str) -> str:
-        name = plain = _OWN.sub("_", said).strip("_.") or "step"
-        number = 1
-        while name in self._names or any(taken.startswith(f"{name}.") for taken in self.weights):
-            name, number = f"{plain}_{number}", number + 1
-        self._names.add(name)
-        return name
-
-    def _step(self, name: str, layer: Layer, inputs: list[int], weights: Mapping[str, Array]) -> int:
-        self.sources.setdefault(name, self._source)
-        self.weights.update(weights)
-        self.steps.append(Step(name, layer, tuple(inputs)))  # type: ignore[arg-type]
-        return len(self.steps)
+    # -- names ---------------------------------------------------------------------------------------------------------
 
     def _module_of(self, node: fx.Node) -> tuple[str, str]:
         """The innermost module in whose forward it is: its path and its class's name."""
@@ -359,14 +373,14 @@ class Graph:
         return argument
 
 
-def _feeds_softmax(node: fx.Node) -> bool:
+def _feeds(node: fx.Node, names: Collection[str]) -> bool:
     return bool(node.users) and all(
-        name_of(user) in _SOFTMAX or (name_of(user) in _PAST and _feeds_softmax(user)) for user in node.users
+        name_of(user) in names or (name_of(user) in _PAST and _feeds(user, names)) for user in node.users
     )
 
 
 def _flat(argument: Any) -> list[Any]:
-    if isinstance(argument, (Tensor, Known)):
+    if isinstance(argument, (Tensor, Known, Tokens)):
         return [argument]
     if isinstance(argument, (tuple, list)):
         return [inner for each in argument for inner in _flat(each)]
@@ -384,8 +398,3 @@ def _source_of(node: fx.Node) -> str:
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
     return line_of(own[-1][0], int(own[-1][1])) if own else ""
-
-
-def numbers(known: Known) -> Array:
-    """Of a constant, float64."""
-    return np.asarray(known.values.detach().to("cpu", torch.float64).numpy())

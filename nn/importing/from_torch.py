@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mpc.errors import ConfigurationError
@@ -19,7 +20,7 @@ TOLERANCE = 0.01
 
 def from_torch(
     module: torch.nn.Module,
-    samples: Samples | None = None,
+    samples: Samples | Mapping[str, Samples] | None = None,
     *,
     example_input: torch.Tensor | None = None,
     tolerance: float = TOLERANCE,
@@ -34,6 +35,11 @@ def from_torch(
     module's results is not returned, nor one that fixed-point numbers take so far from them (looked at for one input,
     of networks of up to 2^30 products).  Without samples nothing is compared, and a RangeWarning names each layer whose
     interval cannot be shown to hold.
+
+    Whole numbers that the network looks up (``nn.Embedding``) are tokens: the model says so (``TokenInput``), and
+    whoever asks it gives whole numbers, which are shared as one-hot vectors.  For a forward of several inputs,
+    ``samples`` is a dict of batches by forward's names; the model takes such dicts (``SeveralInputs``).  Of several
+    results, in a tuple or a dict, the model gives a row, and ``interface.named`` tells them apart.
 
     A model is one function of each input.  Batches of the samples' size and of 1, 2, 3 are compared, and one of a large
     prime is what torch.export sees: a ``forward`` that is another function for a batch of some other size (``if

@@ -46,7 +46,7 @@ _CONVOLUTION = (
 )
 _RESIZING = ("it has no counterpart here", "use interpolate with public sizes, or resize inputs before they are shared")
 _LOSS = ("it is for training", "leave it out of the network: what is imported ends with its result")
-_LOOKUP = ("it chooses by values, and nobody may see them", "share one-hot vectors, and use Linear")
+_LOOKUP = ("it has no counterpart here", "use Embedding, and a mean or a sum of what it gives")
 _LAZY = ("it has no weights yet", "run the module once on an example, and import what it is then")
 _QUANTIZED = ("its weights are no real numbers", "import the module as it was before it was quantized")
 _SCRIPTED = ("a scripted or traced module shows no Python", "give the torch.nn.Module that it was made of")
@@ -73,23 +73,24 @@ _KINDS: dict[tuple[str, str], str] = {
         prelu max min batch_norm GLU glu tanhshrink softmin scaled_dot_product_attention conv1d conv3d conv_transpose1d
         conv_transpose2d index_select gather where masked_fill masked_fill_ getitem chunk split unbind narrow select
         transpose swapaxes swapdims movedim t expand expand_as stack roll flip unflatten sum sqrt rsqrt
-        to float double type_as
+        to float double type_as sign argmax argmin logsumexp expm1 log1p log2 log10 exp2 one_hot eq ne lt le gt ge prod
+        var std unfold repeat repeat_interleave einsum tril triu embedding Embedding
     """,
     _COMPARES: """
-        RReLU rrelu rrelu_ sign
+        RReLU rrelu rrelu_
     """,
     _MAX: """
-        FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d boolean_dispatch argmax argmin
+        FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d boolean_dispatch
         topk sort
     """,
     _SOFTMAX: """
-        Softmax2d Softmin AdaptiveLogSoftmaxWithLoss logsumexp gumbel_softmax
+        Softmax2d Softmin AdaptiveLogSoftmaxWithLoss gumbel_softmax
     """,
     _NORM: """
         SyncBatchNorm LocalResponseNorm CrossMapLRN2d local_response_norm
     """,
     _SMOOTH: """
-        Tanhshrink tan atan arctan asinh sinh cosh expm1 log1p log2 log10 exp2 sinc
+        Tanhshrink tan atan arctan asinh sinh cosh sinc
     """,
     _RECURRENT: """
         RNN LSTM GRU RNNCell LSTMCell GRUCell RNNBase RNNCellBase
@@ -101,7 +102,7 @@ _KINDS: dict[tuple[str, str], str] = {
         LPPool1d LPPool2d LPPool3d lp_pool1d lp_pool2d lp_pool3d
     """,
     _CONVOLUTION: """
-        ConvTranspose3d conv_transpose3d Fold Unfold fold unfold
+        ConvTranspose3d conv_transpose3d Fold Unfold fold
     """,
     _RESIZING: """
         grid_sample affine_grid
@@ -113,7 +114,7 @@ _KINDS: dict[tuple[str, str], str] = {
         TripletMarginWithDistanceLoss PoissonNLLLoss GaussianNLLLoss LinearCrossEntropyLoss
     """,
     _LOOKUP: """
-        Embedding EmbeddingBag embedding embedding_bag one_hot
+        EmbeddingBag embedding_bag
     """,
     _LAZY: """
         LazyLinear LazyConv1d LazyConv2d LazyConv3d LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d
@@ -132,7 +133,7 @@ _KINDS: dict[tuple[str, str], str] = {
         ParametrizedLinear ParametrizedConv2d ParametrizationList
     """,
     _CHOOSING: """
-        eq ne lt le gt ge floordiv floor_divide remainder mod floor ceil round
+                    floordiv floor_divide remainder mod floor ceil round
     """,
     _RANDOM: """
         rand randn rand_like randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_
@@ -145,7 +146,7 @@ _KINDS: dict[tuple[str, str], str] = {
         half bfloat16 int long bool type cuda cpu
     """,
     _SUM: """
-        prod var std PairwiseDistance pairwise_distance cdist
+              PairwiseDistance pairwise_distance cdist
     """,
     _CONTAINER: """
         ModuleList ModuleDict ParameterList ParameterDict Container Module

@@ -25,6 +25,7 @@ from nn.importing.torch_modules import OPTIONS, check_as_it_is, check_weight, ma
 from nn.importing.torch_norms import WEIGHTED_NORMS, similarity
 from nn.importing.torch_trace import Trace
 from nn.importing.torch_walk import LOST, SHAPE, Walk, _LostOperandError, name_of, path_of
+from nn.inputs import Result
 from nn.layer import Array, Layer
 
 _RESHAPES = (torch.reshape, "reshape", "view")
@@ -74,6 +75,10 @@ class Converted(NamedTuple):
     blockers: list[Blocker]
     refused: frozenset[str] = frozenset()
     """Classes of torch's own layers that have no parts, and no counterpart."""
+    takes: Mapping[str, int] = {}
+    """Of several inputs, and of tokens, by name: of how many tokens, 0 for numbers."""
+    results: tuple[Result, ...] = ()
+    """Where there are several."""
 
 
 def convert(traced: Trace, interval: Interval | None) -> Converted:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import numpy as np
+import msgspec
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload
 from torch.nn.parameter import is_lazy
 
 from mpc.errors import ShapeError, UsageError
+from mpc.tensor_type import Shape
 from nn.activations import Interval
 from nn.architecture import Architecture
 from nn.importing.aten import OPERATORS
@@ -22,9 +22,10 @@ from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.compared import checked
 from nn.importing.export_graph import exported
 from nn.importing.remedies import EXPORTED
-from nn.importing.samples import Samples, read_samples
+from nn.importing.samples import Samples
 from nn.importing.shown import unshown
 from nn.importing.torch_graph import Converted, convert
+from nn.importing.torch_inputs import Given, Takes
 from nn.importing.torch_layers import MODULES
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
 from nn.importing.torch_source import TorchSource
@@ -36,9 +37,13 @@ from protocols import RangeWarning
 
 _LAYERS = {kind.__name__ for kind in MODULES}
 
-_UPPER = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])")
-
 _MADE_OF = "give the torch.nn.Module that it was made of"
+_NOT_FOLLOWED = (
+    "torch.export does not follow it",
+    "write forward with torch's functions of tensors alone: no branch on values, and no sizes that depend on them",
+)
+Example = torch.Tensor | Mapping[str, torch.Tensor]
+"""A batch of inputs, or of each of several, by name."""
 _STATELESS = (
     "keep what forward computes in variables of its own, and leave statistics out in evaluation (self.training)"
 )
@@ -46,7 +51,7 @@ _STATELESS = (
 
 def load(
     module: nn.Module,
-    samples: Samples | None,
+    samples: Samples | Mapping[str, Samples] | None,
     example: torch.Tensor | None,
     tolerance: float,
     interval: Interval | None,
@@ -60,18 +65,29 @@ def load(
         raise UsageError(f"a tolerance is a part of the results' scale, above 0 and below 1, not {tolerance!r}")
     if example is not None and (not isinstance(example, torch.Tensor) or example.ndim < 1):
         raise ShapeError("example_input is a tensor that holds a batch of inputs, (N, ...)")
-    batch = None if samples is None else read_samples(samples)
+    given = None if samples is None else Given.of(samples, network)
     with _evaluating(network):
         own = _copy(network)
-        first = example if batch is None else _as_input(own, batch[:2])
+        first: Example | None = example if given is None else given.example(_dtype(own))
         converted = _read(network, own, first, interval)
-        shape = None if first is None else tuple(first.shape[1:])
+        takes = Takes(given, converted.takes) if given is not None and converted.takes else None
+        if takes is not None:
+            shape: Shape | None = takes.input.shape
+            interface = msgspec.structs.replace(interface, input=interface.input or takes.input)
+        else:
+            shape = tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else None
+        if converted.results:
+            interface = msgspec.structs.replace(interface, results=converted.results)
         try:
             model = Model(Architecture(converted.steps, shape), converted.weights, interface)
             folded = model.fold()
         except UsageError as error:
             raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
-        if batch is not None:
+        if takes is not None:
+            source = TorchSource(network, own, takes)
+            return checked(model, source, takes.samples, tolerance, converted.sources, takes.others)
+        if given is not None:
+            (batch,) = given.arrays.values()
             return checked(model, TorchSource(network, own), batch, tolerance, converted.sources)
     for said in unshown(folded, "from_torch(net, samples)"):
         warnings.warn(said, RangeWarning, stacklevel=3)
@@ -106,20 +122,27 @@ def _module(module: object) -> nn.Module:
     return compiled if isinstance(compiled, nn.Module) else module
 
 
-def _read(network: nn.Module, own: nn.Module, example: torch.Tensor | None, interval: Interval | None) -> Converted:
+def _read(network: nn.Module, own: nn.Module, example: Example | None, interval: Interval | None) -> Converted:
     """Steps and weights: from a trace of forward, layer by layer as it is written, or where that is not enough from
     what torch.export makes of it.  Raises what ``refuse`` makes of all that stands in the way."""
     kind = type(network).__name__
-    blockers = list(_of_the_whole(network))
+    several = isinstance(example, Mapping)
+    blockers = [] if several and not has_global_hooks() else list(_of_the_whole(network))
     if blockers:
         raise refuse(kind, blockers)
+    if isinstance(example, Mapping) or (example is not None and not example.is_floating_point()):
+        again = exported(own, example, OPERATORS, interval)
+        if again is None:
+            raise refuse(kind, [Blocker(f"forward of {kind}", *_NOT_FOLLOWED, forward_line(network))])
+        if again.blockers:
+            raise refuse(kind, again.blockers)
+        return again
     converted, followed = _traced(network, own, example, interval)
     if not converted.blockers:
         return converted
-    # What torch has as one layer stays one when a network is taken apart, and a branch on values one of a program.
-    apart = all(f"aten.{_UPPER.sub(r'_', kind).lower()}" in OPERATORS for kind in converted.refused)
+    # A branch on values is one way of two.
     by_values = any(VALUES[0] in blocker.reason for blocker in converted.blockers)
-    if example is not None and apart and not by_values and not any(map(is_lazy, own.parameters())):
+    if example is not None and not by_values and not any(map(is_lazy, own.parameters())):
         again = exported(own, example, OPERATORS, interval)
         if again is not None and not again.blockers:
             return again
@@ -199,10 +222,10 @@ def _copy(network: nn.Module) -> nn.Module:
         return network
 
 
-def _as_input(own: nn.Module, batch: np.ndarray) -> torch.Tensor:
-    """Numbers as the module's weights are."""
+def _dtype(own: nn.Module) -> torch.dtype:
+    """Of the module's weights."""
     kinds = [p.dtype for p in own.parameters() if p.is_floating_point()]
-    return torch.from_numpy(batch).to(kinds[0] if kinds else torch.get_default_dtype())
+    return kinds[0] if kinds else torch.get_default_dtype()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from nn import softmax as s
 from nn.importing import torch_windows as windows
 from nn.importing.blockers import refused
 from nn.importing.torch_activation import FitActivation, FourierActivation
+from nn.importing.torch_functions import BY_TARGET
 from nn.importing.torch_norms import NORM_FUNCTIONS, NORM_MODULES
 from nn.importing.torch_windows import Make, ints
 from nn.layer import Layer
@@ -91,24 +91,10 @@ MODULES: dict[type[nn.Module], Make] = {
 where the error does not say (``refused`` does)."""
 
 
-def _named(make: Callable[[Any], Layer]) -> Make:
-    return lambda *, interval=None: make(interval)
-
-
-def _gelu(approximate: str = "none", **o: Any) -> Layer:
-    if approximate not in ("none", "tanh"):
-        raise UnsupportedError(f"approximate={approximate!r}")
-    return a.GELU("tanh" if approximate == "tanh" else "none", interval=_interval(o))
-
-
 def _power(exponent: Any, **_: Any) -> Layer:
     if isinstance(exponent, bool) or not isinstance(exponent, int) or not 1 <= exponent <= MAX_TERMS:
         raise UnsupportedError(f"only whole powers from 1 to {MAX_TERMS}, not {exponent!r}")
     return a.Polynomial((*(0.0,) * exponent, 1.0))
-
-
-def _softplus(beta: float = 1.0, threshold: float = 20.0, **o: Any) -> Layer:
-    return a.Softplus(float(beta), float(threshold), interval=_interval(o))
 
 
 def _mean(dim: Any = None, keepdim: bool = False, **_: Any) -> Layer:
@@ -136,44 +122,11 @@ def _dropout(always: bool) -> Make:
     return make
 
 
-_sigmoid = _named(lambda i: a.Sigmoid(interval=i))
-_tanh = _named(lambda i: a.Tanh(interval=i))
-_silu = _named(lambda i: a.SiLU(interval=i))
-_erf = _named(lambda i: a.Function("erf", interval=i))
-
 UNARY: dict[Any, Make] = {
     **windows.FUNCTIONS,
-    **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _sigmoid),
-    **dict.fromkeys((torch.tanh, functional.tanh, "tanh"), _tanh),
-    functional.silu: lambda inplace=False, **o: _silu(**o),
-    functional.gelu: _gelu,
-    functional.mish: lambda inplace=False, **o: a.Mish(interval=_interval(o)),
-    **dict.fromkeys((torch.erf, torch.special.erf, "erf"), _erf),
-    **dict.fromkeys((functional.elu, functional.elu_), lambda alpha=1.0, inplace=False, **_: r.ELU(float(alpha))),
-    **dict.fromkeys((functional.selu, torch.selu, torch.selu_), lambda inplace=False, **_: r.SELU()),
-    **dict.fromkeys(
-        (functional.celu, torch.celu, torch.celu_), lambda alpha=1.0, inplace=False, **_: r.CELU(float(alpha))
-    ),
-    functional.logsigmoid: lambda **_: r.LogSigmoid(),
-    functional.softsign: lambda **_: r.Softsign(),
-    functional.softplus: _softplus,
-    **dict.fromkeys(
-        (torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "relu_"), lambda **_: r.ReLU()
-    ),
-    **dict.fromkeys((torch.abs, operator.abs, "abs"), lambda **_: r.Abs()),
+    **BY_TARGET,
     **dict.fromkeys((torch.softmax, functional.softmax, "softmax"), _softmax(s.Softmax)),
     **dict.fromkeys((torch.log_softmax, functional.log_softmax, "log_softmax"), _softmax(s.LogSoftmax)),
-    functional.leaky_relu: lambda negative_slope=0.01, **_: r.LeakyReLU(float(negative_slope)),
-    functional.relu6: lambda **_: r.ReLU6(),
-    functional.hardtanh: lambda min_val=-1.0, max_val=1.0, **_: r.Hardtanh(float(min_val), float(max_val)),
-    functional.hardsigmoid: lambda **_: r.Hardsigmoid(),
-    functional.hardswish: lambda **_: r.Hardswish(),
-    functional.softshrink: lambda lambd=0.5, **_: r.Softshrink(float(lambd)),
-    **{
-        target: _named(lambda _, name=name: a.Function(name))  # type: ignore[misc]
-        for name in ("exp", "log", "reciprocal", "sin", "cos")
-        for target in (getattr(torch, name), name)
-    },
     **dict.fromkeys((torch.pow, operator.pow, "pow"), _power),
     **dict.fromkeys((torch.square, "square"), lambda **_: a.Polynomial((0.0, 0.0, 1.0))),
     **dict.fromkeys((torch.neg, operator.neg, "neg"), lambda **_: f.Affine(-1.0)),

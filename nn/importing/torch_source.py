@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from mpc.errors import ShapeError
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.torch_activation import FourierActivation
+from nn.importing.torch_inputs import Takes
 from nn.importing.torch_norms import epsilon_of
 from nn.importing.torch_trace import forward_line
 from nn.layer import Array
@@ -30,8 +31,9 @@ _SEEN = (
 class TorchSource:
     """The network, to be run on arrays: in float64 if it can be, or else in its own type."""
 
-    def __init__(self, network: nn.Module, own: nn.Module) -> None:
-        """``own``: a copy of it, or the very same where it could not be copied."""
+    def __init__(self, network: nn.Module, own: nn.Module, takes: Takes | None = None) -> None:
+        """``own``: a copy of it, or the very same where it could not be copied; ``takes``: what a model takes."""
+        self._takes = takes
         self.kind = type(network).__name__
         self.line = forward_line(network)
         self.seen = _SEEN
@@ -68,10 +70,17 @@ class TorchSource:
 
     def _run(self, x: Array) -> Array:
         with torch.no_grad():
-            result = self.network(torch.from_numpy(x.copy()).to(self.dtype))
-        # A dict or a record of one tensor is that.
-        (tensor,) = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
-        return np.asarray(tensor.detach().double().numpy())
+            if self._takes is None:
+                result = self.network(torch.from_numpy(x.copy()).to(self.dtype))
+            else:
+                args, named = self._takes.tensors(x, self.dtype)
+                result = self.network(*args, **named)
+        # A dict or a record of one tensor is that; several are rows.
+        found = [each.detach().double().numpy() for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        if len(found) > 1:
+            return np.concatenate([each.reshape(len(x), -1) for each in found], axis=1)
+        (single,) = found
+        return np.asarray(single)
 
     def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
         """What each of these layers gives, call after call."""

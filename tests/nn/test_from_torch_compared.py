@@ -219,8 +219,6 @@ RIGHT = [
     (optional, {}),
 ]
 REFUSED = [
-    (through_a_view, "in place through another view"),
-    (a_part, "'setitem' in forward"),
     (caught, "a branch or loop of forward: it must not branch or loop on a tensor's values"),
     (dropped_always, "at random in evaluation"),
     (drawn, "'randn' in forward: it draws random numbers"),
@@ -230,6 +228,8 @@ REFUSED = [
     (counted, "changes the module's own"),
 ]
 FOLLOWED_WITH_SAMPLES = [
+    (through_a_view, "in place through another view"),
+    (a_part, "'setitem' in forward"),
     (written_into_another, "into another tensor"),
     (checked_for_its_size, "sizes.*; instead: leave the check out"),
 ]

@@ -2,6 +2,7 @@
 
 from nn.importing.aten import arithmetic as _arithmetic  # noqa: F401 - makes them known
 from nn.importing.aten import choosing as _choosing  # noqa: F401
+from nn.importing.aten import comparing as _comparing  # noqa: F401
 from nn.importing.aten import layers as _layers  # noqa: F401
 from nn.importing.aten import norms as _norms  # noqa: F401
 from nn.importing.aten import recurrent as _recurrent  # noqa: F401

@@ -13,10 +13,11 @@ from nn import functional as f
 from nn import layers as ly
 from nn import softmax as s
 from nn.attention import ScaledDotProductAttention
-from nn.importing.aten.table import beside, binary, operator, single, widest
-from nn.importing.batch_layout import Layout
+from nn.importing.aten.comparing import chosen
+from nn.importing.aten.table import operator, single
 from nn.importing.blockers import SMOOTH, refused
-from nn.importing.export_graph import Graph, Known, Tensor
+from nn.importing.building import Known, Tensor, affine, beside, binary, dropped, over, part, sized, widest
+from nn.importing.export_graph import Graph
 
 MASKED = 1e3
 """What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
@@ -28,7 +29,7 @@ def _add(graph: Graph, x: Any, y: Any, *, alpha: float = 1) -> Tensor:
         y = _scaled(graph, y, float(alpha))
     for one, other in ((x, y), (y, x)):
         if (number := single(other)) is not None:
-            return _affine(graph, graph.tensor(one), 1.0, number)
+            return affine(graph, graph.tensor(one), 1.0, number)
     return binary(graph, f.Add(), x, y)
 
 
@@ -37,9 +38,9 @@ def _sub(graph: Graph, x: Any, y: Any, *, alpha: float = 1) -> Tensor:
     if alpha != 1:
         y = _scaled(graph, y, float(alpha))
     if (number := single(y)) is not None:
-        return _affine(graph, graph.tensor(x), 1.0, -number)
+        return affine(graph, graph.tensor(x), 1.0, -number)
     if (number := single(x)) is not None:
-        return _affine(graph, graph.tensor(y), -1.0, number)
+        return affine(graph, graph.tensor(y), -1.0, number)
     return binary(graph, f.Subtract(), x, y)
 
 
@@ -52,7 +53,7 @@ def _rsub(graph: Graph, x: Any, y: Any, alpha: float = 1) -> Tensor:
 def _mul(graph: Graph, x: Any, y: Any) -> Tensor:
     for one, other in ((x, y), (y, x)):
         if (number := single(other)) is not None:
-            return _affine(graph, graph.tensor(one), number)
+            return affine(graph, graph.tensor(one), number)
     return binary(graph, f.Multiply(), x, y)
 
 
@@ -61,7 +62,7 @@ def _div(graph: Graph, x: Any, y: Any, *, rounding_mode: str | None = None) -> T
     if rounding_mode is not None:
         raise refused("it rounds", SMOOTH)
     if (number := single(y)) is not None:
-        return _affine(graph, graph.tensor(x), 1.0 / number)
+        return affine(graph, graph.tensor(x), 1.0 / number)
     if isinstance(y, Known):
         return binary(graph, f.Multiply(), x, Known(y.values.double().reciprocal()))
     inverse = graph.add(a.Function("reciprocal"), graph.tensor(y), layout=graph.tensor(y).layout)
@@ -70,17 +71,13 @@ def _div(graph: Graph, x: Any, y: Any, *, rounding_mode: str | None = None) -> T
 
 @operator("neg")
 def _neg(graph: Graph, x: Any) -> Tensor:
-    return _affine(graph, graph.tensor(x), -1.0)
-
-
-def _affine(graph: Graph, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
-    return graph.add(f.Affine(scale, shift), x, layout=x.layout)
+    return affine(graph, graph.tensor(x), -1.0)
 
 
 def _scaled(graph: Graph, x: Any, factor: float) -> Any:
     if isinstance(x, Known):
         return Known(x.values.double() * factor)
-    return x * factor if isinstance(x, int | float) else _affine(graph, graph.tensor(x), factor)
+    return x * factor if isinstance(x, int | float) else affine(graph, graph.tensor(x), factor)
 
 
 @operator("square")
@@ -94,6 +91,12 @@ _ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 
 @operator("pow")
 def _pow(graph: Graph, x: Any, exponent: Any) -> Tensor:
+    base = single(x)
+    if base is not None:
+        if base <= 0:
+            raise refused(f"it is a power of {base:g}", "use a number above 0")
+        power = affine(graph, graph.tensor(exponent), math.log(base))
+        return graph.add(a.Function("exp"), power, layout=power.layout)
     tensor, number = graph.tensor(x), single(exponent)
     if number in _ROOTS:
         return graph.add(a.Function(_ROOTS[number]), tensor)
@@ -104,10 +107,13 @@ def _pow(graph: Graph, x: Any, exponent: Any) -> Tensor:
 
 @operator("masked_fill")
 def _masked_fill(graph: Graph, x: Any, mask: Any, value: Any) -> Tensor:
-    """x (1 - mask) + value mask, of a mask that depends on no input."""
-    tensor, known, number = graph.tensor(x), graph.known(mask), single(value)
+    """x (1 - mask) + value mask, of a mask that depends on no input; else a choice."""
+    number = single(value)
     if number is None:
         raise refused("it fills with what is no public number", SMOOTH)
+    if isinstance(mask, Tensor):
+        return chosen(graph, mask, _filling(graph, number), x)
+    tensor, known = graph.tensor(x), graph.known(mask)
     kept = Known(1.0 - known.values.double())
     left = binary(graph, f.Multiply(), tensor, kept)
     filled = Known(known.values.double() * _filling(graph, number))
@@ -125,7 +131,10 @@ def _filling(graph: Graph, number: float) -> float:
 
 @operator("where")
 def _where(graph: Graph, condition: Any, x: Any, y: Any) -> Tensor:
-    """By a condition that depends on no input."""
+    """By a condition that depends on no input, or a secret one."""
+    if isinstance(condition, Tensor):
+        numbers = [x if single(x) is None else _filling(graph, float(single(x) or 0.0)) for x in (x, y)]
+        return chosen(graph, condition, *numbers)
     where = graph.known(condition).values.double()
     parts: list[Any] = []
     for value, kept in ((x, where), (y, 1.0 - where)):
@@ -145,8 +154,8 @@ def _mean(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any
     dims = [dim] if isinstance(dim, int) else dim
     if not dims:
         raise refused("it is a mean over the batch too", "name other dimensions than the batch's")
-    mean = graph.add(f.Mean(tensor.layout.places(dims), True), tensor, layout=_reduced(tensor.layout, dims))
-    return graph.reshaped(mean, graph.shape)
+    keep = len(graph.shape) == len(tensor.layout.shape)
+    return over(graph, f.Mean(tensor.layout.places(dims), True), tensor, dims, keep=keep)
 
 
 @operator("sum")
@@ -154,17 +163,112 @@ def _sum(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any)
     tensor = graph.tensor(x)
     dims = [dim] if isinstance(dim, int) else dim
     mean = _mean(graph, x, dims, keepdim)
-    return _affine(graph, mean, float(math.prod(tensor.layout.shape[d] for d in dims)))
-
-
-def _reduced(layout: Layout, dims: Sequence[int]) -> Layout:
-    sizes = list(layout.shape)
-    for dim in dims:
-        sizes[dim] = 1
-    return layout.resized(tuple(sizes))
+    return affine(graph, mean, float(math.prod(tensor.layout.shape[d] for d in dims)))
 
 
 # -- products of matrices ----------------------------------------------------------------------------------------------
+
+
+@operator("exp2")
+def _exp2(graph: Graph, x: Any) -> Tensor:
+    return _pow(graph, 2.0, x)
+
+
+@operator("expm1")
+def _expm1(graph: Graph, x: Any) -> Tensor:
+    return affine(graph, graph.add(a.Function("exp"), graph.tensor(x)), 1.0, -1.0)
+
+
+@operator("log1p")
+def _log1p(graph: Graph, x: Any) -> Tensor:
+    return graph.add(a.Function("log"), affine(graph, graph.tensor(x), 1.0, 1.0))
+
+
+@operator("log2")
+def _log2(graph: Graph, x: Any) -> Tensor:
+    return affine(graph, graph.add(a.Function("log"), graph.tensor(x)), 1.0 / math.log(2.0))
+
+
+@operator("log10")
+def _log10(graph: Graph, x: Any) -> Tensor:
+    return affine(graph, graph.add(a.Function("log"), graph.tensor(x)), 1.0 / math.log(10.0))
+
+
+@operator("var")
+def _var(graph: Graph, x: Any, dim: Any = None, *rest: Any, **options: Any) -> Tensor:
+    """The mean of squares of what is left without the mean; over n - 1 unless another correction is said."""
+    return _spread(graph, x, dim, rest, options)
+
+
+@operator("std")
+def _std(graph: Graph, x: Any, dim: Any = None, *rest: Any, **options: Any) -> Tensor:
+    found = _spread(graph, x, dim, rest, options)
+    return graph.add(a.Function("sqrt"), found, layout=found.layout)
+
+
+@operator("var_mean")
+def _var_mean(graph: Graph, x: Any, dim: Any = None, *rest: Any, **options: Any) -> list[Tensor]:
+    return [_spread(graph, x, dim, rest, options), _means(graph, x, dim, rest, options)[1]]
+
+
+@operator("std_mean")
+def _std_mean(graph: Graph, x: Any, dim: Any = None, *rest: Any, **options: Any) -> list[Tensor]:
+    return [_std(graph, x, dim, *rest, **options), _means(graph, x, dim, rest, options)[1]]
+
+
+def _means(graph: Graph, x: Any, dim: Any, rest: Sequence[Any], options: Any) -> tuple[Tensor, Tensor, list[int], bool]:
+    """With sizes of 1, and as they are wanted; over which dimensions, and whether these stay."""
+    tensor = graph.tensor(x)
+    dims = [dim] if isinstance(dim, int) and not isinstance(dim, bool) else dim
+    if not dims or isinstance(dims, bool):
+        raise refused("it is over the batch too", "name other dimensions than the batch's")
+    keep = bool(options.get("keepdim", rest[1] if len(rest) > 1 else False))
+    kept = over(graph, f.Mean(tensor.layout.places(dims), True), tensor, dims, keep=True)
+    return kept, kept if keep else graph.laid_out(kept, dropped(kept.layout, dims)), dims, keep
+
+
+def _spread(graph: Graph, x: Any, dim: Any, rest: Sequence[Any], options: Any) -> Tensor:
+    tensor = graph.tensor(x)
+    mean, _, dims, keep = _means(graph, x, dim, rest, options)
+    count = math.prod(tensor.layout.shape[d] for d in dims)
+    said = options.get("correction", options.get("unbiased", rest[0] if rest else True))
+    correction = 1.0 if said is None else float(said)
+    if count <= correction:
+        raise refused(f"it is of {count} numbers, and divides by {count - correction:g}", "give it correction=0")
+    apart = graph.add(f.Subtract(), tensor, mean, layout=tensor.layout)
+    squares = graph.add(f.Multiply(), apart, apart, layout=tensor.layout)
+    found = over(graph, f.Mean(tensor.layout.places(dims), True), squares, dims, keep=keep)
+    return affine(graph, found, count / (count - correction))
+
+
+@operator("logsumexp")
+def _logsumexp(graph: Graph, x: Any, dim: Any, keepdim: bool = False) -> Tensor:
+    """x less its log-softmax, anywhere."""
+    tensor, dims = graph.tensor(x), [dim] if isinstance(dim, int) else dim
+    if len(dims) != 1:
+        raise refused("it is over several dimensions", "flatten them before, or take one after the other")
+    logs = graph.add(s.LogSoftmax(tensor.layout.place(dims[0])), tensor, layout=tensor.layout)
+    first = [part(graph, each, dims[0], 0, 1, 1) for each in (tensor, logs)]
+    found = graph.add(f.Subtract(), *first, layout=first[0].layout)
+    return found if keepdim else graph.laid_out(found, dropped(found.layout, dims))
+
+
+@operator("prod")
+def _prod(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    """Halves by halves."""
+    if dim is None:
+        raise refused("it is over the batch too", "name another dimension than the batch's")
+    tensor = graph.tensor(x)
+    while (size := tensor.layout.shape[dim]) > 1:
+        half = size // 2
+        one, other = (part(graph, tensor, dim, start, 1, half) for start in (0, half))
+        product = graph.add(f.Multiply(), one, other, layout=one.layout)
+        if size % 2:
+            last = part(graph, tensor, dim, size - 1, 1, 1)
+            joined = sized(tensor.layout, dim, half + 1)
+            product = graph.add(f.Concatenate(tensor.layout.place(dim)), product, last, layout=joined)
+        tensor = product
+    return tensor if keepdim else graph.laid_out(tensor, dropped(tensor.layout, [dim]))
 
 
 @operator("linear")
@@ -174,7 +278,8 @@ def _linear(graph: Graph, x: Any, weight: Any, bias: Any = None) -> Tensor:
         raise refused("it would mix the images of the batch", "keep the batch first")
     out, width = held.values.shape
     shift = None if bias is None else graph.known(bias)
-    return graph.add(ly.Linear(width, out, shift is not None), tensor, weight=held, bias=shift)
+    made = tensor.layout.resized((*tensor.layout.shape[:-1], out))
+    return graph.add(ly.Linear(width, out, shift is not None), tensor, layout=made, weight=held, bias=shift)
 
 
 @operator("addmm")
@@ -187,9 +292,13 @@ def _addmm(graph: Graph, bias: Any, x: Any, weight: Any, *, beta: float = 1, alp
 
 @operator("mm", "bmm", "matmul")
 def _matmul(graph: Graph, x: Any, y: Any) -> Tensor:
-    if isinstance(y, Known) and y.values.ndim == 2:
-        return _linear(graph, x, Known(y.values.T))
+    if isinstance(y, Known) and y.values.numel() == math.prod(y.values.shape[-2:]):
+        return graph.reshaped(_linear(graph, x, Known(y.values.reshape(y.values.shape[-2:]).T)), graph.shape)
     layout = widest(x, y)
+    if isinstance(x, Known) and x.values.ndim == 2 and layout.axis == len(layout.shape) - 1:
+        # Inputs beside each other, as columns.
+        order = [*range(layout.axis - 1), layout.axis, layout.axis - 1]
+        return graph.permuted(_linear(graph, graph.permuted(y, order), x), order)
     if layout.axis >= len(layout.shape) - 2 or min(len(_sizes(x)), len(_sizes(y))) < 2:
         raise refused("it would mix the images of the batch", "keep the batch first")
     return binary(graph, f.Matmul(), x, y)
@@ -220,7 +329,7 @@ def _attention(
     turned = graph.permuted(k, [*range(count - 2), count - 1, count - 2])
     width = q.layout.shape[-1]
     lengths = (*q.layout.shape[:-1], k.layout.shape[-2])
-    scores = graph.add(f.Matmul(), _affine(graph, q, width**-0.5 if scale is None else scale), turned,
+    scores = graph.add(f.Matmul(), affine(graph, q, width**-0.5 if scale is None else scale), turned,
                        layout=q.layout.resized(lengths))  # fmt: skip
     added = _added(graph.known(mask).values)
     if bool(added.any()):

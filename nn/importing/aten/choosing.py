@@ -11,48 +11,47 @@ from nn import activations as a
 from nn import choosing as c
 from nn import functional as f
 from nn.importing import torch_windows as w
-from nn.importing.aten.shapes import part
-from nn.importing.aten.table import OPERATORS, binary, operator
+from nn.importing.aten.comparing import gathered, indexed, looked_up, position
+from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.blockers import refused
-from nn.importing.export_graph import Graph, Known, Operator, Tensor
+from nn.importing.building import Known, Tensor, binary, over, part, taken
+from nn.importing.export_graph import Graph, Operator
 
 _PLACES = "take along a dimension that is not the batch's, at whole numbers that depend on no input"
-
-
-def _taken(graph: Graph, x: Any, dim: int, positions: Sequence[int]) -> Tensor:
-    """Along one dimension; the result is of the operation's sizes, or is reshaped to them."""
-    tensor = graph.tensor(x)
-    sizes = list(tensor.layout.shape)
-    places = tuple(n % sizes[dim] for n in positions)
-    sizes[dim] = len(places)
-    return graph.add(c.Take(tensor.layout.place(dim), places), tensor, layout=tensor.layout.resized(tuple(sizes)))
 
 
 def _whole_numbers(graph: Graph, index: Any) -> torch.Tensor:
     values = graph.known(index).values
     if values.is_floating_point() or values.dtype == torch.bool:
         raise refused("its positions are no whole numbers", _PLACES)
-    return values
+    found: torch.Tensor = values
+    return found
 
 
 @operator("index_select")
 def _index_select(graph: Graph, x: Any, dim: int, index: Any) -> Tensor:
-    return _taken(graph, x, dim, _whole_numbers(graph, index).reshape(-1).tolist())
+    if isinstance(x, Known) and isinstance(index, Tensor) and not dim:
+        return looked_up(graph, x, index)
+    return taken(graph, graph.tensor(x), dim, _whole_numbers(graph, index).reshape(-1).tolist())
 
 
 @operator("index")
 def _index(graph: Graph, x: Any, indices: Sequence[Any]) -> Tensor:
     """By one array of places, along one dimension."""
+    if any(isinstance(index, Tensor) for index in indices):
+        return indexed(graph, x, indices)
     dims = [i for i, index in enumerate(indices) if index is not None]
     if len(dims) != 1:
         raise refused("it takes positions of several dimensions at once", "take along one after the other")
-    taken = _taken(graph, x, dims[0], _whole_numbers(graph, indices[dims[0]]).reshape(-1).tolist())
-    return graph.reshaped(taken, graph.shape)
+    found = taken(graph, graph.tensor(x), dims[0], _whole_numbers(graph, indices[dims[0]]).reshape(-1).tolist())
+    return graph.reshaped(found, graph.shape)
 
 
 @operator("gather")
 def _gather(graph: Graph, x: Any, dim: int, index: Any, **_: Any) -> Tensor:
-    """Where all rows are asked for the same places."""
+    """Where all rows are asked for the same places, or each for secret ones."""
+    if isinstance(index, Tensor):
+        return gathered(graph, graph.tensor(x), dim, index)
     tensor, places = graph.tensor(x), _whole_numbers(graph, index)
     dim %= places.ndim
     first = places
@@ -62,7 +61,7 @@ def _gather(graph: Graph, x: Any, dim: int, index: Any, **_: Any) -> Tensor:
     others = [i for i in range(places.ndim) if i != dim]
     if not bool((places == first).all()) or any(graph.shape[i] != tensor.layout.shape[i] for i in others):
         raise refused("its positions differ from row to row", _PLACES)
-    return _taken(graph, x, dim, first.reshape(-1).tolist())
+    return taken(graph, graph.tensor(x), dim, first.reshape(-1).tolist())
 
 
 @operator("roll")
@@ -72,7 +71,7 @@ def _roll(graph: Graph, x: Any, shifts: Sequence[int], dims: Sequence[int] = ())
         raise refused("it rolls over all dimensions, the batch's too", "name other dimensions than the batch's")
     for shift, dim in zip(shifts, dims, strict=True):
         size = tensor.layout.shape[dim]
-        tensor = _taken(graph, tensor, dim, [(i - shift) % size for i in range(size)])
+        tensor = taken(graph, tensor, dim, [(i - shift) % size for i in range(size)])
     return tensor
 
 
@@ -96,11 +95,8 @@ def _over(graph: Graph, kind: type[c.Amax] | type[c.Amin], x: Any, dims: Sequenc
     tensor = graph.tensor(x)
     if not dims:
         raise refused("it is over everything, the batch too", "name other dimensions than the batch's")
-    sizes = [
-        1 if i in {dim % len(tensor.layout.shape) for dim in dims} else n for i, n in enumerate(tensor.layout.shape)
-    ]
-    layer = kind(tensor.layout.places(dims), True)
-    return graph.reshaped(graph.add(layer, tensor, layout=tensor.layout.resized(tuple(sizes))), tuple(shape))
+    keep = len(shape) == len(tensor.layout.shape)
+    return over(graph, kind(tensor.layout.places(dims), True), tensor, dims, keep=keep)
 
 
 def _between(kind: type[c.Amax] | type[c.Amin], pairs: type[f.Maximum] | type[f.Minimum]) -> Operator:
@@ -108,7 +104,10 @@ def _between(kind: type[c.Amax] | type[c.Amin], pairs: type[f.Maximum] | type[f.
 
     def made(graph: Graph, x: Any, other: Any = None, keepdim: bool = False) -> Any:
         if isinstance(other, int):
-            return [_over(graph, kind, x, [other], graph.shapes[0])]
+            found = [_over(graph, kind, x, [other], graph.shapes[0])]
+            if 1 in graph.used:
+                found.append(position(graph, x, other, keepdim, smallest=kind is c.Amin))
+            return found
         if other is None:
             raise refused("it is over everything, the batch too", "name other dimensions than the batch's")
         return binary(graph, pairs(), x, other)
@@ -132,6 +131,9 @@ OPERATORS |= {
 
 @operator("clamp", "clip")
 def _clamp(graph: Graph, x: Any, low: Any = None, high: Any = None) -> Tensor:
+    if isinstance(low, Tensor | Known) or isinstance(high, Tensor | Known):
+        raised = x if low is None else binary(graph, f.Maximum(), x, low)
+        return graph.tensor(raised) if high is None else binary(graph, f.Minimum(), raised, high)
     return graph.add(w.clamp(low, high), graph.tensor(x))
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from nn import norms as n
-from nn.importing.aten.table import beside, operator, widest
+from nn.importing.aten.table import operator
 from nn.importing.blockers import refused
-from nn.importing.export_graph import Graph, Known, Tensor
+from nn.importing.building import Known, Tensor, beside, over, widest
+from nn.importing.export_graph import Graph
 from nn.importing.torch_norms import NORM_FUNCTIONS
 
 
@@ -80,11 +81,8 @@ def _vector_norm(graph: Graph, x: Any, order: Any = 2, dim: Any = None, keepdim:
     dims = [dim] if isinstance(dim, int) else dim
     if not dims:
         raise refused("a norm over everything would mix the images of the batch", "give it dim=1, or others")
-    sizes = list(tensor.layout.shape)
-    for each in dims:
-        sizes[each] = 1
     layer = NORM_FUNCTIONS[torch.linalg.vector_norm](order, tensor.layout.places(dims), True)
-    return graph.reshaped(graph.add(layer, tensor, layout=tensor.layout.resized(tuple(sizes))), graph.shape)
+    return over(graph, layer, tensor, dims, keep=len(graph.shape) == len(tensor.layout.shape))
 
 
 @operator("cosine_similarity")

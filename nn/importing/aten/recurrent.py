@@ -13,11 +13,11 @@ from nn import layers as ly
 from nn import rectifiers as r
 from nn import recurrent as rn
 from nn.importing.aten.choosing import is_zero
-from nn.importing.aten.shapes import part
-from nn.importing.aten.table import OPERATORS, beside, operator
+from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import refused
-from nn.importing.export_graph import Graph, Known, Operator, Tensor
+from nn.importing.building import Known, Tensor, beside, part
+from nn.importing.export_graph import Graph, Operator
 
 _NO_STATE = "start from zeros: leave the first state out"
 

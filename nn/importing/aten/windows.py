@@ -14,7 +14,8 @@ from nn import transposed as t
 from nn.importing import torch_windows as w
 from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.blockers import refused
-from nn.importing.export_graph import Graph, Operator, Tensor
+from nn.importing.building import Tensor
+from nn.importing.export_graph import Graph, Operator
 from nn.layer import Layer
 
 
@@ -96,7 +97,9 @@ def _with_indices(make: w.Make) -> Operator:
 
 
 def _single(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else w.ints(value) if value != [] else None
+    if value is None or value == []:
+        return None
+    return value[0] if isinstance(value, list) and len(value) == 1 else w.ints(value)
 
 
 _MAX = {1: w.max_pool(d.MaxPool1d, _single), 2: w.max_pool(r.MaxPool2d), 3: w.max_pool(d.MaxPool3d)}
