@@ -20,7 +20,7 @@ class Embedding(Layer, frozen=True):
     """Rows of a table, for one-hot vectors (..., num_embeddings): a product, and no comparison but one for each vector.
 
     Of bits, as ``TokenInput`` shares them, the result is in the table's range, not in what their sum could reach; that
-    each vector has no more than a 1 is assumed, and a bit beside the results says so.
+    each vector has no more than a 1 is assumed, and where one has two there is no answer.
     """
 
     num_embeddings: int

@@ -5,25 +5,36 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 import onnx
 import onnx.checker
 import onnx.defs
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
+from onnx.helper import make_tensor_value_info
 from onnx.reference import ReferenceEvaluator
 
 from mpc.errors import ConfigurationError, ShapeError, UsageError
+from mpc.tensor_type import Shape
 from nn.architecture import MAX_STEPS, Architecture
 from nn.importing.blockers import Blocker, refuse, refused, said_by
 from nn.importing.compared import checked
-from nn.importing.onnx_graph import READ, Graph, Taken, taken
+from nn.importing.onnx_file import READ, Taken, taken
+from nn.importing.onnx_graph import Graph
 from nn.importing.onnx_operators import OPERATORS
+from nn.importing.onnx_quantized import STEPS
 from nn.importing.samples import Samples, read_samples
 from nn.importing.shown import unshown
 from nn.interface import Interface
 from nn.layer import Array
 from nn.model import Model
-from protocols import RangeWarning
+from protocols import PrecisionWarning, RangeWarning
+
+PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 193, 197, 199)
+"""Inputs in a batch that sizes are followed for: few, since what is computed of sizes is made."""
+
+FEW = 32
+"""Samples that tell how large what is rounded is."""
 
 OLDEST = 13
 """The opset since which softmaxes are of one axis."""
@@ -34,33 +45,63 @@ def load(data: bytes, name: str, samples: Samples | None, tolerance: float, inte
     if not 0 < tolerance < 1:
         raise UsageError(f"a tolerance is a part of the results' scale, above 0 and below 1, not {tolerance!r}")
     batch = None if samples is None else read_samples(samples)
-    proto = _parsed(data, name)
+    proto = _without_dicts(_parsed(data, name))
     try:
         given = _checked(proto)
     except UsageError as error:
         raise refuse(name, [Blocker.of(name, error, "the whole file", READ)]) from None
     if batch is not None:
         _check_samples(given, batch)
-    graph = Graph(proto.graph, len(given.sizes), given.sizes[0])
-    blockers = graph.walk(proto.graph, given.name, OPERATORS)
+    shape = given.shape if batch is None else batch.shape[1:]
+    if shape is None:
+        reason = "it leaves sizes of its input open, which layers depend on"
+        remedy = "give from_onnx samples, or export it with fixed sizes"
+        raise refuse(name, [Blocker(name, reason, remedy, "its input")])
+    graph = Graph(proto, given.sizes[0] or _prime(proto, shape))
+    blockers = graph.walk(given, shape, OPERATORS, given.outputs)
     if blockers:
         raise refuse(name, blockers)
+    interface = msgspec.structs.replace(interface, results=graph.outputs) if graph.outputs else interface
     try:
         onnx.checker.check_model(proto)
         evaluator = ReferenceEvaluator(proto)
     except Exception as error:  # noqa: BLE001 - whatever the checker raises of a stranger's file
         raise ConfigurationError(f"{name} is no valid ONNX: {said_by(error)}") from None
-    shape = given.shape if batch is None else batch.shape[1:]
     try:
         model = Model(Architecture(tuple(graph.steps), shape), graph.weights, interface)
         folded = model.fold()
     except UsageError as error:
         raise refuse(name, [Blocker.of(name, error, "the whole file", READ)]) from None
     if batch is not None:
-        return checked(model, OnnxSource(name, evaluator, given, graph.results), batch, tolerance, graph.lines)
+        source = OnnxSource(name, evaluator, given, graph.results, rounds=bool(graph.roundings))
+        if graph.roundings:
+            tolerance = _of_few_bits(model, graph.roundings, batch, tolerance)
+        return checked(model, source, batch, tolerance, graph.sources)
     for said in unshown(folded, "from_onnx(file, samples)"):
         warnings.warn(said, RangeWarning, stacklevel=3)
     return folded
+
+
+def _prime(proto: ModelProto, shape: Shape) -> int:
+    """How many inputs sizes are followed for: no size of the file's is a multiple of it."""
+    sizes = {*shape, *(n for t in proto.graph.initializer for n in t.dims)}
+    return next((p for p in PRIMES if all(n % p for n in sizes if n)), PRIMES[-1])
+
+
+def _of_few_bits(model: Model, roundings: Mapping[int, float], samples: Array, tolerance: float) -> float:
+    """By how much results may differ: for each time that the file rounds, a step, in parts of what is rounded."""
+    values = model.values(samples[:FEW], exact=True)
+    steps = [
+        step / (float(np.abs(values[place]).max()) or 1.0) if step else 1 / STEPS for place, step in roundings.items()
+    ]
+    wider = max(tolerance, min(0.5, sum(steps)))
+    warnings.warn(
+        f"the file rounds {len(steps)} times to numbers of few bits, and the model computes without: by their steps"
+        f" they are held to {wider:.2g} of the results' scale",
+        PrecisionWarning,
+        stacklevel=4,
+    )
+    return wider
 
 
 class OnnxSource:
@@ -68,7 +109,11 @@ class OnnxSource:
 
     seen = "export the network again, and report it if it still differs: the file was not read as it is meant"
 
-    def __init__(self, name: str, evaluator: ReferenceEvaluator, given: Taken, results: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, evaluator: ReferenceEvaluator, given: Taken, results: Mapping[str, str], *, rounds: bool
+    ) -> None:
+        """``rounds``: whether the file rounds what it computes to few bits."""
+        self._rounds = rounds
         self.kind = name
         self.line = f"input {given.name!r}"
         self._given = given
@@ -78,12 +123,15 @@ class OnnxSource:
     @property
     def rounding(self) -> float | None:
         """None for what has few bits."""
-        return {np.float64: 1e-6, np.float32: 1e-3}.get(self._given.dtype)
+        return None if self._rounds else {np.float64: 1e-6, np.float32: 1e-3}.get(self._given.dtype)
 
     def __call__(self, x: Array) -> Array:
         """Its results.  Raises ShapeError for inputs that it does not take."""
-        (name,) = self._evaluator.output_names
-        return self._values(x, {name}, intermediate=False)[name]
+        names = self._given.outputs
+        found = self._values(x, set(names), intermediate=False)
+        if len(names) == 1:
+            return found[names[0]]
+        return np.concatenate([found[name].reshape(len(x), -1) for name in names], axis=1)
 
     def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
         """What the nodes that steps of these names were made of give."""
@@ -116,11 +164,24 @@ def _parsed(data: bytes, name: str) -> ModelProto:
         raise ConfigurationError(f"{name} cannot be read as ONNX: {said_by(error)}") from None
 
 
+def _without_dicts(proto: ModelProto) -> ModelProto:
+    """With rows of numbers in the place of outputs that are dicts of them by class."""
+    made = {node.output[0]: node for node in proto.graph.node if node.op_type == "ZipMap" and node.output}
+    for output in proto.graph.output:
+        node = made.get(output.name)
+        if node is not None and node.input:
+            output.CopyFrom(make_tensor_value_info(node.input[0], TensorProto.FLOAT, [None, None]))
+            proto.graph.node.remove(node)
+    return proto
+
+
 def _checked(proto: ModelProto) -> Taken:
     """Its input; all that is not the nodes' is as it should be.  Raises UsageError."""
     if not proto.HasField("graph") or not proto.graph.node:
         raise refused("it holds no graph with nodes", "export the network again")
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    if any(o.domain == "ai.onnx.ml" and o.version > 5 for o in proto.opset_import):
+        raise refused("its version of ai.onnx.ml is unknown", "export it with version 5 or older")
     newest = onnx.defs.onnx_opset_version()
     if len(versions) != 1 or not OLDEST <= versions[0] <= newest:
         said = ", ".join(map(str, versions[:3])) or "none"

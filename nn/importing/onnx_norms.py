@@ -11,14 +11,18 @@ import numpy as np
 from mpc.tensor_type import Shape
 from nn import norms as n
 from nn.importing.blockers import refused
-from nn.importing.onnx_graph import READ, Node, Value
+from nn.importing.building import over
+from nn.importing.onnx_file import READ
+from nn.importing.onnx_nodes import Node, Value
 from nn.layer import axis_of
 
 
 def _last(node: Node, weight: np.ndarray) -> Shape:
     """The axes that are normed over, which are the last ones: as many as the scale has."""
-    rank = node.rank(node.place(0))
+    rank, layout = node.rank(node.place(0)), node.place(0).layout
     count = rank - axis_of(node.take("axis", -1), rank)
+    if layout.axis >= rank - count:
+        raise refused("it would mix the images of the batch", "keep the batch first")
     shape = weight.shape[-count:]
     if weight.ndim < count or math.prod(weight.shape) != math.prod(shape):
         raise refused("its scale has not the shape of what is normalised", READ)
@@ -32,44 +36,46 @@ def _layer(node: Node) -> Value:
     weights = {"weight": scale.reshape(shape)}
     if node.has(2):
         weights["bias"] = np.broadcast_to(node.constant(2), shape)
-    return node.add(n.LayerNorm(shape, node.take("epsilon", 1e-5), True, "bias" in weights), node.place(0), **weights)
+    layer = n.LayerNorm(shape, node.take("epsilon", 1e-5), True, "bias" in weights)
+    return node.same(layer, node.place(0), **weights)
 
 
 def _rms(node: Node) -> Value:
     node.take("stash_type", 1)
     scale = node.constant(1)
     shape = _last(node, scale)
-    return node.add(n.RMSNorm(shape, node.take("epsilon", 1e-5)), node.place(0), weight=scale.reshape(shape))
+    return node.same(n.RMSNorm(shape, node.take("epsilon", 1e-5)), node.place(0), weight=scale.reshape(shape))
 
 
 def _instance(node: Node) -> Value:
-    x, scale, shift = node.place(0), node.constant(1), node.constant(2)
+    x, scale, shift = node.plain(0), node.constant(1), node.constant(2)
     kinds = {3: n.InstanceNorm1d, 4: n.InstanceNorm2d, 5: n.InstanceNorm3d}
     if node.rank(x) not in kinds:
         raise refused("it takes (N, C, L), (N, C, H, W) or one dimension more", READ)
     layer = kinds[node.rank(x)](scale.size, node.take("epsilon", 1e-5), True)
-    return node.add(layer, x, weight=scale, bias=shift)
+    return node.same(layer, x, weight=scale, bias=shift)
 
 
 def _group(node: Node) -> Value:
     node.take("stash_type", 1)
     # Until opset 21 there is a number for each group alone: that is not the number of channels, and so refused.
-    x, scale, shift, groups = node.place(0), node.constant(1), node.constant(2), node.take("num_groups", 1)
-    return node.add(n.GroupNorm(groups, scale.size, node.take("epsilon", 1e-5)), x, weight=scale, bias=shift)
+    x, scale, shift, groups = node.plain(0), node.constant(1), node.constant(2), node.take("num_groups", 1)
+    return node.same(n.GroupNorm(groups, scale.size, node.take("epsilon", 1e-5)), x, weight=scale, bias=shift)
 
 
 def _unit(node: Node) -> Value:
     node.only("p", 2, 2)
-    return node.add(n.Normalize((node.take("axis", -1),), 0.0), node.place(0))
+    x = node.place(0)
+    return node.same(n.Normalize((x.layout.place(node.take("axis", -1)),), 0.0), x)
 
 
 def _reduced(order: Literal["1", "2"]) -> Callable[[Node], Value]:
     def add(node: Node) -> Value:
-        x, axes = node.place(0), node.attribute("axes") or ()
         node.only("noop_with_empty_axes", 0, 0)
-        axes = node.integers(1) if node.has(1) else axes
-        dims = tuple(sorted({axis_of(axis, node.rank(x)) for axis in axes}))
-        return node.add(n.Norm(dims, bool(node.take("keepdims", 1)), order), x)
+        x = node.place(0)
+        axes = node.axes(1, x)
+        layer = n.Norm(x.layout.places(axes), True, order)
+        return over(node.graph, layer, x, axes, keep=bool(node.take("keepdims", 1)))
 
     return add
 

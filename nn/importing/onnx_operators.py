@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from mpc.errors import UnsupportedError
 from nn import activations as a
+from nn import choosing as c
 from nn import functional as f
 from nn import layers as ly
+from nn import lookups as lk
 from nn import rectifiers as r
 from nn import softmax as s
 from nn.importing.blockers import refused
-from nn.importing.onnx_graph import READ, Node, Value
+from nn.importing.building import Known, Tensor, affine, beside, binary, dropped, over, part, widest
+from nn.importing.onnx_file import READ
+from nn.importing.onnx_ml import MACHINE_LEARNING
+from nn.importing.onnx_nodes import Node, Value
 from nn.importing.onnx_norms import NORMS
-from nn.layer import Array, Layer, axis_of
+from nn.importing.onnx_quantized import QUANTIZED
+from nn.importing.onnx_recurrent import RECURRENT
+from nn.importing.onnx_shapes import SHAPES
+from nn.importing.onnx_windows import WINDOWS
+from nn.layer import Array, Layer
 from protocols.trace.activations import SELU_ALPHA, SELU_SCALE
 
 UNBOUNDED = 3e38
 """What exporters write for no bound, and more."""
+MASKED = 1e3
+"""What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
 
-_BINARY: dict[str, Callable[[], Layer]] = {"Add": f.Add, "Sub": f.Subtract, "Mul": f.Multiply, "Div": f.Multiply}
+_BINARY: dict[str, Callable[[], Layer]] = {
+    "Add": f.Add,
+    "Sub": f.Subtract,
+    "Mul": f.Multiply,
+    "Div": f.Multiply,
+    "Max": f.Maximum,
+    "Min": f.Minimum,
+}
 
 
 def _simple(make: Callable[[Node], Layer]) -> Callable[[Node], Value]:
-    """Of one tensor, by one layer."""
-    return lambda node: node.add(make(node), node.place(0))
+    """Of one tensor, by one layer that changes no sizes."""
+    return lambda node: node.same(make(node), node.place(0))
+
+
+def _along(make: Callable[[int], Layer]) -> Callable[[Node], Value]:
+    """Of one tensor, along a dimension, by default the last."""
+
+    def add(node: Node) -> Value:
+        x = node.place(0)
+        return node.same(make(x.layout.place(node.take("axis", -1))), x)
+
+    return add
+
+
+# -- sums and products -------------------------------------------------------------------------------------------------
 
 
 def _gemm(node: Node) -> Value:
@@ -42,136 +72,208 @@ def _gemm(node: Node) -> Value:
         if bias.size not in (1, width) or bias.shape[-1:] not in ((), (1,), (width,)):
             raise refused("its addend is not one number for each output", READ)
         weights["bias"] = beta * np.broadcast_to(bias.reshape(-1), (width,))
-    x = node.place(0)
-    return node.add(ly.Linear(weight.shape[1], width, "bias" in weights), x, **weights)
+    return linear(node, node.place(0), weights)
+
+
+def linear(node: Node, x: Tensor, weights: dict[str, Array]) -> Tensor:
+    """x @ weight.T + bias, along the last dimension."""
+    width, features = weights["weight"].shape
+    layout = x.layout
+    if layout.axis == len(layout.shape) - 1:
+        raise refused("it would mix the images of the batch", "keep the batch first")
+    made = layout.resized((*layout.shape[:-1], width))
+    return node.add(ly.Linear(features, width, "bias" in weights), x, layout=made, **weights)
 
 
 def _matmul(node: Node) -> Value:
     x, y = node.operand(0), node.operand(1)
-    if isinstance(x, int) and not isinstance(y, int) and y.ndim == 2:
-        return node.add(ly.Linear(y.shape[0], y.shape[1], False), x, weight=y.T)
-    if not isinstance(x, int) and not isinstance(y, int):
-        raise _folded()
-    places = node.place(0), node.place(1)
-    if min(map(node.rank, places)) < 2:
+    if isinstance(x, Tensor) and isinstance(y, Known) and y.values.ndim == 2:
+        return linear(node, x, {"weight": y.values.T})
+    if min(_rank(x), _rank(y)) < 2:
         raise refused("one of its operands is no matrix", "make it one, of one row or one column")
-    return node.add(f.Matmul(), *places)
+    layout = widest(x, y)
+    if layout.axis >= len(layout.shape) - 2:
+        raise refused("it would mix the images of the batch", "keep the batch first")
+    return binary(node.graph, f.Matmul(), x, y)
+
+
+def _rank(x: Tensor | Known) -> int:
+    return len(x.layout.shape) if isinstance(x, Tensor) else int(x.values.ndim)
 
 
 def _binary(node: Node) -> Value:
     x, y = node.operand(0), node.operand(1)
-    if isinstance(x, int) and isinstance(y, int):
-        if node.kind == "Div":
-            y = node.add(a.Function("reciprocal"), y)
-        return node.add(_BINARY[node.kind](), x, y)
-    if not isinstance(x, int) and not isinstance(y, int):
-        raise _folded()
-    if isinstance(x, int):
-        return _with_constant(node, x, np.asarray(y), 0)
-    place = node.place(1)
-    if node.kind == "Div":
-        place = node.add(a.Function("reciprocal"), place)
-    return _with_constant(node, place, np.asarray(x), 1)
+    if isinstance(y, Tensor) and node.kind == "Div":
+        y = node.same(a.Function("reciprocal"), y)
+    if isinstance(x, Tensor) and isinstance(y, Known):
+        return _with_constant(node, x, y.values, 0)
+    if isinstance(y, Tensor) and isinstance(x, Known):
+        return _with_constant(node, y, x.values, 1)
+    return _of_two(node, x, y)
 
 
-def _with_constant(node: Node, x: int, c: Array, tensor: int) -> Value:
+def _of_two(node: Node, x: Tensor | Known, y: Tensor | Known) -> Tensor:
+    """With the sizes that broadcasting gives."""
+    shapes = [each.layout.shape if isinstance(each, Tensor) else each.values.shape for each in (x, y)]
+    return binary(node.graph, _BINARY[node.kind](), x, y, np.broadcast_shapes(*shapes))
+
+
+def _with_constant(node: Node, x: Tensor, c: Array, tensor: int) -> Value:
     """``tensor``: which operand the tensor is; a quotient's has been inverted already if it is the second."""
-    if node.kind == "Add" and node.graph.biased(x, c, node.name_of(tensor), node.result):
-        return x
+    graph = node.graph
+    if node.kind == "Add":
+        if graph.biased(x, c, node.proto.input[tensor]):
+            return x
+        if c.size and c.min() < -MASKED and graph.feeds_softmax(node.result):
+            c = np.maximum(c, -MASKED)
     if node.kind == "Div" and tensor == 0:
         if not c.all():
             raise refused("it divides by zero", READ)
         c = 1.0 / c
-    if c.size == 1 and c.ndim <= node.rank(x):
+    if c.size == 1 and c.ndim <= node.rank(x) and node.kind not in ("Max", "Min"):
         number = float(c.item())
         match node.kind:
             case "Add":
-                return node.add(f.Affine(1.0, number), x)
+                return affine(graph, x, 1.0, number)
             case "Sub":
-                return node.add(f.Affine(-1.0, number) if tensor else f.Affine(1.0, -number), x)
-        return node.add(f.Affine(number), x)
-    other = node.parameter(c)
-    return node.add(_BINARY[node.kind](), *((other, x) if tensor else (x, other)))
+                return affine(graph, x, -1.0, number) if tensor else affine(graph, x, 1.0, -number)
+        return affine(graph, x, number)
+    return _of_two(node, *((Known(c), x) if tensor else (x, Known(c))))
 
 
-def _window(node: Node, kernel: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, ...] | str]:
-    """Kernel, stride, and padding: (top, left, bottom, right), or ``"same"`` with the odd zero last."""
-    if len(kernel) != 2:
-        raise refused(f"its window has {len(kernel)} dimensions: only images, (N, C, H, W), are supported", READ)
-    if any(n != 1 for n in node.take("dilations", (1, 1))):
-        raise refused("its dilations are not 1", READ)
-    strides, pads, auto = node.take("strides", (1, 1)), node.take("pads", (0,) * 4), node.take("auto_pad", "NOTSET")
-    if len(strides) != 2 or len(pads) != 4:
-        raise refused("its strides and pads are not those of an image", READ)
-    odd = all(k % 2 for k in kernel)
-    if auto == "SAME_UPPER" or (auto == "SAME_LOWER" and odd):
-        return (kernel[0], kernel[1]), (strides[0], strides[1]), "same"
-    if auto not in ("NOTSET", "VALID"):
-        raise refused(f"its auto_pad {auto!r} is not supported", "export it with pads")
-    return (kernel[0], kernel[1]), (strides[0], strides[1]), pads if auto == "NOTSET" else (0,) * 4
+def _several(node: Node) -> Value:
+    """``Sum``, ``Max`` and ``Min`` of any number of operands."""
+    kind = "Add" if node.kind == "Sum" else node.kind
+    result = node.operand(0)
+    for i in range(1, node.count):
+        other = node.operand(i)
+        shapes = [e.layout.shape if isinstance(e, Tensor) else e.values.shape for e in (result, other)]
+        if isinstance(result, Known) and isinstance(other, Known):
+            raise refused("several of its inputs are constants", "fold them when exporting")
+        result = binary(node.graph, _BINARY[kind](), result, other, np.broadcast_shapes(*shapes))
+    return result
 
 
-def _conv(node: Node) -> Value:
-    weight, groups = node.constant(1), node.take("group", 1)
-    if weight.ndim != 4 or node.take("kernel_shape", weight.shape[2:]) != weight.shape[2:]:
-        raise refused("its weight is not (out, in, height, width)", "export convolutions of images alone")
-    kernel, stride, pads = _window(node, weight.shape[2:])
-    same = tuple((k - 1) // 2 for k in kernel) + tuple(k // 2 for k in kernel)
-    if pads == same and stride == (1, 1):
-        pads = "same"
-    padding: Any = pads if isinstance(pads, str) else _symmetric(pads)
-    weights = {"weight": weight} | ({"bias": node.constant(2)} if node.has(2) else {})
-    layer = ly.Conv2d(
-        weight.shape[1] * groups, len(weight), kernel, stride, padding, groups=groups, bias="bias" in weights
-    )  # fmt: skip
-    return node.add(layer, node.place(0), **weights)
+_ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 
 
-def _pool(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    node.only("ceil_mode", 0, 0)
-    kernel, stride, pads = _window(node, node.take("kernel_shape", (0, 0)))
-    if isinstance(pads, str):
-        raise refused("its auto_pad is not supported for a pool", "export it with pads")
-    return kernel, stride, _symmetric(pads)
+def _power(node: Node) -> Value:
+    x = node.operand(0)
+    if isinstance(x, Known):
+        base = node.number(0)
+        if base <= 0:
+            raise refused(f"it is a power of {base:g}", "use a number above 0")
+        return node.same(a.Function("exp"), affine(node.graph, node.place(1), math.log(base)))
+    number = node.number(1)
+    if number in _ROOTS:
+        return node.same(a.Function(_ROOTS[number]), x)
+    if not number.is_integer() or not 1 <= number <= 7:
+        raise refused(f"its exponent is {number:g}", "use whole ones from 1 to 7, 1/2, -1/2 or -1")
+    return x if number == 1 else node.same(a.Polynomial((0.0,) * int(number) + (1.0,)), x)
 
 
-def _average(node: Node) -> Layer:
-    counted = bool(node.take("count_include_pad", 0))
-    return ly.AvgPool2d(*_pool(node), count_include_pad=counted)
+# -- comparisons -------------------------------------------------------------------------------------------------------
+
+_COMPARED = {"Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Equal": "eq"}
+_TURNED = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge", "eq": "eq"}
 
 
-def _maximum(node: Node) -> Layer:
-    node.only("storage_order", 0, 0)
-    return r.MaxPool2d(*_pool(node))
+def _compared(node: Node) -> Value:
+    kind, x, y = _COMPARED[node.kind], node.value(0), node.value(1)
+    x, y = (Known(e.values.astype(np.float64)) if isinstance(e, Known) else node.graph.as_tensor(e) for e in (x, y))
+    for one, other, own in ((x, y, kind), (y, x, _TURNED[kind])):
+        if isinstance(one, Tensor) and isinstance(other, Known) and other.values.size == 1:
+            return node.same(lk.Compare(own, float(other.values.item())), one)
+    return binary(node.graph, lk.Compare(kind), x, y)
 
 
-def _symmetric(pads: tuple[int, ...]) -> tuple[int, int]:
-    if pads[:2] != pads[2:]:
-        raise refused(f"its pads {pads} differ on two sides", "pad by the same on both sides")
-    return pads[0], pads[1]
+def _where(node: Node) -> Value:
+    condition, graph = node.value(0), node.graph
+    operands = []
+    for i in (1, 2):
+        value = node.operand(i)
+        if isinstance(value, Known):
+            value = Known(_lowered(node, value.values))
+        operands.append(value)
+    x, y = operands
+    if isinstance(condition, Known):
+        # x where it is 1, y where it is 0; numbers of 0 are left out.
+        kept = condition.values.astype(np.float64)
+        parts = [
+            Known(each.values * own)
+            if isinstance(each, Known)
+            else binary(graph, f.Multiply(), each, Known(own), np.broadcast_shapes(each.layout.shape, own.shape))
+            for each, own in ((x, kept), (y, 1.0 - kept))
+        ]
+        for one, other in (parts, parts[::-1]):
+            if isinstance(other, Known) and not other.values.any() and isinstance(one, Tensor):
+                return one
+        return binary(graph, f.Add(), parts[0], parts[1])
+    like = widest(condition, *(each for each in (x, y) if isinstance(each, Tensor))).resized(graph.shape)
+    return graph.add(lk.Where(), *(beside(graph, each, like) for each in (condition, x, y)), layout=like)
 
 
-def _batch_norm(node: Node) -> Value:
-    node.only("training_mode", 0, 0)
-    node.take("momentum", 0.9)
-    names = ("weight", "bias", "running_mean", "running_var")
-    weights = {name: node.constant(i) for i, name in enumerate(names, 1)}
+def _lowered(node: Node, values: Array) -> Array:
+    """What is filled in, which is lowered no further than counts, where a softmax takes it."""
+    if values.size and values.min() < -MASKED and node.graph.feeds_softmax(node.result):
+        values = np.maximum(values, -MASKED)
+    if not np.isfinite(values).all():
+        raise refused("it fills with what is not finite, and no softmax takes all of it", "fill with a finite number")
+    return values
+
+
+def _not(node: Node) -> Value:
+    return affine(node.graph, node.place(0), -1.0, 1.0)
+
+
+def _both(node: Node) -> Value:
+    """Of 0 and 1: And, Or and Xor."""
+    operands = [node.value(i) for i in (0, 1)]
+    x, y = (Known(e.values.astype(np.float64)) if isinstance(e, Known) else e for e in operands)
+    if node.kind == "Xor":
+        return binary(node.graph, lk.Compare("ne"), x, y)
+    if node.kind == "And":
+        return binary(node.graph, f.Multiply(), x, y)
+    x, y = (Known(1.0 - e.values) if isinstance(e, Known) else affine(node.graph, e, -1.0, 1.0) for e in (x, y))
+    return affine(node.graph, binary(node.graph, f.Multiply(), x, y), -1.0, 1.0)
+
+
+def _no_number(node: Node) -> Value:
+    """What is computed here is always one."""
+    node.take("detect_negative", 1)
+    node.take("detect_positive", 1)
+    return Known(np.zeros((1,) * node.rank(node.place(0)), bool))
+
+
+def _cast(node: Node) -> Value:
+    kind = node.take("to", 1)
+    node.take("saturate", 1)
     x = node.place(0)
-    kind = ly.BatchNorm2d if node.rank(x) == 4 else ly.BatchNorm1d
-    return node.add(kind(weights["weight"].size, node.take("epsilon", 1e-5)), x, **weights)
+    if kind in _REAL_KINDS:
+        return x
+    before = node.graph.kind_of(node.proto.input[0])
+    if before in _REAL_KINDS:
+        if kind == _BOOL:
+            return node.same(lk.Compare("ne", 0.0), x)
+        raise refused("it makes whole numbers of its operand", "leave it out")
+    return x
+
+
+_REAL_KINDS = (1, 10, 11, 16)
+_BOOL = 9
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
 
 
 def _clip(node: Node) -> Value:
     x = node.place(0)
     low, high = (_bound(node, i) if node.has(i) else None for i in (1, 2))
     if low is not None and high is not None:
-        return node.add(r.ReLU6() if (low, high) == (0, 6) else r.Hardtanh(low, high), x)
-    if low is not None:
-        above = node.add(r.ReLU(), node.add(f.Affine(1.0, -low), x) if low else x)
-        return node.add(f.Affine(1.0, low), above) if low else above
-    if high is not None:
-        return node.add(f.Affine(-1.0, high), node.add(r.ReLU(), node.add(f.Affine(-1.0, high), x)))
-    return x
+        return node.same(r.ReLU6() if (low, high) == (0, 6) else r.Hardtanh(low, high), x)
+    if low == 0:
+        return node.same(r.ReLU(), x)
+    return x if low is None and high is None else node.same(c.Clamp(low, high), x)
 
 
 def _bound(node: Node, i: int) -> float | None:
@@ -187,18 +289,18 @@ def _bound(node: Node, i: int) -> float | None:
 
 
 def _prelu(node: Node) -> Value:
-    slopes, x = node.constant(1), node.place(0)
+    slopes, x = node.constant(1), node.plain(0)
     channels = slopes if slopes.ndim < node.rank(x) else slopes.reshape(slopes.shape[1:] if len(slopes) == 1 else (0,))
     if slopes.size != 1 and (channels.ndim != node.rank(x) - 1 or channels.size != channels.shape[0]):
         raise refused("its slopes are not one, or one for each channel", READ)
-    return node.add(r.PReLU(slopes.size), x, weight=slopes.reshape(-1))
+    return node.same(r.PReLU(slopes.size), x, weight=slopes.reshape(-1))
 
 
-def _hard_sigmoid(node: Node) -> Layer:
+def _hard_sigmoid(node: Node) -> Value:
     alpha, beta = node.take("alpha", 0.2), node.take("beta", 0.5)
-    if abs(alpha - 1 / 6) > 1e-6 or beta != 0.5:
-        raise refused("its alpha and beta are not 1/6 and 1/2", "use torch.nn.Hardsigmoid, or Clip of a sum")
-    return r.Hardsigmoid()
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return node.same(r.Hardsigmoid(), node.place(0))
+    return node.same(r.Hardtanh(0.0, 1.0), affine(node.graph, node.place(0), alpha, beta))
 
 
 def _gelu(node: Node) -> Layer:
@@ -215,105 +317,140 @@ def _selu(node: Node) -> Layer:
     return r.SELU()
 
 
-def _flatten(node: Node) -> Value:
-    x, axis = node.place(0), node.take("axis", 1)
-    if axis not in (1, 1 - node.rank(x)):
-        raise refused("its axis is not 1: the batch must stay first", "use axis=1")
-    return node.add(ly.Flatten(), x)
+def _reduced(make: Callable[[tuple[int, ...]], Layer]) -> Callable[[Node], Value]:
+    """Over dimensions, by a layer that keeps them."""
+
+    def add(node: Node) -> Value:
+        node.only("noop_with_empty_axes", 0, 0)
+        x = node.place(0)
+        axes = node.axes(1, x)
+        return over(node.graph, make(x.layout.places(axes)), x, axes, keep=bool(node.take("keepdims", 1)))
+
+    return add
 
 
-def _reshape(node: Node) -> Value:
-    node.only("allowzero", 0, 0)
-    x, shape = node.place(0), node.integers(1)
-    first, rest = (shape[0], shape[1:]) if shape else (None, ())
-    batch = node.graph.batch
-    keeps = first == 0 or (first == -1 and -1 not in rest) or (first is not None and first == batch)
-    if not keeps or 0 in rest:
-        raise refused(
-            f"its shape {shape} does not keep the batch first, with known sizes after it",
-            "write x.reshape(x.size(0), ...) with numbers, or torch.flatten(x, 1)",
-        )
-    return node.add(f.Reshape(rest), x)
-
-
-def _transpose(node: Node) -> Layer:
-    return f.Permute(node.take("perm", tuple(reversed(range(node.rank(node.place(0)))))))
-
-
-def _concat(node: Node) -> Value:
-    places = [node.place(i) for i in range(node.count)]
-    return node.add(f.Concatenate(node.take("axis", 0)), *places)
-
-
-def _mean(node: Node) -> Value:
-    x, axes = node.place(0), node.attribute("axes") or ()
+def _sum(node: Node) -> Value:
+    x = node.place(0)
+    axes = node.axes(1, x)
+    count = math.prod(x.layout.shape[axis] for axis in axes)
     node.only("noop_with_empty_axes", 0, 0)
-    axes = node.integers(1) if node.has(1) else axes
-    dims = tuple(sorted({axis_of(axis, node.rank(x)) for axis in axes}))
-    return node.add(f.Mean(dims, bool(node.take("keepdims", 1))), x)
+    if node.kind == "ReduceSumSquare":
+        x = node.add(f.Multiply(), x, x, layout=x.layout)
+    mean = over(node.graph, f.Mean(x.layout.places(axes), True), x, axes, keep=bool(node.take("keepdims", 1)))
+    return affine(node.graph, mean, float(count))
+
+
+def _log_sum(node: Node) -> Value:
+    """x less its log-softmax, anywhere."""
+    x = node.place(0)
+    axes = node.axes(1, x)
+    if len(axes) != 1:
+        raise refused("it is over several dimensions", "flatten them before")
+    logs = node.same(s.LogSoftmax(x.layout.place(axes[0])), x)
+    first = [part(node.graph, each, axes[0], 0, 1, 1) for each in (x, logs)]
+    found = node.add(f.Subtract(), *first, layout=first[0].layout)
+    keep = bool(node.take("keepdims", 1))
+    return found if keep else node.graph.laid_out(found, dropped(found.layout, axes))
+
+
+def _position(node: Node) -> Value:
+    node.only("select_last_index", 0, 0)
+    x, axis = node.place(0), node.take("axis", 0)
+    layer = lk.ArgMax(x.layout.place(axis), node.kind == "ArgMin")
+    return over(node.graph, layer, x, [axis], keep=bool(node.take("keepdims", 1)))
+
+
+def _running_sum(node: Node) -> Value:
+    node.only("exclusive", 0, 0)
+    node.only("reverse", 0, 0)
+    x = node.place(0)
+    return node.same(c.CumSum(x.layout.place(int(node.number(1)))), x)
+
+
+def _shrink(node: Node) -> Layer:
+    lambd, bias = node.take("lambd", 0.5), node.take("bias", 0.0)
+    if bias not in (0, lambd):
+        raise refused("its bias is not 0 or its lambd", READ)
+    return r.Softshrink(lambd) if bias else c.Hardshrink(lambd)
+
+
+def _sign(node: Node) -> Value:
+    x = node.place(0)
+    above, below = (node.same(lk.Compare(kind, 0.0), x) for kind in ("gt", "lt"))
+    return node.add(f.Subtract(), above, below, layout=x.layout)
 
 
 def _constant(node: Node) -> Value:
     for name in ("value", "value_float", "value_floats", "value_int", "value_ints"):
         value = node.attribute(name)
         if value is not None:
-            return np.array(value, np.int64 if "int" in name else None)
+            return Known(np.asarray(value, np.int64 if "int" in name else None))
     raise refused("it holds no numbers that are read", READ)
 
 
 def _same(node: Node) -> Value:
-    return node.operand(0)
+    return node.value(0)
 
 
 def _dropout(node: Node) -> Value:
     node.take("seed", 0)
-    if node.has(2):
-        raise refused("it says whether it is in training", "export the network in evaluation mode")
-    return node.operand(0)
+    if node.has(2) and node.number(2):
+        raise refused("it is in training mode", "export the network in evaluation mode")
+    return node.value(0)
 
 
-def _folded() -> UnsupportedError:
-    return refused("all of its inputs are constants", "fold constants when exporting")
-
+_FUNCTIONS = ("exp", "log", "sqrt", "reciprocal", "sin", "cos", "erf")
 
 OPERATORS: dict[str, Callable[[Node], Value]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
-    **dict.fromkeys(_BINARY, _binary),
-    "Conv": _conv,
-    "AveragePool": _simple(_average),
-    "GlobalAveragePool": _simple(lambda node: ly.AdaptiveAvgPool2d()),
-    "MaxPool": _simple(_maximum),
-    "GlobalMaxPool": _simple(lambda node: r.AdaptiveMaxPool2d()),
-    "BatchNormalization": _batch_norm,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _binary),
+    **dict.fromkeys(("Sum", "Max", "Min"), _several),
+    "Pow": _power,
+    **dict.fromkeys(_COMPARED, _compared),
+    "Where": _where,
+    "Not": _not,
+    **dict.fromkeys(("And", "Or", "Xor"), _both),
+    "IsNaN": _no_number,
+    "Cast": _cast,
+    **WINDOWS,
     "Relu": _simple(lambda node: r.ReLU()),
     "LeakyRelu": _simple(lambda node: r.LeakyReLU(node.take("alpha", 0.01))),
+    "ThresholdedRelu": _simple(lambda node: c.Threshold(node.take("alpha", 1.0), 0.0)),
+    "Shrink": _simple(_shrink),
     "Clip": _clip,
     "PRelu": _prelu,
-    "HardSigmoid": _simple(_hard_sigmoid),
+    "HardSigmoid": _hard_sigmoid,
     "HardSwish": _simple(lambda node: r.Hardswish()),
     "Sigmoid": _simple(lambda node: a.Sigmoid()),
     "Tanh": _simple(lambda node: a.Tanh()),
     "Softplus": _simple(lambda node: a.Softplus()),
     "Gelu": _simple(_gelu),
     "Mish": _simple(lambda node: a.Mish()),
-    "Erf": _simple(lambda node: a.Function("erf")),
     "Elu": _simple(lambda node: r.ELU(node.take("alpha", 1.0))),
     "Celu": _simple(lambda node: r.CELU(node.take("alpha", 1.0))),
     "Selu": _simple(_selu),
     "Softsign": _simple(lambda node: r.Softsign()),
-    "Softmax": _simple(lambda node: s.Softmax(node.take("axis", -1))),
-    "LogSoftmax": _simple(lambda node: s.LogSoftmax(node.take("axis", -1))),
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Transpose": _simple(_transpose),
-    "Concat": _concat,
+    **{name.capitalize(): _simple(lambda node, name=name: a.Function(name)) for name in _FUNCTIONS},  # type: ignore[misc]
+    "Softmax": _along(s.Softmax),
+    "LogSoftmax": _along(s.LogSoftmax),
+    **SHAPES,
     "Identity": _same,
     "Dropout": _dropout,
     "Abs": _simple(lambda node: r.Abs()),
-    "Neg": _simple(lambda node: f.Affine(-1.0)),
-    "ReduceMean": _mean,
+    "Neg": lambda node: affine(node.graph, node.place(0), -1.0),
+    "Sign": _sign,
+    "CumSum": _running_sum,
+    **dict.fromkeys(("ArgMax", "ArgMin"), _position),
+    "ReduceMean": _reduced(lambda axes: f.Mean(axes, True)),
+    "ReduceMax": _reduced(lambda axes: c.Amax(axes, True)),
+    "ReduceMin": _reduced(lambda axes: c.Amin(axes, True)),
+    **dict.fromkeys(("ReduceSum", "ReduceSumSquare"), _sum),
+    "ReduceLogSumExp": _log_sum,
     **NORMS,
+    **RECURRENT,
+    **QUANTIZED,
+    **MACHINE_LEARNING,
     "Constant": _constant,
 }
-"""By operator, of opset 13 and later."""
+"""By operator, of opset 13 and later; those of another domain with its name."""
