@@ -37,6 +37,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
+def needs(script: Path, *others: str) -> None:
+    """Skips where what it imports is not there."""
+    read = [name for name in ("torch", "sklearn") if re.search(rf"^(import|from) {name}\b", script.read_text(), re.M)]
+    for name in (*read, *others):
+        pytest.importorskip(name)
+
+
 def test_there_are_nine_and_the_page_names_them_in_order() -> None:
     named = re.findall(r"\]\((\w+)\.py\)", (EXAMPLES / "README.md").read_text())
     assert len(named) == 9
@@ -94,8 +101,7 @@ def test_what_is_no_script(script: str, sentence: str) -> None:
 @pytest.mark.slow
 @each
 def test_it_runs(script: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("sklearn")
+    needs(script)
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -107,8 +113,7 @@ def test_it_runs(script: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @each
 def test_its_notebook_runs(script: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for needed in ("nbclient", "ipykernel", "matplotlib", "torch", "sklearn"):
-        pytest.importorskip(needed)
+    needs(script, "nbclient", "ipykernel", "matplotlib")
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     monkeypatch.setattr(notebooks, "HERE", tmp_path)
     made = json.loads(notebooks.build(script).read_text())
