@@ -114,8 +114,11 @@ class Channels:
             self._offer(link, message)
         elif isinstance(message, ChannelOffered):
             self._take_up(link, message)
-        elif link.peer.is_server and link.sending is None and link not in self._wishes:
-            self._wish(link)
+        elif link.peer.is_server and link.sending is None:
+            wish = self._wishes.get(link)
+            # What has not been answered may not have been heard, or the answer has been lost.
+            if wish is None or (wish.timer is None and wish.dialling is None):
+                self._wish(link)
 
     def drop(self, link: Link, reason: str) -> None:
         """The connection that carried the link's messages is gone, and with it the channel for them."""

@@ -22,7 +22,7 @@ from parties.wire.channels import Channels
 from parties.wire.data_keys import NAME
 from parties.wire.data_port import PROOF
 from parties.wire.events import Delivery, LinkFault, PeerRestarted
-from parties.wire.messages import ChannelOffered, ChannelWanted, Envelope, Message, Ping, decode
+from parties.wire.messages import ChannelOffered, ChannelWanted, Envelope, HelloReply, Message, Ping, decode
 
 from .conftest import standing
 
@@ -225,6 +225,24 @@ async def test_a_changed_byte_on_the_way(site: Any, expect: Expect) -> None:
     assert "brought what does not belong there" in str(await faults(p0, expect))
     clinic.send("p0", Told(2))
     assert (await expect(p0, Delivery)).message == Told(2)
+
+
+async def test_who_gets_no_answer_asks_again_when_greeted(
+    site: Any, expect: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p0 = await site.endpoint("p0")
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Channels, "_offer", lambda channels, link, wanted: asked.append(wanted))
+        clinic = await site.endpoint("clinic")
+        await clinic.connect(["p0"], 5)
+        async with asyncio.timeout(5):
+            while not asked:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.002)
+    assert clinic._link("p0").sending is None
+    p0._transmit(p0._link("clinic"), HelloReply(*p0._receiver.greeting))
+    await standing(clinic, "p0")
+    assert len(asked) == 1
 
 
 async def test_another_process_has_another_channel(site: Any, expect: Expect) -> None:
