@@ -735,7 +735,7 @@ class LinkSeeds(Link):
 @cheat("a bit of a correction")
 class LinkCorrection(Link):
     def change(self, links: Links) -> None:
-        k = self.rng.randrange(len(links.corrections))
+        k = self.rng.choice(written(links))
         links.corrections[k] = flipped(links.corrections[k], self.rng)
 
 
@@ -743,7 +743,7 @@ class LinkCorrection(Link):
 class LinkCorrections(Link):
     def change(self, links: Links) -> None:
         value = self.constant()
-        for k, sign in zip(self.rng.choices(range(len(links.corrections)), k=2), (1, -1), strict=True):
+        for k, sign in zip(self.rng.choices(written(links), k=2), (1, -1), strict=True):
             array = links.corrections[k]
             links.corrections[k] = field.add(array, at(array.size, -1 if sign < 0 else 0, sign * value))
 
@@ -761,6 +761,11 @@ class LinkClient(Link):
         links.client[k] = flipped(links.client[k], self.rng)
         if isinstance(links.client[k], np.ndarray) and not field.is_reduced(links.client[k]):
             links.client[k] = np.asarray(links.client[k] % np.uint64(field.P))
+
+
+def written(links: Links) -> list[int]:
+    """The corrections that have elements."""
+    return [k for k, array in enumerate(links.corrections) if array.size]
 
 
 @cheat("a bit of the client's seeds")
