@@ -15,6 +15,7 @@ import numpy as np
 import nn
 from benchmarks.records import Figure, Recorder
 from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
+from benchmarks.zoo import running
 from benchmarks.zoo.networks import NETWORKS, Network
 from mpc.errors import ConfigurationError, TesseraError, UsageError
 
@@ -40,15 +41,23 @@ def run(options: argparse.Namespace) -> int:
     with progress_bar("importing", len(names)) as advance:
         for name in names:
             advance.describe(name)
-            rows[name] = _tried(NETWORKS[name])
+            network = _sized(NETWORKS[name], options.size)
+            rows[name] = _run(network, options.inputs) if options.among_parties else _tried(network)
             advance()
             if rows[name]["imported"]:
-                recorder.add("zoo", {"network": name, "input": list(NETWORKS[name].shape)}, _figures(rows[name]))
+                recorder.add("zoo", {"network": name, "input": list(network.shape)}, _figures(rows[name]))
     if options.json:
         print_json({"networks": rows})
     else:
-        _print(rows)
+        (_print_runs if options.among_parties else _print)(rows)
     return recorder.finish()
+
+
+def _sized(network: Network, size: int | None) -> Network:
+    """Of images of that size."""
+    if size is None or len(network.shape) != 3:
+        return network
+    return network._replace(shape=(network.shape[0], size, size))
 
 
 def _install(folder: Path) -> int:
@@ -57,15 +66,31 @@ def _install(folder: Path) -> int:
     return subprocess.run(command, check=False, stdout=sys.stderr).returncode  # noqa: S603 - our own command
 
 
-def _tried(network: Network) -> dict[str, Any]:
-    """What became of one."""
+def _made(network: Network) -> Any:
+    """With random weights, the same each time."""
     import torch
 
     torch.manual_seed(SEED)
     try:
-        module = network.make().eval()
+        return network.make().eval()
     except ImportError as error:
         raise ConfigurationError(f"a library is missing ({error}): tessera bench zoo --install") from None
+
+
+def _run(network: Network, inputs: int) -> dict[str, Any]:
+    """What became of one among parties."""
+    module = running.seasoned(_made(network), network.shape)
+    try:
+        return {"imported": True, **running.run(module, network.shape, inputs)}
+    except TesseraError as error:
+        return {"imported": False, "why": str(error)}
+
+
+def _tried(network: Network) -> dict[str, Any]:
+    """What became of one."""
+    import torch
+
+    module = _made(network)
     x = torch.randn(1, *network.shape)
     began = time.perf_counter()
     try:
@@ -97,6 +122,26 @@ def _tried(network: Network) -> dict[str, Any]:
 
 def _figures(row: dict[str, Any]) -> dict[str, Figure]:
     return {name: value for name, value in row.items() if isinstance(value, int | float) and name != "imported"}
+
+
+def _print_runs(rows: dict[str, dict[str, Any]]) -> None:
+    figures = ("rounds", "sent a party", "offline", "first", "online", "its CPU", "party", "dealer", "client")
+    table = plain_table("network", "error", "same top", *figures)
+    table.add_column("what stands in the way")
+    for name, row in rows.items():
+        cells = [""] * 11
+        if row["imported"]:
+            seconds = ("offline_seconds", "first_offline_seconds", "online_seconds", "online_cpu_seconds")
+            cells = [
+                f"{row['run_error']:.0e}",
+                f"{row['same_top']} of {row['inputs']}",
+                f"{row['rounds']:,}" + ("" if row["as_predicted"] else " (not as predicted)"),
+                f"{row['bytes_per_party'] / 1e6:.1f} MB",
+                *(f"{row[figure]:.2f} s" for figure in seconds),
+                *(f"{row[f'{role}_peak_bytes'] / 1e6:,.0f} MB" for role in ("party", "dealer", "client")),
+            ]
+        table.add_row(name, *cells, row.get("why", "").partition("\n")[0][:LONGEST])
+    stdout_console().print(table)
 
 
 def _print(rows: dict[str, dict[str, Any]]) -> None:

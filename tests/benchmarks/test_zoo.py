@@ -61,6 +61,22 @@ def test_the_table_says_what_stands_in_the_way(capsys: Any) -> None:
     assert "what stands in the way" in printed
 
 
+@pytest.mark.slow
+def test_what_comes_over_is_run(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "zoo.jsonl"
+    arguments = ["--networks", "torch/small", "torch/sorting", "--run", "--inputs", "2", "--size", "6"]
+    assert main(["bench", "zoo", *arguments, "--out", str(out), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["networks"]
+    small = rows["torch/small"]
+    assert small["as_predicted"]
+    assert small["run_error"] < 1e-2
+    assert small["same_top"] == small["inputs"] == 2
+    assert small["party_peak_bytes"] > 0 < small["online_seconds"]
+    assert not rows["torch/sorting"]["imported"]
+    bench._print_runs(rows)
+    assert "2 of 2" in " ".join(capsys.readouterr().out.split())
+
+
 def test_mistakes_are_said(capsys: Any) -> None:
     assert main(["bench", "zoo", "--networks", "timm/missing"]) != 0
     assert "tessera bench zoo --install" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Networks run among processes of this machine: how right they are beside torch's float64, and what they take."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import nn
+from benchmarks.processes import Processes, Usage
+from benchmarks.session import Measured, measure
+from parties import Client, LocalCluster
+from parties.cluster_file import Settings
+from parties.servers.process import cores
+
+LARGEST = 3.0
+"""Inputs are noise between this and its negative."""
+SAMPLES = 2
+"""By which ranges are assumed."""
+PATIENCE = 60.0
+"""s that a process may be silent: on a busy machine a step of a deep network is long."""
+
+
+def seasoned(module: Any, shape: tuple[int, ...]) -> Any:
+    """The module with such statistics in its norms as noise leads to: with none, random weights fade or explode."""
+    import torch
+
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = None  # the mean of all batches
+    if norms:
+        module.train()
+        with torch.no_grad():
+            for _ in range(2):
+                module(noise(4, shape))
+    return module.eval()
+
+
+def noise(count: int, shape: tuple[int, ...]) -> Any:
+    """So many inputs."""
+    import torch
+
+    return torch.randn(count, *shape).clamp(-LARGEST, LARGEST)
+
+
+def run(module: Any, shape: tuple[int, ...], inputs: int) -> dict[str, Any]:
+    """Figures of ``inputs`` predictions, one after the other, between two parties; the first is counted apart.
+
+    Raises TesseraError for a network that does not come over, or cannot be run.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.from_torch(module, noise(SAMPLES, shape))
+    values = noise(inputs, shape).numpy().astype(np.float64)
+    with torch.no_grad():
+        wanted = module.double()(torch.tensor(values)).numpy()
+    cost = model.cost((1, *shape), low=-LARGEST, high=LARGEST)
+    settings = Settings(threads=max(1, cores() // 2), round_timeout=600.0, peer_timeout=PATIENCE)
+    with LocalCluster(2, settings=settings, observable=True) as cluster, Client(cluster) as client:
+        pids = {name: process.pid for name, process in cluster.processes.items()}
+        watched = Processes({"client": os.getpid(), **pids})
+        stored = client.upload(model, name="network")
+        runs = [measure(client, stored(client.share(x[None], low=-LARGEST, high=LARGEST)), watched) for x in values]
+    got = np.concatenate([one.values for one in runs])
+    usual = runs[1:] or runs
+    taken = {(one.report.online.rounds, one.report.online.bytes) for one in runs}
+    return {
+        "rounds": runs[0].report.online.rounds,
+        "bytes_per_party": runs[0].report.online.bytes,
+        "as_predicted": taken == {(cost.online_rounds, cost.online_bytes_per_party)},
+        "run_error": float(np.abs(got - wanted).max() / np.abs(wanted).max()),
+        "same_top": int((got.reshape(inputs, -1).argmax(1) == wanted.reshape(inputs, -1).argmax(1)).sum()),
+        "inputs": inputs,
+        "first_offline_seconds": runs[0].report.offline.seconds,
+        "offline_seconds": float(np.median([m.report.offline.seconds for m in usual])),
+        "online_seconds": float(np.median([m.report.online.seconds for m in usual])),
+        "online_cpu_seconds": float(np.median([_most(m.online, "party").cpu_seconds for m in usual])),
+        **{f"{role}_peak_bytes": max(_peak(m, role) for m in runs) for role in ("client", "dealer", "party")},
+    }
+
+
+def _most(usage: Mapping[str, Usage], role: str) -> Usage:
+    """Of the process of that role that has computed most."""
+    return max((used for name, used in usage.items() if name.startswith(role)), key=lambda used: used.cpu_seconds)
+
+
+def _peak(run: Measured, role: str) -> int:
+    phases = (run.offline, run.online)
+    return max(used.peak_bytes for phase in phases for name, used in phase.items() if name.startswith(role))
