@@ -23,6 +23,7 @@ from nn.importing.fixed import MOST_PRODUCTS, fixed_point_program, fixed_point_r
 from nn.importing.samples import perturbed
 from nn.layer import Array, Layer
 from nn.model import Model
+from nn.norms import LayerNorm
 from nn.rectifiers import ReLU
 from protocols import RangeWarning
 
@@ -108,6 +109,13 @@ def _is_everywhere(layer: Layer) -> bool:
     return isinstance(layer, Approximated) and layer.is_everywhere
 
 
+def _normed(model: Model) -> list[str]:
+    """The steps whose results are what a LayerNorm takes: of a transformer, where few values are all that goes on."""
+    steps = model.architecture.steps
+    values = {step.inputs[0] for step in steps if isinstance(step.layer, LayerNorm)}
+    return [steps[value - 1].name for value in sorted(values) if value]
+
+
 class _Comparison:
     """What there is to say when they differ."""
 
@@ -146,9 +154,10 @@ class _Comparison:
             self._check_fixed_point(folded, samples, wanted[0], everywhere)
         except RangeError:
             # Deep, perhaps: the worst case outgrows the field, and what samples lead to does not.
-            if not any(isinstance(layer, ReLU) for layer in folded.architecture.layers.values()):
+            after = None if any(isinstance(s.layer, ReLU) for s in folded.architecture.steps) else _normed(folded)
+            if after is not None and not after:
                 raise
-            folded = assuming(folded, self._covered)
+            folded = assuming(folded, self._covered, after=after)
             self._check_fixed_point(folded, samples, wanted[0], everywhere)
         return folded
 

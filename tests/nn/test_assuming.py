@@ -72,6 +72,19 @@ def test_of_networks_too_large_to_be_evaluated_the_program_tells(deep: Model, mo
     assert model.description.program((1, 16)).flagged
 
 
+def test_of_networks_without_rectifiers_what_norms_take_is_assumed(deep: Model) -> None:
+    """As in a transformer, whose worst case leaves a LayerNorm no fraction bits."""
+    net = torch.nn.Sequential()
+    for weight in list(deep.weights.values())[:7]:
+        layer = torch.nn.Linear(16, 16, bias=False)
+        layer.weight.data = torch.tensor(weight, dtype=torch.float32)
+        net.append(layer)
+    net.append(torch.nn.LayerNorm(16))
+    model = from_torch(net, torch.rand(8, 16) * 2 - 1)
+    assert [step.name for step in model.architecture.steps if isinstance(step.layer, Assumed)] == ["6.assumed"]
+    assert model.description.program((1, 16)).flagged
+
+
 def test_an_interval_is_one() -> None:
     for interval in ((1.0, 1.0), (2.0, -2.0), (0.0, np.inf)):
         for kind in (ReLU, Assumed):
