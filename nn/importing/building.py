@@ -50,6 +50,8 @@ class Building:
         self.sources: dict[str, str] = {}
         """Of each step, by its name: where the network has it."""
         self._names: set[str] = set()
+        self._shared: dict[tuple[Layer, tuple[tuple[str, str], ...]], str] = {}
+        """Names of layers, by the network's own weights that they have."""
 
     # -- what a front end says -----------------------------------------------------------------------------------------
 
@@ -100,8 +102,15 @@ class Building:
         ``layout``: of the result; else the first operand's, with the sizes of the operation's result.
         """
         held = {local: known for local, known in weights.items() if known is not None}
-        name = self.fresh(self.named(held))
-        arrays = {f"{name}.{local}": self.array(known) for local, known in held.items()}
+        owners = tuple((local, known.name) for local, known in held.items())
+        name = self._shared.get((layer, owners), "") if owners and all(own for _, own in owners) else ""
+        if not name:
+            name = self.fresh(self.named(held))
+            self._shared[layer, owners] = name
+            arrays = {f"{name}.{local}": self.array(known) for local, known in held.items()}
+        else:
+            # A layer that is used again, as a cell is at each step, has its weights once.
+            arrays = {}
         place = self.step(name, layer, [each.place for each in inputs], arrays)
         return Tensor(place, inputs[0].layout.resized(self.shape) if layout is None else layout)
 

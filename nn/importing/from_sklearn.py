@@ -1,4 +1,4 @@
-"""A fitted estimator of scikit-learn or LightGBM as a model.  Neither is imported: the owner's process has them."""
+"""A fitted estimator of scikit-learn, LightGBM or XGBoost as a model.  None is imported: the owner's process has it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from nn.importing.blockers import refused
 from nn.importing.sklearn_layers import two_classes
-from nn.importing.sklearn_trees import Read, Tree, complete, of_histogram, of_lightgbm, of_sklearn
+from nn.importing.sklearn_trees import Read, Tree, complete, of_histogram, of_lightgbm, of_sklearn, of_xgboost
 from nn.importing.written import Fitted, Written
 from nn.layer import Array
 from nn.softmax import Softmax
@@ -107,6 +108,32 @@ def _lightgbm(fitted: Fitted) -> Ensemble:
     return Ensemble(trees, np.zeros(outputs), LIGHTGBM[objective], np.float64)
 
 
+XGBOOST = {
+    "binary:logistic": "sigmoid", "multi:softprob": "softmax", "multi:softmax": "softmax",
+    **dict.fromkeys(("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror"), ""),
+}  # fmt: skip
+"""Objectives, and what is made of the sum."""
+
+
+def _xgboost(fitted: Fitted) -> Ensemble:
+    """Of the record that it saves, JSON in this process's memory."""
+    learner = json.loads(bytes(fitted.get_booster().save_raw("json")))["learner"]
+    objective, said = str(learner["objective"]["name"]), learner["learner_model_param"]
+    if objective not in XGBOOST or (XGBOOST[objective] == "sigmoid" and not hasattr(fitted, "classes_")):
+        raise refused(f"its objective is {objective!r}", f"train it with one of {', '.join(XGBOOST)}")
+    if learner["gradient_booster"]["name"] != "gbtree":
+        raise refused(f"its booster is {learner['gradient_booster']['name']!r}", "train it with booster='gbtree'")
+    if getattr(fitted, "early_stopping_rounds", None):
+        raise refused("it stopped early, and predicts by some of its trees", "train it with n_estimators alone")
+    outputs = max(1, int(said["num_class"]), int(said["num_target"]))
+    model = learner["gradient_booster"]["model"]
+    trees = [of_xgboost(t, int(k), outputs) for t, k in zip(model["trees"], model["tree_info"], strict=True)]
+    base = np.broadcast_to(np.array(str(said["base_score"]).strip("[]").split(","), np.float64), (outputs,))
+    if XGBOOST[objective] == "sigmoid":
+        base = np.log(base / (1.0 - base))
+    return Ensemble(trees, np.array(base), XGBOOST[objective])
+
+
 _KINDS: dict[str, Callable[[Fitted], Ensemble]] = {
     "DecisionTree": _one,
     "ExtraTree": _one,
@@ -115,6 +142,8 @@ _KINDS: dict[str, Callable[[Fitted], Ensemble]] = {
     "GradientBoosting": _gradient,
     "HistGradientBoosting": _histogram,
     "LGBM": _lightgbm,
+    "XGB": _xgboost,
+    "XGBRF": _xgboost,
 }
 
 FORESTS = {kind + ends: read for kind, read in _KINDS.items() for ends in ("Classifier", "Regressor")}

@@ -29,7 +29,7 @@ from nn.tables import MAX_NAME, Column, TableInput
 from nn.trees import GRID_BITS
 from protocols import PrecisionWarning, RangeWarning
 
-LIBRARIES = ("sklearn", "lightgbm")
+LIBRARIES = ("sklearn", "lightgbm", "xgboost")
 SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 MARGINS = ("SVC", "NuSVC")
 """Whose probabilities, where there are any, are another model's."""

@@ -1,4 +1,4 @@
-"""Trees of scikit-learn and LightGBM: read, made complete, with thresholds at numbers that inputs can be."""
+"""Trees of scikit-learn, LightGBM and XGBoost: read, made complete, with thresholds at numbers that inputs can be."""
 
 from __future__ import annotations
 
@@ -98,6 +98,18 @@ def of_lightgbm(structure: dict[str, Any], column: int, outputs: int) -> Tree:
     leaf = np.zeros((len(rows), outputs))
     leaf[:, column] = value
     return Tree(feature, threshold, left, right, leaf)
+
+
+def of_xgboost(tree: dict[str, Any], column: int, outputs: int) -> Tree:
+    """Of a tree of XGBoost's record: x < its condition goes left, which of float32 is x <= the number before it."""
+    left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
+    if any(tree.get("split_type", ())) or len(tree["base_weights"]) != len(left):
+        raise refused("it asks for categories, or has leaves of several numbers", "encode them as numbers")
+    inner, conditions = left >= 0, np.array(tree["split_conditions"], np.float32)
+    leaf = np.zeros((len(left), outputs))
+    leaf[:, column] = np.where(inner, 0.0, conditions)
+    before = np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64)
+    return Tree(np.where(inner, tree["split_indices"], -1), before, left, right, leaf)
 
 
 def complete(

@@ -28,6 +28,7 @@ from nn.importing.torch_graph import Converted, convert
 from nn.importing.torch_inputs import Given, Takes
 from nn.importing.torch_layers import MODULES
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
+from nn.importing.torch_quantized import held_to, rounds, without_rounding
 from nn.importing.torch_source import TorchSource
 from nn.importing.torch_trace import VALUES, WHOLE, Trace, forward_line, forward_needs, trace
 from nn.importing.torch_walk import note_shapes
@@ -67,7 +68,10 @@ def load(
         raise ShapeError("example_input is a tensor that holds a batch of inputs, (N, ...)")
     given = None if samples is None else Given.of(samples, network)
     with _evaluating(network):
-        own = _copy(network)
+        own, few_bits = _copy(network), rounds(network)
+        if few_bits:
+            own = without_rounding(network)
+            tolerance = tolerance if given is None else held_to(few_bits, tolerance)
         first: Example | None = example if given is None else given.example(_dtype(own))
         converted = _read(network, own, first, interval)
         takes = Takes(given, converted.takes) if given is not None and converted.takes else None
@@ -84,11 +88,12 @@ def load(
         except UsageError as error:
             raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
         if takes is not None:
-            source = TorchSource(network, own, takes)
+            source = TorchSource(network, network if few_bits else own, takes, few_bits=bool(few_bits))
             return checked(model, source, takes.samples, tolerance, converted.sources, takes.others)
         if given is not None:
             (batch,) = given.arrays.values()
-            return checked(model, TorchSource(network, own), batch, tolerance, converted.sources)
+            source = TorchSource(network, network if few_bits else own, few_bits=bool(few_bits))
+            return checked(model, source, batch, tolerance, converted.sources)
     for said in unshown(folded, "from_torch(net, samples)"):
         warnings.warn(said, RangeWarning, stacklevel=3)
     return folded

@@ -31,9 +31,11 @@ _SEEN = (
 class TorchSource:
     """The network, to be run on arrays: in float64 if it can be, or else in its own type."""
 
-    def __init__(self, network: nn.Module, own: nn.Module, takes: Takes | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, own: nn.Module, takes: Takes | None = None, *, few_bits: bool = False
+    ) -> None:
         """``own``: a copy of it, or the very same where it could not be copied; ``takes``: what a model takes."""
-        self._takes = takes
+        self._takes, self._few_bits = takes, few_bits
         self.kind = type(network).__name__
         self.line = forward_line(network)
         self.seen = _SEEN
@@ -50,8 +52,8 @@ class TorchSource:
 
     @property
     def rounding(self) -> float | None:
-        """None where it has the parties' approximations for its own functions, or a type of few bits."""
-        return None if self._series else ROUNDING.get(self.dtype)
+        """None where it has the parties' approximations for its own functions, or few bits."""
+        return None if self._series or self._few_bits else ROUNDING.get(self.dtype)
 
     def __call__(self, x: Array) -> Array:
         """Its results.  Raises ShapeError for inputs that it does not take."""

@@ -14,6 +14,7 @@ from mpc.errors import EncodingError, NoAnswer, ShapeError, UnsupportedError, Us
 from nn import Interface, Model, NamedInput, SeveralInputs, TokenInput, from_torch
 from nn.reading import open_file
 from parties import Client, MemoryCluster
+from protocols import PrecisionWarning
 
 VOCABULARY, LENGTH = 11, 5
 
@@ -133,3 +134,55 @@ def test_what_is_said_of_inputs_is_checked() -> None:
         TokenInput((2,), 4).encode(np.array([[0.5, 1.0]]))
     with pytest.raises(UsageError, match="has one input, without a name"):
         Interface().encoded({"a": [1.0]})
+
+
+def test_a_cell_has_its_weights_once() -> None:
+    class Steps(tn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = tn.LSTMCell(2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = x.new_zeros(x.shape[0], 3), x.new_zeros(x.shape[0], 3)
+            for t in range(x.shape[1]):
+                state = self.cell(x[:, t], state)
+            return state[0]
+
+    torch.manual_seed(0)
+    model = from_torch(Steps().eval(), torch.rand(4, 5, 2))
+    assert sum(w.size for w in model.weights.values()) <= 12 * (2 + 3 + 2) + 12
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated", "ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("static", [False, True])
+def test_weights_of_eight_bits(static: bool) -> None:
+    """Held to the network's own steps, which is said."""
+    from torch.ao import quantization as q
+
+    torch.manual_seed(0)
+    net: tn.Module = tn.Sequential(tn.Conv2d(1, 3, 3), tn.ReLU(), tn.Flatten(), tn.Linear(48, 4)).eval()
+    x = torch.rand(16, 1, 6, 6) * 2 - 1
+    if static:
+        net = tn.Sequential(q.QuantStub(), net, q.DeQuantStub()).eval()
+        net.qconfig = q.get_default_qconfig("fbgemm")  # type: ignore[assignment]
+        net = q.prepare(q.fuse_modules(net, [["1.0", "1.1"]]))
+        net(x)
+        net = q.convert(net)
+    else:
+        net = q.quantize_dynamic(net, {tn.Linear}, dtype=torch.qint8)
+    with pytest.warns(PrecisionWarning, match=r"rounds in . layers to numbers of 8 bits"):
+        model = from_torch(net, x)
+    with torch.no_grad():
+        wanted = net(x).numpy()
+    assert np.abs(model.plain(x.numpy()) - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_sixteen_bits(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = tn.Sequential(tn.Linear(4, 3), tn.ReLU(), tn.Linear(3, 2)).to(dtype).eval()
+    x = torch.rand(8, 4) * 2 - 1
+    model = from_torch(net, x)
+    with torch.no_grad():
+        wanted = net.double()(x.double()).numpy()
+    assert np.abs(model.plain(x.numpy()) - wanted).max() < 1e-3
