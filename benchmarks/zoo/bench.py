@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from mpc.errors import ConfigurationError, TesseraError, UsageError
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 SEED = 1
+SAMPLES = 2
+REACH = 8.0
+"""Where samples at random lie, however many there are."""
 LONGEST = 60
 """Characters of what stands in the way."""
 
@@ -79,6 +84,8 @@ def _made(network: Network) -> Any:
 
 def _run(network: Network, inputs: int) -> dict[str, Any]:
     """What became of one among parties."""
+    if network.vocabulary:
+        return {"imported": False, "why": "it is of tokens, and only networks of numbers are run here"}
     module = running.seasoned(_made(network), network.shape)
     try:
         return {"imported": True, **running.run(module, network.shape, inputs)}
@@ -87,30 +94,36 @@ def _run(network: Network, inputs: int) -> dict[str, Any]:
 
 
 def _tried(network: Network) -> dict[str, Any]:
-    """What became of one."""
+    """What became of one, of samples at random."""
     import torch
+    from torch.utils._pytree import tree_leaves
 
     module = _made(network)
-    x = torch.randn(1, *network.shape)
+    x = torch.randn(SAMPLES, *network.shape)
+    if network.vocabulary:
+        x = torch.randint(0, network.vocabulary, (SAMPLES, *network.shape))
     began = time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = nn.from_torch(module, example_input=x)
+            model = nn.from_torch(module, x)
     except TesseraError as error:
         return {"imported": False, "why": str(error)}
     row: dict[str, Any] = {"imported": True, "import_seconds": time.perf_counter() - began}
     with torch.no_grad():
-        want = module(x).numpy().astype(np.float64)
-    got = model.plain(x.numpy().astype(np.float64), exact=True)
+        results = [each for each in tree_leaves(module(x[:1])) if isinstance(each, torch.Tensor)]
+    want = torch.cat([each.flatten(1) for each in results], 1).numpy().astype(np.float64)
+    got = model.plain(x[:1].numpy(), exact=True).reshape(1, -1)
     row |= {
         "layers": len(model.architecture.steps),
         "error": float(np.abs(got - want).max() / (np.abs(want).max() or 1.0)),
+        "bytes_stored": 8 * sum(math.prod(t.shape) for t in model.stored_types().values()),
     }
+    low, high = (None, None) if model.interface.input else (-REACH, REACH)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cost = model.cost((1, *network.shape))
+            cost = model.cost((1, *(model.description.input_shape or network.shape)), low=low, high=high)
     except TesseraError as error:
         return row | {"why": str(error)}
     return row | {
@@ -145,16 +158,20 @@ def _print_runs(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def _print(rows: dict[str, dict[str, Any]]) -> None:
-    table = plain_table("network", "layers", "error", "rounds", "sent a party", "dealt")
+    table = plain_table("network", "layers", "error", "rounds", "sent a party", "dealt", "weights at each")
     table.add_column("what stands in the way")
     for name, row in rows.items():
-        cells = [""] * 5
+        cells = [""] * 6
         if row["imported"]:
             cells[:2] = [f"{row['layers']}", f"{row['error']:.0e}"]
+            cells[5] = f"{row['bytes_stored'] / 1e6:.1f} MB"
         if "rounds" in row:
-            cells[2:] = [f"{row['rounds']:,}", *(f"{row[n] / 1e6:.1f} MB" for n in ("bytes_per_party", "bytes_dealt"))]
+            cells[2:5] = [f"{row['rounds']:,}", *(f"{row[n] / 1e6:.1f} MB" for n in ("bytes_per_party", "bytes_dealt"))]
         why = row.get("why", "").splitlines()
         table.add_row(name, *cells, why[0][:LONGEST] if why else "")
     console = stdout_console()
     console.print(table)
+    for library, count in Counter(name.partition("/")[0] for name in rows).items():
+        over = sum(row["imported"] for name, row in rows.items() if name.startswith(f"{library}/"))
+        console.print(f"{library}: {over} of {count}")
     console.print(f"{sum(row['imported'] for row in rows.values())} of {len(rows)} come over")

@@ -87,8 +87,8 @@ def held_to(count: int, tolerance: float) -> float:
     """By how much results may differ: a step of eight bits for each part that rounds; says so."""
     wider = max(tolerance, min(0.5, 2.0 * count / STEPS))
     warnings.warn(
-        f"the network rounds in {count} layers to numbers of 8 bits, and the model computes without: by their steps they"
-        f" are held to {wider:.2g} of the results' scale",
+        f"the network rounds in {count} layers to numbers of 8 bits, and the model computes without: by their steps"
+        f" they are held to {wider:.2g} of the results' scale",
         PrecisionWarning,
         stacklevel=5,
     )

@@ -45,12 +45,10 @@ def test_what_comes_over_and_what_does_not(tmp_path: Path, capsys: Any) -> None:
     assert small["bytes_per_party"] > 0 < small["bytes_dealt"]
     assert not rows["torch/sorting"]["imported"]
     assert "AdaptiveLogSoftmaxWithLoss" in rows["torch/sorting"]["why"]
-    assert rows["torch/large"]["imported"]
-    assert "rounds" not in rows["torch/large"]
-    assert "declare" in rows["torch/large"]["why"]
+    assert not rows["torch/large"]["imported"]
+    assert "bound values on the way" in rows["torch/large"]["why"]
     assert [json.loads(line)["case"]["network"] for line in out.read_text().splitlines()] == [
         "torch/small",
-        "torch/large",
     ]
 
 
@@ -85,5 +83,5 @@ def test_mistakes_are_said(capsys: Any) -> None:
 
 
 def test_every_network_has_a_library_that_is_installed() -> None:
-    libraries = set(bench.REQUIREMENTS.read_text().split())
+    libraries = {line.partition("==")[0] for line in bench.REQUIREMENTS.read_text().split()}
     assert {name.partition("/")[0] for name in NETWORKS} <= libraries
