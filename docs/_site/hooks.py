@@ -29,7 +29,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)(#[^)\s]*)?(?=\))")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]*pictures/[\w-]+\.svg)\)")
 WALK = re.compile(r"<!-- walk: (\S+) -->\n```sh\n")
 FILE = re.compile(r"<!-- file: (\S+) -->\n```(\w+)\n")
-OUTPUT = re.compile(r"(^```python\n.*?^```\n+)```text\n", re.MULTILINE | re.DOTALL)
+OUTPUT = re.compile(r"(^```py(?:thon)?\n.*?^```\n+)```text\n", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
