@@ -91,17 +91,23 @@ def watched(
 
 
 def is_gated(program: Program) -> bool:
-    """Whether all results hang on all that is assumed, as ``watched`` has it."""
+    """Whether all results hang on all that is assumed, as ``watched`` has it; and nothing hangs on any other number.
+
+    So what tells whether a number is 0, to the client or to the parties, is of that sum as well: a bit of whatever is
+    computed beyond an interval would be a result.
+    """
     if not any(isinstance(node.operation, Assume) for node in program.nodes):
         return True
     made = list[Expression]()
     for node in paced(program.nodes):
         made.append(Expression(node.operation, tuple(made[j] for j in node.inputs)))
     results, kept = ([made[i] for i in some] for some in (program.results, program.kept.values()))
+    sums = [x.inputs[0] for x in made if isinstance(x.operation, Nonzero | Zero)]
     if kept:
-        sums = [x.inputs[0] for x in made if isinstance(x.operation, Zero)]
+        if not any(isinstance(x.operation, Zero) for x in made):
+            return False
     elif all(isinstance(x.operation, Gate) for x in results):
-        sums = [x.inputs[1] for x in results]
+        sums += [x.inputs[1] for x in results]
         results = [x.inputs[0] for x in results]
     else:
         return False
@@ -113,8 +119,7 @@ def is_gated(program: Program) -> bool:
     if counts is None:
         return True
     forms = _forms([counts, *sums])
-    alike = [forms[x] == forms[counts] for x in sums]
-    return any(alike) if kept else all(alike)
+    return all(forms[x] == forms[counts] for x in sums)
 
 
 def _forms(targets: Iterable[Expression]) -> Mapping[Expression, int]:

@@ -15,6 +15,7 @@ from mpc.operation import Input
 from mpc.program import Expression, Program
 from mpc.rings import field
 from mpc.security import Security
+from protocols.lowering.comparison import compared
 from protocols.lowering.intervals import LABEL, assumptions, is_gated, watched
 from protocols.lowering.plan import lowered, plan
 from protocols.lowering.planner import Planner, constant
@@ -23,7 +24,7 @@ from protocols.operations.assume import Assume
 from protocols.operations.gate import Gate
 from protocols.operations.in_range import Coefficients
 from protocols.operations.keep import Keep
-from protocols.operations.linear import Add, Declare
+from protocols.operations.linear import Add, Declare, Reshape
 from protocols.operations.mask import Mask
 from protocols.operations.nonzero import Nonzero, Zero
 from protocols.readings.memory import run_in_memory
@@ -229,7 +230,31 @@ def _of_other_values(outputs: list[Expression], assumed: list[Expression], make:
     return [_gate(y, _counts(make(outputs, others))) for y in outputs]
 
 
+def _digit(outputs: list[Expression]) -> Expression:
+    """Whole numbers of what is computed beyond an interval, masked, and flat."""
+    compare = Planner(LABEL, objective=STRICT)
+    x = compare.make(Reshape((outputs[1].type.size,)), outputs[1])
+    return compare.masked(compared(compare, x, strictly=False, below=False))
+
+
+def _scaled(kind: type[Nonzero | Zero], counts: Expression) -> Expression:
+    return Expression(kind(), (counts, Expression(Coefficients(counts.type.size), (), LABEL)), LABEL)
+
+
 FORGED: dict[str, Forge] = {
+    "the bit of another number": lambda outputs, assumed, make: [
+        *make(outputs, assumed)[:-1],
+        _scaled(Nonzero, _digit(outputs)),
+    ],
+    "the bit of one assumption": lambda outputs, assumed, make: [
+        *make(outputs, assumed)[:-1],
+        _scaled(Nonzero, _counts(make(outputs, assumed[:1]))),
+    ],
+    "another's bit besides": lambda outputs, assumed, make: [
+        *make(outputs, assumed)[:-1],
+        _scaled(Nonzero, _digit(outputs)),
+        make(outputs, assumed)[-1],
+    ],
     "no gate": lambda outputs, assumed, make: [*outputs, make(outputs, assumed)[-1]],
     "no bit, and no gate": lambda outputs, assumed, make: outputs,
     "a gate for one": lambda outputs, assumed, make: [make(outputs, assumed)[0], *outputs[1:]],
@@ -257,6 +282,21 @@ def test_a_program_that_gives_results_otherwise_is_seen(secure: Any, way: str, o
     assert is_gated(Program.of(make(outputs, assumed), objective=chosen))
     forged = FORGED[way](outputs, assumed, make)
     assert not is_gated(Program.decode(Program.of(forged, objective=chosen).encode()))
+
+
+@pytest.mark.parametrize("objective", [LATENCY, STRICT])
+def test_whether_there_is_an_answer_hangs_on_nothing_else(secure: Any, objective: Objective) -> None:
+    """A run that ends where some number is not 0 tells that number, whatever becomes of the results."""
+    chosen = Objective(objective.round_bytes, objective.security)
+    outputs, assumed, make = _parts(secure, objective)
+    given, other = make(outputs, assumed), _scaled(Zero, _digit(outputs))
+    assert not is_gated(Program.of(given, [other], objective=chosen))
+    assert not is_gated(Program.of([*given[:-1], _scaled(Zero, _digit(outputs))], objective=chosen))
+    kept = [Expression(Keep("y"), (outputs[0],))]
+    hang = watched([], kept, assumptions(kept), objective.security, gated=True).checks
+    assert is_gated(Program.of([], [*kept, *hang], objective=chosen))
+    assert not is_gated(Program.of([], [*kept, *hang, other], objective=chosen))
+    assert not is_gated(Program.of([_scaled(Nonzero, _digit(outputs))], [*kept, *hang], objective=chosen))
 
 
 def test_of_what_is_kept_too(secure: Any) -> None:
