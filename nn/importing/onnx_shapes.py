@@ -18,8 +18,8 @@ from nn.resizing import PixelShuffle, PixelUnshuffle
 
 
 def _reshape(node: Node) -> Value:
-    """To sizes that onnx tells; the batch stays together."""
-    node.only("allowzero", 0, 0)
+    """To sizes that onnx tells, whatever zeros mean; the batch stays together."""
+    node.take("allowzero", 0)
     return node.graph.reshaped(node.place(0), node.shapes[0])
 
 

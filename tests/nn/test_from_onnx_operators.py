@@ -115,6 +115,7 @@ NEW: dict[str, Case] = {
         ([node("Reshape", ["x", "s"], ["a"]), node("Softmax", ["a"], ["b"]), node("Reshape", ["b", "t"], ["y"])],
          {"s": ints([-1, 2]), "t": ints([-1, 5, 4])}), TABLE,
     ),
+    "Reshape, as exporters write it": (one("Reshape", ints([-1, 20]), allowzero=1), TABLE),
     "Shape": (
         ([node("Shape", ["x"], ["a"]), node("Gather", ["a", "zero"], ["b"]), node("Unsqueeze", ["b", "u"], ["c"]),
           node("Concat", ["c", "rest"], ["d"], axis=0), node("Reshape", ["x", "d"], ["y"])],
