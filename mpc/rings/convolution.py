@@ -1,5 +1,11 @@
-"""Convolutions and pooling in the field: windows become matrices a few rows at a time (`mpc.rings.matrix`), or, where
-few outputs share a window, as in depthwise convolutions, are summed where they lie, in integers."""
+"""Convolutions and pooling in the field: a product of matrices for each row of a window (`mpc.rings.matrix`), or, where
+few outputs share a window, as in depthwise convolutions, windows are summed where they lie, in integers.
+
+Windows that lie one below the other share rows of the image.  So for each column of a window an image is laid out once,
+moved to the side by so much, and what a row of the window sees is that from another row on: a matrix that is there
+already, of a row for each channel and column.  Laying out whole windows moves as many times the memory as they have
+rows, and takes longer than the products do.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +23,7 @@ from mpc.rings.matrix import KEPT, LEAST, TILE, Parts, inner_blocks, slices, spl
 from mpc.rings.matrix_kernels import recombine
 
 TOGETHER = 1 << 20
-"""Bytes of the layout of windows of several images, about: it is in the cache between its making and its use."""
+"""Bytes that several images are laid out in, about: they are in the cache between their making and their use."""
 
 STRIP = 8 << 20
 """Likewise, of a tile of one image."""
@@ -37,7 +43,7 @@ class ConvKernel:
     `w` has the shape (out channels, channels / groups, kernel height, kernel width).
     """
 
-    __slots__ = ("groups", "parts", "rows", "shape")
+    __slots__ = ("direct", "groups", "parts", "rows", "shape")
 
     def __init__(self, w: FieldArray, groups: int = 1) -> None:
         if w.ndim != 4 or 0 in w.shape:
@@ -48,13 +54,17 @@ class ConvKernel:
             raise ShapeError(f"{w.shape[0]} output channels do not divide into {groups} groups")
         self.groups = groups
         self.shape = w.shape
-        self.rows = np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, -1)
-        """Of each group, a row for each of its output channels."""
-        self.parts = split(self.rows) if w.size <= KEPT and self.rows.shape[1] > DIRECT else None
+        out, depth, high, wide = w.shape
+        self.direct = out // groups <= DIRECT
+        lines = w.reshape(groups, out // groups, depth, high, wide).transpose(3, 0, 1, 2, 4)
+        self.rows = np.ascontiguousarray(w if self.direct else lines.reshape(high, groups, out // groups, -1))
+        """Of each row of a window and each group, a row for each of its output channels; as it was where it is summed
+        directly."""
+        self.parts = split(self.rows) if w.size <= KEPT and not self.direct else None
 
-    def limbs(self, group: slice, rows: slice, inner: slice) -> Parts:
-        """Of some of the rows of some groups."""
-        some = (group, rows, inner)
+    def limbs(self, down: int, group: slice, rows: slice, inner: slice) -> Parts:
+        """Of a row of a window, of some of the rows of some groups."""
+        some = (down, group, rows, inner)
         return split(self.rows[some]) if self.parts is None else self.parts[(slice(None), *some)]
 
 
@@ -87,7 +97,7 @@ def conv2d(
     if not result.size:
         return result
     x = np.ascontiguousarray(x)
-    if out_channels // groups <= DIRECT:
+    if w.direct:
         _summed(x, w, result, stride, padding)
     else:
         _laid_out(x, w, result, stride, padding)
@@ -114,19 +124,20 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
     """By matrices of windows: whole images together where they are small, else some rows of one."""
     out_channels, depth, *window = w.shape
     images, _, rows, columns = result.shape
-    groups, each, inner = w.groups, out_channels // w.groups, depth * prod(window)
-    blocks = inner_blocks(inner, prod(window))
+    groups, each, inner = w.groups, out_channels // w.groups, depth * window[1]
+    blocks = inner_blocks(inner, window[1])
     longest = blocks[0].stop
-    together = TOGETHER // (48 * groups * inner * rows * columns)
-    if together:
+    line = 48 * columns * stride[0]
+    together = TOGETHER // (line * groups * inner * _deep(rows, window[0], stride[0]))
+    work = images * out_channels * inner * window[0] * rows * columns
+    if together and (images >= threads.in_use() or work < 2 * LEAST):
         # Small images: all of their groups, channels and rows at once.
-        work = images * out_channels * inner * rows * columns
         together = min(together, max(1, -(-images // threads.in_use()))) if work >= 2 * LEAST else together
         tiles = list(product(slices(images, together), [slice(0, groups)], [slice(0, each)], [slice(0, rows)]))
     else:
-        high, wide = min(rows, max(1, STRIP // (48 * longest * columns))), min(each, max(1, TILE // (48 * longest)))
+        high, wide = min(rows, max(1, STRIP // (line * longest))), min(each, max(1, TILE // (48 * longest)))
         while -(-rows // high) * -(-each // wide) * images * groups < threads.in_use():
-            # Windows are laid out for as many channels as there may be: rows are shared out first.
+            # Images are laid out for as many channels as there may be: rows are shared out first.
             if high > 1 and high * columns > NARROW:
                 high = -(-high // 2)
             elif wide > 1 and wide * longest * high * columns >= 2 * LEAST:
@@ -142,31 +153,44 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
         done = to if to.flags.c_contiguous else np.empty(to.shape, np.uint64)
         products = None
         for block in blocks:
-            laid = _columns(x, image, group, block, strip, w, stride, padding, columns)
-            products = np.matmul(w.limbs(group, some, block)[:, None], laid, out=products)
-            recombine(products.reshape(-1), done.reshape(-1), block.start > 0)
+            laid = _lines(x, image, group, block, strip, w, stride, padding, columns)
+            for down in range(window[0]):
+                seen = laid[..., down % stride[0], down // stride[0] :, :][..., : strip.stop - strip.start, :]
+                right = seen.reshape(*seen.shape[:-2], -1)
+                products = np.matmul(w.limbs(down, group, some, block)[:, None], right, out=products)
+                recombine(products.reshape(-1), done.reshape(-1), block.start > 0 or down > 0)
         if done is not to:
             to[...] = done
 
     threads.each(tile, len(tiles))
 
 
-def _columns(
+def _deep(rows: int, window: int, stride: int) -> int:
+    """Of the rows that so many windows see, one below the other, every ``stride``-th: how many that are."""
+    return rows + (window - 1) // stride
+
+
+def _lines(
     x: FieldArray, image: slice, group: slice, block: slice, strip: slice, w: ConvKernel, stride: Pair, padding: Pair,
     columns: int,
 ) -> Parts:  # fmt: skip
-    """Parts (6, images, groups, inner, columns) of the windows of some rows of results, and some of the channels."""
+    """Parts (6, images, groups, inner, stride, rows, columns) of what windows see, of some rows of results.
+
+    ``inner``: some channels, and each column of a window; rows of the image are dealt out to as many heaps as a window
+    moves down by.
+    """
     _, depth, *window = w.shape
-    first, last = block.start // prod(window), block.stop // prod(window)
+    first, last = block.start // window[1], block.stop // window[1]
     images, _, height, width = x.shape
     some = x.reshape(images, w.groups, depth, height, width)[image, group, first:last]
-    shape = (*some.shape[:2], block.stop - block.start, (strip.stop - strip.start) * columns)
+    rows = strip.stop - strip.start
+    shape = (*some.shape[:2], block.stop - block.start, stride[0], _deep(rows, window[0], stride[0]), columns)
     if window == [1, 1] and padding == (0, 0):
         down, right = stride
         here = some[..., strip.start * down : (strip.stop - 1) * down + 1 : down, : (columns - 1) * right + 1 : right]
-        return split(np.ascontiguousarray(here)).reshape(6, *shape)
+        return split(np.ascontiguousarray(here)).reshape(6, *shape[:3], 1, *shape[4:])
     parts = np.empty((6, *shape))
-    kernels.split_columns(
+    kernels.split_lines(
         flat(some), parts.reshape(-1), (height, width), (window[0], window[1]), stride, padding,
         (strip.start, strip.stop),
     )  # fmt: skip

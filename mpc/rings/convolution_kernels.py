@@ -19,39 +19,43 @@ PAIR: Any = types.UniTuple(types.intp, 2)  # type: ignore[no-untyped-call]
 
 
 @kernel(READ, WRITE_REAL, PAIR, PAIR, PAIR, PAIR, PAIR)
-def split_columns(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, padding: Pair, strip: Pair) -> None:
-    """Split (planes, height, width) once, and lay out the windows: (6, planes, window, rows, columns).
+def split_lines(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, padding: Pair, strip: Pair) -> None:
+    """Split (planes, height, width) once, and lay out, for each column of a window, what it sees:
+    (6, planes, window[1], stride[0], rows, columns), where the r-th row that windows see is the (r / stride[0])-th of
+    the (r mod stride[0])-th rows.
 
     ``strip``: the first row of windows, and that behind the last.
     """
     height, width = size
-    rows = strip[1] - strip[0]
+    count = strip[1] - strip[0]
     columns = (width + 2 * padding[1] - window[1]) // stride[1] + 1
     padded_width = width + 2 * padding[1]
     # Rows of the image, padded, that these windows see.
-    top, high = strip[0] * stride[0] - padding[0], (rows - 1) * stride[0] + window[0]
-    area = high * padded_width
-    padded = np.zeros(6 * area)
-    block = window[0] * window[1] * rows * columns
+    top, high = strip[0] * stride[0] - padding[0], (count - 1) * stride[0] + window[0]
+    deep = count + (window[0] - 1) // stride[0]
+    column = stride[0] * deep * columns
     planes = x.size // (height * width)
+    limb = planes * window[1] * column
+    line = np.zeros(6 * padded_width)
     for plane in range(planes):
-        for r in range(max(top, 0), min(top + high, height)):
-            source = (plane * height + r) * width
-            split_into(x[source : source + width], padded, (r - top) * padded_width + padding[1], area)
-        for limb in range(6):
-            target = (limb * planes + plane) * block
-            for dr in range(window[0]):
+        for r in range(high):
+            start = plane * window[1] * column + (r % stride[0] * deep + r // stride[0]) * columns
+            inside = 0 <= top + r < height
+            if inside:
+                source = (plane * height + top + r) * width
+                split_into(x[source : source + width], line, padding[1], padded_width)
+            for k in range(6):
                 for dc in range(window[1]):
-                    for r in range(rows):
-                        start = limb * area + (r * stride[0] + dr) * padded_width + dc
-                        u, v = padded[start : start + padded_width], out[target : target + columns]
-                        if stride[1] == 1:
-                            for i in range(columns):
-                                v[i] = u[i]
-                        else:
-                            for i in range(columns):
-                                v[i] = u[i * stride[1]]
-                        target += columns
+                    to, of = np.uintp(start + k * limb + dc * column), np.uintp(k * padded_width + dc)
+                    if not inside:
+                        for i in range(np.uintp(columns)):
+                            out[to + i] = 0.0
+                    elif stride[1] == 1:
+                        for i in range(np.uintp(columns)):
+                            out[to + i] = line[of + i]
+                    else:
+                        for i in range(np.uintp(columns)):
+                            out[to + i] = line[of + i * np.uintp(stride[1])]
 
 
 @kernel(READ, READ, WRITE, PAIR, PAIR, INT, PAIR, PAIR, PAIR, PAIR)

@@ -144,6 +144,12 @@ def exact_conv(x: FieldArray, w: FieldArray, stride: Any, padding: Any, groups: 
     return np.moveaxis(np.concatenate(parts, axis=-1), -1, 1) % P
 
 
+@pytest.fixture(params=[0, 100], ids=["by matrices", "directly"])
+def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "DIRECT", request.param)
+
+
+@pytest.mark.usefixtures("direct")
 @pytest.mark.parametrize(
     ("x", "w", "stride", "padding", "groups"),
     [
@@ -157,6 +163,9 @@ def exact_conv(x: FieldArray, w: FieldArray, stride: Any, padding: Any, groups: 
         ((1, 2, 4, 5), (3, 2, 4, 5), (1, 1), (0, 0), 1),
         ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0), 1),
         ((1, 1, 2, 3), (2, 1, 5, 5), (3, 3), (2, 2), 1),
+        ((2, 2, 11, 9), (3, 2, 2, 3), (3, 2), (1, 0), 1),
+        ((1, 2, 9, 4), (4, 1, 5, 1), (2, 1), (2, 0), 2),
+        ((1, 2, 4, 9), (3, 2, 1, 1), (2, 4), (1, 1), 1),
         ((1, 350, 3, 3), (2, 350, 3, 3), (1, 1), (1, 1), 1),
         ((0, 3, 5, 5), (2, 3, 3, 3), (1, 1), (0, 0), 1),
     ],
@@ -172,12 +181,13 @@ def test_convolutions(x: Any, w: Any, stride: Any, padding: Any, groups: int) ->
 
 
 def test_convolution_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, w = random(7, 2, 6, 6), random(3, 2, 3, 3)
-    whole = conv2d(x, w)
-    for size in (2 * 48 * 18 * 16, 48 * 18 * 8, 1):
-        monkeypatch.setattr(convolution, "STRIP", size)
-        monkeypatch.setattr(convolution, "TOGETHER", size)
-        assert np.array_equal(conv2d(x, w), whole)
+    x, w = random(7, 2, 6, 6), random(5, 2, 3, 3)
+    for stride in ((1, 1), (2, 1)):
+        whole = conv2d(x, w, stride)
+        for size in (2 * 48 * 6 * 4 * 8, 48 * 6 * 8, 1):
+            monkeypatch.setattr(convolution, "STRIP", size)
+            monkeypatch.setattr(convolution, "TOGETHER", size)
+            assert np.array_equal(conv2d(x, w, stride), whole)
 
 
 @pytest.mark.parametrize(
