@@ -138,6 +138,8 @@ def _ranges(
         raise UsageError(f"the range of {odd[0]} is no pair: give its ends as (low, high)")
     if strangers:
         raise UsageError(f"ranges names {', '.join(strangers)}, and the data set has {', '.join(tensors)}")
+    if (low is None) is not (high is None):
+        raise UnsupportedError("low and high are numbers, both of them, or ranges says those of each tensor")
     if low is not None and high is not None:
         return {name: ranges.get(name, (low, high)) for name in tensors}
     bare = [name for name in tensors if name not in ranges]
