@@ -290,7 +290,9 @@ def constant(values: object, fraction_bits: int | None = None, *, most: int = FR
         # What is larger than the field is refused below.
         room = fixed_point.CAPACITY_BITS - 1 - max(0, math.frexp(largest)[1] if math.isfinite(largest) else 0)
         fraction_bits = _exact_bits(array, max(0, min(most, room)))
-    raw = fixed_point.encode(array, fraction_bits, name="a public constant")
+    # What is as fine as the field, of tiny values, is finer than what secrets are encoded with.
+    beyond = max(0, fraction_bits - fixed_point.CAPACITY_BITS + 1)
+    raw = fixed_point.encode(array * 2.0**beyond, fraction_bits - beyond, name="a public constant")
     real = fixed_point.decode(raw, fraction_bits)
     low, high = (float(real.min()), float(real.max())) if real.size else (0.0, 0.0)
     data = np.ascontiguousarray(raw).astype("<u8", copy=False).tobytes()

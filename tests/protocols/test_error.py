@@ -423,6 +423,25 @@ class TestWarning:
         with pytest.warns(ts.PrecisionWarning, match=r"within: of values up to 1, 0.0\d+ is lost"):
             build(*given)
 
+    @pytest.mark.parametrize(
+        ("function", "real"),
+        [
+            (lambda x: x.clip(1e-10, 2e-10), lambda x: np.clip(x, 1e-10, 2e-10)),
+            (lambda x: 1 / x, lambda x: 1 / x),
+            (lambda x: x.sqrt(), np.sqrt),
+            (lambda x: x.rsqrt(), lambda x: 1 / np.sqrt(x)),
+            (lambda x: x.log(), np.log),
+            (lambda x: x * 3e9, lambda x: x * 3e9),
+        ],
+    )
+    def test_values_as_small_as_the_field_is_fine_have_functions(self, secure: Any, function: Any, real: Any) -> None:
+        """Products of values of a millionth: public numbers beside them have as many fraction bits as they have."""
+        values = np.array([1e-5, 1.2e-5, 1.7e-5])
+        x = secure.secret((3,), 1e-5, 1.8e-5, 30)
+        y = function(x * x)
+        (out,) = run_in_memory(secure.program(y), [fixed_point.encode(values, 30)]).outputs
+        assert fixed_point.decode(out, y.type.fraction_bits) == pytest.approx(real(values**2), rel=1e-3)
+
     def test_comes_of_no_chain_of_secrets(self, secure: Any) -> None:
         """Ten steps of Newton's for 1 / x correct themselves, whatever a bound makes of them."""
         x = secure.secret((3,), 0.5, 1.0)
