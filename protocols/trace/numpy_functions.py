@@ -225,6 +225,7 @@ def _diag(v: SecretTensor, k: int = 0) -> SecretTensor:
         return v.diagonal(k)
     if v.ndim != 1:
         raise ShapeError(f"diag takes a vector or a matrix, not a tensor of shape {v.shape}")
+    check_moved((v.size + abs(int(k))) ** 2)
     return _with_zero(v, lambda places: np.diag(places + 1, k) - 1)
 
 
@@ -266,16 +267,21 @@ def _roll(a: SecretTensor, shift: Any, axis: Any = None) -> SecretTensor:
 
 @registered(np.repeat)
 def _repeat(a: SecretTensor, repeats: Any, axis: int | None = None) -> SecretTensor:
+    times, rows = np.asarray(repeats), a.size if axis is None else a.shape[axis_of(axis, a.ndim)]
+    each = int(times.sum(dtype=np.float64)) if times.dtype.kind in "iu" else 0
+    check_moved(each * a.size // (1 if times.size == 1 else max(rows, 1)))
     return moved(a, lambda places: np.repeat(places, repeats, axis))
 
 
 @registered(np.tile)
 def _tile(A: SecretTensor, reps: Any) -> SecretTensor:  # noqa: N803 - NumPy's name
+    check_moved(A.size * math.prod(integers([reps])))
     return moved(A, lambda places: np.tile(places, reps))
 
 
 @registered(np.resize)
 def _resize(a: SecretTensor, new_shape: Any) -> SecretTensor:
+    check_moved(math.prod(integers([new_shape])))
     return moved(a, lambda places: np.resize(places, new_shape))
 
 
@@ -291,13 +297,17 @@ _MODES = ("edge", "reflect", "symmetric", "wrap")
 @registered(np.pad)
 def _pad(array: SecretTensor, pad_width: Any, mode: str = "constant", **options: Any) -> SecretTensor:
     constant = numbers(options.pop("constant_values", 0)) if mode == "constant" else None
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width, dtype=np.int64), (array.ndim, 2))
+    except (TypeError, ValueError):
+        raise ShapeError(f"pad of {array.ndim} axes takes a whole number, or two of each axis") from None
     if constant is None:
         if mode not in _MODES:
             raise UnsupportedError(f"pad of a secret tensor in mode {mode!r}: there are constant, {', '.join(_MODES)}")
-        return moved(array, lambda places: np.pad(places, pad_width, mode, **options))  # type: ignore[call-overload]
+        check_moved(math.prod(n + int(a) + int(b) for n, (a, b) in zip(array.shape, widths, strict=True)))
+        return moved(array, lambda places: np.pad(places, widths, mode, **options))  # type: ignore[call-overload]
     if constant.any() or options:
         raise UnsupportedError(f"pad of a secret tensor is with zeros, or in the modes {', '.join(_MODES)}")
-    widths = np.broadcast_to(np.asarray(pad_width, dtype=np.int64), (array.ndim, 2))
     return array.pad([(int(a), int(b)) for a, b in widths])
 
 

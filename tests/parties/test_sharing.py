@@ -114,6 +114,28 @@ def test_a_choice_of_too_many_is_refused_before_memory_is_spent(client: Client, 
         np.where(key, client.share(0.5), client.share(1.5))
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: np.tile(x, MANY),
+        lambda x: np.tile(x, (MANY, 1)),
+        lambda x: np.repeat(x, MANY),
+        lambda x: np.repeat(x, [MANY, 1], 0),
+        lambda x: np.repeat(x, np.array([MANY])),
+        lambda x: np.resize(x, (MANY // 10, 10)),
+        lambda x: np.pad(x, MANY, "edge"),
+        lambda x: np.pad(x, ((0, MANY),), "wrap"),
+        lambda x: np.diag(x, MANY),
+        lambda x: np.diag(x.broadcast_to((30_000, 2)).reshape(-1)),
+    ],
+)
+def test_a_tensor_grown_from_few_is_refused_before_memory_is_spent(
+    client: Client, build: Any, little_memory: None
+) -> None:
+    with pytest.raises(UnsupportedError, match=r"a choice among [\d,]+ elements: cut it into parts"):
+        build(client.share([0.5, 1.5]))
+
+
 @pytest.mark.parametrize("shape", [(0, 2**40), (2**31 + 1,)])
 def test_a_shape_beyond_any_server_is_refused(client: Client, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="empty axes not counted: work on parts of it"):
