@@ -138,8 +138,6 @@ def _ranges(
         raise UsageError(f"the range of {odd[0]} is no pair: give its ends as (low, high)")
     if strangers:
         raise UsageError(f"ranges names {', '.join(strangers)}, and the data set has {', '.join(tensors)}")
-    if (low is None) is not (high is None):
-        raise UnsupportedError("low and high are numbers, both of them, or ranges says those of each tensor")
     if low is not None and high is not None:
         return {name: ranges.get(name, (low, high)) for name in tensors}
     bare = [name for name in tensors if name not in ranges]
@@ -147,6 +145,8 @@ def _ranges(
         raise UsageError(
             f"the range of {', '.join(bare)} is missing: give low and high for all, or ranges={{{bare[0]!r}: (.., ..)}}"
         )
+    if low is not None or high is not None:
+        raise UsageError("low and high are the ends of one range: give both, or none where each tensor has its own")
     return {name: ranges[name] for name in tensors}
 
 

@@ -268,8 +268,9 @@ def _roll(a: SecretTensor, shift: Any, axis: Any = None) -> SecretTensor:
 @registered(np.repeat)
 def _repeat(a: SecretTensor, repeats: Any, axis: int | None = None) -> SecretTensor:
     times, rows = np.asarray(repeats), a.size if axis is None else a.shape[axis_of(axis, a.ndim)]
-    each = int(times.sum(dtype=np.float64)) if times.dtype.kind in "iu" else 0
-    check_moved(each * a.size // (1 if times.size == 1 else max(rows, 1)))
+    if times.size and times.dtype.kind not in "iu":
+        raise ShapeError(f"an element is repeated a whole number of times, not {repeats!r}")
+    check_moved(int(times.sum(dtype=np.float64)) * a.size // (1 if times.size == 1 else max(rows, 1)))
     return moved(a, lambda places: np.repeat(places, repeats, axis))
 
 
@@ -298,7 +299,7 @@ _MODES = ("edge", "reflect", "symmetric", "wrap")
 def _pad(array: SecretTensor, pad_width: Any, mode: str = "constant", **options: Any) -> SecretTensor:
     constant = numbers(options.pop("constant_values", 0)) if mode == "constant" else None
     try:
-        widths = np.broadcast_to(np.asarray(pad_width, dtype=np.int64), (array.ndim, 2))
+        widths = np.broadcast_to(np.asarray(pad_width).astype(np.int64, casting="safe"), (array.ndim, 2))
     except (TypeError, ValueError):
         raise ShapeError(f"pad of {array.ndim} axes takes a whole number, or two of each axis") from None
     if constant is None:

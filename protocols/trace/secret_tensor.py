@@ -258,7 +258,7 @@ class SecretTensor(Activations, Stated, Norms):
 
     def broadcast_to(self, shape: Sequence[int]) -> SecretTensor:
         """Repeated along axes of length 1, and new ones in front, as NumPy does; local."""
-        wanted = integers(shape)
+        wanted = integers([shape])
         try:
             fits = np.broadcast_shapes(self.shape, wanted) == wanted
         except ValueError:

@@ -51,7 +51,6 @@ def test_tiny_values_are_told_apart(client: Client) -> None:
         ({"low": float("nan")}, RangeError, "low=nan"),
         ({"high": float("inf")}, RangeError, "finite"),
         ({"low": "a"}, UnsupportedError, "numbers"),
-        ({"low": None}, UnsupportedError, "numbers"),
         ({"high": [1, 2]}, UnsupportedError, "numbers"),
         ({"fraction_bits": 1.5}, UnsupportedError, "whole number"),
         ({"fraction_bits": "16"}, UnsupportedError, "whole number"),
@@ -66,6 +65,16 @@ def test_what_is_no_range_or_number_of_bits(
         client.share(0.5, **options)
     with pytest.raises(error, match=sentence):
         DataSet({"x": [0.5]}, **{"low": -1, "high": 1, **options})
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_half_a_range_is_none(client: Client, end: str) -> None:
+    with pytest.raises(UnsupportedError, match="low and high are numbers"):
+        client.share(0.5, **{end: None})
+    with pytest.raises(UsageError, match="the range of x is missing"):
+        DataSet({"x": [0.5]}, **{"low": -1, "high": 1, end: None})
+    with pytest.raises(UsageError, match="give both, or none"):
+        DataSet({"x": [0.5]}, **{end: 0.5}, ranges={"x": (0, 1)})
 
 
 MANY = 10**9
@@ -134,6 +143,26 @@ def test_a_tensor_grown_from_few_is_refused_before_memory_is_spent(
 ) -> None:
     with pytest.raises(UnsupportedError, match=r"a choice among [\d,]+ elements: cut it into parts"):
         build(client.share([0.5, 1.5]))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: np.pad(x, 1.5),
+        lambda x: np.pad(x, {0: (1, 1)}),
+        lambda x: np.pad(x, ((1, 1), (1, 1)), "edge"),
+        lambda x: np.repeat(x, 1.5),
+        lambda x: np.repeat(x, [1, 2, 3]),
+        lambda x: np.tile(x, -1),
+    ],
+)
+def test_half_elements_are_none(client: Client, build: Any) -> None:
+    with pytest.raises(ShapeError):
+        build(client.share([0.5, 1.5]))
+
+
+def test_one_length_is_a_shape(client: Client) -> None:
+    assert client.share([0.5]).broadcast_to(3).shape == (3,)
 
 
 @pytest.mark.parametrize("shape", [(0, 2**40), (2**31 + 1,)])
