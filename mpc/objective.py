@@ -21,7 +21,7 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Without MACs some protocols are cheaper; what is planned for malicious security runs in either."""
 
 
-LATENCY = Objective(1 << 24)
+LATENCY = Objective(20 << 20)
 """Rounds count, for parties far from each other: each is worth what a link carries in a second.  Without a bound a
 layer of a million values would have 170 MB more dealt, and held, for the sake of one."""
 TRAFFIC = Objective(0)

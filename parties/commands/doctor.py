@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> int:
             status.update(f"looking at {each.what}")
             findings.append(each)
     if options.json:
-        print(json.dumps(summary(findings)))
+        wrong = bad(findings)
+        failure = ConfigurationError(f"{wrong[0].what}: {wrong[0].found}").to_dict() if wrong else {}
+        print(json.dumps({**failure, **summary(findings)}))
     else:
         show(findings, stdout_console())
     return ConfigurationError.exit_code if bad(findings) else 0

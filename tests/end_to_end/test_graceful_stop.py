@@ -17,7 +17,7 @@ from mpc.errors import PeerError, PeerLost, PeerUnavailable
 from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from parties import AsyncClient, Client, KeyPair, LocalCluster, Settings
-from parties.commands.command_line import _parser, main
+from parties.commands.command_line import main, parser_for
 from parties.servers.process import GRACE, READY, make_server
 from protocols.trace.secret_tensor import SecretTensor
 
@@ -210,4 +210,4 @@ def test_a_grace_that_makes_no_sense(tmp_path: Path, grace: str, capsys: pytest.
 
 
 def test_the_command_and_the_server_agree_on_the_default() -> None:
-    assert _parser(["dealer"]).parse_args(["dealer"]).grace == GRACE
+    assert parser_for(["dealer"]).parse_args(["dealer"]).grace == GRACE

@@ -36,7 +36,7 @@ def test_one_uploads_and_another_uses(clusters, parties, security):
             result = clinic.reveal(found(clinic.share(x, low=-1, high=1)))
             assert np.abs(result - model.plain(x)).max() < 2e-3
         report = clinic.last_run
-        assert report.online.rounds == report.predicted.online_rounds == (4 if security == "semi-honest" else 7)
+        assert report.online.rounds == report.predicted.online_rounds == (4 if security == "semi-honest" else 6)
         assert report.online.bytes == report.predicted.online_bytes_per_party
         assert report.offline.bytes == report.predicted.offline_bytes
         assert {"conv", "act", "out"} <= set(report.layers)

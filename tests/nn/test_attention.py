@@ -62,9 +62,6 @@ def test_parties_plain_and_torch_agree(name: str, evaluate: Any) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], tn.Module], str]] = {
     "batch second": (lambda: tn.TransformerEncoderLayer(4, 2, 8), "batch_first=True"),
-    "a mask": (
-        lambda: Attends(lambda m, x: m.attention(x, x, x, attn_mask=torch.zeros(3, 3))[0]), "is_causal=True",
-    ),
     "dropout": (lambda: Attends(lambda m, x: F.scaled_dot_product_attention(x, x, x, None, 0.5)), "self.training"),
     "what has no layer": (lambda: tn.TransformerEncoderLayer(4, 2, 8, activation=torch.tan, batch_first=True), "gelu"),
 }  # fmt: skip

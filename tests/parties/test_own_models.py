@@ -17,7 +17,7 @@ from PIL import Image
 from mpc.errors import ConfigurationError, EncodingError, NoSuchName, ShapeError, TesseraError, UsageError
 from nn import Classes, Column, ImageInput, Interface, Label, Linear, Model, Sequential, TableInput
 from parties.commands import deal, own, predict, upload
-from parties.commands.command_line import _parser
+from parties.commands.command_line import parser_for
 
 COMMANDS: dict[str, Callable[..., Awaitable[int]]] = {
     "deal": deal.deal,
@@ -89,7 +89,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def given(*words: str) -> own.Given:
     """What `tessera upload` would store."""
-    return own.given(_parser(["upload", *words]).parse_args(["upload", *words]))
+    return own.given(parser_for(["upload", *words]).parse_args(["upload", *words]))
 
 
 def module(name: str) -> Any:
@@ -229,7 +229,7 @@ def typed(site: Any, capsys: pytest.CaptureFixture[str]) -> Any:
 
     async def run(*words: object) -> tuple[str, str]:
         strings = [str(word) for word in words]
-        assert await COMMANDS[strings[0]](site.client(), _parser(strings).parse_args(strings)) == 0
+        assert await COMMANDS[strings[0]](site.client(), parser_for(strings).parse_args(strings)) == 0
         printed = capsys.readouterr()
         return printed.out, printed.err
 

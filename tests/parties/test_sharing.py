@@ -63,6 +63,9 @@ def test_what_is_no_range_or_number_of_bits(
 ) -> None:
     with pytest.raises(error, match=sentence):
         client.share(0.5, **options)
+    if options == {"low": None}:
+        # Of data sets that is a range that is not given.
+        error, sentence = UsageError, "the range of x is missing"
     with pytest.raises(error, match=sentence):
         DataSet({"x": [0.5]}, **{"low": -1, "high": 1, **options})
 

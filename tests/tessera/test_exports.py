@@ -31,7 +31,8 @@ NETWORKS = {
     "InputRange", "Model", "Sequential", "calibrate", "check_ranges", "from_onnx", "from_sklearn", "from_torch", "nn",
 }  # fmt: skip
 SAID_OF_MODELS = {
-    "ArrayInput", "Classes", "Column", "ImageInput", "Interface", "Label", "ShadesOfGray", "TableInput",
+    "ArrayInput", "Classes", "Column", "ImageInput", "Interface", "Label", "NamedInput", "Result", "SeveralInputs",
+    "ShadesOfGray", "TableInput", "TokenInput",
 }  # fmt: skip
 COSTS = {"Cost", "Latency", "LayerCost", "Link", "Security"}
 ERRORS = {

@@ -59,6 +59,7 @@ MISSING = {
 """What else commands want that read a cluster file."""
 WRONG = {
     "keygen": ["../x"],
+    "doctor": ["--cluster", "nothing.toml"],
     "init": ["--name", "x"],
     "demo": ["--parties", "1"],
     "cost": ["--model", "other"],
