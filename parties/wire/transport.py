@@ -295,9 +295,13 @@ class Endpoint(Following):
             PeerUnavailable: the endpoint is closed.
         """
         if self._eager and self._running and not self._events:
-            while not self._events and self._wires.read_one(EAGER_WAIT):
-                pass
-            if not self._events:
+            until = monotonic() + _TURN
+            while self._running and not self._events and self._wires.read_one(EAGER_WAIT):
+                if monotonic() > until:
+                    # What is answered here, or is a part of something, makes no event, however much of it comes.
+                    await asyncio.sleep(0)
+                    until = monotonic() + _TURN
+            if self._running and not self._events:
                 self._wires.read()
         if self._events and monotonic() > self._turn_at:
             await asyncio.sleep(0)
