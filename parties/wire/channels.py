@@ -128,6 +128,13 @@ class Channels:
         if link.sending is not None:
             link.sending.end(reason)
 
+    def dismiss(self, link: Link, reason: str) -> None:
+        """The peer is no member any more: no channel with it stands, and none that was offered will."""
+        self.drop(link, reason)
+        self._withdraw(link)
+        if link.receiving is not None:
+            link.receiving.end(reason)
+
     # --- reading and writing without the event loop
 
     def read(self) -> None:
@@ -205,12 +212,15 @@ class Channels:
     def _offer(self, link: Link, wanted: ChannelWanted) -> None:
         if self._port is None:
             return
-        for name in [name for name, offer in self._offers.items() if offer.link is link]:
-            del self._offers[name]
+        self._withdraw(link)
         random = os.urandom(RANDOM)
         keys = self._keys(link, wanted.random, random, we_dial=False)
         self._offers[keys.name] = _Offer(link, link.incarnation, keys)
         self._owner.transmit(link, ChannelOffered(wanted.random, random, self._port.number))
+
+    def _withdraw(self, link: Link) -> None:
+        for name in [name for name, offer in self._offers.items() if offer.link is link]:
+            del self._offers[name]
 
     def _admit(self, proof: bytes, connection: socket.socket) -> bool:
         """Takes a connection to the data port, if it begins as an offered channel does."""

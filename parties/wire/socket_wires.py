@@ -111,7 +111,7 @@ class SocketWires:
             self._gatekeeper.keys = keys
             self._door.dismiss({link.peer.curve for link in dropped} - keys)
         for link in dropped:
-            self._channels.drop(link, "was that of no member any more")
+            self._channels.dismiss(link, "was that of no member any more")
             outbox = self.outboxes.pop(link.peer.name, None)
             if outbox is not None:
                 # It has been told why, a moment ago.

@@ -16,11 +16,11 @@ from parties.keys import KeyPair
 from parties.succession import Step, Succession
 from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.following import operator
-from parties.wire.messages import Hello, Message, Succeeded
+from parties.wire.messages import ChannelWanted, Hello, Message, Succeeded
 from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
 
-from .conftest import Site, free_ports, next_of
+from .conftest import Site, free_ports, next_of, standing
 
 
 class Remark(Message, frozen=True):
@@ -110,6 +110,20 @@ async def test_who_is_no_member_any_more_is_cut_off(site: Site) -> None:
     late = await site.endpoint("clinic")
     with pytest.raises(AuthenticationError, match="does not let us in"):
         await late.connect(["p1"], 3)
+
+
+async def test_nor_has_it_a_data_channel_any_more(site: Site) -> None:
+    """Neither the one that stands, nor one that it has been offered."""
+    p0, clinic = await site.endpoints("p0", "clinic")
+    await standing(clinic, "p0")
+    link, channels = p0._link("clinic"), p0._wires._channels
+    stands = link.receiving
+    channels.arrange(link, ChannelWanted(bytes(32)))
+    assert channels._offers
+    p0.go_on(followed(site, Succession.begin(site.cluster), clients=()))
+    assert not channels._offers
+    assert stands.closed
+    assert (link.sending, link.receiving) == (None, None)
 
 
 async def test_another_key_of_a_client_and_the_former_one(site: Site) -> None:
