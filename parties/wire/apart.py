@@ -30,9 +30,10 @@ from parties.wire.messages import (
 )
 
 LARGE = 1 << 18
-"""Bytes from which on a buffer goes over the channel."""
+"""Bytes of a buffer from which on its message goes over the channel."""
 LEAST = 1 << 12
-"""The same behind others of its lane that wait there: it would wait for them, in its receiver's memory."""
+"""Bytes from which on the other buffers of such a message go with it; and those of messages behind others of their lane
+that wait there: they would wait for them, in their receiver's memory, which has room for so much (`lanes`)."""
 
 # Twice the length of a buffer, and 1 if it goes over the channel.
 _LENGTH = struct.Struct("<Q")
@@ -49,14 +50,12 @@ class Apart:
     """What goes over the channel."""
 
     @classmethod
-    def of(
-        cls, message: Message, buffers: Sequence[Buffer], envelope: Envelope, channel: bytes, least: int = LARGE
-    ) -> Apart:
-        """Those of ``least`` bytes apart.  Raises ValueError as `encode`; payload is not copied."""
+    def of(cls, message: Message, buffers: Sequence[Buffer], envelope: Envelope, channel: bytes) -> Apart:
+        """Those of `LEAST` bytes apart.  Raises ValueError as `encode`; payload is not copied."""
         views = [as_bytes(buffer) for buffer in buffers]
-        lengths = channel + struct.pack(f"<{len(views)}Q", *(2 * len(v) + (len(v) >= least) for v in views))
+        lengths = channel + struct.pack(f"<{len(views)}Q", *(2 * len(v) + (len(v) >= LEAST) for v in views))
         heads = [encode_envelope(envelope._replace(apart=True)), encode_header(message), lengths]
-        small, large = ([view for view in views if (len(view) >= least) is wanted] for wanted in (False, True))
+        small, large = ([view for view in views if (len(view) >= LEAST) is wanted] for wanted in (False, True))
         return cls([*heads, *small], binding_of(heads), large)
 
 
@@ -73,10 +72,10 @@ def send_apart(
     channel = link.sending
     if channel is None:
         return None
-    least = LEAST if channel.carries(message.lane) else LARGE
-    if all(payload_bytes((buffer,)) < least for buffer in buffers):
+    wanted = LEAST if channel.carries(message.lane) else LARGE
+    if all(payload_bytes((buffer,)) < wanted for buffer in buffers):
         return None
-    apart = Apart.of(message, buffers, envelope, channel.name, least)
+    apart = Apart.of(message, buffers, envelope, channel.name)
     large = [bytes(buffer) for buffer in apart.large] if copy else apart.large
     if channel.full or not put(link, apart.frames, copy=copy):
         return False
@@ -95,7 +94,8 @@ class Layout:
     apart: list[bool]
     """Which of them come over the channel."""
     binding: bytes
-    small: Payload
+    small: bytes
+    """The others, one after the other: as frames they would take many times their bytes while they wait."""
 
     @classmethod
     def read(cls, sender: str, frames: Sequence[memoryview]) -> Layout:
@@ -106,11 +106,11 @@ class Layout:
             raise ProtocolViolation(sender, f"announced buffers in {len(said)} bytes, which no message does")
         entries = struct.unpack_from(f"<{count}Q", said, NAME)
         lengths, apart = [entry >> 1 for entry in entries], [bool(entry & 1) for entry in entries]
-        layout = cls(bytes(said[:NAME]), lengths, apart, binding_of(frames[:3]), [memoryview(f) for f in frames[3:]])
         here = [length for length, there in zip(lengths, apart, strict=True) if not there]
-        if here != list(map(len, layout.small)) or min(layout.large, default=0) < LEAST:
+        large = [length for length, there in zip(lengths, apart, strict=True) if there]
+        if here != list(map(len, frames[3:])) or min(large, default=0) < LEAST:
             raise ProtocolViolation(sender, "announced other buffers than it sent, or no large one")
-        return layout
+        return cls(bytes(said[:NAME]), lengths, apart, binding_of(frames[:3]), b"".join(frames[3:]))
 
     @property
     def large(self) -> list[int]:
@@ -119,5 +119,9 @@ class Layout:
 
     def together(self, large: Payload) -> Payload:
         """All buffers, with those that have come."""
-        here, there = iter(self.small), iter(large)
-        return [next(there) if apart else next(here) for apart in self.apart]
+        here, there = memoryview(self.small), iter(large)
+        payload, start = [], 0
+        for length, apart in zip(self.lengths, self.apart, strict=True):
+            payload.append(next(there) if apart else here[start : start + length])
+            start += 0 if apart else length
+        return payload

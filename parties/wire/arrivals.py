@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 from parties.wire.events import ClusterChanged, Delivery, Event, PeerDown
-from parties.wire.messages import payload_bytes
 
 BACKLOG = 4096
 """Events that may wait."""
 BACKLOG_BYTES = 8 << 20
 """Of payload; one message more, of whatever size, may have come on top."""
+BESIDE = 1 << 10
+"""Bytes that a buffer takes in memory at least: one of none counts as well."""
 
 
 class Arrivals:
@@ -70,7 +71,7 @@ class Arrivals:
 
 
 def _bytes_of(event: Event) -> int:
-    return payload_bytes(event.buffers) if isinstance(event, Delivery) else 0
+    return sum(max(len(buffer), BESIDE) for buffer in event.buffers) if isinstance(event, Delivery) else 0
 
 
 def _member_of(event: Event) -> str:

@@ -28,7 +28,7 @@ FRAME = 1 << 18
 
 # Bytes that are sent, or read, before the event loop gets a turn.
 _TURN = 2 << 20
-# Buffers that may wait to be sent: fewer than messages may wait to be whole at their receiver (`lanes.MOST`).
+# Messages that may wait to be sent: fewer than may wait to be whole at their receiver (`lanes.MOST`).
 _MOST = 2048
 _PATIENCE = 60.0
 # Linux alone has it.
@@ -106,6 +106,7 @@ class Channel:
         # What is to be sent: buffers, and what is sealed already.
         self._outgoing: deque[tuple[str, bytes, memoryview]] = deque()
         self._lanes: Counter[str] = Counter()
+        self._messages = 0
         self._sealed = memoryview(b"")
         self._seal_into = memoryview(b"")
         # What is to be read: messages, and how much of the next frame is there.
@@ -147,7 +148,7 @@ class Channel:
     @property
     def full(self) -> bool:
         """Whether so much waits to be sent that its receiver cannot be reading."""
-        return len(self._outgoing) >= _MOST
+        return self._messages >= _MOST
 
     def carries(self, lane: str) -> bool:
         """Whether something of that lane waits to be sent."""
@@ -157,6 +158,7 @@ class Channel:
         """Queues the buffers of one message, none of them empty; they are not to change any more."""
         self._outgoing.extend((lane, binding, memoryview(buffer)) for buffer in buffers)
         self._lanes[lane] += len(buffers)
+        self._messages += 1
         self.write()
 
     def expect(self, binding: bytes, lengths: Sequence[int], done: Callable[[Payload], None]) -> None:
@@ -230,6 +232,7 @@ class Channel:
                 self._outgoing.appendleft((lane, binding, rest))
             else:
                 self._lanes -= Counter((lane,))
+                self._messages -= not self._outgoing or self._outgoing[0][1] != binding
             if not self._seal_into:
                 self._seal_into = memoryview(bytearray(FRAME + TAG + SLACK))
             self._sealed = self._seal_into[: self._sealer.seal(piece, binding, self._seal_into)]

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpc.errors import ProtocolViolation
+from parties.wire.arrivals import BESIDE
 from parties.wire.events import Delivery
 
 MOST = 4096
 """Messages of one peer that may wait so."""
 MOST_BYTES = 8 << 20
-"""What they may have come with, beside large buffers."""
+"""What they may have come with, and hold, beside large buffers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +38,7 @@ class Lanes:
         """A message that is all there, of so many bytes.  Raises ProtocolViolation where too many wait."""
         lane = delivery.message.lane
         if lane in self._lanes:
-            self._append(Slot(lane, size, delivery))
+            self._append(Slot(lane, size + BESIDE * len(delivery.buffers), delivery))
         else:
             self._emit(delivery)
 

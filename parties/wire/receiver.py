@@ -108,7 +108,7 @@ class Receiver:
             if isinstance(error, VersionMismatch):
                 link.refusal, link.agreed = error, False
                 link.established.clear()
-            self._emit(LinkFault(link.peer, error))
+            self._emit(LinkFault(link.peer, _bare(error)))
         except Exception:
             log.exception("a message from %s could not be handled", link.peer.name)
             self._emit(LinkFault(link.peer, ProtocolViolation(link.peer.name, "sent what cannot be handled")))
@@ -328,6 +328,12 @@ class Receiver:
                 link.agreed, link.refusal, link.behind = True, None, None
                 if link.broken is None:
                     link.established.set()
+
+
+def _bare(error: PeerError) -> PeerError:
+    """The same, without where it was raised: that would keep the message for as long as somebody has the error."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def _count(link: Link, payload: int) -> None:

@@ -258,13 +258,14 @@ class Endpoint(Following):
         Args:
             buffers: C-contiguous arrays, memoryviews or bytes, one payload frame each.  With ``copy=False``
                 those of 64 KiB and more are sent from where they are, later: **do not write to them again**,
-                ever.  (Dropping them is fine.)  Those of 256 KiB and more go over the data channel, if there is one.
+                ever.  (Dropping them is fine.)  If one has 256 KiB or more, all of 4 KiB and more go over the data
+                channel, if there is one.
 
         Returns:
             Bytes of payload.
 
         Raises:
-            PeerUnavailable: there is no connection, or 10,000 messages wait already, or 2,048 large buffers.
+            PeerUnavailable: there is no connection, or 10,000 messages wait already, or 2,048 large ones.
             VersionMismatch, RemoteError: the greeting failed, or the peer refused the link.
             ConfigurationError: more payload than ``max_message_mb`` allows.
         """
