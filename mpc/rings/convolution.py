@@ -19,8 +19,8 @@ from mpc.rings import convolution_kernels as kernels
 from mpc.rings import threads
 from mpc.rings.field import FieldArray, Shape
 from mpc.rings.kernels import flat
-from mpc.rings.matrix import KEPT, LEAST, TILE, Parts, inner_blocks, slices, split
-from mpc.rings.matrix_kernels import recombine
+from mpc.rings.matrix import KEPT, LEAST, SPLIT, TILE, Parts, inner_blocks, slices, split
+from mpc.rings.matrix_kernels import PARTS, recombine
 
 TOGETHER = 1 << 20
 """Bytes that several images are laid out in, about: they are in the cache between their making and their use."""
@@ -127,7 +127,7 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
     groups, each, inner = w.groups, out_channels // w.groups, depth * window[1]
     blocks = inner_blocks(inner, window[1])
     longest = blocks[0].stop
-    line = 48 * columns * stride[0]
+    line = SPLIT * columns * stride[0]
     together = TOGETHER // (line * groups * inner * _deep(rows, window[0], stride[0]))
     work = images * out_channels * inner * window[0] * rows * columns
     if together and (images >= threads.in_use() or work < 2 * LEAST):
@@ -135,7 +135,7 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
         together = min(together, max(1, -(-images // threads.in_use()))) if work >= 2 * LEAST else together
         tiles = list(product(slices(images, together), [slice(0, groups)], [slice(0, each)], [slice(0, rows)]))
     else:
-        high, wide = min(rows, max(1, STRIP // (line * longest))), min(each, max(1, TILE // (48 * longest)))
+        high, wide = min(rows, max(1, STRIP // (line * longest))), min(each, max(1, TILE // (SPLIT * longest)))
         while -(-rows // high) * -(-each // wide) * images * groups < threads.in_use():
             # Images are laid out for as many channels as there may be: rows are shared out first.
             if high > 1 and high * columns > NARROW:
@@ -174,7 +174,7 @@ def _lines(
     x: FieldArray, image: slice, group: slice, block: slice, strip: slice, w: ConvKernel, stride: Pair, padding: Pair,
     columns: int,
 ) -> Parts:  # fmt: skip
-    """Parts (6, images, groups, inner, stride, rows, columns) of what windows see, of some rows of results.
+    """Parts (`PARTS`, images, groups, inner, stride, rows, columns) of what windows see, of some rows of results.
 
     ``inner``: some channels, and each column of a window; rows of the image are dealt out to as many heaps as a window
     moves down by.
@@ -188,8 +188,8 @@ def _lines(
     if window == [1, 1] and padding == (0, 0):
         down, right = stride
         here = some[..., strip.start * down : (strip.stop - 1) * down + 1 : down, : (columns - 1) * right + 1 : right]
-        return split(np.ascontiguousarray(here)).reshape(6, *shape[:3], 1, *shape[4:])
-    parts = np.empty((6, *shape))
+        return split(np.ascontiguousarray(here)).reshape(PARTS, *shape[:3], 1, *shape[4:])
+    parts = np.empty((PARTS, *shape))
     kernels.split_lines(
         flat(some), parts.reshape(-1), (height, width), (window[0], window[1]), stride, padding,
         (strip.start, strip.stop),

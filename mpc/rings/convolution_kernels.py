@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 
 from mpc.rings.kernels import INT, READ, WRITE, Words, fold, kernel, partial_product, reduce_once
-from mpc.rings.matrix_kernels import WRITE_REAL, Reals, split_into
+from mpc.rings.matrix_kernels import PARTS, WRITE_REAL, Reals, split_into
 
 Pair = tuple[int, int]
 
@@ -21,8 +21,8 @@ PAIR: Any = types.UniTuple(types.intp, 2)  # type: ignore[no-untyped-call]
 @kernel(READ, WRITE_REAL, PAIR, PAIR, PAIR, PAIR, PAIR)
 def split_lines(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, padding: Pair, strip: Pair) -> None:
     """Split (planes, height, width) once, and lay out, for each column of a window, what it sees:
-    (6, planes, window[1], stride[0], rows, columns), where the r-th row that windows see is the (r / stride[0])-th of
-    the (r mod stride[0])-th rows.
+    (`PARTS`, planes, window[1], stride[0], rows, columns), where the r-th row that windows see is the
+    (r / stride[0])-th of the (r mod stride[0])-th rows.
 
     ``strip``: the first row of windows, and that behind the last.
     """
@@ -36,7 +36,7 @@ def split_lines(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, pa
     column = stride[0] * deep * columns
     planes = x.size // (height * width)
     limb = planes * window[1] * column
-    line = np.zeros(6 * padded_width)
+    line = np.zeros(PARTS * padded_width)
     for plane in range(planes):
         for r in range(high):
             start = plane * window[1] * column + (r % stride[0] * deep + r // stride[0]) * columns
@@ -44,7 +44,7 @@ def split_lines(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, pa
             if inside:
                 source = (plane * height + top + r) * width
                 split_into(x[source : source + width], line, padding[1], padded_width)
-            for k in range(6):
+            for k in range(PARTS):
                 for dc in range(window[1]):
                     to, of = np.uintp(start + k * limb + dc * column), np.uintp(k * padded_width + dc)
                     if not inside:

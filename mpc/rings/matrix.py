@@ -1,18 +1,18 @@
 """Matrix products in the field, exact, through float64 BLAS.
 
 A field element is cut into balanced limbs, x = a0 + a1 2^20 + a2 2^40 (mod p) with |a0|, |a1| <= 2^19 and
-|a2| <= 2^20.  The nine products of limbs come from six matrix products, after Karatsuba:
+|a2| <= 2^20: the value at 2^20 of a polynomial of degree two.  A product of two is a polynomial of degree four, which
+follows from its values at five places, and so from five matrix products, after Toom and Cook: at 0, 1, -1, infinity
+(the highest coefficients) and, times 16, at 1/2.
 
-    a_i b_j + a_j b_i = (a_i + a_j)(b_i + b_j) - a_i b_i - a_j b_j.
-
-**Exactness.**  A limb or a sum of two is at most 2^19 + 2^20 = 3 * 2^19 in size, so a product of two is at
-most 9 * 2^38, and a sum of k of them at most 9 * 2^38 * k.  A float64 holds every integer up to 2^53, so as
-long as 9 * 2^38 * k <= 2^53, that is k <= 3640, each partial sum is an exact integer whatever the order of
+**Exactness.**  At no place is a polynomial larger than 4 a0 + 2 a1 + a2, which is at most 2^22 in size, so a product of
+two is at most 2^44, and a sum of k of them at most 2^44 k.  A float64 holds every integer up to 2^53, so as
+long as k <= 2^9, each partial sum is an exact integer whatever the order of
 summation, with or without fused multiply-add.  Longer inner sizes are cut into blocks of `BLOCK` and added up
 in the field.
 
-**Tiles.**  Limbs take six times as much memory as what they are of, so a large product is made of tiles of the
-result, each from limbs of its own that are made for it and gone afterwards.  Any thread may do a tile
+**Tiles.**  Parts take five times as much memory as what they are of, so a large product is made of tiles of the
+result, each from parts of its own that are made for it and gone afterwards.  Any thread may do a tile
 (`mpc.rings.threads`): BLAS itself has one.
 """
 
@@ -31,26 +31,30 @@ from mpc.rings import matrix_kernels as kernels
 from mpc.rings import threads
 from mpc.rings.field import FieldArray, Shape, zeros
 from mpc.rings.kernels import flat
+from mpc.rings.matrix_kernels import PARTS
 
-BLOCK = 1024
+BLOCK = 512
 
 KEPT = 1 << 16
 """Elements of a matrix whose limbs are kept, at most: of a larger one they are made anew as fast as they are read."""
 
 TILE = 24 << 20
-"""Bytes of limbs of either operand that a tile is made of."""
+"""Bytes of parts of either operand that a tile is made of."""
 
 LEAST = 1 << 22
 """Products of elements in a tile, at least, where there are more tiles for the sake of threads alone."""
 
 Parts = npt.NDArray[np.float64]
-"""Six matrices, or batches of them, one behind the other: limbs, and sums of two."""
+"""`PARTS` matrices, or batches of them, one behind the other: what limbs make at each place."""
+
+SPLIT = 8 * PARTS
+"""Bytes of the parts of an element."""
 
 
 class Limbs:
     """A matrix (or a batch of them) made ready for many products: `matmul` takes it in place of the array.
 
-    Holds the field array and, unless it has more than `KEPT` elements, its six float64 matrices: 56 bytes an element.
+    Holds the field array and, unless it has more than `KEPT` elements, its five float64 matrices: 48 bytes an element.
     """
 
     __slots__ = ("field", "parts")
@@ -105,7 +109,7 @@ def matmul(x: FieldArray | Limbs, y: FieldArray | Limbs) -> FieldArray:
 
 
 def _integers_win(batch: int, x: FieldArray | Limbs, y: FieldArray | Limbs) -> bool:
-    """Whether plain integer arithmetic should beat six BLAS calls, which pay for splitting and reading limbs.
+    """Whether plain integer arithmetic should beat five BLAS calls, which pay for splitting and reading limbs.
 
     Estimates in nanoseconds, fitted on an AVX-512 host with one thread; near the crossing either will do.
     """
@@ -115,7 +119,7 @@ def _integers_win(batch: int, x: FieldArray | Limbs, y: FieldArray | Limbs) -> b
     cut = sum(
         2.0 * prod(operand.shape) for operand in (x, y) if not isinstance(operand, Limbs) or operand.parts is None
     )
-    blas = 8000 + cut + batch * (1000 + 0.27 * m * k * n + 0.6 * (m * k + k * n) + m * n)
+    blas = 8000 + cut + batch * (1000 + 0.23 * m * k * n + 0.5 * (m * k + k * n) + m * n)
     return integers < blas
 
 
@@ -124,10 +128,10 @@ def _field(x: FieldArray | Limbs) -> FieldArray:
 
 
 def split(x: FieldArray) -> Parts:
-    """(6, ...) float64; a transposed matrix stays a view, which BLAS takes as it is."""
+    """(`PARTS`, ...) float64; a transposed matrix stays a view, which BLAS takes as it is."""
     if x.ndim >= 2 and not x.flags.c_contiguous and x.swapaxes(-1, -2).flags.c_contiguous:
         return split(x.swapaxes(-1, -2)).swapaxes(-1, -2)
-    parts = np.empty((6, *x.shape))
+    parts = np.empty((PARTS, *x.shape))
     kernels.split(flat(x), parts.reshape(-1))
     return parts
 
@@ -152,7 +156,7 @@ class _Operand(NamedTuple):
     def of_rank(self, rank: int) -> _Operand:
         """With axes of one before it."""
         shape = (*(1,) * (rank - len(self.shape)), *self.shape)
-        return _Operand(self.array.reshape(6, *shape) if self.cut else self.array.reshape(shape), shape)
+        return _Operand(self.array.reshape(PARTS, *shape) if self.cut else self.array.reshape(shape), shape)
 
     def parts(self, batch: Sequence[slice], rows: slice, columns: slice) -> Parts:
         """Of some of it: ``batch`` says which of each axis, and all of an axis of one."""
@@ -173,10 +177,10 @@ def _multiply(x: _Operand, y: _Operand, result: FieldArray) -> None:
     *outer, stack = result.shape[:-2]
     blocks = inner_blocks(k)
     longest = blocks[0].stop
-    area, limit = TILE // 48, max(1, TILE // (48 * longest))
+    area, limit = TILE // SPLIT, max(1, TILE // (SPLIT * longest))
     rows = min(m, limit, max(isqrt(area), area // n))
     columns = min(n, limit, area // rows)
-    together = max(1, min(stack, TILE // (48 * longest * max(rows, columns))))
+    together = max(1, min(stack, TILE // (SPLIT * longest * max(rows, columns))))
     together, rows, columns = _shared((prod(outer), stack, m, n), (together, rows, columns), k)
     batches = product(*(slices(size, 1) for size in outer), slices(stack, together))
     tiles = list(product(batches, slices(m, rows), slices(n, columns)))

@@ -25,7 +25,11 @@ Reals = npt.NDArray[np.float64]
 READ_REAL = types.Array(types.float64, 1, "C", readonly=True)
 WRITE_REAL = types.Array(types.float64, 1, "C")
 
+PARTS = 5
+"""Matrices that one is split into."""
 _LOW = np.uint64(2**32 - 1)
+# 1/3 modulo 2^64: what is a multiple of 3 is divided by it.
+_THIRD = np.int64(-((2**64 - 1) // 3))
 _U19, _U20, _U32, _U40, _U60 = (np.uint64(k) for k in (19, 20, 32, 40, 60))
 
 
@@ -45,41 +49,49 @@ def split_word(x: np.uint64) -> tuple[np.int32, np.int32, np.int32]:
 
 @inline
 def split_into(x: Words, out: Reals, start: int, step: int) -> None:
-    """Limbs and their pairwise sums: a0, a1, a2, a0 + a1, a0 + a2, a1 + a2, each a `step` after the last."""
+    """The polynomial a0 + a1 t + a2 t^2 at 0, 1, -1 and infinity, and 4 times that at 1/2, each a `step` after the
+    last."""
     n = x.size
     r0, r1, r2 = out[start : start + n], out[start + step :], out[start + 2 * step :]
-    r3, r4, r5 = out[start + 3 * step :], out[start + 4 * step :], out[start + 5 * step :]
+    r3, r4 = out[start + 3 * step :], out[start + 4 * step :]
     for i in range(n):
         a0, a1, a2 = split_word(x[i])
+        ends = np.int32(a0 + a2)
         r0[i] = np.float64(a0)
-        r1[i] = np.float64(a1)
-        r2[i] = np.float64(a2)
-        r3[i] = np.float64(np.int32(a0 + a1))
-        r4[i] = np.float64(np.int32(a0 + a2))
-        r5[i] = np.float64(np.int32(a1 + a2))
+        r1[i] = np.float64(np.int32(ends + a1))
+        r2[i] = np.float64(np.int32(ends - a1))
+        r3[i] = np.float64(a2)
+        r4[i] = np.float64(np.int32(4 * a0 + 2 * a1 + a2))
 
 
 @kernel(READ, WRITE_REAL)
 def split(x: Words, out: Reals) -> None:
-    """Limbs and their pairwise sums, as (6, x.size)."""
+    """The polynomial of limbs at five places, as (`PARTS`, x.size)."""
     split_into(x, out, 0, x.size)
 
 
 @kernel(READ_REAL, WRITE, types.boolean)
 def recombine(x: Reals, out: Words, accumulate: bool) -> None:
-    """Put six products of limbs (6, out.size), integers up to 2^53, together; add them to `out` or set it."""
+    """Put products of polynomials of limbs at five places (`PARTS`, out.size), integers up to 2^53, together; add them
+    to `out` or set it."""
     n = out.size
-    r0, r1, r2, r3, r4, r5 = x[:n], x[n:], x[2 * n :], x[3 * n :], x[4 * n :], x[5 * n :]
+    r0, r1, r2, r3, r4 = x[:n], x[n:], x[2 * n :], x[3 * n :], x[4 * n :]
     p = np.int64(P)
     keep = np.uint64(0) - np.uint64(accumulate)
     for i in range(n):
-        q0, q1, q2 = np.int64(r0[i]), np.int64(r1[i]), np.int64(r2[i])
-        # Coefficients of 2^0, 2^20, 2^40, 2^60, 2^80 = 2^19; below 2^56 in size, so p makes them positive.
+        # Coefficients of 2^0, 2^20, 2^40, 2^60, 2^80 = 2^19.  At 1 and -1 the even ones, and the odd ones, have the
+        # same sum; at 1/2, times 16, there are 8 and 2 times the odd ones, so that 3 times one of them is left.
+        q0, q4 = np.int64(r0[i]), np.int64(r3[i])
+        at_one, at_other = np.int64(r1[i]), np.int64(r2[i])
+        q2 = ((at_one + at_other) >> 1) - q0 - q4
+        odd = (at_one - at_other) >> 1
+        q1 = (((np.int64(r4[i]) - 16 * q0 - 4 * q2 - q4) >> 1) - odd) * _THIRD
+        # Below 2^50 in size, so p makes them positive.
         c0 = reduce_once(np.uint64(q0 + p))
-        c1 = reduce_once(np.uint64(np.int64(r3[i]) - q0 - q1 + p))
-        c2 = reduce_once(np.uint64(np.int64(r4[i]) - q0 - q2 + q1 + p))
-        c3 = reduce_once(np.uint64(np.int64(r5[i]) - q1 - q2 + p))
-        c4 = reduce_once(np.uint64(q2 + p))
+        c1 = reduce_once(np.uint64(q1 + p))
+        c2 = reduce_once(np.uint64(q2 + p))
+        c3 = reduce_once(np.uint64(odd - q1 + p))
+        c4 = reduce_once(np.uint64(q4 + p))
         value = c0 + rotate(c1, _U20) + rotate(c2, _U40) + rotate(c3, _U60) + rotate(c4, _U19)
         out[i] = reduce_once(fold(value + (out[i] & keep)))
 
