@@ -193,6 +193,7 @@ def test_both_kinds_of_security(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < summary["ratio"]["online_seconds"] < 100
 
 
+@pytest.mark.slow
 def test_operations_cost_what_was_predicted(capsys: pytest.CaptureFixture[str]) -> None:
     summary = bench(capsys, "ops", "--size", "40", "--repeat", "1", "--parties", "3")
     rows = {row["operation"]: row for row in summary["operations"]}

@@ -21,6 +21,7 @@ def test_the_plan_is_of_what_there_is(capsys: pytest.CaptureFixture[str]) -> Non
         capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_one_file_and_others_run_when_one_fails(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,6 +215,7 @@ def test_parties_end_with_whoever_started_them(crew: Callable[[], Runner], reque
     runner.close()
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_leaves_no_processes(tmp_path: Path) -> None:
     (tmp_path / "peer.py").write_text(PEER)
     program = f"""

@@ -232,6 +232,7 @@ async def crowd_of_one(cluster: LocalCluster, deadline: float) -> Any:
         await crowd.close()
 
 
+@pytest.mark.slow
 async def test_a_call_that_hangs_and_a_client_that_dies_are_seen(cluster: LocalCluster) -> None:
     async with crowd_of_one(cluster, deadline=2.0) as (crowd, predict):
         await predict(1)

@@ -69,6 +69,7 @@ def is_over(cluster: EmulatedCluster, name: str, run: PreparedRun) -> bool:
     return f"run {run.run[:8]} is over; 0 in progress" in cluster.log_tail(name, lines=1_000_000)
 
 
+@pytest.mark.slow
 def test_a_prediction_from_host_to_host(far: EmulatedNetwork, client: Client) -> None:
     model = derm_model()
     remote = client.upload(model, "derm")

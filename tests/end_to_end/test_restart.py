@@ -242,6 +242,7 @@ def crash_at(cluster: Observed, stages: list[tuple[str, Any]]) -> None:
             assert scale == (tried if expected[member, where] else former), f"at {where} of {member}"
 
 
+@pytest.mark.slow
 def test_killed_at_some_stages_of_an_upload(cluster):
     crash_at(cluster, [stage for stage in STAGES if (stage[0], stage[1].what, stage[1].when) in FEW])
 

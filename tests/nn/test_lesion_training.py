@@ -140,6 +140,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
             pretrained(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
     train_on, val = some_photographs(16), some_photographs(7, seed=1)
     recipe = fit.Recipe(epochs=3, small_epochs=1, small_side=32, batch=8, candidates=2)

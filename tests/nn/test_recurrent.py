@@ -86,6 +86,7 @@ def test_networks_of_torch(rng: Any) -> None:
     assert {type(step.layer).__name__ for step in model.architecture.steps} >= {"LSTM", "GRU", "Linear"}
 
 
+@pytest.mark.slow
 def test_a_sequence_with_the_batch_second_is_not_taken_for_one_with_the_batch_first(rng: Any) -> None:
     x = torch.tensor(rng.uniform(-1, 1, (3, 4, 3)))
 

@@ -144,13 +144,14 @@ def run_parent(then: str, before: str = "") -> tuple[int, str, list[int]]:
     return done.returncode, folder, [int(pid) for pid in pids]
 
 
-@pytest.mark.parametrize("signal", [2, 9, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("signal", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (9, 15))])
 def test_a_parent_that_is_killed_leaves_neither_processes_nor_keys(signal):
     code, folder, pids = run_parent(f"os.kill(os.getpid(), {signal})")
     assert code != 0
     assert gone(pids, Path(folder))
 
 
+@pytest.mark.slow
 def test_signals_that_a_parent_ignores_keep_no_child_alive():
     """A background job of a shell ignores SIGINT, one under nohup SIGHUP, and children inherit that."""
     interrupt = "next(iter(cluster.processes.values())).send_signal(signal.SIGINT)"

@@ -241,6 +241,7 @@ async def test_a_port_in_use(site):
                 pass
 
 
+@pytest.mark.slow
 def test_without_the_package(tmp_path):
     """The sentence names the extra; without --metrics nobody misses it."""
     (tmp_path / "prometheus_client.py").write_text(

@@ -292,6 +292,7 @@ def test_true_functions_far_out(name: str) -> None:
     assert np.abs(far[:2]).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_the_table() -> None:
     command = [sys.executable, "-m", "protocols.approximation"]
     table = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)

@@ -117,6 +117,7 @@ def test_python_dash_m() -> None:
     assert done.stdout.startswith("tessera ")
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "import tessera as ts\n"
