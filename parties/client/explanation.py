@@ -253,10 +253,9 @@ def _line(client: str, result: Result, told: Telling, theirs: Sequence[Source], 
         return f"{what}: {told.copied} of its numbers ARE numbers of {names}, for {client} to read"
     if told.linear:
         much = "as many as there are unknowns" if told.linear >= size else f"and there are {size} unknowns"
-        return (
-            f"{what}: {told.linear} of its numbers are LINEAR in {names}: equations that {who} can solve for what is in"
-            f" there, {much}"
-        )
+        numbers = "1 of its numbers is" if told.linear == 1 else f"{told.linear} of its numbers are"
+        equations = "an equation" if told.linear == 1 else "equations"
+        return f"{what}: {numbers} LINEAR in {names}: {equations} that {who} can solve for what is in there, {much}"
     if told.nearly:
         return (
             f"{what}: {told.nearly} of its numbers are NEARLY LINEAR in {names}, over the ranges that are declared:"

@@ -64,7 +64,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     def limits(self) -> str:
         """In words; empty if there are none."""
         limits = ((self.runs, "in all"), (self.per_day, "a day"), (self.per_client, "for each client"))
-        return ", ".join(f"{limit} runs {what}" for limit, what in limits if limit is not None)
+        return ", ".join(f"{limit} run{'s' * (limit != 1)} {what}" for limit, what in limits if limit is not None)
 
     def __str__(self) -> str:
         return f"{self.program}, {self.limits}" if self.limited else self.program

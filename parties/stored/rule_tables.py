@@ -142,9 +142,10 @@ def _check(db: sqlite3.Connection, uses: Iterable[Use]) -> list[tuple[Use, int, 
         )
         for runs, limit, what in made:
             if limit is not None and runs >= limit:
+                allowed, made_ = ("1 run", "it has") if limit == 1 else (f"{limit} runs", "they have")
                 raise LimitReached(
-                    f"the rule by which {use.client} uses {use.slot!r} allows {limit} runs {what}, and they have been"
-                    " made: ask its owner"
+                    f"the rule by which {use.client} uses {use.slot!r} allows {allowed} {what}, and {made_} been made:"
+                    " ask its owner"
                 )
         found.append((use, day, of_day.get(use.client, 0)))
     return found

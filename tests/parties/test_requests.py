@@ -215,7 +215,7 @@ async def test_an_approval_may_be_for_so_many_runs(site: Any) -> None:
         with pytest.raises(UsageError, match="at least one run"):
             await company.approve(digest, runs=0)
         entry = await company.approve(digest, runs=1)
-        assert entry.depends[0] == "holds for company/trial so often: 1 runs in all"
+        assert entry.depends[0] == "holds for company/trial so often: 1 run in all"
         assert await clinic.approved(digest, 1)
         await clinic.reveal(result)
         with pytest.raises(LimitReached):

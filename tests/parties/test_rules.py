@@ -157,7 +157,7 @@ async def test_two_processes_of_an_owner_change_rules_at_once(site: Any) -> None
         assert {rule.client for rule in await first.rules("m")} == {"*", "clinic", "company"}
         (entry,) = await first.models()
         assert not entry.unequal
-        assert str(next(rule for rule in entry.rules if rule.client == "*")) == "any, 1 runs in all"
+        assert str(next(rule for rule in entry.rules if rule.client == "*")) == "any, 1 run in all"
 
 
 async def test_rules_outlast_restarts_and_uploads_and_go_with_the_model(either: Any) -> None:
