@@ -39,6 +39,9 @@ class AuditEntry:
     line: str = field(repr=False)
     """As it is in the log, in JSON, signed: who has the cluster file can check it without us."""
 
+    def __str__(self) -> str:
+        return f"{self.when:%Y-%m-%d %H:%M:%S}  {self.server:<12}  {self.kind:<8}  {self.text}"
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {

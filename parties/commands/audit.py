@@ -137,8 +137,7 @@ async def _mine(client: AsyncClient, options: argparse.Namespace) -> int:
         print(json.dumps({"client": client.member.name, "entries": [entry.to_dict() for entry in entries]}))
     else:
         for entry in entries:
-            when = entry.when.strftime("%Y-%m-%d %H:%M:%S")
-            print(f"{when}  {entry.server:<12}  {entry.kind:<8}  {entry.text}")
+            print(entry)
     return 0
 
 

@@ -29,6 +29,8 @@ class AuditAnswers:
 
     async def _answer(self, client: Member, message: AskAudit) -> None:
         def work() -> tuple[bytes, Place | None]:
+            # Or whoever asks at once would miss what it has just done.
+            self._server.audit.flush()
             return look(self._folder, client.name, message.since, message.place)
 
         try:

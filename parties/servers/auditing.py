@@ -40,7 +40,8 @@ def rule_changes(found: SignedRules, former: Grants) -> Iterator[RuleChange]:
     for client in sorted({*former, *now}):
         rules = now.get(client, {})
         if rules != former.get(client, {}):
-            programs, terms = tuple(rule.program for rule in rules.values()), "; ".join(map(str, rules.values()))
+            programs = tuple(rule.program for rule in rules.values())
+            terms = "; ".join(str(rule) for rule in rules.values() if rule.limited)
             yield RuleChange(owner, name, client, programs, found.digest[:32], terms[:500], tuple(rules))
 
 

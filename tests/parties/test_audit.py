@@ -161,6 +161,19 @@ async def test_a_client_that_is_told_to_be_slower_asks_on(site: Any, monkeypatch
     assert refused == 3
 
 
+async def test_who_asks_at_once_is_told_what_it_has_just_done(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not only what a server has got around to write."""
+    monkeypatch.setattr(desk_module, "PAUSE", 60.0)
+    async with site.client("company") as company:
+        await company.upload(model(0.5), "m")
+        await written(site)
+        await company.allow("m", "clinic", runs=1)
+        rules = [entry for entry in await company.audit() if entry.kind == "rule"]
+    assert {entry.server for entry in rules} == set(SERVERS)
+    said = {str(entry).partition("  ")[2] for entry in rules if entry.server == "party0"}
+    assert said == {"party0        rule      company allows clinic on 'm': predict (predict, 1 run in all)"}
+
+
 async def test_files_are_deleted_after_the_days_of_the_cluster_file(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "FIRST_TICK", 0.05)
     days: list[int] = []

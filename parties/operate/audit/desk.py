@@ -1,8 +1,8 @@
 """A server's part in audit logs: what happens is put down, in a thread, after it has happened.
 
 ``record`` costs nothing that a run would feel: it puts a fact into a queue.  Whatever has come meanwhile is signed,
-written and flushed at once, `PAUSE` s later at most.  While that fails, ``check`` refuses whatever would be begun: what
-is not logged does not happen.
+written and flushed at once, `PAUSE` s later at most, or when somebody asks what the log says.  While that fails,
+``check`` refuses whatever would be begun: what is not logged does not happen.
 
 What clients cause is bounded: one entry for what was admitted, which is theirs to pay for; of what was refused the
 first, and then one for all alike in `TICK` s.  So is what other servers cause: a head in `HEAD_PAUSE` s.
@@ -119,6 +119,11 @@ class AuditDesk:
     def member(self, name: str) -> str:
         """That name, if a member has it."""
         return name if any(name == member.name for member in self._server.cluster.members) else ""
+
+    def flush(self) -> None:
+        """What has happened is on the disk, unless it cannot be written.  Blocks: from a worker thread."""
+        if self._pending:
+            self._write()
 
     def check(self) -> None:
         """Raises DiskFull while nothing can be written, ServerBusy while that does not keep up."""

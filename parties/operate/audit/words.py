@@ -39,6 +39,8 @@ def _said(fact: AnyFact) -> str:
         case facts.RuleChange():
             programs = ", ".join(map(_short, fact.programs)) or "nothing"
             terms = f" ({fact.terms})" if fact.terms else ""
+            for program in fact.programs:
+                terms = terms.replace(program, _short(program))
             return f"{fact.owner} allows {fact.client} on {fact.name!r}: {programs}{terms}"
         case facts.Approval():
             on = f" on {', '.join(fact.slots)}" if fact.slots else ""
