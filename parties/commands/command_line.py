@@ -109,6 +109,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
+        commands = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        if any(message.endswith(f"are required: {action.metavar}") for action in commands):
+            message = f"say which {message.rpartition(' ')[2]}: `{self.prog} --help` lists them"
         raise UsageError(message)
 
 

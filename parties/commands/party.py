@@ -11,13 +11,17 @@ from parties.commands.serving import serve, server_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera party``."""
-    parser.add_argument("index", type=int, help="which one: 0 for the first [[party]] of the cluster file")
+    parser.add_argument(
+        "party", metavar="PARTY", help="which one: its name in the cluster file, or 0 for the first [[party]] there"
+    )
     server_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serves until it is asked to stop."""
-    cluster, index = Cluster.load(options.cluster), options.index
-    if not 0 <= index < len(cluster.parties):
-        raise ConfigurationError(f"there is no party {index}: the cluster file lists {len(cluster.parties)}, from 0")
-    return serve(options, cluster, cluster.parties[index])
+    cluster = Cluster.load(options.cluster)
+    for party in cluster.parties:
+        if options.party in (str(party.index), party.name):
+            return serve(options, cluster, party)
+    listed = ", ".join(f"{party.index} ({party.name})" for party in cluster.parties)
+    raise ConfigurationError(f"there is no party {options.party}: the cluster file lists {listed}")

@@ -83,8 +83,12 @@ class Endpoint(Following):
         self, cluster: Cluster, me: Member, keys: KeyPair, *, bind: bool, transport: Transport = SocketWires
     ) -> None:
         if keys.public != me.key:
+            other = cluster.by_key(keys.public)
             raise ConfigurationError(
-                f"the key file does not hold {me.name}'s key: its public key is {keys.public}, "
+                f"the key file does not hold {me.name}'s key, but that of {other.name} ({other.role}): give the right"
+                f" key file, or start {other.name} with it"
+                if other is not None
+                else f"the key file does not hold {me.name}'s key: its public key is {keys.public}, "
                 f"the cluster file lists {me.key}; give the right key file, or correct the cluster file"
             )
         if bind != me.is_server:

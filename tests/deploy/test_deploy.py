@@ -234,7 +234,7 @@ def test_manifests_of_one_member(name: str) -> None:
     (container,) = pod["containers"]
     options = parsed(container["args"])
     assert container["args"][0] == ("dealer" if name == "dealer" else "party")
-    assert name == "dealer" or f"party{options.index}" == name
+    assert name == "dealer" or f"party{options.party}" == name
     assert pod["terminationGracePeriodSeconds"] > options.grace + 2
     # Where things are mounted is where the command looks for them.
     volumes = {volume["name"]: volume for volume in pod["volumes"]}

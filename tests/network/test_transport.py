@@ -185,8 +185,10 @@ async def test_an_impostor_server_is_noticed(site: Any) -> None:
 
 def test_the_wrong_key_file_or_role(site: Any) -> None:
     p0 = site.cluster.member("p0")
-    with pytest.raises(ConfigurationError, match="does not hold p0's key"):
+    with pytest.raises(ConfigurationError, match="does not hold p0's key, but that of p1"):
         Endpoint(site.cluster, p0, site.keys["p1"], bind=True)
+    with pytest.raises(ConfigurationError, match="does not hold p0's key: its public key is"):
+        Endpoint(site.cluster, p0, site.keys["stranger"], bind=True)
     with pytest.raises(ConfigurationError, match="has to listen"):
         Endpoint(site.cluster, p0, site.keys["p0"], bind=False)
     with pytest.raises(ConfigurationError, match="must not listen"):

@@ -85,8 +85,26 @@ def test_keys_that_will_not_do(site):
     fails(tessera("party", 1, "--key", "rubbish.key", cwd=site), 3, "rubbish.key")
 
 
-def test_a_party_that_is_not_there(site):
-    fails(tessera("party", 2, cwd=site), 3, "no party 2")
+@pytest.mark.parametrize("which", [2, "-1", "party2", "clinic"])
+def test_a_party_that_is_not_there(site, monkeypatch, capsys, which):
+    monkeypatch.chdir(site)
+    code = main(["party", "--", str(which)])
+    sentence = f"no party {which}: the cluster file lists 0 (party0), 1 (party1)"
+    fails(subprocess.CompletedProcess("party", code, *capsys.readouterr()), 3, sentence)
+
+
+@pytest.mark.parametrize("which", [1, "party1"])
+def test_the_key_of_somebody_else_is_named(site, monkeypatch, capsys, which):
+    monkeypatch.chdir(site)
+    code = main(["party", str(which), "--key", "party0.key"])
+    sentence = "does not hold party1's key, but that of party0 (party)"
+    fails(subprocess.CompletedProcess("party", code, *capsys.readouterr()), 3, sentence)
+
+
+@pytest.mark.parametrize(("command", "wanted"), [((), "COMMAND: `tessera"), (("audit",), "ACTION: `tessera audit")])
+def test_who_says_too_little_is_told_where_the_list_is(capsys, command, wanted):
+    assert main([*command]) == 2
+    assert f"say which {wanted} --help` lists them" in capsys.readouterr().err
 
 
 def test_a_port_in_use(site):
