@@ -70,8 +70,10 @@ class TableInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     def check(self, rows: NDArray[Any], name: str = "the table") -> None:
         """Raises EncodingError, naming row and column, for a value of ``rows`` (N, columns) outside its range, or NaN.
 
-        Raises ShapeError for another shape.  ``name`` is what errors call it.
+        Raises ShapeError for another shape, EncodingError for what are no numbers.  ``name`` is what errors call it.
         """
+        if rows.dtype.kind not in "biuf":
+            raise EncodingError(f"{name} must hold real numbers, not {rows.dtype}")
         if rows.ndim != 2 or rows.shape[1:] != self.shape:
             raise ShapeError(f"{name} is of shape {rows.shape}, and the model takes (N, {len(self.columns)})")
         low, high = np.array([(column.low, column.high) for column in self.columns]).T

@@ -91,6 +91,12 @@ def test_arrays_that_do_not_fit(tmp_path: Path, values: object, takes: object, e
         read(array(tmp_path, values), takes)
 
 
+@pytest.mark.parametrize("rows", [np.full((1, 3), "a"), np.full((1, 3), None), np.full((1, 3), 1j)])
+def test_a_table_of_what_are_no_numbers(rows: np.ndarray) -> None:
+    with pytest.raises(EncodingError, match="inputs must hold real numbers"):
+        PEOPLE.check(rows, "inputs")
+
+
 def test_nothing_that_a_file_says_is_run(tmp_path: Path) -> None:
     with (tmp_path / "x.npy").open("wb") as file:
         np.save(file, np.array([print], dtype=object), allow_pickle=True)
