@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +59,9 @@ class Source(Protocol):
 
     def __call__(self, x: Array) -> Array:
         """Its results.  Raises ShapeError for inputs that it does not take."""
+
+    def told_apart(self, x: Array) -> Sequence[int]:
+        """Batch sizes that it may be another network for, as far as that can be seen."""
 
     def layers(self, x: Array, names: set[str]) -> Mapping[str, list[Array]]:
         """What the steps of these names give, call after call, where it has them too."""
@@ -141,7 +144,8 @@ class _Comparison:
             self.refuse_changing()
         same = self._tolerance if source.rounding is None else source.rounding
         for x, want in zip(inputs, wanted, strict=True):
-            self._check_alone(x, want, same)
+            self._check_alone(x, want, same, [n for n in SMALLER if n < len(x)])
+        self._check_alone(inputs[0], wanted[0], same, source.told_apart(inputs[0]))
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
                 self.refuse(model, x, want, exact=True, allowed=same)
@@ -161,17 +165,16 @@ class _Comparison:
             self._check_fixed_point(folded, samples, wanted[0], everywhere)
         return folded
 
-    def _check_alone(self, x: Array, want: Array, same: float) -> None:
-        """That results are the same in smaller batches, where it takes them: models are predicted with any batch."""
-        for count in SMALLER:
-            if count >= len(x):
-                return
+    def _check_alone(self, x: Array, want: Array, same: float, sizes: Sequence[int]) -> None:
+        """That results are the same in batches of other sizes, where it takes them: models are predicted with any."""
+        for count in sizes:
+            rows = np.arange(count) % len(x)
             try:
-                few = self._source(x[:count])
+                few = self._source(x[rows])
             except ShapeError:
                 continue
             # Who loses an axis of length 1 has other shapes, and no other numbers.
-            those = want[:count]
+            those = want[rows]
             if few.size == those.size and not _difference(few.ravel(), those.ravel()) <= same * self._scale:
                 reason = f"results for an input are others in a batch of {count} than in one of {len(x)}"
                 remedy = "leave the batch's size and its other inputs out of what an input's results are"

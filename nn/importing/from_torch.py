@@ -41,9 +41,9 @@ def from_torch(
     ``samples`` is a dict of batches by forward's names; the model takes such dicts (``SeveralInputs``).  Of several
     results, in a tuple or a dict, the model gives a row, and ``interface.named`` tells them apart.
 
-    A model is one function of each input.  Batches of the samples' size and of 1, 2, 3 are compared, and one of a large
-    prime is what torch.export sees: a ``forward`` that is another function for a batch of some other size (``if
-    x.shape[0] == 7``) is not noticed.
+    A model is one function of each input.  Batches of the samples' size and of 1, 2, 3 are compared, and of the sizes
+    with which ``forward`` compares its own (``if x.shape[0] == 7``), up to 2^24 numbers a batch: only a ``forward``
+    that is another function by ``len(x)``, or by a dict of sizes, is not noticed.
 
     Without samples, ``example_input`` is a batch (N, ...) that fixes the input's shape and the sizes that ``forward``
     reads from tensors, and ``interval`` is where activation layers are approximated (default: each one's own).

@@ -133,6 +133,9 @@ class OnnxSource:
             return found[names[0]]
         return np.concatenate([found[name].reshape(len(x), -1) for name in names], axis=1)
 
+    def told_apart(self, x: Array) -> tuple[int, ...]:
+        return ()
+
     def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
         """What the nodes that steps of these names were made of give."""
         values = self._values(x, set(self._results.values()), intermediate=True)

@@ -106,6 +106,9 @@ class SklearnSource:
         """Its results, (N, outputs)."""
         return self._of(x if self._read is None else self._read(x))
 
+    def told_apart(self, x: Array) -> tuple[int, ...]:
+        return ()
+
     def layers(self, x: Array, names: set[str]) -> Mapping[str, list[Array]]:
         """None: it is asked as a whole."""
         return {}

@@ -16,6 +16,7 @@ from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.torch_activation import FourierActivation
 from nn.importing.torch_inputs import Takes
 from nn.importing.torch_norms import epsilon_of
+from nn.importing.torch_sizes import told_apart
 from nn.importing.torch_trace import forward_line
 from nn.layer import Array
 
@@ -41,9 +42,10 @@ class TorchSource:
         self.seen = _SEEN
         self._series = any(isinstance(m, FourierActivation) for m in network.modules())
         self._own = own
+        self._copied = own is not network
         self.dtype = next((p.dtype for p in own.parameters() if p.is_floating_point()), torch.get_default_dtype())
         self.network = own
-        if own is not network:
+        if self._copied:
             self.network, self.dtype = copy.deepcopy(own), torch.float64
             for module in self.network.modules():
                 if type(module) is nn.RMSNorm:
@@ -66,9 +68,15 @@ class TorchSource:
                 blocker = Blocker(self.kind, reason, remedy, self.line, ShapeError)
                 raise refuse(self.kind, [blocker]) from None
         # It makes numbers of its own type on the way.
+        before = self.network, self.dtype
         self.network = self._own
         self.dtype = next((p.dtype for p in self._own.parameters() if p.is_floating_point()), torch.float32)
-        return self(x)
+        try:
+            return self(x)
+        except ShapeError:
+            # It was not the type.
+            self.network, self.dtype = before
+            raise
 
     def _run(self, x: Array) -> Array:
         with torch.no_grad():
@@ -83,6 +91,10 @@ class TorchSource:
             return np.concatenate([each.reshape(len(x), -1) for each in found], axis=1)
         (single,) = found
         return np.asarray(single)
+
+    def told_apart(self, x: Array) -> list[int]:
+        """None of a network that could not be copied: it would keep what it is shown."""
+        return told_apart(self.network, x, self.dtype, self._takes) if self._copied else []
 
     def layers(self, x: Array, names: set[str]) -> dict[str, list[Array]]:
         """What each of these layers gives, call after call."""
