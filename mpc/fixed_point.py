@@ -51,6 +51,8 @@ def encode(
         raise EncodingError(f"{name} is not an array of numbers: {printable(str(error))}") from error
     if array.dtype.kind not in "biuf":
         raise EncodingError(f"{name} must hold real numbers, not {array.dtype}")
+    if np.ma.is_masked(values):
+        raise EncodingError(f"{name} has masked numbers: say what stands in their place, with filled(...)")
 
     reals = array.astype(np.float64, copy=False)
     limit = 2.0 ** (CAPACITY_BITS - fraction_bits)

@@ -124,6 +124,8 @@ def lost_to_whole(values: npt.ArrayLike, fraction_bits: int) -> float:
 def numbers(x: object) -> npt.NDArray[np.float64]:
     """Anything that NumPy can read as real numbers; UnsupportedError for all else, UsageError for too many."""
     check_public(x)
+    if np.ma.is_masked(x):
+        raise UnsupportedError("an array has masked numbers: say what stands in their place, with filled(...)")
     try:
         # Beyond 64 bits NumPy makes objects of whole numbers.
         array = np.asarray(float(x) if isinstance(x, int) and abs(x) >> 63 else x)

@@ -164,6 +164,15 @@ def test_half_elements_are_none(client: Client, build: Any) -> None:
         build(client.share([0.5, 1.5]))
 
 
+def test_masked_numbers_are_none(client: Client) -> None:
+    """What an array of NumPy's has under its mask is nobody's number."""
+    masked = np.ma.array([0.5, 0.25], mask=[False, True])
+    for use in (client.share, lambda x: DataSet({"x": x}, low=-1, high=1), lambda x: client.share(0.5) * x):
+        with pytest.raises(UsageError, match=r"masked numbers: .* filled"):
+            use(masked)
+    assert client.share(np.ma.array([0.5, 0.25])).shape == (2,)
+
+
 def test_one_length_is_a_shape(client: Client) -> None:
     assert client.share([0.5]).broadcast_to(3).shape == (3,)
 
