@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from mpc.errors import ConfigurationError, UnsupportedError, unwritable
+from mpc.errors import ConfigurationError, UnsupportedError, printable, unwritable
 from nn.architecture import Architecture, decode_json
 from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array
@@ -62,6 +62,8 @@ def load(path: str | Path) -> tuple[Saved, dict[str, Array]]:
                 raise ConfigurationError(f"{path} holds weights of type {', '.join(sorted(others))}: save floats")
             return saved, {name: file.get_tensor(name).astype(np.float64) for name in wanted}
     except (OSError, SafetensorError) as error:
-        raise ConfigurationError(f"{path} cannot be read as a model's file (safetensors): {error}") from None
+        raise ConfigurationError(
+            f"{path} cannot be read as a model's file (safetensors): {printable(str(error))}"
+        ) from None
     except UnsupportedError as error:
         raise ConfigurationError(f"{path} holds no model of this version: {error}") from None

@@ -71,12 +71,18 @@ def test_a_file_that_was_changed(tmp_path: Path, change, words: str) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"rubbish", b"\xff" * 100])
+_HEADER = rb'{"w":{"dtype":"\u009b2J","shape":[0],"data_offsets":[0,0]}}'
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"rubbish", b"\xff" * 100, len(_HEADER).to_bytes(8, "little") + _HEADER]
+)
 def test_what_is_no_file_of_a_model(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "net.safetensors").write_bytes(content)
-    with pytest.raises(ConfigurationError, match="cannot be read as a model's file"):
+    with pytest.raises(ConfigurationError, match="cannot be read as a model's file") as raised:
         Model.load(tmp_path / "net.safetensors")
+    assert str(raised.value).isprintable(), "a file that somebody has sent writes to no terminal"
 
 
 def test_weights_alone_are_no_model(tmp_path: Path) -> None:
