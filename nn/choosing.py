@@ -22,6 +22,7 @@ class AlongOne(Layer, frozen=True):
             raise UnsupportedError(f"{type(self).__name__} along dimension 0 would mix the images of the batch")
 
     def of(self, x: Any, axis: int) -> Any:
+        """The formula along this axis: of a secret tensor another, of an array another."""
         raise NotImplementedError
 
     def _axis(self, ndim: int) -> int:

@@ -39,18 +39,18 @@ def check_aligned(layer: Layer, shapes: Sequence[Shape], batched: Sequence[bool]
 
 class _Binary(Layer, frozen=True):
     operands: ClassVar[int] = 2
-    act: ClassVar[Callable[[Any, Any], Any]]
+    _act: ClassVar[Callable[[Any, Any], Any]]
 
     def check_batch(self, shapes: Sequence[Shape], batched: Sequence[bool]) -> None:
         check_aligned(self, shapes, batched)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        y: SecretTensor = type(self).act(*inputs)
+        y: SecretTensor = type(self)._act(*inputs)
         return y
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         try:
-            return np.asarray(type(self).act(*inputs))
+            return np.asarray(type(self)._act(*inputs))
         except ValueError:
             shapes = " and ".join(str(x.shape) for x in inputs)
             raise ShapeError(f"{type(self).__name__}: shapes {shapes} do not go together") from None
@@ -59,31 +59,31 @@ class _Binary(Layer, frozen=True):
 class Add(_Binary, frozen=True):
     """``x + y``: residual connections."""
 
-    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x + y)
+    _act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x + y)
 
 
 class Subtract(_Binary, frozen=True):
     """``x - y``."""
 
-    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x - y)
+    _act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x - y)
 
 
 class Multiply(_Binary, frozen=True):
     """``x * y``, elementwise: gates and attention to channels."""
 
-    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x * y)
+    _act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x * y)
 
 
 class Maximum(_Binary, frozen=True):
     """The larger of ``x`` and ``y``, elementwise; two rounds."""
 
-    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: np.maximum(x, y))
+    _act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: np.maximum(x, y))
 
 
 class Minimum(_Binary, frozen=True):
     """The smaller of ``x`` and ``y``, elementwise; two rounds."""
 
-    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: np.minimum(x, y))
+    _act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: np.minimum(x, y))
 
 
 class Matmul(_Binary, frozen=True):
@@ -97,7 +97,7 @@ class Matmul(_Binary, frozen=True):
         if max(len(x), len(y)) > 2:
             super().check_batch(shapes, batched)
 
-    act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x @ y)
+    _act: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda x, y: x @ y)
 
 
 class Affine(Layer, frozen=True):

@@ -37,6 +37,7 @@ class Elementwise(Layer, frozen=True):
     """One formula in NumPy's words, for secret tensors and for arrays."""
 
     def of(self, x: Any) -> Any:
+        """The formula: of a secret tensor another, of an array another; local or not as its operations say."""
         raise NotImplementedError
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:

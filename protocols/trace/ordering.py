@@ -18,6 +18,7 @@ from mpc.errors import ShapeError, UnsupportedError
 from protocols.trace import mathematics as m
 from protocols.trace.arguments import Axis, axis_of, numbers, reduced_axes, reduced_shape, whole
 from protocols.trace.selection import Selection
+from protocols.trace.sizes import MAX_MOVED
 
 MOST_RANKED = 16
 """Values along an axis that are sorted by comparing all with all."""
@@ -225,6 +226,12 @@ def _by_network(rows: Any, positions: bool) -> tuple[Any, Any]:
     """Batcher's odd-even merge sort.  What is compared has its position below its last digit, if positions are asked
     for: no two are equal then, and what is carried along with it is moved by the same bits."""
     count = rows.shape[-1]
+    levels = (count - 1).bit_length()
+    if count * levels * (levels + 1) > MAX_MOVED:
+        raise UnsupportedError(
+            f"a sort of {count:,} values: its {levels * (levels + 1) // 2} levels have more places than the"
+            f" {MAX_MOVED:,} that a program holds; sort parts, or count with histogram(edges)"
+        )
     carried = [rows]
     if positions:
         where, zeros = np.arange(float(count)), (rows * 0).within(0.0, 0.0)

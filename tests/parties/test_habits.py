@@ -158,9 +158,9 @@ OURS = {"mpc", "protocols", "nn", "parties", "tessera"}
 
 
 def members() -> Iterator[tuple[str, object]]:
-    """All that is public of what ``tessera`` exports, but what comes from elsewhere."""
-    for name in ts.__all__:
-        value = getattr(ts, name)
+    """All that is public of what ``tessera`` and ``tessera.nn`` export, but what comes from elsewhere."""
+    exported = [(name, getattr(ts, name)) for name in ts.__all__]
+    for name, value in [*exported, *((f"nn.{name}", getattr(ts.nn, name)) for name in ts.nn.__all__)]:
         yield name, value
         for member, what in inspect.getmembers(value) if inspect.isclass(value) else []:
             own = any(member in vars(kind) for kind in value.__mro__ if kind.__module__.partition(".")[0] in OURS)
