@@ -36,7 +36,7 @@ def registered(*functions: Any) -> Callable[[Implementation], Implementation]:
 
 def call(function: Any, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
     """What a function of NumPy's is of secret tensors.  Raises UnsupportedError for one that is not here."""
-    name = f"numpy.{function.__name__}"
+    name = f"{function.__module__}.{function.__name__}"
     implementation = _FUNCTIONS.get(function)
     if implementation is None:
         raise UnsupportedError(f"{name} does not take secret tensors: {_ADVICE}")

@@ -247,6 +247,11 @@ def test_what_there_is_none_of_is_a_typed_error(secure: Any, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_function_is_called_by_its_whole_name(secure: Any) -> None:
+    with pytest.raises(UnsupportedError, match=r"^numpy\.linalg\.inv does not take"):
+        np.linalg.inv(secure.secret((3, 3)))
+
+
 NOT_THEIRS = {
     "show_config",
     "show_runtime",
