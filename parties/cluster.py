@@ -145,7 +145,7 @@ class Cluster:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise ConfigurationError(
-                f"cluster file {os.fspath(path)} does not exist: give its path with --cluster"
+                f"cluster file {os.fspath(path)} does not exist: give its path, to a command with --cluster"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"cluster file {os.fspath(path)} cannot be read: {error}") from error

@@ -129,7 +129,7 @@ def test_too_few_parties(count: int) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="does not exist: give its path with --cluster"):
+    with pytest.raises(ConfigurationError, match="does not exist: give its path, to a command with --cluster"):
         Cluster.load(tmp_path / "cluster.toml")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Cluster.load(tmp_path)
