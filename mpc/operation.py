@@ -137,8 +137,11 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Whether it opens, without a mask, what has to be 0 for the run to have a result."""
     checks: ClassVar[bool] = False
     """Whether that is 0 if its first operand, somebody's secret, lies in its range."""
+    counts: ClassVar[bool] = False
+    """Whether its result is 0 where values are where they are assumed to be, and else uniform."""
     blinds: ClassVar[bool] = False
-    """Whether its result is nobody's, to hide one result of an operation that ``settles``, ``flags`` or ``gates``."""
+    """Whether its result is nobody's, to hide one result of an operation that ``settles``, ``flags``, ``gates`` or
+    ``counts``."""
     inner: ClassVar[bool] = False
     """Whether its result tells of masks, and not of values alone: then nobody sees it, opened or not, and it is taken
     by none but operations that say so."""

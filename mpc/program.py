@@ -403,7 +403,8 @@ class Program:
             if node.operation.blinds:
                 blinding.add(i)
             elif blinding and (taken := blinding.intersection(node.inputs)):
-                if taken & spent or not (node.operation.settles or node.operation.flags or node.operation.gates):
+                does = node.operation
+                if taken & spent or not (does.settles or does.flags or does.gates or does.counts):
                     raise ProgramError(
                         f"{where}: coefficients that nobody knows hide one result, and serve nothing else"
                     )

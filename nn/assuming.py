@@ -17,13 +17,15 @@ from nn.rectifiers import Assumed, ReLU
 
 MARGIN = 1.0
 """By which an assumed range exceeds what the samples showed, times its larger end."""
+ROOM = 1 / 3
+"""By which it does at least: nearer than about a ninth of the range to an end there may be no answer."""
 
 
 def assuming(
     model: Model, samples: npt.ArrayLike, *, after: Collection[str] | None = None, margin: float = MARGIN
 ) -> Model:
     """The model that assumes that inputs of its ``ReLU`` layers lie where ``samples`` (N, ...) lead to, widened by
-    ``margin``; or results of the steps that ``after`` names, and nothing else.
+    ``margin`` (a third at least); or results of the steps that ``after`` names, and nothing else.
 
     Ends are powers of two, which become public.  Where an assumption fails there is no answer.  Each value that is
     assumed to lie somewhere is compared with both ends, so the best places are where there are few, and none so far
@@ -44,7 +46,8 @@ def assuming(
         for number, value in places.items():
             most = float(np.abs(values[value]).max(initial=0.0))
             reach[steps[number].name] = max(most, reach[steps[number].name])
-    ends = {name: 2.0 ** math.ceil(math.log2(max(most * (1.0 + margin), 2.0**-8))) for name, most in reach.items()}
+    wider = 1.0 + max(margin, ROOM)
+    ends = {name: 2.0 ** math.ceil(math.log2(max(most * wider, 2.0**-8))) for name, most in reach.items()}
     made: list[Step] = []
     # Where each value of the model is in what is made.
     at = [0]

@@ -23,6 +23,11 @@ WIDEST = 2.0**19
 MARGIN = 0.25
 """By which an interval exceeds what the samples showed."""
 
+ROOM, ASSUMED_ROOM, POLE_ROOM = 1 / 18, 1 / 6, 1 / 6
+"""By which it exceeds it at least, as parts of what they showed, on each side: of a function's interval 1/33 may be
+without an answer on each side, of what is assumed 1/9, and somewhat more where grains do not go into it; and above 0
+of the lower end (`protocols.operations.astray`)."""
+
 CHUNK = 1 << 18
 """Numbers of inputs that are evaluated at a time."""
 
@@ -78,7 +83,8 @@ def calibrate(
     are right on any input, in two rounds where types do not bound it, stay so, and only the others get intervals.
 
     Each interval is what the samples showed, widened on either side by ``margin`` times the larger end, and
-    rounded outwards to a multiple of 1/4.  A Fourier fit gets the fewest terms whose error is at most
+    rounded outwards to a multiple of 1/4; and by so much at least that all samples are answered, as parties who watch
+    whether values stay give no answer near an end.  A Fourier fit gets the fewest terms whose error is at most
     ``error`` (default: the function's own target), and where one round cannot reach it, more rounds.  A second a layer
     at most, or nearly; what takes longer is said on the terminal.  ``Activation`` layers keep the fit they were made
     with.  Returns the model, and what was chosen.
@@ -137,17 +143,17 @@ def _covering(
     layer: Approximated | Polynomial, name: str, low: float, high: float, margin: float, error: float | None
 ) -> Layer:
     """The layer with an interval that covers [low, high] and the margin."""
-    interval = _widened(low, high, margin)
     if isinstance(layer, Polynomial):
-        return msgspec.structs.replace(layer, interval=interval)
+        return msgspec.structs.replace(layer, interval=_widened(low, high, margin, ASSUMED_ROOM))
     function = FUNCTIONS[layer.function]
     if function.low == -function.high:  # symmetric, and an odd one then needs sines alone
-        bound = max(-interval[0], interval[1])
-        interval = (-bound, bound)
+        most = max(-low, high)
+        low, high = -most, most
+    interval = _widened(low, high, margin, ROOM)
     if function.low > 0:
         if low <= 0:
             raise RangeError(f"layer {name!r}: {layer.function} of inputs down to {low:.3g} is not supported")
-        interval = (max(NEAREST_POLE, low / (1 + margin)), interval[1])
+        interval = (max(NEAREST_POLE, low / (1 + max(margin, POLE_ROOM))), interval[1])
     covering = msgspec.structs.replace(layer, interval=interval, terms=None, found=None)
     if layer.method != "fourier":
         return covering
@@ -159,6 +165,6 @@ def _covering(
         ) from None
 
 
-def _widened(low: float, high: float, margin: float) -> Interval:
-    wider = margin * max(abs(low), abs(high), 0.25)
+def _widened(low: float, high: float, margin: float, room: float) -> Interval:
+    wider = max(margin * max(abs(low), abs(high), 0.25), room * max(high - low, 0.25))
     return math.floor((low - wider) * 4) / 4, math.ceil((high + wider) * 4) / 4

@@ -47,8 +47,8 @@ class Embedding(Layer, frozen=True):
             return found
         ones = x.sum(-1, keepdims=True)
         low, high = min(weight.type.low, 0.0), max(weight.type.high, 0.0)
-        # Of whole numbers the last one before an end counts as beyond: 2.  Nothing is added where there is a 1.
-        return found.within(low, high) + (ones.assumed(0.0, 2.5) - 1.0)
+        # Nothing is added where there is a 1.
+        return found.within(low, high) + (ones.assumed(0.0, 1.0) - 1.0)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         return np.asarray(self._checked(inputs[0]) @ weights["weight"])

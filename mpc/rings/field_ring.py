@@ -13,6 +13,7 @@ from mpc.rings import (
     angles,
     bit_chains,
     bit_planes,
+    coarse,
     coins,
     convolution,
     digits,
@@ -179,6 +180,12 @@ class FieldRing(PrimeField):
 
     def differences(self, x: Array, count: int, dealt: Array) -> Array:
         return places.found(x, count, dealt)
+
+    def coarse_table(self, r: Array, s: Array, ignored: int, bits: int) -> Array:
+        return coarse.table(r, s, ignored, bits)
+
+    def coarse_sums(self, c: Array, s: Array, dealt: Array, ignored: int, width: int, bits: int, rows: int) -> Array:
+        return coarse.sums(c, s, dealt, ignored, width, bits, rows)
 
     def bits(self, x: Array, count: int) -> Array:
         return coins.bits(x, count)

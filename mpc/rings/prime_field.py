@@ -173,6 +173,18 @@ class PrimeField(Ring):
         shares of one.
         """
 
+    # -- spans (mpc.rings.coarse) --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def coarse_table(self, r: Array, s: Array, ignored: int, bits: int) -> Array:
+        """A row of 2^bits for each integer ``r``: its table, times ``s``."""
+
+    @abstractmethod
+    def coarse_sums(self, c: Array, s: Array, dealt: Array, ignored: int, width: int, bits: int, rows: int) -> Array:
+        """Of so many rows of ``c`` each the sum of what follows from ``c`` and its tables, or shares of them and of s:
+        all of ``s (T + T')`` but for -2 s h.
+        """
+
     # -- random bits (mpc.rings.coins) ---------------------------------------------------------------------------------
 
     @abstractmethod

@@ -13,6 +13,7 @@ from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 from protocols.lowering import comparison, composed, functions, norms, selection
+from protocols.lowering.intervals import ASSUMED, fineness
 from protocols.lowering.planner import Planner
 from protocols.operations import assume, draw, keep, linear, one_hot, product
 from protocols.trace import mathematics as m
@@ -86,7 +87,9 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Polynomial():
             return functions.polynomial(planner, x, operation.coefficients)
         case m.Apply():
-            x = _assumed(planner, x, operation.fit.low, operation.fit.high)
+            x = _assumed(
+                planner, x, operation.fit.low, operation.fit.high, fineness(operation.fit.low, operation.fit.high)
+            )
             return composed.apply(planner, x, operation.fit, operation.target)
         case m.Compare():
             return comparison.compared(planner, x, strictly=operation.strictly, below=operation.below)
@@ -105,7 +108,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
                 return composed.as_it_is(planner, x, operation.low, operation.high)
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Assume():
-            return _assumed(planner, x, operation.low, operation.high)
+            return _assumed(planner, x, operation.low, operation.high, ASSUMED)
         case m.Truncate():
             return planner.truncated(x, operation.fraction_bits)
         case m.Keep():
@@ -113,12 +116,12 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
     assert_never(operation)
 
 
-def _assumed(planner: Planner, x: Expression, low: float, high: float) -> Expression:
+def _assumed(planner: Planner, x: Expression, low: float, high: float, bits: int) -> Expression:
     """``x``, taken to lie in [low, high], if it is not known to."""
     if low <= x.type.low and x.type.high <= high:
         return x
     # Of what is opened more is known than of what is compared with its ends.
-    return planner.make(assume.Assume(low, high), planner.masked(x))
+    return planner.make(assume.Assume(low, high, bits), planner.masked(x))
 
 
 def _terms(planner: Planner, operands: Sequence[Operand]) -> list[Expression]:

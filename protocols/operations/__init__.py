@@ -2,6 +2,7 @@
 
 from protocols.operations import (
     assume,
+    astray,
     bit_comparison,
     comparison,
     decomposed,
@@ -21,6 +22,7 @@ from protocols.operations import (
 
 __all__ = [
     "assume",
+    "astray",
     "bit_comparison",
     "comparison",
     "decomposed",

@@ -32,6 +32,7 @@ from mpc.operation import Operation, Stored
 from mpc.program import Program
 from protocols.operations import (
     assume,
+    astray,
     bit_comparison,
     comparison,
     decomposed,
@@ -79,6 +80,7 @@ _KEPT_AS_THEY_ARE = (
 _DRAWN = (draw.Draw, draw.Bits)
 """Of nothing that anybody has."""
 _OF_DIGITS = (
+    astray.Astray,
     digits.Tables,
     digits.Digits,
     comparison.Join,

@@ -352,10 +352,11 @@ class SecretTensor(Activations, Stated, Norms):
         """The same values, taken to lie in [low, high]; all results hang on it.
 
         So what is computed from them need not fit the field for whatever they could be at worst: in a deep network
-        the worst that types know grows with every layer, and values do not.  Where one is beyond, or within a
-        thousandth of an end, there is no answer (NoAnswer) if anything stored is read; of the client's own alone a
-        RangeWarning says that results may be wrong.  From one assumption to the next, what is worst has to fit.  Values
-        are opened here, which costs nothing if they are so next, and compared twice, beside what follows.
+        the worst that types know grows with every layer, and values do not.  Where one is beyond there is no answer
+        (NoAnswer) if anything stored is read, and there may be none where one is nearer to an end than a ninth of the
+        range, or a little more; of the client's own alone a RangeWarning says that results may be wrong.  From one
+        assumption to the next, what is worst has to fit.  Values are opened here, which costs nothing if they are so
+        next, and watched beside what follows.
         """
         low, high = real(low, "an end of a range"), real(high, "an end of a range")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -54,7 +54,7 @@ def test_it_is_assumed_where_one_says(deep: Model, rng: Any, evaluate: Any) -> N
     assert np.abs(run.result - wanted).max() < 1e-2 * np.abs(wanted).max()
     everywhere = evaluate(assuming(deep, samples), samples[:2], 2)
     watched = "interval check"
-    assert run.cost.layers[watched].opened < 0.5 * everywhere.cost.layers[watched].opened
+    assert run.cost.layers[watched].dealt < 0.5 * everywhere.cost.layers[watched].dealt
     with pytest.raises(UsageError, match="no layer fc99"):
         assuming(deep, samples, after=["fc99"])
 

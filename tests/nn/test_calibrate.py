@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import RangeError
+from mpc.tensor_type import Form, TensorType
 from nn import (
     GELU,
     Activation,
@@ -25,6 +26,8 @@ from nn import (
     check_ranges,
 )
 from protocols.approximation import FUNCTIONS, default_fit
+from protocols.lowering.intervals import ASSUMED, fineness
+from protocols.operations.astray import Span
 
 
 def scaled(layer, factor):
@@ -34,6 +37,23 @@ def scaled(layer, factor):
 
 def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.02, 0.25])
+@pytest.mark.parametrize("ends", [(-3.0, 3.0), (-20.0, 0.1), (0.3, 11.0), (7.9, 8.1), (0.0, 0.0), (1.0, 3.2)])
+@pytest.mark.parametrize("kind", ["sigmoid", "log", "polynomial"])
+def test_all_samples_are_answered(kind, ends, margin):
+    """However little margin there is: parties watch whether values stay in an interval by a few bits."""
+    if kind == "log" and ends[0] <= 0:
+        ends = ends[1] + 0.01, 4.0 * ends[1] + 1.0
+    layer = {"sigmoid": Sigmoid(), "log": Function("log"), "polynomial": Polynomial((0.0, 1.0))}[kind]
+    model, _ = calibrate(scaled(layer, 1.0), np.reshape(ends, (-1, 1)), margin=margin, error=0.5)
+    low, high = model.architecture.steps[-1].layer.bounds
+    bits = ASSUMED if kind == "polynomial" else fineness(low, high)
+    if bits:
+        first, last = Span.of(TensorType((1,), 24, -1e6, 1e6, Form.MASKED), low, high, bits).inside()
+        assert first <= ends[0] * 2**24
+        assert last >= ends[1] * 2**24
 
 
 SAMPLES = np.linspace(-1, 1, 101).reshape(-1, 1)
@@ -118,7 +138,7 @@ def test_error_chooses_terms():
 
 def test_polynomials_are_declared(evaluate):
     model, report = calibrate(scaled(Polynomial((0.0, 0.5, 0.2)), 2.0), SAMPLES)
-    assert report["act"].interval == (-2.5, 2.5)
+    assert report["act"].interval == (-2.75, 2.75)
     assert np.abs(evaluate(model, SAMPLES).result - model.plain(SAMPLES)).max() < 1e-2
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
-from mpc.errors import NoAnswer, ProgramError
+from mpc.errors import NoAnswer, ProgramError, RangeError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Input
 from mpc.program import Expression, Program
@@ -21,12 +21,14 @@ from protocols.lowering.plan import lowered, plan
 from protocols.lowering.planner import Planner, constant
 from protocols.lowering.samples import samples
 from protocols.operations.assume import Assume
+from protocols.operations.astray import Astray, Span
 from protocols.operations.gate import Gate
 from protocols.operations.in_range import Coefficients
 from protocols.operations.keep import Keep
-from protocols.operations.linear import Add, Declare, Reshape
+from protocols.operations.linear import Add, Negate, Reshape
 from protocols.operations.mask import Mask
 from protocols.operations.nonzero import Nonzero, Zero
+from protocols.operations.product import Multiply
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
@@ -59,7 +61,7 @@ def test_results_are_exact_if_all_holds_and_nothing_if_not(secure: Any, security
     assert program.flagged
     assert is_gated(program)
     store = secure.store({"w": ONES}, parties)
-    for values, holds in (((1.0, -3.9, 3.5), True), ((1.0, 4.5, 0.0), False), ((-20.0, 20.0, 4.1), False)):
+    for values, holds in (((1.0, -3.1, 3.1), True), ((1.0, 4.0001, 0.0), False), ((-20.0, 20.0, 4.1), False)):
         run = secure.as_predicted(program, [raw(*values)], parties, security, store)
         twice, total, flag = run.outputs
         assert (not flag.any()) == holds
@@ -183,6 +185,8 @@ def test_of_ones_own_a_bit_says_so_beside_the_results(secure: Any) -> None:
     assert not planned(x.sigmoid(interval=(-8, 8))).flagged
 
 
+Forge = Callable[[list[Expression], list[Expression], Any], list[Expression]]
+
 # -- forgeries ---------------------------------------------------------------------------------------------------------
 
 
@@ -198,9 +202,6 @@ def _gate(y: Expression, counts: Expression) -> Expression:
     return Expression(Gate(), (y, counts, Expression(Coefficients(y.type.size), (), LABEL)), LABEL)
 
 
-Forge = Callable[[list[Expression], list[Expression], Any], list[Expression]]
-
-
 def _counts(made: list[Expression]) -> Expression:
     return made[0].inputs[1]
 
@@ -213,13 +214,35 @@ def _of_nothing(outputs: list[Expression], assumed: list[Expression], make: Any)
 def _less_what_the_client_says(outputs: list[Expression], assumed: list[Expression], make: Any) -> list[Expression]:
     """So that it is 0 where a guess is right."""
     counts = _counts(make(outputs, assumed))
-    own = Expression(Input((1,), 0, 0.0, 9.0))
-    moved = Planner(LABEL).sum(Add(), counts, Planner(LABEL).make(Declare(-9.0, 9.0), own))
+    own = Expression(Input(counts.type.shape, 0, 0.0, 9.0))
+    return _counted(outputs, counts, added=Expression(Multiply(), (own, own)))
+
+
+def _counted(
+    outputs: list[Expression],
+    counts: Expression,
+    spans: Callable[[Span], Span] = lambda span: span,
+    added: Expression | None = None,
+) -> list[Expression]:
+    """By another count of the same values, in other spans, or with something added."""
+    (astray,) = counts.inputs
+    operation = astray.operation
+    assert isinstance(operation, Astray)
+    of = [Expression(Coefficients(x.type.size)) if isinstance(x.operation, Coefficients) else x for x in astray.inputs]
+    some = of[: 2 * len(operation.spans)]
+    rest = [*of[len(some) :], *([] if added is None else [added])]
+    last = rest if len(rest) < 2 else [Expression(Add(), (rest[0], rest[1]))]
+    made = Astray(operation.rows, tuple(map(spans, operation.spans)))
+    moved = Expression(Mask(), (Expression(made, (*some, *last)),))
     return [_gate(y, moved) for y in outputs]
 
 
+def _spans(change: Callable[[Span], Span]) -> Forge:
+    return lambda outputs, assumed, make: _counted(outputs, _counts(make(outputs, assumed)), change)
+
+
 def _of_other_ends(outputs: list[Expression], assumed: list[Expression], make: Any) -> list[Expression]:
-    wider = [Expression(Assume(-19.0, 19.0), x.inputs, x.label) for x in assumed]
+    wider = [Expression(Assume(-19.0, 19.0, 3), x.inputs, x.label) for x in assumed]
     return [_gate(y, _counts(make(outputs, wider))) for y in outputs]
 
 
@@ -270,6 +293,10 @@ FORGED: dict[str, Forge] = {
     "less what the client says": _less_what_the_client_says,
     "of other ends": _of_other_ends,
     "of other values": _of_other_values,
+    "by coarser grains": _spans(lambda span: span._replace(ignored=span.ignored + 1)),
+    "by more of them": _spans(lambda span: span._replace(bits=span.bits + 1, width=2 * span.width)),
+    "from elsewhere": _spans(lambda span: span._replace(low=span.low + 1)),
+    "of multiples": _spans(lambda span: span._replace(scale=1)),
 }
 
 
@@ -332,6 +359,8 @@ def test_a_gate_is_of_coefficients_of_its_own_and_the_last_there_is(secure: Any)
     few = Expression(Coefficients(2))
     again = Expression(Gate(), (outputs[1], counts, s))
     bit = Expression(Nonzero(), (counts, Expression(Coefficients(counts.type.size))))
+    astray = counts.inputs[0]
+    x, own, *others = astray.inputs
     forged: list[Callable[[], list[Expression]]] = [
         lambda: [Expression(Gate(), (y, counts, known))],
         lambda: [Expression(Gate(), (y, counts, few))],
@@ -341,8 +370,14 @@ def test_a_gate_is_of_coefficients_of_its_own_and_the_last_there_is(secure: Any)
         lambda: [made[0], s],
         lambda: [made[0], bit, Expression(Add(), (made[0], outputs[0]))],
         lambda: [Expression(Mask(), (made[0],))],
+        lambda: [astray],
+        lambda: [counts],
+        lambda: [Expression(Add(), (counts, counts))],
+        lambda: [Expression(Negate(), (counts,))],
+        lambda: [_gate(y, Expression(Mask(), (Expression(astray.operation, (x, known, *others)),)))],
+        lambda: [_gate(y, Expression(Mask(), (Expression(astray.operation, (x, own, others[0], own, *others[2:])),)))],
     ]
     assert Program.of([made[0], bit])
     for make_one in forged:
-        with pytest.raises(ProgramError):
+        with pytest.raises((ProgramError, RangeError)):
             Program.of(make_one())

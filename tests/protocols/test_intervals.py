@@ -25,28 +25,30 @@ def watched(
     return plan(graph_of([x.sigmoid(interval=interval)]), Objective(ANY, security), checked=True)
 
 
-@pytest.mark.parametrize("parties", [2, 3])
+@pytest.mark.parametrize(("security", "parties"), [(s, n) for s in Security for n in (2, 3)])
 @pytest.mark.parametrize("interval", [(-8.0, 8.0), (-2.5, 30.0), (-1.0, 3.0)])
-def test_each_value_near_each_end(secure: Any, interval: tuple[float, float], parties: int) -> None:
+def test_each_value_near_each_end(secure: Any, interval: tuple[float, float], security: Security, parties: int) -> None:
     low, high = interval
-    program = watched(secure, (1,), interval)
+    program = watched(secure, (1,), interval, security)
     assert program.flagged
     assert len(program.outputs) == 2
     store = secure.store({"w": np.ones(1, np.uint64)}, parties)
-    margin = (high - low) * 2.0**-11
+    # Of x, which ends at 20, or with MACs a 33rd, or a little more, as grains go.
+    margin = (high - low) * (2.0**-10 if security is Security.SEMI_HONEST else 1.04 / 33)
     unit = 2.0**-16
-    inside = [low + 2 * margin + unit, (low + high) / 4, high - 2 * margin - unit]
+    inside = [low + margin + unit, (low + high) / 4, high - margin - unit]
     outside = [low - unit, high + unit, low - 3.0, high + 5.0, -20.0, 20.0]
     for values, said in ((inside, False), (outside, True)):
         for value in values:
             raw = fixed_point.encode(np.array([value]), 16) if abs(value) <= 20 else None
             if raw is None or (said and low <= value <= high):
                 continue
-            *_, flag = run_in_memory(program, [raw], parties=parties, store=store).outputs
+            *_, flag = run_in_memory(program, [raw], parties=parties, store=store, security=security).outputs
             assert bool(flag.any()) == said, value
             assert clear(program, [raw], {("model", "w"): np.ones(1, np.uint64)})[-1] == said
 
 
+@pytest.mark.parametrize("security", Security)
 @pytest.mark.parametrize(
     ("name", "interval", "low", "high"),
     [
@@ -62,21 +64,24 @@ def test_each_value_near_each_end(secure: Any, interval: tuple[float, float], pa
     ],
 )
 def test_it_is_the_value_itself_that_is_watched(
-    secure: Any, name: str, interval: tuple[float, float], low: float, high: float
+    secure: Any, name: str, interval: tuple[float, float], low: float, high: float, security: Security
 ) -> None:
     """Of whatever a function is made: not what a stage of it opens, and at any distance from the interval."""
     least, most = interval
     x = secure.secret((1,), low, high) * secure.secret((1,), 1.0, 1.0, 0)
-    program = plan(graph_of([getattr(x, name)(interval=interval), secure.stored("w", (1,))]), checked=True)
+    graph = graph_of([getattr(x, name)(interval=interval), secure.stored("w", (1,))])
+    program = plan(graph, Objective(ANY, security), checked=True)
     store = secure.store({"w": np.zeros(1, np.uint64)}, 2)
-    inside = [least + (most - least) * part for part in (0.01, 0.3, 0.99)]
+    # Of orders of magnitude both ends are as near.
+    near = 0.01 if security is Security.SEMI_HONEST or least > 0 else 0.033
+    inside = [least + (most - least) * part for part in (near, 0.3, 1 - near)]
     # By every power of two beyond, in units of the interval: comparing too few bits takes some of these for inside.
     beyond = [most + (most - least) * 1.5 * 2.0**k for k in range(-3, 8)]
     outside = [v for v in (*beyond, *(least + most - v for v in beyond), low, high) if low <= v <= high]
     for values, said in ((inside, False), (outside, True)):
         for value in values:
             raw = [fixed_point.encode(np.array([value]), 16), np.ones(1, np.uint64)]
-            *_, flag = run_in_memory(program, raw, store=store).outputs
+            *_, flag = run_in_memory(program, raw, store=store, security=security).outputs
             assert bool(flag.any()) == said, value
 
 

@@ -28,6 +28,7 @@ from protocols.lowering.planner import Planner
 from protocols.operations import draw as random
 from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
 from protocols.operations.assume import Assume
+from protocols.operations.astray import Astray, Span
 from protocols.operations.comparison import Compare, Join
 from protocols.operations.digits import EXACTLY, Digits, Tables
 from protocols.operations.gate import Gate
@@ -275,7 +276,22 @@ def _gated(draw: Draw) -> Expression:
 def _assumed(draw: Draw) -> Expression:
     """Which holds."""
     x = draw.secret()
-    return Expression(Assume(x.type.low - draw.whole(0, 1), x.type.high + 1.0), (x,))
+    return Expression(Assume(x.type.low - draw.whole(0, 1), x.type.high + 1.0, 3), (x,))
+
+
+@of("astray")
+def _astray(draw: Draw) -> Expression:
+    """Of what is where it is assumed to be, as a bit of a secret's result."""
+    x, y = draw.secret(2, 3), draw.secret(2, 3)
+    found, given = [], []
+    for each in (x, y):
+        # Of a type that could be beyond.
+        end = each.type.high + (each.type.high - each.type.low) + 1.0
+        found.append(Span.of(each.type.replace(high=end + 1.0), each.type.low - 1.0, end, draw.whole(3, 5)))
+        given += [each, Expression(Coefficients(6))]
+    rows = draw.whole(1, 2)
+    count = Expression(mask.Mask(), (Expression(Astray(rows, tuple(found)), tuple(given)),))
+    return Expression(Nonzero(), (count, Expression(Coefficients(rows))))
 
 
 @of("within")
