@@ -20,6 +20,7 @@ from protocols.operations.draw import MOST_DRAWN
 from protocols.trace import mathematics as m
 from protocols.trace.arguments import integers, numbers, real, whole
 from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.sizes import check_public
 
 BITS = 52
 """Of a number that is compared with thresholds: a probability is off by 2^-53 at most."""
@@ -70,8 +71,9 @@ class Random:
             chances = np.broadcast_to(chances, wanted)
         except ValueError:
             raise ShapeError(f"chances of shape {chances.shape} do not broadcast to {wanted}") from None
-        if (chances == 0.5).all():
+        if (numbers(p) == 0.5).all():
             return _drawn(chances.shape, 1)
+        check_public(chances)
         return _drawn(chances.shape, BITS) < np.rint(chances * 2.0**BITS)
 
     def discrete_laplace(self, scale: float, shape: Size = ()) -> SecretTensor:

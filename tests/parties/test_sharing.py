@@ -154,6 +154,11 @@ def test_a_sort_of_too_many_is_refused_before_memory_is_spent(client: Client, bu
         build(client.share([0.5]).broadcast_to(MANY // 10))
 
 
+def test_chances_of_too_many_are_refused_before_memory_is_spent(client: Client, little_memory: None) -> None:
+    with pytest.raises(UsageError, match=r"1,000,000,000 public numbers, and a program holds"):
+        client.random.bernoulli(0.3, (MANY,))
+
+
 @pytest.mark.parametrize(
     "build",
     [
