@@ -19,7 +19,7 @@ from nn.derm import CLASS_CODES
 from nn.derm.choose_samples import main as choose_main
 from nn.derm.lesion import fit, train
 from nn.derm.lesion.importing import imported, inputs, write
-from nn.derm.lesion.measure import ranges, temperature
+from nn.derm.lesion.measure import _walked, ranges, temperature
 from nn.derm.lesion.network import Block, folded, network, pretrained
 from nn.derm.lesion.photographs import balanced, load_photographs
 from nn.derm.metrics import calibration_error
@@ -142,7 +142,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
-    train_on, val = some_photographs(16), some_photographs(7, seed=1)
+    train_on, val = some_photographs(16, side=32), some_photographs(7, side=32, seed=1)
     recipe = fit.Recipe(epochs=3, small_epochs=1, small_side=32, batch=8, candidates=2)
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -160,11 +160,13 @@ def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
         torch.manual_seed(99)
         nets.append(fit.fine_tune(random_net(), train_on, val, recipe, 1, tmp_path / name, lines.append))
     assert "goes on after epoch 2" in lines
-    (whole, after), (parts, again) = nets
-    assert after == again
+    (whole, after, score), (parts, *again) = nets
+    assert [after, score] == again
     assert after in (2, 3)
     for (name, one), two in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
+    with pytest.raises(ConfigurationError, match="other training"):
+        fit.fine_tune(random_net(), train_on, val, recipe, 2, tmp_path / "whole", lines.append)
     start = random_net().state_dict()
     assert torch.equal(whole.state_dict()["stem.0.weight"], start["stem.0.weight"])
     assert not torch.equal(whole.state_dict()["classes.weight"], start["classes.weight"])
@@ -195,6 +197,7 @@ def test_what_is_imported_is_the_network(tmp_path: Path, evaluate: Callable[...,
     with torch.no_grad():
         whole, rounded = net(torch.from_numpy(x).float()).numpy(), plain(torch.from_numpy(x).float()).numpy()
     assert np.abs(rounded - whole).max() < 0.01 * np.abs(whole).max()
+    assert torch.equal(_walked(plain, photographs.images)[0], fit.answers(plain, photographs.images))
     model = imported(plain, photographs.images)
     write(model, tmp_path / "net.safetensors")
     loaded = Model.load(tmp_path / "net.safetensors")
@@ -202,7 +205,7 @@ def test_what_is_imported_is_the_network(tmp_path: Path, evaluate: Callable[...,
     blocks = sum(isinstance(layer, Block) for layer in net.modules())
     places = [step for step in loaded.architecture.steps if isinstance(step.layer, Assumed)]
     assert len(places) == blocks + 1
-    assert ranges(loaded, {"val": photographs})["out_of_range"] == {"val": 0}
+    assert ranges(loaded, {"val": _walked(plain, photographs.images)[1]})["out_of_range"] == {"val": 0}
     run = evaluate(Model(loaded.architecture, loaded.weights), x[:1])  # which says nothing of 128x128
     assert run.program.flagged
     assert np.abs(run.result - rounded[:1]).max() < 0.01 * np.abs(rounded).max()
@@ -212,13 +215,28 @@ def test_a_range_that_is_left_is_counted() -> None:
     plain = folded(random_net())
     photographs = some_photographs(4)
     model = imported(plain, photographs.images)
-    weights = model.state_dict()
-    weights["stem.0.weight"] = weights["stem.0.weight"] * 64
-    louder = Model(model.architecture, weights)
-    assert ranges(louder, {"val": photographs})["out_of_range"]["val"] == 4
+    with torch.no_grad():
+        plain.stem[0].weight.mul_(64)  # type: ignore[index,union-attr,operator]
+    found = ranges(model, {"val": _walked(plain, photographs.images)[1]})
+    assert found["out_of_range"]["val"] == 4
+    assert all(row["val"] >= 0 for row in found["ranges"].values())
 
 
-@pytest.mark.parametrize("extra", [["--epochs", "0"], ["--seed", "-1"]])
+@pytest.mark.slow
+def test_training_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    torch.save(network().state_dict(), tmp_path / "start.pth")
+    short = fit.Recipe(epochs=1, small_epochs=0, batch=7, candidates=1)
+    monkeypatch.setattr(train, "CYCLES", (short, short))
+    data = write_data(tmp_path / "d.npz")
+    arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--imagenet", str(tmp_path / "start.pth")]
+    assert train.main(arguments) == 0
+    assert "# Model card" in (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    model = Model.load(tmp_path / "out" / "lesion.safetensors")
+    assert model.plain(np.zeros((1, 3, 128, 128))).shape == (1, 7)
+
+
+@pytest.mark.parametrize("extra", [["--seed", "-1"]])
 def test_training_refuses_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]) -> None:
     assert train.main(["--data", str(tmp_path / "d.npz"), "--out", str(tmp_path), *extra]) == 2
     assert capsys.readouterr().err.count("\n") == 1

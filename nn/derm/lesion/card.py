@@ -38,17 +38,20 @@ scores {majority:.1%} on test (balanced accuracy 14.3 %).
 
 _RECIPE = """## Training
 
-`python -m nn.derm.lesion.train --data ham10000_128_jpeg.npz --out DIR` with its defaults made these weights,
-in {minutes:.0f} minutes on one core that others used as well.
+`python -m nn.derm.lesion.train --data ham10000_128_jpeg.npz --out DIR` with its defaults made these weights, on
+one core that others used as well.
 
-{epochs} epochs on random views of the training images after colour constancy (any rotation, reflection, zoom,
-shift, light and contrast), of which the first {small_epochs} see {small_side}x{small_side} pixels;
-logit-adjusted cross-entropy (labels smoothed by {smoothing:g}); AdamW, one cycle up to {rate:g}, weight decay
-{decay:g}, batches of {batch}; convolutions in bfloat16; {frozen}. What is kept is a running average of the
-weights (decay {averaging:g} a step), as it was after epoch {best_epoch}: of the last {candidates}, the one
-with the best balanced accuracy on validation images, four quarter turns averaged. Its logits are divided by
-{temperature:.3f}, with which their softmax is right most on validation images, classes alike. Seed {seed}.
-The test images were looked at once, for this card.
+Random views of the training images after colour constancy (any rotation, reflection, zoom, shift, light and
+contrast); logit-adjusted cross-entropy (labels smoothed by {smoothing:g}); AdamW, weight decay {decay:g}, batches
+of {batch}; convolutions in bfloat16; {frozen}. Cycles, one after the other:
+
+{cycles}
+
+What is kept of a cycle is a running average of the weights (decay {averaging:g} a step), as it was after the one
+of its last {candidates} epochs with the best balanced accuracy on validation images, four quarter turns averaged;
+and of what the cycles give and the mean of their weights, the one that is best there ({val_scores}): {kept}.
+Its logits are divided by {temperature:.3f}, with which their softmax is right most on validation images, classes
+alike. Seeds {seeds}. The test images were looked at once, for this card.
 
 ## Limits
 
@@ -67,7 +70,8 @@ def model_card(metrics: dict[str, Any]) -> str:
     """The card as Markdown; ``metrics`` is what ``metrics.json`` holds."""
     recipe, data = metrics["recipe"], metrics["images"]
     counts = [sum(row) for row in metrics["test"]["1"]["confusion_matrix"]]
-    blocks = recipe["frozen_blocks"]
+    cycles = recipe["cycles"]
+    blocks = cycles[0]["frozen_blocks"]
     frozen = f"the stem and the first {blocks} block{'s' * (blocks > 1)} stay as ImageNet made them"
     return "".join(
         [
@@ -75,9 +79,25 @@ def model_card(metrics: dict[str, Any]) -> str:
             _scores(metrics),
             _calibration(metrics),
             _ranges(metrics),
-            _RECIPE.format(**recipe, frozen=frozen, fewest=min(counts), most=max(counts)),
+            _RECIPE.format(
+                **cycles[0],
+                frozen=frozen,
+                cycles="\n".join(_cycle(cycle) for cycle in cycles),
+                kept=recipe["kept"],
+                val_scores=", ".join(f"{name} {score:.4f}" for name, score in recipe["val_scores"].items()),
+                temperature=recipe["temperature"],
+                seeds=" and ".join(str(recipe["seed"] + number) for number in range(len(cycles))),
+                fewest=min(counts),
+                most=max(counts),
+            ),
         ]
     )
+
+
+def _cycle(cycle: dict[str, Any]) -> str:
+    side = cycle["small_side"]
+    small = f", of which the first {cycle['small_epochs']} see {side}x{side} pixels" if cycle["small_epochs"] else ""
+    return f"- {cycle['epochs']} epochs{small}; one cycle up to {cycle['rate']:g}; best after {cycle['best_epoch']}."
 
 
 def _scores(metrics: dict[str, Any]) -> str:
@@ -142,8 +162,8 @@ def _ranges(metrics: dict[str, Any]) -> str:
         "## Ranges",
         "",
         "A deep network's worst case does not fit the numbers that parties compute with, so what blocks give is",
-        "assumed to lie where training images lead to, with a margin of at least that again, and is compared with both",
-        "ends. Largest magnitudes:",
+        "assumed to lie where training images lead to, eight times as far at least, and is compared with both ends.",
+        "Largest magnitudes, of four quarter turns:",
         "",
         "| after | assumed | validation | test |",
         "| --- | --- | --- | --- |",

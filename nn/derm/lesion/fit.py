@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mpc.errors import ConfigurationError
 from nn.derm.augment import random_views
 from nn.derm.lesion.network import freeze
 from nn.derm.metrics import balanced_accuracy, confusion_matrix
@@ -26,7 +27,7 @@ ROTATIONS = 4
 
 @dataclass(frozen=True)
 class Recipe:
-    """How it is trained; the defaults are what made the weights that ship."""
+    """How a cycle of training goes."""
 
     epochs: int = 18
     small_epochs: int = 9
@@ -36,7 +37,7 @@ class Recipe:
     """Of the network's blocks, how many stay as ImageNet made them, with the stem."""
     batch: int = 128
     rate: float = 6e-4
-    """The highest of one cycle."""
+    """The highest of the cycle."""
     warm_up: float = 0.2
     """The part of the cycle in which it rises."""
     decay: float = 0.05
@@ -46,6 +47,18 @@ class Recipe:
     """By which the running average of the weights decays in a step; the average is what is kept."""
     candidates: int = 4
     """The last epochs, of which the best on validation images is kept."""
+
+
+CYCLES = (Recipe(), Recipe(epochs=10, small_epochs=0, rate=4e-4, warm_up=0.15))
+"""What made the weights that ship, one after the other."""
+
+
+class Tuned(NamedTuple):
+    """The network after an epoch of a cycle, and its balanced accuracy on validation images."""
+
+    net: nn.Sequential
+    epoch: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -80,12 +93,12 @@ def score(net: nn.Module, photographs: Photographs, rotations: int = ROTATIONS) 
 
 def fine_tune(
     net: nn.Sequential, train: Photographs, val: Photographs, recipe: Recipe, seed: int, folder: Path, report: Report
-) -> tuple[nn.Sequential, int]:
-    """The network after training: the running average of its weights after the best of the last epochs; and which.
+) -> Tuned:
+    """One cycle: the running average of the network's weights, after the best of the last epochs.
 
     Logit-adjusted cross-entropy (Menon et al., ICLR 2021): the log prior is added to the logits in the loss only, so
     the network answers as if every class were equally common.  After each epoch all that is needed to go on is
-    written to ``folder``.
+    written to ``folder``.  Raises ConfigurationError for a folder of other training.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -105,6 +118,8 @@ def fine_tune(
     done, best, kept, after = 0, -math.inf, None, 0
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True)
+        if saved["recipe"] != asdict(recipe) | {"seed": seed}:
+            raise ConfigurationError(f"{checkpoint} is of other training: name another folder")
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         generator.set_state(saved["generator"])
@@ -139,13 +154,13 @@ def fine_tune(
             kept = {name: value.clone() for name, value in average.module.state_dict().items()}
         state = {name: part.state_dict() for name, part in parts.items()} | {
             "generator": generator.get_state(), "torch": torch.get_rng_state(),
-            "done": epoch + 1, "best": best, "kept": kept, "after": after,
+            "recipe": asdict(recipe) | {"seed": seed}, "done": epoch + 1, "best": best, "kept": kept, "after": after,
         }  # fmt: skip
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
     if kept is not None:
         net.load_state_dict(kept)
-    return net.eval(), after
+    return Tuned(net.eval(), after, best)
 
 
 def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:

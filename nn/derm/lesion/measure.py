@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,15 +13,14 @@ from torch import nn
 
 from nn.derm.dataset import CLASSES
 from nn.derm.evaluation import scores
-from nn.derm.lesion.fit import Photographs, answers
-from nn.derm.lesion.importing import inputs
-from nn.derm.lesion.model import photographs
+from nn.derm.lesion.fit import ROTATIONS, Photographs, network_input
+from nn.derm.lesion.model import shown
 from nn.derm.lesion.photographs import INPUT
 from nn.derm.metrics import calibration_error
 from nn.model import Model
 from nn.rectifiers import Assumed
 
-CHUNK = 32
+CHUNK = 64
 
 
 def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -46,23 +45,24 @@ def measure(net: nn.Sequential, model: Model, splits: Mapping[str, Photographs])
         "parameters": sum(array.size for array in model.weights.values()),
         "calibration": {},
     }
+    farthest = {}
     for name in ("val", "test"):
         labels = splits[name].labels.numpy()
-        turns = answers(net, splits[name].images)
+        turns, farthest[name] = _walked(net, splits[name].images)
         averaged = turns.mean(0)
         found[name] = {
             "1": scores(turns[0], labels), "4": scores(averaged, labels), "prior": scores(averaged + log_prior, labels),
         }  # fmt: skip
         found["calibration"][name] = _calibration(CLASSES.probabilities(turns[0].double().numpy()), labels)
-    shown = photographs()
-    x = torch.from_numpy(np.stack([INPUT.load(sample.path) for sample in shown]).astype(np.float32))
+    images = shown()
+    x = torch.from_numpy(np.stack([INPUT.load(sample.path) for sample in images]).astype(np.float32))
     with torch.no_grad():
         logits = net(x).tolist()
     found["samples"] = {
-        "ids": [sample.id for sample in shown],
+        "ids": [sample.id for sample in images],
         "logits": [[round(value, 6) for value in row] for row in logits],
     }
-    return found | ranges(model, {name: splits[name] for name in ("val", "test")})
+    return found | ranges(model, farthest)
 
 
 def _calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
@@ -73,25 +73,43 @@ def _calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) 
     }
 
 
-def ranges(model: Model, splits: Mapping[str, Photographs]) -> dict[str, Any]:
-    """What is assumed, and how far images go in float64: by step, and how many leave a range."""
+def ranges(model: Model, farthest: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What ``model`` assumes, and how far images go, by step; and how many images leave a range.
+
+    ``farthest``: by split, as ``_walked`` gives it.
+    """
     steps = model.architecture.steps
-    assumed = {
-        number: step.layer.interval[1] for number, step in enumerate(steps, 1) if isinstance(step.layer, Assumed)
-    }
-    tops = {split: dict.fromkeys(assumed, 0.0) for split in splits}
-    out = dict.fromkeys(splits, 0)
-    for split, taken in splits.items():
-        for some in torch.split(taken.images, CHUNK):
-            values = model.values(inputs(some))
-            outside = np.zeros(len(some), bool)
-            for number, end in assumed.items():
-                most = np.abs(values[number]).reshape(len(some), -1).max(1)
-                outside |= most >= end
-                tops[split][number] = max(tops[split][number], float(most.max()))
-            out[split] += int(outside.sum())
+    places = {steps[step.inputs[0] - 1].name: step.layer for step in steps if isinstance(step.layer, Assumed)}
+    ends = torch.tensor([layer.interval[1] for layer in places.values()])
     rows = {
-        steps[number - 2].name: {"assumed": end, **{split: round(tops[split][number], 4) for split in splits}}
-        for number, end in assumed.items()
+        name: {
+            "assumed": layer.interval[1],
+            **{split: round(float(most[:, i].max()), 4) for split, most in farthest.items()},
+        }
+        for i, (name, layer) in enumerate(places.items())
     }
-    return {"ranges": rows, "out_of_range": out}
+    return {"ranges": rows, "out_of_range": {k: int((v >= ends).any(1).sum()) for k, v in farthest.items()}}
+
+
+def _walked(net: nn.Sequential, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (4, N, 7) as ``fit.answers`` gives them; and the largest magnitude of what each block gives, and of the
+    features, (N, 17), over the four turns.
+    """
+    logits, farthest = [], []
+    stem, blocks, *between, last = net.children()
+    with torch.no_grad():
+        for part in torch.split(images, CHUNK):
+            turns, tops = [], []
+            for turn in range(ROTATIONS):
+                x = stem(torch.rot90(network_input(part.float().div_(255)), turn, (2, 3)))
+                reached = []
+                for block in cast(nn.Sequential, blocks):
+                    x = block(x)
+                    reached.append(x.abs().flatten(1).amax(1))
+                for layer in between:
+                    x = layer(x)
+                turns.append(last(x))
+                tops.append(torch.stack([*reached, x.abs().amax(1)], 1))
+            logits.append(torch.stack(turns))
+            farthest.append(torch.stack(tops).amax(0))
+    return torch.cat(logits, 1), torch.cat(farthest)

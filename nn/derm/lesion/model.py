@@ -25,6 +25,6 @@ def lesion_model(path: str | Path = WEIGHTS) -> Model:
     return Model.load(path)
 
 
-def photographs() -> list[Sample]:
+def shown() -> list[Sample]:
     """The shipped test photographs, the same as ``nn.derm.samples``, at 128x128; in class order."""
     return listed(FOLDER / "samples", ".jpg")

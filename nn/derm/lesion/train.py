@@ -8,10 +8,10 @@ to go on there.  The defaults are what made the weights that ship.  Needs torch 
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,12 +28,12 @@ except ImportError:  # pragma: no cover - the tests need torch
     sys.exit("training needs PyTorch: install tessera-mpc[train]")
 
 from nn.derm.lesion.card import model_card
-from nn.derm.lesion.fit import Photographs, Recipe, answers, fine_tune
+from nn.derm.lesion.fit import CYCLES, Photographs, Tuned, answers, fine_tune, score
 from nn.derm.lesion.importing import imported, write
 from nn.derm.lesion.measure import measure, temperature
 from nn.derm.lesion.network import folded, pretrained
 
-SHOWN = 512
+SHOWN = 128
 """Training images that ranges are assumed from."""
 
 
@@ -54,29 +54,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and model card")
     parser.add_argument("--imagenet", type=Path, metavar="PTH", help="weights to start from (default: the package's)")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything random (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="epochs (default: %(default)s)")
     return parser
 
 
 def _train(options: argparse.Namespace) -> None:
-    if options.epochs < 1 or options.seed < 0:
-        raise UsageError("epochs must be at least 1, and the seed at least 0")
+    if options.seed < 0:
+        raise UsageError("the seed must be at least 0")
     torch.set_num_threads(1)  # sums in another order give other weights
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {options.out}: name a folder of your own") from error
-    started = time.perf_counter()
     train, val = (_photographs(load_photographs(options.data, split)) for split in ("train", "val"))
     net = pretrained(options.imagenet)
-    recipe = Recipe(epochs=options.epochs)
-    net, best = fine_tune(net, train, val, recipe, options.seed, options.out, _report)
-    minutes = (time.perf_counter() - started) / 60
-    plain, scale = calibrated(net, val)
+    tuned: list[Tuned] = []
+    for number, recipe in enumerate(CYCLES):
+        folder = options.out / f"cycle-{number + 1}"
+        folder.mkdir(exist_ok=True)
+        # Each goes on with a copy of what the one before has given.
+        start = copy.deepcopy(tuned[-1].net if tuned else net)
+        tuned.append(fine_tune(start, train, val, recipe, options.seed + number, folder, _report))
+    mean = averaged([each.net for each in tuned])
+    scores = {**{f"cycle {n}": each.score for n, each in enumerate(tuned, 1)}, "their mean": score(mean, val)}
+    _report(f"balanced accuracy on val: {scores}")
+    kept = max(scores, key=lambda name: scores[name])
+    plain, scale = calibrated(dict(zip(scores, [*(each.net for each in tuned), mean], strict=True))[kept], val)
     model = imported(plain, train.images[:: max(1, len(train.images) // SHOWN)])
     write(model, options.out / "lesion.safetensors")
     test = _photographs(load_photographs(options.data, "test"))
-    recorded = {**asdict(recipe), "seed": options.seed, "best_epoch": best, "temperature": scale, "minutes": minutes}
+    recorded = {
+        "cycles": [asdict(cycle) | {"best_epoch": t.epoch} for cycle, t in zip(CYCLES, tuned, strict=True)],
+        "val_scores": scores, "kept": kept, "seed": options.seed, "temperature": scale,
+    }  # fmt: skip
     metrics = measure(plain, model, {"train": train, "val": val, "test": test}) | {"recipe": recorded}
     digest = hashlib.sha256((options.out / "lesion.safetensors").read_bytes()).hexdigest()
     (options.out / "metrics.json").write_text(json.dumps(metrics | {"weights_sha256": digest}, indent=1) + "\n")
@@ -84,6 +93,14 @@ def _train(options: argparse.Namespace) -> None:
     for split in ("val", "test"):
         found = metrics[split]["4"]
         _report(f"{split}: accuracy {found['accuracy']:.4f}, balanced accuracy {found['balanced_accuracy']:.4f}")
+
+
+def averaged(nets: Sequence[nn.Sequential]) -> nn.Sequential:
+    """The mean of their weights, which began as the same ones."""
+    states = [net.state_dict() for net in nets]
+    mean = copy.deepcopy(nets[0])
+    mean.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+    return mean
 
 
 def calibrated(net: nn.Sequential, val: Photographs) -> tuple[nn.Sequential, float]:
