@@ -19,7 +19,14 @@ def command(subparsers: Any) -> None:
     """Add ``demo`` to the commands of ``tessera``."""
     parser = subparsers.add_parser("demo", help="classify the shipped lesion photographs, as shares, on this machine")
     add_cluster_arguments(parser)
-    parser.add_argument("--images", type=positive, metavar="N", help="how many of the shipped images (default: all)")
+    parser.add_argument(
+        "--model", choices=("lesion", "small"),
+        help="EfficientNet-Lite0 on 128x128 pixels, or the small CNN on 28x28 (default: lesion; small with MACs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", type=positive, metavar="N",
+        help="how many of the 14 shipped images (default: one of each class for lesion, all for small)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object; figures are per image")
     picture = parser.add_mutually_exclusive_group()
     picture.add_argument(

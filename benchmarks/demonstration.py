@@ -17,11 +17,10 @@ import numpy as np
 from benchmarks.picture import Exhibit, draw
 from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import Reals, measure, phases, session
+from benchmarks.shipped import Shipped, shipped
 from mpc.errors import ConfigurationError, UsageError, unwritable
 from mpc.rings.field import FieldArray
-from nn.derm import Sample, class_probabilities, load_image, samples
-from nn.derm.model import derm_model
-from nn.derm.preprocess import INPUT
+from nn.derm import Sample, class_probabilities
 from nn.derm.reference import ASSETS
 from parties.client.report import RunReport
 
@@ -39,8 +38,6 @@ SHORT_NAMES = (
 """Of the classes, in the order of ``nn.derm.CLASS_CODES``."""
 
 PICTURED = 4
-WARM_UP = 3
-"""Predictions before the first that is shown, so that times are those of processes that have been at work."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +67,20 @@ class Prediction:
 
 def demonstrate(options: argparse.Namespace) -> int:
     """Run the demo; the exit code."""
-    chosen = choose(options.images)
+    network = shipped(options.model, options.security)
+    chosen = choose(network.images(), options.images or network.usual)
     if options.save_images is not None:
         print(save_images(chosen, options.save_images, as_json=options.json))
         return 0
     if options.picture is not None:
         check_picture(options.picture)
-    predictions = _predict(chosen, options)
+    predictions = _predict(network, chosen, options)
     if options.picture is not None:
-        _draw(predictions, options.parties, options.picture)
+        _draw(network, predictions, options.parties, options.picture)
     if options.json:
-        print(json.dumps(_summary(predictions, options)))
+        print(json.dumps(_summary(network, predictions, options)))
         return 0
-    _print(predictions, options)
+    _print(network, predictions, options)
     return 0
 
 
@@ -111,9 +109,8 @@ def save_images(chosen: Sequence[Sample], folder: Path, *, as_json: bool = False
     return f"{len(chosen)} photographs are in {folder}: HAM10000 and ISIC 2018, CC BY-NC 4.0, see LICENSE-data.md there"
 
 
-def choose(count: int | None) -> list[Sample]:
-    """``count`` of the shipped images, of as many classes as possible; in class order."""
-    found = samples()
+def choose(found: list[Sample], count: int | None) -> list[Sample]:
+    """``count`` of the shipped images ``found``, of as many classes as possible; in class order."""
     if count is None:
         return found
     if count > len(found):
@@ -127,21 +124,21 @@ def choose(count: int | None) -> list[Sample]:
     return [found[i] for i in sorted(first)]
 
 
-def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Prediction]:
-    model = derm_model()
+def _predict(network: Shipped, chosen: Sequence[Sample], options: argparse.Namespace) -> list[Prediction]:
+    model = network.make()
     predictions = []
     with (
         progress_bar("starting the dealer and the parties", len(chosen)) as progress,
-        session(options.parties, options.security, options.timeout) as client,
+        session(options.parties, options.security, options.timeout, network.objective) as client,
     ):
         progress.describe("uploading the model as shares")
-        remote = client.upload(model, "derm")
+        remote = client.upload(model, network.name)
         progress.describe("warming up")
-        for _ in range(WARM_UP):
-            measure(client, remote(client.share(load_image(chosen[0].path)[None], low=-1.0, high=1.0)))
+        for _ in range(network.warm_up):
+            measure(client, remote(client.share(network.input.load(chosen[0].path)[None], low=-1.0, high=1.0)))
         progress.describe("predicting on shares")
         for sample in chosen:
-            image = load_image(sample.path)[None]
+            image = network.input.load(sample.path)[None]
             secret = client.share(image, low=-1.0, high=1.0, name=sample.id)
             values, report, run, *_ = measure(client, remote(secret))
             masked, mask = run.masked_inputs()[0][0], run.input_masks[0][0]
@@ -151,7 +148,7 @@ def _predict(chosen: Sequence[Sample], options: argparse.Namespace) -> list[Pred
     return predictions
 
 
-def _draw(predictions: Sequence[Prediction], parties: int, path: Path) -> None:
+def _draw(network: Shipped, predictions: Sequence[Prediction], parties: int, path: Path) -> None:
     places = np.linspace(0, len(predictions) - 1, min(PICTURED, len(predictions))).round().astype(int)
     exhibits = [
         Exhibit(
@@ -161,15 +158,16 @@ def _draw(predictions: Sequence[Prediction], parties: int, path: Path) -> None:
             p.masked,
             p.mask,
             p.fraction_bits,
-            INPUT,
+            network.input,
         )
         for p in (predictions[i] for i in places)
     ]
     draw(exhibits, parties, SHORT_NAMES, NOTICE, path)
 
 
-def _summary(predictions: Sequence[Prediction], options: argparse.Namespace) -> dict[str, Any]:
+def _summary(network: Shipped, predictions: Sequence[Prediction], options: argparse.Namespace) -> dict[str, Any]:
     return {
+        "model": network.name,
         "images": len(predictions),
         "agree": sum(p.agrees for p in predictions),
         "max_abs_difference": max(p.difference for p in predictions),
@@ -179,9 +177,9 @@ def _summary(predictions: Sequence[Prediction], options: argparse.Namespace) -> 
     }
 
 
-def _print(predictions: Sequence[Prediction], options: argparse.Namespace) -> None:
+def _print(network: Shipped, predictions: Sequence[Prediction], options: argparse.Namespace) -> None:
     console = stdout_console()
-    summary = _summary(predictions, options)
+    summary = _summary(network, predictions, options)
     answers = ("true class", "encrypted prediction", "plaintext prediction")
     table = plain_table("image", *answers, "largest logit\ndifference")
     for column in table.columns[1:4]:

@@ -32,9 +32,11 @@ from benchmarks.session import (
     warn_without_wire,
     watched_session,
 )
+from benchmarks.shipped import LESION
 from mpc.errors import UsageError
 from mpc.security import Security
 from nn.derm import load_split, normalise, samples
+from nn.derm.lesion.photographs import load_photographs
 from parties import Client, RemoteModel
 from parties.client.report import RunReport
 
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         if options.repeat is not None:
             raise UsageError("--repeat and --data exclude each other: with --data every batch of the file runs once")
         if chosen.weights != SHIPPED:
-            raise UsageError("--data holds images of side 28 for the network that ships: leave out --torch and --side")
+            raise UsageError("--data holds images for a network that ships: leave out --torch and --side")
     summary = measured(chosen, options)
     case = chosen.case(options.batch, options.parties, options.security)
     if options.data is None:
@@ -73,8 +75,12 @@ def measured(chosen: Subject, options: argparse.Namespace) -> dict[str, Any]:
         images = chosen.inputs(options.batch)
         runs = _runs(chosen, options, [images] * (options.repeat or REPEAT))
         return _summary(chosen, options, runs, [chosen.model.plain(images)] * len(runs))
-    images, labels = test_images(options.data, options.batch)
-    references = torch_references(images)
+    if chosen.name == LESION.name:
+        split = load_photographs(options.data, "test")
+        images, labels, references = LESION.input.normalise(split.images), split.labels.tolist(), {}
+    else:
+        images, labels = test_images(options.data, options.batch)
+        references = torch_references(images)
     batches = [images[start : start + options.batch] for start in range(0, len(images), options.batch)]
     runs = _runs(chosen, options, batches)
     summary = _summary(chosen, options, runs, [chosen.model.plain(batch) for batch in batches])

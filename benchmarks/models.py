@@ -1,4 +1,5 @@
-"""What is measured or predicted: the dermatology CNN, also for larger images, or a network from the user's own file."""
+"""What is measured or predicted: the dermatology CNN, also for larger images, the lesion network, or a network from the
+user's own file."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ import msgspec
 import numpy as np
 
 from benchmarks.session import Reals
+from benchmarks.shipped import LESION, SMALL
 from mpc.cost import Cost, Wanted
 from mpc.errors import TesseraError, UsageError
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from nn.activations import Sigmoid
 from nn.architecture import Architecture, Step
-from nn.derm import load_image, samples
 from nn.derm.model import INPUT_SHAPE, derm_model
 from nn.importing.from_torch import from_torch
 from nn.layers import Linear
@@ -30,8 +31,9 @@ from nn.model import Model
 from nn.rectifiers import ReLU
 from protocols import RangeWarning
 
-MODELS = ("derm", "derm-tails")
-"""The dermatology CNN, with its sigmoids on their interval as it ships, or with tails: right on any input."""
+MODELS = ("derm", "derm-tails", "lesion")
+"""The dermatology CNN, with its sigmoids on their interval as it ships, or with tails: right on any input; and
+EfficientNet-Lite0 on photographs of 128x128 pixels."""
 SHIPPED = "shipped"
 SEED = 0
 """Of weights and inputs that are random: the same in every run, since public bounds of weights decide the cost."""
@@ -69,7 +71,7 @@ class Subject:
         )
 
     def inputs(self, batch: int) -> Reals:
-        """(batch, ...): for the dermatology CNN the shipped images over and over, enlarged; else random numbers."""
+        """(batch, ...): for networks that ship the shipped images over and over, enlarged; else random numbers."""
         return np.concatenate(list(self.chunks(batch, batch)))
 
     def chunks(self, total: int, chunk: int) -> Iterator[Reals]:
@@ -82,7 +84,8 @@ class Subject:
         if self.name not in MODELS:
             unit = np.random.default_rng(SEED).random((count, *self.shape))
             return np.asarray(self.low + (self.high - self.low) * unit)
-        few = np.stack([load_image(sample.path) for sample in samples()[:count]])
+        network = LESION if self.name == LESION.name else SMALL
+        few = np.stack([network.input.load(sample.path) for sample in network.images()[:count]])
         _, height, width = self.shape
         rows = np.arange(height) * few.shape[2] // height
         columns = np.arange(width) * few.shape[3] // width
@@ -101,7 +104,16 @@ def subject(options: argparse.Namespace) -> Subject:
         raise UsageError(f"there is no model {options.model!r} to measure: the known ones are {', '.join(MODELS)}")
     if options.shape is not None or options.range is not None:
         raise UsageError("--shape and --range go with --torch: for larger images of the dermatology CNN, give --side")
+    if options.model == LESION.name:
+        if options.side is not None:
+            raise UsageError("--side is for the dermatology CNN: the lesion network takes 128x128 pixels")
+        return lesion()
     return derm(options.side, tails=options.model == "derm-tails")
+
+
+def lesion() -> Subject:
+    """EfficientNet-Lite0 as it ships."""
+    return Subject(LESION.name, LESION.make(), LESION.input.shape, SHIPPED)
 
 
 def derm(side: int | None = None, *, rectified: bool = False, tails: bool = False) -> Subject:

@@ -52,7 +52,8 @@ def add_model_arguments(command: Any) -> None:
     model = command.add_mutually_exclusive_group()
     model.add_argument(
         "--model", default="derm",
-        help="which network that ships: derm (the default), or derm-tails, whose sigmoids are right on any input",
+        help="which network that ships: derm (the default), derm-tails, whose sigmoids are right on any input, or"
+        " lesion, EfficientNet-Lite0 on 128x128 pixels",
     )  # fmt: skip
     model.add_argument(
         "--torch", metavar="FILE.py:NAME",

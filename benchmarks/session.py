@@ -17,7 +17,7 @@ from benchmarks.processes import Processes, Usage, used
 from benchmarks.records import spread
 from benchmarks.report import plain_table
 from benchmarks.wire import Carried, Wire
-from mpc.cost import Cost, messages
+from mpc.cost import Cost, Wanted, messages
 from mpc.errors import ConfigurationError, UsageError
 from parties import Client, LocalCluster, PreparedRun
 from parties.client.report import RunReport, link_name
@@ -62,12 +62,15 @@ class Session:
 
 
 @contextlib.contextmanager
-def watched_session(parties: int, security: str, timeout: float) -> Iterator[Session]:
-    """A ``Session`` in a fresh ``LocalCluster``.  ``timeout``, in seconds, is for the start and for each round."""
+def watched_session(parties: int, security: str, timeout: float, objective: Wanted = "latency") -> Iterator[Session]:
+    """A ``Session`` in a fresh ``LocalCluster``.  ``timeout``, in seconds, is for the start and for each round.
+
+    ``objective`` is the client's.
+    """
     settings = Settings(threads=1, round_timeout=float(timeout))
     with (
         LocalCluster(parties, security=security, settings=settings, start_timeout=timeout, observable=True) as cluster,
-        Client(cluster) as client,
+        Client(cluster, objective=objective) as client,
     ):
         pids = {name: process.pid for name, process in cluster.processes.items()}
         # Under the names that the reports give them.
@@ -82,9 +85,9 @@ def watched_session(parties: int, security: str, timeout: float) -> Iterator[Ses
 
 
 @contextlib.contextmanager
-def session(parties: int, security: str, timeout: float) -> Iterator[Client]:
+def session(parties: int, security: str, timeout: float, objective: Wanted = "latency") -> Iterator[Client]:
     """The client of a ``watched_session``."""
-    with watched_session(parties, security, timeout) as watched:
+    with watched_session(parties, security, timeout, objective) as watched:
         yield watched.client
 
 

@@ -28,14 +28,14 @@ def shared_cluster(shared_session: Session, monkeypatch: pytest.MonkeyPatch) -> 
     """Commands run in the shared cluster of 2 parties instead of starting their own."""
 
     @contextlib.contextmanager
-    def borrowed(parties: int, security: str, timeout: float) -> Iterator[Session]:
-        assert (parties, security) == (2, "semi-honest")
+    def borrowed(parties: int, security: str, timeout: float, objective: str = "latency") -> Iterator[Session]:
+        assert (parties, security, objective) == (2, "semi-honest", "latency")
         assert timeout == 120.0
         yield shared_session
 
     @contextlib.contextmanager
-    def borrowed_client(parties: int, security: str, timeout: float) -> Iterator[Client]:
-        with borrowed(parties, security, timeout) as session:
+    def borrowed_client(parties: int, security: str, timeout: float, objective: str) -> Iterator[Client]:
+        with borrowed(parties, security, timeout, objective) as session:
             yield session.client
 
     monkeypatch.setattr(demonstration, "session", borrowed_client)

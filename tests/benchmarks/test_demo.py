@@ -12,10 +12,12 @@ from PIL import Image
 
 from benchmarks import picture
 from benchmarks.demonstration import SHORT_NAMES, check_picture, choose
+from benchmarks.shipped import LESION, SMALL, shipped
 from mpc import fixed_point
 from mpc.errors import ConfigurationError, UsageError
 from mpc.rings import field
 from nn.derm import CLASS_CODES, load_image, samples
+from nn.derm.lesion.model import lesion_model, shown
 from nn.derm.model import derm_model
 from nn.derm.preprocess import INPUT
 from parties.commands.command_line import main
@@ -23,12 +25,12 @@ from parties.commands.command_line import main
 
 def test_demo_prints_one_json_object_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "seen.png"
-    assert main(["demo", "--images", "2", "--json", "--picture", str(path)]) == 0
+    assert main(["demo", "--model", "small", "--images", "2", "--json", "--picture", str(path)]) == 0
     printed = capsys.readouterr()
     summary = json.loads(printed.out)
     assert printed.out.count("\n") == 1
     assert list(summary) == [
-        "images", "agree", "max_abs_difference", "parties", "security", "online", "offline",
+        "model", "images", "agree", "max_abs_difference", "parties", "security", "online", "offline",
     ]  # fmt: skip
     assert (summary["images"], summary["agree"], summary["parties"]) == (2, 2, 2)
     assert summary["max_abs_difference"] < 0.01
@@ -52,7 +54,7 @@ def test_demo_prints_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--images", "1", "--no-picture"]) == 0
+    assert main(["demo", "--model", "small", "--images", "1", "--no-picture"]) == 0
     printed = capsys.readouterr().out
     assert "encrypted prediction" in printed
     assert "1 of 1 encrypted predictions are the plaintext ones" in printed
@@ -100,11 +102,12 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
 
 def test_few_images_are_of_many_classes() -> None:
     assert len(SHORT_NAMES) == len(CLASS_CODES)
-    assert len({sample.label for sample in choose(7)}) == 7
-    assert Counter(sample.label for sample in choose(10)).most_common(1)[0][1] == 2
-    assert choose(None) == samples()
+    for found in (samples(), shown()):
+        assert len({sample.label for sample in choose(found, 7)}) == 7
+        assert Counter(sample.label for sample in choose(found, 10)).most_common(1)[0][1] == 2
+        assert choose(found, None) == found
     with pytest.raises(UsageError, match="at most 14"):
-        choose(15)
+        choose(samples(), 15)
 
 
 def differ(drawn: Image.Image, wanted: np.ndarray) -> int:
@@ -152,13 +155,36 @@ def test_the_picture_shows_once_that_noise_adds_up_to_the_photograph(
         assert abs(np.corrcoef(np.asarray(noise).ravel(), wanted.ravel())[0, 1]) < 0.1
 
 
-def test_images_are_saved_with_their_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--images", "3", "--save-images", str(tmp_path / "here"), "--json"]) == 0
+@pytest.mark.parametrize("model", ["lesion", "small"])
+def test_images_are_saved_with_their_licence(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = shipped(model, "semi-honest").images()
+    assert main(["demo", "--model", model, "--images", "3", "--save-images", str(tmp_path / "here"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert sorted(told["files"]) == sorted(path.name for path in (tmp_path / "here").iterdir())
     assert "LICENSE-data.md" in told["files"]
-    assert [path.read_bytes() for path in sorted((tmp_path / "here").glob("*.png"))] == [
-        sample.path.read_bytes() for sample in sorted(choose(3), key=lambda sample: sample.path.name)
+    assert [path.read_bytes() for path in sorted((tmp_path / "here").glob("ISIC*"))] == [
+        sample.path.read_bytes() for sample in sorted(choose(found, 3), key=lambda sample: sample.path.name)
     ]
     (tmp_path / "file").write_text("")
     assert main(["demo", "--save-images", str(tmp_path / "file")]) == 3
+
+
+def test_which_network_is_shown() -> None:
+    assert shipped(None, "semi-honest") is LESION
+    assert shipped(None, "malicious") is SMALL
+    assert shipped("lesion", "malicious") is LESION
+    for network in (LESION, SMALL):
+        assert [sample.id for sample in network.images()] == [sample.id for sample in samples()]
+        assert network.input.load(network.images()[0].path).shape == network.input.shape
+
+
+@pytest.mark.slow
+def test_demo_shows_photographs_that_one_can_recognise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--json", "--picture", str(tmp_path / "seen.png")]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["model"], summary["images"], summary["agree"]) == ("lesion", 7, 7)
+    assert summary["max_abs_difference"] < 0.01
+    predicted = lesion_model().cost((1, 3, 128, 128), 2, objective="traffic")
+    assert summary["online"]["rounds"] == predicted.online_rounds
+    assert summary["online"]["bytes_per_party"] == predicted.online_bytes_per_party
+    assert summary["offline"]["bytes"] == predicted.offline_bytes

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.models import SHIPPED, derm, torch_subject
+from benchmarks.models import SHIPPED, derm, lesion, torch_subject
+from benchmarks.models import subject as chosen
+from benchmarks.shipped import LESION
 from mpc.errors import UsageError
 from mpc.security import Security
 from nn.derm import load_image, samples
+from nn.derm.lesion.model import lesion_model, shown
 from nn.derm.model import derm_model
 
 
@@ -22,6 +26,18 @@ def test_derm_as_it_ships() -> None:
     for i in (0, 1, 19):
         assert np.array_equal(images[i], load_image(shipped[i % len(shipped)].path))
     assert subject.cost(2, 3, Security.MALICIOUS) == derm_model().cost((2, 3, 28, 28), 3, Security.MALICIOUS)
+
+
+def test_the_lesion_network_as_it_ships() -> None:
+    subject = lesion()
+    assert (subject.weights, subject.shape) == (SHIPPED, (3, 128, 128))
+    images = subject.inputs(15)
+    for i in (0, 13, 14):
+        assert np.array_equal(images[i], LESION.input.load(shown()[i % 14].path))
+    assert subject.cost(1, 3, Security.SEMI_HONEST) == lesion_model().cost((1, 3, 128, 128), 3)
+    options = Namespace(torch=None, model="lesion", side=28, shape=None, range=None)
+    with pytest.raises(UsageError, match="128x128"):
+        chosen(options)
 
 
 @pytest.mark.parametrize("side", [4, 30, 64])

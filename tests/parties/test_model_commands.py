@@ -17,7 +17,10 @@ from safetensors.numpy import save_file
 from mpc.errors import ConfigurationError, EncodingError, NoSuchName, ShapeError
 from nn import ArrayInput, Classes, Flatten, ImageInput, Interface, Label, Linear, Model, Sequential
 from nn.derm import load_image, samples
-from nn.derm.model import derm_model
+from nn.derm.dataset import CLASSES
+from nn.derm.lesion.model import lesion_model, shown
+from nn.derm.lesion.photographs import INPUT
+from nn.derm.model import NOTICE, derm_model
 from nn.derm.reference import load_weights
 from parties import Client, LocalCluster, Settings
 from parties.commands import chosen
@@ -58,6 +61,24 @@ def test_the_model_that_ships(cluster: LocalCluster, capsys: pytest.CaptureFixtu
     assert np.abs(predicted(cluster, "shipped") - wanted).max() < 0.01
     with Client(cluster, cluster.client_key("company")) as client:
         assert client.model("shipped").version == said["version"]
+
+
+@pytest.mark.slow
+def test_the_lesion_network_predicts_a_photograph(
+    cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tessera(cluster, "company", "upload", "lesion") == 0
+    capsys.readouterr()
+    sample = shown()[2]
+    larger = tmp_path / "photograph.png"
+    with Image.open(sample.path) as picture:
+        picture.resize((640, 480)).save(larger)
+    assert tessera(cluster, "company", "predict", sample.path, larger, "--model", "lesion", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    wanted = CLASSES.probabilities(lesion_model().plain(INPUT.load(sample.path)[None]))[0]
+    assert np.abs(np.array(said["predictions"][0]["probabilities"]) - wanted).max() < 0.01
+    assert said["notice"] == NOTICE
+    assert len(said["predictions"][1]["probabilities"]) == 7
 
 
 def test_weights_of_ones_own(cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
