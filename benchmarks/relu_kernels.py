@@ -32,7 +32,7 @@ LARGEST = 4.0
 """With 16 fraction bits: 20 are compared."""
 PARTIES = 2
 OBJECTIVES = {"two rounds": Objective(ANY), "three rounds": TRAFFIC, "with MACs": Objective(ANY, Security.MALICIOUS)}
-"""So many values would take three rounds with ``LATENCY``."""
+"""Rounds that do not hang on what a round is worth."""
 PARTS = ("dealer", "party 0 offline", "party 1 offline", "parties online")
 
 
