@@ -156,7 +156,10 @@ def _verify(options: argparse.Namespace) -> int:
     walks = [book.walk, *(other.walk for other in others)]
     wrong = any(walk.problems for walk in walks) or bool(found)
     if options.json:
-        _print_json(wrong, {"logs": [w.to_dict() for w in walks], "held_against": [d.to_dict() for d in found]})
+        _print_json(
+            "the log is not what its server wrote" if wrong else "",
+            {"logs": [w.to_dict() for w in walks], "held_against": [d.to_dict() for d in found]},
+        )
         return _exit_code(wrong)
     for walk in walks:
         _print_walk(walk)
@@ -176,7 +179,10 @@ def _compare(options: argparse.Namespace) -> int:
     found = compare(*walks)
     wrong = any(walk.problems for walk in walks) or any(difference.contradiction for difference in found)
     if options.json:
-        _print_json(wrong, {"logs": [w.to_dict() for w in walks], "differences": [d.to_dict() for d in found]})
+        _print_json(
+            "the logs do not go together" if wrong else "",
+            {"logs": [w.to_dict() for w in walks], "differences": [d.to_dict() for d in found]},
+        )
         return _exit_code(wrong)
     for walk in walks:
         _print_walk(walk)
@@ -197,8 +203,10 @@ def _print_walk(walk: Walk) -> None:
         print(f"      note: {note}")
 
 
-def _print_json(wrong: bool, found: dict[str, Any]) -> None:
-    print(json.dumps({"ok": not wrong, "exit_code": _exit_code(wrong), **found}))
+def _print_json(wrong: str, found: dict[str, Any]) -> None:
+    """``wrong``: what is; or nothing."""
+    failure = AuditError(wrong).to_dict() if wrong else {}
+    print(json.dumps({**failure, "ok": not wrong, "exit_code": _exit_code(bool(wrong)), **found}))
 
 
 def _exit_code(wrong: bool) -> int:

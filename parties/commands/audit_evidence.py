@@ -28,7 +28,8 @@ def run(options: argparse.Namespace, clusters: Sequence[Cluster]) -> int:
     wrong = not all(piece["proven"] for piece in pieces)
     code = AuditError.exit_code if wrong else 0
     if options.json:
-        print(json.dumps({"ok": not wrong, "exit_code": code, "evidence": pieces}))
+        failure = AuditError("a piece of evidence proves nothing").to_dict() if wrong else {}
+        print(json.dumps({**failure, "ok": not wrong, "exit_code": code, "evidence": pieces}))
         return code
     for piece in pieces:
         state = "PROVEN" if piece["proven"] else "FAIL  "

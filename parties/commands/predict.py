@@ -70,7 +70,8 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
         said: dict[str, Any] = {"model": model.name, "predictions": predictions, "notice": says.notice}
         if says.output is not None:
             said["classes"] = [label.name for label in says.output.labels]
-        print(json.dumps({**said, "run": report.to_dict()}))
+        failure = NoAnswer(NO_ANSWER).to_dict() if any(left) else {}
+        print(json.dumps({**failure, **said, "run": report.to_dict()}))
         return NoAnswer.exit_code if any(left) else 0
     for one, answer, out in zip(inputs.read, answers, left, strict=True):
         for warning in one.warnings:

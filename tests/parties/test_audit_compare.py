@@ -379,10 +379,18 @@ def test_verify(
     assert main([*command, "--with", str(other.folder), "--json"]) == AuditError.exit_code
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], found["exit_code"]) == (False, AuditError.exit_code)
+    failed(found)
     assert "truncated" in found["held_against"][0]["text"]
     path.write_bytes(b"nonsense\n")
     assert main(command) == AuditError.exit_code
     assert "FAIL" in capsys.readouterr().out
+
+
+def failed(found: dict[str, Any]) -> None:
+    """As every command says it that fails."""
+    assert (found["error"], found["code"], found["member"]) == ("AuditError", AuditError.exit_code, None)
+    assert found["message"]
+    assert found["advice"]
 
 
 def test_compare(tmp_path: Path, clock: Clock, cluster_file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,6 +403,7 @@ def test_compare(tmp_path: Path, clock: Clock, cluster_file: str, capsys: pytest
     assert [difference.contradiction for difference in differences(one, other)] == [False, True]
     assert main([*command, "--json"]) == AuditError.exit_code
     found = json.loads(capsys.readouterr().out)
+    failed(found)
     assert [d["contradiction"] for d in found["differences"]] == [False, True]
     assert main(command) == AuditError.exit_code
     assert "CONTRADICTION" in capsys.readouterr().out

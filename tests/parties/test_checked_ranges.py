@@ -231,6 +231,8 @@ async def test_the_command_and_the_page_do_not_answer_then(site: Any, tmp_path: 
         options = argparse.Namespace(files=[samples()[0].path, striped], model="derm", json=True)
         assert await command.predict(client, options) == NoAnswer.exit_code
         said = json.loads(capsys.readouterr().out)
+        assert (said["error"], said["code"]) == ("NoAnswer", NoAnswer.exit_code)
+        assert said["advice"]
         assert ["class" in one for one in said["predictions"]] == [True, False]
         assert said["run"]["unanswered"] == [1]
         with pytest.raises(NoAnswer, match="left the interval"):
