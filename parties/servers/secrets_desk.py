@@ -279,8 +279,6 @@ class SecretsDesk:
                 self._server.end_forbidden()
                 if former is not None:
                     await asyncio.to_thread(self._secrets.unload, former)
-                # Now, while its owner waits anyway: the first run takes no longer than the next.
-                await asyncio.to_thread(self._secrets.read_ahead, model)
         if model is not None:
             log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
             self._server.audit.record(facts.Upload(model.owner.name, model.record.name, version))

@@ -11,14 +11,13 @@ are a few chunks in memory, however big it is.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Mapping
 
 import msgspec
 
-from mpc.errors import ProtocolViolation, TesseraError
+from mpc.errors import ProtocolViolation
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
@@ -346,11 +345,6 @@ class PartySecrets:
         found = self.gate.enter(bound, client)
         tensors = {(slot, name): v for slot, model in found.items() for name, v in self._load(model).items()}
         return ReadForRun(tensors, tuple(found[binding.slot].said() for binding in bound.bindings))
-
-    def read_ahead(self, model: StoredVersion) -> None:
-        """Have its shares in memory.  Blocks; if they cannot be read, the run that needs them says why."""
-        with contextlib.suppress(TesseraError):
-            self._load(model)
 
     def _load(self, model: StoredVersion) -> Mapping[str, Value]:
         """Its tensors.  Raises ProgramError if it is not in use any more, VaultError."""
