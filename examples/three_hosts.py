@@ -70,7 +70,7 @@ print(tessera("clinic", "check", "--no-bandwidth").splitlines()[-1])
 # %%
 tessera("company", "upload", "derm")
 tessera("company", "allow", "derm", "clinic")
-tessera("clinic", "demo", "--save-images", "photographs")
+tessera("clinic", "demo", "--model", "small", "--save-images", "photographs")
 photographs = sorted((site / "clinic" / "photographs").glob("*.png"))[:4]
 answered = json.loads(
     tessera("clinic", "predict", "--model", "derm", "--json", *(f"photographs/{p.name}" for p in photographs))

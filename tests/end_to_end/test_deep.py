@@ -74,7 +74,7 @@ def mobilenet() -> tn.Module:
 def test_a_deep_network_among_processes(make: Any) -> None:
     torch.manual_seed(1)
     net = running.seasoned(make(), SHAPE)
-    model = from_torch(net, running.noise(2, SHAPE))
+    model = from_torch(net, running.noise(16, SHAPE))
     images = running.noise(INPUTS, SHAPE).numpy().astype(np.float64)
     with torch.no_grad():
         wanted = net.double()(torch.tensor(images)).numpy()
