@@ -281,11 +281,11 @@ class Program:
         step."""
         held = sum(map(_words, (part for parts in self.dealt for part in parts)))
         until = list(self.depths)
-        for node, depth in zip(self.nodes, self.depths, strict=True):
+        for node, depth in zip(paced(self.nodes), self.depths, strict=True):
             for i in node.inputs:
                 until[i] = max(until[i], depth)
         change = Counter[int]()
-        for node, first, last in zip(self.nodes, self.depths, until, strict=True):
+        for node, first, last in zip(paced(self.nodes), self.depths, until, strict=True):
             if node.type.form is not Form.SHARED:
                 held += _words(node.type)
             change[first] += _words(node.type)
@@ -323,7 +323,7 @@ class Program:
     @lazy
     def dealt(self) -> tuple[tuple[Part, ...], ...]:
         """Per node: the tensors of its correlations, one after the other."""
-        return tuple(tuple(part for c in correlations for part in c.parts) for correlations in self.correlations)
+        return tuple(tuple(part for c in correlations for part in c.parts) for correlations in paced(self.correlations))
 
     @lazy
     def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
@@ -374,7 +374,10 @@ class Program:
             nodes = [Node(operation(n.operation), n.inputs, n.type, n.label) for n in wire_nodes]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProgramError(f"not a program: {printable(str(error))}") from None
-        return cls(nodes, wire.outputs, wire.precision, wire.objective)
+        program = cls(nodes, wire.outputs, wire.precision, wire.objective)
+        # Found here, where whoever reads it rests between steps: a server asks for it first, in its event loop.
+        program.held  # noqa: B018
+        return program
 
     def _check(self) -> tuple[tuple[tuple[Correlation, ...], ...], int]:
         """``correlations`` and ``elements``."""
