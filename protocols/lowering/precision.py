@@ -12,13 +12,9 @@ import sys
 import warnings
 from dataclasses import dataclass
 
-import numpy as np
-
 from mpc.errors import RangeError, UnsupportedError
 from mpc.operation import Constant, Input, Stored
 from mpc.program import PRECISION, Expression
-from protocols.approximation.fits import PiecewiseFit, grid
-from protocols.approximation.goal import FLOOR
 from protocols.lowering.error import Loss, followed
 from protocols.lowering.margins import apart
 from protocols.operations.comparison import Comparison
@@ -99,14 +95,12 @@ def watch(node: m.Node, x: Expression) -> None:
     except UnsupportedError:
         # Nothing is known of it, so there is nothing to warn of; ``error`` says so.
         return
-    name = node.label or _NAMES.get(type(node.operation)) or _words(type(node.operation).__name__)
-    if isinstance(node.operation, m.Apply):
-        _watch_small(node.operation, x, name)
     asked = PRECISION if node.precision is None else node.precision
     allowed = max(LOST, 4 * 2.0**-asked) * magnitude
     if loss.sure < allowed or not magnitude:
         return
     source, remedy = _source(loss)
+    name = node.label or _NAMES.get(type(node.operation)) or _words(type(node.operation).__name__)
     if loss.sure >= magnitude:
         raise RangeError(
             f"{name}: nothing is left of values up to {magnitude:g}, which may be off by {loss.sure:.2g}, mostly by"
@@ -116,28 +110,6 @@ def watch(node: m.Node, x: Expression) -> None:
         warnings.warn(
             f"{name}: of values up to {magnitude:g}, {loss.sure:.2g} is lost ({loss.sure / magnitude:.1g} of them),"
             f" mostly by {source}: {remedy}",
-            PrecisionWarning,
-            stacklevel=_callers(),
-        )
-
-
-def _watch_small(operation: m.Apply, x: Expression, name: str) -> None:
-    """Warn of a function that spans more orders of magnitude than its fit, or the field, keeps digits of.
-
-    Not where what is lost is less than the usual fraction bits tell apart.
-    """
-    fit = operation.fit
-    if fit.relative is None:
-        return
-    values = np.abs(fit(grid(fit)))
-    floor = 2.0**-x.type.fraction_bits / LOST
-    if isinstance(fit, PiecewiseFit):
-        floor = max(floor, FLOOR * float(values.max()))
-    if floor > 2.0**-PRECISION and float(values.min()) < floor:
-        warnings.warn(
-            f"{name}: its values go up to {float(values.max()):.3g}, and of those below {floor:.2g} less than three"
-            " digits are left: declare the range that its argument has, with within(low, high), or bound it below with"
-            " maximum(low)",
             PrecisionWarning,
             stacklevel=_callers(),
         )

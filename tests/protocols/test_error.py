@@ -473,25 +473,3 @@ class TestWarning:
 def test_where_nothing_is_left_is_an_error(secure: Any, build: Any) -> None:
     with pytest.raises(RangeError, match="nothing is left of values up to"):
         build(secure.secret((3,), 0.0, 0.25))
-
-
-@pytest.mark.parametrize(
-    ("build", "warned"),
-    [
-        (lambda: leaf(Input((3,), 16, -20.0, 20.0)).exp(), "of those below 3e-05 less than three digits"),
-        (lambda: leaf(Input((3,), 16, -60.0, 30.0)).exp(), "go up to 1.07e+13"),
-        (lambda: leaf(Input((3,), 16, -5.0, 25.0)).apply(ts.fit(np.exp, -5.0, 25.0)), "bound it below with maximum"),
-        (lambda: leaf(Input((3,), 16, -5.0, 25.0)).exp(), ""),
-        (lambda: leaf(Input((3,), 16, -60.0, 0.0)).exp(), ""),
-        (lambda: leaf(Input((3,), 16, 1.0, 1000.0)).reciprocal(), ""),
-        (lambda: leaf(Input((3,), 16, 0.01, 1e4)).sqrt(), ""),
-        (lambda: leaf(Input((3,), 16, -50.0, 50.0)).softmax(), ""),
-    ],
-)
-def test_functions_of_more_orders_of_magnitude_than_there_are_digits(build: Callable[[], Any], warned: str) -> None:
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        build().error  # noqa: B018 - lowers it
-    spans = [str(each.message) for each in said if "three digits" in str(each.message)]
-    assert bool(spans) == bool(warned)
-    assert all(warned in each for each in spans)
