@@ -104,13 +104,26 @@ def _scores(metrics: dict[str, Any]) -> str:
         "",
         "Confusion matrix on test (rows: true class; columns: predicted) and recall per class:",
         "",
+        *confusion(test),
+    ]
+    return "\n".join([*lines, "", class_names(), "", ""])
+
+
+def confusion(scores: dict[str, Any]) -> list[str]:
+    """Lines of a table: how often each class was answered, and recall."""
+    return [
         "| | " + " | ".join(CLASS_CODES) + " | recall |",
         "| --- |" + " --- |" * (len(CLASS_CODES) + 1),
+        *(
+            f"| **{code}** | " + " | ".join(map(str, row)) + f" | {recalled:.3f} |"
+            for code, row, recalled in zip(CLASS_CODES, scores["confusion_matrix"], scores["recall"], strict=True)
+        ),
     ]
-    for code, row, found in zip(CLASS_CODES, test["confusion_matrix"], test["recall"], strict=True):
-        lines.append(f"| **{code}** | " + " | ".join(str(cell) for cell in row) + f" | {found:.3f} |")
-    names = "; ".join(f"{code}: {name}" for code, name in zip(CLASS_CODES, CLASS_NAMES, strict=True))
-    return "\n".join([*lines, "", names + ".", "", ""])
+
+
+def class_names() -> str:
+    """What the codes stand for."""
+    return "; ".join(f"{code}: {name}" for code, name in zip(CLASS_CODES, CLASS_NAMES, strict=True)) + "."
 
 
 def _ranges(metrics: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -69,21 +70,28 @@ def load_split(path: str | Path, split: str) -> Split:
     Raises :class:`~mpc.errors.ConfigurationError` if the file is missing, is no such archive, or its arrays
     do not have the shapes, types and labels described above.
     """
+    images, labels, ids = arrays_of(path, split, ("images", "labels", "ids"), "28x28 lesion images", "images")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (28, 28, 3) or not len(images):
+        raise ConfigurationError(f"{path}: {split}_images must be uint8 of shape (N, 28, 28, 3)")
+    return labelled(images, labels, ids, f"{path}: {split}")
+
+
+def arrays_of(path: str | Path, split: str, parts: Sequence[str], of: str, kind: str) -> list[NDArray[Any]]:
+    """``parts`` of a split in the ``.npz`` of ``of``, in which each of ``kind`` has a label and an id.
+
+    Raises ConfigurationError for a file that is missing, or no such archive.
+    """
     if split not in SPLITS:
         raise ConfigurationError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
     try:
         with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            arrays: list[NDArray[Any]] = [archive[f"{split}_{part}"] for part in ("images", "labels", "ids")]
+            return [archive[f"{split}_{part}"] for part in parts]
     except FileNotFoundError as error:
-        raise ConfigurationError(f"there is no data file {path}: name the .npz of 28x28 lesion images") from error
+        raise ConfigurationError(f"there is no data file {path}: name the .npz of {of}") from error
     except KeyError as error:
-        raise ConfigurationError(f"{path} has no split {split!r} of images, labels and ids") from error
+        raise ConfigurationError(f"{path} has no split {split!r} of {kind}, labels and ids") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"{path} is not a readable .npz archive without pickled objects") from error
-    images, labels, ids = arrays
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (28, 28, 3) or not len(images):
-        raise ConfigurationError(f"{path}: {split}_images must be uint8 of shape (N, 28, 28, 3)")
-    return labelled(images, labels, ids, f"{path}: {split}")
 
 
 def labelled(images: NDArray[np.uint8], labels: NDArray[Any], ids: NDArray[Any], where: str) -> Split:

@@ -18,10 +18,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from mpc.errors import ConfigurationError, TesseraError, UsageError
+from mpc.errors import UsageError
 from nn.derm.card import model_card
 from nn.derm.dataset import Split, load_split, samples
 from nn.derm.preprocess import load_image, normalise
+from nn.derm.training import make_folder, report, run
 
 try:
     import torch
@@ -40,13 +41,7 @@ TEACHER_WIDTH = 24
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _train(options)
-    except TesseraError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run(_train, _parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,10 +64,7 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # sums in another order give other weights
     started = time.perf_counter()
     splits = {name: load_split(options.data, name) for name in ("train", "val", "test")}
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write to {options.out}: name a folder of your own") from error
+    make_folder(options.out)
 
     train = splits["train"]
     images = torch.from_numpy(train.images).movedim(-1, 1).float().div_(255).contiguous()
@@ -81,18 +73,18 @@ def _train(options: argparse.Namespace) -> None:
 
     teachers = [
         fit.train_teacher(
-            images, labels, log_prior, options.teacher_epochs, TEACHER_WIDTH, options.seed + number, _report
+            images, labels, log_prior, options.teacher_epochs, TEACHER_WIDTH, options.seed + number, report
         )
         for number in range(options.teachers)
     ]
     val = splits["val"]
     opinion = torch.stack([fit.logits(model, _inputs(val)) for model in teachers]).mean(0)
     teacher_scores = evaluation.scores(opinion + 0.2 * log_prior, val.labels)
-    _report(f"teachers on val: {_brief(teacher_scores)}")
-    pool = fit.draw_pool(teachers, images, options.views, options.seed, _report)
+    report(f"teachers on val: {_brief(teacher_scores)}")
+    pool = fit.draw_pool(teachers, images, options.views, options.seed, report)
     loss_of = fit.Distillation(labels, log_prior)
-    model = fit.train_network(pool, loss_of, options.epochs, options.seed, _report)
-    model = fit.finetune(model, pool, loss_of, options.finetune_epochs, options.seed, _report)
+    model = fit.train_network(pool, loss_of, options.epochs, options.seed, report)
+    model = fit.finetune(model, pool, loss_of, options.finetune_epochs, options.seed, report)
     adjustment = _adjust(model, splits["val"], log_prior)
 
     recipe = {name: getattr(options, name) for name in (*counts, "seed")} | {
@@ -110,7 +102,7 @@ def _train(options: argparse.Namespace) -> None:
     metrics = measure(model, splits) | {"recipe": recipe, "weights_sha256": digest}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (options.out / "MODEL_CARD.md").write_text(model_card(metrics), encoding="utf-8")
-    _report(f"val: {_brief(metrics['val'])}; test: {_brief(metrics['test'])}; see {options.out}")
+    report(f"val: {_brief(metrics['val'])}; test: {_brief(metrics['test'])}; see {options.out}")
 
 
 def _inputs(split: Split) -> torch.Tensor:
@@ -161,10 +153,6 @@ def measure(model: nn.Sequential, splits: dict[str, Split]) -> dict[str, Any]:
 
 def _brief(result: dict[str, Any]) -> str:
     return f"accuracy {result['accuracy']:.4f}, balanced accuracy {result['balanced_accuracy']:.4f}"
-
-
-def _report(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

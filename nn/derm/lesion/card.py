@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nn.derm.dataset import CLASS_CODES, CLASS_NAMES
+from nn.derm.card import class_names, confusion
 
 _INTRODUCTION = """# Model card: lesion network
 
@@ -120,18 +120,13 @@ def _scores(metrics: dict[str, Any]) -> str:
         "",
     ]
     for key, how in (("1", "as they are"), ("4", "four quarter turns")):
-        found = metrics["test"][key]
         lines += [
             f"Test images, {how} (rows: true class; columns: answered), and recall per class:",
             "",
-            "| | " + " | ".join(CLASS_CODES) + " | recall |",
-            "| --- |" + " --- |" * (len(CLASS_CODES) + 1),
+            *confusion(metrics["test"][key]),
+            "",
         ]
-        for code, row, recalled in zip(CLASS_CODES, found["confusion_matrix"], found["recall"], strict=True):
-            lines.append(f"| **{code}** | " + " | ".join(map(str, row)) + f" | {recalled:.3f} |")
-        lines.append("")
-    names = "; ".join(f"{code}: {name}" for code, name in zip(CLASS_CODES, CLASS_NAMES, strict=True))
-    return "\n".join([*lines, names + ".", "", ""])
+    return "\n".join([*lines, class_names(), "", ""])
 
 
 def _calibration(metrics: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,19 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mpc.errors import ConfigurationError
-from nn.derm.dataset import SPLITS, Split, labelled
-from nn.preprocessing import ImageInput, ShadesOfGray
+from nn.derm.dataset import Split, arrays_of, labelled
+from nn.derm.preprocess import lesion_input
 
 SIDE: Final = 128
-INPUT: Final = ImageInput(
-    height=SIDE,
-    width=SIDE,
-    balance=ShadesOfGray(order=6, target=0.7, darkest=1 / 255),
-    mean=(0.5,),
-    std=(0.5,),
-    subject="a skin lesion",
-)
-"""The central square, bicubic, colour constancy, [-1, 1]: what the model says of its input."""
+INPUT: Final = lesion_input(SIDE)
+"""What the model says of its input."""
 
 
 def load_photographs(path: str | Path, split: str) -> Split:
@@ -46,18 +38,8 @@ def load_photographs(path: str | Path, split: str) -> Split:
 
 def load_files(path: str | Path, split: str) -> tuple[list[bytes], NDArray[Any], NDArray[Any]]:
     """As ``load_photographs``, the files as they are: with labels and ids, as they are."""
-    if split not in SPLITS:
-        raise ConfigurationError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
-    try:
-        with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            parts = ("jpeg", "offsets", "labels", "ids")
-            jpeg, offsets, labels, ids = (archive[f"{split}_{part}"] for part in parts)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"there is no data file {path}: name the .npz of 128x128 photographs") from error
-    except KeyError as error:
-        raise ConfigurationError(f"{path} has no split {split!r} of photographs, labels and ids") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigurationError(f"{path} is not a readable .npz archive without pickled objects") from error
+    parts = ("jpeg", "offsets", "labels", "ids")
+    jpeg, offsets, labels, ids = arrays_of(path, split, parts, f"{SIDE}x{SIDE} photographs", "photographs")
     if jpeg.dtype != np.uint8 or jpeg.ndim != 1 or not _are_offsets(offsets, len(jpeg)):
         raise ConfigurationError(f"{path}: {split}_offsets must be the beginnings of the files in {split}_jpeg")
     data = jpeg.tobytes()

@@ -17,9 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from mpc.errors import ConfigurationError, TesseraError, UsageError
+from mpc.errors import UsageError
 from nn.derm.dataset import Split
 from nn.derm.lesion.photographs import balanced, load_photographs
+from nn.derm.training import make_folder, report, run
 
 try:
     import torch
@@ -39,13 +40,7 @@ SHOWN = 128
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _train(options)
-    except TesseraError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run(_train, _parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +56,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.seed < 0:
         raise UsageError("the seed must be at least 0")
     torch.set_num_threads(1)  # sums in another order give other weights
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write to {options.out}: name a folder of your own") from error
+    make_folder(options.out)
     train, val = (_photographs(load_photographs(options.data, split)) for split in ("train", "val"))
     net = pretrained(options.imagenet)
     tuned: list[Tuned] = []
@@ -73,10 +65,10 @@ def _train(options: argparse.Namespace) -> None:
         folder.mkdir(exist_ok=True)
         # Each goes on with a copy of what the one before has given.
         start = copy.deepcopy(tuned[-1].net if tuned else net)
-        tuned.append(fine_tune(start, train, val, recipe, options.seed + number, folder, _report))
+        tuned.append(fine_tune(start, train, val, recipe, options.seed + number, folder, report))
     mean = averaged([each.net for each in tuned])
     scores = {**{f"cycle {n}": each.score for n, each in enumerate(tuned, 1)}, "their mean": score(mean, val)}
-    _report(f"balanced accuracy on val: {scores}")
+    report(f"balanced accuracy on val: {scores}")
     kept = max(scores, key=lambda name: scores[name])
     plain, scale = calibrated(dict(zip(scores, [*(each.net for each in tuned), mean], strict=True))[kept], val)
     model = imported(plain, train.images[:: max(1, len(train.images) // SHOWN)])
@@ -92,7 +84,7 @@ def _train(options: argparse.Namespace) -> None:
     (options.out / "MODEL_CARD.md").write_text(model_card(metrics), encoding="utf-8")
     for split in ("val", "test"):
         found = metrics[split]["4"]
-        _report(f"{split}: accuracy {found['accuracy']:.4f}, balanced accuracy {found['balanced_accuracy']:.4f}")
+        report(f"{split}: accuracy {found['accuracy']:.4f}, balanced accuracy {found['balanced_accuracy']:.4f}")
 
 
 def averaged(nets: Sequence[nn.Sequential]) -> nn.Sequential:
@@ -115,10 +107,6 @@ def calibrated(net: nn.Sequential, val: Photographs) -> tuple[nn.Sequential, flo
 
 def _photographs(split: Split) -> Photographs:
     return Photographs(torch.from_numpy(balanced(split.images)), torch.from_numpy(split.labels))
-
-
-def _report(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":
