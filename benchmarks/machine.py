@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parties.processor import cpu_info, name_of
 from parties.wire.version import package_version
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory, how busy it all is, and versions of what the time is spent in."""
     return {
-        "processor": _processor(),
+        "processor": name_of(cpu_info()),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "load": round(os.getloadavg()[0], 2),
@@ -24,12 +24,3 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "tessera": package_version(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

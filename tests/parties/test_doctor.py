@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import json
 import os
@@ -105,10 +106,10 @@ def test_ports_of_this_computer() -> None:
     [(TimeoutError(), "firewalls"), (ConnectionRefusedError(111, "Connection refused"), "start it there")],
 )
 def test_servers_elsewhere(monkeypatch: pytest.MonkeyPatch, error: OSError, advice: str) -> None:
-    def connect(*_: Any) -> None:
+    async def connect(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(asyncio, "open_connection", connect)
     # Documentation's own addresses (RFC 5737), which no computer has.
     found = list(network.members(cluster("203.0.113.1:7000", "203.0.113.2:7001", "203.0.113.3:7001")))
     assert [each.verdict for each in found] == [Verdict.BAD] * 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
-import platform
 import resource
 import shutil
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import kernels
 from parties.operate.doctor.findings import Finding, Verdict
+from parties.processor import cpu_info, name_of
 from parties.wire.door import DESCRIPTORS
 
 LITTLE_MEMORY = 2 << 30
@@ -31,8 +31,7 @@ def processor() -> Iterator[Finding]:
     """Cores, and what of its instructions matters."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     said = cpu_info()
-    name = said.get("model name") or platform.processor() or platform.machine()
-    yield Finding("processor", f"{name}, {cores} core{'s' * (cores > 1)} for this process")
+    yield Finding("processor", f"{name_of(said)}, {cores} core{'s' * (cores > 1)} for this process")
     flags = set((said.get("flags") or said.get("Features") or "").split())
     if not flags:
         yield Finding("AES", "not known: this system does not say", Verdict.SLOW)
@@ -46,16 +45,6 @@ def processor() -> Iterator[Finding]:
         yield Finding("vectors", "neither AVX2 nor NEON", Verdict.SLOW, "arithmetic is about three times as slow")
     elif wide:
         yield Finding("vectors", wide[0])
-
-
-def cpu_info() -> dict[str, str]:
-    """What Linux says of the first processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    first = lines[: lines.index("")] if "" in lines else lines
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
 
 
 def memory() -> Finding:

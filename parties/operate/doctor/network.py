@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Iterator
 from contextlib import closing
 
 from parties.cluster import Cluster, Member
+from parties.messages.check import Reach
+from parties.operate.check.reach import probe
 from parties.operate.doctor.findings import Finding, Verdict
 
 PATIENCE = 3.0
@@ -69,13 +72,14 @@ def _here(member: Member) -> Finding:
 
 def _there(member: Member) -> Finding:
     host, port = _ends(member.address)
-    try:
-        with closing(socket.create_connection((host, port), PATIENCE)):
-            return Finding(member.name, f"{member.address} is open")
-    except socket.gaierror:
-        advice = f"no host is called {host}: correct its address in the cluster file, or this computer's name service"
-    except TimeoutError:
-        advice = f"nothing answers within {PATIENCE:g} s: let port {port} through the firewalls between"
-    except OSError as error:
-        advice = f"{error.strerror}: start it there (tessera check says more, with a key)"
-    return Finding(member.name, f"{member.address} does not connect", Verdict.BAD, advice)
+    advice = {
+        Reach.UNRESOLVED: f"no host is called {host}: correct its address in the cluster file, or this computer's name"
+        " service",
+        Reach.SILENT: f"nothing answers within {PATIENCE:g} s: let port {port} through the firewalls between",
+        Reach.REFUSED: "Connection refused: start it there (tessera check says more, with a key)",
+        Reach.UNREACHABLE: "there is no way to it: correct its address, or the routes",
+    }
+    reach = asyncio.run(probe(member.address or "", PATIENCE))
+    if reach is Reach.OPEN:
+        return Finding(member.name, f"{member.address} is open")
+    return Finding(member.name, f"{member.address} does not connect", Verdict.BAD, advice[reach])

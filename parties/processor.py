@@ -1,0 +1,22 @@
+"""What the system says of its processor."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def cpu_info() -> dict[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    first = lines[: lines.index("")] if "" in lines else lines
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
+
+
+def name_of(said: Mapping[str, str]) -> str:
+    """What it is called, or what kind it is."""
+    return said.get("model name") or platform.processor() or platform.machine()
