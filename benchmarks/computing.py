@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from mpc.program import Program
-from mpc.rings import kernels, known_rings
+from mpc.rings import Buffer, kernels, known_rings
 from mpc.security import Security
 from nn import Model
 from parties.servers.admission import Admission
@@ -19,7 +21,7 @@ from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import deal
 from protocols.readings.inputs import masked_inputs
 from protocols.readings.mac_check import Round
-from protocols.readings.memory import MemoryStore, as_sent, party_randomness
+from protocols.readings.memory import MemoryStore, as_sent, lockstep, party_randomness
 from protocols.readings.party import Exchange, PartyRun
 
 SLOT = "model"
@@ -80,20 +82,20 @@ def _once(program: Program, store: MemoryStore, parties: int, security: Security
 
 def _online(exchanges: list[Exchange]) -> float:
     """Seconds of the last party, in lockstep with the others."""
-    spent = 0.0
-    received: list[list[Round]] | None = None
+    spent: list[float] = []
+    lockstep([*exchanges[:-1], _timed(exchanges[-1], spent)])
+    return sum(spent)
+
+
+def _timed(exchange: Exchange, spent: list[float]) -> Exchange:
+    """The same, where the seconds of each step are noted."""
+    received: Sequence[Round] | None = None
     while True:
-        sent: list[Round] = []
-        for party, exchange in enumerate(exchanges):
-            started = time.perf_counter()
-            try:
-                sent.append(next(exchange) if received is None else exchange.send(received[party]))
-            except StopIteration:
-                ended = True
-            else:
-                ended = False
-            if party == len(exchanges) - 1:
-                spent += time.perf_counter() - started
-        if ended:
-            return spent
-        received = [[each for other, each in enumerate(sent) if other != party] for party in range(len(exchanges))]
+        started = time.perf_counter()
+        try:
+            sent = next(exchange) if received is None else exchange.send(received)
+        except StopIteration as end:
+            return cast(list[Buffer], end.value)
+        finally:
+            spent.append(time.perf_counter() - started)
+        received = yield sent
