@@ -360,7 +360,7 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
     besides.
     """
     compared, passed = x.inputs[0], x.inputs[2:]
-    ignored = 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
+    ignored = ignored_by(operation, compared)
     certain = not (ignored or losses[0].most)
     if not passed:
         return _with(x, 0.0 if certain else 1.0, sure=0.0)
@@ -372,6 +372,11 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
         own = ignored * math.prod(y.type.magnitude for y in passed[0].inputs if y is not compared)
     unit = 2.0**-x.type.fraction_bits if operation.dropped else 0.0
     return _with(x, own + unit, losses[2], sure=unit / 2)
+
+
+def ignored_by(operation: comparison.Comparison, compared: Expression) -> float:
+    """How far apart values may be that compare as equal, beside what they are off by."""
+    return 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
 
 
 @_rule(draw.Draw, draw.Bits)

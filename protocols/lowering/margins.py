@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mpc.program import Expression
-from protocols.lowering.error import Loss, follow, loss_of
+from protocols.lowering.error import Loss, follow, ignored_by, loss_of
 from protocols.operations.comparison import Comparison
 
 
@@ -37,11 +37,10 @@ def apart(x: Expression) -> Apart | None:
         if each.like is not None or not isinstance(operation, Comparison):
             return loss_of(each, losses)
         compared, passed = each.inputs[0], each.inputs[2:]
-        ignored = 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
         if passed and passed[0] is compared:
             # What is let through by its own sign is as near to 0 as the sign is uncertain.
             return loss_of(each, losses)
-        margin = max(margin, losses[0].most + ignored)
+        margin = max(margin, losses[0].most + ignored_by(operation, compared))
         if not passed:
             return Loss(0.0, 0.0)
         unit = 2.0**-each.type.fraction_bits if operation.dropped else 0.0
