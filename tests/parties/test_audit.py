@@ -44,7 +44,7 @@ SERVERS = ("dealer", *PARTIES)
 async def written(site: Any, *servers: str) -> None:
     """Whatever has happened is on the disk."""
     await site.settled()
-    for name in servers or SERVERS:
+    for name in servers or site.servers:
         await site.until(lambda audit=site.servers[name].audit: not audit._pending)
 
 
