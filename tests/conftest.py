@@ -6,12 +6,13 @@ Handed to tests as the fixture ``secure``, so that nothing has to be imported fr
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from mpc.rings import Rings, field, known_rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
+from parties.log_quota import QuotaHandler
 from protocols.lowering.plan import plan
 from protocols.operations.fourier import EXTRA_BITS
 from protocols.operations.polynomial import polynomial_slope
@@ -314,6 +316,14 @@ def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> fl
             turns = errors[0] * operation.multiplier * 2.0**-operation.period_bits
             return gain * operation.terms * 2 * math.pi * turns * 2.0**node.type.fraction_bits + own
     return max(errors, default=0.0) + own
+
+
+@pytest.fixture(autouse=True)
+def _log_of_a_command_ends_with_it() -> Iterator[None]:
+    """A server's command that a test has called here logs to an stderr that is closed by then."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, QuotaHandler)]
 
 
 @pytest.fixture(scope="session")
