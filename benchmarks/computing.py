@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from mpc.program import Program
-from mpc.rings import Buffer, kernels, known_rings
+from mpc.rings import Buffer, compiling, known_rings
 from mpc.security import Security
 from nn import Model
 from parties.servers.admission import Admission
@@ -45,7 +45,7 @@ class Computing:
 
 def calibrated(model: Model, program: Program, parties: int, security: Security) -> Computing:
     """Of a run of ``program``, which is a prediction by ``model``."""
-    kernels.warm_up()
+    compiling.warm_up()
     store = MemoryStore(SLOT, model.encode(), parties)
     found: list[tuple[float, float, float]] = []
     began = time.perf_counter()

@@ -16,7 +16,7 @@ from benchmarks import relu_kernels
 from benchmarks.machine import machine
 from benchmarks.records import Figure, Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
-from mpc.rings import field, kernels, matrix
+from mpc.rings import compiling, field, matrix
 from parties.servers.process import tune
 
 PAIRS = 10**6
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print; the exit code."""
     recorder = Recorder.of(options)
     tune(1)
-    kernels.warm_up()
+    compiling.warm_up()
     with progress_bar("measuring", 3) as advance:
         multiply = _multiply(options.repeat)
         advance()

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc.errors import PeerUnavailable, UsageError
-from mpc.rings import kernels
+from mpc.rings import compiling
 from parties.cluster_file import Settings
 from parties.dumps import no_core_files
 from parties.servers.process import READY, cores, tune
@@ -107,7 +107,7 @@ class LocalCluster(TrialCluster):
         tune(0)
         no_core_files()
         # Here and once: the processes would otherwise compile the same kernels side by side.
-        kernels.warm_up()
+        compiling.warm_up()
         self._folder = Path(tempfile.mkdtemp(prefix="tessera-"))
         self._janitor = _janitor(self._folder)
         names = self._server_names

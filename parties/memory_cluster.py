@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from mpc.errors import UsageError
-from mpc.rings import Rings, kernels
+from mpc.rings import Rings, compiling
 from parties.cheating import cheating
 from parties.cluster_file import Settings
 from parties.keys import KeyPair
@@ -64,7 +64,7 @@ class MemoryCluster(TrialCluster):
         return f"<MemoryCluster of {self._parties} parties, {self._settings.security}, {state}>"
 
     def _start(self) -> None:
-        kernels.warm_up()
+        compiling.warm_up()
         # No ports: one host, whose name says why nobody else will find it.
         keys = self._gather([f"memory:{number}" for number in range(1, self._parties + 2)])
         started: Future[None] = Future()

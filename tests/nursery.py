@@ -129,11 +129,11 @@ def close() -> None:
 
 def warm_up() -> None:
     """All kernels that are imported.  Where they have to be compiled, one process does it, and the others load them."""
-    from mpc.rings import kernels
+    from mpc.rings import compiling
 
-    with Path(kernels.__file__).open("rb") as turn:
+    with Path(compiling.__file__).open("rb") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        kernels.warm_up()
+        compiling.warm_up()
 
 
 def forked(asking: socket.socket) -> list[str]:

@@ -2,8 +2,8 @@
 
 A kernel is a function on flat, C-contiguous arrays, compiled by Numba for one fixed signature and cached on disk.  It
 releases the GIL, checks no bounds and allocates nothing that it returns:  `mpc.rings.field`, `mpc.rings.matrix` and
-`mpc.rings.prg` are the checked, shaped face of this module.  Kernels are compiled on first use; `warm_up` does it for
-all of them at once, so that a launcher pays before it starts other processes and those only load the cache.
+`mpc.rings.prg` are the checked, shaped face of this module.  Kernels are compiled on first use, or all
+at once by `mpc.rings.compiling`.
 
 Field elements are uint64 in [0, p), p = 2^61 - 1.  Loops are written so that LLVM turns them into vector
 code: no branch depends on data (which also keeps the time independent of secrets), and the 61 x 61-bit
@@ -43,7 +43,9 @@ WRITE_INT = types.Array(types.int64, 1, "C")
 READ_BITS = types.Array(types.boolean, 1, "C", readonly=True)
 INT = types.intp
 
-_loaders: list[Callable[[], None]] = []
+registered: list[Kernel] = []
+"""All of the modules imported so far."""
+
 _loading = threading.Lock()
 
 
@@ -54,15 +56,6 @@ def inline(function: F) -> F:
     touch that file.
     """
     return cast(F, numba.njit(nogil=True)(function))
-
-
-def _cached(function: F) -> Any:
-    """The dispatcher, with a cache on disk where there is a folder that can be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        _warn_of_no_cache()
-        return numba.njit(nogil=True)(function)
 
 
 @functools.cache
@@ -81,33 +74,42 @@ def kernel(*signature: Any) -> Callable[[F], F]:
     """
 
     def register(function: F) -> F:
-        dispatcher = _cached(function)
-
-        def load() -> None:
-            # Threads may meet here: a second compilation would find compiling disabled by the first.
-            with _loading:
-                if not dispatcher.signatures:
-                    dispatcher.compile(signature)
-                    dispatcher.disable_compile()
-
-        _loaders.append(load)
-        return cast(F, _Kernel(dispatcher, load))
+        made = Kernel(function, signature)
+        registered.append(made)
+        return cast(F, made)
 
     return register
 
 
-class _Kernel:
-    """A dispatcher that is loaded by its first call."""
+class Kernel:
+    """Compiled, or loaded from the disk, by its first call."""
 
-    __slots__ = ("_call", "_dispatcher", "_load")
+    __slots__ = ("_call", "_dispatcher", "_signature", "kept", "name")
 
-    def __init__(self, dispatcher: Any, load: Callable[[], None]) -> None:
-        self._dispatcher = dispatcher
-        self._load = load
+    def __init__(self, function: Callable[..., Any], signature: tuple[Any, ...]) -> None:
+        self.name = f"{function.__module__}.{function.__name__}"
+        self.kept = True
+        """There is a folder on the disk for what is compiled."""
+        try:
+            self._dispatcher = numba.njit(cache=True, nogil=True)(function)
+        except RuntimeError:
+            _warn_of_no_cache()
+            self._dispatcher, self.kept = numba.njit(nogil=True)(function), False
+        self._signature = signature
         self._call = self._first_call
 
+    def load(self) -> bool:
+        """Makes it ready.  Whether it had to be compiled for that."""
+        # Threads may meet here: a second compilation would find compiling disabled by the first.
+        with _loading:
+            if self._dispatcher.signatures:
+                return False
+            self._dispatcher.compile(self._signature)
+            self._dispatcher.disable_compile()
+            return not self._dispatcher.stats.cache_hits
+
     def _first_call(self, *arguments: Any) -> Any:
-        self._load()
+        self.load()
         self._call = self._dispatcher
         return self._dispatcher(*arguments)
 
@@ -118,15 +120,6 @@ class _Kernel:
 def flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """One row, as kernels take it; no copy of what lies in a row already."""
     return np.ascontiguousarray(x).reshape(-1)
-
-
-def warm_up() -> None:
-    """Compile every kernel of the modules imported so far, or load it from the cache on disk.
-
-    Takes some seconds the first time on a machine, a fraction of one afterwards.
-    """
-    for load in _loaders:
-        load()
 
 
 # Scalars ----------------------------------------------------------------------------------------------------

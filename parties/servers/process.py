@@ -17,7 +17,7 @@ import threadpoolctl
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.errors import ConfigurationError
-from mpc.rings import Rings, kernels, threads
+from mpc.rings import Rings, compiling, threads
 from parties.cluster import Cluster, Member, Role
 from parties.keys import KeyPair
 from parties.operate.cluster.record import ClusterRecord
@@ -145,7 +145,7 @@ def run_server(
     gc.collect()
     gc.freeze()
     raise_descriptor_limit()
-    kernels.warm_up()
+    compiling.warm_up()
     again = True
     while again:
         server = make_server(cluster, member, keys, folder, following=following)

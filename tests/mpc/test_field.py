@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.rings import field, kernels
+from mpc.rings import field
 from mpc.rings.field import FieldArray, P
 
 EXTREMES = [
@@ -195,18 +195,12 @@ def test_accumulate_notices_what_is_not_a_field_element(bad: int, position: int)
         field.accumulated(acc, y[:50])
 
 
-def test_warm_up_leaves_nothing_to_compile() -> None:
-    kernels.warm_up()
-    kernels.warm_up()
-    assert field.add(array([P - 1]), array([1])).tolist() == [0]
-
-
 def test_where_no_compiled_code_can_be_kept_it_is_compiled_all_the_same() -> None:
     """As on a read-only file system without a home: once said, what to do about it."""
     script = (
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from mpc.rings import field\n"
+        "from mpc.rings import compiling, field\n"
         "import numpy as np\n"
         "print(field.add(np.array([3], np.uint64), np.array([2**61 - 2], np.uint64))[0])\n"
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mpc.rings import kernels
+from mpc.rings import compiling
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.servers.process import make_server
@@ -125,7 +125,7 @@ async def opened(
     clients: Sequence[str] = ("clinic", "company"),
     settings: Settings | None = None,
 ) -> AsyncIterator[Site]:
-    kernels.warm_up()
+    compiling.warm_up()
     names = [f"party{i}" for i in range(parties)]
     keys = {name: KeyPair.generate() for name in ("dealer", *names, *clients)}
     ports = free_ports(parties + 1)

@@ -13,7 +13,7 @@ import pytest
 from mpc.objective import Objective
 from mpc.operation import Input
 from mpc.program import Program
-from mpc.rings import kernels
+from mpc.rings import compiling
 from mpc.security import Security
 from parties.messages.bindings import BoundProgram
 from parties.servers import freed
@@ -55,7 +55,7 @@ def sums(steps):
 @pytest.mark.parametrize("security", Security)
 @pytest.mark.parametrize("written", [products, comparisons, sums])
 def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, security):
-    kernels.warm_up()
+    compiling.warm_up()
     data = plan(graph_of([written(150)]), Objective(security=security)).encode()
     admission = Admission("p", 1 << 30, security, clients=1)
     source = TrustedDealer()
@@ -97,7 +97,7 @@ def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, se
 
 def test_a_deep_program_holds_a_layer_and_what_is_dealt():
     """Not the values of all layers: those are forgotten."""
-    kernels.warm_up()
+    compiling.warm_up()
     x = leaf(Input((1 << 15,), 16, -1.0, 1.0))
     y = x
     for _ in range(12):

@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from mpc.errors import ConfigurationError
-from mpc.rings import kernels
+from mpc.rings import compiling
 from parties import Cluster, KeyPair
 from parties.commands.command_line import main
 from parties.operate.doctor import computer, network, packages
@@ -127,7 +127,7 @@ def test_a_computer_that_lacks_things(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(computer, "_synchronised", lambda: False)
     assert "NTP" in computer.clock().advice
     monkeypatch.setattr(computer, "COMPILES", 0.0)
-    monkeypatch.setattr(kernels, "warm_up", lambda: None)
+    monkeypatch.setattr(compiling, "warm_up", lambda: None)
     assert "NUMBA_CACHE_DIR" in computer.compiled().advice
 
     def unseeded(*_: Any) -> bytes:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
-from mpc.rings import kernels
+from mpc.rings import compiling
 from parties.operate.doctor.findings import Finding, Verdict
 from parties.processor import cpu_info, name_of
 from parties.wire.door import DESCRIPTORS
@@ -59,7 +59,7 @@ def memory() -> Finding:
 def compiled() -> Finding:
     """Loads all kernels, or compiles them: some seconds the first time."""
     started = time.perf_counter()
-    kernels.warm_up()
+    compiling.warm_up()
     seconds = time.perf_counter() - started
     if seconds < COMPILES:
         return Finding("kernels", f"compiled, and loaded in {seconds:.1f} s")
