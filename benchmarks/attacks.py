@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 
 import zmq
 
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 
 RATE = 250
 """Connections per second that an attack opens at most: what is measured is the server, not who has more processors."""

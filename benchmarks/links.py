@@ -19,8 +19,8 @@ from benchmarks.machine import machine
 from benchmarks.peers.runners.serving import free_ports
 from benchmarks.records import Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
-from parties.cluster import Cluster, Member, Role
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.keys import KeyPair
 from parties.wire.events import Delivery
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint

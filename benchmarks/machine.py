@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parties.processor import cpu_info, name_of
+from parties.host.processor import cpu_info, name_of
 from parties.wire.version import package_version
 
 

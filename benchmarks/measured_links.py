@@ -14,7 +14,7 @@ import msgspec
 
 from mpc.cost import Link
 from mpc.errors import UsageError
-from parties.cluster import Role
+from parties.members.cluster import Role
 
 
 class Measured(msgspec.Struct):

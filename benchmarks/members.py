@@ -33,7 +33,7 @@ from benchmarks.records import spread
 from benchmarks.report import megabytes, milliseconds, plain_table, progress_bar, stdout_console
 from mpc.errors import TesseraError, UsageError
 from parties import Client, LocalCluster
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 
 MEMORY = 128
 """MiB for runs at each server."""

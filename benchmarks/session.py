@@ -21,7 +21,7 @@ from mpc.cost import Cost, Wanted, messages
 from mpc.errors import ConfigurationError, UsageError
 from parties import Client, LocalCluster, PreparedRun
 from parties.client.report import RunReport, link_name
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 from parties.tally import Link, Sent
 from protocols.trace.secret_tensor import SecretTensor
 

@@ -34,7 +34,7 @@ from benchmarks.records import Figure, Recorder, flatten, spread
 from benchmarks.report import megabytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
 from mpc.errors import TesseraError, UsageError
 from parties import Client, LocalCluster
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 
 ATTACKED = "party0"
 """The server whose port is attacked."""

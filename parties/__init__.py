@@ -12,11 +12,11 @@ from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
-from parties.cluster import Cluster
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
-from parties.local import LocalCluster
-from parties.memory_cluster import MemoryCluster
+from parties.local.local_cluster import LocalCluster
+from parties.local.memory_cluster import MemoryCluster
+from parties.members.cluster import Cluster
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
 from parties.stored.data_set import DataSet
 
 __all__ = [

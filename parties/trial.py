@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from mpc.errors import UsageError
 from mpc.rings import Rings, known_rings
 from mpc.security import Security
-from parties.cluster import Cluster
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
 from parties.wire.wires import Transport
 from protocols.trace.arguments import whole
 

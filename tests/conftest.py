@@ -35,7 +35,7 @@ from mpc.rings import Rings, field, known_rings
 from mpc.rings.prg import Seed
 from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
-from parties.log_quota import QuotaHandler
+from parties.host.log_quota import QuotaHandler
 from protocols.lowering.plan import plan
 from protocols.operations.fourier import EXTRA_BITS
 from protocols.operations.polynomial import polynomial_slope

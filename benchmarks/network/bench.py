@@ -27,7 +27,7 @@ from mpc.cost import Cost, Link
 from mpc.errors import UsageError
 from mpc.security import Security
 from parties import Client
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 
 WARM_UP = 5
 """Runs before those that count: kernels are loaded by then, and TCP knows the path."""

@@ -30,7 +30,7 @@ from benchmarks.network.hosts import Host
 from mpc.cost import Link
 from mpc.errors import UsageError
 from parties import LocalCluster
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 
 UNSHAPED = Link(0.0, math.inf)
 PORT = 7000

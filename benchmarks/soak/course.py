@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchmarks.soak import verdict
 from benchmarks.soak.attempts import Attempt, Outage
 from benchmarks.soak.watching import Footprint, Sample
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 
 SETTINGS = Settings(threads=1, peer_timeout=2.0, round_timeout=20.0)
 """Shorter than the defaults, so that more faults go into an hour."""

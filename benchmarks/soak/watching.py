@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parties import LocalCluster
 from parties.commands.status import watching
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 
 INTERVAL = 0.5
 """s between two looks at every process."""

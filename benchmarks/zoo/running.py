@@ -13,7 +13,7 @@ import nn
 from benchmarks.processes import Processes, Usage
 from benchmarks.session import Measured, measure
 from parties import Client, LocalCluster
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 from parties.servers.process import cores
 
 LARGEST = 3.0

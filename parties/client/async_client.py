@@ -31,8 +31,8 @@ from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
 from parties.client.running import Running
 from parties.client.switchboard import Switchboard
-from parties.cluster import Cluster, Role
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Role
+from parties.members.keys import KeyPair
 from parties.stored.data_set import kept_data
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires

@@ -12,7 +12,7 @@ from typing import Any
 
 from mpc.errors import ProtocolViolation, ServerBusy
 from parties.client.switchboard import Switchboard
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.audit import AskAudit, AuditShown, Place
 from parties.operate.audit.entry import Entry, read_line
 from parties.operate.audit.facts import kind_of

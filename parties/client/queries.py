@@ -16,7 +16,7 @@ import msgspec
 from mpc.errors import NoSuchName, NotPermitted, ProtocolViolation, UsageError
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.client.switchboard import Switchboard
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
 from parties.messages.bindings import slot_of
 from parties.messages.rules import Rule
 from parties.messages.stored import (

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mpc.errors import ProgramError, printable
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
 from parties.messages.requests import CLOCKS, LIFETIME, Decision, Entry, UseRequest, read_entry
 
 

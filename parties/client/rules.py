@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from mpc.errors import NoSuchName, ProgramError, ProtocolViolation, UsageError
 from parties.client.switchboard import Switchboard
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.rules import (
     EVERYONE,
     MOST_RULES,

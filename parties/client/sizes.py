@@ -8,7 +8,7 @@ from mpc.cost import largest_message
 from mpc.errors import UsageError
 from mpc.program import Program
 from mpc.security import Security
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
 from parties.messages.stock import MAX_COUNT
 from protocols.trace.arguments import whole
 from protocols.trace.sizes import count_of

@@ -15,8 +15,8 @@ from parties.client.rules import OwnRules
 from parties.client.slots import Slots
 from parties.client.switchboard import Switchboard
 from parties.client.uploading import Uploading, UploadProgress
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.bindings import slot_of
 from parties.messages.evidence import PURPOSE, Said, signed_bytes
 from parties.messages.rules import Rule

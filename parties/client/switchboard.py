@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from mpc.errors import PeerLost, TesseraError, UsageError
 from parties.client.conversation import Conversation
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.conversation import ConversationMessage, RequestMessage
 from parties.messages.failures import error_of
 from parties.messages.runs import Failed

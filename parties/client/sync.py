@@ -27,8 +27,8 @@ from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.running import DEFAULT_BOUND
 from parties.client.uploading import UploadProgress
-from parties.cluster import Cluster
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.keys import KeyPair
 from parties.messages.rules import Rule
 from parties.stored.data_set import DataSet
 from parties.trial import TrialCluster

@@ -45,8 +45,8 @@ from mpc.rings.field import FieldArray
 from mpc.rings.prg import Seed
 from parties.client.conversation import Conversation
 from parties.client.switchboard import Switchboard
-from parties.cluster import Cluster
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.keys import KeyPair
 from parties.messages.evidence import PURPOSE, PartsSaid, signed_bytes
 from parties.messages.uploads import (
     ChunksStored,

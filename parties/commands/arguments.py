@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.keys import KeyPair
 
 KeyCommand = Callable[[Cluster, KeyPair, argparse.Namespace], Coroutine[Any, Any, int]]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
 from parties.commands.arguments import client_key
+from parties.members.cluster import Cluster
 
 ClientCommand = Callable[[AsyncClient, argparse.Namespace], Coroutine[Any, Any, int]]
 

@@ -19,10 +19,10 @@ import msgspec
 
 from mpc.errors import AuditError
 from parties.client.async_client import AsyncClient
-from parties.cluster import Cluster
 from parties.commands import audit_evidence
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
+from parties.members.cluster import Cluster
 from parties.operate.audit.compare import Book, compare, held_against
 from parties.operate.audit.entry import Entry, read_line
 from parties.operate.audit.facts import KINDS, kind_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpc.errors import AuditError, ConfigurationError, UsageError
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
 from parties.messages.evidence import Evidence, Verdict, statements_of, verify
 from parties.operate.audit.words import moment
 from parties.operate.evidence import found, read

@@ -19,9 +19,9 @@ from rich.console import Console
 from mpc.errors import NotPermitted, PeerError, ProtocolViolation, RemoteError, UsageError, printable
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel
-from parties.cluster import Cluster, Member
 from parties.commands.arguments import client_arguments, run_with_key
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.check import MAX_PATIENCE, LinkSeen, LookAround, Looked, Measure, Measured
 from parties.messages.failures import error_on_link
 from parties.operate.check.asking import Asker, Question, asking

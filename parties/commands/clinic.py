@@ -13,10 +13,10 @@ import webbrowser
 from mpc.errors import ConfigurationError
 from parties.client.async_client import AsyncClient
 from parties.clinic.loopback import LOCAL, is_local
-from parties.cluster import address_fault
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
+from parties.members.cluster import address_fault
 
 TOKEN_BYTES = 24
 

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpc.errors import ConfigurationError, UsageError
-from parties.cluster import Cluster, Member, Role
 from parties.commands.arguments import client_arguments, client_key
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.keys import KeyPair
+from parties.members.succession import Step, Succession
 from parties.operate.cluster.console import Console, Seen, consoling
 from parties.operate.cluster.rekey import rekey
 from parties.operate.cluster.report import Proposal, lines, offline, shown
 from parties.operate.cluster.signed import read_signed, signed_path, write_signed
-from parties.succession import Step, Succession
 
 _AGAIN = 0.5
 """s between two looks for a proposal that is on its way."""

@@ -21,9 +21,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from mpc.errors import HERE, NO_SPACE, TesseraError, TooLarge, UsageError, unwritable
-from parties import dumps, logs
 from parties.commands.catalogue import COMMANDS, DEVELOPER, GROUPS
 from parties.commands.examples import add_examples, sentence
+from parties.host import dumps, logs
 from parties.wire.version import package_version
 
 INTERRUPTED = 130

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from parties.cluster import Cluster
 from parties.commands.serving import serve, server_arguments
+from parties.members.cluster import Cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

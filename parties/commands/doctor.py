@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
 from parties.operate.check.report import stdout_console
 from parties.operate.doctor import computer, network, packages
 from parties.operate.doctor.findings import Finding, bad, show, summary

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from mpc.errors import UsageError
-from parties.cluster import is_name
-from parties.keys import KeyPair
+from parties.members.cluster import is_name
+from parties.members.keys import KeyPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

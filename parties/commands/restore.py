@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.operate.backup.restoring import restore
 
 

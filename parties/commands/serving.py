@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from parties import logs
-from parties.cluster import Cluster, Member
-from parties.cluster_file import MAX_THREADS
 from parties.commands.arguments import cluster_argument
-from parties.keys import KeyPair
+from parties.host import logs
+from parties.members.cluster import Cluster, Member
+from parties.members.cluster_file import MAX_THREADS
+from parties.members.keys import KeyPair
 from parties.operate.cluster.signed import steps_beside
 from parties.operate.metrics.serving import parse_address
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.live import Live
 
 from mpc.errors import PeerError, ProtocolViolation, UsageError
-from parties.cluster import Cluster, Member
 from parties.commands.arguments import client_arguments, run_with_key
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.status import AskStatus, ServerStatus
 from parties.operate.check.asking import Asker, asking
 from parties.operate.check.report import stdout_console

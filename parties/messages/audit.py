@@ -14,8 +14,8 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Member, Role
-from parties.keys import KeyPair
+from parties.members.cluster import Member, Role
+from parties.members.keys import KeyPair
 from parties.messages.conversation import RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest
 from parties.wire.messages import SERVERS, Message

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, Count, Name, Seconds, Text

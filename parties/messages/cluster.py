@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import Count, Name
 from parties.messages.status import SecretSeen
@@ -29,7 +29,7 @@ MAX_PROPOSALS = 64
 
 
 class ProposeFile(RequestMessage, frozen=True):
-    """I want this to be the next cluster file.  Payload: a step (``parties.succession``) with the sender's
+    """I want this to be the next cluster file.  Payload: a step (``parties.members.succession``) with the sender's
     signature."""
 
     senders: ClassVar[frozenset[Role]] = FROM_OUTSIDE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.failures import Fault
 from parties.messages.fields import Id
 from parties.wire.messages import SERVERS, Message

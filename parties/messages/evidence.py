@@ -1,6 +1,6 @@
 """What members say under their signature, and what proves that one of them has not kept to the protocol.
 
-A *statement* is signed by its author, with the key that the cluster file lists (`parties.keys.KeyPair.sign`):
+A *statement* is signed by its author, with the key that the cluster file lists (`parties.members.keys.KeyPair.sign`):
 
     client  ``InputsSaid``   the digest of the masked inputs that it sends every party for a run
     owner   ``PartsSaid``    the digest of the masked content that it sends every party of an upload
@@ -25,8 +25,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from mpc.errors import UsageError
-from parties.cluster import Cluster, Member, Role
-from parties.keys import SIGNATURE_BYTES
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.keys import SIGNATURE_BYTES
 from parties.messages.fields import Count, Digest, Id, Name
 from parties.wire.messages import Buffer, as_bytes
 from protocols.readings.mac_check import is_coin, is_sigma, session_of, sigmas_fail

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]

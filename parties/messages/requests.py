@@ -20,8 +20,8 @@ import msgspec
 
 from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError
-from parties.cluster import Cluster, Member, Role
-from parties.keys import SIGNATURE_BYTES, KeyPair
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.keys import SIGNATURE_BYTES, KeyPair
 from parties.messages.bindings import Slot
 from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest, Id, Name

@@ -20,7 +20,7 @@ import msgspec
 
 from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest, Name
 from parties.wire.messages import SERVERS, Message

@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from mpc.errors import MacCheckError, UsageError
-from parties.cluster import Cluster, Role
+from parties.members.cluster import Cluster, Role
 from parties.messages.bindings import Bindings
 from parties.messages.conversation import ConversationMessage
 from parties.messages.evidence import Evidence, FailedCheck, Signature, Statement, Vouched, verify

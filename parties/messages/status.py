@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.check import CheckMessage
 from parties.messages.fields import FROM_CLIENT, Count, Id, Name
 from parties.messages.uploads import MAX_SECRETS

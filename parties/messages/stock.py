@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.bindings import Bindings
 from parties.messages.conversation import RequestMessage
 from parties.messages.evidence import Evidence, Signature

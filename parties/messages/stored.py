@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.bindings import Slot
 from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, FROM_PARTY, Count, Digest, Id, Name

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.conversation import ConversationMessage
 from parties.messages.evidence import Signature, Vouched
 from parties.messages.failures import Fault

@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mpc.errors import TesseraError
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
+from parties.members.succession import Succession
 from parties.messages.check import RoomSeen
 from parties.messages.status import SecretSeen
-from parties.succession import Succession
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from mpc.errors import ServerBusy, TooLarge
 from mpc.program import Program
 from mpc.security import Security
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 
 MAX_RUNS = 256
 """In progress or announced at a server; a client with less than its even part of them may have more begun."""

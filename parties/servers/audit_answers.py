@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpc.errors import ConfigurationError, TesseraError
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.audit import AskAudit, AuditShown, Place
 from parties.messages.failures import internal_error
 from parties.operate.audit.looking import look

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.rules import Grants
 from parties.messages.stock import Stock

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from mpc.errors import ProtocolViolation, ServerBusy, TesseraError
 from mpc.rings.prg import Seed, fresh_seed
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.check import Quota, QuotaSeen
 from parties.messages.evidence import Vouched

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.program import Program
 from mpc.rings.prg import Seed
-from parties.cluster import Member
-from parties.counters import Phase
+from parties.host.counters import Phase
+from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import RoomSeen
 from parties.messages.evidence import Evidence, OtherItem

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from mpc.errors import ServerBusy, TesseraError
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.runs import RunMessage

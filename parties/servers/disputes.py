@@ -8,7 +8,7 @@ signed two different things, or else, all having heard the same, of the one that
 from __future__ import annotations
 
 from mpc.errors import ProtocolViolation, TesseraError
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.runs import Disputed
 from parties.servers.party_job import PartyJob
 from parties.servers.server import Server

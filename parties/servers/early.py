@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 
 MessageT = TypeVar("MessageT")
 

@@ -10,7 +10,8 @@ head of a program announces.  So
   typing and policy at the *desk*, dealing and preparing *offline*, rounds *online*, and what is written at the *disk*;
   what takes long gives way between its steps (`parties.servers.pace`);
 * *requests* that are answered once (`RequestMessage`) have a rate, and no more than so many are in progress;
-* *what is stored* has quotas for each owner (`parties.stored.quotas`, `parties.disk`, `parties.stock.dealer_stock`);
+* *what is stored* has quotas for each owner (`parties.stored.quotas`, `parties.host.disk`,
+  `parties.stock.dealer_stock`);
 * *words before their time*, about runs that are not known yet, are kept in a bounded number for each member that says
   such, the oldest of its own forgotten first (`parties.servers.early`).
 """
@@ -26,7 +27,7 @@ from typing import NamedTuple
 
 from mpc.errors import ServerBusy
 from mpc.program import Program, nodes_announced
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.servers.admission import Admission, memory_for_runs
 from parties.servers.pace import Pace
 from parties.servers.scheduling import Turns, Workers

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mpc.rings import Rings
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.operate.cluster.record import ClusterRecord
 from parties.wire.wires import Transport
 from protocols.randomness.source import RandomnessSource

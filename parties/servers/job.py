@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import Evidence
 from parties.servers.governor import Charge

@@ -11,8 +11,8 @@ from mpc.errors import ProgramError, ProtocolViolation
 from mpc.program import Program
 from mpc.rings import Array, Rings
 from mpc.rings.ring import as_array
-from parties.cluster import Cluster, Member
-from parties.counters import Phase
+from parties.host.counters import Phase
+from parties.members.cluster import Cluster, Member
 from parties.messages.runs import Inputs, Opening, Outputs
 from parties.servers.disputes import Disputes
 from parties.servers.governor import evaluating_seconds, longest_step_seconds

@@ -14,8 +14,8 @@ from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolati
 from mpc.operation import Stored
 from mpc.program import Program
 from mpc.rings import field_of
-from parties.cluster import Cluster, Member
-from parties.counters import Phase
+from parties.host.counters import Phase
+from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import Quota, QuotaSeen, RoomSeen
 from parties.messages.runs import Dealt, Failed, Prepare, Ready

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mpc.errors import PeerLost, ProgramError, RunExpired, TesseraError
 from mpc.program import Program
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.runs import Dealt, Disputed, Opening
 from parties.messages.stock import Agreed
 from parties.servers.governor import Charge

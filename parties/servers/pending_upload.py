@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.evidence import Vouched
 from parties.stored.record import Record, tensor_infos

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mpc.errors import InconsistentInputs, ProgramError, ProtocolViolation, TesseraError
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.evidence import Contradiction, Evidence, PartsSaid, Statement, Vouched
 
 

@@ -18,8 +18,9 @@ import threadpoolctl
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.errors import ConfigurationError
 from mpc.rings import Rings, compiling, threads
-from parties.cluster import Cluster, Member, Role
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.keys import KeyPair
+from parties.members.succession import Step, Succession
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
@@ -27,7 +28,6 @@ from parties.servers.freed import Freed
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
-from parties.succession import Step, Succession
 from parties.wire.door import DESCRIPTORS
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport

@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable
 
 from mpc.errors import ConfigurationError, UsageError
-from parties.cluster import Member
-from parties.keys import KeyPair
+from parties.members.cluster import Member
+from parties.members.keys import KeyPair
 from parties.messages.evidence import (
     PURPOSE,
     Evidence,

@@ -15,7 +15,7 @@ import msgspec
 
 from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
 from mpc.program import Program
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.conversation import RequestMessage
 from parties.messages.requests import (
     MAX_PROGRAM_BYTES,

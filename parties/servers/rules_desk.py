@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mpc.errors import ProgramError, ProtocolViolation, TesseraError
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.rules import (
     EVERYONE,
     AllowUse,

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from mpc.errors import NotPermitted, PeerError, ProtocolViolation, TesseraError, TooLarge
 from mpc.program import Program
 from mpc.security import Security
-from parties import logs
-from parties.cluster import Cluster, Member
-from parties.counters import OK, RELEASED, Metrics
+from parties.host import logs
+from parties.host.counters import OK, RELEASED, Metrics
+from parties.members.cluster import Cluster, Member
 from parties.messages.failures import error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Release
 from parties.operate.audit.desk import AuditDesk

@@ -17,8 +17,8 @@ import msgspec
 from mpc.errors import ProtocolViolation, TesseraError
 from mpc.rings import Array
 from mpc.rings.prg import Seed
-from parties.cluster import Cluster, Member
-from parties.counters import OK
+from parties.host.counters import OK
+from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.failures import fault_of, internal_error
 from parties.messages.stored import (
@@ -57,7 +57,7 @@ from parties.stored.quotas import Said, said
 from parties.stored.record import upload_shapes
 from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import UploadInProgress
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire.messages import Payload
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from mpc.errors import (
     ProtocolViolation,
     TesseraError,
 )
-from parties import logs
-from parties.cluster import Member
-from parties.counters import Metrics
-from parties.log_quota import caused_by
+from parties.host import logs
+from parties.host.counters import Metrics
+from parties.host.log_quota import caused_by
+from parties.members.cluster import Member
 from parties.messages.check import RoomSeen
 from parties.messages.conversation import RequestMessage
 from parties.messages.evidence import Evidence, session_failed

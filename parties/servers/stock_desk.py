@@ -8,7 +8,7 @@ from typing import Any
 
 from mpc.errors import ProtocolViolation, TesseraError
 from mpc.program import Program
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import session_failed
 from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockRefused

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpc.errors import AuthenticationError
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
+from parties.members.succession import Succession
 from parties.operate.audit.facts import ClusterChange
 from parties.operate.cluster.differences import differences
-from parties.succession import Succession
 
 if TYPE_CHECKING:
     from parties.servers.server import Server

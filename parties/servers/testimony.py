@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from mpc.cost import WORDS
 from mpc.errors import CaughtCheating, InconsistentInputs, MacCheckError, ProtocolViolation, TesseraError
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import (
     AnySaid,
     BrokenWord,

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mpc.errors import ServerBusy, UsageError
-from parties.cluster import DEALER
-from parties.disk import check_part
-from parties.keys import KeyPair
+from parties.host.disk import check_part
+from parties.members.cluster import DEALER
+from parties.members.keys import KeyPair
 from parties.stock.items import ItemId, State, check_item
 from parties.stock.ledger import Ledger, delivered, held_by, highest_number
 from parties.wire.messages import Buffer, payload_bytes

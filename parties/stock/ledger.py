@@ -34,9 +34,9 @@ from types import TracebackType
 from typing import Self
 
 from mpc.errors import ConfigurationError
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stock.items import NOTHING_FRESH, Entry, ItemId, SpentItem, State, check_item
-from parties.vault import Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 from parties.wire.messages import Buffer, payload_bytes
 
 LAYOUT = 3

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 
 from mpc.errors import TesseraError
-from parties.cluster import Cluster, Member
-from parties.disk import check_part, check_room
-from parties.keys import KeyPair
+from parties.host.disk import check_part, check_room
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.evidence import Evidence
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 
 

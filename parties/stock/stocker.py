@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
 from mpc.rings.prg import SEED_BYTES, Seed
-from parties.cluster import DEALER, Cluster, Member
+from parties.members.cluster import DEALER, Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of, fault_of

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from mpc.rings.prg import SEED_BYTES, Seed
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stored.record import Record
 from parties.stored.rule_tables import TABLES
 from parties.stored.version_database import REQUESTS_TABLE, Steps, VersionDatabase

@@ -24,12 +24,12 @@ from pathlib import Path
 import msgspec
 
 from mpc.decoders import msgpack_decoder
-from parties.disk import check_part, check_room
+from parties.host.disk import check_part, check_room
 from parties.messages.fields import Digest
 from parties.stored import sealed_files as files
 from parties.stored.chunks import Grid
 from parties.stored.record import Record
-from parties.vault import Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 from parties.wire.messages import Buffer, as_bytes
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from mpc.errors import ProtocolViolation
 from mpc.operation import Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.evidence import Vouched, digest_of
 from parties.messages.rules import Grants, Rule

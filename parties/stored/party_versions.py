@@ -24,15 +24,15 @@ import msgspec
 from mpc.operation import Value
 from mpc.rings import PrimeField
 from mpc.rings.prg import SEED_BYTES, Seed
-from parties.keys import KeyPair
-from parties.sealing import Streamed
+from parties.members.keys import KeyPair
 from parties.stored import sealed_files as files
 from parties.stored.chunks import stored_bytes
 from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
 from parties.stored.rule_tables import TABLES
+from parties.stored.sealing import Streamed
+from parties.stored.vault import VaultError
 from parties.stored.version_database import REQUESTS_TABLE, Steps, VersionDatabase
-from parties.vault import VaultError
 from parties.wire.messages import Buffer
 from protocols.randomness.streams import stored_stream
 

@@ -1,7 +1,7 @@
 """How much of what is stored one owner may have: names, what is said of secrets, rules.
 
 Each owner has an even part of the names, so nobody can be told that others have taken them all.  Bytes on a disk have
-a rule of their own (`parties.disk.check_part`), as stock has.
+a rule of their own (`parties.host.disk.check_part`), as stock has.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import msgspec
 
 from mpc.errors import ProgramError
 from mpc.tensor_type import MAX_SIZE, Shape
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import Signature, Vouched
 from parties.messages.fields import Id, Name
 from parties.messages.uploads import TensorInfo, Upload, UploadBegin

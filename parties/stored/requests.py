@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from mpc.decoders import msgpack_decoder
 from mpc.errors import NoSuchName, ProgramError, ServerBusy
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.requests import CLOCKS, LIFETIME, Decision, Entry, Signed, UseRequest, is_named_in, read_entry
 from parties.stored.version_database import VersionDatabase
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mpc.errors import LimitReached, TesseraError
 from parties.messages.rules import RuleSet
 from parties.stored.policy import Use
-from parties.vault import Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 
 TABLES = (
     """CREATE TABLE rules (

@@ -25,8 +25,8 @@ import threading
 from collections.abc import Iterable
 
 from mpc.errors import ProgramError, ProtocolViolation
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.rules import Grants, Known, RuleSet
 from parties.stored.quotas import MAX_RULES
 from parties.stored.rule_tables import RuleTables, SignedRules

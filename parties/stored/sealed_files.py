@@ -1,7 +1,7 @@
 """Sealed files: each written whole or not at all, and read back as it was or not at all.
 
-A file is a head (magic, format, bytes of plaintext in a chunk) and the chunks that `parties.vault` sealed, each behind
-the other, all of one length but the last.  A chunk opens behind its own head only.
+A file is a head (magic, format, bytes of plaintext in a chunk) and the chunks that `parties.stored.vault` sealed, each
+behind the other, all of one length but the last.  A chunk opens behind its own head only.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpc.errors import ConfigurationError
-from parties.sealing import Streamed
-from parties.vault import CHUNK_BYTES, Vault, VaultError
+from parties.stored.sealing import Streamed
+from parties.stored.vault import CHUNK_BYTES, Vault, VaultError
 from parties.wire.messages import Buffer
 
 FORMAT = 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mpc.operation import Value
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.bindings import slot_of
 from parties.messages.evidence import PartsSaid, Statement
 from parties.stored.record import Record

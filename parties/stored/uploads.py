@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from mpc.errors import ProtocolViolation, TesseraError
 from mpc.rings import PrimeField
 from mpc.rings.prg import SEED_BYTES, Seed
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.uploads import UploadChunk, UploadSeed, UploadSigned
 from parties.stored.chunks import WINDOW, Grid
 from parties.stored.partials import Begun, Partial, Partials

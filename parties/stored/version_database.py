@@ -7,10 +7,10 @@ and shapes), in ``models/`` a file per version, with w - b of each tensor and th
 the seeds of its masks, and which programs preprocessing was dealt for it (`parties.stored.decided_versions`).  A
 *version* is one upload, or what one run has left; 32 hexadecimal digits that its owner draws name it everywhere.
 
-*At rest.*  Rows and files are sealed by `parties.vault` under a key derived from the member's own: AES-256-GCM, which
-is the checksum as well.  A row opens under its own version only, a file under its version, its row's content and the
-members that the shares are for: a file in another's place, cut short, or with one bit changed is a `VaultError` that
-names the file.  Names and versions are in the clear, as in the logs.
+*At rest.*  Rows and files are sealed by `parties.stored.vault` under a key derived from the member's own: AES-256-GCM,
+which is the checksum as well.  A row opens under its own version only, a file under its version, its row's content and
+the members that the shares are for: a file in another's place, cut short, or with one bit changed is a `VaultError`
+that names the file.  Names and versions are in the clear, as in the logs.
 
 *Written whole or not at all.*  A file is written under another name, flushed to the disk, renamed, and its folder
 flushed; only then is its row inserted, in a durable transaction.  What is dropped loses its row first and its file
@@ -64,10 +64,10 @@ import msgspec
 
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ConfigurationError
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stored.record import Record
 from parties.stored.rule_tables import RuleTables
-from parties.vault import Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 
 Steps = Sequence[Sequence[str]]
 """By layout, from `FIRST` on: the statements that bring a file from the layout before, or an empty one, to this one."""

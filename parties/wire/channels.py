@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.wire.channel import Channel
 from parties.wire.data_keys import NAME, RANDOM, SLACK, ChannelKeys, End, Opener, Sealer, hardware_aes
 from parties.wire.data_port import DataPort

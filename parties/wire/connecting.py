@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from mpc.errors import AuthenticationError, PeerError, PeerUnavailable
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.wire.links import Link
 from parties.wire.wires import Trouble, Way
 

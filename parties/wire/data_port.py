@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.wire.data_keys import NAME, TAG
 from parties.wire.refusals import RefusalLog
 from parties.wire.sockets import bound_to

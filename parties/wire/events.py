@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mpc.errors import PeerError, PeerLost
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.wire.messages import Message
 
 

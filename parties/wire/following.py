@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from mpc.errors import PeerLost, VersionMismatch
-from parties.cluster import Cluster, Member, Role
-from parties.succession import Succession, is_smooth
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.succession import Succession, is_smooth
 from parties.wire.events import ClusterChanged, Event, PeerDown
 from parties.wire.links import Link
 from parties.wire.liveness import Liveness

@@ -7,7 +7,7 @@ import enum
 from dataclasses import dataclass, field
 
 from mpc.errors import PeerError
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.wire.channel import Channel
 from parties.wire.lanes import Lanes
 from parties.wire.messages import Envelope, Hello, HelloReply

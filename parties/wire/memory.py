@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.wire.links import Link
 from parties.wire.messages import ChannelOffered, ChannelWanted
 from parties.wire.sockets import HIGH_WATER_MARK

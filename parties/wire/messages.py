@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ProtocolViolation, VersionMismatch, printable
-from parties.cluster import Role
+from parties.members.cluster import Role
 
 PROTOCOL_VERSION = 4
 MAX_HEADER_BYTES = 1 << 20
@@ -109,8 +109,8 @@ class HelloReply(Message, frozen=True):
 
 
 class Succeeded(Message, frozen=True):
-    """Your cluster file has been followed by others.  Payload: these, signed (``parties.succession``), or the first of
-    them; nothing from who does not know yours."""
+    """Your cluster file has been followed by others.  Payload: these, signed (``parties.members.succession``), or the
+    first of them; nothing from who does not know yours."""
 
     senders: ClassVar[frozenset[Role]] = SERVERS
 

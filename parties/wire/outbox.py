@@ -9,8 +9,8 @@ from time import monotonic
 import zmq
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.wire import sockets
 from parties.wire.inflow import Inflow
 from parties.wire.wires import Trouble

@@ -16,8 +16,8 @@ from mpc.errors import (
     VersionMismatch,
     printable,
 )
-from parties.cluster import Role
-from parties.succession import Succession
+from parties.members.cluster import Role
+from parties.members.succession import Succession
 from parties.wire.apart import Layout
 from parties.wire.channel import sealed_bytes
 from parties.wire.data_keys import NAME

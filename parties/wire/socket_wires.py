@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import zmq
 
 from mpc.errors import ProtocolViolation
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.wire import sockets
 from parties.wire.channels import Channels
 from parties.wire.door import Door

@@ -17,8 +17,8 @@ from typing import TypeAlias
 import zmq
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.wire.messages import MAX_HEADER_BYTES, PIECE
 from parties.wire.zap import DOMAIN
 

@@ -22,9 +22,9 @@ from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
 
 from mpc.errors import ConfigurationError, PeerError, PeerUnavailable
-from parties.cluster import Cluster, Member
-from parties.dumps import no_core_files
-from parties.keys import KeyPair
+from parties.host.dumps import no_core_files
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.wire.apart import send_apart
 from parties.wire.arrivals import Arrivals
 from parties.wire.connecting import await_greeting

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mpc.errors import PeerError
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.wire.links import Link
 from parties.wire.messages import ChannelOffered, ChannelWanted, Message
 

@@ -37,7 +37,7 @@ from protocols.randomness.dealt import DealtToParty
 from protocols.readings.mac_check import MacCheck
 from protocols.readings.party import PartyRun
 
-log = logging.getLogger("parties.cheating")
+log = logging.getLogger("parties.local.cheating")
 
 STRATEGY = "cheat.json"
 INSIDE = ("sigma", "key", "stored", "transcript")

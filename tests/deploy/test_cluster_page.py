@@ -21,8 +21,8 @@ import pytest
 from mpc.errors import TesseraError
 from nn.derm import samples
 from parties import Client, Cluster, KeyPair
-from parties.cluster_file import Settings
 from parties.commands.command_line import parser_for
+from parties.members.cluster_file import Settings
 from parties.servers.process import READY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ import pytest
 
 from mpc.errors import MaterialError, PeerError, TesseraError
 from parties import Client, LocalCluster, Settings
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId, State
 from parties.stock.ledger import PartyLedger

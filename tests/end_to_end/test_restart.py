@@ -173,7 +173,7 @@ def test_stock_of_a_model_that_went_while_a_party_was_down(cluster):
 
 def fresh(cluster: LocalCluster, name: str, program: str) -> int:
     """Items of a program in stock, read from a copy."""
-    from parties.keys import KeyPair
+    from parties.members.keys import KeyPair
     from parties.stock.dealer_stock import DealerStock
     from parties.stock.ledger import PartyLedger
 

@@ -19,7 +19,7 @@ from mpc.errors import PeerUnavailable, UsageError
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
 from parties.commands.command_line import main
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import State
 from parties.stock.ledger import PartyLedger

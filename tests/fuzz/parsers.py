@@ -32,8 +32,8 @@ from nn.architecture import decode_architecture, decode_json
 from nn.derm import load_image
 from nn.derm.model import derm_model
 from nn.reading import open_file
-from parties.cluster import Cluster
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.keys import KeyPair
 from parties.messages import runs as run_messages
 from parties.messages import stock as stock_messages  # noqa: F401 - the same
 from parties.messages.bindings import Binding

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 import zmq
 
-from parties.cluster import Cluster
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
 from parties.wire.channel import Channel
 from parties.wire.events import Event
 from parties.wire.messages import Envelope, Hello, Message, encode

@@ -3,8 +3,8 @@
 import asyncio
 import sys
 
-from parties.cluster import Cluster
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.keys import KeyPair
 from parties.wire.transport import Endpoint
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mpc.errors import AuthenticationError, PeerUnavailable, ProtocolViolation, VersionMismatch
-from parties.cluster import Cluster, Member, Role
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
-from parties.succession import Step, Succession
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
+from parties.members.succession import Step, Succession
 from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.following import operator
 from parties.wire.messages import ChannelWanted, Hello, Message, Succeeded

@@ -22,7 +22,7 @@ import zmq
 
 from benchmarks.attacks import MIB, OPENINGS, Tally, Target, attack, command, greeting, header, say
 from mpc.errors import AuthenticationError
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.messages.runs import Dealt, Prepare
 from parties.wire import door, sockets
 from parties.wire.events import Delivery, Event, LinkFault
@@ -459,8 +459,8 @@ def test_a_server_asks_for_the_descriptors_it_may_have() -> None:
 
 _SERVER = """
 import asyncio, resource, sys
-from parties.cluster import Cluster
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster
+from parties.members.keys import KeyPair
 from parties.wire.transport import Endpoint
 
 async def serve(path, key):

@@ -25,7 +25,7 @@ from mpc.errors import (
     VersionMismatch,
 )
 from mpc.rings.ring import as_array
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.wire import arrivals, sockets, transport
 from parties.wire.events import Delivery, LinkFault, PeerRestarted
 from parties.wire.messages import Message

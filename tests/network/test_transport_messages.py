@@ -12,7 +12,7 @@ from zmq.utils import z85
 
 from mpc.errors import ProtocolViolation
 from mpc.rings.ring import as_array
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.wire.messages import (
     MAX_BUFFERS,
     MAX_HEADER_BYTES,

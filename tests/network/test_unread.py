@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.wire.arrivals import BACKLOG, BACKLOG_BYTES, Arrivals
 from parties.wire.events import Delivery, PeerDown
 from parties.wire.inflow import taken

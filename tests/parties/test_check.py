@@ -21,8 +21,8 @@ from rich.console import Console
 
 from mpc.errors import ConfigurationError, ProtocolViolation
 from parties import KeyPair
-from parties.cluster import Role
 from parties.commands.check import check
+from parties.members.cluster import Role
 from parties.messages.check import (
     MAX_PROBE_BYTES,
     CheckRefused,
@@ -45,7 +45,7 @@ from parties.operate.check.probing import LADDER_BYTES, LONG_ENOUGH, Prober
 from parties.operate.check.reach import probe
 from parties.operate.check.report import LOW_SPACE
 from parties.servers.process import make_server
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire import transport as transport_module
 from parties.wire.events import Delivery
 from parties.wire.messages import decode_header, encode_header

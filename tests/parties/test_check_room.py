@@ -11,8 +11,9 @@ import pytest
 from mpc.errors import DiskFull, ServerBusy, TesseraError, TooLarge
 from mpc.security import Security
 from nn import Linear, Model, Sequential
-from parties import DataSet, disk
+from parties import DataSet
 from parties.commands.check import check, stored
+from parties.host import disk
 from parties.operate.check.report import Report
 from parties.servers.admission import Admission
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster, Member, Role
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
 
 KEYS = [KeyPair.generate().public for _ in range(6)]
 

@@ -23,15 +23,15 @@ from mpc.errors import (
 from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Cluster, KeyPair, Settings
-from parties.cluster import Member, Role
 from parties.commands.command_line import main
+from parties.members.cluster import Member, Role
+from parties.members.succession import Step, Succession, is_smooth
 from parties.messages.uploads import UploadSeed
 from parties.operate.cluster.console import consoling
 from parties.operate.cluster.differences import differences, losses
 from parties.operate.cluster.proposals import MAX_ALONE, Proposals
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.cluster.rekey import rekey
-from parties.succession import Step, Succession, is_smooth
 
 from .conftest import Site, free_ports, opened
 

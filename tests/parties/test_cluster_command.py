@@ -12,9 +12,9 @@ import pytest
 from mpc.errors import ConfigurationError
 from parties import Cluster, KeyPair, LocalCluster
 from parties.commands.command_line import main
+from parties.members.succession import Succession, decode
 from parties.operate.cluster.rekey import rekey
-from parties.succession import Succession, decode
-from parties.vault import Vault
+from parties.stored.vault import Vault
 
 SIGNERS = ("dealer", "party0", "party1")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from parties import Client, Cluster, KeyPair, LocalCluster, MemoryCluster, dumps
+from parties import Client, Cluster, KeyPair, LocalCluster, MemoryCluster
+from parties.host import dumps
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
 

@@ -14,8 +14,9 @@ import pytest
 from mpc import errors
 from mpc.errors import PeerError, TesseraError
 from mpc.security import Security
-from parties import DataSet, disk
+from parties import DataSet
 from parties.commands import command_line
+from parties.host import disk
 from parties.messages.failures import error_of, fault_of
 from parties.servers.admission import Admission
 

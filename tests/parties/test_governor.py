@@ -10,7 +10,7 @@ from mpc.errors import ProgramError, ServerBusy
 from mpc.operation import Input
 from mpc.program import Program, nodes_announced
 from nn import Linear, Model, Sequential
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.messages.cluster import ProposeFile
 from parties.messages.conversation import WRITTEN
 from parties.messages.requests import AskLeave, DecideLeave, WithdrawRequest

@@ -15,10 +15,10 @@ import pytest
 from mpc.errors import DiskFull
 from mpc.security import Security
 from parties import Cluster, KeyPair
-from parties.cluster import Role
 from parties.commands.command_line import main
 from parties.commands.init.dialogue import _converse
 from parties.commands.init.plan import Plan, write
+from parties.members.cluster import Role
 
 BASE = ["init", "--name", "skin", "--dealer", "10.0.0.1:7000"]
 PARTIES = ["--party", "hospital=10.0.0.2:7001", "--party", "university=10.0.0.3:7001"]

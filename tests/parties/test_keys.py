@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mpc.errors import ConfigurationError
-from parties.keys import SIGNATURE_BYTES, KeyPair, is_public_key, is_signed
+from parties.members.keys import SIGNATURE_BYTES, KeyPair, is_public_key, is_signed
 
 
 def test_the_secret_is_in_the_file_only(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from mpc.errors import ConfigurationError, TesseraError, UsageError
-from parties import vault as vault_module
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
 from parties.stock.ledger import PartyLedger
-from parties.vault import VaultError
+from parties.stored import vault as vault_module
+from parties.stored.vault import VaultError
 
 KEYS = KeyPair.generate()
 SESSION, ELSEWHERE = "a" * 32, "b" * 32
@@ -336,7 +336,7 @@ def test_of_many_threads_one_gets_it(folder: Path) -> None:
 SNIPPET = Path(__file__).parents[1] / "snippet.py"
 CHILD = """
 import sys
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stock.items import ItemId, SpentItem
 from parties.stock.ledger import PartyLedger
 keys, first = KeyPair(*sys.argv[2:4]), int(sys.argv[4])

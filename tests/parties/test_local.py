@@ -16,8 +16,9 @@ import pytest
 
 from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import threads
-from parties import Client, LocalCluster, Settings, local
+from parties import Client, LocalCluster, Settings
 from parties.commands.serving import server_arguments
+from parties.local import local_cluster as local
 from parties.servers import process
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from parties import log_quota
-from parties.log_quota import LINES, OWN_LINES, SPAN, QuotaHandler, caused_by
+from parties.host import log_quota
+from parties.host.log_quota import LINES, OWN_LINES, SPAN, QuotaHandler, caused_by
 from parties.messages.rules import AllowUse
 from parties.wire.messages import Message
 

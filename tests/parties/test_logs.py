@@ -12,7 +12,8 @@ from datetime import datetime
 import pytest
 
 from mpc.errors import PeerError, ProtocolViolation
-from parties import Client, KeyPair, LocalCluster, Settings, logs
+from parties import Client, KeyPair, LocalCluster, Settings
+from parties.host import logs
 from parties.messages.runs import Failed, Opening, RunMessage
 
 RUN = "0123456789abcdef" * 2

@@ -20,14 +20,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from mpc.errors import ConfigurationError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, LocalCluster, Settings
-from parties.counters import Metrics
+from parties.host.counters import Metrics
 from parties.messages.runs import Opening
 from parties.messages.uploads import Upload
 from parties.operate.metrics import page as metrics_page
 from parties.operate.metrics.prometheus import PrometheusMetrics, outcomes, total
 from parties.operate.metrics.serving import parse_address, serving
 from parties.operate.status import look as status_look
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire.links import Traffic
 
 from .test_uploads import ID, TENSORS, speaking

@@ -27,7 +27,7 @@ from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import Cluster, KeyPair
 from parties.client.remote_model import RemoteModel
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages import rules as rule_messages
 from parties.messages import stored as model_messages
 from parties.messages.evidence import Vouched
@@ -44,7 +44,7 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.servers import coordinator
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
 

@@ -28,8 +28,8 @@ from parties.stored import sealed_files as files
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_versions import PartyVersions, State
 from parties.stored.record import Record, owner_of
+from parties.stored.vault import NoSpace, Vault, VaultError
 from parties.stored.version_database import FIRST
-from parties.vault import NoSpace, Vault, VaultError
 from protocols.randomness.streams import stored_stream
 
 KEYS = KeyPair.generate()

@@ -10,7 +10,7 @@ from mpc.program import Expression, Program
 from mpc.security import Security
 from parties.client.account import Account
 from parties.client.report import RunReport
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.messages.runs import Outputs
 from parties.tally import Sent, Tally
 from parties.wire.events import Delivery

@@ -8,7 +8,7 @@ import pytest
 
 from mpc import errors
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, RemoteError, TesseraError
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages import runs as run_messages
 from parties.messages import uploads as upload_messages
 from parties.messages.bindings import Binding
@@ -157,7 +157,7 @@ def test_a_long_reason_is_cut() -> None:
 
 
 def test_deliveries_show_no_payload() -> None:
-    from parties.cluster import Member
+    from parties.members.cluster import Member
     from parties.wire.events import Delivery
 
     delivery = Delivery(Member("p", PARTY, 0, None, "k"), Prepare(run=RUN), [memoryview(b"secret")])

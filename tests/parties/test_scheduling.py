@@ -12,10 +12,10 @@ from mpc.errors import DiskFull, ServerBusy, TooLarge
 from mpc.operation import Input
 from mpc.security import Security
 from nn import Linear, Model, Sequential
-from parties import disk
-from parties.cluster import Cluster
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
+from parties.host import disk
+from parties.members.cluster import Cluster
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
 from parties.messages.runs import Failed, Prepare
 from parties.servers import admission as admission_module
 from parties.servers import scheduling

@@ -12,7 +12,7 @@ import pytest
 
 from mpc.errors import EncodingError, RangeError, ShapeError, UnsupportedError, UsageError
 from parties import Client, DataSet, MemoryCluster
-from parties.cluster_file import Settings
+from parties.members.cluster_file import Settings
 
 
 @pytest.fixture(scope="module")

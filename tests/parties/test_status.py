@@ -19,9 +19,9 @@ from rich.console import Console
 from mpc.errors import ConfigurationError, ProtocolViolation
 from nn import Linear, Model, Sequential
 from parties import Client, KeyPair, LocalCluster, Settings
-from parties.cluster import Role
 from parties.commands.command_line import main
 from parties.commands.status import watching
+from parties.members.cluster import Role
 from parties.messages.check import CheckRefused, FolderSeen, Looked, RoomSeen
 from parties.messages.runs import Opening
 from parties.messages.status import AskStatus, PeerSeen, SecretSeen, ServerStatus

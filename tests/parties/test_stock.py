@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from mpc.errors import ConfigurationError, ServerBusy, UsageError
-from parties import disk
-from parties.keys import KeyPair
+from parties.host import disk
+from parties.members.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
 from parties.stock.ledger import PartyLedger
@@ -247,7 +247,7 @@ def test_an_old_file_of_the_dealer_brings_no_second_use(tmp_path: Path) -> None:
 SNIPPET = Path(__file__).parents[1] / "snippet.py"
 CHILD = """
 import sys
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.stock.dealer_stock import DealerStock
 keys = KeyPair(*sys.argv[2:4])
 with DealerStock(sys.argv[1], keys, "f00d") as stock:

@@ -30,7 +30,7 @@ from parties.messages.runs import Failed, Opening, Outputs
 from parties.messages.stock import Agreed, Spent, Stock, Stocked
 from parties.stock import dealer_stock, material
 from parties.stock.items import ItemId, State
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire.messages import Message
 
 from .stocked import program, right

@@ -9,8 +9,8 @@ import pytest
 
 from mpc.errors import ConfigurationError
 from parties import Cluster, KeyPair, Settings
-from parties.cluster import Member, Role
-from parties.succession import Step, Succession, check_signatures, decode, encode
+from parties.members.cluster import Member, Role
+from parties.members.succession import Step, Succession, check_signatures, decode, encode
 
 NAMES = ("dealer", "party0", "party1", "clinic", "company")
 KEYS = {name: KeyPair.generate() for name in (*NAMES, "new", "newer")}

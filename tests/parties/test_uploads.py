@@ -39,7 +39,7 @@ from parties.stored.decided_versions import DecidedVersions
 from parties.stored.partials import Begun, Partials
 from parties.stored.party_versions import PartyVersions, streamed
 from parties.stored.record import Record, tensor_infos
-from parties.vault import Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 from parties.wire.events import Delivery
 from parties.wire.messages import Message
 from protocols.readings.dealer import StoredMasks

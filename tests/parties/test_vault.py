@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import ConfigurationError
-from parties import vault as vault_module
-from parties.keys import KeyPair
-from parties.vault import Vault, VaultError
+from parties.members.keys import KeyPair
+from parties.stored import vault as vault_module
+from parties.stored.vault import Vault, VaultError
 from parties.wire.messages import Buffer
 
 KEYS = KeyPair.generate()
@@ -231,7 +231,8 @@ def test_not_a_database(folder: Path) -> None:
 
 def test_one_at_a_time(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from parties.keys import KeyPair; from parties.vault import Vault\n"
+        "import sys; from pathlib import Path\n"
+        "from parties.members.keys import KeyPair; from parties.stored.vault import Vault\n"
         "keys = KeyPair(sys.argv[2], sys.argv[3])\n"
         "v = Vault(sys.argv[1], 'file.sqlite', keys, purpose='test', member='party0', schema='')"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mpc.errors import PeerLost
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.wire.links import Link
 from parties.wire.liveness import Liveness
 

@@ -149,7 +149,7 @@ def test_it_is_told_alike_early_and_late(monkeypatch: pytest.MonkeyPatch, capsys
     assert printed.err == ""
 
 
-MOMENTS = ["numpy.version", "numpy.linalg", "msgspec", "zmq.backend", "numba.core", "parties.keys", "parties"]
+MOMENTS = ["numpy.version", "numpy.linalg", "msgspec", "zmq.backend", "numba.core", "parties.members.keys", "parties"]
 """Modules after whose import the interrupt comes."""
 
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from mpc.errors import ConfigurationError, UsageError
 from mpc.security import Security
-from parties.cluster import DEALER, Role
 from parties.commands.init.plan import DEFAULT_PORTS, Plan, write
+from parties.members.cluster import DEALER, Role
 
 Ask = Callable[[str], str]
 """Shows a question, and returns the line that was typed."""

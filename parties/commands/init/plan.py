@@ -19,9 +19,9 @@ from msgspec.structs import replace
 
 from mpc.errors import ConfigurationError, unwritable
 from mpc.security import Security
-from parties.cluster import DEALER, Cluster, Member, Role, address_fault, is_name
-from parties.cluster_file import Settings
-from parties.keys import KeyPair, is_public_key
+from parties.members.cluster import DEALER, Cluster, Member, Role, address_fault, is_name
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair, is_public_key
 
 CLUSTER_FILE = "cluster.toml"
 DEFAULT_PORTS = {Role.DEALER: 7000, Role.PARTY: 7001}

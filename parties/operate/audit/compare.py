@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
 from parties.operate.audit import facts
 from parties.operate.audit.entry import Entry
 from parties.operate.audit.facts import OK, Fact

@@ -23,14 +23,14 @@ from types import TracebackType
 from typing import Self
 
 from mpc.errors import DiskFull, ProtocolViolation, ServerBusy
-from parties.cluster import Member
-from parties.keys import KeyPair
+from parties.members.cluster import Member
+from parties.members.keys import KeyPair
 from parties.messages.audit import AuditHead, SignedHead
 from parties.operate.audit.entry import Head
 from parties.operate.audit.facts import Fact, PeerHead, Refused
 from parties.operate.audit.log import AuditFailed, AuditLog, Happened, now
 from parties.operate.site import Site
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire.messages import Payload
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from mpc.decoders import json_decoder
-from parties.cluster import Member
-from parties.keys import KeyPair
+from parties.members.cluster import Member
+from parties.members.keys import KeyPair
 from parties.messages.audit import LogId, Milliseconds
 from parties.messages.fields import Digest
 from parties.operate.audit.facts import AnyFact, Fact

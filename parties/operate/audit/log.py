@@ -33,14 +33,14 @@ import msgspec
 
 from mpc.decoders import msgpack_decoder
 from mpc.errors import TesseraError, unwritable
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.audit import SignedHead
 from parties.operate.audit.entry import Entry, Head, next_line, read_line
 from parties.operate.audit.facts import Broken, Deleted, Fact, File, Started, Stopped, Unsaid, kind_of
 from parties.operate.audit.files import FOLDER, file_name, lines, log_files
 from parties.operate.audit.recovery import Anchor, found
-from parties.vault import Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 from parties.wire.version import package_version
 
 log = logging.getLogger(__name__)

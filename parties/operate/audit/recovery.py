@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.audit import SignedHead
 from parties.operate.audit.entry import Entry, Head, after, beginning, read_line
 from parties.operate.audit.facts import Broken, Cut, Fact, Stopped

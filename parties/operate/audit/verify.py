@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.operate.audit.entry import Entry, Head, after, read_line
 from parties.operate.audit.facts import Broken, Cut, Deleted, File
 from parties.operate.audit.files import Line, files_of, lines

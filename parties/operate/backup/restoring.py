@@ -18,11 +18,11 @@ from typing import Any
 
 from mpc.errors import ConfigurationError, unwritable
 from mpc.rings import FieldRing
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.operate.backup.taking import DATABASES, FORMAT, MANIFEST, Backup, Hashing
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.party_versions import PartyVersions
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 
 _ALLOWED = re.compile(r"models/[0-9a-f]{32}\.shares\Z")
 _MANIFEST_BYTES = 16 << 20

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mpc.errors import ConfigurationError, PeerError, PeerLost, PeerUnavailable, RemoteError, printable
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair
 from parties.messages.check import CheckRefused
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import error_of

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from mpc.errors import PeerError, ProtocolViolation
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.check import (
     MAX_PROBE_BYTES,
     CheckMessage,

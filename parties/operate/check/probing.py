@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from mpc.errors import PeerError, PeerUnavailable, ProtocolViolation
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.check import Probe, Probed, Reach
 from parties.operate.check.asking import Answers, answer_in
 from parties.operate.check.reach import explanation, probe

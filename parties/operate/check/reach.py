@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.check import Reach
 
 

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpc.errors import PeerError
-from parties.cluster import Cluster, Member
-from parties.disk import RESERVE
+from parties.host.disk import RESERVE
+from parties.members.cluster import Cluster, Member
 from parties.messages.check import FolderSeen, Reach, RoomSeen
 
 CLOCK_TOLERANCE = 2.0

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mpc.errors import ConfigurationError, PeerError, ProtocolViolation
-from parties.cluster import Cluster, Member, Role
-from parties.keys import KeyPair
+from parties.members.cluster import Cluster, Member, Role
+from parties.members.keys import KeyPair
+from parties.members.succession import Step, Succession
 from parties.messages.cluster import MAX_PROPOSALS, AskCluster, ClusterSeen, FileProposed, ProposeFile
 from parties.messages.conversation import RequestMessage
 from parties.messages.status import SecretSeen
 from parties.operate.check.asking import Asker, asking
 from parties.operate.cluster.proposals import Proposals
-from parties.succession import Step, Succession
 from parties.wire.events import Delivery
 from parties.wire.socket_wires import SocketWires
 from parties.wire.transport import Endpoint

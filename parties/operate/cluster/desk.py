@@ -25,7 +25,8 @@ from mpc.errors import (
     TesseraError,
     VersionMismatch,
 )
-from parties.cluster import Member, Role
+from parties.members.cluster import Member, Role
+from parties.members.succession import MAX_TEXT, Step, Succession, is_smooth
 from parties.messages.cluster import AskCluster, ClusterSeen, FileProposed, ProposeFile, Signatures
 from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import fault_of
@@ -33,8 +34,7 @@ from parties.messages.uploads import MAX_SECRETS
 from parties.operate.cluster.proposals import Proposals
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.site import Site, Successive
-from parties.succession import MAX_TEXT, Step, Succession, is_smooth
-from parties.vault import VaultError
+from parties.stored.vault import VaultError
 from parties.wire.messages import Payload
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.status import SecretSeen
 
 

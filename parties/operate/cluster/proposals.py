@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mpc.errors import ConfigurationError
+from parties.members.succession import Step, Succession, check_signatures
 from parties.messages.cluster import MAX_PROPOSALS
-from parties.succession import Step, Succession, check_signatures
 
 MAX_ALONE = 8
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster
-from parties.succession import Step, Succession, decode, encode
-from parties.vault import VaultError
+from parties.members.cluster import Cluster
+from parties.members.succession import Step, Succession, decode, encode
+from parties.stored.vault import VaultError
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpc.errors import ConfigurationError
-from parties.keys import KeyPair
-from parties.vault import Vault
+from parties.members.keys import KeyPair
+from parties.stored.vault import Vault
 
 
 def rekey(folder: Path, old: KeyPair, new: KeyPair) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from parties.cluster import Cluster
+from parties.members.cluster import Cluster
+from parties.members.succession import Step, Succession, check_signatures, is_smooth
 from parties.operate.cluster.console import Seen
 from parties.operate.cluster.differences import Losses, differences, losses
-from parties.succession import Step, Succession, check_signatures, is_smooth
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster
-from parties.succession import Step, decode, encode
+from parties.members.cluster import Cluster
+from parties.members.succession import Step, decode, encode
 
 
 def signed_path(path: Path) -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import compiling
+from parties.host.processor import cpu_info, name_of
 from parties.operate.doctor.findings import Finding, Verdict
-from parties.processor import cpu_info, name_of
 from parties.wire.door import DESCRIPTORS
 
 LITTLE_MEMORY = 2 << 30

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.check import Reach
 from parties.operate.check.reach import probe
 from parties.operate.doctor.findings import Finding, Verdict

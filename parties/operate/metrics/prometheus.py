@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mpc.errors import TesseraError
-from parties.counters import OK, RELEASED, Metrics, Phase
+from parties.host.counters import OK, RELEASED, Metrics, Phase
 from parties.messages.rules import EVERYONE
 from parties.operate.site import Site
 from parties.operate.status.look import Look, Seen

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from parties.cluster import Member
+from parties.members.cluster import Member
 from parties.messages.check import CheckRefused
 from parties.messages.status import AskStatus, ServerStatus
 from parties.messages.uploads import MAX_SECRETS

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mpc.errors import PeerError
-from parties import logs
+from parties.host import logs
 from parties.messages.status import MAX_PROGRAMS, PREFIX, PeerSeen
 from parties.operate.site import Site
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpc.errors import PeerError, PeerUnavailable, printable
-from parties.cluster import Cluster, Member
+from parties.members.cluster import Cluster, Member
 from parties.messages.status import PeerSeen, SecretSeen, ServerStatus
 
 _RIGHT = frozenset({"up", "runs: yours", "others'", "models", "in stock", "round trip"})

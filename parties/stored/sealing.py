@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
-from parties.keys import KeyPair
+from parties.members.keys import KeyPair
 from parties.wire.messages import Buffer
 
 FORMAT = 2

@@ -11,9 +11,9 @@ from concurrent.futures import Future
 
 from mpc.errors import UsageError
 from mpc.rings import Rings, compiling
-from parties.cheating import cheating
-from parties.cluster_file import Settings
-from parties.keys import KeyPair
+from parties.local.cheating import cheating
+from parties.members.cluster_file import Settings
+from parties.members.keys import KeyPair
 from parties.servers.party import PartyServer
 from parties.servers.process import make_server
 from parties.trial import TrialCluster

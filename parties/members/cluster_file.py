@@ -4,7 +4,7 @@ Every process of a cluster, and every client, is given the same file::
 
     version = 1
     name = "skin"
-    number = 2                     # optional: 1 is the first, and a changed file has one more (parties.succession)
+    number = 2                     # optional: 1 is the first, and a changed file has one more (see succession)
     former = "5b0c..."             # of every file but the first: the fingerprint of the one before
 
     [dealer]

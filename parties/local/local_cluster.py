@@ -21,8 +21,8 @@ from pathlib import Path
 
 from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import compiling
-from parties.cluster_file import Settings
-from parties.dumps import no_core_files
+from parties.host.dumps import no_core_files
+from parties.members.cluster_file import Settings
 from parties.servers.process import READY, cores, tune
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
@@ -237,7 +237,7 @@ def _environment() -> dict[str, str]:
 
     Without what a service manager told the parent: that it is ready, and alive, is not for the children to say.
     """
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     inherited = {name: value for name, value in os.environ.items() if name not in _SERVICE_MANAGER}
     return {**inherited, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}

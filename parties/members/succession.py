@@ -28,8 +28,8 @@ from typing import Annotated
 import msgspec
 
 from mpc.errors import ConfigurationError
-from parties.cluster import Cluster, Member
-from parties.keys import KeyPair, curve_half, signing_half
+from parties.members.cluster import Cluster, Member
+from parties.members.keys import KeyPair, curve_half, signing_half
 
 PURPOSE = "cluster file"
 """Of the signatures."""

@@ -1,8 +1,8 @@
 """A database of secrets at rest: one SQLite file in a data folder, for one member and one purpose.
 
-What is sealed is encrypted under a random key of this file (`parties.sealing`), which is in the file, sealed itself
-under the member's own.  A member that gets another secret has the file's key sealed under that (`Vault.rekey`), and
-nothing else changes: the former secret opens old copies of the file only.
+What is sealed is encrypted under a random key of this file (`parties.stored.sealing`), which is in the file, sealed
+itself under the member's own.  A member that gets another secret has the file's key sealed under that
+(`Vault.rekey`), and nothing else changes: the former secret opens old copies of the file only.
 
 *Crashes.*  Write-ahead log with ``synchronous=FULL``: what a transaction did is on the disk when it returns, and is
 there whole or not at all after a crash at any moment.  ``secure_delete`` overwrites what is deleted; the log still
@@ -26,9 +26,9 @@ from types import TracebackType
 from typing import Self
 
 from mpc.errors import NO_SPACE, ConfigurationError, DiskFull, TesseraError
-from parties.keys import KeyPair
-from parties.private_files import hold, private_file, private_folder
-from parties.sealing import FORMAT, Sealing, Streamed, bound_to, unwrapped, wrapped
+from parties.host.private_files import hold, private_file, private_folder
+from parties.members.keys import KeyPair
+from parties.stored.sealing import FORMAT, Sealing, Streamed, bound_to, unwrapped, wrapped
 from parties.wire.messages import Buffer
 
 CHUNK_BYTES = 1 << 24

@@ -1,6 +1,6 @@
 """Who takes part in a cluster: its members, and what all of them have to agree on.  It holds no secrets.
 
-`parties.cluster_file` documents the file.
+`parties.members.cluster_file` documents the file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import NoReturn
 import msgspec
 
 from mpc.errors import ConfigurationError
-from parties.cluster_file import FORMAT, ClientTable, DealerTable, File, PartyTable, Settings, read, written
-from parties.keys import curve_half, is_public_key, is_signed, signing_half
+from parties.members.cluster_file import FORMAT, ClientTable, DealerTable, File, PartyTable, Settings, read, written
+from parties.members.keys import curve_half, is_public_key, is_signed, signing_half
 
 # Whatever memory there is: chunks of uploads are of 4 MiB.
 _LEAST_MESSAGE_MB = 16
@@ -65,10 +65,10 @@ class Member:
         role: what it is.
         index: position among the members of its role, from 0; a party's index is its party number.
         address: ``host:port`` that others connect to; None for a client.
-        key: public key, 80 characters of Z85 (``parties.keys``).
+        key: public key, 80 characters of Z85 (``parties.members.keys``).
         listen: ``host:port`` to bind, where that is not ``address``.
         data_port: port of its data channels (``parties.wire.channels``); None: a free one, of which it tells; 0: none.
-        origin: the key that it came with, where that has been replaced since (``parties.succession``); else empty.
+        origin: the key that it came with, where that has been replaced since (`parties.members.succession`), or empty.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A validated cluster; see `parties.cluster_file` for the file.
+    """A validated cluster; see `parties.members.cluster_file` for the file.
 
     ``Cluster(...)`` checks its arguments just as `loads` checks a file and raises `ConfigurationError` alike,
     so a cluster that exists is a valid one.

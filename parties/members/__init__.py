@@ -1,0 +1,1 @@
+"""Who takes part: the cluster file, how one follows another, and keys."""
