@@ -30,6 +30,8 @@ _SHARE = 0.25
 """Of the rows, that are moved at a time."""
 _TRIES = 4
 """Moves of the same rows, of which each has to leave a number where it is for these rows to be none of its own."""
+_MOVES = 16
+"""Of all rows: a bit, which turns at every other one, is taken for one that nothing moves once in 65,536 times."""
 _LINES, _BEND = 8, 0.05
 """A number that bends by less than this part of how far it moves, on so many lines together, is nearly linear."""
 _POINTS, _ROOM = 4, 8
@@ -202,12 +204,15 @@ class Trial:
     def crowds(self, slot: str, rows: int) -> list[int | None]:
         """As ``Examined.crowds``."""
         rng = np.random.default_rng()
-        step = {i: v for i, v in self._uniform((slot,)).items() if v.shape[:1] == (rows,)}
+        step = {i for i, v in self._uniform((slot,)).items() if v.shape[:1] == (rows,)}
         base = self._results({})
-        moved = self._results({i: self._ring(i).add(self._start[i], v) for i, v in step.items()})
-        depends = [a != b for a, b in zip(base, moved, strict=True)]
+        depends = [np.zeros(a.shape, bool) for a in base]
+        for _ in range(_MOVES):
+            elsewhere = self._uniform((slot,))
+            moved = self._results({i: self._ring(i).add(self._start[i], elsewhere[i]) for i in step})
+            depends = [d | (a != b) for d, a, b in zip(depends, base, moved, strict=True)]
         unmoved = [np.zeros(a.shape, np.int64) for a in base]
-        subsets = max(32, min(128, 2**25 // self._program.elements))
+        subsets = max(32, min(256, 2**25 // self._program.elements))
         for _ in range(subsets):
             subset = rng.random(rows) < _SHARE
             same = depends
