@@ -132,11 +132,11 @@ def ended(
     if malicious:
         if variant.rounds > 1:
             digits = planner.masked(planner.make(Join(variant.groups), digits))
-        return planner.make(Compare(ignored, below, equal, 0), x, digits, *passed)
+        return planner.make(Compare(ignored, below, equal, 0, False), x, digits, *passed)
     if variant.rounds == 1:
-        return planner.make(Signed(ignored, below, equal, 0, count), x, digits, *passed)
+        return planner.make(Signed(ignored, below, equal, 0, False, count), x, digits, *passed)
     sign = planner.masked(planner.make(Sign(x.type.size, count), digits))
-    return planner.make(Lifted(ignored, below, equal, 0), x, sign, *passed)
+    return planner.make(Lifted(ignored, below, equal, 0, False), x, sign, *passed)
 
 
 def variant_of(planner: Planner, x: Expression, ignored: int, equal: bool = False) -> tuple[Variant, Expression, int]:

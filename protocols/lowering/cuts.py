@@ -145,7 +145,8 @@ class _Search:
         y, dropped = self._times(y, factor), operation.dropped + bits
         if dropped > min(y.type.fraction_bits, TRUNCATION_BITS - 1) or not y.type.fits(TRUNCATION_BITS):
             return None
-        made = self._planner.make(msgspec.structs.replace(operation, dropped=dropped), compared, digits, y)
+        own = y is compared and not (operation.below or operation.equal)
+        made = self._planner.make(msgspec.structs.replace(operation, dropped=dropped, own=own), compared, digits, y)
         self.gates.append((x, _losing(made, x, factor, 1.0)))
         return Cut(1.0, lambda: made)
 

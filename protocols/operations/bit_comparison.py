@@ -44,12 +44,13 @@ MOST_CHAINED = 9
 
 class SignedMonomials(Correlation, frozen=True):
     """(-1)^alpha_J / 2 times 1 and the monomials of the masks of digits; if ``gated``, times a third mask besides, of
-    which so many bits are ``dropped`` (``passing.py``)."""
+    which so many bits are ``dropped``, and which may be that of what is compared, ``own`` (``passing.py``)."""
 
     size: int
     digits: int
     gated: bool
     dropped: int
+    own: bool
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -58,12 +59,13 @@ class SignedMonomials(Correlation, frozen=True):
     @property
     def parts(self) -> tuple[Part, ...]:
         rows = (signed_monomials(self.digits), self.size)
-        return (Part(rows), *(passed_parts(rows, self.size, self.dropped) if self.gated else ()))
+        return (Part(rows), *(passed_parts(rows, self.size, self.dropped, self.own) if self.gated else ()))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         signed = field.signed_monomials(masks[0], self.size)
-        return (signed, *(one for mask in masks[1:] for one in passed_made(field, signed, mask, self.dropped)))
+        through = [passed_made(field, signed, mask, self.dropped, self.own) for mask in masks[1:]]
+        return (signed, *(one for made in through for one in made))
 
 
 @register
@@ -81,7 +83,7 @@ class Signed(Comparison, frozen=True, tag="signed"):
         return field_of(rings).unpacked(bits_of(rings).chain(digits, None), types[0].size)
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (SignedMonomials(types[0].size, self.digits, len(types) == 3, self.dropped),)
+        return (SignedMonomials(types[0].size, self.digits, len(types) == 3, self.dropped, self.own),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -93,15 +95,15 @@ class Signed(Comparison, frozen=True, tag="signed"):
             (sign,) = field.signed_sums(opened, types[0].size, prepared)
             sign = field.reshape(sign, shape)
             return Value(field.full(shape, HALF), sign if self.below else field.negate(sign))
-        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
-        if self.dropped:
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
+        if len(y.dealt) > 1:
             (sign,) = field.signed_sums(opened, types[0].size, prepared[:1])
             signs = [sign, field.chosen_sums(opened, types[0].size, y.second, *y.dealt[::-1])]
         else:
             signs = field.signed_sums(opened, types[0].size, [prepared[0], *y.dealt])
         known, share = (field.scale(part, HALF) for part in (y.public, y.share))
         product = field.multiply_add(y.public, *signs)
-        share = field.add(share, product) if self.below else field.subtract(share, product)
+        share = y.wrapped(field, field.add(share, product) if self.below else field.subtract(share, product))
         return Value(field.reshape(known, shape), field.reshape(share, shape))
 
 
@@ -150,11 +152,12 @@ class Sign(Operation, frozen=True, tag="sign"):
 
 class LiftedBits(Correlation, frozen=True):
     """The masks of packed bits as numbers; if ``gated``, times a third mask besides, of which so many bits are
-    ``dropped`` (``passing.py``)."""
+    ``dropped``, and which may be that of what is compared, ``own`` (``passing.py``)."""
 
     size: int
     gated: bool
     dropped: int
+    own: bool
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -163,12 +166,13 @@ class LiftedBits(Correlation, frozen=True):
     @property
     def parts(self) -> tuple[Part, ...]:
         rows = (self.size,)
-        return (Part(rows), *(passed_parts(rows, self.size, self.dropped) if self.gated else ()))
+        return (Part(rows), *(passed_parts(rows, self.size, self.dropped, self.own) if self.gated else ()))
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         lifted = field.unpacked(masks[0], self.size)
-        return (lifted, *(one for mask in masks[1:] for one in passed_made(field, lifted, mask, self.dropped)))
+        through = [passed_made(field, lifted, mask, self.dropped, self.own) for mask in masks[1:]]
+        return (lifted, *(one for made in through for one in made))
 
 
 @register
@@ -182,7 +186,7 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
         return field_of(rings).unpacked(digits, types[0].size)
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (LiftedBits(types[0].size, len(types) == 3, self.dropped),)
+        return (LiftedBits(types[0].size, len(types) == 3, self.dropped, self.own),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -194,8 +198,9 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
             bit = field.reshape(field.unpacked(opened, types[0].size), shape)
             ends = Value(field.full(shape, 1), field.zeros(shape))
             return self._turned(field, ends, Value(bit, field.turned(opened, field.reshape(prepared[0], shape))))
-        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
         through = field.turned(opened, field.multiply_add(y.public, prepared[0], y.products(field)))
         known, share = field.kept(opened, y.public), field.add(field.kept(opened, y.share), through)
+        share = y.wrapped(field, share)
         whole, part = ((field.reshape(one, shape) for one in two) for two in ((y.public, y.share), (known, share)))
         return self._turned(field, Value(*whole), Value(*part))

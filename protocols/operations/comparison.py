@@ -108,12 +108,13 @@ class Products(Correlation, frozen=True):
 class Gated(Correlation, frozen=True):
     """All monomials of a chain of so many ``digits``, times another mask; its operands are the digits, and that.
 
-    ``dropped``: bits of what is let through (``passing.py``).
+    ``dropped``: bits of what is let through, which may be what is compared, its ``own`` (``passing.py``).
     """
 
     size: int
     digits: int
     dropped: int
+    own: bool
 
     @property
     def operands(self) -> tuple[int, ...]:
@@ -121,12 +122,12 @@ class Gated(Correlation, frozen=True):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return passed_parts((monomials(self.digits), self.size), self.size, self.dropped)
+        return passed_parts((monomials(self.digits), self.size), self.size, self.dropped, self.own)
 
     def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
         field = field_of(rings)
         found, _ = monomials_of(field, masks[0], whole_chain(self.digits))
-        return passed_made(field, field.concatenate(found, 0), masks[1], self.dropped)
+        return passed_made(field, field.concatenate(found, 0), masks[1], self.dropped, self.own)
 
 
 def products_of(groups: Sequence[int]) -> int:
@@ -171,7 +172,8 @@ class Comparison(Operation, frozen=True):
     """What ends a comparison: 1 where x >= 0, else 0; if ``equal``, where x = 0; if ``below``, the other way round.
 
     Operands: x, what is opened of its digits, and if there is a third, y of the same shape (maybe the same tensor): the
-    result is y or 0 then, without the ``dropped`` lowest fraction bits of y.  ``ignored`` is as in `Digits`.
+    result is y or 0 then, without the ``dropped`` lowest fraction bits of y, which is x if they are dropped of its
+    ``own``.  ``ignored`` is as in `Digits`.
     """
 
     takes_inner: ClassVar[int | None] = 1
@@ -179,6 +181,7 @@ class Comparison(Operation, frozen=True):
     below: bool
     equal: bool
     dropped: int
+    own: bool
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) in (2, 3), "takes what is compared, its digits, and maybe what is let through")
@@ -186,8 +189,9 @@ class Comparison(Operation, frozen=True):
         require(x.form is Form.MASKED and x.ring == FIELD, "compares a masked tensor")
         require(EXACTLY <= self.ignored < MOST_BITS, f"ignores up to {MOST_BITS} bits")
         require(digits.form is Form.MASKED and self._goes_with(x, digits), "takes what is opened of its digits")
+        require(not self.own or not (self.below or self.equal), "x lets itself through where it is not negative")
         if not through:
-            require(self.dropped == 0, "a bit has no fraction bits to drop")
+            require(self.dropped == 0 and not self.own, "a bit has no fraction bits to drop")
             return TensorType(x.shape, 0, 0.0, 1.0, Form.SHARED)
         (y,) = through
         require(y.form is Form.MASKED and y.ring == FIELD and y.shape == x.shape, "lets a masked tensor through")
@@ -210,6 +214,7 @@ class Comparison(Operation, frozen=True):
         require(made.inputs[0].number == operands[0].number, "takes the digits of what is compared")
         alike = (digits.ignored, digits.equal) == (self.ignored, self.equal)
         require(alike, "takes the digits of such a comparison")
+        require(not self.own or operands[2].number == operands[0].number, "lets what it compares through")
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field = field_of(rings)
@@ -275,7 +280,7 @@ class Compare(Comparison, frozen=True, tag="compare"):
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         size, digits = types[0].size, _count(types)
-        return (OfDigits(size, (digits,)), *([Gated(size, digits, self.dropped)] if len(types) == 3 else []))
+        return (OfDigits(size, (digits,)), *([Gated(size, digits, self.dropped, self.own)] if len(types) == 3 else []))
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -288,8 +293,9 @@ class Compare(Comparison, frozen=True, tag="compare"):
         if len(inputs) == 2:
             return self._turned(field, Value(field.full(shape, 1), field.zeros(shape)), Value(known, share))
         # (known + share) (D + b), of which share b is dealt monomial by monomial.
-        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped)
-        gated = field.reshape(field.chain_times(opened, y.products(field), chain), shape)
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
+        gated = field.reshape(field.chain_times(opened, y.products(field), chain), (types[0].size,))
+        gated = field.reshape(y.wrapped(field, gated), shape)
         public, mask = (field.reshape(part, shape) for part in (y.public, y.share))
         product = field.multiply_add(public, share, field.multiply_add(known, mask, gated))
         return self._turned(field, Value(public, mask), Value(field.multiply(known, public), product))

@@ -261,19 +261,19 @@ def test_what_does_not_go_together() -> None:
     field_digits, packed = (digits_of(X, EXACTLY, (7, 7, 6), ring) for ring in (FIELD, BITS))
     tables = tables_type(3, (7, 7, 6), BITS)
     opened, packed_opened = (t.replace(form=Form.MASKED) for t in (field_digits, packed))
-    assert Compare(EXACTLY, False, False, 0).result(X, opened).shape == (3,)
-    assert Signed(EXACTLY, False, False, 0, 3).result(X, packed_opened).shape == (3,)
+    assert Compare(EXACTLY, False, False, 0, False).result(X, opened).shape == (3,)
+    assert Signed(EXACTLY, False, False, 0, False, 3).result(X, packed_opened).shape == (3,)
     sign = Sign(3, 3).result(packed_opened)
-    assert Lifted(EXACTLY, False, False, 0).result(X, sign.replace(form=Form.MASKED)).shape == (3,)
+    assert Lifted(EXACTLY, False, False, 0, False).result(X, sign.replace(form=Form.MASKED)).shape == (3,)
     refused = [
-        lambda: Compare(EXACTLY, False, False, 0).result(X, field_digits),
-        lambda: Compare(EXACTLY, False, False, 0).result(X, packed_opened),
-        lambda: Compare(EXACTLY, False, False, 0).result(X, opened, X.replace(shape=(1,))),
-        lambda: Compare(EXACTLY, False, False, 0).result(X, opened.replace(shape=(4, 3))),
-        lambda: Compare(EXACTLY, False, False, 0).result(X, opened.replace(shape=(17, 3))),
-        lambda: Compare(-2, False, False, 0).result(X, opened),
-        lambda: Signed(EXACTLY, False, False, 0, 3).result(X, opened),
-        lambda: Signed(EXACTLY, False, False, 0, 10**6).result(X, packed_opened),
+        lambda: Compare(EXACTLY, False, False, 0, False).result(X, field_digits),
+        lambda: Compare(EXACTLY, False, False, 0, False).result(X, packed_opened),
+        lambda: Compare(EXACTLY, False, False, 0, False).result(X, opened, X.replace(shape=(1,))),
+        lambda: Compare(EXACTLY, False, False, 0, False).result(X, opened.replace(shape=(4, 3))),
+        lambda: Compare(EXACTLY, False, False, 0, False).result(X, opened.replace(shape=(17, 3))),
+        lambda: Compare(-2, False, False, 0, False).result(X, opened),
+        lambda: Signed(EXACTLY, False, False, 0, False, 3).result(X, opened),
+        lambda: Signed(EXACTLY, False, False, 0, False, 10**6).result(X, packed_opened),
         lambda: Digits(EXACTLY, (7, 7, 6), FIELD).result(X, tables),
         lambda: Digits(EXACTLY, (7, 7, 7), BITS).result(X, tables),
         lambda: Digits(EXACTLY, (7, 7, 6), BITS).result(X.replace(shape=(9,)), tables),
@@ -283,13 +283,13 @@ def test_what_does_not_go_together() -> None:
         lambda: Digits(EXACTLY, (7, 7, 6), BITS, 2).result(X, tables),
         lambda: Digits(EXACTLY, (7, 7, 6), BITS, 0).result(X, tables),
         lambda: Digits(0, (7, 7, 6), BITS, 1, True).result(X.replace(fraction_bits=10), tables),
-        lambda: Compare(EXACTLY, False, False, 1).result(X, opened),
-        lambda: Compare(EXACTLY, False, False, -1).result(X, opened, X),
-        lambda: Compare(EXACTLY, False, False, 17).result(X, opened, X),
+        lambda: Compare(EXACTLY, False, False, 1, False).result(X, opened),
+        lambda: Compare(EXACTLY, False, False, -1, False).result(X, opened, X),
+        lambda: Compare(EXACTLY, False, False, 17, False).result(X, opened, X),
         lambda: Sign(3, 10).result(packed_opened.replace(shape=(19, 1))),
         lambda: Sign(-1, 3).result(packed_opened),
         lambda: Sign(9, 3).result(packed_opened),
-        lambda: Lifted(EXACTLY, False, False, 0).result(X, opened),
+        lambda: Lifted(EXACTLY, False, False, 0, False).result(X, opened),
         lambda: Join((2, 2)).result(opened),
         lambda: Join(()).result(opened),
         lambda: Join((9,)).result(opened.replace(shape=(17, 3))),

@@ -81,7 +81,9 @@ def cuts(objective: Objective) -> list[Expression]:
     planner = Planner(objective=objective)
     x, y = (Expression(Input((3,), 8, -4.0, 4.0)) for _ in range(2))
     through = [comparison.ended(planner, x, -1, y), comparison.ended(planner, y, -1, y, below=True)]
-    return [Expression(msgspec.structs.replace(z.operation, dropped=3), z.inputs) for z in through]
+    dropping = [Expression(msgspec.structs.replace(z.operation, dropped=3), z.inputs) for z in through]
+    own = comparison.ended(planner, x, -1, x)
+    return [*dropping, Expression(msgspec.structs.replace(own.operation, dropped=3, own=True), own.inputs)]
 
 
 PROGRAMS: dict[str, Callable[[Objective], list[Expression]]] = {
@@ -116,7 +118,7 @@ def altered(operation: Operation) -> Iterator[Operation]:
             {"equal": not operation.equal},
             {"below": not operation.below},
         ]
-        changes += [{"dropped": operation.dropped + n} for n in (-1, 1)]
+        changes += [{"dropped": operation.dropped + n} for n in (-1, 1)] + [{"own": not operation.own}]
     if isinstance(operation, Join):
         changes += [{"groups": operation.groups[::-1]}]
     if isinstance(operation, Sign):

@@ -48,7 +48,7 @@ def tables(x: Expression) -> Expression:
 def sign(x: Expression, found: Expression) -> Expression:
     """Of x, by digits that may be another's."""
     whole = mask(Expression(Sign(x.type.size, 3), (mask(found),)))
-    return Expression(Lifted(EXACTLY, False, False, 0), (x, whole))
+    return Expression(Lifted(EXACTLY, False, False, 0, False), (x, whole))
 
 
 def refused(x: Expression, why: str) -> None:
@@ -91,7 +91,9 @@ def test_numbers_are_compared_with_no_mask_but_their_own() -> None:
     refused(sign(both, Expression(Digits(*CUT), (both, tables(w)))), "tables of")
     ends = mask(Expression(Ends((9, 8), BITS), (x,)))
     bits = mask(Expression(Sign(8, 2), (ends,)))
-    refused(Expression(Lifted(EXACTLY, False, False, 0), (Expression(Broadcast((2, 4)), (x,)), bits)), "takes digits")
+    refused(
+        Expression(Lifted(EXACTLY, False, False, 0, False), (Expression(Broadcast((2, 4)), (x,)), bits)), "takes digits"
+    )
 
 
 def test_nor_with_that_of_another_element() -> None:

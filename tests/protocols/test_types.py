@@ -226,7 +226,7 @@ def _join(draw: Draw) -> Expression:
     cut, compared = (EXACTLY, (10,) * 6, FIELD), _of_both_signs(draw)
     x = Planner().masked(Planner().make(Digits(*cut), compared, Planner().make(Tables(*cut), compared)))
     joined = Planner().make(Join(((6,), (2, 1, 3), (1,) * 6)[draw.whole(0, 2)]), x)
-    return Planner().make(Compare(EXACTLY, False, False, 0), compared, Planner().masked(joined))
+    return Planner().make(Compare(EXACTLY, False, False, 0, False), compared, Planner().masked(joined))
 
 
 @of("sign")
