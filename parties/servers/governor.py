@@ -197,6 +197,11 @@ def evaluating_seconds(program: Program) -> float:
     return _evaluating(len(program.nodes), program.elements)
 
 
+def step_seconds(program: Program, number: int) -> float:
+    """That computing takes about in the step before round ``number``, or at the end; none in a check's rounds."""
+    return _evaluating(*program.steps[number]) if number < len(program.steps) else 0.0
+
+
 def longest_step_seconds(program: Program) -> float:
     """That computing takes about between two rounds, at most."""
     return max(_evaluating(*step) for step in program.steps)

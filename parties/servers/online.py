@@ -15,7 +15,7 @@ from parties.host.counters import Phase
 from parties.members.cluster import Cluster, Member
 from parties.messages.runs import Inputs, Opening, Outputs
 from parties.servers.disputes import Disputes
-from parties.servers.governor import evaluating_seconds, longest_step_seconds
+from parties.servers.governor import evaluating_seconds, longest_step_seconds, step_seconds
 from parties.servers.pace import LONG
 from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.runs import check_sender
@@ -28,13 +28,17 @@ from protocols.readings.party import Exchange, UnreducedOpening
 
 THREAD_SECONDS = 12e-3
 """Runs that take longer than this between two rounds, or are long in all, compute in a thread, so that others are
-answered meanwhile.  A hop to a thread and back takes one to two milliseconds a round."""
+answered meanwhile."""
+
+HOP_SECONDS = 3e-3
+"""Steps of these that take no longer, of which a deep network has hundreds, are not worth the hop to a thread and back
+while nobody else is there to be answered."""
 
 MAX_EARLY_ROUNDS = 2
 """A peer can be ahead of us by one round, never by more."""
 
 
-def _in_a_thread(program: Program) -> bool:
+def _is_long(program: Program) -> bool:
     return longest_step_seconds(program) > THREAD_SECONDS or evaluating_seconds(program) > LONG
 
 
@@ -51,6 +55,7 @@ class Online:
 
     def _follow(self, cluster: Cluster) -> None:
         self._peers = [party for party in cluster.parties if party.name != self._server.member.name]
+        self._servers = frozenset(member.name for member in cluster.members if member.is_server)
 
     def _on_inputs(self, client: Member, message: Inputs, payload: Payload) -> None:
         job = self._server.jobs.get(message.run)
@@ -72,7 +77,6 @@ class Online:
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
-        job.low_latency.enter_context(self._server.endpoint.low_latency())
         self._step(job, None)
 
     def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
@@ -119,8 +123,11 @@ class Online:
         exchange, testimony = job.exchange, job.testimony
         if exchange is None or job.program is None or testimony is None:
             raise ProgramError("the run is not online")
-        if _in_a_thread(job.program):
+        if self._in_a_thread(job, job.program):
             self._server.clear_deadline(job)
+            # Who waits closely for messages hears of the thread only up to a millisecond later.
+            job.low_latency.close()
+            job.listening = False
             self._server.in_background(
                 job,
                 lambda: self._compute(exchange, testimony, job.round, received),
@@ -129,7 +136,18 @@ class Online:
                 expected=evaluating_seconds(job.program),
             )
         else:
-            self._sent(job, *self._compute(exchange, testimony, job.round, received))
+            started = time.thread_time()
+            found = self._compute(exchange, testimony, job.round, received)
+            if _is_long(job.program):
+                self._server.governor.pace.charge(job.on_behalf, time.thread_time() - started)
+            self._sent(job, *found)
+
+    def _in_a_thread(self, job: PartyJob, program: Program) -> bool:
+        """Whether the next step is."""
+        if not _is_long(program):
+            return False
+        alone = self._server.governor.pace.alone(job.on_behalf, self._servers)
+        return not alone or step_seconds(program, job.round) > HOP_SECONDS
 
     def _compute(
         self, exchange: Exchange, testimony: Testimony, number: int, received: Sequence[Heard] | None
@@ -153,6 +171,9 @@ class Online:
         for peer in self._peers:
             job.sent_online.add(peer.name, self._server.endpoint.send(peer.name, message, list(outgoing)))
         job.outgoing = outgoing
+        if not job.listening:
+            job.low_latency.enter_context(self._server.endpoint.low_latency())
+            job.listening = True
         job.waiting = True
         job.sent_at = time.perf_counter()
         self._server.set_deadline(job)
@@ -163,7 +184,7 @@ class Online:
         run = job.party_run
         if run is None or not self._server.malicious:
             self._continue(job)
-        elif _in_a_thread(run.program):
+        elif _is_long(run.program):
             job.busy = True
             self._server.in_background(
                 job, run.catch_up, lambda _, __: self._caught_up(job), workers=self._server.governor.online

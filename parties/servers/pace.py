@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -108,14 +108,27 @@ class Pace:
             # Many short pieces are as much as a long one.
             rest(long=False)
 
+    def alone(self, member: str, servers: Collection[str]) -> bool:
+        """Whether nobody else is at it but servers, who speak of that member's work."""
+        own = {member, *servers}
+        return not any(name not in own and self._active(account) for name, account in list(self._accounts.items()))
+
+    def charge(self, member: str, seconds: float) -> None:
+        """What was done for that member elsewhere."""
+        self._account(member).charge(seconds)
+
     def _account(self, member: str) -> _Account:
         return self._accounts.setdefault(member, _Account())
 
     def _gives_way(self, account: _Account, *, long: bool) -> bool:
         """Whether a thread that is at work for this account, on something long perhaps, is to rest."""
-        now = time.monotonic()
-        others = [one for one in list(self._accounts.values()) if one is not account and now - one.active < ACTIVE]
+        others = [one for one in list(self._accounts.values()) if one is not account and self._active(one)]
         if long:
             return bool(others)
+        now = time.monotonic()
         had = account.had_by(now)
         return had >= MUCH and any(other.had_by(now) < had for other in others)
+
+    @staticmethod
+    def _active(account: _Account) -> bool:
+        return time.monotonic() - account.active < ACTIVE

@@ -67,6 +67,8 @@ class PartyJob(Job):
         self.wait_seconds = 0.0
         self.sent_at = 0.0
         self.low_latency = contextlib.ExitStack()
+        self.listening = False
+        """Whether messages are waited for closely: ``low_latency`` is entered."""
         self.testimony: Testimony | None = None
         """What is said of the run under signatures."""
         self.disputes: dict[str, Disputed] = {}

@@ -15,8 +15,10 @@ from mpc.operation import Input
 from mpc.pace import STEP, paced, pausing
 from mpc.program import Program
 from mpc.security import Security
+from parties.cluster import Role
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Prepare, Release
+from parties.servers import online
 from parties.servers import pace as pace_module
 from parties.servers.governor import longest_step_seconds
 from parties.servers.online import THREAD_SECONDS
@@ -258,6 +260,41 @@ async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(
             assert where == {inline}
     assert longest_step_seconds(wide(1500)) > THREAD_SECONDS > longest_step_seconds(wide(10))
     await site.settled()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_short_steps_of_a_long_program_hop_to_a_thread_only_beside_others(site, monkeypatch, beside):
+    where, evaluate = set(), Evaluation.evaluate
+
+    def watched(self, i):
+        where.add(threading.current_thread() is threading.main_thread())
+        evaluate(self, i)
+
+    monkeypatch.setattr(Evaluation, "evaluate", watched)
+    monkeypatch.setattr(online, "LONG", 0.0)
+    async with site.client() as client:
+        if beside:
+            for server in site.servers.values():
+                monkeypatch.setattr(server.governor.pace, "alone", lambda *_: False)
+        x = client.share([0.5, -0.25])
+        assert await client.reveal((x.relu() * x - 0.125).relu()) == pytest.approx([0.125, 0.0], abs=1e-3)
+        assert where == {not beside}
+    for server in site.servers.values():
+        if server.member.role is Role.PARTY:
+            assert sum(account.had for account in server.governor.pace._accounts.values()) > 0
+        assert not server.endpoint._eager
+    await site.settled()
+
+
+def test_who_is_alone(threads):
+    threads.pace.charge("a", 0.5)
+    assert threads.pace.alone("a", ())
+    assert not threads.pace.alone("b", ())
+    threads.now += ACTIVE
+    threads.pace.heard("b")
+    assert threads.pace.alone("b", ())
+    assert not threads.pace.alone("a", ())
+    assert threads.pace.alone("a", ("b", "c"))
 
 
 async def test_a_prediction_beside_heavy_programs_waits_for_none_of_them(site, monkeypatch):
