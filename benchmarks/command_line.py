@@ -12,8 +12,10 @@ from typing import Any
 from benchmarks.options import (
     add_cluster_arguments,
     add_model_arguments,
+    add_objective_argument,
     add_party_arguments,
     add_record_arguments,
+    places,
     positive,
 )
 from benchmarks.peers.command import add_peers
@@ -61,8 +63,13 @@ def _add_inference(benches: Any) -> None:
     parser.add_argument("--repeat", type=positive, metavar="R", help="measured runs (default: 10)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npz",
-        help="predict the whole test split of this file, once, and compare with torch; needs torch",
+        help="predict the whole test split of this file, once, and compare with the same in float64; derm with torch,"
+        " too, which it needs",
     )  # fmt: skip
+    parser.add_argument(
+        "--images", type=places, metavar="FIRST:END", help="of that split these alone, as in 0:100, without the last"
+    )
+    add_objective_argument(parser)
     add_cluster_arguments(parser)
     add_record_arguments(parser)
     parser.set_defaults(run=_inference)

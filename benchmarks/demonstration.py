@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.picture import Exhibit, draw
 from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
-from benchmarks.session import Reals, measure, phases, session
+from benchmarks.session import Reals, bill, measure, phases, session
 from benchmarks.shipped import Shipped, shipped
 from mpc.errors import ConfigurationError, UsageError, unwritable
 from mpc.rings.field import FieldArray
@@ -140,10 +140,11 @@ def _predict(network: Shipped, chosen: Sequence[Sample], options: argparse.Names
         for sample in chosen:
             image = network.input.load(sample.path)[None]
             secret = client.share(image, low=-1.0, high=1.0, name=sample.id)
-            values, report, run, *_ = measure(client, remote(secret))
+            run = client.prepare(remote(secret))
+            values = np.asarray(client.finish(run))[0]
             masked, mask = run.masked_inputs()[0][0], run.input_masks[0][0]
             bits = secret.type.fraction_bits
-            predictions.append(Prediction(sample, values[0], model.plain(image)[0], report, masked, mask, bits))
+            predictions.append(Prediction(sample, values, model.plain(image)[0], bill(client), masked, mask, bits))
             progress()
     return predictions
 

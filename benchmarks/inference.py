@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.machine import machine
@@ -56,12 +59,15 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError("--repeat and --data exclude each other: with --data every batch of the file runs once")
         if chosen.weights != SHIPPED:
             raise UsageError("--data holds images for a network that ships: leave out --torch and --side")
+    elif options.images is not None:
+        raise UsageError("--images are of --data: name its file")
     summary = measured(chosen, options)
-    case = chosen.case(options.batch, options.parties, options.security)
+    case = chosen.case(options.batch, options.parties, options.security) | {"objective": options.objective}
     if options.data is None:
         recorder.add("inference", case, flatten(summary, *KEPT))
     else:
-        recorder.add("inference", {**case, "data": options.data.name}, flatten(summary, *KEPT, "accuracy", "torch"))
+        where = {"data": options.data.name} | ({} if options.images is None else {"images": str(options.images)})
+        recorder.add("inference", case | where, flatten(summary, *KEPT, "accuracy", "lead", "torch"))
     if options.json:
         print_json(summary)
     else:
@@ -75,30 +81,48 @@ def measured(chosen: Subject, options: argparse.Namespace) -> dict[str, Any]:
         images = chosen.inputs(options.batch)
         runs = _runs(chosen, options, [images] * (options.repeat or REPEAT))
         return _summary(chosen, options, runs, [chosen.model.plain(images)] * len(runs))
-    if chosen.name == LESION.name:
-        split = load_photographs(options.data, "test")
-        images, labels, references = LESION.input.normalise(split.images), split.labels.tolist(), {}
-    else:
-        images, labels = test_images(options.data, options.batch)
-        references = torch_references(images)
-    batches = [images[start : start + options.batch] for start in range(0, len(images), options.batch)]
+    split = (load_photographs if chosen.name == LESION.name else load_split)(options.data, "test")
+    some = slice(None) if options.images is None else options.images
+    pixels, labels = split.images[some], split.labels[some]
+    if not len(pixels):
+        raise UsageError(f"--images {some.start}:{some.stop} of a test split of {len(split.images)}: it has no such")
+    batches = _Batches(chosen, pixels, options.batch)
     runs = _runs(chosen, options, batches)
     summary = _summary(chosen, options, runs, [chosen.model.plain(batch) for batch in batches])
     logits = np.concatenate([r.values for r in runs])
     summary["accuracy"] = float((logits.argmax(axis=1) == labels).mean())
+    references = {} if chosen.name == LESION.name else torch_references(np.concatenate(list(batches)))
     summary["torch"] = {name: agreement(logits, reference) for name, reference in references.items()}
     return summary
+
+
+@dataclass(frozen=True)
+class _Batches(Sequence[Reals]):
+    """Photographs (N, H, W, 3) as inputs, a batch at a time: of all together they take many times their pixels."""
+
+    chosen: Subject
+    pixels: NDArray[np.uint8]
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.pixels) // self.size)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number >= len(self):
+            raise IndexError(number)
+        pixels = self.pixels[number * self.size : (number + 1) * self.size]
+        return LESION.input.normalise(pixels) if self.chosen.name == LESION.name else normalise(pixels)
 
 
 def _runs(chosen: Subject, options: argparse.Namespace, batches: Sequence[Reals]) -> list[Measured]:
     runs = []
     with (
         progress_bar("predicting", len(batches)) as advance,
-        watched_session(options.parties, options.security, options.timeout) as session,
+        watched_session(options.parties, options.security, options.timeout, options.objective) as session,
     ):
         warn_without_wire(session)
         remote = session.client.upload(chosen.model, "measured")
-        for i, batch in enumerate([batches[0]] * WARM_UP + list(batches)):
+        for i, batch in enumerate(chain(repeat(batches[0], WARM_UP), batches)):
             secret = session.client.share(batch, low=chosen.low, high=chosen.high, name="inputs")
             run = session.measure(remote(secret))
             if i >= WARM_UP:
@@ -117,7 +141,7 @@ def _summary(
     reports = [r.report for r in full]
     measured = phases(reports)
     measured["online"]["client_bytes"] = reports[0].sent("online", reports[0].client).payload
-    expected = predicted(chosen.cost(batch, options.parties, Security(options.security)), batch)
+    expected = predicted(chosen.cost(batch, options.parties, Security(options.security), options.objective), batch)
     as_expected = all(measured[phase][name] == n for phase in measured for name, n in expected[phase].items())
     repeated = plain[0] is plain[-1]
     values, references = ([runs[-1].values], plain[-1:]) if repeated else ([r.values for r in runs], plain)
@@ -168,10 +192,16 @@ def torch_references(images: Reals) -> dict[str, Reals]:
 
 
 def agreement(logits: Reals, reference: Reals) -> dict[str, Any]:
+    """How many have the same class, and the largest difference of a logit; ``lead``: of the others, by how much the
+    reference prefers its class to the one that was answered, at most.
+    """
+    answered = logits.argmax(axis=1)
+    leads = reference.max(axis=1) - reference[np.arange(len(answered)), answered]
     return {
         "images": len(logits),
-        "agree": int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum()),
+        "agree": int((answered == reference.argmax(axis=1)).sum()),
         "max_abs_difference": float(np.abs(logits - reference).max()),
+        "lead": float(leads.max()),
     }
 
 
@@ -274,4 +304,5 @@ def _print_agreement(console: Console, name: str, result: dict[str, Any]) -> Non
     console.print(
         f"{name}: {result['agree']} of {result['images']} predictions agree,"
         f" largest logit difference {result['max_abs_difference']:.1e}"
+        + (f"; the others are ties but for {result['lead']:.1e}" if result["agree"] < result["images"] else "")
     )

@@ -70,6 +70,14 @@ def add_model_arguments(command: Any) -> None:
     command.add_argument("--batch", type=positive, default=1, metavar="B", help="inputs in a run (default: 1)")
 
 
+def add_objective_argument(command: Any) -> None:
+    """``--objective``, of a client."""
+    command.add_argument(
+        "--objective", choices=("latency", "traffic"), default="latency",
+        help="what comparisons are to have least of: rounds, or bytes (default: %(default)s)",
+    )  # fmt: skip
+
+
 def add_record_arguments(command: Any) -> None:
     """``--json``, and what ``records.Recorder`` needs: ``--out``, ``--against``, ``--strict``."""
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -94,6 +102,18 @@ def positive(text: str) -> int:
 def shape(text: str) -> tuple[int, ...]:
     """Whole numbers from 1, with commas between them."""
     return tuple(positive(part) for part in text.split(","))
+
+
+def places(text: str) -> slice:
+    """FIRST:END, whole numbers, of which the second is larger."""
+    first, colon, end = text.partition(":")
+    try:
+        found = slice(int(first), int(end))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:END, as in 0:100") from None
+    if not colon or not 0 <= found.start < found.stop:
+        raise argparse.ArgumentTypeError(f"{text} are no images: FIRST is 0 or more, and END is larger")
+    return found
 
 
 def seconds(text: str) -> float:

@@ -19,7 +19,7 @@ from benchmarks.report import plain_table
 from benchmarks.wire import Carried, Wire
 from mpc.cost import Cost, Wanted, messages
 from mpc.errors import ConfigurationError, UsageError
-from parties import Client, LocalCluster, PreparedRun
+from parties import Client, LocalCluster
 from parties.client.report import RunReport, link_name
 from parties.members.cluster_file import Settings
 from parties.tally import Link, Sent
@@ -30,11 +30,10 @@ Result = TypeVar("Result")
 
 
 class Measured(NamedTuple):
-    """One run: its result, its bill, what the client had prepared for it, and what the processes used."""
+    """One run: its result, its bill, and what the processes used."""
 
     values: Reals
     report: RunReport
-    run: PreparedRun
     offline: Mapping[str, Usage]
     online: Mapping[str, Usage]
     """By process, in each phase; empty where nobody watched."""
@@ -100,11 +99,15 @@ def measure(
     """
     run, offline, offline_wire = _watched(lambda: client.prepare(result), processes, wire)
     values, online, online_wire = _watched(lambda: client.finish(run), processes, wire)
-    report = client.last_run
-    if report is None:
-        raise UsageError("the run left no report")
     carried = {} if wire is None else {"offline": offline_wire, "online": online_wire}
-    return Measured(np.asarray(values), report, run, offline, online, carried)
+    return Measured(np.asarray(values), bill(client), offline, online, carried)
+
+
+def bill(client: Client) -> RunReport:
+    """Of the run that has just ended."""
+    if client.last_run is None:
+        raise UsageError("the run left no report")
+    return client.last_run
 
 
 def _watched(

@@ -77,7 +77,8 @@ def test_measurements_are_kept_and_compared(tmp_path: Path, capsys: pytest.Captu
     inference, multiply, sigmoid = read(path)
     assert (inference.bench, multiply.bench, sigmoid.bench) == ("inference", "ops", "ops")
     assert inference.case == {
-        "model": "derm", "weights": "shipped", "shape": [3, 28, 28], "batch": 1, "parties": 2, "security": "semi-honest"
+        "model": "derm", "weights": "shipped", "shape": [3, 28, 28], "batch": 1, "parties": 2,
+        "security": "semi-honest", "objective": "latency",
     }  # fmt: skip
     assert multiply.case == {
         "operation": "multiply", "shapes": [[10], [10]], "parties": 2, "security": "semi-honest"
@@ -164,6 +165,10 @@ def test_inference_on_a_test_split_beside_torch(tmp_path: Path, capsys: pytest.C
         assert summary["torch"][name]["max_abs_difference"] < 0.01
     assert summary["torch"]["approximation"]["agree"] == 5
     assert 0 <= summary["accuracy"] <= 1
+    some = bench(capsys, "inference", "--data", str(path), "--images", "3:9")
+    assert (some["images"], some["agree"], some["lead"]) == (2, 2, 0.0)
+    assert main(["bench", "inference", "--data", str(path), "--images", "5:9"]) == 2
+    assert "it has no such" in capsys.readouterr().err
 
 
 def test_both_kinds_of_security(capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +256,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
         (["inference", "--security", "perfect"], 2, "perfect"),
         (["inference", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["inference", "--data", "nowhere.npz", "--repeat", "2"], 2, "exclude each other"),
+        (["inference", "--images", "0:2"], 2, "--images are of --data"),
         (["inference", "--data", "nowhere.npz", "--side", "64"], 2, "leave out --torch and --side"),
         (["inference", "--side", "3"], 2, "the least side is 4"),
         (["inference", "--shape", "3,28,28"], 2, "go with --torch"),
@@ -277,7 +283,15 @@ def test_refusals_are_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["inference", "--batch", "0"], ["ops", "--size", "many"], ["inference", "--shape", "3,x"], []]
+    "arguments",
+    [
+        ["inference", "--batch", "0"],
+        ["inference", "--images", "2:2"],
+        ["inference", "--images", "2"],
+        ["inference", "--shape", "3,x"],
+        ["ops", "--size", "many"],
+        [],
+    ],
 )
 def test_malformed_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *arguments]) == 2
