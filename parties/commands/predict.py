@@ -10,13 +10,15 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpc.errors import NoAnswer, ShapeError
-from nn.interface import Classes
+from mpc.errors import NoAnswer, ShapeError, UsageError
+from nn.interface import Classes, Interface
+from nn.preprocessing import ImageInput
 from nn.reading import Opened, check_file, open_file
 from parties.client import streaming
 from parties.client.async_client import AsyncClient
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a photograph (JPEG or PNG; metadata is dropped), one input or a batch (.npy), or a table (.csv)",
     )
     parser.add_argument("--model", help="name of a model stored on the parties (default: the only one there)")
+    parser.add_argument(
+        "--turned",
+        action="store_true",
+        help="ask for each photograph in four quarter turns, and average: right more often, for four times the cost",
+    )
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -55,10 +62,14 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
         model = await chosen_model(client, options.model)
         says = model.description.interface
         model.description.check()
-        inputs = _Inputs([open_file(path, says, model.description.input_shape) for path in options.files])
+        turns = _turns(says) if options.turned else 1
+        inputs = _Inputs([open_file(path, says, model.description.input_shape) for path in options.files], turns)
         chunks = inputs.chunks(streaming.fitting(model, inputs.shape))
         done = [predicted async for predicted in streaming.stream(client, model, chunks)]
     results, report = streaming.whole_of(done)
+    if turns > 1:
+        results = results.reshape(-1, turns, *results.shape[1:]).mean(1)
+        report = replace(report, unanswered=tuple(sorted({i // turns for i in report.unanswered})))
     unanswered = frozenset(report.unanswered)
     left = [i in unanswered for i in range(len(results))]
     answers = [_Answer(says.output, result) for result in results]
@@ -83,6 +94,13 @@ async def predict(client: AsyncClient, options: argparse.Namespace) -> int:
     return NoAnswer.exit_code if any(left) else 0
 
 
+def _turns(says: Interface) -> int:
+    """How many quarter turns there are of an input.  Raises UsageError where it has none."""
+    if not isinstance(says.input, ImageInput) or says.input.height != says.input.width:
+        raise UsageError("--turned is for models of photographs as high as wide: leave it out")
+    return 4
+
+
 class _Read(NamedTuple):
     """Where an input has come from, and what there is to be said against it."""
 
@@ -99,10 +117,10 @@ class _Read(NamedTuple):
 
 
 class _Inputs:
-    """Of all files, one after the other."""
+    """Of all files, one after the other; each in so many quarter turns."""
 
-    def __init__(self, files: Sequence[Opened]) -> None:
-        self._files = files
+    def __init__(self, files: Sequence[Opened], turns: int) -> None:
+        self._files, self._turns = files, turns
         self.read: list[_Read] = []
         self.shape = files[0].read(0).values.shape
 
@@ -115,10 +133,11 @@ class _Inputs:
                 if values.shape != self.shape:
                     raise ShapeError(f"{file.path} has inputs of shape {values.shape}, not {self.shape} as the first")
                 self.read.append(_Read(file, row, warnings))
-                batch.append(values)
-                if len(batch) == size:
-                    yield np.stack(batch)
-                    batch = []
+                for turn in range(self._turns):
+                    batch.append(np.rot90(values, turn, (-2, -1)) if turn else values)
+                    if len(batch) == size:
+                        yield np.stack(batch)
+                        batch = []
         if batch:
             yield np.stack(batch)
 

@@ -81,6 +81,37 @@ def test_the_lesion_network_predicts_a_photograph(
     assert len(said["predictions"][1]["probabilities"]) == 7
 
 
+def test_a_photograph_in_four_quarter_turns(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tessera(cluster, "company", "upload", "derm", "--name", "turned") == 0
+    capsys.readouterr()
+    few = samples()[2:4]
+    asked = ("predict", *(sample.path for sample in few), "--model", "turned", "--json")
+    said = []
+    for words in ((), ("--turned",)):
+        assert tessera(cluster, "company", *asked, *words) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    for one, other, sample in zip(*(each["predictions"] for each in said), few, strict=True):
+        turns = np.stack([np.rot90(load_image(sample.path), k, (1, 2)) for k in range(4)])
+        wanted = CLASSES.probabilities(derm_model().plain(turns).mean(0, keepdims=True))[0]
+        assert np.abs(np.array(other["probabilities"]) - wanted).max() < 0.01
+        assert np.abs(np.array(one["probabilities"]) - wanted).max() > 0.01
+        assert other["input"] == str(sample.path)
+    assert said[1]["run"]["online"]["bytes_per_party"] > 3 * said[0]["run"]["online"]["bytes_per_party"]
+
+
+def test_what_has_no_turns_is_not_turned(
+    cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = Sequential({"flat": Flatten(), "out": Linear(8, 2)})
+    weights = {"out.weight": np.ones((2, 8)), "out.bias": np.zeros(2)}
+    for says in (ImageInput(height=2, width=4, channels="L"), ArrayInput((2, 4), -1.0, 1.0)):
+        Model(net, weights, Interface(says)).save(tmp_path / "wide.safetensors")
+        assert tessera(cluster, "company", "upload", tmp_path / "wide.safetensors", "--name", "wide") == 0
+        np.save(tmp_path / "x.npy", np.zeros(says.shape))
+        assert tessera(cluster, "company", "predict", tmp_path / "x.npy", "--model", "wide", "--turned") == 2
+        assert "--turned is for models of photographs as high as wide" in capsys.readouterr().err
+
+
 def test_weights_of_ones_own(cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = {name: array * np.float32(0.8) for name, array in load_weights().items()}
     less = tmp_path / "less.safetensors"

@@ -15,7 +15,7 @@ from mpc.operation import Input
 from mpc.pace import STEP, paced, pausing
 from mpc.program import Program
 from mpc.security import Security
-from parties.cluster import Role
+from parties.members.cluster import Role
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Prepare, Release
 from parties.servers import online
