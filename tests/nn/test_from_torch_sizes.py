@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn as tn
 
-from mpc.errors import DiffersFromSource, ShapeError
+from mpc.errors import DiffersFromSource, ShapeError, UnsupportedError
 from nn import from_torch
 from nn.importing.torch_source import TorchSource
 
@@ -27,7 +27,7 @@ def told_apart(condition):
     """A forward that is another function for batches of seven alone, or beyond a hundred, whoever they are."""
 
     def forward(net, x):
-        net.most = 100
+        net.most, net.special, net.table = 100, frozenset((7, 9)), {7: 2.0}
         return net.fc(x) * (2.0 if condition(net, x) else 1.0)
 
     return forward
@@ -47,12 +47,59 @@ BY_SIZE = {
     "the rest": lambda net, x: x.shape[0] % 7 == 0,
     "more than an attribute": lambda net, x: x.shape[0] > net.most,
     "the lesser": lambda net, x: min(x.shape[0], 7) == 7 and x.shape[0] <= 7,
+    "len": lambda net, x: len(x) == 7,
+    "len of what is computed": lambda net, x: len(net.fc(x)[:, 0]) + 1 == 8,
+    "unbound": lambda net, x: len(x.unbind()) == 7,
+    "by its own name": lambda net, x: x.__len__() == 7,
+    "keys": lambda net, x: {1: False, 7: True}.get(x.shape[0], False),
+    "keys of an attribute": lambda net, x: x.size(0) in net.special,
+    "keys of what is global": lambda net, x: len(x) in SPECIAL,
+    "keys that are shapes": lambda net, x: tuple(x.shape) in {(7, 4), (9, 4)},
+    "a set": lambda net, x: x.shape[0] in {7, 9},
+    "as text": lambda net, x: str(len(x)) == "7",
+    "a format": lambda net, x: f"of {x.shape[0]}" == "of 7",
+    "an int": lambda net, x: int(x.shape[0]) == 7,
+    "a square": lambda net, x: x.shape[0] ** 2 == 49 and 7,
+    "a quotient": lambda net, x: x.numel() / 7 == 4,
+    "a difference": lambda net, x: not 7 - x.shape[0],
+    "bits": lambda net, x: x.shape[0] >> 3 == 0 and x.shape[0] & 7 == 7,
+    "a match": lambda net, x: matched(len(x)),
+    "a helper's": lambda net, x: is_special(x),
+    "a table": lambda net, x: net.table.get(len(x), 1.0) > 1.0,
 }
+
+SPECIAL = {7: "lucky"}
+
+
+def matched(n):
+    match n:
+        case 7 | 9:
+            return True
+    return False
+
+
+def is_special(x):
+    return hash(x.shape[0]) == hash(7)
 
 
 @pytest.mark.parametrize("condition", BY_SIZE.values(), ids=list(BY_SIZE))
 def test_a_batch_of_a_size_that_is_asked_for_is_tried(condition):
     with pytest.raises(DiffersFromSource, match=r"are others in a batch of (7|101) than in one of 5"):
+        from_torch(Net(told_apart(condition)), torch.rand(5, 4) * 2 - 1)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda net, x: len(list(x)) == 7,
+        lambda net, x: x.nbytes == 7 * 4 * x.element_size(),
+        lambda net, x: torch.numel(x) == 28,
+        lambda net, x: np.prod(x.shape) == 28,
+    ],
+    ids=["rows", "bytes", "torch's count", "NumPy's product"],
+)
+def test_or_the_branch_is_refused_as_it_is(condition):
+    with pytest.raises((DiffersFromSource, UnsupportedError)):
         from_torch(Net(told_apart(condition)), torch.rand(5, 4) * 2 - 1)
 
 
