@@ -21,8 +21,8 @@ from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import deal
 from protocols.readings.inputs import masked_inputs
 from protocols.readings.mac_check import Round
-from protocols.readings.memory import MemoryStore, as_sent, lockstep, party_randomness
-from protocols.readings.party import Exchange, PartyRun
+from protocols.readings.memory import MemoryStore, as_sent, lockstep, prepared_run
+from protocols.readings.party import Exchange
 
 SLOT = "model"
 """What descriptions call the slot of a model."""
@@ -59,16 +59,16 @@ def _once(program: Program, store: MemoryStore, parties: int, security: Security
     """Seconds of dealing, of preparing and of the online phase."""
     started = time.perf_counter()
     dealing = deal(program, parties, {store.slot: store.masks}, security)
+    dealing.for_party(parties - 1)
     dealt = time.perf_counter() - started
     source, session = TrustedDealer(), secrets.token_bytes(16)
     runs, preparing = [], 0.0
     for party in range(parties):
         started = time.perf_counter()
-        randomness = party_randomness(dealing, program, party, security, source)
         runs.append(
-            PartyRun(
-                program, party=party, parties=parties, randomness=randomness, stored=store.held[party],
-                security=security, session=session,
+            prepared_run(
+                dealing, source, program, party=party, parties=parties, stored=store.held[party], security=security,
+                session=session,
             )
         )  # fmt: skip
         # The last party has the most to read: the others expand seeds alone.

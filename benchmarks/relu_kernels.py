@@ -23,8 +23,7 @@ from protocols.lowering.planner import FRACTION_BITS
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import deal
 from protocols.readings.inputs import masked_inputs
-from protocols.readings.memory import as_sent, lockstep, party_randomness
-from protocols.readings.party import PartyRun
+from protocols.readings.memory import as_sent, lockstep, prepared_run
 from protocols.trace.secret_tensor import graph_of, leaf
 
 VALUES = 10**5
@@ -59,12 +58,12 @@ def _run(program: Program) -> dict[str, float]:
 
     with timed("dealer"):
         dealing = deal(program, PARTIES, {}, security)
+        dealing.for_party(PARTIES - 1)
     parties = []
     for i in range(PARTIES):
         with timed(f"party {i} offline"):
-            randomness = party_randomness(dealing, program, i, security, source)
             parties.append(
-                PartyRun(program, party=i, parties=PARTIES, randomness=randomness, stored={}, security=security)
+                prepared_run(dealing, source, program, party=i, parties=PARTIES, stored={}, security=security)
             )
     client = source.for_client(program, security, PARTIES, as_sent(dealing.for_client()))
     values: Any = np.random.default_rng(1).uniform(-LARGEST, LARGEST, VALUES)

@@ -131,13 +131,14 @@ def as_predicted(report: RunReport) -> bool:
     predicted: Cost = report.predicted
     runs, parties = report.runs, report.parties
     online, offline = report.online, report.offline
+    dealt = runs * (parties + 1) if report.from_stock else predicted.offline_messages
     return (online.rounds, online.messages, online.bytes, report.sent("online", report.client)) == (
         predicted.online_rounds,
         # One run of so many rounds would have sent fewer outputs.
         messages(predicted.online_rounds - (runs - 1), parties) + (runs - 1),
         predicted.online_bytes_per_party,
         Sent(runs * parties, predicted.online_client_bytes),
-    ) and (offline.messages, offline.bytes) == (runs * (parties + 1), predicted.offline_bytes)
+    ) and (offline.messages, offline.bytes) == (dealt, predicted.offline_bytes)
 
 
 def phases(reports: Sequence[RunReport], times: Any = spread) -> dict[str, dict[str, Any]]:

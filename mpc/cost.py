@@ -149,6 +149,8 @@ class Cost:
     layers: Mapping[str, LayerCost]
     online_output_bytes: int
     """Sent by each party to the client: its part of ``online_bytes_per_party``."""
+    offline_messages: int
+    """Of the dealer, dealing on demand: to each party, to the client, and for each later part to the last party."""
 
     @property
     def offline_bytes(self) -> int:
@@ -220,20 +222,21 @@ def cost(program: Program, parties: int, security: Security = Security.SEMI_HONE
         + (COMMITMENT_BYTES * parties if malicious else 0),
         layers=layers,
         online_output_bytes=outputs,
+        offline_messages=parties + len(program.schedule(security).parts),
     )
 
 
 def largest_message(program: Program, security: Security) -> int:
-    """Payload bytes of the largest message of a run: the client's inputs, a round, a party's outputs, or what is dealt
-    to the last party.
+    """Payload bytes of the largest message of a run: the client's inputs, a round, a party's outputs, or a part of what
+    is dealt to the last party.
     """
     opened = [0] * (program.rounds + 1)
     for node, depth in zip(program.nodes, program.depths, strict=True):
         if node.operation.opens:
             opened[depth] += node.type.bytes
     revealed = sum(program.nodes[i].type.bytes for i in program.outputs) * (2 if security is Security.MALICIOUS else 1)
-    dealt = sum(part.bytes for parts in program.corrected(security) for part in parts)
-    return max(*opened, revealed, dealt, sum(program.nodes[i].type.bytes for i in program.supplied))
+    supplied = sum(program.nodes[i].type.bytes for i in program.supplied)
+    return max(*opened, *program.schedule(security).dealt, revealed, supplied)
 
 
 def messages(rounds: int, parties: int) -> int:

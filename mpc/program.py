@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -17,6 +16,7 @@ from mpc.lazy import lazy
 from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, Operand, Operation, Stored, registered
 from mpc.pace import paced
+from mpc.schedule import Schedule, held, words
 from mpc.security import Security
 from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
 
@@ -117,10 +117,6 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 
 
 _Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
-
-
-def _words(of: TensorType | Part) -> int:
-    return -(-of.bytes // 8)
 
 
 class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -276,30 +272,20 @@ class Program:
 
     @lazy
     def held(self) -> int:
-        """Words that a run holds at its height, where values are forgotten once nothing takes them: everything dealt,
-        shares of masks and of what is made of them, what is stored or public, and the shares and public parts of one
-        step."""
-        held = sum(map(_words, (part for parts in self.dealt for part in parts)))
-        until = list(self.depths)
-        for node, depth in zip(paced(self.nodes), self.depths, strict=True):
-            for i in node.inputs:
-                until[i] = max(until[i], depth)
-        change = Counter[int]()
-        for node, first, last in zip(paced(self.nodes), self.depths, until, strict=True):
-            if node.type.form is not Form.SHARED:
-                held += _words(node.type)
-            change[first] += _words(node.type)
-            change[last + 1] -= _words(node.type)
-        return held + max(accumulate(change[depth] for depth in range(self.rounds + 1)))
+        """Words that a run holds at its height, without MACs."""
+        return held(self)
 
     @lazy
-    def last_taken(self) -> tuple[int, ...]:
-        """Per node: the last of the nodes that take it; itself where none does."""
-        last = list(range(len(self.nodes)))
-        for i, node in enumerate(self.nodes):
-            for j in node.inputs:
-                last[j] = i
-        return tuple(last)
+    def _plain(self) -> Schedule:
+        return Schedule(self, Security.SEMI_HONEST)
+
+    @lazy
+    def _keyed(self) -> Schedule:
+        return Schedule(self, Security.MALICIOUS)
+
+    def schedule(self, security: Security) -> Schedule:
+        """When a run needs its randomness, and in which parts."""
+        return self._plain if security is Security.SEMI_HONEST else self._keyed
 
     @lazy
     def rounds(self) -> int:
@@ -312,7 +298,7 @@ class Program:
         nodes, elements = Counter[int](), Counter[int]()
         for node, depth, dealt in zip(self.nodes, self.depths, self.dealt, strict=True):
             nodes[depth] += 1
-            elements[depth] += _words(node.type) + sum(map(_words, dealt))
+            elements[depth] += words(node.type) + sum(map(words, dealt))
         return tuple((nodes[depth], elements[depth]) for depth in sorted(nodes))
 
     @lazy
@@ -420,7 +406,7 @@ class Program:
                 derived = node.operation.result(*types).check()
                 node.operation.check_operands([Operand(self.nodes, j) for j in node.inputs])
                 correlations = node.operation.correlations(*types)
-                elements += _words(derived) + sum(_words(part) for c in correlations for part in c.parts)
+                elements += words(derived) + sum(words(part) for c in correlations for part in c.parts)
                 needed.append(correlations)
             except TesseraError as error:
                 raise ProgramError(f"{where}: {error}") from None

@@ -45,6 +45,7 @@ class Account:
         by_party = {name: d.message for name, d in shares.items() if isinstance(d.message, Outputs)}
         outputs, parties = list(by_party.values()), len(shares)
         online = [total(o.online) for o in outputs]
+        self._note_parts(by_party)
         dealt = total(self.sent_by_dealer)
         predicted = cost(program, parties, security)
         layers = {
@@ -75,6 +76,15 @@ class Account:
             client=self.client,
             links=self._links(by_party),
         )
+
+    def _note_parts(self, outputs: Mapping[str, Outputs]) -> None:
+        """What was dealt to parties after the beginning, as they say."""
+        for party, said in outputs.items():
+            if said.dealt.messages:
+                so_far = self.sent_by_dealer.get(party, Sent())
+                self.sent_by_dealer = {**self.sent_by_dealer, party: so_far + said.dealt}
+                self.offline_bytes += said.dealt.payload
+                self.dealing_seconds += said.dealing_seconds
 
     def _links(self, outputs: Mapping[str, Outputs]) -> dict[str, dict[Link, Sent]]:
         """What went over each link in each phase, by what the senders say.

@@ -145,7 +145,7 @@ class AsyncClient(Running):
             raise UsageError("there is nothing to keep, by name: write client.keep({'mean': x}, name)")
         await self._board.reach(self._servers)
         await self._own_rules.spread(name)
-        prepared = await self._prepare(self._written(results), single=False, keep=name)
+        prepared = await self._prepare(self._written(results), single=False, keep=name, soon=True)
         await self.finish(prepared)
         kept = RemoteData(name, self.member.name, prepared.run, kept_data(prepared.program))
         self._slots.note(kept)
@@ -169,7 +169,7 @@ class AsyncClient(Running):
         """
         if isinstance(result, Mapping):
             return dict(zip(result, await self.reveal(list(result.values())), strict=True))
-        revealed = await self.finish(await self.prepare(result))
+        revealed = await self.finish(await self.prepare(result, soon=True))
         self._watch()
         return revealed
 

@@ -91,17 +91,19 @@ class Running(Deciding):
         self._secrets[secret.node] = raw
         return secret
 
-    async def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
+    async def prepare(self, result: SecretTensor | Sequence[SecretTensor], *, soon: bool = False) -> PreparedRun:
         """The offline phase of a run, for ``finish``: dealing, and whatever does not depend on the inputs.
 
         What was dealt ahead of time (``stock``) is used first.  The parties keep what is for this run until it is
-        finished, released, or this client has gone.
+        finished, released, or this client has gone; of a deep network no more than `mpc.schedule.AHEAD` bytes each, and
+        the rest of its offline phase goes on beside the online phase.  ``soon``: so does all that need not be over when
+        the online phase begins.
         """
         written = self._written(result)
         await self._board.reach(self._servers)
-        return await self._prepare(written, single=isinstance(result, SecretTensor))
+        return await self._prepare(written, single=isinstance(result, SecretTensor), soon=soon)
 
-    async def _prepare(self, written: Written, *, single: bool, keep: str = "") -> PreparedRun:
+    async def _prepare(self, written: Written, *, single: bool, keep: str = "", soon: bool = False) -> PreparedRun:
         """Raises NotPermitted, or whatever stopped it."""
         inputs = self._inputs_of(written)
 
@@ -109,8 +111,8 @@ class Running(Deciding):
             for _ in range(_RETRIES):
                 # A ledger may have seen used what the dealer takes for fresh.  Nothing was sent; the dealer skips it.
                 with contextlib.suppress(MaterialError):
-                    return await self._prepare_once(bound, inputs, single=single)
-            return await self._prepare_once(bound, inputs, single=single)
+                    return await self._prepare_once(bound, inputs, single=single, soon=soon)
+            return await self._prepare_once(bound, inputs, single=single, soon=soon)
 
         return await self._permitted(written, prepare, keep)
 
@@ -140,7 +142,9 @@ class Running(Deciding):
                 with contextlib.suppress(NotPermitted, UsageError):
                     await self._find(binding.slot)
 
-    async def _prepare_once(self, bound: BoundProgram, inputs: Sequence[Array], *, single: bool) -> PreparedRun:
+    async def _prepare_once(
+        self, bound: BoundProgram, inputs: Sequence[Array], *, single: bool, soon: bool
+    ) -> PreparedRun:
         started = time.perf_counter()
         run, security = secrets.token_hex(16), self.cluster.settings.security
         self._source.check(bound.program, security)
@@ -161,7 +165,7 @@ class Running(Deciding):
         try:
             with self._board.watching(self._servers):
                 data, dealer = bound.program.encode(), self.cluster.dealer.name
-                message = Prepare(run=run, bindings=bound.bindings, keep=bound.keep)
+                message = Prepare(run=run, bindings=bound.bindings, keep=bound.keep, soon=soon)
                 for server in self._servers:
                     prepared.account.sent_offline.add(server, self._board.send(server, message, [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
@@ -170,7 +174,7 @@ class Running(Deciding):
             self._abandon(prepared)
             raise
         if not bound.keep:
-            # The dealer has done its part: from now on the run goes on without it.
+            # The dealer has done its part, or who waits for it says so: from now on the run goes on without it here.
             conversation.needs = frozenset(self._parties)
         prepared.account.offline_seconds = time.perf_counter() - started
         return prepared

@@ -47,7 +47,7 @@ class Runner(Protocol):
     ) -> SecretTensor:
         """A secret as an expression."""
 
-    async def prepare(self, result: SecretTensor) -> PreparedRun:
+    async def prepare(self, result: SecretTensor, *, soon: bool = ...) -> PreparedRun:
         """The offline phase of a run."""
 
     async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
@@ -156,7 +156,7 @@ async def stream(
     def prepare_next() -> None:
         for values in source:
             secret = client.share(says.encoded(values), fraction_bits=bits, low=low, high=high, name="inputs")
-            under_way.append(asyncio.create_task(client.prepare(model(secret))))
+            under_way.append(asyncio.create_task(client.prepare(model(secret), soon=True)))
             return
 
     try:
@@ -250,4 +250,5 @@ def _cost(costs: Sequence[Cost]) -> Cost:
         offline_client_bytes=sum(c.offline_client_bytes for c in costs),
         layers=layers,
         online_output_bytes=sum(c.online_output_bytes for c in costs),
+        offline_messages=sum(c.offline_messages for c in costs),
     )

@@ -243,7 +243,7 @@ class Client:
         """Have the parties compute ``result`` and open it to this client alone: of several, in one run."""
         if isinstance(result, Mapping):
             return dict(zip(result, self.reveal(list(result.values())), strict=True))
-        return self.finish(self.prepare(result))
+        return self.finish(self.prepare(result, soon=True))
 
     def predict(
         self,
@@ -257,9 +257,9 @@ class Client:
         """A batch of any size, streamed in chunks; see ``AsyncClient.predict``."""
         return self._run(self._client.predict(model, inputs, chunk=chunk, low=low, high=high))
 
-    def prepare(self, result: SecretTensor | Sequence[SecretTensor]) -> PreparedRun:
-        """The offline phase of a run, for ``finish``."""
-        return self._run(self._client.prepare(result))
+    def prepare(self, result: SecretTensor | Sequence[SecretTensor], *, soon: bool = False) -> PreparedRun:
+        """The offline phase of a run, for ``finish``; ``soon``: no more of it than the online phase begins with."""
+        return self._run(self._client.prepare(result, soon=soon))
 
     def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
         """The online phase of a prepared run."""

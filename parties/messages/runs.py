@@ -2,7 +2,9 @@
 
             client --Prepare--> dealer, parties        program; what is bound to its slots (``messages.bindings``);
                                                        the name under which its result is kept
-            dealer --Dealt--> party                    the party's part: seed, corrections (the last party's)
+            dealer --Dealt--> party                    the party's seed, and corrections (the last party's)
+            dealer --DealtPart--> party                of a large program, what comes next of the last party's
+            party  --Evaluated--> dealer               so that it may deal more
             dealer --ClientMasks--> client             the client's part: seeds of each input's mask, a mask per output
             party  --Ready--> client
             client --Inputs--> parties                 x - a of each input
@@ -46,16 +48,19 @@ class RunMessage(ConversationMessage, frozen=True):
 class Prepare(RunMessage, frozen=True):
     """Deal for this program and get ready to run it, on what is bound to its slots.  Payload: the encoded program.
 
+    ``soon``: the inputs come as soon as the parties can begin; else once all is prepared that may be ahead of time.
     ``keep``: what the program keeps is to be the data set of this name, as version ``run``; empty if it keeps nothing.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     bindings: Bindings = ()
     keep: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\Z")] = ""
+    soon: bool = False
 
 
 class Dealt(RunMessage, frozen=True):
-    """A party's randomness for a run of ``client``.  Payload: its seed; for the last party, then the corrections.
+    """A party's randomness for a run of ``client``.  Payload: its seed; for the last party, then the corrections of the
+    program's first part (``mpc.schedule``).
 
     ``bindings``: their digest, by what the client has told the dealer.
 
@@ -72,6 +77,25 @@ class Dealt(RunMessage, frozen=True):
     number: Count = 0
     signature: Signature = b""
     """Of ``ItemSaid``, if it is one."""
+
+
+class DealtPart(RunMessage, frozen=True):
+    """To the last party: what comes next of its randomness, for a part of the program, which are counted from 0.
+
+    Payload: the corrections of that part.
+    """
+
+    senders: ClassVar[frozenset[Role]] = FROM_DEALER
+    part: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+    seconds: Seconds
+    """That it took to deal, for the report."""
+
+
+class Evaluated(RunMessage, frozen=True):
+    """By the last party: so many depths of the program are, and what was dealt for them is gone."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    depths: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
 class ClientMasks(RunMessage, frozen=True):
@@ -133,7 +157,8 @@ class Disputed(RunMessage, frozen=True):
 class Outputs(RunMessage, frozen=True):
     """Payload: what ``protocols.readings.reveal`` says.  The figures are for the report, and are not trusted.
 
-    ``offline`` and ``online``: what the party has sent in either phase, this message included, by receiver.
+    ``offline`` and ``online``: what the party has sent in either phase, this message included, by receiver; ``dealt``:
+    what it was sent of ``DealtPart``, which took so many ``dealing_seconds``.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
@@ -142,6 +167,8 @@ class Outputs(RunMessage, frozen=True):
     online: dict[Name, Sent]
     compute_seconds: dict[str, float]
     wait_seconds: Seconds
+    dealt: Sent = Sent()
+    dealing_seconds: Seconds = 0.0
 
 
 class Failed(RunMessage, frozen=True):

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from mpc.program import Program
+from mpc.rings import Array
 from mpc.rings.prg import Seed
 from parties.host.counters import Phase
 from parties.members.cluster import Member
@@ -24,9 +25,10 @@ from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
 from parties.servers.coordinator import Coordinator
+from parties.servers.dealer_job import DealerJob
+from parties.servers.dealing_parts import DealingParts
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
-from parties.servers.job import Job
 from parties.servers.requests_desk import RequestsDesk
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.server import Server
@@ -55,19 +57,9 @@ class ForRun:
     sent_bytes: int = 0
     """Before now, for an item of the stock."""
     dealing: Dealing | None = None
+    first: Sequence[Array] = ()
+    """Of its parts."""
     item: ItemId | None = None
-
-
-class DealerJob(Job):
-    """One run at the dealer."""
-
-    def __init__(self, run: str, on_behalf: str) -> None:
-        super().__init__(run, on_behalf)
-        self.client_part: tuple[ClientMasks, Sequence[Buffer]] | None = None
-        """Held back until every party has said that the item of the stock is fresh."""
-        self.item: Dealt | None = None
-        self.agreed: set[str] = set()
-        """Parties that have, by name."""
 
 
 class DealerServer(Server[DealerJob]):
@@ -89,6 +81,7 @@ class DealerServer(Server[DealerJob]):
             self._coordinator = Coordinator(self, self._versions, self.stocking.stocker.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
             self._rules_desk = RulesDesk(self, self._coordinator.rules)
+            self._parts = DealingParts(self)
         except BaseException:
             self._close()
             raise
@@ -162,7 +155,7 @@ class DealerServer(Server[DealerJob]):
         def afresh() -> ForRun:
             # In the look-up that finds the masks; it has been counted.
             dealing = self._deal(bound.program, policy.check(bound, client.name, self._coordinator.look_up).held)
-            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing)
+            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing, first=next(dealing.parts))
 
         def found(made: ForRun | None, seconds: float) -> None:
             if made is not None:
@@ -228,7 +221,7 @@ class DealerServer(Server[DealerJob]):
         if made.item is not None:
             dealt = replace(dealt, signature=self.proofs.item_signature(dealt))
         for party in self.cluster.parties:
-            part = [] if made.dealing is None else made.dealing.for_party(party.index)
+            part = [] if made.dealing is None else made.dealing.for_party(party.index, made.first)
             sent.add(party.name, self.endpoint.send(party.name, dealt, part))
         dealt_bytes = made.sent_bytes + total(sent).payload
         sent.add(client.name, payload_bytes(made.client_part))
@@ -243,7 +236,8 @@ class DealerServer(Server[DealerJob]):
         )
         if made.item is None:
             self.endpoint.send(client.name, masks, made.client_part)
-            self.end(job)
+            job.dealing, job.parts = made.dealing, 1
+            self._parts.go_on(job)
         else:
             # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
             job.item, job.client_part = dealt, (masks, made.client_part)
@@ -277,6 +271,8 @@ class DealerServer(Server[DealerJob]):
             silent = next(name for name in self._party_names if name not in job.agreed)
             seconds = self.cluster.settings.round_timeout
             return PeerLost(silent, f"did not say which preprocessing it uses within {seconds:g} s")
+        if job.dealing is not None:
+            return self._parts.overdue(job)
         return TesseraError(
             "dealing for this program takes longer than round_timeout: raise it, or use smaller batches"
         )

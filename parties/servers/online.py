@@ -18,6 +18,7 @@ from parties.servers.disputes import Disputes
 from parties.servers.governor import evaluating_seconds, longest_step_seconds, step_seconds
 from parties.servers.pace import LONG
 from parties.servers.party_job import Heard, PartyJob, Said
+from parties.servers.preparing_parts import PreparingParts
 from parties.servers.runs import check_sender
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
@@ -45,8 +46,8 @@ def _is_long(program: Program) -> bool:
 class Online:
     """Takes the messages of runs that are ready, and steps through them; ``keep`` of a desk stores what they leave."""
 
-    def __init__(self, server: Server[PartyJob], rings: Rings, desk: SecretsDesk) -> None:
-        self._server, self._rings, self._desk = server, rings, desk
+    def __init__(self, server: Server[PartyJob], rings: Rings, desk: SecretsDesk, parts: PreparingParts) -> None:
+        self._server, self._rings, self._desk, self._parts = server, rings, desk, parts
         self._follow(server.cluster)
         self.disputes = Disputes(server)
         server.on(Inputs, self._on_inputs)
@@ -77,7 +78,25 @@ class Online:
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
-        self._step(job, None)
+        self.go_on(job)
+
+    def go_on(self, job: PartyJob) -> None:
+        """Take the next step if all is there that it takes."""
+        run = job.party_run
+        if job.exchange is None or run is None:
+            return
+        if job.begun:
+            self._continue(job)
+        elif run.provided:
+            job.begun = True
+            self._step(job, None)
+        else:
+            self._server.set_deadline(job, self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """s that the source is waited for: others wait for us meanwhile, and are to hear why."""
+        return self._server.cluster.settings.round_timeout / 2
 
     def _on_opening(self, peer: Member, message: Opening, payload: Payload) -> None:
         job = self._server.jobs.get(message.run)
@@ -95,11 +114,14 @@ class Online:
         self._continue(job)
 
     def _continue(self, job: PartyJob) -> None:
-        """Take the next step if everyone's opening of this round is there."""
+        """Take the next step if everyone's opening of this round is there, and what the step takes is prepared."""
         if job.disputes:
             self.disputes.join(job)
-        openings, testimony = job.openings.get(job.round, {}), job.testimony
+        openings, testimony, run = job.openings.get(job.round, {}), job.testimony, job.party_run
         if not job.waiting or job.busy or job.disputed or testimony is None or len(openings) < len(self._peers):
+            return
+        if run is None or not run.provided:
+            self._server.set_deadline(job, self._patience)
             return
         del job.openings[job.round]
         job.waiting = False
@@ -165,6 +187,7 @@ class Online:
         return testimony.opening(number, outgoing), outgoing
 
     def _sent(self, job: PartyJob, message: Opening | None, outgoing: Round) -> None:
+        self._parts.stepped(job)
         if message is None:
             self._finish(job, outgoing)
             return
@@ -207,6 +230,8 @@ class Online:
                 online=job.sent_online,
                 compute_seconds=dict(job.party_run.seconds),
                 wait_seconds=job.wait_seconds,
+                dealt=job.dealt_later,
+                dealing_seconds=job.dealing_seconds,
             )
             online_seconds = time.perf_counter() - job.online_at
             self._server.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from mpc.cost import CHECK_ROUNDS, online_rounds
 from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolation, TesseraError
@@ -29,6 +30,7 @@ from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.online import Online
 from parties.servers.party_job import PartyJob
+from parties.servers.preparing_parts import PreparingParts
 from parties.servers.reporting import Reporting
 from parties.servers.requests_desk import RequestsDesk
 from parties.servers.rules_desk import RulesDesk
@@ -43,7 +45,7 @@ from parties.stored.party_versions import PartyVersions
 from parties.stored.quotas import MAX_RULES
 from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import MAX_OF_A_CLIENT
-from parties.wire.messages import Payload, payload_bytes
+from parties.wire.messages import Payload
 from protocols.lowering.in_range import owner_of
 from protocols.randomness.source import PartyRandomness, RandomnessSource
 from protocols.readings.mac_check import OtherTranscript
@@ -76,7 +78,8 @@ class PartyServer(Server[PartyJob]):
         self.on(Prepare, self._on_prepare)
         self.on(Dealt, self._on_dealt)
         self.on(Agreed, self._on_agreed)
-        self.online = Online(self, self._rings, self._desk)
+        self._parts = PreparingParts(self, self._more_prepared)
+        self.online = Online(self, self._rings, self._desk, self._parts)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         self.succeeding.whenever(self._follow)
@@ -114,6 +117,7 @@ class PartyServer(Server[PartyJob]):
 
     def _on_prepare(self, client: Member, message: Prepare, payload: Payload) -> None:
         job = self.claim_job(message.run, client, self.cluster.servers)
+        job.soon = message.soon
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
         expected = self.charge_program(job, payload[0])
@@ -133,8 +137,8 @@ class PartyServer(Server[PartyJob]):
         self._recall(job)
 
     def _announced(self, job: PartyJob, client: Member, bound: BoundProgram) -> None:
-        if job.dealt_charge is not None:
-            job.dealt_charge.release()
+        for charge in job.dealt_charges:
+            charge.release()
         self.admit(job, bound.program)
         if bound.keep:
             self._desk.check_keeping(client, bound.keep, job.run, len(bound.program.kept))
@@ -145,11 +149,9 @@ class PartyServer(Server[PartyJob]):
         job = self.open_job(message.run, message.client)
         if job.dealt is not None or job.party_run is not None:
             raise ProtocolViolation(dealer.name, "dealt twice for one run")
-        job.dealt = message, payload
+        job.dealt, job.dealt_parts = (message, payload), 1
         if job.bound is None:
-            # Its client has not asked for the run here, and perhaps never will.
-            job.dealt_charge = self.governor.charge(job.on_behalf, payload_bytes(payload), "what was dealt for a run")
-            job.charges.append(job.dealt_charge)
+            self._parts.charge(job, payload)
         self._recall(job)
         self._prepare(job)
 
@@ -174,6 +176,7 @@ class PartyServer(Server[PartyJob]):
         if message.number and payload:
             raise ProtocolViolation(self.cluster.dealer.name, "dealt for a run what it says is in stock")
         job.dealt = message, []
+        self._parts.check(job)
         self.clear_deadline(job)
         # Commitments and signatures are bound to all of this.
         of = self.proofs.subject_of(message)
@@ -182,7 +185,7 @@ class PartyServer(Server[PartyJob]):
         def work() -> tuple[PartyRun, Testimony]:
             stored, parts = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
-            part = self.material.take(message, bound.digest) if message.number else payload
+            part = self._taken(job, message, bound) if message.number else payload
             run = PartyRun(
                 bound.program,
                 party=self.member.index,
@@ -206,6 +209,15 @@ class PartyServer(Server[PartyJob]):
             reach=peers,
         )
 
+    def _taken(self, job: PartyJob, message: Dealt, bound: BoundProgram) -> Sequence[memoryview]:
+        """Of the item that was assigned, what belongs to the first part of the program; the rest is to be prepared."""
+        seed, *corrections = self.material.take(message, bound.digest)
+        security, left = self.cluster.settings.security, iter(corrections)
+        corrected = bound.program.corrected(security)
+        cut = [list(islice(left, sum(len(corrected[i]) for i in p))) for p in bound.program.schedule(security).parts]
+        job.to_prepare.extend(cut[1:])
+        return [seed, *cut[0]]
+
     def _randomness(self, program: Program, payload: Sequence[memoryview]) -> PartyRandomness:
         try:
             return self._source.for_party(
@@ -218,8 +230,8 @@ class PartyServer(Server[PartyJob]):
     def _prepared(self, job: PartyJob, client: Member, run: PartyRun, testimony: Testimony, seconds: float) -> None:
         job.party_run, job.testimony, job.prepare_seconds = run, testimony, seconds
         self.metrics.spent(Phase.PREPARING, seconds)
-        # From here on the dealer is not needed any more.
-        self.watch(job, [client, *self._peers])
+        # The dealer is not needed any more once all is dealt.
+        self.watch(job, [client, *self._peers, *([self.cluster.dealer] if self._parts.awaits(job) else [])])
         message = job.assigned
         if message.number:
             agreed = Agreed(
@@ -234,6 +246,11 @@ class PartyServer(Server[PartyJob]):
                 job.sent_offline.add(member.name, self.endpoint.send(member.name, agreed))
             self.set_deadline(job)
         self._agree(job)
+        self._parts.go_on(job)
+
+    def _more_prepared(self, job: PartyJob) -> None:
+        self._agree(job)
+        self.online.go_on(job)
 
     def _on_agreed(self, peer: Member, message: Agreed, _: Payload) -> None:
         job = self.jobs.get(message.run)
@@ -258,6 +275,8 @@ class PartyServer(Server[PartyJob]):
                 raise ProtocolViolation(
                     self.cluster.parties[index].name, "uses other preprocessing for a run than was assigned"
                 )
+        if not job.soon and job.party_run.prepared < job.party_run.schedule.allowed(0):
+            return
         self.set_deadline(job, self.cluster.settings.prepared_timeout)
         job.ready = True
         ready = Ready(run=job.run, seconds=job.prepare_seconds)

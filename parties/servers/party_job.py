@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from parties.messages.stock import Agreed
 from parties.servers.governor import Charge
 from parties.servers.job import Job
 from parties.servers.testimony import Testimony
-from parties.tally import Tally
+from parties.tally import Sent, Tally
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
 
@@ -44,14 +45,28 @@ class PartyJob(Job):
         super().__init__(run, on_behalf)
         self.dealt: tuple[Dealt, Sequence[memoryview]] | None = None
         """The dealer's message; its payload until it is expanded."""
-        self.dealt_charge: Charge | None = None
-        """Memory for that, until the run's own is set aside."""
+        self.dealt_charges: list[Charge] = []
+        """Memory for what is dealt, until the run's own is set aside."""
+        self.dealt_parts = 0
+        """Parts of the program for which the dealer has sent something."""
+        self.dealt_later, self.dealing_seconds = Sent(), 0.0
+        """What came after the first, and how long it took to deal."""
+        self.to_prepare: deque[Sequence[memoryview]] = deque()
+        """What was dealt for the parts that are to be prepared next."""
+        self.preparing = False
+        """A thread prepares one."""
+        self.told = 0
+        """Depths that have been evaluated, as the dealer knows."""
         self.party_run: PartyRun | None = None
         self.prepare_seconds = 0.0
+        self.soon = False
+        """The client's inputs come as soon as this party can begin."""
         self.agreed: dict[int, Agreed] = {}
         """What the other parties use for this run, by index."""
         self.ready = False
         self.exchange: Exchange | None = None
+        self.begun = False
+        """Whether the first step has been taken."""
         self.round = 0
         self.outgoing: Round = []
         """What this party has sent in the round that is open: the others send as much."""
@@ -100,18 +115,29 @@ class PartyJob(Job):
         if self.disputed:
             silent = next((peer.name for peer in peers if peer.name not in self.disputes), me.name)
             return PeerLost(silent, f"did not say within {seconds} what it was sent, when all were not sent the same")
+        if self.exchange is not None and not self.begun:
+            return self._unprovided(cluster, seconds)
         if self.waiting:
             there = self.openings.get(self.round, {})
             missing = next((p for p in peers if p.index not in there), None)
             if missing is None:
-                return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")
+                return self._unprovided(cluster, seconds)
             return PeerLost(missing.name, f"sent no opening of round {self.round} within {seconds}")
         if self.ready:
             patience = cluster.settings.prepared_timeout
             return RunExpired(f"the prepared run was given no inputs within prepared_timeout ({patience:g} s)")
         if self.client is None:
             return TesseraError(f"no client announced this run within {seconds}")
+        if self.party_run is not None and not self.assigned.number:
+            return self._unprovided(cluster, seconds)
         if self.party_run is not None:
             silent = next((p.name for p in peers if p.index not in self.agreed), me.name)
             return PeerLost(silent, f"did not say which preprocessing it uses within {seconds}")
         return PeerLost(cluster.dealer.name, f"dealt nothing within {seconds}")
+
+    def _unprovided(self, cluster: Cluster, seconds: str) -> TesseraError:
+        """It waits for no other party."""
+        run = self.party_run
+        if run is not None and not self.preparing and (not run.provided or not self.ready):
+            return PeerLost(cluster.dealer.name, "dealt nothing more for a run in time")
+        return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")

@@ -110,7 +110,9 @@ class StockDesk:
         def work() -> Dealing:
             found = policy.found(bound.bindings, self._server.gate.look_up)
             masks = {slot: in_use.held for slot, in_use in found.items()}
-            return self._source.deal(bound.program, len(cluster.parties), masks, cluster.settings.security)
+            dealing = self._source.deal(bound.program, len(cluster.parties), masks, cluster.settings.security)
+            _ = dealing.corrections
+            return dealing
 
         seconds = dealing_seconds(bound.program)
         return await self._server.governor.offline.run(client, work, seconds=seconds, patient=True)

@@ -2,8 +2,9 @@
 
 Every party gets a fresh seed.  Its shares of masks expand from it, one stream per node (``streams.py``); so do, at
 every party but the last, its shares of what the dealer computes from masks: correlated tensors, and all MACs.  The last
-party is sent the *corrections* that make those shares add up, an array each, in the program's order.  How they are made
-is the dealer's reading of the program (``protocols/readings/dealer.py``).
+party is sent the *corrections* that make those shares add up, an array each, in the program's order within one part of
+it after the other (``mpc/schedule.py``).  How they are made is the dealer's reading of the program
+(``protocols/readings/dealer.py``).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class TrustedDealer(RandomnessSource):
         return type(correlation).make is not Correlation.make
 
     def deal(self, program: Program, parties: int, stored: Mapping[str, StoredMasks], security: Security) -> Dealing:
-        """At the dealer: everybody's parts for one run; see ``protocols.readings.dealer.deal``."""
+        """At the dealer: what everybody is sent for one run; see ``protocols.readings.dealer.deal``."""
         self.check(program, security)
         return deal(program, parties, stored, security, rings=self.rings)
 
@@ -75,24 +76,38 @@ class DealtToParty(PartyRandomness):
         corrections: Payload,
         rings: Rings | None = None,
     ) -> None:
-        """``corrections``: nothing for all but the last.  Raises ProgramError when they do not go with the program."""
+        """``corrections``: of the first part; nothing for all but the last.  Raises ProgramError when they do not go
+        with the program."""
         self._program = program
         self._seed = seed
         self._rings = known_rings() if rings is None else rings
         self._parts = program.corrected(security)
-        self._corrections = self._by_node(corrections) if party == parties - 1 else None
-        if self._corrections is None and corrections:
-            raise ProgramError("only the last party takes corrections")
+        self._to_come = iter(program.schedule(security).parts)
+        self._is_last = party == parties - 1
+        self._corrections: dict[tuple[int, int], Array] = {}
+        """By node and place in it, of the part that was taken last, until they are asked for."""
+        self.take(corrections)
 
-    def _by_node(self, corrections: Payload) -> list[list[Array]]:
-        needed = sum(map(len, self._parts))
-        if len(corrections) != needed:
+    def take(self, payload: Payload) -> None:
+        nodes = next(self._to_come, None)
+        if nodes is None:
+            raise ProgramError("more was dealt than the program needs")
+        if not self._is_last:
+            if payload:
+                raise ProgramError("only the last party takes corrections")
+            return
+        needed = sum(len(self._parts[i]) for i in nodes)
+        if len(payload) != needed:
             raise ProgramError(
-                f"{len(corrections)} corrections, but the program needs {needed}:"
+                f"{len(payload)} corrections, but the program needs {needed}:"
                 " dealer and parties must agree on the program and on the security"
             )
-        flat = iter(corrections)
-        return [[read(self._rings, next(flat), part, "a correction") for part in parts] for parts in self._parts]
+        flat = iter(payload)
+        self._corrections = {
+            (i, k): read(self._rings, next(flat), part, "a correction")
+            for i in nodes
+            for k, part in enumerate(self._parts[i])
+        }
 
     @property
     def key_stream(self) -> Seed:
@@ -130,8 +145,8 @@ class DealtToParty(PartyRandomness):
 
     def _shares(self, node: int, start: int, end: int) -> list[Array]:
         """Of the tensors from the ``start``-th on that the last party has corrections for."""
-        if self._corrections is not None:
-            return self._corrections[node][start:end]
+        if self._is_last:
+            return [self._corrections.pop((node, k)) for k in range(start, end)]
         parts = self._parts[node][start:end]
         return [self._expand(dealt_stream(self._seed, node, start + k), part) for k, part in enumerate(parts)]
 

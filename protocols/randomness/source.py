@@ -26,10 +26,18 @@ Payload = Sequence[bytes | bytearray | memoryview]
 
 
 class PartyRandomness(ABC):
-    """One party's part for one run, by node of the program.  Each share is asked for once; its repr shows nothing."""
+    """One party's part for one run, by node of the program.  Each share is asked for once; its repr shows nothing.
+
+    What belongs to the first part of the program (``mpc/schedule.py``) is there, and of each of the others once it has
+    been taken.
+    """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
+
+    @abstractmethod
+    def take(self, payload: Payload) -> None:
+        """What the source sent of the next part of the program.  Raises ProgramError if it does not go with that."""
 
     @abstractmethod
     def mask(self, node: int) -> Array:
@@ -116,7 +124,8 @@ class RandomnessSource(ABC):
     def for_party(
         self, program: Program, security: Security, *, party: int, parties: int, payload: Payload
     ) -> PartyRandomness:
-        """A party's part, from what the source sent it.  Raises ProgramError for what does not go with the program."""
+        """A party's part, from what the source sent it first.  Raises ProgramError for what does not go with the
+        program."""
 
     @abstractmethod
     def for_client(self, program: Program, security: Security, parties: int, payload: Payload) -> ClientRandomness:

@@ -2,7 +2,8 @@
 
 Every party gets a fresh seed.  Its shares of the masks expand from it, one stream per node; so do the shares of
 correlated values of all parties but the last, which receives corrections instead: the dealer's traffic is one element
-per correlated value, and nothing for masks.  How a correlation is made from masks it says itself.
+per correlated value, and nothing for masks.  How a correlation is made from masks it says itself.  Corrections are made
+one part of the program after the other (``mpc/schedule.py``), each when it is asked for.
 
 With MACs (malicious security) the seeds also give shares of a key alpha that is made for this run alone, and the dealer
 deals shares of alpha times every mask, stored masks included, and of alpha times every correlated value.  Security:
@@ -14,15 +15,18 @@ The dealer sees a program, never data: it learns shapes, and must not collude wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import ProgramError
+from mpc.lazy import lazy
 from mpc.operation import Stored
 from mpc.pace import paced
 from mpc.program import Program
@@ -50,8 +54,9 @@ class Dealing:
 
     seeds: tuple[Seed, ...]
     """To each party its own."""
-    corrections: tuple[Buffer, ...]
-    """To the last party: a flat buffer per tensor of ``Program.corrected``, in the order of the program."""
+    parts: Iterator[tuple[Buffer, ...]]
+    """To the last party: of each part of the program a flat buffer for each tensor of ``Program.corrected``, in the
+    order of the nodes; made when it is asked for, once."""
     input_seeds: tuple[tuple[Seed, ...], ...]
     """To the client, for each tensor that it sends: each party's stream of its mask."""
     output_masks: tuple[Buffer, ...]
@@ -66,10 +71,17 @@ class Dealing:
         """By party, the seed of the masks of what the run keeps, for the dealer to remember (``keep.py``)."""
         return tuple(map(kept_stream, self.seeds))
 
-    def for_party(self, party: int) -> list[bytes | Buffer]:
-        """A party's part: its seed; for the last party, then the corrections."""
-        last = party == len(self.seeds) - 1
-        return [bytes(self.seeds[party]), *(self.corrections if last else ())]
+    @lazy
+    def corrections(self) -> tuple[Buffer, ...]:
+        """All parts in one, for who has room for them."""
+        return tuple(chain.from_iterable(self.parts))
+
+    def for_party(self, party: int, corrections: Sequence[Buffer] | None = None) -> list[bytes | Buffer]:
+        """A party's part: its seed; for the last party, then ``corrections``, by default all there are."""
+        seed = bytes(self.seeds[party])
+        if party < len(self.seeds) - 1:
+            return [seed]
+        return [seed, *(self.corrections if corrections is None else corrections)]
 
     def for_client(self) -> list[bytes | Buffer]:
         """The client's part: seeds of each input's mask, joined; a mask per output; with MACs, a mask per output's MAC,
@@ -126,25 +138,52 @@ def deal(
     rings = known_rings() if rings is None else rings
     seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
     malicious = security is Security.MALICIOUS
+    for node in program.nodes:
+        if isinstance(node.operation, Stored):
+            _masks_of(node.operation, stored)
+    outputs = [program.nodes[i].type for i in program.outputs]
+
+    def sent(streams: Sequence[Seed], t: TensorType) -> Buffer:
+        ring = rings[t.ring]
+        return ring.buffer(ring.sample_sum(streams, t.shape))
+
+    return Dealing(
+        seeds=seeds,
+        parts=_parts(program, stored, security, seeds, rings),
+        input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.supplied),
+        output_masks=tuple(sent([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
+        output_mac_masks=tuple(
+            sent([output_mac_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs if malicious else ())
+        ),
+        key_commitments=tuple(
+            key_commitment(party, key_stream(seed)) for party, seed in enumerate(seeds if malicious else ())
+        ),
+    )
+
+
+def _parts(
+    program: Program, stored: Mapping[str, StoredMasks], security: Security, seeds: Sequence[Seed], rings: Rings
+) -> Iterator[tuple[Buffer, ...]]:
+    """The corrections of each part of the program.  Masks are held from where they are made to where they are last
+    taken: of a deep network few at a time."""
+    malicious = security is Security.MALICIOUS
     key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
+    corrected = program.corrected(security)
     masks: dict[int, Array] = {}
     public: dict[int, Array] = {}
-    corrections: list[Buffer] = []
-    parts = program.corrected(security)
+    to_take = Counter(j for node in program.nodes for j in node.inputs)
 
-    def drawn(streams: Sequence[Seed], t: TensorType) -> Array:
-        return rings[t.ring].sample_sum(streams, t.shape)
-
-    for i, node in enumerate(paced(program.nodes)):
+    def correct(i: int) -> Iterator[Buffer]:
+        node, types = program.nodes[i], program.input_types(program.nodes[i])
         operation = node.operation
-        types = program.input_types(node)
         dealt: list[Array] = []
         if node.type.form is Form.PUBLIC:
             public[i] = operation.clear(rings, types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
-            masks[i] = _stored_mask(operation, stored, field_of(rings))
+            masks[i] = _masks_of(operation, stored).mask(operation.tensor, field_of(rings))
         elif operation.hides:
-            masks[i] = drawn([own_mask_stream(seed, program, i) for seed in seeds], node.type)
+            streams = [own_mask_stream(seed, program, i) for seed in seeds]
+            masks[i] = rings[node.type.ring].sample_sum(streams, node.type.shape)
         elif operation.settles:
             masks[i] = rings[node.type.ring].zeros(node.type.shape)
         elif node.type.form is Form.MASKED:
@@ -157,37 +196,24 @@ def deal(
         if malicious:
             own = [masks[i]] if operation.hides and operation.authenticated else []
             # Of the node's mask first, as its parts are.
-            scaled = zip([*own, *dealt], parts[i][len(dealt) :], strict=True)
+            scaled = zip([*own, *dealt], corrected[i][len(dealt) :], strict=True)
             values.extend(rings[part.ring].scale(value, key) for value, part in scaled)
-        for k, (value, part) in enumerate(zip(values, parts[i], strict=True)):
+        for k, (value, part) in enumerate(zip(values, corrected[i], strict=True)):
             ring = rings[part.ring]
             others = ring.sample_sum([dealt_stream(seed, i, k) for seed in seeds[:-1]], part.shape)
-            corrections.append(ring.buffer(ring.subtract(value, others)).reshape(-1))
-        # A mask is as large as what it hides: of a deep network only few are held at a time.
+            yield ring.buffer(ring.subtract(value, others)).reshape(-1)
+        to_take.subtract(node.inputs)
         for j in {i, *node.inputs}:
-            if program.last_taken[j] <= i:
+            if not to_take[j]:
                 masks.pop(j, None)
                 public.pop(j, None)
-    outputs = [program.nodes[i].type for i in program.outputs]
 
-    def sent(streams: Sequence[Seed], t: TensorType) -> Buffer:
-        return rings[t.ring].buffer(drawn(streams, t))
-
-    return Dealing(
-        seeds=seeds,
-        corrections=tuple(corrections),
-        input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.supplied),
-        output_masks=tuple(sent([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
-        output_mac_masks=tuple(
-            sent([output_mac_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs if malicious else ())
-        ),
-        key_commitments=tuple(
-            key_commitment(party, key_stream(seed)) for party, seed in enumerate(seeds if malicious else ())
-        ),
-    )
+    for nodes in program.schedule(security).parts:
+        yield tuple(correction for i in paced(nodes) for correction in correct(i))
 
 
-def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks], field: PrimeField) -> Array:
+def _masks_of(operation: Stored, stored: Mapping[str, StoredMasks]) -> StoredMasks:
+    """Those of what it reads.  Raises ProgramError."""
     masks = stored.get(operation.slot)
     if masks is None:
         raise ProgramError(
@@ -196,4 +222,4 @@ def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks], field: Pr
         )
     if masks.shapes.get(operation.tensor) != operation.shape:
         raise ProgramError(f"the stored model has no tensor {operation.tensor!r} of shape {operation.shape}")
-    return masks.mask(operation.tensor, field)
+    return masks

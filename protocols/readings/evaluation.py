@@ -5,6 +5,7 @@ Both follow the same formulas; ``PartyContext`` says what tells them apart.  Wha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ class Evaluation:
         self._context = context
         self._values: list[Value | None] = [None] * len(program.nodes)
         self._prepared: list[object] = [None] * len(program.nodes)
+        self._offline: dict[int, Value] = {}
+        """Values as they are before anything is opened, which may go on meanwhile, of nodes that are still to be taken
+        while preparing: what is made of them does not depend on how far the run has got."""
+        self._to_take = Counter(j for node in program.nodes for j in node.inputs)
 
     def value(self, i: int) -> Value:
         """Of a node that has one."""
@@ -34,37 +39,52 @@ class Evaluation:
 
     def prepare(
         self,
+        nodes: Sequence[int],
         stored: Callable[[int], Value],
         mask: Callable[[int], Array | None],
         dealt: Callable[[int], Sequence[Array]],
     ) -> None:
-        """Offline: all that does not depend on the run's inputs.
+        """Offline, for one part after the other: all that does not depend on the run's inputs.
 
         For each node that has such, ``stored`` gives its stored value, ``mask`` the share of its own mask and ``dealt``
         those of its correlated tensors.
         """
-        for i, node in enumerate(paced(self._program.nodes)):
-            operation, types = node.operation, self._program.input_types(node)
-            inputs = [self.value(j) for j in node.inputs]
-            if isinstance(operation, Stored):
-                self._values[i] = stored(i)
-                continue
-            if operation.hides:
-                # What hides nothing is its mask: it is there already.
-                self._values[i] = Value(None, mask(i), pending=operation.opens or operation.supplied)
-                continue
-            masked = node.type.form is Form.MASKED and not operation.settles
-            if masked:
-                self._prepared[i] = operation.on_masks(
-                    self._context.rings, types, [v.share for v in inputs], [v.public for v in inputs]
-                )
-            else:
-                self._prepared[i] = operation.prepare(self._context, types, inputs, dealt(i))
-            if any(value.pending for value in inputs):
-                share = self._prepared[i] if masked else None
-                self._values[i] = Value(None, share, pending=True)  # type: ignore[arg-type]
-            else:
-                self._values[i] = operation.evaluate(self._context, types, inputs, self._prepared[i])
+        for i in paced(nodes):
+            inputs = self._program.nodes[i].inputs
+            self._offline[i] = self._values[i] = self._before(i, stored, mask, dealt)
+            self._to_take.subtract(inputs)
+            for j in {i, *inputs}:
+                if not self._to_take[j]:
+                    self._offline.pop(j, None)
+
+    def _before(
+        self,
+        i: int,
+        stored: Callable[[int], Value],
+        mask: Callable[[int], Array | None],
+        dealt: Callable[[int], Sequence[Array]],
+    ) -> Value:
+        """What a node is before inputs are there."""
+        node = self._program.nodes[i]
+        operation, types = node.operation, self._program.input_types(node)
+        inputs = [self._offline[j] for j in node.inputs]
+        if isinstance(operation, Stored):
+            return stored(i)
+        if operation.hides:
+            # What hides nothing is its mask: it is there already.
+            return Value(None, mask(i), pending=operation.opens or operation.supplied)
+        prepared: Any
+        masked = node.type.form is Form.MASKED and not operation.settles
+        if masked:
+            prepared = operation.on_masks(
+                self._context.rings, types, [v.share for v in inputs], [v.public for v in inputs]
+            )
+        else:
+            prepared = operation.prepare(self._context, types, inputs, dealt(i))
+        if any(value.pending for value in inputs):
+            self._prepared[i] = prepared
+            return Value(None, prepared if masked else None, pending=True)
+        return operation.evaluate(self._context, types, inputs, prepared)
 
     def open(self, i: int, public: Array, beside: dict[str, Any] | None = None) -> None:
         """The public part of a masked node has become known; ``beside`` is what another reading shares with this."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from mpc.errors import ProgramError
 from mpc.operation import Value
@@ -119,15 +120,15 @@ def run_in_memory(
     dealing = deal(program, parties, {store.slot: store.masks} if store else {}, security, seeds, rings)
     session = secrets.token_bytes(16)
     runs = [
-        PartyRun(
+        prepared_run(
+            dealing,
+            source,
             program,
             party=i,
             parties=parties,
-            randomness=party_randomness(dealing, program, i, security, source),
             stored=store.held[i] if store else {},
             security=security,
             session=session,
-            rings=rings,
         )
         for i in range(parties)
     ]
@@ -143,13 +144,48 @@ def run_in_memory(
     return MemoryRun(outputs, runs, dealing, masked, shares)
 
 
+def prepared_run(
+    dealing: Dealing,
+    source: TrustedDealer,
+    program: Program,
+    *,
+    party: int,
+    parties: int,
+    stored: Mapping[tuple[str, str], Value],
+    security: Security,
+    session: bytes = b"",
+) -> PartyRun:
+    """A party's run, all of which is prepared."""
+    randomness = party_randomness(dealing, program, party, security, source)
+    run = PartyRun(
+        program, party=party, parties=parties, randomness=randomness, stored=stored, security=security,
+        session=session, rings=source.rings,
+    )  # fmt: skip
+    for part in later_parts(dealing, program, party, security):
+        run.prepare(part)
+    return run
+
+
 def party_randomness(
     dealing: Dealing, program: Program, party: int, security: Security, source: TrustedDealer | None = None
 ) -> DealtToParty:
-    """What a party makes of its part of a dealing."""
+    """What a party makes of its part of a dealing, as far as the first part of the program goes."""
+    (first, *_) = _by_part(dealing, program, security)
     return (source or TrustedDealer()).for_party(
-        program, security, party=party, parties=len(dealing.seeds), payload=as_sent(dealing.for_party(party))
+        program, security, party=party, parties=len(dealing.seeds), payload=as_sent(dealing.for_party(party, first))
     )
+
+
+def later_parts(dealing: Dealing, program: Program, party: int, security: Security) -> list[list[bytes]]:
+    """What a party is sent of the other parts of the program."""
+    last = party == len(dealing.seeds) - 1
+    return [as_sent(part) if last else [] for part in _by_part(dealing, program, security)[1:]]
+
+
+def _by_part(dealing: Dealing, program: Program, security: Security) -> list[list[Buffer]]:
+    """Its corrections."""
+    needed, corrections = program.corrected(security), iter(dealing.corrections)
+    return [list(islice(corrections, sum(len(needed[i]) for i in part))) for part in program.schedule(security).parts]
 
 
 def as_sent(part: Sequence[bytes | Buffer]) -> list[bytes]:

@@ -8,6 +8,10 @@ round and is sent what they sent, in order of party.  Whoever drives it (sockets
     outgoing = next(exchange)                 # a round: a vector for each ring that is opened in it
     outgoing = exchange.send(received)        # ... until StopIteration, whose value is what the client is sent
 
+What is prepared is cut into parts (``mpc/schedule.py``): the first one when the run is made, and each of the others
+when whoever drives it hands over what the source has sent (``prepare``), before the online phase or beside it, which
+may take its next step when that is ``provided``.
+
 Semi-honest, a round is an opening, and at least one where what is somebody's is read: whoever drives the run compares
 along with the first what the parties were sent (``mpc.cost.compares_apart``).  Malicious, everything is evaluated a
 second time, on MAC shares, the first opening carries a commitment as well, and the rounds of the MAC check come after
@@ -28,12 +32,12 @@ from mpc.cost import CHECK, compares_apart
 from mpc.errors import NoAnswer, ProgramError, TesseraError
 from mpc.operation import Operation, PartyContext, Stored, Value
 from mpc.pace import paced
-from mpc.program import Program
+from mpc.program import Node, Program
 from mpc.rings import Array, Buffer, Ring, Rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.security import Security
 from mpc.tensor_type import Shape
-from protocols.randomness.source import PartyRandomness
+from protocols.randomness.source import PartyRandomness, Payload
 from protocols.randomness.streams import key_share
 from protocols.readings.evaluation import Evaluation
 from protocols.readings.mac_check import MacCheck, Round, Rounds, check_round, session_of, to_words
@@ -59,7 +63,10 @@ class OutOfRange(TesseraError):  # noqa: N818 - says what is so
 
 
 class PartyRun:
-    """One run at one party.  Made offline, then ``online`` once: masks are used once."""
+    """One run at one party.  Made offline, then ``online`` once: masks are used once.
+
+    ``prepare`` may run in one thread while the online phase goes on in another.
+    """
 
     def __init__(
         self,
@@ -73,7 +80,7 @@ class PartyRun:
         session: bytes = b"",
         rings: Rings | None = None,
     ) -> None:
-        """``randomness``: this party's part of what was made for this run.
+        """``randomness``: this party's part of what was made for this run; what belongs to the first part is prepared.
 
         ``stored``: by slot and tensor, what is bound there.
 
@@ -85,38 +92,60 @@ class PartyRun:
         self.program = program
         self.seconds: dict[str, float] = defaultdict(float)
         """Time spent computing online, by label."""
+        self.schedule = program.schedule(security)
+        self.prepared = 0
+        """Parts that are."""
+        self.evaluated = 0
+        """Depths up to which the shares have been evaluated."""
         self._parties = parties
         self._security = security
         self._used = False
         self._stored = stored
+        for node in program.nodes:
+            if isinstance(node.operation, Stored):
+                self._stored_value(node)
         self._randomness = randomness
         shares = PartyContext(party, parties, rings=rings)
         self._rings = shares.rings
         self._shares = Evaluation(program, shares)
-        self._shares.prepare(self._stored_value, self._randomness.mask, self._randomness.dealt)
         self._macs: Evaluation | None = None
         self._check: MacCheck | None = None
         if security is Security.MALICIOUS:
             macs = PartyContext(party, parties, unit=key_share(randomness.key_stream), rings=rings)
             self._macs = Evaluation(program, macs)
-            self._macs.prepare(self._stored_mac, self._mask_mac, self._randomness.dealt_macs)
             self._check = MacCheck(macs, session_of(program.digest, parties, session))
         self._pending = self._by_depth()
         self._done = self._not_taken_after()
-        self._evaluated = 0
-        """Depths up to which the shares have been evaluated."""
         self._authenticated = 0
         """Depths up to which the MAC shares have been."""
         self._mac_shares: list[Array] = []
         """By round, shares of the MACs of the vector that was opened."""
         self._masks = self._output_masks()
+        self._prepare_part()
 
     # -- offline ---------------------------------------------------------------------------------------------------
 
-    def _stored_value(self, i: int) -> Value:
-        operation = self.program.nodes[i].operation
+    def prepare(self, payload: Payload) -> None:
+        """The next part, from what the source sent of it.  Raises ProgramError if it does not go with the program."""
+        self._randomness.take(payload)
+        self._prepare_part()
+
+    def _prepare_part(self) -> None:
+        nodes, randomness = self.schedule.parts[self.prepared], self._randomness
+        self._shares.prepare(nodes, self._stored_share, randomness.mask, randomness.dealt)
+        if self._macs is not None:
+            self._macs.prepare(nodes, self._stored_mac, self._mask_mac, randomness.dealt_macs)
+        self.prepared += 1
+
+    @property
+    def provided(self) -> bool:
+        """Whether all is prepared that the next step of ``online`` takes."""
+        return self.prepared >= self.schedule.due(self.evaluated)
+
+    def _stored_value(self, node: Node) -> Value:
+        operation = node.operation
         value = self._stored.get((operation.slot, operation.tensor)) if isinstance(operation, Stored) else None
-        if value is None or value.public is None or value.public.shape != self.program.nodes[i].type.shape:
+        if value is None or value.public is None or value.public.shape != node.type.shape:
             name = operation.tensor if isinstance(operation, Stored) else "?"
             raise ProgramError(
                 f"this party holds no tensor {name!r} of the model:"
@@ -124,8 +153,11 @@ class PartyRun:
             )
         return value
 
+    def _stored_share(self, i: int) -> Value:
+        return self._stored_value(self.program.nodes[i])
+
     def _stored_mac(self, i: int) -> Value:
-        return self._stored_value(i).with_share(self._randomness.mask_mac(i))
+        return self._stored_share(i).with_share(self._randomness.mask_mac(i))
 
     def _mask_mac(self, i: int) -> Array | None:
         return self._randomness.mask_mac(i) if self.program.nodes[i].operation.authenticated else None
@@ -134,21 +166,22 @@ class PartyRun:
         """Nodes that depend on the run's inputs, by the number of openings before them."""
         pending: list[list[int]] = [[] for _ in range(self.program.rounds + 1)]
         inputs = set(self.program.supplied)
-        for i, depth in enumerate(paced(self.program.depths)):
-            if self._shares.value(i).pending and i not in inputs:
+        for i, (depth, waits) in enumerate(paced(zip(self.program.depths, self.schedule.pending, strict=True))):
+            if waits and i not in inputs:
                 pending[depth].append(i)
         return pending
 
     def _not_taken_after(self) -> list[list[int]]:
         """Nodes whose values nobody looks at any more, by the number of openings before that is so."""
-        until = list(self.program.depths)
-        for node, depth in zip(self.program.nodes, self.program.depths, strict=True):
+        turns = self.schedule.turns
+        until = list(turns)
+        for node, turn in zip(self.program.nodes, turns, strict=True):
             for i in node.inputs:
-                until[i] = max(until[i], depth)
+                until[i] = max(until[i], turn)
         done: list[list[int]] = [[] for _ in self._pending]
         wanted = {*self.program.outputs, *self.program.kept.values(), *self.program.draws}
         for i, node in enumerate(self.program.nodes):
-            if i not in wanted and not node.operation.settles and self._shares.value(i).pending:
+            if i not in wanted and not node.operation.settles:
                 done[min(until[i], self.program.rounds)].append(i)
         return done
 
@@ -201,8 +234,8 @@ class PartyRun:
             if opening:
                 yield from self._round(opening)
             self._evaluate(self._shares, nodes)
-            self._shares.forget(self._done[self._evaluated])
-            self._evaluated += 1
+            self._shares.forget(self._done[self.evaluated])
+            self.evaluated += 1
         if self._check is not None:
             yield from self._timed(CHECK, self._check.run(self._macs_of_openings))
         elif compares_apart(self.program):
@@ -231,8 +264,8 @@ class PartyRun:
     def _note_public(self, check: MacCheck) -> None:
         """What every party must have been sent alike: masked inputs, and masked tensors of models."""
         for i, node in enumerate(self.program.nodes):
-            if node.operation.hides and not node.operation.opens:
-                value = self._shares.value(i)
+            if isinstance(node.operation, Stored) or node.operation.supplied:
+                value = self._stored_value(node) if isinstance(node.operation, Stored) else self._shares.value(i)
                 if value.public is None:
                     continue
                 if "digest" not in value.public_cache:
@@ -332,7 +365,7 @@ class PartyRun:
         """
         if self._macs is None:
             return
-        while self._authenticated < self._evaluated:
+        while self._authenticated < self.evaluated:
             nodes = self._pending[self._authenticated]
             opening = self._opening(nodes)
             # Its masks' public parts are known by now, and do not enter: this is the shared part alone.

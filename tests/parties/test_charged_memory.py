@@ -86,7 +86,7 @@ def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, se
         _, party = tracemalloc.get_traced_memory()
         del run
         tracemalloc.reset_peak()
-        source.deal(program, 2, {}, security)
+        source.deal(program, 2, {}, security).for_party(1)
         _, dealer = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

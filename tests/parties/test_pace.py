@@ -63,7 +63,9 @@ def test_what_a_pause_raises_ends_the_loop():
     [
         pytest.param(2, lambda program, data: Program.decode(data), id="decode, check"),
         pytest.param(2, lambda program, data: Program(program.nodes, program.outputs).encode(), id="check, encode"),
-        pytest.param(1, lambda program, data: TrustedDealer().deal(program, 2, {}, Security.MALICIOUS), id="deal"),
+        pytest.param(
+            1, lambda program, data: TrustedDealer().deal(program, 2, {}, Security.MALICIOUS).for_party(1), id="deal"
+        ),
         pytest.param(
             5,
             lambda program, data: run_in_memory(program, [np.zeros(1, np.uint64)]),

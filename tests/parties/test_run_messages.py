@@ -25,6 +25,8 @@ RUN, CLIENT, DEALER, PARTY = "0123456789abcdef" * 2, Role.CLIENT, Role.DEALER, R
 SENDERS = {
     "Prepare": {CLIENT},
     "Dealt": {DEALER},
+    "DealtPart": {DEALER},
+    "Evaluated": {PARTY},
     "ClientMasks": {DEALER},
     "Ready": {PARTY},
     "Inputs": {CLIENT},

@@ -1,0 +1,122 @@
+"""What a party prepares of a run after its first part: one part after the other, no further ahead than it may be.
+
+The last party is sent what it needs for each; it checks that this is the part that is due, and that it may be there.
+The others need nothing but their seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpc.errors import ProgramError, ProtocolViolation
+from parties.host.counters import Phase
+from parties.members.cluster import Member
+from parties.messages.runs import DealtPart, Evaluated
+from parties.servers.governor import dealing_seconds
+from parties.servers.party_job import PartyJob
+from parties.servers.server import Server
+from parties.tally import Sent
+from parties.wire.messages import Payload, payload_bytes
+
+
+class PreparingParts:
+    """Of one party's runs; ``prepared`` is called after each part."""
+
+    def __init__(self, server: Server[PartyJob], prepared: Callable[[PartyJob], None]) -> None:
+        self._server, self._prepared = server, prepared
+        server.on(DealtPart, self._on_part)
+
+    @property
+    def _is_last(self) -> bool:
+        return self._server.cluster.parties[-1].name == self._server.member.name
+
+    def _on_part(self, dealer: Member, message: DealtPart, payload: Payload) -> None:
+        job = self._server.jobs.get(message.run)
+        if job is None or job.dealt is None:
+            raise ProtocolViolation(dealer.name, "dealt a part of a run that it has not begun to deal for")
+        if not self._is_last or job.assigned.number:
+            raise ProtocolViolation(dealer.name, "dealt a part of a run for which nothing more is dealt")
+        if message.part != job.dealt_parts:
+            raise ProtocolViolation(dealer.name, f"dealt part {message.part} of a run, where {job.dealt_parts} is due")
+        job.dealt_parts += 1
+        job.dealt_later += Sent(1, payload_bytes(payload))
+        job.dealing_seconds += message.seconds
+        job.to_prepare.append(payload)
+        if job.bound is None:
+            self.charge(job, payload)
+        else:
+            self.check(job)
+            self.go_on(job)
+
+    def charge(self, job: PartyJob, payload: Payload) -> None:
+        """Its client has not asked for the run here, and perhaps never will.  Raises ServerBusy, TooLarge."""
+        charge = self._server.governor.charge(job.on_behalf, payload_bytes(payload), "what was dealt for a run")
+        job.dealt_charges.append(charge)
+        job.charges.append(charge)
+
+    def check(self, job: PartyJob) -> None:
+        """What has been dealt, once the program is known.  Raises ProtocolViolation."""
+        if job.program is None or job.assigned.number:
+            return
+        schedule, dealer = job.program.schedule(self._server.cluster.settings.security), self._server.cluster.dealer
+        if job.dealt_parts > schedule.allowed(job.told):
+            raise ProtocolViolation(dealer.name, "dealt more of a run than may be there at a time")
+        sizes = schedule.dealt[job.dealt_parts - len(job.to_prepare) : job.dealt_parts]
+        if list(map(payload_bytes, job.to_prepare)) != list(sizes):
+            raise ProtocolViolation(dealer.name, "dealt a part of a run that is not as long as what it needs")
+
+    def go_on(self, job: PartyJob) -> None:
+        """Prepare the next part, if it may be there and is."""
+        run = job.party_run
+        if run is None or job.preparing or run.prepared == len(run.schedule.parts):
+            return
+        if run.prepared >= run.schedule.allowed(run.evaluated):
+            return
+        if self._is_last and not job.to_prepare:
+            if not job.ready:
+                self._server.set_deadline(job)
+            return
+        payload = job.to_prepare.popleft() if job.to_prepare else []
+
+        def prepare() -> None:
+            try:
+                run.prepare(payload)
+            except ProgramError as error:
+                dealer = self._server.cluster.dealer.name
+                raise ProtocolViolation(dealer, f"sent the wrong randomness: {error}") from None
+
+        job.preparing = True
+        self._server.in_background(
+            job,
+            prepare,
+            lambda _, seconds: self._made(job, seconds),
+            workers=self._server.governor.offline,
+            expected=dealing_seconds(run.program) / len(run.schedule.parts),
+        )
+
+    def _made(self, job: PartyJob, seconds: float) -> None:
+        job.preparing = False
+        job.prepare_seconds += seconds
+        self._server.metrics.spent(Phase.PREPARING, seconds)
+        self._prepared(job)
+        self.go_on(job)
+
+    def stepped(self, job: PartyJob) -> None:
+        """The online phase has got further: more may be there."""
+        run = job.party_run
+        if run is None or run.prepared == len(run.schedule.parts):
+            return
+        allowed, schedule = run.schedule.allowed(run.evaluated), run.schedule
+        if self.awaits(job) and allowed > schedule.allowed(job.told):
+            job.told = run.evaluated
+            message = Evaluated(run=job.run, depths=run.evaluated)
+            dealer = self._server.cluster.dealer.name
+            job.sent_offline.add(dealer, self._server.endpoint.send(dealer, message))
+        self.go_on(job)
+
+    def awaits(self, job: PartyJob) -> bool:
+        """Whether there is more to be dealt."""
+        run = job.party_run
+        if run is None or not self._is_last or job.assigned.number:
+            return False
+        return job.dealt_parts < len(run.schedule.parts)
