@@ -60,7 +60,7 @@ class Expression:
         self.type: TensorType = operation.result(*(x.type for x in inputs)).check()
         self.varies: bool = operation.varies or any(x.varies for x in inputs)
         """Whether it would be another one, or depends on one that would, for another objective."""
-        self._derived: dict[Operation, Expression] = {}
+        self._derived: dict[object, Expression] = {}
         self.lost = self.surely = 0.0
         """How far its values are from what is meant by them, at most and surely, beside what operations lose: a fit's
         error, rounding of a public number."""
@@ -91,11 +91,15 @@ class Expression:
         """
         return self.once(operation, lambda: Expression(operation, (self, *others), label))
 
-    def once(self, operation: Operation, made: Callable[[], Expression]) -> Expression:
-        """What stands for ``operation`` of this, ``made`` once."""
+    def once(self, operation: object, made: Callable[[], Expression]) -> Expression:
+        """What stands for ``operation`` of this, or for an operation and its other operands, ``made`` once."""
         if operation not in self._derived:
             self._derived[operation] = made()
         return self._derived[operation]
+
+    def has(self, operation: Operation) -> bool:
+        """Whether somebody has it by now."""
+        return operation in self._derived
 
     def over(self, inputs: tuple[Expression, ...]) -> Expression:
         """The same of operands that have the same values, in another form; it has lost as much."""

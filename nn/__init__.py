@@ -63,6 +63,16 @@ from nn.layers import (
     Linear,
 )
 from nn.lookups import ArgMax, Compare, Embedding, OneHot, Where
+from nn.losses import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HingeEmbeddingLoss,
+    HingeLoss,
+    HuberLoss,
+    Loss,
+    MSELoss,
+    SmoothL1Loss,
+)
 from nn.model import Description, Model
 from nn.norms import (
     CosineSimilarity,
@@ -75,6 +85,7 @@ from nn.norms import (
     Normalize,
     RMSNorm,
 )
+from nn.optimizers import SGD, Optimizer
 from nn.preprocessing import ImageInput, PictureWarning, ShadesOfGray
 from nn.rectifiers import (
     CELU,
@@ -97,6 +108,7 @@ from nn.rectifiers import (
 )
 from nn.recurrent import GRU, LSTM, RNN
 from nn.resizing import ChannelShuffle, Pad, PixelShuffle, PixelUnshuffle, Upsample
+from nn.schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
 from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
 from nn.tables import Column, TableInput
@@ -112,6 +124,7 @@ __all__ = [
     "RBF",
     "RNN",
     "SELU",
+    "SGD",
     "Abs",
     "Activation",
     "AdaptiveAvgPool1d",
@@ -131,6 +144,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -146,7 +160,9 @@ __all__ = [
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "CosineAnnealingLR",
     "CosineSimilarity",
+    "CrossEntropyLoss",
     "CumSum",
     "Description",
     "Dropout",
@@ -158,6 +174,9 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "HingeEmbeddingLoss",
+    "HingeLoss",
+    "HuberLoss",
     "Identity",
     "ImageInput",
     "InputRange",
@@ -172,6 +191,8 @@ __all__ = [
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
+    "Loss",
+    "MSELoss",
     "Matmul",
     "MaxPool1d",
     "MaxPool2d",
@@ -186,7 +207,9 @@ __all__ = [
     "Norm",
     "Normalize",
     "OneAgainstOne",
+    "OneCycleLR",
     "OneHot",
+    "Optimizer",
     "PReLU",
     "Pad",
     "Parameter",
@@ -201,16 +224,19 @@ __all__ = [
     "Reshape",
     "Result",
     "ScaledDotProductAttention",
+    "Schedule",
     "Sequential",
     "SeveralInputs",
     "ShadesOfGray",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Softshrink",
     "Softsign",
     "Step",
+    "StepLR",
     "StoredType",
     "Subtract",
     "TableInput",

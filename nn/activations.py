@@ -132,7 +132,8 @@ class Approximated(Ranged, frozen=True, kw_only=True):
         return self.interval if self.interval is not None else fit_bounds(self.fit)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        return inputs[0].apply(self.fit, target=FUNCTIONS[self.function].target)
+        target = FUNCTIONS[self.function].target
+        return inputs[0].apply(self.fit, target=target, function=self.function)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         return self.exact(inputs[0]) if exact else np.asarray(self.fit(inputs[0]))
@@ -227,7 +228,8 @@ class Softplus(Approximated, frozen=True):
         if self.beta == 1.0:
             return super().forward(*inputs, weights=weights)
         target = FUNCTIONS[self.function].target
-        return (inputs[0] * self.beta).apply(self.fit, target=target) * (1.0 / self.beta)
+        scaled = (inputs[0] * self.beta).apply(self.fit, target=target, function=self.function)
+        return scaled * (1.0 / self.beta)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         if exact:

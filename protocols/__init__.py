@@ -12,6 +12,7 @@ from protocols.trace import numpy_functions as _numpy_functions  # noqa: F401
 from protocols.trace import numpy_norms as _numpy_norms  # noqa: F401
 from protocols.trace import numpy_ordering as _numpy_ordering  # noqa: F401
 from protocols.trace import numpy_selection as _numpy_selection  # noqa: F401
+from protocols.trace.gradients import grad
 from protocols.trace.named_functions import RangeWarning
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, leaf, stack
 
@@ -20,6 +21,7 @@ __all__ = [
     "RangeWarning",
     "SecretTensor",
     "concatenate",
+    "grad",
     "graph_of",
     "leaf",
     "plan",

@@ -81,7 +81,7 @@ from parties import (
 )
 from parties.client.report import LayerReport, Phase
 from parties.client.uploading import UploadProgress
-from protocols import PrecisionWarning, RangeWarning, SecretTensor, concatenate, stack
+from protocols import PrecisionWarning, RangeWarning, SecretTensor, concatenate, grad, stack
 from protocols.approximation import (
     CompositeFit,
     Fit,
@@ -188,6 +188,7 @@ __all__ = [
     "from_onnx",
     "from_sklearn",
     "from_torch",
+    "grad",
     "nn",
     "stack",
 ]

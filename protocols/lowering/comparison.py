@@ -109,11 +109,30 @@ def relu(planner: Planner, x: Expression) -> Expression:
         return x
     if x.type.high <= 0:
         return planner.product(Multiply(), x, constant(0.0))
-    spare = x.type.fraction_bits - planner.kept(x.type.magnitude)
+    ignored = _ignored(planner, x)
     x = planner.masked(x)
-    result = ended(planner, x, spare if spare > 0 else EXACTLY, x)
-    unit = math.ldexp(1.0, spare - x.type.fraction_bits) if spare > 0 else 0.0
+    result = ended(planner, x, ignored, x)
+    unit = math.ldexp(1.0, ignored - x.type.fraction_bits) if ignored != EXACTLY else 0.0
     return planner.make(Declare(-min(unit, -x.type.low), x.type.high), result)
+
+
+def passed(planner: Planner, x: Expression, g: Expression) -> Expression:
+    """``g`` where ``relu`` lets x through, by the same bit, else 0."""
+    if x.type.low >= 0:
+        return g
+    if x.type.high <= 0:
+        return planner.product(Multiply(), g, constant(0.0))
+    ignored = _ignored(planner, x)
+    x = planner.masked(x)
+    if g.type.form is Form.PUBLIC or g.type.shape != x.type.shape:
+        return planner.product(Multiply(), ended(planner, x, ignored), g)
+    return ended(planner, x, ignored, planner.masked(g))
+
+
+def _ignored(planner: Planner, x: Expression) -> int:
+    """Bits of x that are beyond what the computation keeps."""
+    spare = x.type.fraction_bits - planner.kept(x.type.magnitude)
+    return spare if spare > 0 else EXACTLY
 
 
 def ended(

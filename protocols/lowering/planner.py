@@ -35,6 +35,7 @@ from protocols.operations.linear import (
     Divide,
     Index,
     Negate,
+    Pad,
     Raise,
     Reshape,
     RunningSum,
@@ -55,8 +56,12 @@ FRACTION_BITS = PRECISION
 FEWEST_BITS = 6
 """Fewer than this and the result would be noise: refuse instead."""
 
-_OF_ITS_MASK = (Add, Subtract, Negate, Reshape, Broadcast)
-"""Of one secret and public numbers: they have no fewer elements, and their mask follows from that of the secret."""
+_OF_ITS_MASK = (Add, Subtract, Negate, Reshape, Transpose, Broadcast, Pad)
+"""Of one secret and public numbers: they have no fewer elements, and their mask follows from that of the secret.  So
+has an `Index` that takes all there is, in another order."""
+
+_PERMUTES = (Reshape, Transpose, Index)
+"""Of one operand, and where they take all of it, its elements in other places."""
 
 _MOVES = (Negate, Reshape, Transpose, Index, Take)
 """Of one operand, elements in other places, some of them several times, some not at all."""
@@ -149,7 +154,8 @@ class Planner:
         """
         if x.type.form is not Form.SHARED:
             return x
-        if isinstance(x.operation, _OF_ITS_MASK) and all(y.type.form is not Form.MASKED for y in x.inputs):
+        of_its_mask = isinstance(x.operation, _OF_ITS_MASK) or _is_permuted(x)
+        if of_its_mask and all(y.type.form is not Form.MASKED for y in x.inputs):
             secret = [y for y in x.inputs if y.type.form is Form.SHARED]
             if len(secret) == 1:
                 return x.once(Mask(), lambda: x.over(tuple(map(self.masked, x.inputs))))
@@ -179,8 +185,16 @@ class Planner:
                 f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
                 f" ({TRUNCATION_BITS} bits): declare a tighter range"
             )
+        if _is_permuted(x):
+            # Once for whoever takes it in its own order.
+            return x.once(Truncate(bits), lambda: self._permuted(x, self.truncated(x.inputs[0], fraction_bits)))
         dropped = cut(self, x, bits) if x.type.form is Form.SHARED else None
         return dropped or self.make(Truncate(bits), self.masked(x))
+
+    @staticmethod
+    def _permuted(x: Expression, of: Expression) -> Expression:
+        """``of`` with its elements where ``x`` has them."""
+        return Expression(x.operation, (of,), x.label).lose(x.lost, x.surely)
 
     def raised(self, x: Expression, bits: int) -> Expression:
         """``x`` with ``bits`` more fraction bits: a local multiplication by a power of two."""
@@ -273,6 +287,11 @@ class Planner:
             x = y = self.truncated(x, min(bits))
             return x, y
         return self.truncated(x, bits[0]), self.truncated(y, bits[1])
+
+
+def _is_permuted(x: Expression) -> bool:
+    """Whether it has the elements of its operand, all of them once."""
+    return isinstance(x.operation, _PERMUTES) and x.type.size == x.inputs[0].type.size
 
 
 def _moved(x: Expression) -> Expression:

@@ -8,7 +8,6 @@ bound takes the worst of everything at once, and after some layers of a network 
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from protocols.operations.polynomial import Polynomial, TruncatedPolynomial
 from protocols.operations.quotient import Quotient
 from protocols.operations.truncation import Truncate
 from protocols.trace import mathematics as m
+from protocols.trace.author import callers
 
 LOST = 1e-3
 """Of the largest value of the declared range: warned is where more is lost."""
@@ -32,8 +32,6 @@ _NAMES = {
     m.Known: "the function", m.Like: "the norm", m.SumOfSquares: "the norm", m.Declare: "within", m.Assume: "assumed",
     m.Matmul: "@", m.Multiply: "*",
 }  # fmt: skip
-
-_OURS = ("mpc", "protocols", "nn", "parties", "tessera")
 
 
 class PrecisionWarning(UserWarning):
@@ -111,7 +109,7 @@ def watch(node: m.Node, x: Expression) -> None:
             f"{name}: of values up to {magnitude:g}, {loss.sure:.2g} is lost ({loss.sure / magnitude:.1g} of them),"
             f" mostly by {source}: {remedy}",
             PrecisionWarning,
-            stacklevel=_callers(),
+            stacklevel=callers(),
         )
 
 
@@ -168,11 +166,3 @@ def _source(loss: Loss) -> tuple[str, str]:
 
 def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", name).lower()
-
-
-def _callers() -> int:
-    """Frames up to whoever wrote the expression: a warning is about that line."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
-        level, frame = level + 1, frame.f_back
-    return level

@@ -12,7 +12,8 @@ from typing import assert_never
 from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
-from protocols.lowering import comparison, composed, functions, norms, selection
+from protocols.approximation import Fit
+from protocols.lowering import comparison, composed, functions, norms, selection, slopes
 from protocols.lowering.intervals import ASSUMED, fineness
 from protocols.lowering.planner import Planner
 from protocols.operations import assume, draw, keep, linear, one_hot, product
@@ -50,6 +51,13 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return norms.like(planner, operation, *_terms(planner, operands))
         case m.Normalise():
             return selection.normalised(planner, operation, *_terms(planner, operands))
+        case m.LetThrough():
+            return selection.let_through(planner, *_terms(planner, operands))
+        case m.Called() | m.Sloped():
+            return _terms(planner, operands)[0]
+        case m.Slope():
+            x, y = _terms(planner, operands)
+            return slopes.slope(planner, operation.function, operation.fit, _in_interval(planner, x, operation.fit), y)
         case m.Matmul():
             return _matmul(planner, operands)
         case m.Conv2d():
@@ -87,10 +95,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Polynomial():
             return functions.polynomial(planner, x, operation.coefficients)
         case m.Apply():
-            x = _assumed(
-                planner, x, operation.fit.low, operation.fit.high, fineness(operation.fit.low, operation.fit.high)
-            )
-            return composed.apply(planner, x, operation.fit, operation.target)
+            return composed.apply(planner, _in_interval(planner, x, operation.fit), operation.fit, operation.target)
         case m.Compare():
             return comparison.compared(planner, x, strictly=operation.strictly, below=operation.below)
         case m.OneHot():
@@ -101,8 +106,6 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return comparison.reached(planner, x, operation.threshold, operation.tolerance)
         case m.Relu():
             return comparison.relu(planner, x)
-        case m.MaxPool2d():
-            return selection.max_pool2d(planner, x, operation.kernel, operation.stride, operation.padding)
         case m.Declare() | m.Known():
             if isinstance(operation, m.Known) and operation.as_it_is:
                 return composed.as_it_is(planner, x, operation.low, operation.high)
@@ -111,9 +114,16 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return _assumed(planner, x, operation.low, operation.high, ASSUMED)
         case m.Truncate():
             return planner.truncated(x, operation.fraction_bits)
+        case m.Masked():
+            return planner.masked(x)
         case m.Keep():
             return planner.make(keep.Keep(operation.tensor), x)
     assert_never(operation)
+
+
+def _in_interval(planner: Planner, x: Expression, fit: Fit) -> Expression:
+    """``x``, taken to lie where a fit holds."""
+    return _assumed(planner, x, fit.low, fit.high, fineness(fit.low, fit.high))
 
 
 def _assumed(planner: Planner, x: Expression, low: float, high: float, bits: int) -> Expression:

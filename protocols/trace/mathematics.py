@@ -18,6 +18,12 @@ from mpc.objective import Objective
 from mpc.program import PRECISION, Expression
 from mpc.tensor_type import Shape
 from protocols.approximation import Fit
+from protocols.trace.author import author
+from protocols.trace.calculus import Called as Called
+from protocols.trace.calculus import LetThrough as LetThrough
+from protocols.trace.calculus import Masked as Masked
+from protocols.trace.calculus import Slope as Slope
+from protocols.trace.calculus import Sloped as Sloped
 
 Reals = npt.NDArray[np.float64]
 
@@ -192,10 +198,14 @@ class Polynomial:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """A fit; rounding adds at most its own error, or ``target`` where that is larger."""
+    """A fit; rounding adds at most its own error, or ``target`` where that is larger.
+
+    ``function``: the name of what it stands for, where that has one.
+    """
 
     fit: Fit
     target: float
+    function: str = ""
 
 
 # -- comparison --------------------------------------------------------------------------------------------------------
@@ -263,15 +273,6 @@ class Normalise:
     low: float
     step: int
     tolerance: float
-
-
-@dataclass(frozen=True, slots=True)
-class MaxPool2d:
-    """Maxima over windows of (N, C, H, W); padding counts for nothing."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
 
 
 # -- what its author says of a value -----------------------------------------------------------------------------------
@@ -366,13 +367,17 @@ Mathematics = (
     | Ranked
     | Reach
     | Normalise
-    | MaxPool2d
     | Declare
     | Known
     | Like
     | Assume
     | Truncate
     | Keep
+    | Called
+    | Sloped
+    | Slope
+    | LetThrough
+    | Masked
 )
 
 _numbers = itertools.count()
@@ -383,9 +388,10 @@ class Node:
 
     ``label`` names the layer it is counted under; ``precision``, where it was said, is the number of fraction bits that
     is kept of it where it has to be truncated.  Nodes are ``number``ed as they are written, so operands come first.
+    ``line``: of the source text that wrote it.
     """
 
-    __slots__ = ("__weakref__", "inputs", "label", "lowered", "number", "operation", "precision")
+    __slots__ = ("__weakref__", "inputs", "label", "line", "lowered", "number", "operation", "precision")
 
     def __init__(
         self, operation: Mathematics, inputs: tuple[Node, ...] = (), label: str = "", precision: int | None = None
@@ -394,6 +400,7 @@ class Node:
         self.inputs = inputs
         self.label = label
         self.precision = precision
+        self.line = author()
         self.number = next(_numbers)
         self.lowered: dict[Objective, Expression] = {}
         """What it was lowered to, by objective: a node that two results share is lowered once."""

@@ -56,7 +56,7 @@ class NamedFunctions(Unknown):
 
     type: TensorType
 
-    def apply(self, fit: object, *, target: float = 0.0) -> Self:
+    def apply(self, fit: object, *, target: float = 0.0, function: str = "") -> Self:
         raise NotImplementedError
 
     def sigmoid(self, **options: Any) -> Self:
@@ -136,7 +136,8 @@ class NamedFunctions(Unknown):
             return made
         made_of = None if chosen or ends is None else _with_tails(name, ends)
         fit = made_of or default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
-        return self.apply(fit, target=0.0 if fit.relative is not None else FUNCTIONS[name].target)
+        target = 0.0 if fit.relative is not None else FUNCTIONS[name].target
+        return self.apply(fit, target=target, function=name)
 
     def _power(self, exponent: float) -> Self:
         """x to a real power, of positive values."""

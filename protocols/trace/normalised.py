@@ -23,7 +23,7 @@ from mpc.errors import UnsupportedError
 from mpc.tensor_type import TRUNCATION_BITS
 from protocols.approximation import FourierFit
 from protocols.approximation.defaults import normal_fits
-from protocols.trace.mathematics import Known, Normalise, Reach
+from protocols.trace.mathematics import Called, Known, Normalise, Reach
 
 STEP = 16.0
 
@@ -61,9 +61,7 @@ class Normal:
         high = x.type.high
         if not 0 < low <= high:
             raise UnsupportedError(f"values from {low:g} to {high:g}: declare a range above 0 with within(low, high)")
-        # A power of 4, so that it and its root are exact.
-        base = 4.0 ** math.floor(math.log(max(low, 2.0**-x.type.fraction_bits) / (1 - TOLERANCE), 4.0))
-        count = max(0, math.ceil(math.log(high / (base * (1 + TOLERANCE)), STEP)) - 1)
+        base, count = thresholds_of(max(low, 2.0**-x.type.fraction_bits), high)
         if count > MOST:
             raise UnsupportedError(
                 f"values from {low:g} to {high:g} are of more orders of magnitude than there are bits: declare a"
@@ -99,12 +97,24 @@ def _times(fit: FourierFit, factor: float) -> FourierFit:
     )
 
 
+def thresholds_of(low: float, high: float) -> tuple[float, int]:
+    """``base`` of values from ``low`` to ``high``, and how many thresholds it takes above it."""
+    # A power of 4, so that it and its root are exact.
+    base = 4.0 ** math.floor(math.log(low / (1 - TOLERANCE), 4.0))
+    return base, max(0, math.ceil(math.log(high / (base * (1 + TOLERANCE)), STEP)) - 1)
+
+
 def normalised(x: Any, name: str) -> Any:
     """A function of ``NORMALISED`` of a secret tensor above 0, relative to each value; of the logarithm, absolute.
 
     The rounds of a comparison and of a short fit, and one or two of a product but for the logarithm.  Raises
     UnsupportedError for more orders of magnitude than there are bits.
     """
+    result = _of_parts(x, name)
+    return result._joined(Called(name), result, x)
+
+
+def _of_parts(x: Any, name: str) -> Any:
     low, high = x.type.low, x.type.high
     parts = Normal.of(x, low)
     result = parts.fitted(name)

@@ -324,14 +324,15 @@ class SecretTensor(Activations, Stated, Norms):
         """c0 + c1 x + c2 x^2 + ...: one opening."""
         return self._new(m.Polynomial(tuple(float(c) for c in coefficients)))
 
-    def apply(self, fit: object, *, target: float = 0.0) -> SecretTensor:
+    def apply(self, fit: object, *, target: float = 0.0, function: str = "") -> SecretTensor:
         """An approximation made by ``protocols.approximation`` (``fit``, ``fit_polynomial``, ...).
 
-        Rounding adds at most the fit's own error, or ``target`` where that is larger.
+        Rounding adds at most the fit's own error, or ``target`` where that is larger.  ``function``: the name of what
+        it stands for, by which its gradient may cost less than by the fit's own derivative.
         """
         if not isinstance(fit, Fit):
             raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
-        return self._new(m.Apply(fit, target))
+        return self._new(m.Apply(fit, target, function))
 
     def truncate(self, fraction_bits: int = FRACTION_BITS) -> SecretTensor:
         """The same values with fewer fraction bits (stochastically rounded); seldom needed: the planner does it."""

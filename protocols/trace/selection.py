@@ -10,9 +10,12 @@ import numpy as np
 from mpc.errors import RangeError, ShapeError
 from mpc.tensor_type import TensorType
 from protocols.approximation.tails import clipped
+from protocols.operations.linear import check_windows, window_output
 from protocols.trace import mathematics as m
 from protocols.trace.arguments import Pair, numbers, pair
 from protocols.trace.comparisons import Comparisons
+
+Sides = tuple[int, int]
 
 
 class Selection(Comparisons):
@@ -91,12 +94,45 @@ class Selection(Comparisons):
         kernel = pair(kernel_size)
         if min(kernel) < 1:
             raise ShapeError(f"a pooling window of {kernel}")
-        pooling = m.MaxPool2d(kernel, kernel if stride is None else pair(stride), pair(padding))
-        if not isinstance(self.node.operation, m.Relu):
-            return self._new(pooling)
+        steps = kernel if stride is None else pair(stride)
         relu = self.node
-        pooled = m.Node(pooling, relu.inputs, self.label, self.precision)
-        return type(self)(m.Node(m.Relu(), (pooled,), relu.label, relu.precision), self.label, self.precision)
+        if not isinstance(relu.operation, m.Relu):
+            pooled: Self = _pooled(self, kernel, steps, pair(padding))
+            return pooled
+        inner = type(self)(relu.inputs[0], self.label, self.precision)
+        first = _pooled(inner, kernel, steps, pair(padding)).node
+        return type(self)(m.Node(m.Relu(), (first,), relu.label, relu.precision), self.label, self.precision)
+
+
+def _pooled(x: Any, kernel: Sides, stride: Sides, padding: Sides) -> Any:
+    """Maxima of columns, then of rows of them: windows that overlap share columns."""
+    check_windows(x.type, kernel, padding)
+    size = window_output(x.shape[2:], kernel, stride, padding)
+    # Zeros around lose against everything, once nothing is below them: each window has something of the image.
+    unit = 2.0**-x.type.fraction_bits
+    lowest = min(0.0, math.floor(x.type.low / unit) * unit) if any(padding) else 0.0
+    if lowest:
+        x = x - lowest
+    if any(padding):
+        x = x.pad(((0, 0), (0, 0), *((n, n) for n in padding)))
+    for axis, wide, step, count in zip((2, 3), kernel, stride, size, strict=True):
+        x = _largest([_strided(x, axis, start, step, count) for start in range(wide)])
+    return x + lowest if lowest else x
+
+
+def _strided(x: Any, axis: int, start: int, step: int, count: int) -> Any:
+    """Every ``step``-th along an axis, ``count`` of them."""
+    slices = [(0, 1, n) for n in x.shape]
+    slices[axis] = (start, step, count)
+    return x._new(m.Index(tuple(slices)))
+
+
+def _largest(xs: list[Any]) -> Any:
+    """Of tensors of one shape, elementwise: two rounds for each level of the tournament."""
+    while len(xs) > 1:
+        odd = xs[len(xs) // 2 * 2 :]
+        xs = [x.maximum(y) for x, y in zip(xs[::2], xs[1::2], strict=False)] + odd
+    return xs[0]
 
 
 def _is_no_bound(end: object) -> bool:

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from mpc.errors import ShapeError
 from mpc.tensor_type import Shape
 from protocols.approximation.defaults import normal_fits
+from protocols.trace import mathematics as m
 from protocols.trace.arguments import Axis, numbers, reduced_axes, reduced_shape
 from protocols.trace.comparisons import check_bits
 from protocols.trace.counting import Counting
-from protocols.trace.normalised import normalised
+from protocols.trace.normalised import normalised, thresholds_of
 
 DEEPEST = 16.0
 FEW = 16
@@ -37,6 +38,7 @@ class Exponentials(NamedTuple):
     total: Any
     below: Any
     largest: Any
+    axes: tuple[int, ...]
 
 
 class Softmax(Counting):
@@ -50,23 +52,48 @@ class Softmax(Counting):
         ``where``: public 0 and 1, which broadcast to x: what is 0 has no part.
         """
         found = _exponentials(self, axis, None if where is None else numbers(where))
-        parts: Self = (found.values * normalised(found.total, "reciprocal")).within(-UNIT, 1.0 + UNIT)
-        return parts
+        parts: Any = (found.values * normalised(found.total, "reciprocal")).within(-UNIT, 1.0 + UNIT)
+        return parts._joined(m.Called("softmax", found.axes), parts, self)  # type: ignore[no-any-return]
 
     def log_softmax(self, axis: Axis = -1) -> Self:
         """The logarithm of `softmax`."""
         found = _exponentials(self, axis)
-        logs: Self = found.below - normalised(found.total, "log")
-        return logs
+        logs = found.below - normalised(found.total, "log")
+        return logs._joined(m.Called("log_softmax", found.axes), logs, self, found.values, found.total)  # type: ignore[no-any-return]
 
     def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Self:
         """The logarithm of the sum of exp(x) along some axes, by default all."""
         found = _exponentials(self, axis)
         x: Any = self
         axes = reduced_axes(axis, x.ndim)
-        shape = reduced_shape(x.shape, axes, keepdims)
-        logs: Self = (normalised(found.total, "log") + found.largest).reshape(shape)
-        return logs
+        logs = normalised(found.total, "log") + found.largest
+        logs = logs._joined(m.Called("logsumexp", axes), logs, x, found.values, found.total)
+        return logs.reshape(reduced_shape(x.shape, axes, keepdims))  # type: ignore[no-any-return]
+
+
+def exponentials(x: Any, axis: Axis) -> Exponentials:
+    """Of values whose declared range is short, less their mean, which is free, and not their maximum: so their sum is
+    known to lie where one fit of 1 / x holds, without a comparison.  Of others as for `softmax`.
+
+    The exponentials are opened here, so that their sum needs no opening of its own.
+    """
+    axes = reduced_axes(axis, x.ndim)
+    count = math.prod(x.shape[i] for i in axes)
+    span = x.type.high - x.type.low
+    top = span * (count - 1) / count
+    if 2 * top > DEEPEST:
+        return _exponentials(x, axis)
+    # Of k at the upper end and the others at the lower one, less their mean and ``top``.
+    sums = [
+        k * math.exp(-span * (k - 1) / count) + (count - k) * math.exp(-top - span * k / count)
+        for k in range(1, count + 1)
+    ]
+    low, high = count * math.exp(-top) * (1 - UNIT), max(sums) * (1 + UNIT)
+    if thresholds_of(low, high)[1]:
+        return _exponentials(x, axis)
+    below = (x - x.mean(axes, keepdims=True) - top).within(-2 * top, 0.0)
+    values = below.apply(normal_fits()["exp"], function="exp")._new(m.Masked())
+    return Exponentials(values, values.sum(axes, keepdims=True).within(low, high), below, 0.0, axes)
 
 
 def _exponentials(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None = None) -> Exponentials:
@@ -86,7 +113,7 @@ def _exponentials(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None = No
     values = values if where is None else values * where
     # The largest's own is 1, whatever it is off by itself; so no sum is less than about that.
     total = values.sum(axes, keepdims=True).within(1.0 - OFF, count * (1.0 + OFF))
-    return Exponentials(values, total, below, largest)
+    return Exponentials(values, total, below, largest, axes)
 
 
 def _checked(where: npt.NDArray[np.float64], shape: Shape, axes: tuple[int, ...]) -> npt.NDArray[np.float64]:

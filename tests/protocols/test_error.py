@@ -30,6 +30,7 @@ from protocols.lowering.precision import watch_layers
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import run_in_memory
 from protocols.trace import mathematics as m
+from protocols.trace.gradients import grad
 from protocols.trace.normalised import normalised
 from protocols.trace.secret_tensor import SecretTensor, concatenate, leaf
 
@@ -138,6 +139,12 @@ def layer_norm(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
     return secret.layer_norm(SHAPE[-1], eps=0.1), centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 0.1)
 
 
+def slope(x: Both, y: Both, rng: Any) -> tuple[SecretTensor, Any]:
+    secret, real = scaled_to(x.secret, x.real, -8.0, 8.0)
+    s = 1 / (1 + np.exp(-real))
+    return grad(secret.sigmoid().sum(), secret), s * (1 - s)
+
+
 STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     "negate": plain(lambda x, y: -x),
     "add": plain(lambda x, y: x + y),
@@ -214,6 +221,10 @@ STEPS: dict[str, Callable[[Both, Both, Any], tuple[SecretTensor, Any]]] = {
     "reciprocal": function("reciprocal", 0.5, 8),
     "over orders of magnitude": over_orders,
     "layer_norm": layer_norm,
+    "masked": plain(lambda x, y: x._new(m.Masked()) if isinstance(x, SecretTensor) else x),
+    "sloped": plain(lambda x, y: x._joined(m.Sloped(), x, y, y) if isinstance(x, SecretTensor) else x),
+    "let through": lambda x, y, rng: (grad((x.secret.relu() * y.secret).sum(), x.secret), y.real * (x.real >= 0)),
+    "slope": slope,
 }  # fmt: skip
 """A step of a program: of secrets, and in float64; from and to `SHAPE`."""
 
@@ -286,7 +297,7 @@ LOOSER = {
 """Sums of many, whose errors never all have one sign, and curves after curves."""
 
 
-JUMPS = {"compare", "equal", "one_hot", "where"}
+JUMPS = {"compare", "equal", "one_hot", "where", "let through"}
 """Where something is near to a threshold, the bound is that it may be on the other side."""
 
 

@@ -22,7 +22,7 @@ import tessera as ts
 CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalCluster", "MemoryCluster", "Settings"}
 STORED = {"AuditEntry", "Explanation", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
-TENSORS = {"SecretTensor", "concatenate", "stack"}
+TENSORS = {"grad", "SecretTensor", "concatenate", "stack"}
 FITS = {
     "CompositeFit", "Fit", "FourierFit", "PiecewiseFit", "PolynomialFit", "RootFit",
     "default_fit", "fit", "fit_fourier", "fit_polynomial",
@@ -43,6 +43,7 @@ ERRORS = {
     "ProtocolViolation", "RangeError", "RemoteError", "RunExpired", "ServerBusy", "ShapeError", "TesseraError",
     "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
+
 WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {

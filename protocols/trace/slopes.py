@@ -1,0 +1,71 @@
+"""Gradients of functions: by their own formulas, of x and of y = f(x), and not through how y was made of x."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpc.errors import UnsupportedError
+from protocols.approximation import CompositeFit, RootFit
+from protocols.lowering.slopes import FORMULAS
+from protocols.trace import mathematics as m
+from protocols.trace.normalised import normalised
+
+Ends = tuple[float, float]
+
+_OTHERS = {
+    "log": ("reciprocal", 1.0),
+    "sqrt": ("rsqrt", 0.5),
+    "sin": ("cos", 1.0),
+    "cos": ("sin", -1.0),
+    "softplus": ("sigmoid", 1.0),
+}
+"""Derivatives that are other functions of x, and a factor."""
+
+_PRECISELY = (*_OTHERS, "exp", "reciprocal", "rsqrt")
+"""Of these the derivative of a fit is too rough near the ends of its interval."""
+
+_ROOTS = {"-1": "reciprocal", "-1/2": "rsqrt", "1/2": "sqrt"}
+
+
+def applied(operation: m.Apply, g: Any, y: Any, x: Any) -> Any:
+    """Of a fit, by its name if it has one, else by its own derivative."""
+    fit = operation.fit
+    name = _ROOTS[fit.power] if isinstance(fit, RootFit) else operation.function
+    if isinstance(fit, RootFit | CompositeFit) or name in _PRECISELY:
+        # An interval that was given is where x lies, whatever its range.
+        inside = fit.low <= x.type.low and x.type.high <= fit.high
+        return called(name, (), g, y, x, interval=None if inside else (fit.low, fit.high))
+    return g * y._joined(m.Slope(name, fit), x, y)
+
+
+def called(
+    function: str,
+    axes: tuple[int, ...],
+    g: Any,
+    y: Any,
+    x: Any,
+    *parts: Any,
+    interval: tuple[float, float] | None = None,
+) -> Any:
+    """Of a function by name; ``parts`` are what else is known of it."""
+    if function in _OTHERS:
+        name, factor = _OTHERS[function]
+        slope = getattr(x, name)(interval=interval)
+        return g * (slope if factor == 1.0 else slope * factor)
+    match function:
+        case "softmax":
+            return (g - (g * y).sum(axes, keepdims=True)) * y
+        case "log_softmax":
+            return g - softmax_of(*parts) * g.sum(axes, keepdims=True)
+        case "logsumexp":
+            return softmax_of(*parts) * g
+        case _ if function in FORMULAS:
+            return g * y.polynomial(FORMULAS[function])
+    raise UnsupportedError(
+        f"a fit of {function or 'no named function'}, of several one after the other, has no gradient"
+    )
+
+
+def softmax_of(values: Any, total: Any) -> Any:
+    """From the exponentials and their sum."""
+    return values * normalised(total, "reciprocal")

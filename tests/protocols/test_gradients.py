@@ -1,0 +1,210 @@
+"""Gradients against torch's, in float64: of each operation, of random graphs, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as tf
+
+from mpc import fixed_point
+from mpc.errors import ShapeError, UnsupportedError
+from protocols.readings.clear import clear
+from protocols.trace.gradients import grad
+
+Reals = Any
+
+
+def revealed(secure: Any, tensors: Sequence[Any], arrays: Sequence[Reals], bits: int = 16) -> list[Reals]:
+    """What a program reveals in the clear, of inputs in the order in which it takes them."""
+    program = secure.program(*tensors)
+    found = clear(program, [fixed_point.encode(a, bits) for a in arrays])
+    return [
+        fixed_point.decode(raw, program.nodes[i].type.fraction_bits)
+        for raw, i in zip(found, program.outputs, strict=True)
+    ]
+
+
+def torchs(build: Callable[..., Any], arrays: Sequence[Reals], weights: Reals | None = None) -> list[Reals]:
+    xs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y = build(*xs)
+    y = y if weights is None else (y * torch.tensor(weights)).sum()
+    y.backward()
+    return [np.zeros(x.shape) if x.grad is None else x.grad.numpy() for x in xs]
+
+
+def compared(
+    secure: Any,
+    ours: Callable[..., Any],
+    theirs: Callable[..., Any],
+    shapes: Sequence[Any],
+    low: float,
+    high: float,
+    error: float,
+) -> None:
+    arrays = [np.trunc(np.random.default_rng(i).uniform(low, high, s) * 2**16) / 2**16 for i, s in enumerate(shapes)]
+    secrets = [secure.secret(a.shape, low, high) for a in arrays]
+    y = ours(*secrets)
+    weights = np.rint(np.random.default_rng(9).uniform(-1, 1, y.shape) * 16) / 16
+    gradients = grad((y * weights).sum(), secrets)
+    assert [g.shape for g in gradients] == [a.shape for a in arrays]
+    for found, wanted in zip(_all(secure, gradients, secrets, arrays), torchs(theirs, arrays, weights), strict=True):
+        assert np.abs(found - wanted).max() <= error, np.abs(found - wanted).max()
+
+
+def _all(secure: Any, gradients: Sequence[Any], secrets: Sequence[Any], arrays: Sequence[Reals]) -> list[Reals]:
+    """With every input in the program, in its order, whatever a gradient depends on."""
+    return revealed(secure, [*secrets, *gradients], arrays)[len(secrets) :]
+
+
+OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Sequence[Any]]] = {
+    "sums": (lambda x, y: x - y + (-x) / 3 + 1.5, lambda x, y: x - y + (-x) / 3 + 1.5, [(2, 3), (3,)]),
+    "products": (lambda x, y: x * y * 0.5 + x * x, lambda x, y: x * y * 0.5 + x * x, [(2, 3), (2, 1)]),
+    "matmul": (lambda x, y: x @ y, lambda x, y: x @ y, [(4, 3), (3, 2)]),
+    "matmul of a batch": (lambda x, y: x @ y, lambda x, y: x @ y, [(2, 4, 3), (3, 2)]),
+    "matmul of two batches": (lambda x, y: x @ y, lambda x, y: x @ y, [(2, 1, 4, 3), (5, 3, 2)]),
+    "matmul of vectors": (lambda x, y: (x @ y) * y @ x, lambda x, y: (x @ y) * y @ x, [(3,), (3,)]),
+    "matmul of a vector and a matrix": (lambda x, y: x @ y, lambda x, y: x @ y, [(3,), (3, 2)]),
+    "matmul of a matrix and a vector": (lambda x, y: x @ y, lambda x, y: x @ y, [(2, 3), (3,)]),
+    "reductions": (
+        lambda x: x.sum(0) * x.mean(1, keepdims=True) + x.var(0) + x.cumsum(1)[0],
+        lambda x: x.sum(0) * x.mean(1, keepdim=True) + x.var(0, correction=0) + x.cumsum(1)[0],
+        [(3, 3)],
+    ),
+    "shapes": (
+        lambda x: x.reshape(2, 6).transpose(1, 0).pad(((1, 2), (0, 1)))[None, 1:8:3, ::-1].broadcast_to((2, 3, 3)),
+        lambda x: tf.pad(x.reshape(2, 6).T, (0, 1, 1, 2))[None, 1:8:3].flip(2).broadcast_to((2, 3, 3)),
+        [(3, 4)],
+    ),
+    "slices": (lambda x: x[::-2, 1] * x[0, -1:], lambda x: x.flip(0)[::2, 1] * x[0, -1:], [(5, 3)]),
+    "choices": (
+        lambda x: x[[0, 2, 2]] * x.take([1, 1, 1, 1, 1, 0, 3], 0)[[0, 5, 6]],
+        lambda x: x[[0, 2, 2]] * x[[1, 1, 1, 1, 1, 0, 3]][[0, 5, 6]],
+        [(4, 2)],
+    ),
+    "joined": (
+        lambda x, y: np.concatenate([x, y, x], 1) ** 2, lambda x, y: torch.cat([x, y, x], 1) ** 2, [(2, 1), (2, 3)]
+    ),
+    "polynomial": (lambda x: x**3 - 2 * x**2 + x, lambda x: x**3 - 2 * x**2 + x, [(5,)]),
+    "relu": (lambda x: x.relu() * x, lambda x: x.relu() * x, [(20,)]),
+    "abs": (lambda x: abs(x) * x, lambda x: abs(x) * x, [(20,)]),
+    "larger and smaller": (
+        lambda x, y: np.maximum(x, y) * np.minimum(x, 0.25) + y.maximum(x),
+        lambda x, y: torch.maximum(x, y) * x.clamp(max=0.25) + torch.maximum(x, y),
+        [(4, 5), (5,)],
+    ),
+    "clip": (lambda x: x.clip(-0.5, 0.25) * x, lambda x: x.clip(-0.5, 0.25) * x, [(20,)]),
+    "where": (
+        lambda x, y: np.where(x > y, x * y, y) + (x >= 0.5) * y,
+        lambda x, y: torch.where(x > y, x * y, y) + (x >= 0.5) * y,
+        [(20,), (20,)],
+    ),
+    "max": (lambda x: x.max(1) * x.min(0), lambda x: x.amax(1) * x.amin(0), [(6, 6)]),
+    "sorted": (lambda x: x.sort(1) * np.arange(5.0), lambda x: x.sort(1)[0] * torch.arange(5.0), [(3, 5)]),
+    "max pooling": (
+        lambda x: x.max_pool2d(3, 2, 1) * x.relu().max_pool2d(2),
+        lambda x: tf.max_pool2d(x, 3, 2, 1) * tf.max_pool2d(x.relu(), 2),
+        [(2, 2, 6, 4)],
+    ),
+    "average pooling": (lambda x: x.avg_pool2d(2) ** 2, lambda x: tf.avg_pool2d(x, 2) ** 2, [(2, 2, 5, 4)]),
+    "windows that overlap": (
+        lambda x: x.avg_pool2d((3, 2), 2, 1) ** 2, lambda x: tf.avg_pool2d(x, (3, 2), 2, 1) ** 2, [(1, 2, 6, 5)]
+    ),
+    "conv2d": (
+        lambda x, w: x.conv2d(w, padding=1), lambda x, w: tf.conv2d(x, w, padding=1), [(2, 3, 5, 4), (2, 3, 3, 3)]
+    ),
+    "conv2d with strides": (
+        lambda x, w: x.conv2d(w, stride=(2, 3), padding=(2, 0)),
+        lambda x, w: tf.conv2d(x, w, stride=(2, 3), padding=(2, 0)),
+        [(2, 2, 6, 8), (3, 2, 2, 3)],
+    ),
+    "conv2d in groups": (
+        lambda x, w: x.conv2d(w, stride=2, groups=2),
+        lambda x, w: tf.conv2d(x, w, stride=2, groups=2),
+        [(2, 4, 6, 5), (6, 2, 3, 2)],
+    ),
+    "public weights": (
+        lambda x: x.conv2d(np.ones((2, 1, 2, 2))) @ np.eye(3, 2) - np.ones((1, 4)) @ x[0, 0, :, :1],
+        lambda x: tf.conv2d(x, x.new_ones(2, 1, 2, 2)) @ torch.eye(3, 2).double() - x.new_ones(1, 4) @ x[0, 0, :, :1],
+        [(1, 1, 4, 4)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(secure: Any, name: str) -> None:
+    ours, theirs, shapes = OPERATIONS[name]
+    compared(secure, ours, theirs, shapes, -1.0, 1.0, 2e-3)
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any], float, float, float]] = {
+    "sigmoid": (lambda x: x.sigmoid(), torch.sigmoid, -6.0, 6.0, 1e-3),
+    "sigmoid of anything": (lambda x: x.sigmoid(), torch.sigmoid, -60.0, 60.0, 1e-3),
+    "sigmoid that is opened": (lambda x: x.sigmoid() ** 2, lambda x: x.sigmoid() ** 2, -6.0, 6.0, 1e-3),
+    "tanh": (lambda x: x.tanh(), torch.tanh, -6.0, 6.0, 3e-3),
+    "erf": (lambda x: x.erf(), torch.erf, -3.0, 3.0, 3e-3),
+    "exp": (lambda x: x.exp(), torch.exp, -8.0, 0.0, 1e-4),
+    "exp over orders of magnitude": (lambda x: x.exp(), torch.exp, -30.0, 2.0, 8e-3),
+    "log": (lambda x: x.log(), torch.log, 0.25, 1.0, 1e-2),
+    "log over orders of magnitude": (lambda x: x.log(), torch.log, 0.125, 60.0, 2e-3),
+    "sqrt": (lambda x: x.sqrt(), torch.sqrt, 0.25, 1.0, 3e-3),
+    "sqrt over orders of magnitude": (lambda x: x.sqrt(), torch.sqrt, 0.125, 60.0, 2e-3),
+    "rsqrt": (lambda x: x.rsqrt(), torch.rsqrt, 0.5, 8.0, 2e-3),
+    "reciprocal": (lambda x: x.reciprocal(), torch.reciprocal, 0.5, 8.0, 2e-3),
+    "reciprocal over orders of magnitude": (lambda x: 1 / x, torch.reciprocal, 0.25, 60.0, 4e-3),
+    "quotient": (lambda x: (x * 0.5) / x.square(), lambda x: (x * 0.5) / x.square(), 1.0, 2.0, 4e-3),
+    "power": (lambda x: x**1.5, lambda x: x**1.5, 0.5, 4.0, 4e-3),
+    "sin and cos": (lambda x: x.sin() * x.cos(), lambda x: x.sin() * x.cos(), -3.0, 3.0, 1e-3),
+    "silu": (lambda x: x.silu(), tf.silu, -6.0, 6.0, 3e-3),
+    "gelu": (lambda x: x.gelu(), tf.gelu, -6.0, 6.0, 3e-3),
+    "gelu of anything": (lambda x: x.gelu(), tf.gelu, -60.0, 60.0, 3e-3),
+    "softplus": (lambda x: x.softplus(), tf.softplus, -6.0, 6.0, 1e-3),
+    "mish": (lambda x: x.mish(), tf.mish, -6.0, 6.0, 3e-3),
+    "elu": (lambda x: x.elu(0.5), lambda x: tf.elu(x, 0.5), -4.0, 4.0, 3e-3),
+    "hardswish": (lambda x: x.hardswish(), tf.hardswish, -4.0, 4.0, 1e-3),
+    "softsign": (lambda x: x.softsign(), tf.softsign, -4.0, 4.0, 4e-3),
+    "logsigmoid": (lambda x: x.logsigmoid(), tf.logsigmoid, -6.0, 6.0, 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(secure: Any, name: str) -> None:
+    ours, theirs, low, high, error = FUNCTIONS[name]
+    compared(secure, ours, theirs, [(30,)], low, high, error)
+
+
+ALONG: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "softmax": (lambda x: x.softmax(1), lambda x: x.softmax(1)),
+    "log_softmax": (lambda x: x.log_softmax(1), lambda x: x.log_softmax(1)),
+    "logsumexp": (lambda x: x.logsumexp(1), lambda x: x.logsumexp(1)),
+}
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_along_an_axis(secure: Any, name: str) -> None:
+    compared(secure, *ALONG[name], [(3, 5)], -4.0, 4.0, 1e-3)
+
+
+def test_several_parameters_by_name_or_in_order(secure: Any) -> None:
+    x, w = secure.secret((3, 2)), secure.secret((2,))
+    loss = (x @ w).sum()
+    assert grad(loss, w).shape == (2,)
+    assert {k: g.shape for k, g in grad(loss, {"x": x, "w": w}).items()} == {"x": (3, 2), "w": (2,)}
+    (of_inner,) = grad((y := x * 2.0).square().sum(), [y])
+    assert of_inner.shape == (3, 2)
+
+
+def test_what_has_no_gradient_is_refused_by_name_and_line(secure: Any) -> None:
+    x, y = secure.secret((4,)), secure.secret((4,))
+    with pytest.raises(ShapeError, match="one number"):
+        grad(x, x)
+    with pytest.raises(UnsupportedError, match="does not depend on parameter 1"):
+        grad(x.sum(), [x, y])
+    steps = (x >= 0).sum()
+    with pytest.raises(UnsupportedError, match=r"through what has no gradient: compare, written in .*test_gradients"):
+        grad(steps + y.sum(), {"rate": x, "other": y})
+    with pytest.raises(UnsupportedError, match="compare of layer ranks"):
+        grad(x.labelled("ranks").argmax(), x)
