@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.network.emulation import UNSHAPED, EmulatedCluster, EmulatedNetwork
 from mpc.cost import Link
-from mpc.errors import PeerError, TesseraError, UsageError
+from mpc.errors import PeerError, PeerUnavailable, TesseraError, UsageError
 from nn.derm import load_image, samples
 from nn.derm.model import derm_model
 from parties import Client, PreparedRun, Settings
@@ -64,6 +64,14 @@ def computes(client: Client) -> None:
     assert client.reveal(fourth_power(client)) == pytest.approx([1, 16], abs=1e-2)
 
 
+def gets_through(client: Client) -> None:
+    """At the second attempt at the latest: three losses in a row, or one on a busy machine, are silence enough."""
+    try:
+        computes(client)
+    except PeerUnavailable:
+        computes(client)
+
+
 def is_over(cluster: EmulatedCluster, name: str, run: PreparedRun) -> bool:
     """Whether this process has forgotten the run, by its own log."""
     return f"run {run.run[:8]} is over; 0 in progress" in cluster.log_tail(name, lines=1_000_000)
@@ -89,7 +97,7 @@ def test_predictions_get_through_a_network_that_loses_packets(network: EmulatedN
     try:
         network.report()
         for _ in range(5):
-            computes(client)
+            gets_through(client)
         assert network.report()["dropped"] > 0
     finally:
         network.shape(UNSHAPED)
@@ -101,7 +109,7 @@ def test_predictions_get_through_a_network_that_doubles_packets(network: Emulate
     try:
         network.report()
         for _ in range(5):
-            computes(client)
+            gets_through(client)
         report = network.report()
         assert report["doubled"] > 20
         assert report["dropped"] > 0
