@@ -20,6 +20,7 @@ from benchmarks.options import (
 )
 from benchmarks.peers.command import add_peers
 from benchmarks.soak.command import add_soak
+from benchmarks.strangers.command import add_strangers
 from benchmarks.zoo.command import add_zoo
 from parties.commands.examples import add_examples
 
@@ -42,7 +43,7 @@ def command(subparsers: Any) -> None:
     _add_scale(benches)
     _add_network(benches)
     _add_accuracy(benches)
-    _add_strangers(benches)
+    add_strangers(benches)
     add_peers(benches)
     add_soak(benches)
     add_zoo(benches)
@@ -161,39 +162,6 @@ def _add_accuracy(benches: Any) -> None:
     )  # fmt: skip
     add_record_arguments(parser)
     parser.set_defaults(run=_accuracy)
-
-
-def _add_strangers(benches: Any) -> None:
-    parser = benches.add_parser("strangers", help="predictions while strangers or other members attack the servers")
-    parser.add_argument(
-        "attacks", nargs="*", metavar="ATTACK",
-        help="'no key', 'wrong key', garbage, 'replayed handshake', slow-loris, 'connection flood', 'held connections',"
-        " 'giant frames', 'streamed frames'; by two other clients: 'heavy programs', 'heavy orders', 'dealt alone',"
-        " 'long descriptions', 'flood of rules', 'logged lines', 'all names', 'burnt stock'; by a party: 'early"
-        " openings', 'false ids' (default: all)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seconds", type=positive, default=8, metavar="S",
-        help="of each block of predictions, attacked or quiet; silent strangers are cut after 5 (default: 8)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--pairs", type=positive, default=3, metavar="N", help="of quiet and attacked blocks, by members (default: 3)"
-    )
-    parser.add_argument(
-        "--rate", type=positive, default=250, metavar="N", help="connections that are opened per second (default: 250)"
-    )
-    parser.add_argument(
-        "--connections", type=positive, default=500, metavar="N", help="at a time, at most (default: 500)"
-    )
-    add_party_arguments(parser)
-    add_record_arguments(parser)
-    parser.set_defaults(run=_strangers)
-
-
-def _strangers(options: argparse.Namespace) -> int:
-    from benchmarks.strangers import run
-
-    return run(options)
 
 
 def _network(options: argparse.Namespace) -> int:

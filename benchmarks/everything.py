@@ -51,7 +51,7 @@ PLAN: tuple[tuple[str, ...], ...] = (
     ("accuracy",),
     ("soak",),
     ("soak", "--security", "malicious", "--predictions", "300"),
-    ("strangers",),
+    ("strangers", "--security", "both"),
     ("peers", "--limit", "200"),
 )
 """What docs/benchmarks.md is made from; the quick ones first."""

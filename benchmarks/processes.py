@@ -42,7 +42,7 @@ class Processes:
 
     def usage(self) -> dict[str, Usage]:
         """What each has used since ``start``.  Raises UsageError when a process is gone."""
-        return {name: Usage(_cpu_seconds(pid) - self._cpu[name], _peak_bytes(pid)) for name, pid in self._pids.items()}
+        return {name: Usage(_cpu_seconds(pid) - self._cpu[name], peak_bytes(pid)) for name, pid in self._pids.items()}
 
 
 def used(runs: Sequence[Mapping[str, Usage]]) -> dict[str, dict[str, Spread]]:
@@ -63,10 +63,20 @@ def _cpu_seconds(pid: int) -> float:
         raise UsageError(f"process {pid} has ended while it was measured") from None
 
 
-def _peak_bytes(pid: int) -> int:
+def peak_bytes(pid: int) -> int:
+    """The most physical memory that a process has occupied.  Raises UsageError when it is gone."""
+    return _memory(pid, "VmHWM:")
+
+
+def resident_bytes(pid: int) -> int:
+    """The physical memory that it occupies now.  Raises UsageError when it is gone."""
+    return _memory(pid, "VmRSS:")
+
+
+def _memory(pid: int, which: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) * _KIB for line in lines if line.startswith("VmHWM:"))
+        return next(int(line.split()[1]) * _KIB for line in lines if line.startswith(which))
     except (OSError, StopIteration):
         raise UsageError(f"process {pid} has ended while it was measured, or has no /proc entry") from None
 

@@ -30,6 +30,7 @@
     │   └── RemoteError        the other side refused or failed, and says why
     ├── NoAnswer               on the way to a result, a value left the interval of a function: nobody has it
     ├── AuditError             an audit log that is not what its server wrote, or contradicts another one
+    ├── NotAsPromised          a benchmark has found that something promised does not hold
     ├── MaterialError          preprocessing that is not fresh: refused before anything was sent
     └── MacCheckError          somebody cheated, nothing says who (malicious security): nothing was revealed
 
@@ -280,6 +281,13 @@ class AuditError(TesseraError):
 
     exit_code = 23
     advice = "Read docs/security.md, section 10; keep copies of all logs as they are."
+
+
+class NotAsPromised(TesseraError):  # noqa: N818 - says what happened
+    """A benchmark has found that something promised does not hold; its table says what."""
+
+    exit_code = 26
+    advice = "Measure again while the machine does nothing else; what remains is a fault: report it."
 
 
 def unwritable(what: str, error: OSError) -> TesseraError:

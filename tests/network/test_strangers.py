@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import zmq
 
-from benchmarks.attacks import MIB, OPENINGS, Tally, Target, attack, command, greeting, header, say
+from benchmarks.strangers.outsiders import MIB, OPENINGS, Tally, Target, attack, command, greeting, header, say
 from mpc.errors import AuthenticationError
 from parties.members.keys import KeyPair
 from parties.messages.runs import Dealt, Prepare

@@ -6,14 +6,18 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.members import MEMORY, SLACK, attacking
-from benchmarks.members_attacks import CLIENTS, VICTIM
 from benchmarks.processes import Processes
+from benchmarks.strangers import insiders
+from benchmarks.strangers.insiders import CLIENTS, VICTIM
+from benchmarks.strangers.process import another_attacks
+from benchmarks.strangers.siege import SLACK
 from parties import Client, LocalCluster, Settings
 
 pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
+MEMORY = 128
+"""MiB for runs."""
 SECONDS = 10.0
 
 
@@ -29,7 +33,7 @@ def test_heavy_programs_take_no_more_memory_than_there_is_for_runs(security):
         processes = Processes({name: process.pid for name, process in cluster.processes.items()})
         x = np.linspace(-1.0, 1.0, 5)
         before = {name: usage.peak_bytes for name, usage in processes.usage().items()}
-        with attacking("heavy programs", cluster) as tally:
+        with another_attacks(insiders.__name__, "heavy programs", str(cluster.folder)) as tally:
             until = time.monotonic() + SECONDS
             while time.monotonic() < until:
                 np.testing.assert_allclose(client.reveal(client.share(x) * 2), 2 * x, atol=1e-3)

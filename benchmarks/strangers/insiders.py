@@ -1,8 +1,7 @@
-"""What members of a cluster do to the others' runs, from processes of their own: two clients, or one of the parties.
+"""What members of a cluster do to the others' runs: two clients, from a process of their own, or one of the parties.
 
-As a program (see `main`) two clients attack until stdin closes; a line says that they begin, and one of JSON, their
-`Tally`, how it went.  A party attacks from within its server (`benchmarks.cheating_party`).  All that they send is
-legal but for the early openings and the false ids: it is the amount that is the attack.
+A party attacks from within its server (`benchmarks.strangers.cheating_party`).  All that they send is legal but for the
+longest descriptions, the early openings and the false ids: it is the amount that is the attack.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.attacks import when_stdin_closes
+from benchmarks.strangers.process import BEGINS, NICE, when_stdin_closes
 from mpc.errors import TesseraError
 from mpc.operation import Input
 from nn import Linear, Model, Sequential
@@ -32,6 +31,7 @@ from parties.messages.runs import Opening, Prepare, Release
 from parties.messages.stock import Agreed, Stock
 from parties.messages.stored import RemoveSecret
 from parties.messages.uploads import TensorInfo, Upload, UploadBegin
+from parties.stored.quotas import MAX_DESCRIPTION
 from parties.stored.rules import signed
 from parties.wire.events import Delivery
 from parties.wire.messages import Message
@@ -44,9 +44,6 @@ CLIENTS = ("mallory", "trudy")
 MODEL = "attacked"
 """The victim's, which everybody may have predict."""
 
-MIB = 1 << 20
-NICE = 19
-"""Of the attackers' process: they have machines of their own elsewhere, so here they take what the others leave."""
 PROGRAMS = 12
 RULES = 3000
 FALSE_IDS = 1024
@@ -151,14 +148,16 @@ async def _dealt_alone(attacker: Attacker) -> None:
 
 
 async def _long_descriptions(attacker: Attacker) -> None:
-    """Uploads of next to nothing, of which as much is said as goes into a message."""
-    tensors, said = (TensorInfo("w", (2,)),), [bytes(attacker.largest)]
-    for version in _ids():
-        name = f"long-{version[:8]}"
-        attacker.send(attacker.dealer, Upload(version=version, name=name, tensors=tensors, content=2 * version), said)
-        for party in attacker.parties:
-            begin = UploadBegin(version=version, name=name, tensors=tensors, masks=2 * version, attempt=version)
-            attacker.send(party, begin, said)
+    """Uploads of next to nothing, of which as much is said as goes into a message; or, of eight, as is taken."""
+    tensors, taken = (TensorInfo("w", (2,)),), MAX_DESCRIPTION - 1024
+    while True:
+        for version, size in zip(_ids(), (attacker.largest, *[taken] * 8), strict=False):
+            name, said = f"long-{version[:8]}", [bytes(size)]
+            begin = Upload(version=version, name=name, tensors=tensors, content=2 * version)
+            attacker.send(attacker.dealer, begin, said)
+            for party in attacker.parties:
+                joined = UploadBegin(version=version, name=name, tensors=tensors, masks=2 * version, attempt=version)
+                attacker.send(party, joined, said)
         await asyncio.sleep(3)
 
 
@@ -182,7 +181,8 @@ async def _rules(attacker: Attacker) -> None:
         await asyncio.sleep(3)
 
 
-def _small() -> Model:
+def small_model() -> Model:
+    """One that is uploaded in no time."""
     architecture = Sequential({"a": Linear(2, 2)}).architecture((2,))
     return Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
 
@@ -190,7 +190,7 @@ def _small() -> Model:
 async def _all_names(client: AsyncClient) -> None:
     """Models under names of its own, as many as it is given."""
     for number in itertools.count():
-        await client.upload(_small(), f"{client.member.name}-{number}")
+        await client.upload(small_model(), f"{client.member.name}-{number}")
 
 
 async def _burnt_stock(client: AsyncClient) -> None:
@@ -207,6 +207,7 @@ RAW: dict[str, Callable[[Attacker], Coroutine[None, None, None]]] = {
     "dealt alone": _dealt_alone,
     "long descriptions": _long_descriptions,
     "flood of rules": _rules,
+    "delayed uploads": _rules,
     "logged lines": _logged_lines,
 }
 POLITE: dict[str, Callable[[AsyncClient], Coroutine[None, None, None]]] = {
@@ -256,9 +257,9 @@ async def _attack(name: str, cluster: Cluster, keys: KeyPair, member: str, tally
                 except TesseraError as error:
                     tally.note(type(error).__name__)
                     await asyncio.sleep(0.05)
-    if name == "flood of rules":
+    if RAW[name] is _rules:
         async with AsyncClient(cluster, keys) as client:
-            await client.upload(_small(), member)
+            await client.upload(small_model(), member)
     endpoint = Endpoint(cluster, cluster.member(member), keys, bind=False)
     async with endpoint:
         await endpoint.connect()
@@ -275,7 +276,7 @@ async def _until_stdin_closes(name: str, folder: Path) -> Tally:
         loop.create_task(_attack(name, cluster, KeyPair.load(folder / f"{member}.key"), member, tally))
         for member in CLIENTS
     ]
-    print("begins", flush=True)
+    print(BEGINS, flush=True)
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in tasks if task.done()]
@@ -290,7 +291,6 @@ async def _until_stdin_closes(name: str, folder: Path) -> Tally:
 def main(arguments: list[str]) -> None:
     """An attack's name, and the folder of the cluster file and the attackers' keys."""
     name, folder = arguments
-    # On hosts of their own attackers would take nothing of the servers' processors.
     os.nice(NICE)
     print(json.dumps(asdict(asyncio.run(_until_stdin_closes(name, Path(folder))))))
 

@@ -1,8 +1,6 @@
-"""What strangers do to a server's port, from a process of their own.
+"""What strangers do to a server's port, from a process of their own (`benchmarks.strangers.process`).
 
 Everything but a wrong key is said in the bytes of ZMTP 3.1 (RFC 23, RFC 26), to be able to say what no library would.
-As a program (see `main`) an attack goes on until stdin closes; a line says that it
-begins, and one of JSON, its `Tally`, how it went.
 """
 
 from __future__ import annotations
@@ -15,13 +13,14 @@ import select
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 
 import zmq
 
+from benchmarks.strangers.process import BEGINS, NICE, when_stdin_closes
+from parties.members.cluster import Member
 from parties.members.keys import KeyPair
 
 RATE = 250
@@ -69,10 +68,10 @@ OPENINGS: dict[str, Callable[[], bytes]] = {
 
 @dataclass
 class Tally:
-    """What came of an attack: connections opened and refused by TCP, closed by the server; s until it did so."""
+    """What came of an attack: connections opened, or not even that, closed by the server; s until it did so."""
 
     opened: int = 0
-    refused: int = 0
+    unopened: int = 0
     closed: int = 0
     sent_bytes: int = 0
     longest_seconds: float = 0.0
@@ -97,7 +96,7 @@ async def dial(target: Target, tally: Tally) -> socket.socket | None:
             await asyncio.get_running_loop().sock_connect(connection, (target.host, target.port))
     except OSError:
         connection.close()
-        tally.refused += 1
+        tally.unopened += 1
         return None
     tally.opened += 1
     return connection
@@ -191,7 +190,7 @@ async def _wrong_key(target: Target, tally: Tally) -> None:
             await asyncio.sleep(0.01)
         event = struct.unpack("=hi", monitor.recv_multipart()[0])[0] & 0xFFFF
         if event == zmq.EVENT_CLOSED:
-            tally.refused += 1
+            tally.unopened += 1
         else:
             tally.opened += 1
             tally.closed += 1
@@ -237,22 +236,9 @@ async def attack(
     return tally
 
 
-def when_stdin_closes() -> asyncio.Event:
-    """Set then: whoever started this process tells it to stop, or has died."""
-    closed, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        loop.call_soon_threadsafe(closed.set)
-
-    threading.Thread(target=wait, daemon=True).start()
-    return closed
-
-
 async def _until_stdin_closes(name: str, target: Target, rate: float, held: int) -> Tally:
     stop = when_stdin_closes()
-    print("begins", flush=True)
+    print(BEGINS, flush=True)
     return await attack(name, target, stop, rate=rate, held=held)
 
 
@@ -284,8 +270,16 @@ def record_handshake(target: Target, keys: KeyPair) -> bytes:
     return bytes(heard)
 
 
+def words(name: str, server: Member, keys: KeyPair) -> list[str]:
+    """The first arguments of `main`; the handshake that is replayed is made with these keys."""
+    host, _, port = (server.address or "").rpartition(":")
+    target = Target(host, int(port), server.curve)
+    return [name, f"{host}:{port}", target.key, record_handshake(target, keys).hex()]
+
+
 def main(arguments: list[str]) -> None:
     """An attack's name, the server's HOST:PORT and key, a recorded handshake in hexadecimal, rate, connections held."""
+    os.nice(NICE)
     name, address, key, recording, rate, held = arguments
     host, _, port = address.rpartition(":")
     target = Target(host, int(port), key, bytes.fromhex(recording))

@@ -7,7 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from benchmarks.members_attacks import PARTY
+from benchmarks.strangers.insiders import PARTY
 from parties.commands.command_line import main
 from parties.servers import process
 from parties.servers.party import PartyServer
