@@ -7,6 +7,7 @@ is gone with the image object it hung on.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import threading
 import warnings
@@ -32,6 +33,8 @@ MAX_BYTES: Final = 64_000_000
 _STRIP: Final = 1 << 20
 """Pixels that are made RGB at a time."""
 _ONE_AT_A_TIME: Final = threading.Lock()
+_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Of the C library, where it has that: what was freed in any thread goes back to the kernel."""
 FORMATS: Final = ("JPEG", "PNG")
 
 _RESAMPLING: Final = {
@@ -110,7 +113,7 @@ def _decoded(data: bytes, name: str) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise _too_large(name)
-                with _ONE_AT_A_TIME:
+                with _alone():
                     picture.load()
                     yield _upright(_rgb(picture), picture)
     except Image.DecompressionBombError as error:
@@ -119,6 +122,17 @@ def _decoded(data: bytes, name: str) -> Iterator[Image.Image]:
         raise EncodingError(f"{name} is not a JPEG or PNG image") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damaged files
         raise EncodingError(f"{name} cannot be read as an image: the file is damaged") from error
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One at a time.  What those before have freed is given back first: each thread has a heap of its own, and would
+    keep as much as the largest picture that it has decoded.
+    """
+    with _ONE_AT_A_TIME:
+        if _TRIM is not None:
+            _TRIM(0)
+        yield
 
 
 def _too_large(name: str) -> EncodingError:

@@ -192,18 +192,22 @@ def test_pictures_are_decoded_strip_by_strip_as_at_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["RGBA", "CMYK"])
-def test_no_picture_takes_more_memory_than_is_said(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "threads"), [("RGBA", 1), ("CMYK", 1), ("RGBA", 4)])
+def test_no_picture_takes_more_memory_than_is_said(tmp_path: Path, mode: str, threads: int) -> None:
+    """However many are decoded, one after the other, in however many threads: each has a heap of its own."""
     side = math.isqrt(pictures.MAX_PIXELS)
     kind, options = "PNG" if mode == "RGBA" else "JPEG", {} if mode == "RGBA" else {"progressive": True}
     Image.new(mode, (side, side), (10, 20, 30, 128)).save(tmp_path / "large", kind, **options)
     script = (
         "import resource, sys; from nn import pictures; from nn.preprocessing import ImageInput\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "ImageInput(28, 28).load(sys.argv[1])\n"
+        "threads = int(sys.argv[2])\n"
+        "with ThreadPoolExecutor(threads) as pool:\n"
+        "    list(pool.map(ImageInput(28, 28).load, [sys.argv[1]] * threads))\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "large")]
+    command = [sys.executable, "-c", script, str(tmp_path / "large"), str(threads)]
     printed = subprocess.run(command, capture_output=True, check=True, timeout=120, cwd=Path(__file__).parents[2])
     assert int(printed.stdout) <= pictures.MAX_MEMORY
 
