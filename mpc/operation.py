@@ -212,7 +212,7 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
         return 0.0
 
 
-class _Placed(Protocol):
+class Placed(Protocol):
     """A node of a program."""
 
     @property
@@ -226,7 +226,7 @@ class _Placed(Protocol):
 class Operand(NamedTuple):
     """The node ``number`` of a program, as an operation sees it that takes its result."""
 
-    nodes: Sequence[_Placed]
+    nodes: Sequence[Placed]
     number: int
 
     @property

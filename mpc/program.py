@@ -5,26 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Union
+from typing import Any
 
-import msgspec
-
+from mpc import program_format
 from mpc.correlation import Correlation, Part
-from mpc.decoders import msgpack_decoder
-from mpc.errors import ProgramError, TesseraError, printable
+from mpc.derived import Derived, Typing
+from mpc.errors import ProgramError, TesseraError
 from mpc.lazy import lazy
 from mpc.objective import ANY, LATENCY, Objective
-from mpc.operation import Input, Operand, Operation, Stored, registered
+from mpc.operation import Input, Operation, Stored
 from mpc.pace import paced
-from mpc.schedule import Schedule, held, words
+from mpc.program_format import MAX_BYTES, MAX_NODES, Node
+from mpc.schedule import Schedule, held
 from mpc.security import Security
 from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
 
-FORMAT = 2
 PRECISION = 16
 """Fraction bits that a program computes with where its author does not say."""
-MAX_NODES = 20_000
-MAX_BYTES = 256 * 2**20
 MAX_ELEMENTS = MAX_SIZE
 """Over all nodes of a program, all that is dealt and all outputs: what a party agrees to allocate."""
 MAX_OPERANDS = 8 * MAX_NODES
@@ -111,58 +108,6 @@ class Expression:
         return f"<{self.operation.name}: {self.type}>"
 
 
-class Node(msgspec.Struct, frozen=True, gc=False):
-    """One operation of a program; ``inputs`` are indices of earlier nodes, ``label`` names the layer it belongs to."""
-
-    operation: Operation
-    inputs: tuple[int, ...]
-    type: TensorType
-    label: str = ""
-
-
-_Indices = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_NODES)]
-
-
-class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    operation: msgspec.Raw
-    inputs: _Indices
-    type: TensorType
-    label: str
-
-
-class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
-    nodes: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NODES)]
-    """Each a `_WireNode`."""
-    outputs: _Indices
-    precision: int
-    objective: Objective
-
-
-_HEAD = b"\x85" + msgspec.msgpack.encode("format") + msgspec.msgpack.encode(FORMAT) + msgspec.msgpack.encode("nodes")
-"""Of every encoded program: a map of five, whose second entry is the nodes."""
-
-
-def nodes_announced(data: bytes | memoryview) -> int:
-    """How many nodes an encoded program has, by its first bytes: what may be had of a stranger's before decoding it.
-
-    Raises ProgramError for what does not begin like a program of this release, and beyond the limits.
-    """
-    if len(data) > MAX_BYTES:
-        raise ProgramError(f"a program of {len(data)} bytes is over the limit of {MAX_BYTES}")
-    array = bytes(data[len(_HEAD) : len(_HEAD) + 5])
-    if bytes(data[: len(_HEAD)]) != _HEAD or not array:
-        raise ProgramError("not a program: both sides need the same version")
-    if array[0] >> 4 == 0x9:
-        nodes = array[0] & 0xF
-    else:
-        width = {0xDC: 2, 0xDD: 4}.get(array[0], 0)
-        nodes = int.from_bytes(array[1 : 1 + width], "big")
-    if not 0 < nodes <= MAX_NODES:
-        raise ProgramError(f"a program has 1 to {MAX_NODES} nodes, not {nodes}")
-    return nodes
-
-
 class Program:
     """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made.
 
@@ -172,6 +117,8 @@ class Program:
 
     correlations: tuple[tuple[Correlation, ...], ...]
     """Per node: what a source of randomness has to make for it."""
+    dealt: tuple[tuple[Part, ...], ...]
+    """Per node: the tensors of its correlations, one after the other."""
     elements: int
     """Of all nodes, of everything dealt and of all outputs, in words of 8 bytes (packed bits are 64 in one): a measure
     of the work and memory of a run."""
@@ -187,7 +134,9 @@ class Program:
         self.outputs = tuple(outputs)
         self.precision = precision
         self.objective = objective
-        self.correlations, self.elements = self._check()
+        self._derived, self.elements = self._check()
+        self.correlations = tuple([found.correlations for found in self._derived])
+        self.dealt = tuple([found.dealt for found in self._derived])
 
     @classmethod
     def of(
@@ -269,9 +218,11 @@ class Program:
     def depths(self) -> tuple[int, ...]:
         """Per node: how many openings lie on the longest way to its value.  All openings at one depth share a round."""
         depths: list[int] = []
-        for node in self.nodes:
-            reached = max((depths[i] for i in node.inputs), default=0)
-            depths.append(reached + (1 if node.operation.opens else 0))
+        for node in paced(self.nodes):
+            reached = 0
+            for i in node.inputs:
+                reached = max(reached, depths[i])
+            depths.append(reached + node.operation.opens)
         return tuple(depths)
 
     @lazy
@@ -300,20 +251,15 @@ class Program:
     def steps(self) -> tuple[tuple[int, int], ...]:
         """Between one round and the next: nodes, and what of ``elements`` falls to them."""
         nodes, elements = Counter[int](), Counter[int]()
-        for node, depth, dealt in zip(self.nodes, self.depths, self.dealt, strict=True):
+        for found, depth in zip(paced(self._derived), self.depths, strict=True):
             nodes[depth] += 1
-            elements[depth] += words(node.type) + sum(map(words, dealt))
+            elements[depth] += found.words + found.dealt_words
         return tuple((nodes[depth], elements[depth]) for depth in sorted(nodes))
 
     @lazy
     def rings(self) -> tuple[str, ...]:
         """The algebras of its tensors, by name: the order in which a round's buffers are sent."""
         return tuple(sorted({node.type.ring for node in self.nodes}))
-
-    @lazy
-    def dealt(self) -> tuple[tuple[Part, ...], ...]:
-        """Per node: the tensors of its correlations, one after the other."""
-        return tuple(tuple(part for c in correlations for part in c.parts) for correlations in paced(self.correlations))
 
     @lazy
     def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
@@ -330,11 +276,7 @@ class Program:
 
     @lazy
     def _encoded(self) -> bytes:
-        encode, raw = msgspec.msgpack.encode, msgspec.Raw
-        wire = (_WireNode(raw(encode(n.operation)), n.inputs, n.type, n.label) for n in paced(self.nodes))
-        encoded = encode(
-            _WireProgram(FORMAT, [raw(encode(node)) for node in wire], self.outputs, self.precision, self.objective)
-        )
+        encoded = program_format.encode(self.nodes, self.outputs, self.precision, self.objective)
         if len(encoded) > MAX_BYTES:
             raise OversizedProgram(f"a program of {len(encoded):,} bytes is over the limit of {MAX_BYTES:,}")
         return encoded
@@ -351,26 +293,16 @@ class Program:
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Program:
         """Read and check a program from a stranger.  Raises ProgramError; runs nothing of what it reads."""
-        if len(data) > MAX_BYTES:
-            raise ProgramError(f"a program of {len(data)} bytes is over the limit of {MAX_BYTES}")
-        kinds = tuple(registered().values())
-        operation = msgpack_decoder(Union[kinds]).decode  # noqa: UP007 - a union made at run time
-        node = msgpack_decoder(_WireNode).decode
-        try:
-            wire: _WireProgram = msgpack_decoder(_WireProgram).decode(data)
-            if wire.format != FORMAT:
-                raise ProgramError(f"program format {wire.format} is not {FORMAT}: both sides need the same version")
-            wire_nodes = map(node, paced(wire.nodes))
-            nodes = [Node(operation(n.operation), n.inputs, n.type, n.label) for n in wire_nodes]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ProgramError(f"not a program: {printable(str(error))}") from None
-        program = cls(nodes, wire.outputs, wire.precision, wire.objective)
-        # Found here, where whoever reads it rests between steps: a server asks for it first, in its event loop.
-        program.held  # noqa: B018
-        return program
+        return cls(*program_format.decode(data))
 
-    def _check(self) -> tuple[tuple[tuple[Correlation, ...], ...], int]:
-        """``correlations`` and ``elements``."""
+    def _refused(self, node: int, why: object) -> ProgramError:
+        return ProgramError(f"{self._where(node)}: {why}")
+
+    def _where(self, node: int) -> str:
+        return f"node {node} ({self.nodes[node].operation.name})"
+
+    def _check(self) -> tuple[tuple[Derived, ...], int]:
+        """What follows of each node, and ``elements``."""
         if not 0 < len(self.nodes) <= MAX_NODES:
             raise OversizedProgram(f"a program has 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
         if not 0 < self.precision <= FIELD_BITS:
@@ -384,47 +316,43 @@ class Program:
             raise ProgramError("a program keeps two values under one name")
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
             raise OversizedProgram(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
-        elements, needed = 0, []
-        blinding, spent, inner = set[int](), set[int](), set[int]()
-        for i, node in enumerate(paced(self.nodes)):
-            where = f"node {i} ({node.operation.name})"
-            if len(node.label) > MAX_LABEL or not (node.label.isprintable() or not node.label):
-                raise ProgramError(f"{where}: the label is not a short printable name")
-            if min(node.inputs, default=0) < 0 or max(node.inputs, default=-1) >= i:
-                raise ProgramError(f"{where}: its inputs are not all earlier nodes")
-            types = tuple(self.nodes[j].type for j in node.inputs)
-            if node.operation.blinds:
+        elements, derived, typing, nodes = 0, list[Derived](), Typing(), self.nodes
+        blinding, spent, inner, ends = set[int](), set[int](), set[int](), set[int]()
+        for i, node in enumerate(paced(nodes)):
+            operation, inputs = node.operation, node.inputs
+            if len(node.label) > MAX_LABEL or not node.label.isprintable():
+                raise self._refused(i, "the label is not a short printable name")
+            if inputs and (min(inputs) < 0 or max(inputs) >= i):
+                raise self._refused(i, "its inputs are not all earlier nodes")
+            if operation.blinds:
                 blinding.add(i)
-            elif blinding and (taken := blinding.intersection(node.inputs)):
-                does = node.operation
-                if taken & spent or not (does.settles or does.flags or does.gates or does.counts):
-                    raise ProgramError(
-                        f"{where}: coefficients that nobody knows hide one result, and serve nothing else"
-                    )
+            elif blinding and (taken := blinding.intersection(inputs)):
+                if taken & spent or not (operation.settles or operation.flags or operation.gates or operation.counts):
+                    raise self._refused(i, "coefficients that nobody knows hide one result, and serve nothing else")
                 spent |= taken
-            if any(self.nodes[j].operation.flags or self.nodes[j].operation.gates for j in node.inputs):
-                raise ProgramError(
-                    f"{where}: a gated result, or a bit beside the results, is revealed, and serves nothing else"
+            if not ends.isdisjoint(inputs):
+                raise self._refused(
+                    i, "a gated result, or a bit beside the results, is revealed, and serves nothing else"
                 )
+            if operation.flags or operation.gates:
+                ends.add(i)
             try:
-                derived = node.operation.result(*types).check()
-                node.operation.check_operands([Operand(self.nodes, j) for j in node.inputs])
-                correlations = node.operation.correlations(*types)
-                elements += words(derived) + sum(words(part) for c in correlations for part in c.parts)
-                needed.append(correlations)
+                found = typing.of(operation, tuple([nodes[j].type for j in inputs]), nodes, inputs)
             except TesseraError as error:
-                raise ProgramError(f"{where}: {error}") from None
+                raise self._refused(i, error) from None
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
-                raise ProgramError(f"{where}: operands or attributes that do not go together") from None
-            told = [k for k, j in enumerate(node.inputs) if j in inner]
-            if any(k != node.operation.takes_inner for k in told):
-                raise ProgramError(f"{where}: takes what tells of masks")
-            if node.operation.inner or (told and node.operation.opens and not node.operation.settles):
+                raise self._refused(i, "operands or attributes that do not go together") from None
+            told = [k for k, j in enumerate(inputs) if j in inner] if inner else []
+            if told and any(k != operation.takes_inner for k in told):
+                raise self._refused(i, "takes what tells of masks")
+            if operation.inner or (told and operation.opens and not operation.settles):
                 inner.add(i)
-            if derived != node.type:
-                raise ProgramError(f"{where}: declared as {node.type}, but it is {derived}")
+            if found.type != node.type:
+                raise self._refused(i, f"declared as {node.type}, but it is {found.type}")
+            elements += found.words + found.dealt_words
             if elements > MAX_ELEMENTS:
-                raise OversizedProgram(f"{where}: more than {MAX_ELEMENTS:,} elements in all")
+                raise OversizedProgram(f"{self._where(i)}: more than {MAX_ELEMENTS:,} elements in all")
+            derived.append(found)
         for output in self.outputs:
             if not 0 <= output < len(self.nodes):
                 raise ProgramError(f"output {output} is not a node")
@@ -437,7 +365,7 @@ class Program:
             elements += self.nodes[output].type.size
         if elements > MAX_ELEMENTS:
             raise OversizedProgram(f"more than {MAX_ELEMENTS:,} elements in all, outputs counted")
-        return tuple(needed), elements
+        return tuple(derived), elements
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {k}" for k, n in Counter(n.operation.name for n in self.nodes).most_common())

@@ -21,7 +21,8 @@ from mpc.security import Security
 from mpc.tensor_type import Form, TensorType
 
 if TYPE_CHECKING:
-    from mpc.program import Node, Program
+    from mpc.program import Program
+    from mpc.program_format import Node
 
 PART = 1 << 26
 """Bytes, at a party, of a part: no more, but where one node has more."""

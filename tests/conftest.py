@@ -30,7 +30,8 @@ from mpc import fixed_point
 from mpc.cost import cost
 from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, PartyContext, Stored, Value
-from mpc.program import Node, Program
+from mpc.program import Program
+from mpc.program_format import Node
 from mpc.rings import Rings, field, known_rings
 from mpc.rings.prg import Seed
 from mpc.security import Security

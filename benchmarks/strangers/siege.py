@@ -272,7 +272,7 @@ def attacking(name: str, cluster: AttackedCluster, options: argparse.Namespace) 
 
 
 def summary(course: Course, memory: int) -> dict[str, Any]:
-    """Figures of an attack on servers with so many MiB for runs; whether each promise is kept, ``within`` its bounds."""
+    """Figures of an attack on servers with so many MiB for runs; whether promises are kept, ``within`` bounds."""
     quiet, attacked, tally = course.quiet, course.attacked, together(course.tallies)
     pairs = list(zip(attacked, itertools.pairwise(quiet), strict=True))
     times = {

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from mpc.errors import UsageError
-from mpc.program import MAX_BYTES, Program
+from mpc.program import Program
+from mpc.program_format import MAX_BYTES
 from parties.client.async_client import AsyncClient
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client

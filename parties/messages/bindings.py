@@ -86,7 +86,6 @@ class BoundProgram:
         """Itself, once all that takes long to find out about it is known: call it from a thread."""
         program = self.program
         _ = self.digest, self.bindings_digest, program.rounds, program.inputs, program.slots, program.kept
-        _ = program.held
         return self
 
     @property

@@ -122,6 +122,7 @@ class DealerServer(Server[DealerJob]):
         def check() -> BoundProgram:
             bound = self.gate.admit(payload[0], client.name, message)
             self._source.check(bound.program, self.cluster.settings.security)
+            self.governor.learn(bound.program)
             return bound
 
         self.in_background(

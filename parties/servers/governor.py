@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mpc.errors import ServerBusy
-from mpc.program import Program, nodes_announced
+from mpc.program import Program
+from mpc.program_format import nodes_announced
 from parties.members.cluster import Cluster, Member
 from parties.servers.admission import Admission, memory_for_runs
 from parties.servers.pace import Pace
@@ -111,7 +112,7 @@ class Governor:
     def __init__(self, cluster: Cluster, member: Member) -> None:
         name, patience = member.name, cluster.settings.round_timeout / 2
         width = max(LEAST_WIDTH, (os.cpu_count() or 1) // cluster.servers_beside(member))
-        self._server = name
+        self._server, self._security = name, cluster.settings.security
         memory = memory_for_runs(cluster, member)
         self.admission = Admission(name, memory, cluster.settings.security, clients=len(cluster.clients))
         self.pace = Pace()
@@ -180,6 +181,12 @@ class Governor:
         """
         found = estimate(program)
         return self.charge(client, found.memory, "decoding this program"), found.seconds
+
+    def learn(self, program: Program) -> None:
+        """What is asked of it in the event loop, and takes long to find out the first time: call it from a thread."""
+        self.admission.size_of(program)
+        longest_step_seconds(program)
+        program.schedule(self._security)
 
     def charge(self, client: str, size: int, what: str) -> Charge:
         """So many bytes for ``what``.  Raises ServerBusy, TooLarge."""

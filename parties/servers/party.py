@@ -125,6 +125,7 @@ class PartyServer(Server[PartyJob]):
         def check() -> BoundProgram:
             bound = self.gate.admit(payload[0], client.name, message)
             self._source.check(bound.program, self.cluster.settings.security)
+            self.governor.learn(bound.program)
             return bound
 
         self.in_background(

@@ -78,6 +78,7 @@ class StockDesk:
             bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
             server.gate.check(bound, client.name)
             self._source.check(bound.program, server.cluster.settings.security)
+            server.governor.learn(bound.program)
             return bound.derive()
 
         async def order() -> None:

@@ -32,7 +32,8 @@ from mpc.cost import CHECK, compares_apart
 from mpc.errors import NoAnswer, ProgramError, TesseraError
 from mpc.operation import Operation, PartyContext, Stored, Value
 from mpc.pace import paced
-from mpc.program import Node, Program
+from mpc.program import Program
+from mpc.program_format import Node
 from mpc.rings import Array, Buffer, Ring, Rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.security import Security

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from mpc.errors import UnsupportedError, UsageError
-from mpc.program import MAX_BYTES
+from mpc.program_format import MAX_BYTES
 
 MAX_PUBLIC = MAX_BYTES // 8
 """Public numbers of one operand: a program holds 8 bytes of each."""

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from mpc.errors import ProgramError, TesseraError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Constant, Input, Operation, Stored, register, registered
-from mpc.program import FORMAT, MAX_BYTES, MAX_NODES, MAX_OPERANDS, Expression, Program
+from mpc.program import MAX_OPERANDS, Expression, Program
+from mpc.program_format import FORMAT, MAX_BYTES, MAX_NODES
 from mpc.rings.field import P
 from mpc.security import Security
 from mpc.tensor_type import MAX_SIZE

@@ -8,7 +8,8 @@ import pytest
 
 from mpc.errors import ProgramError, ServerBusy
 from mpc.operation import Input
-from mpc.program import Program, nodes_announced
+from mpc.program import Program
+from mpc.program_format import nodes_announced
 from nn import Linear, Model, Sequential
 from parties.members.cluster import Member, Role
 from parties.messages.cluster import ProposeFile

@@ -17,7 +17,8 @@ import pytest
 from mpc.errors import ProgramError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import Input, Operation, Stored
-from mpc.program import Expression, Node, Program
+from mpc.program import Expression, Program
+from mpc.program_format import Node
 from mpc.rings import field
 from mpc.security import Security
 from mpc.tensor_type import TensorType
