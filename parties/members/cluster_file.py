@@ -37,6 +37,7 @@ Every process of a cluster, and every client, is given the same file::
     max_message_mb = 2048          # MiB; a message beyond this is refused, or beyond a fourth of memory_mb
     security = "semi-honest"       # or "malicious": the same for everyone, so that nobody can be talked out of it
     audit_days = 0                 # entries of audit logs older than this are deleted; 0: none ever are
+    audit_mb = 256                 # MiB of a server's audit log that a member may fill in a day; beyond it is refused
     signers = []                   # members that have to sign the next file; none named: all servers
 """
 
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 2048
     security: Security = Security.SEMI_HONEST
     audit_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
+    audit_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 256
     signers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from parties.messages.rules import Grants
 from parties.messages.stock import Stock
 from parties.operate.audit.desk import AuditDesk
 from parties.operate.audit.facts import RuleChange, Run, StockOrder
+from parties.operate.audit.quota import size_of_run
 from parties.servers.job import Job
 from parties.stored.rule_tables import SignedRules
 
@@ -31,6 +32,11 @@ def audit_run(desk: AuditDesk, job: Job, outcome: str, culprit: str) -> None:
             keep=job.bound.keep,
         )
     )
+
+
+def charge_run(desk: AuditDesk, client: str, bound: BoundProgram) -> None:
+    """Before it is admitted.  Raises ServerBusy."""
+    desk.charge(client, size_of_run(bound.bindings, bound.keep))
 
 
 def rule_changes(found: SignedRules, former: Grants) -> Iterator[RuleChange]:

@@ -32,6 +32,7 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.operate.audit import facts
+from parties.operate.audit.quota import ENTRY
 from parties.servers.pending_upload import PendingUpload, VersionInUse
 from parties.servers.prepared_parts import difference
 from parties.servers.server import Server
@@ -154,6 +155,7 @@ class Coordinator:
         version, upload = self._same(new) or (message.version, new)
         if upload is new:
             self._check_new(client, message.version, said(message.name, payload[0], len(message.tensors)))
+            self._server.audit.charge(client.name, ENTRY)
             self._uploads[version] = new
         upload.asleep, upload.begun = False, time.time()
         self._server.spawn(self._send_seeds(client, message, version, upload))
@@ -373,6 +375,7 @@ class Coordinator:
     async def _remove(self, client: Member, message: RemoveSecret) -> None:
         try:
             self._server.audit.check()
+            self._server.audit.charge(client.name, ENTRY, takes_back=True)
             async with self._server.governor.disk.turn(client.name):
                 slot = slot_of(client.name, message.name)
                 version = self._names.get(slot)

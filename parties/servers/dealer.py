@@ -135,7 +135,7 @@ class DealerServer(Server[DealerJob]):
 
     def _provide(self, job: DealerJob, client: Member, bound: BoundProgram) -> None:
         """From the stock, else dealt for this run."""
-        self.admit(job, bound.program)
+        self.admit(job, bound)
         job.bound = bound
 
         def send(made: ForRun, seconds: float) -> None:

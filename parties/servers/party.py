@@ -140,7 +140,7 @@ class PartyServer(Server[PartyJob]):
     def _announced(self, job: PartyJob, client: Member, bound: BoundProgram) -> None:
         for charge in job.dealt_charges:
             charge.release()
-        self.admit(job, bound.program)
+        self.admit(job, bound)
         if bound.keep:
             self._desk.check_keeping(client, bound.keep, job.run, len(bound.program.kept))
         job.bound = bound

@@ -35,6 +35,7 @@ from parties.messages.requests import (
     signed_in,
 )
 from parties.operate.audit.facts import Approval
+from parties.operate.audit.quota import size_of
 from parties.servers.server import Server
 from parties.stored.policy import LookUp
 from parties.stored.requests import RequestBook
@@ -75,6 +76,8 @@ class RequestsDesk:
     async def _ask(
         self, client: Member, message: AskLeave, signed: Signed, request: UseRequest, encoded: memoryview
     ) -> None:
+        asked = Approval(client.name, request.program, "asked", request.slots)
+        self._server.audit.charge(client.name, size_of([asked]))
         charge, seconds = self._server.governor.charge_program(client.name, encoded)
         try:
             await self._server.governor.desk.run(client.name, lambda: self._check(request, encoded), seconds=seconds)
@@ -82,7 +85,7 @@ class RequestsDesk:
         finally:
             charge.release()
         log.info("%s asks for leave to run %s", client.name, request.program[:8])
-        self._server.audit.record(Approval(client.name, request.program, "asked", request.slots))
+        self._server.audit.record(asked)
         self._server.tell([client.name], LeaveAsked(request=message.request))
 
     def _check(self, request: UseRequest, encoded: memoryview) -> None:
@@ -112,12 +115,12 @@ class RequestsDesk:
         self._do(client, message, self._decide(client, message, signed, decision))
 
     async def _decide(self, client: Member, message: DecideLeave, signed: Signed, decision: Decision) -> None:
-        await self._written(client, lambda: self._book.decide(signed, decision))
         what = "approves" if decision.approved else "denies"
+        said = Approval(decision.client, decision.program, what, tuple(decision.versions), owner=client.name)
+        self._server.audit.charge(client.name, size_of([said]), takes_back=not decision.approved)
+        await self._written(client, lambda: self._book.decide(signed, decision))
         log.info("%s %s of %s, program %s", client.name, what, decision.client, decision.program[:8])
-        self._server.audit.record(
-            Approval(decision.client, decision.program, what, tuple(decision.versions), owner=client.name)
-        )
+        self._server.audit.record(said)
         self._server.tell([client.name], LeaveDecided(request=message.request))
 
     def _on_list(self, client: Member, message: ListRequests, _: Payload) -> None:

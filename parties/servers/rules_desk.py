@@ -22,6 +22,7 @@ from parties.messages.rules import (
     UseAllowed,
     known_in,
 )
+from parties.operate.audit.quota import size_of
 from parties.servers.auditing import rule_changes
 from parties.servers.reporting import Reporting
 from parties.servers.server import Server
@@ -148,12 +149,14 @@ class RulesDesk:
     async def _adopt(self, found: SignedRules) -> bool:
         """Durably in force from now on, if it is newer; what was prepared under former rules is over.
 
-        Whether it is newer.  Raises ProgramError, VaultError.
+        Whether it is newer.  Raises ProgramError, ServerBusy, VaultError.
         """
         async with self._server.governor.disk.turn(found.rules.owner):
-            if not await asyncio.to_thread(self._book.store, found, self._server.cluster):
+            if not await asyncio.to_thread(self._book.lacks, found, self._server.cluster):
                 return False
             changes = list(rule_changes(found, self._book.at(found.place)))
+            self._server.audit.charge(found.rules.owner, size_of(changes), takes_back=True)
+            await asyncio.to_thread(self._book.store, found, self._server.cluster)
             self._book.apply(found)
             self._server.end_forbidden()
         for change in changes:

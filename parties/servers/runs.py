@@ -13,15 +13,15 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from mpc.errors import NotPermitted, PeerError, ProtocolViolation, TesseraError, TooLarge
-from mpc.program import Program
 from mpc.security import Security
 from parties.host import logs
 from parties.host.counters import OK, RELEASED, Metrics
 from parties.members.cluster import Cluster, Member
+from parties.messages.bindings import BoundProgram
 from parties.messages.failures import error_of, fault_of, internal_error
 from parties.messages.runs import Failed, Release
 from parties.operate.audit.desk import AuditDesk
-from parties.servers.auditing import audit_run
+from parties.servers.auditing import audit_run, charge_run
 from parties.servers.dispatcher import Dispatcher
 from parties.servers.governor import Governor
 from parties.servers.job import Job
@@ -99,10 +99,14 @@ class Runs(Dispatcher, Generic[JobT]):
         job.charges.append(charge)
         return seconds
 
-    def admit(self, job: JobT, program: Program) -> None:
-        """Set aside the memory that a run of ``program`` takes.  Raises ServerBusy, TooLarge."""
-        size = self.governor.admission.size_of(program)
+    def admit(self, job: JobT, bound: BoundProgram) -> None:
+        """Set aside the memory that a run of it takes, and what will be said of it in the audit log.
+
+        Raises ServerBusy, TooLarge.
+        """
+        size = self.governor.admission.size_of(bound.program)
         job.charges.append(self.governor.charge(job.on_behalf, size, "a run of this program"))
+        charge_run(self.audit, job.on_behalf, bound)
 
     def _reached(self, server: Member) -> bool:
         return server != self.member and self.endpoint.connected(server.name)

@@ -48,6 +48,7 @@ from parties.messages.uploads import (
     VersionsHeld,
 )
 from parties.operate.audit import facts
+from parties.operate.audit.quota import ENTRY
 from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
@@ -107,6 +108,7 @@ class SecretsDesk:
             raise ProtocolViolation(client.name, "sent an upload without a description")
         self._secrets.uploads.cancel_old()
         self._check_quotas(client, said(message.name, payload[0], len(message.tensors)), message.version)
+        self._server.audit.charge(client.name, ENTRY)
         upload = self._secrets.begin(client, message, payload)
         if upload is None:
             self._server.spawn(self._answer_late(client, message))
@@ -363,6 +365,7 @@ class SecretsDesk:
         model = self._secrets.find(client, message.name)
         try:
             self._server.audit.check()
+            self._server.audit.charge(client.name, ENTRY, takes_back=True)
             if model is not None:
                 await self._drop(model.record.version)
             found = self._secrets.uploads.cancel_of(client, message.name) or model is not None

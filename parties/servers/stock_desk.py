@@ -12,6 +12,7 @@ from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import session_failed
 from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockRefused
+from parties.operate.audit.quota import size_of
 from parties.servers.auditing import stock_order
 from parties.servers.governor import dealing_seconds
 from parties.servers.server import Server
@@ -92,8 +93,10 @@ class StockDesk:
                 charge, seconds = server.governor.charge_program(client.name, payload[0])
                 bound = await server.governor.desk.run(client.name, read, seconds=seconds)
                 server.governor.admission.check_size(bound.program)
+                ordered = stock_order(client, message, bound)
+                server.audit.charge(client.name, size_of([ordered]))
                 await self.stocker.order(client, message, bound, charge.release)
-                server.audit.record(stock_order(client, message, bound))
+                server.audit.record(ordered)
             except TesseraError as error:
                 if charge is not None:
                     charge.release()

@@ -113,16 +113,23 @@ class RuleBook:
         orders = {(owner, name): tuple(order) for owner, name, *order in known}
         return [held for place, held in list(self._sets.items()) if held.order > orders.get(place, (0, ""))]
 
+    def lacks(self, found: SignedRules, cluster: Cluster) -> bool:
+        """Whether they are newer than what is in force there."""
+        held = self._sets.get(found.place)
+        return held is None or held.order < found.order or not is_signed(cluster, held)
+
     def store(self, found: SignedRules, cluster: Cluster) -> bool:
         """On the disk, if they are newer; whether they are, and are to be applied.  Blocks.
 
         Raises ProgramError when there are too many, VaultError.
         """
         with self._writing:
-            held = self._sets.get(found.place)
-            if held is not None and held.order >= found.order and is_signed(cluster, held):
+            if not self.lacks(found, cluster):
                 return False
-            if held is None and sum(owner == found.owner for owner, _ in list(self._sets)) >= MOST_SETS:
+            if (
+                found.place not in self._sets
+                and sum(owner == found.owner for owner, _ in list(self._sets)) >= MOST_SETS
+            ):
                 raise ProgramError(f"{found.rules.owner} has rules of {MOST_SETS} names, and no more are kept")
             others = {place: held for place, held in list(self._sets.items()) if place[0] == found.owner}
             if sum(len(each.rules.rules) for each in {**others, found.place: found}.values()) > MAX_RULES:

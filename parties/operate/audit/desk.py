@@ -4,8 +4,9 @@
 written and flushed at once, `PAUSE` s later at most, or when somebody asks what the log says.  While that fails,
 ``check`` refuses whatever would be begun: what is not logged does not happen.
 
-What clients cause is bounded: one entry for what was admitted, which is theirs to pay for; of what was refused the
-first, and then one for all alike in `TICK` s.  So is what other servers cause: a head in `HEAD_PAUSE` s.
+What members cause is bounded: one entry for what was admitted, which is theirs to pay for (`charge`); of what was
+refused the first, and then one for all alike in `TICK` s, or when they can pay for that again.  So is what other
+servers cause: a head in `HEAD_PAUSE` s.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -22,13 +22,15 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from mpc.errors import DiskFull, ProtocolViolation, ServerBusy
+from mpc.errors import DiskFull, ProtocolViolation, ServerBusy, TesseraError
+from parties.host.counters import OK, RELEASED
 from parties.members.cluster import Member
 from parties.members.keys import KeyPair
 from parties.messages.audit import AuditHead, SignedHead
 from parties.operate.audit.entry import Head
 from parties.operate.audit.facts import Fact, PeerHead, Refused
 from parties.operate.audit.log import AuditFailed, AuditLog, Happened, now
+from parties.operate.audit.quota import size_of
 from parties.operate.site import Site
 from parties.stored.vault import VaultError
 from parties.wire.messages import Payload
@@ -52,7 +54,10 @@ HEAD_PAUSE = 5.0
 MOST_PENDING = 10_000
 """Facts that wait for the disk; beyond it nothing new is begun."""
 
-_WORD = re.compile(r"[A-Za-z0-9_]{1,64}\Z")
+
+def _classes(kind: type[TesseraError]) -> frozenset[str]:
+    """Names of that class and of all below it."""
+    return frozenset({kind.__name__}).union(*map(_classes, kind.__subclasses__()))
 
 
 class AuditDesk:
@@ -84,7 +89,7 @@ class AuditDesk:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         # Here and not in a thread: whoever ends us may do so once more, and would find the log open.
-        self._sum_up()
+        self._sum_up(at_last=True)
         self._write()
         if self._log is not None:
             try:
@@ -103,18 +108,30 @@ class AuditDesk:
 
     def refused(self, sender: str, request: str, error: str) -> None:
         """``sender`` has not got what it asked for, for an error of that class."""
-        key = sender, request, self.outcome(error)
+        key = self.member(sender), request, self.outcome(error)
         if key in self._refusals:
             count, since = self._refusals[key]
             self._refusals[key] = count + 1, since or now()
         else:
+            self._refusals[key] = 1, now()
+            self._put_down(key)
+
+    def _put_down(self, key: tuple[str, str, str], *, at_last: bool = False) -> None:
+        """What was refused since the last time, if its sender can pay for that."""
+        fact = Refused(*key, *self._refusals[key])
+        if at_last or self._log is None or self._log.quotas.affords(fact.client, size_of([fact])):
             self._refusals[key] = 0, 0
-            self.record(Refused(*key, 1, now()))
+            self.record(fact)
 
     @staticmethod
     def outcome(error: str) -> str:
-        """The class of an error, or what another server has called it: a word in any case."""
-        return error if _WORD.match(error) else "RemoteError"
+        """How something ended, whoever says so: a class of errors, if it is one of ours."""
+        return error if error in (OK, RELEASED) or error in _classes(TesseraError) else "RemoteError"
+
+    def charge(self, member: str, size: int, *, takes_back: bool = False) -> None:
+        """So many bytes are going to be put down of what ``member`` does.  Raises ServerBusy."""
+        if self._log is not None:
+            self._log.quotas.charge(member, size, takes_back=takes_back)
 
     def member(self, name: str) -> str:
         """That name, if a member has it."""
@@ -184,13 +201,13 @@ class AuditDesk:
             if self._log is not None:
                 self._log.prune(self._server.cluster.settings.audit_days)
 
-    def _sum_up(self) -> None:
+    def _sum_up(self, *, at_last: bool = False) -> None:
         """Refusals since the last time, one entry for all alike."""
-        for key, (count, since) in list(self._refusals.items()):
-            del self._refusals[key]
+        for key, (count, _) in list(self._refusals.items()):
             if count:
-                self.record(Refused(*key, count, since))
-                self._refusals[key] = 0, 0
+                self._put_down(key, at_last=at_last)
+            else:
+                del self._refusals[key]
 
     # -- with the other servers --------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ show what is missing.
 attempt has left.
 
 *Deleting.*  Files whose entries are all older than ``audit_days`` (of the cluster file; 0 keeps them) go, oldest first,
-once an entry says up to where.
+once an entry says up to where; for nothing else.  How fast the log can grow is a matter of `Quotas`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from parties.messages.audit import SignedHead
 from parties.operate.audit.entry import Entry, Head, next_line, read_line
 from parties.operate.audit.facts import Broken, Deleted, Fact, File, Started, Stopped, Unsaid, kind_of
 from parties.operate.audit.files import FOLDER, file_name, lines, log_files
+from parties.operate.audit.quota import Quotas
 from parties.operate.audit.recovery import Anchor, found
 from parties.stored.vault import Vault, VaultError
 from parties.wire.version import package_version
@@ -80,6 +81,7 @@ class AuditLog:
         self._folder = Path(folder) / FOLDER
         self._keys, self._member, self._cluster = keys, member, cluster
         self._lock = threading.Lock()
+        self.quotas = Quotas(member.name, lambda: self._cluster.settings.audit_mb, now)
         self.head: Head
         """Of what is on the disk."""
         self._descriptor = -1
@@ -160,6 +162,7 @@ class AuditLog:
             files = {int(path.stem): path for path in log_files(self._folder)}
             start = found(anchor, files, self._member)
             self.head, self._peers = start.head, dict(anchor.peers) if anchor else {}
+            self.quotas.restore(anchor.used if anchor else {})
             if start.at is None:
                 self._file = max([0 if anchor is None else anchor.file, *files])
                 self._begin_file()
@@ -193,7 +196,7 @@ class AuditLog:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def _anchor(self) -> None:
-        encoded = msgspec.msgpack.encode(Anchor(self.head, self._file, self._peers))
+        encoded = msgspec.msgpack.encode(Anchor(self.head, self._file, self._peers, dict(self.quotas.used)))
         (sealed,) = self._vault.seal(_LABEL, [encoded], chunk_bytes=len(encoded) + 64)
         with self._vault.transaction() as db:
             db.execute("INSERT OR REPLACE INTO anchor VALUES (1, ?)", (bytes(sealed),))

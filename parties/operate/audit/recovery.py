@@ -15,14 +15,17 @@ from parties.messages.audit import SignedHead
 from parties.operate.audit.entry import Entry, Head, after, beginning, read_line
 from parties.operate.audit.facts import Broken, Cut, Fact, Stopped
 from parties.operate.audit.files import Line, lines
+from parties.operate.audit.quota import Used
 
 
 class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An entry that is certainly on the disk, in the file of that number; and the last head of each other server."""
+    """An entry that is certainly on the disk, in the file of that number; the last head of each other server; and what
+    members had used of their quotas."""
 
     head: Head
     file: int
     peers: dict[str, SignedHead] = {}
+    used: dict[str, Used] = {}
 
 
 class Found(NamedTuple):
