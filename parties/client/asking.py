@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
+import logging
 import os
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from mpc.errors import NoSuchName, NotPermitted, ProgramError, ProtocolViolation, UsageError
+from mpc.errors import NoSuchName, NotPermitted, PeerError, ProgramError, ProtocolViolation, UsageError
 from mpc.objective import Objective
 from mpc.operation import Input, Stored
 from mpc.program import Program
@@ -45,12 +47,16 @@ from protocols.lowering.plan import leaves, plan
 from protocols.trace.mathematics import Node, Secret
 from protocols.trace.secret_tensor import SecretTensor, graph_of
 
+log = logging.getLogger(__name__)
+
 Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
 """What a program computes: to be revealed, or, under names, to be kept."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 """s between two looks at what has been decided."""
+_LOOK = 60.0
+"""s after which it is looked at what servers say nothing of."""
 
 
 class Written(NamedTuple):
@@ -131,6 +137,28 @@ class Asking(StoredSecrets):
         """
         return [await self._current(entry) for entry in await self._listed()]
 
+    async def follow(self) -> AsyncIterator[RequestEntry]:
+        """All that ``requests`` lists, and from then on each entry anew whenever something has become of it.  For ever.
+
+        Servers say when to look, as soon as others have asked or decided something, or an approval has ended.  Once a
+        minute it is looked at whatever they say.  A server that cannot be reached is asked again until it can.
+        """
+        shown = dict[tuple[str, str], str]()
+        while True:
+            news = self._board.news
+            try:
+                entries = await self.requests()
+            except PeerError as error:
+                log.warning("requests will be looked at again: %s", error)
+                await asyncio.sleep(_LONGEST_PAUSE)
+                continue
+            said = {(entry.client, entry.program): json.dumps(entry.to_dict()) for entry in entries}
+            for entry in reversed(entries):
+                if said[entry.client, entry.program] != shown.get((entry.client, entry.program)):
+                    yield entry
+            shown = said
+            await _either(news, _LOOK)
+
     async def approved(self, program: str, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - of what others do
         """Waits until all owners have let this client run the program of that digest; False after ``timeout`` s.
 
@@ -139,6 +167,7 @@ class Asking(StoredSecrets):
         give_up = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
         while True:
+            news = self._board.news
             entry = await self._one(program, self.member.name)
             for owner, standing in entry.standings.items():
                 if standing.state is State.DENIED:
@@ -150,7 +179,7 @@ class Asking(StoredSecrets):
             left = pause if give_up is None else min(pause, give_up - time.monotonic())
             if left <= 0:
                 return False
-            await asyncio.sleep(left)
+            await _either(news, left)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def show(self, what: str | Results | Program, client: str | None = None) -> Explanation:
@@ -293,6 +322,14 @@ class Asking(StoredSecrets):
         """Those by which the program may be run on what is there, as far as we are told."""
         rules = [rule for listed in await self.models() if listed.slot == slot for rule in listed.rules]
         return [r for r in rules if r.client in (entry.client, EVERYONE) and r.program in (ANY, entry.program)]
+
+
+async def _either(news: asyncio.Event, seconds: float) -> None:
+    """Whatever comes first; not at once, since a server may say ever again that there is something."""
+    pause = min(_FIRST_PAUSE, seconds)
+    await asyncio.sleep(pause)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(news.wait(), seconds - pause)
 
 
 def reads_as_it_is(program: Program, secret: RemoteModel | RemoteData) -> bool:

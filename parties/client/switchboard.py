@@ -13,6 +13,7 @@ from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
 from parties.messages.conversation import ConversationMessage, RequestMessage
 from parties.messages.failures import error_of
+from parties.messages.requests import RequestsChanged
 from parties.messages.runs import Failed
 from parties.wire.events import Delivery, Event, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Buffer, Message
@@ -34,6 +35,8 @@ class Switchboard:
         self._servers = [server.name for server in cluster.servers]
         self._conversations: dict[str, Conversation] = {}
         self._reader: asyncio.Task[None] | None = None
+        self.news = asyncio.Event()
+        """That something has become of requests since this was looked up, as a server says; then there is another."""
 
     @property
     def cluster(self) -> Cluster:
@@ -154,6 +157,10 @@ class Switchboard:
 
     def _deliver(self, delivery: Delivery) -> None:
         message, sender = delivery.message, delivery.sender.name
+        if isinstance(message, RequestsChanged):
+            self.news.set()
+            self.news = asyncio.Event()
+            return
         if not isinstance(message, ConversationMessage):
             log.warning("%s sent %s, which is not for a client", sender, type(message).__name__)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -202,6 +202,16 @@ class Client:
     def requests(self) -> list[RequestEntry]:
         """What this client has asked and is asked, with what has become of it."""
         return self._run(self._client.requests())
+
+    def follow(self) -> Iterator[RequestEntry]:
+        """All that ``requests`` lists, and for ever each entry anew whenever something has become of it."""
+        entries = self._client.follow()
+
+        async def following() -> RequestEntry:
+            return await anext(entries)
+
+        while True:
+            yield self._run(following())
 
     def approved(self, program: str, timeout: float | None = None) -> bool:
         """Waits until all owners have let this client run that program; False after ``timeout`` s."""

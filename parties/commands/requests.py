@@ -15,7 +15,10 @@ from parties.commands.as_client import run_as_client
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera requests``."""
     client_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--follow", action="store_true", help="go on: print each one anew as soon as something becomes of it"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object; with --follow one on each line")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
 
 async def requests(client: AsyncClient, options: argparse.Namespace) -> int:
     """Lists them, first those that wait for our decision."""
+    if options.follow:
+        return await follow(client, json_lines=options.json)
     async with client:
         entries, us = await client.requests(), client.member.name
     asked, ours = [e for e in entries if e.client != us], [e for e in entries if e.client == us]
@@ -37,6 +42,16 @@ async def requests(client: AsyncClient, options: argparse.Namespace) -> int:
     for head, found in (("yours to decide", asked), ("yours", ours)):
         if found:
             print("\n".join([f"{head}:", *(line for entry in found for line in lines(entry))]))
+    return 0
+
+
+async def follow(client: AsyncClient, *, json_lines: bool) -> int:
+    """For ever."""
+    async with client:
+        async for entry in client.follow():
+            heading = "yours" if entry.client == client.member.name else "yours to decide"
+            text = json.dumps(entry.to_dict()) if json_lines else "\n".join((f"{heading}:", *lines(entry)))
+            print(text, flush=True)
     return 0
 
 

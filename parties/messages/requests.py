@@ -6,6 +6,7 @@ client --FetchProgram--> a server; it --ProgramFound--> client
 client --DecideLeave--> servers; each --LeaveDecided--> client
 client --WithdrawRequest--> servers; each --RequestWithdrawn--> client
 server --RequestFailed--> client                                       it may not be asked, or there is none
+server --RequestsChanged--> clients                                    whom it concerns: they may list again
 
 Who asks signs, and who decides signs, so no server can make up either; and a program is what has its digest, whoever
 brings it.  A server can hide what it was told, but not from who asks the others too.
@@ -25,7 +26,7 @@ from parties.members.keys import SIGNATURE_BYTES, KeyPair
 from parties.messages.bindings import Slot
 from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.fields import FROM_CLIENT, Digest, Id, Name
-from parties.wire.messages import SERVERS
+from parties.wire.messages import SERVERS, Message
 
 MAX_PROGRAM_BYTES = 1 << 20
 """Of a program that owners are asked about."""
@@ -146,6 +147,12 @@ class AskLeave(RequestMessage, frozen=True):
 
 class LeaveAsked(RequestMessage, frozen=True):
     """Kept, durably, for the owners to see."""
+
+    senders: ClassVar[frozenset[Role]] = SERVERS
+
+
+class RequestsChanged(Message, frozen=True):
+    """Something has become of what the receiver asks or is asked; it lists that if it wants to know what."""
 
     senders: ClassVar[frozenset[Role]] = SERVERS
 

@@ -36,6 +36,7 @@ from parties.messages.requests import (
 )
 from parties.operate.audit.facts import Approval
 from parties.operate.audit.quota import size_of
+from parties.servers.notices import Notices
 from parties.servers.server import Server
 from parties.stored.policy import LookUp
 from parties.stored.requests import RequestBook
@@ -54,6 +55,7 @@ class RequestsDesk:
         self._server = server
         self._look_up = look_up
         self._book = RequestBook(server.member.name, database, lambda: server.cluster)
+        self._notices = Notices(server, self._book, look_up)
         server.on(AskLeave, self._on_ask, server.refuse_request)
         server.on(DecideLeave, self._on_decide, server.refuse_request)
         server.on(ListRequests, self._on_list, server.refuse_request)
@@ -86,6 +88,7 @@ class RequestsDesk:
             charge.release()
         log.info("%s asks for leave to run %s", client.name, request.program[:8])
         self._server.audit.record(asked)
+        self._notices.changed(request)
         self._server.tell([client.name], LeaveAsked(request=message.request))
 
     def _check(self, request: UseRequest, encoded: memoryview) -> None:
@@ -118,9 +121,10 @@ class RequestsDesk:
         what = "approves" if decision.approved else "denies"
         said = Approval(decision.client, decision.program, what, tuple(decision.versions), owner=client.name)
         self._server.audit.charge(client.name, size_of([said]), takes_back=not decision.approved)
-        await self._written(client, lambda: self._book.decide(signed, decision))
+        request = await self._written(client, lambda: self._book.decide(signed, decision))
         log.info("%s %s of %s, program %s", client.name, what, decision.client, decision.program[:8])
         self._server.audit.record(said)
+        self._notices.changed(request)
         self._server.tell([client.name], LeaveDecided(request=message.request))
 
     def _on_list(self, client: Member, message: ListRequests, _: Payload) -> None:
@@ -133,7 +137,9 @@ class RequestsDesk:
 
     async def _withdraw(self, client: Member, message: WithdrawRequest) -> None:
         found = await self._written(client, lambda: self._book.withdraw(client.name, message.program))
-        self._server.tell([client.name], RequestWithdrawn(request=message.request, found=found))
+        if found is not None:
+            self._notices.changed(found)
+        self._server.tell([client.name], RequestWithdrawn(request=message.request, found=found is not None))
 
     async def _written(self, client: Member, write: Callable[[], Written]) -> Written:
         """In a thread, in this client's turn at the disk."""

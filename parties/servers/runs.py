@@ -54,6 +54,7 @@ class Runs(Dispatcher, Generic[JobT]):
         self._make_job = make_job
         self._ended: OrderedDict[str, Failed | None] = OrderedDict()
         self._emptied = asyncio.Event()
+        self._leave_followers: list[Callable[[], None]] = []
         self.on(Failed, self._on_failed)
         self.on(Release, self._on_release)
 
@@ -166,6 +167,12 @@ class Runs(Dispatcher, Generic[JobT]):
                     self.gate.check_still(job.bound, job.client.name)
             except TesseraError as error:
                 self.fail(job, error)
+        for follow in self._leave_followers:
+            follow()
+
+    def whenever_leave_changes(self, follow: Callable[[], None]) -> None:
+        """Have it called after each change that leave may depend on."""
+        self._leave_followers.append(follow)
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -117,8 +117,8 @@ class RequestBook:
             self._vault.write_request(*key, msgspec.msgpack.encode(row), program)
             self._held[key] = _Held(row, request, {}, self._key(request.client))
 
-    def decide(self, signed: Signed, decision: Decision) -> None:
-        """Keep what an owner has decided, in place of what it has decided before.  Blocks.
+    def decide(self, signed: Signed, decision: Decision) -> UseRequest:
+        """Keep what an owner has decided, in place of what it has decided before; about which request.  Blocks.
 
         Raises NoSuchName when there is no such request, ProgramError for a decision older than one that is here.
         """
@@ -133,12 +133,21 @@ class RequestBook:
             row = replace(held.row, decisions={**held.row.decisions, decision.owner: signed}, touched=time.time())
             self._vault.write_request(*key, msgspec.msgpack.encode(row))
             self._held[key] = _Held(row, held.request, {**held.decisions, decision.owner: decision}, held.key)
+            return held.request
 
-    def withdraw(self, client: str, program: str) -> bool:
-        """Forget a request; whether there was one.  Blocks.  Raises VaultError."""
+    def withdraw(self, client: str, program: str) -> UseRequest | None:
+        """Forget a request, which is returned if there was one.  Blocks.  Raises VaultError."""
         with self._writing:
             self._vault.drop_request(client, program)
-            return self._held.pop((client, program), None) is not None
+            held = self._held.pop((client, program), None)
+            return None if held is None else held.request
+
+    def approved(self) -> Iterator[tuple[UseRequest, Sequence[str]]]:
+        """All that some owner has said yes to, and which slots that is about."""
+        for held in self._alive().values():
+            slots = [slot for decision in held.decisions.values() if decision.approved for slot in decision.versions]
+            if slots:
+                yield held.request, slots
 
     def _key(self, client: str) -> str:
         """Of that client now; empty if there is none."""

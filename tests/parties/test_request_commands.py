@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from mpc.errors import TesseraError
-from parties import DataSet
+from parties import Client, DataSet, MemoryCluster
+from parties.client.request_entries import State
 from parties.commands import allow, approve, deny, models, request, requests, show, upload
 from parties.commands.command_line import main, parser_for
+
+from .test_requests import asked
 
 COMMANDS: dict[str, Callable[..., Awaitable[int]]] = {
     "allow": allow.allow,
@@ -139,3 +142,46 @@ async def test_the_bit_about_intervals_is_told_from_results(site: Any, typed: An
     said = json.loads(await typed("clinic", "show", tmp_path / "waves.program", "--json"))
     assert [result["flag"] for result in said["results"]] == [False, True]
     assert [result["gated"] for result in said["results"]] == [True, False]
+
+
+@pytest.mark.parametrize("form", ["--json", "for people"])
+async def test_following_prints_what_others_do(site: Any, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    words = ["requests", "--follow", *(["--json"] if form == "--json" else [])]
+    options = parser_for(words).parse_args(words)
+    async with site.client("company") as company:
+        async with site.client() as clinic:
+            digest, _ = await asked(site, company, clinic)
+        printing = asyncio.create_task(requests.requests(site.client("clinic"), options))
+        await company.approve(digest)
+        printed = ""
+
+        def said() -> bool:
+            nonlocal printed
+            printed += capsys.readouterr().out
+            return "approved" in printed
+
+        try:
+            await site.until(said)
+        finally:
+            printing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await printing
+    if form == "--json":
+        assert json.loads(printed.splitlines()[-1])["program"] == digest
+    else:
+        assert printed.startswith("yours:\n")
+        assert f"{digest}  approved" in printed
+
+
+def test_a_script_follows_as_a_loop() -> None:
+    with MemoryCluster(clients=("company", "clinic")) as cluster, Client(cluster, name="company") as company:
+        company.upload(DataSet({"x": VALUES}, low=-1, high=1), "trial")
+        company.allow("trial", "clinic", schema=True)
+        with Client(cluster, name="clinic") as clinic:
+            x = clinic.data("trial")["x"]
+            digest = clinic.request(x.T @ x, "to learn")
+            for entry in company.follow():
+                if entry.state is State.APPROVED:
+                    break
+                company.approve(entry.program)
+            assert clinic.approved(digest, timeout=0)
