@@ -66,9 +66,9 @@ class MemoryNetwork:
     def server(self, peer: Member, seen_by: Member) -> MemoryWires | None:
         """That server's wires, if there is a way to them."""
         with self._lock:
-            found = (
-                w for w in self._open.values() if w.me.is_server and (w.me.name, w.me.key) == (peer.name, peer.key)
-            )
+            # As over sockets: who looks for it at a former address finds nobody there.
+            sought = peer.name, peer.key, peer.address
+            found = (w for w in self._open.values() if w.me.is_server and (w.me.name, w.me.key, w.me.address) == sought)
             return None if frozenset((peer.name, seen_by.name)) in self._broken else next(found, None)
 
     def at(self, route: bytes, seen_by: Member) -> MemoryWires | None:

@@ -35,6 +35,9 @@ from parties.operate.cluster.rekey import rekey
 
 from .conftest import Site, free_ports, opened
 
+QUICK = {("dealer", "key"), ("dealer", "address"), ("party1", "key and address")}
+"""Of servers and what changes of them."""
+
 
 def model() -> Model:
     architecture = Sequential({"a": Linear(2, 2)}).architecture((2,))
@@ -481,36 +484,69 @@ def test_years_of_changes_are_gone_through_at_a_start(site_files: tuple[Successi
     assert rounds == 2
 
 
-async def test_a_server_with_another_key_and_address_is_the_same(
-    either: Site, capsys: pytest.CaptureFixture[str]
+MOVES = [
+    pytest.param(name, what, marks=[] if (name, what) in QUICK else [pytest.mark.slow])
+    for name in ("dealer", "party0", "party1")
+    for what in ("key", "address", "key and address")
+]
+
+
+@pytest.mark.parametrize(("name", "what"), MOVES)
+async def test_a_server_with_another_key_or_address_is_the_same(
+    either: Site, name: str, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Models, rules and stock are there once its folder is sealed anew; the former key serves it no more."""
-    site, address = either, f"127.0.0.1:{free_ports(1)[0]}"
+    await moved_and_the_same(either, name, what, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["key", "address", "key and address"])
+@pytest.mark.parametrize("name", ["dealer", "party1"])
+async def test_likewise_over_sockets(wired: Site, name: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    await moved_and_the_same(wired, name, what, capsys)
+
+
+async def moved_and_the_same(site: Site, name: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Models, rules and stock are there, once its folder is sealed anew; a former key serves it no more."""
     await upload(site, "company", "clinic")
     async with site.client("clinic") as clinic:
         await clinic.stock(clinic.share([1.0]) * 3, 2)
-    former, site.keys["new"] = site.keys["party1"], KeyPair.generate()
-    moved = replace(site.cluster.member("party1"), key=site.keys["new"].public, address=address)
-    new = following(site.cluster, parties=(site.cluster.parties[0], moved))
-    await accept(site, new, "dealer", "party1", "party0")
-    await site.until(lambda: site.servers["party0"].cluster == site.servers["dealer"].cluster == new)
-    await asyncio.wait_for(site.tasks.pop("party1"), 5)
-    with pytest.raises(ConfigurationError, match="tessera cluster rekey"):
-        await site.start("party1")
-    site.keys["party1"] = site.keys["new"]
-    with pytest.raises(ConfigurationError, match="another public key"):
-        await site.start("party1")
-    rekey(site.data("party1"), former, site.keys["new"])
-    await site.start("party1")
-    async with site.client("clinic") as clinic:
-        assert clinic.cluster.member("party1").address == address
+    former, site.keys["new"] = site.keys[name], KeyPair.generate()
+    moved = site.cluster.member(name)
+    if "key" in what:
+        moved = replace(moved, key=site.keys["new"].public)
+    if "address" in what:
+        moved = replace(moved, address=f"127.0.0.1:{free_ports(1)[0]}")
+    parties = tuple(moved if party.name == name else party for party in site.cluster.parties)
+    dealer = moved if name == "dealer" else site.cluster.dealer
+    new = following(site.cluster, dealer=dealer, parties=parties)
+    others = {other: server for other, server in site.servers.items() if other != name}
+    await accept(site, new, *others, name)
+    await site.until(lambda: all(server.cluster == new for server in others.values()))
+    await asyncio.wait_for(site.tasks.pop(name), 5)
+    if "key" in what:
+        with pytest.raises(ConfigurationError, match="tessera cluster rekey"):
+            await site.start(name)
+        site.keys[name] = site.keys["new"]
+        with pytest.raises(ConfigurationError, match="another public key"):
+            await site.start(name)
+        rekey(site.data(name), former, site.keys["new"])
+    await site.start(name)
+    async with site.client("clinic") as clinic, site.client("company") as company:
+        assert clinic.cluster.member(name).address == moved.address
         await predict(clinic)
         await clinic.reveal(clinic.share([2.0]) * 3)
         assert clinic.last_run is not None
         assert clinic.last_run.from_stock
-    await site.stop("party1")
+        # What is stored and dealt from now on is as good.
+        await company.upload(model(), "m")
+        await predict(clinic)
+        await clinic.stock(clinic.share([1.0]) * 5, 1)
+        await clinic.reveal(clinic.share([1.0]) * 5)
+        assert clinic.last_run.from_stock
+    assert all(site.servers[other] is server and not site.tasks[other].done() for other, server in others.items())
+    await site.stop(name)
     files = [site.folder / f"cluster-{number}.toml" for number in (1, 2)]
-    for path, cluster in zip(files, (site.cluster, site.servers["dealer"].cluster), strict=True):
+    for path, cluster in zip(files, (site.cluster, next(iter(others.values())).cluster), strict=True):
         path.write_text(cluster.dumps())
     arguments = [word for path in files for word in ("--cluster", str(path))]
-    assert main(["audit", "verify", str(site.data("party1")), *arguments]) == 0, capsys.readouterr().out
+    assert main(["audit", "verify", str(site.data(name)), *arguments]) == 0, capsys.readouterr().out

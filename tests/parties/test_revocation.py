@@ -137,8 +137,9 @@ async def test_a_result_that_is_kept_needs_leave_until_it_is_kept(site: Any) -> 
         assert [entry.name for entry in await clinic.models()] == []
 
 
-async def test_leave_for_a_result_that_is_being_kept_cannot_be_had_in_advance(site: Any) -> None:
+async def test_leave_for_a_result_that_is_being_kept_cannot_be_had_in_advance(either: Any) -> None:
     """An accomplice of party 1's learns the version that another's result will be, and asks for it beforehand."""
+    site = either
     async with site.client("company") as company, site.client() as clinic:
         s = company.share([0.5], low=-1, high=1)
         held: list[Any] = []
