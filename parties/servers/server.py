@@ -133,6 +133,10 @@ class Server(Runs[JobT]):
 
     def _deliver(self, delivery: Delivery) -> None:
         sender, message = delivery.sender, delivery.message
+        if sender.key in self.succeeding.gone:
+            # It was there when a newer cluster file came into force.
+            log.info("%s of %s, who is no member any more, or has another key", type(message).__name__, sender.name)
+            return
         with self._about(sender, message):
             if isinstance(message, RunMessage) and message.run in self._ended:
                 self._late(sender, message, self._ended[message.run])

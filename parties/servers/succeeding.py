@@ -24,6 +24,8 @@ class Succeeding:
     def __init__(self, server: Server[Any]) -> None:
         self._server = server
         self._followers: list[Callable[[Cluster], None]] = []
+        self.gone = set[str]()
+        """Keys of members that are none any more: what they have sent before may be on its way to be handled."""
         self.successor: Succession | None = None
         """What another server has to take its place with, once it has ended."""
 
@@ -40,6 +42,8 @@ class Succeeding:
         self._put_down(succession)
         keys = {client.name: client.key for client in new.clients}
         gone = {client.name for client in server.cluster.clients if keys.get(client.name) != client.key}
+        self.gone |= {member.key for member in server.cluster.members}
+        self.gone -= {member.key for member in new.members}
         server.cluster, server.member = new, new.member(server.member.name)
         for job in list(server.jobs.values()):
             name = job.on_behalf or (job.client.name if job.client is not None else "")
