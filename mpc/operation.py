@@ -28,7 +28,7 @@ from mpc import fixed_point
 from mpc.correlation import Correlation
 from mpc.errors import ProgramError
 from mpc.rings import FIELD, Array, Ring, Rings, known_rings
-from mpc.tensor_type import Form, RingName, Shape, TensorType, exactly
+from mpc.tensor_type import MAX_SIZE, Form, RingName, Shape, TensorType, exactly
 
 MAX_NAME = 200
 """Characters of the name of a slot or of a stored tensor."""
@@ -313,20 +313,33 @@ class Stored(Source, frozen=True, tag="stored"):
     A program does not say which version of the secret that is: whoever runs it says so beside it, so a program over a
     new version is the same program.  The mask B of a version's tensor is never used for another value; each run deals
     fresh products with the same B.
+
+    ``rows``, if there are any: of so many rows of the tensor these are drawn, other ones by the next run.  Which, the
+    versions that are bound say (``protocols.readings.drawing``): the same program goes through all of them.
     """
 
     hides: ClassVar[bool] = True
     slot: str
     tensor: str
     gain: float | None = None
+    rows: int = 0
 
     def __post_init__(self) -> None:
         exactly(self, "low", "high", "gain")
+
+    @property
+    def whole(self) -> Shape:
+        """The shape of the tensor that is stored."""
+        return (self.rows, *self.shape[1:]) if self.rows else self.shape
 
     def result(self, *types: TensorType) -> TensorType:
         for name in (self.slot, self.tensor):
             require(len(name) <= MAX_NAME and name.isprintable(), "names of stored tensors are short and printable")
         require(bool(self.slot), "a stored tensor is of a slot that has a name")
+        if self.rows:
+            require(
+                bool(self.shape) and 0 < self.shape[0] <= self.rows <= MAX_SIZE, "draws some of the rows that there are"
+            )
         return self._type(types, Form.MASKED, FIELD, self.gain)
 
 

@@ -15,7 +15,7 @@ from mpc.lazy import lazy
 from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, Operation, Stored
 from mpc.pace import paced
-from mpc.program_format import MAX_BYTES, MAX_NODES, Node
+from mpc.program_format import DATA, MAX_BYTES, MAX_NODES, Keeping, Node
 from mpc.schedule import Schedule, held
 from mpc.security import Security
 from mpc.tensor_type import FIELD_BITS, MAX_SIZE, Form, TensorType
@@ -113,6 +113,7 @@ class Program:
 
     ``precision`` (``SecretTensor.precise``) and ``objective`` are what it was planned with and for: the nodes have
     their own fraction bits and protocols, but whoever would write the same program again has to know them.
+    ``keeping`` says as what its values are kept.
     """
 
     correlations: tuple[tuple[Correlation, ...], ...]
@@ -129,11 +130,13 @@ class Program:
         outputs: Sequence[int],
         precision: int = PRECISION,
         objective: Objective = LATENCY,
+        keeping: Keeping = DATA,
     ) -> None:
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
         self.precision = precision
         self.objective = objective
+        self.keeping = keeping
         self._derived, self.elements = self._check()
         self.correlations = tuple([found.correlations for found in self._derived])
         self.dealt = tuple([found.dealt for found in self._derived])
@@ -145,13 +148,14 @@ class Program:
         kept: Iterable[Expression] = (),
         precision: int = PRECISION,
         objective: Objective = LATENCY,
+        keeping: Keeping = DATA,
     ) -> Program:
         """The program that reveals ``outputs`` and computes ``kept``: all expressions they depend on, each once."""
         targets = list(outputs)
         order = cls.order([*targets, *kept])
         index = {id(x): i for i, x in enumerate(order)}
         nodes = [Node(x.operation, tuple(index[id(y)] for y in x.inputs), x.type, x.label) for x in order]
-        return cls(nodes, [index[id(x)] for x in targets], precision, objective)
+        return cls(nodes, [index[id(x)] for x in targets], precision, objective, keeping)
 
     @staticmethod
     def order(outputs: Iterable[Expression]) -> list[Expression]:
@@ -193,6 +197,12 @@ class Program:
     def slots(self) -> tuple[str, ...]:
         """What stored secrets it reads, each once, in the order in which they appear."""
         return tuple(dict.fromkeys(n.operation.slot for n in self.nodes if isinstance(n.operation, Stored)))
+
+    @lazy
+    def drawn(self) -> tuple[str, ...]:
+        """The slots of which it reads some rows, other ones in each run."""
+        found = (n.operation for n in self.nodes if isinstance(n.operation, Stored))
+        return tuple(dict.fromkeys(operation.slot for operation in found if operation.rows))
 
     @lazy
     def checked(self) -> frozenset[int]:
@@ -276,7 +286,7 @@ class Program:
 
     @lazy
     def _encoded(self) -> bytes:
-        encoded = program_format.encode(self.nodes, self.outputs, self.precision, self.objective)
+        encoded = program_format.encode(self.nodes, self.outputs, self.precision, self.objective, self.keeping)
         if len(encoded) > MAX_BYTES:
             raise OversizedProgram(f"a program of {len(encoded):,} bytes is over the limit of {MAX_BYTES:,}")
         return encoded
@@ -314,6 +324,8 @@ class Program:
             raise ProgramError("a program reveals or keeps at least one value")
         if len(set(kept)) != len(kept):
             raise ProgramError("a program keeps two values under one name")
+        if self.keeping != DATA and not kept:
+            raise ProgramError("a program says as what it keeps its values, and keeps none")
         if sum(len(node.inputs) for node in self.nodes) > MAX_OPERANDS:
             raise OversizedProgram(f"the nodes of a program have at most {MAX_OPERANDS} operands in all")
         elements, derived, typing, nodes = 0, list[Derived](), Typing(), self.nodes

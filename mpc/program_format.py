@@ -21,6 +21,7 @@ from mpc.tensor_type import TensorType
 FORMAT = 2
 MAX_NODES = 20_000
 MAX_BYTES = 256 * 2**20
+MAX_DESCRIPTION = 16 * 2**20
 
 _SHORT = 256
 """Bytes of an operation or a type, encoded, of which others may be alike."""
@@ -49,6 +50,20 @@ class _WireNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     label: str
 
 
+class Keeping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """As what the values that a program keeps are kept.
+
+    ``joint``: as belonging to all together whose secrets it reads, and not to who runs it alone.  ``description``: of
+    what they are the tensors of, for who stores them; else they are a data set.
+    """
+
+    joint: bool = False
+    description: Annotated[bytes, msgspec.Meta(max_length=MAX_DESCRIPTION)] = b""
+
+
+DATA = Keeping()
+
+
 class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     nodes: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NODES)]
@@ -56,10 +71,11 @@ class _WireProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: _Indices
     precision: int
     objective: Objective
+    keeping: Keeping
 
 
-_HEAD = b"\x85" + msgspec.msgpack.encode("format") + msgspec.msgpack.encode(FORMAT) + msgspec.msgpack.encode("nodes")
-"""Of every encoded program: a map of five, whose second entry is the nodes."""
+_HEAD = b"\x86" + msgspec.msgpack.encode("format") + msgspec.msgpack.encode(FORMAT) + msgspec.msgpack.encode("nodes")
+"""Of every encoded program: a map of six, whose second entry is the nodes."""
 
 
 def nodes_announced(data: bytes | memoryview) -> int:
@@ -89,9 +105,12 @@ class Contents(NamedTuple):
     outputs: tuple[int, ...]
     precision: int
     objective: Objective
+    keeping: Keeping
 
 
-def encode(nodes: Sequence[Node], outputs: tuple[int, ...], precision: int, objective: Objective) -> bytes:
+def encode(
+    nodes: Sequence[Node], outputs: tuple[int, ...], precision: int, objective: Objective, keeping: Keeping
+) -> bytes:
     """The same bytes for the same program."""
     encoded = msgspec.msgpack.encode
     known: dict[int, msgspec.Raw] = {}
@@ -105,7 +124,7 @@ def encode(nodes: Sequence[Node], outputs: tuple[int, ...], precision: int, obje
 
     wire = (_WireNode(part(n.operation), n.inputs, part(n.type), n.label) for n in paced(nodes))
     raw = [msgspec.Raw(encoded(node)) for node in wire]
-    return encoded(_WireProgram(FORMAT, raw, outputs, precision, objective))
+    return encoded(_WireProgram(FORMAT, raw, outputs, precision, objective, keeping))
 
 
 def decode(data: bytes | memoryview) -> Contents:
@@ -124,7 +143,7 @@ def decode(data: bytes | memoryview) -> Contents:
         nodes = [Node(operation(n.operation), n.inputs, of_type(n.type), n.label) for n in wire_nodes]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProgramError(f"not a program: {printable(str(error))}") from None
-    return Contents(nodes, wire.outputs, wire.precision, wire.objective)
+    return Contents(nodes, wire.outputs, wire.precision, wire.objective, wire.keeping)
 
 
 class _Once(Generic[Decoded]):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mpc.cost import Cost, Wanted, cost, objective_of
 from mpc.errors import EncodingError, ShapeError, UnsupportedError, UsageError
 from mpc.objective import LATENCY, Objective
-from mpc.operation import Input
+from mpc.operation import MAX_NAME, Input
 from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.security import Security
@@ -43,6 +43,8 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: Architecture
     tensors: dict[str, StoredType]
     interface: Interface = NOTHING_SAID
+    training: dict[str, StoredType] = {}
+    """Stored beside them, of what is being trained: what its optimizer remembers."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -58,6 +60,10 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if wanted != found:
             odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
             raise UnsupportedError(f"stored tensors do not belong to the architecture: {', '.join(odd[:3])}")
+        if found.keys() & self.training.keys() or not all(
+            0 < len(n) <= MAX_NAME and n.isprintable() for n in self.training
+        ):
+            raise UnsupportedError("what is stored for training has short names, and others than the weights")
         takes, says = self.architecture.input_shape, self.interface.input
         if takes is not None and says is not None and takes != says.shape:
             raise UnsupportedError(f"the model takes inputs of shape {takes}, and says that it takes {says.shape}")
@@ -67,6 +73,11 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """One input's, without the batch, where it is known."""
         said = self.interface.input
         return self.architecture.input_shape if said is None else said.shape
+
+    @property
+    def stored_types(self) -> dict[str, StoredType]:
+        """Of all tensors that are stored, by name."""
+        return {**self.tensors, **self.training}
 
     def encode(self) -> bytes:
         """As JSON."""

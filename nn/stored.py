@@ -69,6 +69,11 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             gain = 2.0 ** _exponent(_l1_norm(WeightArray(stored, array.contracted)), bits)
         return cls(array.values.shape, bits, -bound, bound, gain)
 
+    def holds(self, other: StoredType) -> bool:
+        """Whether what is of the other type is of this one, too."""
+        alike = (other.shape, other.fraction_bits, self.gain) == (self.shape, self.fraction_bits, None)
+        return alike and self.low <= other.low <= other.high <= self.high
+
     def encode(self, array: WeightArray, name: str) -> FieldArray:
         """Field elements of a tensor of this type.  Raises EncodingError if it is not of this type."""
         if array.values.shape != self.shape:

@@ -2,6 +2,7 @@
 
 import logging
 
+from parties.client.asking import Kept
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
@@ -26,6 +27,7 @@ __all__ = [
     "Cluster",
     "DataSet",
     "Explanation",
+    "Kept",
     "KeyPair",
     "LocalCluster",
     "MemoryCluster",

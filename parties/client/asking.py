@@ -20,6 +20,8 @@ from mpc.errors import NoSuchName, NotPermitted, PeerError, ProgramError, Protoc
 from mpc.objective import Objective
 from mpc.operation import Input, Stored
 from mpc.program import Program
+from mpc.program_format import DATA, Keeping
+from nn.model import Description
 from parties.client.explanation import Explanation, explained
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
@@ -42,7 +44,7 @@ from parties.messages.requests import (
     entry_in,
 )
 from parties.messages.rules import EVERYONE, Rule
-from parties.stored.policy import ANY
+from parties.stored.policy import ANY, whole
 from protocols.lowering.plan import leaves, plan
 from protocols.trace.mathematics import Node, Secret
 from protocols.trace.secret_tensor import SecretTensor, graph_of
@@ -51,6 +53,21 @@ log = logging.getLogger(__name__)
 
 Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
 """What a program computes: to be revealed, or, under names, to be kept."""
+
+
+class Kept(dict[str, SecretTensor]):
+    """Results by name, to be kept, with what is said of them (``mpc.program.Keeping``).
+
+    ``joint``: for all together whose secrets they come of: nobody uses them without the leave of each, who runs the
+    program, and has the name, included.  ``description``: they are the tensors of a model, which it describes.
+    """
+
+    def __init__(
+        self, results: Mapping[str, SecretTensor], *, joint: bool = False, description: Description | None = None
+    ) -> None:
+        super().__init__(results)
+        self.keeping = Keeping(joint, b"" if description is None else description.encode())
+
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
@@ -213,7 +230,10 @@ class Asking(StoredSecrets):
                 f"{type(stray).__name__} is no secret tensor, and there is nothing to compute of it: give what"
                 " client.share, or a function of such tensors, has returned"
             )
-        graph = graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors)
+        if isinstance(result, Mapping):
+            graph = graph_of([], result, result.keeping if isinstance(result, Kept) else DATA)
+        else:
+            graph = graph_of(tensors)
         return Written(plan(graph, self._objective, checked=True), leaves(graph, self._objective))
 
     # -- what servers have -----------------------------------------------------------------------------------------
@@ -336,7 +356,7 @@ def reads_as_it_is(program: Program, secret: RemoteModel | RemoteData) -> bool:
     """Whether ``program`` reads the tensors of that secret with the types that they have."""
     there = {leaf.node.operation.source for leaf in secret.leaves if isinstance(leaf.node.operation, Secret)}
     read = [node.operation for node in program.nodes if isinstance(node.operation, Stored)]
-    return all(operation in there for operation in read if operation.slot == secret.slot)
+    return all(whole(operation) in there for operation in read if operation.slot == secret.slot)
 
 
 def checked_digest(program: str) -> str:

@@ -23,17 +23,17 @@ from mpc.cost import Wanted, objective_of
 from mpc.errors import ConfigurationError, NoAnswer, UsageError, VersionMismatch
 from mpc.rings import field_of
 from parties.client import streaming
-from parties.client.asking import Results
+from parties.client.asking import Kept, Results
 from parties.client.auditing import AuditEntry, audit
 from parties.client.prepared import Reals
-from parties.client.remote_data import RemoteData
+from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
 from parties.client.running import Running
 from parties.client.switchboard import Switchboard
 from parties.members.cluster import Cluster, Role
 from parties.members.keys import KeyPair
-from parties.stored.data_set import kept_data
+from parties.stored.data_set import described
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
@@ -130,8 +130,16 @@ class AsyncClient(Running):
     def __repr__(self) -> str:
         return f"<AsyncClient {self.member.name} of cluster {self.cluster.name}>"
 
-    async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
-        """Have the parties compute ``results`` and keep them, as a data set of this client's called ``name``.
+    @overload
+    async def keep(  # type: ignore[overload-overlap]  # a Kept is a mapping, and the more special
+        self, results: Kept, name: str
+    ) -> RemoteData | RemoteModel: ...
+    @overload
+    async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData: ...
+
+    async def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData | RemoteModel:
+        """Have the parties compute ``results`` and keep them, as a data set of this client's called ``name``; or as
+        ``Kept`` says, jointly with all whose secrets they come of, or as a model.
 
         Nobody learns anything of them, this client included; ``reveal`` of a tensor of it opens that.  Whatever was
         under the name stays in use unless all parties have all of it.  One round more than the results take.
@@ -147,7 +155,8 @@ class AsyncClient(Running):
         await self._own_rules.spread(name)
         prepared = await self._prepare(self._written(results), single=False, keep=name, soon=True)
         await self.finish(prepared)
-        kept = RemoteData(name, self.member.name, prepared.run, kept_data(prepared.program))
+        parts = self._slots.parts_after(prepared.program)
+        kept = remote(name, self.member.name, prepared.run, described(prepared.program), parts)
         self._slots.note(kept)
         return kept
 

@@ -53,6 +53,8 @@ class Source:
     shape: tuple[int, ...]
     low: float
     high: float
+    drawn: int = 0
+    """Rows of it that one run reads, if not all of them."""
 
     @property
     def owner(self) -> str:
@@ -66,7 +68,8 @@ class Source:
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape)) or "one number"
-        return f"{self.slot} {self.tensor!r}: {shape}, in [{self.low:g}, {self.high:g}]"
+        drawn = f"; {_count(self.drawn, 'row')} of it, others in each run" if self.drawn else ""
+        return f"{self.slot} {self.tensor!r}: {shape}, in [{self.low:g}, {self.high:g}]{drawn}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Result:
     """It says only of each of its numbers whether that is 0."""
     gated: bool = False
     """It is given where all values are where they are taken to be, and nothing of it where not."""
+    joint: bool = False
+    """Kept, it belongs to all whose secrets the program reads."""
 
     def line(self, client: str) -> str:
         """What becomes of it."""
@@ -97,6 +102,11 @@ class Result:
         if not self.kept:
             return f"gives    {client} {what}{_GATED if self.gated else ''}"
         kept = f"as {self.kept!r} of a data set of {client}'s, to reveal or to allow to others"
+        if self.joint:
+            kept = (
+                f"as {self.kept!r} of a data set that belongs to all whose secrets the program reads: nobody uses it,"
+                f" {client} included, without the leave of each"
+            )
         return f"keeps    {what}, {kept}{_GATED if self.gated else ''}"
 
 
@@ -135,6 +145,7 @@ class Explanation:
             "results": [
                 {
                     "kept": r.kept,
+                    "joint": r.joint,
                     "shape": list(r.shape),
                     "numbers": r.numbers,
                     "flag": r.flag,
@@ -176,7 +187,8 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
         reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
         per_row = tuple((source, t.size / max(source.rows, 1)) for source in reads if source.slot not in models)
         flag, gated = nodes[i].operation.flags, nodes[i].operation.gates or (bool(name) and hangs)
-        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated))
+        joint = bool(name) and program.keeping.joint
+        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated, joint))
     words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
     return Explanation(
         program=program.digest,
@@ -192,7 +204,8 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
 
 
 def _source(operation: Stored) -> Source:
-    return Source(operation.slot, operation.tensor, operation.shape, operation.low, operation.high)
+    drawn = operation.shape[0] if operation.rows else 0
+    return Source(operation.slot, operation.tensor, operation.whole, operation.low, operation.high, drawn)
 
 
 def _warnings(

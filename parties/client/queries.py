@@ -104,6 +104,8 @@ class Found(NamedTuple):
     description: bytes
     allowed: Mapping[str, Rule]
     """Rules by which this client may use it, if it is another's, by identity."""
+    parts: int
+    """Of data, that have been drawn for it."""
 
 
 def sought(name: str) -> tuple[str, str]:
@@ -176,7 +178,7 @@ async def _find(
             raise ProtocolViolation(party, "sent a secret with a description that makes no sense") from None
         found.append(
             {
-                at_one.owner: Found(at_one.owner, at_one.version, detail.description, detail.allowed)
+                at_one.owner: Found(at_one.owner, at_one.version, detail.description, detail.allowed, at_one.parts)
                 for at_one, detail in zip(answer.found, details, strict=True)
             }
         )

@@ -48,7 +48,7 @@ def check_uploadable(secret: object) -> None:
 class RemoteModel:
     """A model stored on the parties; call it with a secret tensor to get a lazy expression."""
 
-    def __init__(self, name: str, owner: str, version: str, description: Description) -> None:
+    def __init__(self, name: str, owner: str, version: str, description: Description, parts: int = 0) -> None:
         self.name = name
         self.owner = owner
         self.version = version
@@ -56,14 +56,24 @@ class RemoteModel:
         """Architecture, types of the stored tensors, and what it says of itself; everything public about the model."""
         self.slot = slot_of(owner, name)
         """Where programs read it."""
+        self.parts = parts
+        """Of data, that runs have drawn one after the other to train it."""
         self._stored = description.stored(self.slot)
+        self._training = {name: t.source(self.slot, name, weight=True) for name, t in description.training.items()}
         self._watched: set[TensorType] = set()
         """Inputs of which it is known what its layers lose."""
 
     @property
     def leaves(self) -> Collection[SecretTensor]:
         """Its tensors, as expressions."""
-        return self._stored.values()
+        return [*self._stored.values(), *self._training.values()]
+
+    def __getitem__(self, tensor: str) -> SecretTensor:
+        """One of its tensors, as an expression: of its weights, or of what its training remembers."""
+        try:
+            return {**self._stored, **self._training}[tensor]
+        except KeyError:
+            raise UsageError(f"the model {self.name!r} has no tensor {tensor!r}") from None
 
     def __call__(self, x: SecretTensor) -> SecretTensor:
         """The model on a secret batch (N, ...); nothing runs until the result is revealed."""

@@ -22,6 +22,7 @@ class _Known:
     owner: str
     version: str
     allowed: Mapping[str, Rule]
+    parts: int
     """Rules by which this client may use it, if it is another's, by identity."""
 
 
@@ -45,7 +46,7 @@ class Slots:
 
     def note(self, secret: RemoteModel | RemoteData, allowed: Mapping[str, Rule] | None = None) -> None:
         """It is in use, and may be used so."""
-        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {})
+        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {}, secret.parts)
         self._used_up -= (allowed or {}).keys()
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
@@ -68,6 +69,10 @@ class Slots:
                     raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
         bindings = tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots)
         return BoundProgram(program, bindings, self._client, keep)
+
+    def parts_after(self, program: Program) -> int:
+        """Parts of data that have been drawn for what it keeps, once it has."""
+        return max((self._known[slot].parts for slot in program.slots), default=0) + bool(program.drawn)
 
     def use_up(self, bound: BoundProgram) -> None:
         """There is no run left of one of its rules: others come first, if there are any, until we are told anew."""

@@ -128,7 +128,7 @@ class StoredSecrets:
             checked_name(owner)
         await self._board.reach(self._parties)
         found = await find_model(self._board, self.cluster, self.member.name, name, self._patience)
-        secret = remote(own_name, found.owner, found.version, found.description)
+        secret = remote(own_name, found.owner, found.version, found.description, found.parts)
         self._slots.note(secret, found.allowed)
         return secret
 
@@ -165,12 +165,17 @@ class StoredSecrets:
         client that ``"*"`` stands for; counted from now on, also what is allowed again.  A run counts once it is
         prepared, whatever becomes of it (``parties.stored.gate``).
 
+        Of what belongs to this client jointly with others (``Joint``), ``owner/name``, it says so beside its owner and
+        the other joint owners, without limits: nobody uses it without the leave of all of them.
+
         Each server keeps the rules, which this client signs, and enforces them by itself; they outlast uploads under
         that name (``parties.stored.policy``).  What ``client`` has prepared by its former rules is over.
 
         Raises UsageError, NoSuchName when there is no such model or client, ProgramError for too many rules, PeerError.
         """
-        checked_name(name)
+        held_by, own_name = sought(name)
+        joint = bool(held_by) and held_by != self.member.name
+        name = slot_of(checked_name(held_by), checked_name(own_name)) if joint else checked_name(own_name)
         await self._board.reach(self._servers)
         limits = {"runs": runs, "per_day": per_day, "per_client": per_client}
         for limit, number in limits.items():
@@ -178,14 +183,21 @@ class StoredSecrets:
                 raise UsageError(f"{limit}={number}: a limit is at least 1; to allow nothing, give no programs")
         if programs is None:
             programs = () if schema else (PREDICT,)
-        if (programs or schema) and await self._is_data(name) and PREDICT in programs:
+        if joint and (schema or any(number is not None for number in limits.values())):
+            raise UsageError(
+                f"{name!r} is held by {held_by}, who says that it may be known of, and how often it is used"
+            )
+        if not joint and (programs or schema) and await self._is_data(name) and PREDICT in programs:
             raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
         rules = [Rule(client, program, 1, runs, per_day, per_client) for program in programs]
         await self._own_rules.allow(name, client, [*rules, Rule(client, SCHEMA, 1)] if schema else rules)
 
     async def rules(self, name: str) -> tuple[Rule, ...]:
-        """What is allowed on this client's model or data set, now or once it is uploaded.  Raises PeerError."""
-        checked_name(name)
+        """What is allowed on this client's model or data set, now or once it is uploaded; or, by ``owner/name``, on
+        what belongs to it jointly, beside what others allow.  Raises PeerError.
+        """
+        for part in filter(None, sought(name)):
+            checked_name(part)
         await self._board.reach(self._servers)
         return await self._own_rules.of(name)
 

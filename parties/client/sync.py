@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mpc.cost import Wanted
 from mpc.errors import UsageError
 from mpc.program import Program
-from parties.client.asking import Results
+from parties.client.asking import Kept, Results
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
@@ -149,7 +149,14 @@ class Client:
         """A data set that is stored on the parties."""
         return self._run(self._client.data(name))
 
-    def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData:
+    @overload
+    def keep(  # type: ignore[overload-overlap]  # a Kept is a mapping, and the more special
+        self, results: Kept, name: str
+    ) -> RemoteData | RemoteModel: ...
+    @overload
+    def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData: ...
+
+    def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData | RemoteModel:
         """Have the parties compute ``results`` and keep them under ``name``, revealed to nobody."""
         return self._run(self._client.keep(results, name))
 

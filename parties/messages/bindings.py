@@ -86,6 +86,7 @@ class BoundProgram:
         """Itself, once all that takes long to find out about it is known: call it from a thread."""
         program = self.program
         _ = self.digest, self.bindings_digest, program.rounds, program.inputs, program.slots, program.kept
+        _ = program.drawn
         return self
 
     @property

@@ -22,7 +22,7 @@ from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError
 from parties.members.cluster import Role
 from parties.messages.conversation import WRITTEN, RequestMessage
-from parties.messages.fields import FROM_CLIENT, Digest, Name
+from parties.messages.fields import FROM_CLIENT, Digest, Name, Ruled
 from parties.wire.messages import SERVERS, Message
 
 EVERYONE = "*"
@@ -74,7 +74,7 @@ class RuleSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that the member ``owner`` allows on what it calls ``name``; without rules, nothing."""
 
     owner: Name
-    name: Name
+    name: Ruled
     number: Number
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=MOST_RULES)] = ()
 
@@ -117,7 +117,7 @@ class AskRules(RequestMessage, frozen=True):
     """Which rules of mine are there on ``name``?"""
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
-    name: Name
+    name: Ruled
 
 
 class RulesHeld(RequestMessage, frozen=True):
@@ -144,7 +144,7 @@ class Known(NamedTuple):
     """Of a set, what tells whether another is newer; ``owner`` is ``Member.identity``."""
 
     owner: str
-    name: Name
+    name: Ruled
     number: Number
     digest: Digest
 

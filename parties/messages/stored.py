@@ -33,10 +33,11 @@ class FindSecret(RequestMessage, frozen=True):
 
 
 class SecretFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model in use at the sender."""
+    """A model in use at the sender; ``parts`` of data have been drawn for it."""
 
     owner: Name
     version: Id
+    parts: Count
 
 
 class FoundDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

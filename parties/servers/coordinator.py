@@ -36,10 +36,10 @@ from parties.operate.audit.quota import ENTRY
 from parties.servers.pending_upload import PendingUpload, VersionInUse
 from parties.servers.prepared_parts import difference
 from parties.servers.server import Server
-from parties.stored.data_set import kept_data
+from parties.stored.data_set import described, kept_types
 from parties.stored.decided_versions import DecidedVersions, MaskedVersion
 from parties.stored.gate import Gate
-from parties.stored.policy import InUse, Policy
+from parties.stored.policy import InUse, Policy, descent
 from parties.stored.quotas import MAX_RULES, Said, said
 from parties.stored.record import owner_of, upload_shapes
 from parties.stored.rules import RuleBook
@@ -79,7 +79,7 @@ class Coordinator:
                 database.forget_uploads([record.version])
             elif owner is not None and len(masks.seeds) == len(self._parties):
                 self._uploads[record.version] = PendingUpload(
-                    owner, record.name, masks, record.description, content, begun=record.when, asleep=True
+                    owner, record.name, masks, record.description, content=content, begun=record.when, asleep=True
                 )
         server.on(Upload, self._on_upload, self._refuse_upload)
         server.on(VersionDropped, self._on_dropped)
@@ -93,7 +93,9 @@ class Coordinator:
         for record, masks in away:
             owner = owner_of(self._server.cluster, record)
             if owner is not None and len(masks.seeds) == len(self._parties):
-                self._versions[record.version] = held = VersionInUse(owner, record.name, masks, record.description)
+                self._versions[record.version] = held = VersionInUse(
+                    owner, record.name, masks, record.description, record.descent
+                )
                 self._names[held.slot] = record.version
             else:
                 self._away.append(MaskedVersion(record, masks))
@@ -135,7 +137,8 @@ class Coordinator:
         if held is None or held.owner not in self._server.cluster.clients:
             return None
         grants = self.rules.grants(held.owner, held.name)
-        policy = Policy(held.name, held.owner.name, version, held.description, grants)
+        others = self.rules.others(self._server.cluster, slot, held.descent.joint)
+        policy = Policy(held.name, held.owner.name, version, held.description, grants, held.descent, others)
         return InUse(policy, held.masks) if self._names.get(slot) == version else None
 
     # -- uploads ---------------------------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ class Coordinator:
             self._server.spawn(self._send_seeds(client, message, message.version, known))
             return
         masks = StoredMasks(tuple(Seed(fresh_seed()) for _ in self._parties), upload_shapes(message))
-        new = PendingUpload(client, message.name, masks, bytes(payload[0]), message.content)
+        new = PendingUpload(client, message.name, masks, bytes(payload[0]), content=message.content)
         version, upload = self._same(new) or (message.version, new)
         if upload is new:
             self._check_new(client, message.version, said(message.name, payload[0], len(message.tensors)))
@@ -165,13 +168,15 @@ class Coordinator:
     async def remember(self, client: Member, version: str, bound: BoundProgram, seeds: tuple[Seed, ...]) -> None:
         """The masks of what a run is to keep, on the disk: from now on as of an upload whose chunks are all there.
 
-        Raises ServerBusy, ProtocolViolation, VaultError.
+        Raises ServerBusy, ProtocolViolation, VaultError, ProgramError where what it reads is gone.
         """
         self._forget_old()
-        description = kept_data(bound.program)
-        self._check_new(client, version, said(bound.keep, description.encode(), len(description.tensors)))
-        masks = StoredMasks(seeds, {tensor: t.shape for tensor, t in description.tensors.items()})
-        self._uploads[version] = upload = PendingUpload(client, bound.keep, masks, description.encode(), of_run=bound)
+        description, types = described(bound.program), kept_types(bound.program)
+        self._check_new(client, version, said(bound.keep, description, len(types)))
+        masks = StoredMasks(seeds, {tensor: t.shape for tensor, t in types.items()})
+        self._uploads[version] = upload = PendingUpload(
+            client, bound.keep, masks, description, descent(bound, self.look_up), of_run=bound
+        )
         await self._write(client, version, upload)
 
     def forget(self, version: str) -> None:
@@ -335,7 +340,9 @@ class Coordinator:
                     self.gate.check_still(upload.of_run, upload.owner.name)
                 await asyncio.to_thread(self._database.commit, upload.record(version, self._circle), upload.masks.seeds)
                 former = self._names.get(upload.slot)
-                self._versions[version] = VersionInUse(upload.owner, upload.name, upload.masks, upload.description)
+                self._versions[version] = VersionInUse(
+                    upload.owner, upload.name, upload.masks, upload.description, upload.descent
+                )
                 self._names[upload.slot] = version
                 if former is not None:
                     del self._versions[former]

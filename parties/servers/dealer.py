@@ -155,7 +155,8 @@ class DealerServer(Server[DealerJob]):
 
         def afresh() -> ForRun:
             # In the look-up that finds the masks; it has been counted.
-            dealing = self._deal(bound.program, policy.check(bound, client.name, self._coordinator.look_up).held)
+            permit = policy.check(bound, client.name, self._coordinator.look_up)
+            dealing = self._deal(bound.program, permit)
             return ForRun(dealing.for_client(), dealing.kept, dealing=dealing, first=next(dealing.parts))
 
         def found(made: ForRun | None, seconds: float) -> None:
@@ -180,8 +181,9 @@ class DealerServer(Server[DealerJob]):
             after=self.stocking.stocker.settled,
         )
 
-    def _deal(self, program: Program, masks: Mapping[str, StoredMasks]) -> Dealing:
-        return self._source.deal(program, len(self.cluster.parties), masks, self.cluster.settings.security)
+    def _deal(self, program: Program, permit: policy.Permit[StoredMasks]) -> Dealing:
+        parties, security = len(self.cluster.parties), self.cluster.settings.security
+        return self._source.deal(program, parties, permit.held, security, permit.order)
 
     async def _send_and_remember(
         self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float

@@ -184,7 +184,7 @@ class PartyServer(Server[PartyJob]):
         check = online_rounds(bound.program, self.cluster.settings.security) - 1 - CHECK_ROUNDS
 
         def work() -> tuple[PartyRun, Testimony]:
-            stored, parts = self._secrets.read_for(bound, client.name)
+            stored, parts, order = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
             part = self._taken(job, message, bound) if message.number else payload
             run = PartyRun(
@@ -196,6 +196,7 @@ class PartyServer(Server[PartyJob]):
                 security=self.cluster.settings.security,
                 session=of.name(),
                 rings=self._rings,
+                order=order,
             )
             first = check if self.malicious else None
             return run, Testimony(self.cluster, self.member, self.proofs.sign, client, of, parts, first)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.evidence import Vouched
-from parties.stored.record import Record, tensor_infos
+from parties.stored.record import UPLOADED, Descent, Record, tensor_infos
 from protocols.readings.dealer import StoredMasks
 
 
@@ -20,6 +20,7 @@ class VersionInUse:
     name: str
     masks: StoredMasks = field(repr=False)
     description: bytes = field(default=b"", repr=False)
+    descent: Descent = UPLOADED
 
     @property
     def slot(self) -> str:
@@ -53,4 +54,5 @@ class PendingUpload(VersionInUse):
             tensors=tensor_infos(self.masks.shapes),
             when=time.time(),
             description=self.description,
+            descent=self.descent,
         )

@@ -52,7 +52,6 @@ from parties.operate.audit.quota import ENTRY
 from parties.servers.reporting import Reporting
 from parties.servers.server import Server
 from parties.stored.chunks import Grid
-from parties.stored.data_set import kept_data
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.quotas import Said, said
 from parties.stored.record import upload_shapes
@@ -231,8 +230,7 @@ class SecretsDesk:
         """
         try:
             async with self._server.governor.disk.turn(owner.name):
-                description = kept_data(bound.program).encode()
-                await asyncio.to_thread(self._secrets.keep, owner, bound.keep, version, description, seed, tensors)
+                await asyncio.to_thread(self._secrets.keep, owner, version, bound, seed, tensors)
             self._secrets.gate.check_still(bound, owner.name)
         except TesseraError as error:
             await self._drop(version)
@@ -332,7 +330,9 @@ class SecretsDesk:
         ]
         reply = FoundSecret(
             request=message.request,
-            found=tuple(SecretFound(model.owner.name, model.record.version) for model in found),
+            found=tuple(
+                SecretFound(model.owner.name, model.record.version, model.record.descent.parts) for model in found
+            ),
             there=tuple(model.slot for model in seen),
         )
         self._server.tell([client.name], reply, details)

@@ -114,7 +114,8 @@ class StockDesk:
         def work() -> Dealing:
             found = policy.found(bound.bindings, self._server.gate.look_up)
             masks = {slot: in_use.held for slot, in_use in found.items()}
-            dealing = self._source.deal(bound.program, len(cluster.parties), masks, cluster.settings.security)
+            order, security = policy.order_of(bound, found), cluster.settings.security
+            dealing = self._source.deal(bound.program, len(cluster.parties), masks, security, order)
             _ = dealing.corrections
             return dealing
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from mpc import fixed_point
 from mpc.decoders import json_decoder
-from mpc.errors import EncodingError, TesseraError, UnsupportedError, UsageError, printable
+from mpc.errors import EncodingError, ProgramError, TesseraError, UnsupportedError, UsageError, printable
 from mpc.operation import MAX_NAME
 from mpc.program import Program
 from mpc.rings.field import FieldArray
+from nn.model import Description
 from nn.stored import StoredType
 from protocols.trace.arguments import declared, lost_to_whole
 from protocols.trace.sizes import count_of
@@ -55,10 +56,24 @@ class DataDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
 
-def kept_data(program: Program) -> DataDescription:
-    """Of the data set that what a program keeps will be.  Raises UnsupportedError, UsageError."""
+def kept_types(program: Program) -> dict[str, StoredType]:
+    """Of the tensors that a program keeps."""
     types = {tensor: program.nodes[i].type for tensor, i in program.kept.items()}
-    return DataDescription({n: StoredType(t.shape, t.fraction_bits, t.low, t.high) for n, t in types.items()}, FORMAT)
+    return {n: StoredType(t.shape, t.fraction_bits, t.low, t.high) for n, t in types.items()}
+
+
+def described(program: Program) -> bytes:
+    """What a program keeps: the model that it says, or else a data set.
+
+    Raises UnsupportedError for what is none, ProgramError where it has other tensors than the program keeps.
+    """
+    kept, says = kept_types(program), program.keeping.description
+    if not says:
+        return DataDescription(kept, FORMAT).encode()
+    types = Description.decode(says).stored_types
+    if types.keys() != kept.keys() or not all(t.holds(kept[name]) for name, t in types.items()):
+        raise ProgramError("a program keeps other tensors than those of the model that it says it keeps")
+    return says
 
 
 class DataSet:

@@ -16,7 +16,8 @@ from mpc.errors import ProtocolViolation
 from mpc.program import Program
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Prepare
-from parties.stored.policy import Held, LookUp, check, check_still
+from parties.stored.data_set import described
+from parties.stored.policy import Held, LookUp, Permit, check, check_still
 from parties.stored.rule_tables import RuleTables
 
 
@@ -37,6 +38,8 @@ class Gate(Generic[Held]):
         self.check(bound, client)
         if bool(bound.program.kept) != bool(bound.keep):
             raise ProtocolViolation(client, "sent a run that keeps something under no name, or nothing under one")
+        if bound.keep:
+            described(bound.program)
         return bound.derive()
 
     def check(self, bound: BoundProgram, client: str) -> Mapping[str, Held]:
@@ -48,11 +51,11 @@ class Gate(Generic[Held]):
         self._tables.check_left(permit.uses)
         return permit.held
 
-    def enter(self, bound: BoundProgram, client: str) -> Mapping[str, Held]:
+    def enter(self, bound: BoundProgram, client: str) -> Permit[Held]:
         """As ``check``, and from now on the run counts.  Blocks."""
         permit = check(bound, client, self.look_up)
         self._tables.count(permit.uses)
-        return permit.held
+        return permit
 
     def check_still(self, bound: BoundProgram, client: str) -> None:
         """A run that was let in may go on.  Raises as ``policy.check_still``."""

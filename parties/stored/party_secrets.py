@@ -27,10 +27,11 @@ from parties.messages.evidence import Vouched, digest_of
 from parties.messages.rules import Grants, Rule
 from parties.messages.uploads import MAX_SECRETS, Prepared, UploadBegin
 from parties.stored.chunks import Grid
+from parties.stored.data_set import described
 from parties.stored.gate import Gate
 from parties.stored.partials import Begun
 from parties.stored.party_versions import PartyVersions, State, VersionRow, streamed
-from parties.stored.policy import InUse, Policy, not_in_use
+from parties.stored.policy import InUse, Policy, descent, not_in_use
 from parties.stored.quotas import Said, said
 from parties.stored.record import Record, owner_of, tensor_infos, upload_shapes
 from parties.stored.rules import RuleBook
@@ -135,7 +136,8 @@ class PartySecrets:
     def _policy(self, model: StoredVersion) -> Policy:
         record, owner = model
         grants = self.rules.grants(owner, record.name)
-        return Policy(record.name, owner.name, record.version, record.description, grants)
+        others = self.rules.others(self._cluster, model.slot, record.descent.joint)
+        return Policy(record.name, owner.name, record.version, record.description, grants, record.descent, others)
 
     def rules_of(self, model: StoredVersion, client: str) -> Mapping[str, Rule]:
         """By which rules that client may use it, beside what it may as its owner."""
@@ -241,24 +243,23 @@ class PartySecrets:
             size = self._sizes[record.version] = Grid.of(record.shapes.values()).total_bytes
         return size
 
-    def keep(
-        self, owner: Member, name: str, version: str, description: bytes, seed: Seed, tensors: Mapping[str, Array]
-    ) -> None:
+    def keep(self, owner: Member, version: str, bound: BoundProgram, seed: Seed, tensors: Mapping[str, Array]) -> None:
         """What a run has left here becomes a prepared version: x - b of each tensor, and the seed of our shares of b.
 
-        Blocks.  Raises VaultError, DiskFull, ServerBusy.
+        Blocks.  Raises VaultError, DiskFull, ServerBusy, ProgramError where what it has read is gone.
         """
         masked = [self._field.buffer(array) for array in tensors.values()]
         record = Record(
             version=version,
-            name=name,
+            name=bound.keep,
             owner=owner.identity,
             owner_name=owner.name,
             circle=self._circle,
             tensors=tensor_infos({tensor: array.shape for tensor, array in tensors.items()}),
             when=time.time(),
-            description=description,
+            description=described(bound.program),
             masked=digest_of(masked),
+            descent=descent(bound, self.look_up),
         )
         self._disk.partials.check_room(owner.name, self._bytes(record), self.bytes_of(owner))
         self._disk.prepare(record, seed, masked)
@@ -342,9 +343,10 @@ class PartySecrets:
 
         Raises as ``Gate.enter``, and VaultError when a file is not as it was written.
         """
-        found = self.gate.enter(bound, client)
+        found, _, order = self.gate.enter(bound, client)
         tensors = {(slot, name): v for slot, model in found.items() for name, v in self._load(model).items()}
-        return ReadForRun(tensors, tuple(found[binding.slot].said() for binding in bound.bindings))
+        said = tuple(found[binding.slot].said() for binding in bound.bindings)
+        return ReadForRun(tensors, said, order)
 
     def _load(self, model: StoredVersion) -> Mapping[str, Value]:
         """Its tensors.  Raises ProgramError if it is not in use any more, VaultError."""

@@ -18,6 +18,11 @@ The result of a program is revealed to the client who runs it, and to nobody els
 data set of that client's, which is its own to reveal and to allow.  So to allow a program is to allow its result to be
 revealed to that client.  A program that uses several secrets needs the leave of all their owners.
 
+*Joint owners.*  What a program keeps *jointly*, as it says itself, belongs to all whose secrets it reads, and to those
+to whom these belong jointly.  It lies under a name of the client's who had it computed, who allows it like anything of
+its own; and nobody uses it, this client included, without the leave of each of the others: by a rule of theirs on
+``owner/name``, or by one for the very program, on something of their own that it reads.
+
 By whatever rule, none runs on another's secret that leaves open whether the client's inputs lie in their ranges, or
 that gives results whether values are where it takes them to be or not (`protocols.lowering.in_range`, `.intervals`).
 
@@ -37,6 +42,7 @@ share nobody learns anything.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -55,9 +61,11 @@ from nn.stored import StoredType
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription, is_data
+from parties.stored.record import UPLOADED, Descent
 from protocols.lowering.in_range import to_check
 from protocols.lowering.intervals import is_gated
 from protocols.lowering.plan import plan
+from protocols.readings.drawing import Order
 from protocols.trace.secret_tensor import graph_of, leaf
 
 PREDICT = "predict"
@@ -87,6 +95,10 @@ class Policy:
     description: bytes
     """Of the model or data set, as its owner gave it."""
     grants: Grants = field(default_factory=dict)
+    descent: Descent = UPLOADED
+    """What it was made of, by runs."""
+    others: Mapping[str, Grants] = field(default_factory=dict)
+    """What its joint owners allow beside the owner, by their names."""
 
     @property
     def slot(self) -> str:
@@ -99,7 +111,7 @@ class Policy:
 
     def sees(self, client: str) -> bool:
         """Whether ``client`` may know that the secret is there, and its public description."""
-        return client == self.owner or bool(self.of(client))
+        return client == self.owner or client in self.others or bool(self.of(client))
 
     def check_rule(self, client: str, rule: str) -> Rule | None:
         """The rule by which ``client`` uses it; None for its owner's.  Raises NotPermitted if there is no such rule."""
@@ -113,7 +125,7 @@ class Policy:
     def check(self, program: Program, client: str, rule: str) -> Rule | None:
         """As ``check_rule``; and the rule covers ``program``.  Raises ProgramError for other types."""
         found = self.check_rule(client, rule)
-        if found is not None and not self._covers(found.program, program):
+        if found is not None and not self.covers(found.program, program):
             raise self._refused(client)
         if found is not None:
             self.check_range(program, client, found)
@@ -121,7 +133,7 @@ class Policy:
         for operation in (node.operation for node in program.nodes):
             if isinstance(operation, Stored) and operation.slot == self.slot:
                 described = tensors.get(operation.tensor)
-                if described is None or described.leaf(self.slot, operation.tensor) != operation:
+                if described is None or described.leaf(self.slot, operation.tensor) != whole(operation):
                     raise ProgramError(
                         f"the program reads {operation.tensor!r} of {self.name!r} as another than it is: ask for"
                         f" {self.name!r} again, and write the program anew"
@@ -141,7 +153,8 @@ class Policy:
                     " range, or have its owner say another (Interface(input=...), or tessera upload --range)"
                 )
 
-    def _covers(self, allowed: str, program: Program) -> bool:
+    def covers(self, allowed: str, program: Program) -> bool:
+        """Whether a rule for that is one for this program."""
         if allowed == PREDICT:
             return predicts(program, self.slot, self.description)
         return allowed in (ANY, program.digest)
@@ -190,6 +203,25 @@ def found(bindings: Iterable[Binding], look_up: LookUp[Held]) -> dict[str, InUse
     return by_slot
 
 
+def order_of(bound: BoundProgram, by_slot: Mapping[str, InUse[Held]]) -> Order:
+    """In which its rows are drawn: the next part of the data, after those that were drawn for what it reads.
+
+    What nobody chooses alone are the versions of that data, whose ids their owners have chosen.
+    """
+    said = sorted(binding.version for binding in bound.bindings if binding.slot in bound.program.drawn)
+    return Order(" ".join(said), max((in_use.policy.descent.parts for in_use in by_slot.values()), default=0))
+
+
+def descent(bound: BoundProgram, look_up: LookUp[Held]) -> Descent:
+    """Of what it keeps.  Raises ProgramError where what it reads is gone."""
+    by_slot = found(bound.bindings, look_up)
+    parts = order_of(bound, by_slot).part + bool(bound.program.drawn)
+    if not bound.program.keeping.joint:
+        return Descent(parts)
+    owners = {name for in_use in by_slot.values() for name in (in_use.policy.owner, *in_use.policy.others)}
+    return Descent(parts, tuple(sorted(owners - {bound.client})))
+
+
 class Use(NamedTuple):
     """Of a limited rule, whose identity is ``rule``, by ``client`` on what is in ``slot``."""
 
@@ -200,10 +232,12 @@ class Use(NamedTuple):
 
 
 class Permit(NamedTuple, Generic[Held]):
-    """What a client's run may use: by slot, what a server holds of it; and which limited rules it uses up."""
+    """What a client's run may use: by slot, what a server holds of it; which limited rules it uses up."""
 
     held: Mapping[str, Held]
     uses: Sequence[Use]
+    order: Order
+    """In which rows are drawn."""
 
 
 def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Held]:
@@ -222,10 +256,37 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
         if limits is not None and limits.limited:
             uses.append(Use(slot, client, rule, limits))
     policies = {slot: in_use.policy for slot, in_use in by_slot.items()}
-    if any(policy.owner != client for policy in policies.values()):
+    _check_joint(bound, client, policies)
+    if any(policy.owner != client or policy.others for policy in policies.values()):
         _check_checked(bound.program, client, policies)
         _check_gated(bound.program, client)
-    return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses)
+    return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses, order_of(bound, by_slot))
+
+
+def _check_joint(bound: BoundProgram, client: str, policies: Mapping[str, Policy]) -> None:
+    """Each of its joint owners lets ``client`` use what is bound.  Raises NotPermitted.
+
+    Either by a rule on it, without limits; or by one for this very program, on something of its own that the program
+    reads: it has looked at all that the program reads.
+    """
+    program = bound.program
+    asked = {binding.slot: policies[binding.slot].of(client).get(binding.rule) for binding in bound.bindings}
+    agreed = {
+        policies[slot].owner for slot, rule in asked.items() if rule is not None and rule.program == program.digest
+    }
+    for policy in policies.values():
+        for owner, grants in policy.others.items():
+            if owner == client or owner in agreed:
+                continue
+            rules = [*grants.get(EVERYONE, {}).values(), *grants.get(client, {}).values()]
+            covering = [rule for rule in rules if not rule.limited and policy.covers(rule.program, program)]
+            for rule in covering:
+                policy.check_range(program, client, rule)
+            if not covering:
+                raise NotPermitted(
+                    f"{client} may not run this program on {policy.slot!r}, which belongs to {owner} as well: it has to"
+                    f" allow it (tessera allow {policy.slot} {client})"
+                )
 
 
 def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]) -> None:
@@ -255,16 +316,21 @@ def check_still(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> None
     by_slot = found(bound.bindings, look_up)
     for binding in bound.bindings:
         by_slot[binding.slot].policy.check_rule(client, binding.rule)
+    _check_joint(bound, client, {slot: in_use.policy for slot, in_use in by_slot.items()})
+
+
+def whole(operation: Stored) -> Stored:
+    """What is read of a stored tensor, as if all of its rows were."""
+    return msgspec.structs.replace(operation, shape=operation.whole, rows=0)
 
 
 @functools.lru_cache(maxsize=_DESCRIPTIONS)
 def _tensors(description: bytes) -> Mapping[str, StoredType]:
     """Of a model or a data set; none, of what is neither."""
-    for kind in (Description, DataDescription):
-        try:
-            return kind.decode(description).tensors
-        except TesseraError:
-            continue
+    with contextlib.suppress(TesseraError):
+        return Description.decode(description).stored_types
+    with contextlib.suppress(TesseraError):
+        return DataDescription.decode(description).tensors
     return {}
 
 

@@ -15,8 +15,21 @@ from mpc.errors import ProgramError
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import Signature, Vouched
-from parties.messages.fields import Id, Name
+from parties.messages.fields import Count, Id, Name
 from parties.messages.uploads import TensorInfo, Upload, UploadBegin
+
+
+class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a version was made of, by runs: how many ``parts`` of data they have drawn one after the other
+    (``protocols.readings.drawing``); and which clients it belongs to beside its owner (``joint``, by name).
+    """
+
+    parts: Count = 0
+    joint: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)] = ()
+
+
+UPLOADED = Descent()
+"""Of what its owner has uploaded."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +50,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At a party: SHA-256 of w - b, of all tensors in their order; empty until all of it is there."""
     signature: Signature = b""
     """At a party: the owner's, of that (``PartsSaid``); of what a run has left there is none."""
+    descent: Descent = UPLOADED
 
     @property
     def vouched(self) -> Vouched:

@@ -88,6 +88,11 @@ class RuleBook:
         """In force there."""
         return self._grants.get(place, {})
 
+    def others(self, cluster: Cluster, slot: str, joint: Iterable[str]) -> dict[str, Grants]:
+        """What the joint owners of what is in a slot allow on it, by name: of who is no client any more, nothing."""
+        members = {name: cluster.client(name) for name in joint}
+        return {name: {} if owner is None else self.grants(owner, slot) for name, owner in members.items()}
+
     def held(self, owner: Member, name: str) -> SignedRules | None:
         """The newest set of that owner."""
         return self._sets.get((owner.identity, name))

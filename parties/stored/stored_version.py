@@ -10,6 +10,7 @@ from parties.members.cluster import Member
 from parties.messages.bindings import slot_of
 from parties.messages.evidence import PartsSaid, Statement
 from parties.stored.record import Record
+from protocols.readings.drawing import Order
 
 
 class StoredVersion(NamedTuple):
@@ -31,7 +32,9 @@ class StoredVersion(NamedTuple):
 
 
 class ReadForRun(NamedTuple):
-    """What a run reads: ``tensors`` by slot and name; and by slot, in the bindings' order, what is said of them."""
+    """What a run reads: ``tensors`` by slot and name; and by slot, in the bindings' order, what is said of them;
+    and the ``order`` in which rows are drawn."""
 
     tensors: Mapping[tuple[str, str], Value]
     parts: tuple[Statement, ...]
+    order: Order

@@ -53,7 +53,7 @@ def plan(graph: Graph, objective: Objective = LATENCY, *, checked: bool = False)
         # With MACs they are others.
         chosen = Objective(chosen.round_bytes, objective.security)
     try:
-        program = Program.of(outputs, [*kept, *checks, *hang], graph.precision, chosen)
+        program = Program.of(outputs, [*kept, *checks, *hang], graph.precision, chosen, graph.keeping)
         program.encode()
     except OversizedProgram as error:
         raise UsageError(

@@ -29,6 +29,7 @@ from protocols.randomness.streams import (
     own_mask_stream,
 )
 from protocols.readings.dealer import Dealing, StoredMasks, deal, digest
+from protocols.readings.drawing import AS_IT_IS, Order
 from protocols.readings.reveal import masked_types
 
 
@@ -43,10 +44,17 @@ class TrustedDealer(RandomnessSource):
     def makes(self, correlation: Correlation) -> bool:
         return type(correlation).make is not Correlation.make
 
-    def deal(self, program: Program, parties: int, stored: Mapping[str, StoredMasks], security: Security) -> Dealing:
+    def deal(
+        self,
+        program: Program,
+        parties: int,
+        stored: Mapping[str, StoredMasks],
+        security: Security,
+        order: Order = AS_IT_IS,
+    ) -> Dealing:
         """At the dealer: what everybody is sent for one run; see ``protocols.readings.dealer.deal``."""
         self.check(program, security)
-        return deal(program, parties, stored, security, rings=self.rings)
+        return deal(program, parties, stored, security, rings=self.rings, order=order)
 
     def for_party(
         self, program: Program, security: Security, *, party: int, parties: int, payload: Payload

@@ -9,6 +9,7 @@ from mpc.operation import Stored
 from mpc.program import Program
 from mpc.rings import Array, Rings, known_rings
 from protocols.operations.comparison import Comparison
+from protocols.readings.drawing import AS_IT_IS, Order
 
 
 def clear_values(
@@ -19,11 +20,12 @@ def clear_values(
     drawn: Sequence[Array] = (),
     *,
     by_digits: bool = False,
+    order: Order = AS_IT_IS,
 ) -> list[Array]:
     """The value of every node, as elements of its ring at the node's fraction bits.
 
     ``drawn``: the numbers that the program's draws are to be, in its order.  ``by_digits``: what parties make of values
-    that are compared out of their range, instead of their signs.
+    that are compared out of their range, instead of their signs.  ``order``: in which rows are drawn.
     """
     stored, rings = stored or {}, known_rings() if rings is None else rings
     if len(inputs) != len(program.inputs):
@@ -37,7 +39,9 @@ def clear_values(
         if i in given:
             values.append(given[i])
         elif isinstance(operation, Stored):
-            values.append(stored[operation.slot, operation.tensor])
+            whole = stored[operation.slot, operation.tensor]
+            ring = rings[node.type.ring]
+            values.append(ring.take(whole, order.positions(operation), 0) if operation.rows else whole)
         else:
             means = operation.by_digits if by_digits and isinstance(operation, Comparison) else operation.clear
             values.append(means(rings, program.input_types(node), [values[j] for j in node.inputs]))

@@ -45,6 +45,7 @@ from protocols.randomness.streams import (
     own_mask_stream,
     stored_stream,
 )
+from protocols.readings.drawing import AS_IT_IS, Order
 from protocols.readings.reveal import key_commitment
 
 
@@ -129,11 +130,12 @@ def deal(
     security: Security = Security.SEMI_HONEST,
     seeds: Sequence[Seed] | None = None,
     rings: Rings | None = None,
+    order: Order = AS_IT_IS,
 ) -> Dealing:
     """Correlated randomness for one run of ``program``.
 
     ``stored``: by slot, the masks of what is bound there; ProgramError names one that is missing or of another shape.
-    ``seeds`` are for tests alone: a run's seeds are fresh.
+    ``order``: in which rows are drawn.  ``seeds`` are for tests alone: a run's seeds are fresh.
     """
     rings = known_rings() if rings is None else rings
     seeds = tuple(Seed(fresh_seed()) for _ in range(parties)) if seeds is None else tuple(seeds)
@@ -149,7 +151,7 @@ def deal(
 
     return Dealing(
         seeds=seeds,
-        parts=_parts(program, stored, security, seeds, rings),
+        parts=_parts(program, stored, security, seeds, rings, order),
         input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.supplied),
         output_masks=tuple(sent([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
         output_mac_masks=tuple(
@@ -162,7 +164,12 @@ def deal(
 
 
 def _parts(
-    program: Program, stored: Mapping[str, StoredMasks], security: Security, seeds: Sequence[Seed], rings: Rings
+    program: Program,
+    stored: Mapping[str, StoredMasks],
+    security: Security,
+    seeds: Sequence[Seed],
+    rings: Rings,
+    order: Order,
 ) -> Iterator[tuple[Buffer, ...]]:
     """The corrections of each part of the program.  Masks are held from where they are made to where they are last
     taken: of a deep network few at a time."""
@@ -180,7 +187,7 @@ def _parts(
         if node.type.form is Form.PUBLIC:
             public[i] = operation.clear(rings, types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
-            masks[i] = _masks_of(operation, stored).mask(operation.tensor, field_of(rings))
+            masks[i] = _stored_mask(operation, stored, field_of(rings), order)
         elif operation.hides:
             streams = [own_mask_stream(seed, program, i) for seed in seeds]
             masks[i] = rings[node.type.ring].sample_sum(streams, node.type.shape)
@@ -220,6 +227,11 @@ def _masks_of(operation: Stored, stored: Mapping[str, StoredMasks]) -> StoredMas
             "the dealer does not know the stored model of this program: ask for it again with client.model(name),"
             " or upload it again"
         )
-    if masks.shapes.get(operation.tensor) != operation.shape:
-        raise ProgramError(f"the stored model has no tensor {operation.tensor!r} of shape {operation.shape}")
+    if masks.shapes.get(operation.tensor) != operation.whole:
+        raise ProgramError(f"the stored model has no tensor {operation.tensor!r} of shape {operation.whole}")
     return masks
+
+
+def _stored_mask(operation: Stored, stored: Mapping[str, StoredMasks], field: PrimeField, order: Order) -> Array:
+    mask = _masks_of(operation, stored).mask(operation.tensor, field)
+    return field.take(mask, order.positions(operation), 0) if operation.rows else mask

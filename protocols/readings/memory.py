@@ -19,6 +19,7 @@ from mpc.security import Security
 from protocols.randomness.dealt import DealtToParty, TrustedDealer, read
 from protocols.randomness.streams import stored_stream
 from protocols.readings.dealer import Dealing, StoredMasks, deal
+from protocols.readings.drawing import AS_IT_IS, Order
 from protocols.readings.inputs import masked_inputs
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun
@@ -113,11 +114,12 @@ def run_in_memory(
     tamper: Tamper | None = None,
     seeds: Sequence[Seed] | None = None,
     rings: Rings | None = None,
+    order: Order = AS_IT_IS,
 ) -> MemoryRun:
     """Deal, share the inputs, run all parties, and open the outputs, as processes would; ``seeds`` as for ``deal``."""
     source = TrustedDealer(rings)
     source.check(program, security)
-    dealing = deal(program, parties, {store.slot: store.masks} if store else {}, security, seeds, rings)
+    dealing = deal(program, parties, {store.slot: store.masks} if store else {}, security, seeds, rings, order)
     session = secrets.token_bytes(16)
     runs = [
         prepared_run(
@@ -129,6 +131,7 @@ def run_in_memory(
             stored=store.held[i] if store else {},
             security=security,
             session=session,
+            order=order,
         )
         for i in range(parties)
     ]
@@ -154,12 +157,13 @@ def prepared_run(
     stored: Mapping[tuple[str, str], Value],
     security: Security,
     session: bytes = b"",
+    order: Order = AS_IT_IS,
 ) -> PartyRun:
     """A party's run, all of which is prepared."""
     randomness = party_randomness(dealing, program, party, security, source)
     run = PartyRun(
         program, party=party, parties=parties, randomness=randomness, stored=stored, security=security,
-        session=session, rings=source.rings,
+        session=session, rings=source.rings, order=order,
     )  # fmt: skip
     for part in later_parts(dealing, program, party, security):
         run.prepare(part)

@@ -40,6 +40,7 @@ from mpc.security import Security
 from mpc.tensor_type import Shape
 from protocols.randomness.source import PartyRandomness, Payload
 from protocols.randomness.streams import key_share
+from protocols.readings.drawing import AS_IT_IS, Order
 from protocols.readings.evaluation import Evaluation
 from protocols.readings.mac_check import MacCheck, Round, Rounds, check_round, session_of, to_words
 from protocols.readings.reveal import masked_types
@@ -80,10 +81,11 @@ class PartyRun:
         security: Security = Security.SEMI_HONEST,
         session: bytes = b"",
         rings: Rings | None = None,
+        order: Order = AS_IT_IS,
     ) -> None:
         """``randomness``: this party's part of what was made for this run; what belongs to the first part is prepared.
 
-        ``stored``: by slot and tensor, what is bound there.
+        ``stored``: by slot and tensor, what is bound there; ``order``: in which rows of it are drawn.
 
         ``session`` is what the check's commitments are bound to besides the program: a name of this run that no other
         has, the same at every party.
@@ -102,9 +104,10 @@ class PartyRun:
         self._security = security
         self._used = False
         self._stored = stored
+        self._order = order
         for node in program.nodes:
             if isinstance(node.operation, Stored):
-                self._stored_value(node)
+                self._stored_tensor(node.operation)
         self._randomness = randomness
         shares = PartyContext(party, parties, rings=rings)
         self._rings = shares.rings
@@ -145,11 +148,20 @@ class PartyRun:
 
     def _stored_value(self, node: Node) -> Value:
         operation = node.operation
-        value = self._stored.get((operation.slot, operation.tensor)) if isinstance(operation, Stored) else None
-        if value is None or value.public is None or value.public.shape != node.type.shape:
-            name = operation.tensor if isinstance(operation, Stored) else "?"
+        if not isinstance(operation, Stored):
+            raise ProgramError(f"{operation.name} reads nothing that is stored")
+        value = self._stored_tensor(operation)
+        if not operation.rows or value.public is None or value.share is None:
+            return value
+        ring, positions = self._rings[node.type.ring], self._order.positions(operation)
+        return Value(ring.take(value.public, positions, 0), ring.take(value.share, positions, 0))
+
+    def _stored_tensor(self, operation: Stored) -> Value:
+        """All of what it reads, or draws rows of.  Raises ProgramError."""
+        value = self._stored.get((operation.slot, operation.tensor))
+        if value is None or value.public is None or value.public.shape != operation.whole:
             raise ProgramError(
-                f"this party holds no tensor {name!r} of the model:"
+                f"this party holds no tensor {operation.tensor!r} of the model:"
                 " ask for it again with client.model(name), or upload it again"
             )
         return value

@@ -10,12 +10,14 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from mpc import fixed_point
 from mpc.operation import Input, Stored
 from mpc.program import Program
+from mpc.program_format import Node
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.tensor_type import TensorType
@@ -54,6 +56,25 @@ def sources(program: Program) -> tuple[frozenset[int], ...]:
     return tuple(found)
 
 
+def _as_read(program: Program) -> Program:
+    """``program``, where rows are drawn with tensors that have just these."""
+    drawn = [n.operation for n in program.nodes if isinstance(n.operation, Stored) and n.operation.rows]
+    if not drawn:
+        return program
+    names = {operation: f"rows {number}" for number, operation in enumerate(dict.fromkeys(drawn))}
+
+    def read(node: Node) -> Node:
+        operation = node.operation
+        if not isinstance(operation, Stored) or operation not in names:
+            return node
+        return msgspec.structs.replace(
+            node, operation=msgspec.structs.replace(operation, rows=0, tensor=names[operation])
+        )
+
+    nodes = [read(node) for node in program.nodes]
+    return Program(nodes, program.outputs, program.precision, program.objective, program.keeping)
+
+
 class _Untried(Exception):  # noqa: N818 - says what happened
     """It takes too long, or cannot be computed so."""
 
@@ -71,7 +92,7 @@ class Trial:
     """A program at points over the field that nobody could foresee.  Raises `_Untried` once the time is over."""
 
     def __init__(self, program: Program, deadline: float) -> None:
-        self._program = program
+        self._program = _as_read(program)
         self._deadline = deadline
         self._rings = known_rings()
         self._start = self._uniform()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mpc import operation as sources
 from mpc.objective import Objective
 from mpc.program import PRECISION, Expression
+from mpc.program_format import DATA, Keeping
 from mpc.tensor_type import Shape
 from protocols.approximation import Fit
 from protocols.trace.author import author
@@ -411,11 +412,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What is to be computed: values to reveal, values to keep, and the precision that is asked for."""
+    """What is to be computed: values to reveal, values to keep and as what, and the precision that is asked for."""
 
     outputs: tuple[Node, ...]
     kept: tuple[Node, ...] = ()
     precision: int = PRECISION
+    keeping: Keeping = DATA
 
 
 def written(nodes: Iterable[Node], wanted: Callable[[Node], bool] = lambda _: True) -> list[Node]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mpc.errors import PositionError, RangeError, ShapeError, UnknownValueError, UnsupportedError
 from mpc.operation import Input, Stored
+from mpc.program_format import DATA, Keeping
 from mpc.tensor_type import Shape, TensorType
 from protocols.approximation import Fit
 from protocols.lowering.plan import lowered
@@ -384,17 +385,20 @@ def leaf(
     return SecretTensor(m.Node(m.Secret(source, lost, weight)), precision=precision)
 
 
-def graph_of(outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None) -> m.Graph:
+def graph_of(
+    outputs: Sequence[SecretTensor], kept: Mapping[str, SecretTensor] | None = None, keeping: Keeping = DATA
+) -> m.Graph:
     """What is to be planned to reveal ``outputs``, and keep ``kept`` as stored tensors under these names.
 
     It says the greatest precision that any of them has.
     """
-    keeping = kept or {}
-    precision = _precision(*outputs, *keeping.values())
+    named = kept or {}
+    precision = _precision(*outputs, *named.values())
     return m.Graph(
         tuple(x.node for x in outputs),
-        tuple(x._new(m.Keep(name)).node for name, x in keeping.items()),
+        tuple(x._new(m.Keep(name)).node for name, x in named.items()),
         FRACTION_BITS if precision is None else precision,
+        keeping,
     )
 
 

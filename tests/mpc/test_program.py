@@ -179,6 +179,9 @@ FORGERIES = {
     "no fraction bits": set_in("precision", 0),
     "precision beyond the field": set_in("precision", 61),
     "no objective": lambda data: data.pop("objective"),
+    "nothing about what is kept": lambda data: data.pop("keeping"),
+    "jointly, of nothing that is kept": set_in("keeping", {"joint": True, "description": b""}),
+    "kept as no bytes": set_in("keeping", {"joint": False, "description": "model"}),
     "rounds that are worth less than nothing": set_in("objective", {"round_bytes": -1, "security": "malicious"}),
     "rounds beyond any worth": set_in("objective", {"round_bytes": 2**60, "security": "malicious"}),
     "another security": set_in("objective", {"round_bytes": 1, "security": "none"}),
@@ -255,10 +258,18 @@ def node(op: Wire, inputs: list[int], **changes: Any) -> Wire:
 
 
 OBJECTIVE = msgspec.to_builtins(LATENCY)
+KEEPING = {"joint": False, "description": b""}
 
 
 def wired(nodes: list[Wire], outputs: list[int]) -> Wire:
-    return {"format": FORMAT, "nodes": nodes, "outputs": outputs, "precision": 16, "objective": OBJECTIVE}
+    return {
+        "format": FORMAT,
+        "nodes": nodes,
+        "outputs": outputs,
+        "precision": 16,
+        "objective": OBJECTIVE,
+        "keeping": KEEPING,
+    }
 
 
 @pytest.mark.parametrize(

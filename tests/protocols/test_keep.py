@@ -12,7 +12,7 @@ from mpc.operation import Value
 from mpc.program import Expression, Program
 from mpc.rings import FieldRing, field
 from mpc.security import Security
-from parties.stored.data_set import kept_data
+from parties.stored.data_set import kept_types
 from protocols.lowering.plan import lowered, plan
 from protocols.operations.keep import Keep
 from protocols.randomness.streams import stored_stream
@@ -78,7 +78,7 @@ def test_a_later_run_reads_it(secure, security):
     first = keeping({"y": x * x})
     raw = [fixed_point.encode([0.5, -1.0, 0.25, 1.0], 16)]
     run = run_in_memory(first, raw, parties=2, security=security)
-    t = kept_data(first).tensors["y"]
+    t = kept_types(first)["y"]
     y = t.source("later", "y")
     program = plan(graph_of([y * y]))
     store = MemoryStore("later", {"y": kept_in(run, "y")}, 2, run.dealing.kept)
@@ -142,5 +142,5 @@ def test_programs_that_keep(secure):
     for name in ("", "x" * 201, "a\n"):
         with pytest.raises((ProgramError, UnsupportedError), match="short and printable"):
             keeping({name: x})
-    types = kept_data(keeping({"s": SecretTensor(x.node)})).tensors
+    types = kept_types(keeping({"s": SecretTensor(x.node)}))
     assert (types["s"].fraction_bits, types["s"].low, types["s"].high) == (16, -4.0, 4.0)

@@ -20,7 +20,7 @@ import protocols
 import tessera as ts
 
 CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalCluster", "MemoryCluster", "Settings"}
-STORED = {"AuditEntry", "Explanation", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
+STORED = {"AuditEntry", "Explanation", "Kept", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"grad", "SecretTensor", "concatenate", "stack"}
 FITS = {

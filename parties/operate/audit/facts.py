@@ -14,7 +14,7 @@ import msgspec
 
 from parties.messages.audit import Milliseconds, Number, SignedHead
 from parties.messages.bindings import Binding
-from parties.messages.fields import Count, Digest, Id, Name
+from parties.messages.fields import Count, Digest, Id, Name, Ruled
 
 Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z")]
 """A class, a member's name, a kind; empty where there is none."""
@@ -86,7 +86,7 @@ class _Secret(Fact, frozen=True):
     """About one secret."""
 
     owner: Name
-    name: Name
+    name: Ruled
 
     @property
     def clients(self) -> frozenset[str]:

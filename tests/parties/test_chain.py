@@ -1,0 +1,118 @@
+"""Chains: runs that each read what the one before has kept, and draw the next part of data that owners have stored."""
+
+import numpy as np
+import pytest
+
+from mpc.errors import NotPermitted, PeerError, ProgramError, RemoteError, UsageError
+from parties import DataSet
+from parties.messages.runs import Opening
+
+X = np.arange(1.0, 8.0) / 8
+"""Seven rows."""
+
+
+async def begun(client):
+    """A data set, and a state that sums up what is drawn of it."""
+    data = await client.upload(DataSet({"x": X}, low=-1, high=1, fraction_bits=16), "data")
+    zeros = {"sum": [0.0], "seen": np.zeros(3)}
+    ranges = {"sum": (-16, 16), "seen": (-1, 1)}
+    state = await client.upload(DataSet(zeros, ranges=ranges, fraction_bits=16), "state")
+    return data, state
+
+
+def link(data, state):
+    """The program of one run: the sum so far, and which rows were drawn."""
+    x = data.drawn("x", 3)
+    return {"sum": (state["sum"] + x.sum()).assumed(-16, 16), "seen": x + state["seen"] * 0.0}
+
+
+async def test_parts_follow_each_other(either):
+    async with either.client() as clinic:
+        data, state = await begun(clinic)
+        digests, seen = set(), []
+        for part in range(7):
+            assert state.parts == part
+            digests.add(clinic.digest(link(data, state)))
+            state = await clinic.keep(link(data, state), "state")
+            seen += list(await clinic.reveal(state["seen"]))
+            if part == 3:
+                await either.restart("dealer", "party0", "party1")
+    async with either.client() as clinic:
+        state = await clinic.data("state")
+        assert state.parts == 7, "known to who comes later"
+        assert len(digests) == 1, "one program for all of the chain"
+        # 21 rows: three epochs, and every row in each of them.
+        for epoch in range(3):
+            assert sorted(np.round(np.array(seen[7 * epoch : 7 * epoch + 7]) * 8)) == [1, 2, 3, 4, 5, 6, 7]
+        assert await clinic.reveal(state["sum"]) == pytest.approx([3 * X.sum()], abs=1e-2)
+
+
+async def test_a_state_that_has_gone_on_is_not_gone_on_with_again(site):
+    """So no part of the data comes twice, or is left out, whoever asks for it."""
+    async with site.client() as clinic:
+        data, state = await begun(clinic)
+        await clinic.keep(link(data, state), "state")
+        with pytest.raises((ProgramError, RemoteError)):
+            await clinic.keep(link(data, state), "state")
+
+
+async def test_a_run_that_fails_draws_nothing(site):
+    """The next one draws the same rows, for what is still there."""
+    async with site.client() as clinic:
+        data, state = await begun(clinic)
+        state = await clinic.keep(link(data, state), "state")
+        site.corrupt("party1", Opening, lambda m, b: [(m, [b[0][:-1]])])
+        with pytest.raises(PeerError):
+            await clinic.keep(link(data, state), "state")
+        site.restore("party1")
+        await site.settled()
+        state = await clinic.data("state")
+        assert state.parts == 1
+        state = await clinic.keep(link(data, state), "state")
+        first, second = X.sum(), await clinic.reveal(state["sum"])
+        assert first - 0.1 > second > first - X.max() - 0.01, "six of seven rows, each once"
+
+
+async def test_one_rule_for_all_of_a_chain(site):
+    """Of rows that are another's; and other rows, or more of them, are another program."""
+    async with site.client() as clinic, site.client("company") as company:
+        await company.upload(DataSet({"x": X}, low=-1, high=1, fraction_bits=16), "data")
+        _, state = await begun(clinic)
+        await company.allow("data", "clinic", schema=True)
+        data = await clinic.data("company/data")
+        program = clinic.digest(link(data, state))
+        with pytest.raises(NotPermitted):
+            await clinic.keep(link(data, state), "state")
+        await company.allow("data", "clinic", [program], runs=3)
+        data = await clinic.data("company/data")
+        for _ in range(3):
+            state = await clinic.keep(link(data, state), "state")
+        with pytest.raises(NotPermitted):
+            await clinic.keep({"sum": data.drawn("x", 2).sum() + state["sum"]}, "state")
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+async def test_rows_that_are_not_there(site, rows):
+    async with site.client() as clinic:
+        data, _ = await begun(clinic)
+        with pytest.raises(UsageError, match="there are no"):
+            data.drawn("x", rows)
+
+
+async def test_what_was_dealt_ahead_is_for_the_part_that_comes(site):
+    async with site.client() as clinic:
+        data, state = await begun(clinic)
+        await clinic.stock(link(data, state), 2)
+        state = await clinic.keep(link(data, state), "state")
+        assert clinic.last_run.from_stock
+        state = await clinic.keep(link(data, state), "state")
+        assert not clinic.last_run.from_stock, "it was dealt for what is gone"
+        first, second = X.sum(), await clinic.reveal(state["sum"])
+        assert first - 0.1 > second > first - X.max() - 0.01
+
+
+async def test_show_says_that_rows_are_drawn(site):
+    async with site.client() as clinic:
+        data, state = await begun(clinic)
+        shown = str(await clinic.show(link(data, state)))
+        assert "clinic/data 'x': 7, in [-1, 1]; 3 rows of it, others in each run" in shown
