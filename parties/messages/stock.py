@@ -1,8 +1,8 @@
 """The messages of preprocessing: dealt ahead of time, and used exactly once.
 
 Stocking:   client --Stock--> dealer                   program, what is bound to its slots, how many runs of it
-            dealer --StockItem--> party                session and number of one item; its part
-            party  --Stocked--> dealer                 it is in the party's ledger
+            dealer --StockItem--> party                session and number of one item; its part, or a piece of that
+            party  --Stocked--> dealer                 that is in the party's ledger
             dealer --StockProgress--> client           how many every party has
             party  --StockRefused--> dealer, dealer --RequestFailed--> client
             party  --StockHeld--> dealer               which programs it has fresh items of
@@ -66,18 +66,28 @@ class ItemMessage(Message, frozen=True):
     number: Number
 
 
+Piece = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+
+
 class StockItem(ItemMessage, frozen=True):
-    """A party's part of one item, for a run of ``client``'s to come.  Payload: as of ``Dealt``."""
+    """A party's part of one item, for a run of ``client``'s to come.  Payload: as of ``Dealt``.
+
+    Of a large program the last party's comes in so many ``pieces``, each for a part of the program: as of
+    ``DealtPart``, and when it has stored the one before.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     program: Digest
     client: Name
+    piece: Piece = 0
+    pieces: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] = 1
 
 
 class Stocked(ItemMessage, frozen=True):
-    """The item is in this party's ledger, durably."""
+    """The item, or this piece of it, is in this party's ledger, durably."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    piece: Piece = 0
 
 
 class StockRefused(ItemMessage, frozen=True):

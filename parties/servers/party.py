@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 
 from mpc.cost import CHECK_ROUNDS, online_rounds
 from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolation, TesseraError
@@ -78,7 +77,7 @@ class PartyServer(Server[PartyJob]):
         self.on(Prepare, self._on_prepare)
         self.on(Dealt, self._on_dealt)
         self.on(Agreed, self._on_agreed)
-        self._parts = PreparingParts(self, self._more_prepared)
+        self._parts = PreparingParts(self, self.material.take_later, self._more_prepared)
         self.online = Online(self, self._rings, self._desk, self._parts)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
@@ -186,7 +185,7 @@ class PartyServer(Server[PartyJob]):
         def work() -> tuple[PartyRun, Testimony]:
             stored, parts, order = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
-            part = self._taken(job, message, bound) if message.number else payload
+            part = self.material.take(message, bound.digest) if message.number else payload
             run = PartyRun(
                 bound.program,
                 party=self.member.index,
@@ -210,15 +209,6 @@ class PartyServer(Server[PartyJob]):
             expected=dealing_seconds(bound.program),
             reach=peers,
         )
-
-    def _taken(self, job: PartyJob, message: Dealt, bound: BoundProgram) -> Sequence[memoryview]:
-        """Of the item that was assigned, what belongs to the first part of the program; the rest is to be prepared."""
-        seed, *corrections = self.material.take(message, bound.digest)
-        security, left = self.cluster.settings.security, iter(corrections)
-        corrected = bound.program.corrected(security)
-        cut = [list(islice(left, sum(len(corrected[i]) for i in p))) for p in bound.program.schedule(security).parts]
-        job.to_prepare.extend(cut[1:])
-        return [seed, *cut[0]]
 
     def _randomness(self, program: Program, payload: Sequence[memoryview]) -> PartyRandomness:
         try:
@@ -300,6 +290,8 @@ class PartyServer(Server[PartyJob]):
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()
         super().end(job, failure)
+        if job.dealt is not None and self._parts.unread(job):
+            self.spawn(asyncio.to_thread(self.material.drop_later, job.assigned))
 
     def overdue(self, job: PartyJob) -> TesseraError:
         return job.overdue(self.cluster, self.member)

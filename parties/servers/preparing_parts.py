@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mpc.errors import ProgramError, ProtocolViolation
 from parties.host.counters import Phase
 from parties.members.cluster import Member
-from parties.messages.runs import DealtPart, Evaluated
+from parties.messages.runs import Dealt, DealtPart, Evaluated
 from parties.servers.governor import dealing_seconds
 from parties.servers.party_job import PartyJob
 from parties.servers.server import Server
@@ -20,10 +20,19 @@ from parties.wire.messages import Payload, payload_bytes
 
 
 class PreparingParts:
-    """Of one party's runs; ``prepared`` is called after each part."""
+    """Of one party's runs.
 
-    def __init__(self, server: Server[PartyJob], prepared: Callable[[PartyJob], None]) -> None:
-        self._server, self._prepared = server, prepared
+    ``read`` gives a part of what was dealt ahead of time, for a bound program, and blocks; ``prepared`` is called after
+    each part.
+    """
+
+    def __init__(
+        self,
+        server: Server[PartyJob],
+        read: Callable[[Dealt, str, int], Payload],
+        prepared: Callable[[PartyJob], None],
+    ) -> None:
+        self._server, self._read, self._prepared = server, read, prepared
         server.on(DealtPart, self._on_part)
 
     @property
@@ -67,12 +76,12 @@ class PreparingParts:
 
     def go_on(self, job: PartyJob) -> None:
         """Prepare the next part, if it may be there and is."""
-        run = job.party_run
-        if run is None or job.preparing or run.prepared == len(run.schedule.parts):
+        run, bound = job.party_run, job.bound
+        if run is None or bound is None or job.preparing or run.prepared == len(run.schedule.parts):
             return
         if run.prepared >= run.schedule.allowed(run.evaluated):
             return
-        if self._is_last and not job.to_prepare:
+        if self._is_dealt(job) and not job.to_prepare:
             if not job.ready:
                 self._server.set_deadline(job)
             return
@@ -80,7 +89,7 @@ class PreparingParts:
 
         def prepare() -> None:
             try:
-                run.prepare(payload)
+                run.prepare(self._read(job.assigned, bound.digest, run.prepared) if self.unread(job) else payload)
             except ProgramError as error:
                 dealer = self._server.cluster.dealer.name
                 raise ProtocolViolation(dealer, f"sent the wrong randomness: {error}") from None
@@ -114,9 +123,18 @@ class PreparingParts:
             job.sent_offline.add(dealer, self._server.endpoint.send(dealer, message))
         self.go_on(job)
 
+    def _is_dealt(self, job: PartyJob) -> bool:
+        """Whether parts come from the dealer."""
+        return self._is_last and not job.assigned.number
+
     def awaits(self, job: PartyJob) -> bool:
         """Whether there is more to be dealt."""
         run = job.party_run
-        if run is None or not self._is_last or job.assigned.number:
+        return run is not None and self._is_dealt(job) and job.dealt_parts < len(run.schedule.parts)
+
+    def unread(self, job: PartyJob) -> bool:
+        """Whether there is more of what was dealt ahead of time."""
+        run = job.party_run
+        if run is None or not self._is_last or not job.assigned.number:
             return False
-        return job.dealt_parts < len(run.schedule.parts)
+        return run.prepared < len(run.schedule.parts)

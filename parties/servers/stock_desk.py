@@ -8,6 +8,7 @@ from typing import Any
 
 from mpc.errors import ProtocolViolation, TesseraError
 from mpc.program import Program
+from mpc.rings import Array
 from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import session_failed
@@ -18,7 +19,7 @@ from parties.servers.governor import dealing_seconds
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId
-from parties.stock.stocker import ItemRecord, Stocker
+from parties.stock.stocker import ItemRecord, Made, Stocker
 from parties.stock.waste import Waste
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
@@ -43,7 +44,7 @@ class StockDesk:
         self.left_by = ""
         """The party that has used another item than it was assigned: nobody is assigned any from then on."""
         cluster, turn = server.cluster, server.governor.disk.turn
-        self.stocker = Stocker(cluster, server.endpoint, stock, versions, self._deal, self._read, turn)
+        self.stocker = Stocker(cluster, server.endpoint, stock, versions, self._deal, self._deal_part, self._read, turn)
         server.on(Stock, self._on_stock)
         # The last item of a program may be on its way to a run.
         server.on(
@@ -104,23 +105,34 @@ class StockDesk:
 
         server.spawn(order())
 
-    async def _deal(self, client: str, bound: BoundProgram) -> Dealing:
+    async def _deal(self, client: str, bound: BoundProgram) -> Made:
         """In that client's turn, however long it takes to come.
 
         Whoever asked was allowed to run it then; who may not any more has no use for the stock.
         """
         cluster = self._server.cluster
 
-        def work() -> Dealing:
+        def work() -> Made:
             found = policy.found(bound.bindings, self._server.gate.look_up)
             masks = {slot: in_use.held for slot, in_use in found.items()}
             order, security = policy.order_of(bound, found), cluster.settings.security
             dealing = self._source.deal(bound.program, len(cluster.parties), masks, security, order)
-            _ = dealing.corrections
-            return dealing
+            return Made(dealing, next(dealing.parts))
 
-        seconds = dealing_seconds(bound.program)
+        seconds = self._seconds(bound)
         return await self._server.governor.offline.run(client, work, seconds=seconds, patient=True)
+
+    async def _deal_part(self, client: str, bound: BoundProgram, dealing: Dealing) -> tuple[Array, ...]:
+        """Likewise."""
+        seconds = self._seconds(bound)
+        return await self._server.governor.offline.run(
+            client, lambda: next(dealing.parts), seconds=seconds, patient=True
+        )
+
+    def _seconds(self, bound: BoundProgram) -> float:
+        """That a part is expected to take."""
+        parts = bound.program.schedule(self._server.cluster.settings.security).parts
+        return dealing_seconds(bound.program) / len(parts)
 
     async def _read(self, client: str, encoded: bytes) -> tuple[BoundProgram, Callable[[], None]]:
         """A program that the client has asked for before; and what gives back the memory for it."""

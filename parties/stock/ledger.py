@@ -11,6 +11,10 @@ its part gone.  Rows are never deleted and a state never goes back (the file's o
 takes growing numbers only: what a ledger has known as used, discarded or destroyed, it never hands out or takes in
 again.
 
+*In pieces.*  What a party is dealt for a large program comes piece by piece, and is *pending* until the last one is
+there.  The first piece is an item's part, as above.  Each of the others is deleted, durably, before it is handed to the
+run that has marked the item used; what that run has not read goes with it, or when the ledger is opened again.
+
 *Old files.*  A ledger cannot see that its whole file was replaced by an older copy, but the others can.  The dealer's
 ledger (`stock.dealer_stock`) assigns no number twice, so a party's old file brings fresh-looking items that nobody asks
 for.  If the dealer's file is the old one, it assigns items again that the parties know as used, and it deals under
@@ -33,7 +37,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, MaterialError
 from parties.members.keys import KeyPair
 from parties.stock.items import NOTHING_FRESH, Entry, ItemId, SpentItem, State, check_item
 from parties.stored.vault import Vault, VaultError
@@ -85,6 +89,22 @@ BEGIN SELECT RAISE(ABORT, 'numbers grow'); END;
 CREATE TRIGGER sessions_stay_destroyed BEFORE UPDATE ON sessions WHEN OLD.destroyed AND NOT NEW.destroyed
 BEGIN SELECT RAISE(ABORT, 'a destroyed session stays so'); END;
 """
+
+
+_LATER = """
+CREATE TABLE later (
+    session TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    piece INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (session, number, piece, part),
+    FOREIGN KEY (session, number) REFERENCES items
+);
+CREATE TRIGGER discarded_items_have_no_pieces AFTER UPDATE OF state ON items WHEN NEW.state = 'discarded'
+BEGIN DELETE FROM later WHERE session = NEW.session AND number = NEW.number; END;
+"""
+_USED = "SELECT session, number FROM items WHERE state = 'used'"
 
 
 class Ledger:
@@ -233,17 +253,7 @@ class Ledger:
 
         A part that is not authentic is an error to raise then: raised within, it would leave the item fresh.
         """
-        count, size = db.execute(
-            "SELECT count(*), total(length(sealed)) FROM chunks WHERE session = ? AND number = ?", item
-        ).fetchone()
-        chunks = db.execute("SELECT sealed FROM chunks WHERE session = ? AND number = ? ORDER BY part", item)
-        part: list[memoryview] | VaultError
-        try:
-            part = self._vault.unseal(self._label(item, program), count, int(size), (row[0] for row in chunks))
-        except VaultError as error:
-            part = error
-        finally:
-            chunks.close()
+        part = self._opened(db, self._label(item, program), "chunks WHERE session = ? AND number = ?", item)
         marked = db.execute(
             "UPDATE items SET state = 'used', run = ?"
             " WHERE session = ? AND number = ? AND program = ? AND state = 'fresh'",
@@ -254,6 +264,19 @@ class Ledger:
                 f"the ledger is damaged: preprocessing {item} cannot be marked used, and is not handed out"
             )
         return part
+
+    def _opened(
+        self, db: sqlite3.Connection, label: Sequence[str], where: str, values: Sequence[object]
+    ) -> list[memoryview] | VaultError:
+        """What was sealed under that label, of those rows."""
+        count, size = db.execute(f"SELECT count(*), total(length(sealed)) FROM {where}", values).fetchone()  # noqa: S608 - ours
+        chunks = db.execute(f"SELECT sealed FROM {where} ORDER BY part", values)  # noqa: S608 - ours
+        try:
+            return self._vault.unseal(label, count, int(size), (row[0] for row in chunks))
+        except VaultError as error:
+            return error
+        finally:
+            chunks.close()
 
     def _label(self, item: ItemId, program: str) -> tuple[str, ...]:
         return ("item", self._cluster, item.session, str(item.number), program)
@@ -269,12 +292,27 @@ class PartyLedger(Ledger):
     """What a party keeps: its parts, in ``ledger.sqlite`` in its data folder.  The module's text has the argument."""
 
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, cluster: str) -> None:
-        super().__init__(folder, keys, member, cluster, file="ledger.sqlite")
+        super().__init__(folder, keys, member, cluster, file="ledger.sqlite", schema=_LATER)
+        try:
+            with self._vault.transaction() as db:
+                self._give_up_pending(db)
+                db.execute(f"DELETE FROM later WHERE (session, number) IN ({_USED})")  # noqa: S608 - ours
+        except BaseException:
+            self._vault.close()
+            raise
 
-    def add(self, item: ItemId, program: str, payload: Sequence[Buffer], client: str = "") -> None:
-        """Stores this party's part of an item for that client's runs; it is durable when this returns.
+    @staticmethod
+    def _give_up_pending(db: sqlite3.Connection) -> None:
+        """Of which the rest will not come."""
+        db.execute("UPDATE items SET state = 'discarded' WHERE state = 'pending'")
 
-        Numbers grow within a session, so add in the order of dealing.
+    def add(
+        self, item: ItemId, program: str, payload: Sequence[Buffer], client: str = "", *, more: bool = False
+    ) -> None:
+        """Stores this party's part of an item for that client's runs; it is durable when this returns.  ``more``: of
+        the first piece, and it is pending until it has the last.
+
+        Numbers grow within a session, so add in the order of dealing, and all of one before the next.
 
         Raises:
             SpentItem: the session is destroyed, or a number as high has been seen in it.
@@ -287,7 +325,51 @@ class PartyLedger(Ledger):
                 raise SpentItem(item, "is of a session that was destroyed here", NOTHING_FRESH)
             if item.number <= (highest := highest_number(db, item.session)):
                 raise SpentItem(item, "has a number that this session has passed here", highest + 1)
-            self._store(db, item, program, State.FRESH, payload, client)
+            self._give_up_pending(db)
+            self._store(db, item, program, State.PENDING if more else State.FRESH, payload, client)
+
+    def add_later(self, item: ItemId, program: str, piece: int, payload: Sequence[Buffer], *, last: bool) -> None:
+        """Stores the next piece, which are counted from 0, of a pending item; it is durable when this returns.
+
+        Raises MaterialError if it is not that.
+        """
+        check_item(item, program)
+        with self._vault.transaction() as db:
+            row = db.execute("SELECT program, state FROM items WHERE session = ? AND number = ?", item).fetchone()
+            there = "SELECT ifnull(max(piece), 0) FROM later WHERE session = ? AND number = ?"
+            expected = 1 + int(db.execute(there, item).fetchone()[0])
+            if row != (program, State.PENDING) or is_destroyed(db, item.session) or piece != expected:
+                raise MaterialError(f"piece {piece} of preprocessing {item} is not what comes next here")
+            for part, sealed in enumerate(self._vault.seal(self._piece_label(item, program, piece), payload)):
+                db.execute("INSERT INTO later VALUES (?, ?, ?, ?, ?)", (*item, piece, part, sealed))
+            change = "UPDATE items SET size = size + ?, state = ? WHERE session = ? AND number = ?"
+            db.execute(change, (payload_bytes(payload), State.FRESH if last else State.PENDING, *item))
+
+    def take_later(self, item: ItemId, program: str, piece: int, run: str) -> list[memoryview]:
+        """Hands out one more piece of an item that this run has taken, once it is deleted here, durably.
+
+        Raises MaterialError if the run has not taken it, or has had the piece; VaultError, and it is gone, if it is not
+        authentic.
+        """
+        where = "later WHERE session = ? AND number = ? AND piece = ?"
+        with self._vault.transaction() as db:
+            taken = "SELECT program, state, run FROM items WHERE session = ? AND number = ?"
+            if db.execute(taken, item).fetchone() != (program, State.USED, run) or is_destroyed(db, item.session):
+                raise MaterialError(f"preprocessing {item} is not this run's here")
+            if db.execute(f"SELECT count(*) FROM {where}", (*item, piece)).fetchone() == (0,):  # noqa: S608 - ours
+                raise MaterialError(f"preprocessing {item} has no piece {piece} here")
+            part = self._opened(db, self._piece_label(item, program, piece), where, (*item, piece))
+            db.execute(f"DELETE FROM {where}", (*item, piece))  # noqa: S608 - ours
+        return delivered(part)
+
+    def drop_later(self, item: ItemId) -> None:
+        """What a run has not read of a used item is of no use to another."""
+        with self._vault.transaction() as db:
+            which = f"session = ? AND number = ? AND (session, number) IN ({_USED})"
+            db.execute(f"DELETE FROM later WHERE {which}", item)  # noqa: S608 - ours
+
+    def _piece_label(self, item: ItemId, program: str, piece: int) -> tuple[str, ...]:
+        return (*self._label(item, program), "piece", str(piece))
 
     def take(self, item: ItemId, program: str, run: str) -> list[memoryview]:
         """Marks the item used by ``run``, durably, and only then hands out this party's part of it.

@@ -29,7 +29,7 @@ Proof = Callable[[str], Evidence | None]
 
 
 class Material:
-    """The ledger, and what it tells the dealer.  ``take`` blocks: call it from a thread."""
+    """The ledger, and what it tells the dealer.  What takes or drops blocks: call it from a thread."""
 
     def __init__(
         self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell, proof: Proof
@@ -61,13 +61,17 @@ class Material:
                 )
             )
         else:
-            self._tell(Stocked(session=message.session, number=message.number))
+            self._tell(Stocked(session=message.session, number=message.number, piece=message.piece))
 
     def _add(self, item: ItemId, message: StockItem, payload: list[memoryview]) -> None:
         size = payload_bytes(payload)
         check_room(self._folder, self._name, size)
         check_part(self._folder, self._name, size, message.client, self.ledger.held_by(message.client))
-        self.ledger.add(item, message.program, payload, message.client)
+        if message.piece:
+            last = message.piece == message.pieces - 1
+            self.ledger.add_later(item, message.program, message.piece, payload, last=last)
+        else:
+            self.ledger.add(item, message.program, payload, message.client, more=message.pieces > 1)
 
     async def what_is_here(self) -> tuple[StockHeld, Sequence[bytes]]:
         """For the dealer.  Raises VaultError."""
@@ -84,6 +88,14 @@ class Material:
         Raises MaterialError when it is not fresh here.
         """
         return self.ledger.take(ItemId(message.session, message.number), program, message.run)
+
+    def take_later(self, message: Dealt, program: str, piece: int) -> list[memoryview]:
+        """One more piece of the item that a run has taken.  Raises MaterialError."""
+        return self.ledger.take_later(ItemId(message.session, message.number), program, piece, message.run)
+
+    def drop_later(self, message: Dealt) -> None:
+        """The run is over: what it has not read is of no use."""
+        self.ledger.drop_later(ItemId(message.session, message.number))
 
     def spent(self, error: SpentItem, program: str) -> None:
         """Tell the dealer that an item it assigned, of that bound program, is not fresh here, and where to go on."""

@@ -14,7 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
+from mpc.rings import Array
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.members.cluster import DEALER, Cluster, Member
 from parties.messages.bindings import BoundProgram
@@ -34,7 +37,7 @@ from parties.stock.dealer_stock import MAX_ITEMS, DealerStock
 from parties.stock.items import NOTHING_FRESH, ItemId
 from parties.stock.orders import Request, Requests
 from parties.stored.decided_versions import DecidedVersions
-from parties.wire.messages import Buffer, payload_bytes
+from parties.wire.messages import Buffer
 from parties.wire.transport import Endpoint
 from protocols.readings.dealer import Dealing
 
@@ -60,12 +63,22 @@ class AheadOfOthers(MaterialError):  # noqa: N818 - likewise
         self.position = position
 
 
+class Made(NamedTuple):
+    """A dealing, and the first of its parts."""
+
+    dealing: Dealing
+    first: tuple[Array, ...]
+
+    def __repr__(self) -> str:
+        return "Made(...)"
+
+
 class Stocker:
     """Fills a ``DealerStock``.
 
-    ``deal`` makes one dealing of a bound program, and ``read`` decodes one that was asked for before, in the turn of a
-    client; they may raise TesseraError.  What ``read`` returns with it is called when the program is not needed any
-    more.  ``turn`` is a client's at the disk.
+    ``deal`` begins one dealing of a bound program, ``deal_part`` makes the next of its parts, and ``read`` decodes one
+    that was asked for before, in the turn of a client; they may raise TesseraError.  What ``read`` returns with it is
+    called when the program is not needed any more.  ``turn`` is a client's at the disk.
     """
 
     def __init__(
@@ -74,7 +87,8 @@ class Stocker:
         endpoint: Endpoint,
         stock: DealerStock,
         versions: DecidedVersions,
-        deal: Callable[[str, BoundProgram], Coroutine[Any, Any, Dealing]],
+        deal: Callable[[str, BoundProgram], Coroutine[Any, Any, Made]],
+        deal_part: Callable[[str, BoundProgram, Dealing], Coroutine[Any, Any, tuple[Array, ...]]],
         read: Callable[[str, bytes], Coroutine[Any, Any, tuple[BoundProgram, Callable[[], None]]]],
         turn: Callable[[str], contextlib.AbstractAsyncContextManager[None]],
     ) -> None:
@@ -83,6 +97,7 @@ class Stocker:
         self._cluster = cluster
         self._endpoint = endpoint
         self._deal = deal
+        self._deal_part = deal_part
         self._read = read
         self._turn = turn
         self._parties = [party.name for party in cluster.parties]
@@ -93,6 +108,8 @@ class Stocker:
         self._doubts: set[asyncio.Task[bool]] = set()
         """Of parties, on their way to the disk."""
         self._item: ItemId | None = None
+        self._piece = 0
+        """Of it."""
         self._missing: set[str] = set()
         self._refusals: list[AheadOfOthers] = []
         """Of the item that is on its way, for what ledgers say."""
@@ -236,12 +253,12 @@ class Stocker:
         ahead = asyncio.create_task(self._deal(request.owner, bound))
         try:
             for dealt in itertools.count(1):
-                dealing = await ahead
+                made = await ahead
                 last = request.done + 1 >= request.count or (dealt >= SLICE and self._requests.others(request.owner))
                 if not last:
                     # The next one is dealt while the parties store this one.
                     ahead = asyncio.create_task(self._deal(request.owner, bound))
-                request.sent_bytes += await self._hand_out(request, dealing)
+                request.sent_bytes += await self._hand_out(request, made)
                 request.done += 1
                 request.seconds = before + time.perf_counter() - started
                 request.in_stock = await asyncio.to_thread(self.stock.stock_of, bound.digest)
@@ -269,15 +286,15 @@ class Stocker:
             )
             self._endpoint.send(request.client.name, message)
 
-    async def _hand_out(self, request: Request, dealing: Dealing) -> int:
+    async def _hand_out(self, request: Request, made: Made) -> int:
         """Have every party store its part; returns the payload bytes sent.
 
         All parties that have met the number before show that this stock is an old copy, and so does one that can prove
         that a check has failed: it begins a new session.  One alone may be lying: its numbers are passed over.
         """
-        bound, above, session = request.bound, 0, self.stock.session
+        above, session = 0, self.stock.session
         try:
-            return await self._send(bound, dealing)
+            return await self._send(request, made)
         except OldStock:
             log.warning("this stock is destroyed, and a new session begun: the parties' ledgers are ahead of it")
             await asyncio.to_thread(self.stock.new_session, session)
@@ -286,17 +303,18 @@ class Stocker:
                 raise
             above = error.position
         # Not the same again: another party may have stored its part of that.
-        return await self._send(bound, await self._deal(request.owner, bound), above)
+        return await self._send(request, await self._deal(request.owner, request.bound), above)
 
-    async def _send(self, bound: BoundProgram, dealing: Dealing, above: int = 0) -> int:
-        parts = {party.name: dealing.for_party(party.index) for party in self._cluster.parties}
-        total = sum(payload_bytes(part) for part in parts.values())
+    async def _send(self, request: Request, made: Made, above: int = 0) -> int:
+        bound, dealing = request.bound, made.dealing
+        pieces = bound.program.schedule(self._cluster.settings.security).dealt
+        total = SEED_BYTES * len(self._parties) + sum(pieces)
         # What the run's bill will say was sent for it; and what we have to remember of a run that keeps something.
         kept = b"".join(map(bytes, dealing.kept)) if bound.program.kept else b""
         record = [total.to_bytes(8, "little"), kept, *dealing.for_client()]
         item = await asyncio.to_thread(self.stock.begin, bound.digest, record, bound.client, above)
         try:
-            await self._deliver(item, bound, parts)
+            await self._deliver(item, request, made, len(pieces))
         except BaseException:
             await asyncio.to_thread(self.stock.abandon, item)
             raise
@@ -307,15 +325,35 @@ class Stocker:
         if not all(map(self._endpoint.connected, self._parties)):
             await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
 
-    async def _deliver(self, item: ItemId, bound: BoundProgram, parts: Mapping[str, Sequence[Buffer]]) -> None:
-        """Returns when every party has said that it has stored its part."""
-        self._item, self._missing, self._refusals = item, set(self._parties), []
+    async def _deliver(self, item: ItemId, request: Request, made: Made, pieces: int) -> None:
+        """Returns when every party has said that it has stored all of its part."""
+        dealing, ahead = made.dealing, None
+        parts = {party.name: dealing.for_party(party.index, made.first) for party in self._cluster.parties}
+        message = StockItem(
+            session=item.session, number=item.number, program=request.bound.digest, client=request.bound.client
+        )
+        try:
+            for piece in range(pieces):
+                if piece + 1 < pieces:
+                    # It is dealt while this one is stored.
+                    ahead = asyncio.create_task(self._deal_part(request.owner, request.bound, dealing))
+                await self._have_stored(replace(message, piece=piece), parts, pieces)
+                if ahead is not None and piece + 1 < pieces:
+                    parts = {self._parties[-1]: list(await ahead)}
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    async def _have_stored(self, message: StockItem, parts: Mapping[str, Sequence[Buffer]], pieces: int) -> None:
+        """Returns when these parties have said that they have stored it."""
+        self._item, self._piece = ItemId(message.session, message.number), message.piece
+        self._missing, self._refusals = set(parts), []
         self._stored = asyncio.get_running_loop().create_future()
         try:
             await self._reach()
-            message = StockItem(session=item.session, number=item.number, program=bound.digest, client=bound.client)
             for party, part in parts.items():
-                self._endpoint.send(party, message, part)
+                said = replace(message, pieces=pieces if party == self._parties[-1] else 1)
+                self._endpoint.send(party, said, part)
             patience = self._cluster.settings.round_timeout
             async with asyncio.timeout(patience):
                 await self._stored
@@ -328,7 +366,7 @@ class Stocker:
 
     def stored(self, party: Member, message: Stocked) -> None:
         """A party has its part."""
-        if ItemId(message.session, message.number) == self._item:
+        if (ItemId(message.session, message.number), message.piece) == (self._item, self._piece):
             self._answered(party)
 
     def refused(self, party: Member, message: StockRefused, *, proven: bool) -> None:

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from mpc.errors import ConfigurationError, TesseraError, UsageError
+from mpc.errors import ConfigurationError, MaterialError, TesseraError, UsageError
 from parties.members.keys import KeyPair
 from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem, State
 from parties.stock.ledger import PartyLedger
@@ -208,6 +208,87 @@ def test_a_large_part_in_several_chunks(folder: Path, monkeypatch: pytest.Monkey
         assert (bytes(seed), bytes(empty)) == (b"seed", b"")
         assert np.array_equal(np.frombuffer(large, np.uint64), array)
         assert np.array_equal(np.frombuffer(small, np.uint64), array[:7])
+
+
+def in_pieces(ledger: PartyLedger, number: int, count: int = 3) -> None:
+    ledger.add(item(number), DERM, [b"seed"], "clinic", more=True)
+    for piece in range(1, count):
+        ledger.add_later(item(number), DERM, piece, [b"piece", str(piece).encode()], last=piece == count - 1)
+
+
+def test_an_item_in_pieces_is_fresh_with_the_last_and_each_is_handed_out_once(folder: Path) -> None:
+    with opened(folder) as ledger:
+        ledger.add(item(1), DERM, [b"seed"], more=True)
+        assert "is pending here" in str(refused(ledger, item(1)))
+        ledger.add_later(item(1), DERM, 1, [b"piece", b"1"], last=False)
+        ledger.add_later(item(1), DERM, 2, [b"piece", b"2"], last=True)
+        assert ledger.stock() == {DERM: 1}
+        with pytest.raises(MaterialError, match="not this run's"):
+            ledger.take_later(item(1), DERM, 1, RUN)
+        assert [bytes(b) for b in ledger.take(item(1), DERM, RUN)] == [b"seed"]
+        for program, run in ((OTHER, RUN), (DERM, "f" * 32)):
+            with pytest.raises(MaterialError, match="not this run's"):
+                ledger.take_later(item(1), program, 1, run)
+        assert [bytes(b) for b in ledger.take_later(item(1), DERM, 1, RUN)] == [b"piece", b"1"]
+        for piece in (0, 1, 3):
+            with pytest.raises(MaterialError, match=f"no piece {piece} here"):
+                ledger.take_later(item(1), DERM, piece, RUN)
+        assert [bytes(b) for b in ledger.take_later(item(1), DERM, 2, RUN)] == [b"piece", b"2"]
+
+
+def test_pieces_come_one_after_the_other_and_are_counted(folder: Path) -> None:
+    with opened(folder) as ledger:
+        in_pieces(ledger, 1)
+        ledger.add(item(2), DERM, [b"seed"], "clinic", more=True)
+        for number, program, piece in ((2, DERM, 2), (2, OTHER, 1), (1, DERM, 3), (3, DERM, 1)):
+            with pytest.raises(MaterialError, match="not what comes next here"):
+                ledger.add_later(item(number), program, piece, [b"x"], last=True)
+        ledger.add_later(item(2), DERM, 1, [b"12345"], last=False)
+        assert ledger.held_by("clinic") == 2 * 4 + 2 * 6 + 5
+        # The dealer has given up the one before.
+        filled(ledger, 3)
+        assert ledger.stock() == {DERM: 2}
+        assert ledger.held_by("clinic") == 4 + 2 * 6
+        with pytest.raises(MaterialError, match="not what comes next here"):
+            ledger.add_later(item(2), DERM, 2, [b"x"], last=True)
+
+
+@pytest.mark.parametrize("end", ["reopened", "dropped", "destroyed", "discarded"])
+def test_no_pieces_are_left_of_what_is_over(folder: Path, end: str) -> None:
+    with opened(folder) as ledger:
+        in_pieces(ledger, 1)
+        in_pieces(ledger, 2)
+        ledger.take(item(1), DERM, RUN)
+        if end == "reopened":
+            ledger.add(item(3), DERM, [b"seed"], more=True)
+            ledger.add_later(item(3), DERM, 1, [b"x"], last=False)
+        elif end == "dropped":
+            ledger.drop_later(item(1))
+            ledger.drop_later(item(2))
+        elif end == "destroyed":
+            ledger.destroy(SESSION)
+            with pytest.raises(MaterialError, match="not this run's"):
+                ledger.take_later(item(1), DERM, 1, RUN)
+        else:
+            ledger.skip(SESSION, DERM, NOTHING_FRESH)
+            assert [bytes(b) for b in ledger.take_later(item(1), DERM, 1, RUN)] == [b"piece", b"1"], "it is used"
+    with opened(folder) as ledger, ledger._vault.transaction() as db:
+        left = {row[0] for row in db.execute("SELECT DISTINCT number FROM later")}
+        assert left == ({2} if end in ("reopened", "dropped") else set())
+
+
+def test_a_piece_that_was_changed_or_stands_elsewhere_is_not_handed_out(folder: Path) -> None:
+    with opened(folder) as ledger:
+        in_pieces(ledger, 1, count=4)
+    changed(folder, "UPDATE later SET piece = 9 WHERE piece = 1", "UPDATE later SET piece = 1 WHERE piece = 2")
+    changed(folder, "UPDATE later SET sealed = CAST(substr(sealed, 1, 30) || x'00' AS BLOB) WHERE piece = 3")
+    with opened(folder) as ledger:
+        ledger.take(item(1), DERM, RUN)
+        for piece in (1, 3, 9):
+            with pytest.raises(VaultError, match="not authentic"):
+                ledger.take_later(item(1), DERM, piece, RUN)
+            with pytest.raises(MaterialError, match="no piece"):
+                ledger.take_later(item(1), DERM, piece, RUN)
 
 
 def changed(folder: Path, *statements: str) -> None:

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from benchmarks.session import as_predicted
 from mpc import schedule
-from mpc.errors import PeerError, PeerLost, ProtocolViolation
+from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from parties.messages.runs import DealtPart, Evaluated, Opening, Prepare
+from parties.messages.stock import StockItem
 
 VALUES = np.linspace(-0.9, 0.9, 30)
 
@@ -260,3 +261,103 @@ async def test_dealt_ahead_of_time_is_read_in_the_same_parts(site):
             assert client.last_run.from_stock
             assert as_predicted(client.last_run)
     await works(site)
+
+
+# -- dealt ahead of time ---------------------------------------------------------------------------------------------
+
+
+def ledger(site, party="party1"):
+    return site.servers[party].material.ledger
+
+
+def pieces(site, party="party1"):
+    with ledger(site, party)._vault.transaction() as db:
+        return db.execute("SELECT count(DISTINCT piece) FROM later").fetchone()[0]
+
+
+async def stocks(site, count=1):
+    async with site.client() as client:
+        return await client.stock(deep(client), count)
+
+
+async def test_what_is_dealt_ahead_is_stored_and_read_part_by_part(site):
+    async with site.client() as client:
+        await client.stock(deep(client), 1)
+        there = pieces(site)
+        assert (pieces(site, "party0"), there > 5) == (0, True)
+        prepared = await client.prepare(deep(client))
+        job = site.servers["party1"].jobs[prepared.run]
+        assert job.assigned.number == 1
+        await site.until(lambda: not job.preparing)
+        assert job.party_run.prepared == job.party_run.schedule.allowed(0)
+        assert pieces(site) == there + 1 - job.party_run.prepared, "a piece that is read is gone"
+        assert await client.finish(prepared) == meant()
+        assert client.last_run.from_stock
+        assert not pieces(site)
+    await works(site)
+
+
+async def test_what_a_run_leaves_of_its_item_goes_with_it(site):
+    async with site.client() as client:
+        await client.stock(deep(client), 2)
+        each = pieces(site)
+        prepared = await client.prepare(deep(client))
+        await client.release(prepared)
+        await site.settled()
+        await site.until(lambda: _numbers(site) == {2})
+        assert pieces(site) == each
+        assert await client.reveal(deep(client)) == meant()
+        assert client.last_run.from_stock
+
+
+def _numbers(site):
+    with ledger(site)._vault.transaction() as db:
+        return {row[0] for row in db.execute("SELECT DISTINCT number FROM later")}
+
+
+def piece_two(change):
+    return lambda m, b: change(m, b) if m.piece == 2 else [(m, b)]
+
+
+PIECES = {
+    "repeated": piece_two(lambda m, b: [(replace(m, piece=1), b), (m, b)]),
+    "out of order": piece_two(lambda m, b: [(replace(m, piece=3), b)]),
+    "of another item": piece_two(lambda m, b: [(replace(m, number=m.number + 1), b)]),
+    "of another program": piece_two(lambda m, b: [(replace(m, program="0" * 64), b)]),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+async def test_a_piece_that_does_not_come_next_is_refused(site, name):
+    site.corrupt("dealer", StockItem, PIECES[name])
+    # Of an item that is not on its way, a party's word counts for nothing.
+    sentence = "stored no preprocessing" if name == "of another item" else "not what comes next here"
+    with pytest.raises(TesseraError, match=sentence):
+        await stocks(site)
+    assert not ledger(site).stock()
+    site.restore("dealer")
+    report = await stocks(site)
+    assert (report.done, report.in_stock) == (1, 1)
+    assert ledger(site).stock(), "the next one is stored all the same"
+    await works(site)
+
+
+@pytest.mark.parametrize("name", ["dealer", "party1"])
+async def test_who_dies_between_two_pieces_leaves_nothing_that_is_used(site, name):
+    met = asyncio.Event()
+    site.corrupt("dealer", StockItem, lambda m, b: met.set() or [] if m.piece == 2 else [(m, b)])
+    stocking = asyncio.create_task(stocks(site))
+    await met.wait()
+    await site.stop(name)
+    with pytest.raises(PeerError):
+        await stocking
+    site.restore("dealer")
+    await site.start(name)
+    async with site.client() as client:
+        assert await client.reveal(deep(client)) == meant()
+        assert not client.last_run.from_stock
+        assert (await client.stock(deep(client), 1)).done == 1
+        assert await client.reveal(deep(client)) == meant()
+        assert client.last_run.from_stock
+    await site.settled()
+    assert not pieces(site)

@@ -295,7 +295,7 @@ async def test_a_failed_attempt_does_not_count_as_stock(strict):
 
 
 async def test_a_party_that_cannot_store(strict, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise VaultError("the disk is full")
 
     async with strict.client() as client:
