@@ -13,6 +13,8 @@ from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
+from parties.client.training import Progress as TrainingProgress
+from parties.client.training import Training
 from parties.local.local_cluster import LocalCluster
 from parties.local.memory_cluster import MemoryCluster
 from parties.members.cluster import Cluster
@@ -39,6 +41,8 @@ __all__ = [
     "RunReport",
     "Settings",
     "StockReport",
+    "Training",
+    "TrainingProgress",
 ]
 
 # Python prints warnings of which nobody has said where they go: what servers of a cluster in memory note would stand

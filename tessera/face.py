@@ -79,6 +79,8 @@ from parties import (
     RunReport,
     Settings,
     StockReport,
+    Training,
+    TrainingProgress,
 )
 from parties.client.report import LayerReport, Phase
 from parties.client.uploading import UploadProgress
@@ -175,6 +177,8 @@ __all__ = [
     "TesseraError",
     "TokenInput",
     "TooLarge",
+    "Training",
+    "TrainingProgress",
     "UnknownValueError",
     "UnsupportedError",
     "UploadProgress",

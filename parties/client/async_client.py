@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import overload
+from typing import Unpack, overload
 
 import numpy.typing as npt
 
 from mpc.cost import Wanted, objective_of
 from mpc.errors import ConfigurationError, NoAnswer, UsageError, VersionMismatch
 from mpc.rings import field_of
+from nn.losses import Loss
+from nn.optimizers import Optimizer
 from parties.client import streaming
 from parties.client.asking import Kept, Results
 from parties.client.auditing import AuditEntry, audit
@@ -31,8 +33,10 @@ from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
 from parties.client.running import Running
 from parties.client.switchboard import Switchboard
+from parties.client.training import Options, Progress, Trainable, Training, begun
 from parties.members.cluster import Cluster, Role
 from parties.members.keys import KeyPair
+from parties.messages.bindings import slot_of
 from parties.stored.data_set import described
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
@@ -210,3 +214,45 @@ class AsyncClient(Running):
             raise NoAnswer(NO_ANSWER)
         self._watch()
         return values
+
+    async def training(
+        self,
+        model: Trainable,
+        data: Sequence[RemoteData],
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        **options: Unpack[Options],
+    ) -> Training:
+        """The training of a network, to be called ``name``, on the rows of data sets: ``async for`` makes what is left.
+
+        Each data set has tensors ``x``, what the network takes, and ``y``, what it is to give: of classes, a row of
+        zeros and a 1 each.  What lies under the name goes on, if it was begun so; else it is begun, with a model's
+        weights, or of an architecture with random ones.  It belongs to this client and all owners of the data together
+        (``Kept``).  Options: ``parties.client.training.Options``.
+
+        Raises UsageError for what cannot be trained, or something else under the name; RangeError where it does not fit
+        the field.  When it runs: NotPermitted until all owners have allowed it
+        (``client.request(training.kept, why)``), NoAnswer where a value has left its range, and the network stays as it
+        was.
+        """
+        return await begun(self, slot_of(self.member.name, checked_name(name)), model, data, loss, optimizer, options)
+
+    async def train(
+        self,
+        model: Trainable,
+        data: Sequence[RemoteData],
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[Options],
+    ) -> RemoteModel:
+        """A network, trained as ``training`` says, which nobody has seen; ``progress`` is called after each run."""
+        training = await self.training(model, data, loss, optimizer, name=name, **options)
+        async for made in training:
+            if progress is not None:
+                progress(made)
+        return training.model

@@ -12,8 +12,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpc.errors import TesseraError
 from mpc.operation import Constant, Input, Stored
 from mpc.program import Program
+from nn.model import Description
 from protocols.lowering.intervals import is_gated
 from protocols.readings.explain import MOST_COMBINED, Examined, Form, Telling
 from protocols.readings.trial import results, sources
@@ -92,6 +94,8 @@ class Result:
     """It is given where all values are where they are taken to be, and nothing of it where not."""
     joint: bool = False
     """Kept, it belongs to all whose secrets the program reads."""
+    model: bool = False
+    """And it is a tensor of a model, which the program describes."""
 
     def line(self, client: str) -> str:
         """What becomes of it."""
@@ -101,10 +105,11 @@ class Result:
             return f"gives    {client} {what}: only whether it is 0, such as how many values left their intervals"
         if not self.kept:
             return f"gives    {client} {what}{_GATED if self.gated else ''}"
-        kept = f"as {self.kept!r} of a data set of {client}'s, to reveal or to allow to others"
+        of = "model" if self.model else "data set"
+        kept = f"as {self.kept!r} of a {of} of {client}'s, to reveal or to allow to others"
         if self.joint:
             kept = (
-                f"as {self.kept!r} of a data set that belongs to all whose secrets the program reads: nobody uses it,"
+                f"as {self.kept!r} of a {of} that belongs to all whose secrets the program reads: nobody uses it,"
                 f" {client} included, without the leave of each"
             )
         return f"keeps    {what}, {kept}{_GATED if self.gated else ''}"
@@ -126,6 +131,8 @@ class Explanation:
     operations: tuple[tuple[str, int], ...]
     rounds: int
     results: tuple[Result, ...]
+    model: str
+    """The architecture of what it keeps, if that is a model."""
     warnings: tuple[str, ...]
     """Each a sentence; those that say that data can be read begin with `LOUD`."""
 
@@ -154,6 +161,7 @@ class Explanation:
                 }
                 for r in self.results
             ],
+            "model": self.model,
             "warnings": list(self.warnings),
         }
 
@@ -170,6 +178,8 @@ class Explanation:
                 f"         {share:,.3g} for each of the {source.rows} rows of {source.slot} {source.tensor!r}"
                 for source, share in result.per_row
             ]
+        if self.model:
+            lines += [f"         {line}" for line in f"of {self.model}".splitlines()]
         return "\n".join([*lines, *self.warnings])
 
 
@@ -187,8 +197,8 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
         reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
         per_row = tuple((source, t.size / max(source.rows, 1)) for source in reads if source.slot not in models)
         flag, gated = nodes[i].operation.flags, nodes[i].operation.gates or (bool(name) and hangs)
-        joint = bool(name) and program.keeping.joint
-        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated, joint))
+        joint, model = bool(name) and program.keeping.joint, bool(name and program.keeping.description)
+        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated, joint, model))
     words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
     return Explanation(
         program=program.digest,
@@ -199,8 +209,19 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
         operations=tuple(words.most_common()),
         rounds=program.rounds,
         results=tuple(told),
+        model=_architecture(program),
         warnings=tuple(_warnings(program, client, told, list(dict.fromkeys(found.values())), models)),
     )
+
+
+def _architecture(program: Program) -> str:
+    says = program.keeping.description
+    if not says:
+        return ""
+    try:
+        return repr(Description.decode(says).architecture)
+    except TesseraError:
+        return "what nobody can read, and no party keeps"
 
 
 def _source(operation: Stored) -> Source:

@@ -8,13 +8,15 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy.typing as npt
 
 from mpc.cost import Wanted
 from mpc.errors import UsageError
 from mpc.program import Program
+from nn.losses import Loss
+from nn.optimizers import Optimizer
 from parties.client.asking import Kept, Results
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
@@ -26,6 +28,7 @@ from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.running import DEFAULT_BOUND
+from parties.client.training import Options, Progress, Trainable, Training
 from parties.client.uploading import UploadProgress
 from parties.members.cluster import Cluster
 from parties.members.keys import KeyPair
@@ -159,6 +162,33 @@ class Client:
     def keep(self, results: Mapping[str, SecretTensor], name: str) -> RemoteData | RemoteModel:
         """Have the parties compute ``results`` and keep them under ``name``, revealed to nobody."""
         return self._run(self._client.keep(results, name))
+
+    def training(
+        self,
+        model: Trainable,
+        data: Sequence[RemoteData],
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        **options: Unpack[Options],
+    ) -> Training:
+        """What is to be trained, to ask for leave (``request(training.kept, why)``); ``train`` makes its steps."""
+        return self._run(self._client.training(model, data, loss, optimizer, name=name, **options))
+
+    def train(
+        self,
+        model: Trainable,
+        data: Sequence[RemoteData],
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[Options],
+    ) -> RemoteModel:
+        """A network, trained on stored data, which nobody has seen."""
+        return self._run(self._client.train(model, data, loss, optimizer, name=name, progress=progress, **options))
 
     def audit(self, since: datetime | None = None) -> list[AuditEntry]:
         """What every server has put down of our runs, and of who has run what on our models and data."""

@@ -20,7 +20,8 @@ import protocols
 import tessera as ts
 
 CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalCluster", "MemoryCluster", "Settings"}
-STORED = {"AuditEntry", "Explanation", "Kept", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry"}
+STORED = {"AuditEntry", "Explanation", "Kept", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry",
+          "Training", "TrainingProgress"}  # fmt: skip
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"grad", "SecretTensor", "concatenate", "stack"}
 FITS = {

@@ -1,0 +1,324 @@
+"""Three hospitals train one network: the example of ``tessera train``.
+
+The lesions that the small network is trained on lie at three hospitals, which see other kinds of patients each; of
+every picture there are 7x7 pixels in the package, or 28x28 in the file of ``--data``.  A layer that tells the seven
+kinds apart is trained on all of them, as shares: no hospital shows a picture to anybody, and nobody sees the layer.
+Beside it the same is trained by each hospital alone, on all pictures in the clear, and federated, where hospitals show
+each other what they have learnt (McMahan, Moore, Ramage, Hampson and Aguera y Arcas, AISTATS 2017).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.machine import machine
+from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
+from mpc.errors import ConfigurationError
+from nn.architecture import Architecture, Sequential
+from nn.derm.dataset import CLASS_CODES, load_split
+from nn.derm.metrics import balanced_accuracy, confusion_matrix
+from nn.derm.reference import ASSETS
+from nn.layers import Linear
+from nn.losses import CrossEntropyLoss
+from nn.optimizers import SGD
+from nn.training import initial
+from parties import AsyncClient, DataSet, LocalCluster
+from parties.client.training import Progress, Training
+from parties.members.cluster_file import Settings
+
+Reals = npt.NDArray[np.float64]
+
+THUMBNAILS = ASSETS / "thumbnails.npz"
+HOSPITALS = ("north", "south", "west")
+COORDINATOR = "study"
+"""Who runs the training, and has no data."""
+KINDS = len(CLASS_CODES)
+BITS = 8
+"""Fraction bits of a pixel."""
+BATCH, RATE, MOMENTUM = 32, 0.02, 0.9
+EPOCHS, QUICK = 6, 1
+LOGITS = 24.0
+SKEW, SEED = 0.7, 20180814
+"""Of how each kind is spread over the hospitals: by a Dirichlet distribution, and from this seed."""
+
+
+class Lesions(NamedTuple):
+    """Pixels (N, d) in [-0.5, 0.5], multiples of 2^-8, and the kinds (N,) from 0."""
+
+    x: Reals
+    kinds: npt.NDArray[np.int64]
+
+    @property
+    def y(self) -> Reals:
+        """A row of zeros and a 1 for each."""
+        return np.eye(KINDS)[self.kinds]
+
+    def at(self, places: npt.NDArray[np.int64]) -> Lesions:
+        """Some of them."""
+        return Lesions(self.x[places], self.kinds[places])
+
+
+@dataclass
+class Layer:
+    """What is trained, in the clear: the same steps, in float64."""
+
+    weight: Reals
+    bias: Reals
+    optimizer: SGD
+    class_weights: Reals
+
+    @classmethod
+    def of(cls, architecture: Architecture, optimizer: SGD, class_weights: Reals) -> Layer:
+        """Before the first step."""
+        weights = initial(architecture)
+        return cls(weights["out.weight"].T.copy(), weights["out.bias"].copy(), optimizer, class_weights)
+
+    def train(self, batches: Sequence[Lesions]) -> None:
+        """A step with each."""
+        v, vb = np.zeros_like(self.weight), np.zeros_like(self.bias)
+        for step, batch in enumerate(batches):
+            z = self.logits(batch.x)
+            parts = np.exp(z - z.max(1, keepdims=True))
+            parts /= parts.sum(1, keepdims=True)
+            off = (parts - batch.y) * self.class_weights[batch.kinds][:, None] / len(batch.x)
+            mu, rate = self.optimizer.mu, self.optimizer.rate(step)
+            v, vb = mu * v + batch.x.T @ off, mu * vb + off.sum(0)
+            self.weight, self.bias = self.weight - rate * v, self.bias - rate * vb
+
+    def logits(self, x: Reals) -> Reals:
+        """(N, 7)."""
+        return np.asarray(x @ self.weight + self.bias)
+
+
+def lesions(path: Path | None) -> tuple[Lesions, Lesions]:
+    """To learn from, and to be tested on: the thumbnails that ship, or the pictures of a file.
+
+    Raises ConfigurationError.
+    """
+    if path is not None:
+        found = [load_split(path, split) for split in ("train", "test")]
+        return _lesions(found[0].images, found[0].labels), _lesions(found[1].images, found[1].labels)
+    try:
+        with np.load(THUMBNAILS, allow_pickle=False) as file:
+            parts = [file[f"{split}_{part}"] for split in ("train", "test") for part in ("images", "labels")]
+    except (OSError, ValueError, KeyError):
+        raise ConfigurationError("the shipped thumbnails cannot be read: reinstall Tessera") from None
+    return _lesions(*parts[:2]), _lesions(*parts[2:])
+
+
+def _lesions(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> Lesions:
+    pixels = images.reshape(len(images), -1).astype(np.float64)
+    return Lesions(np.round(pixels * 256 / 255) / 256 - 0.5, labels.astype(np.int64))
+
+
+def spread(kinds: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Whose each lesion is: of every kind, other parts at each hospital."""
+    rng, found = np.random.default_rng(SEED), [list[int]() for _ in HOSPITALS]
+    for kind in range(KINDS):
+        places = rng.permutation(np.flatnonzero(kinds == kind))
+        ends = np.cumsum(rng.dirichlet(np.full(len(HOSPITALS), SKEW)))[:-1]
+        for mine, part in zip(found, np.split(places, (ends * len(places)).astype(int)), strict=True):
+            mine += part.tolist()
+    return [np.array(sorted(mine)) for mine in found]
+
+
+def shuffled(count: int, epochs: int, seed: int = 0) -> list[npt.NDArray[np.int64]]:
+    """Batches, in another order each epoch."""
+    rng, orders = np.random.default_rng(seed), list[npt.NDArray[np.int64]]()
+    for _ in range(epochs):
+        order = rng.permutation(count)
+        orders += [order[i : i + BATCH] for i in range(0, count - BATCH + 1, BATCH)]
+    return orders
+
+
+def balance(layer: Layer, test: Lesions) -> float:
+    """Balanced accuracy."""
+    return balanced_accuracy(confusion_matrix(test.kinds, layer.logits(test.x).argmax(1), KINDS))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Whose pictures are trained on, and how; ``epochs`` times all of them."""
+
+    data: Sequence[Lesions]
+    test: Lesions
+    epochs: int
+
+    @property
+    def architecture(self) -> Architecture:
+        """One layer."""
+        features = self.test.x.shape[1]
+        return Sequential({"out": Linear(features, KINDS)}).architecture((features,))
+
+    @property
+    def class_weights(self) -> Reals:
+        """So that all kinds count alike; how many there are of each is public."""
+        counts = np.bincount(np.concatenate([own.kinds for own in self.data]), minlength=KINDS)
+        return np.asarray(np.round(256 * counts.sum() / (KINDS * counts)) / 256)
+
+    @property
+    def optimizer(self) -> SGD:
+        """Of all of them."""
+        return SGD(lr=RATE, momentum=MOMENTUM)
+
+    def fresh(self) -> Layer:
+        """Before the first step."""
+        return Layer.of(self.architecture, self.optimizer, self.class_weights)
+
+    def alone(self, own: Lesions) -> float:
+        """By one hospital, in as many epochs."""
+        layer = self.fresh()
+        layer.train([own.at(places) for places in shuffled(len(own.kinds), self.epochs)])
+        return balance(layer, self.test)
+
+    def federated(self) -> float:
+        """An epoch at each hospital, then their mean, weighted by how many pictures each has; so many times."""
+        mean = self.fresh()
+        total = sum(len(own.kinds) for own in self.data)
+        for epoch in range(self.epochs):
+            layers = []
+            for own in self.data:
+                layer = Layer(mean.weight, mean.bias, self.optimizer, self.class_weights)
+                layer.train([own.at(places) for places in shuffled(len(own.kinds), 1, epoch)])
+                layers.append((len(own.kinds) / total, layer))
+            mean.weight = np.sum([share * layer.weight for share, layer in layers], axis=0)
+            mean.bias = np.sum([share * layer.bias for share, layer in layers], axis=0)
+        return balance(mean, self.test)
+
+    def pooled(self, training: Training) -> list[float]:
+        """All pictures in the clear, with the batches that the parties drew: after each checkpoint."""
+        layer, found, batches = self.fresh(), [], list[Lesions]()
+        for checkpoint in range(training.checkpoints):
+            for drawn in training.drawn(checkpoint):
+                parts = [own.at(places) for own, places in zip(self.data, drawn, strict=True)]
+                batches.append(Lesions(*(np.concatenate(each) for each in zip(*parts, strict=True))))
+            # From the start each time, since momenta are.
+            layer = self.fresh()
+            layer.train(batches)
+            found.append(balance(layer, self.test))
+        return found
+
+
+class Encrypted(NamedTuple):
+    """What has been trained on shares."""
+
+    training: Training
+    progress: Sequence[Progress]
+    balance: float
+    """Of its predictions, which the parties compute."""
+    seconds: float
+
+
+async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progress], None]) -> Encrypted:
+    """Hospitals store their pictures and let the study train on them; then it predicts, by the leave of each."""
+    loss = CrossEntropyLoss(weight=tuple(study.class_weights.tolist()))
+    async with AsyncClient(cluster, name=COORDINATOR) as coordinator:
+        for name, own in zip(HOSPITALS, study.data, strict=True):
+            async with AsyncClient(cluster, name=name) as hospital:
+                tensors, ranges = {"x": own.x, "y": own.y}, {"x": (-0.5, 0.5), "y": (0.0, 1.0)}
+                await hospital.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "lesions")
+                await hospital.allow("lesions", COORDINATOR, schema=True)
+        data = [await coordinator.data(f"{name}/lesions") for name in HOSPITALS]
+        training = await coordinator.training(
+            study.architecture, data, loss, study.optimizer, name="network", batch=BATCH, epochs=study.epochs,
+            logits=LOGITS,
+        )  # fmt: skip
+        program = coordinator.digest(training.kept)
+        for name in HOSPITALS:
+            async with AsyncClient(cluster, name=name) as hospital:
+                # What `tessera show` says of it, each has read.
+                await hospital.allow("lesions", COORDINATOR, [program])
+                await hospital.allow(f"{COORDINATOR}/network", COORDINATOR)
+        for name in HOSPITALS:
+            await coordinator.data(f"{name}/lesions")
+        started, progress = time.perf_counter(), list[Progress]()
+        async for made in training:
+            progress.append(made)
+            told(made)
+        seconds = time.perf_counter() - started
+        answers = await coordinator.predict(training.model, study.test.x, low=-0.5, high=0.5)
+    confusion = confusion_matrix(study.test.kinds, answers.argmax(1), KINDS)
+    return Encrypted(training, progress, balanced_accuracy(confusion), seconds)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains in all four ways, and prints how they compare; the exit code."""
+    train, test = lesions(options.data)
+    study = Study([train.at(mine) for mine in spread(train.kinds)], test, QUICK if options.quick else EPOCHS)
+    settings = Settings(threads=1, round_timeout=float(options.timeout))
+    steps = study.epochs * len(train.kinds) // BATCH
+    with (
+        LocalCluster(
+            options.parties, security=options.security, settings=settings, clients=(COORDINATOR, *HOSPITALS),
+            start_timeout=options.timeout,
+        ) as cluster,
+        progress_bar("training on shares", steps) as advance,
+    ):  # fmt: skip
+        done = 0
+
+        def told(made: Progress) -> None:
+            nonlocal done
+            if options.json:
+                print_json(made.to_dict())
+            for _ in range(made.step - done):
+                advance()
+            done = made.step
+
+        made = asyncio.run(encrypted(study, cluster, told))
+    summary = {
+        "example": "hospitals",
+        "lesions": [len(own.kinds) for own in study.data],
+        "features": train.x.shape[1],
+        "epochs": study.epochs,
+        "steps": made.training.step,
+        "balanced_accuracy": {
+            **{name: study.alone(own) for name, own in zip(HOSPITALS, study.data, strict=True)},
+            "federated": study.federated(),
+            "pooled": study.pooled(made.training)[-1],
+            "encrypted": made.balance,
+        },
+        "seconds": made.seconds,
+        "steps_per_second": made.training.step / made.seconds,
+        "as_predicted": all(
+            report is not None
+            and (report.online.rounds, report.online.bytes)
+            == (report.predicted.online_rounds, report.predicted.online_bytes_per_party)
+            for report in (p.report for p in made.progress)
+        ),
+        "security": options.security,
+        "parties": options.parties,
+        "machine": machine(),
+    }
+    if options.json:
+        print_json(summary)
+    else:
+        _print(summary, study, made)
+    return 0
+
+
+def _print(summary: dict[str, Any], study: Study, made: Encrypted) -> None:
+    table = plain_table("trained", "lesions", "balanced accuracy")
+    scores, count = summary["balanced_accuracy"], dict(zip(HOSPITALS, summary["lesions"], strict=True))
+    whole = sum(summary["lesions"])
+    for how, score in scores.items():
+        table.add_row(f"by {how} alone" if how in count else how, f"{count.get(how, whole):,}", f"{score:.3f}")
+    console = stdout_console()
+    console.print(table)
+    last = made.progress[-1].report
+    if last is not None:
+        steps, seconds, as_said = summary["steps"], summary["seconds"], "" if summary["as_predicted"] else "NOT "
+        console.print(
+            f"{steps:,} steps of {BATCH} lesions in {seconds:.1f} s, {steps / seconds:.1f} a second, and"
+            f" {len(made.progress)} checkpoints; up to each {last.online.rounds:,} rounds and"
+            f" {last.online.bytes / 1e6:.2f} MB from each party, as {as_said}predicted."
+        )
+    console.print("Nobody has seen a lesion, or the network: it answers by the leave of all three. Not for diagnosis.")

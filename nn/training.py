@@ -1,0 +1,195 @@
+"""Training as programs: so many steps, unrolled, from what is stored of a network to what is stored of it next.
+
+What a network is while it is trained lies on the parties as a model: its weights, with as many fraction bits as updates
+of them take, and beside them what its optimizer remembers.  A program reads it, and rows that it draws of data sets
+(``protocols.readings.drawing``), makes some steps, and has all of it kept in its place, jointly with whoever the data
+belongs to; so one program goes from the first step to the last, and each state in between predicts as it is.
+
+*What is watched.*  An optimizer declares what it updates to lie in the ranges that are stored; here, of the last step
+of a program, that is looked at instead (``SecretTensor.assumed``), and so are logits and the intervals of functions in
+every step: where a value has left its range nothing is kept, and the state before stays.  What leaves its range in a
+step before is not back by then: where it wraps around the field, it is uniform there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mpc import fixed_point
+from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
+from mpc.rings.field import FieldArray
+from mpc.tensor_type import Shape
+from nn.architecture import Architecture, full_name, local_weights
+from nn.interface import NOTHING_SAID, Interface
+from nn.layer import Array
+from nn.losses import Loss
+from nn.model import Description
+from nn.optimizers import Optimizer
+from nn.stored import StoredType
+from protocols.trace import mathematics as m
+from protocols.trace.gradients import grad
+from protocols.trace.secret_tensor import SecretTensor, concatenate
+
+WEIGHTS, REMEMBERED = 8.0, 16.0
+"""Ends of the ranges of weights, and of what an optimizer remembers of their gradients."""
+LOGITS = 8.0
+"""And of what a network gives while it is trained."""
+
+
+class Batch(NamedTuple):
+    """Rows of several owners' data, which go into one step: what the network takes, and what it is to give."""
+
+    x: Sequence[SecretTensor]
+    y: Sequence[SecretTensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; ``weights``, ``remembered`` and ``logits`` are the ends of ranges around 0."""
+
+    architecture: Architecture
+    loss: Loss
+    optimizer: Optimizer
+    interface: Interface = NOTHING_SAID
+    weights: float = WEIGHTS
+    remembered: float = REMEMBERED
+    logits: float = LOGITS
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Of the weights as they are stored, by name."""
+        found = {}
+        for name, layer in self.architecture.layers.items():
+            blank = {local: np.broadcast_to(1.0, shape) for local, shape in layer.parameters.items()}
+            found.update({full_name(name, local): t.values.shape for local, t in layer.tensors(blank).items()})
+        if not found:
+            raise UnsupportedError("a network without weights has nothing to train")
+        return found
+
+    def after(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> dict[str, SecretTensor]:
+        """What is stored after a step with each of the batches, the first of which is so many steps from the start."""
+        names = self.shapes
+        weights = {name: state[name] for name in names}
+        beside = {name: state[name] for name in self.optimizer.slots(names)}
+        for number, batch in enumerate(batches, first):
+            x, y = _together(batch.x), _together(batch.y)
+            logits = self.architecture.forward(x, weights).assumed(-self.logits, self.logits)
+            gradients = grad(self.loss(logits, y), weights)
+            weights, beside = self.optimizer.step(weights, beside, gradients, number)
+        return {**weights, **beside}
+
+    def kept(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> dict[str, SecretTensor]:
+        """The same, watched: what is to be kept in place of ``state``."""
+        after = self.after(state, batches, first)
+        return {name: _undeclared(x).assumed(-self._end(name), self._end(name)) for name, x in after.items()}
+
+    def described(self, batch: Batch) -> Description:
+        """What is stored, for batches of such rows.
+
+        Raises RangeError where a step would leave other fraction bits than there are: there is no room for them.
+        """
+        names = self.shapes
+        bits = {
+            **dict.fromkeys(names, self.optimizer.weight_bits),
+            **dict.fromkeys(self.optimizer.slots(names), self.optimizer.fraction_bits),
+        }
+        shapes = {**names, **self.optimizer.slots(names)}
+        types = {n: StoredType(s, bits[n], -self._end(n), self._end(n)) for n, s in shapes.items()}
+        state = {name: t.source("training/network", name, weight=True) for name, t in types.items()}
+        for name, x in self.after(state, [batch], 0).items():
+            if x.type.fraction_bits != bits[name]:
+                raise RangeError(
+                    f"a step leaves {x.type.fraction_bits} of {bits[name]} fraction bits of {name}: give the optimizer"
+                    " fewer (fraction_bits), or declare tighter ranges (weights, remembered)"
+                )
+        training = {name: t for name, t in types.items() if name not in names}
+        weights = {name: t for name, t in types.items() if name in names}
+        return Description(self.architecture.settled, weights, self.interface, training)
+
+    def _end(self, name: str) -> float:
+        return self.weights if name in self.shapes else self.remembered
+
+
+class Untrained:
+    """What is stored of a network before the first step, to be uploaded: its weights, and zeros beside them."""
+
+    def __init__(self, description: Description, weights: Mapping[str, Array]) -> None:
+        """``weights``, as in torch's ``state_dict``.  Raises EncodingError for one that is out of its range."""
+        self._description = description
+        arrays = {
+            full_name(name, local): tensor.values
+            for name, layer in description.architecture.layers.items()
+            for local, tensor in layer.tensors(local_weights(name, weights)).items()
+        }
+        arrays.update({name: np.zeros(t.shape) for name, t in description.training.items()})
+        self._elements = {
+            name: fixed_point.encode(arrays[name], t.fraction_bits, t.low, t.high, name=name)
+            for name, t in description.stored_types.items()
+        }
+
+    def encode(self) -> Mapping[str, FieldArray]:
+        """The tensors to store, by name: secret."""
+        return self._elements
+
+    def describe(self) -> bytes:
+        """The description as JSON."""
+        return self._description.encode()
+
+
+def initial(architecture: Architecture, seed: int = 0) -> dict[str, Array]:
+    """Weights to begin with, as torch has them: uniform, up to 1 / sqrt of how many numbers each output is made of.
+
+    Raises UsageError for layers that torch begins otherwise.
+    """
+    rng, found = np.random.default_rng(seed), {}
+    for name, layer in architecture.layers.items():
+        shapes = layer.parameters
+        weight = shapes.get("weight", ())
+        if shapes and (len(weight) < 2 or shapes.keys() - {"weight", "bias"}):
+            raise UsageError(
+                f"{name!r} is a {type(layer).__name__}: give a model with weights to begin with, ts.from_torch(net)"
+            )
+        end = 1.0 / math.sqrt(math.prod(weight[1:]) or 1)
+        for local, shape in shapes.items():
+            found[full_name(name, local)] = rng.uniform(-end, end, shape)
+    return found
+
+
+def shares(rows: Sequence[int], batch: int) -> tuple[int, ...]:
+    """How many of a batch's rows are each owner's: as its rows are of all, one at least; by largest remainders.
+
+    Raises UsageError for a batch of fewer rows than owners, or more than there are.
+    """
+    if not len(rows) <= batch <= sum(rows):
+        raise UsageError(
+            f"a batch of {batch} rows: from {len(rows)}, one of each data set, to {sum(rows)}, all there are"
+        )
+    exact = [batch * count / sum(rows) for count in rows]
+    found = [max(1, math.floor(each)) for each in exact]
+    order = sorted(range(len(rows)), key=lambda i: found[i] - exact[i])
+    while sum(found) < batch:
+        i = order.pop(0)
+        found[i] += 1
+    while sum(found) > batch:
+        i = max(range(len(rows)), key=lambda i: found[i] - exact[i] if found[i] > 1 else -math.inf)
+        found[i] -= 1
+    return tuple(min(mine, count) for mine, count in zip(found, rows, strict=True))
+
+
+def _together(parts: Sequence[SecretTensor]) -> SecretTensor:
+    if len({x.shape[1:] for x in parts}) != 1:
+        raise ShapeError(f"rows of several shapes: {', '.join(sorted({str(x.shape[1:]) for x in parts}))}")
+    return parts[0] if len(parts) == 1 else concatenate(parts)
+
+
+def _undeclared(x: SecretTensor) -> SecretTensor:
+    """``x`` without what was declared of it last."""
+    node = x.node
+    while isinstance(node.operation, m.Declare):
+        (node,) = node.inputs
+    return SecretTensor(node, x.label, x.precision)

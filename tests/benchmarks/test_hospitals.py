@@ -1,0 +1,86 @@
+"""``tessera train --example hospitals``: what ships, whose it is, and that shares learn what the clear learns."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import hospitals, train
+from benchmarks.hospitals import BATCH, HOSPITALS, KINDS, Layer, Lesions, Study, lesions, shuffled, spread
+from mpc.errors import ConfigurationError
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return lesions(None)
+
+
+def test_what_ships(shipped):
+    learn, test = shipped
+    assert (learn.x.shape, test.x.shape) == ((5236, 147), (1512, 147))
+    for some in shipped:
+        assert -0.5 <= some.x.min() < some.x.max() <= 0.5
+        assert np.array_equal(some.x * 256, np.round(some.x * 256)), "eight bits each"
+    assert np.bincount(learn.kinds).tolist() == [160, 231, 510, 52, 430, 3783, 70]
+
+
+def test_each_lesion_is_at_one_hospital_and_kinds_are_mixed_differently(shipped):
+    learn, _ = shipped
+    parts = spread(learn.kinds)
+    assert len(parts) == len(HOSPITALS)
+    assert sorted(np.concatenate(parts)) == list(range(len(learn.kinds)))
+    shares = np.array([np.bincount(learn.kinds[mine], minlength=KINDS) for mine in parts]) / np.bincount(learn.kinds)
+    assert (shares.max(0) > 0.5).sum() >= 4, "most of a kind is at one of them"
+
+
+def test_a_step_goes_down_the_gradient(shipped):
+    """Against differences of the loss."""
+    learn, test = shipped
+    study = Study([learn.at(np.arange(400))], test, 1)
+    layer, batch = study.fresh(), learn.at(np.arange(BATCH))
+    weights = study.class_weights[batch.kinds]
+
+    def loss(weight):
+        z = batch.x @ weight + layer.bias
+        logs = z - np.log(np.exp(z).sum(1, keepdims=True))
+        return -(weights * logs[np.arange(BATCH), batch.kinds]).mean()
+
+    after = Layer(layer.weight, layer.bias, layer.optimizer, layer.class_weights)
+    after.train([batch])
+    moved = (after.weight - layer.weight) / -layer.optimizer.rate(0)
+    for place in ((0, 0), (70, 5), (146, 6)):
+        tilted = layer.weight.copy()
+        tilted[place] += 1e-5
+        assert moved[place] == pytest.approx((loss(tilted) - loss(layer.weight)) / 1e-5, abs=1e-4)
+
+
+def test_orders_have_each_lesion_once_an_epoch():
+    first, *rest = shuffled(2 * BATCH + 5, 2)
+    assert len(first) == BATCH and len(rest) == 3
+    assert len(set(np.concatenate([first, rest[0]]))) == 2 * BATCH
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ConfigurationError):
+        lesions(tmp_path / "nothing.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("security", ["semi-honest", "malicious"])
+def test_encrypted_is_as_good_as_pooled(shipped, security, capsys, monkeypatch):
+    """Of a part of the lesions, over processes: the command, its lines, and what it finds."""
+    learn, test = shipped
+    some = np.random.default_rng(1).permutation(len(learn.kinds))[:640]
+    few = Lesions(learn.x[some][:, :30], learn.kinds[some]), Lesions(test.x[:200, :30], test.kinds[:200])
+    monkeypatch.setattr(hospitals, "lesions", lambda path: few)
+    parser = argparse.ArgumentParser()
+    train.command(parser.add_subparsers())
+    options = parser.parse_args(["train", "--example", "hospitals", "--quick", "--json", "--security", security])
+    assert options.run(options) == 0
+    *made, found = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["step"] for line in made] == sorted({line["step"] for line in made})
+    scores = found["balanced_accuracy"]
+    assert set(scores) == {*HOSPITALS, "federated", "pooled", "encrypted"}
+    assert scores["encrypted"] == pytest.approx(scores["pooled"], abs=0.005)
+    assert found["as_predicted"] and found["steps"] == made[-1]["step"] == 20
