@@ -29,7 +29,7 @@ REST, LONGEST_REST = 8, 1e-2
 """As many times the step before it, and s at most."""
 
 LONG = 0.05
-"""s that a piece of work is expected to take, and those that it has taken, with which it is long."""
+"""s that a piece of work is expected to take, or has taken, with which it is long."""
 
 MUCH, FORGOTTEN = 0.25, 1.0
 """s of processor time that a member may have had of late, and in which all but a third of that is forgotten."""
@@ -75,7 +75,7 @@ class Pace:
         Raises TesseraError once it is ``unwanted``.
         """
         account, before = self._account(member), time.thread_time()
-        started = before - seconds
+        started, long = before, seconds >= LONG
 
         def check() -> None:
             if unwanted():
@@ -92,7 +92,7 @@ class Pace:
             check()
             if time.thread_time() - before < STEP:
                 return
-            rest(long=time.thread_time() - started >= LONG)
+            rest(long=long or time.thread_time() - started >= LONG)
 
         def rest(*, long: bool) -> None:
             spent = charge()

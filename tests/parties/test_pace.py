@@ -139,6 +139,8 @@ def test_long_work_rests_while_others_are_at_it_and_short_work_does_not(threads)
     threads.pace.heard("b")
     assert threads.work("a", 0.01, expected=LONG) == pytest.approx(REST * 0.01)
     threads.pace.heard("b")
+    assert threads.work("a", 0.01, expected=0.96 * LONG) == 0, "what it is expected to take it does not take twice"
+    threads.pace.heard("b")
     assert threads.work("a", LONG + 0.02) == pytest.approx(REST * 0.02, abs=REST * 2e-3)
 
 
