@@ -34,7 +34,7 @@ from parties.servers.pace import Pace
 from parties.servers.scheduling import Turns, Workers
 from parties.stored.quotas import Quotas
 
-BYTES_PER_NODE = 3 << 9
+BYTES_PER_NODE = 7 << 8
 """Memory that a node of a program takes once it is decoded and checked; as measured, with what is derived from it."""
 
 SECONDS_PER_NODE = 15e-6
