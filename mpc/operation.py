@@ -111,11 +111,11 @@ class PartyContext:
     def fold(self, value: Value, t: TensorType) -> Array:
         """The party's additive share of the whole value, of type ``t``, public part included."""
         ring = self.ring(t)
-        known = self.share_of(value.public, ring)
-        if known is None or value.share is None:
-            part = value.share if known is None else known
+        known, own = self.share_of(value.public, ring), value.share
+        if known is None or own is None:
+            part = own if known is None else known
             return ring.zeros(t.shape) if part is None else part
-        return ring.add(known, value.share)
+        return ring.add(known, own)
 
 
 class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):

@@ -31,6 +31,7 @@ from parties.stored.partials import Partial, Partials
 from parties.stored.record import Record
 from parties.stored.rule_tables import TABLES
 from parties.stored.sealing import Streamed
+from parties.stored.stored_value import stored_value
 from parties.stored.vault import VaultError
 from parties.stored.version_database import REQUESTS_TABLE, Steps, VersionDatabase
 from parties.wire.messages import Buffer
@@ -188,7 +189,7 @@ def streamed(partial: Partial) -> list[Streamed]:
 def values(seed: Seed, record: Record, masked: Sequence[memoryview], field: PrimeField) -> dict[str, Value]:
     """A version's tensors, from the seed of this party's shares of the masks and w - b of each."""
     return {
-        t.name: Value(field.read(data, t.shape), field.sample(stored_stream(seed, t.name), t.shape))
+        t.name: stored_value(field, field.read(data, t.shape), t.shape, stored_stream(seed, t.name))
         for t, data in zip(record.tensors, masked, strict=True)
     }
 

@@ -151,10 +151,11 @@ class PartyRun:
         if not isinstance(operation, Stored):
             raise ProgramError(f"{operation.name} reads nothing that is stored")
         value = self._stored_tensor(operation)
-        if not operation.rows or value.public is None or value.share is None:
+        if not operation.rows:
             return value
         ring, positions = self._rings[node.type.ring], self._order.positions(operation)
-        return Value(ring.take(value.public, positions, 0), ring.take(value.share, positions, 0))
+        public, share = (None if x is None else ring.take(x, positions, 0) for x in (value.public, value.share))
+        return Value(public, share)
 
     def _stored_tensor(self, operation: Stored) -> Value:
         """All of what it reads, or draws rows of.  Raises ProgramError."""
