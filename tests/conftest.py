@@ -301,6 +301,10 @@ def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> fl
             return errors[0] * 2.0**-operation.bits + own + (1 if errors[0] else 0)
         case "quotient":
             return errors[0] / operation.divisor + own + (1 if errors[0] else 0)
+        case "truncated_multiply":
+            cut = [e * 2.0**-bits + (1 if e and bits else 0) for e, bits in zip(errors, operation.bits, strict=True)]
+            raw = [t.magnitude * 2.0 ** (t.fraction_bits - b) for t, b in zip(types, operation.bits, strict=True)]
+            return own + cut[0] * (raw[1] + 1) + (raw[0] + cut[0] + 1) * cut[1]
         case "running_sum":
             return errors[0] * types[0].shape[operation.axis]
         case "polynomial" | "truncated_polynomial":

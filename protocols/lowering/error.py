@@ -49,6 +49,7 @@ from protocols.operations import (
     polynomial,
     product,
     quotient,
+    truncated_product,
     truncation,
 )
 
@@ -311,6 +312,18 @@ def _norms(operation: product.Product, constant: Constant, t: TensorType, side: 
 def _truncated(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     unit = 2.0**-x.type.fraction_bits
     return _with(x, unit, losses[0], sure=unit / 2)
+
+
+@_rule(truncated_product.TruncatedMultiply)
+def _truncated_product(operation: truncated_product.TruncatedMultiply, x: Expression, losses: Sequence[Loss]) -> Loss:
+    """A unit more of each factor that is truncated, and then as of a product."""
+    cut = []
+    for y, bits, loss in zip(x.inputs, operation.bits, losses, strict=True):
+        unit = 2.0 ** (bits - y.type.fraction_bits) if bits else 0.0
+        cut.append(replace(loss, most=loss.most + unit, sure=math.hypot(loss.sure, unit / 2)))
+    of = [(y.type.magnitude, _usual(y.type, x.label)) for y in reversed(x.inputs)]
+    second_order = Loss(_times(cut[0].most, cut[1].most), 0.0)
+    return _with(x, 0.0, cut[0].times(*of[0]), cut[1].times(*of[1]), second_order)
 
 
 @_rule(quotient.Quotient)

@@ -251,17 +251,22 @@ class Planner:
         """
         if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
             raise RangeError(f"{operation.name} of two public constants: compute it before sharing")
-        x, y = self._fit_product(x, y, growth, powers)
+        bits = self.fitted_bits(x, y, growth, powers)
+        if x is y:
+            x = y = self.truncated(x, min(bits))
+        else:
+            x, y = self.truncated(x, bits[0]), self.truncated(y, bits[1])
         if Form.PUBLIC not in (x.type.form, y.type.form):
             x, y = self.masked(x), self.masked(y)
         return self.make(operation, x, y)
 
-    def _fit_product(self, x: Expression, y: Expression, growth: float, powers: bool) -> tuple[Expression, Expression]:
-        """Operands whose product, ``growth`` times as large as that of single elements, fits the field.
+    def fitted_bits(self, x: Expression, y: Expression, growth: float = 1.0, powers: bool = False) -> tuple[int, int]:
+        """Fraction bits of operands whose product, ``growth`` times as large as that of elements, fits the field.
 
-        Truncates to the computation's ``fraction_bits`` first, and below, to 6 digits, only if it must; always the one
-        that has more digits, since of the product those of the other count: of ``powers`` far below their range, those
-        behind the point.
+        Fewer than there are if it must be: those to which an operand was truncated before, and no fewer than the
+        computation's ``fraction_bits``; then the one that comparisons drop bits of for nothing; then, and below, down
+        to 6 digits, always the one that has more, since of the product those of the other count: of ``powers`` far
+        below their range, those behind the point.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
         room = _room(whole)
@@ -273,7 +278,14 @@ class Planner:
         ]
         fewest = [max(0, math.ceil(FEWEST_BITS - bits)) for bits in whole_bits]
         movable = [i for i, operand in enumerate(operands) if operand.type.form is not Form.PUBLIC]
-        for floors in ([self.fraction_bits + z for z in zeros], fewest):
+        usual = [self.fraction_bits + z for z in zeros]
+        for i in movable:
+            if sum(bits) > room and x is not y and (before := self._before(operands[i], usual[i])) is not None:
+                bits[i] = before
+        free = [i for i in movable if sum(bits) > room and self._drops(operands[i], bits[i] - usual[i])]
+        if len(free) == 1:
+            bits[free[0]] = max(usual[free[0]], bits[free[0]] - (sum(bits) - room))
+        for floors in (usual, fewest):
             while sum(bits) > room and (left := [i for i in movable if bits[i] > floors[i]]):
                 bits[max(left, key=lambda i: bits[i] + whole_bits[i])] -= 1
         if sum(bits) > room:
@@ -283,10 +295,19 @@ class Planner:
                 f" summed, {'has' if small else 'leaves'} {room} fraction bits:"
                 f" {'that is too few for so small ones, scale them up' if small else 'declare tighter ranges'}"
             )
-        if x is y:
-            x = y = self.truncated(x, min(bits))
-            return x, y
-        return self.truncated(x, bits[0]), self.truncated(y, bits[1])
+        return bits[0], bits[1]
+
+    def _before(self, x: Expression, fewest: int) -> int | None:
+        """Fraction bits, ``fewest`` or more, to which it was truncated before, and is opened."""
+        while _is_permuted(x):
+            (x,) = x.inputs
+        opened = [x] if x.type.form is Form.MASKED or not x.has(Mask()) else [x, self.masked(x)]
+        had = x.type.fraction_bits
+        return next((b for b in range(had - 1, fewest - 1, -1) if any(y.has(Truncate(had - b)) for y in opened)), None)
+
+    def _drops(self, x: Expression, bits: int) -> bool:
+        """Whether comparisons drop so many."""
+        return bits > 0 and x.type.form is Form.SHARED and cut(self, x, bits) is not None
 
 
 def _is_permuted(x: Expression) -> bool:

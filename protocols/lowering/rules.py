@@ -13,7 +13,7 @@ from mpc.errors import ShapeError
 from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 from protocols.approximation import Fit
-from protocols.lowering import comparison, composed, functions, norms, selection, slopes
+from protocols.lowering import comparison, composed, functions, norms, selection, slopes, truncated
 from protocols.lowering.intervals import ASSUMED, fineness
 from protocols.lowering.planner import Planner
 from protocols.operations import assume, draw, keep, linear, one_hot, product
@@ -42,7 +42,10 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return planner.make(linear.Concatenate(operation.axis), *planner.aligned(_terms(planner, operands)))
         case m.Multiply():
             factors = _factors(planner, operands)
-            return comparison.gated(planner, *factors) or planner.product(product.Multiply(), *factors)
+            gated = comparison.gated(planner, *factors)
+            if gated is None and operation.at_once:
+                gated = truncated.multiplied(planner, *factors)
+            return gated or planner.product(product.Multiply(), *factors)
         case m.Maximum():
             return selection.maximum(planner, *_terms(planner, operands))
         case m.Ranked():

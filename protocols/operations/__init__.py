@@ -17,6 +17,7 @@ from protocols.operations import (
     polynomial,
     product,
     quotient,
+    truncated_product,
     truncation,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "polynomial",
     "product",
     "quotient",
+    "truncated_product",
     "truncation",
 ]

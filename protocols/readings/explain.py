@@ -50,6 +50,7 @@ from protocols.operations import (
     quotient,
     truncation,
 )
+from protocols.operations.truncated_product import TruncatedMultiply
 from protocols.readings.trial import SIGNS, Trial, _Untried, results
 
 Reals = npt.NDArray[np.float64]
@@ -92,7 +93,7 @@ _OF_DIGITS = (
     nonzero.Nonzero,
     nonzero.Zero,
 )
-_ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply)
+_ELEMENTWISE = (linear.Add, linear.Subtract, linear.Divide, quotient.Quotient, product.Multiply, TruncatedMultiply)
 
 
 class Form(enum.IntEnum):
@@ -218,8 +219,9 @@ def _form(operation: Operation, form: Form, *, alone: bool, both: bool) -> Form:
         return max(form, Form.BENT)
     if isinstance(operation, SIGNS):
         return max(form, Form.BENT) if alone else Form.MIXED
-    if isinstance(operation, product.Product) and both:
-        return max(form, Form.BENT) if isinstance(operation, product.Multiply) and alone else Form.MIXED
+    if isinstance(operation, product.Product | TruncatedMultiply) and both:
+        each = isinstance(operation, product.Multiply | TruncatedMultiply)
+        return max(form, Form.BENT) if each and alone else Form.MIXED
     if form <= Form.LINEAR:
         # What is not known here is taken for linear, too: better a line too many than one too few.
         return Form.LINEAR

@@ -21,7 +21,16 @@ from mpc.program_format import Node
 from mpc.rings import FIELD, Array, Ring, field, known_rings
 from mpc.rings.prg import Seed, fresh_seed
 from mpc.tensor_type import TensorType
-from protocols.operations import assume, comparison, linear, one_hot, polynomial, quotient, truncation
+from protocols.operations import (
+    assume,
+    comparison,
+    linear,
+    one_hot,
+    polynomial,
+    quotient,
+    truncated_product,
+    truncation,
+)
 from protocols.readings.clear import clear_values
 
 Reals = npt.NDArray[np.float64]
@@ -267,6 +276,11 @@ class Trial:
                 continue
             if isinstance(operation, quotient.Quotient):
                 values.append(field.scale(inputs[0], pow(operation.divisor, -1, field.P)))
+                continue
+            if isinstance(operation, truncated_product.TruncatedMultiply):
+                values.append(
+                    field.multiply(*(_shifted(x, bits) for x, bits in zip(inputs, operation.bits, strict=True)))
+                )
                 continue
             if isinstance(operation, polynomial.TruncatedPolynomial):
                 inputs = [_shifted(inputs[0], operation.bits)]

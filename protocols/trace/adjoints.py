@@ -31,6 +31,13 @@ def summed_to(g: Any, shape: Shape) -> Any:
     return (g.sum(axes) if axes else g).reshape(shape)
 
 
+def product(g: Any, x: Any) -> Any:
+    """Elementwise; of two secrets, what has to be truncated is so at once."""
+    if isinstance(g, SecretTensor) and isinstance(x, SecretTensor):
+        return g._joined(m.Multiply(at_once=True), g, x)
+    return g * x
+
+
 def spread(g: Any, axes: Sequence[int], shape: Shape) -> Any:
     """Of a sum over ``axes`` of a tensor of this shape."""
     kept = tuple(1 if a in axes else n for a, n in enumerate(shape))

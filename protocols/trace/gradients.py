@@ -19,6 +19,7 @@ import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
 from mpc.program import MAX_LABEL
+from protocols.lowering.planner import FRACTION_BITS, usual_bits
 from protocols.trace import adjoints, slopes
 from protocols.trace import mathematics as m
 from protocols.trace.secret_tensor import SecretTensor
@@ -95,6 +96,13 @@ def _tensor(node: m.Node, label: str) -> Any:
     return SecretTensor(node, f"{label[: MAX_LABEL - len(BACKWARD)]}{BACKWARD}".strip(), node.precision)
 
 
+def _kept(g: SecretTensor) -> SecretTensor:
+    """With the digits that are kept of such values: comparisons drop others, without an opening."""
+    return g.truncate(
+        usual_bits(g.type.low, g.type.high) + (FRACTION_BITS if g.precision is None else g.precision) - FRACTION_BITS
+    )
+
+
 def _relabelled(g: Any, y: SecretTensor) -> Any:
     return SecretTensor(g.node, y.label, g.precision) if isinstance(g, SecretTensor) else g
 
@@ -133,8 +141,8 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any]) -
             return -g
         case m.Multiply():
             if node.inputs[0] is node.inputs[1]:
-                return g * (xs[0] * 2.0) if i == 0 else None
-            return g * xs[1 - i]
+                return adjoints.product(g, xs[0] * 2.0) if i == 0 else None
+            return adjoints.product(g, xs[1 - i])
         case m.Divide():
             return g / operation.divisor
         case m.Matmul():
@@ -166,17 +174,19 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any]) -
             start = sum(x.shape[operation.axis] for x in xs[:i])
             return g[(slice(None),) * operation.axis + (slice(start, start + xs[i].shape[operation.axis]),)]
         case m.Polynomial():
-            return g * xs[0].polynomial([k * c for k, c in enumerate(operation.coefficients)][1:] or [0.0])
+            return adjoints.product(
+                g, xs[0].polynomial([k * c for k, c in enumerate(operation.coefficients)][1:] or [0.0])
+            )
         case m.Apply():
             return slopes.applied(operation, g, y, xs[0])
         case m.Called():
             return slopes.called(operation.function, operation.axes, g, y, *xs[1:]) if i == 1 else None
         case m.Sloped():
-            return g * xs[2] if i == 1 else None
+            return adjoints.product(g, xs[2]) if i == 1 else None
         case m.Relu():
-            return y._joined(m.LetThrough(), g, xs[0])
+            return _kept(y._joined(m.LetThrough(), g, xs[0]))
         case m.Maximum():
-            through = y._joined(m.LetThrough(), g, *xs)
+            through = _kept(y._joined(m.LetThrough(), g, *xs))
             return through if i == 0 else g - through
         case m.LetThrough():
             return y._joined(m.LetThrough(), g, *xs[1:]) if i == 0 else None

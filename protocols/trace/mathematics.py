@@ -80,7 +80,10 @@ class Negate:
 
 @dataclass(frozen=True, slots=True)
 class Multiply:
-    pass
+    """``at_once``: a factor that has to be truncated is so by the opening that it is multiplied by, for two elements
+    more that are dealt for each; a round less."""
+
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from mpc.errors import UnsupportedError
 from protocols.approximation import CompositeFit, RootFit
 from protocols.lowering.slopes import FORMULAS
 from protocols.trace import mathematics as m
+from protocols.trace.adjoints import product
 from protocols.trace.normalised import normalised
 
 Ends = tuple[float, float]
@@ -35,7 +36,7 @@ def applied(operation: m.Apply, g: Any, y: Any, x: Any) -> Any:
         # An interval that was given is where x lies, whatever its range.
         inside = fit.low <= x.type.low and x.type.high <= fit.high
         return called(name, (), g, y, x, interval=None if inside else (fit.low, fit.high))
-    return g * y._joined(m.Slope(name, fit), x, y)
+    return product(g, y._joined(m.Slope(name, fit), x, y))
 
 
 def called(
@@ -51,16 +52,16 @@ def called(
     if function in _OTHERS:
         name, factor = _OTHERS[function]
         slope = getattr(x, name)(interval=interval)
-        return g * (slope if factor == 1.0 else slope * factor)
+        return product(g, slope if factor == 1.0 else slope * factor)
     match function:
         case "softmax":
-            return (g - (g * y).sum(axes, keepdims=True)) * y
+            return product(g - product(g, y).sum(axes, keepdims=True), y)
         case "log_softmax":
-            return g - softmax_of(*parts) * g.sum(axes, keepdims=True)
+            return g - product(softmax_of(*parts), g.sum(axes, keepdims=True))
         case "logsumexp":
-            return softmax_of(*parts) * g
+            return product(softmax_of(*parts), g)
         case _ if function in FORMULAS:
-            return g * y.polynomial(FORMULAS[function])
+            return product(g, y.polynomial(FORMULAS[function]))
     raise UnsupportedError(
         f"a fit of {function or 'no named function'}, of several one after the other, has no gradient"
     )
@@ -68,4 +69,4 @@ def called(
 
 def softmax_of(values: Any, total: Any) -> Any:
     """From the exponentials and their sum."""
-    return values * normalised(total, "reciprocal")
+    return product(values, normalised(total, "reciprocal"))

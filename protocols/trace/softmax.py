@@ -20,13 +20,15 @@ from protocols.trace import mathematics as m
 from protocols.trace.arguments import Axis, numbers, reduced_axes, reduced_shape
 from protocols.trace.comparisons import check_bits
 from protocols.trace.counting import Counting
-from protocols.trace.normalised import normalised, thresholds_of
+from protocols.trace.normalised import TOLERANCE, normalised, thresholds_of
 
 DEEPEST = 16.0
 FEW = 16
 """Values that are summed: of more, exp is the square of that of their halves, a round more."""
 OFF = 2.0**-6
 """What the largest's exponential may be off from 1, at most: rounding."""
+FINER = 4
+"""Bits that a factor which makes a mean of a sum may have beyond those of their number."""
 UNIT = 2.0**-16
 """By which parts may exceed 0 and 1: more than what they are off by."""
 
@@ -80,20 +82,35 @@ def exponentials(x: Any, axis: Axis) -> Exponentials:
     axes = reduced_axes(axis, x.ndim)
     count = math.prod(x.shape[i] for i in axes)
     span = x.type.high - x.type.low
-    top = span * (count - 1) / count
+    # Any number that is near to the mean will do; the fewer bits a factor has, the more room there is for x.
+    for bits in range(count.bit_length() + FINER):
+        factor = math.ldexp(round(math.ldexp(1.0, bits) / count), -bits)
+        sums = _sums(span, count, abs(factor * count - 1.0) * x.type.magnitude)
+        if sums is not None:
+            less, lowest, low, high = sums
+            below = (x - x.sum(axes, keepdims=True) * factor - less).within(lowest, 0.0)
+            values = below.apply(normal_fits()["exp"], function="exp")._new(m.Masked())
+            return Exponentials(values, values.sum(axes, keepdims=True).within(low, high), below, 0.0, axes)
+    return _exponentials(x, axis)
+
+
+def _sums(span: float, count: int, off: float) -> tuple[float, float, float, float] | None:
+    """Of ``count`` values in a range of this length, less what is ``off`` their mean at most: what else to take off, so
+    that none is above 0, the lowest then, and from where to where the sum of their exponentials goes.  None where that
+    is too far.
+    """
+    top, step = span * (count - 1) / count + off, span / count
     if 2 * top > DEEPEST:
-        return _exponentials(x, axis)
-    # Of k at the upper end and the others at the lower one, less their mean and ``top``.
-    sums = [
-        k * math.exp(-span * (k - 1) / count) + (count - k) * math.exp(-top - span * k / count)
-        for k in range(1, count + 1)
-    ]
-    low, high = count * math.exp(-top) * (1 - UNIT), max(sums) * (1 + UNIT)
-    if thresholds_of(low, high)[1]:
-        return _exponentials(x, axis)
-    below = (x - x.mean(axes, keepdims=True) - top).within(-2 * top, 0.0)
-    values = below.apply(normal_fits()["exp"], function="exp")._new(m.Masked())
-    return Exponentials(values, values.sum(axes, keepdims=True).within(low, high), below, 0.0, axes)
+        return None
+    # Of k at the upper end and the others at the lower one.
+    most = max(k * math.exp(step * (1 - k)) + (count - k) * math.exp(-top - step * k) for k in range(1, count + 1))
+    low, high = count * math.exp(-top - off) * (1 - UNIT), most * (1 + UNIT)
+    # As much less as has sums begin where the interval of the fit of 1 / x does.
+    base, _ = thresholds_of(low, high)
+    less = max(0.0, math.log(low / (base * (1 - TOLERANCE))) - UNIT)
+    low, high = low * math.exp(-less), high * math.exp(-less)
+    lowest = -2 * top - less
+    return None if thresholds_of(low, high)[1] or lowest < -DEEPEST else (top + less, lowest, low, high)
 
 
 def _exponentials(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None = None) -> Exponentials:

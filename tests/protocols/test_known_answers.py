@@ -19,6 +19,7 @@ from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.program import Program
 from mpc.security import Security
 from protocols.readings.memory import run_in_memory
+from protocols.trace import mathematics as m
 
 Raw = npt.NDArray[np.uint64]
 
@@ -29,6 +30,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "matmul": (lambda x, y: x @ y, ((3, 4), (4, 2))),
     "conv2d": (lambda x, w: x.conv2d(w, padding=1).avg_pool2d(2), ((1, 2, 4, 4), (3, 2, 3, 3))),
     "truncate": (lambda x, y: (x * y).truncate(12), ((5,), (5,))),
+    "truncated product": (lambda x, y: x._joined(m.Multiply(at_once=True), (x * y) * (x * y), y), ((4,), (4,))),
     "polynomial": (lambda x: x.polynomial([0.5, -0.25, 0.125, 1.0]), ((6,),)),
     "powers": (lambda x: (x * 0.25) ** 9, ((6,),)),
     "fourier": (lambda x: x.sigmoid(), ((6,),)),
@@ -55,6 +57,8 @@ KNOWN = {
     "conv2d, 3": "8cd2009c3a3a3e4b",
     "truncate, 2": "ab46651a2ca5eb41",
     "truncate, 3": "67c2ec65ab20c7e0",
+    "truncated product, 2": "9c2ae4b9f393fb04",
+    "truncated product, 3": "076793ea41f96fc3",
     "polynomial, 2": "cf553d11f14d2ea1",
     "polynomial, 3": "06a0cc6e08c774d4",
     "powers, 2": "246954bd7978d08a",
