@@ -43,6 +43,7 @@ def command(subparsers: Any) -> None:
     _add_scale(benches)
     _add_network(benches)
     _add_accuracy(benches)
+    _add_training(benches)
     add_strangers(benches)
     add_peers(benches)
     add_soak(benches)
@@ -162,6 +163,24 @@ def _add_accuracy(benches: Any) -> None:
     )  # fmt: skip
     add_record_arguments(parser)
     parser.set_defaults(run=_accuracy)
+
+
+def _add_training(benches: Any) -> None:
+    parser = benches.add_parser("training", help="steps of training on shares, over processes")
+    parser.add_argument("names", nargs="*", metavar="CASE", help="softmax, sigmoid or mlp (default: all)")
+    parser.add_argument(
+        "--steps", type=positive, default=4, metavar="K", help="from one checkpoint to the next (default: 4)"
+    )
+    parser.add_argument("--repeat", type=positive, default=5, metavar="R", help="measured checkpoints (default: 5)")
+    add_cluster_arguments(parser)
+    add_record_arguments(parser)
+    parser.set_defaults(run=_training)
+
+
+def _training(options: argparse.Namespace) -> int:
+    from benchmarks.training import run
+
+    return run(options)
 
 
 def _network(options: argparse.Namespace) -> int:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from mpc.errors import NoAnswer, NotPermitted, PeerError, UsageError
+from mpc.rings.field import P
 from nn import SGD, CrossEntropyLoss, Linear, Model, MSELoss, Sequential
 from nn.training import initial, shares
 from parties import DataSet
 from parties.messages.runs import Opening
-from parties.messages.uploads import VersionReady
+from parties.messages.uploads import VersionPrepared, VersionReady, VersionsHeld
 
 FEATURES, CLASSES = 4, 3
 NET = Sequential({"out": Linear(FEATURES, CLASSES)}).architecture((FEATURES,))
@@ -159,6 +160,47 @@ async def _until(lost, site):
     site.restore("party1")
 
 
+async def test_no_mask_serves_two_values(site):
+    """A run that fails when all is opened is made again, with the same rows of the same state: under other masks.
+
+    Were one of them the same, so would be what is opened under it, since what it hides is.
+    """
+    async with site.client() as clinic:
+        data = [await clinic.upload(data_set(1, 12), "data")]
+        training = await clinic.training(NET, data, CrossEntropyLoss(), SOFT, **OPTIONS)
+        heard = {name: [] for name in ("party0", "party1")}
+
+        def listen(name):
+            def heard_of(message, buffers):
+                if isinstance(message, Opening):
+                    heard[name].append((message.run, message.round, b"".join(bytes(b) for b in buffers)))
+                    return [(message, buffers)]
+                if name == "party1" and len({run for run, *_ in heard[name]}) == 1:
+                    return []  # it has all of it, and the coordinator never hears so
+                return [(message, buffers)]
+
+            return heard_of
+
+        for name in heard:
+            site.corrupt(name, (Opening, VersionPrepared, VersionsHeld) if name == "party1" else Opening, listen(name))
+        await anext(aiter(training))
+        runs = list(dict.fromkeys(run for run, *_ in heard["party0"]))
+        assert len(runs) == 2, "it failed, and was made again"
+        opened = []
+        for run in runs:
+            sent = [
+                [np.frombuffer(b[: len(b) // 8 * 8], np.uint64) for r, _, b in heard[name] if r == run]
+                for name in heard
+            ]
+            opened.append([(a % P + b % P) % P for a, b in zip(*sent, strict=True)])
+        elements = 0
+        for first, second in zip(*opened, strict=True):
+            if len(first) > 16:  # packed bits among few elements may be equal by chance
+                assert np.mean(first == second) < 0.05
+                elements += len(first)
+        assert elements > 100
+
+
 async def test_a_party_that_cheats_ends_it(strict):
     await owned(strict)
     await allowed(strict)
@@ -201,6 +243,28 @@ async def test_a_model_goes_on_from_its_weights(site):
         model = Model(NET, {"out.weight": np.full((3, 4), 0.25), "out.bias": np.zeros(3)})
         training = await clinic.training(model, data, CrossEntropyLoss(), SOFT, **OPTIONS)
         assert await clinic.reveal(training.model["out.weight"]) == pytest.approx(0.25, abs=1e-6)
+
+
+async def test_what_is_found_out_on_the_way(site):
+    """By a program of its own, which is to be allowed; and it says what predictions say."""
+    await owned(site)
+    await allowed(site)
+    async with site.client() as clinic, site.client("company") as company:
+        data = await sets(clinic)
+        checked = await clinic.upload(data_set(3, 9), "checked")
+        training = await clinic.training(NET, data, CrossEntropyLoss(), SOFT, validate=[checked], **OPTIONS)
+        with pytest.raises(NotPermitted):
+            await anext(aiter(training))
+        await company.allow("clinic/net", "clinic", [clinic.digest(training.found_out)])
+        training = await clinic.training(NET, data, CrossEntropyLoss(), SOFT, validate=[checked], **OPTIONS)
+        made = await anext(aiter(training))
+        await company.allow("clinic/net", "clinic")
+        x, y = rows(3, 9)
+        answers = (await clinic.predict(training.model, x)).argmax(1)
+        found = [int((answers[y[:, kind] > 0] == kind).sum()) for kind in range(CLASSES)]
+        assert made.scores.found == pytest.approx(found, abs=1e-2)
+        assert made.scores.there == pytest.approx(y.sum(0), abs=1e-2)
+        assert made.to_dict()["accuracy"] == pytest.approx(sum(found) / 9, abs=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""``tessera bench training``: steps of training on shares, from checkpoint to checkpoint, over processes.
+
+The data is random: what a step takes does not depend on it.  ``seconds`` are of the steps themselves; ``wall_seconds``
+of all that is between one checkpoint and the next: dealing, and writing the network down at all parties, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.machine import machine
+from benchmarks.records import Recorder, flatten
+from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.session import as_predicted, session
+from mpc.errors import UsageError
+from nn.activations import Sigmoid
+from nn.architecture import Architecture, Sequential
+from nn.layers import Linear
+from nn.losses import CrossEntropyLoss
+from nn.optimizers import SGD
+from nn.rectifiers import ReLU
+from parties import Client, DataSet
+from parties.client.report import RunReport
+from parties.client.training import Progress
+
+
+class Case(NamedTuple):
+    """What is trained: ``features`` in [0, 1], of 8 bits, to ``classes``."""
+
+    features: int
+    classes: int
+    batch: int
+    make: Callable[[], Sequential]
+    logits: float
+
+    @property
+    def architecture(self) -> Architecture:
+        """As data."""
+        return self.make().architecture((self.features,))
+
+
+def _mlp() -> Sequential:
+    layers = {"a": Linear(784, 128), "relu_a": ReLU(), "b": Linear(128, 128), "relu_b": ReLU(), "out": Linear(128, 10)}
+    return Sequential(layers)
+
+
+def _sigmoid() -> Sequential:
+    return Sequential({"a": Linear(784, 64), "sigmoid": Sigmoid(), "out": Linear(64, 7)})
+
+
+CASES: Mapping[str, Case] = {
+    "softmax": Case(1280, 7, 32, lambda: Sequential({"out": Linear(1280, 7)}), 2.0),
+    "sigmoid": Case(784, 7, 32, _sigmoid, 8.0),
+    "mlp": Case(784, 10, 128, _mlp, 8.0),
+}
+"""A softmax regression on the features of a large network; and networks of one hidden layer and of two."""
+
+
+class _Made(NamedTuple):
+    """Of one run up to a checkpoint."""
+
+    report: RunReport
+    wall: float
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; the exit code."""
+    recorder = Recorder.of(options)
+    unknown = sorted(set(options.names) - set(CASES))
+    if unknown:
+        raise UsageError(f"there is no case {', '.join(unknown)}: choose from {', '.join(CASES)}")
+    summaries = [_measured(name, options) for name in options.names or CASES]
+    for summary in summaries:
+        case = {key: summary[key] for key in ("case", "batch", "steps", "parties", "security")}
+        recorder.add("training", case, flatten({key: summary[key] for key in ("step", "checkpoint")}))
+    if options.json:
+        print_json({"cases": summaries, "machine": machine()})
+    else:
+        _print(summaries)
+    return recorder.finish()
+
+
+def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    case, steps = CASES[name], options.steps
+    rng, rows = np.random.default_rng(1), case.batch * steps
+    x = np.round(rng.uniform(0, 1, (rows, case.features)) * 256) / 256
+    y = np.eye(case.classes)[rng.integers(0, case.classes, rows)]
+    made = list[_Made]()
+    with (
+        session(options.parties, options.security, options.timeout) as client,
+        progress_bar(name, options.repeat) as advance,
+    ):
+        data = client.upload(DataSet({"x": x, "y": y}, low=0, high=1, fraction_bits=8), "data")
+        last = time.perf_counter()
+
+        def told(progress: Progress) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if progress.report is not None:
+                made.append(_Made(progress.report, now - last))
+            last = now
+            advance()
+
+        _train(client, case, data, steps, options.repeat, told)
+    reports = [each.report for each in made]
+    online = reports[-1].online
+    seconds = median(report.online.seconds for report in reports)
+    wall = median(each.wall for each in made)
+    return {
+        "case": name,
+        "batch": case.batch,
+        "steps": steps,
+        "parties": options.parties,
+        "security": options.security,
+        "as_predicted": all(map(as_predicted, reports)),
+        "step": {
+            "seconds": seconds / steps,
+            "wall_seconds": wall / steps,
+            "rounds": online.rounds / steps,
+            "bytes_per_party": online.bytes / steps,
+            "dealt_bytes": reports[-1].offline.bytes / steps,
+        },
+        "checkpoint": {"rounds": online.rounds, "bytes_per_party": online.bytes, "seconds": seconds},
+    }
+
+
+def _train(client: Client, case: Case, data: Any, steps: int, repeat: int, told: Callable[[Progress], None]) -> None:
+    client.train(
+        case.architecture, [data], CrossEntropyLoss(), SGD(lr=2.0**-8, momentum=0.5, fraction_bits=29), name="network",
+        batch=case.batch, steps=steps, epochs=float(repeat), weights=1.0, logits=case.logits, progress=told,
+    )  # fmt: skip
+
+
+def _print(summaries: list[dict[str, Any]]) -> None:
+    table = plain_table("a step of", "batch", "online", "with dealing, keeping", "rounds", "sent per party", "dealt")
+    for summary in summaries:
+        step = summary["step"]
+        table.add_row(
+            summary["case"], str(summary["batch"]), milliseconds(step["seconds"]), milliseconds(step["wall_seconds"]),
+            f"{step['rounds']:.1f}", kilobytes(step["bytes_per_party"]), kilobytes(step["dealt_bytes"]),
+        )  # fmt: skip
+    console = stdout_console()
+    console.print(table)
+    right = all(summary["as_predicted"] for summary in summaries)
+    console.print(
+        f"Rounds and bytes are {'' if right else 'NOT '}as predicted; each a share of those up to a checkpoint."
+    )
