@@ -71,6 +71,14 @@ def _add_inference(benches: Any) -> None:
     parser.add_argument(
         "--images", type=places, metavar="FIRST:END", help="of that split these alone, as in 0:100, without the last"
     )
+    parser.add_argument(
+        "--closest", action="store_true", help="of that split those first whose likeliest class leads least, in float64"
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="servers in this process, without sockets: for the answers, and not for times",
+    )
     add_objective_argument(parser)
     add_cluster_arguments(parser)
     add_record_arguments(parser)

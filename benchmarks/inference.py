@@ -29,6 +29,7 @@ from benchmarks.session import (
     as_predicted,
     links,
     measure,
+    memory_session,
     phases,
     print_links,
     resources,
@@ -46,6 +47,8 @@ from parties.client.report import RunReport
 WARM_UP = 5
 """Runs before those that count: they load kernels, fill caches and grow the processes' memory."""
 REPEAT = 10
+LOOKED_AT = 16
+"""Photographs at a time, in float64."""
 KEPT = ("online", "offline", "wire", "breakdown", "layers", "resources", "agree", "images", "difference")
 """Parts of the summary that are kept as figures."""
 
@@ -59,14 +62,16 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError("--repeat and --data exclude each other: with --data every batch of the file runs once")
         if chosen.weights != SHIPPED:
             raise UsageError("--data holds images for a network that ships: leave out --torch and --side")
-    elif options.images is not None:
-        raise UsageError("--images are of --data: name its file")
+    elif options.images is not None or options.closest:
+        raise UsageError("--images and --closest are of --data: name its file")
     summary = measured(chosen, options)
     case = chosen.case(options.batch, options.parties, options.security) | {"objective": options.objective}
     if options.data is None:
         recorder.add("inference", case, flatten(summary, *KEPT))
     else:
-        where = {"data": options.data.name} | ({} if options.images is None else {"images": str(options.images)})
+        where: dict[str, Any] = {"data": options.data.name, "closest": options.closest, "memory": options.memory}
+        if options.images is not None:
+            where["images"] = f"{options.images.start}:{options.images.stop}"
         recorder.add("inference", case | where, flatten(summary, *KEPT, "accuracy", "lead", "torch"))
     if options.json:
         print_json(summary)
@@ -83,7 +88,8 @@ def measured(chosen: Subject, options: argparse.Namespace) -> dict[str, Any]:
         return _summary(chosen, options, runs, [chosen.model.plain(images)] * len(runs))
     split = (load_photographs if chosen.name == LESION.name else load_split)(options.data, "test")
     some = slice(None) if options.images is None else options.images
-    pixels, labels = split.images[some], split.labels[some]
+    order = _closest(chosen, split.images) if options.closest else np.arange(len(split.images))
+    pixels, labels = split.images[order[some]], split.labels[order[some]]
     if not len(pixels):
         raise UsageError(f"--images {some.start}:{some.stop} of a test split of {len(split.images)}: it has no such")
     batches = _Batches(chosen, pixels, options.batch)
@@ -94,6 +100,12 @@ def measured(chosen: Subject, options: argparse.Namespace) -> dict[str, Any]:
     references = {} if chosen.name == LESION.name else torch_references(np.concatenate(list(batches)))
     summary["torch"] = {name: agreement(logits, reference) for name, reference in references.items()}
     return summary
+
+
+def _closest(chosen: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Their order by how little the likeliest class leads, in float64."""
+    logits = np.concatenate([chosen.model.plain(each) for each in _Batches(chosen, pixels, LOOKED_AT)])
+    return np.argsort(np.diff(np.sort(logits, axis=1)[:, -2:])[:, 0], kind="stable")
 
 
 @dataclass(frozen=True)
@@ -118,9 +130,12 @@ def _runs(chosen: Subject, options: argparse.Namespace, batches: Sequence[Reals]
     runs = []
     with (
         progress_bar("predicting", len(batches)) as advance,
-        watched_session(options.parties, options.security, options.timeout, options.objective) as session,
+        (memory_session if options.memory else watched_session)(
+            options.parties, options.security, options.timeout, options.objective
+        ) as session,
     ):
-        warn_without_wire(session)
+        if not options.memory:
+            warn_without_wire(session)
         remote = session.client.upload(chosen.model, "measured")
         for i, batch in enumerate(chain(repeat(batches[0], WARM_UP), batches)):
             secret = session.client.share(batch, low=chosen.low, high=chosen.high, name="inputs")

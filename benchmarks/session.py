@@ -19,7 +19,7 @@ from benchmarks.report import plain_table
 from benchmarks.wire import Carried, Wire
 from mpc.cost import Cost, Wanted, messages
 from mpc.errors import ConfigurationError, UsageError
-from parties import Client, LocalCluster
+from parties import Client, LocalCluster, MemoryCluster
 from parties.client.report import RunReport, link_name
 from parties.members.cluster_file import Settings
 from parties.tally import Link, Sent
@@ -81,6 +81,17 @@ def watched_session(parties: int, security: str, timeout: float, objective: Want
             return
         with wire:
             yield Session(client, Processes(pids), wire)
+
+
+@contextlib.contextmanager
+def memory_session(parties: int, security: str, timeout: float, objective: Wanted = "latency") -> Iterator[Session]:
+    """As ``watched_session``, of servers in this process, without sockets: figures count, and times do not."""
+    settings = Settings(threads=1, round_timeout=float(timeout))
+    with (
+        MemoryCluster(parties, security=security, settings=settings) as cluster,
+        Client(cluster, objective=objective) as client,
+    ):
+        yield Session(client, Processes({}), without_wire="in memory TCP carries nothing")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from mpc.security import Security
 from nn.derm import samples
 from nn.derm.dataset import load_split
 from nn.derm.model import derm_model
-from nn.derm.preprocess import load_pixels
+from nn.derm.preprocess import load_image, load_pixels
 from parties.commands.command_line import main
 
 SPREAD = ["median", "min", "max", "count"]
@@ -165,8 +165,15 @@ def test_inference_on_a_test_split_beside_torch(tmp_path: Path, capsys: pytest.C
         assert summary["torch"][name]["max_abs_difference"] < 0.01
     assert summary["torch"]["approximation"]["agree"] == 5
     assert 0 <= summary["accuracy"] <= 1
-    some = bench(capsys, "inference", "--data", str(path), "--images", "3:9")
+    records = tmp_path / "records.jsonl"
+    some = bench(
+        capsys, "inference", "--data", str(path), "--images", "0:2", "--closest", "--memory", "--out", str(records)
+    )
     assert (some["images"], some["agree"], some["lead"]) == (2, 2, 0.0)
+    plain = derm_model().plain(np.stack([load_image(sample.path) for sample in shipped]))
+    nearest = np.diff(np.sort(plain, axis=1)[:, -2:])[:, 0].argsort()[:2]
+    assert some["accuracy"] == np.mean([plain[i].argmax() == shipped[i].label for i in nearest])
+    assert read(records)[0].case["images"] == "0:2"
     assert main(["bench", "inference", "--data", str(path), "--images", "5:9"]) == 2
     assert "it has no such" in capsys.readouterr().err
 
