@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 import re
@@ -19,6 +20,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from nn.derm import CLASS_CODES, CLASS_NAMES, class_probabilities, load_image, samples
+from nn.derm.lesion.model import lesion_model
+from nn.derm.lesion.model import shown as lesion_samples
+from nn.derm.lesion.photographs import INPUT
 from nn.derm.model import derm_model
 from parties import Client, LocalCluster, Settings
 
@@ -60,6 +64,12 @@ def cluster() -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def address(cluster: LocalCluster) -> Iterator[str]:
+    with served(cluster) as printed:
+        yield printed
+
+
+@contextlib.contextmanager
+def served(cluster: LocalCluster) -> Iterator[str]:
     """What ``tessera clinic``, a process of its own, prints."""
     command = [sys.executable, "-m", "parties.commands.command_line", "clinic", "--listen", "127.0.0.1:0"]
     command += ["--cluster", str(cluster.path), "--key", str(cluster.key_path("clinic"))]
@@ -151,6 +161,32 @@ def test_a_photograph_that_is_dropped_and_another_one(page: Page) -> None:
         drop(page, sample.path)
         expect(page.locator("#status")).to_contain_text("Done")
         assert shown(page) == pytest.approx(expected(sample.path), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_lesion_network_answers_a_photograph_of_any_size(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "photograph.png"
+    with Image.open(lesion_samples()[5].path) as picture:
+        picture.resize((640, 480), Image.Resampling.BICUBIC).save(path)
+    with LocalCluster(2, clients=("clinic", "company"), settings=Settings(threads=1)) as cluster:
+        with Client(cluster.cluster, cluster.client_keys["company"]) as company:
+            company.upload(lesion_model(), "lesion")
+            company.allow("lesion", "clinic")
+        with served(cluster) as address, contextlib.closing(browser.new_page()) as page:
+            page.set_default_timeout(60 * SECOND)
+            page.goto(address)
+            page.locator("#file").set_input_files(path)
+            expect(page.locator("#bill")).to_be_visible(timeout=60 * SECOND)
+            found = shown(page)
+            expect(page.locator("#seen")).to_contain_text("128 × 128 pixels")
+            # What is seen is the photograph as one knows it, and not noise.
+            visible = INPUT.visible(INPUT.load(path))
+            assert np.abs(pixels(page, "seen").astype(int) - visible).max() <= 1
+            for panel in ("mask", "masked"):
+                noise = pixels(page, panel)
+                assert abs(np.corrcoef(noise.ravel(), visible.ravel())[0, 1]) < 0.05
+    probabilities = class_probabilities(lesion_model().plain(INPUT.load(path)[None]))[0]
+    assert found == pytest.approx(dict(zip(CLASS_CODES, map(float, probabilities), strict=True)), abs=2e-3)
 
 
 def test_what_is_seen_to_leave_is_noise(page: Page) -> None:
