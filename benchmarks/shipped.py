@@ -38,7 +38,7 @@ SMALL: Final = Shipped("small", derm_model, samples, preprocess.INPUT, None, "la
 
 
 def shipped(name: str | None, security: str) -> Shipped:
-    """The one of that name; by default the better one, but with MACs the small one: of the other an image takes 5.0 GB
+    """The one of that name; by default the better one, but with MACs the small one: of the other an image takes 4.5 GB
     from the dealer there.
     """
     if name is None:

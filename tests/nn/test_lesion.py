@@ -15,6 +15,7 @@ from mpc import fixed_point
 from mpc.errors import ConfigurationError
 from nn.derm import CLASS_CODES, samples
 from nn.derm.lesion.card import model_card
+from nn.derm.lesion.encrypted import main as compare
 from nn.derm.lesion.model import FOLDER, INTERFACE, WEIGHTS, lesion_model, shown
 from nn.derm.lesion.photographs import INPUT
 from nn.derm.metrics import accuracy, balanced_accuracy, confusion_matrix
@@ -34,6 +35,9 @@ def test_weights_are_those_the_metrics_describe() -> None:
     assert model.architecture.input_shape == INPUT.shape
     assert sum(array.size for array in model.weights.values()) == METRICS["parameters"]
     assert all(np.array_equal(array, array.astype(np.float16)) for array in model.weights.values())
+    for name, stored in model.stored_types().items():  # parties round none of them
+        units = np.ldexp(model.weights[name], stored.fraction_bits)
+        assert np.array_equal(units, np.round(units)), name
     layers = model.architecture.layers.values()
     assert sum(isinstance(layer, ReLU) and layer.interval is None for layer in layers) == 33
     assert [layer.interval[1] for layer in layers if isinstance(layer, Assumed)] == [
@@ -44,7 +48,7 @@ def test_weights_are_those_the_metrics_describe() -> None:
 def test_no_image_that_was_measured_leaves_a_range() -> None:
     assert METRICS["out_of_range"] == {"val": 0, "test": 0}
     for row in METRICS["ranges"].values():
-        assert max(row["val"], row["test"]) < 0.999 * row["assumed"]
+        assert max(row["val"], row["test"]) < 0.99 * (1 - 2 / 9) * row["assumed"]
 
 
 def test_scores_match_the_confusion_matrices() -> None:
@@ -70,6 +74,44 @@ def test_samples_are_the_small_networks_and_give_the_recorded_logits() -> None:
     np.testing.assert_allclose(logits, recorded[few], atol=1e-3)
     labels = np.array([sample.label for sample in photographs])
     assert np.trace(confusion_matrix(labels, recorded.argmax(1), len(CLASS_CODES))) >= 7
+
+
+def record(first: int, images: int, agree: int, difference: float, lead: float, **case: object) -> str:
+    case = {"model": "lesion", "weights": "shipped", "closest": True, "images": f"{first}:{first + images}"} | case
+    figures = {"images": images, "agree": agree, "max_abs_difference": difference, "lead": lead}
+    return json.dumps({"case": case, "figures": figures}) + "\n"
+
+
+def test_what_was_compared_is_put_into_the_card(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    records = tmp_path / "records.jsonl"
+    records.write_text(record(200, 1312, 1312, 2e-3, 0.0) + record(0, 200, 199, 1e-3, 4e-4))
+    assert compare([str(records), "--folder", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found == METRICS | {"encrypted": {"images": 1512, "agree": 1511, "difference": 2e-3, "lead": 4e-4}}
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "on 1511 of the 1512\ntest images and no logit is off by more than 2.0e-03. The others are ties" in card
+    records.write_text(record(0, 200, 200, 1e-3, 0.0))
+    assert compare([str(records), "--folder", str(tmp_path)]) == 0
+    assert "200 of the 200\ntest images whose" in (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "",
+        "{}\n",
+        record(1, 200, 200, 1e-3, 0.0),
+        record(0, 200, 200, 1e-3, 0.0) * 2,
+        record(0, 200, 200, 1e-3, 0.0, model="derm"),
+        record(0, 200, 200, 1e-3, 0.0, closest=False),
+    ],
+)
+def test_records_of_something_else_are_not(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "records.jsonl").write_text(lines)
+    (tmp_path / "metrics.json").write_text("{}")
+    assert compare([str(tmp_path / "records.jsonl"), "--folder", str(tmp_path)]) == ConfigurationError.exit_code
+    assert (tmp_path / "metrics.json").read_text() == "{}"
 
 
 def test_weights_of_another_file_are_refused(tmp_path: Path) -> None:
@@ -101,7 +143,7 @@ def test_encrypted_is_plain(objective: str) -> None:
         for image, wanted in zip(images, model.plain(images), strict=True):
             found = client.reveal(remote(client.share(image[None], low=-1.0, high=1.0)))[0]
             assert found.argmax() == wanted.argmax()
-            assert np.abs(found - wanted).max() < 0.01
+            assert np.abs(found - wanted).max() < 2e-4
 
 
 @pytest.mark.slow
@@ -113,4 +155,4 @@ def test_parties_compute_what_the_clear_reading_does() -> None:
     stored = {("model", name): elements for name, elements in model.encode().items()}
     result, *_ = clear(program, [fixed_point.encode(image, 16)], stored)
     found = fixed_point.decode(result, program.nodes[program.outputs[0]].type.fraction_bits)
-    assert np.abs(found - model.plain(image)).max() < 0.01
+    assert np.abs(found - model.plain(image)).max() < 2e-4

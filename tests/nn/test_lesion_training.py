@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ from nn.derm import CLASS_CODES
 from nn.derm.choose_samples import main as choose_main
 from nn.derm.lesion import fit, train
 from nn.derm.lesion.importing import imported, inputs, write
-from nn.derm.lesion.measure import _walked, ranges, temperature
+from nn.derm.lesion.measure import fitted, ranges, walked
 from nn.derm.lesion.network import Block, folded, network, pretrained
-from nn.derm.lesion.photographs import balanced, load_photographs
+from nn.derm.lesion.photographs import INPUT, asked, balanced, load_files, load_photographs
 from nn.derm.metrics import calibration_error
 from nn.model import Model
 from nn.rectifiers import Assumed
@@ -76,6 +77,14 @@ def test_photographs_are_read_and_balanced(tmp_path: Path) -> None:
     assert light.shape == (14, 3, 128, 128)
     illuminant = ((light / 255) ** 6).mean(axis=(2, 3)) ** (1 / 6)
     assert np.abs(illuminant - 0.7).max() < 0.02
+
+
+def test_what_is_measured_is_what_a_client_asks(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "d.npz")
+    measured = asked(load_photographs(path, "test").images)
+    files, _, _ = load_files(path, "test")
+    for file, values in zip(files, measured, strict=True):
+        assert np.array_equal(values, INPUT.examine(file).values.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -172,13 +181,31 @@ def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not torch.equal(whole.state_dict()["classes.weight"], start["classes.weight"])
 
 
+def test_a_mean_of_weights_has_statistics_of_its_own() -> None:
+    nets = [random_net(), random_net(1)]
+    before = [copy.deepcopy(net.state_dict()) for net in nets]
+    photographs = some_photographs(40)
+    means = [train.averaged(nets, photographs, 3) for _ in range(2)]
+    assert all(torch.equal(nets[i].state_dict()[name], value) for i in range(2) for name, value in before[i].items())
+    (one, other), first = (mean.state_dict() for mean in means), dict(means[0].named_modules())
+    for name, value in one.items():
+        assert torch.equal(value, other[name])
+        middle = (before[0][name] + before[1][name]) / 2
+        kept = ("running" not in name and not name.endswith("tracked")) or name.startswith(
+            ("stem", "blocks.0", "blocks.1.")
+        )
+        assert torch.allclose(value.float(), middle.float()) == kept, name
+    assert not means[0].training
+    assert {layer.momentum for layer in first.values() if isinstance(layer, nn.BatchNorm2d)} == {0.5}
+
+
 def test_temperature_is_what_logits_were_multiplied_by() -> None:
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(4000, 7)) * 2
     powers = np.exp(logits)
     chances = (powers / powers.sum(1, keepdims=True)).cumsum(1)
     labels = (chances < generator.uniform(size=(len(logits), 1))).sum(1)
-    assert abs(temperature(torch.from_numpy(logits * 3), torch.from_numpy(labels)) - 3) < 0.3
+    assert abs(fitted(torch.from_numpy(logits * 3), torch.from_numpy(labels)).temperature - 3) < 0.3
 
 
 def test_calibration_error() -> None:
@@ -197,7 +224,7 @@ def test_what_is_imported_is_the_network(tmp_path: Path, evaluate: Callable[...,
     with torch.no_grad():
         whole, rounded = net(torch.from_numpy(x).float()).numpy(), plain(torch.from_numpy(x).float()).numpy()
     assert np.abs(rounded - whole).max() < 0.01 * np.abs(whole).max()
-    assert torch.equal(_walked(plain, photographs.images)[0], fit.answers(plain, photographs.images))
+    assert torch.equal(walked(plain, photographs.asked.inputs)[0], fit.answers(plain, photographs.asked.inputs))
     model = imported(plain, photographs.images)
     write(model, tmp_path / "net.safetensors")
     loaded = Model.load(tmp_path / "net.safetensors")
@@ -205,7 +232,7 @@ def test_what_is_imported_is_the_network(tmp_path: Path, evaluate: Callable[...,
     blocks = sum(isinstance(layer, Block) for layer in net.modules())
     places = [step for step in loaded.architecture.steps if isinstance(step.layer, Assumed)]
     assert len(places) == blocks + 1
-    assert ranges(loaded, {"val": _walked(plain, photographs.images)[1]})["out_of_range"] == {"val": 0}
+    assert ranges(loaded, {"val": walked(plain, photographs.asked.inputs)[1]})["out_of_range"] == {"val": 0}
     run = evaluate(Model(loaded.architecture, loaded.weights), x[:1])  # which says nothing of 128x128
     assert run.program.flagged
     assert np.abs(run.result - rounded[:1]).max() < 0.01 * np.abs(rounded).max()
@@ -217,7 +244,7 @@ def test_a_range_that_is_left_is_counted() -> None:
     model = imported(plain, photographs.images)
     with torch.no_grad():
         plain.stem[0].weight.mul_(64)  # type: ignore[index,union-attr,operator]
-    found = ranges(model, {"val": _walked(plain, photographs.images)[1]})
+    found = ranges(model, {"val": walked(plain, photographs.asked.inputs)[1]})
     assert found["out_of_range"]["val"] == 4
     assert all(row["val"] >= 0 for row in found["ranges"].values())
 
@@ -228,12 +255,17 @@ def test_training_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.save(network().state_dict(), tmp_path / "start.pth")
     short = fit.Recipe(epochs=1, small_epochs=0, batch=7, candidates=1)
     monkeypatch.setattr(train, "CYCLES", (short, short))
+    measured: dict[str, fit.Asked] = {}
+    measure = train.measure
+    monkeypatch.setattr(train, "measure", lambda *given: measured.update(given[-1]) or measure(*given))
     data = write_data(tmp_path / "d.npz")
     arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--imagenet", str(tmp_path / "start.pth")]
     assert train.main(arguments) == 0
     assert "# Model card" in (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
     model = Model.load(tmp_path / "out" / "lesion.safetensors")
     assert model.plain(np.zeros((1, 3, 128, 128))).shape == (1, 7)
+    for split in ("val", "test"):
+        assert np.array_equal(measured[split].inputs.numpy(), asked(load_photographs(data, split).images))
 
 
 @pytest.mark.parametrize("extra", [["--seed", "-1"]])

@@ -62,11 +62,24 @@ class Tuned(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Asked:
+    """``inputs`` float32 (N, 3, H, W), as the model takes them, ``labels`` int64 (N,)."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Photographs:
     """``images`` uint8 (N, 3, H, W) after colour constancy, ``labels`` int64 (N,)."""
 
     images: torch.Tensor
     labels: torch.Tensor
+
+    @property
+    def asked(self) -> Asked:
+        """As they are; rounded, which what a client asks of a photograph is not."""
+        return Asked(network_input(self.images.float().div_(255)), self.labels)
 
 
 def network_input(views: torch.Tensor) -> torch.Tensor:
@@ -74,21 +87,19 @@ def network_input(views: torch.Tensor) -> torch.Tensor:
     return views.mul(2).sub_(1).contiguous(memory_format=torch.channels_last)
 
 
-def answers(net: nn.Module, images: torch.Tensor, rotations: int = ROTATIONS) -> torch.Tensor:
-    """Logits (rotations, N, 7) of uint8 photographs turned by so many quarter turns; float32, without gradients."""
+def answers(net: nn.Module, inputs: torch.Tensor, rotations: int = ROTATIONS) -> torch.Tensor:
+    """Logits (rotations, N, 7) of ``inputs`` turned by so many quarter turns; float32, without gradients."""
     net.eval()
-    found = []
     with torch.no_grad():
-        for part in torch.split(images, 64):
-            x = network_input(part.float().div_(255))
-            found.append(torch.stack([net(torch.rot90(x, k, (2, 3))) for k in range(rotations)]))
+        parts = torch.split(inputs, 64)
+        found = [torch.stack([net(torch.rot90(x, k, (2, 3))) for k in range(rotations)]) for x in parts]
     return torch.cat(found, 1)
 
 
-def score(net: nn.Module, photographs: Photographs, rotations: int = ROTATIONS) -> float:
+def score(net: nn.Module, asked: Asked, rotations: int = ROTATIONS) -> float:
     """Balanced accuracy."""
-    found = answers(net, photographs.images, rotations).mean(0).argmax(1).numpy()
-    return balanced_accuracy(confusion_matrix(photographs.labels.numpy(), found, CLASSES))
+    found = answers(net, asked.inputs, rotations).mean(0).argmax(1).numpy()
+    return balanced_accuracy(confusion_matrix(asked.labels.numpy(), found, CLASSES))
 
 
 def fine_tune(
@@ -106,6 +117,7 @@ def fine_tune(
     freeze(net, recipe.frozen_blocks)
     counts = torch.bincount(train.labels, minlength=CLASSES).clamp(min=1)
     log_prior = torch.log(counts / len(train.labels))
+    asked = val.asked
     steps = len(train.labels) // recipe.batch
     optimiser = torch.optim.AdamW(_groups(net, recipe.decay), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -146,7 +158,7 @@ def fine_tune(
             total += float(loss.detach())
         seconds = time.perf_counter() - start
         last = epoch >= recipe.epochs - recipe.candidates
-        found = score(average, val) if last else -math.inf
+        found = score(average, asked) if last else -math.inf
         said = f", balanced accuracy on val {found:.4f}" if last else ""
         report(f"epoch {epoch + 1}/{recipe.epochs}: loss {total / steps:.3f}{said}, {seconds:.0f} s")
         if found > best:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from nn.derm.dataset import CLASSES
 from nn.derm.evaluation import scores
-from nn.derm.lesion.fit import ROTATIONS, Photographs, network_input
+from nn.derm.lesion.fit import ROTATIONS, Asked
 from nn.derm.lesion.model import shown
 from nn.derm.lesion.photographs import INPUT
 from nn.derm.metrics import calibration_error
@@ -21,34 +21,44 @@ from nn.model import Model
 from nn.rectifiers import Assumed
 
 CHUNK = 64
+NEAR = 2 / 9
+"""Of the way from 0 to an end: a ninth of a range (``protocols.lowering.intervals``)."""
 
 
-def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """What logits (N, 7) are divided by so that their softmax is right most: the least cross-entropy, classes alike."""
+class Fit(NamedTuple):
+    """What logits are divided by so that their softmax is right most, and its cross-entropy then, classes alike."""
+
+    temperature: float
+    loss: float
+
+
+def fitted(logits: torch.Tensor, labels: torch.Tensor) -> Fit:
+    """Of logits (N, 7)."""
     values, truth = logits.double().numpy(), labels.numpy()
     weights = 1.0 / np.bincount(truth)[truth]
+    weights /= weights.sum()
 
     def loss(scale: float) -> float:
         chosen = CLASSES.probabilities(values / scale)[np.arange(len(truth)), truth]
         return float(-(weights * np.log(np.maximum(chosen, 1e-300))).sum())
 
-    candidates = np.exp(np.linspace(math.log(0.25), math.log(4), 401))
-    return float(candidates[int(np.argmin([loss(each) for each in candidates]))])
+    candidates = np.exp(np.linspace(math.log(0.25), math.log(4), 401)).tolist()
+    best = min(candidates, key=loss)
+    return Fit(best, loss(best))
 
 
-def measure(net: nn.Sequential, model: Model, splits: Mapping[str, Photographs]) -> dict[str, Any]:
-    """``net`` is ``folded``, and ``model`` made of it; ``splits``: train, val and test."""
-    train = splits["train"].labels
+def measure(net: nn.Sequential, model: Model, train: torch.Tensor, splits: Mapping[str, Asked]) -> dict[str, Any]:
+    """``net`` is ``folded``, and ``model`` made of it; ``train``: labels; ``splits``: val and test, as clients ask."""
     log_prior = torch.log(torch.bincount(train, minlength=len(CLASSES.labels)).clamp(min=1) / len(train))
     found: dict[str, Any] = {
-        "images": {name: len(split.labels) for name, split in splits.items()},
+        "images": {"train": len(train)} | {name: len(split.labels) for name, split in splits.items()},
         "parameters": sum(array.size for array in model.weights.values()),
         "calibration": {},
     }
     farthest = {}
     for name in ("val", "test"):
         labels = splits[name].labels.numpy()
-        turns, farthest[name] = _walked(net, splits[name].images)
+        turns, farthest[name] = walked(net, splits[name].inputs)
         averaged = turns.mean(0)
         found[name] = {
             "1": scores(turns[0], labels), "4": scores(averaged, labels), "prior": scores(averaged + log_prior, labels),
@@ -76,7 +86,7 @@ def _calibration(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) 
 def ranges(model: Model, farthest: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """What ``model`` assumes, and how far images go, by step; and how many images leave a range.
 
-    ``farthest``: by split, as ``_walked`` gives it.
+    ``farthest``: by split, as ``walked`` gives it.  As parties watch ranges, nearer to an end than `NEAR` is beyond it.
     """
     steps = model.architecture.steps
     places = {steps[step.inputs[0] - 1].name: step.layer for step in steps if isinstance(step.layer, Assumed)}
@@ -88,20 +98,23 @@ def ranges(model: Model, farthest: Mapping[str, torch.Tensor]) -> dict[str, Any]
         }
         for i, (name, layer) in enumerate(places.items())
     }
-    return {"ranges": rows, "out_of_range": {k: int((v >= ends).any(1).sum()) for k, v in farthest.items()}}
+    return {
+        "ranges": rows,
+        "out_of_range": {k: int((v >= (1 - NEAR) * ends).any(1).sum()) for k, v in farthest.items()},
+    }
 
 
-def _walked(net: nn.Sequential, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def walked(net: nn.Sequential, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (4, N, 7) as ``fit.answers`` gives them; and the largest magnitude of what each block gives, and of the
     features, (N, 17), over the four turns.
     """
     logits, farthest = [], []
     stem, blocks, *between, last = net.children()
     with torch.no_grad():
-        for part in torch.split(images, CHUNK):
+        for part in torch.split(inputs, CHUNK):
             turns, tops = [], []
             for turn in range(ROTATIONS):
-                x = stem(torch.rot90(network_input(part.float().div_(255)), turn, (2, 3)))
+                x = stem(torch.rot90(part, turn, (2, 3)))
                 reached = []
                 for block in cast(nn.Sequential, blocks):
                     x = block(x)

@@ -54,6 +54,14 @@ def balanced(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return channels
 
 
+def asked(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Photographs (N, H, W, 3) as a client makes inputs of them, (N, 3, H, W), in single precision."""
+    made = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    for image, row in zip(images, made, strict=True):
+        row[...] = INPUT.normalise(image)
+    return made
+
+
 def _are_offsets(offsets: NDArray[Any], size: int) -> bool:
     return (
         offsets.dtype.kind in "iu"
