@@ -161,7 +161,7 @@ def _counts(
     must be."""
     depths = _depths([*outputs, *kept, *assumed])
     last, rows = max(depths.values()), 1 if kept else samples(outputs)
-    spans, looked_at, counted = list[Span](), list[Expression](), list[Expression]()
+    spans, counted = list[tuple[Expression, Span]](), list[Expression]()
     for each in assumed:
         (x,) = each.inputs
         operation = each.operation
@@ -173,17 +173,20 @@ def _counts(
             continue
         # Without MACs digits take no longer than finer tables, and a tenth of the bytes.
         if operation.bits and (security is Security.MALICIOUS or operation.bits <= ASSUMED):
-            spans.append(Span.of(x.type, least, most, operation.bits))
-            looked_at += [x, _coefficients(x.type.size)]
+            spans.append((x, Span.of(x.type, least, most, operation.bits)))
             continue
         # With MACs fewer rounds are fewer elements opened, too.
         later = depths[x] + 2 <= last and security is Security.SEMI_HONEST
         planner = Planner(LABEL, objective=Objective(0 if later else ANY, security))
         count = _beyond(planner, x, low, high, math.ldexp(min(most - least, _WIDEST), -_PARTS), rows)
         counted = [planner.sum(Add(), counted[0], count)] if counted else [count]
-    if spans:
-        counted = [Expression(Astray(rows, tuple(spans)), (*looked_at, *counted), LABEL)]
-    return Planner(LABEL).masked(counted[0]) if counted else None
+    found = list[Expression]()
+    for k, (x, span) in enumerate(spans, 1):
+        # What is counted by digits is known late, and comes last: tables are dealt where values are opened.
+        added = (*found, *counted) if k == len(spans) else tuple(found)
+        found = [Expression(Astray(rows, span), (x, _coefficients(x.type.size), *added), LABEL)]
+    whole = found or counted
+    return Planner(LABEL).masked(whole[0]) if whole else None
 
 
 def _scaled(operation: Nonzero | Zero, counts: Expression) -> Expression:

@@ -17,7 +17,8 @@ nobody but the dealer knows (`Coefficients`), one for each value, the sum
     V = sum s (T + T')
 
 is *linear*, with public factors, in s and in what is dealt: s times each entry, s [r >= 2^60], and the sum of s h.  It
-is 0 if all values are taken for inside, and else uniform, and so is what it is added to: 0 with a chance of 1/p.
+is 0 if all values are taken for inside, and else uniform, and so is what it is added to: 0 with a chance of 1/p.  Each
+tensor has a V, which is added to that of the one before: so tables are dealt, and looked up, where values are opened.
 
 *What is taken for inside.*  Let t = c - r + z 2^61: Y g is a multiple of g that is less than g away from it.  c - r is
 y in [0, p), or with a wrap y - p.  If y < W then t is y or y + 1: with a wrap c < y < W and r > p - W >= 2^60, so z is
@@ -31,10 +32,10 @@ interval, and what is sure to be is all of it but for a (2^k + 1)-th at either e
 the interval as wide as grains go; and between whole numbers there is room for a grain, so few of them are told exactly.
 
 Security: nothing is opened here.  V tells whether all values are taken for inside, and so something of masks, where one
-is near an end: it is revealed to nobody but as a bit, and no more is made of it (``Operation.inner``).  Tables are
-fresh and uniform, and are looked up at public places.  Types guarantee that u x does not wrap; where they do not, an
-assumption before does not hold, and has made V uniform already.  Who is asked to run a program finds u, L', g, w and k
-from what it assumes, and compares (``lowering/intervals.py``).
+is near an end: it is revealed to nobody but as a bit, and nothing but a sum is made of it (``Operation.inner``).
+Tables are fresh and uniform, and are looked up at public places.  Types guarantee that u x does not wrap; where they do
+not, an assumption before does not hold, and has made V uniform already.  Who is asked to run a program finds u, L', g,
+w and k from what it assumes, and compares (``lowering/intervals.py``).
 Cost: no round, and nothing opened but V.  Dealt are 2^k elements for a value, and one for each V; with MACs twice that,
 and the MAC of s.
 Source: for tables that are read at public places, see ``digits.py``; one random combination for many values that should
@@ -146,14 +147,13 @@ class Strewn(Correlation, frozen=True):
 
     size: int
     rows: int
-    first: int
     scale: int
     ignored: int
     bits: int
 
     @property
     def operands(self) -> tuple[int, ...]:
-        return (self.first, self.first + 1)
+        return (0, 1)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -169,75 +169,63 @@ class Strewn(Correlation, frozen=True):
 
 @register
 class Astray(Operation, frozen=True, tag="astray"):
-    """V, for each of so many ``rows`` of masked tensors, each followed by its `Coefficients`, and with a span of its
-    own; and added to what may come last, a whole number for each row.
+    """V, for each of so many ``rows`` of a masked tensor, which its `Coefficients` follow; and added to what may come
+    after them, a whole number for each row: a V of others, and what is counted otherwise.
     """
 
     counts: ClassVar[bool] = True
     inner: ClassVar[bool] = True
+    takes_inner: ClassVar[int | None] = 2
     rows: int
-    spans: tuple[Span, ...]
+    span: Span
 
     def result(self, *types: TensorType) -> TensorType:
-        count = len(self.spans)
-        require(count > 0 and len(types) in (2 * count, 2 * count + 1), "takes values and coefficients for each span")
+        require(2 <= len(types) <= 4, "takes values, coefficients, and what is added")
         require(self.rows > 0, "a number of rows")
-        for span, x, s in zip(self.spans, types[::2], types[1::2], strict=False):
-            span.check()
-            require(x.ring == FIELD and x.form is Form.MASKED, "takes masked tensors")
-            require(self.rows == 1 or x.shape[:1] == (self.rows,), "takes as many rows of each")
-            require(
-                s == TensorType((x.size,), 0, -(2.0**59), 2.0**59, Form.MASKED), "takes a coefficient for each value"
-            )
-        for added in types[2 * count :]:
+        x, s, *others = types
+        self.span.check()
+        require(x.ring == FIELD and x.form is Form.MASKED, "takes masked tensors")
+        require(self.rows == 1 or x.shape[:1] == (self.rows,), "takes as many rows")
+        require(s == TensorType((x.size,), 0, -(2.0**59), 2.0**59, Form.MASKED), "takes a coefficient for each value")
+        for added in others:
             require(added.shape == (self.rows,) and added.ring == FIELD, "what is added has a number for each row")
             require(added.fraction_bits == 0 and added.form is Form.SHARED, "what is added are shared whole numbers")
         return TensorType((self.rows,), 0, -(2.0**59), 2.0**59, Form.SHARED)
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
         """With coefficients that somebody knows, it would tell how far values are away."""
-        coefficients = operands[1 : 2 * len(self.spans) : 2]
-        require(all(isinstance(s.operation, Coefficients) for s in coefficients), "coefficients are nobody's")
-        require(len({s.number for s in coefficients}) == len(self.spans), "coefficients are for one tensor each")
+        require(isinstance(operands[1].operation, Coefficients), "coefficients are nobody's")
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return tuple(
-            Strewn(types[2 * i].size, self.rows, 2 * i, span.scale, span.ignored, span.bits)
-            for i, span in enumerate(self.spans)
-        )
+        return (Strewn(types[0].size, self.rows, self.span.scale, self.span.ignored, self.span.bits),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        field = field_of(party.rings)
-        total = field.zeros((self.rows,))
-        for i, span in enumerate(self.spans):
-            tables, sums = prepared[2 * i : 2 * i + 2]
-            c = self._moved(party.rings, span, types[2 * i], inputs[2 * i].public)
-            share = inputs[2 * i + 1].share
-            s = field.zeros(types[2 * i + 1].shape) if share is None else share
-            found = field.coarse_sums(c, s, tables, span.ignored, span.width, span.bits, self.rows)
-            total = field.add(total, field.subtract(found, field.scale(sums, 2)))
-        for value, t in zip(inputs[2 * len(self.spans) :], types[2 * len(self.spans) :], strict=True):
+        field, span = field_of(party.rings), self.span
+        tables, sums = prepared
+        c = self._moved(party.rings, types[0], inputs[0].public)
+        share = inputs[1].share
+        s = field.zeros(types[1].shape) if share is None else share
+        found = field.coarse_sums(c, s, tables, span.ignored, span.width, span.bits, self.rows)
+        total = field.subtract(found, field.scale(sums, 2))
+        for value, t in zip(inputs[2:], types[2:], strict=True):
             total = field.add(total, party.fold(value, t))
         return Value(None, total)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         """How many there are, of each row; with masks of 0."""
-        field, total = field_of(rings), field_of(rings).zeros((self.rows,))
-        for i, span in enumerate(self.spans):
-            c = self._moved(rings, span, types[2 * i], inputs[2 * i])
-            ones = field.full(c.shape, 1)
-            out = field.subtract(ones, field.select(field.below(c, span.width << span.ignored), ones))
-            rows = field.reshape(out, (self.rows, types[2 * i].size // self.rows))
-            total = field.add(total, field.total(rows, (1,)))
-        for added in inputs[2 * len(self.spans) :]:
+        field = field_of(rings)
+        c = self._moved(rings, types[0], inputs[0])
+        ones = field.full(c.shape, 1)
+        out = field.subtract(ones, field.select(field.below(c, self.span.width << self.span.ignored), ones))
+        total = field.total(field.reshape(out, (self.rows, types[0].size // self.rows)), (1,))
+        for added in inputs[2:]:
             total = field.add(total, added)
         return total
 
-    @staticmethod
-    def _moved(rings: Rings, span: Span, x: TensorType, public: Array | None) -> Array:
+    def _moved(self, rings: Rings, x: TensorType, public: Array | None) -> Array:
         """c."""
         field = field_of(rings)
         flat = field.zeros((x.size,)) if public is None else field.reshape(public, (x.size,))
-        return field.subtract(field.scale(flat, span.scale), field.full((), span.low))
+        return field.subtract(field.scale(flat, self.span.scale), field.full((), self.span.low))

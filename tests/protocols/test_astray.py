@@ -51,7 +51,7 @@ def said(span: Span, x: int, mask: int) -> bool:
     rng, one, rings = np.random.default_rng(x % 1000 + mask % 1000), PartyContext(0, 1), known_rings()
     types = TensorType((1,), 0, -(2.0**50), 2.0**50, Form.MASKED), TensorType((1,), 0, *NOBODYS, Form.MASKED)
     s, a = F.full((1,), int(rng.integers(1, P))), F.full((1,), mask)
-    operation = Astray(1, (span,))
+    operation = Astray(1, span)
     operation.result(*types)
     (correlation,) = operation.correlations(*types)
     values = [Value(F.subtract(F.full((1,), x), a), a), Value(None, s)]
@@ -112,17 +112,20 @@ def test_what_cannot_be_watched_is_refused() -> None:
         Span.of(t, -4.0, 4.0, 3)
     x, s = t.replace(low=-9.0, high=9.0), TensorType((1,), 0, *NOBODYS, Form.MASKED)
     right = Span(1, 0, 0, 3, 3)
-    Astray(1, (right,)).result(x, s)
+    Astray(1, right).result(x, s)
+    added = TensorType((1,), 0, -9.0, 9.0, Form.SHARED)
+    Astray(1, right).result(x, s, added, added)
     wrong: list[Any] = [
-        lambda: Astray(1, ()).result(),
-        lambda: Astray(1, (right,)).result(x),
-        lambda: Astray(1, (right,)).result(x, x),
-        lambda: Astray(2, (right,)).result(x, s),
-        lambda: Astray(0, (right,)).result(x, s),
-        lambda: Astray(1, (right,)).result(x, s, s),
-        lambda: Astray(1, (right, right)).result(x, s, s),
+        lambda: Astray(1, right).result(),
+        lambda: Astray(1, right).result(x),
+        lambda: Astray(1, right).result(x, x),
+        lambda: Astray(2, right).result(x, s),
+        lambda: Astray(0, right).result(x, s),
+        lambda: Astray(1, right).result(x, s, s),
+        lambda: Astray(1, right).result(x, s, added, added, added),
+        lambda: Astray(1, right).result(x, s, added.replace(shape=(2,))),
         *(
-            lambda one=one: Astray(1, (right._replace(**one),)).result(x, s)  # type: ignore[misc]
+            lambda one=one: Astray(1, right._replace(**one)).result(x, s)  # type: ignore[misc]
             for one in (
                 {"scale": 0}, {"scale": 64}, {"low": 2**60}, {"ignored": -1}, {"ignored": 60},
                 {"width": 0}, {"width": 9}, {"bits": 2}, {"bits": 9},

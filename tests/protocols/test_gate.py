@@ -225,15 +225,16 @@ def _counted(
     added: Expression | None = None,
 ) -> list[Expression]:
     """By another count of the same values, in other spans, or with something added."""
-    (astray,) = counts.inputs
-    operation = astray.operation
-    assert isinstance(operation, Astray)
-    of = [Expression(Coefficients(x.type.size)) if isinstance(x.operation, Coefficients) else x for x in astray.inputs]
-    some = of[: 2 * len(operation.spans)]
-    rest = [*of[len(some) :], *([] if added is None else [added])]
-    last = rest if len(rest) < 2 else [Expression(Add(), (rest[0], rest[1]))]
-    made = Astray(operation.rows, tuple(map(spans, operation.spans)))
-    moved = Expression(Mask(), (Expression(made, (*some, *last)),))
+
+    def again(x: Expression) -> Expression:
+        operation = x.operation
+        if not isinstance(operation, Astray):
+            return x if added is None else Expression(Add(), (x, added))
+        of, s, *rest = x.inputs
+        last = [again(rest[0]), *rest[1:]] if rest else [] if added is None else [added]
+        return Expression(Astray(operation.rows, spans(operation.span)), (of, Expression(s.operation), *last))
+
+    moved = Expression(Mask(), (again(counts.inputs[0]),))
     return [_gate(y, moved) for y in outputs]
 
 
@@ -351,6 +352,10 @@ def test_samples_that_meet_are_not_gated_apart(secure: Any) -> None:
     assert is_gated(Program.of(made))
 
 
+def _with(astray: Expression, *inputs: Expression) -> Expression:
+    return Expression(astray.operation, inputs)
+
+
 def test_a_gate_is_of_coefficients_of_its_own_and_the_last_there_is(secure: Any) -> None:
     outputs, assumed, make = _parts(secure, LATENCY)
     made = make(outputs, assumed)
@@ -361,6 +366,7 @@ def test_a_gate_is_of_coefficients_of_its_own_and_the_last_there_is(secure: Any)
     bit = Expression(Nonzero(), (counts, Expression(Coefficients(counts.type.size))))
     astray = counts.inputs[0]
     x, own, *others = astray.inputs
+    fresh = Expression(own.operation)
     forged: list[Callable[[], list[Expression]]] = [
         lambda: [Expression(Gate(), (y, counts, known))],
         lambda: [Expression(Gate(), (y, counts, few))],
@@ -374,10 +380,15 @@ def test_a_gate_is_of_coefficients_of_its_own_and_the_last_there_is(secure: Any)
         lambda: [counts],
         lambda: [Expression(Add(), (counts, counts))],
         lambda: [Expression(Negate(), (counts,))],
-        lambda: [_gate(y, Expression(Mask(), (Expression(astray.operation, (x, known, *others)),)))],
-        lambda: [_gate(y, Expression(Mask(), (Expression(astray.operation, (x, own, others[0], own, *others[2:])),)))],
+        lambda: [_gate(y, Expression(Mask(), (_with(astray, x, known, *others),)))],
+        lambda: [_gate(y, Expression(Mask(), (_with(astray, x, own, astray),)))],
+        lambda: [_gate(y, Expression(Mask(), (_with(astray, x, fresh, *others, astray),)))],
+        lambda: [_gate(y, Expression(Mask(), (_with(astray, x, fresh, Expression(Negate(), (astray,))),)))],
+        lambda: [_gate(y, Expression(Mask(), (Expression(Add(), (astray, *others)),)))],
+        lambda: [_gate(y, astray)],
     ]
     assert Program.of([made[0], bit])
+    assert Program.of([_gate(y, Expression(Mask(), (_with(astray, x, fresh, astray),)))])
     for make_one in forged:
         with pytest.raises((ProgramError, RangeError)):
             Program.of(make_one())

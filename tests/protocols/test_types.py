@@ -283,14 +283,13 @@ def _assumed(draw: Draw) -> Expression:
 def _astray(draw: Draw) -> Expression:
     """Of what is where it is assumed to be, as a bit of a secret's result."""
     x, y = draw.secret(2, 3), draw.secret(2, 3)
-    found, given = [], []
+    rows, found = draw.whole(1, 2), list[Expression]()
     for each in (x, y):
         # Of a type that could be beyond.
         end = each.type.high + (each.type.high - each.type.low) + 1.0
-        found.append(Span.of(each.type.replace(high=end + 1.0), each.type.low - 1.0, end, draw.whole(3, 5)))
-        given += [each, Expression(Coefficients(6))]
-    rows = draw.whole(1, 2)
-    count = Expression(mask.Mask(), (Expression(Astray(rows, tuple(found)), tuple(given)),))
+        span = Span.of(each.type.replace(high=end + 1.0), each.type.low - 1.0, end, draw.whole(3, 5))
+        found = [Expression(Astray(rows, span), (each, Expression(Coefficients(6)), *found))]
+    count = Expression(mask.Mask(), tuple(found))
     return Expression(Nonzero(), (count, Expression(Coefficients(rows))))
 
 
