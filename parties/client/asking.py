@@ -20,7 +20,7 @@ from mpc.errors import NoSuchName, NotPermitted, PeerError, ProgramError, Protoc
 from mpc.objective import Objective
 from mpc.operation import Input, Stored
 from mpc.program import Program
-from mpc.program_format import DATA, Keeping
+from mpc.program_format import Keeping
 from nn.model import Description
 from parties.client.explanation import Explanation, explained
 from parties.client.remote_data import RemoteData
@@ -46,13 +46,20 @@ from parties.messages.requests import (
 from parties.messages.rules import EVERYONE, Rule
 from parties.stored.policy import ANY, whole
 from protocols.lowering.plan import leaves, plan
-from protocols.trace.mathematics import Node, Secret
+from protocols.trace.mathematics import Graph, Node, Secret
 from protocols.trace.secret_tensor import SecretTensor, graph_of
 
 log = logging.getLogger(__name__)
 
 Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
 """What a program computes: to be revealed, or, under names, to be kept."""
+
+
+class Written(NamedTuple):
+    """A program, and the leaves of what it was written as, in its order."""
+
+    program: Program
+    leaves: Sequence[Node]
 
 
 class Kept(dict[str, SecretTensor]):
@@ -66,6 +73,8 @@ class Kept(dict[str, SecretTensor]):
         self, results: Mapping[str, SecretTensor], *, joint: bool = False, description: Description | None = None
     ) -> None:
         super().__init__(results)
+        self.planned: dict[Objective, Written] = {}
+        """The program that keeps them, once it has been made, by what for."""
         self.keeping = Keeping(joint, b"" if description is None else description.encode())
 
 
@@ -74,13 +83,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 """s between two looks at what has been decided."""
 _LOOK = 60.0
 """s after which it is looked at what servers say nothing of."""
-
-
-class Written(NamedTuple):
-    """A program, and the leaves of what it was written as, in its order."""
-
-    program: Program
-    leaves: Sequence[Node]
 
 
 class Asking(StoredSecrets):
@@ -230,10 +232,13 @@ class Asking(StoredSecrets):
                 f"{type(stray).__name__} is no secret tensor, and there is nothing to compute of it: give what"
                 " client.share, or a function of such tensors, has returned"
             )
-        if isinstance(result, Mapping):
-            graph = graph_of([], result, result.keeping if isinstance(result, Kept) else DATA)
-        else:
-            graph = graph_of(tensors)
+        if isinstance(result, Kept):
+            if self._objective not in result.planned:
+                result.planned[self._objective] = self._planned(graph_of([], result, result.keeping))
+            return result.planned[self._objective]
+        return self._planned(graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors))
+
+    def _planned(self, graph: Graph) -> Written:
         return Written(plan(graph, self._objective, checked=True), leaves(graph, self._objective))
 
     # -- what servers have -----------------------------------------------------------------------------------------

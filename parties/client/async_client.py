@@ -215,6 +215,10 @@ class AsyncClient(Running):
         self._watch()
         return values
 
+    def renew(self, former: RemoteModel, now: RemoteModel) -> None:
+        """What was written of the ``former`` version of a model reads the one that is in use ``now``."""
+        self._slots.renew(former, now.version)
+
     async def training(
         self,
         model: Trainable,

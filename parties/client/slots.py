@@ -51,6 +51,11 @@ class Slots:
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
 
+    def renew(self, secret: RemoteModel | RemoteData, version: str) -> None:
+        """The leaves of ``secret`` stand for that version of it from now on: what was written of them is as good."""
+        for leaf in secret.leaves:
+            self._versions[leaf.node] = version
+
     def bind(self, program: Program, leaves: Iterable[Node], keep: str = "") -> BoundProgram:
         """``program``, whose ``leaves`` say which versions it was written for, and its result to be kept under a name.
 

@@ -111,6 +111,9 @@ class Trainer(Protocol):
     async def keep(self, results: Kept, name: str) -> RemoteData | RemoteModel:
         """One run."""
 
+    def renew(self, former: RemoteModel, now: RemoteModel) -> None:
+        """What was written of the former is of this version now."""
+
     async def reveal(self, result: SecretTensor) -> Reals:
         """What is found out in between."""
 
@@ -185,14 +188,20 @@ class Training:
         self.steps, self.checkpoints = steps, checkpoints
         self.rows = tuple(rows)
         self._client, self._recipe, self._data, self._validate = client, recipe, data, validate
+        self._written: tuple[RemoteModel, Kept] | None = None
+        """What a run computes, and of which version it was written: the next is the same of another one."""
 
     @property
     def kept(self) -> Kept:
         """What the next run computes; ``client.request(training.kept, why)`` asks the data's owners for leave."""
-        first = self.model.parts * self.steps
-        state = {name: self.model[name] for name in self.model.description.stored_types}
-        results = self._recipe.kept(state, batches(self._data, self.rows, self.steps), first)
-        return Kept(results, joint=True, description=self.model.description)
+        if self._written is None or self._recipe.optimizer.schedule is not None:
+            state = {name: self.model[name] for name in self.model.description.stored_types}
+            results = self._recipe.kept(state, batches(self._data, self.rows, self.steps), self.step)
+            kept = Kept(results, joint=True, description=self.model.description)
+            self._written = self.model, kept
+        first, kept = self._written
+        self._client.renew(first, self.model)
+        return kept
 
     @property
     def found_out(self) -> SecretTensor | None:

@@ -26,8 +26,8 @@ def link(data, state):
     return {"sum": (state["sum"] + x.sum()).assumed(-16, 16), "seen": x + state["seen"] * 0.0}
 
 
-async def test_parts_follow_each_other(either):
-    async with either.client() as clinic:
+async def test_parts_follow_each_other(site):
+    async with site.client() as clinic:
         data, state = await begun(clinic)
         digests, seen = set(), []
         for part in range(7):
@@ -36,8 +36,8 @@ async def test_parts_follow_each_other(either):
             state = await clinic.keep(link(data, state), "state")
             seen += list(await clinic.reveal(state["seen"]))
             if part == 3:
-                await either.restart("dealer", "party0", "party1")
-    async with either.client() as clinic:
+                await site.restart("dealer", "party0", "party1")
+    async with site.client() as clinic:
         state = await clinic.data("state")
         assert state.parts == 7, "known to who comes later"
         assert len(digests) == 1, "one program for all of the chain"
@@ -45,6 +45,11 @@ async def test_parts_follow_each_other(either):
         for epoch in range(3):
             assert sorted(np.round(np.array(seen[7 * epoch : 7 * epoch + 7]) * 8)) == [1, 2, 3, 4, 5, 6, 7]
         assert await clinic.reveal(state["sum"]) == pytest.approx([3 * X.sum()], abs=1e-2)
+
+
+@pytest.mark.slow
+async def test_with_macs_as_without(strict):
+    await test_parts_follow_each_other(strict)
 
 
 async def test_a_state_that_has_gone_on_is_not_gone_on_with_again(site):

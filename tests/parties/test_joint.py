@@ -34,10 +34,10 @@ def squares(data):
     return Kept({"y": data["x"] * data["x"]}, joint=True)
 
 
-async def test_nobody_reveals_it_alone(either):
-    await shared(either, squares)
-    await either.restart("dealer", "party0", "party1")
-    async with either.client() as clinic, either.client("company") as company:
+async def test_nobody_reveals_it_alone(site):
+    await shared(site, squares)
+    await site.restart("dealer", "party0", "party1")
+    async with site.client() as clinic, site.client("company") as company:
         mine, theirs = await clinic.data("result"), await company.data("clinic/result")
         for client, data, why in ((clinic, mine, "belongs to company as well"), (company, theirs, "its owner clinic")):
             with pytest.raises(NotPermitted, match=why):
@@ -116,10 +116,10 @@ def weights(data):
     return Kept(kept, joint=True, description=described(kept))
 
 
-async def test_a_model_that_is_kept_predicts_by_the_leave_of_each(either):
-    model = await shared(either, weights)
+async def test_a_model_that_is_kept_predicts_by_the_leave_of_each(site):
+    model = await shared(site, weights)
     assert model["seen"].shape == (1,)
-    async with either.client() as clinic, either.client("company") as company:
+    async with site.client() as clinic, site.client("company") as company:
         model = await clinic.model("result")
         with pytest.raises(NotPermitted, match="belongs to company as well"):
             await clinic.predict(model, X)
@@ -129,6 +129,12 @@ async def test_a_model_that_is_kept_predicts_by_the_leave_of_each(either):
             await clinic.reveal(model["out.weight"])
         with pytest.raises(NotPermitted):
             await clinic.reveal(model["seen"])
+
+
+@pytest.mark.slow
+async def test_with_macs_as_without(strict):
+    await test_nobody_reveals_it_alone(strict)
+    await test_a_model_that_is_kept_predicts_by_the_leave_of_each(strict)
 
 
 async def test_who_is_no_joint_owner_allows_nothing(site):
