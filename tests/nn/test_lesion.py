@@ -90,7 +90,8 @@ def test_what_was_compared_is_put_into_the_card(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found == METRICS | {"encrypted": {"images": 1512, "agree": 1511, "difference": 2e-3, "lead": 4e-4}}
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "on 1511 of the 1512\ntest images and no logit is off by more than 2.0e-03. The others are ties" in card
+    assert "on 1511 of the 1512\ntest images and no logit is off by more than 2.0e-03, most" in card
+    assert "The others are ties but for 4.0e-04." in card
     records.write_text(record(0, 200, 200, 1e-3, 0.0))
     assert compare([str(records), "--folder", str(tmp_path)]) == 0
     assert "200 of the 200\ntest images whose" in (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -143,7 +144,7 @@ def test_encrypted_is_plain(objective: str) -> None:
         for image, wanted in zip(images, model.plain(images), strict=True):
             found = client.reveal(remote(client.share(image[None], low=-1.0, high=1.0)))[0]
             assert found.argmax() == wanted.argmax()
-            assert np.abs(found - wanted).max() < 2e-4
+            assert np.abs(found - wanted).max() < 1e-3
 
 
 @pytest.mark.slow
@@ -155,4 +156,4 @@ def test_parties_compute_what_the_clear_reading_does() -> None:
     stored = {("model", name): elements for name, elements in model.encode().items()}
     result, *_ = clear(program, [fixed_point.encode(image, 16)], stored)
     found = fixed_point.decode(result, program.nodes[program.outputs[0]].type.fraction_bits)
-    assert np.abs(found - model.plain(image)).max() < 2e-4
+    assert np.abs(found - model.plain(image)).max() < 1e-3

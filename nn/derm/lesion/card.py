@@ -148,7 +148,8 @@ def _encrypted(metrics: dict[str, Any]) -> str:
     return f"""## Encrypted
 
 Two parties, semi-honest, name the same class as the network in the clear, in float64, on {agree} of the {images}
-{those} and no logit is off by more than {found["difference"]:.1e}.{rest}
+{those} and no logit is off by more than {found["difference"]:.1e}, most of which is that clients round inputs to 16
+fraction bits.{rest}
 `tessera bench inference --model lesion --data ham10000_128_jpeg.npz --closest --objective traffic --memory --out
 FILE.jsonl` measured that, and `python -m nn.derm.lesion.encrypted FILE.jsonl` put it here.
 
