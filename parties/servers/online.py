@@ -78,6 +78,7 @@ class Online:
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
+        job.long = _is_long(program)
         self.go_on(job)
 
     def go_on(self, job: PartyJob) -> None:
@@ -145,7 +146,7 @@ class Online:
         exchange, testimony = job.exchange, job.testimony
         if exchange is None or job.program is None or testimony is None:
             raise ProgramError("the run is not online")
-        if self._in_a_thread(job, job.program):
+        if job.long and self._in_a_thread(job, job.program):
             self._server.clear_deadline(job)
             # Who waits closely for messages hears of the thread only up to a millisecond later.
             job.low_latency.close()
@@ -160,14 +161,12 @@ class Online:
         else:
             started = time.thread_time()
             found = self._compute(exchange, testimony, job.round, received)
-            if _is_long(job.program):
+            if job.long:
                 self._server.governor.pace.charge(job.on_behalf, time.thread_time() - started)
             self._sent(job, *found)
 
     def _in_a_thread(self, job: PartyJob, program: Program) -> bool:
-        """Whether the next step is."""
-        if not _is_long(program):
-            return False
+        """Whether the next step of a long program is."""
         alone = self._server.governor.pace.alone(job.on_behalf, self._servers)
         return not alone or step_seconds(program, job.round) > HOP_SECONDS
 
@@ -207,7 +206,7 @@ class Online:
         run = job.party_run
         if run is None or not self._server.malicious:
             self._continue(job)
-        elif _is_long(run.program):
+        elif job.long:
             job.busy = True
             self._server.in_background(
                 job, run.catch_up, lambda _, __: self._caught_up(job), workers=self._server.governor.online

@@ -81,6 +81,8 @@ class PartyJob(Job):
         """When the inputs came, by the clock of ``sent_at``."""
         self.wait_seconds = 0.0
         self.sent_at = 0.0
+        self.long = False
+        """Whether rounds take long, one of them or all: known once it is online."""
         self.low_latency = contextlib.ExitStack()
         self.listening = False
         """Whether messages are waited for closely: ``low_latency`` is entered."""
