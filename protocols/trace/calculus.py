@@ -10,10 +10,14 @@ from protocols.approximation import Fit
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The first operand, which is this function of the second, however it was made; of others its gradient is made."""
+    """The first operand, which is this function of the second, however it was made; of others its gradient is made.
+
+    ``factor``: a number that the function's formula takes.
+    """
 
     function: str
     axes: tuple[int, ...] = ()
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,8 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any]) -
         case m.Apply():
             return slopes.applied(operation, g, y, xs[0])
         case m.Called():
+            if operation.function in slopes.NORMS:
+                return slopes.normed(operation, i, g, y, *xs[1:])
             return slopes.called(operation.function, operation.axes, g, y, *xs[1:]) if i == 1 else None
         case m.Sloped():
             return adjoints.product(g, xs[2]) if i == 1 else None

@@ -46,6 +46,7 @@ class Vectors(NamedTuple):
     squares: Any
     most: float
     unit: float
+    axes: tuple[int, ...]
 
 
 class Norms(Softmax):
@@ -74,6 +75,17 @@ class Norms(Softmax):
         each = (groups, x.shape[1] // groups, *(1,) * (x.ndim - 2))
         scaled = [w if w is None else _reshaped(w, (x.shape[1],), each) for w in (weight, bias)]
         return _standardised(split, tuple(range(2, split.ndim)), eps, *scaled, centred=True).reshape(x.shape)  # type: ignore[no-any-return]
+
+    def batch_norm(self, weight: object = None, bias: object = None, eps: float = 1e-5) -> Self:
+        """As ``torch.nn.functional.batch_norm`` of (N, C, ...) in training: by the statistics of this batch, over all
+        axes but the second."""
+        x: Any = self
+        if x.ndim < 2:
+            raise ShapeError(f"batch_norm takes (N, C, ...), not a tensor of shape {x.shape}")
+        each = (x.shape[1], *(1,) * (x.ndim - 2))
+        scaled = [w if w is None else _reshaped(w, (x.shape[1],), each) for w in (weight, bias)]
+        axes = tuple(a for a in range(x.ndim) if a != 1)
+        return _standardised(x, axes, eps, *scaled, centred=True)  # type: ignore[no-any-return]
 
     def instance_norm(self, weight: object = None, bias: object = None, eps: float = 1e-5) -> Self:
         """As ``torch.nn.functional.instance_norm`` of (N, C, ...), by each one's own statistics."""
@@ -157,7 +169,7 @@ def _vectors(x: Any, axes: tuple[int, ...], *, centred: bool) -> Vectors:
     squares = values._new(m.SumOfSquares(axes))
     cut = squares.type.fraction_bits < 2 * values.type.fraction_bits
     unit = 2.0 ** -(squares.type.fraction_bits // 2) if cut else 0.0
-    return Vectors(values, scale, count, squares._new(m.Known(0.0, most, as_it_is=True)), most, unit)
+    return Vectors(values, scale, count, squares._new(m.Known(0.0, most, as_it_is=True)), most, unit, axes)
 
 
 def _resolution(found: Vectors) -> float:
@@ -210,7 +222,8 @@ def _over_root(
         largest = max(abs(weight.type.low), abs(weight.type.high))
         scaled = scaled * weight._new(m.Known(weight.type.low, weight.type.high, as_it_is=True))
         of.append(weight)
-    scaled = scaled * parts.chosen(2.0**twos * parts.base**-0.5, 0.25)
+    power = parts.chosen(2.0**twos * parts.base**-0.5, 0.25)
+    scaled = scaled * power
     # The fit is of what is about 1 to 16: a fifth of it at least.
     beyond = 5 * bound * largest + UNIT
     end = bound * largest * (1 + UNIT) + UNIT
@@ -221,7 +234,10 @@ def _over_root(
     cut = [bound * largest * math.sqrt(found.size) * found.unit * root * found.scale / factor for root in roots]
     factors = ((times[0], times[1]), (bound, bound))[: len(of)]
     rounded *= bound / 2
-    return result._joined(m.Like(factors, cut[0] + rounded, cut[1] + rounded), result, *of)
+    result = result._joined(m.Like(factors, cut[0] + rounded, cut[1] + rounded), result, *of)
+    function = "unit" if bound == 1.0 and factor == 1.0 and not centred else "standardised" if centred else "rms"
+    called = m.Called(function, found.axes, found.scale)
+    return result._joined(called, result, x, found.values, power, inverse, 1.0 if weight is None else weight)
 
 
 def _root(x: Any, found: Vectors, factor: float, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -233,4 +249,6 @@ def _root(x: Any, found: Vectors, factor: float, axes: tuple[int, ...], keepdims
     count = math.sqrt(found.size)
     lost = factor / found.scale * (math.sqrt(least) + count * found.unit)
     times = (factor * count, factor)
-    return root._joined(m.Like((times,), lost, lost / 2), root, x).reshape(reduced_shape(x.shape, axes, keepdims))
+    root = root._joined(m.Like((times,), lost, lost / 2), root, x)
+    root = root._joined(m.Called("root", axes, factor * factor / found.scale), root, x, found.values)
+    return root.reshape(reduced_shape(x.shape, axes, keepdims))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from mpc.errors import UnsupportedError
 from protocols.approximation import CompositeFit, RootFit
@@ -12,6 +15,10 @@ from protocols.trace.adjoints import product
 from protocols.trace.normalised import normalised
 
 Ends = tuple[float, float]
+
+NORMS = ("standardised", "rms", "unit", "root")
+WEIGHT = 5
+"""Which operand of a norm is its weight."""
 
 _OTHERS = {
     "log": ("reciprocal", 1.0),
@@ -65,6 +72,27 @@ def called(
     raise UnsupportedError(
         f"a fit of {function or 'no named function'}, of several one after the other, has no gradient"
     )
+
+
+def normed(operation: m.Called, i: int, g: Any, y: Any, x: Any, values: Any, *parts: Any) -> Any:
+    """Of a norm, or of what is divided by one: ``values`` are ``operation.factor`` times x, less its mean or not."""
+    axes = operation.axes
+    if operation.function == "root":
+        # y^2 is the sum of squares, times a number.
+        return product(product(values * operation.factor, y.reciprocal()), g) if i == 1 else None
+    power, inverse, weight = parts
+    own = y if isinstance(weight, np.ndarray) and weight.ndim == 0 else product(product(values, inverse), power)
+    if i == WEIGHT:
+        return product(g, own)
+    if i != 1:
+        return None
+    g = product(g, weight)
+    count = 1 if operation.function == "unit" else math.prod(x.shape[a] for a in axes)
+    along = product(g, own).sum(axes, keepdims=True) / count
+    rest = g - product(own, along)
+    if operation.function == "standardised":
+        rest = rest - g.sum(axes, keepdims=True) / count
+    return product(rest, product(inverse, power) * operation.factor)
 
 
 def softmax_of(values: Any, total: Any) -> Any:

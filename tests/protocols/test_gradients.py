@@ -180,12 +180,53 @@ ALONG: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "softmax": (lambda x: x.softmax(1), lambda x: x.softmax(1)),
     "log_softmax": (lambda x: x.log_softmax(1), lambda x: x.log_softmax(1)),
     "logsumexp": (lambda x: x.logsumexp(1), lambda x: x.logsumexp(1)),
-}
+    "layer norm": (lambda x: x.layer_norm(5, eps=0.1), lambda x: tf.layer_norm(x, (5,), eps=0.1)),
+    "rms norm": (lambda x: x.rms_norm(5, eps=0.1), lambda x: tf.rms_norm(x, (5,), eps=0.1)),
+    "group norm": (lambda x: x.reshape(1, 5, 3).group_norm(1, np.arange(1.0, 6.0) / 4, np.ones(5), eps=0.1),
+        lambda x: tf.group_norm(x.reshape(1, 5, 3), 1, torch.arange(1.0, 6.0).double() / 4, torch.ones(5).double(), 0.1)),
+    "batch norm": (lambda x: x.batch_norm(eps=0.1), lambda x: tf.batch_norm(x, None, None, training=True, eps=0.1)),
+    "unit vectors": (lambda x: (x + 5.0).normalize(), lambda x: tf.normalize(x + 5.0)),
+    "lengths": (lambda x: (x + 5.0).norm(axis=1), lambda x: (x + 5.0).norm(dim=1)),
+    "deviations": (lambda x: x.std(0, ddof=1), lambda x: x.std(0)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ALONG)
 def test_along_an_axis(secure: Any, name: str) -> None:
     compared(secure, *ALONG[name], [(3, 5)], -4.0, 4.0, 1e-3)
+
+
+def test_weights_of_norms(secure: Any) -> None:
+    compared(
+        secure,
+        lambda x, w, b: x.batch_norm(w, b, eps=0.25),
+        lambda x, w, b: tf.batch_norm(x, None, None, w, b, training=True, eps=0.25),
+        [(6, 3), (3,), (3,)],
+        -1.0,
+        1.0,
+        1e-3,
+    )
+
+
+def test_dropout_by_bits_that_are_secret_or_public(secure: Any) -> None:
+    x, bits = secure.secret((20,)), secure.secret((20,), 0.0, 1.0, 0)
+    real = np.trunc(np.random.default_rng(1).uniform(-1, 1, 20) * 2**16) / 2**16
+    kept = np.random.default_rng(2).integers(0, 2, 20)
+    for mask in (bits, bits > 0, kept):
+        gradient = grad(((x * mask * 2.0) ** 2).sum(), x)
+        program = secure.program(x, bits, gradient)
+        found = clear(program, [fixed_point.encode(real, 16), fixed_point.encode(kept, 0)])[-1]
+        assert np.abs(fixed_point.decode(found, gradient.type.fraction_bits) - 8.0 * real * kept).max() < 1e-3
+
+
+def test_an_embedding_at_secret_places(secure: Any) -> None:
+    table, places = secure.secret((4, 3), -1.0, 1.0), secure.secret((6,), 0.0, 3.0, 0)
+    rows, chosen = np.arange(12.0).reshape(4, 3) / 16 - 0.5, np.array([0, 2, 2, 3, 0, 2])
+    gradient = grad((places.chosen_from(table) ** 2).sum(), table)
+    program = secure.program(table, places, gradient)
+    found = clear(program, [fixed_point.encode(rows, 16), fixed_point.encode(chosen, 0)])[-1]
+    wanted = 2.0 * rows * np.bincount(chosen, minlength=4)[:, None]
+    assert np.abs(fixed_point.decode(found, gradient.type.fraction_bits) - wanted).max() < 1e-3
 
 
 def test_several_parameters_by_name_or_in_order(secure: Any) -> None:
