@@ -85,7 +85,7 @@ from nn.norms import (
     Normalize,
     RMSNorm,
 )
-from nn.optimizers import SGD, Optimizer
+from nn.optimizers import SGD, Adam, Optimizer
 from nn.preprocessing import ImageInput, PictureWarning, ShadesOfGray
 from nn.rectifiers import (
     CELU,
@@ -127,6 +127,7 @@ __all__ = [
     "SGD",
     "Abs",
     "Activation",
+    "Adam",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",

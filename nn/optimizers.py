@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mpc.errors import ShapeError, UnsupportedError, UsageError
+from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
 from mpc.tensor_type import Shape
 from nn.layer import check_finite
 from nn.schedules import AnySchedule
@@ -35,6 +35,10 @@ RATE_BITS = 8
 """Significant ones of a learning rate, ..."""
 MOMENTUM_BITS = 16
 """... and fraction bits of a momentum, and of other factors that are nearly 1."""
+AVERAGE, SQUARES = ".exp_avg", ".exp_avg_sq"
+"""Behind a parameter's name, its means of gradients and of their squares."""
+RESOLVED = 2.0**4
+"""Units of a mean of squares that the square of an eps is."""
 LABEL = "update"
 """What an optimiser's operations are counted under."""
 
@@ -70,6 +74,10 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     def slots(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """The state's tensors for parameters of these shapes.  All are 0 at first."""
         raise NotImplementedError
+
+    def slot_bits(self, slot: str) -> int:
+        """Fraction bits to store one of them with."""
+        return self.fraction_bits
 
     def step(self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int) -> Updated:
         """New parameters and new state.  Raises UsageError for what does not go together."""
@@ -138,13 +146,80 @@ class SGD(Optimizer, frozen=True, kw_only=True):
         return weights, velocities
 
 
+class Adam(Optimizer, frozen=True, kw_only=True):
+    """M' = b1 M + (1 - b1) g, V' = b2 V + (1 - b2) g^2, and W' = W - lr m / sqrt(v + eps^2), where m and v are M' and
+    V' over 1 - b1^t and 1 - b2^t: as torch's, but that ``eps`` is under the root, and larger.
+
+    Dear: 1 / sqrt of each weight goes by comparison, over all orders of magnitude from eps^2 on (about ten thresholds),
+    and five elements a weight are opened.  State is ``.exp_avg``, and ``.exp_avg_sq``, of ``square_bits``.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(0 <= b < 1 for b in self.betas) or not 2.0**-16 <= self.eps <= 1:
+            raise UnsupportedError("betas are from 0 to below 1, and eps from 2^-16 to 1")
+
+    @property
+    def square_bits(self) -> int:
+        """Fraction bits of the mean of squares that resolve ``eps`` from the first step on."""
+        return math.ceil(math.log2(RESOLVED / (self.eps**2 * (1.0 - self.coefficients[1]))))
+
+    @property
+    def coefficients(self) -> tuple[float, float]:
+        """``betas`` as they are encoded."""
+        return _rounded(self.betas[0], MOMENTUM_BITS), _rounded(self.betas[1], MOMENTUM_BITS)
+
+    def slots(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+        return {f"{name}{kind}": shape for name, shape in shapes.items() for kind in (AVERAGE, SQUARES)}
+
+    def slot_bits(self, slot: str) -> int:
+        return self.square_bits if slot.endswith(SQUARES) else self.fraction_bits
+
+    def step(self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int) -> Updated:
+        (b1, b2), rate = self.coefficients, self.rate(step)
+        left = 1.0 - b2 ** (step + 1)
+        factor = math.sqrt(left) / (1.0 - b1 ** (step + 1))
+        # No ratio of a mean and of the root of a mean of squares is larger.
+        most = 2.0 * max(1.0, (1.0 - b1) / math.sqrt(1.0 - b2)) / factor
+        weights, found = dict[str, SecretTensor](), dict[str, SecretTensor]()
+        for name, g in self._prepared(parameters, state, gradients).items():
+            mean, squares = (state[f"{name}{kind}"].labelled(LABEL) for kind in (AVERAGE, SQUARES))
+            if squares.type.fraction_bits < self.square_bits:
+                raise RangeError(
+                    f"{squares.type.fraction_bits} fraction bits of squares leave nothing of eps {self.eps:g}: it takes"
+                    f" {self.square_bits}"
+                )
+            g = _settled(g, mean.type.fraction_bits)
+            mean = _like(_mixed(mean, g, b1)._new(m.Masked()), mean)
+            squares = _like(_mixed(squares, g.square(), b2), squares)
+            least = self.eps**2 * left
+            above = (squares + least).within(least / 2, squares.type.high + least)
+            change = mean._joined(m.Multiply(at_once=True), mean, above.rsqrt()).within(-most, most)
+            w = parameters[name].labelled(LABEL)
+            weights[name] = _moved(w, _times(change, rate * factor))
+            found |= {f"{name}{AVERAGE}": mean, f"{name}{SQUARES}": squares}
+        return weights, found
+
+
+def _mixed(old: SecretTensor, new: SecretTensor, beta: float) -> SecretTensor:
+    """``beta`` times the old, and the rest of the new, with the digits of the old."""
+    return (_times(old, beta) + _times(new, 1.0 - beta)).truncate(old.type.fraction_bits)
+
+
 def clipped(gradients: Tensors, max_norm: float) -> dict[str, SecretTensor]:
     """All by the same factor, so that the root of the sum of all squares is ``max_norm`` at most, as by
     ``torch.nn.utils.clip_grad_norm_``.  Gradients are opened, rounded; the rounds of a maximum and 1 / sqrt, and two.
     """
     cut = {name: g.truncate(usual_bits(g.type.low, g.type.high)) for name, g in gradients.items()}
     squares = [g.square().sum() for g in cut.values()]
-    total = sum(squares[1:], squares[0]).maximum(max_norm**2)
+    total = sum(squares[1:], squares[0])
+    if total.type.high <= max_norm**2:
+        # None can be so long.
+        return dict(gradients)
+    total = total.maximum(max_norm**2)
     factor = (total.within(max_norm**2, total.type.high).rsqrt() * max_norm).within(0.0, 1.0)
     return {name: g * factor for name, g in cut.items()}
 

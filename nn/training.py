@@ -96,7 +96,7 @@ class Recipe:
         names = self.shapes
         bits = {
             **dict.fromkeys(names, self.optimizer.weight_bits),
-            **dict.fromkeys(self.optimizer.slots(names), self.optimizer.fraction_bits),
+            **{slot: self.optimizer.slot_bits(slot) for slot in self.optimizer.slots(names)},
         }
         shapes = {**names, **self.optimizer.slots(names)}
         types = {n: StoredType(s, bits[n], -self._end(n), self._end(n)) for n, s in shapes.items()}

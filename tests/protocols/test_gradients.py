@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mpc import fixed_point
 from mpc.errors import ShapeError, UnsupportedError
@@ -176,14 +178,17 @@ def test_functions(secure: Any, name: str) -> None:
     compared(secure, ours, theirs, [(30,)], low, high, error)
 
 
+SCALES = np.arange(1.0, 6.0) / 4
 ALONG: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "softmax": (lambda x: x.softmax(1), lambda x: x.softmax(1)),
     "log_softmax": (lambda x: x.log_softmax(1), lambda x: x.log_softmax(1)),
     "logsumexp": (lambda x: x.logsumexp(1), lambda x: x.logsumexp(1)),
     "layer norm": (lambda x: x.layer_norm(5, eps=0.1), lambda x: tf.layer_norm(x, (5,), eps=0.1)),
     "rms norm": (lambda x: x.rms_norm(5, eps=0.1), lambda x: tf.rms_norm(x, (5,), eps=0.1)),
-    "group norm": (lambda x: x.reshape(1, 5, 3).group_norm(1, np.arange(1.0, 6.0) / 4, np.ones(5), eps=0.1),
-        lambda x: tf.group_norm(x.reshape(1, 5, 3), 1, torch.arange(1.0, 6.0).double() / 4, torch.ones(5).double(), 0.1)),
+    "group norm": (
+        lambda x: x.reshape(1, 5, 3).group_norm(1, SCALES, np.ones(5), eps=0.1),
+        lambda x: tf.group_norm(x.reshape(1, 5, 3), 1, torch.tensor(SCALES), torch.ones(5).double(), 0.1),
+    ),
     "batch norm": (lambda x: x.batch_norm(eps=0.1), lambda x: tf.batch_norm(x, None, None, training=True, eps=0.1)),
     "unit vectors": (lambda x: (x + 5.0).normalize(), lambda x: tf.normalize(x + 5.0)),
     "lengths": (lambda x: (x + 5.0).norm(axis=1), lambda x: (x + 5.0).norm(dim=1)),
@@ -194,6 +199,43 @@ ALONG: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 @pytest.mark.parametrize("name", ALONG)
 def test_along_an_axis(secure: Any, name: str) -> None:
     compared(secure, *ALONG[name], [(3, 5)], -4.0, 4.0, 1e-3)
+
+
+STEPS: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": lambda x, y: x + y * 0.5,
+    "product": lambda x, y: x * y,
+    "matmul": lambda x, y: x @ y.T @ y * 0.25,
+    "transpose": lambda x, y: x.T @ x @ x.T if x.shape[0] == x.shape[1] else (x.T * 0.5).T,
+    "mean": lambda x, y: x - x.mean(0),
+    "rows": lambda x, y: x[[2, 0, 0]] * x[1:2],
+    "square": lambda x, y: x**2 - x,
+    "relu": lambda x, y: (x - 0.125).relu() - x * 0.25,
+    "clip": lambda x, y: x.clip(-0.5, 0.75) + y * x,
+    "sigmoid": lambda x, y: x.sigmoid() * y,
+    "tanh": lambda x, y: x.tanh(),
+    "softmax": lambda x, y: x.softmax(1) - y,
+    "larger": lambda x, y: np.maximum(x, y) if not isinstance(x, torch.Tensor) else torch.maximum(x, y),
+}
+"""From and to (3, 4), the same words for secrets and for torch."""
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5))
+@pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
+def test_random_graphs(secure: Any, seed: int, steps: list[str]) -> None:
+    """A chain of steps, each of the last result and of one before it, so that gradients come together again."""
+    rng = np.random.default_rng(seed)
+    choices = rng.integers(0, 2**16, len(steps))
+
+    def built(x: Any, y: Any) -> Any:
+        values = [x, y]
+        for name, choice in zip(steps, choices, strict=True):
+            z = STEPS[name](values[-1], values[choice % len(values)])
+            # Sizes stay where the functions' intervals are.
+            values.append(z * 0.5 if isinstance(z, torch.Tensor) else (z * 0.5).within(-8.0, 8.0))
+        return sum(values[1:], values[0])
+
+    compared(secure, built, built, [(3, 4), (3, 4)], -1.0, 1.0, 4e-3)
 
 
 def test_weights_of_norms(secure: Any) -> None:
