@@ -2,7 +2,7 @@
 
 The lesions that the small network is trained on lie at three hospitals, which see other kinds of patients each; of
 every picture there are 7x7 pixels in the package, or 28x28 in the file of ``--data``.  A layer that tells the seven
-kinds apart is trained on all of them, as shares: no hospital shows a picture to anybody, and nobody sees the layer.
+kinds apart, or two, is trained on all of them, as shares: no hospital shows a picture to anybody, and nobody sees it.
 Beside it the same is trained by each hospital alone, on all pictures in the clear, and federated, where hospitals show
 each other what they have learnt (McMahan, Moore, Ramage, Hampson and Aguera y Arcas, AISTATS 2017).
 """
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from benchmarks.machine import machine
 from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
 from mpc.errors import ConfigurationError
+from nn.activations import Sigmoid
 from nn.architecture import Architecture, Sequential
 from nn.derm.dataset import CLASS_CODES, load_split
 from nn.derm.metrics import balanced_accuracy, confusion_matrix
@@ -68,35 +69,57 @@ class Lesions(NamedTuple):
 
 
 @dataclass
-class Layer:
-    """What is trained, in the clear: the same steps, in float64."""
+class Clear:
+    """What is trained, in the clear: the same steps, in float64.  Layers with sigmoids between them."""
 
-    weight: Reals
-    bias: Reals
+    weights: list[Reals]
+    biases: list[Reals]
     optimizer: SGD
     class_weights: Reals
 
     @classmethod
-    def of(cls, architecture: Architecture, optimizer: SGD, class_weights: Reals) -> Layer:
+    def of(cls, architecture: Architecture, optimizer: SGD, class_weights: Reals) -> Clear:
         """Before the first step."""
-        weights = initial(architecture)
-        return cls(weights["out.weight"].T.copy(), weights["out.bias"].copy(), optimizer, class_weights)
+        found = initial(architecture)
+        weights = [array.T.copy() for name, array in found.items() if name.endswith("weight")]
+        return cls(weights, [array for name, array in found.items() if name.endswith("bias")], optimizer, class_weights)
+
+    def values(self, x: Reals) -> list[Reals]:
+        """What goes into each layer, and what comes out of the last."""
+        found = [x]
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True), start=1):
+            z = found[-1] @ weight + bias
+            found.append(z if number == len(self.weights) else 1.0 / (1.0 + np.exp(-z)))
+        return found
 
     def train(self, batches: Sequence[Lesions]) -> None:
         """A step with each."""
-        v, vb = np.zeros_like(self.weight), np.zeros_like(self.bias)
+        velocities = [[np.zeros_like(array) for array in arrays] for arrays in (self.weights, self.biases)]
         for step, batch in enumerate(batches):
-            z = self.logits(batch.x)
-            parts = np.exp(z - z.max(1, keepdims=True))
-            parts /= parts.sum(1, keepdims=True)
-            off = (parts - batch.y) * self.class_weights[batch.kinds][:, None] / len(batch.x)
             mu, rate = self.optimizer.mu, self.optimizer.rate(step)
-            v, vb = mu * v + batch.x.T @ off, mu * vb + off.sum(0)
-            self.weight, self.bias = self.weight - rate * v, self.bias - rate * vb
+            for arrays, found, gradients in zip(
+                (self.weights, self.biases), velocities, self.gradients(batch), strict=True
+            ):
+                for i, gradient in enumerate(gradients):
+                    found[i] = mu * found[i] + gradient
+                    arrays[i] = arrays[i] - rate * found[i]
+
+    def gradients(self, batch: Lesions) -> tuple[list[Reals], list[Reals]]:
+        """Of the mean of weighted cross entropies, by each weight and bias."""
+        *values, z = self.values(batch.x)
+        parts = np.exp(z - z.max(1, keepdims=True))
+        parts /= parts.sum(1, keepdims=True)
+        off = (parts - batch.y) * self.class_weights[batch.kinds][:, None] / len(batch.x)
+        of_weights, of_biases = list[Reals](), list[Reals]()
+        for weight, value in zip(reversed(self.weights), reversed(values), strict=True):
+            of_weights.insert(0, value.T @ off)
+            of_biases.insert(0, off.sum(0))
+            off = (off @ weight.T) * value * (1.0 - value)
+        return of_weights, of_biases
 
     def logits(self, x: Reals) -> Reals:
         """(N, 7)."""
-        return np.asarray(x @ self.weight + self.bias)
+        return self.values(x)[-1]
 
 
 def lesions(path: Path | None) -> tuple[Lesions, Lesions]:
@@ -140,24 +163,28 @@ def shuffled(count: int, epochs: int, seed: int = 0) -> list[npt.NDArray[np.int6
     return orders
 
 
-def balance(layer: Layer, test: Lesions) -> float:
+def balance(layer: Clear, test: Lesions) -> float:
     """Balanced accuracy."""
     return balanced_accuracy(confusion_matrix(test.kinds, layer.logits(test.x).argmax(1), KINDS))
 
 
 @dataclass(frozen=True)
 class Study:
-    """Whose pictures are trained on, and how; ``epochs`` times all of them."""
+    """Whose pictures are trained on, ``epochs`` times all of them, and what."""
 
     data: Sequence[Lesions]
     test: Lesions
     epochs: int
+    hidden: int = 0
 
     @property
     def architecture(self) -> Architecture:
-        """One layer."""
-        features = self.test.x.shape[1]
-        return Sequential({"out": Linear(features, KINDS)}).architecture((features,))
+        """One layer, or two, with so many ``hidden`` values between them."""
+        features, hidden = self.test.x.shape[1], self.hidden
+        if not hidden:
+            return Sequential({"out": Linear(features, KINDS)}).architecture((features,))
+        layers = {"in": Linear(features, hidden), "sigmoid": Sigmoid(), "out": Linear(hidden, KINDS)}
+        return Sequential(layers).architecture((features,))
 
     @property
     def class_weights(self) -> Reals:
@@ -170,9 +197,9 @@ class Study:
         """Of all of them."""
         return SGD(lr=RATE, momentum=MOMENTUM)
 
-    def fresh(self) -> Layer:
+    def fresh(self) -> Clear:
         """Before the first step."""
-        return Layer.of(self.architecture, self.optimizer, self.class_weights)
+        return Clear.of(self.architecture, self.optimizer, self.class_weights)
 
     def alone(self, own: Lesions) -> float:
         """By one hospital, in as many epochs."""
@@ -183,15 +210,18 @@ class Study:
     def federated(self) -> float:
         """An epoch at each hospital, then their mean, weighted by how many pictures each has; so many times."""
         mean = self.fresh()
-        total = sum(len(own.kinds) for own in self.data)
+        shares = np.array([len(own.kinds) for own in self.data])
+        shares = shares / shares.sum()
         for epoch in range(self.epochs):
-            layers = []
+            learnt = []
             for own in self.data:
-                layer = Layer(mean.weight, mean.bias, self.optimizer, self.class_weights)
-                layer.train([own.at(places) for places in shuffled(len(own.kinds), 1, epoch)])
-                layers.append((len(own.kinds) / total, layer))
-            mean.weight = np.sum([share * layer.weight for share, layer in layers], axis=0)
-            mean.bias = np.sum([share * layer.bias for share, layer in layers], axis=0)
+                each = Clear(list(mean.weights), list(mean.biases), self.optimizer, self.class_weights)
+                each.train([own.at(places) for places in shuffled(len(own.kinds), 1, epoch)])
+                learnt.append([*each.weights, *each.biases])
+            arrays = [
+                sum(share * a for share, a in zip(shares, same, strict=True)) for same in zip(*learnt, strict=True)
+            ]
+            mean.weights, mean.biases = arrays[: len(mean.weights)], arrays[len(mean.weights) :]
         return balance(mean, self.test)
 
     def pooled(self, training: Training) -> list[float]:
@@ -253,7 +283,8 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
 def run(options: argparse.Namespace) -> int:
     """Trains in all four ways, and prints how they compare; the exit code."""
     train, test = lesions(options.data)
-    study = Study([train.at(mine) for mine in spread(train.kinds)], test, QUICK if options.quick else EPOCHS)
+    hospitals = [train.at(mine) for mine in spread(train.kinds)]
+    study = Study(hospitals, test, QUICK if options.quick else EPOCHS, options.hidden)
     settings = Settings(threads=1, round_timeout=float(options.timeout))
     steps = study.epochs * len(train.kinds) // BATCH
     with (
@@ -278,6 +309,7 @@ def run(options: argparse.Namespace) -> int:
         "example": "hospitals",
         "lesions": [len(own.kinds) for own in study.data],
         "features": train.x.shape[1],
+        "hidden": study.hidden,
         "epochs": study.epochs,
         "steps": made.training.step,
         "balanced_accuracy": {

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import add_cluster_arguments
+from benchmarks.options import add_cluster_arguments, positive
 from parties.commands.examples import add_examples
 
 
@@ -21,6 +21,13 @@ def command(subparsers: Any) -> None:
         help="what is trained: the lesions of three hospitals, told apart by one layer",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="each lesion once, instead of six times")
+    parser.add_argument(
+        "--hidden",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="two layers, with so many values between (default: one layer)",
+    )
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npz",
         help="pictures of 28x28 pixels instead of the 7x7 that ship, in the layout of MedMNIST's DermaMNIST",

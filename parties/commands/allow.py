@@ -16,7 +16,9 @@ from parties.stored.policy import PREDICT, SCHEMA
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``tessera allow``."""
-    parser.add_argument("name", metavar="NAME", help="the model's, or the data set's")
+    parser.add_argument(
+        "name", metavar="NAME", help="the model's, or the data set's; or OWNER/NAME, of what is jointly yours"
+    )
     parser.add_argument("client", metavar="CLIENT", help="as in the cluster file; '*' for every client")
     parser.add_argument(
         "--program", action="append", dest="programs", metavar="P",

@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, Described] = {
             ("tessera allow risk clinic --per-day 100", "it may predict, a hundred times a day"),
             ("tessera allow patients university --schema", "it may know names, shapes and ranges, and ask"),
             ("tessera allow risk clinic --nothing", "not any more"),
+            ("tessera allow study/network study", "it may predict by what belongs to you both"),
         ),
     ),
     "requests": Described(
