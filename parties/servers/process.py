@@ -24,7 +24,7 @@ from parties.members.succession import Step, Succession
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.metrics.serving import serving
 from parties.servers.dealer import DealerServer
-from parties.servers.freed import Freed
+from parties.servers.freed import BUSY, Freed
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
 from parties.servers.service_manager import feed_watchdog, notify
@@ -178,7 +178,8 @@ async def _serve(server: DealerServer | PartyServer, until_stdin_closes: bool, g
         notify("READY=1")
         server.spawn(feed_watchdog())
         governor = server.governor
-        freed = Freed(governor.admission.memory // 2, quiet=lambda: not (server.jobs or governor.waiting))
+        most = min(governor.admission.memory // 2, BUSY)
+        freed = Freed(most, quiet=lambda: not (server.jobs or governor.waiting))
         server.spawn(freed.work())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
