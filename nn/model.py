@@ -26,7 +26,7 @@ from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.layer import Array, WeightArray
 from nn.saved import Saved, load, save
-from nn.stored import StoredType
+from nn.stored import Encoded, StoredType
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
@@ -216,10 +216,9 @@ class Model:
         """Types of the tensors to store, by name: public, see ``nn.stored`` for what they reveal."""
         return self.description.tensors
 
-    def encode(self) -> dict[str, FieldArray]:
-        """The tensors to store as field elements, by name: secret."""
-        arrays = _stored_arrays(self.architecture, self.weights)
-        return {name: t.encode(arrays[name], name) for name, t in self.stored_types().items()}
+    def encode(self) -> Mapping[str, FieldArray]:
+        """The tensors to store as field elements, by name: secret, and each made when it is asked for."""
+        return Encoded(_stored_arrays(self.architecture, self.weights), self.stored_types())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it, weights included, to a file in safetensors.  Raises ConfigurationError, DiskFull."""

@@ -10,6 +10,7 @@ revealed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -104,3 +105,24 @@ def _exponent(value: float, fraction_bits: int) -> int:
     if not math.isfinite(value):
         return 0  # `encode` names the element
     return max(-fraction_bits, math.ceil(math.log2(value))) if value > 0 else -fraction_bits
+
+
+class Encoded(Mapping[str, FieldArray]):
+    """The tensors of a model as field elements, by name: secret, and each made when it is asked for, so that of a large
+    model there is one at a time."""
+
+    def __init__(self, arrays: Mapping[str, WeightArray], types: Mapping[str, StoredType]) -> None:
+        self._arrays, self._types = arrays, types
+
+    def __getitem__(self, name: str) -> FieldArray:
+        """Raises EncodingError, naming the tensor."""
+        return self._types[name].encode(self._arrays[name], name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __repr__(self) -> str:
+        return f"<Encoded: {len(self)} tensors>"

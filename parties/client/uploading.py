@@ -81,11 +81,15 @@ def content_tag(keys: KeyPair, name: str, description: bytes, tensors: Mapping[s
     """HMAC-SHA-256 of a model under its name, with a key that only its owner has; 64 hexadecimal digits."""
     key = HKDF(SHA256(), 32, None, b"tessera upload content").derive(z85.decode(keys.secret))
     state = hmac.new(key, digestmod="sha256")
-    shapes = [f"{tensor} {array.shape}".encode() for tensor, array in tensors.items()]
-    for part in (name.encode(), description, *shapes):
+
+    def note(part: bytes) -> None:
         state.update(len(part).to_bytes(8, "little"))
         state.update(part)
-    for array in tensors.values():
+
+    note(name.encode())
+    note(description)
+    for tensor, array in tensors.items():
+        note(f"{tensor} {array.shape}".encode())
         # An empty array has no memory to look at.
         state.update(np.ascontiguousarray(array).reshape(-1).data if array.size else b"")
     return state.hexdigest()
@@ -121,14 +125,16 @@ class Uploading:
         self._field = field
         self._name = name
         self._tensors = tensors
-        self._infos = tensor_infos({tensor: array.shape for tensor, array in tensors.items()})
+        # Each is made when it is asked for: here for the first time, before anything is sent.
+        shapes = {tensor: array.shape for tensor, array in tensors.items()}
+        self._infos = tensor_infos(shapes)
         self._description = description
         self._progress = progress
         self._coordinator = cluster.coordinator.name
         self._circle = cluster.circle
         self._parties = [party.name for party in cluster.parties]
         self._servers = [server.name for server in cluster.servers]
-        self._grid = Grid.of(array.shape for array in tensors.values())
+        self._grid = Grid.of(shapes.values())
         self._version = secrets.token_hex(16)
         self._attempt = ""
         self._content = ""

@@ -1,0 +1,34 @@
+"""The tensors of a model are encoded one at a time, when they are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpc import fixed_point
+from nn import Linear, Model, Sequential
+
+
+def _model() -> Model:
+    shapes = {"a.weight": (4, 3), "a.bias": (4,), "b.weight": (2, 4), "b.bias": (2,)}
+    rng = np.random.default_rng(2)
+    weights = {name: rng.uniform(-1, 1, shape) for name, shape in shapes.items()}
+    return Model(Sequential({"a": Linear(3, 4), "b": Linear(4, 2)}), weights)
+
+
+def test_each_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[str]()
+    encode = fixed_point.encode
+    monkeypatch.setattr(fixed_point, "encode", lambda *a, **k: made.append(k["name"]) or encode(*a, **k))
+    encoded = _model().encode()
+    made.clear()
+    assert sorted(encoded) == ["a.bias", "a.weight", "b.bias", "b.weight"]
+    assert len(encoded) == 4
+    assert not made
+    first = encoded["a.weight"]
+    assert made == ["a.weight"]
+    assert np.array_equal(first, encoded["a.weight"])
+    assert first is not encoded["a.weight"]
+    assert "0." not in repr(encoded)
+    with pytest.raises(KeyError):
+        encoded["c.weight"]
