@@ -30,14 +30,14 @@ def pausing(pause: Callable[[], None]) -> Iterator[None]:
         _pause.reset(token)
 
 
-def paced(items: Iterable[Item]) -> Iterable[Item]:
-    """``items``, to be gone through in steps."""
+def paced(items: Iterable[Item], step: int = STEP) -> Iterable[Item]:
+    """``items``, to be gone through in steps of so many."""
     pause = _pause.get()
-    return items if pause is None else _in_steps(items, pause)
+    return items if pause is None else _in_steps(items, step, pause)
 
 
-def _in_steps(items: Iterable[Item], pause: Callable[[], None]) -> Iterator[Item]:
+def _in_steps(items: Iterable[Item], step: int, pause: Callable[[], None]) -> Iterator[Item]:
     for i, item in enumerate(items, 1):
         yield item
-        if i % STEP == 0:
+        if i % step == 0:
             pause()

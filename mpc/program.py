@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mpc import program_format
@@ -108,6 +108,22 @@ class Expression:
         return f"<{self.operation.name}: {self.type}>"
 
 
+def _operands_first(outputs: Iterable[Expression]) -> Iterator[Expression]:
+    """``outputs`` and all that they depend on, each once."""
+    done: set[int] = set()
+    stack = [(x, False) for x in reversed(list(outputs))]
+    while stack:
+        x, operands_done = stack.pop()
+        if id(x) in done:
+            continue
+        if operands_done:
+            done.add(id(x))
+            yield x
+        else:
+            stack.append((x, True))
+            stack.extend((y, False) for y in reversed(x.inputs))
+
+
 class Program:
     """Nodes in topological order and the indices of those that are revealed.  Always valid: checked when made.
 
@@ -160,20 +176,7 @@ class Program:
     @staticmethod
     def order(outputs: Iterable[Expression]) -> list[Expression]:
         """Everything ``outputs`` depend on, operands first: the order of the program's nodes."""
-        done: set[int] = set()
-        order: list[Expression] = []
-        stack = [(x, False) for x in reversed(list(outputs))]
-        while stack:
-            x, operands_done = stack.pop()
-            if id(x) in done:
-                continue
-            if operands_done:
-                done.add(id(x))
-                order.append(x)
-            else:
-                stack.append((x, True))
-                stack.extend((y, False) for y in reversed(x.inputs))
-        return order
+        return list(paced(_operands_first(outputs)))
 
     def input_types(self, node: Node) -> tuple[TensorType, ...]:
         return tuple(self.nodes[i].type for i in node.inputs)

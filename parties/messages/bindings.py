@@ -33,6 +33,7 @@ from mpc.decoders import from_msgpack
 from mpc.lazy import lazy
 from mpc.program import Program
 from parties.messages.fields import Id, Name
+from protocols.lowering.intervals import is_gated
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
@@ -81,6 +82,11 @@ class BoundProgram:
     def bindings_digest(self) -> str:
         """SHA-256 of the bindings, rules included, and ``keep``: what members compare beside the program's digest."""
         return _sha256("bindings", self.keep, *(part for b in self.bindings for part in (b.slot, b.version, b.rule)))
+
+    @lazy
+    def gated(self) -> bool:
+        """Whether its results hang on all that it assumes (`is_gated`)."""
+        return is_gated(self.program)
 
     def derive(self) -> BoundProgram:
         """Itself, once all that takes long to find out about it is known: call it from a thread."""

@@ -19,11 +19,14 @@ head of a program announces.  So
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from mpc.errors import ServerBusy
 from mpc.program import Program
@@ -33,6 +36,7 @@ from parties.servers.admission import Admission, memory_for_runs
 from parties.servers.pace import Pace
 from parties.servers.scheduling import Turns, Workers
 from parties.stored.quotas import Quotas
+from protocols.operations.assume import Assume
 
 BYTES_PER_NODE = 7 << 8
 """Memory that a node of a program takes once it is decoded and checked; as measured, with what is derived from it."""
@@ -40,6 +44,10 @@ BYTES_PER_NODE = 7 << 8
 SECONDS_PER_NODE = 15e-6
 SECONDS_PER_BYTE = 1e-8
 """That a server is at work at the desk, about."""
+
+SECONDS_PER_ASSUMPTION = 5e-4
+"""For each that something is assumed of: what has to count it is made anew, and compared."""
+_ASSUMPTION = re.escape(msgspec.msgpack.encode(Assume.__struct_config__.tag))
 
 DEALING_SECONDS_PER_NODE = 2e-5
 DEALING_SECONDS_PER_ELEMENT = 1.5e-8
@@ -71,8 +79,11 @@ class Estimate(NamedTuple):
 def estimate(program: memoryview) -> Estimate:
     """What decoding and checking it takes.  Raises ProgramError for what does not begin like a program."""
     size, nodes = len(program), nodes_announced(program)
+    seconds = size * SECONDS_PER_BYTE + nodes * SECONDS_PER_NODE
+    # Found by its name, which others may be called by: that is no less than there are.
+    assumptions = min(nodes, len(re.findall(_ASSUMPTION, program)))
     # As it came, and as it is encoded anew for its digest.
-    return Estimate(2 * size + nodes * BYTES_PER_NODE, size * SECONDS_PER_BYTE + nodes * SECONDS_PER_NODE)
+    return Estimate(2 * size + nodes * BYTES_PER_NODE, seconds + assumptions * SECONDS_PER_ASSUMPTION)
 
 
 @dataclass

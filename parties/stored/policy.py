@@ -63,7 +63,6 @@ from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription, is_data
 from parties.stored.record import UPLOADED, Descent
 from protocols.lowering.in_range import to_check
-from protocols.lowering.intervals import is_gated
 from protocols.lowering.plan import plan
 from protocols.readings.drawing import Order
 from protocols.trace.secret_tensor import graph_of, leaf
@@ -259,7 +258,7 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
     _check_joint(bound, client, policies)
     if any(policy.owner != client or policy.others for policy in policies.values()):
         _check_checked(bound.program, client, policies)
-        _check_gated(bound.program, client)
+        _check_gated(bound, client)
     return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses, order_of(bound, by_slot))
 
 
@@ -300,8 +299,8 @@ def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]
         )
 
 
-def _check_gated(program: Program, client: str) -> None:
-    if not is_gated(program):
+def _check_gated(bound: BoundProgram, client: str) -> None:
+    if not bound.gated:
         raise NotPermitted(
             f"{client} may not run a program on another's secret whose results are given whether values are where it"
             " takes them to be or not: write it anew with this release"

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -75,6 +75,8 @@ _PARTS = 11
 """log2 of the parts of an interval by one of which ends are moved."""
 _WIDEST = 2.0**61
 """Of an interval: no value is beyond on both sides."""
+_NODES = 8
+"""That looking at an assumption by digits takes, at least: twice as many are usual."""
 
 
 class Watched(NamedTuple):
@@ -92,6 +94,25 @@ def fineness(low: float, high: float) -> int:
 def assumptions(targets: Iterable[Expression]) -> list[Expression]:
     """All on the way there."""
     return [x for x in Program.order(targets) if isinstance(x.operation, Assume)]
+
+
+class _Ends(NamedTuple):
+    """Of what is assumed, those that types do not promise."""
+
+    low: float | None
+    high: float | None
+    by_digits: bool
+
+    @classmethod
+    def of(cls, x: Expression, assume: Assume, security: Security) -> Self | None:
+        """Of x, if anything is to be looked at."""
+        if not x.type.size:
+            return None
+        low = assume.low if x.type.low < assume.low else None
+        high = assume.high if x.type.high > assume.high else None
+        # Without MACs digits take no longer than finer tables, and a tenth of the bytes.
+        by_digits = not (assume.bits and (security is Security.MALICIOUS or assume.bits <= ASSUMED))
+        return None if low is None and high is None else cls(low, high, by_digits)
 
 
 def watched(
@@ -124,6 +145,11 @@ def is_gated(program: Program) -> bool:
     for node in paced(program.nodes):
         made.append(Expression(node.operation, tuple(made[j] for j in node.inputs)))
     results, kept = ([made[i] for i in some] for some in (program.results, program.kept.values()))
+    security = program.objective.security
+    ends = (_Ends.of(x.inputs[0], x.operation, security) for x in made if isinstance(x.operation, Assume))
+    if sum(each is not None and each.by_digits for each in ends) * _NODES > len(made):
+        # More than this program can look at; and to make all that it lacks would take far longer than it has nodes.
+        return False
     sums = [x.inputs[0] for x in made if isinstance(x.operation, Nonzero | Zero)]
     if kept:
         if not any(isinstance(x.operation, Zero) for x in made):
@@ -134,7 +160,7 @@ def is_gated(program: Program) -> bool:
     else:
         return False
     try:
-        counts = _counts(results, kept, assumptions([*results, *kept]), program.objective.security)
+        counts = _counts(results, kept, assumptions([*results, *kept]), security)
     except RangeError:
         # It cannot be watched: so nobody has planned it.
         return False
@@ -162,23 +188,22 @@ def _counts(
     depths = _depths([*outputs, *kept, *assumed])
     last, rows = max(depths.values()), 1 if kept else samples(outputs)
     spans, counted = list[tuple[Expression, Span]](), list[Expression]()
-    for each in assumed:
+    for each in paced(assumed, 1):
         (x,) = each.inputs
         operation = each.operation
         if not isinstance(operation, Assume):
             raise TypeError(f"{operation.name} assumes nothing")
         least, most = operation.low, operation.high
-        low, high = (least if x.type.low < least else None), (most if x.type.high > most else None)
-        if (low is None and high is None) or not x.type.size:
+        ends = _Ends.of(x, operation, security)
+        if ends is None:
             continue
-        # Without MACs digits take no longer than finer tables, and a tenth of the bytes.
-        if operation.bits and (security is Security.MALICIOUS or operation.bits <= ASSUMED):
+        if not ends.by_digits:
             spans.append((x, Span.of(x.type, least, most, operation.bits)))
             continue
         # With MACs fewer rounds are fewer elements opened, too.
         later = depths[x] + 2 <= last and security is Security.SEMI_HONEST
         planner = Planner(LABEL, objective=Objective(0 if later else ANY, security))
-        count = _beyond(planner, x, low, high, math.ldexp(min(most - least, _WIDEST), -_PARTS), rows)
+        count = _beyond(planner, x, ends.low, ends.high, math.ldexp(min(most - least, _WIDEST), -_PARTS), rows)
         counted = [planner.sum(Add(), counted[0], count)] if counted else [count]
     found = list[Expression]()
     for k, (x, span) in enumerate(spans, 1):
@@ -221,6 +246,6 @@ def _beyond(
 def _depths(targets: Iterable[Expression]) -> Mapping[Expression, int]:
     """How many openings lie on the way to each."""
     found: dict[Expression, int] = {}
-    for x in Program.order(targets):
+    for x in paced(Program.order(targets)):
         found[x] = max((found[y] for y in x.inputs), default=0) + x.operation.opens
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 
+from mpc.pace import paced
 from mpc.program import Expression, Program
 from mpc.tensor_type import Shape
 from protocols.operations import fourier, linear, mask, one_hot, polynomial, product, quotient, truncation
@@ -55,7 +56,7 @@ def samples(outputs: Sequence[Expression]) -> int:
 
 def _followed(targets: Iterable[Expression], count: int) -> dict[Expression, _Of]:
     found: dict[Expression, _Of] = {}
-    for x in Program.order(targets):
+    for x in paced(Program.order(targets)):
         # Digits are of what is compared, whose place they do not keep.
         operands = [y for k, y in enumerate(x.inputs) if not (isinstance(x.operation, Comparison) and k == 1)]
         most = max((found[y] for y in operands), default=_Of.NONE)
