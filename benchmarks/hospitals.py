@@ -48,6 +48,8 @@ BITS = 8
 BATCH, RATE, MOMENTUM = 32, 0.02, 0.9
 EPOCHS, QUICK = 6, 1
 LOGITS = 24.0
+TIMEOUT = 120.0
+"""s in which processes start, and a round ends."""
 SKEW, SEED = 0.7, 20180814
 """Of how each kind is spread over the hospitals: by a Dirichlet distribution, and from this seed."""
 
@@ -285,12 +287,12 @@ def run(options: argparse.Namespace) -> int:
     train, test = lesions(options.data)
     hospitals = [train.at(mine) for mine in spread(train.kinds)]
     study = Study(hospitals, test, QUICK if options.quick else EPOCHS, options.hidden)
-    settings = Settings(threads=1, round_timeout=float(options.timeout))
+    settings = Settings(threads=1, round_timeout=TIMEOUT)
     steps = study.epochs * len(train.kinds) // BATCH
     with (
         LocalCluster(
             options.parties, security=options.security, settings=settings, clients=(COORDINATOR, *HOSPITALS),
-            start_timeout=options.timeout,
+            start_timeout=TIMEOUT,
         ) as cluster,
         progress_bar("training on shares", steps) as advance,
     ):  # fmt: skip
