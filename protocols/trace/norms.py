@@ -169,7 +169,9 @@ def _vectors(x: Any, axes: tuple[int, ...], *, centred: bool) -> Vectors:
     squares = values._new(m.SumOfSquares(axes))
     cut = squares.type.fraction_bits < 2 * values.type.fraction_bits
     unit = 2.0 ** -(squares.type.fraction_bits // 2) if cut else 0.0
-    return Vectors(values, scale, count, squares._new(m.Known(0.0, most, as_it_is=True)), most, unit, axes)
+    # Each may be rounded up by a unit before it is squared.
+    end = (math.sqrt(most) + math.sqrt(count) * unit) ** 2
+    return Vectors(values, scale, count, squares._new(m.Known(0.0, end, as_it_is=True)), most, unit, axes)
 
 
 def _resolution(found: Vectors) -> float:
