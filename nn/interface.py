@@ -88,6 +88,9 @@ class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """To be shown with every answer."""
     results: tuple[Result, ...] = ()
     """Where a network gives several: they lie in a row, one after the other (``named``)."""
+    compared: bool = False
+    """Whether its results, in the parties' numbers, were held against those of the network that it was imported from
+    (``nn/importing/compared.py``): then nobody is warned of what its layers might lose."""
 
     @of_its_types
     def __post_init__(self) -> None:

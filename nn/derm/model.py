@@ -17,7 +17,7 @@ INPUT_SHAPE = INPUT.shape
 NOTICE = "Not for diagnosis. Not a medical device: for research only."
 INTERVAL = (-8.0, 8.0)
 """What it was trained in: its sigmoids are the shipped fit, also where that is none."""
-INTERFACE = Interface(INPUT, CLASSES, NOTICE)
+INTERFACE = Interface(INPUT, CLASSES, NOTICE, compared=True)
 
 
 def derm_model(path: str | Path = WEIGHTS, *, tails: bool = False) -> Model:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
@@ -25,7 +26,8 @@ from nn.layer import Array, Layer
 from nn.model import Model
 from nn.norms import LayerNorm
 from nn.rectifiers import ReLU
-from protocols import RangeWarning
+from protocols import PrecisionWarning, RangeWarning
+from protocols.lowering.precision import LOST
 
 SMALLER = (1, 2, 3)
 """Of inputs in a batch: a network that counts them may be another one for few."""
@@ -155,15 +157,18 @@ class _Comparison:
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
                 self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
         try:
-            self._check_fixed_point(folded, samples, wanted[0], everywhere)
+            small = self._check_fixed_point(folded, samples, wanted[0], everywhere)
         except RangeError:
             # Deep, perhaps: the worst case outgrows the field, and what samples lead to does not.
             after = None if any(isinstance(s.layer, ReLU) for s in folded.architecture.steps) else _normed(folded)
             if after is not None and not after:
                 raise
             folded = assuming(folded, self._covered, after=after)
-            self._check_fixed_point(folded, samples, wanted[0], everywhere)
-        return folded
+            small = self._check_fixed_point(folded, samples, wanted[0], everywhere)
+        if not small:
+            return folded
+        said = msgspec.structs.replace(folded.interface, compared=True)
+        return Model(folded.architecture, folded.weights, said)
 
     def _check_alone(self, x: Array, want: Array, same: float, sizes: Sequence[int]) -> None:
         """That results are the same in batches of other sizes, where it takes them: models are predicted with any."""
@@ -181,8 +186,11 @@ class _Comparison:
                 where = f"forward of {self._source.kind}"
                 raise DiffersFromSource(str(Blocker(where, reason, remedy, self._source.line)))
 
-    def _check_fixed_point(self, model: Model, samples: Array, want: Array, everywhere: bool) -> None:
-        """In the parties' numbers, for one input.  Raises DiffersFromSource, naming the first layer that loses it."""
+    def _check_fixed_point(self, model: Model, samples: Array, want: Array, everywhere: bool) -> bool:
+        """In the parties' numbers, for one input; whether it is small enough for that.
+
+        Raises DiffersFromSource, naming the first layer that loses it.
+        """
         x = samples[:1]
         large = products(model, x) > MOST_PRODUCTS
         low, high = float(samples.min()), float(samples.max())
@@ -198,16 +206,24 @@ class _Comparison:
         try:
             if large:
                 fixed_point_program(model, x.shape, low, high)
-                return
-            off = _difference(fixed_point_results(model, x, low, high), want[:1])
+                return False
+            results = fixed_point_results(model, x, low, high)
         except RangeError as error:
             raise self.placed(model, error, _BOUNDED) from None
+        off = _difference(results.values, want[:1])
         if off <= self._tolerance * self._scale:
-            return
+            if off > LOST * results.magnitude:
+                warnings.warn(
+                    f"in fixed-point numbers, {self._results(off)}, more than a thousandth of what they can be:"
+                    f" {_SCALED}",
+                    PrecisionWarning,
+                    stacklevel=6,
+                )
+            return True
         name, layer, by = "", "", ""
         for number, (step, value) in enumerate(zip(model.architecture.steps, model.values(x)[1:], strict=True)):
             reach = float(np.abs(value).max(initial=0.0))
-            lost = _difference(fixed_point_results(up_to(model, number), x, low, high), value)
+            lost = _difference(fixed_point_results(up_to(model, number), x, low, high).values, value)
             name, layer, by = step.name, type(step.layer).__name__, f"by {lost:.2g} of {reach:.2g}"
             if not lost <= self._tolerance * reach:
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import NamedTuple
 
 from mpc import fixed_point
 from mpc.operation import Input
@@ -22,13 +23,21 @@ MOST_PRODUCTS = 1 << 30
 """Of numbers: some seconds.  A network that multiplies more for one input is not evaluated like this."""
 
 
-def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Array:
+class Results(NamedTuple):
+    """Of a model, and the greatest magnitude that they are known to stay below."""
+
+    values: Array
+    magnitude: float
+
+
+def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Results:
     """What the parties' program gives for inputs in [low, high].  Raises RangeError for what cannot be shown to fit."""
     program = fixed_point_program(model, x.shape, low, high)
     stored = {("model", name): elements for name, elements in model.encode().items()}
     # A bit may come behind it.
     result, *_ = clear(program, [fixed_point.encode(x, model.interface.fraction_bits)], stored)
-    return fixed_point.decode(result, program.nodes[program.outputs[0]].type.fraction_bits)
+    t = program.nodes[program.outputs[0]].type
+    return Results(fixed_point.decode(result, t.fraction_bits), t.magnitude)
 
 
 def fixed_point_program(model: Model, shape: Shape, low: float, high: float) -> Program:

@@ -127,7 +127,7 @@ def _said(model: Model, options: argparse.Namespace, takes: AnyInput | None) -> 
     if options.classes is not None:
         interface = msgspec.structs.replace(interface, output=_classes(options.classes, model))
     if options.notice is not None:
-        interface = Interface(interface.input, interface.output, options.notice)
+        interface = msgspec.structs.replace(interface, notice=options.notice)
     said = Model(model.architecture, model.weights, interface)
     said.description.check()
     return said

@@ -5,10 +5,11 @@ Two figures of each node, both absolute, in the units of its values:
 * ``most``: a bound.  |computed - meant| is never more, whatever the values, the masks and the number of parties, where
   values lie in the ranges that are declared, and fits are as good as their ``error`` says.  It takes the worst of
   everything at once, so after many layers it can be far above what is seen.
-* ``sure``: about what is lost where values are spread over their ranges: an error goes on with the usual factor, not
-  with the greatest, and errors of several elements add up like independent ones.  In a layer of a network, where values
-  are far below what they could be, it goes on with the least factor there is.  It is never more than ``most``; where it
-  is much of what a value can be, little of that is left, and no pessimism says so.
+* ``usual``: about what is seen at most, where values are spread over their ranges.  It has two parts, which go on
+  otherwise: ``alike``, of what elements may have in common (the same number is encoded alike everywhere, a fit errs at
+  the same places), so that it adds up in sums; and ``apart``, of truncations, whose masks are independent, so that
+  their squares add up.  Both go on with the steepest slope of a curve, and the usual size of a secret factor
+  (``factors.py``).
 
 Rules are one for each operation: its own loss, and what it makes of its operands'.  ``Expression.lost`` is what the
 planner says that an operation of its makes differs from what was meant, beside: constants that are rounded, fits; and
@@ -22,13 +23,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from mpc import fixed_point
 from mpc.errors import UnsupportedError
 from mpc.operation import Constant, Input, Operation, Stored
 from mpc.program import Expression
 from mpc.tensor_type import Form, TensorType
+from protocols.lowering.factors import SEEN, factor
 from protocols.lowering.series_error import series_rounding, series_slope
 from protocols.operations import (
     assume,
@@ -65,14 +64,26 @@ class Loss:
     """Of one node; ``source`` is the operation that most of the bound comes from, its share of it ``part``."""
 
     most: float
-    sure: float
+    alike: float
+    apart: float = 0.0
     source: Expression | None = None
     part: float = 0.0
 
-    def times(self, most: float, sure: float | None = None) -> Loss:
+    @property
+    def usual(self) -> float:
+        """Of both parts; never more than ``most``."""
+        return min(self.alike + SEEN * self.apart, self.most)
+
+    def times(self, most: float, alike: float | None = None, apart: float | None = None) -> Loss:
         """Through a map that multiplies errors by at most, and about, so much."""
-        sure = most if sure is None else sure
-        return Loss(_times(self.most, most), _times(self.sure, sure), self.source, _times(self.part, most))
+        alike = most if alike is None else alike
+        apart = alike if apart is None else apart
+        factors = _times(self.most, most), _times(self.alike, alike), _times(self.apart, apart)
+        return Loss(*factors, self.source, _times(self.part, most))
+
+
+def _added(*parts: float) -> float:
+    return sum(parts)
 
 
 def _times(error: float, factor: float) -> float:
@@ -144,9 +155,21 @@ def rounding_of(t: TensorType) -> float:
     return 2.0 ** -(t.fraction_bits + 1) if t.fraction_bits else 0.0
 
 
-def _with(x: Expression, own: float, *operands: Loss, sure: float | None = None) -> Loss:
-    """The sum of what the operation loses by itself, what the planner says, and what comes of the operands."""
-    likely = math.hypot((own if sure is None else sure) + x.surely, *(each.sure for each in operands))
+def _with(
+    x: Expression,
+    own: float,
+    *operands: Loss,
+    alike: float | None = None,
+    apart: float = 0.0,
+    together: Callable[..., float] = math.hypot,
+) -> Loss:
+    """The sum of what the operation loses by itself, what the planner says, and what comes of the operands.
+
+    ``alike`` is that part of ``own`` which elements may have in common, by default all of it.
+    """
+    off = together(*(each.alike for each in operands))
+    off += x.surely + (own if alike is None else alike)
+    apart = math.hypot(apart, *(each.apart for each in operands))
     own += x.lost
     most = own + sum(each.most for each in operands)
     # Of the floats that bounds are computed in, and that what is meant is compared in.
@@ -154,7 +177,7 @@ def _with(x: Expression, own: float, *operands: Loss, sure: float | None = None)
         most += 2.0**-48 * x.type.magnitude
     worst = max(operands, key=lambda each: each.part, default=Loss(0.0, 0.0))
     source, part = (worst.source, worst.part) if worst.part > own else (x, own)
-    return Loss(most, min(likely, most), source, part)
+    return Loss(most, min(off, most), min(apart, most), source, part)
 
 
 def _rule(*kinds: type[Operation]) -> Callable[[Rule], Rule]:
@@ -189,7 +212,7 @@ def _same(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
 @_rule(linear.Concatenate)
 def _joined(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     worst = max(losses, key=lambda loss: loss.most)
-    return replace(worst, sure=max(loss.sure for loss in losses))
+    return replace(worst, alike=max(loss.alike for loss in losses), apart=max(loss.apart for loss in losses))
 
 
 # -- sums --------------------------------------------------------------------------------------------------------------
@@ -198,14 +221,16 @@ def _joined(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss
 @_rule(linear.Add, linear.Subtract)
 def _sum(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     if not _is_one_of_two(x):
-        return _with(x, 0.0, *losses)
+        return _with(x, 0.0, *losses, together=_added)
     # Off by what the one or the other is, and not by both and one of them once more.
     one, gate = losses
-    other = replace(gate, most=gate.most - one.most, sure=math.sqrt(max(0.0, gate.sure**2 - one.sure**2)))
+    alike, apart = max(0.0, gate.alike - one.alike), math.sqrt(max(0.0, gate.apart**2 - one.apart**2))
+    other = replace(gate, most=gate.most - one.most, alike=alike, apart=apart)
     worse = max(one, other, key=lambda loss: loss.most)
     # Where y and what is let through have lost a unit each.
     unit = 2.0**-x.type.fraction_bits if isinstance(x.inputs[0].operation, truncation.Truncate) else 0.0
-    return _with(x, unit, replace(worse, sure=max(one.sure, other.sure)), sure=0.0)
+    worse = replace(worse, alike=max(one.alike, alike), apart=max(one.apart, apart))
+    return _with(x, unit, worse, alike=0.0, apart=unit / 2)
 
 
 def _is_one_of_two(x: Expression) -> bool:
@@ -245,7 +270,7 @@ def _reduced(
             count = math.prod(kernel)
         case _:
             raise UnsupportedError(f"{x.operation.name} is no sum")
-    return _with(x, 0.0, losses[0].times(count, math.sqrt(count)))
+    return _with(x, 0.0, losses[0].times(count, count, math.sqrt(count)))
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -256,53 +281,12 @@ def _product(operation: product.Product, x: Expression, losses: Sequence[Loss]) 
     """x' y' - x y = (x' - x) y' + x (y' - y), of computed values that are in their ranges; x is as far out as its error
     says."""
     left, right = x.inputs
-    of_left = _factor(operation, left, right, "left", x.label)
-    of_right = _factor(operation, right, left, "right", x.label)
+    of_left = factor(operation, left, right, "left", x.label)
+    of_right = factor(operation, right, left, "right", x.label)
     second_order = Loss(operation._inner(left.type, right.type) * _times(losses[0].most, losses[1].most), 0.0)
-    return _with(x, 0.0, losses[0].times(*of_left), losses[1].times(*of_right), second_order)
-
-
-def _factor(operation: product.Product, x: Expression, other: Expression, side: str, layer: str) -> tuple[float, float]:
-    """How much an error in ``x`` is multiplied by, at most and surely, in a product with ``other``."""
-    types = (x.type, other.type) if side == "left" else (other.type, x.type)
-    count, t = operation._inner(*types), other.type
-    if isinstance(other.operation, Constant):
-        if count == 1:
-            return t.magnitude, t.magnitude
-        return _norms(operation, other.operation, t, side, count)
-    most = t.magnitude * count
-    if side == "left" and t.gain is not None:
-        most = min(most, t.gain)
-    # What is public meets the end of the other's range somewhere.
-    usual = t.magnitude if x.type.form is Form.PUBLIC else _usual(t, layer)
-    return most, min(most, usual * math.sqrt(count))
-
-
-def _usual(t: TensorType, layer: str) -> float:
-    """The root of the mean square of values that are spread over their range; in a layer, the least magnitude: weights,
-    and what is between layers, are far below theirs."""
-    if layer:
-        return max(0.0, t.low, -t.high)
-    return math.sqrt((t.low * t.low + t.low * t.high + t.high * t.high) / 3)
-
-
-def _rise(x: Expression, slope: float) -> float:
-    """No more than the mean slope of the curve from which ``x`` comes, by what it spans; in a layer it may be flat."""
-    width = x.inputs[0].type.high - x.inputs[0].type.low
-    return min(slope, (x.type.high - x.type.low) / width) if width and not x.label else 0.0
-
-
-def _norms(operation: product.Product, constant: Constant, t: TensorType, side: str, count: int) -> tuple[float, float]:
-    """Of what an element of the result is summed with: the greatest sum of magnitudes, and root of that of squares."""
-    values = np.abs(fixed_point.decode(constant.array(), t.fraction_bits))
-    if isinstance(operation, product.Conv2d):
-        if side == "right":
-            return t.magnitude * count, t.magnitude * math.sqrt(count)
-        axes: tuple[int, ...] | int = (1, 2, 3)
-    else:
-        axes = -1 if side == "right" or values.ndim == 1 else -2
-    sums, squares = values.sum(axis=axes), (values * values).sum(axis=axes)
-    return float(np.max(sums, initial=0.0)), math.sqrt(float(np.max(squares, initial=0.0)))
+    both = losses[0].times(*of_left), losses[1].times(*of_right)
+    unlike = left is not right and Form.PUBLIC not in (left.type.form, right.type.form)
+    return _with(x, 0.0, *both, second_order, together=math.hypot if unlike else _added)
 
 
 # -- truncations and curves --------------------------------------------------------------------------------------------
@@ -311,7 +295,7 @@ def _norms(operation: product.Product, constant: Constant, t: TensorType, side: 
 @_rule(truncation.Truncate)
 def _truncated(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     unit = 2.0**-x.type.fraction_bits
-    return _with(x, unit, losses[0], sure=unit / 2)
+    return _with(x, unit, losses[0], alike=0.0, apart=unit / 2)
 
 
 @_rule(truncated_product.TruncatedMultiply)
@@ -329,7 +313,7 @@ def _truncated_product(operation: truncated_product.TruncatedMultiply, x: Expres
 @_rule(quotient.Quotient)
 def _quotient(operation: quotient.Quotient, x: Expression, losses: Sequence[Loss]) -> Loss:
     unit = 2.0**-x.type.fraction_bits
-    return _with(x, unit, losses[0].times(1 / operation.divisor), sure=unit / 2)
+    return _with(x, unit, losses[0].times(1 / operation.divisor), alike=0.0, apart=unit / 2)
 
 
 @_rule(polynomial.Polynomial, polynomial.TruncatedPolynomial)
@@ -344,11 +328,12 @@ def _polynomial(
     real = tuple(c * 2.0**-operation.coefficient_bits for c in operation.coefficients)
     around = losses[0].most + unit
     if around > USELESS * max(t.magnitude, unit):
-        return Loss(math.inf, math.hypot(x.surely, losses[0].sure), losses[0].source, math.inf)
+        return Loss(math.inf, losses[0].alike + x.surely, losses[0].apart, losses[0].source, math.inf)
     slope = polynomial.polynomial_slope(real, t.low - around, t.high + around)
     beyond = (1 + around / t.magnitude) ** operation.degree - 1 if t.magnitude else 0.0
+    usual = polynomial.polynomial_slope(real, t.low, t.high)
     own = slope * unit + x.lost * beyond
-    return _with(x, own, losses[0].times(slope, _rise(x, slope)))
+    return _with(x, own, losses[0].times(slope, usual), alike=0.0, apart=usual * unit / 2)
 
 
 @_rule(
@@ -376,7 +361,7 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
     ignored = ignored_by(operation, compared)
     certain = not (ignored or losses[0].most)
     if not passed:
-        return _with(x, 0.0 if certain else 1.0, sure=0.0)
+        return _with(x, 0.0 if certain else 1.0, alike=0.0)
     own = passed[0].type.magnitude
     if certain or passed[0] is compared:
         own = ignored
@@ -384,7 +369,7 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
         # Times a public number.
         own = ignored * math.prod(y.type.magnitude for y in passed[0].inputs if y is not compared)
     unit = 2.0**-x.type.fraction_bits if operation.dropped else 0.0
-    return _with(x, own + unit, losses[2], sure=unit / 2)
+    return _with(x, own + unit, losses[2], alike=0.0, apart=unit / 2)
 
 
 def ignored_by(operation: comparison.Comparison, compared: Expression) -> float:
@@ -399,7 +384,7 @@ def _drawn(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
 
 @_rule(one_hot.OneHot)
 def _placed(operation: one_hot.OneHot, x: Expression, losses: Sequence[Loss]) -> Loss:
-    return _with(x, 1.0 if losses[0].most else 0.0, sure=0.0)
+    return _with(x, 1.0 if losses[0].most else 0.0, alike=0.0)
 
 
 @_rule(fourier.Fourier)
@@ -409,5 +394,5 @@ def _fourier(operation: fourier.Fourier, x: Expression, losses: Sequence[Loss]) 
     # Steps of powers of two, so that few intervals are looked at.
     around = 2.0 ** math.ceil(math.log2(max(min(losses[0].most, period), 2.0**-60)))
     slope = series_slope(operation, period, t.low - around, t.high + around)
-    own = series_rounding(operation)
-    return _with(x, own, losses[0].times(slope, _rise(x, slope)), sure=own / 4)
+    own, usual = series_rounding(operation), series_slope(operation, period, t.low, t.high)
+    return _with(x, own, losses[0].times(slope, usual), alike=0.0, apart=own / 8)

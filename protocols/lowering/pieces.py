@@ -160,4 +160,4 @@ def _judged(planner: Planner, x: Expression, value: Expression, scale: float, fi
     result = polynomial(planner, value, (0.0, scale), fit.error) if scale != 1.0 else value
     result = planner.make(Declare(low - spare, high + spare), result)
     seam = 2 * fit.error if followed(x).most else 0.0
-    return result.lose(spare + seam, own.sure, like={x: slope(fit)})
+    return result.lose(spare + seam, own.usual, like={x: slope(fit)})

@@ -1,12 +1,14 @@
 """What users are told of rounding: ``SecretTensor.error``, a warning where much is lost, an error where all is.
 
-A bound is stated of every result.  Warned is of what is lost for sure, where values are spread over their ranges: a
-bound takes the worst of everything at once, and after some layers of a network says nothing of what is seen
-(``protocols/lowering/error.py``).
+A bound is stated of every result.  It takes the worst of everything at once, and after some layers of a network says
+nothing of what is seen; so warned is of about the most that is seen, where values are spread over their ranges
+(``protocols/lowering/error.py``).  Of functions that span orders of magnitude, ``protocols/trace/spans.py`` looks at
+each value.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ from protocols.trace.author import callers
 LOST = 1e-3
 """Of the largest value of the declared range: warned is where more is lost."""
 
+NEARLY = 0.01
+"""Of a value, lost before: what loses the rest of it is one more step of a chain."""
+
 _NAMES = {
     m.Secret: "share", m.Apply: "the function", m.Normalise: "the function", m.Reach: "the function",
     m.Known: "the function", m.Like: "the norm", m.SumOfSquares: "the norm", m.Declare: "within", m.Assume: "assumed",
@@ -35,7 +40,8 @@ _NAMES = {
 
 
 class PrecisionWarning(UserWarning):
-    """Of what an operation results in, less than a thousandth of the range is certain."""
+    """Of what an operation results in, more than a thousandth of the range is lost; or of some of its values, more than
+    two thousandths of themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,9 @@ class ErrorBound:
     says in words what most of it comes of.  The worst case of everything at once: after many layers, far above what is
     seen.
 
+    ``usual`` is about the most that is seen where values are spread over their ranges, in the units of the values: no
+    bound (values at the ends of their ranges come to 2.5 times as much), but what a PrecisionWarning goes by.
+
     Values that are not quite exact may compare the other way round where they are nearly equal.  Where all that is
     compared differs by more than ``margin``, in the units of that, the result is off by ``apart`` at most.
     """
@@ -53,6 +62,7 @@ class ErrorBound:
     absolute: float
     relative: float
     source: str
+    usual: float
     margin: float = 0.0
     apart: float = 0.0
 
@@ -74,7 +84,7 @@ def stated(x: Expression) -> ErrorBound:
         most = min(most, x.type.high - x.type.low)
     relative = most / x.type.magnitude if x.type.magnitude else 0.0
     margin, least = (near.margin, min(near.most, most)) if near else (0.0, most)
-    return ErrorBound(most, relative, _source(loss)[0], margin, least)
+    return ErrorBound(most, relative, _source(loss)[0], min(loss.usual, most), margin, least)
 
 
 def watch(node: m.Node, x: Expression) -> None:
@@ -83,7 +93,7 @@ def watch(node: m.Node, x: Expression) -> None:
     Not of a leaf, nor of a truncation that was written, whose bits somebody has chosen.  Who computes with few is told
     of less than those leave.
     """
-    if not node.inputs:
+    if not node.inputs or _is_zero(node):
         return
     chosen = isinstance(node.operation, m.Truncate)
     # A truncation widens the range by what it loses.
@@ -95,18 +105,20 @@ def watch(node: m.Node, x: Expression) -> None:
         return
     asked = PRECISION if node.precision is None else node.precision
     allowed = max(LOST, 4 * 2.0**-asked) * magnitude
-    if loss.sure < allowed or not magnitude:
+    if loss.usual < allowed or not magnitude:
         return
+    before = max((_lost(y) for y in node.inputs), default=0.0)
     source, remedy = _source(loss)
     name = node.label or _NAMES.get(type(node.operation)) or _words(type(node.operation).__name__)
-    if loss.sure >= magnitude:
+    # In long chains of secrets, and in networks, what is followed grows step by step beyond what is seen.
+    if loss.usual >= magnitude and before < NEARLY and not node.label:
         raise RangeError(
-            f"{name}: nothing is left of values up to {magnitude:g}, which may be off by {loss.sure:.2g}, mostly by"
+            f"{name}: nothing is left of values up to {magnitude:g}, which may be off by {loss.usual:.2g}, mostly by"
             f" {source}: {remedy}"
         )
-    if not chosen and not any(_lost(y) >= allowed / magnitude for y in node.inputs):
+    if not chosen and before < allowed / magnitude:
         warnings.warn(
-            f"{name}: of values up to {magnitude:g}, {loss.sure:.2g} is lost ({loss.sure / magnitude:.1g} of them),"
+            f"{name}: of values up to {magnitude:g}, {loss.usual:.2g} is lost ({loss.usual / magnitude:.1g} of them),"
             f" mostly by {source}: {remedy}",
             PrecisionWarning,
             stacklevel=callers(),
@@ -121,13 +133,18 @@ def watch_layers(node: m.Node) -> None:
                 watch(each, x)
 
 
+def _is_zero(node: m.Node) -> bool:
+    """Whether it is a product with what is known to be 0: of that no digit can be lost."""
+    return isinstance(node.operation, m.Multiply | m.Matmul | m.Conv2d) and not all(map(_magnitude, node.inputs))
+
+
 def _magnitude(node: m.Node) -> float:
-    return max(x.type.magnitude for x in node.lowered.values())
+    return max((x.type.magnitude for x in node.lowered.values()), default=math.inf)
 
 
 def _lost(node: m.Node) -> float:
     """The part of a value that was lost before; 1 would be all."""
-    found = [followed(x).sure / x.type.magnitude for x in node.lowered.values() if x.type.magnitude]
+    found = [followed(x).usual / x.type.magnitude for x in node.lowered.values() if x.type.magnitude]
     return max(found, default=0.0)
 
 

@@ -67,7 +67,7 @@ def normalised(planner: Planner, by: Normalise, x: Expression, *reached: Express
     like = {x: (1.0 / by.low, 1.0 / by.low / by.step ** len(reached))}
     low, high = min(x.type.low / by.low, 1 - by.tolerance), (top + unit) / by.low
     result = Expression(Declare(low, high), (total,), planner.label)
-    return result.lose(own.most, own.sure, like=like)
+    return result.lose(own.most, own.usual, like=like)
 
 
 def _halved(planner: Planner, x: Expression, times: int) -> Expression:

@@ -43,7 +43,7 @@ def damaged(folder: Path, change) -> Path:
     model = small()
     model.save(folder / "net.safetensors")
     arrays = dict(model.weights)
-    said = msgspec.to_builtins(Saved(model.architecture, SAID))
+    said = msgspec.to_builtins(Saved(model.architecture, model.interface))
     change(said, arrays)
     save_file(arrays, folder / "net.safetensors", {KEY: msgspec.json.encode(said).decode()})
     return folder / "net.safetensors"

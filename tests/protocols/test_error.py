@@ -281,6 +281,12 @@ def test_no_result_is_further_off(secure: Any, seed: int, steps: list[str]) -> N
         assert off.max() <= x.secret.error.absolute, (steps, off.max() / x.secret.error.absolute)
 
 
+def doubled(x: Any, times: int) -> Any:
+    for _ in range(times):
+        x = x + x
+    return x
+
+
 def walked(rng: Any, leaves: list[Both], steps: list[str]) -> Both:
     """As many of the steps as are not refused."""
     x = leaves[0]
@@ -413,14 +419,34 @@ class TestWarning:
             lambda x: x / 1_000_003,
             lambda x: x.precise(8) * 0.3,
             lambda x: x.precise(6).sigmoid(),
-            lambda x: ((x * 1e6).exp(interval=(-8, 0)) * x).mean(),
+            lambda x: (x * 1e6).mean() * 1e-6,
+            lambda x: (x.sum() - x[0] - x[1]) * x,
         ],
     )
     def test_does_not_come_of_the_ordinary(self, secure: Any, build: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ts.PrecisionWarning)
             build(secure.secret((3,), 0.0, 1.0))
-            build(secure.secret((3,), 0.0, 1.0, 10))
+            build(secure.secret((3,), 0.0, 1.0, 14))
+
+    @pytest.mark.parametrize(
+        ("build", "of"),
+        [
+            (lambda x: (x.sum() - 500.0).within(-1.0, 1.0), lambda x: x.sum() - 500.0),
+            (lambda x: (x.mean() * 2000.0 - 1000.0).within(-2.0, 2.0), lambda x: x.mean() * 2000.0 - 1000.0),
+            (lambda x: (doubled(x, 10) - 512.0).within(-1.0, 1.0), lambda x: 1024.0 * x - 512.0),
+            (lambda x: ((x - 0.5) * 1000.0).tanh(), lambda x: np.tanh((x - 0.5) * 1000.0)),
+            (lambda x: (x @ np.ones(1000) - 500.0).sigmoid(), lambda x: 1 / (1 + np.exp(500.0 - x.sum()))),
+        ],
+    )
+    def test_comes_of_what_is_rounded_alike(self, secure: Any, build: Any, of: Any) -> None:
+        """A thousand equal values are off by the same; and functions may be steep where values are."""
+        real = np.full(1000, 0.5 + 0.49 * 2.0**-10)
+        with pytest.warns(ts.PrecisionWarning):
+            y = build(secure.secret((1000,), 0.0, 1.0, 10))
+        (out,) = run_in_memory(secure.program(y), [fixed_point.encode(real, 10)]).outputs
+        off = np.abs(fixed_point.decode(out, y.type.fraction_bits) - of(real)).max()
+        assert 1e-3 * y.type.magnitude < off <= 2.5 * y.error.usual <= 2.5 * y.error.absolute
 
     @pytest.mark.parametrize(
         "build",
@@ -472,9 +498,24 @@ class TestWarning:
             watch_layers(y.node)
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(set(STEPS) - JUMPS)), min_size=1, max_size=5))
+def test_what_is_seen_is_warned_of(secure: Any, seed: int, steps: list[str]) -> None:
+    """Nothing is off by more than a thousandth of its range that nobody was warned of, nor by much more than usual."""
+    rng = np.random.default_rng(seed)
+    leaves = [shared(rng), shared(rng)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        x = walked(rng, leaves, steps)
+    off = errors(secure, x.secret, x.real, leaves, 2).max()
+    assert off <= 2.5 * x.secret.error.usual
+    assert any(issubclass(each.category, ts.PrecisionWarning) for each in said) or off <= 1e-3 * x.secret.type.magnitude
+
+
 @pytest.mark.parametrize(
     "build",
     [
+        lambda x: ((x * 1e6).exp(interval=(-8, 0)) * x).mean(),
         lambda x: x.truncate(0),
         lambda x: (x * 1e6).within(0.0, 1.0),
         lambda x: x.within(0.0, 1e-7) * 1.0,

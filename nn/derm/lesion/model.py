@@ -14,7 +14,7 @@ from nn.model import Model
 
 FOLDER: Final = ASSETS / "lesion"
 WEIGHTS: Final = FOLDER / "lesion.safetensors"
-INTERFACE: Final = Interface(INPUT, CLASSES, NOTICE)
+INTERFACE: Final = Interface(INPUT, CLASSES, NOTICE, compared=True)
 
 
 def lesion_model(path: str | Path = WEIGHTS) -> Model:
@@ -22,7 +22,8 @@ def lesion_model(path: str | Path = WEIGHTS) -> Model:
 
     ``path``: a file that ``nn.derm.lesion.train`` has written, by default the shipped one.  Raises ConfigurationError.
     """
-    return Model.load(path)
+    read = Model.load(path)
+    return Model(read.architecture, read.weights, INTERFACE)
 
 
 def shown() -> list[Sample]:
