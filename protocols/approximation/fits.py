@@ -46,6 +46,9 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     error: float
     relative: float | None = None
     """The largest error relative to the function, where that counts: see ``goal.py``."""
+    coarse: float = 0.0
+    """Of a function that is judged so: the largest magnitude of values that err by more than two thousandths
+    of themselves."""
 
     @property
     def period(self) -> float:
@@ -92,6 +95,7 @@ class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     error: float
     kind: str = "minimax"
     relative: float | None = None
+    coarse: float = 0.0
 
     @property
     def degree(self) -> int:
@@ -106,7 +110,7 @@ class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         return value
 
 
-class RootFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="root"):
+class RootFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="root"):
     """x to the power of -1, -1/2 or 1/2 on an interval above 0, by relative error: a rough y of x^(-1/order) by a fit,
     and a second fit of what is left of it, e = 1 - x y^order, which is small: y P(e), or x y P(e) for the square root.
 
@@ -122,6 +126,7 @@ class RootFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="root
     high: float
     error: float
     relative: float | None = None
+    coarse: float = 0.0
 
     @property
     def order(self) -> int:
@@ -144,6 +149,7 @@ class CompositeFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     high: float
     error: float
     relative: float | None = None
+    coarse: float = 0.0
 
     @property
     def degree(self) -> int:
@@ -170,6 +176,7 @@ class TailedFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     error: float
     relative: float | None = None
     whole: tuple[FourierFit, ...] = ()
+    coarse: float = 0.0
 
     @property
     def low(self) -> float:
@@ -223,6 +230,7 @@ class PiecewiseFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     high: float
     error: float
     relative: float | None = None
+    coarse: float = 0.0
 
     @property
     def starts(self) -> Reals:

@@ -53,7 +53,12 @@ class Goal:
         made = msgspec.structs.replace(fit, error=max(float(errors.max()), SMALLEST_ERROR))
         if self.relative is None:
             return made
-        return msgspec.structs.replace(made, relative=max(float((errors / _floored(values)).max()), SMALLEST_ERROR))
+        sizes = np.abs(values)
+        return msgspec.structs.replace(
+            made,
+            relative=max(float((errors / _floored(values)).max()), SMALLEST_ERROR),
+            coarse=float(sizes[errors > 4 * RELATIVE * sizes].max(initial=0.0)),
+        )
 
 
 ABSOLUTE = Goal(1.0)

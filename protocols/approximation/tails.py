@@ -122,7 +122,8 @@ def exponential(low: float, high: float) -> TailedFit:
     pieces: list[FourierFit | PolynomialFit] = [_moved(one, end) for end in reversed(ends[:-1])]
     if ends[-1] > low:
         pieces.insert(0, _line((0.0, 0.0), low, ends[-1], math.exp(ends[-1])))
-    return TailedFit(tuple(pieces), max(piece.error for piece in pieces), one.relative)
+    coarse = math.exp(ends[-1]) if ends[-1] > low else 0.0
+    return TailedFit(tuple(pieces), max(piece.error for piece in pieces), one.relative, coarse=coarse)
 
 
 def _moved(fit: FourierFit, end: float) -> FourierFit:

@@ -27,7 +27,7 @@ from mpc.errors import UnsupportedError
 from mpc.operation import Constant, Input, Operation, Stored
 from mpc.program import Expression
 from mpc.tensor_type import Form, TensorType
-from protocols.lowering.factors import SEEN, factor
+from protocols.lowering.factors import SEEN, factor, spread_over
 from protocols.lowering.series_error import series_rounding, series_slope
 from protocols.operations import (
     assume,
@@ -304,8 +304,8 @@ def _truncated_product(operation: truncated_product.TruncatedMultiply, x: Expres
     cut = []
     for y, bits, loss in zip(x.inputs, operation.bits, losses, strict=True):
         unit = 2.0 ** (bits - y.type.fraction_bits) if bits else 0.0
-        cut.append(replace(loss, most=loss.most + unit, sure=math.hypot(loss.sure, unit / 2)))
-    of = [(y.type.magnitude, _usual(y.type, x.label)) for y in reversed(x.inputs)]
+        cut.append(replace(loss, most=loss.most + unit, apart=math.hypot(loss.apart, unit / 2)))
+    of = [spread_over(y.type) for y in reversed(x.inputs)]
     second_order = Loss(_times(cut[0].most, cut[1].most), 0.0)
     return _with(x, 0.0, cut[0].times(*of[0]), cut[1].times(*of[1]), second_order)
 

@@ -50,12 +50,17 @@ def factor(operation: product.Product, x: Expression, other: Expression, side: s
     if x.type.form is Form.PUBLIC or x is other:
         # It meets the end of the other's range somewhere.
         return Factors(most, most, min(most, t.magnitude * math.sqrt(count)))
-    mean, spread = abs(t.low + t.high) / 2, (t.high - t.low) / math.sqrt(12)
-    usual = math.sqrt(count) * math.hypot(mean, spread)
-    if layer:
-        return Factors(most, min(most, usual), min(most, usual))
-    alike = usual if count == 1 else count * mean + SEEN * math.sqrt(count) * spread
-    return Factors(most, min(most, alike), min(most, usual))
+    usual = min(most, math.sqrt(count) * spread_over(t).apart)
+    if layer or count == 1:
+        return Factors(most, usual, usual)
+    alike = count * abs(t.low + t.high) / 2 + SEEN * math.sqrt(count) * (t.high - t.low) / math.sqrt(12)
+    return Factors(most, min(most, alike), usual)
+
+
+def spread_over(t: TensorType) -> Factors:
+    """Of one factor with values spread over their range, whose mean square counts."""
+    usual = math.sqrt((t.low * t.low + t.low * t.high + t.high * t.high) / 3)
+    return Factors(t.magnitude, usual, usual)
 
 
 def _norms(operation: product.Product, constant: Constant, t: TensorType, side: str, count: int) -> Factors:

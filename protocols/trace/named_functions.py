@@ -26,14 +26,17 @@ shared; where those, or the field, have too few digits for it, a PrecisionWarnin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
 from protocols.approximation import FUNCTIONS, Fit, default_fit, power_fit
 from protocols.approximation.tails import exponential, tailed
+from protocols.trace import mathematics as m
 from protocols.trace.arguments import pair_of_ends
 from protocols.trace.normalised import NORMALISED, STEP, normalised
+from protocols.trace.spans import Made, PowerOf, spanning
 from protocols.trace.unknown import Unknown
 
 SQUARED = 16.0
@@ -56,8 +59,29 @@ class NamedFunctions(Unknown):
 
     type: TensorType
 
-    def apply(self, fit: object, *, target: float = 0.0, function: str = "") -> Self:
+    def polynomial(self, coefficients: Sequence[float]) -> Self:
         raise NotImplementedError
+
+    def _new(self, operation: m.Mathematics) -> Self:
+        raise NotImplementedError
+
+    def apply(self, fit: object, *, target: float = 0.0, function: str = "") -> Self:
+        """An approximation made by ``protocols.approximation`` (``fit``, ``fit_polynomial``, ...).
+
+        Rounding adds at most the fit's own error, or ``target`` where that is larger.  ``function``: the name of what
+        it stands for, by which its gradient may cost less than by the fit's own derivative.
+        """
+        if not isinstance(fit, Fit):
+            raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
+        if fit.relative is None:
+            return self._applied(fit, target, function)
+        options = (fit, target, function)
+        made = Made("the function", "_applied", options, fit, (fit.low, fit.high), fit.coarse)
+        return spanning(self, made)  # type: ignore[no-any-return]
+
+    def _applied(self, fit: Fit, target: float = 0.0, function: str = "") -> Self:
+        """As it is, without a look at its digits."""
+        return self._new(m.Apply(fit, target, function))
 
     def sigmoid(self, **options: Any) -> Self:
         """1 / (1 + exp(-x)).  Options as for every function: ``method``, ``interval``, ``terms`` or ``degree``."""
@@ -126,9 +150,18 @@ class NamedFunctions(Unknown):
         terms: int | None = None,
         degree: int | None = None,
     ) -> Self:
-        """A named function."""
+        """A named function; a warning where it spans more orders of magnitude than there are digits."""
         if interval is not None:
             interval = pair_of_ends(interval)
+        function = FUNCTIONS.get(name)
+        if function is None or not function.relative or (method, terms, degree) != ("fourier", None, None):
+            return self._computed(name, method, interval, terms, degree)
+        options = (name, method, interval, terms, degree)
+        return spanning(self, Made(name, "_computed", options, function.exact, interval))  # type: ignore[no-any-return]
+
+    def _computed(
+        self, name: str, method: str, interval: tuple[float, float] | None, terms: int | None, degree: int | None
+    ) -> Self:
         ends = _interval(name, self.type) if interval is None else interval
         chosen = (method, interval, terms, degree) != ("fourier", None, None, None)
         if name in NORMALISED and ends is not None and not chosen and ends[1] > STEP * ends[0]:
@@ -136,8 +169,7 @@ class NamedFunctions(Unknown):
             return made
         made_of = None if chosen or ends is None else _with_tails(name, ends)
         fit = made_of or default_fit(name, method, *(ends or (None, None)), terms=terms, degree=degree)
-        target = 0.0 if fit.relative is not None else FUNCTIONS[name].target
-        return self.apply(fit, target=target, function=name)
+        return self._applied(fit, 0.0 if fit.relative is not None else FUNCTIONS[name].target, name)
 
     def _power(self, exponent: float) -> Self:
         """x to a real power, of positive values."""
@@ -145,7 +177,19 @@ class NamedFunctions(Unknown):
             raise UnsupportedError(f"{exponent} is not a power")
         if exponent in POWERS:
             return self._function(POWERS[exponent])
-        return self.apply(power_fit(exponent, *_positive(f"x^{exponent:g}", self.type)))
+        name = f"x^{exponent:g}"
+        fit = power_fit(exponent, *_positive(name, self.type))
+        return spanning(self, Made(name, "_applied", (fit,), PowerOf(exponent)))  # type: ignore[no-any-return]
+
+    def _whole_power(self, exponent: int) -> Self:
+        """x to a whole power from 0."""
+        if exponent < 2 or self.type.low <= 0 <= self.type.high:
+            # Values near 0 have no digits of their own.
+            return self._product(exponent)
+        return spanning(self, Made(f"x^{exponent}", "_product", (exponent,), PowerOf(exponent)))  # type: ignore[no-any-return]
+
+    def _product(self, exponent: int) -> Self:
+        return self.polynomial([0.0] * exponent + [1.0])
 
 
 def _with_tails(name: str, ends: tuple[float, float]) -> Fit | None:

@@ -18,7 +18,6 @@ from mpc.errors import PositionError, RangeError, ShapeError, UnknownValueError,
 from mpc.operation import Input, Stored
 from mpc.program_format import DATA, Keeping
 from mpc.tensor_type import Shape, TensorType
-from protocols.approximation import Fit
 from protocols.lowering.plan import lowered
 from protocols.lowering.planner import FRACTION_BITS, check_precision
 from protocols.trace import mathematics as m
@@ -158,7 +157,7 @@ class SecretTensor(Activations, Stated, Norms):
             return self._power(float(power))
         if power > MAX_POWER:
             raise UnsupportedError(f"only powers up to {MAX_POWER}: use log and exp for higher ones")
-        return self.polynomial([0.0] * int(power) + [1.0])
+        return self._whole_power(int(power))
 
     def __rpow__(self, base: float) -> SecretTensor:
         """A public number above 0 to this power: as ``exp``, whose errors are relative to each value."""
@@ -324,16 +323,6 @@ class SecretTensor(Activations, Stated, Norms):
     def polynomial(self, coefficients: Sequence[float]) -> SecretTensor:
         """c0 + c1 x + c2 x^2 + ...: one opening."""
         return self._new(m.Polynomial(tuple(float(c) for c in coefficients)))
-
-    def apply(self, fit: object, *, target: float = 0.0, function: str = "") -> SecretTensor:
-        """An approximation made by ``protocols.approximation`` (``fit``, ``fit_polynomial``, ...).
-
-        Rounding adds at most the fit's own error, or ``target`` where that is larger.  ``function``: the name of what
-        it stands for, by which its gradient may cost less than by the fit's own derivative.
-        """
-        if not isinstance(fit, Fit):
-            raise UnsupportedError(f"{type(fit).__name__} is not a fit: make one with protocols.approximation.fit(...)")
-        return self._new(m.Apply(fit, target, function))
 
     def truncate(self, fraction_bits: int = FRACTION_BITS) -> SecretTensor:
         """The same values with fewer fraction bits (stochastically rounded); seldom needed: the planner does it."""
