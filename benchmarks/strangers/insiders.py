@@ -53,7 +53,7 @@ _STEPS = 3200
 
 @dataclass
 class Tally:
-    """What came of an attack: messages, bytes, and what the servers said, by class of error."""
+    """What came of an attack: messages (or calls), bytes, and what the servers said, by class of error."""
 
     sent: int = 0
     sent_bytes: int = 0
@@ -187,17 +187,19 @@ def small_model() -> Model:
     return Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
 
 
-async def _all_names(client: AsyncClient) -> None:
+async def _all_names(client: AsyncClient, tally: Tally) -> None:
     """Models under names of its own, as many as it is given."""
     for number in itertools.count():
+        tally.sent += 1
         await client.upload(small_model(), f"{client.member.name}-{number}")
 
 
-async def _burnt_stock(client: AsyncClient) -> None:
+async def _burnt_stock(client: AsyncClient, tally: Tally) -> None:
     """What the victim has in stock is prepared, and given up."""
     model = await client.model(MODEL)
     x = client.share(np.zeros((1, 3, 28, 28)), low=-1.0, high=0.5)
     while True:
+        tally.sent += 1
         await client.release(await client.prepare(model(x)))
 
 
@@ -210,7 +212,7 @@ RAW: dict[str, Callable[[Attacker], Coroutine[None, None, None]]] = {
     "delayed uploads": _rules,
     "logged lines": _logged_lines,
 }
-POLITE: dict[str, Callable[[AsyncClient], Coroutine[None, None, None]]] = {
+POLITE: dict[str, Callable[[AsyncClient, Tally], Coroutine[None, None, None]]] = {
     "all names": _all_names,
     "burnt stock": _burnt_stock,
 }
@@ -253,7 +255,7 @@ async def _attack(name: str, cluster: Cluster, keys: KeyPair, member: str, tally
         async with AsyncClient(cluster, keys) as client:
             while True:
                 try:
-                    await POLITE[name](client)
+                    await POLITE[name](client, tally)
                 except TesseraError as error:
                     tally.note(type(error).__name__)
                     await asyncio.sleep(0.05)
