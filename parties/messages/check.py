@@ -75,6 +75,7 @@ class Quota(enum.StrEnum):
     SAID = "bytes that are said of secrets"
     RULES = "rules"
     UPLOADS = "uploads that are not complete"
+    AUDIT = "bytes of the audit log for a day"
 
 
 class QuotaSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

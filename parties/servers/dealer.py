@@ -287,7 +287,8 @@ class DealerServer(Server[DealerJob]):
         return self._coordinator.gate
 
     def room_for(self, client: Member) -> RoomSeen:
-        return RoomSeen(self._coordinator.quotas_of(client), self.governor.admission.largest)
+        quotas = (*self._coordinator.quotas_of(client), self.audit.quota_seen(client.name))
+        return RoomSeen(quotas, self.governor.admission.largest)
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.stock.stock()

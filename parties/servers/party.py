@@ -320,6 +320,7 @@ class PartyServer(Server[PartyJob]):
             *most.quotas.seen(secrets.said_of(client, "", "")),
             QuotaSeen(Quota.RULES, secrets.rules.count(client), MAX_RULES),
             QuotaSeen(Quota.UPLOADS, len(secrets.uploads.records_of(client)), MAX_OF_A_CLIENT),
+            self.audit.quota_seen(client.name),
         )
         return RoomSeen(quotas, most.admission.largest, secrets.bytes_of(client))
 

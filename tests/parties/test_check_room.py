@@ -14,6 +14,7 @@ from nn import Linear, Model, Sequential
 from parties import DataSet
 from parties.commands.check import check, stored
 from parties.host import disk
+from parties.operate.audit.quota import MIB, Used
 from parties.operate.check.report import Report
 from parties.servers.admission import Admission
 
@@ -95,3 +96,20 @@ async def test_a_party_that_has_lost_it(wired: Any) -> None:
     await wired.start("party1")
     warnings = (await checked(wired)).warnings()
     assert any(text.startswith("company/m is not at all parties") for text in warnings)
+
+
+@pytest.mark.parametrize("server", ["dealer", "party1"])
+async def test_the_audit_log(wired: Any, server: str) -> None:
+    await uploaded(wired)
+    quotas = wired.servers[server].audit._log.quotas
+    quotas.charge("company", 3 * 64 * MIB - 100_000)
+    (warning,) = (await checked(wired)).warnings()
+    assert warning.startswith(f"{server}: company has 201,")
+    assert (
+        "of 201,326,592 bytes of the audit log for a day: beyond them runs, uploads and orders are refused" in warning
+    )
+    assert (await checked(wired, "clinic")).warnings() == []
+    quotas.restore({"company": Used(3 * 64 * MIB, quotas._clock())})
+    async with wired.client("company") as company:
+        with pytest.raises(ServerBusy, match=f"{server}: company has filled its part of the audit log"):
+            await company.upload(model(), "other")

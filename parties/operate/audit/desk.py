@@ -27,6 +27,7 @@ from parties.host.counters import OK, RELEASED
 from parties.members.cluster import Member
 from parties.members.keys import KeyPair
 from parties.messages.audit import AuditHead, SignedHead
+from parties.messages.check import Quota, QuotaSeen
 from parties.operate.audit.entry import Head
 from parties.operate.audit.facts import Fact, PeerHead, Refused
 from parties.operate.audit.log import AuditFailed, AuditLog, Happened, now
@@ -138,6 +139,11 @@ class AuditDesk:
     def outcome(error: str) -> str:
         """How something ended, whoever says so: a class of errors, if it is one of ours."""
         return error if error in (OK, RELEASED) or _is_ours(error) else "RemoteError"
+
+    def quota_seen(self, member: str) -> QuotaSeen:
+        """What that member has used up of its quota, and beyond what its runs are refused."""
+        used, most = (0, 1) if self._log is None else self._log.quotas.standing(member)
+        return QuotaSeen(Quota.AUDIT, used, most)
 
     def charge(self, member: str, size: int, *, takes_back: bool = False) -> None:
         """So many bytes are going to be put down of what ``member`` does.  Raises ServerBusy."""

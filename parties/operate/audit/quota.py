@@ -74,13 +74,22 @@ class Quotas:
         """By member, of those that have not got all back."""
         return {name: used for name in list(self._used) if (used := self._now(name)).bytes}
 
+    def standing(self, member: str) -> tuple[int, int]:
+        """Bytes that it has used, and those beyond which only what takes back is put down."""
+        return int(self._now(member).bytes), self._beginning
+
+    @property
+    def _beginning(self) -> int:
+        """Bytes of a quota that are for what begins something."""
+        most = self._quota() * MIB
+        return most - most // KEPT
+
     def charge(self, member: str, size: int, *, takes_back: bool = False) -> None:
         """So many bytes will be put down of what ``member`` does; ``takes_back``: whatever it is ends something.
 
         Raises ServerBusy.
         """
-        most = self._quota() * MIB
-        if not self._take(member, size, most if takes_back else most - most // KEPT):
+        if not self._take(member, size, self._quota() * MIB if takes_back else self._beginning):
             raise ServerBusy(
                 self._server,
                 f"{member} has filled its part of the audit log here, {self._quota()} MiB a day, and what is not logged"

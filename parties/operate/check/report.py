@@ -15,7 +15,7 @@ from rich.table import Table
 from mpc.errors import PeerError
 from parties.host.disk import RESERVE
 from parties.members.cluster import Cluster, Member
-from parties.messages.check import FolderSeen, Reach, RoomSeen
+from parties.messages.check import FolderSeen, Quota, Reach, RoomSeen
 
 CLOCK_TOLERANCE = 2.0
 """s between clocks from which on a warning is given.
@@ -198,10 +198,16 @@ class Report:
         for host in self.hosts:
             for quota in host.room.quotas if host.room is not None else ():
                 if quota.used >= NEARLY * quota.most:
+                    beyond = (
+                        "runs, uploads and orders are refused; they come back over a day: use larger batches, or raise"
+                        " audit_mb"
+                        if quota.what is Quota.AUDIT
+                        else "uploads and rules are refused; remove what is not needed (tessera rm, tessera allow"
+                        " --nothing)"
+                    )
                     yield (
-                        f"{host.server.name}: {self.me.name} has {quota.used:,} of {quota.most:,} {quota.what}: "
-                        "beyond them uploads and rules are refused; remove what is not needed (tessera rm, tessera"
-                        " allow --nothing)"
+                        f"{host.server.name}: {self.me.name} has {quota.used:,} of {quota.most:,} {quota.what}: beyond"
+                        f" them {beyond}"
                     )
 
     def _size_warnings(self) -> Iterator[str]:
