@@ -12,9 +12,11 @@ import torch
 
 import nn
 from mpc import fixed_point
+from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import field
+from mpc.security import Security
 from protocols import graph_of, leaf, plan
 from protocols.readings.memory import run_in_memory
 from protocols.trace.gradients import grad
@@ -173,3 +175,38 @@ def test_a_perceptron_is_its_twin(steps: int, bound: float) -> None:
     trained, off, weights = beside(perceptron(bound), optimizer, parameters, x, y, steps, 8)
     assert off.max() < 1e-3
     assert max(np.abs(trained.values(name) - w).max() for name, w in weights.items()) < 1e-3
+
+
+def convolutional(x: Any, y: Any, k: Any, b: Any, w: Any) -> Any:
+    if isinstance(k, torch.Tensor):
+        maps = torch.nn.functional.max_pool2d(torch.nn.functional.conv2d(x, k, padding=1) + b, 2).relu()
+        return torch.nn.functional.cross_entropy(maps.flatten(1) @ w, y)
+    maps = (x.labelled("maps").conv2d(k, padding=1) + b).within(-4.0, 4.0).max_pool2d(2).relu().truncate(16)
+    return nn.CrossEntropyLoss()((maps.labelled("head").flatten(1) @ w).within(-2.0, 2.0), y)
+
+
+@pytest.mark.parametrize(
+    ("security", "parties"), [(Security.SEMI_HONEST, 3), (Security.MALICIOUS, 2)], ids=["semi-honest", "malicious"]
+)
+def test_a_step_of_a_small_cnn_as_predicted_in_both_securities(secure: Any, security: Security, parties: int) -> None:
+    rng = np.random.default_rng(4)
+    shapes = {"k": (2, 1, 3, 3), "b": (2, 1, 1), "w": (8, 3)}
+    x, y = np.floor(rng.uniform(0, 1, (4, 1, 4, 4)) * 256) / 256, np.eye(3)[[0, 2, 1, 1]]
+    optimizer = nn.SGD(lr=0.1, momentum=0.5)
+    bits = optimizer.weight_bits
+    start = {name: np.rint(rng.uniform(-0.5, 0.5, s) * 2.0**bits) / 2.0**bits for name, s in shapes.items()}
+    weights = {name: secure.secret(s, -1.0, 1.0, bits) for name, s in shapes.items()}
+    state = {slot: secure.secret(s, -4.0, 4.0, 20) for slot, s in optimizer.slots(shapes).items()}
+    batch = {"x": secure.secret(x.shape, 0.0, 1.0, 8), "y": secure.secret(y.shape, 0.0, 1.0, 0)}
+    secrets = [*weights.values(), *state.values(), *batch.values()]
+    loss = convolutional(**weights, **batch)
+    after, _ = optimizer.step(weights, state, grad(loss, weights), 0)
+    objective = Objective(ANY, security) if security is Security.MALICIOUS else LATENCY
+    program = secure.program(*secrets, *after.values(), loss, objective=objective)
+    given = [fixed_point.encode(w, bits) for w in start.values()]
+    given += [*(field.zeros(v.shape) for v in state.values()), fixed_point.encode(x, 8), fixed_point.encode(y, 0)]
+    outputs = secure.as_predicted(program, given, parties, security).outputs
+    losses, wanted = twin(convolutional, optimizer, start, [{"x": x, "y": y}])
+    for raw, name in zip(outputs[len(secrets) :], after, strict=False):
+        assert np.abs(fixed_point.decode(raw, bits) - wanted[name]).max() < 1e-4
+    assert fixed_point.decode(outputs[-1], loss.type.fraction_bits) == pytest.approx(losses[0], abs=1e-3)
