@@ -16,7 +16,7 @@ from mpc.security import Security
 from protocols.lowering.in_range import within
 from protocols.lowering.plan import lowered, plan
 from protocols.readings.clear import clear
-from protocols.trace.mathematics import Keep, Node
+from protocols.trace.mathematics import Keep, Multiply, Node
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
 
@@ -128,6 +128,12 @@ def hanging(s: Any) -> Built:
     return [x + 1, {"y": y * x * x * x * x}], {"w": s.draw(4, (3,), -0.25, 0.25, 14)}
 
 
+def truncated_product(s: Any) -> Built:
+    """Of a factor that is truncated by the opening that it is multiplied by."""
+    x = s.secret((3,), -1, 1, 20)
+    return [x._joined(Multiply(at_once=True), x * x, x)], {}
+
+
 PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     linear,
     one_opening,
@@ -138,6 +144,7 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     comparisons,
     places,
     polynomial_after_truncation,
+    truncated_product,
     stored_product,
     stored_alone,
     data,

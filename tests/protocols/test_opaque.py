@@ -17,7 +17,7 @@ from mpc.security import Security
 from protocols.lowering.plan import plan
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, as_sent, run_in_memory
-from protocols.trace.mathematics import Keep, Node
+from protocols.trace.mathematics import Keep, Multiply, Node
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
 
@@ -48,7 +48,8 @@ def images(s: Any) -> list[SecretTensor]:
 
 def truncations(s: Any) -> list[SecretTensor]:
     x, y = s.secret((3, 4)), s.secret((3, 4))
-    return [(x * y).truncate(12), (x * y * x).truncate(10), (x * y * x) / 1000003, x[1, 1].truncate(3)]
+    at_once = x._joined(Multiply(at_once=True), x * y * x, x)
+    return [(x * y).truncate(12), (x * y * x).truncate(10), (x * y * x) / 1000003, x[1, 1].truncate(3), at_once]
 
 
 def polynomials(s: Any) -> list[SecretTensor]:

@@ -26,7 +26,18 @@ from protocols.lowering import comparison
 from protocols.lowering.in_range import within
 from protocols.lowering.planner import Planner
 from protocols.operations import draw as random
-from protocols.operations import fourier, keep, linear, mask, one_hot, polynomial, product, quotient, truncation
+from protocols.operations import (
+    fourier,
+    keep,
+    linear,
+    mask,
+    one_hot,
+    polynomial,
+    product,
+    quotient,
+    truncated_product,
+    truncation,
+)
 from protocols.operations.assume import Assume
 from protocols.operations.astray import Astray, Span
 from protocols.operations.comparison import Compare, Join
@@ -166,6 +177,13 @@ def _joined(draw: Draw) -> Expression:
 def _multiplied(draw: Draw) -> Expression:
     x = draw.secret(2, 3)
     return Expression(product.Multiply(), (x, x if draw.whole(0, 3) == 0 else draw.either(3)))
+
+
+@of("truncated_multiply")
+def _truncated_product(draw: Draw) -> Expression:
+    x, y = draw.secret(2, 3), draw.secret(3)
+    bits = draw.whole(0, x.type.fraction_bits), draw.whole(1, y.type.fraction_bits)
+    return Expression(truncated_product.TruncatedMultiply(bits), (x, y))
 
 
 @of("matmul")
