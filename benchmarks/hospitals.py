@@ -55,7 +55,7 @@ SKEW, SEED = 0.7, 20180814
 
 
 class Lesions(NamedTuple):
-    """Pixels (N, d) in [-0.5, 0.5], multiples of 2^-8, and the kinds (N,) from 0."""
+    """Pixels (N, d) in [-0.5, 0.5], or features in [0, 1], multiples of 2^-8, and the kinds (N,) from 0."""
 
     x: Reals
     kinds: npt.NDArray[np.int64]
@@ -124,11 +124,17 @@ class Clear:
         return self.values(x)[-1]
 
 
-def lesions(path: Path | None) -> tuple[Lesions, Lesions]:
-    """To learn from, and to be tested on: the thumbnails that ship, or the pictures of a file.
-
-    Raises ConfigurationError.
+def lesions(path: Path | None, photographs: Path | None = None) -> tuple[Lesions, Lesions]:
+    """To learn from, and to be tested on: the thumbnails that ship, or the pictures of a file; or what a network makes
+    of photographs (``benchmarks.lesion_features``).  Raises ConfigurationError.
     """
+    if photographs is not None:
+        try:
+            from benchmarks.lesion_features import features
+        except ImportError:
+            raise ConfigurationError("features of photographs take PyTorch: pip install 'tessera-mpc[train]'") from None
+        made = [features(photographs, split) for split in ("train", "test")]
+        return tuple(Lesions(np.round(x * 256) / 256, labels) for x, labels in made)  # type: ignore[return-value]
     if path is not None:
         found = [load_split(path, split) for split in ("train", "test")]
         return _lesions(found[0].images, found[0].labels), _lesions(found[1].images, found[1].labels)
@@ -178,6 +184,7 @@ class Study:
     test: Lesions
     epochs: int
     hidden: int = 0
+    low: float = -0.5
 
     @property
     def architecture(self) -> Architecture:
@@ -187,6 +194,11 @@ class Study:
             return Sequential({"out": Linear(features, KINDS)}).architecture((features,))
         layers = {"in": Linear(features, hidden), "sigmoid": Sigmoid(), "out": Linear(hidden, KINDS)}
         return Sequential(layers).architecture((features,))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the range of what is learnt from."""
+        return self.low, self.low + 1.0
 
     @property
     def class_weights(self) -> Reals:
@@ -256,7 +268,7 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
     async with AsyncClient(cluster, name=COORDINATOR) as coordinator:
         for name, own in zip(HOSPITALS, study.data, strict=True):
             async with AsyncClient(cluster, name=name) as hospital:
-                tensors, ranges = {"x": own.x, "y": own.y}, {"x": (-0.5, 0.5), "y": (0.0, 1.0)}
+                tensors, ranges = {"x": own.x, "y": own.y}, {"x": study.ends, "y": (0.0, 1.0)}
                 await hospital.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "lesions")
                 await hospital.allow("lesions", COORDINATOR, schema=True)
         data = [await coordinator.data(f"{name}/lesions") for name in HOSPITALS]
@@ -277,16 +289,18 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
             progress.append(made)
             told(made)
         seconds = time.perf_counter() - started
-        answers = await coordinator.predict(training.model, study.test.x, low=-0.5, high=0.5)
+        low, high = study.ends
+        answers = await coordinator.predict(training.model, study.test.x, low=low, high=high)
     confusion = confusion_matrix(study.test.kinds, answers.argmax(1), KINDS)
     return Encrypted(training, progress, balanced_accuracy(confusion), seconds)
 
 
 def run(options: argparse.Namespace) -> int:
     """Trains in all four ways, and prints how they compare; the exit code."""
-    train, test = lesions(options.data)
+    train, test = lesions(options.data, options.photographs)
     hospitals = [train.at(mine) for mine in spread(train.kinds)]
-    study = Study(hospitals, test, QUICK if options.quick else EPOCHS, options.hidden)
+    epochs, low = QUICK if options.quick else EPOCHS, -0.5 if options.photographs is None else 0.0
+    study = Study(hospitals, test, epochs, options.hidden, low)
     settings = Settings(threads=1, round_timeout=TIMEOUT)
     steps = study.epochs * len(train.kinds) // BATCH
     with (

@@ -39,6 +39,10 @@ def command(subparsers: Any) -> None:
         help="pictures of 28x28 pixels instead of the 7x7 that ship, in the layout of MedMNIST's DermaMNIST",
     )  # fmt: skip
     example.add_argument(
+        "--photographs", type=Path, metavar="FILE.npz",
+        help="of 128x128 pixels, and what EfficientNet-Lite0, as trained on ImageNet, makes of them (extra train)",
+    )  # fmt: skip
+    example.add_argument(
         "--security", default=str(Security.SEMI_HONEST), metavar="S",
         help=f"{' or '.join(Security)} (default: %(default)s)",
     )  # fmt: skip

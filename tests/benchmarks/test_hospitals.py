@@ -9,6 +9,9 @@ import pytest
 from benchmarks import hospitals, train
 from benchmarks.hospitals import BATCH, HOSPITALS, KINDS, Lesions, Study, lesions, shuffled, spread
 from mpc.errors import ConfigurationError
+from nn.derm.reference import ASSETS
+
+SAMPLES = ASSETS / "lesion" / "samples"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_encrypted_is_as_good_as_pooled(shipped, security, hidden, capsys, monke
     learn, test = shipped
     some = np.random.default_rng(1).permutation(len(learn.kinds))[:640]
     few = Lesions(learn.x[some][:, :30], learn.kinds[some]), Lesions(test.x[:200, :30], test.kinds[:200])
-    monkeypatch.setattr(hospitals, "lesions", lambda path: few)
+    monkeypatch.setattr(hospitals, "lesions", lambda path, photographs: few)
     parser = argparse.ArgumentParser()
     train.command(parser.add_subparsers())
     options = parser.parse_args(
@@ -98,3 +101,26 @@ def test_encrypted_is_as_good_as_pooled(shipped, security, hidden, capsys, monke
     assert set(scores) == {*HOSPITALS, "federated", "pooled", "encrypted"}
     assert scores["encrypted"] == pytest.approx(scores["pooled"], abs=0.005)
     assert found["as_predicted"] and found["steps"] == made[-1]["step"] == 20
+
+
+def test_features_of_photographs(tmp_path, monkeypatch):
+    """Of those that ship, by a network without its last layer: a row each, in [0, 1], that depends on it."""
+    torch = pytest.importorskip("torch")
+    from benchmarks import lesion_features
+    from nn.derm.dataset import listed
+
+    found = listed(SAMPLES, ".jpg")[:3]
+    files = [np.frombuffer(sample.path.read_bytes(), np.uint8) for sample in found]
+    arrays = {"jpeg": np.concatenate(files), "offsets": np.cumsum([0, *map(len, files)])}
+    arrays |= {"labels": np.array([s.label for s in found]), "ids": np.array([s.id for s in found])}
+    path = tmp_path / "photographs.npz"
+    np.savez(path, **{f"{split}_{name}": array for split in ("train", "test") for name, array in arrays.items()})
+    torch.manual_seed(0)
+    nn = torch.nn
+    layers = nn.Conv2d(3, 16, 8, 8), nn.ReLU(), nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 7)
+    monkeypatch.setattr(lesion_features, "pretrained", lambda: nn.Sequential(*layers))
+    monkeypatch.setattr(lesion_features, "LARGEST", 0.5)
+    learn, test = lesions(None, path)
+    assert learn.x.shape == (3, 16) and np.array_equal(learn.x, test.x)
+    assert 0.0 <= learn.x.min() <= learn.x.max() <= 1.0 and len(np.unique(learn.x, axis=0)) == 3
+    assert learn.kinds.tolist() == [sample.label for sample in found]
