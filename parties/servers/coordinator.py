@@ -175,7 +175,7 @@ class Coordinator:
         self._check_new(client, version, said(bound.keep, description, len(types)))
         masks = StoredMasks(seeds, {tensor: t.shape for tensor, t in types.items()})
         self._uploads[version] = upload = PendingUpload(
-            client, bound.keep, masks, description, descent(bound, self.look_up), of_run=bound
+            client, bound.keep, masks, description, descent(bound, self._server.cluster, self.look_up), of_run=bound
         )
         await self._write(client, version, upload)
 

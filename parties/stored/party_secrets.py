@@ -259,7 +259,7 @@ class PartySecrets:
             when=time.time(),
             description=described(bound.program),
             masked=digest_of(masked),
-            descent=descent(bound, self.look_up),
+            descent=descent(bound, self._cluster, self.look_up),
         )
         self._disk.partials.check_room(owner.name, self._bytes(record), self.bytes_of(owner))
         self._disk.prepare(record, seed, masked)

@@ -58,6 +58,7 @@ from mpc.operation import Input, Stored
 from mpc.program import Program
 from nn.model import Description
 from nn.stored import StoredType
+from parties.members.cluster import Cluster
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription, is_data
@@ -211,14 +212,16 @@ def order_of(bound: BoundProgram, by_slot: Mapping[str, InUse[Held]]) -> Order:
     return Order(" ".join(said), max((in_use.policy.descent.parts for in_use in by_slot.values()), default=0))
 
 
-def descent(bound: BoundProgram, look_up: LookUp[Held]) -> Descent:
+def descent(bound: BoundProgram, cluster: Cluster, look_up: LookUp[Held]) -> Descent:
     """Of what it keeps.  Raises ProgramError where what it reads is gone."""
     by_slot = found(bound.bindings, look_up)
     parts = order_of(bound, by_slot).part + bool(bound.program.drawn)
     if not bound.program.keeping.joint:
         return Descent(parts)
-    owners = {name for in_use in by_slot.values() for name in (in_use.policy.owner, *in_use.policy.others)}
-    return Descent(parts, tuple(sorted(owners - {bound.client})))
+    names = {name for in_use in by_slot.values() for name in (in_use.policy.owner, *in_use.policy.others)}
+    owners = [(cluster.client(name), name) for name in sorted(names - {bound.client})]
+    # Who is no client any more has no name, but for its identity.
+    return Descent(parts, tuple(name if owner is None else owner.identity for owner, name in owners))
 
 
 class Use(NamedTuple):

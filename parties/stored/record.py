@@ -21,11 +21,11 @@ from parties.messages.uploads import TensorInfo, Upload, UploadBegin
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a version was made of, by runs: how many ``parts`` of data they have drawn one after the other
-    (``protocols.readings.drawing``); and which clients it belongs to beside its owner (``joint``, by name).
+    (``protocols.readings.drawing``); and which clients it belongs to beside its owner (``joint``: ``Member.identity``).
     """
 
     parts: Count = 0
-    joint: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)] = ()
+    joint: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 UPLOADED = Descent()

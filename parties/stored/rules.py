@@ -89,9 +89,15 @@ class RuleBook:
         return self._grants.get(place, {})
 
     def others(self, cluster: Cluster, slot: str, joint: Iterable[str]) -> dict[str, Grants]:
-        """What the joint owners of what is in a slot allow on it, by name: of who is no client any more, nothing."""
-        members = {name: cluster.client(name) for name in joint}
-        return {name: {} if owner is None else self.grants(owner, slot) for name, owner in members.items()}
+        """What the joint owners of what is in a slot allow on it, by name; who is no client any more, nothing."""
+        found = dict[str, Grants]()
+        for identity in joint:
+            owner = cluster.client_who_is(identity)
+            if owner is None:
+                found[identity] = {}
+            else:
+                found[owner.name] = self.grants(owner, slot)
+        return found
 
     def held(self, owner: Member, name: str) -> SignedRules | None:
         """The newest set of that owner."""

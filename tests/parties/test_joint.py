@@ -1,5 +1,7 @@
 """What is kept jointly: of all whose secrets it comes of, and used by nobody without the leave of each."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,22 @@ async def test_nobody_reveals_it_alone(site):
         await company.allow("clinic/result", "clinic", [])
         with pytest.raises(NotPermitted):
             await clinic.reveal(mine["y"])
+
+
+async def test_joint_owners_are_who_they_were_whatever_they_are_called(site):
+    """Their names may be given to others, who have no say."""
+    await shared(site, squares)
+    company, clinic = map(site.cluster.client, ("company", "clinic"))
+    for name in ("party0", "party1"):
+        secrets = site.servers[name]._secrets
+        joint = secrets.find(clinic, "result").record.descent.joint
+        assert joint == (company.identity,)
+        renamed = [replace(c, name={"company": "other"}.get(c.name, c.name)) for c in site.cluster.clients]
+        assert list(secrets.rules.others(replace(site.cluster, clients=tuple(renamed)), "clinic/result", joint)) == [
+            "other"
+        ]
+        gone = replace(site.cluster, clients=(clinic,))
+        assert secrets.rules.others(gone, "clinic/result", joint) == {company.identity: {}}
 
 
 async def test_what_is_made_of_it_is_joint_as_well(site):
