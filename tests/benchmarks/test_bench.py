@@ -173,7 +173,11 @@ def test_inference_on_a_test_split_beside_torch(tmp_path: Path, capsys: pytest.C
     plain = derm_model().plain(np.stack([load_image(sample.path) for sample in shipped]))
     nearest = np.diff(np.sort(plain, axis=1)[:, -2:])[:, 0].argsort()[:2]
     assert some["accuracy"] == np.mean([plain[i].argmax() == shipped[i].label for i in nearest])
-    assert read(records)[0].case["images"] == "0:2"
+    (written,) = read(records)
+    assert written.case["images"] == "0:2"
+    # What the lesion network's card is made of.
+    figures = [written.figures[name] for name in ("images", "agree", "lead")]
+    assert (figures, written.figures["difference"]["max"]) == ([2, 2, 0.0], some["max_abs_difference"])
     assert main(["bench", "inference", "--data", str(path), "--images", "5:9"]) == 2
     assert "it has no such" in capsys.readouterr().err
 

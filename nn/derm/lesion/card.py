@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from typing import Any, Final
 
 from nn.derm.card import class_names, confusion
+
+WIDTH: Final = 110
 
 _INTRODUCTION = """# Model card: lesion network
 
@@ -145,15 +148,13 @@ def _encrypted(metrics: dict[str, Any]) -> str:
         "test images" if images == all_of_them else f"test images whose likeliest class leads least, of {all_of_them},"
     )
     rest = "" if agree == images else f" The others are ties but for {found['lead']:.1e}."
-    return f"""## Encrypted
-
-Two parties, semi-honest, name the same class as the network in the clear, in float64, on {agree} of the {images}
-{those} and no logit is off by more than {found["difference"]:.1e}, most of which is that clients round inputs to 16
-fraction bits.{rest}
-`tessera bench inference --model lesion --data ham10000_128_jpeg.npz --closest --objective traffic --memory --out
-FILE.jsonl` measured that, and `python -m nn.derm.lesion.encrypted FILE.jsonl` put it here.
-
-"""
+    said = f"""Two parties, semi-honest, name the same class as the network in the clear, in float64, on {agree} of the
+        {images} {those} and no logit is off by more than {found["difference"]:.1e}, most of which is that clients round
+        inputs to 16 fraction bits.{rest} `tessera bench inference --model lesion --data ham10000_128_jpeg.npz
+        --closest --objective traffic --memory --out FILE.jsonl` measured that, and
+        `python -m nn.derm.lesion.encrypted FILE.jsonl` put it here."""
+    wrapped = textwrap.fill(" ".join(said.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"## Encrypted\n\n{wrapped}\n\n"
 
 
 def _calibration(metrics: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ def _part(line: str) -> dict[str, Any]:
     return {
         "first": int(case.get("images", "0:").partition(":")[0]),
         **{name: figures[name] for name in ("images", "agree", "lead")},
-        "difference": figures["max_abs_difference"],
+        "difference": figures["difference"]["max"],
     }
 
 
