@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PART = 1 << 26
 """Bytes, at a party, of a part: no more, but where one node has more."""
-AHEAD = 10 * PART
+AHEAD = 8 * PART
 """Bytes of parts that may be there and not used up; more where a single step needs more."""
 
 

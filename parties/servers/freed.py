@@ -19,7 +19,7 @@ INTERVAL = 1.0
 """s between two looks."""
 KEPT = 48 << 20
 """Bytes that are freed and kept, at most, at a quiet moment: runs of one image or so do with it."""
-BUSY = 512 << 20
+BUSY = 256 << 20
 """And while there is always something going on, where there is memory enough."""
 GROWN = 16 << 20
 """Bytes that the process has grown since it last gave back, without which nobody looks."""
