@@ -202,9 +202,10 @@ class Online:
         self._catch_up(job)
 
     def _catch_up(self, job: PartyJob) -> None:
-        """While the round is on its way: what only the MAC check will need."""
+        """While the round is on its way: what it has not waited for, and what only the MAC check will need."""
         run = job.party_run
-        if run is None or not self._server.malicious:
+        if run is None or (job.long and not self._server.malicious):
+            # Without MACs it is too little for a hop to a thread: the next step begins with it.
             self._continue(job)
         elif job.long:
             job.busy = True

@@ -99,7 +99,7 @@ class PartyRun:
         self.prepared = 0
         """Parts that are."""
         self.evaluated = 0
-        """Depths up to which the shares have been evaluated."""
+        """Depths up to which of the shares has been evaluated what openings wait for."""
         self._parties = parties
         self._security = security
         self._used = False
@@ -119,7 +119,10 @@ class PartyRun:
             self._macs = Evaluation(program, macs)
             self._check = MacCheck(macs, session_of(program.digest, parties, session))
         self._pending = self._by_depth()
+        self._late = self._not_waited_for()
         self._done = self._not_taken_after()
+        self._whole = 0
+        """Depths up to which all shares have been evaluated."""
         self._authenticated = 0
         """Depths up to which the MAC shares have been."""
         self._mac_shares: list[Array] = []
@@ -185,6 +188,16 @@ class PartyRun:
                 pending[depth].append(i)
         return pending
 
+    def _not_waited_for(self) -> frozenset[int]:
+        """Nodes that neither the next opening nor an output comes from: they have time until it has come."""
+        nodes, depths = self.program.nodes, self.program.depths
+        waited_for = {i for i, depth in enumerate(depths) if depth == self.program.rounds}
+        for i in range(len(nodes) - 1, -1, -1):
+            if nodes[i].operation.opens or i in waited_for:
+                before = depths[i] - nodes[i].operation.opens
+                waited_for.update(j for j in nodes[i].inputs if depths[j] == before)
+        return frozenset(range(len(nodes))) - waited_for
+
     def _not_taken_after(self) -> list[list[int]]:
         """Nodes whose values nobody looks at any more, by the number of openings before that is so."""
         turns = self.schedule.turns
@@ -247,15 +260,23 @@ class PartyRun:
             opening = self._opening(nodes)
             if opening:
                 yield from self._round(opening)
-            self._evaluate(self._shares, nodes)
-            self._shares.forget(self._done[self.evaluated])
+            self._evaluate_rest()
+            self._evaluate(self._shares, [i for i in nodes if i not in self._late])
             self.evaluated += 1
+        self._evaluate_rest()
         if self._check is not None:
             yield from self._timed(CHECK, self._check.run(self._macs_of_openings))
         elif compares_apart(self.program):
             check_round([], (yield []), self._parties)
         self._settle()
         return self._outputs()
+
+    def _evaluate_rest(self) -> None:
+        """Of the shares what the opening that is on its way has not waited for."""
+        if self._whole < self.evaluated:
+            self._evaluate(self._shares, [i for i in self._pending[self._whole] if i in self._late])
+            self._shares.forget(self._done[self._whole])
+            self._whole += 1
 
     def _settle(self) -> None:
         """Nothing leaves that was computed of values outside of their range.  Raises OutOfRange, NoAnswer.
@@ -308,6 +329,7 @@ class PartyRun:
             outgoing = [np.concatenate([outgoing[0], commitment])]
         self.seconds[label] += time.perf_counter() - start
         received = yield outgoing
+        self._evaluate_rest()
         start = time.perf_counter()
         check_round(outgoing, received, self._parties)
         for k, (ring, opened) in enumerate(by_ring):
@@ -373,13 +395,14 @@ class PartyRun:
     # -- MACs ------------------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Evaluate on MAC shares as far as the shares have been evaluated.
+        """Evaluate what nobody has waited for: of shares, and on MAC shares as far as the shares have been evaluated.
 
         Nobody waits for the MACs before the check: who drives the run calls this while a round is on its way.
         """
+        self._evaluate_rest()
         if self._macs is None:
             return
-        while self._authenticated < self.evaluated:
+        while self._authenticated < self._whole:
             nodes = self._pending[self._authenticated]
             opening = self._opening(nodes)
             # Its masks' public parts are known by now, and do not enter: this is the shared part alone.
