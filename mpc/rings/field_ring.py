@@ -14,6 +14,7 @@ from mpc.rings import (
     bit_chains,
     bit_planes,
     coarse,
+    coarse_bits,
     coins,
     convolution,
     digits,
@@ -186,6 +187,15 @@ class FieldRing(PrimeField):
 
     def coarse_sums(self, c: Array, s: Array, dealt: Array, ignored: int, width: int, bits: int, rows: int) -> Array:
         return coarse.sums(c, s, dealt, ignored, width, bits, rows)
+
+    def coarse_bits_table(self, r: Array, ignored: int, bits: int) -> Array:
+        return coarse_bits.table(r, ignored, bits)
+
+    def coarse_bits(self, x: Array, at: Sequence[int], ignored: int, bits: int, dealt: Array, one: int) -> Array:
+        return coarse_bits.found(x, at, ignored, bits, dealt, one)
+
+    def counted_bits(self, bits: Array, masks: Array, sizes: Sequence[int], rows: int) -> list[Array]:
+        return coarse_bits.counted(bits, masks, sizes, rows)
 
     def bits(self, x: Array, count: int) -> Array:
         return coins.bits(x, count)

@@ -185,6 +185,22 @@ class PrimeField(Ring):
         all of ``s (T + T')`` but for -2 s h.
         """
 
+    @abstractmethod
+    def coarse_bits_table(self, r: Array, ignored: int, bits: int) -> Array:
+        """2^bits packed bits for each integer ``r``, of `coarse_bits`: its table."""
+
+    @abstractmethod
+    def coarse_bits(self, x: Array, at: Sequence[int], ignored: int, bits: int, dealt: Array, one: int) -> Array:
+        """Of each of flat ``x``, less each of ``at``, the ``bits``-th bit from the ``ignored``-th on of the
+        difference to ``r``, or shares of it from those of tables: the sums of all ends, packed; ``one`` stands for 1.
+        """
+
+    @abstractmethod
+    def counted_bits(self, bits: Array, masks: Array, sizes: Sequence[int], rows: int) -> list[Array]:
+        """How many packed bits under masks are set, in each of so many rows of tensors of these ``sizes``, each of
+        which begins with a byte: the public part, and of the masks, or shares of them, as numbers, the rest.
+        """
+
     # -- random bits (mpc.rings.coins) ---------------------------------------------------------------------------------
 
     @abstractmethod

@@ -5,11 +5,12 @@ the range that an author assumes (``SecretTensor.assumed``) need not fit the fie
 `Assume` nodes, each of which says how finely it is watched.  Whatever is beyond counts, and what comes close to an end
 may count as well:
 
-* *coarsely*, by tables of a few bits, without a round or an opening (`Astray`), nearer than a 33rd of a function's
-  interval, and a ninth of a range that an author assumes;
+* *coarsely*, by tables of a few bits, without a round or an opening (`Astray`), nearer than a ninth of a range that an
+  author assumes, and with MACs a 33rd of a function's interval;
+* *by a bit each* that is opened (`Beyond`), without MACs: nearer than a 64th of a function's interval, for a tenth of
+  what would be dealt;
 * *by digits*, in comparisons with both ends, moved inwards by a thousandth: intervals of orders of magnitude, whose
-  lower end is near to all that matters, and without MACs those of all functions, for a tenth of the bytes in the same
-  time.
+  lower end is near to all that matters; and without MACs such as are a thousandth of what types know.
 
 What is found is added up, over all assumptions and values.  Each value is known to lie in the wider range that follows
 from assumptions before it, so the first that does not hold is seen, whatever later ones show: bits of comparisons are 0
@@ -32,9 +33,10 @@ sample; for the rest see ``gate.py``.  That results are gated, all of them, by t
 nothing else, is seen from a program (`is_gated`), which parties ask of whatever reads another's secret: sums are made
 in one way alone, here, so that of a program which is another's they can be made again, and compared.
 Cost: coarsely no round but where something is assumed of the last that is opened, and 256 B dealt for a value of a
-function (520 with MACs), 64 (136) of another.  By digits one round more; where there is time, two and fewer bytes,
-without MACs: about 26 B dealt for each.  For the dermatology CNN, of 18,880 values, 31 kB opened by each party and 488
-kB dealt; with MACs 8 bytes, and 9.8 MB.
+function (520 with MACs), 64 (136) of another.  By a bit each one round more, and 24 B, or 36 where types know little,
+and another bit.  By digits one round more; where there is time, two and fewer bytes, without MACs: about 26 B dealt for
+each.  For the dermatology CNN, of 18,880 values, 3.2 kB opened by each party and 530 kB dealt; with MACs 8 bytes, and
+9.8 MB.
 """
 
 from __future__ import annotations
@@ -51,11 +53,13 @@ from mpc.operation import Constant
 from mpc.pace import paced
 from mpc.program import Expression, Program
 from mpc.security import Security
+from mpc.tensor_type import TensorType
 from protocols.lowering.comparison import ended
 from protocols.lowering.planner import Planner, constant
 from protocols.lowering.samples import samples
 from protocols.operations.assume import Assume
 from protocols.operations.astray import Astray, Span
+from protocols.operations.beyond import Beyond, Beyonds
 from protocols.operations.digits import EXACTLY
 from protocols.operations.gate import Gate
 from protocols.operations.in_range import Coefficients
@@ -68,7 +72,9 @@ LABEL = "interval check"
 ASSUMED = 3
 """Bits by which a range is watched that an author assumes: it exceeds by far what values are."""
 _INTERVAL = 5
-"""And one on which a function holds."""
+"""And one on which a function holds, with MACs."""
+_FINE, _FURTHER = 6, 2
+"""And without: where it ends, and that no value is further away than it is wide."""
 _RELATIVE = 4.0
 """A range above 0 whose ends are further apart is one of orders of magnitude."""
 _PARTS = 11
@@ -101,7 +107,13 @@ class _Ends(NamedTuple):
 
     low: float | None
     high: float | None
-    by_digits: bool
+    coarsely: bool
+    bits: Sequence[tuple[Assume | None, Beyond]] = ()
+    """Where by a bit each: of what, and of what else that is assumed."""
+
+    @property
+    def by_digits(self) -> bool:
+        return not self.coarsely and not self.bits
 
     @classmethod
     def of(cls, x: Expression, assume: Assume, security: Security) -> Self | None:
@@ -110,9 +122,28 @@ class _Ends(NamedTuple):
             return None
         low = assume.low if x.type.low < assume.low else None
         high = assume.high if x.type.high > assume.high else None
-        # Without MACs digits take no longer than finer tables, and a tenth of the bytes.
-        by_digits = not (assume.bits and (security is Security.MALICIOUS or assume.bits <= ASSUMED))
-        return None if low is None and high is None else cls(low, high, by_digits)
+        if low is None and high is None:
+            return None
+        # Without MACs a bit that is opened takes no longer than finer tables, and a tenth of the bytes.
+        coarsely = assume.bits > 0 and (security is Security.MALICIOUS or assume.bits <= ASSUMED)
+        bits = _told(x.type, assume.low, assume.high) if assume.bits and not coarsely else ()
+        return cls(low, high, coarsely, bits)
+
+
+def _told(x: TensorType, low: float, high: float) -> Sequence[tuple[Assume | None, Beyond]]:
+    """What tells whether values lie in [low, high]; nothing if none can.
+
+    Where they may be further away than the interval is wide, that they are not, and then the same of what is not: a
+    table has to reach as far as its number may be, which is just within twice the width of either end.
+    """
+    room = (high - low) * 0.99
+    least, most = low - room, high + room
+    if least <= x.low and x.high <= most:
+        found = Beyond.of(x, low, high, _FINE)
+        return () if found is None else ((None, found),)
+    nearer, far = Assume(least, most, ASSUMED), Beyond.of(x, least, most, _FURTHER)
+    found = Beyond.of(nearer.result(x), low, high, _FINE)
+    return () if far is None or found is None else ((None, far), (nearer, found))
 
 
 def watched(
@@ -188,6 +219,7 @@ def _counts(
     depths = _depths([*outputs, *kept, *assumed])
     last, rows = max(depths.values()), 1 if kept else samples(outputs)
     spans, counted = list[tuple[Expression, Span]](), list[Expression]()
+    bits, sizes = list[Expression](), list[int]()
     for each in paced(assumed, 1):
         (x,) = each.inputs
         operation = each.operation
@@ -197,13 +229,22 @@ def _counts(
         ends = _Ends.of(x, operation, security)
         if ends is None:
             continue
-        if not ends.by_digits:
+        if ends.coarsely:
             spans.append((x, Span.of(x.type, least, most, operation.bits)))
             continue
         # With MACs fewer rounds are fewer elements opened, too.
         later = depths[x] + 2 <= last and security is Security.SEMI_HONEST
         planner = Planner(LABEL, objective=Objective(0 if later else ANY, security))
+        if ends.bits:
+            for nearer, beyond in ends.bits:
+                y = x if nearer is None else planner.make(nearer, x)
+                bits, sizes = [planner.make(beyond, y, *bits)], [*sizes, x.type.size]
+            continue
         count = _beyond(planner, x, ends.low, ends.high, math.ldexp(min(most - least, _WIDEST), -_PARTS), rows)
+        counted = [planner.sum(Add(), counted[0], count)] if counted else [count]
+    if bits:
+        planner = Planner(LABEL)
+        count = planner.make(Beyonds(tuple(sizes), rows), planner.masked(bits[0]))
         counted = [planner.sum(Add(), counted[0], count)] if counted else [count]
     found = list[Expression]()
     for k, (x, span) in enumerate(spans, 1):

@@ -3,6 +3,7 @@
 from protocols.operations import (
     assume,
     astray,
+    beyond,
     bit_comparison,
     comparison,
     decomposed,
@@ -24,6 +25,7 @@ from protocols.operations import (
 __all__ = [
     "assume",
     "astray",
+    "beyond",
     "bit_comparison",
     "comparison",
     "decomposed",

@@ -33,6 +33,7 @@ from mpc.program import Program
 from protocols.operations import (
     assume,
     astray,
+    beyond,
     bit_comparison,
     comparison,
     decomposed,
@@ -82,6 +83,8 @@ _DRAWN = (draw.Draw, draw.Bits)
 """Of nothing that anybody has."""
 _OF_DIGITS = (
     astray.Astray,
+    beyond.Beyond,
+    beyond.Beyonds,
     digits.Tables,
     digits.Digits,
     comparison.Join,

@@ -33,8 +33,8 @@ def test_each_value_near_each_end(secure: Any, interval: tuple[float, float], se
     assert program.flagged
     assert len(program.outputs) == 2
     store = secure.store({"w": np.ones(1, np.uint64)}, parties)
-    # Of x, which ends at 20, or with MACs a 33rd, or a little more, as grains go.
-    margin = (high - low) * (2.0**-10 if security is Security.SEMI_HONEST else 1.04 / 33)
+    # Of x, which ends at 20: a 64th, or with MACs a 33rd, or a little more, as grains go.
+    margin = (high - low) * (1 / 64 if security is Security.SEMI_HONEST else 1.04 / 33)
     unit = 2.0**-16
     inside = [low + margin + unit, (low + high) / 4, high - margin - unit]
     outside = [low - unit, high + unit, low - 3.0, high + 5.0, -20.0, 20.0]
@@ -73,7 +73,7 @@ def test_it_is_the_value_itself_that_is_watched(
     program = plan(graph, Objective(ANY, security), checked=True)
     store = secure.store({"w": np.zeros(1, np.uint64)}, 2)
     # Of orders of magnitude both ends are as near.
-    near = 0.01 if security is Security.SEMI_HONEST or least > 0 else 0.033
+    near = 0.01 if least > 0 else 0.016 if security is Security.SEMI_HONEST else 0.033
     inside = [least + (most - least) * part for part in (near, 0.3, 1 - near)]
     # By every power of two beyond, in units of the interval: comparing too few bits takes some of these for inside.
     beyond = [most + (most - least) * 1.5 * 2.0**k for k in range(-3, 8)]

@@ -14,10 +14,15 @@ from mpc.errors import MacCheckError, ProgramError
 from mpc.objective import ANY, Objective
 from mpc.rings import FieldRing, field
 from mpc.security import Security
+from protocols.lowering.plan import plan
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import deal
+from protocols.readings.inputs import masked_inputs
 from protocols.readings.memory import as_sent, lockstep, party_randomness, run_in_memory
 from protocols.readings.party import PartyRun, UnreducedOpening
+from protocols.trace.secret_tensor import graph_of
+
+SEMI = Security.SEMI_HONEST
 
 
 def parties_of(secure: Any, program: Any, parties: int = 2) -> tuple[list[PartyRun], Any]:
@@ -316,3 +321,34 @@ def test_the_time_of_the_check_is_counted_apart(secure: Any) -> None:
     x = secure.secret((2,)).labelled("only")
     run = run_in_memory(secure.program(x * x * x), [field.zeros(2)], security=Security.MALICIOUS)
     assert set(run.runs[0].seconds) == {"only", CHECK}
+
+
+@pytest.mark.parametrize("caught_up", [False, True])
+def test_what_no_opening_waits_for_is_computed_while_one_is_on_its_way(secure: Any, caught_up: bool) -> None:
+    """Bits of what is watched are opened after the last function: by who drives the run, or else in the next step."""
+    x, w = secure.secret((1, 5), -20.0, 20.0), secure.stored("w", (5, 5))
+    y = (((x * x).sigmoid(interval=(0.0, 8.0)) @ w).sigmoid(interval=(-1.0, 1.0)) @ w).sigmoid(interval=(-1.0, 1.0))
+    program = plan(graph_of([y]), checked=True)
+    store = secure.store({"w": fixed_point.encode(np.eye(5), 16)}, 2)
+    dealing, source = deal(program, 2, {store.slot: store.masks}), TrustedDealer()
+    runs = [
+        PartyRun(
+            program, party=i, parties=2, randomness=party_randomness(dealing, program, i, SEMI), stored=store.held[i]
+        )
+        for i in range(2)
+    ]
+    client = source.for_client(program, SEMI, 2, as_sent(dealing.for_client()))
+    masked = masked_inputs(program, [np.zeros((1, 5), np.uint64)], client)
+    exchanges, computed = [run.online(masked) for run in runs], []
+    sent = [next(exchange) for exchange in exchanges]
+    for _ in range(program.rounds):
+        if caught_up:
+            for run in runs:
+                run.catch_up()
+        computed.append(runs[0].seconds["interval check"] > 0)
+        try:
+            sent = [exchange.send([sent[1 - i]]) for i, exchange in enumerate(exchanges)]
+        except StopIteration:
+            break
+    # What the first function is applied to is opened in the first round.
+    assert computed.index(True) == (1 if caught_up else 2)

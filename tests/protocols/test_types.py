@@ -40,6 +40,7 @@ from protocols.operations import (
 )
 from protocols.operations.assume import Assume
 from protocols.operations.astray import Astray, Span
+from protocols.operations.beyond import Beyond, Beyonds
 from protocols.operations.comparison import Compare, Join
 from protocols.operations.digits import EXACTLY, Digits, Tables
 from protocols.operations.gate import Gate
@@ -309,6 +310,19 @@ def _astray(draw: Draw) -> Expression:
         found = [Expression(Astray(rows, span), (each, Expression(Coefficients(6)), *found))]
     count = Expression(mask.Mask(), tuple(found))
     return Expression(Nonzero(), (count, Expression(Coefficients(rows))))
+
+
+@of("beyond")
+@of("beyonds")
+def _beyond(draw: Draw) -> Expression:
+    """How many are beyond what holds: none, behind others."""
+    bits, sizes = list[Expression](), list[int]()
+    for x in (draw.secret(2, 3), draw.secret(2, 1)):
+        end = x.type.high + (x.type.high - x.type.low) + 1.0
+        watch = Beyond.of(x.type.replace(high=end + 1.0), x.type.low - 1.0, end, draw.whole(3, 5))
+        assert watch is not None
+        bits, sizes = [Expression(watch, (x, *bits))], [*sizes, x.type.size]
+    return Expression(Beyonds(tuple(sizes), draw.whole(1, 2)), (Expression(mask.Mask(), (bits[0],)),))
 
 
 @of("within")
