@@ -18,6 +18,7 @@ from mpc.rings import (
     coins,
     convolution,
     digits,
+    ends,
     field,
     field_chains,
     matrix,
@@ -196,6 +197,15 @@ class FieldRing(PrimeField):
 
     def counted_bits(self, bits: Array, masks: Array, sizes: Sequence[int], rows: int) -> list[Array]:
         return coarse_bits.counted(bits, masks, sizes, rows)
+
+    def ends_left_over(self, x: Array, low: int, width: int, bits: int) -> Array:
+        return ends.left_over(x, low, width, bits)
+
+    def ends_sum(self, x: Array, low: int, width: int, bits: int, s: Array, top: Array) -> Array:
+        return ends.sums(x, low, width, bits, s, top)
+
+    def weighed_pairs(self, bits: Array, s: Array, dealt: Array) -> Array:
+        return ends.weighed(bits, s, dealt)
 
     def bits(self, x: Array, count: int) -> Array:
         return coins.bits(x, count)

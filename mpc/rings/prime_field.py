@@ -201,6 +201,22 @@ class PrimeField(Ring):
         which begins with a byte: the public part, and of the masks, or shares of them, as numbers, the rest.
         """
 
+    # -- ends of ranges (mpc.rings.ends) -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def ends_left_over(self, x: Array, low: int, width: int, bits: int) -> Array:
+        """A row for each of flat ``x``, of its lower end and its upper one: twice their ``bits`` lowest bits, and 1
+        more where ``x - low`` is not below ``width``."""
+
+    @abstractmethod
+    def ends_sum(self, x: Array, low: int, width: int, bits: int, s: Array, top: Array) -> Array:
+        """The sum of s times what both ends have above these bits; and of ``top`` times 2^(62 - bits), where
+        ``x - low`` is below ``width``."""
+
+    @abstractmethod
+    def weighed_pairs(self, bits: Array, s: Array, dealt: Array) -> Array:
+        """The sum of ``dealt``, two of each ``s`` in a row; or of ``s - dealt`` where the packed bit is set."""
+
     # -- random bits (mpc.rings.coins) ---------------------------------------------------------------------------------
 
     @abstractmethod

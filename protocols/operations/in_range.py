@@ -92,6 +92,11 @@ class Ranged(NamedTuple):
         """m."""
         return max(self.width.bit_length(), _FEWEST)
 
+    @property
+    def cut(self) -> tuple[int, int, int]:
+        """Where both ends lie, and m."""
+        return self.low, self.width, self.bits
+
     def hidden(self, field: PrimeField, mask: Array) -> tuple[Array, Array, Array]:
         """Of a mask: what its table is made of; h; and whether r has the highest bit, as 0 or 1."""
         r = field.negate(mask)
@@ -99,24 +104,6 @@ class Ranged(NamedTuple):
         top = field.select(field.bit(r, _TOP), field.full(r.shape, 1))
         low = field.subtract(r, field.scale(high, 1 << self.bits))
         return field.add(field.scale(low, 2), top), high, top
-
-    def opened(self, field: PrimeField, public: Array) -> tuple[Array, Array, Array]:
-        """Of what is opened: the numbers that are looked up, a row for each value, its lower end and its upper one; the
-        sum of their quotients; and what the highest bit of r adds to that.
-        """
-        size = 1 << self.bits
-        c = field.subtract(public, field.full((), self.low))
-        around = field.below(c, self.width)
-        high = field.quotient(c, size)
-        low = field.subtract(c, field.scale(high, size))
-        moved = field.add(low, field.full((), size - self.width - 1))
-        over = field.quotient(moved, size)
-        moved = field.subtract(moved, field.scale(over, size))
-        ones = field.full(c.shape, 1)
-        odd = field.subtract(ones, field.select(around, ones))
-        looked_up = _twice(field, *(field.add(field.scale(end, 2), odd) for end in (low, moved)))
-        turns = field.select(around, field.full(c.shape, 1 << (_TOP + 2 - self.bits)))
-        return looked_up, field.add(field.scale(high, 2), over), turns
 
     def holds(self, field: PrimeField, x: Array) -> bool:
         """Whether all of these are in it."""
@@ -174,7 +161,7 @@ class Ends(Operation, frozen=True, tag="ends"):
 
     def _look_up(self, rings: Rings, x: TensorType, public: Array | None, dealt: Array, one: int) -> Array:
         field = field_of(rings)
-        looked_up, _, _ = Ranged.of(x).opened(field, _flat(field, public, x.size))
+        looked_up = field.ends_left_over(_flat(field, public, x.size), *Ranged.of(x).cut)
         found = field.look_up if self.ring == FIELD else field.packed_look_up
         return found(looked_up, 0, self.widths, dealt, one, 2, False)
 
@@ -273,23 +260,21 @@ class Within(Operation, frozen=True, tag="within"):
     ) -> Value:
         field, x = field_of(party.rings), types[0]
         of_top, of_signs, of_high = prepared
-        _, quotients, turns = Ranged.of(x).opened(field, _flat(field, inputs[0].public, x.size))
         s = field.zeros((x.size,)) if inputs[1].share is None else inputs[1].share
-        weighted = field.multiply_add(quotients, s, field.multiply(turns, of_top))
-        both = field.reshape(_twice(field, s, s), (-1,))
-        signs = self._signs(party.rings, types[2], inputs[2].public, both, of_signs)
-        return Value(None, field.add(of_high, field.subtract(field.total(weighted), field.total(signs))))
+        weighted = field.ends_sum(_flat(field, inputs[0].public, x.size), *Ranged.of(x).cut, s, of_top)
+        signs = self._signs(party.rings, types[2], inputs[2].public, s, of_signs)
+        return Value(None, field.add(of_high, field.subtract(weighted, signs)))
 
     def _signs(self, rings: Rings, t: TensorType, public: Array | None, s: Array, dealt: Array) -> Array:
-        """Shares of coefficients times each B."""
+        """A share of the sum of coefficients times each B."""
         field, opened = field_of(rings), rings[t.ring].zeros(t.shape) if public is None else public
         if not self.digits:
             # t + (1 - 2 t) m.
-            return field.add(field.kept(opened, s), field.turned(opened, field.reshape(dealt, s.shape)))
+            return field.weighed_pairs(opened, s, dealt)
         chain = whole_chain(self.digits)
         known = field.known_chains(opened, [chain])
-        row = field.reshape(s, (1, t.shape[1]))
-        return field.multiply_add(known, row, field.chain_times(opened, dealt, chain))
+        row = field.reshape(_twice(field, s, s), (1, t.shape[1]))
+        return field.total(field.multiply_add(known, row, field.chain_times(opened, dealt, chain)))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         """0 or 1."""
