@@ -73,6 +73,17 @@ async def test_dealt_beside_the_online_phase(site, soon):
     await site.settled()
 
 
+async def test_with_macs_and_three_parties(strict3):
+    """The check covers all parts, which come while rounds are opened."""
+    await works(strict3)
+    said = []
+    async with strict3.client() as client:
+        listen(strict3, "party2", Evaluated, said)
+        assert await client.reveal(deep(client, 10)) == meant(10)
+        assert as_predicted(client.last_run)
+    assert len(said) > 3
+
+
 async def test_nobody_holds_more_than_may_be_there(site):
     """Of the last party what is dealt, of the others what is prepared, of the dealer what is made."""
     beyond = []
