@@ -108,7 +108,10 @@ class NamedFunctions(Unknown):
         return self._function("rsqrt", **options)
 
     def reciprocal(self, **options: Any) -> Self:
-        """1 / x, of positive values."""
+        """1 / x, of values above 0, or all below it."""
+        if self.type.high < 0 and not options:
+            negative: Any = self
+            return -(-negative)._function("reciprocal")  # type: ignore[no-any-return]
         return self._function("reciprocal", **options)
 
     def sin(self, **options: Any) -> Self:
@@ -175,6 +178,8 @@ class NamedFunctions(Unknown):
         """x to a real power, of positive values."""
         if not math.isfinite(exponent):
             raise UnsupportedError(f"{exponent} is not a power")
+        if exponent == -1.0:
+            return self.reciprocal()
         if exponent in POWERS:
             return self._function(POWERS[exponent])
         name = f"x^{exponent:g}"

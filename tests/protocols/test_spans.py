@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tessera as ts
 from mpc import fixed_point
-from mpc.errors import RangeError, UnsupportedError
+from mpc.errors import EncodingError, RangeError, UnsupportedError
 from mpc.operation import Input
 from protocols.readings.memory import run_in_memory
 from protocols.trace.secret_tensor import leaf
@@ -26,6 +26,7 @@ FUNCTIONS: dict[str, Of] = {
     "exp": (lambda x: x.exp(), np.exp),
     "two to it": (lambda x: 2.0**x, np.exp2),
     "reciprocal": (lambda x: 1 / x, np.reciprocal),
+    "of negative ones": (lambda x: 1 / -x, lambda x: -1 / x),
     "sqrt": (lambda x: x.sqrt(), np.sqrt),
     "rsqrt": (lambda x: x.rsqrt(), lambda x: x**-0.5),
     "to the 1.5": (lambda x: x**1.5, lambda x: x**1.5),
@@ -60,7 +61,7 @@ def worst_of(secure: Any, name: str, low: float, high: float, bits: int) -> tupl
 def check(secure: Any, name: str, low: float, high: float, bits: int) -> None:
     try:
         worst, said = worst_of(secure, name, low, high, bits)
-    except (RangeError, UnsupportedError):
+    except (EncodingError, RangeError, UnsupportedError):
         return
     # Between the two, a point more or less decides.
     assert said or worst <= 3e-3, worst
@@ -72,7 +73,8 @@ def check(secure: Any, name: str, low: float, high: float, bits: int) -> None:
     [
         ("exp", -20.0, 20.0, 16), ("exp", -5.0, 25.0, 16), ("exp", -60.0, 0.0, 16), ("exp", -8.0, 0.0, 16),
         ("two to it", -30.0, 20.0, 16), ("two to it", -4.0, 4.0, 16), ("reciprocal", 0.001, 1000.0, 16),
-        ("reciprocal", 0.001, 1000.0, 26), ("reciprocal", 1.0, 1000.0, 16), ("sqrt", 0.01, 1e4, 16),
+        ("reciprocal", 0.001, 1000.0, 26), ("of negative ones", 0.5, 100.0, 16),
+        ("reciprocal", 1.0, 1000.0, 16), ("sqrt", 0.01, 1e4, 16),
         ("rsqrt", 1e-3, 10.0, 14), ("to the 1.5", 1.0, 300.0, 18), ("sixth power", 0.01, 10.0, 16),
         ("sixth power", 0.5, 2.0, 18), ("cube", 1.0, 8.0, 18), ("a quotient", 1.0, 8.0, 16),
     ],
@@ -123,3 +125,11 @@ def test_it_names_the_line_and_what_helps(secure: Any) -> None:
         warnings.simplefilter("error")
         x.clip(-8.0, 8.0).exp()
         x.labelled("a layer's").exp()
+
+
+@pytest.mark.parametrize("build", [lambda x: 1 / x, lambda x: x**-1, lambda x: x.reciprocal()])
+def test_values_below_0_have_a_reciprocal(secure: Any, build: Callable[[Any], Any]) -> None:
+    real = np.array([-1.0, -3.0, -50.0])
+    y = build(leaf(Input((3,), 16, -100.0, -0.5)))
+    (out,) = run_in_memory(secure.program(y), [fixed_point.encode(real, 16)]).outputs
+    assert fixed_point.decode(out, y.type.fraction_bits) == pytest.approx(1 / real, rel=1e-3)
