@@ -213,7 +213,7 @@ async def test_the_command_and_the_page_do_not_answer_then(site: Any, tmp_path: 
     Image.fromarray(np.repeat(np.tile(np.uint8([0, 255]), (28, 14))[..., None], 3, axis=2)).save(striped)
     async with site.client() as owner:
         await owner.upload(derm_model(), "derm")
-        options = argparse.Namespace(files=[samples()[0].path], model="derm", json=True)
+        options = argparse.Namespace(files=[samples()[0].path], model="derm", json=True, turned=False)
         client = AsyncClient(site.cluster, site.keys["company"], transport=site.transport)
         await owner.allow("derm", "company")
         assert await command.predict(client, options) == 0
@@ -221,14 +221,14 @@ async def test_the_command_and_the_page_do_not_answer_then(site: Any, tmp_path: 
         assert answer["class"]
         for as_json in (True, False):
             client = AsyncClient(site.cluster, site.keys["company"], transport=site.transport)
-            options = argparse.Namespace(files=[striped], model="derm", json=as_json)
+            options = argparse.Namespace(files=[striped], model="derm", json=as_json, turned=False)
             assert await command.predict(client, options) == NoAnswer.exit_code
             said = capsys.readouterr().out
             assert "no answer" in said
             assert "class" not in (json.loads(said)["predictions"][0] if as_json else {})
         # One among others costs these nothing.
         client = AsyncClient(site.cluster, site.keys["company"], transport=site.transport)
-        options = argparse.Namespace(files=[samples()[0].path, striped], model="derm", json=True)
+        options = argparse.Namespace(files=[samples()[0].path, striped], model="derm", json=True, turned=False)
         assert await command.predict(client, options) == NoAnswer.exit_code
         said = json.loads(capsys.readouterr().out)
         assert (said["error"], said["code"]) == ("NoAnswer", NoAnswer.exit_code)

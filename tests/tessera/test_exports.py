@@ -40,7 +40,7 @@ ERRORS = {
     "AuditError", "AuthenticationError", "CaughtCheating", "ConfigurationError", "DiffersFromSource", "DiskFull",
     "EncodingError", "InconsistentInputs", "InputOutOfRange", "LimitReached", "MacCheckError", "MaterialError",
     "NoAnswer", "NoSuchName",
-    "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
+    "NotAsPromised", "NotPermitted", "PeerError", "PeerLost", "PeerUnavailable", "PositionError", "ProgramError",
     "ProtocolViolation", "RangeError", "RemoteError", "RunExpired", "ServerBusy", "ShapeError", "TesseraError",
     "TooLarge", "UnknownValueError", "UnsupportedError", "UsageError", "VersionMismatch",
 }  # fmt: skip
