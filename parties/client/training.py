@@ -229,7 +229,7 @@ class Training:
 
         So the same can be computed in the clear by who has the data.
         """
-        order = Order(" ".join(sorted(data.version for data in self._data)), checkpoint)
+        order = Order({data.slot: data.version for data in self._data}, checkpoint)
         positions = []
         for data, mine in zip(self._data, self.rows, strict=True):
             leaf = data.drawn(X, mine * self.steps).node.operation

@@ -204,12 +204,9 @@ def found(bindings: Iterable[Binding], look_up: LookUp[Held]) -> dict[str, InUse
 
 
 def order_of(bound: BoundProgram, by_slot: Mapping[str, InUse[Held]]) -> Order:
-    """In which its rows are drawn: the next part of the data, after those that were drawn for what it reads.
-
-    What nobody chooses alone are the versions of that data, whose ids their owners have chosen.
-    """
-    said = sorted(binding.version for binding in bound.bindings if binding.slot in bound.program.drawn)
-    return Order(" ".join(said), max((in_use.policy.descent.parts for in_use in by_slot.values()), default=0))
+    """In which its rows are drawn: the next part of the data, after those that were drawn for what it reads."""
+    versions = {binding.slot: binding.version for binding in bound.bindings if binding.slot in bound.program.drawn}
+    return Order(versions, max((in_use.policy.descent.parts for in_use in by_slot.values()), default=0))
 
 
 def descent(bound: BoundProgram, cluster: Cluster, look_up: LookUp[Held]) -> Descent:

@@ -26,7 +26,7 @@ def drawn(count, rows=ROWS, tensor="x", shape=(3,)):
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
 def test_every_row_comes_as_often_as_any(count):
     """Whatever a part's size: after as many parts as make whole epochs, and in each epoch once."""
-    read = np.concatenate([Order("seed", part).positions(drawn(count)) for part in range(ROWS)])
+    read = np.concatenate([Order({"model": "seed"}, part).positions(drawn(count)) for part in range(ROWS)])
     assert len(read) == count * ROWS
     for epoch in range(count):
         assert sorted(read[epoch * ROWS : (epoch + 1) * ROWS]) == list(range(ROWS))
@@ -34,11 +34,12 @@ def test_every_row_comes_as_often_as_any(count):
 
 def test_orders_differ_and_are_the_same_for_all_who_know():
     def of(said, part, **changes):
-        return tuple(Order(said, part).positions(drawn(20, 20, **changes)))
+        return tuple(Order({"model": said}, part).positions(drawn(20, 20, **changes)))
 
     assert of("a", 0) == of("a", 0) == of("a", 0, tensor="y", shape=()), "tensors of one data set go together"
     assert len({of("a", 0), of("a", 1), of("b", 0)}) == 3
-    assert Order("a", 0).positions(drawn(20, 20)).tolist() == [
+    assert tuple(Order({"model": "a", "other": "b"}).positions(drawn(20, 20))) == of("a", 0), "by no other's version"
+    assert Order({"model": "a"}, 0).positions(drawn(20, 20)).tolist() == [
         7, 11, 3, 10, 4, 6, 2, 12, 8, 14, 9, 0, 1, 17, 5, 15, 18, 16, 13, 19,
     ], "every release draws the same"  # fmt: skip
 
@@ -50,7 +51,7 @@ def test_parties_read_the_rows_that_are_drawn(secure, security, part):
     raw = field.from_signed(X)
     x, whole = leaf(drawn(3)), leaf(Stored((ROWS, 3), BITS, -1.0, 1.0, "model", "x"))
     program = plan(graph_of([x * x, whole[:2] + x[:2], x * whole[:3]]))
-    order = Order("versions", part)
+    order = Order({"model": "version"}, part)
     run = run_in_memory(program, [], store=secure.store({"x": raw}, 2), security=security, order=order)
     exact = clear_values(program, [], {("model", "x"): raw}, order=order)
     bound = secure.bound(program)
