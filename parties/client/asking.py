@@ -214,7 +214,8 @@ class Asking(StoredSecrets):
             who = client or self.member.name
         found = [await self._now(slot) for slot in program.slots]
         models = {secret.slot for secret in found if isinstance(secret, RemoteModel)}
-        return await asyncio.to_thread(explained, program, who, models)
+        joint = {secret.slot for secret in found if secret is not None and secret.joint}
+        return await asyncio.to_thread(explained, program, who, models, joint)
 
     def _written(self, result: Results) -> Written:
         """The program that computes ``result``, or keeps what is in a mapping."""

@@ -160,7 +160,8 @@ class AsyncClient(Running):
         prepared = await self._prepare(self._written(results), single=False, keep=name, soon=True)
         await self.finish(prepared)
         parts = self._slots.parts_after(prepared.program)
-        kept = remote(name, self.member.name, prepared.run, described(prepared.program), parts)
+        joint = self._slots.joint_after(prepared.program)
+        kept = remote(name, self.member.name, prepared.run, described(prepared.program), parts, joint=joint)
         self._slots.note(kept)
         return kept
 

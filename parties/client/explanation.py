@@ -64,9 +64,14 @@ class Source:
         return self.slot.partition("/")[0]
 
     @property
+    def read(self) -> tuple[int, ...]:
+        """The shape of what one run reads of it."""
+        return (self.drawn, *self.shape[1:]) if self.drawn else self.shape
+
+    @property
     def rows(self) -> int:
-        """Of a data set: people, or whatever else it has a row of."""
-        return self.shape[0] if self.shape else 1
+        """That one run reads: people, or whatever else a data set has a row of."""
+        return self.read[0] if self.read else 1
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape)) or "one number"
@@ -142,7 +147,14 @@ class Explanation:
             "program": self.program,
             "client": self.client,
             "reads": [
-                {"secret": s.slot, "tensor": s.tensor, "shape": list(s.shape), "low": s.low, "high": s.high}
+                {
+                    "secret": s.slot,
+                    "tensor": s.tensor,
+                    "shape": list(s.shape),
+                    "drawn": s.drawn,
+                    "low": s.low,
+                    "high": s.high,
+                }
                 for s in self.sources
             ],
             "inputs": self.inputs,
@@ -175,7 +187,8 @@ class Explanation:
         for result in self.results:
             lines.append(result.line(self.client))
             lines += [
-                f"         {share:,.3g} for each of the {source.rows} rows of {source.slot} {source.tensor!r}"
+                f"         {share:,.3g} for each of the {source.rows} rows{' that a run draws' if source.drawn else ''}"
+                f" of {source.slot} {source.tensor!r}"
                 for source, share in result.per_row
             ]
         if self.model:
@@ -183,8 +196,9 @@ class Explanation:
         return "\n".join([*lines, *self.warnings])
 
 
-def explained(program: Program, client: str, models: Collection[str] = ()) -> Explanation:
-    """``program`` in words, when ``client`` asks to run it; ``models`` are slots that have weights, and no rows.
+def explained(program: Program, client: str, models: Collection[str] = (), joint: Collection[str] = ()) -> Explanation:
+    """``program`` in words, when ``client`` asks to run it; ``models`` are slots that have weights, and no rows, and
+    what lies in ``joint`` ones belongs to others as well as to who has the name.
 
     Takes a second or so for one of millions of numbers, and a minute at most.
     """
@@ -197,8 +211,8 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
         reads = dict.fromkeys(found[j] for j in sorted(goes_in[i]) if j in found)
         per_row = tuple((source, t.size / max(source.rows, 1)) for source in reads if source.slot not in models)
         flag, gated = nodes[i].operation.flags, nodes[i].operation.gates or (bool(name) and hangs)
-        joint, model = bool(name) and program.keeping.joint, bool(name and program.keeping.description)
-        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated, joint, model))
+        together, model = bool(name) and program.keeping.joint, bool(name and program.keeping.description)
+        told.append(Result(number, name, t.shape, t.size, tuple(reads), per_row, flag, gated, together, model))
     words = Counter(_WORDS[n.operation.name] for n in nodes if n.operation.name in _WORDS)
     return Explanation(
         program=program.digest,
@@ -210,7 +224,7 @@ def explained(program: Program, client: str, models: Collection[str] = ()) -> Ex
         rounds=program.rounds,
         results=tuple(told),
         model=_architecture(program),
-        warnings=tuple(_warnings(program, client, told, list(dict.fromkeys(found.values())), models)),
+        warnings=tuple(_warnings(program, client, told, list(dict.fromkeys(found.values())), models, joint)),
     )
 
 
@@ -230,10 +244,15 @@ def _source(operation: Stored) -> Source:
 
 
 def _warnings(
-    program: Program, client: str, told: Sequence[Result], found: Sequence[Source], models: Collection[str]
+    program: Program,
+    client: str,
+    told: Sequence[Result],
+    found: Sequence[Source],
+    models: Collection[str],
+    joint: Collection[str],
 ) -> Iterable[str]:
-    """Of all that is not the client's own together, and, where there are several owners, of each one's."""
-    others = [source for source in found if source.owner != client]
+    """Of all that is not the client's own alone together, and, where there are several owners, of each one's."""
+    others = [source for source in found if source.owner != client or source.slot in joint]
     owners = list(dict.fromkeys(source.owner for source in others))
     groups = [owners] if len(owners) < 2 else [owners, *([owner] for owner in owners)]
     examined, said, in_sums, tried = Examined(program), set[int](), 0, True
@@ -274,6 +293,13 @@ def _warnings(
             if few is not None:
                 whom = "ONE ROW" if few == 1 else f"about {few} ROWS"
                 yield f"{LOUD}result {result.number}: some of its numbers are of {whom} of {slot} alone"
+    for result in told:
+        drawn = dict.fromkeys(source.slot for source in result.reads if source.drawn and source in others)
+        if drawn and not result.joint:
+            yield (
+                f"{LOUD}result {result.number}: each run tells it of OTHER ROWS of {' and '.join(drawn)}, in the end of"
+                f" all: count the runs that you allow {client} (tessera allow --runs)"
+            )
     if not tried:
         yield "!  it is too large to be tried: what may be hidden in its arithmetic was not looked for"
 
@@ -281,7 +307,7 @@ def _warnings(
 def _line(client: str, result: Result, told: Telling, theirs: Sequence[Source], *, alone: bool) -> str:
     """What can be read of theirs from a result; empty if nothing is seen."""
     names = " and ".join(dict.fromkeys(source.slot for source in theirs))
-    size = sum(math.prod(source.shape) for source in theirs)
+    size = sum(math.prod(source.read) for source in theirs)
     what, who = f"{LOUD}result {result.number}", client if alone else f"{client}, knowing what the others put in,"
     if told.copied:
         return f"{what}: {told.copied} of its numbers ARE numbers of {names}, for {client} to read"

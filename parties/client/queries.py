@@ -106,6 +106,8 @@ class Found(NamedTuple):
     """Rules by which this client may use it, if it is another's, by identity."""
     parts: int
     """Of data, that have been drawn for it."""
+    joint: bool
+    """Whether it belongs to others beside its owner, as any party says."""
 
 
 def sought(name: str) -> tuple[str, str]:
@@ -147,7 +149,8 @@ async def find_model(board: Switchboard, cluster: Cluster, client: str, name: st
         remedy = "upload it, or have its owner allow it (tessera allow)"
         raise NotPermitted(f"{parties[0]} has nothing called {name!r} for us: {has}; {remedy}")
     common = set.intersection(*(set(at_one.allowed) for at_one in known))
-    return known[0]._replace(allowed={rule: known[0].allowed[rule] for rule in common})
+    joint = any(at_one.joint for at_one in known)
+    return known[0]._replace(allowed={rule: known[0].allowed[rule] for rule in common}, joint=joint)
 
 
 def _unequal(name: str, owner: str, found: Mapping[str, Found | None]) -> str:
@@ -178,7 +181,9 @@ async def _find(
             raise ProtocolViolation(party, "sent a secret with a description that makes no sense") from None
         found.append(
             {
-                at_one.owner: Found(at_one.owner, at_one.version, detail.description, detail.allowed, at_one.parts)
+                at_one.owner: Found(
+                    at_one.owner, at_one.version, detail.description, detail.allowed, at_one.parts, at_one.joint
+                )
                 for at_one, detail in zip(answer.found, details, strict=True)
             }
         )

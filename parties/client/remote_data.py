@@ -17,7 +17,9 @@ from protocols.trace.secret_tensor import SecretTensor, leaf
 class RemoteData:
     """A data set stored on the parties: its tensors, by name, as leaves of expressions."""
 
-    def __init__(self, name: str, owner: str, version: str, description: DataDescription, parts: int = 0) -> None:
+    def __init__(
+        self, name: str, owner: str, version: str, description: DataDescription, parts: int = 0, *, joint: bool = False
+    ) -> None:
         self.name = name
         self.owner = owner
         self.version = version
@@ -26,6 +28,8 @@ class RemoteData:
         """Where programs read it."""
         self.parts = parts
         """Of data, that runs have drawn one after the other to make it: see ``drawn``."""
+        self.joint = joint
+        """Whether it belongs to others beside its owner, as it was when it was asked for."""
         self._tensors = {tensor: t.source(self.slot, tensor) for tensor, t in description.tensors.items()}
 
     @property
@@ -65,8 +69,10 @@ class RemoteData:
         return f"<RemoteData {self.name!r} of {self.owner}: {shapes}>"
 
 
-def remote(name: str, owner: str, version: str, description: bytes, parts: int = 0) -> RemoteModel | RemoteData:
+def remote(
+    name: str, owner: str, version: str, description: bytes, parts: int = 0, *, joint: bool = False
+) -> RemoteModel | RemoteData:
     """What lies on the parties under ``name``, by its description.  Raises UnsupportedError if it is neither."""
     if is_data(description):
-        return RemoteData(name, owner, version, DataDescription.decode(description), parts)
-    return RemoteModel(name, owner, version, Description.decode(description), parts)
+        return RemoteData(name, owner, version, DataDescription.decode(description), parts, joint=joint)
+    return RemoteModel(name, owner, version, Description.decode(description), parts, joint=joint)

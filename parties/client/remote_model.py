@@ -48,7 +48,9 @@ def check_uploadable(secret: object) -> None:
 class RemoteModel:
     """A model stored on the parties; call it with a secret tensor to get a lazy expression."""
 
-    def __init__(self, name: str, owner: str, version: str, description: Description, parts: int = 0) -> None:
+    def __init__(
+        self, name: str, owner: str, version: str, description: Description, parts: int = 0, *, joint: bool = False
+    ) -> None:
         self.name = name
         self.owner = owner
         self.version = version
@@ -58,6 +60,8 @@ class RemoteModel:
         """Where programs read it."""
         self.parts = parts
         """Of data, that runs have drawn one after the other to train it."""
+        self.joint = joint
+        """Whether it belongs to others beside its owner, as it was when it was asked for."""
         self._stored = description.stored(self.slot)
         self._training = {name: t.source(self.slot, name, weight=True) for name, t in description.training.items()}
         self._watched: set[TensorType] = set()

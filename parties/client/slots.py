@@ -22,8 +22,9 @@ class _Known:
     owner: str
     version: str
     allowed: Mapping[str, Rule]
-    parts: int
     """Rules by which this client may use it, if it is another's, by identity."""
+    parts: int
+    joint: bool
 
 
 _NONE = "0" * 64
@@ -46,7 +47,7 @@ class Slots:
 
     def note(self, secret: RemoteModel | RemoteData, allowed: Mapping[str, Rule] | None = None) -> None:
         """It is in use, and may be used so."""
-        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {}, secret.parts)
+        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {}, secret.parts, secret.joint)
         self._used_up -= (allowed or {}).keys()
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
@@ -78,6 +79,11 @@ class Slots:
     def parts_after(self, program: Program) -> int:
         """Parts of data that have been drawn for what it keeps, once it has."""
         return max((self._known[slot].parts for slot in program.slots), default=0) + bool(program.drawn)
+
+    def joint_after(self, program: Program) -> bool:
+        """Whether what it keeps belongs to others as well."""
+        known = [self._known[slot] for slot in program.slots]
+        return program.keeping.joint and any(each.joint or each.owner != self._client for each in known)
 
     def use_up(self, bound: BoundProgram) -> None:
         """There is no run left of one of its rules: others come first, if there are any, until we are told anew."""

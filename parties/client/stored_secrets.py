@@ -128,7 +128,7 @@ class StoredSecrets:
             checked_name(owner)
         await self._board.reach(self._parties)
         found = await find_model(self._board, self.cluster, self.member.name, name, self._patience)
-        secret = remote(own_name, found.owner, found.version, found.description, found.parts)
+        secret = remote(own_name, found.owner, found.version, found.description, found.parts, joint=found.joint)
         self._slots.note(secret, found.allowed)
         return secret
 

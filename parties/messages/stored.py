@@ -33,11 +33,12 @@ class FindSecret(RequestMessage, frozen=True):
 
 
 class SecretFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model in use at the sender; ``parts`` of data have been drawn for it."""
+    """A model in use at the sender; ``parts`` of data have been drawn for it, and if ``joint`` others own it, too."""
 
     owner: Name
     version: Id
     parts: Count
+    joint: bool
 
 
 class FoundDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

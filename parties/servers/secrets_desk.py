@@ -331,7 +331,13 @@ class SecretsDesk:
         reply = FoundSecret(
             request=message.request,
             found=tuple(
-                SecretFound(model.owner.name, model.record.version, model.record.descent.parts) for model in found
+                SecretFound(
+                    model.owner.name,
+                    model.record.version,
+                    model.record.descent.parts,
+                    bool(model.record.descent.joint),
+                )
+                for model in found
             ),
             there=tuple(model.slot for model in seen),
         )

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from mpc.errors import NotPermitted, PeerError, ProgramError, RemoteError, UsageError
+from mpc.operation import Stored
 from parties import DataSet
+from parties.client.explanation import explained
 from parties.messages.runs import Opening
+from protocols.lowering.plan import plan
+from protocols.trace.secret_tensor import graph_of, leaf
 
 X = np.arange(1.0, 8.0) / 8
 """Seven rows."""
@@ -121,3 +125,35 @@ async def test_show_says_that_rows_are_drawn(site):
         data, state = await begun(clinic)
         shown = str(await clinic.show(link(data, state)))
         assert "clinic/data 'x': 7, in [-1, 1]; 3 rows of it, others in each run" in shown
+
+
+@pytest.mark.parametrize(
+    ("make", "crowd"),
+    [
+        (lambda x: (x * x).sum(0), "of about 2 ROWS of company/data alone"),
+        (lambda x: x[0] * x[1] * x[0], "it has 4 numbers, and company/data has 8"),
+        (lambda x: (x * x * x).sum(), "of about 2 ROWS of company/data alone"),
+    ],
+)
+async def test_show_is_loud_where_the_rows_that_are_drawn_are_few(make, crowd):
+    """Of two rows of a hundred, as of the two rows of a data set that has no others; and other runs tell of others."""
+    for rows in (0, 100):
+        x = leaf(Stored((2, 4), 12, -1.0, 1.0, "company/data", "x", rows=rows))
+        shown = str(explained(plan(graph_of([make(x)]), checked=True), "clinic"))
+        if "ROWS" in crowd:
+            assert crowd in shown
+        assert ("OTHER ROWS of company/data" in shown) == bool(rows)
+
+
+async def test_an_order_is_chosen_by_no_other_owner(site):
+    """A client that has a data set of its own drawn beside another's uploads it again, and again, until it likes what
+    comes of the other's: it comes as it did."""
+    async with site.client() as clinic, site.client("company") as company:
+        await company.upload(DataSet({"x": X}, low=-1, high=1, fraction_bits=16), "data")
+        await company.allow("data", "clinic", ["any"])
+        theirs, seen = await clinic.data("company/data"), set[tuple[float, ...]]()
+        for _ in range(3):
+            mine = await clinic.upload(DataSet({"x": X}, low=-1, high=1, fraction_bits=16), "data")
+            drawn = theirs.drawn("x", 3) + mine.drawn("x", 3) * 0.0
+            seen.add(tuple(np.round(8 * await clinic.reveal(drawn))))
+        assert len(seen) == 1

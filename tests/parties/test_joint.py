@@ -181,3 +181,17 @@ def test_it_is_part_of_the_program(secure):
     assert Program.decode(program.encode()).keeping.joint
     with pytest.raises(ProgramError, match="keeps none"):
         plan(graph_of([x * x], {}, Keeping(joint=True)))
+
+
+async def test_show_is_loud_about_what_belongs_to_others_as_well(site):
+    """Who is asked for leave reads what would be told of it, though it lies under the name of who asks."""
+    await shared(site, squares)
+    async with site.client() as clinic, site.client("company") as company:
+        mine, seen = await clinic.data("result"), await company.data("clinic/result")
+        assert mine.joint and seen.joint
+        for client, data in ((clinic, mine), (company, seen)):
+            shown = str(await client.show(data["y"] * 2.0, "clinic"))
+            assert "4 of its numbers are LINEAR in clinic/result" in shown
+        own = await clinic.upload(DataSet({"y": X}, low=-1, high=1), "own")
+        assert not own.joint and not (await clinic.data("own")).joint
+        assert "!!" not in str(await clinic.show(own["y"]))
