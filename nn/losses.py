@@ -219,6 +219,8 @@ class CrossEntropyLoss(Loss, frozen=True, kw_only=True):
         if target.shape != shape:
             raise ShapeError(f"predictions of shape {shape} and targets of shape {target.shape}")
         target = target if secret else numbers(target)
+        if not secret and not np.allclose(target.sum(1), 1.0):
+            raise UnsupportedError("targets of a cross-entropy are probabilities: those of each sample sum up to 1")
         if self.label_smoothing:
             target = target * (1.0 - self.label_smoothing) + self.label_smoothing / classes
         if self.weight is not None:

@@ -33,7 +33,8 @@ from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
 from parties.client.running import Running
 from parties.client.switchboard import Switchboard
-from parties.client.training import Options, Progress, Trainable, Training, begun
+from parties.client.training import Progress, Training, begun
+from parties.client.training_arguments import Options, Rows, Trainable
 from parties.members.cluster import Cluster, Role
 from parties.members.keys import KeyPair
 from parties.messages.bindings import slot_of
@@ -223,7 +224,7 @@ class AsyncClient(Running):
     async def training(
         self,
         model: Trainable,
-        data: Sequence[RemoteData],
+        data: Rows,
         loss: Loss,
         optimizer: Optimizer,
         *,
@@ -247,7 +248,7 @@ class AsyncClient(Running):
     async def train(
         self,
         model: Trainable,
-        data: Sequence[RemoteData],
+        data: Rows,
         loss: Loss,
         optimizer: Optimizer,
         *,

@@ -28,7 +28,8 @@ from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.running import DEFAULT_BOUND
-from parties.client.training import Options, Progress, Trainable, Training
+from parties.client.training import Progress, Training
+from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.uploading import UploadProgress
 from parties.members.cluster import Cluster
 from parties.members.keys import KeyPair
@@ -166,7 +167,7 @@ class Client:
     def training(
         self,
         model: Trainable,
-        data: Sequence[RemoteData],
+        data: Rows,
         loss: Loss,
         optimizer: Optimizer,
         *,
@@ -179,7 +180,7 @@ class Client:
     def train(
         self,
         model: Trainable,
-        data: Sequence[RemoteData],
+        data: Rows,
         loss: Loss,
         optimizer: Optimizer,
         *,

@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,26 +35,21 @@ from mpc.errors import (
 )
 from mpc.operation import Stored
 from mpc.program import Program
-from nn.architecture import Architecture, Sequential
-from nn.interface import NOTHING_SAID
 from nn.losses import Loss
 from nn.model import Description, Model
 from nn.optimizers import Optimizer
 from nn.training import (
-    LOGITS,
-    REMEMBERED,
-    WEIGHTS,
     Batch,
     Recipe,
     Untrained,
     initial,
-    shares,
 )
 from parties.client.asking import Kept
 from parties.client.prepared import Reals
 from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport
+from parties.client.training_arguments import Options, Rows, Trainable, X, Y, arguments
 from protocols.lowering.plan import plan
 from protocols.readings.drawing import Order
 from protocols.trace.mathematics import Secret
@@ -68,33 +63,6 @@ _TRIES, _PAUSE = 6, 0.5
 """Of a run, when somebody was lost; and s before the second, twice as many before each."""
 _PASSING = PeerUnavailable, PeerLost, ServerBusy, RunExpired
 """Failures that may not come again."""
-X, Y = "x", "y"
-"""What the tensors of a data set to learn from are called."""
-
-
-Trainable = Model | Architecture | Sequential
-"""What there is of a network before the first step: with weights, or without."""
-
-
-class Options(TypedDict, total=False):
-    """How a network is trained; see `begun`."""
-
-    epochs: float
-    """How often each row is drawn, on average; 1."""
-    batch: int
-    """Rows in each step, of all data sets together; 32."""
-    steps: int
-    """From one checkpoint to the next; as many as fit, up to an epoch."""
-    validate: Sequence[RemoteData]
-    """Of whose rows it is revealed, after each checkpoint, how many are found; none."""
-    seed: int
-    """Of random weights to begin with; 0."""
-    weights: float
-    """Weights lie in a range around 0 up to this; 8."""
-    remembered: float
-    """And what the optimizer remembers; 16."""
-    logits: float
-    """And what the network gives while it is trained; 8."""
 
 
 class Trainer(Protocol):
@@ -288,48 +256,35 @@ async def begun(
     client: Trainer,
     slot: str,
     model: Trainable,
-    data: Sequence[RemoteData],
+    data: Rows,
     loss: Loss,
     optimizer: Optimizer,
     options: Options,
 ) -> Training:
     """A training that goes on with what is in the slot, or begins.  Raises as ``AsyncClient.training`` does."""
-    batch, epochs = options.get("batch", 32), options.get("epochs", 1.0)
-    rows, there = split(data, batch), sum(each.description.tensors[X].shape[0] for each in data)
-    recipe = Recipe(
-        model
-        if isinstance(model, Architecture)
-        else model.architecture()
-        if isinstance(model, Sequential)
-        else model.architecture,
-        loss,
-        optimizer,
-        model.interface if isinstance(model, Model) else NOTHING_SAID,
-        options.get("weights", WEIGHTS),
-        options.get("remembered", REMEMBERED),
-        options.get("logits", LOGITS),
-    )
+    asked = arguments(model, data, loss, optimizer, options)
+    recipe, learnt, rows, batch = asked.recipe, asked.data, asked.rows, asked.batch
+    there = sum(each.description.tensors[X].shape[0] for each in learnt)
 
     def planned() -> tuple[Description, int]:
-        description = recipe.described(batches(data, rows, 1)[0])
-        steps = options.get("steps") or fitting(recipe, description, data, rows, max(1, there // batch))
+        description = recipe.described(batches(learnt, rows, 1)[0])
+        steps = asked.steps or fitting(recipe, description, learnt, rows, max(1, there // batch))
         return description, steps
 
     description, steps = await asyncio.to_thread(planned)
-    checkpoints = round(epochs * there / batch / steps)
-    if steps < 1 or checkpoints < 1:
+    checkpoints = round(asked.epochs * there / batch / steps)
+    if checkpoints < 1:
         raise UsageError("a training has at least one step, and one checkpoint")
     try:
         found = await client.model(slot)
     except NotPermitted:
-        weights = model.weights if isinstance(model, Model) else initial(recipe.architecture, options.get("seed", 0))
+        weights = model.weights if isinstance(model, Model) else initial(recipe.architecture, asked.seed)
         found = await client.upload(Untrained(description, weights), slot.partition("/")[2])
     if found.description != description:
         raise UsageError(
             f"{found.name!r} is something else than what this training begins with: choose another name, or remove it"
         )
-    validate = options.get("validate", ())
-    return Training(client, found, recipe, data, rows, steps=steps, checkpoints=checkpoints, validate=validate)
+    return Training(client, found, recipe, learnt, rows, steps=steps, checkpoints=checkpoints, validate=asked.validate)
 
 
 def batches(data: Sequence[RemoteData], rows: Sequence[int], steps: int) -> list[Batch]:
@@ -340,20 +295,6 @@ def batches(data: Sequence[RemoteData], rows: Sequence[int], steps: int) -> list
         return [x[step * mine : (step + 1) * mine] for x, mine in zip(tensors, rows, strict=True)]
 
     return [Batch(part(drawn[0], step), part(drawn[1], step)) for step in range(steps)]
-
-
-def split(data: Sequence[RemoteData], batch: int) -> tuple[int, ...]:
-    """How many rows of each data set go into a batch.  Raises UsageError for data sets without ``x`` and ``y``."""
-    for each in data:
-        tensors = each.description.tensors
-        if not {X, Y} <= tensors.keys():
-            raise UsageError(
-                f"{each.name!r} has {', '.join(tensors)}: rows to learn from are called x, and their answers y"
-            )
-        lengths = {tensors[t].shape[:1] for t in (X, Y)}
-        if len(lengths) != 1 or lengths == {()}:
-            raise UsageError(f"x and y of {each.name!r} have other numbers of rows")
-    return shares([each.description.tensors[X].shape[0] for each in data], batch)
 
 
 def fitting(

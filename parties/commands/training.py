@@ -14,8 +14,8 @@ from nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from nn.model import Model
 from nn.optimizers import SGD
 from parties.client.async_client import AsyncClient
-from parties.client.training import Options
 from parties.client.training import Progress as Made
+from parties.client.training_arguments import Options
 from parties.commands.as_client import run_as_client
 
 LOSSES: dict[str, Loss] = {"cross-entropy": CrossEntropyLoss(), "mse": MSELoss(), "bce": BCEWithLogitsLoss()}

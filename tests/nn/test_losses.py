@@ -81,6 +81,7 @@ def test_the_value_costs_nothing_unless_it_is_revealed(secure: Any) -> None:
         (lambda: nn.CrossEntropyLoss(label_smoothing=1.0), "label_smoothing"),
         (lambda: nn.HuberLoss(delta=0.0), "delta"),
         (lambda: nn.CrossEntropyLoss().plain(np.zeros((2, 3)), np.array([0, 3])), "class numbers"),
+        (lambda: nn.CrossEntropyLoss().plain(np.zeros((2, 3)), np.array([[1.0, 0, 0], [0, 2, 0]])), "sum up to 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Any, match: str) -> None:
