@@ -13,6 +13,7 @@ from protocols.lowering.slopes import FORMULAS
 from protocols.trace import mathematics as m
 from protocols.trace.adjoints import product
 from protocols.trace.normalised import normalised
+from protocols.trace.norms import UNIT
 
 Ends = tuple[float, float]
 
@@ -81,7 +82,9 @@ def normed(operation: m.Called, i: int, g: Any, y: Any, x: Any, values: Any, *pa
         # y^2 is the sum of squares, times a number.
         return product(product(values * operation.factor, y.reciprocal()), g) if i == 1 else None
     power, inverse, weight = parts
-    own = y if isinstance(weight, np.ndarray) and weight.ndim == 0 else product(product(values, inverse), power)
+    own = (
+        y if isinstance(weight, np.ndarray) and weight.ndim == 0 else _unweighted(operation, x, values, power, inverse)
+    )
     if i == WEIGHT:
         return product(g, own)
     if i != 1:
@@ -93,6 +96,15 @@ def normed(operation: m.Called, i: int, g: Any, y: Any, x: Any, values: Any, *pa
     if operation.function == "standardised":
         rest = rest - g.sum(axes, keepdims=True) / count
     return product(rest, product(inverse, power) * operation.factor)
+
+
+def _unweighted(operation: m.Called, x: Any, values: Any, power: Any, inverse: Any) -> Any:
+    """What is divided by its norm, in the range that it has then, and with as many digits (``norms._over_root``)."""
+    count = math.prod(x.shape[a] for a in operation.axes)
+    bound = {"standardised": math.sqrt(count - 1), "rms": math.sqrt(count)}.get(operation.function, 1.0)
+    beyond, end = 5 * bound + UNIT, bound * (1 + UNIT) + UNIT
+    scaled = product(values, power)._new(m.Known(-beyond, beyond))
+    return product(scaled, inverse)._new(m.Known(-end, end))
 
 
 def softmax_of(values: Any, total: Any) -> Any:

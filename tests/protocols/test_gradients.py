@@ -250,6 +250,27 @@ def test_weights_of_norms(secure: Any) -> None:
     )
 
 
+WEIGHTED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "layer": (lambda x, w: x.layer_norm(4, w), lambda x, w: tf.layer_norm(x, (4,), w)),
+    "rms": (lambda x, w: x.rms_norm(4, w, eps=1e-5), lambda x, w: tf.rms_norm(x, (4,), w, eps=1e-5)),
+    "batch": (lambda x, w: x.batch_norm(w), lambda x, w: tf.batch_norm(x, None, None, w, training=True)),
+    "group": (
+        lambda x, w: x.reshape(1, 4, 4).group_norm(2, w),
+        lambda x, w: tf.group_norm(x.reshape(1, 4, 4), 2, w),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_norms_with_weights_have_as_many_digits_as_without(secure: Any, name: str) -> None:
+    """Of values in a small part of their range, and with torch's eps: what is divided by its norm is small by then."""
+
+    def ours(x: Any, w: Any) -> Any:
+        return WEIGHTED[name][0](x + x * 9.0 - x * 9.0, w)
+
+    compared(secure, ours, WEIGHTED[name][1], [(4, 4), (4,)], -1.0, 1.0, 1e-4)
+
+
 def test_dropout_by_bits_that_are_secret_or_public(secure: Any) -> None:
     x, bits = secure.secret((20,)), secure.secret((20,), 0.0, 1.0, 0)
     real = np.trunc(np.random.default_rng(1).uniform(-1, 1, 20) * 2**16) / 2**16
