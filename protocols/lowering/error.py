@@ -32,6 +32,7 @@ from protocols.lowering.series_error import series_rounding, series_slope
 from protocols.operations import (
     assume,
     astray,
+    beyond,
     bit_comparison,
     comparison,
     decomposed,
@@ -338,7 +339,8 @@ def _polynomial(
 
 @_rule(
     digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within,
-    decomposed.Decomposed, decomposed.Recomposed, astray.Astray, nonzero.Nonzero, nonzero.Zero,
+    decomposed.Decomposed, decomposed.Recomposed, astray.Astray, beyond.Beyond, beyond.Beyonds, nonzero.Nonzero,
+    nonzero.Zero,
 )  # fmt: skip
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     """On the way to a comparison, of which it is the end that counts; or to no value at all."""

@@ -267,7 +267,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
         (["inference", "--security", "perfect"], 2, "perfect"),
         (["inference", "--data", "nowhere.npz"], 3, "nowhere.npz"),
         (["inference", "--data", "nowhere.npz", "--repeat", "2"], 2, "exclude each other"),
-        (["inference", "--images", "0:2"], 2, "--images are of --data"),
+        (["inference", "--images", "0:2"], 2, "--images and --closest are of --data"),
         (["inference", "--data", "nowhere.npz", "--side", "64"], 2, "leave out --torch and --side"),
         (["inference", "--side", "3"], 2, "the least side is 4"),
         (["inference", "--shape", "3,28,28"], 2, "go with --torch"),

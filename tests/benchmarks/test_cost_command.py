@@ -85,7 +85,7 @@ def test_a_month(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert main(["cost", "--per-month", "1000000", "--computing"]) == 0
     printed = capsys.readouterr().out
-    assert "1,000,000 predictions a month: 225 GB sent by each party" in printed
+    assert "1,000,000 predictions a month: 197 GB sent by each party" in printed
     assert "Computing, on this machine: dealing" in printed
 
 

@@ -24,6 +24,7 @@ def run(code: str) -> str:
                 "RangeWarning",
                 "SecretTensor",
                 "concatenate",
+                "grad",
                 "graph_of",
                 "leaf",
                 "plan",
