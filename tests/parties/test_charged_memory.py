@@ -93,12 +93,15 @@ def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, se
             tracemalloc.stop()
         return decoding, party, dealer
 
-    # The least of three: another test's threads may end, and allocate, beside it.
-    decoding, party, dealer = map(min, zip(*(measured() for _ in range(3)), strict=True))
-    assert decoding + len(data) <= estimate(memoryview(data)).memory, "with the message that it came in"
-    taken = max(party + sum(map(len, payload)), dealer) + len(data)
-    assert taken <= estimate(memoryview(data)).memory + size
-    assert taken > (estimate(memoryview(data)).memory + size) // 4, "or it would be charged far too much"
+    announced = estimate(memoryview(data)).memory
+    for _ in range(3):
+        decoding, party, dealer = measured()
+        taken = max(party + sum(map(len, payload)), dealer) + len(data)
+        if decoding + len(data) <= announced and taken <= announced + size:
+            break  # Else another test's threads may have ended, and allocated, beside it.
+    assert decoding + len(data) <= announced, "with the message that it came in"
+    assert taken <= announced + size
+    assert taken > (announced + size) // 4, "or it would be charged far too much"
 
 
 def test_a_deep_program_holds_a_layer_and_what_is_dealt():

@@ -221,11 +221,15 @@ async def at_every_moment(site: Any, name: str, change: Change, run: str, *, sto
     raise AssertionError
 
 
+QUICK = ["rule", "dealer", Security.MALICIOUS, "revealed", True]
+"""All others are slow tests: a party that is left waits, at each moment, until it gives up."""
+
+
 def cases() -> Iterator[Any]:
     for change, name, *how in itertools.product(CHANGES, SERVERS, Security, RUNS, (False, True)):
         if change != "rule" and how[::2] != [Security.MALICIOUS, False]:
             continue
-        quick = [change, *how] == ["rule", Security.MALICIOUS, "revealed", True] and name != "party1"
+        quick = [change, name, *how] == QUICK
         marks = [] if quick else [pytest.mark.slow]
         yield pytest.param(change, name, *how, marks=marks, id="-".join(map(str, (change, name, *how))))
 
