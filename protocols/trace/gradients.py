@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, assert_never, overload
 
@@ -20,12 +21,16 @@ import numpy as np
 from mpc.errors import ShapeError, UnsupportedError
 from mpc.program import MAX_LABEL
 from protocols.lowering.planner import FRACTION_BITS, usual_bits
+from protocols.lowering.precision import PrecisionWarning
 from protocols.trace import adjoints, slopes
 from protocols.trace import mathematics as m
+from protocols.trace.author import callers
 from protocols.trace.secret_tensor import SecretTensor
 
 Key = TypeVar("Key")
 
+WIDEST = 2.0**32
+"""Of a gradient: as large as ranges say that it may be, it has three digits at least where it is about 1."""
 BACKWARD = " backward"
 """Behind the label of a layer, what its gradient is counted under."""
 
@@ -43,7 +48,8 @@ def grad(loss: SecretTensor, parameters: Any) -> Any:
     Any tensor that the loss was computed from may be a parameter.  The loss itself is not computed unless it is
     revealed.  What is added for the gradients is counted under the label of what they are of, and "backward".  Raises
     UnsupportedError for an operation without a gradient, and where a parameter is in no part of the loss that has one,
-    naming operation and line; RangeError for what cannot be shown to fit the field.
+    naming operation and line; RangeError for what cannot be shown to fit the field.  Warns, with a PrecisionWarning, of
+    the place from which on ranges leave few digits.
     """
     if isinstance(parameters, SecretTensor):
         return _gradients(loss, {"the parameter": parameters})["the parameter"]
@@ -59,6 +65,7 @@ def _gradients(loss: SecretTensor, parameters: dict[Any, SecretTensor]) -> dict[
     depending = _depending(order, {p.node for p in parameters.values()})
     found: dict[m.Node, Any] = {loss.node: np.ones(loss.shape)}
     constants: list[m.Node] = []
+    wide: m.Node | None = None
     for node in reversed(order):
         wanted = [i for i, x in enumerate(node.inputs) if x in depending]
         if node not in found or not wanted:
@@ -74,10 +81,23 @@ def _gradients(loss: SecretTensor, parameters: dict[Any, SecretTensor]) -> dict[
         for i, part in parts:
             x, part = node.inputs[i], adjoints.summed_to(part, xs[i].shape)
             found[x] = found[x] + part if x in found else part
+            wide = node if wide is None and _end(found[x]) > WIDEST else wide
+    if wide is not None:
+        warnings.warn(
+            f"gradients may be beyond {WIDEST:.0e} from the {words(wide)}, written in {wide.line}, on, as far as ranges"
+            " say, and few digits are left of smaller ones: declare what values lie in on the way there, with"
+            " within(low, high) or assumed(low, high), or give a larger eps where something is divided",
+            PrecisionWarning,
+            stacklevel=callers(),
+        )
     for key, p in parameters.items():
         if p.node not in found:
             raise _without(key, p, constants)
     return {key: _secret(found[p.node], p) for key, p in parameters.items()}
+
+
+def _end(g: Any) -> float:
+    return max(abs(g.type.low), abs(g.type.high)) if isinstance(g, SecretTensor) else 0.0
 
 
 def _depending(order: Iterable[m.Node], on: set[m.Node]) -> set[m.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from mpc import fixed_point
 from mpc.errors import ShapeError, UnsupportedError
+from protocols import PrecisionWarning
 from protocols.readings.clear import clear
 from protocols.trace.gradients import grad
 
@@ -269,6 +271,24 @@ def test_norms_with_weights_have_as_many_digits_as_without(secure: Any, name: st
         return WEIGHTED[name][0](x + x * 9.0 - x * 9.0, w)
 
     compared(secure, ours, WEIGHTED[name][1], [(4, 4), (4,)], -1.0, 1.0, 1e-4)
+
+
+def test_where_ranges_leave_few_digits_there_is_a_warning(secure: Any) -> None:
+    """Of norms after each other, over a small eps; and none of one of them, or over a larger eps."""
+
+    def through(norms: int, eps: float) -> Any:
+        x, w = secure.secret((3, 4)), secure.secret((4,), -2.0, 2.0)
+        hidden = x
+        for _ in range(norms):
+            hidden = hidden.layer_norm(4, w, eps=eps) + x
+        return grad(hidden.sum(), x)
+
+    with pytest.warns(PrecisionWarning, match=r"from the .* on, as far as ranges say"):
+        through(3, 1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PrecisionWarning)
+        through(1, 1e-5)
+        through(3, 0.1)
 
 
 def test_dropout_by_bits_that_are_secret_or_public(secure: Any) -> None:
