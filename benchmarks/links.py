@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.peers.runners.serving import free_ports
 from benchmarks.records import Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
+from parties.local.local_cluster import free_ports
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.keys import KeyPair
 from parties.wire.events import Delivery

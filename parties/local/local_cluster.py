@@ -140,7 +140,7 @@ class LocalCluster(TrialCluster):
 
     def _addresses(self, names: Sequence[str]) -> list[str]:
         """Where these servers will listen."""
-        return [f"127.0.0.1:{port}" for port in _free_ports(len(names))]
+        return [f"127.0.0.1:{port}" for port in free_ports(len(names))]
 
     def _program(self, name: str) -> list[str]:
         """What is started for that server, before its arguments."""
@@ -223,7 +223,7 @@ def _janitor(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago; all held open at once, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

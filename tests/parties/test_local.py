@@ -92,11 +92,11 @@ def test_life_of_a_cluster(monkeypatch):
 
 
 def test_a_port_in_use_is_told_and_nothing_is_left(monkeypatch):
-    ports = local._free_ports(3)
+    ports = local.free_ports(3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports[1]))
         taken.listen()
-        monkeypatch.setattr(local, "_free_ports", lambda _: ports)
+        monkeypatch.setattr(local, "free_ports", lambda _: ports)
         cluster = LocalCluster(2)
         with pytest.raises(PeerUnavailable, match=f"did not start: .*port {ports[1]} .*already in use") as caught:
             cluster.__enter__()
