@@ -194,7 +194,9 @@ async def at_every_moment(site: Any, name: str, change: Change, run: str, *, sto
     """How many moments there were."""
     server = site.servers[name]
     async with site.client("company") as company, site.client() as clinic:
-        for at in itertools.count(1):
+        at = failed = 0
+        while True:
+            at += 1
             await company.upload(model(0.5), "m")
             await company.allow("m", "clinic", ["any"])
             m = await clinic.model("m")
@@ -205,6 +207,10 @@ async def at_every_moment(site: Any, name: str, change: Change, run: str, *, sto
             try:
                 await RUNS[run](clinic, y)
             except TesseraError:
+                if not moments.reached and failed < 2:
+                    # A busy machine has ended it before that moment: once more.
+                    at, failed = at - 1, failed + 1
+                    continue
                 assert moments.reached
                 assert moments.over
             else:
@@ -218,7 +224,6 @@ async def at_every_moment(site: Any, name: str, change: Change, run: str, *, sto
             assert not moments.heard
             if not moments.reached:
                 return at - 1
-    raise AssertionError
 
 
 QUICK = ["rule", "dealer", Security.MALICIOUS, "revealed", True]

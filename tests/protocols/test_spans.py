@@ -36,8 +36,8 @@ FUNCTIONS: dict[str, Of] = {
 }
 
 
-def worst_of(secure: Any, name: str, low: float, high: float, bits: int) -> tuple[float, bool]:
-    """By which part of itself a value is off at most, anywhere on the range, and whether it is warned of.
+def worst_of(secure: Any, name: str, low: float, high: float, bits: int) -> tuple[float, list[str]]:
+    """By which part of itself a value is off at most, anywhere on the range, and what is warned of.
 
     What was shared is as far from its encoding as it can be.
     """
@@ -55,7 +55,7 @@ def worst_of(secure: Any, name: str, low: float, high: float, bits: int) -> tupl
         true = of(np.clip((raw + beside) * 2.0**-bits, low, high))
         off = np.maximum(off, np.abs(got - true) / np.abs(true))
     assert all(issubclass(each.category, ts.PrecisionWarning) for each in said)
-    return float(off.max()), bool(said)
+    return float(off.max()), [str(each.message) for each in said]
 
 
 def check(secure: Any, name: str, low: float, high: float, bits: int) -> None:
@@ -65,7 +65,8 @@ def check(secure: Any, name: str, low: float, high: float, bits: int) -> None:
         return
     # Between the two, a point more or less decides.
     assert said or worst <= 3e-3, worst
-    assert worst > 1e-3 or not said, worst
+    # What is lost of the range is followed, and may be less than that.
+    assert worst > 1e-3 or not [each for each in said if "three digits" in each], worst
 
 
 @pytest.mark.parametrize(
