@@ -321,7 +321,7 @@ async def test_what_is_busy_says_so(site, monkeypatch):
     await site.settled()
 
 
-async def test_a_prediction_beside_a_flood(site):
+async def test_a_prediction_beside_a_flood(patient):
     """Forty runs of one client are asked for at once; another's, asked for after them, is not the forty-first."""
     architecture = Sequential({"a": Linear(64, 64), "b": Linear(64, 10)}).architecture((64,))
     model = Model(architecture, {name: np.ones(shape) for name, shape in architecture.parameters.items()})
@@ -331,7 +331,7 @@ async def test_a_prediction_beside_a_flood(site):
         await client.release(await client.prepare(remote(client.share(np.zeros((50, 64)), low=-1, high=1))))
         done.append(name)
 
-    async with site.client() as flood, site.client("company") as other:
+    async with patient.client() as flood, patient.client("company") as other:
         remote = await flood.upload(model, "m")
         await flood.allow("m", "company")
         mine = await other.model("m")
@@ -341,7 +341,7 @@ async def test_a_prediction_beside_a_flood(site):
         await one(other, "other", mine)
         assert done.index("other") - before <= 12, "not behind all that had been asked for before"
         await asyncio.gather(*tasks)
-    await site.settled()
+    await patient.settled()
 
 
 async def test_orders_of_two_clients_are_dealt_for_in_turns(site, monkeypatch):
