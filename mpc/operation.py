@@ -114,7 +114,7 @@ class PartyContext:
         known, own = self.share_of(value.public, ring), value.share
         if known is None or own is None:
             part = own if known is None else known
-            return ring.zeros(t.shape) if part is None else part
+            return ring.or_zeros(part, t.shape)
         return ring.add(known, own)
 
 
@@ -252,13 +252,13 @@ class Linear(Operation, frozen=True):
         if all(part is None for part in parts):
             return None
         ring = rings[types[0].ring]
-        return self.apply(ring, *(ring.zeros(t.shape) if p is None else p for p, t in zip(parts, types, strict=True)))
+        return self.apply(ring, *(ring.or_zeros(p, t.shape) for p, t in zip(parts, types, strict=True)))
 
     def on_masks(
         self, rings: Rings, types: Sequence[TensorType], masks: Sequence[Array | None], public: Sequence[Array | None]
     ) -> Array:
         part = self._on_part(rings, types, masks)
-        return rings[types[0].ring].zeros(self.result(*types).shape) if part is None else part
+        return rings[types[0].ring].or_zeros(part, self.result(*types).shape)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any

@@ -161,6 +161,10 @@ class Ring(ABC):
     def reshape(self, x: Array, shape: Shape) -> Array:
         return x.reshape(shape)
 
+    def or_zeros(self, x: Array | None, shape: Shape) -> Array:
+        """``x`` in that shape, where None stands for zero (``mpc.operation.Value``)."""
+        return self.zeros(shape) if x is None else self.reshape(x, shape)
+
     def transpose(self, x: Array, axes: Shape) -> Array:
         return _contiguous(x.transpose(axes))
 

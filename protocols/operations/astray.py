@@ -206,7 +206,7 @@ class Astray(Operation, frozen=True, tag="astray"):
         tables, sums = prepared
         c = self._moved(party.rings, types[0], inputs[0].public)
         share = inputs[1].share
-        s = field.zeros(types[1].shape) if share is None else share
+        s = field.or_zeros(share, types[1].shape)
         found = field.coarse_sums(c, s, tables, span.ignored, span.width, span.bits, self.rows)
         total = field.subtract(found, field.scale(sums, 2))
         for value, t in zip(inputs[2:], types[2:], strict=True):
@@ -227,5 +227,5 @@ class Astray(Operation, frozen=True, tag="astray"):
     def _moved(self, rings: Rings, x: TensorType, public: Array | None) -> Array:
         """c."""
         field = field_of(rings)
-        flat = field.zeros((x.size,)) if public is None else field.reshape(public, (x.size,))
+        flat = field.or_zeros(public, (x.size,))
         return field.subtract(field.scale(flat, self.span.scale), field.full((), self.span.low))

@@ -136,7 +136,7 @@ class Beyond(Operation, frozen=True, tag="beyond"):
 
     def _found(self, rings: Rings, x: TensorType, public: Array | None, dealt: Array, one: int) -> Array:
         field, bits = field_of(rings), bits_of(rings)
-        flat = field.zeros((x.size,)) if public is None else field.reshape(public, (x.size,))
+        flat = field.or_zeros(public, (x.size,))
         ends = [end - (1 << (self.ignored + self.bits)) for end in self._ends]
         found = field.coarse_bits(flat, ends, self.ignored, self.bits, dealt, one)
         # Beyond the lower end is what does not reach it.
@@ -186,7 +186,7 @@ class Beyonds(Operation, frozen=True, tag="beyonds"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        opened = bits_of(party.rings).zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        opened = bits_of(party.rings).or_zeros(inputs[0].public, types[0].shape)
         return Value(*field.counted_bits(opened, prepared[0], self.sizes, self.rows))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:

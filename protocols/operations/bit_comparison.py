@@ -89,7 +89,7 @@ class Signed(Comparison, frozen=True, tag="signed"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
-        opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
+        opened = bits_of(party.rings).or_zeros(inputs[1].public, types[1].shape)
         # (1 - s) / 2, and y (1 - s) / 2 = y / 2 - (D s / 2 + b s / 2).
         if len(inputs) == 2:
             (sign,) = field.signed_sums(opened, types[0].size, prepared)
@@ -143,7 +143,7 @@ class Sign(Operation, frozen=True, tag="sign"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         bits = bits_of(party.rings)
-        opened = bits.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        opened = bits.or_zeros(inputs[0].public, types[0].shape)
         return Value(bits.chain(opened, None), bits.chain(opened, prepared[0]))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
@@ -192,7 +192,7 @@ class Lifted(Comparison, frozen=True, tag="lifted"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
-        opened = bits_of(party.rings).zeros(types[1].shape) if inputs[1].public is None else inputs[1].public
+        opened = bits_of(party.rings).or_zeros(inputs[1].public, types[1].shape)
         # t + (1 - 2 t) m, and t (D + b) + (1 - 2 t) (m D + m b).
         if len(inputs) == 2:
             bit = field.reshape(field.unpacked(opened, types[0].size), shape)

@@ -71,10 +71,6 @@ def _opened(x: Operand) -> Operand:
     return x.inputs[0]
 
 
-def _or_zeros(field: PrimeField, part: Array | None, t: TensorType) -> Array:
-    return field.zeros(t.shape) if part is None else part
-
-
 def _known(field: PrimeField, digits: Value, opened: Array, some: Sequence[Chain]) -> Array:
     """Public parts of chains: the same of values and of their MACs."""
     found: Array = digits.once(f"chains {some}", lambda: field.known_chains(opened, some))
@@ -160,7 +156,7 @@ class Join(Operation, frozen=True, tag="join"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        opened, own = (_or_zeros(field, part, types[0]) for part in (inputs[0].public, inputs[0].share))
+        opened, own = (field.or_zeros(part, types[0].shape) for part in (inputs[0].public, inputs[0].share))
         groups = _groups(self.groups)
         return Value(_known(field, inputs[0], opened, groups), field.shared_chains(opened, own, prepared[0], groups))
 
@@ -286,7 +282,7 @@ class Compare(Comparison, frozen=True, tag="compare"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, count, shape = field_of(party.rings), _count(types), types[0].shape
-        opened, own = (_or_zeros(field, part, types[1]) for part in (inputs[1].public, inputs[1].share))
+        opened, own = (field.or_zeros(part, types[1].shape) for part in (inputs[1].public, inputs[1].share))
         chain = whole_chain(count)
         parts = _known(field, inputs[1], opened, [chain]), field.shared_chains(opened, own, prepared[0], [chain])
         known, share = (field.reshape(part, shape) for part in parts)

@@ -136,9 +136,9 @@ class Recomposed(Operation, frozen=True, tag="recomposed"):
     ) -> Value:
         field, (low, width), size = field_of(party.rings), Ranged.of(types[0]), types[0].size
         of_bits, of_values = prepared
-        public = field.zeros((size,)) if inputs[0].public is None else field.reshape(inputs[0].public, (size,))
-        sent = bits_of(party.rings).zeros(types[2].shape) if inputs[2].public is None else inputs[2].public
-        s = field.zeros((size,)) if inputs[1].share is None else inputs[1].share
+        public = field.or_zeros(inputs[0].public, (size,))
+        sent = bits_of(party.rings).or_zeros(inputs[2].public, types[2].shape)
+        s = field.or_zeros(inputs[1].share, (size,))
         whole = field.weighed_bits(sent, size, weights(width))
         missing = field.subtract(field.subtract(public, field.full((), low)), whole)
         known = field.total(field.multiply(missing, s))

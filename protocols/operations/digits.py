@@ -237,8 +237,8 @@ class Digits(Cut, frozen=True, tag="digits"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        public = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
-        tables = party.ring(types[1]).zeros(types[1].shape) if inputs[1].share is None else inputs[1].share
+        public = field.or_zeros(inputs[0].public, types[0].shape)
+        tables = party.ring(types[1]).or_zeros(inputs[1].share, types[1].shape)
         return Value(None, self._look_up(field, public, tables, party.unit))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:

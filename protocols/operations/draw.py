@@ -96,7 +96,7 @@ class Bits(Operation, frozen=True, tag="bits"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, shape = field_of(party.rings), types[0].shape
-        opened = field.zeros(shape) if inputs[0].public is None else inputs[0].public
+        opened = field.or_zeros(inputs[0].public, shape)
         return Value(field.low_bits(opened, self.bits), field.turned_bits(opened, self.bits, prepared[0]))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:

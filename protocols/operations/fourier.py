@@ -107,7 +107,7 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        opened = field.or_zeros(inputs[0].public, types[0].shape)
         share = self._combine(field, opened, prepared[0])
         constant = party.share_of(self._constant(field), field)
         return Value(None, share if constant is None else field.add(share, constant))

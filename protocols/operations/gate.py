@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operand, Operation, PartyContext, Value, register, require
-from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
+from mpc.rings import FIELD, Array, Rings, field_of
 from mpc.tensor_type import Form, Shape, TensorType
 from protocols.operations.in_range import Coefficients
 from protocols.operations.nonzero import check_counts
@@ -82,16 +82,12 @@ class Gate(Operation, frozen=True, tag="gate"):
     ) -> Value:
         field, (y, counts, _) = field_of(party.rings), types
         rows = _rows(counts.size, y.size)
-        own = field.zeros(y.shape) if inputs[0].share is None else inputs[0].share
-        opened = _or_zeros(field, inputs[1].public, (counts.size, 1))
-        s = _or_zeros(field, inputs[2].share, rows)
+        own = field.or_zeros(inputs[0].share, y.shape)
+        opened = field.or_zeros(inputs[1].public, (counts.size, 1))
+        s = field.or_zeros(inputs[2].share, rows)
         added = field.multiply_add(s, opened, prepared[0])
         return Value(inputs[0].public, field.add(own, field.reshape(added, y.shape)))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         """With coefficients of 0, as theirs are: what is given if it is given."""
         return inputs[0]
-
-
-def _or_zeros(field: PrimeField, part: Array | None, shape: Shape) -> Array:
-    return field.zeros(shape) if part is None else field.reshape(part, shape)

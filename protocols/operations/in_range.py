@@ -161,7 +161,7 @@ class Ends(Operation, frozen=True, tag="ends"):
 
     def _look_up(self, rings: Rings, x: TensorType, public: Array | None, dealt: Array, one: int) -> Array:
         field = field_of(rings)
-        looked_up = field.ends_left_over(_flat(field, public, x.size), *Ranged.of(x).cut)
+        looked_up = field.ends_left_over(field.or_zeros(public, (x.size,)), *Ranged.of(x).cut)
         found = field.look_up if self.ring == FIELD else field.packed_look_up
         return found(looked_up, 0, self.widths, dealt, one, 2, False)
 
@@ -260,14 +260,14 @@ class Within(Operation, frozen=True, tag="within"):
     ) -> Value:
         field, x = field_of(party.rings), types[0]
         of_top, of_signs, of_high = prepared
-        s = field.zeros((x.size,)) if inputs[1].share is None else inputs[1].share
-        weighted = field.ends_sum(_flat(field, inputs[0].public, x.size), *Ranged.of(x).cut, s, of_top)
+        s = field.or_zeros(inputs[1].share, (x.size,))
+        weighted = field.ends_sum(field.or_zeros(inputs[0].public, (x.size,)), *Ranged.of(x).cut, s, of_top)
         signs = self._signs(party.rings, types[2], inputs[2].public, s, of_signs)
         return Value(None, field.add(of_high, field.subtract(weighted, signs)))
 
     def _signs(self, rings: Rings, t: TensorType, public: Array | None, s: Array, dealt: Array) -> Array:
         """A share of the sum of coefficients times each B."""
-        field, opened = field_of(rings), rings[t.ring].zeros(t.shape) if public is None else public
+        field, opened = field_of(rings), rings[t.ring].or_zeros(public, t.shape)
         if not self.digits:
             # t + (1 - 2 t) m.
             return field.weighed_pairs(opened, s, dealt)
@@ -280,10 +280,6 @@ class Within(Operation, frozen=True, tag="within"):
         """0 or 1."""
         field = field_of(rings)
         return field.full((), 0 if Ranged.of(types[0]).holds(field, inputs[0]) else 1)
-
-
-def _flat(field: PrimeField, public: Array | None, size: int) -> Array:
-    return field.zeros((size,)) if public is None else field.reshape(public, (size,))
 
 
 def _twice(field: PrimeField, lower: Array, upper: Array) -> Array:

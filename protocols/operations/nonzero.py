@@ -74,7 +74,7 @@ class Scaling(Operation, frozen=True):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        opened, s = (field.zeros(types[0].shape) if p is None else p for p in (inputs[0].public, inputs[1].share))
+        opened, s = (field.or_zeros(p, types[0].shape) for p in (inputs[0].public, inputs[1].share))
         return Value(None, field.multiply_add(opened, s, prepared[0]))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:

@@ -68,7 +68,7 @@ class OneHot(Operation, frozen=True, tag="one_hot"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        opened = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        opened = field.or_zeros(inputs[0].public, types[0].shape)
         return Value(None, self._found(field, types[0], opened, prepared[0]))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:

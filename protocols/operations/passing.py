@@ -79,10 +79,9 @@ def passed_made(field: PrimeField, rows: Array, mask: Array, dropped: int, own: 
 
 def passed(field: PrimeField, y: TensorType, value: Value, dealt: Sequence[Array], dropped: int, own: bool) -> Passed:
     """Of a masked y, opened as ``value``."""
-    public, mask = (field.zeros(y.shape) if part is None else part for part in (value.public, value.share))
-    public = field.reshape(public, (y.size,))
+    public = field.or_zeros(value.public, (y.size,))
     if not dropped:
-        return Passed(public, field.reshape(mask, (y.size,)), dealt, None, None)
+        return Passed(public, field.or_zeros(value.share, (y.size,)), dealt, None, None)
     if own:
         wraps = field.select(field.below(public, OFFSET), dealt[2])
         return Passed(field.quotient(public, 1 << dropped), dealt[1], dealt[:1], None, wraps)

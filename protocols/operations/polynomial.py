@@ -165,9 +165,7 @@ class Polynomial(_PolynomialBase, frozen=True, tag="polynomial"):
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field = field_of(party.rings)
-        zeros = field.zeros(types[0].shape)
-        public = zeros if inputs[0].public is None else inputs[0].public
-        share = zeros if inputs[0].share is None else inputs[0].share
+        public, share = (field.or_zeros(part, types[0].shape) for part in (inputs[0].public, inputs[0].share))
         return self._expand(field, public, [share, *(prepared or ())], types[0].fraction_bits)
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
@@ -193,7 +191,7 @@ class TruncatedPolynomial(_PolynomialBase, frozen=True, tag="truncated_polynomia
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
         field, d = field_of(party.rings), self.degree
-        public = field.zeros(types[0].shape) if inputs[0].public is None else inputs[0].public
+        public = field.or_zeros(inputs[0].public, types[0].shape)
         opened = opened_quotient(field, public, 1 << self.bits)
         chosen = [field.choose(opened.below_half, prepared[d + k], prepared[k]) for k in range(d)]
         return self._expand(field, opened.quotient, chosen, types[0].fraction_bits - self.bits)

@@ -122,7 +122,7 @@ class Product(Operation, frozen=True):
     ) -> Array:
         ring = rings[types[0].ring]
         known = (public[i] if t.form is Form.PUBLIC else masks[i] for i, t in enumerate(types))
-        return self.multiplied(ring, *(_or_zeros(ring, part, t) for part, t in zip(known, types, strict=True)))
+        return self.multiplied(ring, *(ring.or_zeros(part, t.shape) for part, t in zip(known, types, strict=True)))
 
     def prepare(
         self,
@@ -141,12 +141,12 @@ class Product(Operation, frozen=True):
         if not x.pending:
             self._folded(party, x, types[0], "x")
             known_x = self._public(ring, x, types[0], "x")
-            return Bracket(self._plus(ring, known_x, _or_zeros(ring, y.share, types[1]), dealt[0]), "x")
+            return Bracket(self._plus(ring, known_x, ring.or_zeros(y.share, types[1].shape), dealt[0]), "x")
         inverse = ring.inverse(party.weight)
         if inverse is None:
             return Bracket(dealt[0], "neither")
-        scaled = ring.scale(_or_zeros(ring, y.share, types[1]), inverse)
-        own = self.multiplied(ring, _or_zeros(ring, x.share, types[0]), scaled)
+        scaled = ring.scale(ring.or_zeros(y.share, types[1].shape), inverse)
+        own = self.multiplied(ring, ring.or_zeros(x.share, types[0].shape), scaled)
         return Halved(ring.subtract(dealt[0], own), scaled)
 
     def evaluate(
@@ -156,19 +156,20 @@ class Product(Operation, frozen=True):
         ring = party.ring(types[0])
         if isinstance(prepared, Halved):
             weight = ring.full((), party.weight)
-            left = ring.multiply_add(_or_zeros(ring, x.public, types[0]), weight, _or_zeros(ring, x.share, types[0]))
-            right = ring.add(_or_zeros(ring, y.public, types[1]), prepared.y)
+            public, share = (ring.or_zeros(part, types[0].shape) for part in (x.public, x.share))
+            left = ring.multiply_add(public, weight, share)
+            right = ring.add(ring.or_zeros(y.public, types[1].shape), prepared.y)
             return Value(None, self._plus(ring, left, right, prepared.share))
         if not isinstance(prepared, Bracket):
             return self._local(ring, types, x, y, prepared)
         bracket, known = prepared
         if known == "x":
             folded = self._folded(party, x, types[0], "x")
-            return Value(None, self._plus(ring, folded, _or_zeros(ring, y.public, types[1]), bracket))
+            return Value(None, self._plus(ring, folded, ring.or_zeros(y.public, types[1].shape), bracket))
         if known == "neither":
             bracket = self._with_known_y(ring, types, inputs, bracket)
         folded = self._folded(party, y, types[1], "y")
-        return Value(None, self._plus(ring, _or_zeros(ring, x.public, types[0]), folded, bracket))
+        return Value(None, self._plus(ring, ring.or_zeros(x.public, types[0].shape), folded, bracket))
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return self.multiplied(rings[types[0].ring], *inputs)
@@ -176,7 +177,7 @@ class Product(Operation, frozen=True):
     def _with_known_y(self, ring: Ring, types: Sequence[TensorType], inputs: Sequence[Value], dealt: Array) -> Array:
         x, y = inputs
         known_y = self._public(ring, y, types[1], "y")
-        return self._plus(ring, _or_zeros(ring, x.share, types[0]), known_y, dealt)
+        return self._plus(ring, ring.or_zeros(x.share, types[0].shape), known_y, dealt)
 
     def _local(self, ring: Ring, types: Sequence[TensorType], x: Value, y: Value, share: Array | None) -> Value:
         """One operand is public: the map is linear in the other, part by part."""
@@ -202,12 +203,8 @@ class Product(Operation, frozen=True):
         """The split form of an operand's public part, kept likewise."""
         key = f"public as {self._layout(side)}"
         if key not in value.public_cache:
-            value.public_cache[key] = self._split(ring, _or_zeros(ring, value.public, t), side)
+            value.public_cache[key] = self._split(ring, ring.or_zeros(value.public, t.shape), side)
         return value.public_cache[key]
-
-
-def _or_zeros(ring: Ring, part: Array | None, t: TensorType) -> Array:
-    return ring.zeros(t.shape) if part is None else part
 
 
 class MaskProduct(Correlation, frozen=True):

@@ -126,9 +126,9 @@ class TruncatedMultiply(Operation, frozen=True, tag="truncated_multiply"):
 
 
 def _factor(field: PrimeField, t: TensorType, value: Value, dealt: Sequence[Array], bits: int) -> Factor:
-    public = field.zeros(t.shape) if value.public is None else value.public
+    public = field.or_zeros(value.public, t.shape)
     if not bits:
-        return Factor(public, field.zeros(t.shape) if value.share is None else value.share, None)
+        return Factor(public, field.or_zeros(value.share, t.shape), None)
     down, wrap = dealt
     opened = opened_quotient(field, public, 1 << bits)
     wrapped = field.select(opened.below_half, field.full(t.shape, 1))

@@ -97,7 +97,7 @@ def opened_quotient(field: PrimeField, opened: Array, divisor: int) -> OpenedQuo
 def quotient_of(party: PartyContext, x: TensorType, value: Value, shares: Sequence[Array], divisor: int) -> Value:
     """x / d, from the party's ``shares`` of what `mask_quotient` makes."""
     field, (down, wrap) = field_of(party.rings), shares
-    public = field.zeros(x.shape) if value.public is None else value.public
+    public = field.or_zeros(value.public, x.shape)
     opened = opened_quotient(field, public, divisor)
     return Value(opened.quotient, field.subtract(field.select(opened.below_half, wrap), down))
 
