@@ -234,12 +234,10 @@ class Trial:
     def crowds(self, slot: str, rows: int) -> list[int | None]:
         """As ``Examined.crowds``."""
         rng = np.random.default_rng()
-        step = {i for i, v in self._uniform((slot,)).items() if v.shape[:1] == (rows,)}
         base = self._results({})
         depends = [np.zeros(a.shape, bool) for a in base]
         for _ in range(_MOVES):
-            elsewhere = self._uniform((slot,))
-            moved = self._results({i: self._ring(i).add(self._start[i], elsewhere[i]) for i in step})
+            moved = self._moved(slot, np.ones(rows, bool))
             depends = [d | (a != b) for d, a, b in zip(depends, base, moved, strict=True)]
         unmoved = [np.zeros(a.shape, np.int64) for a in base]
         subsets = max(32, min(256, 2**25 // self._program.elements))
@@ -248,18 +246,23 @@ class Trial:
             same = depends
             # A count may come out as it was by chance, where rows move to either side: not time after time.
             for _ in range(_TRIES):
-                some = {}
-                for i, v in self._uniform((slot,)).items():
-                    if i in step:
-                        some[i] = self._start[i].copy()
-                        some[i][subset] = self._ring(i).add(self._start[i], v)[subset]
-                same = [s & (a == b) for s, a, b in zip(same, base, self._results(some), strict=True)]
+                moved = self._moved(slot, subset)
+                same = [s & (a == b) for s, a, b in zip(same, base, moved, strict=True)]
                 if not any(s.any() for s in same):
                     break
             for count, s in zip(unmoved, same, strict=True):
                 count += s
         # Each row is spared with a chance of 1 - share, so of k rows all are with that to the k.
         return [_crowd(float(count[d].max(initial=0)) / subsets) for count, d in zip(unmoved, depends, strict=True)]
+
+    def _moved(self, slot: str, which: npt.NDArray[np.bool_]) -> list[Array]:
+        """Results where these rows are elsewhere, of what has so many in ``slot``."""
+        moved = {}
+        for i, step in self._uniform((slot,)).items():
+            if step.shape[:1] == which.shape:
+                moved[i] = self._start[i].copy()
+                moved[i][which] = self._ring(i).add(self._start[i], step)[which]
+        return self._results(moved)
 
     def _results(self, moved: Mapping[int, Array]) -> list[Array]:
         """As the clear reading has them, but with exact quotients for truncations."""
