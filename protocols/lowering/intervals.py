@@ -41,6 +41,7 @@ each.  For the dermatology CNN, of 18,880 values, 3.2 kB opened by each party an
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
@@ -240,19 +241,20 @@ def _counts(
                 y = x if nearer is None else planner.make(nearer, x)
                 bits, sizes = [planner.make(beyond, y, *bits)], [*sizes, x.type.size]
             continue
-        count = _beyond(planner, x, ends.low, ends.high, math.ldexp(min(most - least, _WIDEST), -_PARTS), rows)
-        counted = [planner.sum(Add(), counted[0], count)] if counted else [count]
+        margin = math.ldexp(min(most - least, _WIDEST), -_PARTS)
+        counted.append(_beyond(planner, x, ends.low, ends.high, margin, rows))
+    planner = Planner(LABEL)
     if bits:
-        planner = Planner(LABEL)
-        count = planner.make(Beyonds(tuple(sizes), rows), planner.masked(bits[0]))
-        counted = [planner.sum(Add(), counted[0], count)] if counted else [count]
+        counted.append(planner.make(Beyonds(tuple(sizes), rows), planner.masked(bits[0])))
+    if counted:
+        counted = [functools.reduce(lambda total, count: planner.sum(Add(), total, count), counted)]
     found = list[Expression]()
     for k, (x, span) in enumerate(spans, 1):
         # What is counted by digits is known late, and comes last: tables are dealt where values are opened.
         added = (*found, *counted) if k == len(spans) else tuple(found)
         found = [Expression(Astray(rows, span), (x, _coefficients(x.type.size), *added), LABEL)]
     whole = found or counted
-    return Planner(LABEL).masked(whole[0]) if whole else None
+    return planner.masked(whole[0]) if whole else None
 
 
 def _scaled(operation: Nonzero | Zero, counts: Expression) -> Expression:
