@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parties.host.processor import cpu_info, name_of
+from parties.host.processor import cores, cpu_info, name_of
 from parties.wire.version import package_version
 
 
@@ -16,7 +16,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory, how busy it all is, and versions of what the time is spent in."""
     return {
         "processor": name_of(cpu_info()),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",

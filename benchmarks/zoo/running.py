@@ -13,8 +13,8 @@ import nn
 from benchmarks.processes import Processes, Usage
 from benchmarks.session import Measured, measure
 from parties import Client, LocalCluster
+from parties.host.processor import cores
 from parties.members.cluster_file import Settings
-from parties.servers.process import cores
 
 LARGEST = 3.0
 """Inputs are noise between this and its negative."""

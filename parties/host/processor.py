@@ -1,7 +1,8 @@
-"""What the system says of its processor."""
+"""What the system says of its processor, and how much of it this process may use."""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,3 +21,8 @@ def cpu_info() -> dict[str, str]:
 def name_of(said: Mapping[str, str]) -> str:
     """What it is called, or what kind it is."""
     return said.get("model name") or platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

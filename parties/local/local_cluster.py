@@ -22,8 +22,9 @@ from pathlib import Path
 from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import compiling
 from parties.host.dumps import no_core_files
+from parties.host.processor import cores
 from parties.members.cluster_file import Settings
-from parties.servers.process import READY, cores, tune
+from parties.servers.process import READY, tune
 from parties.trial import TrialCluster
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport

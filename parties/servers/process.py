@@ -18,6 +18,7 @@ import threadpoolctl
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.errors import ConfigurationError
 from mpc.rings import Rings, compiling, threads
+from parties.host.processor import cores
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.keys import KeyPair
 from parties.members.succession import Step, Succession
@@ -75,11 +76,6 @@ def threads_for(cluster: Cluster, member: Member) -> int:
     if cluster.settings.threads:
         return cluster.settings.threads
     return max(1, cores() // cluster.servers_beside(member))
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_server(

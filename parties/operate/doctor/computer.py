@@ -14,7 +14,7 @@ from pathlib import Path
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import compiling
-from parties.host.processor import cpu_info, name_of
+from parties.host.processor import cores, cpu_info, name_of
 from parties.operate.doctor.findings import Finding, Verdict
 from parties.wire.door import DESCRIPTORS
 
@@ -24,14 +24,12 @@ COMPILES = 2.0
 """s beyond which kernels were compiled, and not loaded."""
 _UNSYNCHRONISED = 5
 """What adjtimex(2) returns of a clock that nothing sets."""
-_SECOND = 1_000_000
 
 
 def processor() -> Iterator[Finding]:
     """Cores, and what of its instructions matters."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    said = cpu_info()
-    yield Finding("processor", f"{name_of(said)}, {cores} core{'s' * (cores > 1)} for this process")
+    said, count = cpu_info(), cores()
+    yield Finding("processor", f"{name_of(said)}, {count} core{'s' * (count > 1)} for this process")
     flags = set((said.get("flags") or said.get("Features") or "").split())
     if not flags:
         yield Finding("AES", "not known: this system does not say", Verdict.SLOW)
