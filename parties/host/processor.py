@@ -7,15 +7,22 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+_CPUINFO = Path("/proc/cpuinfo")
+
 
 def cpu_info() -> dict[str, str]:
     """What Linux says of the first processor; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     first = lines[: lines.index("")] if "" in lines else lines
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
+
+
+def features_of(said: Mapping[str, str]) -> frozenset[str]:
+    """Its instructions beyond the usual, by Linux's names for them, such as ``aes``."""
+    return frozenset((said.get("flags") or said.get("Features") or "").split())
 
 
 def name_of(said: Mapping[str, str]) -> str:

@@ -21,7 +21,6 @@ import platform
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -29,6 +28,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from parties.host.processor import cpu_info, features_of
 
 RENEWED = 1 << 34
 """Bytes that are sealed under one key."""
@@ -42,16 +43,14 @@ SLACK = 16
 """Bytes that have to be there behind what a frame is sealed into, or opened into; they stay as they are."""
 
 _SECRET = 32
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def hardware_aes() -> bool:
     """Whether the processor has AES: without it CURVE is about as fast, and its time does not depend on data."""
-    try:
-        words = frozenset(_CPUINFO.read_text(encoding="ascii", errors="replace").split())
-    except OSError:
+    said = cpu_info()
+    if not said:
         return platform.machine().lower() in ("x86_64", "amd64", "arm64", "aarch64")
-    return "aes" in words
+    return "aes" in features_of(said)
 
 
 class End(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from parties.host import processor
 from parties.wire import channel as channels
 from parties.wire import data_keys
 from parties.wire.channel import FRAME, Channel, sealed_bytes
@@ -371,7 +372,7 @@ def test_both_ends_make_the_same_keys() -> None:
 
 def test_where_there_is_no_aes(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     info = tmp_path / "cpuinfo"  # type: ignore[operator]
-    monkeypatch.setattr(data_keys, "_CPUINFO", info)
+    monkeypatch.setattr(processor, "_CPUINFO", info)
     assert data_keys.hardware_aes() == (data_keys.platform.machine() in ("x86_64", "aarch64", "arm64", "AMD64"))
     for line, has in (("flags : fpu sse2 aes avx", True), ("flags : fpu sse2 vaes2", False)):
         info.write_text(line)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import compiling
-from parties.host.processor import cores, cpu_info, name_of
+from parties.host.processor import cores, cpu_info, features_of, name_of
 from parties.operate.doctor.findings import Finding, Verdict
 from parties.wire.door import DESCRIPTORS
 
@@ -30,7 +30,7 @@ def processor() -> Iterator[Finding]:
     """Cores, and what of its instructions matters."""
     said, count = cpu_info(), cores()
     yield Finding("processor", f"{name_of(said)}, {count} core{'s' * (count > 1)} for this process")
-    flags = set((said.get("flags") or said.get("Features") or "").split())
+    flags = features_of(said)
     if not flags:
         yield Finding("AES", "not known: this system does not say", Verdict.SLOW)
     elif "aes" in flags:
