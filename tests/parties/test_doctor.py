@@ -101,6 +101,19 @@ def test_ports_of_this_computer() -> None:
     assert "no host is called no.such.host.invalid" in found[2].advice
 
 
+def test_an_address_in_brackets_is_bound_as_what_it_is() -> None:
+    try:
+        with closing(socket.create_server(("::1", 0), family=socket.AF_INET6)) as held:
+            taken = held.getsockname()[1]
+            (found, *_) = network.members(cluster(f"[::1]:{taken}", "127.0.0.1:7000", "127.0.0.1:7001"))
+    except OSError:
+        pytest.skip("this computer has no IPv6")
+    assert (found.verdict, found.what) == (Verdict.GOOD, "dealer (here)")
+    assert found.found.startswith(f"port {taken} is in use")
+    (found, *_) = network.members(cluster(f"[::1]:{taken}", "127.0.0.1:7000", "127.0.0.1:7001"))
+    assert found.found == f"port {taken} is free"
+
+
 @pytest.mark.parametrize(
     ("error", "advice"),
     [(TimeoutError(), "firewalls"), (ConnectionRefusedError(111, "Connection refused"), "start it there")],

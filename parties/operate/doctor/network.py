@@ -61,7 +61,8 @@ def _is_here(member: Member) -> bool:
 def _here(member: Member) -> Finding:
     what, (host, port) = f"{member.name} (here)", _ends(member.listen or member.address)
     try:
-        with closing(socket.create_server((host if host != "*" else "", port))):
+        family, _, _, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with closing(socket.create_server(at, family=family)):
             return Finding(what, f"port {port} is free")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
