@@ -8,7 +8,6 @@ from parties.host.counters import Phase
 from parties.members.cluster import Member
 from parties.messages.runs import DealtPart, Evaluated
 from parties.servers.dealer_job import DealerJob
-from parties.servers.governor import dealing_seconds
 from parties.servers.server import Server
 from parties.wire.messages import Payload
 
@@ -44,7 +43,7 @@ class DealingParts:
                 lambda: next(dealing.parts),
                 lambda part, seconds: self._send(job, part, seconds),
                 workers=server.governor.offline,
-                expected=dealing_seconds(bound.program) / len(schedule.parts),
+                expected=server.governor.part_seconds(bound.program),
                 reach=[self._last.name],
             )
         else:

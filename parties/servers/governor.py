@@ -199,6 +199,10 @@ class Governor:
         longest_step_seconds(program)
         program.schedule(self._security)
 
+    def part_seconds(self, program: Program) -> float:
+        """That dealing, or preparing, one of its parts takes about (``mpc.schedule``)."""
+        return dealing_seconds(program) / len(program.schedule(self._security).parts)
+
     def charge(self, client: str, size: int, what: str) -> Charge:
         """So many bytes for ``what``.  Raises ServerBusy, TooLarge."""
         self.admission.hold(client, size, what)

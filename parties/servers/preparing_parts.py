@@ -12,7 +12,6 @@ from mpc.errors import ProgramError, ProtocolViolation
 from parties.host.counters import Phase
 from parties.members.cluster import Member
 from parties.messages.runs import Dealt, DealtPart, Evaluated
-from parties.servers.governor import dealing_seconds
 from parties.servers.party_job import PartyJob
 from parties.servers.server import Server
 from parties.tally import Sent
@@ -100,7 +99,7 @@ class PreparingParts:
             prepare,
             lambda _, seconds: self._made(job, seconds),
             workers=self._server.governor.offline,
-            expected=dealing_seconds(run.program) / len(run.schedule.parts),
+            expected=self._server.governor.part_seconds(run.program),
         )
 
     def _made(self, job: PartyJob, seconds: float) -> None:

@@ -15,7 +15,6 @@ from parties.messages.evidence import session_failed
 from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockRefused
 from parties.operate.audit.quota import size_of
 from parties.servers.auditing import stock_order
-from parties.servers.governor import dealing_seconds
 from parties.servers.server import Server
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId
@@ -119,20 +118,15 @@ class StockDesk:
             dealing = self._source.deal(bound.program, len(cluster.parties), masks, security, order)
             return Made(dealing, next(dealing.parts))
 
-        seconds = self._seconds(bound)
-        return await self._server.governor.offline.run(client, work, seconds=seconds, patient=True)
+        governor = self._server.governor
+        seconds = governor.part_seconds(bound.program)
+        return await governor.offline.run(client, work, seconds=seconds, patient=True)
 
     async def _deal_part(self, client: str, bound: BoundProgram, dealing: Dealing) -> tuple[Array, ...]:
         """Likewise."""
-        seconds = self._seconds(bound)
-        return await self._server.governor.offline.run(
-            client, lambda: next(dealing.parts), seconds=seconds, patient=True
-        )
-
-    def _seconds(self, bound: BoundProgram) -> float:
-        """That a part is expected to take."""
-        parts = bound.program.schedule(self._server.cluster.settings.security).parts
-        return dealing_seconds(bound.program) / len(parts)
+        governor = self._server.governor
+        seconds = governor.part_seconds(bound.program)
+        return await governor.offline.run(client, lambda: next(dealing.parts), seconds=seconds, patient=True)
 
     async def _read(self, client: str, encoded: bytes) -> tuple[BoundProgram, Callable[[], None]]:
         """A program that the client has asked for before; and what gives back the memory for it."""

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from mpc.errors import ConfigurationError
 from parties.members.cluster import Member
 from parties.wire.data_keys import NAME, TAG
+from parties.wire.door import limit
 from parties.wire.refusals import RefusalLog
 from parties.wire.sockets import bound_to
 
@@ -56,8 +56,7 @@ class DataPort:
         self._me, self._admit = me, admit
         self._loop = asyncio.get_running_loop()
         self._strangers: dict[socket.socket, _Stranger] = {}
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = STRANGERS if soft == resource.RLIM_INFINITY else max(1, min(STRANGERS, soft // 16))
+        self._limit = limit(STRANGERS, 16)
         self._refusals = RefusalLog(log)
         self._listener: socket.socket | None = None
         self._resting: asyncio.TimerHandle | None = None

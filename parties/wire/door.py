@@ -44,10 +44,11 @@ class _Connection(Inflow):
         self.route, self.key = route, key
 
 
-def limit() -> int:
-    """How many strangers there may be: a quarter of the descriptors of this process, at most `STRANGERS`."""
+def limit(most: int, part: int) -> int:
+    """How many strangers there may be: one for each ``part`` of the descriptors of this process, and no more than
+    ``most``."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return STRANGERS if descriptors == resource.RLIM_INFINITY else max(1, min(STRANGERS, descriptors // 4))
+    return most if descriptors == resource.RLIM_INFINITY else max(1, min(most, descriptors // part))
 
 
 class Door:
@@ -62,7 +63,7 @@ class Door:
     def __init__(self, inbox: sockets.Socket, *, read: Callable[[], bool], on_departure: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._read, self._on_departure = read, on_departure
-        self._limit = limit()
+        self._limit = limit(STRANGERS, 4)
         # By descriptor, the oldest first: whether it had sent too much when it was last looked at.
         self._strangers: dict[int, bool] = {}
         self._members: dict[int, _Connection] = {}
