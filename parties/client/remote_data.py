@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from mpc.errors import UsageError
+from mpc.operation import Stored
 from nn.model import Description
 from parties.client.remote_model import RemoteModel
 from parties.messages.bindings import slot_of
@@ -51,14 +52,18 @@ class RemoteData:
         (``protocols.readings.drawing``); the program is the same in all runs.  Tensors of a data set that have as many
         rows go together.  Raises UsageError for more rows than there are, or none.
         """
+        return leaf(self.draws(tensor, rows))
+
+    def draws(self, tensor: str, rows: int) -> Stored:
+        """What a program has for that.  Raises as ``drawn``."""
         self[tensor]
         there = self.description.tensors[tensor]
         if not there.shape or not 0 < rows <= there.shape[0]:
             raise UsageError(
                 f"{tensor!r} of {self.name!r} has a shape of {there.shape}: there are no {rows} rows of it"
             )
-        return leaf(
-            msgspec.structs.replace(there.leaf(self.slot, tensor), shape=(rows, *there.shape[1:]), rows=there.shape[0])
+        return msgspec.structs.replace(
+            there.leaf(self.slot, tensor), shape=(rows, *there.shape[1:]), rows=there.shape[0]
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -63,19 +63,20 @@ class RemoteModel:
         self.joint = joint
         """Whether it belongs to others beside its owner, as it was when it was asked for."""
         self._stored = description.stored(self.slot)
-        self._training = {name: t.source(self.slot, name, weight=True) for name, t in description.training.items()}
+        training = {name: t.source(self.slot, name, weight=True) for name, t in description.training.items()}
+        self._tensors = {**self._stored, **training}
         self._watched: set[TensorType] = set()
         """Inputs of which it is known what its layers lose."""
 
     @property
     def leaves(self) -> Collection[SecretTensor]:
         """Its tensors, as expressions."""
-        return [*self._stored.values(), *self._training.values()]
+        return self._tensors.values()
 
     def __getitem__(self, tensor: str) -> SecretTensor:
         """One of its tensors, as an expression: of its weights, or of what its training remembers."""
         try:
-            return {**self._stored, **self._training}[tensor]
+            return self._tensors[tensor]
         except KeyError:
             raise UsageError(f"the model {self.name!r} has no tensor {tensor!r}") from None
 

@@ -33,26 +33,19 @@ from mpc.errors import (
     ServerBusy,
     UsageError,
 )
-from mpc.operation import Stored
 from mpc.program import Program
 from nn.losses import Loss
 from nn.model import Description, Model
 from nn.optimizers import Optimizer
-from nn.training import (
-    Batch,
-    Recipe,
-    Untrained,
-    initial,
-)
+from nn.training import Batch, Recipe, Untrained, initial
 from parties.client.asking import Kept
 from parties.client.prepared import Reals
-from parties.client.remote_data import RemoteData, remote
+from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport
 from parties.client.training_arguments import Options, Rows, Trainable, X, Y, arguments
 from protocols.lowering.plan import plan
 from protocols.readings.drawing import Order
-from protocols.trace.mathematics import Secret
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, stack
 
 ELEMENTS = 1 << 25
@@ -198,11 +191,9 @@ class Training:
         So the same can be computed in the clear by who has the data.
         """
         order = Order({data.slot: data.version for data in self._data}, checkpoint)
-        positions = []
-        for data, mine in zip(self._data, self.rows, strict=True):
-            leaf = data.drawn(X, mine * self.steps).node.operation
-            if isinstance(leaf, Secret) and isinstance(leaf.source, Stored):
-                positions.append(order.positions(leaf.source))
+        positions = [
+            order.positions(data.draws(X, mine * self.steps)) for data, mine in zip(self._data, self.rows, strict=True)
+        ]
         return [
             [p[step * mine : (step + 1) * mine] for p, mine in zip(positions, self.rows, strict=True)]
             for step in range(self.steps)
@@ -301,9 +292,7 @@ def fitting(
     recipe: Recipe, description: Description, data: Sequence[RemoteData], rows: Sequence[int], epoch: int
 ) -> int:
     """How many steps a run makes: up to an epoch, and to what fits ``ELEMENTS`` and ``NODES``; all runs as many."""
-    state = remote("network", "training", "0" * 32, description.encode())
-    if not isinstance(state, RemoteModel):
-        raise UsageError("a network to train is a model")
+    state = RemoteModel("network", "training", "0" * 32, description)
     types = {name: state[name] for name in description.stored_types}
 
     def planned(steps: int) -> Program:
