@@ -238,18 +238,15 @@ class Study:
             mean.weights, mean.biases = arrays[: len(mean.weights)], arrays[len(mean.weights) :]
         return balance(mean, self.test)
 
-    def pooled(self, training: Training) -> list[float]:
-        """All pictures in the clear, with the batches that the parties drew: after each checkpoint."""
-        layer, found, batches = self.fresh(), [], list[Lesions]()
+    def pooled(self, training: Training) -> float:
+        """All pictures in the clear, with the batches that the parties drew."""
+        layer, batches = self.fresh(), list[Lesions]()
         for checkpoint in range(training.checkpoints):
             for drawn in training.drawn(checkpoint):
                 parts = [own.at(places) for own, places in zip(self.data, drawn, strict=True)]
                 batches.append(Lesions(*(np.concatenate(each) for each in zip(*parts, strict=True))))
-            # From the start each time, since momenta are.
-            layer = self.fresh()
-            layer.train(batches)
-            found.append(balance(layer, self.test))
-        return found
+        layer.train(batches)
+        return balance(layer, self.test)
 
 
 class Encrypted(NamedTuple):
@@ -331,7 +328,7 @@ def run(options: argparse.Namespace) -> int:
         "balanced_accuracy": {
             **{name: study.alone(own) for name, own in zip(HOSPITALS, study.data, strict=True)},
             "federated": study.federated(),
-            "pooled": study.pooled(made.training)[-1],
+            "pooled": study.pooled(made.training),
             "encrypted": made.balance,
         },
         "seconds": made.seconds,
