@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from benchmarks.machine import machine
 from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
+from benchmarks.session import as_predicted
 from mpc.errors import ConfigurationError
 from nn.activations import Sigmoid
 from nn.architecture import Architecture, Sequential
@@ -333,12 +334,7 @@ def run(options: argparse.Namespace) -> int:
         },
         "seconds": made.seconds,
         "steps_per_second": made.training.step / made.seconds,
-        "as_predicted": all(
-            report is not None
-            and (report.online.rounds, report.online.bytes)
-            == (report.predicted.online_rounds, report.predicted.online_bytes_per_party)
-            for report in (p.report for p in made.progress)
-        ),
+        "as_predicted": all(p.report is not None and as_predicted(p.report) for p in made.progress),
         "security": options.security,
         "parties": options.parties,
         "machine": machine(),
