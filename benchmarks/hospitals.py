@@ -308,15 +308,11 @@ def run(options: argparse.Namespace) -> int:
         ) as cluster,
         progress_bar("training on shares", steps) as advance,
     ):  # fmt: skip
-        done = 0
 
         def told(made: Progress) -> None:
-            nonlocal done
             if options.json:
                 print_json(made.to_dict())
-            for _ in range(made.step - done):
-                advance()
-            done = made.step
+            advance.reach(made.step)
 
         made = asyncio.run(encrypted(study, cluster, told))
     summary = {

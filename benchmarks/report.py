@@ -31,7 +31,7 @@ def plain_table(first: str, *others: str) -> Table:
 
 
 class Steps:
-    """A bar that counts; ``describe`` says what is going on."""
+    """A bar that counts, by one or up to where it is; ``describe`` says what is going on."""
 
     def __init__(self, progress: Progress, description: str, total: int) -> None:
         self._progress = progress
@@ -39,6 +39,9 @@ class Steps:
 
     def __call__(self) -> None:
         self._progress.advance(self._task)
+
+    def reach(self, step: int) -> None:
+        self._progress.update(self._task, completed=step)
 
     def describe(self, description: str) -> None:
         self._progress.update(self._task, description=description)
