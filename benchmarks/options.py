@@ -20,7 +20,7 @@ def add_cluster_arguments(command: Any) -> None:
 
 
 def add_cluster_kind_arguments(command: Any) -> None:
-    """``--security`` and ``--parties``, for what starts no processes."""
+    """``--security`` and ``--parties``, for what has no ``--timeout``."""
     _add_security(command)
     _add_parties(command)
 

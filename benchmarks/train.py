@@ -9,9 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import positive
+from benchmarks.options import add_cluster_kind_arguments, positive
 from mpc.errors import UsageError
-from mpc.security import Security
 from parties.commands.arguments import client_arguments
 from parties.commands.examples import add_examples
 
@@ -42,11 +41,7 @@ def command(subparsers: Any) -> None:
         "--photographs", type=Path, metavar="FILE.npz",
         help="of 128x128 pixels, and what EfficientNet-Lite0, as trained on ImageNet, makes of them (extra train)",
     )  # fmt: skip
-    example.add_argument(
-        "--security", default=str(Security.SEMI_HONEST), metavar="S",
-        help=f"{' or '.join(Security)} (default: %(default)s)",
-    )  # fmt: skip
-    example.add_argument("--parties", type=int, default=2, metavar="N", help="how many parties (default: 2)")
+    add_cluster_kind_arguments(example)
     add_examples(
         parser,
         ("tessera train --example hospitals", "beside each hospital alone, federated, and all pictures in the clear"),
