@@ -134,8 +134,7 @@ def _runs(chosen: Subject, options: argparse.Namespace, batches: Sequence[Reals]
             options.parties, options.security, options.timeout, options.objective
         ) as session,
     ):
-        if not options.memory:
-            warn_without_wire(session)
+        warn_without_wire(session)
         remote = session.client.upload(chosen.model, "measured")
         for i, batch in enumerate(chain(repeat(batches[0], WARM_UP), batches)):
             secret = session.client.share(batch, low=chosen.low, high=chosen.high, name="inputs")

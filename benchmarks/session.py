@@ -53,7 +53,7 @@ class Session:
     wire: Wire | None = None
     """Their connections, where the kernel counts what they carry, and says so."""
     without_wire: str = ""
-    """Otherwise, why not, and what to do."""
+    """Otherwise, why not, and what to do; nothing where there are no connections."""
 
     def measure(self, result: SecretTensor) -> Measured:
         """As the function of this name, with what each process used, and what their connections carried."""
@@ -91,7 +91,7 @@ def memory_session(parties: int, security: str, timeout: float, objective: Wante
         MemoryCluster(parties, security=security, settings=settings) as cluster,
         Client(cluster, objective=objective) as client,
     ):
-        yield Session(client, Processes({}), without_wire="in memory TCP carries nothing")
+        yield Session(client, Processes({}))
 
 
 @contextlib.contextmanager
