@@ -25,7 +25,7 @@ def page() -> str:
     # The width that usage is wrapped at is the terminal's.
     with mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
         whole = whole_parser()
-        parts = [INTRODUCTION, *_options(whole, commands=False)]
+        parts = [INTRODUCTION, *_options(whole)]
         for group in GROUPS:
             parts.append(f"## {group.capitalize()}")
             for name, line in commands(whole):
@@ -57,7 +57,7 @@ def _described(parser: argparse.ArgumentParser, line: str, level: int) -> Iterat
         yield plain(parser.description)
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     yield f"```text\n{re.sub(r'^       ', '', usage, flags=re.MULTILINE)}\n```"
-    yield from _options(parser, commands=True)
+    yield from _options(parser)
     if parser.epilog:
         yield f"```text\n{parser.epilog.strip()}\n```"
     for name, about in commands(parser):
@@ -65,7 +65,7 @@ def _described(parser: argparse.ArgumentParser, line: str, level: int) -> Iterat
         yield from _described(subparsers(parser)[name], about, level + 1)
 
 
-def _options(parser: argparse.ArgumentParser, commands: bool) -> Iterator[str]:
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     """A definition list, which a phone can show."""
     formatter = parser._get_formatter()
     for action in parser._actions:
