@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from parties import KeyPair
+from parties.local.local_cluster import free_ports
 from parties.servers.process import READY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +30,7 @@ TESSERA = [sys.executable, "-m", "parties.commands.command_line"]
 
 def steps(folder: Path) -> Iterator[list[str]]:
     """Its commands, on addresses of this host, with the keys that there are when each is typed."""
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        ports = [server.getsockname()[1] for server in held]
+    ports = free_ports(3)
     lines = [line for line in COMMANDS.splitlines() if line]
     for line in [f"tessera keygen {name}" for name in MEMBERS] + lines[1:]:
         for host, port in enumerate(ports, 1):
