@@ -48,6 +48,7 @@ def pages() -> dict[Path, Reader]:
 def test_every_link_leads_somewhere() -> None:
     read = pages()
     assert len(read) > 40
+    there_is = {path.resolve(): page for path, page in read.items()}
     broken = []
     for path, page in read.items():
         if path.name == "404.html":  # is shown at any address
@@ -58,7 +59,7 @@ def test_every_link_leads_somewhere() -> None:
                 continue
             there = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
             there = there / "index.html" if there.is_dir() else there
-            known = {other.resolve(): reader for other, reader in read.items()}.get(there) if parts.fragment else None
+            known = there_is.get(there) if parts.fragment else None
             missing = parts.fragment and known is not None and unquote(parts.fragment) not in known.names | {"__skip"}
             if not there.exists() or missing:
                 broken.append(f"{path.relative_to(SITE)}: {link}")
