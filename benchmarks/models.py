@@ -18,8 +18,9 @@ import numpy as np
 
 from benchmarks.session import Reals
 from benchmarks.shipped import LESION, SMALL
-from mpc.cost import Cost, Wanted
+from mpc.cost import Cost, Wanted, cost, objective_of
 from mpc.errors import TesseraError, UsageError
+from mpc.program import Program
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from nn.activations import Sigmoid
@@ -64,11 +65,14 @@ class Subject:
             "security": str(security),
         }
 
+    def program(self, batch: int, security: Security, objective: Wanted = "latency") -> Program:
+        """What the parties run for a batch."""
+        planned = objective_of(objective, security)
+        return self.model.description.program((batch, *self.shape), low=self.low, high=self.high, objective=planned)
+
     def cost(self, batch: int, parties: int, security: Security, objective: Wanted = "latency") -> Cost:
         """As ``Model.cost``, of a batch."""
-        return self.model.cost(
-            (batch, *self.shape), parties, security, objective=objective, low=self.low, high=self.high
-        )
+        return cost(self.program(batch, security, objective), parties, security)
 
     def inputs(self, batch: int) -> Reals:
         """(batch, ...): for networks that ship the shipped images over and over, enlarged; else random numbers."""

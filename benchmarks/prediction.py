@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from benchmarks.computing import Computing, calibrated
+from benchmarks.computing import calibrated
 from benchmarks.measured_links import read_links
-from benchmarks.models import Subject, subject
+from benchmarks.models import subject
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import gigabytes, kilobytes, megabytes, milliseconds, plain_table, print_json, stdout_console
-from mpc.cost import Cost, Link, Wanted, objective_of
+from mpc.cost import Cost, Link
 from mpc.errors import UsageError
 from mpc.security import Security
 
@@ -98,7 +98,8 @@ def run(options: argparse.Namespace) -> int:
         summary = {**case, **predicted(cost, options.batch), "latency": latencies(cost, networks)}
         summary["objective"] = objective
         if options.computing:
-            computing = _computing(chosen, options.batch, parties, security, objective)
+            program = chosen.program(options.batch, security, objective)
+            computing = calibrated(chosen.model, program, parties, security)
             summary["computing"] = computing.to_dict()
             for latency in summary["latency"].values():
                 latency["with_computing"] = {
@@ -133,14 +134,6 @@ def _networks(options: argparse.Namespace) -> tuple[Networks, int]:
         raise UsageError("--rtt and --bandwidth go together: give both, in ms and Mbit/s")
     link = Link(options.rtt * MILLI, options.bandwidth * MEGA)
     return {f"{options.rtt:g} ms, {options.bandwidth:g} Mbit/s": (link, link)}, options.parties
-
-
-def _computing(chosen: Subject, batch: int, parties: int, security: Security, objective: Wanted) -> Computing:
-    """Of that very run, here and now."""
-    shape = (batch, *chosen.shape)
-    planned = objective_of(objective, security)
-    program = chosen.model.description.program(shape, low=chosen.low, high=chosen.high, objective=planned)
-    return calibrated(chosen.model, program, parties, security)
 
 
 def _month(cost: Cost, batch: int, predictions: int) -> dict[str, Any]:
