@@ -40,7 +40,7 @@ from benchmarks.shipped import LESION
 from mpc.errors import UsageError
 from mpc.security import Security
 from nn.derm import load_split, normalise, samples
-from nn.derm.lesion.photographs import load_photographs
+from nn.preprocessing import ImageInput
 from parties import Client, RemoteModel
 from parties.client.report import RunReport
 
@@ -86,25 +86,25 @@ def measured(chosen: Subject, options: argparse.Namespace) -> dict[str, Any]:
         images = chosen.inputs(options.batch)
         runs = _runs(chosen, options, [images] * (options.repeat or REPEAT))
         return _summary(chosen, options, runs, [chosen.model.plain(images)] * len(runs))
-    split = (load_photographs if chosen.name == LESION.name else load_split)(options.data, "test")
+    split = chosen.shipped.load(options.data, "test")
     some = slice(None) if options.images is None else options.images
     order = _closest(chosen, split.images) if options.closest else np.arange(len(split.images))
     pixels, labels = split.images[order[some]], split.labels[order[some]]
     if not len(pixels):
         raise UsageError(f"--images {some.start}:{some.stop} of a test split of {len(split.images)}: it has no such")
-    batches = _Batches(chosen, pixels, options.batch)
+    batches = _Batches(chosen.shipped.input, pixels, options.batch)
     runs = _runs(chosen, options, batches)
     summary = _summary(chosen, options, runs, [chosen.model.plain(batch) for batch in batches])
     logits = np.concatenate([r.values for r in runs])
     summary["accuracy"] = float((logits.argmax(axis=1) == labels).mean())
-    references = {} if chosen.name == LESION.name else torch_references(np.concatenate(list(batches)))
+    references = {} if chosen.shipped is LESION else torch_references(np.concatenate(list(batches)))
     summary["torch"] = {name: agreement(logits, reference) for name, reference in references.items()}
     return summary
 
 
 def _closest(chosen: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Their order by how little the likeliest class leads, in float64."""
-    logits = np.concatenate([chosen.model.plain(each) for each in _Batches(chosen, pixels, LOOKED_AT)])
+    logits = np.concatenate([chosen.model.plain(each) for each in _Batches(chosen.shipped.input, pixels, LOOKED_AT)])
     return np.argsort(np.diff(np.sort(logits, axis=1)[:, -2:])[:, 0], kind="stable")
 
 
@@ -112,7 +112,7 @@ def _closest(chosen: Subject, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
 class _Batches(Sequence[Reals]):
     """Photographs (N, H, W, 3) as inputs, a batch at a time: of all together they take many times their pixels."""
 
-    chosen: Subject
+    takes: ImageInput
     pixels: NDArray[np.uint8]
     size: int
 
@@ -123,7 +123,7 @@ class _Batches(Sequence[Reals]):
         if number >= len(self):
             raise IndexError(number)
         pixels = self.pixels[number * self.size : (number + 1) * self.size]
-        return LESION.input.normalise(pixels) if self.chosen.name == LESION.name else normalise(pixels)
+        return self.takes.normalise(pixels)
 
 
 def _runs(chosen: Subject, options: argparse.Namespace, batches: Sequence[Reals]) -> list[Measured]:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.session import Reals
-from benchmarks.shipped import LESION, SMALL
+from benchmarks.shipped import LESION, SMALL, Shipped
 from mpc.cost import Cost, Wanted, cost, objective_of
 from mpc.errors import TesseraError, UsageError
 from mpc.program import Program
@@ -54,6 +54,11 @@ class Subject:
     high: float = 1.0
     """The declared range of inputs."""
 
+    @property
+    def shipped(self) -> Shipped:
+        """Of the networks that ship the one that takes the same photographs; for one of ``MODELS``."""
+        return LESION if self.name == LESION.name else SMALL
+
     def case(self, batch: int, parties: int, security: str) -> dict[str, Any]:
         """What identifies a measurement with this subject (``benchmarks.records``)."""
         return {
@@ -88,8 +93,7 @@ class Subject:
         if self.name not in MODELS:
             unit = np.random.default_rng(SEED).random((count, *self.shape))
             return np.asarray(self.low + (self.high - self.low) * unit)
-        network = LESION if self.name == LESION.name else SMALL
-        few = np.stack([network.input.load(sample.path) for sample in network.images()[:count]])
+        few = np.stack([self.shipped.input.load(sample.path) for sample in self.shipped.images()[:count]])
         _, height, width = self.shape
         rows = np.arange(height) * few.shape[2] // height
         columns = np.arange(width) * few.shape[3] // width

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from mpc.cost import Wanted
 from mpc.security import Security
-from nn.derm import preprocess, samples
-from nn.derm.dataset import Sample
+from nn.derm import load_split, preprocess, samples
+from nn.derm.dataset import Sample, Split
 from nn.derm.lesion import photographs
 from nn.derm.lesion.model import lesion_model, shown
 from nn.derm.model import derm_model
@@ -24,6 +25,8 @@ class Shipped:
     name: str
     make: Callable[[], Model]
     images: Callable[[], list[Sample]]
+    load: Callable[[Path, str], Split]
+    """Reads a split of a file of photographs for it."""
     input: ImageInput
     usual: int | None
     """Images that are predicted if nobody says how many; None: all."""
@@ -33,8 +36,8 @@ class Shipped:
     """Predictions before the first that is shown, so that times are those of processes that have been at work."""
 
 
-LESION: Final = Shipped("lesion", lesion_model, shown, photographs.INPUT, 7, "traffic", 1)
-SMALL: Final = Shipped("small", derm_model, samples, preprocess.INPUT, None, "latency", 3)
+LESION: Final = Shipped("lesion", lesion_model, shown, photographs.load_photographs, photographs.INPUT, 7, "traffic", 1)
+SMALL: Final = Shipped("small", derm_model, samples, load_split, preprocess.INPUT, None, "latency", 3)
 
 
 def shipped(name: str | None, security: str) -> Shipped:
