@@ -137,6 +137,11 @@ def _figures(row: dict[str, Any]) -> dict[str, Figure]:
     return {name: value for name, value in row.items() if isinstance(value, int | float) and name != "imported"}
 
 
+def _why(row: dict[str, Any]) -> str:
+    """The beginning of what stands in the way, if anything does."""
+    return str(row.get("why", "")).partition("\n")[0][:LONGEST]
+
+
 def _print_runs(rows: dict[str, dict[str, Any]]) -> None:
     figures = ("rounds", "sent a party", "offline", "first", "online", "its CPU", "party", "dealer", "client")
     table = plain_table("network", "error", "same top", *figures)
@@ -153,7 +158,7 @@ def _print_runs(rows: dict[str, dict[str, Any]]) -> None:
                 *(f"{row[figure]:.2f} s" for figure in seconds),
                 *(f"{row[f'{role}_peak_bytes'] / 1e6:,.0f} MB" for role in ("party", "dealer", "client")),
             ]
-        table.add_row(name, *cells, row.get("why", "").partition("\n")[0][:LONGEST])
+        table.add_row(name, *cells, _why(row))
     stdout_console().print(table)
 
 
@@ -167,8 +172,7 @@ def _print(rows: dict[str, dict[str, Any]]) -> None:
             cells[5] = f"{row['bytes_stored'] / 1e6:.1f} MB"
         if "rounds" in row:
             cells[2:5] = [f"{row['rounds']:,}", *(f"{row[n] / 1e6:.1f} MB" for n in ("bytes_per_party", "bytes_dealt"))]
-        why = row.get("why", "").splitlines()
-        table.add_row(name, *cells, why[0][:LONGEST] if why else "")
+        table.add_row(name, *cells, _why(row))
     console = stdout_console()
     console.print(table)
     for library, count in Counter(name.partition("/")[0] for name in rows).items():
