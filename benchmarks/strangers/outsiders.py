@@ -86,6 +86,12 @@ class Target:
     key: str
     recording: bytes = b""
 
+    @classmethod
+    def at(cls, address: str, key: str, recording: bytes = b"") -> Target:
+        """Where HOST:PORT says."""
+        host, _, port = address.rpartition(":")
+        return cls(host, int(port), key, recording)
+
 
 async def dial(target: Target, tally: Tally) -> socket.socket | None:
     """A connection that does not block; None if there is none to be had."""
@@ -272,17 +278,15 @@ def record_handshake(target: Target, keys: KeyPair) -> bytes:
 
 def words(name: str, server: Member, keys: KeyPair) -> list[str]:
     """The first arguments of `main`; the handshake that is replayed is made with these keys."""
-    host, _, port = (server.address or "").rpartition(":")
-    target = Target(host, int(port), server.curve)
-    return [name, f"{host}:{port}", target.key, record_handshake(target, keys).hex()]
+    address = server.address or ""
+    return [name, address, server.curve, record_handshake(Target.at(address, server.curve), keys).hex()]
 
 
 def main(arguments: list[str]) -> None:
     """An attack's name, the server's HOST:PORT and key, a recorded handshake in hexadecimal, rate, connections held."""
     os.nice(NICE)
     name, address, key, recording, rate, held = arguments
-    host, _, port = address.rpartition(":")
-    target = Target(host, int(port), key, bytes.fromhex(recording))
+    target = Target.at(address, key, bytes.fromhex(recording))
     print(json.dumps(asdict(asyncio.run(_until_stdin_closes(name, target, float(rate), int(held))))))
 
 

@@ -69,8 +69,7 @@ class Guarded:
 @contextlib.asynccontextmanager
 async def guarded(site: Any) -> AsyncIterator[Guarded]:
     server, client = await site.endpoints("p0", "clinic")
-    host, _, port = site.cluster.member("p0").address.rpartition(":")
-    found = Guarded(server, client, Target(host, int(port), server.me.curve))
+    found = Guarded(server, client, Target.at(server.me.address, server.me.curve))
 
     async def listen() -> None:
         while True:
@@ -321,8 +320,7 @@ async def test_connections_that_are_held(site: Any, guard: Guarded, monkeypatch:
     before, tally, stop = descriptors(), Tally(), asyncio.Event()
     monkeypatch.setattr(door, "STRANGERS", 40)
     server = await site.endpoint("p1")
-    host, _, port = server.me.address.rpartition(":")
-    target = Target(host, int(port), server.me.curve)
+    target = Target.at(server.me.address, server.me.curve)
     holding = asyncio.ensure_future(attack("held connections", target, stop, rate=400, held=150, tally=tally))
     await asyncio.sleep(0.5)
     for _ in range(5):
@@ -383,9 +381,8 @@ async def test_departures_of_strangers_concern_nobody(guard: Guarded, monkeypatc
 
 async def test_a_members_departure_is_noticed_amid_a_flood(site: Any) -> None:
     server, client = await site.endpoints("p0", "clinic")
-    host, _, port = server.me.address.rpartition(":")
     stop, tally = asyncio.Event(), Tally()
-    target = Target(host, int(port), server.me.curve)
+    target = Target.at(server.me.address, server.me.curve)
     flooding = asyncio.ensure_future(attack("connection flood", target, stop, rate=300, tally=tally))
     for _ in range(3):
         await asyncio.sleep(0.1)
@@ -509,8 +506,7 @@ def apart(site: Any, folder: Path, files: int) -> Iterator[Apart]:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        host, _, port = site.cluster.member("p0").address.rpartition(":")
-        yield Apart(process, Target(host, int(port), site.keys["p0"].curve))
+        yield Apart(process, Target.at(site.cluster.member("p0").address, site.keys["p0"].curve))
     finally:
         process.kill()
         said, _ = process.communicate()
