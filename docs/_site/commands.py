@@ -10,7 +10,7 @@ from unittest import mock
 
 from parties.commands.catalogue import GROUPS
 from parties.commands.command_line import group_of, whole_parser
-from parties.commands.examples import sentence
+from parties.commands.examples import choosers, sentence
 
 WIDTH = "88"
 INTRODUCTION = """\
@@ -36,18 +36,12 @@ def page() -> str:
 
 def commands(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
     """Names and what they are for, in the order of ``--help``."""
-    return [(line.dest, line.help or "") for action in _choosers(parser) for line in action._choices_actions]
+    return [(line.dest, line.help or "") for action in choosers(parser) for line in action._choices_actions]
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """By name."""
-    return {name: sub for action in _choosers(parser) for name, sub in action.choices.items()}
-
-
-def _choosers(parser: argparse.ArgumentParser) -> Iterator[argparse._SubParsersAction]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            yield action
+    return {name: sub for action in choosers(parser) for name, sub in action.choices.items()}
 
 
 def _described(parser: argparse.ArgumentParser, line: str, level: int) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 from mpc.errors import HERE, NO_SPACE, TesseraError, TooLarge, UsageError, unwritable
 from parties.commands.catalogue import COMMANDS, DEVELOPER, GROUPS
-from parties.commands.examples import add_examples, sentence
+from parties.commands.examples import add_examples, choosers, sentence
 from parties.host import dumps, logs
 from parties.wire.version import package_version
 
@@ -109,8 +109,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        commands = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
-        if any(message.endswith(f"are required: {action.metavar}") for action in commands):
+        if any(message.endswith(f"are required: {chooser.metavar}") for chooser in choosers(self)):
             message = f"say which {message.rpartition(' ')[2]}: `{self.prog} --help` lists them"
         raise UsageError(message)
 
@@ -123,7 +122,7 @@ class _Tessera(_Parser):
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
         formatter.add_text(self.description)
-        (commands,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        (commands,) = choosers(self)
         for group in GROUPS:
             formatter.start_section(group)
             formatter.add_arguments(c for c in commands._choices_actions if group_of(c.dest) == group)

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from mpc.errors import ConfigurationError
+from parties.commands.examples import choosers
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -34,9 +35,9 @@ def with_files(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     import shtab
 
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for each in action.choices.values():
-                with_files(each)
-        elif getattr(action.type, "__name__", "") == "Path":
+        if getattr(action.type, "__name__", "") == "Path":
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
+    for chooser in choosers(parser):
+        for each in chooser.choices.values():
+            with_files(each)
     return parser

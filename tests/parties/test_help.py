@@ -18,6 +18,7 @@ from mpc.errors import ConfigurationError
 from parties.commands.catalogue import COMMANDS, GROUPS
 from parties.commands.command_line import main, whole_parser
 from parties.commands.completion import SHELLS
+from parties.commands.examples import choosers
 
 OURS = ("demo", "bench", "cost")
 """Those that plug in from another package of ours."""
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    (commands,) = choosers(parser)
     return dict(commands.choices)
 
 
