@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
 import zmq
 
+from parties.local.local_cluster import free_ports
 from parties.members.cluster import Cluster
 from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
@@ -19,15 +19,6 @@ from parties.wire.events import Event
 from parties.wire.messages import Envelope, Hello, Message, encode
 from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on; all held open together, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in held:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in held]
 
 
 @dataclass
@@ -130,4 +121,4 @@ def expect() -> Callable[..., Awaitable[Event]]:
     return next_of
 
 
-__all__ = ["Rogue", "Site", "free_ports", "standing"]
+__all__ = ["Rogue", "Site", "standing"]

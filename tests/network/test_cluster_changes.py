@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mpc.errors import AuthenticationError, PeerUnavailable, ProtocolViolation, VersionMismatch
+from parties.local.local_cluster import free_ports
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
@@ -20,7 +21,7 @@ from parties.wire.messages import ChannelWanted, Hello, Message, Succeeded
 from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
 
-from .conftest import Site, free_ports, next_of, standing
+from .conftest import Site, next_of, standing
 
 
 class Remark(Message, frozen=True):

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from mpc.errors import PeerLost
+from parties.local.local_cluster import free_ports
 from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
-
-from .conftest import free_ports
 
 Expect = Callable[..., Awaitable[Any]]
 

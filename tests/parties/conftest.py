@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import pytest
 from mpc.rings import compiling
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
+from parties.local.local_cluster import free_ports
 from parties.servers.process import make_server
 from parties.wire.memory import MemoryNetwork
 from parties.wire.messages import Message
@@ -32,14 +32,6 @@ sys.modules["cheats"] = _module
 _spec.loader.exec_module(_module)  # type: ignore[union-attr]
 
 Change = Callable[[Any, list[Any]], Sequence[tuple[Message, Sequence[Any]]]]
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
 
 
 @dataclass

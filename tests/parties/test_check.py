@@ -22,6 +22,7 @@ from rich.console import Console
 from mpc.errors import ConfigurationError, ProtocolViolation
 from parties import KeyPair
 from parties.commands.check import check
+from parties.local.local_cluster import free_ports
 from parties.members.cluster import Role
 from parties.messages.check import (
     MAX_PROBE_BYTES,
@@ -455,14 +456,6 @@ class Asker:
                 if isinstance(event, Delivery):
                     found.append(event.message)
         return found
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
 
 
 def ids(count):

@@ -24,6 +24,7 @@ from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.commands.command_line import main
+from parties.local.local_cluster import free_ports
 from parties.members.cluster import Member, Role
 from parties.members.succession import Step, Succession, is_smooth
 from parties.messages.uploads import UploadSeed
@@ -33,7 +34,7 @@ from parties.operate.cluster.proposals import MAX_ALONE, Proposals
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.cluster.rekey import rekey
 
-from .conftest import Site, free_ports, opened
+from .conftest import Site, opened
 
 QUICK = {("dealer", "key"), ("dealer", "address"), ("party1", "key and address")}
 """Of servers and what changes of them."""
