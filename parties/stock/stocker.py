@@ -327,18 +327,19 @@ class Stocker:
 
     async def _deliver(self, item: ItemId, request: Request, made: Made, pieces: int) -> None:
         """Returns when every party has said that it has stored all of its part."""
-        dealing, ahead = made.dealing, None
+        dealing = made.dealing
+        ahead: asyncio.Task[tuple[Array, ...]] | None = None
         parts = {party.name: dealing.for_party(party.index, made.first) for party in self._cluster.parties}
         message = StockItem(
             session=item.session, number=item.number, program=request.bound.digest, client=request.bound.client
         )
         try:
             for piece in range(pieces):
-                if piece + 1 < pieces:
-                    # It is dealt while this one is stored.
-                    ahead = asyncio.create_task(self._deal_part(request.owner, request.bound, dealing))
+                more = piece + 1 < pieces
+                # The next one is dealt while this one is stored.
+                ahead = asyncio.create_task(self._deal_part(request.owner, request.bound, dealing)) if more else None
                 await self._have_stored(replace(message, piece=piece), parts, pieces)
-                if ahead is not None and piece + 1 < pieces:
+                if ahead is not None:
                     parts = {self._parties[-1]: list(await ahead)}
         finally:
             if ahead is not None:
