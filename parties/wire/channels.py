@@ -185,7 +185,8 @@ class Channels:
         except OSError as error:
             channel.end(f"broke ({error.strerror})")
             return
-        link.receiving = link.receiving if self._me.is_server else channel
+        if not self._me.is_server:
+            link.receiving = channel
         channel.expect(channel.name, [0], lambda _: self._stands(link, channel))
 
     def _stands(self, link: Link, channel: Channel) -> None:
@@ -289,8 +290,10 @@ class Channels:
 
     def _let_go(self, channel: Channel, link: Link) -> None:
         self._all.pop(channel, None)
-        link.sending = None if link.sending is channel else link.sending
-        link.receiving = None if link.receiving is channel else link.receiving
+        if link.sending is channel:
+            link.sending = None
+        if link.receiving is channel:
+            link.receiving = None
 
 
 async def _connected(host: str, port: int) -> socket.socket:
