@@ -16,7 +16,7 @@ from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
 from parties.wire.channel import Channel
 from parties.wire.events import Event
-from parties.wire.messages import Envelope, Hello, Message, encode
+from parties.wire.messages import ChannelOffered, ChannelWanted, Envelope, Hello, Message, decode, encode
 from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
 
@@ -62,6 +62,7 @@ class Rogue:
     def __init__(self, site: Site, keys: KeyPair, at: str) -> None:
         self.incarnation = b"rogue..."
         server = site.cluster.member(at)
+        self._server = server.name
         self._greeting = Hello(package_version(), site.cluster.fingerprint, 1)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
@@ -78,6 +79,18 @@ class Rogue:
 
     def raw(self, *frames: bytes | memoryview) -> None:
         self.socket.send_multipart(frames, copy=True)
+
+    async def offered(self, random: bytes) -> ChannelOffered:
+        """Greets, asks for a data channel, and is offered one."""
+        self.greet()
+        self.say(ChannelWanted(random), 1)
+        async with asyncio.timeout(5):
+            while True:
+                if self.socket.poll(0):
+                    answer = decode(self._server, self.socket.recv_multipart())[1]
+                    if isinstance(answer, ChannelOffered):
+                        return answer
+                await asyncio.sleep(0.002)
 
     def close(self) -> None:
         self._context.destroy(0)

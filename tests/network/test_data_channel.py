@@ -22,7 +22,7 @@ from parties.wire.channels import Channels
 from parties.wire.data_keys import NAME
 from parties.wire.data_port import PROOF
 from parties.wire.events import Delivery, LinkFault, PeerRestarted
-from parties.wire.messages import ChannelOffered, ChannelWanted, Envelope, HelloReply, Message, Ping, decode
+from parties.wire.messages import ChannelWanted, Envelope, HelloReply, Message, Ping
 
 from .conftest import standing
 
@@ -366,25 +366,10 @@ async def test_no_descriptors(site: Any) -> None:
     await standing(clinic, "p0")
 
 
-async def offered(site: Any, server: Any, expect: Expect, name: str = "clinic") -> tuple[Any, ChannelOffered]:
-    """A rogue with that member's key, and the channel that it has been offered."""
-    rogue = site.rogue(name, server.me.name)
-    rogue.greet()
-    rogue.say(ChannelWanted(b"r" * 32), 1)
-    answers = []
-    async with asyncio.timeout(5):
-        while not answers or not isinstance(answers[-1], ChannelOffered):
-            if rogue.socket.poll(0):
-                frames = rogue.socket.recv_multipart()
-                answers.append(decode(server.me.name, frames)[1])
-            await asyncio.sleep(0.002)
-    return rogue, answers[-1]
-
-
-async def test_a_name_without_the_secret(site: Any, expect: Expect) -> None:
+async def test_a_name_without_the_secret(site: Any) -> None:
     """Whoever has seen the name go by gets nowhere; and it is of no use any more."""
     p0 = await site.endpoint("p0")
-    await offered(site, p0, expect)
+    await site.rogue("clinic", "p0").offered(b"r" * 32)
     offers = p0._wires._channels._offers
     ((name, offer),) = offers.items()
     await closed(knock(p0, name + os.urandom(PROOF - NAME)))
@@ -413,7 +398,8 @@ async def test_a_proof_counts_once(site: Any, expect: Expect, monkeypatch: pytes
 
 async def test_an_offer_is_of_the_process_that_asked(site: Any, expect: Expect) -> None:
     p0 = await site.endpoint("p0")
-    rogue, _ = await offered(site, p0, expect)
+    rogue = site.rogue("clinic", "p0")
+    await rogue.offered(b"r" * 32)
     ((name, offer),) = p0._wires._channels._offers.items()
     rogue.incarnation = b"another."
     rogue.greet()

@@ -14,7 +14,7 @@ from mpc.errors import PeerUnavailable
 from parties.wire.apart import LARGE, Apart
 from parties.wire.data_keys import ChannelKeys, End, Sealer
 from parties.wire.events import Delivery, LinkFault
-from parties.wire.messages import ChannelOffered, ChannelWanted, Envelope, Message, Ping, decode, encode
+from parties.wire.messages import Envelope, Message, Ping, encode
 
 from .conftest import standing
 
@@ -37,18 +37,12 @@ class Member:
     def __init__(self, site: Any, server: Any, name: str) -> None:
         self._site, self._server, self._name = site, server, name
         self.rogue = site.rogue(name, server.me.name)
-        self.sequence = 0
+        self.sequence = 1
+        """Of its last message, once it has greeted and asked for a channel."""
         self.connection: socket.socket
 
     async def connected(self) -> Member:
-        self.rogue.greet()
-        self.say(ChannelWanted(_RANDOM))
-        offer: Message | None = None
-        async with asyncio.timeout(5):
-            while not isinstance(offer, ChannelOffered):
-                if self.rogue.socket.poll(0):
-                    offer = decode(self._server.me.name, self.rogue.socket.recv_multipart())[1]
-                await asyncio.sleep(0.002)
+        offer = await self.rogue.offered(_RANDOM)
         here = End(self._site.keys[self._name].public, self.rogue.incarnation, _RANDOM)
         keys = ChannelKeys.agreed(here, End(self._server.me.key, self._server._incarnation, offer.random))
         self.name, self.sealer = keys.name, Sealer(keys.dialler)

@@ -244,14 +244,20 @@ async def test_a_run_that_is_given_up_is_worked_at_no_longer(site, monkeypatch):
         await site.until(lambda: not any(s.governor.admission._reserved.total() for s in site.servers.values()))
 
 
-async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(site, monkeypatch):
-    where, evaluate = set(), Evaluation.evaluate
+@pytest.fixture
+def where(monkeypatch):
+    """Whether nodes are evaluated in the thread in which messages are taken, or in others."""
+    found, evaluate = set(), Evaluation.evaluate
 
     def watched(self, i):
-        where.add(threading.current_thread() is threading.main_thread())
+        found.add(threading.current_thread() is threading.main_thread())
         evaluate(self, i)
 
     monkeypatch.setattr(Evaluation, "evaluate", watched)
+    return found
+
+
+async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(site, where):
     async with site.client() as client:
         for factors, inline in ((4, True), (1500, False)):
             where.clear()
@@ -267,14 +273,7 @@ async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(
 
 
 @pytest.mark.parametrize("beside", [False, True])
-async def test_short_steps_of_a_long_program_hop_to_a_thread_only_beside_others(site, monkeypatch, beside):
-    where, evaluate = set(), Evaluation.evaluate
-
-    def watched(self, i):
-        where.add(threading.current_thread() is threading.main_thread())
-        evaluate(self, i)
-
-    monkeypatch.setattr(Evaluation, "evaluate", watched)
+async def test_short_steps_of_a_long_program_hop_to_a_thread_only_beside_others(site, monkeypatch, where, beside):
     monkeypatch.setattr(online, "LONG", 0.0)
     async with site.client() as client:
         if beside:
