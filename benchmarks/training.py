@@ -7,8 +7,8 @@ of all that is between one checkpoint and the next: dealing, and writing the net
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -26,7 +26,6 @@ from nn.losses import CrossEntropyLoss
 from nn.optimizers import SGD
 from nn.rectifiers import ReLU
 from parties import Client, DataSet
-from parties.client.report import RunReport
 from parties.client.training import Progress
 
 
@@ -62,13 +61,6 @@ CASES: Mapping[str, Case] = {
 """A softmax regression on the features of a large network; and networks of one hidden layer and of two."""
 
 
-class _Made(NamedTuple):
-    """Of one run up to a checkpoint."""
-
-    report: RunReport
-    wall: float
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure and print; the exit code."""
     recorder = Recorder.of(options)
@@ -91,27 +83,22 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     rng, rows = np.random.default_rng(1), case.batch * steps
     x = np.round(rng.uniform(0, 1, (rows, case.features)) * 256) / 256
     y = np.eye(case.classes)[rng.integers(0, case.classes, rows)]
-    made = list[_Made]()
+    made = list[Progress]()
     with (
         session(options.parties, options.security, options.timeout) as client,
         progress_bar(name, options.repeat) as advance,
     ):
         data = client.upload(DataSet({"x": x, "y": y}, low=0, high=1, fraction_bits=8), "data")
-        last = time.perf_counter()
 
         def told(progress: Progress) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            if progress.report is not None:
-                made.append(_Made(progress.report, now - last))
-            last = now
+            made.append(progress)
             advance()
 
         _train(client, case, data, steps, options.repeat, told)
-    reports = [each.report for each in made]
+    reports = [each.report for each in made if each.report is not None]
     online = reports[-1].online
     seconds = median(report.online.seconds for report in reports)
-    wall = median(each.wall for each in made)
+    wall = median(now - before for before, now in pairwise([0.0, *(each.seconds for each in made)]))
     return {
         "case": name,
         "batch": case.batch,
