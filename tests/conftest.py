@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -72,6 +73,17 @@ subprocess.Popen = _nursery.Forked  # type: ignore[misc]
 
 Reals = npt.NDArray[np.float64]
 Raw = npt.NDArray[np.uint64]
+
+# A sandbox of its own needs rights that containers do not give; no requests of the browser's own.
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 WAITING = ("end_to_end", "tessera", "network", "benchmarks", "adversary", "parties")
@@ -329,6 +341,21 @@ def _log_of_a_command_ends_with_it() -> Iterator[None]:
     yield
     root = logging.getLogger()
     root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, QuotaHandler)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that is there; none is downloaded."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        # CI says that there has to be one.
+        (pytest.fail if os.environ.get("TESSERA_REQUIRE_BROWSER") else pytest.skip)("no Chromium is installed")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=CHROMIUM)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 SITE = Path(os.environ.get("TESSERA_SITE", "."))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = 390
 CONTRAST = 4.5
 """Of text to what is behind it, as WCAG wants it."""
@@ -69,16 +66,6 @@ def test_every_link_leads_somewhere() -> None:
 def test_nothing_is_loaded_from_elsewhere() -> None:
     outside = {link for page in pages().values() for link in page.loaded if urlsplit(link).netloc}
     assert outside == set()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        (pytest.fail if os.environ.get("TESSERA_REQUIRE_BROWSER") else pytest.skip)("no Chromium is installed")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 WIDE = """() => {

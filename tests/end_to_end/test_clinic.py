@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from nn.derm import CLASS_CODES, CLASS_NAMES, class_probabilities, load_image, samples
 from nn.derm.lesion.model import lesion_model
@@ -26,30 +24,7 @@ from nn.derm.lesion.photographs import INPUT
 from nn.derm.model import derm_model
 from parties import Client, LocalCluster, Settings
 
-FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-# A sandbox of its own needs rights that containers do not give; no requests of the browser's own.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SECOND = 1000.0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if FOUND is None:
-        # CI says that there has to be one.
-        (pytest.fail if os.environ.get("TESSERA_REQUIRE_BROWSER") else pytest.skip)("no Chromium is installed")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=FOUND, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
