@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import add_record_arguments
+from benchmarks.options import add_record_arguments, positive
 
 FOLDER = Path("~/.cache/tessera/zoo")
 
@@ -21,12 +21,12 @@ def add_zoo(benches: Any) -> None:
         "--folder", type=Path, default=FOLDER, metavar="DIR", help="where those libraries are (default: %(default)s)"
     )
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="which ones, as library/name (default: all)")
-    parser.add_argument("--size", type=int, metavar="N", help="of images, instead of each network's own here")
+    parser.add_argument("--size", type=positive, metavar="N", help="of images, instead of each network's own here")
     parser.add_argument(
         "--run", dest="among_parties", action="store_true", help="run them, too, between two parties on this machine"
     )
     parser.add_argument(
-        "--inputs", type=int, default=3, metavar="N", help="predictions of each that is run (default: %(default)s)"
+        "--inputs", type=positive, default=3, metavar="N", help="predictions of each that is run (default: %(default)s)"
     )
     add_record_arguments(parser)
     parser.set_defaults(run=_run)
