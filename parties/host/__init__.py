@@ -1,1 +1,1 @@
-"""The machine that a process runs on: its disk, files that nobody else reads, logs, core dumps, processor, counters."""
+"""The machine that a process runs on: disk, private files, logs, core dumps, processor, memory, counters."""

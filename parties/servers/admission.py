@@ -7,13 +7,12 @@ much as it leaves to the others.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 
 from mpc.errors import ServerBusy, TooLarge
 from mpc.program import Program
 from mpc.security import Security
+from parties.host.memory import host_memory
 from parties.members.cluster import Cluster, Member
 
 MAX_RUNS = 256
@@ -25,8 +24,6 @@ BYTES_PER_WORD = {Security.SEMI_HONEST: 12, Security.MALICIOUS: 32}
 With MACs, as measured at the dealer, who takes most of it, if briefly; a party takes 15 to 20."""
 BYTES_PER_NODE = {Security.SEMI_HONEST: 704, Security.MALICIOUS: 1344}
 """That it takes beside, for each node of the program, however small its arrays are; as measured at the last party."""
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def words_of(program: Program, security: Security) -> int:
@@ -144,13 +141,4 @@ def memory_for_runs(cluster: Cluster, member: Member) -> int:
     """Bytes: the cluster file's setting, or half of the host's memory divided among the servers on that host."""
     if cluster.settings.memory_mb:
         return cluster.settings.memory_mb << 20
-    return _host_memory() // (2 * cluster.servers_beside(member))
-
-
-def _host_memory() -> int:
-    """Bytes of memory, of this machine or of the container that we are in."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(_CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no such container, or no limit
-        return physical
+    return host_memory() // (2 * cluster.servers_beside(member))

@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mpc.errors import ConfigurationError
 from mpc.rings import compiling
 from parties import Cluster, KeyPair
 from parties.commands.command_line import main
+from parties.host import memory
 from parties.operate.doctor import computer, network, packages
 from parties.operate.doctor.findings import Verdict
 
@@ -129,10 +131,15 @@ def test_servers_elsewhere(monkeypatch: pytest.MonkeyPatch, error: OSError, advi
     assert all(advice in each.advice for each in found)
 
 
-def test_a_computer_that_lacks_things(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_computer_that_lacks_things(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(computer, "cpu_info", lambda: {"model name": "Old", "flags": "sse2"})
     old = {each.what: each for each in computer.processor()}
     assert old["AES"].verdict is old["vectors"].verdict is Verdict.SLOW
+    with monkeypatch.context() as small:
+        small.setattr(memory, "_CGROUP_LIMIT", tmp_path / "limit")
+        (tmp_path / "limit").write_text(f"{1 << 29}\n")
+        assert computer.memory().found == "0.5 GiB"
+        assert computer.memory().verdict is Verdict.SLOW
     monkeypatch.setattr(os, "sysconf", lambda name: 1024)
     assert computer.memory().verdict is Verdict.SLOW
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))

@@ -12,7 +12,7 @@ from mpc.errors import DiskFull, ServerBusy, TooLarge
 from mpc.operation import Input
 from mpc.security import Security
 from nn import Linear, Model, Sequential
-from parties.host import disk
+from parties.host import disk, memory
 from parties.members.cluster import Cluster
 from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
@@ -242,13 +242,13 @@ def test_memory_for_runs(monkeypatch, tmp_path):
 
     apart = cluster("10.0.0.1:7000", "10.0.0.2:7000", "10.0.0.3:7000")
     together = cluster("10.0.0.1:7000", "10.0.0.1:7001", "10.0.0.2:7000")
-    monkeypatch.setattr(admission_module, "_CGROUP_LIMIT", tmp_path / "none")
+    monkeypatch.setattr(memory, "_CGROUP_LIMIT", tmp_path / "none")
     whole = memory_for_runs(apart, apart.dealer)
     assert whole > 1 << 28
     assert memory_for_runs(together, together.dealer) == whole // 2
     assert memory_for_runs(together, together.parties[1]) == whole
     (tmp_path / "limit").write_text("1000000000\n")
-    monkeypatch.setattr(admission_module, "_CGROUP_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(memory, "_CGROUP_LIMIT", tmp_path / "limit")
     assert memory_for_runs(apart, apart.dealer) == 500_000_000
     (tmp_path / "limit").write_text("max\n")
     assert memory_for_runs(apart, apart.dealer) == whole

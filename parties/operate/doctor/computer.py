@@ -14,6 +14,7 @@ from pathlib import Path
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import compiling
+from parties.host.memory import host_memory
 from parties.host.processor import cores, cpu_info, features_of, name_of
 from parties.operate.doctor.findings import Finding, Verdict
 from parties.wire.door import DESCRIPTORS
@@ -46,8 +47,8 @@ def processor() -> Iterator[Finding]:
 
 
 def memory() -> Finding:
-    """In all."""
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """In all that servers here could have."""
+    size = host_memory()
     found = f"{size / (1 << 30):.1f} GiB"
     if size >= LITTLE_MEMORY:
         return Finding("memory", found)
