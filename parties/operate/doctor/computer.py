@@ -14,6 +14,7 @@ from pathlib import Path
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.rings import compiling
+from parties.host.disk import RESERVE
 from parties.host.memory import host_memory
 from parties.host.processor import cores, cpu_info, features_of, name_of
 from parties.operate.doctor.findings import Finding, Verdict
@@ -79,7 +80,7 @@ def room(folder: Path) -> Finding:
     """On the disk where data folders would be."""
     free = shutil.disk_usage(folder).free
     found = f"{free / (1 << 30):.1f} GiB free"
-    if free >= 1 << 30:
+    if free >= RESERVE:
         return Finding("disk", found)
     return Finding("disk", found, Verdict.SLOW, "models, stock and audit logs take some: make room")
 
