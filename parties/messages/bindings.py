@@ -32,15 +32,13 @@ import msgspec
 from mpc.decoders import from_msgpack
 from mpc.lazy import lazy
 from mpc.program import Program
-from parties.messages.fields import Id, Name
+from parties.messages.fields import NAME, Id, Name
 from protocols.lowering.intervals import is_gated
-
-_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
 OWNER = "owner"
 """The rule of whoever the secret belongs to."""
 
-Slot = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}\Z")]
+Slot = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}/{NAME}\Z")]
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

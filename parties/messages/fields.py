@@ -8,10 +8,13 @@ import msgspec
 
 from parties.members.cluster import Role
 
+NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+"""What a member, or a secret, may be called; as a pattern, to make others of."""
+
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
-Ruled = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}\Z")]
+Ruled = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(/{NAME})?\Z")]
 """What a client has rules on: a name of its own, or ``owner/name`` of what belongs to it jointly."""
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
