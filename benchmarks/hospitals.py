@@ -336,11 +336,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(summary)
     else:
-        _print(summary, study, made)
+        _print(summary, made)
     return 0
 
 
-def _print(summary: dict[str, Any], study: Study, made: Encrypted) -> None:
+def _print(summary: dict[str, Any], made: Encrypted) -> None:
     table = plain_table("trained", "lesions", "balanced accuracy")
     scores, count = summary["balanced_accuracy"], dict(zip(HOSPITALS, summary["lesions"], strict=True))
     whole = sum(summary["lesions"])
