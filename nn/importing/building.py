@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any
 
 from mpc.tensor_type import Shape
 from nn import functional as f
+from nn import layers as ly
 from nn.architecture import Step
 from nn.choosing import Take
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import refused
+from nn.inputs import Result
 from nn.layer import Array, Layer
 from nn.parts import Part
 
@@ -174,6 +177,20 @@ class Building:
         self.weights.update(weights)
         self.steps.append(Step(name, layer, tuple(inputs)))  # type: ignore[arg-type]
         return len(self.steps)
+
+    def ended(self, results: Sequence[tuple[str, Tensor]]) -> tuple[Result, ...]:
+        """The last step gives the result, which has the batch first; of several, by their names, the parts of a row."""
+        if len(results) > 1:
+            rows = []
+            for _, each in results:
+                row = Layout((self.batch, math.prod(each.layout.inner)), 0, 1, 1)
+                rows.append(self.laid_out(each, row).place)
+            self.step(self.fresh("output"), f.Concatenate(1), rows, {})
+            return tuple(Result(name, each.layout.inner) for name, each in results)
+        ((_, result),) = results
+        if result.place != len(self.steps) or not self.steps:
+            self.step(self.fresh("output"), ly.Identity(), [result.place], {})
+        return ()
 
 
 # -- what operators of all front ends are made of ----------------------------------------------------------------------

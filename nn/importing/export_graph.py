@@ -20,8 +20,6 @@ from torch import fx, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
 from mpc.tensor_type import Shape
-from nn import functional as f
-from nn import layers as ly
 from nn.activations import Interval
 from nn.importing.batch_layout import BATCHES, Layout, without_batch
 from nn.importing.blockers import SMOOTH, Blocker, line_of, refused
@@ -265,17 +263,7 @@ class Graph(Building):
                 self.blockers.append(Blocker("the result of forward", reason, remedy))
         if self.blockers:
             return
-        if len(found) > 1:
-            self.results = tuple(Result(name, each.layout.inner) for name, each in found.items())
-            rows = []
-            for each in found.values():
-                row = Layout((self.batch, math.prod(each.layout.inner)), 0, 1, 1)
-                rows.append(self.laid_out(each, row).place)
-            self.step(self.fresh("output"), f.Concatenate(1), rows, {})
-            return
-        (result,) = found.values()
-        if result.place != len(self.steps) or not self.steps:
-            self.step(self.fresh("output"), ly.Identity(), [result.place], {})
+        self.results = self.ended(list(found.items()))
 
     def _result_names(self, count: int) -> list[tuple[str, int]]:
         """Of all that forward returns, in the order of the program's results: keys, attributes and places."""

@@ -21,7 +21,6 @@ from onnx.helper import make_tensor_type_proto
 from mpc.errors import EncodingError, UnsupportedError
 from mpc.tensor_type import Shape
 from nn.architecture import MAX_ELEMENTS, MAX_STEPS, Step
-from nn.functional import Concatenate
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import INSTEAD, Blocker, refused
 from nn.importing.building import Building, Known, Tensor
@@ -31,7 +30,7 @@ from nn.importing.onnx_nodes import Node
 from nn.importing.onnx_rounded import Rounded
 from nn.inputs import Result
 from nn.layer import Array, Layer
-from nn.layers import Identity, Linear
+from nn.layers import Linear
 
 _PAST = frozenset(("Add", "Where", "Cast", "Reshape", "Identity", "Mul", "Sub", "Expand", "Unsqueeze", "Slice"))
 """What comes between a mask and its softmax."""
@@ -140,16 +139,7 @@ class Graph(Building):
                 return [Blocker(what, "it does not depend on its input", READ, "its outputs")]
             if not each.layout.is_plain:
                 return [Blocker(what, "the batch is not its first dimension", READ, "its outputs")]
-        places = [each for each in tensors if isinstance(each, Tensor)]
-        if len(places) > 1:
-            rows = []
-            for each in places:
-                row = Layout((self.batch, math.prod(each.layout.inner)), 0, 1, 1)
-                rows.append(self.laid_out(each, row).place)
-            self.outputs = tuple(Result(said(n), t.layout.inner) for n, t in zip(wanted, places, strict=True))
-            self.step(self.fresh("output"), Concatenate(1), rows, {})
-        elif places[0].place != len(self.steps) or not self.steps:
-            self.step(self.fresh("output"), Identity(), [places[0].place], {})
+        self.outputs = self.ended(list(zip(map(said, wanted), tensors, strict=True)))
         return []
 
     # -- what operators ask for ----------------------------------------------------------------------------------------
