@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpc.tensor_type import Shape
+from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
+from nn import lookups as lk
+from nn import softmax as s
 from nn.architecture import Step
 from nn.choosing import Take
 from nn.importing.batch_layout import Layout
@@ -18,6 +21,11 @@ from nn.importing.blockers import refused
 from nn.inputs import Result
 from nn.layer import Array, Layer
 from nn.parts import Part
+
+MASKED = 1e3
+"""What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
+ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+"""Exponents, and the functions that they are."""
 
 _OWN = re.compile(r"[^A-Za-z0-9_.\-]+")
 
@@ -252,6 +260,53 @@ def binary(graph: Building, layer: Layer, x: Any, y: Any, shape: Shape | None = 
 def affine(graph: Building, x: Tensor, scale: float, shift: float = 0.0) -> Tensor:
     """scale x + shift."""
     return x if (scale, shift) == (1.0, 0.0) else graph.add(f.Affine(scale, shift), x, layout=x.layout)
+
+
+def linear(graph: Building, tensor: Tensor, weight: Known, bias: Known | None = None) -> Tensor:
+    """x @ weight.T + bias, along the last dimension."""
+    layout = tensor.layout
+    if layout.axis == len(layout.shape) - 1:
+        raise refused("it would mix the images of the batch", "keep the batch first")
+    out, width = weight.values.shape
+    made = layout.resized((*layout.shape[:-1], out))
+    return graph.add(ly.Linear(width, out, bias is not None), tensor, layout=made, weight=weight, bias=bias)
+
+
+def power_of(graph: Building, base: float, exponent: Tensor) -> Tensor:
+    """base^x."""
+    if base <= 0:
+        raise refused(f"it is a power of {base:g}", "use a number above 0")
+    power = affine(graph, exponent, math.log(base))
+    return graph.add(a.Function("exp"), power, layout=power.layout)
+
+
+def sign(graph: Building, tensor: Tensor) -> Tensor:
+    """1, 0 and -1."""
+    above, below = (graph.add(lk.Compare(kind, 0.0), tensor, layout=tensor.layout) for kind in ("gt", "lt"))
+    return graph.add(f.Subtract(), above, below, layout=tensor.layout)
+
+
+def log_sum(graph: Building, tensor: Tensor, dim: int, *, keep: bool) -> Tensor:
+    """Of exponentials along a dimension: x less its log-softmax, anywhere."""
+    logs = graph.add(s.LogSoftmax(tensor.layout.place(dim)), tensor, layout=tensor.layout)
+    first = [part(graph, each, dim, 0, 1, 1) for each in (tensor, logs)]
+    found = graph.add(f.Subtract(), *first, layout=first[0].layout)
+    return found if keep else graph.laid_out(found, dropped(found.layout, [dim]))
+
+
+def one_hot(graph: Building, places: Tensor, count: int) -> Tensor:
+    """A last dimension of bits."""
+    layout = places.layout
+    return graph.add(lk.OneHot(count), places, layout=layout.resized((*layout.shape, count)))
+
+
+def looked_up(graph: Building, table: Known, places: Tensor) -> Tensor:
+    """Rows of a table, of any dimensions, at places along its first that depend on the input."""
+    rows = table.values.reshape(len(table.values), -1)
+    hot = one_hot(graph, places, len(rows))
+    made = hot.layout.resized((*places.layout.shape, rows.shape[1]))
+    found = graph.add(lk.Embedding(*rows.shape), hot, layout=made, weight=Known(rows))
+    return graph.laid_out(found, made.resized((*places.layout.shape, *table.values.shape[1:])))
 
 
 def reduced(layout: Layout, dims: Sequence[int]) -> Layout:

@@ -12,7 +12,7 @@ from nn import functional as f
 from nn import layers as ly
 from nn import softmax as s
 from nn.importing.blockers import refused
-from nn.importing.building import Tensor, affine, part
+from nn.importing.building import Known, Tensor, affine, linear, part
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.importing.sklearn_trees import Read, Tree, complete
@@ -50,8 +50,7 @@ def _linear(node: Node, outputs: int) -> Tensor:
     x = _rows(node)
     weight = _numbers(node, "coefficients").reshape(outputs, -1)
     bias = np.broadcast_to(_numbers(node, "intercepts"), (outputs,))
-    made = x.layout.resized((x.layout.shape[0], outputs))
-    return node.add(ly.Linear(weight.shape[1], outputs), x, layout=made, weight=weight, bias=bias)
+    return linear(node.graph, x, Known(weight), Known(bias))
 
 
 def _ended(node: Node, x: Tensor, ends: str) -> Tensor:

@@ -10,12 +10,25 @@ import numpy as np
 from nn import activations as a
 from nn import choosing as c
 from nn import functional as f
-from nn import layers as ly
 from nn import lookups as lk
 from nn import rectifiers as r
 from nn import softmax as s
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, affine, beside, binary, dropped, over, part, widest
+from nn.importing.building import (
+    MASKED,
+    ROOTS,
+    Known,
+    Tensor,
+    affine,
+    beside,
+    binary,
+    linear,
+    log_sum,
+    over,
+    power_of,
+    sign,
+    widest,
+)
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_ml import MACHINE_LEARNING
 from nn.importing.onnx_nodes import Node, Value
@@ -29,8 +42,6 @@ from protocols.trace.activations import SELU_ALPHA, SELU_SCALE
 
 UNBOUNDED = 3e38
 """What exporters write for no bound, and more."""
-MASKED = 1e3
-"""What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
 
 _BINARY: dict[str, Callable[[], Layer]] = {
     "Add": f.Add,
@@ -66,29 +77,19 @@ def _gemm(node: Node) -> Value:
     weight = node.constant(1) if node.take("transB", 0) else node.constant(1).T
     if weight.ndim != 2:
         raise refused("its weight is no matrix", READ)
-    weights, width = {"weight": weight if alpha == 1 else alpha * weight}, len(weight)
+    width, bias = len(weight), None
     if node.has(2):
-        bias = node.constant(2)
-        if bias.size not in (1, width) or bias.shape[-1:] not in ((), (1,), (width,)):
+        added = node.constant(2)
+        if added.size not in (1, width) or added.shape[-1:] not in ((), (1,), (width,)):
             raise refused("its addend is not one number for each output", READ)
-        weights["bias"] = beta * np.broadcast_to(bias.reshape(-1), (width,))
-    return linear(node, node.place(0), weights)
-
-
-def linear(node: Node, x: Tensor, weights: dict[str, Array]) -> Tensor:
-    """x @ weight.T + bias, along the last dimension."""
-    width, features = weights["weight"].shape
-    layout = x.layout
-    if layout.axis == len(layout.shape) - 1:
-        raise refused("it would mix the images of the batch", "keep the batch first")
-    made = layout.resized((*layout.shape[:-1], width))
-    return node.add(ly.Linear(features, width, "bias" in weights), x, layout=made, **weights)
+        bias = Known(beta * np.broadcast_to(added.reshape(-1), (width,)))
+    return linear(node.graph, node.place(0), Known(weight if alpha == 1 else alpha * weight), bias)
 
 
 def _matmul(node: Node) -> Value:
     x, y = node.operand(0), node.operand(1)
     if isinstance(x, Tensor) and isinstance(y, Known) and y.values.ndim == 2:
-        return linear(node, x, {"weight": y.values.T})
+        return linear(node.graph, x, Known(y.values.T))
     if min(_rank(x), _rank(y)) < 2:
         raise refused("one of its operands is no matrix", "make it one, of one row or one column")
     layout = widest(x, y)
@@ -154,19 +155,13 @@ def _several(node: Node) -> Value:
     return result
 
 
-_ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-
-
 def _power(node: Node) -> Value:
     x = node.operand(0)
     if isinstance(x, Known):
-        base = node.number(0)
-        if base <= 0:
-            raise refused(f"it is a power of {base:g}", "use a number above 0")
-        return node.same(a.Function("exp"), affine(node.graph, node.place(1), math.log(base)))
+        return power_of(node.graph, node.number(0), node.place(1))
     number = node.number(1)
-    if number in _ROOTS:
-        return node.same(a.Function(_ROOTS[number]), x)
+    if number in ROOTS:
+        return node.same(a.Function(ROOTS[number]), x)
     if not number.is_integer() or not 1 <= number <= 7:
         raise refused(f"its exponent is {number:g}", "use whole ones from 1 to 7, 1/2, -1/2 or -1")
     return x if number == 1 else node.same(a.Polynomial((0.0,) * int(number) + (1.0,)), x)
@@ -341,16 +336,11 @@ def _sum(node: Node) -> Value:
 
 
 def _log_sum(node: Node) -> Value:
-    """x less its log-softmax, anywhere."""
     x = node.place(0)
     axes = node.axes(1, x)
     if len(axes) != 1:
         raise refused("it is over several dimensions", "flatten them before")
-    logs = node.same(s.LogSoftmax(x.layout.place(axes[0])), x)
-    first = [part(node.graph, each, axes[0], 0, 1, 1) for each in (x, logs)]
-    found = node.add(f.Subtract(), *first, layout=first[0].layout)
-    keep = bool(node.take("keepdims", 1))
-    return found if keep else node.graph.laid_out(found, dropped(found.layout, axes))
+    return log_sum(node.graph, x, axes[0], keep=bool(node.take("keepdims", 1)))
 
 
 def _position(node: Node) -> Value:
@@ -375,9 +365,7 @@ def _shrink(node: Node) -> Layer:
 
 
 def _sign(node: Node) -> Value:
-    x = node.place(0)
-    above, below = (node.same(lk.Compare(kind, 0.0), x) for kind in ("gt", "lt"))
-    return node.add(f.Subtract(), above, below, layout=x.layout)
+    return sign(node.graph, node.place(0))
 
 
 def _constant(node: Node) -> Value:

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nn import layers as ly
 from nn import rectifiers as r
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, affine
+from nn.importing.building import Known, Tensor, affine, linear
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.importing.onnx_rounded import Rounded
@@ -107,8 +106,7 @@ def _matmul_integer(node: Node) -> Value:
 def _linear(node: Node, x: Tensor, matrix: Array) -> Tensor:
     if matrix.ndim != 2 or x.layout.axis == node.rank(x) - 1:
         raise refused("its weight is no matrix, or it would mix the images of the batch", READ)
-    made = x.layout.resized((*x.layout.shape[:-1], matrix.shape[1]))
-    return node.add(ly.Linear(matrix.shape[0], matrix.shape[1], bias=False), x, layout=made, weight=matrix.T)
+    return linear(node.graph, x, Known(matrix.T))
 
 
 def _conv_integer(node: Node) -> Value:

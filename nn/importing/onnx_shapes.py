@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from nn import functional as f
-from nn import lookups as lk
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, beside, binary, expanded, part, sized, taken, widest
+from nn.importing.building import Known, Tensor, beside, binary, expanded, looked_up, part, sized, taken, widest
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.layer import axis_of
@@ -114,7 +112,10 @@ def _tile(node: Node) -> Value:
 def _gather(node: Node) -> Value:
     axis, places = node.take("axis", 0), node.value(1)
     if not isinstance(places, Known):
-        return _looked_up(node, axis, node.graph.as_tensor(places))
+        table = node.value(0)
+        if not isinstance(table, Known) or axis % table.values.ndim:
+            raise refused("it takes from a tensor at places that depend on the input", READ)
+        return looked_up(node.graph, table, node.graph.as_tensor(places))
     x = node.place(0)
     found = taken(node.graph, x, axis, [int(n) for n in places.values.reshape(-1)])
     axis %= node.rank(x)
@@ -122,24 +123,6 @@ def _gather(node: Node) -> Value:
     moved = found.layout.axis + (places.values.ndim - 1 if found.layout.axis > axis else 0)
     made = found.layout._replace(shape=(*shape[:axis], *places.values.shape, *shape[axis + 1 :]), axis=moved)
     return node.graph.laid_out(found, made)
-
-
-def _looked_up(node: Node, axis: int, places: Any) -> Value:
-    """Rows of a table that the file holds, at places that depend on the input."""
-    table = node.value(0)
-    if not isinstance(table, Known) or axis % table.values.ndim:
-        raise refused("it takes from a tensor at places that depend on the input", READ)
-    rows = table.values.reshape(len(table.values), -1)
-    hot = one_hot(node, places, len(rows))
-    made = hot.layout.resized((*places.layout.shape, rows.shape[1]))
-    found = node.add(lk.Embedding(*rows.shape), hot, layout=made, weight=rows)
-    return node.graph.laid_out(found, made.resized((*places.layout.shape, *table.values.shape[1:])))
-
-
-def one_hot(node: Node, places: Tensor, count: int) -> Tensor:
-    """A last dimension of bits."""
-    layout = places.layout
-    return node.add(lk.OneHot(count), places, layout=layout.resized((*layout.shape, count)))
 
 
 def _gather_elements(node: Node) -> Value:

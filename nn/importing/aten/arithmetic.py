@@ -10,17 +10,29 @@ import torch
 
 from nn import activations as a
 from nn import functional as f
-from nn import layers as ly
 from nn import softmax as s
 from nn.attention import ScaledDotProductAttention
 from nn.importing.aten.comparing import chosen
 from nn.importing.aten.table import operator, single
 from nn.importing.blockers import SMOOTH, refused
-from nn.importing.building import Known, Tensor, affine, beside, binary, dropped, over, part, sized, widest
+from nn.importing.building import (
+    MASKED,
+    ROOTS,
+    Known,
+    Tensor,
+    affine,
+    beside,
+    binary,
+    dropped,
+    linear,
+    log_sum,
+    over,
+    part,
+    power_of,
+    sized,
+    widest,
+)
 from nn.importing.export_graph import Graph
-
-MASKED = 1e3
-"""What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
 
 
 @operator("add")
@@ -86,20 +98,14 @@ def _square(graph: Graph, x: Any) -> Tensor:
     return graph.add(f.Multiply(), tensor, tensor)
 
 
-_ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-
-
 @operator("pow")
 def _pow(graph: Graph, x: Any, exponent: Any) -> Tensor:
     base = single(x)
     if base is not None:
-        if base <= 0:
-            raise refused(f"it is a power of {base:g}", "use a number above 0")
-        power = affine(graph, graph.tensor(exponent), math.log(base))
-        return graph.add(a.Function("exp"), power, layout=power.layout)
+        return power_of(graph, base, graph.tensor(exponent))
     tensor, number = graph.tensor(x), single(exponent)
-    if number in _ROOTS:
-        return graph.add(a.Function(_ROOTS[number]), tensor)
+    if number in ROOTS:
+        return graph.add(a.Function(ROOTS[number]), tensor)
     if number is None or not number.is_integer() or not 1 <= number <= 7:
         raise refused(f"its exponent is {number}", "use whole ones from 1 to 7, 1/2, -1/2 or -1")
     return graph.add(a.Polynomial((0.0,) * int(number) + (1.0,)), tensor)
@@ -243,14 +249,10 @@ def _spread(graph: Graph, x: Any, dim: Any, rest: Sequence[Any], options: Any) -
 
 @operator("logsumexp")
 def _logsumexp(graph: Graph, x: Any, dim: Any, keepdim: bool = False) -> Tensor:
-    """x less its log-softmax, anywhere."""
     tensor, dims = graph.tensor(x), [dim] if isinstance(dim, int) else dim
     if len(dims) != 1:
         raise refused("it is over several dimensions", "flatten them before, or take one after the other")
-    logs = graph.add(s.LogSoftmax(tensor.layout.place(dims[0])), tensor, layout=tensor.layout)
-    first = [part(graph, each, dims[0], 0, 1, 1) for each in (tensor, logs)]
-    found = graph.add(f.Subtract(), *first, layout=first[0].layout)
-    return found if keepdim else graph.laid_out(found, dropped(found.layout, dims))
+    return log_sum(graph, tensor, dims[0], keep=keepdim)
 
 
 @operator("prod")
@@ -273,13 +275,7 @@ def _prod(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any
 
 @operator("linear")
 def _linear(graph: Graph, x: Any, weight: Any, bias: Any = None) -> Tensor:
-    tensor, held = graph.tensor(x), graph.known(weight)
-    if tensor.layout.axis == len(tensor.layout.shape) - 1:
-        raise refused("it would mix the images of the batch", "keep the batch first")
-    out, width = held.values.shape
-    shift = None if bias is None else graph.known(bias)
-    made = tensor.layout.resized((*tensor.layout.shape[:-1], out))
-    return graph.add(ly.Linear(width, out, shift is not None), tensor, layout=made, weight=held, bias=shift)
+    return linear(graph, graph.tensor(x), graph.known(weight), None if bias is None else graph.known(bias))
 
 
 @operator("addmm")

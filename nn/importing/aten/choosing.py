@@ -11,10 +11,10 @@ from nn import activations as a
 from nn import choosing as c
 from nn import functional as f
 from nn.importing import torch_windows as w
-from nn.importing.aten.comparing import gathered, indexed, looked_up, position
+from nn.importing.aten.comparing import gathered, indexed, position
 from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, binary, over, part, taken
+from nn.importing.building import Known, Tensor, binary, looked_up, over, part, taken
 from nn.importing.export_graph import Graph, Operator
 
 _PLACES = "take along a dimension that is not the batch's, at whole numbers that depend on no input"

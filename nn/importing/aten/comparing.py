@@ -13,7 +13,18 @@ from nn import lookups as lk
 from nn.importing.aten.table import OPERATORS, operator, single
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import SMOOTH, refused
-from nn.importing.building import Known, Tensor, affine, beside, binary, over, widest
+from nn.importing.building import (
+    Known,
+    Tensor,
+    affine,
+    beside,
+    binary,
+    looked_up,
+    one_hot,
+    over,
+    sign,
+    widest,
+)
 from nn.importing.export_graph import Graph, Operator
 
 _TURNED = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge", "eq": "eq", "ne": "ne"}
@@ -81,9 +92,7 @@ def _converted(graph: Graph, x: Any, *_: Any, **__: Any) -> Tensor:
 
 @operator("sign", "sgn")
 def _sign(graph: Graph, x: Any) -> Tensor:
-    tensor = graph.tensor(x)
-    above, below = (graph.add(lk.Compare(kind, 0.0), tensor, layout=tensor.layout) for kind in ("gt", "lt"))
-    return graph.add(f.Subtract(), above, below, layout=tensor.layout)
+    return sign(graph, graph.tensor(x))
 
 
 def chosen(graph: Graph, condition: Tensor, x: Any, y: Any) -> Tensor:
@@ -119,8 +128,7 @@ def _argmin(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False) -> Ten
 def _one_hot(graph: Graph, x: Any, count: int = -1) -> Tensor:
     if count < 1:
         raise refused("it does not say how many places there are", "give it num_classes")
-    tensor = graph.tensor(x)
-    return graph.add(lk.OneHot(count), tensor, layout=tensor.layout.resized((*tensor.layout.shape, count)))
+    return one_hot(graph, graph.tensor(x), count)
 
 
 @operator("embedding")
@@ -136,15 +144,6 @@ def _embedding(graph: Graph, weight: Any, places: Any, *_: Any, **__: Any) -> Te
 
 
 _SHARED = "give samples of whole numbers: they are shared as one-hot vectors then"
-
-
-def looked_up(graph: Graph, table: Known, places: Tensor) -> Tensor:
-    """Rows of a table, of any dimensions, at secret places along its first."""
-    rows = table.values.reshape(len(table.values), -1)
-    hot = _one_hot(graph, places, len(rows))
-    made = hot.layout.resized((*places.layout.shape, rows.shape[1]))
-    found = graph.add(lk.Embedding(*rows.shape), hot, layout=made, weight=Known(rows))
-    return graph.laid_out(found, made.resized((*places.layout.shape, *table.values.shape[1:])))
 
 
 def gathered(graph: Graph, x: Tensor, dim: int, places: Tensor) -> Tensor:

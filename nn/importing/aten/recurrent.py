@@ -9,14 +9,13 @@ import msgspec
 
 from nn import activations as a
 from nn import functional as f
-from nn import layers as ly
 from nn import rectifiers as r
 from nn import recurrent as rn
 from nn.importing.aten.choosing import is_zero
 from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, beside, part
+from nn.importing.building import Known, Tensor, beside, linear, part
 from nn.importing.export_graph import Graph, Operator
 
 _NO_STATE = "start from zeros: leave the first state out"
@@ -74,10 +73,7 @@ def _product(graph: Graph, x: Any, weight: Any, bias: Any) -> Tensor | Known:
     if isinstance(x, Known):
         values = x.values.double() @ held.values.double().T
         return Known(values if shift is None else values + shift.values.double())
-    out, width = held.values.shape
-    tensor = graph.plain(x)
-    layout = tensor.layout.resized((*tensor.layout.shape[:-1], out))
-    return graph.add(ly.Linear(width, out, shift is not None), tensor, layout=layout, weight=held, bias=shift)
+    return linear(graph, graph.plain(x), held, shift)
 
 
 def _plus(graph: Graph, x: Any, y: Any) -> Tensor:
