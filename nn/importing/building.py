@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -316,7 +316,7 @@ def reduced(layout: Layout, dims: Sequence[int]) -> Layout:
     return layout
 
 
-def dropped(layout: Layout, dims: Sequence[int]) -> Layout:
+def dropped(layout: Layout, dims: Collection[int]) -> Layout:
     """Without these dimensions, of size 1."""
     count = len(layout.shape)
     gone = {dim % count for dim in dims}

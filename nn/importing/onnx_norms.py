@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
 from mpc.tensor_type import Shape
 from nn import norms as n
 from nn.importing.blockers import refused
-from nn.importing.building import over
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.layer import axis_of
@@ -69,23 +67,10 @@ def _unit(node: Node) -> Value:
     return node.same(n.Normalize((x.layout.place(node.take("axis", -1)),), 0.0), x)
 
 
-def _reduced(order: Literal["1", "2"]) -> Callable[[Node], Value]:
-    def add(node: Node) -> Value:
-        node.only("noop_with_empty_axes", 0, 0)
-        x = node.place(0)
-        axes = node.axes(1, x)
-        layer = n.Norm(x.layout.places(axes), True, order)
-        return over(node.graph, layer, x, axes, keep=bool(node.take("keepdims", 1)))
-
-    return add
-
-
 NORMS: dict[str, Callable[[Node], Value]] = {
     "LayerNormalization": _layer,
     "RMSNormalization": _rms,
     "InstanceNormalization": _instance,
     "GroupNormalization": _group,
     "LpNormalization": _unit,
-    "ReduceL1": _reduced("1"),
-    "ReduceL2": _reduced("2"),
 }

@@ -38,6 +38,7 @@ from nn.importing.onnx_recurrent import RECURRENT
 from nn.importing.onnx_shapes import SHAPES
 from nn.importing.onnx_windows import WINDOWS
 from nn.layer import Array, Layer
+from nn.norms import Norm
 from protocols.trace.activations import SELU_ALPHA, SELU_SCALE
 
 UNBOUNDED = 3e38
@@ -45,6 +46,7 @@ UNBOUNDED = 3e38
 
 _BINARY: dict[str, Callable[[], Layer]] = {
     "Add": f.Add,
+    "Sum": f.Add,
     "Sub": f.Subtract,
     "Mul": f.Multiply,
     "Div": f.Multiply,
@@ -144,14 +146,12 @@ def _with_constant(node: Node, x: Tensor, c: Array, tensor: int) -> Value:
 
 def _several(node: Node) -> Value:
     """``Sum``, ``Max`` and ``Min`` of any number of operands."""
-    kind = "Add" if node.kind == "Sum" else node.kind
     result = node.operand(0)
     for i in range(1, node.count):
         other = node.operand(i)
-        shapes = [e.layout.shape if isinstance(e, Tensor) else e.values.shape for e in (result, other)]
         if isinstance(result, Known) and isinstance(other, Known):
             raise refused("several of its inputs are constants", "fold them when exporting")
-        result = binary(node.graph, _BINARY[kind](), result, other, np.broadcast_shapes(*shapes))
+        result = _of_two(node, result, other)
     return result
 
 
@@ -433,6 +433,8 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "ReduceMean": _reduced(lambda axes: f.Mean(axes, True)),
     "ReduceMax": _reduced(lambda axes: c.Amax(axes, True)),
     "ReduceMin": _reduced(lambda axes: c.Amin(axes, True)),
+    "ReduceL1": _reduced(lambda axes: Norm(axes, True, "1")),
+    "ReduceL2": _reduced(lambda axes: Norm(axes, True, "2")),
     **dict.fromkeys(("ReduceSum", "ReduceSumSquare"), _sum),
     "ReduceLogSumExp": _log_sum,
     **NORMS,

@@ -8,7 +8,19 @@ import numpy as np
 
 from nn import functional as f
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, beside, binary, expanded, looked_up, part, sized, taken, widest
+from nn.importing.building import (
+    Known,
+    Tensor,
+    beside,
+    binary,
+    dropped,
+    expanded,
+    looked_up,
+    part,
+    sized,
+    taken,
+    widest,
+)
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.layer import axis_of
@@ -31,13 +43,11 @@ def _squeeze(node: Node) -> Value:
     shape = x.layout.shape
     said = node.integers(1) if node.has(1) else [i for i, n in enumerate(shape) if n == 1 and i != x.layout.axis]
     gone = {axis_of(int(axis), len(shape)) for axis in said}
+    without = dropped(x.layout, gone)
     if x.layout.axis in gone:
         # The batch's own, of one: it goes on in the next.
-        kept = tuple(n for i, n in enumerate(shape) if i not in gone)
-        return node.graph.reshaped(x, kept)
-    kept = tuple(n for i, n in enumerate(shape) if i not in gone)
-    axis = x.layout.axis - sum(i < x.layout.axis for i in gone)
-    return node.graph.laid_out(x, x.layout._replace(shape=kept, axis=axis))
+        return node.graph.reshaped(x, without.shape)
+    return node.graph.laid_out(x, without)
 
 
 def _unsqueeze(node: Node) -> Value:
