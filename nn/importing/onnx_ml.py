@@ -15,7 +15,7 @@ from nn.importing.blockers import refused
 from nn.importing.building import Known, Tensor, affine, linear, part
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
-from nn.importing.sklearn_trees import Read, Tree, complete
+from nn.importing.sklearn_trees import Read, Tree, below, complete
 from nn.layer import Array
 from nn.norms import Norm, Normalize
 
@@ -115,12 +115,7 @@ def _trees(node: Node, prefix: str, outputs: int) -> tuple[list[Tree], str, str]
         node.attribute(f"nodes_{name}")
         for name in ("treeids", "nodeids", "featureids", "modes", "truenodeids", "falsenodeids")
     )
-    values = node.attribute("nodes_values")
-    if values is None:
-        values = node.attribute("nodes_values_as_tensor")
-    weights = node.attribute(f"{prefix}_weights")
-    if weights is None:
-        weights = node.attribute(f"{prefix}_weights_as_tensor")
+    values, weights = _either(node, "nodes_values"), _either(node, f"{prefix}_weights")
     owners, places, columns = (node.attribute(f"{prefix}_{name}") for name in ("treeids", "nodeids", "ids"))
     for name in ("nodes_hitrates", "nodes_hitrates_as_tensor", "nodes_missing_value_tracks_true"):
         node.attribute(name)
@@ -148,23 +143,23 @@ def _trees(node: Node, prefix: str, outputs: int) -> tuple[list[Tree], str, str]
     return found, rules[0] if rules else _RULES[0], node.take("aggregate_function", "SUM")
 
 
+def _either(node: Node, name: str) -> Any:
+    """Numbers of an attribute, or of the tensor that some write for it."""
+    found = node.attribute(name)
+    return node.attribute(f"{name}_as_tensor") if found is None else found
+
+
 def _ensemble(node: Node, prefix: str, outputs: int) -> Tensor:
     x = _rows(node)
     trees, rule, together = _trees(node, prefix, outputs)
-    base = node.attribute("base_values")
-    if base is None:
-        base = node.attribute("base_values_as_tensor")
+    base = _either(node, "base_values")
     if together == "AVERAGE":
         trees = [tree._replace(leaf=tree.leaf / len(trees)) for tree in trees]
     elif together != "SUM":
         raise refused(f"it takes the {together} of its trees", "export it with SUM or AVERAGE")
     bias = np.zeros(outputs) if base is None else np.broadcast_to(np.asarray(base, np.float64), (outputs,))
     if rule == "BRANCH_LT":
-        # x < t of float32 is x <= the number before t.
-        trees = [
-            tree._replace(threshold=np.nextafter(tree.threshold.astype(np.float32), np.float32(-np.inf)).astype(float))
-            for tree in trees
-        ]
+        trees = [tree._replace(threshold=below(tree.threshold.astype(np.float32))) for tree in trees]
     features = x.layout.shape[1]
     read = Read(np.zeros((0, features)))
 

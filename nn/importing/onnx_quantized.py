@@ -53,8 +53,7 @@ def _dynamic(node: Node) -> Value:
 def _dequantize(node: Node) -> Value:
     node.take("axis", 1)
     value, scale = node.value(0), node.constant(1)
-    zero = node.known(2).astype(np.float64) if node.has(2) else np.zeros(())
-    return _real(node, value, scale, zero)
+    return _real(node, value, scale, _zero(node, 2))
 
 
 def _real(node: Node, value: Any, scale: Array, zero: Array) -> Tensor:
@@ -69,24 +68,24 @@ def _real(node: Node, value: Any, scale: Array, zero: Array) -> Tensor:
     return affine(node.graph, value.tensor, factor, shift)
 
 
-def _weight(node: Node, i: int, scale: int | None, zero: int | None) -> Array:
+def _weight(node: Node, i: int, scale: int | None, zero: int) -> Array:
     """Real numbers that whole ones of the file stand for; a row of scales is of the first dimension."""
-    values = node.known(i).astype(np.float64)
-    parts = []
-    for place in (zero, scale):
-        found = np.zeros(()) if place is None or not node.has(place) else node.known(place).astype(np.float64)
-        parts.append(found.reshape(-1, *(1,) * (values.ndim - 1)) if found.ndim == 1 and found.size > 1 else found)
-    return np.asarray((values - parts[0]) * (parts[1] if scale is not None else 1.0))
-
-
-def _matrix(node: Node, i: int, scale: int | None, zero: int | None) -> Array:
-    """The same of a matrix, whose rows of scales are of its columns."""
-    values = node.known(i).astype(np.float64)
+    values, *parts = _stored(node, i, scale, zero)
     shift, factor = (
-        np.zeros(()) if place is None or not node.has(place) else node.known(place).astype(np.float64)
-        for place in (zero, scale)
+        each.reshape(-1, *(1,) * (values.ndim - 1)) if each.ndim == 1 and each.size > 1 else each for each in parts
     )
-    return np.asarray((values - shift) * (factor if scale is not None else 1.0))
+    return np.asarray((values - shift) * factor)
+
+
+def _matrix(node: Node, i: int, scale: int | None, zero: int) -> Array:
+    """The same of a matrix, whose rows of scales are of its columns."""
+    values, shift, factor = _stored(node, i, scale, zero)
+    return np.asarray((values - shift) * factor)
+
+
+def _stored(node: Node, i: int, scale: int | None, zero: int) -> tuple[Array, Array, Array]:
+    """Whole numbers, their zero, and their scale: 1 where there is none."""
+    return node.known(i).astype(np.float64), _zero(node, zero), np.ones(()) if scale is None else _zero(node, scale)
 
 
 def _zero(node: Node, i: int) -> Array:

@@ -101,15 +101,20 @@ def of_lightgbm(structure: dict[str, Any], column: int, outputs: int) -> Tree:
 
 
 def of_xgboost(tree: dict[str, Any], column: int, outputs: int) -> Tree:
-    """Of a tree of XGBoost's record: x < its condition goes left, which of float32 is x <= the number before it."""
+    """Of a tree of XGBoost's record: x < its condition goes left."""
     left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
     if any(tree.get("split_type", ())) or len(tree["base_weights"]) != len(left):
         raise refused("it asks for categories, or has leaves of several numbers", "encode them as numbers")
     inner, conditions = left >= 0, np.array(tree["split_conditions"], np.float32)
     leaf = np.zeros((len(left), outputs))
     leaf[:, column] = np.where(inner, 0.0, conditions)
-    before = np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64)
-    return Tree(np.where(inner, tree["split_indices"], -1), before, left, right, leaf)
+    return Tree(np.where(inner, tree["split_indices"], -1), below(conditions), left, right, leaf)
+
+
+def below(conditions: npt.NDArray[np.float32]) -> Array:
+    """Thresholds of x <= t that are x < these: of float32, the numbers before them."""
+    found: Array = np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64)
+    return found
 
 
 def complete(
