@@ -157,14 +157,14 @@ class _Comparison:
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
                 self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
         try:
-            small = self._check_fixed_point(folded, samples, wanted[0], everywhere)
+            small = self._check_fixed_point(folded, samples, wanted[0])
         except RangeError:
             # Deep, perhaps: the worst case outgrows the field, and what samples lead to does not.
             after = None if any(isinstance(s.layer, ReLU) for s in folded.architecture.steps) else _normed(folded)
             if after is not None and not after:
                 raise
             folded = assuming(folded, self._covered, after=after)
-            small = self._check_fixed_point(folded, samples, wanted[0], everywhere)
+            small = self._check_fixed_point(folded, samples, wanted[0])
         if not small:
             return folded
         said = msgspec.structs.replace(folded.interface, compared=True)
@@ -186,7 +186,7 @@ class _Comparison:
                 where = f"forward of {self._source.kind}"
                 raise DiffersFromSource(str(Blocker(where, reason, remedy, self._source.line)))
 
-    def _check_fixed_point(self, model: Model, samples: Array, want: Array, everywhere: bool) -> bool:
+    def _check_fixed_point(self, model: Model, samples: Array, want: Array) -> bool:
         """In the parties' numbers, for one input; whether it is small enough for that.
 
         Raises DiffersFromSource, naming the first layer that loses it.

@@ -248,7 +248,7 @@ class Graph(Building):
             return
         returned: Any = node.args[0]
         found = {}
-        for (name, _), each in zip(self._result_names(len(returned)), returned, strict=True):
+        for name, each in zip(self._result_names(len(returned)), returned, strict=True):
             value = self._values[each] if isinstance(each, fx.Node) else each
             if value is not None:
                 found[name] = as_numbers(self, value)
@@ -265,11 +265,11 @@ class Graph(Building):
             return
         self.results = self.ended(list(found.items()))
 
-    def _result_names(self, count: int) -> list[tuple[str, int]]:
+    def _result_names(self, count: int) -> list[str]:
         """Of all that forward returns, in the order of the program's results: keys, attributes and places."""
         spec = self._program.call_spec.out_spec
         paths, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
-        return [(".".join(re.findall(r"\w+", keystr(path))) or "result", i) for path, i in paths]
+        return [".".join(re.findall(r"\w+", keystr(path))) or "result" for path, _ in paths]
 
     # -- what operators ask for ----------------------------------------------------------------------------------------
 

@@ -87,12 +87,11 @@ def load(
             folded = model.fold()
         except UsageError as error:
             raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
-        if takes is not None:
-            source = TorchSource(network, network if few_bits else own, takes, few_bits=bool(few_bits))
-            return checked(model, source, takes.samples, tolerance, converted.sources, takes.others)
         if given is not None:
+            source = TorchSource(network, network if few_bits else own, takes, few_bits=bool(few_bits))
+            if takes is not None:
+                return checked(model, source, takes.samples, tolerance, converted.sources, takes.others)
             (batch,) = given.arrays.values()
-            source = TorchSource(network, network if few_bits else own, few_bits=bool(few_bits))
             return checked(model, source, batch, tolerance, converted.sources)
     for said in unshown(folded, "from_torch(net, samples)"):
         warnings.warn(said, RangeWarning, stacklevel=3)

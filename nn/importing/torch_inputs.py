@@ -44,11 +44,6 @@ class Given(NamedTuple):
         whole = frozenset(name for name, each in by_name.items() if looks_up and _is_whole(each))
         return cls(arrays, whole)
 
-    @property
-    def is_single(self) -> bool:
-        """One input of real numbers."""
-        return list(self.arrays) == [""] and not self.whole
-
     def example(self, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
         """Two of them, or as many as there are."""
         found = {
