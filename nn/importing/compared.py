@@ -89,6 +89,7 @@ def checked(
     comparison = _Comparison(source, tolerance, scale, lines, np.concatenate([samples, others]))
     unbounded = [name for name, layer in model.architecture.layers.items() if _is_everywhere(layer)]
     try:
+        comparison.check_same(model, inputs, wanted)
         try:
             return comparison.passed(model, samples, inputs, wanted, everywhere=True)
         except RangeError as error:
@@ -134,13 +135,8 @@ class _Comparison:
         self._scale = scale
         self._lines = lines
 
-    def passed(
-        self, model: Model, samples: Array, inputs: list[Array], wanted: list[Array], *, everywhere: bool
-    ) -> Model:
-        """The model that is the same; ``everywhere`` as in ``calibrate``.
-
-        Raises DiffersFromSource, and what the model and ``calibrate`` raise.
-        """
+    def check_same(self, model: Model, inputs: list[Array], wanted: list[Array]) -> None:
+        """That it is one function, and the model's but for approximations.  Raises DiffersFromSource."""
         source = self._source
         if not np.array_equal(source(inputs[0]), wanted[0], equal_nan=True):
             self.refuse_changing()
@@ -151,6 +147,14 @@ class _Comparison:
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(model.plain(x, exact=True), want) <= same * self._scale:
                 self.refuse(model, x, want, exact=True, allowed=same)
+
+    def passed(
+        self, model: Model, samples: Array, inputs: list[Array], wanted: list[Array], *, everywhere: bool
+    ) -> Model:
+        """The model, the same with approximations, and in fixed-point numbers; ``everywhere`` as in ``calibrate``.
+
+        Raises DiffersFromSource, and what the model and ``calibrate`` raise.
+        """
         calibrated, _ = calibrate(model, self._covered, everywhere=everywhere)
         folded = calibrated.fold()
         for x, want in zip(inputs, wanted, strict=True):
