@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from mpc.decoders import json_decoder
 from mpc.errors import ShapeError, TesseraError, UnsupportedError, UsageError, printable
@@ -35,7 +36,7 @@ from nn import resizing as rs
 from nn import softmax as s
 from nn import transposed as tc
 from nn import trees as t
-from nn.layer import MAX_WEIGHTS, Array, Layer
+from nn.layer import MAX_WEIGHTS, Array, Layer, WeightArray
 from protocols.trace.secret_tensor import SecretTensor
 
 MAX_STEPS = 4096
@@ -139,6 +140,24 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             full_name(name, local): shape
             for name, layer in self.layers.items()
             for local, shape in layer.parameters.items()
+        }
+
+    @property
+    def stored_shapes(self) -> dict[str, Shape]:
+        """Names and shapes of what the parties store of them."""
+        found = {}
+        for name, layer in self.layers.items():
+            # Views of a single number: a stranger's shapes take no memory to check.
+            blank = {local: np.broadcast_to(1.0, shape) for local, shape in layer.parameters.items()}
+            found.update({full_name(name, local): t.values.shape for local, t in layer.tensors(blank).items()})
+        return found
+
+    def tensors(self, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
+        """What the parties store of these weights, by name."""
+        return {
+            full_name(name, local): tensor
+            for name, layer in self.layers.items()
+            for local, tensor in layer.tensors(local_weights(name, weights)).items()
         }
 
     @property

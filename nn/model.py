@@ -21,10 +21,10 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
-from nn.architecture import Architecture, Sequential, decode_json, full_name, local_weights
+from nn.architecture import Architecture, Sequential, decode_json
 from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
-from nn.layer import Array, WeightArray
+from nn.layer import Array
 from nn.saved import Saved, load, save
 from nn.stored import Encoded, StoredType
 from protocols.lowering.plan import plan
@@ -50,12 +50,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise UnsupportedError(f"description format {self.format} is not {FORMAT}: another version wrote it")
-        wanted: dict[str, Shape] = {}
-        for name, layer in self.architecture.layers.items():
-            # Views of a single number: a stranger's shapes take no memory to check.
-            blank = {local: np.broadcast_to(1.0, shape) for local, shape in layer.parameters.items()}
-            for local, tensor in layer.tensors(blank).items():
-                wanted[full_name(name, local)] = tensor.values.shape
+        wanted = self.architecture.stored_shapes
         found = {name: t.shape for name, t in self.tensors.items()}
         if wanted != found:
             odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
@@ -218,7 +213,7 @@ class Model:
 
     def encode(self) -> Mapping[str, FieldArray]:
         """The tensors to store as field elements, by name: secret, and each made when it is asked for."""
-        return Encoded(_stored_arrays(self.architecture, self.weights), self.stored_types())
+        return Encoded(self.architecture.tensors(self.weights), self.stored_types())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it, weights included, to a file in safetensors.  Raises ConfigurationError, DiskFull."""
@@ -233,7 +228,7 @@ class Model:
     @functools.cached_property
     def description(self) -> Description:
         """What others may know: everything but the weights.  Fits that had to be found are in it."""
-        arrays = _stored_arrays(self.architecture, self.weights)
+        arrays = self.architecture.tensors(self.weights)
         types = {name: StoredType.of(array, name) for name, array in arrays.items()}
         return Description(self.architecture.settled, types, self.interface)
 
@@ -281,14 +276,6 @@ def _architecture(layers: object) -> Architecture:
         return layers
     what = type(layers).__name__
     raise UsageError(f"a model is made of layers of ts.nn, ts.Sequential(...), or by ts.from_torch(net), not of {what}")
-
-
-def _stored_arrays(architecture: Architecture, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
-    return {
-        full_name(name, local): tensor
-        for name, layer in architecture.layers.items()
-        for local, tensor in layer.tensors(local_weights(name, weights)).items()
-    }
 
 
 def _float_array(name: str, values: npt.ArrayLike, shape: Shape | None = None) -> Array:

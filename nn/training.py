@@ -13,6 +13,7 @@ step before is not back by then: where it wraps around the field, it is uniform 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from mpc import fixed_point
 from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import Shape
-from nn.architecture import Architecture, full_name, local_weights
+from nn.architecture import Architecture, full_name
 from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array
 from nn.losses import Loss
@@ -60,13 +61,10 @@ class Recipe:
     remembered: float = REMEMBERED
     logits: float = LOGITS
 
-    @property
+    @functools.cached_property
     def shapes(self) -> dict[str, Shape]:
         """Of the weights as they are stored, by name."""
-        found = {}
-        for name, layer in self.architecture.layers.items():
-            blank = {local: np.broadcast_to(1.0, shape) for local, shape in layer.parameters.items()}
-            found.update({full_name(name, local): t.values.shape for local, t in layer.tensors(blank).items()})
+        found = self.architecture.stored_shapes
         if not found:
             raise UnsupportedError("a network without weights has nothing to train")
         return found
@@ -121,11 +119,7 @@ class Untrained:
     def __init__(self, description: Description, weights: Mapping[str, Array]) -> None:
         """``weights``, as in torch's ``state_dict``.  Raises EncodingError for one that is out of its range."""
         self._description = description
-        arrays = {
-            full_name(name, local): tensor.values
-            for name, layer in description.architecture.layers.items()
-            for local, tensor in layer.tensors(local_weights(name, weights)).items()
-        }
+        arrays = {name: tensor.values for name, tensor in description.architecture.tensors(weights).items()}
         arrays.update({name: np.zeros(t.shape) for name, t in description.training.items()})
         self._elements = {
             name: fixed_point.encode(arrays[name], t.fraction_bits, t.low, t.high, name=name)
