@@ -59,6 +59,11 @@ def logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([cast(torch.Tensor, model(part)) for part in torch.split(images, 512)])
 
 
+def prior_of(labels: torch.Tensor) -> torch.Tensor:
+    """Logarithms of how common each class is, of which there is taken to be one image at least."""
+    return torch.log(torch.bincount(labels, minlength=CLASSES).clamp(min=1) / len(labels))
+
+
 def train_teacher(
     images: torch.Tensor,
     labels: torch.Tensor,

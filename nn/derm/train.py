@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from mpc.errors import UsageError
 from nn.derm.card import model_card
 from nn.derm.dataset import Split, load_split, samples
 from nn.derm.preprocess import load_image, normalise
-from nn.derm.training import make_folder, report, run
+from nn.derm.training import make_folder, record, report, run
 
 try:
     import torch
@@ -69,7 +68,7 @@ def _train(options: argparse.Namespace) -> None:
     train = splits["train"]
     images = torch.from_numpy(train.images).movedim(-1, 1).float().div_(255).contiguous()
     labels = torch.from_numpy(train.labels)
-    log_prior = torch.log(torch.bincount(labels, minlength=fit.CLASSES).clamp(min=1) / len(labels))
+    log_prior = fit.prior_of(labels)
 
     teachers = [
         fit.train_teacher(
@@ -100,8 +99,7 @@ def _train(options: argparse.Namespace) -> None:
     save_file(weights, options.out / "derm.safetensors")
     digest = hashlib.sha256((options.out / "derm.safetensors").read_bytes()).hexdigest()
     metrics = measure(model, splits) | {"recipe": recipe, "weights_sha256": digest}
-    (options.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    (options.out / "MODEL_CARD.md").write_text(model_card(metrics), encoding="utf-8")
+    record(options.out, metrics, model_card)
     report(f"val: {_brief(metrics['val'])}; test: {_brief(metrics['test'])}; see {options.out}")
 
 

@@ -1,11 +1,13 @@
-"""What both training scripts do beside training: their outer shell."""
+"""What both training scripts do beside training: their outer shell, and what they write."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mpc.errors import ConfigurationError, TesseraError
 
@@ -26,6 +28,12 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {out}: name a folder of your own") from error
+
+
+def record(folder: Path, metrics: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
+    """Write ``metrics.json``, and ``MODEL_CARD.md``, which ``card`` makes of it."""
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(card(metrics), encoding="utf-8")
 
 
 def report(line: str) -> None:

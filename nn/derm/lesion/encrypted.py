@@ -18,7 +18,7 @@ from typing import Any
 from mpc.errors import ConfigurationError
 from nn.derm.lesion.card import model_card
 from nn.derm.lesion.model import FOLDER
-from nn.derm.training import run
+from nn.derm.training import record, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,10 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _note(options: argparse.Namespace) -> None:
-    path = options.folder / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) | {"encrypted": compared(options.records)}
-    path.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    (options.folder / "MODEL_CARD.md").write_text(model_card(metrics), encoding="utf-8")
+    metrics = json.loads((options.folder / "metrics.json").read_text(encoding="utf-8"))
+    record(options.folder, metrics | {"encrypted": compared(options.records)}, model_card)
 
 
 def compared(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +15,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mpc.errors import ConfigurationError
 from nn.derm.augment import random_views
+from nn.derm.fit import CLASSES, Report, prior_of
 from nn.derm.lesion.network import freeze
 from nn.derm.metrics import balanced_accuracy, confusion_matrix
 
-Report = Callable[[str], None]
-
-CLASSES = 7
 ROTATIONS = 4
 
 
@@ -115,8 +112,7 @@ def fine_tune(
     generator = torch.Generator().manual_seed(seed)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(net, recipe.frozen_blocks)
-    counts = torch.bincount(train.labels, minlength=CLASSES).clamp(min=1)
-    log_prior = torch.log(counts / len(train.labels))
+    log_prior = prior_of(train.labels)
     asked = val.asked
     steps = len(train.labels) // recipe.batch
     optimiser = torch.optim.AdamW(_groups(net, recipe.decay), lr=recipe.rate)

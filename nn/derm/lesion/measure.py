@@ -13,6 +13,7 @@ from torch import nn
 
 from nn.derm.dataset import CLASSES
 from nn.derm.evaluation import scores
+from nn.derm.fit import prior_of
 from nn.derm.lesion.fit import ROTATIONS, Asked
 from nn.derm.lesion.model import shown
 from nn.derm.lesion.photographs import INPUT
@@ -49,7 +50,7 @@ def fitted(logits: torch.Tensor, labels: torch.Tensor) -> Fit:
 
 def measure(net: nn.Sequential, model: Model, train: torch.Tensor, splits: Mapping[str, Asked]) -> dict[str, Any]:
     """``net`` is ``folded``, and ``model`` made of it; ``train``: labels; ``splits``: val and test, as clients ask."""
-    log_prior = torch.log(torch.bincount(train, minlength=len(CLASSES.labels)).clamp(min=1) / len(train))
+    log_prior = prior_of(train)
     found: dict[str, Any] = {
         "images": {"train": len(train)} | {name: len(split.labels) for name, split in splits.items()},
         "parameters": sum(array.size for array in model.weights.values()),

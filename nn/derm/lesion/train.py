@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from typing import cast
 from mpc.errors import UsageError
 from nn.derm.dataset import Split
 from nn.derm.lesion.photographs import asked, balanced, load_photographs
-from nn.derm.training import make_folder, report, run
+from nn.derm.training import make_folder, record, report, run
 
 try:
     import torch
@@ -87,10 +86,10 @@ def _train(options: argparse.Namespace) -> None:
         "val_losses": losses, "kept": kept, "seed": options.seed, "temperature": scale,
     }  # fmt: skip
     clients = {"val": shown, "test": _asked(load_photographs(options.data, "test"))}
-    metrics = measure(rewritten(plain, model), model, train.labels, clients) | {"recipe": recorded}
     digest = hashlib.sha256((options.out / "lesion.safetensors").read_bytes()).hexdigest()
-    (options.out / "metrics.json").write_text(json.dumps(metrics | {"weights_sha256": digest}, indent=1) + "\n")
-    (options.out / "MODEL_CARD.md").write_text(model_card(metrics), encoding="utf-8")
+    metrics = measure(rewritten(plain, model), model, train.labels, clients)
+    metrics |= {"recipe": recorded, "weights_sha256": digest}
+    record(options.out, metrics, model_card)
     for split in ("val", "test"):
         found = metrics[split]["4"]
         report(f"{split}: accuracy {found['accuracy']:.4f}, balanced accuracy {found['balanced_accuracy']:.4f}")
