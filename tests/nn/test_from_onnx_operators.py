@@ -170,10 +170,6 @@ def test_each_operator(name: str) -> None:
     agree(made(nodes, shape, weights), np.random.default_rng(1).standard_normal((3, *shape)))
 
 
-def quantized(weights: Sequence[np.ndarray], nodes: Sequence[Any], names: Sequence[str]) -> bytes:
-    return made(nodes, ROW, dict(zip(names, weights, strict=True)))
-
-
 SMALL, UNIT, ZERO, SIGNED = np.float32(0.02), np.float32(1 / 64), np.uint8(128), np.int8(0)
 WHOLE = np.random.default_rng(5).integers(-100, 100, (4, 3)).astype(np.int8)
 FEW_BITS: dict[str, Any] = {
