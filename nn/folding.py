@@ -41,9 +41,11 @@ def _one(architecture: Architecture, weights: Weights) -> tuple[Architecture, We
         if not alone or not isinstance(before.layer, Linear | _Convolution):
             continue
         if isinstance(before.layer, Linear):
+            if before.layer.out_features != step.layer.num_features or 2 not in step.layer.ndims:
+                continue
             # Channels are axis 1, a Linear's outputs the last one.
             ndim = _ndim(architecture, weights, source)
-            if before.layer.out_features == step.layer.num_features and 2 in step.layer.ndims and ndim in (2, None):
+            if ndim in (2, None):
                 return _without(architecture, weights, source - 1, number, guarded=ndim is None)
         elif (
             before.layer.out_channels == step.layer.num_features and _DIMENSIONS[type(before.layer)] in step.layer.ndims
