@@ -223,6 +223,11 @@ def taken(graph: Building, tensor: Tensor, dim: int, positions: Sequence[int]) -
     return graph.add(Take(tensor.layout.place(dim), places), tensor, layout=made)
 
 
+def pads_of(layout: Layout, widths: Mapping[int, tuple[int, int]]) -> list[int]:
+    """As ``Pad`` takes it, the last axis first: of axes of the model's tensor, how much before and after each."""
+    return [n for place in range(len(layout.inner), min(widths) - 1, -1) for n in widths.get(place, (0, 0))]
+
+
 def sized(layout: Layout, dim: int, size: int) -> Layout:
     """With another size of one dimension."""
     sizes = list(layout.shape)

@@ -14,7 +14,7 @@ from nn import rectifiers as r
 from nn import resizing as rs
 from nn import transposed as t
 from nn.importing.blockers import refused
-from nn.importing.building import Tensor, over, part
+from nn.importing.building import Tensor, over, pads_of, part
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.layer import Array, Layer, axis_of
@@ -210,9 +210,8 @@ def _pad(node: Node) -> Value:
             sizes[axis] += before + after
     if not widths:
         return x
-    count = len(x.layout.inner)
-    flat = [n for place in range(count, min(widths) - 1, -1) for n in widths.get(place, (0, 0))]
-    return node.add(rs.Pad(tuple(flat), _MODES[mode], value), x, layout=x.layout.resized(tuple(sizes)))  # type: ignore[arg-type]
+    layer = rs.Pad(tuple(pads_of(x.layout, widths)), _MODES[mode], value)  # type: ignore[arg-type]
+    return node.add(layer, x, layout=x.layout.resized(tuple(sizes)))
 
 
 _RULES = {

@@ -14,7 +14,7 @@ from nn import transposed as t
 from nn.importing import torch_windows as w
 from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.blockers import refused
-from nn.importing.building import Tensor
+from nn.importing.building import Tensor, pads_of
 from nn.importing.export_graph import Graph, Operator
 from nn.layer import Layer
 
@@ -157,10 +157,7 @@ def _pad(graph: Graph, x: Any, pad: Sequence[int], mode: str = "constant", value
             widths[layout.place(count - 1 - i)] = around
     if not widths:
         return tensor
-    lowest = min(widths)
-    places = range(len(layout.inner), lowest - 1, -1)
-    layer = w.padded([n for place in places for n in widths.get(place, (0, 0))], mode, value)
-    return graph.add(layer, tensor)
+    return graph.add(w.padded(pads_of(layout, widths), mode, value), tensor)
 
 
 @operator("constant_pad_nd")
