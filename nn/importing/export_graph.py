@@ -362,9 +362,15 @@ class Graph(Building):
 
 
 def _feeds(node: fx.Node, names: Collection[str]) -> bool:
-    return bool(node.users) and all(
-        name_of(user) in names or (name_of(user) in _PAST and _feeds(user, names)) for user in node.users
-    )
+    waiting, seen = [node], {node}
+    while waiting:
+        users = waiting.pop().users
+        past = {user for user in users if name_of(user) not in names}
+        if not users or any(name_of(user) not in _PAST for user in past):
+            return False
+        waiting += past - seen
+        seen |= past
+    return True
 
 
 def _flat(argument: Any) -> list[Any]:

@@ -200,11 +200,16 @@ class Graph(Building):
 
     def feeds_softmax(self, name: str) -> bool:
         """Whether all that takes a value is a softmax, past what keeps numbers and sums."""
-        takers = self._takers.get(name, [])
-        return bool(takers) and all(
-            taker.op_type == "Softmax" or (taker.op_type in _PAST and self.feeds_softmax(taker.output[0]))
-            for taker in takers
-        )
+        waiting, seen = [name], {name}
+        while waiting:
+            takers = self._takers.get(waiting.pop(), [])
+            past = [taker for taker in takers if taker.op_type != "Softmax"]
+            if not takers or any(taker.op_type not in _PAST for taker in past):
+                return False
+            given = {taker.output[0] for taker in past}
+            waiting += given - seen
+            seen |= given
+        return True
 
     def biased(self, x: Tensor, bias: Array, used: str) -> bool:
         """Whether a Linear without a bias, whose value ``used`` has no other use, has taken this one."""

@@ -132,6 +132,12 @@ NEW: dict[str, Case] = {
        for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")},
     "Where": (([node("Greater", ["x", "h"], ["c"]), node("Where", ["c", "x", "w"], ["y"])],
                {"h": HALF, "w": weight(4)}), ROW),
+    "Where, before many sums": (
+        ([node("Where", ["m", "x", "low"], ["s0"]),
+          *(each for i in range(40) for each in (node("Add", [f"s{i}"] * 2, [f"t{i}"]),
+                                                 node("Mul", [f"t{i}", "h"], [f"s{i + 1}"]))),
+          node("Softmax", ["s40"], ["y"])], {"m": MASK, "h": HALF, "low": np.float32(-1e9)}), ROW,
+    ),
     "Where, public": (([node("Where", ["m", "x", "h"], ["y"])], {"m": MASK, "h": HALF}), ROW),
     **{kind: (([node("Greater", ["x", "h"], ["c"]), node("Less", ["x", "z"], ["d"]), node(kind, ["c", "d"], ["e"]),
                 node("Cast", ["e"], ["y"], to=1)], {"h": HALF, "z": np.float32(0)}), ROW)
