@@ -278,6 +278,7 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
                 # What `tessera show` says of it, each has read.
                 await hospital.allow("lesions", COORDINATOR, [program])
                 await hospital.allow(f"{COORDINATOR}/network", COORDINATOR)
+        # So that it knows what it has been allowed since: a run that names no rule would be refused first.
         for name in HOSPITALS:
             await coordinator.data(f"{name}/lesions")
         progress = list[Progress]()
