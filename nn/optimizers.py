@@ -32,7 +32,7 @@ Tensors = Mapping[str, SecretTensor]
 Updated = tuple[dict[str, SecretTensor], dict[str, SecretTensor]]
 
 RATE_BITS = 8
-"""Significant ones of a learning rate, ..."""
+"""Significant ones of a learning rate, and of a decay of weights, ..."""
 MOMENTUM_BITS = 16
 """... and fraction bits of a momentum, and of other factors that are nearly 1."""
 AVERAGE, SQUARES = ".exp_avg", ".exp_avg_sq"
@@ -64,7 +64,7 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         wanted = self.lr if self.schedule is None else self.schedule(self.lr, step)
         if not 0 <= wanted < math.inf:
             raise UnsupportedError(f"the schedule says {wanted} for step {step}: rates are from 0 on")
-        return _rounded(wanted, RATE_BITS - math.frexp(wanted)[1])
+        return _significant(wanted)
 
     @property
     def weight_bits(self) -> int:
@@ -95,7 +95,7 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         if self.max_norm is not None:
             found = clipped(found, self.max_norm)
         if self.weight_decay:
-            decay = _rounded(self.weight_decay, RATE_BITS - math.frexp(self.weight_decay)[1])
+            decay = _significant(self.weight_decay)
             for name, g in found.items():
                 # Of what is opened already, so that this is rounded without an opening.
                 found[name] = g + _times(parameters[name], decay).truncate(g.type.fraction_bits)
@@ -251,6 +251,11 @@ def _velocity(name: str) -> str:
 
 def _rounded(value: float, bits: int) -> float:
     return math.ldexp(round(math.ldexp(value, bits)), -bits)
+
+
+def _significant(value: float) -> float:
+    """Rounded to ``RATE_BITS`` of them."""
+    return _rounded(value, RATE_BITS - math.frexp(value)[1])
 
 
 def _bits_of(value: float) -> int:
