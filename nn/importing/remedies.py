@@ -133,7 +133,7 @@ _KINDS: dict[tuple[str, str], str] = {
         ParametrizedLinear ParametrizedConv2d ParametrizationList
     """,
     _CHOOSING: """
-                    floordiv floor_divide remainder mod floor ceil round
+        floordiv floor_divide remainder mod floor ceil round
     """,
     _RANDOM: """
         rand randn rand_like randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_
@@ -146,7 +146,7 @@ _KINDS: dict[tuple[str, str], str] = {
         half bfloat16 int long bool type cuda cpu
     """,
     _SUM: """
-              PairwiseDistance pairwise_distance cdist
+        PairwiseDistance pairwise_distance cdist
     """,
     _CONTAINER: """
         ModuleList ModuleDict ParameterList ParameterDict Container Module
