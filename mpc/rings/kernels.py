@@ -13,16 +13,21 @@ have.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
+
+from mpc.rings.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +53,12 @@ registered: list[Kernel] = []
 
 _loading = threading.Lock()
 
+_PYTHON = "py{}{}".format(*sys.version_info)
+"""As Numba writes it into the names of files."""
+
 
 def inline(function: F) -> F:
-    """Compile a scalar helper that kernels call; LLVM inlines it into them.
-
-    Numba's disk cache looks at the file of the kernel alone: after editing a helper used from another file,
-    touch that file.
-    """
+    """Compile a scalar helper that kernels call; LLVM inlines it into them."""
     return cast(F, numba.njit(nogil=True)(function))
 
 
@@ -84,29 +88,50 @@ def kernel(*signature: Any) -> Callable[[F], F]:
 class Kernel:
     """Compiled, or loaded from the disk, by its first call."""
 
-    __slots__ = ("_call", "_dispatcher", "_signature", "kept", "name")
+    __slots__ = ("_call", "_dispatcher", "_signature", "kept", "name", "py_func")
 
     def __init__(self, function: Callable[..., Any], signature: tuple[Any, ...]) -> None:
         self.name = f"{function.__module__}.{function.__name__}"
+        self.py_func = function
         self.kept = True
         """There is a folder on the disk for what is compiled."""
-        try:
-            self._dispatcher = numba.njit(cache=True, nogil=True)(function)
-        except RuntimeError:
-            _warn_of_no_cache()
-            self._dispatcher, self.kept = numba.njit(nogil=True)(function), False
         self._signature = signature
+        self._dispatcher: Any = None
         self._call = self._first_call
 
     def load(self) -> bool:
         """Makes it ready.  Whether it had to be compiled for that."""
         # Threads may meet here: a second compilation would find compiling disabled by the first.
         with _loading:
-            if self._dispatcher.signatures:
+            if self._dispatcher is not None:
                 return False
-            self._dispatcher.compile(self._signature)
-            self._dispatcher.disable_compile()
-            return not self._dispatcher.stats.cache_hits
+            self._dispatcher = self._made()
+            compiled = not self._dispatcher.stats.cache_hits
+            if compiled and self.kept:
+                self._remove_others()
+            return compiled
+
+    def _made(self) -> Any:
+        # Its name on the disk.
+        self.py_func.__qualname__ = f"{self.py_func.__name__}.{fingerprint(self.py_func)}"
+        try:
+            made = numba.njit(cache=True, nogil=True)(self.py_func)
+        except RuntimeError:
+            _warn_of_no_cache()
+            made, self.kept = numba.njit(nogil=True)(self.py_func), False
+        made.compile(self._signature)
+        made.disable_compile()
+        return made
+
+    def _remove_others(self) -> None:
+        """What this Python was given before, from other code or by other versions: one of each kernel is kept."""
+        module, line = self.py_func.__module__.rpartition(".")[2], self.py_func.__code__.co_firstlineno
+        ours = f"{module}.{self.py_func.__qualname__}-{line}.{_PYTHON}."
+        for file in Path(self._dispatcher.stats.cache_path).glob(f"{module}.{self.py_func.__name__}.*{_PYTHON}.*"):
+            if not file.name.startswith(ours):
+                # Another process may have done so, or another user owns it.
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
     def _first_call(self, *arguments: Any) -> Any:
         self.load()
