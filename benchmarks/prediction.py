@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from benchmarks.computing import calibrated
-from benchmarks.measured_links import read_links
 from benchmarks.models import subject
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import gigabytes, kilobytes, megabytes, milliseconds, plain_table, print_json, stdout_console
 from mpc.cost import Cost, Link
 from mpc.errors import UsageError
 from mpc.security import Security
+from parties.operate.check.measured import read_links
 
 MILLI, MEGA = 1e-3, 1e6
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from parties.client.async_client import AsyncClient
 from parties.commands.arguments import client_key
+from parties.commands.objective import chosen_objective
 from parties.members.cluster import Cluster
 
 ClientCommand = Callable[[AsyncClient, argparse.Namespace], Coroutine[Any, Any, int]]
@@ -19,7 +20,8 @@ def run_as_client(command: ClientCommand, options: argparse.Namespace) -> int:
 
     async def main() -> int:
         cluster = Cluster.load(options.cluster)
-        client = AsyncClient(cluster, client_key(cluster, options), connect_timeout=options.timeout)
+        key, objective = client_key(cluster, options), chosen_objective(options, cluster)
+        client = AsyncClient(cluster, key, connect_timeout=options.timeout, objective=objective)
         return await command(client, options)
 
     return asyncio.run(main())

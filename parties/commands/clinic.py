@@ -16,6 +16,7 @@ from parties.clinic.loopback import LOCAL, is_local
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
+from parties.commands.objective import add_objective_argument
 from parties.members.cluster import address_fault
 
 TOKEN_BYTES = 24
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", action="append", default=[], help="host name that browsers use, behind a proxy; may be repeated"
     )
     parser.add_argument("--open", action="store_true", help="open it in a browser")
+    add_objective_argument(parser)
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object: where it is, or what failed")
 

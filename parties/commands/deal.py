@@ -15,6 +15,7 @@ from parties.client.report import StockReport
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
+from parties.commands.objective import add_objective_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--low-water", type=int, default=0, metavar="N", help="from now on, deal up to COUNT again when fewer are left"
     )
+    add_objective_argument(parser)
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -27,6 +27,7 @@ from parties.client.report import NO_ANSWER
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.chosen import chosen_model
+from parties.commands.objective import add_objective_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask for each photograph in four quarter turns, and average: right more often, for four times the cost",
     )
+    add_objective_argument(parser)
     client_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,4 +1,4 @@
-"""What ``tessera check --json`` has measured of each pair of members, as links for ``tessera cost``.
+"""What ``tessera check --json`` has measured of each pair of members, as links to predict and plan by.
 
 A round waits for the slowest pair of parties, and dealing for the slowest of the dealer's links: so the longest round
 trip and the least bandwidth of each kind count.
@@ -50,6 +50,11 @@ class Links(NamedTuple):
     servers: Link
     dealer: Link
     client: Link
+
+    @property
+    def objective(self) -> Link:
+        """What to plan by: a round waits for the parties' links, and most bytes are the dealer's."""
+        return Link(self.servers.round_trip, min(self.servers.bandwidth, self.dealer.bandwidth))
 
 
 def read_links(path: Path) -> Links:
