@@ -31,6 +31,7 @@ from parties.messages.requests import (
     LONGEST_WHY,
     MAX_PROGRAM_BYTES,
     MOST_LISTED,
+    MOST_OWNERS,
     MOST_SLOTS,
     AskLeave,
     FetchProgram,
@@ -39,6 +40,7 @@ from parties.messages.requests import (
     ProgramFound,
     RequestList,
     RequestWithdrawn,
+    Shared,
     UseRequest,
     WithdrawRequest,
     entry_in,
@@ -112,7 +114,7 @@ class Asking(StoredSecrets):
         return program.digest
 
     async def request(self, result: Results | Program, why: str) -> str:
-        """Ask the owners of all that ``result`` reads to let this client run it; the program's digest.
+        """Ask all to whom something belongs that ``result`` reads to let this client run it; the program's digest.
 
         They see the program, and ``why``, of up to 500 characters.  Every server keeps it until a month after it was
         asked or last decided.  ``requests`` says what becomes of it, and ``approved`` waits.  To ask again is to ask
@@ -124,16 +126,24 @@ class Asking(StoredSecrets):
         encoded = program.encode()
         if not 0 < len(why) <= LONGEST_WHY:
             raise UsageError(f"say why, in up to {LONGEST_WHY} characters")
-        if all(slot.partition("/")[0] == self.member.name for slot in program.slots):
-            raise UsageError("this program reads nothing of anybody else's: there is nobody to ask")
+        if not program.slots:
+            raise UsageError("this program reads nothing of anybody's: there is nobody to ask")
         if len(encoded) > MAX_PROGRAM_BYTES or len(program.slots) > MOST_SLOTS:
             raise UsageError(
                 f"owners are asked about programs of up to {MAX_PROGRAM_BYTES:,} bytes that read {MOST_SLOTS} secrets:"
                 f" this one has {len(encoded):,} bytes, and reads {len(program.slots)}"
             )
-        said = UseRequest(self.member.name, program.digest, program.slots, why, time.time())
-        signed = said.signed(self._keys, self.cluster).encode()
         await self._board.reach(self._servers)
+        found = {slot: await self._now(slot) for slot in program.slots}
+        others = tuple(
+            Shared(slot, secret.joint) for slot, secret in found.items() if secret is not None and secret.joint
+        )
+        said = UseRequest(self.member.name, program.digest, program.slots, why, time.time(), others)
+        if not said.owners:
+            raise UsageError("this program reads nothing of anybody else's: there is nobody to ask")
+        if len(said.owners) > MOST_OWNERS:
+            raise UsageError(f"up to {MOST_OWNERS} owners are asked about a program: this one has {len(said.owners)}")
+        signed = said.signed(self._keys, self.cluster).encode()
         message = AskLeave(request=secrets.token_hex(16))
         await self._board.ask(message, LeaveAsked, self._servers, self._patience, [signed, encoded])
         return program.digest
@@ -309,9 +319,9 @@ class Asking(StoredSecrets):
         standings, depends = dict(entry.standings), list[str]()
         for owner, standing in approved.items():
             if self.member.name in (owner, entry.client):
-                standings[owner] = await self._still(entry, program, standing)
+                standings[owner] = await self._still(entry, program, owner, standing)
                 for slot in standing.versions:
-                    rules = await self._rules_for(slot, entry)
+                    rules = await self._rules_for(slot, entry, owner)
                     if rules and all(rule.limited for rule in rules):
                         depends.append(f"holds for {slot} so often: {'; '.join(rule.limits for rule in rules)}")
             depends += [
@@ -319,7 +329,8 @@ class Asking(StoredSecrets):
                 " with other types, another word of its owner's, or its removal"
                 for slot, version in standing.versions.items()
             ]
-            others = [slot for slot in entry.slots if slot.partition("/")[0] not in (owner, entry.client)]
+            theirs = entry.said.read_of(owner)
+            others = [s for s in entry.slots if s not in theirs and s.partition("/")[0] != entry.client]
             if others:
                 depends.append(f"what comes out depends on {', '.join(others)} too, whatever is put there")
         inputs = sum(node.type.size for node in program.nodes if isinstance(node.operation, Input))
@@ -329,12 +340,14 @@ class Asking(StoredSecrets):
             depends.append(f"what comes out depends on what {entry.client} puts in: {', '.join(what)}")
         return replace(entry, standings=standings, depends=tuple(depends))
 
-    async def _still(self, entry: RequestEntry, program: Program, standing: Standing) -> Standing:
+    async def _still(self, entry: RequestEntry, program: Program, owner: str, standing: Standing) -> Standing:
         """What an owner has approved, or that it has ended."""
         for slot, version in standing.versions.items():
             secret = await self._now(slot)
-            if secret is None or not await self._rules_for(slot, entry):
+            if secret is None or not await self._rules_for(slot, entry, owner):
                 return replace(standing, state=State.ENDED, note=f"{slot} is gone, or not allowed any more")
+            if set(secret.joint) != set(entry.said.joint(slot)):
+                return replace(standing, state=State.ENDED, note=f"{slot} belongs to others than before: ask again")
             if not reads_as_it_is(program, secret):
                 note = (
                     f"{slot} has other types now (version {secret.version[:8]}): write the program anew, and ask again"
@@ -344,9 +357,10 @@ class Asking(StoredSecrets):
                 standing = replace(standing, note=standing.note or f"{slot} is at version {secret.version[:8]} now")
         return standing
 
-    async def _rules_for(self, slot: str, entry: RequestEntry) -> list[Rule]:
-        """Those by which the program may be run on what is there, as far as we are told."""
-        rules = [rule for listed in await self.models() if listed.slot == slot for rule in listed.rules]
+    async def _rules_for(self, slot: str, entry: RequestEntry, owner: str) -> list[Rule]:
+        """Those of that owner by which the program may be run on what is there, as far as we are told."""
+        found = [listed for listed in await self.models() if listed.slot == slot]
+        rules = [r for each in found for r in (each.rules if each.owner == owner else each.others.get(owner, ()))]
         return [r for r in rules if r.client in (entry.client, EVERYONE) and r.program in (ANY, entry.program)]
 
 

@@ -44,7 +44,7 @@ class Deciding(Asking):
             if name not in own:
                 raise UsageError(f"the program reads no {name!r} of ours: it reads {', '.join(own)}")
         code = await self._program(entry)
-        found = {name: await self._now(slot_of(self.member.name, name)) for name in (own if names is None else names)}
+        found = {name: await self._now(own[name]) for name in (own if names is None else names)}
         versions = {}
         for name, secret in found.items():
             if secret is None:
@@ -67,9 +67,10 @@ class Deciding(Asking):
             await self._own_rules.take_back(name, entry.client, program)
         return await self._decide(entry, approved=False, why=why, versions={})
 
-    def _own(self, entry: RequestEntry) -> list[str]:
-        """Names of ours that the program reads."""
-        return [slot.partition("/")[2] for slot in entry.slots if slot.partition("/")[0] == self.member.name]
+    def _own(self, entry: RequestEntry) -> dict[str, str]:
+        """The slots that the program reads and we have a say about, by what we call them, as `allow` does."""
+        own = slot_of(self.member.name, "")
+        return {slot.removeprefix(own): slot for slot in entry.said.read_of(self.member.name)}
 
     async def _decide(
         self, entry: RequestEntry, *, approved: bool, why: str, versions: Mapping[str, str]

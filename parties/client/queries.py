@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import prod
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mpc.errors import NoSuchName, NotPermitted, ProtocolViolation, UsageError
+from mpc.errors import NoSuchName, NotPermitted, ProtocolViolation, UsageError, printable
 from mpc.tensor_type import MAX_SIZE, Shape
 from parties.client.switchboard import Switchboard
 from parties.members.cluster import Cluster
@@ -59,7 +59,9 @@ class ModelEntry:
     complete: bool
     """Whether all parties do; else runs of it are refused until its owner uploads it again."""
     rules: tuple[Rule, ...]
-    """That all these parties know; only those that concern us, if it is not ours."""
+    """Its owner's, that all these parties know; only those that concern us, if it is not ours."""
+    others: Mapping[str, tuple[Rule, ...]]
+    """Likewise of each to whom it belongs beside its owner, without whose leave nobody uses it."""
     unequal: bool
     """Whether some of these parties know others."""
 
@@ -93,6 +95,7 @@ class ModelEntry:
             "complete": self.complete,
             "allowed": {client: sorted(programs) for client, programs in sorted(self.allowed.items())},
             "rules": [msgspec.to_builtins(rule) for rule in self.rules],
+            "others": {other: [msgspec.to_builtins(rule) for rule in of] for other, of in self.others.items()},
         }
 
 
@@ -106,8 +109,8 @@ class Found(NamedTuple):
     """Rules by which this client may use it, if it is another's, by identity."""
     parts: int
     """Of data, that have been drawn for it."""
-    joint: bool
-    """Whether it belongs to others beside its owner, as any party says."""
+    others: Mapping[str, Mapping[str, Rule]]
+    """Likewise of each to whom it belongs beside its owner, as any party says."""
 
 
 def sought(name: str) -> tuple[str, str]:
@@ -148,9 +151,16 @@ async def find_model(board: Switchboard, cluster: Cluster, client: str, name: st
         has = f"it has {', '.join(there)}" if there else "it has none yet"
         remedy = "upload it, or have its owner allow it (tessera allow)"
         raise NotPermitted(f"{parties[0]} has nothing called {name!r} for us: {has}; {remedy}")
-    common = set.intersection(*(set(at_one.allowed) for at_one in known))
-    joint = any(at_one.joint for at_one in known)
-    return known[0]._replace(allowed={rule: known[0].allowed[rule] for rule in common}, joint=joint)
+    others = {other for at_one in known for other in at_one.others}
+    return known[0]._replace(
+        allowed=_common([at_one.allowed for at_one in known]),
+        others={other: _common([at_one.others.get(other, {}) for at_one in known]) for other in others},
+    )
+
+
+def _common(rules: Sequence[Mapping[str, Rule]]) -> dict[str, Rule]:
+    """By identity, those that all have."""
+    return {identity: rules[0][identity] for identity in set.intersection(*map(set, rules))}
 
 
 def _unequal(name: str, owner: str, found: Mapping[str, Found | None]) -> str:
@@ -182,7 +192,7 @@ async def _find(
         found.append(
             {
                 at_one.owner: Found(
-                    at_one.owner, at_one.version, detail.description, detail.allowed, at_one.parts, at_one.joint
+                    at_one.owner, at_one.version, detail.description, detail.allowed, at_one.parts, detail.others
                 )
                 for at_one, detail in zip(answer.found, details, strict=True)
             }
@@ -205,8 +215,9 @@ async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> 
         for other in seen:
             if other.shapes != shapes:
                 raise ProtocolViolation(other.party, f"lists {name!r} with other tensors than {seen[0].party}")
-        rules = [set(one.rules.items()) for one in seen]
-        common = set.intersection(*rules)
+        owners = sorted({of for one in seen for of in one.rules})
+        rules = {of: [set(one.rules.get(of, {}).items()) for one in seen] for of in owners}
+        common = {of: set.intersection(*known) for of, known in rules.items()}
         entries.append(
             ModelEntry(
                 name=name,
@@ -217,11 +228,16 @@ async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> 
                 stored_bytes=max(one.info.stored_bytes for one in seen),
                 held_by=tuple(one.party for one in seen),
                 complete=len(seen) == len(parties),
-                rules=tuple(rule for _, rule in sorted(common, key=lambda of: (of[1].client, str(of[1]), of[0]))),
-                unequal=any(known != common for known in rules),
+                rules=_sorted(common.pop(owner, set())),
+                others={of: _sorted(theirs) for of, theirs in common.items()},
+                unequal=any(known != rules[of][0] for of in owners for known in rules[of]),
             )
         )
     return entries
+
+
+def _sorted(rules: Iterable[tuple[str, Rule]]) -> tuple[Rule, ...]:
+    return tuple(rule for _, rule in sorted(rules, key=lambda of: (of[1].client, str(of[1]), of[0])))
 
 
 class _Listed(NamedTuple):
@@ -230,8 +246,8 @@ class _Listed(NamedTuple):
     party: str
     info: SecretInfo
     shapes: dict[str, Shape]
-    rules: dict[str, Rule]
-    """By identity."""
+    rules: dict[str, dict[str, Rule]]
+    """By whose word they are, the owner's or another's to whom it belongs, and by identity."""
 
 
 def _read(party: str, delivery: Delivery) -> list[_Listed]:
@@ -254,7 +270,10 @@ def _listed(party: str, info: SecretInfo, buffer: memoryview) -> _Listed:
     size = sum(prod(max(n, 1) for n in shape) for shape in shapes.values())
     if len(shapes) != len(details.tensors) or size > MAX_SIZE:
         raise senseless
-    rules = {identity: rule for of_client in details.allowed.values() for identity, rule in of_client.items()}
+    rules = {
+        printable(owner): {identity: rule for of_client in grants.values() for identity, rule in of_client.items()}
+        for owner, grants in {**details.others, info.owner: details.allowed}.items()
+    }
     return _Listed(party, info, shapes, rules)
 
 

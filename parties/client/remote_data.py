@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -19,7 +19,14 @@ class RemoteData:
     """A data set stored on the parties: its tensors, by name, as leaves of expressions."""
 
     def __init__(
-        self, name: str, owner: str, version: str, description: DataDescription, parts: int = 0, *, joint: bool = False
+        self,
+        name: str,
+        owner: str,
+        version: str,
+        description: DataDescription,
+        parts: int = 0,
+        *,
+        joint: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.owner = owner
@@ -29,8 +36,8 @@ class RemoteData:
         """Where programs read it."""
         self.parts = parts
         """Of data, that runs have drawn one after the other to make it: see ``drawn``."""
-        self.joint = joint
-        """Whether it belongs to others beside its owner, as it was when it was asked for."""
+        self.joint = tuple(joint)
+        """To whom it belongs beside its owner, as it was when it was asked for."""
         self._tensors = {tensor: t.source(self.slot, tensor) for tensor, t in description.tensors.items()}
 
     @property
@@ -75,7 +82,7 @@ class RemoteData:
 
 
 def remote(
-    name: str, owner: str, version: str, description: bytes, parts: int = 0, *, joint: bool = False
+    name: str, owner: str, version: str, description: bytes, parts: int = 0, *, joint: Sequence[str] = ()
 ) -> RemoteModel | RemoteData:
     """What lies on the parties under ``name``, by its description.  Raises UnsupportedError if it is neither."""
     if is_data(description):

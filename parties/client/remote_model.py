@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from mpc.errors import UsageError
@@ -49,7 +49,14 @@ class RemoteModel:
     """A model stored on the parties; call it with a secret tensor to get a lazy expression."""
 
     def __init__(
-        self, name: str, owner: str, version: str, description: Description, parts: int = 0, *, joint: bool = False
+        self,
+        name: str,
+        owner: str,
+        version: str,
+        description: Description,
+        parts: int = 0,
+        *,
+        joint: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.owner = owner
@@ -60,8 +67,8 @@ class RemoteModel:
         """Where programs read it."""
         self.parts = parts
         """Of data, that runs have drawn one after the other to train it."""
-        self.joint = joint
-        """Whether it belongs to others beside its owner, as it was when it was asked for."""
+        self.joint = tuple(joint)
+        """To whom it belongs beside its owner, as it was when it was asked for."""
         self._stored = description.stored(self.slot)
         training = {name: t.source(self.slot, name, weight=True) for name, t in description.training.items()}
         self._tensors = {**self._stored, **training}

@@ -146,8 +146,7 @@ def _standing(request: UseRequest, owner: str, decision: Decision | None, *, eve
     note, when = printable(decision.why), datetime.fromtimestamp(decision.when, UTC)
     if not decision.approved:
         return Standing(State.DENIED, note, when)
-    asked = [slot for slot in request.slots if slot.partition("/")[0] == owner]
-    rest = [slot for slot in asked if slot not in decision.versions]
+    rest = [slot for slot in request.read_of(owner) if slot not in decision.versions]
     if rest:
         note = f"approved, but not for {', '.join(rest)}"
     elif not everywhere:

@@ -138,7 +138,7 @@ class Running(Deciding):
     async def _ask_again(self, bound: BoundProgram) -> None:
         """What is allowed now on others' secrets that the program reads."""
         for binding in bound.bindings:
-            if binding.rule != OWNER:
+            if binding.rule != OWNER or self._slots.is_joint(binding.slot):
                 with contextlib.suppress(NotPermitted, UsageError):
                     await self._find(binding.slot)
 

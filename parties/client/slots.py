@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mpc.errors import UsageError
@@ -11,7 +11,7 @@ from mpc.operation import Stored
 from mpc.program import Program
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
-from parties.messages.bindings import OWNER, Binding, BoundProgram
+from parties.messages.bindings import OWNER, Binding, BoundProgram, Leave
 from parties.messages.rules import Rule
 from parties.stored.policy import ANY, PREDICT
 from protocols.trace.mathematics import Node, Secret
@@ -24,7 +24,8 @@ class _Known:
     allowed: Mapping[str, Rule]
     """Rules by which this client may use it, if it is another's, by identity."""
     parts: int
-    joint: bool
+    others: Mapping[str, Mapping[str, Rule]]
+    """Likewise by whom else it belongs to."""
 
 
 _NONE = "0" * 64
@@ -45,10 +46,16 @@ class Slots:
         """Rules, by identity, of which there was no run left."""
         self._versions: weakref.WeakKeyDictionary[Node, str] = weakref.WeakKeyDictionary()
 
-    def note(self, secret: RemoteModel | RemoteData, allowed: Mapping[str, Rule] | None = None) -> None:
-        """It is in use, and may be used so."""
-        self._known[secret.slot] = _Known(secret.owner, secret.version, allowed or {}, secret.parts, secret.joint)
-        self._used_up -= (allowed or {}).keys()
+    def note(
+        self,
+        secret: RemoteModel | RemoteData,
+        allowed: Mapping[str, Rule] | None = None,
+        others: Mapping[str, Mapping[str, Rule]] | None = None,
+    ) -> None:
+        """It is in use, and may be used so, as its owner says, and each other whose it is."""
+        rules, joint = allowed or {}, {owner: {} for owner in secret.joint} if others is None else others
+        self._known[secret.slot] = _Known(secret.owner, secret.version, rules, secret.parts, joint)
+        self._used_up.difference_update(rules, *joint.values())
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
 
@@ -73,31 +80,57 @@ class Slots:
                 version = self._versions.get(leaf, self._known[slot].version)
                 if versions.setdefault(slot, version) != version:
                     raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
-        bindings = tuple(Binding(s, versions[s], self._rule(s, program)) for s in program.slots)
+        rules = {slot: self._rule(slot, program) for slot in program.slots}
+        bindings = tuple(
+            Binding(s, versions[s], rules[s], tuple(self._leave(s, program, rules))) for s in program.slots
+        )
         return BoundProgram(program, bindings, self._client, keep)
+
+    def _leave(self, slot: str, program: Program, rules: Mapping[str, str]) -> Iterator[Leave]:
+        """Of all to whom it belongs beside its owner and us: by what they allow on it, or on what is theirs alone."""
+        for owner, allowed in sorted(self._known[slot].others.items()):
+            if owner == self._client:
+                continue
+            agreed = [
+                rules[s] for s in program.slots if self._known[s].owner == owner and self._is_for(s, rules[s], program)
+            ]
+            yield Leave(owner, agreed[0] if agreed else self._best(allowed, program))
+
+    def _is_for(self, slot: str, rule: str, program: Program) -> bool:
+        """Whether it is one for that very program."""
+        found = self._known[slot].allowed.get(rule)
+        return found is not None and found.program == program.digest
+
+    def is_joint(self, slot: str) -> bool:
+        """Whether it belongs to others as well, as far as is known."""
+        return bool(self._known[slot].others)
 
     def parts_after(self, program: Program) -> int:
         """Parts of data that have been drawn for what it keeps, once it has."""
         return max((self._known[slot].parts for slot in program.slots), default=0) + bool(program.drawn)
 
-    def joint_after(self, program: Program) -> bool:
-        """Whether what it keeps belongs to others as well."""
+    def joint_after(self, program: Program) -> tuple[str, ...]:
+        """To whom else belongs what it keeps."""
+        if not program.keeping.joint:
+            return ()
         known = [self._known[slot] for slot in program.slots]
-        return program.keeping.joint and any(each.joint or each.owner != self._client for each in known)
+        return tuple(sorted({name for each in known for name in (each.owner, *each.others)} - {self._client}))
 
     def use_up(self, bound: BoundProgram) -> None:
         """There is no run left of one of its rules: others come first, if there are any, until we are told anew."""
-        self._used_up.update(binding.rule for binding in bound.bindings)
+        self._used_up.update(rule for b in bound.bindings for rule in (b.rule, *(leave.rule for leave in b.others)))
 
     def _rule(self, slot: str, program: Program) -> str:
-        """Of those that this client has: one that is not used up, is not counted, and says most plainly that it may."""
+        """Of those that this client has, the best."""
         known = self._known[slot]
-        if known.owner == self._client:
-            return OWNER
+        return OWNER if known.owner == self._client else self._best(known.allowed, program)
+
+    def _best(self, allowed: Mapping[str, Rule], program: Program) -> str:
+        """One that is not used up, is not counted, and says most plainly that this client may."""
         plainly = (ANY, program.digest, PREDICT)
         fitting = [
             (identity in self._used_up, rule.limited, plainly.index(rule.program), identity)
-            for identity, rule in known.allowed.items()
+            for identity, rule in allowed.items()
             if rule.program in plainly
         ]
         return min(fitting)[-1] if fitting else _NONE

@@ -128,16 +128,25 @@ class StoredSecrets:
             checked_name(owner)
         await self._board.reach(self._parties)
         found = await find_model(self._board, self.cluster, self.member.name, name, self._patience)
-        secret = remote(own_name, found.owner, found.version, found.description, found.parts, joint=found.joint)
-        self._slots.note(secret, found.allowed)
+        joint = sorted(found.others)
+        secret = remote(own_name, found.owner, found.version, found.description, found.parts, joint=joint)
+        self._slots.note(secret, found.allowed, found.others)
         return secret
 
     async def _is_data(self, name: str) -> bool:
-        """Whether it is a data set, and no model, that we call so.  Raises NoSuchName for neither."""
+        """Whether it is a data set, and no model, that we call so, or ``owner/name`` of what is ours as well.
+
+        Raises NoSuchName for neither.
+        """
+        joint = "/" in name
         try:
-            return isinstance(await self._find(slot_of(self.member.name, name)), RemoteData)
+            found = await self._find(name if joint else slot_of(self.member.name, name))
         except NotPermitted:
-            raise NoSuchName(f"nothing of yours is stored under {name!r}: upload it first") from None
+            found = None
+        if found is None or self.member.name not in (found.owner, *found.joint):
+            remedy = "it is not yours as well" if joint else "upload it first"
+            raise NoSuchName(f"nothing of yours is stored under {name!r}: {remedy}")
+        return isinstance(found, RemoteData)
 
     async def models(self) -> list[ModelEntry]:
         """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
@@ -166,7 +175,7 @@ class StoredSecrets:
         prepared, whatever becomes of it (``parties.stored.gate``).
 
         Of what belongs to this client jointly with others (``Joint``), ``owner/name``, it says so beside its owner and
-        the other joint owners, without limits: nobody uses it without the leave of all of them.
+        the other joint owners: nobody uses it without the leave of all of them.
 
         Each server keeps the rules, which this client signs, and enforces them by itself; they outlast uploads under
         that name (``parties.stored.policy``).  What ``client`` has prepared by its former rules is over.
@@ -183,11 +192,9 @@ class StoredSecrets:
                 raise UsageError(f"{limit}={number}: a limit is at least 1; to allow nothing, give no programs")
         if programs is None:
             programs = () if schema else (PREDICT,)
-        if joint and (schema or any(number is not None for number in limits.values())):
-            raise UsageError(
-                f"{name!r} is held by {held_by}, who says that it may be known of, and how often it is used"
-            )
-        if not joint and (programs or schema) and await self._is_data(name) and PREDICT in programs:
+        if joint and schema:
+            raise UsageError(f"{name!r} is held by {held_by}, who says that it may be known of")
+        if (programs or schema) and await self._is_data(name) and PREDICT in programs:
             raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
         rules = [Rule(client, program, 1, runs, per_day, per_client) for program in programs]
         await self._own_rules.allow(name, client, [*rules, Rule(client, SCHEMA, 1)] if schema else rules)

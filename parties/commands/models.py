@@ -15,6 +15,7 @@ from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.requests import end_of
+from parties.stored.policy import called
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,4 +64,10 @@ def _table(entries: Sequence[ModelEntry]) -> str:
 def _row(entry: ModelEntry) -> tuple[str, ...]:
     when = entry.when.strftime("%Y-%m-%d %H:%M:%S")
     size = f"{entry.stored_bytes / 1e3:,.1f} KB"
-    return entry.name, entry.owner, entry.version[:8], when, f"{entry.parameters:,}", size, shown(entry.rules)
+    return entry.name, entry.owner, entry.version[:8], when, f"{entry.parameters:,}", size, _allowed(entry)
+
+
+def _allowed(entry: ModelEntry) -> str:
+    """By its owner; and by each other whose leave it takes as well."""
+    others = [f"and by {called(other)}: {shown(rules) or 'nobody'}" for other, rules in entry.others.items()]
+    return "; ".join(filter(None, [shown(entry.rules), *others]))

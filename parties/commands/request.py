@@ -43,8 +43,8 @@ async def request(client: AsyncClient, options: argparse.Namespace) -> int:
             digest, said = options.withdraw, f"{options.withdraw} is withdrawn"
         else:
             digest = await client.request(program, options.why)
-            owners = dict.fromkeys(slot.partition("/")[0] for slot in program.slots)
-            asked = " and ".join(owner for owner in owners if owner != client.member.name)
+            (entry,) = [e for e in await client.requests() if (e.program, e.client) == (digest, client.member.name)]
+            asked = " and ".join(entry.standings)
             said = f"{asked} may now decide: `tessera requests` says what becomes of {digest}"
     print(json.dumps({"program": digest, "withdrawn": program is None}) if options.json else said)
     return 0

@@ -10,7 +10,8 @@ A program reads stored secrets from slots, and a slot is called as the secret is
   removed it.
 
 A *binding* says which version of the secret is meant, and by which rule this client may use it in this program: the
-very rule, by its digest (`parties.messages.rules`), so that no two members mean another one, or another limit.  The
+very rule, by its digest (`parties.messages.rules`), so that no two members mean another one, or another limit; and of
+what belongs to several jointly, by which rule of each of the others.  The
 client sends its bindings with the program, to the dealer and to every party, and each compares them with the versions
 and rules that it has itself.  So it sends the name under which the result is to be kept, if it is.  The dealer's
 ``Dealt`` has the digest of all that; a party that was told otherwise ends the run before it uses what was dealt, and
@@ -25,14 +26,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from mpc.decoders import from_msgpack
 from mpc.lazy import lazy
 from mpc.program import Program
-from parties.messages.fields import NAME, Id, Name
+from parties.messages.fields import NAME, Digest, Id, Name
 from protocols.lowering.intervals import is_gated
 
 OWNER = "owner"
@@ -41,12 +42,28 @@ OWNER = "owner"
 Slot = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}/{NAME}\Z")]
 
 
-class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` of the secret that ``slot`` names, by ``rule``: the owner's, or one with that digest."""
+class Leave(NamedTuple):
+    """Of somebody to whom a secret belongs as well, by that rule."""
+
+    owner: Name
+    rule: Digest
+
+
+class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``version`` of the secret that ``slot`` names, by ``rule``: the owner's, or one with that digest.
+
+    ``others``: of all to whom it belongs beside its owner and whose run it is.
+    """
 
     slot: Slot
     version: Id
     rule: Annotated[str, msgspec.Meta(pattern=r"^(owner|[0-9a-f]{64})\Z")]
+    others: Annotated[tuple[Leave, ...], msgspec.Meta(max_length=1000)] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All it says; only the first of them has a slash."""
+        return self.slot, self.version, self.rule, *(word for leave in self.others for word in leave)
 
 
 Bindings = Annotated[tuple[Binding, ...], msgspec.Meta(max_length=1000)]
@@ -79,7 +96,7 @@ class BoundProgram:
     @lazy
     def bindings_digest(self) -> str:
         """SHA-256 of the bindings, rules included, and ``keep``: what members compare beside the program's digest."""
-        return _sha256("bindings", self.keep, *(part for b in self.bindings for part in (b.slot, b.version, b.rule)))
+        return _sha256("bindings", self.keep, *(word for b in self.bindings for word in b.words))
 
     @lazy
     def gated(self) -> bool:

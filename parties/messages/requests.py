@@ -15,7 +15,7 @@ brings it.  A server can hide what it was told, but not from who asks the others
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import msgspec
 
@@ -33,6 +33,8 @@ MAX_PROGRAM_BYTES = 1 << 20
 MAX_STATEMENT_BYTES = 1 << 15
 MOST_SLOTS = 32
 """That such a program reads."""
+MOST_OWNERS = 64
+"""Who are asked about one."""
 MOST_LISTED = 4096
 LIFETIME = 30 * 86400.0
 """s since a request was made, or last decided."""
@@ -43,6 +45,13 @@ LONGEST_WHY = 500
 Why = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_WHY)]
 When = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 """Seconds since 1970, by the clock of who says so."""
+
+
+class Shared(NamedTuple):
+    """What is in a slot belongs to these as well."""
+
+    slot: Slot
+    by: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=MOST_OWNERS)]
 
 
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +93,10 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UseRequest(Statement, frozen=True):
-    """``client`` asks to run the program with this digest, which reads these slots, and says why."""
+    """``client`` asks to run the program with this digest, which reads these slots, and says why.
+
+    ``others``: of what belongs to several, to whom beside its owner.
+    """
 
     purpose: ClassVar[str] = "request for leave"
     client: Name
@@ -92,22 +104,36 @@ class UseRequest(Statement, frozen=True):
     slots: Annotated[tuple[Slot, ...], msgspec.Meta(min_length=1, max_length=MOST_SLOTS)]
     why: Why
     when: When
+    others: Annotated[tuple[Shared, ...], msgspec.Meta(max_length=MOST_SLOTS)] = ()
 
     @property
     def author(self) -> str:
         return self.client
 
+    def joint(self, slot: str) -> tuple[str, ...]:
+        """To whom that belongs beside its owner, as the client says."""
+        return dict(self.others).get(slot, ())
+
+    def owners_of(self, slot: str) -> tuple[str, ...]:
+        """Whose leave it takes to read that, each once."""
+        owners = dict.fromkeys((slot.partition("/")[0], *self.joint(slot)))
+        return tuple(owner for owner in owners if owner != self.client)
+
     @property
     def owners(self) -> tuple[str, ...]:
         """Whose leave it takes, each once."""
-        owners = dict.fromkeys(slot.partition("/")[0] for slot in self.slots)
-        return tuple(owner for owner in owners if owner != self.client)
+        return tuple(dict.fromkeys(owner for slot in self.slots for owner in self.owners_of(slot)))
+
+    def read_of(self, owner: str) -> tuple[str, ...]:
+        """Which of the slots that owner has a say about."""
+        return tuple(slot for slot in self.slots if owner in self.owners_of(slot))
 
 
 class Decision(Statement, frozen=True):
     """What ``owner`` says to the request that ``client`` made at ``asked``.
 
-    ``versions``: of its own secrets, those that it has allowed for the program, and what was in use of them then.
+    ``versions``: of its own secrets, and of what belongs to it as well, those that it has allowed for the program, and
+    what was in use of them then.
     """
 
     purpose: ClassVar[str] = "decision on leave"
@@ -126,7 +152,7 @@ class Decision(Statement, frozen=True):
 
     def answers(self, request: UseRequest) -> bool:
         """Whether it is about that request, and about nothing but the author's own."""
-        own = all(slot in request.slots and slot.partition("/")[0] == self.owner for slot in self.versions)
+        own = self.versions.keys() <= set(request.read_of(self.owner))
         asked = (request.client, request.program, request.when)
         return own and self.owner in request.owners and (self.client, self.program, self.asked) == asked
 
@@ -135,7 +161,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request as a server lists it, and what was decided."""
 
     request: Signed
-    decisions: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MOST_SLOTS)] = ()
+    decisions: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MOST_OWNERS)] = ()
 
 
 class AskLeave(RequestMessage, frozen=True):
@@ -221,7 +247,7 @@ def signed_in(buffer: memoryview) -> Signed:
 
 def entry_in(buffer: memoryview) -> Entry:
     """Of a payload frame.  Raises ProgramError."""
-    if len(buffer) > (MOST_SLOTS + 1) * (MAX_STATEMENT_BYTES + 128):
+    if len(buffer) > (MOST_OWNERS + 1) * (MAX_STATEMENT_BYTES + 128):
         raise ProgramError("an entry beyond measure")
     found: Entry = from_msgpack(buffer, Entry, "this is no entry of a list of requests")
     return found

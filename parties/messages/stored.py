@@ -33,19 +33,22 @@ class FindSecret(RequestMessage, frozen=True):
 
 
 class SecretFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model in use at the sender; ``parts`` of data have been drawn for it, and if ``joint`` others own it, too."""
+    """A model in use at the sender; ``parts`` of data have been drawn for it."""
 
     owner: Name
     version: Id
     parts: Count
-    joint: bool
 
 
 class FoundDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Its description; and the rules by which the client may use it, beside what it may as its owner, by identity."""
+    """Its description; and the rules by which the client may use it, beside what it may as its owner, by identity.
+
+    ``others``: likewise of each to whom it belongs beside its owner, by name.
+    """
 
     description: bytes
     allowed: Mapping[Digest, Rule]
+    others: Mapping[str, Mapping[Digest, Rule]] = {}
 
 
 class FoundSecret(RequestMessage, frozen=True):
@@ -76,10 +79,14 @@ class SecretInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SecretDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Its tensors; and rules by client and identity: to its owner all there are, to others what concerns them."""
+    """Its tensors; and rules by client and identity: to all whose it is all there are, to others what concerns them.
+
+    ``others``: likewise of each to whom it belongs beside its owner, by name.
+    """
 
     tensors: tuple[TensorInfo, ...]
     allowed: Mapping[Who, Mapping[Digest, Rule]]
+    others: Mapping[str, Mapping[Who, Mapping[Digest, Rule]]] = {}
 
 
 class SecretList(RequestMessage, frozen=True):

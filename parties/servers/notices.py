@@ -59,4 +59,12 @@ class Notices:
     def _found(self, client: str, slots: Iterable[str]) -> Iterable[Hashable]:
         for slot in slots:
             found = self._look_up(slot)
-            yield None if found is None else (found.policy.version, frozenset(found.policy.of(client)))
+            yield (
+                None
+                if found is None
+                else (
+                    found.policy.version,
+                    frozenset(found.policy.of(client)),
+                    tuple(frozenset(found.policy.of(client, other)) for other in sorted(found.policy.others)),
+                )
+            )

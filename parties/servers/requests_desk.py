@@ -19,6 +19,7 @@ from parties.members.cluster import Member
 from parties.messages.conversation import RequestMessage
 from parties.messages.requests import (
     MAX_PROGRAM_BYTES,
+    MOST_OWNERS,
     AskLeave,
     DecideLeave,
     Decision,
@@ -78,7 +79,7 @@ class RequestsDesk:
     async def _ask(
         self, client: Member, message: AskLeave, signed: Signed, request: UseRequest, encoded: memoryview
     ) -> None:
-        asked = Approval(client.name, request.program, "asked", request.slots)
+        asked = Approval(client.name, request.program, "asked", request.slots, asked=request.owners)
         self._server.audit.charge(client.name, size_of([asked]))
         charge, seconds = self._server.governor.charge_program(client.name, encoded)
         try:
@@ -96,8 +97,8 @@ class RequestsDesk:
         program = Program.decode(encoded)
         if (program.digest, program.slots) != (request.program, request.slots):
             raise ProgramError("this request is about another program than it brings")
-        if not request.owners:
-            raise ProgramError("the program reads nothing of anybody else's: there is nobody to ask")
+        if not 0 < len(request.owners) <= MOST_OWNERS or not dict(request.others).keys() <= set(request.slots):
+            raise ProgramError(f"a request is to somebody, and to {MOST_OWNERS} owners at most")
         for slot in program.slots:
             found = self._look_up(slot)
             # The same words, whether there is none or it is not for the client to know.
@@ -107,6 +108,9 @@ class RequestsDesk:
                     f"{request.client} may not know of {name!r}, if there is one: its owner {owner} has to publish it"
                     " first (tessera allow NAME CLIENT --schema)"
                 )
+            # Or one of them would not be asked, whose leave it takes.
+            if sorted(found.policy.others) != sorted(request.joint(slot)):
+                raise ProgramError(f"{slot!r} belongs to others than this request says: ask for it again")
 
     def _on_decide(self, client: Member, message: DecideLeave, payload: Payload) -> None:
         if len(payload) != 1:

@@ -325,19 +325,13 @@ class SecretsDesk:
         found = [model for model in seen if model.record.name == message.name]
         found = [model for model in found if message.owner in ("", model.owner.name)]
         details = [
-            msgspec.msgpack.encode(FoundDetails(model.record.description, self._secrets.rules_of(model, client.name)))
+            msgspec.msgpack.encode(FoundDetails(model.record.description, *self._secrets.rules_of(model, client.name)))
             for model in found
         ]
         reply = FoundSecret(
             request=message.request,
             found=tuple(
-                SecretFound(
-                    model.owner.name,
-                    model.record.version,
-                    model.record.descent.parts,
-                    bool(model.record.descent.joint),
-                )
-                for model in found
+                SecretFound(model.owner.name, model.record.version, model.record.descent.parts) for model in found
             ),
             there=tuple(model.slot for model in seen),
         )
@@ -348,7 +342,7 @@ class SecretsDesk:
         allowed = [self._secrets.allowed(model, client.name) for model in found]
 
         def described() -> tuple[tuple[SecretInfo, ...], list[bytes]]:
-            details = [SecretDetails(m.record.tensors, rules) for m, rules in zip(found, allowed, strict=True)]
+            details = [SecretDetails(m.record.tensors, *rules) for m, rules in zip(found, allowed, strict=True)]
             return tuple(map(self._info, found)), list(map(msgspec.msgpack.encode, details))
 
         try:

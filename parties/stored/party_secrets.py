@@ -139,14 +139,19 @@ class PartySecrets:
         others = self.rules.others(self._cluster, model.slot, record.descent.joint)
         return Policy(record.name, owner.name, record.version, record.description, grants, record.descent, others)
 
-    def rules_of(self, model: StoredVersion, client: str) -> Mapping[str, Rule]:
-        """By which rules that client may use it, beside what it may as its owner."""
-        return self._policy(model).of(client)
-
-    def allowed(self, model: StoredVersion, client: str) -> Grants:
-        """What that client may know of a model's rules: its owner all, others what concerns them."""
+    def rules_of(
+        self, model: StoredVersion, client: str
+    ) -> tuple[Mapping[str, Rule], Mapping[str, Mapping[str, Rule]]]:
+        """By which rules that client may use it, beside what it may as its owner; of the owner, and of each other."""
         policy = self._policy(model)
-        return policy.grants if client == policy.owner else {client: policy.of(client)}
+        return policy.of(client), {other: policy.of(client, other) for other in policy.others}
+
+    def allowed(self, model: StoredVersion, client: str) -> tuple[Grants, Mapping[str, Grants]]:
+        """What that client may know of a model's rules: whoever it belongs to all, others what concerns them."""
+        policy = self._policy(model)
+        if client == policy.owner or client in policy.others:
+            return policy.grants, policy.others
+        return {client: policy.of(client)}, {other: {client: policy.of(client, other)} for other in policy.others}
 
     def owner_of(self, version: str) -> Member | None:
         """Whose upload in progress it is."""

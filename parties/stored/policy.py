@@ -21,7 +21,7 @@ revealed to that client.  A program that uses several secrets needs the leave of
 *Joint owners.*  What a program keeps *jointly*, as it says itself, belongs to all whose secrets it reads, and to those
 to whom these belong jointly.  It lies under a name of the client's who had it computed, who allows it like anything of
 its own; and nobody uses it, this client included, without the leave of each of the others: by a rule of theirs on
-``owner/name``, or by one for the very program, on something of their own that it reads.
+``owner/name``, or by one for the very program, on something of their own that it reads.  By which, a run says as well.
 
 By whatever rule, none runs on another's secret that leaves open whether the client's inputs lie in their ranges, or
 that gives results whether values are where it takes them to be or not (`protocols.lowering.in_range`, `.intervals`).
@@ -59,6 +59,7 @@ from mpc.program import Program
 from nn.model import Description
 from nn.stored import StoredType
 from parties.members.cluster import Cluster
+from parties.members.keys import is_public_key
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription, is_data
@@ -105,9 +106,10 @@ class Policy:
         """Where programs read it."""
         return slot_of(self.owner, self.name)
 
-    def of(self, client: str) -> Mapping[str, Rule]:
-        """By which rules ``client`` may use it; not what being the owner allows."""
-        return {**self.grants.get(EVERYONE, {}), **self.grants.get(client, {})}
+    def of(self, client: str, other: str | None = None) -> Mapping[str, Rule]:
+        """By which rules of its owner's, or of that joint owner's, ``client`` may use it; not what it may as owner."""
+        grants = self.grants if other is None else self.others[other]
+        return {**grants.get(EVERYONE, {}), **grants.get(client, {})}
 
     def sees(self, client: str) -> bool:
         """Whether ``client`` may know that the secret is there, and its public description."""
@@ -250,42 +252,55 @@ def check(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> Permit[Hel
         raise ProtocolViolation(client, "bound other slots than the program has")
     by_slot = found(bound.bindings, look_up)
     uses = []
-    for slot, _, rule in map(msgspec.structs.astuple, bound.bindings):
-        limits = by_slot[slot].policy.check(bound.program, client, rule)
+    for binding in bound.bindings:
+        limits = by_slot[binding.slot].policy.check(bound.program, client, binding.rule)
         if limits is not None and limits.limited:
-            uses.append(Use(slot, client, rule, limits))
+            uses.append(Use(binding.slot, client, binding.rule, limits))
     policies = {slot: in_use.policy for slot, in_use in by_slot.items()}
-    _check_joint(bound, client, policies)
+    uses += _joint_uses(bound, client, policies)
     if any(policy.owner != client or policy.others for policy in policies.values()):
         _check_checked(bound.program, client, policies)
         _check_gated(bound, client)
     return Permit({slot: in_use.held for slot, in_use in by_slot.items()}, uses, order_of(bound, by_slot))
 
 
-def _check_joint(bound: BoundProgram, client: str, policies: Mapping[str, Policy]) -> None:
-    """Each of its joint owners lets ``client`` use what is bound.  Raises NotPermitted.
+def _joint_uses(bound: BoundProgram, client: str, policies: Mapping[str, Policy]) -> list[Use]:
+    """Each of its joint owners lets ``client`` use what is bound, by the rule that is; which limited ones it uses up.
 
-    Either by a rule on it, without limits; or by one for this very program, on something of its own that the program
-    reads: it has looked at all that the program reads.
+    Either by a rule on it; or by one for this very program, on something of its own that the program reads: it has
+    looked at all that the program reads.
+
+    Raises NotPermitted; ProtocolViolation for leave of whom it does not belong to.
     """
-    program = bound.program
-    asked = {binding.slot: policies[binding.slot].of(client).get(binding.rule) for binding in bound.bindings}
-    agreed = {
-        policies[slot].owner for slot, rule in asked.items() if rule is not None and rule.program == program.digest
-    }
-    for policy in policies.values():
-        for owner, grants in policy.others.items():
-            if owner == client or owner in agreed:
+    program, uses, agreed = bound.program, list[Use](), set[tuple[str, str]]()
+    for binding in bound.bindings:
+        own = policies[binding.slot].of(client).get(binding.rule)
+        if own is not None and own.program == program.digest:
+            agreed.add((policies[binding.slot].owner, binding.rule))
+    for binding in bound.bindings:
+        policy, given = policies[binding.slot], dict(binding.others)
+        owners = sorted(policy.others.keys() - {client})
+        for owner in owners:
+            identity = given.get(owner, "")
+            if (owner, identity) in agreed:
                 continue
-            rules = [*grants.get(EVERYONE, {}).values(), *grants.get(client, {}).values()]
-            covering = [rule for rule in rules if not rule.limited and policy.covers(rule.program, program)]
-            for rule in covering:
-                policy.check_range(program, client, rule)
-            if not covering:
+            rule = policy.of(client, owner).get(identity)
+            if rule is None or not policy.covers(rule.program, program):
                 raise NotPermitted(
-                    f"{client} may not run this program on {policy.slot!r}, which belongs to {owner} as well: it has to"
-                    f" allow it (tessera allow {policy.slot} {client})"
+                    f"{client} may not run this program on {policy.slot!r}, which belongs to {called(owner)} as well:"
+                    f" it has to allow it (tessera request, or tessera allow {policy.slot} {client})"
                 )
+            policy.check_range(program, client, rule)
+            if rule.limited:
+                uses.append(Use(policy.slot, client, identity, rule))
+        if [leave.owner for leave in binding.others] != owners:
+            raise ProtocolViolation(client, "bound leave of others than whom it belongs to")
+    return uses
+
+
+def called(owner: str) -> str:
+    """A joint owner, for people: who is no client any more has no name, but a key."""
+    return owner if not is_public_key(owner) else "somebody whom the cluster file lists no longer"
 
 
 def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]) -> None:
@@ -315,7 +330,7 @@ def check_still(bound: BoundProgram, client: str, look_up: LookUp[Held]) -> None
     by_slot = found(bound.bindings, look_up)
     for binding in bound.bindings:
         by_slot[binding.slot].policy.check_rule(client, binding.rule)
-    _check_joint(bound, client, {slot: in_use.policy for slot, in_use in by_slot.items()})
+    _joint_uses(bound, client, {slot: in_use.policy for slot, in_use in by_slot.items()})
 
 
 def whole(operation: Stored) -> Stored:

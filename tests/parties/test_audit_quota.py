@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import ServerBusy, TesseraError
-from parties.messages.bindings import Binding
+from parties.messages.bindings import Binding, Leave
 from parties.messages.failures import Fault
 from parties.messages.runs import Failed, Prepare
 from parties.operate.audit import desk as desk_module
@@ -93,7 +93,10 @@ def test_what_was_used_outlasts_a_crash(tmp_path: Path) -> None:
 
 
 NAMES = st.text("aZ0_.-", min_size=0, max_size=63).map(lambda text: "n" + text)
-BINDINGS = st.lists(st.builds(lambda a, b: Binding(f"{a}/{b}", "0" * 32, "f" * 64), NAMES, NAMES), max_size=5)
+LEAVE = st.lists(st.builds(lambda name: Leave(name, "e" * 64), NAMES), max_size=4).map(tuple)
+BINDINGS = st.lists(
+    st.builds(lambda a, b, c: Binding(f"{a}/{b}", "0" * 32, "f" * 64, c), NAMES, NAMES, LEAVE), max_size=5
+)
 
 
 @given(client=NAMES, keep=NAMES, used=BINDINGS.map(tuple))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpc.errors import NotPermitted, PeerError, ProgramError, UsageError
+from mpc.errors import NoSuchName, NotPermitted, PeerError, ProgramError, UsageError
 from mpc.program import Program
 from mpc.program_format import Keeping
 from nn import Linear, Sequential
@@ -13,6 +13,7 @@ from nn.model import Description
 from nn.stored import StoredType
 from parties import DataSet
 from parties.client.asking import Kept
+from parties.messages.rules import Rule
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of
 
@@ -158,11 +159,19 @@ async def test_with_macs_as_without(strict):
 async def test_who_is_no_joint_owner_allows_nothing(site):
     async with site.client() as clinic, site.client("company") as company:
         await clinic.upload(DataSet({"x": X}, low=-1, high=1), "own")
-        await company.allow("clinic/own", "company", ["any"])
+        with pytest.raises(NoSuchName, match="not yours as well"):
+            await company.allow("clinic/own", "company", ["any"])
+        # A client of its own make says it all the same.
+        await company._own_rules.allow("clinic/own", "company", [Rule("company", "any", 1)])
         with pytest.raises(NotPermitted):
             await company.data("clinic/own")
+        await clinic.allow("own", "company", schema=True)
+        with pytest.raises(NoSuchName, match="not yours as well"):
+            await company.allow("clinic/own", "company", ["any"])
+        with pytest.raises(NotPermitted):
+            await company.reveal((await company.data("clinic/own"))["x"])
         with pytest.raises(UsageError, match="is held by clinic"):
-            await company.allow("clinic/own", "company", runs=3)
+            await company.allow("clinic/own", "company", schema=True)
 
 
 async def test_a_program_that_says_another_model_than_it_keeps(site):

@@ -65,7 +65,7 @@ class Run(Fact, frozen=True, tag="run"):
     @property
     def secrets(self) -> frozenset[tuple[str, str]]:
         kept = {(self.client, self.keep)} if self.keep else set()
-        return _owned(binding.slot for binding in self.used) | kept
+        return _read(self.used) | kept
 
 
 class Refused(Fact, frozen=True, tag="refused"):
@@ -128,17 +128,21 @@ class RuleChange(_Secret, frozen=True, tag="rule"):
 
 
 class Approval(Fact, frozen=True, tag="approval"):
-    """``client`` has asked for leave to run a program; or ``owner`` approves or denies it, for ``slots`` of its own."""
+    """``client`` has asked for leave to run a program; or ``owner`` approves or denies it, for ``slots`` of its own.
+
+    ``asked``: whom it asks.
+    """
 
     client: Name
     program: Digest
     decision: Word
     slots: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
     owner: Word = ""
+    asked: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)] = ()
 
     @property
     def clients(self) -> frozenset[str]:
-        return frozenset({self.client, self.owner} - {""})
+        return frozenset({self.client, self.owner, *self.asked} - {""})
 
     @property
     def secrets(self) -> frozenset[tuple[str, str]]:
@@ -160,7 +164,7 @@ class StockOrder(Fact, frozen=True, tag="stock"):
 
     @property
     def secrets(self) -> frozenset[tuple[str, str]]:
-        return _owned(binding.slot for binding in self.used)
+        return _read(self.used)
 
 
 # -- who cheats, and who is in ---------------------------------------------------------------------------------------
@@ -263,6 +267,12 @@ KINDS: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in AnyFa
 def kind_of(fact: Fact) -> str:
     """One of `KINDS`."""
     return str(fact.__struct_config__.tag)
+
+
+def _read(used: Iterable[Binding]) -> frozenset[tuple[str, str]]:
+    """What is read, also by what those call it to whom it belongs as well."""
+    joint = frozenset((leave.owner, binding.slot) for binding in used for leave in binding.others)
+    return _owned(binding.slot for binding in used) | joint
 
 
 def _owned(slots: Iterable[str]) -> frozenset[tuple[str, str]]:

@@ -28,6 +28,8 @@ ENTRY = 1024
 """Bytes of an entry beside its lists, at most: names, digests and the signature are no longer."""
 _BINDING = 64
 """Of a binding beside its words."""
+_WORD = 4
+"""Around a word."""
 _HEAD = 512
 """Of an entry beside what has happened."""
 
@@ -41,7 +43,7 @@ def size_of(facts: Iterable[Fact]) -> int:
 
 def size_of_run(bindings: Bindings, keep: str) -> int:
     """Likewise, of a run's entry, however it ends; and of what it keeps."""
-    used = sum(_BINDING + len(b.slot) + len(b.version) + len(b.rule) for b in bindings)
+    used = sum(_BINDING + sum(len(word) + _WORD for word in b.words) for b in bindings)
     return used + (2 * ENTRY if keep else ENTRY)
 
 

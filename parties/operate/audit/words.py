@@ -81,8 +81,12 @@ def _said(fact: AnyFact) -> str:
 
 
 def _used(bindings: Iterable[Binding]) -> str:
-    used = ", ".join(f"{b.slot} {_short(b.version)} by rule {_short(b.rule)}" for b in bindings)
+    used = ", ".join(f"{b.slot} {_short(b.version)} by rule {_short(b.rule)}{_others(b)}" for b in bindings)
     return f" on {used}" if used else ""
+
+
+def _others(binding: Binding) -> str:
+    return "".join(f" and {leave.owner}'s {_short(leave.rule)}" for leave in binding.others)
 
 
 def _short(digest: str) -> str:
