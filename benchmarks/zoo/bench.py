@@ -24,8 +24,6 @@ from mpc.errors import ConfigurationError, TesseraError, UsageError
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 SEED = 1
 SAMPLES = 2
-REACH = 8.0
-"""Where samples at random lie, however many there are."""
 LONGEST = 60
 """Characters of what stands in the way."""
 
@@ -99,9 +97,10 @@ def _tried(network: Network) -> dict[str, Any]:
     from torch.utils._pytree import tree_leaves
 
     module = _made(network)
-    x = torch.randn(SAMPLES, *network.shape)
     if network.vocabulary:
         x = torch.randint(0, network.vocabulary, (SAMPLES, *network.shape))
+    else:
+        module, x = running.seasoned(module, network.shape), running.noise(SAMPLES, network.shape)
     began = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -119,7 +118,7 @@ def _tried(network: Network) -> dict[str, Any]:
         "error": float(np.abs(got - want).max() / (np.abs(want).max() or 1.0)),
         "bytes_stored": 8 * sum(math.prod(t.shape) for t in model.stored_types().values()),
     }
-    low, high = (None, None) if model.interface.input else (-REACH, REACH)
+    low, high = (None, None) if model.interface.input else (-running.LARGEST, running.LARGEST)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -108,7 +108,7 @@ _IMAGES: dict[str, tuple[str, ...]] = {
         "mixer_s32_224", "gmlp_ti16_224", "resmlp_12_224", "vit_tiny_patch16_224", "deit_tiny_patch16_224",
         "cait_xxs24_224", "beit_base_patch16_224", "poolformer_s12", "pvt_v2_b0", "mobilevit_xxs", "edgenext_xx_small",
         "convmixer_768_32", "repvgg_a0", "rexnet_100", "xception41", "nf_resnet26", "fbnetc_100", "hardcorenas_a",
-        "lcnet_050", "tinynet_e", "cspresnet50", "darknet53", "selecsls42b", "res2net50d", "sknet18",
+        "lcnet_050", "tinynet_e", "cspresnet50", "darknet53", "selecsls42b", "res2net50d", "skresnet18",
     ),
 }  # fmt: skip
 _MAKERS = {"torchvision": _torchvision, "timm": _timm}
@@ -146,7 +146,7 @@ NETWORKS: dict[str, Network] = {
         for name in names
     },
     **{f"torchvision/{name}": Network(_segmenting(name), (3, 64, 64)) for name in _SEGMENTING},
-    **{f"segmentation-models-pytorch/{name}": Network(_decoded(name), (3, 64, 64)) for name in _DECODED},
+    **{f"segmentation-models-pytorch/{name}": Network(_decoded(name), (3, 128, 128)) for name in _DECODED},
     **{f"monai/{name}": Network(make, shape) for name, (make, shape) in _MEDICAL.items()},
     **{f"transformers/{kind}": Network(_transformer(kind), (TOKENS,), size) for kind, size in _VOCABULARIES.items()},
 }

@@ -17,15 +17,13 @@ import numpy as np
 
 from mpc.errors import DiffersFromSource, RangeError, ShapeError, UsageError
 from nn.activations import Approximated
-from nn.assuming import assuming
 from nn.calibrate import calibrate, chunks
+from nn.importing.assumed import assumed
 from nn.importing.blockers import INSTEAD, Blocker, refuse
 from nn.importing.fixed import MOST_PRODUCTS, fixed_point_program, fixed_point_results, products, up_to
 from nn.importing.samples import perturbed
 from nn.layer import Array, Layer
 from nn.model import Model
-from nn.norms import LayerNorm
-from nn.rectifiers import ReLU
 from protocols import PrecisionWarning, RangeWarning
 from protocols.lowering.precision import LOST
 
@@ -115,11 +113,12 @@ def _is_everywhere(layer: Layer) -> bool:
     return isinstance(layer, Approximated) and layer.is_everywhere
 
 
-def _normed(model: Model) -> list[str]:
-    """The steps whose results are what a LayerNorm takes: of a transformer, where few values are all that goes on."""
-    steps = model.architecture.steps
-    values = {step.inputs[0] for step in steps if isinstance(step.layer, LayerNorm)}
-    return [steps[value - 1].name for value in sorted(values) if value]
+class _OffError(Exception):
+    """In the parties' numbers results are off by so much, which is more than may be."""
+
+    def __init__(self, off: float) -> None:
+        super().__init__()
+        self.off = off
 
 
 class _Comparison:
@@ -160,19 +159,18 @@ class _Comparison:
         for x, want in zip(inputs, wanted, strict=True):
             if not _difference(folded.plain(x), want) <= self._tolerance * self._scale:
                 self.refuse(calibrated, x, want, exact=False, allowed=self._tolerance)
-        try:
-            small = self._check_fixed_point(folded, samples, wanted[0])
-        except RangeError:
-            # Deep, perhaps: the worst case outgrows the field, and what samples lead to does not.
-            after = None if any(isinstance(s.layer, ReLU) for s in folded.architecture.steps) else _normed(folded)
-            if after is not None and not after:
-                raise
-            folded = assuming(folded, self._covered, after=after)
-            small = self._check_fixed_point(folded, samples, wanted[0])
-        if not small:
-            return folded
-        said = msgspec.structs.replace(folded.interface, compared=True)
-        return Model(folded.architecture, folded.weights, said)
+        # Deep, perhaps: the worst case outgrows the field, or leaves few digits, and what samples lead to does not.
+        for attempt in assumed(folded, self._covered):
+            try:
+                small = self._check_fixed_point(attempt, samples, wanted[0])
+            except (RangeError, _OffError) as error:
+                failed = error
+                continue
+            if not small:
+                return attempt
+            said = msgspec.structs.replace(attempt.interface, compared=True)
+            return Model(attempt.architecture, attempt.weights, said)
+        raise failed if isinstance(failed, RangeError) else self._lost(attempt, samples, failed.off)
 
     def _check_alone(self, x: Array, want: Array, same: float, sizes: Sequence[int]) -> None:
         """That results are the same in batches of other sizes, where it takes them: models are predicted with any."""
@@ -191,12 +189,30 @@ class _Comparison:
                 raise DiffersFromSource(str(Blocker(where, reason, remedy, self._source.line)))
 
     def _check_fixed_point(self, model: Model, samples: Array, want: Array) -> bool:
-        """In the parties' numbers, for one input; whether it is small enough for that.
-
-        Raises DiffersFromSource, naming the first layer that loses it.
-        """
+        """In the parties' numbers, for one input; whether it is small enough for that.  Raises _OffError."""
         x = samples[:1]
         large = products(model, x) > MOST_PRODUCTS
+        low, high = self._bounds(model, samples)
+        try:
+            if large:
+                fixed_point_program(model, x.shape, low, high)
+                return False
+            results = fixed_point_results(model, x, low, high)
+        except RangeError as error:
+            raise self.placed(model, error, _BOUNDED) from None
+        off = _difference(results.values, want[:1])
+        if not off <= self._tolerance * self._scale:
+            raise _OffError(off)
+        if off > LOST * results.magnitude:
+            warnings.warn(
+                f"in fixed-point numbers, {self._results(off)}, more than a thousandth of what they can be: {_SCALED}",
+                PrecisionWarning,
+                stacklevel=6,
+            )
+        return True
+
+    def _bounds(self, model: Model, samples: Array) -> tuple[float, float]:
+        """Of inputs.  Raises RangeError for samples that are none."""
         low, high = float(samples.min()), float(samples.max())
         if model.interface.input is not None:
             said = model.interface.bounds()
@@ -206,24 +222,11 @@ class _Comparison:
                     f" [{said[0]:g}, {said[1]:g}]"
                 )
             low, high = said
-        low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
-        try:
-            if large:
-                fixed_point_program(model, x.shape, low, high)
-                return False
-            results = fixed_point_results(model, x, low, high)
-        except RangeError as error:
-            raise self.placed(model, error, _BOUNDED) from None
-        off = _difference(results.values, want[:1])
-        if off <= self._tolerance * self._scale:
-            if off > LOST * results.magnitude:
-                warnings.warn(
-                    f"in fixed-point numbers, {self._results(off)}, more than a thousandth of what they can be:"
-                    f" {_SCALED}",
-                    PrecisionWarning,
-                    stacklevel=6,
-                )
-            return True
+        return (low, high) if low < high else (low - 1.0, high + 1.0)
+
+    def _lost(self, model: Model, samples: Array, off: float) -> DiffersFromSource:
+        """What is wrong, with the first layer that loses it in the parties' numbers."""
+        x, (low, high) = samples[:1], self._bounds(model, samples)
         name, layer, by = "", "", ""
         for number, (step, value) in enumerate(zip(model.architecture.steps, model.values(x)[1:], strict=True)):
             reach = float(np.abs(value).max(initial=0.0))
@@ -232,7 +235,7 @@ class _Comparison:
             if not lost <= self._tolerance * reach:
                 break
         reason = f"it is the first to differ in fixed-point numbers, {by}; {self._results(off)}"
-        raise DiffersFromSource(str(Blocker(f"layer {name!r} is {layer}", reason, _SCALED, self._lines.get(name, ""))))
+        return DiffersFromSource(str(Blocker(f"layer {name!r} is {layer}", reason, _SCALED, self._lines.get(name, ""))))
 
     def _results(self, off: float) -> str:
         return (

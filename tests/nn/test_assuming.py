@@ -12,6 +12,7 @@ from mpc.errors import RangeError, UnsupportedError, UsageError
 from nn import Linear, Model, ReLU, Sequential, from_torch
 from nn.assuming import assuming
 from nn.importing import compared
+from nn.importing.fixed import fixed_point_results
 from nn.rectifiers import Assumed
 
 LAYERS = 14
@@ -83,6 +84,50 @@ def test_of_networks_without_rectifiers_what_norms_take_is_assumed(deep: Model) 
     model = from_torch(net, torch.rand(8, 16) * 2 - 1)
     assert [step.name for step in model.architecture.steps if isinstance(step.layer, Assumed)] == ["6.assumed"]
     assert model.description.program((1, 16)).flagged
+
+
+class Added(torch.nn.Module):
+    """Sums that grow, of what is around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleList(torch.nn.Linear(16, 16, bias=False) for _ in range(30))
+
+    def forward(self, x):
+        for part in self.parts:
+            x = x + 0.5 * part(x)
+        return x
+
+
+def _grown(deep: Model, of: type[torch.nn.Module]) -> torch.nn.Sequential:
+    net = torch.nn.Sequential()
+    for weight in deep.weights.values():
+        layer = torch.nn.Linear(16, 16, bias=False)
+        layer.weight.data = torch.tensor(weight, dtype=torch.float32)
+        net.extend([layer, of()])
+    return net
+
+
+@pytest.mark.parametrize("kind", ["leaky", "hardswish", "sums", "a norm behind rectifiers"])
+def test_whatever_grows_is_assumed_where_nothing_else_will_do(deep: Model, kind: str) -> None:
+    torch.manual_seed(1)
+    net = {
+        "leaky": lambda: _grown(deep, torch.nn.LeakyReLU),
+        "hardswish": lambda: _grown(deep, torch.nn.Hardswish),
+        "sums": Added,
+        "a norm behind rectifiers": lambda: torch.nn.Sequential(
+            torch.nn.ReLU(), *list(_grown(deep, torch.nn.Identity))[:14], torch.nn.LayerNorm(16)
+        ),
+    }[kind]()
+    x = torch.rand(8, 16) * 2 - 1
+    model = from_torch(net, x)
+    count = sum(isinstance(step.layer, Assumed) for step in model.architecture.steps)
+    assert count == {"leaky": LAYERS, "hardswish": LAYERS, "sums": 30, "a norm behind rectifiers": 1}[kind]
+    assert model.description.program((1, 16)).flagged
+    with torch.no_grad():
+        wanted = net.double()(x.double()).numpy()
+    got = fixed_point_results(model, x[:1].double().numpy(), -1.0, 1.0).values
+    assert np.abs(got - wanted[:1]).max() < 1e-2 * np.abs(wanted).max()
 
 
 def test_an_interval_is_one() -> None:

@@ -42,6 +42,7 @@ SEQUENCES: dict[str, Of] = {
     "cumsum": lambda net, x: x.cumsum(1),
     "gather, public": lambda net, x: x.gather(1, torch.tensor([[[2], [0]]]).expand(x.shape[0], 2, 6)),
     "gather, secret": lambda net, x: x.gather(2, net.one(x).argmax(2, keepdim=True)),
+    "gather of a table, secret": lambda net, x: net.place.expand(len(x), 4).gather(1, x.argmax(1)),
     "gather of several": lambda net, x: x.gather(1, torch.stack([x.argmax(1), x.argmin(1)], 1)),
     "looked up": lambda net, x: net.table(x[:, :, 0].mul(2).add(3).to(torch.int64)),
     "indexed": lambda net, x: net.table.weight[x.argmax(2)],

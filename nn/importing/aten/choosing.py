@@ -51,7 +51,7 @@ def _index(graph: Graph, x: Any, indices: Sequence[Any]) -> Tensor:
 def _gather(graph: Graph, x: Any, dim: int, index: Any, **_: Any) -> Tensor:
     """Where all rows are asked for the same places, or each for secret ones."""
     if isinstance(index, Tensor):
-        return gathered(graph, graph.tensor(x), dim, index)
+        return gathered(graph, x, dim, index)
     tensor, places = graph.tensor(x), _whole_numbers(graph, index)
     dim %= places.ndim
     first = places

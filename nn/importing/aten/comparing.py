@@ -146,8 +146,14 @@ def _embedding(graph: Graph, weight: Any, places: Any, *_: Any, **__: Any) -> Te
 _SHARED = "give samples of whole numbers: they are shared as one-hot vectors then"
 
 
-def gathered(graph: Graph, x: Tensor, dim: int, places: Tensor) -> Tensor:
+def gathered(graph: Graph, x: Any, dim: int, places: Tensor) -> Tensor:
     """At secret places along one dimension, of all others alike: a product with one-hot vectors."""
+    if isinstance(x, Known):
+        rows = x.values.movedim(dim, 0).flatten(1)
+        if not bool((rows == rows[:, :1]).all()):
+            raise refused("its rows differ, and each is asked for places of its own", SMOOTH)
+        return looked_up(graph, Known(rows[:, 0]), places)
+    x = graph.tensor(x)
     count = len(x.layout.shape)
     dim %= count
     size = x.layout.shape[dim]
@@ -167,3 +173,8 @@ def indexed(graph: Graph, x: Any, indices: Sequence[Any]) -> Tensor:
     if len(indices) != 1 or not isinstance(x, Known):
         raise refused("it takes secret positions of a secret tensor", "use torch.gather along one dimension")
     return looked_up(graph, x, graph.tensor(indices[0]))
+
+
+@operator("_assert_tensor_metadata")
+def _asserted(graph: Graph, x: Any, *_: Any, **__: Any) -> None:
+    """Of sizes and types, which are known."""
