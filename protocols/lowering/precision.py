@@ -82,7 +82,7 @@ def stated(x: Expression) -> ErrorBound:
     if not x.type.fraction_bits:
         # Whole numbers of the range, the one that is meant and the one that is found.
         most = min(most, x.type.high - x.type.low)
-    relative = most / x.type.magnitude if x.type.magnitude else 0.0
+    relative = most / x.type.magnitude if x.type.magnitude else math.inf if most else 0.0
     margin, least = (near.margin, min(near.most, most)) if near else (0.0, most)
     return ErrorBound(most, relative, _source(loss)[0], min(loss.usual, most), margin, least)
 

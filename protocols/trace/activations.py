@@ -42,8 +42,9 @@ class Activations(NamedFunctions, Selection):
 
     def hardsigmoid(self) -> Self:
         """x / 6 + 1/2, but no less than 0 and no more than 1; two rounds."""
-        bounded: Any = self.clip(-3.0, 3.0)
-        result: Self = bounded / 6.0 + 0.5
+        # From 0 on, so that nothing is left over where that is all there is.
+        bounded: Any = self.clip(-3.0, 3.0) + 3.0
+        result: Self = bounded / 6.0
         return result
 
     def hardswish(self) -> Self:

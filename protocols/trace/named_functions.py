@@ -10,8 +10,9 @@ The default is a Fourier fit, one round, or where that is not enough several fit
 ``interval`` is where the approximation holds: by default the declared range of the values, so that nothing is outside.
 Where that is long, a function that has tails (sigmoid, tanh, erf, SiLU, GELU, Mish, softplus) is fitted in the middle
 and is a line beyond it, exactly: two rounds on any range, for one of one round and a comparison (``approximation/
-tails.py``); exp is made of several fits, and is 0 below the last.  An interval that is given may be shorter, which
-takes fewer rounds or terms; outside it, a Fourier fit is periodic and a polynomial runs away: the caller sees to it
+tails.py``); where it is nearly 0 on all of the range, but above 2^-36, it has a fit of its own, as right as elsewhere.
+exp is made of several fits, and is 0 below the last.  An interval that is given may be shorter, which takes fewer
+rounds or terms; outside it, a Fourier fit is periodic and a polynomial runs away: the caller sees to it
 that values stay inside (``nn.calibrate`` does it for a model).
 
 Errors are at most those of ``FUNCTIONS[name].target``, of values far beyond 1 as a part of the largest, and of values
@@ -28,6 +29,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any, Self
+
+import numpy as np
 
 from mpc.errors import UnsupportedError
 from mpc.tensor_type import TensorType
@@ -46,6 +49,13 @@ POWERS = {-1.0: "reciprocal", -0.5: "rsqrt", 0.5: "sqrt"}
 
 PART = 0.25
 """Of the interval whose fit ships: values in less of it get one of their own, which is better or has fewer terms."""
+
+
+TOLD = 1e-3
+"""Of the largest value: what errs by less has digits that tell."""
+SAMPLES = 65
+NOTHING = 2.0**-36
+"""What is smaller is 0: no fit errs by less than 1e-15."""
 
 
 class RangeWarning(UserWarning):
@@ -205,7 +215,10 @@ def _with_tails(name: str, ends: tuple[float, float]) -> Fit | None:
     function = FUNCTIONS.get(name)
     if function is None or function.tails is None or (function.low <= low and high <= function.high):
         return None
-    return tailed(name)
+    # Where it is nearly 0 throughout, of its values nothing would be right: a fit of their own goes by how large they
+    # are, as far as there are digits for them.
+    largest = float(np.abs(function.exact(np.linspace(low, high, SAMPLES))).max())
+    return None if NOTHING < largest < function.target / TOLD else tailed(name)
 
 
 def _interval(name: str, t: TensorType) -> tuple[float, float] | None:

@@ -285,3 +285,36 @@ def test_values_without_room_for_a_threshold_are_cut_once(secure: Any, bits: int
             assert secure.program(y).rounds <= 5
             made += 1
     assert made
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("sigmoid", -12, -9),
+        ("sigmoid", -900, -9),
+        ("silu", -15, -12),
+        ("gelu", -90, -5),
+        ("softplus", -20, -10),
+        ("mish", -20, -15),
+    ],
+)
+def test_where_all_is_nearly_0_it_is_as_right_as_elsewhere(secure: Any, name: str, low: float, high: float) -> None:
+    """The tail would be 0: of no value a digit right, and less than what is said to be lost of values up to 1."""
+    x = np.round(np.linspace(max(low, high - 4), high, 97) * 2**16) / 2**16
+    y = getattr(leaf(Input(x.shape, 16, low, high)), name)()
+    exact = FUNCTIONS[name].exact(x)
+    error = np.abs(revealed(secure.program(y), x, 16) - exact).max()
+    assert error <= y.error.absolute
+    assert error <= 1e-3 * np.abs(exact).max()
+
+
+def test_what_no_digit_is_left_of_is_0(secure: Any) -> None:
+    x = np.linspace(-80, -60, 5)
+    y = leaf(Input(x.shape, 16, -80, -60)).sigmoid()
+    assert not revealed(secure.program(y), x, 16).any()
+    assert y.error.relative == math.inf
+
+
+def test_a_hardsigmoid_of_what_is_below_it_is_0(secure: Any) -> None:
+    x = np.linspace(-5, -3, 9)
+    assert not revealed(secure.program(leaf(Input(x.shape, 10, -5, -3)).hardsigmoid()), x, 10).any()
