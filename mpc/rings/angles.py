@@ -41,7 +41,7 @@ def turns(x: FieldArray, turn: Turn) -> npt.NDArray[np.uint32]:
 def waves(angles: npt.NDArray[np.uint32], terms: int, bits: int) -> FieldArray:
     """cos(j t), j = 1..terms, then sin(j t), as field elements with ``bits`` fraction bits; shape (2 terms, len)."""
     out = np.empty((2 * terms, len(angles)), dtype=np.uint64)
-    _deal_waves(angles, _table(), terms, SINE_BITS - bits, out.reshape(-1))
+    _deal_waves(angles, table(), terms, SINE_BITS - bits, out.reshape(-1))
     return out
 
 
@@ -57,12 +57,12 @@ def combine_waves(
     ``dealt`` holds a share of what ``waves`` gives for s; the public factors lose ``shift`` bits, with rounding.
     """
     out = np.empty(len(angles), dtype=np.uint64)
-    _combine_waves(angles, _table(), cosines, sines, shift, dealt.reshape(-1), out)
+    _combine_waves(angles, table(), cosines, sines, shift, dealt.reshape(-1), out)
     return out
 
 
 @functools.cache
-def _table() -> npt.NDArray[np.int32]:
+def table() -> npt.NDArray[np.int32]:
     """cos, then sin, of k / 2^11 turns with 30 fraction bits, rounded from 100-bit integers."""
     bits = 100
     one = 1 << bits

@@ -88,7 +88,7 @@ def conv2d(
     else:
         w = ConvKernel(w, groups)
     out_channels, depth, *window = w.shape
-    rows, columns = _windows(x.shape, (window[0], window[1]), stride, padding)
+    rows, columns = windows(x.shape, (window[0], window[1]), stride, padding)
     if x.shape[1] != depth * groups:
         raise ShapeError(
             f"weights of shape {w.shape} in {groups} groups need {depth * groups} channels, not {x.shape[1]}"
@@ -202,7 +202,7 @@ def sum_pool2d(x: FieldArray, kernel: Pair, stride: Pair, padding: Pair = (0, 0)
 
     The images are padded with zeros, which count as elements.
     """
-    rows, columns = _windows(x.shape, kernel, stride, padding)
+    rows, columns = windows(x.shape, kernel, stride, padding)
     result = np.empty((*x.shape[:2], rows, columns), np.uint64)
     source, to, area, plane = flat(x), result.reshape(-1), rows * columns, prod(x.shape[2:])
 
@@ -215,7 +215,7 @@ def sum_pool2d(x: FieldArray, kernel: Pair, stride: Pair, padding: Pair = (0, 0)
     return result
 
 
-def _windows(shape: Shape, window: Pair, stride: Pair, padding: Pair) -> Pair:
+def windows(shape: Shape, window: Pair, stride: Pair, padding: Pair) -> Pair:
     """Rows and columns of the result of a window that slides over images of this shape."""
     if len(shape) != 4:
         raise ShapeError(f"images have the shape (batch, channels, height, width), not {shape}")

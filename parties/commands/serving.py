@@ -31,6 +31,10 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="to compute with (default: as the cluster file says)",
     )
+    parser.add_argument(
+        "--device", default="", metavar="NAME",
+        help="compute on what torch calls so, as cuda or cuda:1 (default: the processor, without torch)",
+    )  # fmt: skip
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does (for launchers)")
     parser.add_argument(
         "--metrics",
@@ -81,5 +85,6 @@ def serve(options: argparse.Namespace, cluster: Cluster, member: Member) -> int:
         metrics=metrics,
         following=steps_beside(options.cluster),
         count=options.threads,
+        device=options.device,
     )
     return 0

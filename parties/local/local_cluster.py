@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpc.errors import PeerUnavailable, UsageError
@@ -49,6 +49,7 @@ class LocalCluster(TrialCluster):
         log_format: ``"text"`` or ``"json"``.
         metrics: the processes answer scrapers; see ``metrics_urls``.
         observable: other processes of this user may look into them, as measurements do.
+        devices: what servers compute on, by their names, as torch calls it; those without, on the processor.
 
     Raises, on entering:
         UsageError: fewer than two parties, or a security that does not exist.
@@ -69,6 +70,7 @@ class LocalCluster(TrialCluster):
         log_format: str = "text",
         metrics: bool = False,
         observable: bool = False,
+        devices: Mapping[str, str] | None = None,
     ) -> None:
         settings = settings or Settings(threads=max(1, cores() // max(parties, 1)))
         super().__init__(parties, security=security, clients=clients, settings=settings)
@@ -77,6 +79,7 @@ class LocalCluster(TrialCluster):
         self._log_format = log_format
         self._metrics = metrics
         self._observable = observable
+        self._devices = devices or {}
         self._folder: Path | None = None
         self._janitor: subprocess.Popen[bytes] | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -132,6 +135,7 @@ class LocalCluster(TrialCluster):
         command += ["--cluster", str(self.path), "--key", str(self.key_path(name)), "--until-stdin-closes"]
         command += ["--log-format", self._log_format, *(["--metrics", "127.0.0.1:0"] if self._metrics else [])]
         command += ["--observable"] if self._observable else []
+        command += ["--device", self._devices[name]] if name in self._devices else []
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()

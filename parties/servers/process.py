@@ -125,6 +125,7 @@ def run_server(
     metrics: tuple[str, int] | None = None,
     following: Sequence[Step] = (),
     count: int = 0,
+    device: str = "",
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
 
@@ -134,8 +135,11 @@ def run_server(
     ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
 
     ``count``: threads to compute with, if not as many as the cluster file says.
+
+    ``device``: what torch is to compute on, if not NumPy on the processor.  Raises ConfigurationError where it cannot.
     """
     tune(count or threads_for(cluster, member))
+    rings = _rings_on(device) if device else None
     sys.setswitchinterval(SWITCH_INTERVAL)
     # What is here by now stays: looking for garbage among it again and again would hold everybody up.
     gc.collect()
@@ -144,10 +148,18 @@ def run_server(
     compiling.warm_up()
     again = True
     while again:
-        server = make_server(cluster, member, keys, folder, following=following)
+        server = make_server(cluster, member, keys, folder, rings=rings, following=following)
         asyncio.run(_serve_measured(server, until_stdin_closes, grace, metrics))
         # Another cluster file, under which this process goes on, with a server made for it.
         again = server.succeeding.successor is not None
+
+
+def _rings_on(device: str) -> Rings:
+    try:
+        from mpc.rings.on_torch import rings_on
+    except ImportError:
+        raise ConfigurationError(f"to compute on {device!r} takes PyTorch: install tessera-mpc[gpu]") from None
+    return rings_on(device)
 
 
 async def _serve_measured(

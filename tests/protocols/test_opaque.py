@@ -1,4 +1,4 @@
-"""Only a ring looks into its arrays: with arrays that cannot be looked into, every reading gives the same bytes."""
+"""Only a ring looks into its arrays: with arrays nobody can look into, and with torch's, readings give the same."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
 from mpc.operation import registered
 from mpc.program import Program
 from mpc.rings import Rings, field_of, known_rings
+from mpc.rings.on_torch import rings_on
 from mpc.security import Security
 from protocols.lowering.plan import plan
 from protocols.readings.clear import clear_values
@@ -92,6 +93,11 @@ def hanging(s: Any) -> dict[str, SecretTensor]:
     return {"y": (x * w - x * w).assumed(-1, 1)}
 
 
+@pytest.fixture(scope="module")
+def on_torch() -> Rings:
+    return rings_on("cpu")
+
+
 PROGRAMS = (layout, products, images, truncations, polynomials, functions, comparisons, kept, watched, hanging, network)
 
 
@@ -142,7 +148,8 @@ def everything(secure: Any, program: Program, security: Security, parties: int, 
         rounds = [buffer[:length] if k < parties * (parties - 1) else buffer for k, buffer in enumerate(rounds)]
 
     def of(arrays: Sequence[Any]) -> list[bytes]:
-        return [field.buffer(array).tobytes() for array in arrays]
+        holding = (next(ring for ring in rings.values() if ring.holds(x, tuple(x.shape))) for x in arrays)
+        return [ring.buffer(x).tobytes() for ring, x in zip(holding, arrays, strict=True)]
 
     stored = {("model", name): array for name, array in weights.items()}
     return {
@@ -153,17 +160,24 @@ def everything(secure: Any, program: Program, security: Security, parties: int, 
         "shares": [buffer.tobytes() for shares in run.shares for buffer in shares],
         "kept": [blob for one in run.runs for blob in of(list(one.kept[1].values()))],
         "outputs": of(run.outputs),
-        "clear": of(clear_values(program, inputs, stored, rings)),
+        "clear": [
+            rings[node.type.ring].buffer(array).tobytes()
+            for node, array in zip(program.nodes, clear_values(program, inputs, stored, rings), strict=True)
+        ],
     }
 
 
 @pytest.mark.parametrize("security", list(Security))
 @pytest.mark.parametrize("make", PROGRAMS, ids=lambda make: str(make.__name__))
-def test_every_reading_goes_through_the_ring(secure: Any, opaque: Rings, make: Any, security: Security) -> None:
+@pytest.mark.parametrize("rings", ["opaque", pytest.param("on_torch", marks=pytest.mark.slow)])
+def test_every_reading_goes_through_the_ring(
+    secure: Any, request: pytest.FixtureRequest, rings: str, make: Any, security: Security
+) -> None:
+    others: Rings = request.getfixturevalue(rings)
     for program in programs_of(secure, make, security):
         for parties in (2, 3):
             wanted = everything(secure, program, security, parties, known_rings())
-            assert everything(secure, program, security, parties, opaque) == wanted
+            assert everything(secure, program, security, parties, others) == wanted
             assert wanted["outputs"] or wanted["kept"]
 
 
