@@ -23,7 +23,7 @@ from benchmarks.inference import test_images
 from benchmarks.machine import machine
 from benchmarks.models import Subject, derm
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import Steps, kilobytes, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import Steps, kilobytes, plain_table, progress_bar, stdout_console
 from benchmarks.session import Reals
 from mpc import fixed_point
 from mpc.cost import cost
@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
             rows.append(network.row(bits, recorder, advance))
     summary = {"functions": functions, **network.about, "fraction_bits": rows, "machine": machine()}
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, read
-from benchmarks.report import print_json
+from mpc.errors import TesseraError
 from mpc.security import Security
 
 QUICK: tuple[tuple[str, ...], ...] = (
@@ -62,7 +64,17 @@ class Outcome(NamedTuple):
 
     bench: str
     seconds: float
-    exit_code: int
+    failure: dict[str, Any] | None
+    """As ``TesseraError.to_dict`` says it."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of its process."""
+        return 0 if self.failure is None else int(self.failure["code"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"bench": self.bench, "seconds": self.seconds, "exit_code": self.exit_code, "failure": self.failure}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,20 +87,19 @@ def run(options: argparse.Namespace) -> int:
     plan = QUICK if options.quick else PLAN
     outcomes = [_outcome(words, number, len(plan), options) for number, words in enumerate(plan, 1)]
     recorder.keep(read(options.out)[before:])
-    failed = [outcome for outcome in outcomes if outcome.exit_code]
+    failed = [outcome for outcome in outcomes if outcome.failure is not None]
     if options.json:
-        print_json({
+        recorder.print_json({
             "out": str(options.out),
             "records": len(recorder.records),
-            "benches": [outcome._asdict() for outcome in outcomes],
+            "benches": [outcome.to_dict() for outcome in outcomes],
             "machine": machine(),
         })  # fmt: skip
     else:
         print(f"{len(recorder.records)} measurements in {options.out}")
-    for outcome in failed:
+    for outcome in failed[1:]:
         print(f"tessera bench {outcome.bench} ended with {outcome.exit_code}: see above", file=sys.stderr)
-    code = recorder.finish()
-    return failed[0].exit_code if failed else code
+    return recorder.finish(failed[0].failure if failed else None)
 
 
 def _outcome(words: Sequence[str], number: int, total: int, options: argparse.Namespace) -> Outcome:
@@ -98,6 +109,15 @@ def _outcome(words: Sequence[str], number: int, total: int, options: argparse.Na
     command = [sys.executable, "-m", "parties.commands.command_line", "bench", *words, "--out", str(options.out)]
     started = time.perf_counter()
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
-        command, stdout=subprocess.DEVNULL if options.json else None, check=False
+        [*command, *["--json"] * options.json], stdout=subprocess.PIPE if options.json else None, check=False
     )
-    return Outcome(bench, time.perf_counter() - started, done.returncode)
+    return Outcome(bench, time.perf_counter() - started, _failure(bench, done) if done.returncode else None)
+
+
+def _failure(bench: str, done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """What it says of itself in JSON; else that it ended so."""
+    said = TesseraError(f"tessera bench {bench} ended with {done.returncode}").to_dict()
+    with contextlib.suppress(ValueError):
+        told = json.loads(done.stdout or b"")
+        return {key: told.get(key, value) for key, value in said.items()}
+    return said | ({"code": done.returncode} if done.returncode > 0 else {})

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import relu_kernels
 from benchmarks.machine import machine
 from benchmarks.records import Figure, Recorder, flatten, spread
-from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import milliseconds, plain_table, progress_bar, stdout_console
 from mpc.rings import compiling, field, matrix
 from parties.servers.process import tune
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     case = {"pairs": PAIRS, "side": SIDE, "relus": relu_kernels.VALUES, "threads": 1}
     recorder.add("kernels", case, _figures(summary))
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

@@ -22,7 +22,7 @@ from benchmarks.machine import machine
 from benchmarks.models import SHIPPED, Subject, derm, subject
 from benchmarks.prediction import predicted
 from benchmarks.records import Recorder, flatten, spread
-from benchmarks.report import kilobytes, megabytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import kilobytes, megabytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import (
     Measured,
     Reals,
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             where["images"] = f"{options.images.start}:{options.images.stop}"
         recorder.add("inference", case | where, flatten(summary, *KEPT, "accuracy", "lead", "torch"))
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

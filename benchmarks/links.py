@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten, spread
-from benchmarks.report import milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import milliseconds, plain_table, progress_bar, stdout_console
 from parties.local.local_cluster import free_ports
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.keys import KeyPair
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         "links", case, flatten(summary, "gigabytes_a_second", "processor_seconds_a_gigabyte", "round_trip_seconds")
     )
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

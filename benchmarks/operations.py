@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import (
     WIRE_COLUMNS,
     Reals,
@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
         "machine": machine(),
     }
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from benchmarks.computing import calibrated
 from benchmarks.models import subject
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import gigabytes, kilobytes, megabytes, milliseconds, plain_table, print_json, stdout_console
+from benchmarks.report import gigabytes, kilobytes, megabytes, milliseconds, plain_table, stdout_console
 from mpc.cost import Cost, Link
 from mpc.errors import UsageError
 from mpc.security import Security
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             _print(summary)
     if options.json:
-        print_json(summaries if len(summaries) > 1 else summary)
+        recorder.print_json(summaries if len(summaries) > 1 else summary)
     return recorder.finish()
 
 

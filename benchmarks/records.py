@@ -20,12 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from benchmarks.machine import machine
-from mpc.errors import ConfigurationError, unwritable
+from mpc.errors import ConfigurationError, TesseraError, unwritable
 from parties.wire.version import package_version
 
 FORMAT = 1
@@ -211,6 +211,7 @@ class Recorder:
     def __init__(self, out: Path | None = None, against: Path | None = None, *, strict: bool = False) -> None:
         self.records: list[Record] = []
         self._out, self._strict = out, strict
+        self._summary: Mapping[str, Any] | None = None
         # What --against names is read before anything is written: the two may be the same file.
         self._old = None if against is None else read(against)
         if out is not None:
@@ -239,8 +240,27 @@ class Recorder:
         """What changed since the records of ``--against``; worse first."""
         return [] if self._old is None else compare(self.records, self._old)
 
-    def finish(self) -> int:
-        """Say on stderr what changed; the exit code: 1 if something got worse and ``--strict`` was given."""
+    def print_json(self, summary: Mapping[str, Any]) -> None:
+        """One JSON object, on a line of stdout, once it is known whether anything failed."""
+        self._summary = summary
+
+    def finish(self, failure: Mapping[str, object] | None = None) -> int:
+        """Say what changed, and print what there is to print; the exit code.
+
+        That of ``failure`` (``TesseraError.to_dict``), which is in the JSON object, too; or 1 if something got worse,
+        and ``--strict`` was given.
+        """
+        worse = self._compare()
+        if failure is None and self._strict and worse:
+            failure = TesseraError(f"{worse} figures got worse than they were").to_dict()
+        if failure is not None:
+            print(f"tessera: {failure['message']}", file=sys.stderr)
+        if self._summary is not None:
+            print(json.dumps({**self._summary, **(failure or {})}))
+        return 0 if failure is None else cast(int, failure["code"])
+
+    def _compare(self) -> int:
+        """Say what changed; how many figures got worse."""
         if self._old is None:
             return 0
         changes = self.changes()
@@ -250,7 +270,7 @@ class Recorder:
             print(change, file=sys.stderr)
         worse = sum(change.worse for change in changes)
         print(f"{worse} figures got worse, {len(changes) - worse} better", file=sys.stderr)
-        return int(self._strict and worse > 0)
+        return worse
 
     def _remarks(self) -> list[str]:
         known = {record.key: record for record in self._old or ()}

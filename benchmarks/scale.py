@@ -23,7 +23,7 @@ from benchmarks.machine import machine
 from benchmarks.models import Subject, derm
 from benchmarks.processes import Usage, used
 from benchmarks.records import Figure, Recorder, flatten, spread
-from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import plain_table, progress_bar, stdout_console
 from benchmarks.session import Session, as_predicted, phases, watched_session
 from mpc.errors import NoAnswer, UsageError
 from nn.derm.model import INPUT_SHAPE
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
             recorder.add("scale", {**case, **extent}, flatten(fit, "exponent", "deviation"))
     summary["machine"] = machine()
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.inference import WARM_UP, agreement, predict, test_images
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import Measured, as_predicted, phases, session
 from mpc.security import Security
 from nn.derm.model import derm_model
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     case = {"model": "derm", "shape": list(images.shape[1:]), "batch": summary["batch"], "parties": options.parties}
     recorder.add("security", case, flatten(summary, *Security, "ratio", "malicious_beside_semi_honest"))
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

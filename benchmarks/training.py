@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import kilobytes, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import as_predicted, session
 from mpc.errors import UsageError
 from nn.activations import Sigmoid
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         case = {key: summary[key] for key in ("case", "batch", "steps", "parties", "security")}
         recorder.add("training", case, flatten({key: summary[key] for key in ("step", "checkpoint")}))
     if options.json:
-        print_json({"cases": summaries, "machine": machine()})
+        recorder.print_json({"cases": summaries, "machine": machine()})
     else:
         _print(summaries)
     return recorder.finish()

@@ -20,7 +20,7 @@ from benchmarks.network.emulation import UNSHAPED, EmulatedCluster, EmulatedNetw
 from benchmarks.network.hosts import enter_user_namespace
 from benchmarks.prediction import MEGA, MILLI, NETWORKS
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import Steps, milliseconds, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import Steps, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import Measured, links, measure, phases, print_links
 from benchmarks.wire import Reader, Wire
 from mpc.cost import Cost, Link
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         recorder.add("network", {**case, **condition.case()}, flatten(row, *FIGURES), about)
     summary = {**case, "repeat": options.repeat, "networks": rows, "machine": machine()}
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         _print(summary)
     return recorder.finish()

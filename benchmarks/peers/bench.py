@@ -10,7 +10,7 @@ from benchmarks.peers import cases, catalogue, table
 from benchmarks.peers.comparison import Comparison, Limits, Outcome
 from benchmarks.peers.installing import install
 from benchmarks.records import Recorder
-from benchmarks.report import print_json, progress_bar, stdout_console
+from benchmarks.report import progress_bar, stdout_console
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
                 recorder.add("peers", outcome.identity, outcome.figures, outcome.about)
             advance()
     if options.json:
-        print_json(summary(outcomes, limits))
+        recorder.print_json(summary(outcomes, limits))
     else:
         table.show(stdout_console(), outcomes)
     return recorder.finish()

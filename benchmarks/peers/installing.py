@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mpc.errors import ConfigurationError, UsageError
+from mpc.errors import ConfigurationError, TesseraError, UsageError
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 PEERS = ("crypten", "spu", "mpyc", "tenseal")
@@ -28,10 +28,10 @@ def _mark(peer: str, folder: Path) -> Path:
 
 
 def install(peers: list[str], folder: Path, python: str = sys.executable) -> int:
-    """Make the environments, anew where they exist; the exit code: 1 if one failed.
+    """Make the environments, anew where they exist; the exit code.
 
     What pip says goes to stderr.  pip's own settings hold: an index with CPU builds of torch, say, is given by
-    ``PIP_EXTRA_INDEX_URL``.  Raises UsageError for a peer that does not exist.
+    ``PIP_EXTRA_INDEX_URL``.  Raises UsageError for a peer that does not exist, TesseraError where one failed.
     """
     for peer in peers:
         if peer not in PEERS:
@@ -41,9 +41,9 @@ def install(peers: list[str], folder: Path, python: str = sys.executable) -> int
     except OSError as error:
         raise ConfigurationError(f"the folder {folder} cannot be made: {error.strerror}") from error
     failed = [peer for peer in peers or PEERS if not _install(peer, folder, python)]
-    for peer in failed:
-        print(f"{peer} was not installed: see what pip said above", file=sys.stderr)
-    return int(bool(failed))
+    if failed:
+        raise TesseraError(f"{', '.join(failed)} not installed: see what pip said above")
+    return 0
 
 
 def _install(peer: str, folder: Path, python: str) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +19,14 @@ import numpy as np
 
 from benchmarks.models import derm
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import Steps, print_json, progress_bar
+from benchmarks.report import Steps, progress_bar
 from benchmarks.soak.chaos import Chaos
 from benchmarks.soak.client import MODEL
 from benchmarks.soak.course import AFTERWARDS, DEADLINE, MARGIN, SETTINGS, STEADY, Course
 from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.report import print_summary, summarised
 from benchmarks.soak.watching import Watch, alarms, footprints, settled
-from mpc.errors import UsageError, unwritable
+from mpc.errors import TesseraError, UsageError, unwritable
 from nn.derm import samples
 from parties import AsyncClient, LocalCluster
 
@@ -50,12 +49,10 @@ def run(options: argparse.Namespace) -> int:
     }
     recorder.add("soak", case, flatten(summary["figures"]), about={"course": summary["course"]})
     if options.json:
-        print_json(summary)
+        recorder.print_json(summary)
     else:
         print_summary(summary)
-    for sentence in summary["wrong"]:
-        print(f"tessera: {sentence}", file=sys.stderr)
-    return recorder.finish() or int(bool(summary["wrong"]))
+    return recorder.finish(TesseraError("; ".join(summary["wrong"])).to_dict() if summary["wrong"] else None)
 
 
 def _soak(options: argparse.Namespace) -> Course:

@@ -5,13 +5,12 @@ what is promised: `benchmarks.strangers.siege` measures.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import megabytes, plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import megabytes, plain_table, progress_bar, stdout_console
 from benchmarks.strangers.command import BOTH
 from benchmarks.strangers.siege import ATTACKS, MEMORY, MOST_DELAY, SLACK, besieged
 from mpc.errors import NotAsPromised, UsageError
@@ -40,8 +39,7 @@ def run(options: argparse.Namespace) -> int:
                 recorder.add("strangers", of, figures(row), {"within": row["within"]})
     failure = beyond(rows)
     if options.json:
-        print_json({
-            **(failure.to_dict() if failure else {}),
+        recorder.print_json({
             **case,
             **{key: getattr(options, key) for key in ("seconds", "pairs", "rate", "connections")},
             "rows": rows,
@@ -50,10 +48,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for security in securities:
             _print([row for row in rows if row["security"] == security], {**case, "security": security}, options)
-    if failure is not None:
-        print(f"tessera: {failure}", file=sys.stderr)
-    worse = recorder.finish()
-    return worse if failure is None else failure.exit_code
+    return recorder.finish(failure.to_dict() if failure else None)
 
 
 def figures(row: Row) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 import nn
 from benchmarks.records import Figure, Recorder
-from benchmarks.report import plain_table, print_json, progress_bar, stdout_console
+from benchmarks.report import plain_table, progress_bar, stdout_console
 from benchmarks.zoo import running
 from benchmarks.zoo.networks import NETWORKS, Network
 from mpc.errors import ConfigurationError, TesseraError, UsageError
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             if rows[name]["imported"]:
                 recorder.add("zoo", {"network": name, "input": list(network.shape)}, _figures(rows[name]))
     if options.json:
-        print_json({"networks": rows})
+        recorder.print_json({"networks": rows})
     else:
         (_print_runs if options.among_parties else _print)(rows)
     return recorder.finish()
@@ -66,7 +66,9 @@ def _sized(network: Network, size: int | None) -> Network:
 def _install(folder: Path) -> int:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command = [*pip, "--upgrade", "--target", str(folder), "--requirement", str(REQUIREMENTS)]
-    return subprocess.run(command, check=False, stdout=sys.stderr).returncode  # noqa: S603 - our own command
+    if subprocess.run(command, check=False, stdout=sys.stderr).returncode:  # noqa: S603 - our own command
+        raise TesseraError("the networks were not installed: see what pip said above")
+    return 0
 
 
 def _made(network: Network) -> Any:

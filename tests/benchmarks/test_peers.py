@@ -353,7 +353,7 @@ def test_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     assert main(["bench", "peers", "--install", "crypten", "spu", "--folder", str(folder)]) == 1
     assert installing.installed("crypten", folder)
     assert not installing.installed("spu", folder)
-    assert "spu was not installed" in capfd.readouterr().err
+    assert "tessera: spu not installed" in capfd.readouterr().err
     alone = next(command for command in commands if command[-1].endswith("crypten.alone.txt"))
     assert "--no-deps" in alone
     assert main(["bench", "peers", "--install", "sharemind", "--folder", str(folder)]) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.records import Record, Recorder, compare, read, spread, write
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, TesseraError
 
 CASE = {"model": "derm", "batch": 1, "shape": [3, 28, 28]}
 
@@ -104,13 +104,17 @@ def test_recorder_writes_at_once_and_compares_in_the_end(
     recorder.add("inference", CASE, {"rounds": 8, "bytes": 8, "seconds": 0.5})
     recorder.add("inference", {"new": 1}, {"rounds": 1})
     assert read(path)[-1].figures == {"rounds": 1}
+    recorder.print_json({"rows": []})
     assert recorder.finish() == int(strict)
     printed = capsys.readouterr()
-    assert printed.out == ""
+    said = json.loads(printed.out)
+    assert said.pop("rows") == []
+    assert said == (TesseraError("1 figures got worse than they were").to_dict() if strict else {})
     assert "worse: inference" in printed.err
     assert "1 of 2 measurements have no counterpart" in printed.err
     assert "of another machine" in printed.err
-    assert printed.err.endswith("1 figures got worse, 1 better\n")
+    assert "1 figures got worse, 1 better\n" in printed.err
+    assert printed.err.endswith("tessera: 1 figures got worse than they were\n") == strict
 
 
 def test_recorder_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from benchmarks.soak.command import faults, pause
 from benchmarks.soak.course import AFTERWARDS, DEADLINE, STEADY, Course
 from benchmarks.soak.crowd import Crowd
 from benchmarks.soak.watching import Footprint, Sample, alarms, occupied, settled
+from mpc.errors import TesseraError
 from nn.derm import samples
 from parties import AsyncClient, Client, LocalCluster
 from parties.commands.command_line import main
@@ -130,7 +131,12 @@ def test_stuck_runs_and_problems_are_told_and_fail_the_command(
     assert main(["bench", "soak"]) == 1
     printed = capsys.readouterr()
     assert "Not as promised: see below." in printed.out
-    assert printed.err.splitlines() == ["tessera: party0: 1 runs in progress", "tessera: dealer ended by itself"]
+    wrong = "party0: 1 runs in progress; dealer ended by itself"
+    assert printed.err == f"tessera: {wrong}\n"
+    assert main(["bench", "soak", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert {key: said[key] for key in TesseraError(wrong).to_dict()} == TesseraError(wrong).to_dict()
+    assert said["wrong"] == wrong.split("; ")
     course.stuck.clear()
     course.problems.clear()
     assert main(["bench", "soak"]) == 0

@@ -20,12 +20,15 @@ import pytest
 from mpc.errors import DiskFull, NotPermitted, ServerBusy, TesseraError, TooLarge
 from parties import Cluster, KeyPair
 from parties.commands import keygen
-from parties.commands.command_line import COMMANDS, INTERRUPTED, main
+from parties.commands.command_line import COMMANDS, INTERRUPTED, main, whole_parser
+from parties.commands.examples import choosers
 from tessera.__main__ import INTERRUPTED as INTERRUPTED_EARLY
 
+(COMMANDS_OF,) = (chooser.choices for chooser in choosers(whole_parser()))
 PLUGGED_IN = sorted(entry.name for entry in importlib.metadata.entry_points(group="tessera.commands"))
 EVERY = [*COMMANDS, *PLUGGED_IN]
-BENCHES = ["inference", "ops", "security", "scale", "network", "accuracy", "peers", "soak", "strangers", "all", "page"]
+BELOW = [[name, below] for name in EVERY for chooser in choosers(COMMANDS_OF[name]) for below in chooser.choices]
+"""Such as ``tessera bench soak``, and ``tessera cluster show``."""
 FIELDS = {"error", "code", "member", "message", "advice"}
 
 
@@ -37,7 +40,7 @@ def failure(printed: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("words", [[name] for name in EVERY] + [["bench", name] for name in BENCHES], ids=" ".join)
+@pytest.mark.parametrize("words", [[name] for name in EVERY] + BELOW, ids=" ".join)
 def test_arguments_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json", "--no-such-option", "x"]) == 2
     printed = capsys.readouterr()
