@@ -1,4 +1,4 @@
-"""Deep networks of rectifiers: ranges that samples show, in the place of the worst case that types know."""
+"""Deep networks: ranges that samples show, in the place of the worst case that types know."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import numpy.typing as npt
 
 from mpc.errors import UsageError
 from nn.architecture import Architecture, Step
+from nn.attention import ScaledDotProductAttention
 from nn.calibrate import chunks
 from nn.model import Model
 from nn.rectifiers import Assumed, ReLU
+from nn.softmax import LogSoftmax, Softmax
+from protocols.trace.softmax import FURTHEST
+
+_SOFT = (Softmax, ScaledDotProductAttention)
 
 MARGIN = 1.0
 """By which an assumed range exceeds what the samples showed, times its larger end."""
@@ -25,7 +30,8 @@ def assuming(
     model: Model, samples: npt.ArrayLike, *, after: Collection[str] | None = None, margin: float = MARGIN
 ) -> Model:
     """The model that assumes that inputs of its ``ReLU`` layers lie where ``samples`` (N, ...) lead to, widened by
-    ``margin`` (a third at least); or results of the steps that ``after`` names, and nothing else.
+    ``margin`` (a third at least); or results of the steps that ``after`` names.  And so of what softmaxes take, how far
+    from its mean it is, where that is no further than they can do with: no maximum is looked for then.
 
     Ends are powers of two, which become public.  Where an assumption fails there is no answer.  Each value that is
     assumed to lie somewhere is compared with both ends, so the best places are where there are few, and none so far
@@ -40,11 +46,15 @@ def assuming(
         for number, step in enumerate(steps)
         if (isinstance(step.layer, ReLU) if after is None else step.name in after)
     }
-    reach = dict.fromkeys((steps[number].name for number in places), 0.0)
+    softened = {number: step.layer for number, step in enumerate(steps) if isinstance(step.layer, _SOFT)}
+    reach = dict.fromkeys((steps[number].name for number in (*places, *softened)), 0.0)
     for some in chunks(np.atleast_1d(samples)):
         values = model.values(some, exact=True)
         for number, value in places.items():
             most = float(np.abs(values[value]).max(initial=0.0))
+            reach[steps[number].name] = max(most, reach[steps[number].name])
+        for number, soft in softened.items():
+            most = soft.from_mean(*(values[i] for i in steps[number].inputs))
             reach[steps[number].name] = max(most, reach[steps[number].name])
     wider = 1.0 + max(margin, ROOM)
     ends = {name: 2.0 ** math.ceil(math.log2(max(most * wider, 2.0**-8))) for name, most in reach.items()}
@@ -56,8 +66,10 @@ def assuming(
         end = ends.get(step.name)
         if end is not None and after is None and isinstance(layer, ReLU):
             layer = msgspec.structs.replace(layer, interval=(-end, end))
+        if end is not None and isinstance(layer, _SOFT) and end <= FURTHEST and not isinstance(layer, LogSoftmax):
+            layer = msgspec.structs.replace(layer, reach=end)
         made.append(Step(step.name, layer, inputs))
-        if end is not None and after is not None:
+        if end is not None and after is not None and step.name in after:
             made.append(Step(f"{step.name}.assumed", Assumed((-end, end)), (len(made),)))
         at.append(len(made))
     return Model(Architecture(tuple(made), model.architecture.input_shape), model.weights, model.interface)

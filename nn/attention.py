@@ -12,21 +12,25 @@ from mpc.errors import ShapeError, UnsupportedError
 from mpc.tensor_type import Shape
 from nn.functional import mixing
 from nn.layer import Array, Arrays, Layer, Secrets, check_finite
+from nn.softmax import check_reach
 from protocols.trace.secret_tensor import SecretTensor
 
 
 class ScaledDotProductAttention(Layer, frozen=True):
     """softmax(q k^T ``scale``) v of (N, ..., L, E), (N, ..., S, E) and (N, ..., S, V); ``scale`` None: 1 / sqrt(E).
 
-    ``is_causal``: query i sees keys up to i alone, which is public.  Costs the openings of q, k and v, and a softmax.
+    ``is_causal``: query i sees keys up to i alone, which is public.  ``reach`` as of a ``Softmax``, of what is seen.
+    Costs the openings of q, k and v, and a softmax.
     """
 
     operands: ClassVar[int] = 3
 
     is_causal: bool = False
     scale: float | None = None
+    reach: float | None = None
 
     def __post_init__(self) -> None:
+        check_reach(self.reach)
         if self.scale is not None:
             check_finite("scale", self.scale)
             if self.scale <= 0:
@@ -50,7 +54,7 @@ class ScaledDotProductAttention(Layer, frozen=True):
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         q, k, v = inputs
         scores, seen = self._scores(q, k)
-        y: SecretTensor = scores.softmax(-1, where=seen) @ v
+        y: SecretTensor = scores.softmax(-1, where=seen, reach=self.reach) @ v
         return y
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
@@ -60,3 +64,10 @@ class ScaledDotProductAttention(Layer, frozen=True):
             scores = np.where(seen > 0, scores, -np.inf)
         parts = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return np.asarray((parts / parts.sum(axis=-1, keepdims=True)) @ v)
+
+    def from_mean(self, *inputs: Array) -> float:
+        """How far scores are from the mean of those that are seen at most."""
+        scores, seen = self._scores(*inputs[:2])
+        seen = np.ones(scores.shape[-2:]) if seen is None else seen
+        mean = (scores * seen).sum(-1, keepdims=True) / seen.sum(-1, keepdims=True)
+        return float(np.abs((scores - mean) * seen).max(initial=0.0))

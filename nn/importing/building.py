@@ -18,6 +18,7 @@ from nn.architecture import Step
 from nn.choosing import Take
 from nn.importing.batch_layout import Layout
 from nn.importing.blockers import refused
+from nn.importing.fusing import fused
 from nn.inputs import Result
 from nn.layer import Array, Layer
 from nn.parts import Part
@@ -194,10 +195,12 @@ class Building:
                 row = Layout((self.batch, math.prod(each.layout.inner)), 0, 1, 1)
                 rows.append(self.laid_out(each, row).place)
             self.step(self.fresh("output"), f.Concatenate(1), rows, {})
+            self.steps[:] = fused(self.steps)
             return tuple(Result(name, each.layout.inner) for name, each in results)
         ((_, result),) = results
         if result.place != len(self.steps) or not self.steps:
             self.step(self.fresh("output"), ly.Identity(), [result.place], {})
+        self.steps[:] = fused(self.steps)
         return ()
 
 

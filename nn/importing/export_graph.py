@@ -236,6 +236,8 @@ class Graph(Building):
         args, kwargs = (_plain(without_batch(each, self.batch)) for each in (args, list(kwargs.values())))
         with torch.no_grad():
             result = node.target(*args, **dict(zip(node.kwargs, kwargs, strict=True)))  # type: ignore[operator]
+        if result is None:
+            return None  # an assertion, which has held
         if not isinstance(result, torch.Tensor):
             return [Known(each) if isinstance(each, torch.Tensor) else each for each in result]
         if tuple(result.shape) != tuple(without_batch(tuple(self.shape), self.batch)):  # type: ignore[arg-type]

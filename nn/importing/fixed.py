@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mpc import fixed_point
 from mpc.operation import Input
 from mpc.program import Program
+from mpc.rings.field import FieldArray
 from mpc.tensor_type import Shape
 from nn.architecture import Architecture, local_weights
 from nn.interface import Interface
@@ -19,8 +21,9 @@ from protocols.lowering.plan import plan
 from protocols.readings.clear import clear
 from protocols.trace.secret_tensor import graph_of, leaf
 
-MOST_PRODUCTS = 1 << 30
-"""Of numbers: some seconds.  A network that multiplies more for one input is not evaluated like this."""
+MOST_PRODUCTS = 1 << 36
+"""Of numbers: a minute; BERT-base at 128 tokens takes 6 s.  A network that multiplies more for one input is not
+evaluated like this."""
 
 
 class Results(NamedTuple):
@@ -33,11 +36,26 @@ class Results(NamedTuple):
 def fixed_point_results(model: Model, x: Array, low: float, high: float) -> Results:
     """What the parties' program gives for inputs in [low, high].  Raises RangeError for what cannot be shown to fit."""
     program = fixed_point_program(model, x.shape, low, high)
-    stored = {("model", name): elements for name, elements in model.encode().items()}
     # A bit may come behind it.
-    result, *_ = clear(program, [fixed_point.encode(x, model.interface.fraction_bits)], stored)
+    result, *_ = clear(program, [fixed_point.encode(x, model.interface.fraction_bits)], _Stored(model.encode()))
     t = program.nodes[program.outputs[0]].type
     return Results(fixed_point.decode(result, t.fraction_bits), t.magnitude)
+
+
+class _Stored(Mapping[tuple[str, str], FieldArray]):
+    """Weights by slot and name, each encoded when it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, FieldArray]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, key: tuple[str, str]) -> FieldArray:
+        return self._tensors[key[1]]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return (("model", name) for name in self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def fixed_point_program(model: Model, shape: Shape, low: float, high: float) -> Program:

@@ -7,6 +7,7 @@ the online phase, and what parties, dealer and client occupy does not grow with 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -185,12 +186,20 @@ async def stream(
 def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float | None = None, high: float | None = None) -> int:
     """How many inputs of ``shape`` fit a run of ``CHUNK_ELEMENTS``; at least one."""
 
-    def elements(count: int) -> int:
-        return model.description.program((count, *shape), low=low, high=high).elements
+    def elements(count: int) -> float:
+        try:
+            return model.description.program((count, *shape), low=low, high=high).elements
+        except ShapeError:
+            if count == 1:
+                raise
+            return math.inf  # more than any operation takes
 
+    one = elements(1)
+    if one > CHUNK_ELEMENTS:
+        return 1
     # Of eight more, packed bits fill whole bytes.
-    one, nine = elements(1), elements(9)
-    count = max(1, 2 + 8 * (CHUNK_ELEMENTS - one) // max(1, nine - one))
+    nine = elements(9)
+    count = max(1, 2 + int(8 * (CHUNK_ELEMENTS - one) // max(1, nine - one)))
     while count > 1 and elements(count) > CHUNK_ELEMENTS:
         count -= 1
     return count

@@ -78,10 +78,10 @@ class ErrorBound:
 def stated(x: Expression) -> ErrorBound:
     """Of what ``x`` is revealed as.  Raises UnsupportedError where an operation does not say what it loses."""
     loss, near = followed(x), apart(x)
-    most = loss.most
-    if not x.type.fraction_bits:
-        # Whole numbers of the range, the one that is meant and the one that is found.
-        most = min(most, x.type.high - x.type.low)
+    width, most = x.type.high - x.type.low, loss.most
+    if width or not x.type.fraction_bits:
+        # In the range is what is meant, and what is found: after many layers that is all that is left to say.
+        most = min(most, width)
     relative = most / x.type.magnitude if x.type.magnitude else math.inf if most else 0.0
     margin, least = (near.margin, min(near.most, most)) if near else (0.0, most)
     return ErrorBound(most, relative, _source(loss)[0], min(loss.usual, most), margin, least)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
 
 from mpc.errors import ProgramError
 from mpc.operation import Stored
@@ -21,8 +24,10 @@ def clear_values(
     *,
     by_digits: bool = False,
     order: Order = AS_IT_IS,
+    wanted: Collection[int] | None = None,
 ) -> list[Array]:
-    """The value of every node, as elements of its ring at the node's fraction bits.
+    """The value of every node, as elements of its ring at the node's fraction bits; of those that are not ``wanted``
+    nothing once no node takes them.
 
     ``drawn``: the numbers that the program's draws are to be, in its order.  ``by_digits``: what parties make of values
     that are compared out of their range, instead of their signs.  ``order``: in which rows are drawn.
@@ -34,6 +39,9 @@ def clear_values(
         raise ProgramError(f"{len(drawn)} draws, but the program makes {len(program.draws)}")
     given = dict(zip((*program.inputs, *program.draws), (*inputs, *drawn), strict=True))
     values: list[Array] = []
+    to_take = Counter(j for node in program.nodes for j in node.inputs)
+    to_take.update(range(len(program.nodes)) if wanted is None else wanted)
+    nothing = np.zeros(0)
     for i, node in enumerate(program.nodes):
         operation = node.operation
         if i in given:
@@ -45,6 +53,10 @@ def clear_values(
         else:
             means = operation.by_digits if by_digits and isinstance(operation, Comparison) else operation.clear
             values.append(means(rings, program.input_types(node), [values[j] for j in node.inputs]))
+        to_take.subtract(node.inputs)
+        for j in {i, *node.inputs}:
+            if not to_take[j]:
+                values[j] = nothing
     return values
 
 
@@ -55,5 +67,5 @@ def clear(
     drawn: Sequence[Array] = (),
 ) -> list[Array]:
     """The outputs alone."""
-    values = clear_values(program, inputs, stored, drawn=drawn)
+    values = clear_values(program, inputs, stored, drawn=drawn, wanted=program.outputs)
     return [values[i] for i in program.outputs]

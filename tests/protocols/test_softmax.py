@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,32 @@ def test_the_batch_is_not_mixed() -> None:
             make()
     with pytest.raises(ShapeError):
         Softmax(-2).plain(np.zeros((2, 3)), weights={})
+
+
+@pytest.mark.parametrize(
+    ("reach", "count", "causal"), [(0.5, 7, False), (3.0, 16, True), (8.0, 40, False), (8.0, 24, True)]
+)
+def test_about_the_mean_it_takes_no_maximum(secure: Any, reach: float, count: int, causal: bool) -> None:
+    """And errs by no more than it says, at the ends of what is assumed as well."""
+    seen = np.tri(count) if causal else np.ones((count, count))
+    rng = np.random.default_rng(count)
+    real = rng.uniform(-0.4, 0.4, (count, count)) * reach + rng.uniform(-9, 9, (count, 1))
+    real[-1, 0] += 0.35 * reach
+    raw = np.rint(real * 2**16).astype(np.int64)
+    x = secure.secret((count, count), -64.0, 64.0, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = x.softmax(where=seen, reach=reach)
+    assert y.error.usual <= y.error.absolute <= 1e-3
+    assert secure.program(y).rounds < secure.program(x.softmax(where=seen)).rounds
+    found, bit = computed(secure.program(y), raw, parties=2, security=Security.SEMI_HONEST)
+    assert not np.any(bit)
+    wanted = torch.tensor(np.where(seen > 0, raw / 2**16, -np.inf)).softmax(1).numpy()
+    assert np.abs(found - wanted).max() <= min(5e-4, y.error.absolute)
+
+
+def test_how_far_from_the_mean_is_a_number(secure: Any) -> None:
+    x = secure.secret((3, 3), -1.0, 1.0, 16)
+    for reach in (0.0, -1.0, 8.5, np.nan):
+        with pytest.raises(UnsupportedError):
+            x.softmax(reach=reach)

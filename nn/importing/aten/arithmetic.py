@@ -320,16 +320,20 @@ def _attention(
     if q.layout.axis >= count - 2:
         raise refused("it would mix the images of the batch", "keep the batch first")
     made = q.layout.resized(graph.shape)
-    if mask is None:
+    lengths = (*q.layout.shape[:-1], k.layout.shape[-2])
+    added = None if mask is None else _added(graph.known(mask).values)
+    if added is not None and not mask.name:
+        # Of no weights, and public as forward is: all is seen, or what comes before.
+        before = torch.triu(torch.full(lengths[-2:], -MASKED), 1)
+        is_causal = added.shape[-2:] == before.shape and bool((added == before).all())
+        added = None if is_causal or not bool(added.any()) else added
+    if added is None:
         return graph.add(ScaledDotProductAttention(bool(is_causal), scale), q, k, v, layout=made)
     turned = graph.permuted(k, [*range(count - 2), count - 1, count - 2])
     width = q.layout.shape[-1]
-    lengths = (*q.layout.shape[:-1], k.layout.shape[-2])
     scores = graph.add(f.Matmul(), affine(graph, q, width**-0.5 if scale is None else scale), turned,
                        layout=q.layout.resized(lengths))  # fmt: skip
-    added = _added(graph.known(mask).values)
-    if bool(added.any()):
-        scores = graph.add(f.Add(), scores, beside(graph, Known(added), scores.layout), layout=scores.layout)
+    scores = graph.add(f.Add(), scores, beside(graph, Known(added), scores.layout), layout=scores.layout)
     chosen = graph.add(s.Softmax(-1), scores, layout=scores.layout)
     return graph.add(f.Matmul(), chosen, v, layout=made)
 

@@ -213,7 +213,11 @@ def _copied(graph: Graph, x: Any, y: Any, *_: Any) -> Any:
 @operator("cat", "concat", "concatenate")
 def _cat(graph: Graph, tensors: Sequence[Any], dim: int = 0) -> Tensor:
     layout = next(each.layout for each in tensors if isinstance(each, Tensor))
-    joined = [beside(graph, each, layout) for each in tensors]
+    # What holds nothing may have any dimensions, as a cache has that is still empty.
+    some = [each for each in tensors if isinstance(each, Tensor) or graph.known(each).values.numel()]
+    if len(some) == 1:
+        return graph.tensor(some[0])
+    joined = [beside(graph, each, layout) for each in some]
     made = layout.resized(graph.shape)
     return graph.add(f.Concatenate(layout.place(dim)), *joined, layout=made)
 
