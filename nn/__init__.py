@@ -108,6 +108,7 @@ from nn.rectifiers import (
 )
 from nn.recurrent import GRU, LSTM, RNN
 from nn.resizing import ChannelShuffle, Pad, PixelShuffle, PixelUnshuffle, Upsample
+from nn.sampling import Fold, GridSample, TopK, Unfold
 from nn.schedules import CosineAnnealingLR, OneCycleLR, Schedule, StepLR
 from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
@@ -169,7 +170,9 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "Fold",
     "Function",
+    "GridSample",
     "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
@@ -245,7 +248,9 @@ __all__ = [
     "Tanh",
     "Threshold",
     "TokenInput",
+    "TopK",
     "Trees",
+    "Unfold",
     "Upsample",
     "Where",
     "assuming",

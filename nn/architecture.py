@@ -33,6 +33,7 @@ from nn import parts as p
 from nn import rectifiers as r
 from nn import recurrent as rn
 from nn import resizing as rs
+from nn import sampling as sm
 from nn import softmax as s
 from nn import transposed as tc
 from nn import trees as t
@@ -64,6 +65,7 @@ AnyLayer = (
     | d.MaxPool1d | d.MaxPool3d | d.AdaptiveMaxPool1d | d.AdaptiveMaxPool3d
     | ch.Take | ch.CumSum | ch.Amax | ch.Amin | ch.Clamp | ch.Threshold | ch.Hardshrink
     | lk.Embedding | lk.OneHot | lk.ArgMax | lk.Compare | lk.Where
+    | sm.Unfold | sm.Fold | sm.GridSample | sm.TopK
     | rn.RNN | rn.LSTM | rn.GRU
     | f.Concatenate | f.Mean | f.Reshape | f.Permute | p.Part
     | t.Trees | k.RBF | k.OneAgainstOne | c.Columns

@@ -22,6 +22,7 @@ from nn.importing.fusing import fused
 from nn.inputs import Result
 from nn.layer import Array, Layer
 from nn.parts import Part
+from nn.sampling import TopK
 
 MASKED = 1e3
 """What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
@@ -315,6 +316,14 @@ def looked_up(graph: Building, table: Known, places: Tensor) -> Tensor:
     made = hot.layout.resized((*places.layout.shape, rows.shape[1]))
     found = graph.add(lk.Embedding(*rows.shape), hot, layout=made, weight=Known(rows))
     return graph.laid_out(found, made.resized((*places.layout.shape, *table.values.shape[1:])))
+
+
+def ordered(graph: Building, x: Tensor, k: int, dim: int, *, smallest: bool, positions: bool) -> list[Tensor]:
+    """The first ``k`` along a dimension, in order, and where they are, if anybody asks."""
+    dim %= len(x.layout.shape)
+    made = sized(x.layout, dim, 2 * k if positions else k)
+    found = graph.add(TopK(x.layout.place(dim), k, smallest, positions), x, layout=made)
+    return [part(graph, found, dim, i * k, 1, k) for i in range(2)] if positions else [found]
 
 
 def reduced(layout: Layout, dims: Sequence[int]) -> Layout:

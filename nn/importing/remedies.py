@@ -44,7 +44,6 @@ _CONVOLUTION = (
     "it has no counterpart here",
     "use Conv1d to Conv3d and ConvTranspose1d or 2d",
 )
-_RESIZING = ("it has no counterpart here", "use interpolate with public sizes, or resize inputs before they are shared")
 _LOSS = ("it is for training", "leave it out of the network: what is imported ends with its result")
 _LOOKUP = ("it has no counterpart here", "use Embedding, and a mean or a sum of what it gives")
 _LAZY = ("it has no weights yet", "run the module once on an example, and import what it is then")
@@ -75,13 +74,13 @@ _KINDS: dict[tuple[str, str], str] = {
         transpose swapaxes swapdims movedim t expand expand_as stack roll flip unflatten sum sqrt rsqrt
         to float double type_as sign argmax argmin logsumexp expm1 log1p log2 log10 exp2 one_hot eq ne lt le gt ge prod
         var std unfold repeat repeat_interleave einsum tril triu embedding Embedding
+        topk sort argsort grid_sample affine_grid
     """,
     _COMPARES: """
         RReLU rrelu rrelu_
     """,
     _MAX: """
         FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d boolean_dispatch
-        topk sort
     """,
     _SOFTMAX: """
         Softmax2d Softmin AdaptiveLogSoftmaxWithLoss gumbel_softmax
@@ -102,10 +101,7 @@ _KINDS: dict[tuple[str, str], str] = {
         LPPool1d LPPool2d LPPool3d lp_pool1d lp_pool2d lp_pool3d
     """,
     _CONVOLUTION: """
-        ConvTranspose3d conv_transpose3d Fold Unfold fold
-    """,
-    _RESIZING: """
-        grid_sample affine_grid
+        ConvTranspose3d conv_transpose3d
     """,
     _LOSS: """
         L1Loss MSELoss CrossEntropyLoss NLLLoss NLLLoss2d BCELoss BCEWithLogitsLoss CTCLoss KLDivLoss HuberLoss

@@ -16,6 +16,7 @@ from nn import dimensions as d
 from nn import layers as ly
 from nn import rectifiers as r
 from nn import resizing as rs
+from nn import sampling as sm
 from nn import transposed as t
 from nn.importing.blockers import refused
 from nn.layer import Layer
@@ -201,6 +202,16 @@ def running_sum(dim: Any, **_: Any) -> Layer:
     return c.CumSum(ints(dim))
 
 
+def unfolded(kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1, **_: Any) -> Layer:
+    return sm.Unfold(*map(ints, (kernel_size, dilation, padding, stride)))
+
+
+def folded(output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1, **_: Any) -> Layer:
+    size = ints(output_size)
+    around = map(ints, (kernel_size, dilation, padding, stride))
+    return sm.Fold(*around, output_size=size if isinstance(size, tuple) else (size, size))
+
+
 MODULES: dict[type[nn.Module], Make] = {
     nn.Conv1d: _conv(d.Conv1d, _single),
     nn.Conv2d: _conv(ly.Conv2d),
@@ -253,6 +264,8 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.PixelShuffle: lambda m, **_: rs.PixelShuffle(m.upscale_factor),
     nn.PixelUnshuffle: lambda m, **_: rs.PixelUnshuffle(m.downscale_factor),
     nn.ChannelShuffle: lambda m, **_: rs.ChannelShuffle(m.groups),
+    nn.Unfold: lambda m, **_: unfolded(m.kernel_size, m.dilation, m.padding, m.stride),
+    nn.Fold: lambda m, **_: folded(m.output_size, m.kernel_size, m.dilation, m.padding, m.stride),
     nn.Threshold: lambda m, **_: c.Threshold(float(m.threshold), float(m.value)),
     nn.Hardshrink: lambda m, **_: c.Hardshrink(float(m.lambd)),
 }  # fmt: skip
@@ -270,6 +283,8 @@ FUNCTIONS: dict[Any, Make] = {
     functional.adaptive_max_pool1d: adaptive_pool(d.AdaptiveMaxPool1d, _single),
     functional.adaptive_max_pool2d: adaptive_pool(r.AdaptiveMaxPool2d),
     functional.adaptive_max_pool3d: adaptive_pool(d.AdaptiveMaxPool3d),
+    functional.unfold: unfolded,
+    functional.fold: folded,
     **dict.fromkeys((functional.interpolate, functional.upsample), resized),
     **dict.fromkeys((functional.pad, torch._C._nn.pad), padded),
     functional.pixel_shuffle: lambda upscale_factor, **_: rs.PixelShuffle(ints(upscale_factor)),

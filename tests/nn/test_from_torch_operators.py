@@ -43,6 +43,12 @@ SEQUENCES: dict[str, Of] = {
     "gather, public": lambda net, x: x.gather(1, torch.tensor([[[2], [0]]]).expand(x.shape[0], 2, 6)),
     "gather, secret": lambda net, x: x.gather(2, net.one(x).argmax(2, keepdim=True)),
     "gather of a table, secret": lambda net, x: net.place.expand(len(x), 4).gather(1, x.argmax(1)),
+    "topk": lambda net, x: torch.cat([each.to(x) for each in x.topk(3, 1)], 1),
+    "the smallest of a sequence": lambda net, x: net.one(x).topk(2, largest=False).values,
+    "where the largest are": lambda net, x: x.gather(2, x.topk(2, 2).indices),
+    "sort": lambda net, x: x.sort(1).values,
+    "sort, from the largest on": lambda net, x: torch.sort(x, stable=True, dim=2, descending=True)[0],
+    "argsort": lambda net, x: x.argsort(2).to(x),
     "gather of several": lambda net, x: x.gather(1, torch.stack([x.argmax(1), x.argmin(1)], 1)),
     "looked up": lambda net, x: net.table(x[:, :, 0].mul(2).add(3).to(torch.int64)),
     "indexed": lambda net, x: net.table.weight[x.argmax(2)],
@@ -92,6 +98,20 @@ IMAGES: dict[str, Of] = {
     "adaptive": lambda net, x: F.adaptive_avg_pool2d(x, (3, 5)) * F.adaptive_max_pool2d(x, (3, 5)),
     "dilation": lambda net, x: F.conv2d(x, net.kernel, padding=2, dilation=2),
     "transposed": lambda net, x: net.up(x),
+    "unfold": lambda net, x: F.unfold(x, 3, stride=2, padding=1),
+    "unfold, by a module": lambda net, x: tn.Unfold((2, 3), (2, 1), (0, 1), (1, 2))(x),
+    "fold": lambda net, x: F.fold(F.unfold(x, 3) * 0.5, (8, 8), 3),
+    "fold of patches": lambda net, x: F.fold(F.unfold(x, 4, stride=4).tanh(), (8, 8), 4, stride=4),
+    "fold, wide": lambda net, x: F.fold(F.unfold(x, (2, 3), (2, 1), (1, 2), 3), (8, 8), (2, 3), (2, 1), (1, 2), 3),
+    **{
+        f"grid_sample, {mode}, {around}, {corners}": lambda net, x, mode=mode, around=around, corners=corners: (
+            F.grid_sample(x, net.grid.expand(len(x), 3, 5, 2), mode, around, corners)
+        )
+        for mode, around, corners in (
+            ("bilinear", "zeros", False), ("bilinear", "border", True), ("bilinear", "reflection", False),
+            ("bilinear", "reflection", True), ("nearest", "zeros", True), ("nearest", "reflection", False),
+        )
+    },
     "of rows": lambda net, x: F.conv1d(x.flatten(2), net.kernel[:, :, 0], stride=2),
     "of rows, pools": lambda net, x: F.max_pool1d(x.flatten(2), 4) + F.avg_pool1d(x.flatten(2), 4),
     "volumes": lambda net, x: F.conv3d(x.unsqueeze(2).repeat(1, 1, 3, 1, 1), net.kernel[:, :, None], padding=(1, 0, 0)),
@@ -137,6 +157,7 @@ class Images(tn.Module):
         self.up = tn.ConvTranspose2d(4, 2, 3, stride=2, padding=1, output_padding=1)
         self.kernel = tn.Parameter(torch.randn(3, 4, 3, 3))
         self.register_buffer("mean", torch.randn(4))
+        self.register_buffer("grid", torch.rand(1, 3, 5, 2) * 4 - 2)
         self.register_buffer("spread", torch.rand(4) + 0.5)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

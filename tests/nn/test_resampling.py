@@ -88,6 +88,12 @@ LAYERS: list[tuple[Layer, tn.Module, tuple[int, ...]]] = [
     (nn.PixelShuffle(2), tn.PixelShuffle(2), (1, 8, 2, 3)),
     (nn.PixelUnshuffle(2), tn.PixelUnshuffle(2), (1, 2, 4, 6)),
     (nn.ChannelShuffle(3), tn.ChannelShuffle(3), (1, 6, 2, 1)),
+    (nn.Unfold((2, 3), (1, 2), (1, 0), 2), tn.Unfold((2, 3), (1, 2), (1, 0), 2), (1, 2, 3, 6)),
+    (
+        nn.Fold((2, 2), 1, (1, 0), (2, 1), output_size=(3, 4)),
+        tn.Fold((3, 4), (2, 2), 1, (1, 0), (2, 1)),
+        (1, 8, 6),
+    ),
     (nn.Conv1d(4, 2, 3, 2, 1, groups=2), tn.Conv1d(4, 2, 3, 2, 1, groups=2), (2, 4, 6)),
     (
         nn.Conv1d(1, 2, 3, 1, "same", 2, 1, False, "circular"),
@@ -185,6 +191,8 @@ TRACED: list[Any] = [
     lambda _, x: torch.minimum(x, x * -0.5),
     lambda _, x: F.threshold(x, 0.0, 0.5),
     lambda _, x: F.hardshrink(x, 0.5),
+    lambda _, x: F.unfold(x, 2, stride=2),
+    lambda _, x: F.fold(F.unfold(x, (2, 3)), 4, (2, 3)),
 ]
 
 EXPORTED: list[Any] = [
@@ -241,6 +249,23 @@ def test_pools_and_pads_of_large_factors_stay_in_range(evaluate: Any) -> None:
             assert np.abs(evaluate(nn.Model(nn.Sequential({"it": layer})), x).result - end).max() < 2e-4
 
 
+@pytest.mark.parametrize(
+    ("layer", "opens"),
+    [
+        (nn.TopK(2, 3, positions=True), True),
+        (nn.TopK(3, 2, smallest=True), True),
+        (nn.GridSample((-1.25, 0.5, 0.1, -0.3, 0.9, 1.0), (1, 3), padding_mode="border"), False),
+        (nn.Unfold(2, padding=1, stride=2), False),
+    ],
+)
+def test_values_in_order_and_at_places_between_pixels(rng: Any, evaluate: Any, layer: Layer, opens: bool) -> None:
+    """Ties, too: of equal values the first."""
+    x = rng.integers(-4, 5, (2, 2, 5, 4)) / 4
+    run = evaluate(nn.Model(nn.Sequential({"it": layer})), x)
+    assert np.abs(run.result - layer.plain(x, weights={})).max() < 1e-3
+    assert (run.cost.online_rounds > 2) == opens
+
+
 def test_a_dilated_convolution_opens_no_more_than_its_input(rng: Any, evaluate: Any) -> None:
     x = rng.uniform(-1, 1, (1, 2, 8, 8))
     found = []
@@ -265,6 +290,13 @@ def test_a_dilated_convolution_opens_no_more_than_its_input(rng: Any, evaluate: 
         lambda: nn.Pad((2**25, 0)),
         lambda: nn.Pad((1, 1), value=float("nan")),
         lambda: nn.PixelShuffle(0),
+        lambda: nn.Unfold(0),
+        lambda: nn.Fold(1, output_size=(0, 2)),
+        lambda: nn.GridSample((0.0,) * 7, (2, 2)),
+        lambda: nn.GridSample((float("nan"), 0.0), (1, 1)),
+        lambda: nn.GridSample((), (2**20, 2**20)),
+        lambda: nn.TopK(0, 1),
+        lambda: nn.TopK(1, 0),
         lambda: nn.AvgPool2d(2, divisor_override=0),
         lambda: nn.AdaptiveAvgPool2d((2, 0)),
         lambda: nn.ConvTranspose2d(2, 3, 2, groups=2),
@@ -310,6 +342,15 @@ def test_what_makes_no_sense(make: Any) -> None:
         (nn.PixelShuffle(2), (1, 3, 2, 2)),
         (nn.PixelUnshuffle(2), (1, 3, 2, 3)),
         (nn.ChannelShuffle(2), (1, 3, 2, 2)),
+        (nn.Unfold(3), (1, 1, 2, 4)),
+        (nn.Unfold(2), (1, 2, 3)),
+        (nn.Unfold(1, padding=2**20), (1, 1, 4, 4)),
+        (nn.Fold(2, output_size=(3, 3)), (1, 3, 4)),
+        (nn.Fold(2, output_size=(3, 3)), (1, 4, 3)),
+        (nn.Fold(1, padding=2**20, output_size=(3, 3)), (1, 4, 3)),
+        (nn.GridSample((0.0, 0.0), (1, 1)), (1, 1, 4)),
+        (nn.GridSample((0.0, 0.0), (1, 1)), (1, 1, 0, 4)),
+        (nn.TopK(1, 4), (1, 3)),
         (nn.MaxPool1d(2), (1, 4)),
         (nn.AvgPool3d(2), (1, 1, 4, 4)),
         (nn.Take(1, (3,)), (1, 3)),

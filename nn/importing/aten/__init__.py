@@ -6,6 +6,7 @@ from nn.importing.aten import comparing as _comparing  # noqa: F401
 from nn.importing.aten import layers as _layers  # noqa: F401
 from nn.importing.aten import norms as _norms  # noqa: F401
 from nn.importing.aten import recurrent as _recurrent  # noqa: F401
+from nn.importing.aten import sampling as _sampling  # noqa: F401
 from nn.importing.aten import shapes as _shapes  # noqa: F401
 from nn.importing.aten import windows as _windows  # noqa: F401
 from nn.importing.aten.table import OPERATORS
