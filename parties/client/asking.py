@@ -25,7 +25,7 @@ from nn.model import Description
 from parties.client.explanation import Explanation, explained
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
-from parties.client.request_entries import RequestEntry, Standing, State, collected
+from parties.client.request_entries import RequestEntry, Standing, State, collected, shared
 from parties.client.stored_secrets import StoredSecrets
 from parties.messages.requests import (
     LONGEST_WHY,
@@ -40,7 +40,6 @@ from parties.messages.requests import (
     ProgramFound,
     RequestList,
     RequestWithdrawn,
-    Shared,
     UseRequest,
     WithdrawRequest,
     entry_in,
@@ -134,10 +133,7 @@ class Asking(StoredSecrets):
                 f" this one has {len(encoded):,} bytes, and reads {len(program.slots)}"
             )
         await self._board.reach(self._servers)
-        found = {slot: await self._now(slot) for slot in program.slots}
-        others = tuple(
-            Shared(slot, secret.joint) for slot, secret in found.items() if secret is not None and secret.joint
-        )
+        others = shared(self.member.name, {slot: await self._now(slot) for slot in program.slots})
         said = UseRequest(self.member.name, program.digest, program.slots, why, time.time(), others)
         if not said.owners:
             raise UsageError("this program reads nothing of anybody else's: there is nobody to ask")

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mpc.errors import ProgramError, printable
+from mpc.errors import NotPermitted, ProgramError, printable
+from parties.client.remote_data import RemoteData
+from parties.client.remote_model import RemoteModel
 from parties.members.cluster import Cluster
-from parties.messages.requests import CLOCKS, LIFETIME, Decision, Entry, UseRequest, read_entry
+from parties.messages.requests import CLOCKS, LIFETIME, Decision, Entry, Shared, UseRequest, read_entry
+from parties.stored.joint import is_gone, without_leave
 
 
 class State(enum.StrEnum):
@@ -105,6 +108,14 @@ class RequestEntry:
             "held_by": list(self.held_by),
             "missing": list(self.missing),
         }
+
+
+def shared(client: str, found: Mapping[str, RemoteModel | RemoteData | None]) -> tuple[Shared, ...]:
+    """What of that belongs to several.  Raises NotPermitted where one of them is no client any more."""
+    for slot, secret in found.items():
+        for owner in filter(is_gone, () if secret is None else secret.joint):
+            raise NotPermitted(without_leave(client, slot, owner))
+    return tuple(Shared(slot, secret.joint) for slot, secret in found.items() if secret is not None and secret.joint)
 
 
 def collected(listed: Mapping[str, Iterable[Entry]], cluster: Cluster) -> list[RequestEntry]:

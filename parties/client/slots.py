@@ -13,6 +13,7 @@ from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.messages.bindings import OWNER, Binding, BoundProgram, Leave
 from parties.messages.rules import Rule
+from parties.stored.joint import is_gone
 from parties.stored.policy import ANY, PREDICT
 from protocols.trace.mathematics import Node, Secret
 
@@ -87,9 +88,12 @@ class Slots:
         return BoundProgram(program, bindings, self._client, keep)
 
     def _leave(self, slot: str, program: Program, rules: Mapping[str, str]) -> Iterator[Leave]:
-        """Of all to whom it belongs beside its owner and us: by what they allow on it, or on what is theirs alone."""
+        """Of all to whom it belongs beside its owner and us: by what they allow on it, or on what is theirs alone.
+
+        Of who is no client any more there is none: a server says so.
+        """
         for owner, allowed in sorted(self._known[slot].others.items()):
-            if owner == self._client:
+            if owner == self._client or is_gone(owner):
                 continue
             agreed = [
                 rules[s] for s in program.slots if self._known[s].owner == owner and self._is_for(s, rules[s], program)

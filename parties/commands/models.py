@@ -15,7 +15,7 @@ from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
 from parties.commands.requests import end_of
-from parties.stored.policy import called
+from parties.stored.joint import called
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -59,10 +59,10 @@ from mpc.program import Program
 from nn.model import Description
 from nn.stored import StoredType
 from parties.members.cluster import Cluster
-from parties.members.keys import is_public_key
 from parties.messages.bindings import OWNER, Binding, BoundProgram, slot_of
 from parties.messages.rules import EVERYONE, Grants, Rule
 from parties.stored.data_set import DataDescription, is_data
+from parties.stored.joint import without_leave
 from parties.stored.record import UPLOADED, Descent
 from protocols.lowering.in_range import to_check
 from protocols.lowering.plan import plan
@@ -286,21 +286,13 @@ def _joint_uses(bound: BoundProgram, client: str, policies: Mapping[str, Policy]
                 continue
             rule = policy.of(client, owner).get(identity)
             if rule is None or not policy.covers(rule.program, program):
-                raise NotPermitted(
-                    f"{client} may not run this program on {policy.slot!r}, which belongs to {called(owner)} as well:"
-                    f" it has to allow it (tessera request, or tessera allow {policy.slot} {client})"
-                )
+                raise NotPermitted(without_leave(client, policy.slot, owner))
             policy.check_range(program, client, rule)
             if rule.limited:
                 uses.append(Use(policy.slot, client, identity, rule))
         if [leave.owner for leave in binding.others] != owners:
             raise ProtocolViolation(client, "bound leave of others than whom it belongs to")
     return uses
-
-
-def called(owner: str) -> str:
-    """A joint owner, for people: who is no client any more has no name, but a key."""
-    return owner if not is_public_key(owner) else "somebody whom the cluster file lists no longer"
 
 
 def _check_checked(program: Program, client: str, policies: Mapping[str, Policy]) -> None:

@@ -29,7 +29,9 @@ from parties.messages.bindings import Binding, BoundProgram, Leave
 from parties.messages.requests import AskLeave, LeaveAsked, Shared, UseRequest
 
 from .conftest import opened
-from .rules_given import NO_RULE
+from .rules_given import NO_RULE, tell
+from .test_cluster_changes import following
+from .test_moments import go_on
 
 SERVERS = ("dealer", "party0", "party1")
 X = np.array([[0.5, -0.25], [0.25, 0.75]])
@@ -232,6 +234,45 @@ async def test_joint_owners_see_the_rules_and_the_runs(joint: Any) -> None:
         runs = [each.text for each in await north.audit() if each.kind == "run" and "study/sums" in each.text]
         assert len(runs) == len(SERVERS)
         assert all("by rule owner and north's" in run and "and south's" in run for run in runs)
+
+
+async def test_what_belongs_to_who_is_no_client_any_more_is_nobody_s_to_use(joint: Any) -> None:
+    """And is said so: to who would run something on it, and to who would ask; what came back is who it was."""
+    async with joint.client("north") as north, joint.client("south") as south:
+        for owner in (north, south):
+            await owner.allow("study/sums", "study", ["any"])
+    left = following(joint.cluster, clients=tuple(c for c in joint.cluster.clients if c.name != "north"))
+    for server in joint.servers.values():
+        go_on(server, left)
+    async with joint.client("study") as study:
+        data = await study.data("sums")
+        for what in (study.reveal, lambda result: study.request(result, "so")):
+            with pytest.raises(NotPermitted, match="belongs to somebody whom the cluster file lists no longer"):
+                await what(data["sum"])
+    for server in joint.servers.values():
+        go_on(server, joint.cluster)
+    async with joint.client("study") as study:
+        assert np.abs(await study.reveal((await study.data("sums"))["sum"]) - (X + Y)).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_leave_of_a_joint_owner_ends_at_the_one_honest_server(joint: Any, name: str) -> None:
+    server = joint.servers[name]
+    book = (server._coordinator if name == "dealer" else server._secrets).rules
+    async with joint.client("study") as study, joint.client("north") as north, joint.client("south") as south:
+        for owner in (north, south):
+            await owner.allow("study/sums", "study", ["any"])
+        prepared = await study.prepare((await study.data("sums"))["sum"])
+        tell(book, joint, "north", "study/sums", "study", [])
+        server.end_forbidden()
+        assert not server.jobs
+        if name != "dealer":  # which has done its part
+            with pytest.raises(NotPermitted, match="belongs to north as well"):
+                await study.finish(prepared)
+        with pytest.raises(NotPermitted, match="belongs to north as well"):
+            await study.stock((await study.data("sums"))["sum"], 1) if name == "dealer" else await study.reveal(
+                (await study.data("sums"))["sum"]
+            )
 
 
 async def test_words_are_no_leave_for_a_data_set(joint: Any) -> None:
