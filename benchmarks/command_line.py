@@ -39,6 +39,7 @@ def command(subparsers: Any) -> None:
     _add_security(benches)
     _add_operations(benches)
     _add_kernels(benches)
+    _add_gpu(benches)
     _add_links(benches)
     _add_scale(benches)
     _add_network(benches)
@@ -118,6 +119,25 @@ def _add_kernels(benches: Any) -> None:
     parser.add_argument("--repeat", type=positive, default=7, metavar="R", help="measured rounds (default: 7)")
     add_record_arguments(parser)
     parser.set_defaults(run=_kernels)
+
+
+def _add_gpu(benches: Any) -> None:
+    parser = benches.add_parser(
+        "gpu", help="all operations on a graphics card beside the processor's, bit for bit, and what it takes for them"
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--device", default="cuda", metavar="NAME", help="as torch calls it (default: cuda)")
+    parser.add_argument(
+        "--batches", type=positive, nargs="+", default=[1, 16], metavar="B",
+        help="inputs of the network at once (default: 1 16)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--part", type=positive, default=1, metavar="N",
+        help="of arithmetic an N-th of the usual size, to try it without a card (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--repeat", type=positive, default=5, metavar="R", help="measured rounds (default: 5)")
+    add_record_arguments(parser)
+    parser.set_defaults(run=_gpu)
 
 
 def _add_links(benches: Any) -> None:
@@ -246,6 +266,12 @@ def _operations(options: argparse.Namespace) -> int:
 
 def _kernels(options: argparse.Namespace) -> int:
     from benchmarks.field_kernels import run
+
+    return run(options)
+
+
+def _gpu(options: argparse.Namespace) -> int:
+    from benchmarks.devices import run
 
     return run(options)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from mpc.program import Program
-from mpc.rings import Buffer, compiling, known_rings
+from mpc.rings import Buffer, Rings, compiling, field_of, known_rings
 from mpc.security import Security
 from nn import Model
 from parties.servers.admission import Admission
@@ -43,25 +43,31 @@ class Computing:
         return asdict(self)
 
 
-def calibrated(model: Model, program: Program, parties: int, security: Security) -> Computing:
-    """Of a run of ``program``, which is a prediction by ``model``."""
+def calibrated(
+    model: Model, program: Program, parties: int, security: Security, rings: Rings | None = None
+) -> Computing:
+    """Of a run of ``program``, which is a prediction by ``model``; ``rings``: what it is computed with."""
     compiling.warm_up()
-    store = MemoryStore(SLOT, model.encode(), parties)
+    rings, usual = known_rings() if rings is None else rings, field_of(known_rings())
+    weights = {n: field_of(rings).read(bytes(usual.buffer(w)), w.shape) for n, w in model.encode().items()}
+    store = MemoryStore(SLOT, weights, parties, rings=rings)
     found: list[tuple[float, float, float]] = []
     began = time.perf_counter()
     while not found or (time.perf_counter() - began < ENOUGH and len(found) < MOST):
-        found.append(_once(program, store, parties, security))
+        found.append(_once(program, store, parties, security, rings))
     dealing, preparing, online = (min(times) for times in zip(*found, strict=True))
     return Computing(dealing, preparing, online, Admission("", 0, security, clients=1).size_of(program))
 
 
-def _once(program: Program, store: MemoryStore, parties: int, security: Security) -> tuple[float, float, float]:
+def _once(
+    program: Program, store: MemoryStore, parties: int, security: Security, rings: Rings
+) -> tuple[float, float, float]:
     """Seconds of dealing, of preparing and of the online phase."""
     started = time.perf_counter()
-    dealing = deal(program, parties, {store.slot: store.masks}, security)
+    dealing = deal(program, parties, {store.slot: store.masks}, security, rings=rings)
     dealing.for_party(parties - 1)
     dealt = time.perf_counter() - started
-    source, session = TrustedDealer(), secrets.token_bytes(16)
+    source, session = TrustedDealer(rings), secrets.token_bytes(16)
     runs, preparing = [], 0.0
     for party in range(parties):
         started = time.perf_counter()
@@ -74,7 +80,6 @@ def _once(program: Program, store: MemoryStore, parties: int, security: Security
         # The last party has the most to read: the others expand seeds alone.
         preparing = time.perf_counter() - started
     client = source.for_client(program, security, parties, as_sent(dealing.for_client()))
-    rings = known_rings()
     zeros = [rings[t.ring].zeros(t.shape) for t in (program.nodes[i].type for i in program.inputs)]
     masked = masked_inputs(program, zeros, client, rings)
     return dealt, preparing, _online([run.online(masked) for run in runs])

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import field_kernels, links, operations, relu_kernels
+from benchmarks import devices, field_kernels, links, operations, relu_kernels
 from benchmarks.records import read, write
+from mpc.errors import NotAsPromised
+from mpc.rings.on_torch import words
 from mpc.security import Security
 from nn.derm import samples
 from nn.derm.dataset import load_split
@@ -220,6 +222,26 @@ def test_operations_cost_what_was_predicted(capsys: pytest.CaptureFixture[str]) 
         assert row["max_abs_error"] < (0.01 if row["operation"] != "polynomial" else 0.05), row
     # Inputs arrive masked: whatever needs one opening finds it made, and only the reveal is left.
     assert {row["online"]["rounds"] for row in rows.values()} == {1}
+
+
+SMALL_GPU = ("gpu", "--device", "cpu", "--part", "100000", "--batches", "1", "--repeat", "1", "--model", "derm")
+
+
+def test_what_a_device_computes_is_compared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: devices.SELECTIONS[name] for name in ("relu", "argmax")}
+    monkeypatch.setattr(devices, "SELECTIONS", few)
+    monkeypatch.setattr(devices, "OPERATIONS", {"multiply": operations.OPERATIONS["multiply"]})
+    summary = bench(capsys, *SMALL_GPU)
+    assert summary["device"] == "cpu"
+    assert summary["compared"] >= 6
+    assert summary["network"]["1"]["online"] > 0
+    product = words.product
+    monkeypatch.setattr(words, "product", lambda x, y: words.add(product(x, y), product(x, y)))
+    assert main(["bench", *SMALL_GPU, "--json"]) == NotAsPromised.exit_code
+    failed = json.loads(capsys.readouterr().out)
+    assert (failed["error"], "multiply" in failed["message"]) == ("NotAsPromised", True)
 
 
 def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

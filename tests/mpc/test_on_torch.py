@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from mpc.errors import ConfigurationError, ShapeError
 from mpc.rings import BITS, FIELD, known_rings
 from mpc.rings.digits import entries
 from mpc.rings.field_chains import Chain
-from mpc.rings.on_torch import rings_on
+from mpc.rings.on_torch import fused, rings_on
 from mpc.rings.on_torch.layout import TorchRing
 from mpc.rings.places import modulus
 from mpc.rings.prg import Seed
@@ -280,3 +281,12 @@ def test_shapes_that_do_not_go_together() -> None:
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(ConfigurationError, match=device):
         rings_on(device)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the processor by a compiler of C++")
+def test_what_torch_compiles_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card, where it writes other kernels by the same steps."""
+    monkeypatch.setattr(fused, "AS_THEY_ARE", set())
+    test_each_method_computes_the_same(FIELD, "multiply")
+    test_each_method_computes_the_same(FIELD, "from_signed")

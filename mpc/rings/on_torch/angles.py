@@ -9,6 +9,7 @@ import torch
 
 from mpc.rings.angles import TABLE_BITS, table
 from mpc.rings.field import P
+from mpc.rings.on_torch.fused import fused
 from mpc.rings.on_torch.words import Tensor, add, from_signed, product, rotate
 from mpc.rings.prime_field import SINE_BITS, Turn
 
@@ -36,6 +37,7 @@ def _multiples(x: Tensor, turn: Turn, terms: int) -> Iterator[tuple[Tensor, Tens
         yield c, s
 
 
+@fused
 def waves(x: Tensor, turn: Turn, terms: int, bits: int) -> Tensor:
     """See `PrimeField.waves`."""
     drop = SINE_BITS - bits
@@ -44,6 +46,7 @@ def waves(x: Tensor, turn: Turn, terms: int, bits: int) -> Tensor:
     return torch.stack([*made[::2], *made[1::2]])
 
 
+@fused
 def combine_waves(
     x: Tensor, turn: Turn, cosines: Sequence[int], sines: Sequence[int], shift: int, shared: Tensor
 ) -> Tensor:

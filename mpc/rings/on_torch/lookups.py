@@ -12,6 +12,7 @@ import torch
 from mpc.rings.digits import entries
 from mpc.rings.field import P
 from mpc.rings.field_chains import Chain
+from mpc.rings.on_torch.fused import fused
 from mpc.rings.on_torch.planes import pack, unpack
 from mpc.rings.on_torch.words import (
     Tensor,
@@ -40,6 +41,7 @@ def _entries(tables: Tensor, places: Tensor) -> Tensor:
 # Digits (mpc.rings.digits) ----------------------------------------------------------------------------------------
 
 
+@fused
 def table(x: Tensor, ignored: int, widths: Sequence[int]) -> Tensor:
     """See `PrimeField.table`."""
     rest = x.flatten()[:, None] >> ignored
@@ -53,6 +55,7 @@ def table(x: Tensor, ignored: int, widths: Sequence[int]) -> Tensor:
     return torch.cat([some.to(torch.int64) for some in made], 1)
 
 
+@fused
 def look_up(
     x: Tensor, ignored: int, widths: Sequence[int], dealt: Tensor, one: int, repeats: int, equal: bool
 ) -> Tensor:
@@ -142,6 +145,7 @@ def one_hot(x: Tensor, count: int) -> Tensor:
     return (_upto(size, x) == (x.flatten() % size)[:, None]).to(torch.int64)
 
 
+@fused
 def differences(x: Tensor, count: int, dealt: Tensor) -> Tensor:
     """See `PrimeField.differences`."""
     size, before = modulus(count), x.flatten()[:, None] - _upto(count, x)
@@ -160,6 +164,7 @@ def coarse_table(r: Tensor, s: Tensor, ignored: int, bits: int) -> Tensor:
     return torch.cat([s * below, s * (r >> _TOP)], 1)
 
 
+@fused
 def coarse_sums(c: Tensor, s: Tensor, dealt: Tensor, ignored: int, width: int, bits: int, rows: int) -> Tensor:
     """See `PrimeField.coarse_sums`."""
     size = 1 << bits
@@ -181,6 +186,7 @@ def coarse_bits_table(r: Tensor, ignored: int, bits: int) -> Tensor:
     return pack((_upto(size, r) < (number & (size - 1))) ^ (number & size != 0))
 
 
+@fused
 def coarse_bits(x: Tensor, at: Sequence[int], ignored: int, bits: int, dealt: Tensor, one: int) -> Tensor:
     """See `PrimeField.coarse_bits`."""
     size, c = 1 << bits, x.flatten()
@@ -213,6 +219,7 @@ def _moved(x: Tensor, low: int) -> Tensor:
     return add(x.flatten(), torch.full_like(x.flatten(), -low % P))
 
 
+@fused
 def ends_left_over(x: Tensor, low: int, width: int, bits: int) -> Tensor:
     """See `PrimeField.ends_left_over`."""
     c, rest = _moved(x, low), (1 << bits) - 1
@@ -220,6 +227,7 @@ def ends_left_over(x: Tensor, low: int, width: int, bits: int) -> Tensor:
     return torch.stack([lower, lower + (rest - width) & rest], 1) * 2 + (c >= width)[:, None]
 
 
+@fused
 def ends_sum(x: Tensor, low: int, width: int, bits: int, s: Tensor, top: Tensor) -> Tensor:
     """See `PrimeField.ends_sum`."""
     c, rest = _moved(x, low), (1 << bits) - 1
@@ -228,6 +236,7 @@ def ends_sum(x: Tensor, low: int, width: int, bits: int, s: Tensor, top: Tensor)
     return whole(torch.where(c < width, add(found, rotate(top.flatten(), _TOP + 2 - bits)), found))
 
 
+@fused
 def weighed_pairs(bits: Tensor, s: Tensor, dealt: Tensor) -> Tensor:
     """See `PrimeField.weighed_pairs`."""
     some, pairs = dealt.flatten(), s.flatten().repeat_interleave(2)
@@ -255,6 +264,7 @@ def bits_of(x: Tensor, count: int) -> Tensor:
     return x.reshape(1, -1) >> _upto(count, x)[:, None] & 1
 
 
+@fused
 def turned_bits(x: Tensor, count: int, dealt: Tensor) -> Tensor:
     """See `PrimeField.turned_bits`."""
     parts = dealt.reshape(count, -1)

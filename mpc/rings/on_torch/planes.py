@@ -12,6 +12,7 @@ import torch
 
 from mpc.rings.digits import entries
 from mpc.rings.field import P
+from mpc.rings.on_torch.fused import fused
 from mpc.rings.on_torch.words import Tensor, add, subtract, turned
 
 _HALF = (P + 1) // 2
@@ -39,6 +40,7 @@ def of_numbers(x: Tensor, first: int, count: int) -> Tensor:
 # Tables (mpc.rings.bit_planes) --------------------------------------------------------------------------------
 
 
+@fused
 def table(x: Tensor, ignored: int, widths: Sequence[int]) -> Tensor:
     """See `PrimeField.packed_table`."""
     bits = of_numbers(x, ignored, sum(widths) + 1)
@@ -59,10 +61,15 @@ def look_up(
     x: Tensor, ignored: int, widths: Sequence[int], dealt: Tensor, one: int, repeats: int, equal: bool
 ) -> Tensor:
     """See `PrimeField.packed_look_up`."""
-    if repeats > 1:
-        columns = x.reshape(-1, repeats).T
-        found = [look_up(column, ignored, widths, dealt, one, 1, equal) for column in columns]
-        return pack(torch.stack([unpack(planes, columns.shape[1]) for planes in found], -1).flatten(-2))
+    columns = x.reshape(-1, repeats).T
+    found = [_look_up(column, ignored, widths, dealt, one, equal) for column in columns]
+    if repeats == 1:
+        return found[0]
+    return pack(torch.stack([unpack(planes, columns.shape[1]) for planes in found], -1).flatten(-2))
+
+
+@fused
+def _look_up(x: Tensor, ignored: int, widths: Sequence[int], dealt: Tensor, one: int, equal: bool) -> Tensor:
     bits, last, unit = of_numbers(x, ignored, sum(widths) + 1), len(widths) - 1, -one % 256
     dealt = dealt.reshape(entries(widths), -1)
     none = torch.zeros_like(dealt[0])
@@ -98,6 +105,7 @@ def monomials(masks: Tensor) -> Tensor:
     return made
 
 
+@fused
 def chain(opened: Tensor, dealt: Tensor | None) -> Tensor:
     """See `PackedBits.chain`."""
     digits = (len(opened) + 1) // 2
@@ -117,6 +125,7 @@ def chain(opened: Tensor, dealt: Tensor | None) -> Tensor:
     return found[0]
 
 
+@fused
 def signed(masks: Tensor, size: int) -> Tensor:
     """See `PrimeField.signed_monomials`."""
     digits = (len(masks) + 1) // 2
@@ -132,6 +141,7 @@ def signed(masks: Tensor, size: int) -> Tensor:
     return made
 
 
+@fused
 def signed_sums(opened: Tensor, size: int, dealt: Tensor) -> Tensor:
     """See `PrimeField.signed_sums`, of one of what is dealt."""
     digits = (len(opened) + 1) // 2
@@ -167,11 +177,13 @@ def _blocks(digits: int, of: int, dealt: Tensor) -> tuple[Tensor, Tensor]:
 # Numbers (mpc.rings.bit_planes, mpc.rings.weighed_bits) -------------------------------------------------------------
 
 
+@fused
 def kept(bits: Tensor, x: Tensor) -> Tensor:
     """See `PrimeField.kept`."""
     return x * unpack(bits.flatten(), x.numel()).reshape(x.shape)
 
 
+@fused
 def turned_by(bits: Tensor, x: Tensor) -> Tensor:
     """See `PrimeField.turned`."""
     return turned(unpack(bits.flatten(), x.numel()).reshape(x.shape), x)

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mpc.errors import ShapeError
 from mpc.rings.convolution import windows
+from mpc.rings.on_torch.fused import fused
 from mpc.rings.on_torch.words import Tensor, add, from_signed, reduce_once, reduced, rotate, to_signed, total
 from mpc.rings.ring import Pair, Shape
 
@@ -55,6 +56,7 @@ class Weights:
         self.parts = split(w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:])))
 
 
+@fused
 def split(x: Tensor) -> Tensor:
     """(6, *shape): the limbs, and the sums of the first two, of the outer two, of the last two."""
     value = to_signed(x)
@@ -65,6 +67,7 @@ def split(x: Tensor) -> Tensor:
     return torch.stack([a0, a1, a2, a0 + a1, a0 + a2, a1 + a2]).to(torch.float64)
 
 
+@fused
 def joined(parts: Tensor) -> Tensor:
     """The field's elements of six products of ``split``, each a sum of up to `BLOCK`."""
     q0, q1, q2, q01, q02, q12 = parts.to(torch.int64)

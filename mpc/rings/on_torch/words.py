@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from mpc.rings.field import P
+from mpc.rings.on_torch.fused import fused
 
 Tensor = torch.Tensor
 
@@ -32,18 +33,22 @@ def reduced(x: Tensor) -> Tensor:
     return reduce_once(fold(x))
 
 
+@fused
 def add(x: Tensor, y: Tensor) -> Tensor:
     return reduce_once(x + y)
 
 
+@fused
 def subtract(x: Tensor, y: Tensor) -> Tensor:
     return reduce_once(x + (P - y))
 
 
+@fused
 def negate(x: Tensor) -> Tensor:
     return reduce_once(P - x)
 
 
+@fused
 def product(x: Tensor, y: Tensor | int) -> Tensor:
     """x y mod p.
 
@@ -66,11 +71,13 @@ def turned(bits: Tensor, x: Tensor) -> Tensor:
     return torch.where(bits, negate(x), x)
 
 
+@fused
 def from_signed(x: Tensor) -> Tensor:
     """x mod p for any int64: x = top 2^61 + low with top in [-4, 3]."""
     return reduced((x & P) + ((x >> 61) + P))
 
 
+@fused
 def to_signed(x: Tensor) -> Tensor:
     """Of least size."""
     return torch.where(x >> 60 != 0, x - P, x)
