@@ -14,7 +14,6 @@ import fcntl
 import socket
 import struct
 import termios
-from time import monotonic
 
 # Linux alone tells.
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
@@ -25,8 +24,6 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _UNCOUNTED = 8 << 20
 """Bytes beside a message's payload: its header, what frames and encryption add, and what came while we looked."""
-_HEARTBEATS = 64
-"""Bytes a second that an idle connection brings, at most."""
 
 
 class Inflow:
@@ -35,7 +32,7 @@ class Inflow:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._heard = True
-        self._since, self._at = 0, 0.0
+        self._since = 0
 
     def heard(self) -> None:
         """A whole message of it has been read."""
@@ -47,10 +44,10 @@ class Inflow:
         All whole messages have been read.  To be asked ten times a second: what comes between two looks in the first of
         which a message was read may be of it, or not, and counts for nothing.
         """
-        came, now = taken(self._descriptor), monotonic()
+        came = taken(self._descriptor)
         if self._heard:
-            self._heard, self._since, self._at = False, came, now
-        return came - self._since > limit + limit // 64 + _UNCOUNTED + _HEARTBEATS * (now - self._at)
+            self._heard, self._since = False, came
+        return came - self._since > limit + limit // 64 + _UNCOUNTED
 
     def cut(self) -> None:
         """The connection ends."""
