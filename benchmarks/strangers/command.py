@@ -21,9 +21,9 @@ def add_strangers(benches: Any) -> None:
         "attacks", nargs="*", metavar="ATTACK",
         help="'no key', 'wrong key', garbage, 'replayed handshake', slow-loris, 'connection flood', 'held connections',"
         " 'giant frames', 'streamed frames'; by two other clients: 'heavy programs', 'heavy orders', 'dealt alone',"
-        " 'long descriptions', 'flood of rules', 'delayed uploads', 'logged lines', 'all names', 'burnt stock'; by a"
-        " party: 'early openings', 'false ids'; in files that a client is given: 'pictures to predict', 'pictures to"
-        " the page' (default: all)",
+        " 'long descriptions', 'flood of rules', 'delayed uploads', 'flood of pings', 'logged lines', 'all names',"
+        " 'burnt stock'; by a party: 'early openings', 'false ids'; in files that a client is given: 'pictures to"
+        " predict', 'pictures to the page' (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--security", choices=(*map(str, Security), BOTH), default=str(Security.SEMI_HONEST), metavar="S",

@@ -14,13 +14,13 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.strangers.process import BEGINS, NICE, when_stdin_closes
+from benchmarks.strangers.process import BEGINS, NICE, UNDER_WAY, when_stdin_closes
 from mpc.errors import TesseraError
 from mpc.operation import Input
 from nn import Linear, Model, Sequential
@@ -33,8 +33,8 @@ from parties.messages.stored import RemoveSecret
 from parties.messages.uploads import TensorInfo, Upload, UploadBegin
 from parties.stored.quotas import MAX_DESCRIPTION
 from parties.stored.rules import signed
-from parties.wire.events import Delivery
-from parties.wire.messages import Message
+from parties.wire.events import Delivery, LinkFault
+from parties.wire.messages import Message, Ping
 from parties.wire.transport import Endpoint
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
@@ -45,7 +45,7 @@ MODEL = "attacked"
 """The victim's, which everybody may have predict."""
 
 PROGRAMS = 12
-RULES = 3000
+RULES = PINGS = 3000
 FALSE_IDS = 1024
 _STEPS = 3200
 """Of a program of 16,000 nodes."""
@@ -90,6 +90,8 @@ class Attacker:
         """For ever."""
         while True:
             event = await self._endpoint.receive()
+            if isinstance(event, LinkFault):
+                self._tally.note(type(event.error).__name__)
             if isinstance(event, Delivery) and isinstance(event.message, ConversationMessage):
                 failure = event.message.failure
                 if failure is not None:
@@ -170,15 +172,29 @@ async def _logged_lines(attacker: Attacker) -> None:
         await asyncio.sleep(0.1)
 
 
+async def _bursts(count: int) -> AsyncIterator[int]:
+    """Numbers, so many at once: when measuring begins, since whoever is flooded shows one out, and every 3 s."""
+    await asyncio.sleep(UNDER_WAY)
+    for first in itertools.count(step=count):
+        for number in range(first, first + count):
+            yield number
+        await asyncio.sleep(3)
+
+
 async def _rules(attacker: Attacker) -> None:
-    """Three thousand rules at once, and again three seconds later; signed once, as who repeats itself needs no more."""
+    """Three thousand rules at once, again and again; signed once, as who repeats itself needs no more."""
     rules = RuleSet(attacker.name, attacker.name, 1, (Rule("*", "predict", 1),))
     said = signed(attacker.keys, attacker.cluster, attacker.cluster.member(attacker.name), rules).payload
-    while True:
-        for request in itertools.islice(_ids(), RULES):
-            for server in attacker.servers:
-                attacker.send(server, AllowUse(request=request), said)
-        await asyncio.sleep(3)
+    async for number in _bursts(RULES):
+        for server in attacker.servers:
+            attacker.send(server, AllowUse(request=f"{number:032x}"), said)
+
+
+async def _pings(attacker: Attacker) -> None:
+    """As many questions whether the servers are there."""
+    async for number in _bursts(PINGS):
+        for server in attacker.servers:
+            attacker.send(server, Ping(number))
 
 
 def small_model() -> Model:
@@ -210,6 +226,7 @@ RAW: dict[str, Callable[[Attacker], Coroutine[None, None, None]]] = {
     "long descriptions": _long_descriptions,
     "flood of rules": _rules,
     "delayed uploads": _rules,
+    "flood of pings": _pings,
     "logged lines": _logged_lines,
 }
 POLITE: dict[str, Callable[[AsyncClient, Tally], Coroutine[None, None, None]]] = {

@@ -55,6 +55,7 @@ class Dispatcher(ABC):
         sender, message = delivery.sender, delivery.message
         handlers = self._handlers.get(type(message))
         if handlers is None:
+            self.endpoint.in_vain(sender.name)
             log.warning("%s sent %s, which is not for us", sender.name, type(message).__name__)
             return
         handler, refuse = handlers
@@ -67,11 +68,14 @@ class Dispatcher(ABC):
                     if isinstance(message, RequestMessage) and not sender.is_server:
                         self.governor.admit_question(sender, message.weight)
                 except ServerBusy:
-                    if not self.governor.hears(sender):
-                        return
-                    raise
+                    if self.governor.hears(sender):
+                        raise
+                    if not sender.is_server:
+                        self.endpoint.show_out(sender.name, f"{sender.name} asks far more than it may")
+                    return
             handler(sender, message, delivery.buffers)
         except TesseraError as error:
+            self.endpoint.in_vain(sender.name)
             refuse(sender, message, error)
         except Exception:  # a bug of ours must not take the server down with it
             log.exception("%s from %s could not be handled", type(message).__name__, sender.name)

@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +35,7 @@ from parties.servers.admission import Admission, memory_for_runs
 from parties.servers.pace import Pace
 from parties.servers.scheduling import Turns, Workers
 from parties.stored.quotas import Quotas
+from parties.wire.buckets import Bucket
 from protocols.operations.assume import Assume
 
 BYTES_PER_NODE = 7 << 8
@@ -62,7 +62,8 @@ MAX_REQUESTS = 64
 
 REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 500, 200
 """Questions that a client may ask: so many at once, and so many each second for ever; what is written counts as several
-(``RequestMessage.weight``).  As many more are refused with a reason; what is beyond those is not answered."""
+(``RequestMessage.weight``).  As many more are refused with a reason; who goes on beyond those is shown out
+(`parties.wire.expelling`)."""
 
 LEAST_WIDTH = 3
 """Turns at a time: two are kept for those who have none, so two that are always at work leave one to a third."""
@@ -84,23 +85,6 @@ def estimate(program: memoryview) -> Estimate:
     assumptions = min(nodes, len(re.findall(_ASSUMPTION, program)))
     # As it came, and as it is encoded anew for its digest.
     return Estimate(2 * size + nodes * BYTES_PER_NODE, seconds + assumptions * SECONDS_PER_ASSUMPTION)
-
-
-@dataclass
-class _Bucket:
-    """Of questions: full at first."""
-
-    left: float = REQUESTS_AT_ONCE
-    at: float = field(default_factory=time.monotonic)
-
-    def take(self, count: int = 1) -> bool:
-        now = time.monotonic()
-        self.left = min(REQUESTS_AT_ONCE, self.left + (now - self.at) * REQUESTS_PER_SECOND)
-        self.at = now
-        if self.left < count:
-            return False
-        self.left -= count
-        return True
 
 
 @dataclass
@@ -138,8 +122,8 @@ class Governor:
         self.quotas = Quotas(name, len(cluster.clients), memory)
         """Of what is stored."""
         self._requests: Counter[str] = Counter()
-        self._questions: dict[str, _Bucket] = {}
-        self._refusals: dict[str, _Bucket] = {}
+        self._questions: dict[str, Bucket] = {}
+        self._refusals: dict[str, Bucket] = {}
 
     @property
     def waiting(self) -> int:
@@ -157,7 +141,7 @@ class Governor:
 
     def hears(self, sender: Member) -> bool:
         """Whether a request that is refused is answered: not those of who sends far too many."""
-        return self._refusals.setdefault(sender.name, _Bucket()).take()
+        return self._refusals.setdefault(sender.name, Bucket(REQUESTS_AT_ONCE, REQUESTS_PER_SECOND)).take()
 
     def admit(self, sender: Member) -> None:
         """Whether another request of that member is looked at.  Raises ServerBusy."""
@@ -169,7 +153,7 @@ class Governor:
 
     def admit_question(self, client: Member, weight: int) -> None:
         """Whether that client has not asked too much of late.  Raises ServerBusy."""
-        if not self._questions.setdefault(client.name, _Bucket()).take(weight):
+        if not self._questions.setdefault(client.name, Bucket(REQUESTS_AT_ONCE, REQUESTS_PER_SECOND)).take(weight):
             raise ServerBusy(
                 self._server,
                 f"{client.name} asks more than {REQUESTS_PER_SECOND} times a second: try again more slowly",

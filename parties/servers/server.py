@@ -137,6 +137,8 @@ class Server(Runs[JobT]):
             # It was there when a newer cluster file came into force.
             log.info("%s of %s, who is no member any more, or has another key", type(message).__name__, sender.name)
             return
+        if isinstance(message, RunMessage) and message.run not in self.jobs and not isinstance(message, Prepare):
+            self.endpoint.in_vain(sender.name)
         with self._about(sender, message):
             if isinstance(message, RunMessage) and message.run in self._ended:
                 self._late(sender, message, self._ended[message.run])

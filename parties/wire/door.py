@@ -69,7 +69,7 @@ class Door:
         self._members: dict[int, _Connection] = {}
         self._routes: dict[bytes, _Connection] = {}
         """The same by route."""
-        self._crowded = False
+        self._crowded = self._closed = False
         self._departures = 0
         self._departing: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -78,6 +78,7 @@ class Door:
 
     def close(self) -> None:
         """Stops watching.  Call before closing the inbox."""
+        self._closed = True
         for timer in (self._departing, self._looking):
             if timer is not None:
                 timer.cancel()
@@ -125,6 +126,12 @@ class Door:
         for connection in self._members.values():
             if connection.key in keys:
                 connection.cut()
+
+    def show_out(self, key: str) -> None:
+        """A member has sent far too much: its connections are over.  Nothing, once this is closed."""
+        if not self._closed:
+            self.dismiss({key})
+            self._refusals.note("closed the connections of a member that sends more than it may")
 
     def _on_event(self, event: int, descriptor: int) -> None:
         if event == zmq.EVENT_DISCONNECTED:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mpc.errors import PeerError
 from parties.members.cluster import Member
+from parties.wire.buckets import Bucket
 from parties.wire.channel import Channel
 from parties.wire.lanes import Lanes
 from parties.wire.messages import Envelope, Hello, HelloReply
@@ -75,6 +76,7 @@ class Link:
         sending, receiving: the data channels for what goes to it and comes from it, one for both with a client;
             None: over CURVE.
         lanes: messages of it that wait for what is on its way; None: never any.
+        vain: how many messages of a client may come to nothing now; None: none has.
     """
 
     peer: Member
@@ -98,6 +100,7 @@ class Link:
     sending: Channel | None = None
     receiving: Channel | None = None
     lanes: Lanes | None = None
+    vain: Bucket | None = None
     traffic: Traffic = field(default_factory=Traffic)
 
     def admit(self, envelope: Envelope, *, greeting: bool) -> Order:

@@ -105,6 +105,8 @@ class MemoryWires:
         self._network, self._links, self._owner = network, links, owner
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: deque[tuple[MemoryWires, list[bytes | memoryview]]] = deque()
+        self._out: set[str] = set()
+        """Clients that have been shown out."""
         self.me = me
         self.route = b""
         self.outboxes: dict[str, _Way] = {}
@@ -128,6 +130,20 @@ class MemoryWires:
             if link.peer.is_server:
                 self.outboxes.setdefault(name, _Way())
         self._network.changed()
+
+    def show_out(self, link: Link, seconds: float) -> bool:
+        one, other = self.me.name, link.peer.name
+        if self._loop is None or other in self._out:
+            return False
+        self._out.add(other)
+        self._loop.call_soon(self._network.break_link, one, other)
+
+        def over() -> None:
+            self._out.discard(other)
+            self._network.mend_link(one, other)
+
+        self._loop.call_later(seconds, over)
+        return True
 
     def lets_in(self, member: Member) -> bool:
         """Whether we list its key, as a gatekeeper does; called by the other end, in its thread."""
@@ -166,7 +182,7 @@ class MemoryWires:
     def _read(self) -> None:
         sender, frames = self._arrived.popleft()
         link = self._links.get(sender.me.name)
-        if link is not None and self.lets_in(sender.me):
+        if link is not None and sender.me.name not in self._out and self.lets_in(sender.me):
             # Only now, as it would leave a socket: who has changed a buffer since is found out.
             self._owner.on_message(
                 link, [memoryview(bytes(f)) for f in frames], sender.route if self.me.is_server else None

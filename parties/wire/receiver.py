@@ -71,6 +71,7 @@ class Receiver:
         returned: a client is there again over another connection.
         go_on: takes a newer succession, which becomes ours unless it raises PeerError.
         arrange: takes what is said about data channels; or None, when greetings agree.
+        in_vain: a message has come to nothing, or is the link's own.
     """
 
     def __init__(
@@ -87,10 +88,12 @@ class Receiver:
         returned: Callable[[Link], None],
         go_on: Callable[[Link, Succession], None],
         arrange: Callable[[Link, ChannelWanted | ChannelOffered | None], None],
+        in_vain: Callable[[Link], None],
     ) -> None:
         self._version, self._me = version, me
         self.succession = succession
         self._limit = limit
+        self._in_vain = in_vain
         self._now, self._emit, self._transmit = now, emit, transmit
         self._turn_away, self._returned, self._go_on, self._arrange = turn_away, returned, go_on, arrange
 
@@ -105,11 +108,13 @@ class Receiver:
         try:
             self._take(link, frames, route)
         except PeerError as error:
+            self._in_vain(link)
             if isinstance(error, VersionMismatch):
                 link.refusal, link.agreed = error, False
                 link.established.clear()
             self._emit(LinkFault(link.peer, _bare(error)))
         except Exception:
+            self._in_vain(link)
             log.exception("a message from %s could not be handled", link.peer.name)
             self._emit(LinkFault(link.peer, ProtocolViolation(link.peer.name, "sent what cannot be handled")))
 
@@ -251,6 +256,7 @@ class Receiver:
         return message
 
     def _link_message(self, link: Link, message: Message, payload: Sequence[memoryview]) -> None:
+        self._in_vain(link)
         match message:
             case Hello():
                 self._transmit(link, HelloReply(*self.greeting))

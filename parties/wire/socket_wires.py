@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -22,6 +23,8 @@ from parties.wire.zap import Gatekeeper
 _ALL = 1 << 62
 _FAREWELL = 1000
 """ms for the last words to a server that has another key or address now, or is none any more."""
+_LAST_WORDS = 0.05
+"""s for those to a client that is shown out."""
 # Messages that are read at a time, as they come, and when it matters who has sent any: connections have theirs read in
 # turns, so of each that has some there is one among so many.
 _SOME, _MOST = 16, 1024
@@ -119,6 +122,15 @@ class SocketWires:
         if self._context is not None:
             self._reach_all(self._context)
 
+    def show_out(self, link: Link, seconds: float) -> bool:
+        if self._gatekeeper is None or self._door is None or link.peer.curve in self._gatekeeper.out:
+            return False
+        loop, key, out = asyncio.get_running_loop(), link.peer.curve, self._gatekeeper.out
+        out.add(key)
+        loop.call_later(_LAST_WORDS, self._door.show_out, key)
+        loop.call_later(seconds, out.discard, key)
+        return True
+
     def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         outbox = self.outboxes.get(link.peer.name)
         if outbox is not None:
@@ -205,13 +217,14 @@ class SocketWires:
             self._readable.recheck()
 
     def _read_inbox(self, limit: int = _ALL) -> None:
-        if self._inbox is None or self._door is None:
+        if self._inbox is None or self._door is None or self._gatekeeper is None:
             return
+        out = self._gatekeeper.out
         for route, *frames in self._messages(self._inbox, limit):
             # The key that the connection proved to have; a message's own word counts for nothing.
             key = str(route.get("User-Id"))
             link = self._by_key.get(key)
-            if link is not None:
+            if link is not None and key not in out:
                 self._door.recognise(route, key)
                 self._owner.on_message(link, [frame.buffer for frame in frames], route.bytes)
 

@@ -29,7 +29,8 @@ from parties.wire.apart import send_apart
 from parties.wire.arrivals import Arrivals
 from parties.wire.connecting import await_greeting
 from parties.wire.events import Event, LinkFault, PeerDown
-from parties.wire.following import Following, peers_of
+from parties.wire.expelling import Expelling
+from parties.wire.following import peers_of
 from parties.wire.links import BULK, Link, Traffic
 from parties.wire.liveness import Liveness, Watch, note_ping
 from parties.wire.messages import (
@@ -41,7 +42,6 @@ from parties.wire.messages import (
     Incoming,
     Message,
     Ping,
-    Refused,
     encode,
     payload_bytes,
 )
@@ -61,7 +61,7 @@ _TURN = 2e-3
 _MANY = 8
 
 
-class Endpoint(Following):
+class Endpoint(Expelling):
     """One process's end of all its links.
 
     Belongs to one event loop and is not thread-safe; one task at a time may be in `receive`.  ``async with``
@@ -118,6 +118,7 @@ class Endpoint(Following):
             me.role,
             self.newest,
             self._limit,
+            in_vain=self._in_vain,
             now=self._liveness.now,
             emit=self._emit,
             transmit=self._transmit,
@@ -383,16 +384,6 @@ class Endpoint(Following):
         for link in self._links.values():
             if link.route is not None:
                 self._probe(link)
-
-    def _turn_away(self, link: Link, incarnation: bytes, route: bytes | None) -> None:
-        """Tells a process that another one has taken its place, if there is a way back to it."""
-        log.warning("%s: two processes run with its key; the one that greeted last counts", link.peer.name)
-        if route is None or link.peer.is_server:
-            return
-        notice = Refused(f"another process has connected with the key of {link.peer.name}: this one is cut off")
-        frames = encode(notice, (), Envelope(self._incarnation, link.replaced[incarnation]))
-        link.replaced[incarnation] += 1
-        self._wires.answer(link, route, frames)
 
     def _catch_up(self) -> bool:
         self._wires.catch_up()

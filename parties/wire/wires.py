@@ -54,6 +54,12 @@ class Wires(Protocol):
     def go_on(self, cluster: Cluster, dropped: Sequence[Link]) -> None:
         """The cluster file is another now, and the links are: those are cut, and those to new servers made."""
 
+    def show_out(self, link: Link, seconds: float) -> bool:
+        """In a moment the client's connections are cut, and for so long there are no others; False if so already.
+
+        What comes from it meanwhile is not handled; what is sent to it at once still goes.
+        """
+
     def send(self, link: Link, frames: list[bytes | memoryview], *, copy: bool) -> bool:
         """Queues a message; False if there is no connection, or no room in its queue."""
 

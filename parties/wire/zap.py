@@ -37,6 +37,8 @@ class Gatekeeper:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Collection[str]) -> None:
         self.keys = frozenset(keys)
         """Whom it lets in from now on."""
+        self.out: set[str] = set()
+        """Those of them that it lets in later."""
         self._refusals = RefusalLog(log)
         self._loop = asyncio.get_running_loop()
         self._socket = context.socket(zmq.REP)
@@ -63,11 +65,14 @@ class Gatekeeper:
                 return
 
     def judge(self, request: list[bytes]) -> list[bytes]:
-        """The reply to a ZAP request: 200 with the key as user id, or 400.  Never raises."""
+        """The reply to a ZAP request: 200 with the key as user id, 300 or 400.  Never raises."""
         if len(request) < 2:
             return [_VERSION, b"", b"400", b"malformed request", b"", b""]
         request_id = request[1]
         key = self._key_of(request)
+        if key in self.out:
+            # "A temporary failure": libzmq lets the time for the handshake run out, and the other side tries again.
+            return [_VERSION, request_id, b"300", b"not now", b"", b""]
         if key in self.keys:
             return [_VERSION, request_id, b"200", b"OK", key.encode("ascii"), b""]
         address = printable(request[3][:_ADDRESS].decode("ascii", "replace")) if len(request) > 3 else "?"

@@ -1,12 +1,12 @@
 """Work is charged before it is done: to whoever asks for it, whatever it is, and given back when it is over."""
 
 import asyncio
-from types import SimpleNamespace
+import contextlib
 
 import numpy as np
 import pytest
 
-from mpc.errors import ProgramError, ServerBusy
+from mpc.errors import ProgramError, RemoteError, ServerBusy, TesseraError
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.program_format import nodes_announced
@@ -24,6 +24,8 @@ from parties.servers.early import MAX_EARLY, EarlyWords
 from parties.servers.governor import Charge, estimate
 from parties.servers.scheduling import Turns
 from parties.stored.rules import signed
+from parties.wire import expelling
+from parties.wire.buckets import Bucket
 from parties.wire.events import Delivery
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf
@@ -256,7 +258,7 @@ async def test_questions_have_a_rate(site, monkeypatch):
     monkeypatch.setattr(governor, "REQUESTS_PER_SECOND", 1)
     async with site.client() as client, site.client("company") as other:
         for server in site.servers.values():
-            server.governor._questions["clinic"] = governor._Bucket(3.0)
+            server.governor._questions["clinic"] = Bucket(3, 1)
         for _ in range(3):
             await client.models()
         with pytest.raises(ServerBusy, match="clinic asks more than 1 times a second"):
@@ -264,11 +266,32 @@ async def test_questions_have_a_rate(site, monkeypatch):
         assert await other.models() == []
 
 
-async def test_what_is_written_counts_as_several_questions(site, monkeypatch):
-    monkeypatch.setattr(governor, "REQUESTS_PER_SECOND", 0)
+async def test_who_goes_on_asking_is_shown_out_and_nobody_else_is(site, monkeypatch):
+    monkeypatch.setattr(expelling, "OUT", 0.3)
+    for server in site.servers.values():
+        server.governor._questions["clinic"] = Bucket(0, 1)
+        server.governor._refusals["clinic"] = Bucket(3, 0)
+    async with site.client() as client, site.client("company") as other:
+        for _ in range(3):
+            with pytest.raises(ServerBusy, match="asks more than"):
+                await client.models()
+        with pytest.raises(RemoteError, match="clinic asks far more than it may"):
+            await client.models()
+        assert await other.models() == []
+        for server in site.servers.values():
+            del server.governor._questions["clinic"]
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(TesseraError):
+                    assert await client.models() == []
+                    break
+                await asyncio.sleep(0.02)
+
+
+async def test_what_is_written_counts_as_several_questions(site):
     server, clinic = site.servers["party0"], site.cluster.member("clinic")
     for message, count in ((RemoveSecret(request="0" * 32, name="m"), WRITTEN), (ListSecrets(request="0" * 32), 1)):
-        bucket = server.governor._questions["clinic"] = governor._Bucket(100.0)
+        bucket = server.governor._questions["clinic"] = Bucket(100, 0)
         server.take(Delivery(clinic, message, []))
         assert 100 - bucket.left == count
     assert {kind.weight for kind in (AllowUse, AskLeave, DecideLeave, WithdrawRequest, ProposeFile)} == {WRITTEN}
@@ -300,12 +323,3 @@ async def test_rules_that_are_in_force_are_neither_checked_nor_written_again(sit
             assert (len(told), len(spawned)) == (1, 3)
         await owner.allow("digits", "clinic", [])
         assert server._rules_desk._book.repeated(company, *map(memoryview, held.payload)) is None
-
-
-def test_a_clock_fills_the_bucket(monkeypatch):
-    now = SimpleNamespace(value=0.0)
-    monkeypatch.setattr(governor.time, "monotonic", lambda: now.value)
-    bucket = governor._Bucket(1.0, 0.0)
-    assert [bucket.take(), bucket.take()] == [True, False]
-    now.value = 2.5 / governor.REQUESTS_PER_SECOND
-    assert [bucket.take() for _ in range(3)] == [True, True, False]
