@@ -156,11 +156,21 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def tensors(self, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
         """What the parties store of these weights, by name."""
-        return {
-            full_name(name, local): tensor
-            for name, layer in self.layers.items()
-            for local, tensor in layer.tensors(local_weights(name, weights)).items()
-        }
+        return {name: tensor for layer in self.layers for name, tensor in self.tensors_of(layer, weights).items()}
+
+    def tensors_of(self, layer: str, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
+        """Of one layer, by full name."""
+        tensors = self.layers[layer].tensors(local_weights(layer, weights))
+        return {full_name(layer, local): tensor for local, tensor in tensors.items()}
+
+    def owner(self, tensor: str) -> str:
+        """The layer that stores it.  Raises KeyError."""
+        layers, name = self.layers, tensor
+        while name not in layers:
+            if not name:
+                raise KeyError(tensor)
+            name = name.rpartition(".")[0]
+        return name
 
     @property
     def uses(self) -> Counter[int]:
@@ -262,7 +272,7 @@ def full_name(name: str, local: str) -> str:
 def local_weights(name: str, weights: Mapping[str, _Value]) -> dict[str, _Value]:
     """The weights of layer ``name``, by local name."""
     prefix = f"{name}."
-    found = {full[len(prefix) :]: w for full, w in weights.items() if full.startswith(prefix)}
+    found = {full[len(prefix) :]: weights[full] for full in weights if full.startswith(prefix)}
     return found | ({"": weights[name]} if name in weights else {})
 
 

@@ -24,8 +24,8 @@ from mpc.tensor_type import Shape
 from nn.architecture import Architecture, Sequential, decode_json
 from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
-from nn.layer import Array
-from nn.saved import Saved, load, save
+from nn.layer import Array, WeightArray
+from nn.saved import OnDisk, Saved, load, save
 from nn.stored import Encoded, StoredType
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
@@ -156,7 +156,7 @@ class Model:
     ) -> None:
         self.architecture = _architecture(architecture)
         self.interface = as_read(interface)
-        self._weights: dict[str, Array] | None = None
+        self._weights: Mapping[str, Array] | None = None
         if weights is not None or not self.architecture.parameters:
             self.load_state_dict(weights or {})
 
@@ -171,14 +171,17 @@ class Model:
         if not isinstance(weights, Mapping):
             raise UsageError(f"weights are arrays by name, as net.state_dict() has them, not {type(weights).__name__}")
         wanted = self.architecture.parameters
-        given = {name: w for name, w in weights.items() if not name.endswith("num_batches_tracked")}
+        given = {name for name in weights if not name.endswith("num_batches_tracked")}
         for problem, names in (
-            ("lack", wanted.keys() - given.keys()),
-            ("have unknown", given.keys() - wanted.keys()),
+            ("lack", wanted.keys() - given),
+            ("have unknown", given - wanted.keys()),
         ):
             if names:
                 raise UsageError(f"the weights {problem} {', '.join(sorted(names))}")
-        self._weights = {name: _float_array(name, given[name], shape) for name, shape in wanted.items()}
+        if isinstance(weights, OnDisk) and weights.shapes == wanted:
+            self._weights = weights
+        else:
+            self._weights = {name: _float_array(name, weights[name], shape) for name, shape in wanted.items()}
         self.__dict__.pop("description", None)
         return self
 
@@ -187,8 +190,9 @@ class Model:
         return dict(self.weights)
 
     @property
-    def weights(self) -> dict[str, Array]:
-        """By name, float64.  Raises UsageError without any."""
+    def weights(self) -> Mapping[str, Array]:
+        """By name, float64; of a large model that was loaded, each is read when it is asked for.  Raises UsageError
+        without any."""
         if self._weights is None:
             raise UsageError("the model has no weights yet: call load_state_dict")
         return self._weights
@@ -213,7 +217,12 @@ class Model:
 
     def encode(self) -> Mapping[str, FieldArray]:
         """The tensors to store as field elements, by name: secret, and each made when it is asked for."""
-        return Encoded(self.architecture.tensors(self.weights), self.stored_types())
+        architecture, weights = self.architecture, self.weights
+
+        def of(name: str) -> WeightArray:
+            return architecture.tensors_of(architecture.owner(name), weights)[name]
+
+        return Encoded(of, self.stored_types())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it, weights included, to a file in safetensors.  Raises ConfigurationError, DiskFull."""
@@ -228,8 +237,11 @@ class Model:
     @functools.cached_property
     def description(self) -> Description:
         """What others may know: everything but the weights.  Fits that had to be found are in it."""
-        arrays = self.architecture.tensors(self.weights)
-        types = {name: StoredType.of(array, name) for name, array in arrays.items()}
+        types = {
+            name: StoredType.of(array, name)
+            for layer in self.architecture.layers
+            for name, array in self.architecture.tensors_of(layer, self.weights).items()
+        }
         return Description(self.architecture.settled, types, self.interface)
 
     def describe(self) -> bytes:

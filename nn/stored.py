@@ -10,7 +10,7 @@ revealed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from mpc.errors import EncodingError
 from mpc.operation import Stored
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import Form, Shape, TensorType
-from nn.layer import WeightArray
+from nn.layer import Array, WeightArray
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
 WEIGHT_BITS = 14
@@ -40,6 +40,10 @@ MOST_EXTRA_BITS = 10
 """A layer whose outputs' weights add up to less than 1 gets this many more than ``WEIGHT_BITS`` at most."""
 
 
+PART = 1 << 20
+"""Elements of a large tensor that are looked at together."""
+
+
 class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shape, encoding and public bounds of one stored tensor."""
 
@@ -57,17 +61,21 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The type ``array`` is stored with.  Raises EncodingError, naming the tensor, if it cannot be encoded."""
         bits = BIAS_BITS if array.bits is None else array.bits
         if array.contracted is not None and array.bits is None:
-            gain_bits = _exponent(_l1_norm(array), WEIGHT_BITS)
+            norms = (_l1_norm(WeightArray(array.values[where], array.contracted)) for where in _parts(array))
+            gain_bits = _exponent(max(norms, default=0.0), WEIGHT_BITS)
             tiny = WEIGHT_BITS + min(MOST_EXTRA_BITS, max(0, -gain_bits))
             bits = max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits))
-        # Bounds hold for what is stored, so they are taken after rounding.
-        stored = fixed_point.decode(fixed_point.encode(array.values, bits, name=name), bits)
-        if array.exact and not np.array_equal(stored, array.values):
-            raise EncodingError(f"{name} has values that are not multiples of 2^-{bits}")
-        bound = 2.0 ** _exponent(float(np.abs(stored).max(initial=0.0)), bits)
-        gain = None
-        if array.contracted is not None:
-            gain = 2.0 ** _exponent(_l1_norm(WeightArray(stored, array.contracted)), bits)
+        largest, norm = 0.0, 0.0
+        for where in _parts(array):
+            part = array.values[where]
+            # Bounds hold for what is stored, so they are taken after rounding.
+            stored = fixed_point.decode(_encoded(array, part, bits, name), bits)
+            if array.exact and not np.array_equal(stored, part):
+                raise EncodingError(f"{name} has values that are not multiples of 2^-{bits}")
+            largest = max(largest, float(np.abs(stored).max(initial=0.0)))
+            norm = max(norm, _l1_norm(WeightArray(stored, array.contracted)))
+        bound = 2.0 ** _exponent(largest, bits)
+        gain = None if array.contracted is None else 2.0 ** _exponent(norm, bits)
         return cls(array.values.shape, bits, -bound, bound, gain)
 
     def holds(self, other: StoredType) -> bool:
@@ -79,11 +87,13 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Field elements of a tensor of this type.  Raises EncodingError if it is not of this type."""
         if array.values.shape != self.shape:
             raise EncodingError(f"{name} has shape {array.values.shape}, not {self.shape}")
-        elements = fixed_point.encode(array.values, self.fraction_bits, name=name)
-        # After rounding: that is what `of` took the bounds from.
-        stored = fixed_point.decode(elements, self.fraction_bits)
-        if stored.size and not self.low <= stored.min() <= stored.max() <= self.high:
-            raise EncodingError(f"{name} has values outside [{self.low:g}, {self.high:g}]")
+        elements: FieldArray = np.empty(self.shape, np.uint64)
+        for where in _parts(array):
+            elements[where] = _encoded(array, array.values[where], self.fraction_bits, name)
+            # After rounding: that is what `of` took the bounds from.
+            stored = fixed_point.decode(elements[where], self.fraction_bits)
+            if stored.size and not self.low <= stored.min() <= stored.max() <= self.high:
+                raise EncodingError(f"{name} has values outside [{self.low:g}, {self.high:g}]")
         return elements
 
     def source(self, slot: str, tensor: str, *, weight: bool = False) -> SecretTensor:
@@ -95,8 +105,33 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Stored(self.shape, self.fraction_bits, self.low, self.high, slot, tensor, self.gain)
 
 
+def _parts(array: WeightArray) -> Iterator[tuple[slice, ...]]:
+    """What a large tensor is looked at by, so that little more than itself is in memory: rows, of an axis that is not
+    summed over."""
+    values = array.values
+    summed = {axis % values.ndim for axis in array.contracted or ()}
+    axis = next((axis for axis in range(values.ndim) if axis not in summed), None)
+    if axis is None or values.size <= PART:
+        yield ()
+        return
+    step = max(1, PART * values.shape[axis] // values.size)
+    for first in range(0, values.shape[axis], step):
+        yield (*(slice(None),) * axis, slice(first, first + step))
+
+
+def _encoded(whole: WeightArray, part: Array, bits: int, name: str) -> FieldArray:
+    """A part of a tensor; errors name the place in the whole."""
+    try:
+        return fixed_point.encode(part, bits, name=name)
+    except EncodingError:
+        fixed_point.encode(whole.values, bits, name=name)
+        raise
+
+
 def _l1_norm(array: WeightArray) -> float:
-    """The largest sum of magnitudes along the contracted axes."""
+    """The largest sum of magnitudes along the contracted axes; 0 if there are none."""
+    if array.contracted is None:
+        return 0.0
     return float(np.abs(array.values).sum(axis=array.contracted).max(initial=0.0))
 
 
@@ -109,14 +144,17 @@ def _exponent(value: float, fraction_bits: int) -> int:
 
 class Encoded(Mapping[str, FieldArray]):
     """The tensors of a model as field elements, by name: secret, and each made when it is asked for, so that of a large
-    model there is one at a time."""
+    model there is one at a time.
 
-    def __init__(self, arrays: Mapping[str, WeightArray], types: Mapping[str, StoredType]) -> None:
-        self._arrays, self._types = arrays, types
+    ``of`` gives a tensor by its name.
+    """
+
+    def __init__(self, of: Callable[[str], WeightArray], types: Mapping[str, StoredType]) -> None:
+        self._of, self._types = of, types
 
     def __getitem__(self, name: str) -> FieldArray:
         """Raises EncodingError, naming the tensor."""
-        return self._types[name].encode(self._arrays[name], name)
+        return self._types[name].encode(self._of(name), name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._types)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from mpc import fixed_point
+from mpc.errors import EncodingError
 from nn import Linear, Model, Sequential
+from nn.layer import WeightArray
+from nn.stored import StoredType
 
 
 def _model() -> Model:
@@ -32,3 +35,18 @@ def test_each_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     assert "0." not in repr(encoded)
     with pytest.raises(KeyError):
         encoded["c.weight"]
+
+
+def test_large_tensors_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which makes no difference to what they are, nor to what is said of one that does not fit."""
+    rng = np.random.default_rng(3)
+    for contracted in (None, (0,), (1,), (-1, -3), (0, 1, 2)):
+        array = WeightArray(rng.normal(size=(6, 5, 4)), contracted)
+        whole = StoredType.of(array, "it")
+        with monkeypatch.context() as patched:
+            patched.setattr("nn.stored.PART", 7)
+            assert StoredType.of(array, "it") == whole
+            assert np.array_equal(whole.encode(array, "it"), fixed_point.encode(array.values, whole.fraction_bits))
+            array.values[4, 3, 2] = 2.0**50
+            with pytest.raises(EncodingError, match=r"it\[4, 3, 2\]"):
+                StoredType.of(array, "it")

@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mpc.errors import ConfigurationError
 from nn import AvgPool2d, Classes, Column, Interface, Label, Model, Sequential, TableInput, from_torch
 from nn.derm.model import derm_model
 from nn.derm.reference import WEIGHTS
-from nn.saved import KEY, Saved
+from nn.saved import KEY, OnDisk, Saved, save
 
 COLUMNS = TableInput((Column("a", -1.0, 1.0), Column("b", -1.0, 1.0)))
 SAID = Interface(COLUMNS, Classes((Label("no"), Label("yes"))), "A toy.")
@@ -90,3 +91,45 @@ def test_weights_alone_are_no_model(tmp_path: Path) -> None:
         Model.load(WEIGHTS)
     with pytest.raises(ConfigurationError, match="cannot be written"):
         small().save(tmp_path / "none" / "net.safetensors")
+
+
+def test_of_large_models_weights_are_read_when_they_are_asked_for(tmp_path: Path, monkeypatch) -> None:
+    """And are what they were before, or refused: what has been masked is not masked with the same mask again if it is
+    something else."""
+    path = tmp_path / "net.safetensors"
+    model = small()
+    model.save(path)
+    held = Model.load(path)
+    monkeypatch.setattr("nn.saved.HELD", 0)
+    loaded = Model.load(path)
+    assert isinstance(held.weights, dict)
+    assert isinstance(loaded.weights, OnDisk)
+    assert isinstance(Model(loaded.architecture, loaded.weights, SAID).weights, OnDisk)
+    assert "0." not in repr(loaded.weights)
+    assert loaded.describe() == model.describe()
+    for name, array in model.encode().items():
+        np.testing.assert_array_equal(loaded.encode()[name], array)
+    x = np.ones((1, 2))
+    np.testing.assert_array_equal(loaded.plain(x), model.plain(x))
+    loaded.save(path)
+    np.testing.assert_array_equal(Model.load(path).plain(x), model.plain(x))
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    other = Model(model.architecture, {name: 2 * w for name, w in model.weights.items()}, SAID)
+    other.save(path)
+    with pytest.raises(ConfigurationError, match="changed"):
+        loaded.encode()["0.weight"]
+    assert Model.load(path).plain(x).shape == (1, 2)
+    path.unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        dict(loaded.weights)
+
+
+def test_values_are_written_with_as_few_bits_as_hold_them(tmp_path: Path) -> None:
+    weights = {"a": np.array([1 / 3]), "b": np.array([0.1, 0.5], np.float32).astype(np.float64), "c": np.ones((2, 3))}
+    architecture = Sequential(AvgPool2d(2)).architecture()
+    save(tmp_path / "x.safetensors", Saved(architecture), weights)
+    with safe_open(tmp_path / "x.safetensors", framework="np") as file:
+        for name, array in weights.items():
+            found = file.get_tensor(name)
+            assert found.dtype == (np.float64 if name == "a" else np.float32)
+            np.testing.assert_array_equal(found, array)
