@@ -7,6 +7,8 @@ the online phase, and what parties, dealer and client occupy does not grow with 
 from __future__ import annotations
 
 import asyncio
+import bisect
+import functools
 import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -186,6 +188,7 @@ async def stream(
 def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float | None = None, high: float | None = None) -> int:
     """How many inputs of ``shape`` fit a run of ``CHUNK_ELEMENTS``; at least one."""
 
+    @functools.cache
     def elements(count: int) -> float:
         try:
             return model.description.program((count, *shape), low=low, high=high).elements
@@ -200,9 +203,11 @@ def fitting(model: RemoteModel, shape: tuple[int, ...], *, low: float | None = N
     # Of eight more, packed bits fill whole bytes.
     nine = elements(9)
     count = max(1, 2 + int(8 * (CHUNK_ELEMENTS - one) // max(1, nine - one)))
-    while count > 1 and elements(count) > CHUNK_ELEMENTS:
-        count -= 1
-    return count
+    # An estimate: of a small model, too many by a thousand.
+    beyond, step = count + 1, 1
+    while elements(count) > CHUNK_ELEMENTS:
+        beyond, count, step = count, max(1, count - step), 2 * step
+    return count - 1 + bisect.bisect_right(range(count, beyond), float(CHUNK_ELEMENTS), key=elements)
 
 
 def total(reports: Sequence[RunReport]) -> RunReport:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mpc.cost import cost
 from mpc.errors import EncodingError, ShapeError, UsageError
+from mpc.program import Program
 from nn import Linear, Model, Sequential, Sigmoid
 from parties.client import streaming
 from parties.servers.party import PartyServer
@@ -105,6 +108,23 @@ async def test_preprocessing_in_stock_is_used(site):
         assert client.last_run.from_stock
         await client.predict(remote, batch(2), chunk=2)
         assert not client.last_run.from_stock
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-16.0, 16.0)])
+def test_how_many_fit_is_found_by_few_programs(low: float, high: float) -> None:
+    planned: list[int] = []
+
+    def program(shape: tuple[int, ...], **options: float) -> Program:
+        planned.append(shape[0])
+        return description.program(shape, **options)
+
+    # Of so few elements each that what one more takes, rounded up, is a thousand too many or too few.
+    description = Model(Sequential({"act": Sigmoid()}).architecture((1,)), {}).description
+    remote: Any = SimpleNamespace(description=SimpleNamespace(program=program))
+    count = streaming.fitting(remote, (1,), low=low, high=high)
+    assert description.program((count, 1), low=low, high=high).elements <= streaming.CHUNK_ELEMENTS
+    assert description.program((count + count // 50, 1), low=low, high=high).elements > streaming.CHUNK_ELEMENTS
+    assert len(planned) < 40
 
 
 async def test_chunks_fit(site, monkeypatch):
