@@ -76,14 +76,20 @@ class FourierFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     def range(self) -> tuple[float, float]:
         """Bounds over a whole period, and so for every x: samples, widened by what the slope allows between."""
-        values = self(np.linspace(0.0, self.period, DENSE))
-        slope = sum(
-            2 * math.pi / self.period * j * abs(c)
-            for part in (self.cosines, self.sines)
-            for j, c in enumerate(part, start=1)
-        )
-        slack = slope * self.period / (2 * (DENSE - 1))
-        return float(values.min()) - slack, float(values.max()) + slack
+        return _range(self)
+
+
+@functools.lru_cache(1024)
+def _range(fit: FourierFit) -> tuple[float, float]:
+    """Takes some milliseconds, and a network is planned again and again."""
+    values = fit(np.linspace(0.0, fit.period, DENSE))
+    slope = sum(
+        2 * math.pi / fit.period * j * abs(c)
+        for part in (fit.cosines, fit.sines)
+        for j, c in enumerate(part, start=1)
+    )
+    slack = slope * fit.period / (2 * (DENSE - 1))
+    return float(values.min()) - slack, float(values.max()) + slack
 
 
 class PolynomialFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="polynomial"):
