@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.strip()
+FORKS = """
+import os, sys
+import cryptography.hazmat.primitives.ciphers, msgspec, numba, numpy, scipy.optimize  # what takes longest
+sys.dont_write_bytecode, sys.pycache_prefix = False, sys.argv[1]
+for code in sys.argv[2:]:
+    if not os.fork():
+        exec(code, {})
+        os._exit(0)
+    _, status = os.wait()
+    assert status == 0, code
+"""
+"""Runs codes, each as if nothing of ours had been imported before."""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder for what each of them would compile again."""
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture
+def run(compiled: str) -> Callable[..., list[str]]:
+    """The lines that codes print."""
+
+    def lines(*codes: str) -> list[str]:
+        command = [sys.executable, "-uc", FORKS, compiled, *codes]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert not done.returncode, done.stderr
+        return done.stdout.splitlines()
+
+    return lines
 
 
 @pytest.mark.parametrize(
@@ -33,42 +62,37 @@ def run(code: str) -> str:
         ),
     ],
 )
-def test_a_package_shows_what_it_means_to_show(package: str, names: list[str]) -> None:
-    assert run(f"import {package}; print(dir({package}))") == str(names)
-    assert run(f"import {package}; print(sorted({package}.__all__))") == str(names)
+def test_a_package_shows_what_it_means_to_show(run: Callable[..., list[str]], package: str, names: list[str]) -> None:
+    shown, exported = run(f"import {package}; print(dir({package})); print(sorted({package}.__all__))")
+    assert shown == exported == str(names)
 
 
-@pytest.mark.parametrize("package", ["nn", "parties"])
-def test_dir_is_what_is_exported(package: str) -> None:
-    assert run(f"import {package}; print(dir({package}) == sorted({package}.__all__))") == "True"
+def test_dir_is_what_is_exported(run: Callable[..., list[str]]) -> None:
+    packages = ("nn", "parties", "tessera")
+    codes = [f"import {package}; print(dir({package}) == sorted({package}.__all__))" for package in packages]
+    assert run(*codes) == ["True"] * len(codes)
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "from protocols import SecretTensor, graph_of, leaf, plan",
-        pytest.param(
-            "from protocols.trace.secret_tensor import graph_of, leaf; from protocols import plan",
-            marks=pytest.mark.slow,
-        ),
-        "from protocols.lowering.plan import plan; from protocols.trace.secret_tensor import graph_of, leaf",
-        "import protocols.trace.mathematics; from protocols import graph_of, leaf, plan",
-        "import protocols.lowering.rules; from protocols import graph_of, leaf, plan",
-        # These two are imported by the third one too.
-        pytest.param("import nn; from protocols import graph_of, leaf, plan", marks=pytest.mark.slow),
-        pytest.param("import parties; from protocols import graph_of, leaf, plan", marks=pytest.mark.slow),
-        "import tessera; from protocols import graph_of, leaf, plan",
-    ],
-)
-def test_a_tensor_that_can_be_written_can_be_planned_and_read(imports: str) -> None:
-    """``x + 1`` first of all, and one of each kind that needs an operation of its own."""
-    code = f"""
+IMPORTS = [
+    "from protocols import SecretTensor, graph_of, leaf, plan",
+    "from protocols.trace.secret_tensor import graph_of, leaf; from protocols import plan",
+    "from protocols.lowering.plan import plan; from protocols.trace.secret_tensor import graph_of, leaf",
+    "import protocols.trace.mathematics; from protocols import graph_of, leaf, plan",
+    "import protocols.lowering.rules; from protocols import graph_of, leaf, plan",
+    "import nn; from protocols import graph_of, leaf, plan",
+    "import parties; from protocols import graph_of, leaf, plan",
+    "import tessera; from protocols import graph_of, leaf, plan",
+]
+
+
+def test_a_tensor_that_can_be_written_can_be_planned_and_read(run: Callable[..., list[str]]) -> None:
+    """``x + 1`` first of all, and one of each kind that needs an operation of its own; whatever is imported first."""
+    code = """
 from mpc.operation import Input
 from mpc.program import Program
-{imports}
 x = leaf(Input((2, 2), 16, -1.0, 1.0))
 for y in (x + 1, x * x, x @ x, (x * x).truncate(16), x ** 3, x.sigmoid(), x.sum() / 3):
     assert Program.decode(plan(graph_of([y])).encode()).nodes
 print("works")
 """
-    assert run(code) == "works"
+    assert run(*(f"{imports}\n{code}" for imports in IMPORTS)) == ["works"] * len(IMPORTS)
