@@ -84,9 +84,7 @@ def _range(fit: FourierFit) -> tuple[float, float]:
     """Takes some milliseconds, and a network is planned again and again."""
     values = fit(np.linspace(0.0, fit.period, DENSE))
     slope = sum(
-        2 * math.pi / fit.period * j * abs(c)
-        for part in (fit.cosines, fit.sines)
-        for j, c in enumerate(part, start=1)
+        2 * math.pi / fit.period * j * abs(c) for part in (fit.cosines, fit.sines) for j, c in enumerate(part, start=1)
     )
     slack = slope * fit.period / (2 * (DENSE - 1))
     return float(values.min()) - slack, float(values.max()) + slack

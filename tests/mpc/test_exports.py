@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-
 FORKS = """
 import os, sys
 import cryptography.hazmat.primitives.ciphers, msgspec, numba, numpy, scipy.optimize  # what takes longest

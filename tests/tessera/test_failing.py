@@ -156,9 +156,14 @@ MOMENTS = ["numpy.version", "numpy.linalg", "msgspec", "zmq.backend", "numba.cor
 """Modules after whose import the interrupt comes."""
 
 
+LOADED = list(zip(EVERY, itertools.cycle(MOMENTS), itertools.cycle([True, False]), strict=False))
+FIRST = len(MOMENTS) * 2
+"""Of these there is each moment, with and without an object."""
+
+
 @pytest.mark.parametrize(
     ("name", "moment", "as_json"),
-    list(zip(EVERY, itertools.cycle(MOMENTS), itertools.cycle([True, False]), strict=False)),
+    [*LOADED[:FIRST], *(pytest.param(*case, marks=pytest.mark.slow) for case in LOADED[FIRST:])],
     ids=lambda value: str(value),
 )
 def test_while_it_is_loaded(name: str, moment: str, as_json: bool) -> None:
