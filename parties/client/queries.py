@@ -133,7 +133,7 @@ async def find_model(board: Switchboard, cluster: Cluster, client: str, name: st
     """
     parties, give_up = [party.name for party in cluster.parties], time.monotonic() + _REPLACING
     while True:
-        answers, there = await _find(board, parties, name, patience)
+        answers, there, left = await _find(board, parties, name, patience)
         owners = {owner for at_one in answers for owner in at_one}
         owner = client if client in owners else min(owners, default="")
         found = [at_one.get(owner) for at_one in answers]
@@ -147,6 +147,8 @@ async def find_model(board: Switchboard, cluster: Cluster, client: str, name: st
         which = " or ".join(slot_of(other, sought(name)[1]) for other in sorted(owners))
         raise UsageError(f"several owners have something called {name!r}: say which by writing {which}")
     known = [at_one for at_one in found if at_one is not None]
+    if not known and left:
+        raise NotPermitted(left_behind(left[0]))
     if not known:
         has = f"it has {', '.join(there)}" if there else "it has none yet"
         remedy = "upload it, or have its owner allow it (tessera allow)"
@@ -175,8 +177,8 @@ def _unequal(name: str, owner: str, found: Mapping[str, Found | None]) -> str:
 
 async def _find(
     board: Switchboard, parties: Sequence[str], name: str, patience: float
-) -> tuple[list[dict[str, Found]], tuple[str, ...]]:
-    """What each party has of that name, by owner; and all that the first one has for us."""
+) -> tuple[list[dict[str, Found]], tuple[str, ...], list[str]]:
+    """What each party has of that name, by owner; all that the first one has for us; and what of that name is left."""
     owner, name = sought(name)
     message = FindSecret(request=secrets.token_hex(16), name=name, owner=owner)
     answers = await board.ask(message, FoundSecret, parties, patience)
@@ -198,14 +200,26 @@ async def _find(
             }
         )
     first = answers[parties[0]].message
-    return found, first.there if isinstance(first, FoundSecret) else ()
+    left = {slot for each in answers.values() if isinstance(each.message, FoundSecret) for slot in each.message.left}
+    same = sorted(slot for slot in left if slot.partition("/")[2] == name and owner in ("", slot.partition("/")[0]))
+    return found, first.there if isinstance(first, FoundSecret) else (), same
 
 
-async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> list[ModelEntry]:
-    """What each party lists, by owner, name and version.  Raises PeerError."""
+def left_behind(slot: str) -> str:
+    """What has become of it, for people."""
+    owner, _, name = slot.partition("/")
+    return (
+        f"{name!r} of {owner} was shared among other servers than there are now, and nobody can use it:"
+        f" {owner} has to upload it again"
+    )
+
+
+async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> tuple[list[ModelEntry], list[str]]:
+    """What each party lists, by owner, name and version; and what is left of former servers.  Raises PeerError."""
     parties = [party.name for party in cluster.parties]
     listed = await board.ask(ListSecrets(request=secrets.token_hex(16)), SecretList, parties, patience)
     found: dict[tuple[str, str, str], list[_Listed]] = {}
+    left = {slot for each in listed.values() if isinstance(each.message, SecretList) for slot in each.message.left}
     for party in parties:
         for one in _read(party, listed[party]):
             found.setdefault((one.info.name, one.info.owner, one.info.version), []).append(one)
@@ -233,7 +247,7 @@ async def list_models(board: Switchboard, cluster: Cluster, patience: float) -> 
                 unequal=any(known != rules[of][0] for of in owners for known in rules[of]),
             )
         )
-    return entries
+    return entries, sorted(left - {entry.slot for entry in entries})
 
 
 def _sorted(rules: Iterable[tuple[str, Rule]]) -> tuple[Rule, ...]:

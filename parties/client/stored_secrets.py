@@ -151,7 +151,15 @@ class StoredSecrets:
     async def models(self) -> list[ModelEntry]:
         """This client's models on the parties, and those that it may use, by name.  Raises PeerError."""
         await self._board.reach(self._parties)
-        return await list_models(self._board, self.cluster, self._patience)
+        return (await list_models(self._board, self.cluster, self._patience))[0]
+
+    async def left_behind(self) -> list[str]:
+        """Likewise, ``owner/name`` of what was shared among other servers than there are now: nobody can use it.
+
+        Its owner has to upload it again.
+        """
+        await self._board.reach(self._parties)
+        return (await list_models(self._board, self.cluster, self._patience))[1]
 
     async def allow(
         self,

@@ -199,6 +199,10 @@ class Client:
         """All models and data sets that are stored on the parties, as far as we may know."""
         return self._run(self._client.models())
 
+    def left_behind(self) -> list[str]:
+        """What was shared among other servers than there are now: its owner has to upload it again."""
+        return self._run(self._client.left_behind())
+
     def allow(
         self,
         name: str,

@@ -8,6 +8,7 @@ from typing import Any
 
 from mpc.errors import ConfigurationError, NoSuchName, NotPermitted, UsageError, printable
 from parties.client.async_client import AsyncClient
+from parties.client.queries import left_behind
 from parties.client.remote_model import RemoteModel, Uploadable
 
 GROUP = "tessera.models"
@@ -22,6 +23,8 @@ async def chosen_model(client: AsyncClient, name: str | None) -> RemoteModel:
     if name is None:
         names = sorted({entry.slot for entry in await client.models()})
         if len(names) != 1:
+            for slot in [] if names else await client.left_behind():
+                raise NotPermitted(left_behind(slot))
             if not names:
                 raise NotPermitted(
                     "nothing is stored that this client may use: upload a model, or have its owner allow it"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mpc.errors import PeerError
 from parties.client.async_client import AsyncClient
-from parties.client.queries import ModelEntry
+from parties.client.queries import ModelEntry, left_behind
 from parties.client.request_entries import RequestEntry, State
 from parties.commands.allow import shown
 from parties.commands.arguments import client_arguments
@@ -33,18 +33,20 @@ async def models(client: AsyncClient, options: argparse.Namespace) -> int:
     """Lists what is stored on the parties."""
     ended: list[RequestEntry] = []
     async with client:
-        entries = await client.models()
+        entries, left = await client.models(), await client.left_behind()
         # What is stored can be listed without the dealer.
         with contextlib.suppress(PeerError):
             ended = [entry for entry in await client.requests() if entry.state is State.ENDED]
     if options.json:
         listed = {"models": [entry.to_dict() for entry in entries], "ended": [entry.to_dict() for entry in ended]}
-        print(json.dumps({"cluster": client.cluster.name, **listed}))
+        print(json.dumps({"cluster": client.cluster.name, **listed, "left_behind": left}))
         return 0
     if entries:
         print(_table(entries))
-    else:
+    elif not left:
         print("nothing is stored that you may use: upload with `tessera upload`, or with client.upload(model, name)")
+    for slot in left:
+        print(left_behind(slot))
     for entry in ended:
         print(end_of(entry))
     return 0

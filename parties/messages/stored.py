@@ -54,12 +54,15 @@ class FoundDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FoundSecret(RequestMessage, frozen=True):
     """Of what the client may know of: what is called so, and where all there is lies.
 
+    ``left``: what was shared among other servers than there are now, so that nobody can use it.
+
     Payload: of each that was found, ``FoundDetails`` in MessagePack.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     found: Annotated[tuple[SecretFound, ...], msgspec.Meta(max_length=MAX_SECRETS)]
     there: Annotated[tuple[Slot, ...], msgspec.Meta(max_length=MAX_SECRETS)]
+    left: Annotated[tuple[Slot, ...], msgspec.Meta(max_length=MAX_SECRETS)] = ()
 
 
 class ListSecrets(RequestMessage, frozen=True):
@@ -90,10 +93,11 @@ class SecretDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SecretList(RequestMessage, frozen=True):
-    """Payload: of each model, ``SecretDetails`` in MessagePack."""
+    """Payload: of each model, ``SecretDetails`` in MessagePack; ``left`` as in ``FoundSecret``."""
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     secrets: Annotated[tuple[SecretInfo, ...], msgspec.Meta(max_length=MAX_SECRETS)]
+    left: Annotated[tuple[Slot, ...], msgspec.Meta(max_length=MAX_SECRETS)] = ()
 
 
 class RemoveSecret(RequestMessage, frozen=True):

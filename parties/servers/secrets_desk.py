@@ -334,11 +334,12 @@ class SecretsDesk:
                 SecretFound(model.owner.name, model.record.version, model.record.descent.parts) for model in found
             ),
             there=tuple(model.slot for model in seen),
+            left=self._secrets.left_for(client.name),
         )
         self._server.tell([client.name], reply, details)
 
     async def _list(self, client: Member, message: ListSecrets) -> None:
-        found = self._secrets.seen_by(client.name)
+        found, left = self._secrets.seen_by(client.name), self._secrets.left_for(client.name)
         allowed = [self._secrets.allowed(model, client.name) for model in found]
 
         def described() -> tuple[tuple[SecretInfo, ...], list[bytes]]:
@@ -350,7 +351,7 @@ class SecretsDesk:
         except TesseraError as error:
             self._server.refuse_request(client, message, error)
         else:
-            self._server.tell([client.name], SecretList(request=message.request, secrets=infos), encoded)
+            self._server.tell([client.name], SecretList(request=message.request, secrets=infos, left=left), encoded)
 
     def _info(self, model: StoredVersion) -> SecretInfo:
         record = model.record

@@ -121,6 +121,13 @@ class PartySecrets:
         found = sorted(self.in_use, key=lambda model: model.slot)
         return [model for model in found if self._policy(model).sees(client)]
 
+    def left_for(self, client: str) -> tuple[str, ...]:
+        """Slots of what that client may know of, and nobody can use: it was shared among other servers."""
+        rows = [row for row in list(self.unusable) if row.state is State.CURRENT]
+        owners = [(row.record, self._cluster.client_who_is(row.record.owner)) for row in rows]
+        models = [StoredVersion(record, owner) for record, owner in owners if owner is not None]
+        return tuple(sorted({m.slot for m in models if m.slot not in self._current and self._policy(m).sees(client)}))
+
     def look_up(self, slot: str) -> InUse[StoredVersion] | None:
         """What is in use under the owner and the name that a slot says.
 

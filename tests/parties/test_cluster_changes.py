@@ -451,9 +451,19 @@ async def test_a_party_goes(tmp_path: Path) -> None:
         await site.restart("dealer", "party0", "party1")
         async with site.client("company") as company, site.client("clinic") as clinic:
             assert len(company.cluster.parties) == 2
-            with pytest.raises(NotPermitted):
+            # Nothing disappears silently: whoever might use it is told what has become of it, and nobody else.
+            with pytest.raises(NotPermitted, match="'m' of company was shared among other servers"):
                 await predict(clinic)
+            with pytest.raises(NotPermitted, match="nothing called 'other'"):
+                await clinic.model("other")
+            assert await company.left_behind() == await clinic.left_behind() == ["company/m"]
+            await company.allow("m", "clinic", [])
+            assert await clinic.left_behind() == []
+            with pytest.raises(NotPermitted, match="nothing called 'm' for us"):
+                await clinic.model("m")
             await company.upload(model(), "m")
+            await company.allow("m", "clinic")
+            assert await company.left_behind() == []
             await predict(clinic)
 
 
