@@ -2,7 +2,6 @@
 
 import logging
 
-from parties.client.asking import Kept
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
@@ -15,6 +14,7 @@ from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
 from parties.client.training import Progress as TrainingProgress
 from parties.client.training import Training
+from parties.client.writing import Kept
 from parties.local.local_cluster import LocalCluster
 from parties.local.memory_cluster import MemoryCluster
 from parties.members.cluster import Cluster

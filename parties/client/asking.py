@@ -11,22 +11,20 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from mpc.errors import NoSuchName, NotPermitted, PeerError, ProgramError, ProtocolViolation, UsageError
 from mpc.objective import Objective
 from mpc.operation import Input, Stored
 from mpc.program import Program
-from mpc.program_format import Keeping
-from nn.model import Description
 from parties.client.explanation import Explanation, explained
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.client.request_entries import RequestEntry, Standing, State, collected, shared
 from parties.client.stored_secrets import StoredSecrets
+from parties.client.writing import Results, Written, beside, takes_long, write
 from parties.messages.requests import (
     LONGEST_WHY,
     MAX_PROGRAM_BYTES,
@@ -46,38 +44,9 @@ from parties.messages.requests import (
 )
 from parties.messages.rules import EVERYONE, Rule
 from parties.stored.policy import ANY, whole
-from protocols.lowering.plan import leaves, plan
-from protocols.trace.mathematics import Graph, Node, Secret
-from protocols.trace.secret_tensor import SecretTensor, graph_of
+from protocols.trace.mathematics import Secret
 
 log = logging.getLogger(__name__)
-
-Results = SecretTensor | Sequence[SecretTensor] | Mapping[str, SecretTensor]
-"""What a program computes: to be revealed, or, under names, to be kept."""
-
-
-class Written(NamedTuple):
-    """A program, and the leaves of what it was written as, in its order."""
-
-    program: Program
-    leaves: Sequence[Node]
-
-
-class Kept(dict[str, SecretTensor]):
-    """Results by name, to be kept, with what is said of them (``mpc.program.Keeping``).
-
-    ``joint``: for all together whose secrets they come of: nobody uses them without the leave of each, who runs the
-    program, and has the name, included.  ``description``: they are the tensors of a model, which it describes.
-    """
-
-    def __init__(
-        self, results: Mapping[str, SecretTensor], *, joint: bool = False, description: Description | None = None
-    ) -> None:
-        super().__init__(results)
-        self.planned: dict[Objective, Written] = {}
-        """The program that keeps them, once it has been made, by what for."""
-        self.keeping = Keeping(joint, b"" if description is None else description.encode())
-
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
@@ -121,7 +90,7 @@ class Asking(StoredSecrets):
 
         Raises UsageError, NotPermitted for a secret that we may not know of, ServerBusy for too many requests.
         """
-        program = result if isinstance(result, Program) else self._written(result).program
+        program = result if isinstance(result, Program) else (await self._write(result)).program
         encoded = program.encode()
         if not 0 < len(why) <= LONGEST_WHY:
             raise UsageError(f"say why, in up to {LONGEST_WHY} characters")
@@ -216,7 +185,7 @@ class Asking(StoredSecrets):
             entry = await self._one(what, client)
             program, who = await self._program(entry), entry.client
         else:
-            program = what if isinstance(what, Program) else self._written(what).program
+            program = what if isinstance(what, Program) else (await self._write(what)).program
             who = client or self.member.name
         found = [await self._now(slot) for slot in program.slots]
         models = {secret.slot for secret in found if isinstance(secret, RemoteModel)}
@@ -225,28 +194,11 @@ class Asking(StoredSecrets):
 
     def _written(self, result: Results) -> Written:
         """The program that computes ``result``, or keeps what is in a mapping."""
-        outputs: Sequence[object] = [result]
-        if isinstance(result, Mapping):
-            outputs = list(result.values())
-        elif isinstance(result, list | tuple):
-            outputs = result
-        if not outputs:
-            raise UsageError("there is nothing to compute: give at least one tensor")
-        tensors = [output for output in outputs if isinstance(output, SecretTensor)]
-        if len(tensors) < len(outputs):
-            stray = next(output for output in outputs if not isinstance(output, SecretTensor))
-            raise UsageError(
-                f"{type(stray).__name__} is no secret tensor, and there is nothing to compute of it: give what"
-                " client.share, or a function of such tensors, has returned"
-            )
-        if isinstance(result, Kept):
-            if self._objective not in result.planned:
-                result.planned[self._objective] = self._planned(graph_of([], result, result.keeping))
-            return result.planned[self._objective]
-        return self._planned(graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors))
+        return write(result, self._objective)
 
-    def _planned(self, graph: Graph) -> Written:
-        return Written(plan(graph, self._objective, checked=True), leaves(graph, self._objective))
+    async def _write(self, result: Results) -> Written:
+        """Likewise, beside the event loop where it takes long."""
+        return await beside(lambda: self._written(result), long=takes_long(result))
 
     # -- what servers have -----------------------------------------------------------------------------------------
 

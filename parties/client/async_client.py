@@ -25,7 +25,6 @@ from mpc.rings import field_of
 from nn.losses import Loss
 from nn.optimizers import Optimizer
 from parties.client import streaming
-from parties.client.asking import Kept, Results
 from parties.client.auditing import AuditEntry, audit
 from parties.client.prepared import Reals
 from parties.client.remote_data import RemoteData, remote
@@ -35,6 +34,7 @@ from parties.client.running import Running
 from parties.client.switchboard import Switchboard
 from parties.client.training import Progress, Training, begun
 from parties.client.training_arguments import Options, Rows, Trainable
+from parties.client.writing import Kept, Results
 from parties.members.cluster import Cluster, Role
 from parties.members.keys import KeyPair
 from parties.messages.bindings import slot_of
@@ -158,7 +158,7 @@ class AsyncClient(Running):
             raise UsageError("there is nothing to keep, by name: write client.keep({'mean': x}, name)")
         await self._board.reach(self._servers)
         await self._own_rules.spread(name)
-        prepared = await self._prepare(self._written(results), single=False, keep=name, soon=True)
+        prepared = await self._prepare(await self._write(results), single=False, keep=name, soon=True)
         await self.finish(prepared)
         parts = self._slots.parts_after(prepared.program)
         joint = self._slots.joint_after(prepared.program)

@@ -27,11 +27,11 @@ from mpc.errors import (
 )
 from mpc.operation import Input
 from mpc.rings import Array, Buffer
-from parties.client.asking import Results, Written
 from parties.client.deciding import Deciding
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.report import NO_ANSWER, RunReport, StockReport
 from parties.client.sizes import check_messages, check_stock, check_values
+from parties.client.writing import Results, Written, beside, is_long, moves_much
 from parties.messages.bindings import OWNER, BoundProgram
 from parties.messages.failures import fault_of
 from parties.messages.runs import ClientMasks, Failed, Inputs, Outputs, Prepare, Ready, Release
@@ -99,7 +99,7 @@ class Running(Deciding):
         the rest of its offline phase goes on beside the online phase.  ``soon``: so does all that need not be over when
         the online phase begins.
         """
-        written = self._written(result)
+        written = await self._write(result)
         await self._board.reach(self._servers)
         return await self._prepare(written, single=isinstance(result, SecretTensor), soon=soon)
 
@@ -120,7 +120,8 @@ class Running(Deciding):
         self, written: Written, attempt: Callable[[BoundProgram], Awaitable[Result]], keep: str = ""
     ) -> Result:
         """``attempt`` with what is bound; again if that is refused, and there are other rules for it by now."""
-        check_messages(self.cluster, written.program)
+        program = written.program
+        await beside(lambda: check_messages(self.cluster, program), long=is_long(program))
         bound = self._slots.bind(*written, keep)
         while True:
             try:
@@ -147,7 +148,8 @@ class Running(Deciding):
     ) -> PreparedRun:
         started = time.perf_counter()
         run, security = secrets.token_hex(16), self.cluster.settings.security
-        self._source.check(bound.program, security)
+        program = bound.program
+        await beside(lambda: self._source.check(program, security), long=is_long(program))
         conversation = self._board.begin(run, self._servers)
         prepared = PreparedRun(
             bound,
@@ -164,12 +166,13 @@ class Running(Deciding):
         )
         try:
             with self._board.watching(self._servers):
-                data, dealer = bound.program.encode(), self.cluster.dealer.name
+                data, dealer = program.encode(), self.cluster.dealer.name
                 message = Prepare(run=run, bindings=bound.bindings, keep=bound.keep, soon=soon)
                 for server in self._servers:
                     prepared.account.sent_offline.add(server, self._board.send(server, message, [data]))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
-                prepared.take_masks(got[ClientMasks][dealer], self._source)
+                masks = got[ClientMasks][dealer]
+                await beside(lambda: prepared.take_masks(masks, self._source), long=moves_much(program))
         except BaseException:
             self._abandon(prepared)
             raise
@@ -195,7 +198,7 @@ class Running(Deciding):
         after each.  Raises UsageError, or whatever stopped the dealing (PeerError, ProgramError, ...).
         """
         check_stock(count, low_water)
-        written = self._written(result)
+        written = await self._write(result)
         await self._board.reach(self._servers)
         dealer = self.cluster.dealer.name
 
@@ -226,6 +229,7 @@ class Running(Deciding):
         if not self._board.holds(prepared.run, prepared.conversation):
             raise UsageError("this run was prepared by another client object: finish it with that one")
         prepared.used = True
+        long, much = is_long(prepared.program), moves_much(prepared.program)
         rounds = online_rounds(prepared.program, prepared.security)
         expected: dict[type[Message], list[str]] = {Outputs: self._parties}
         if prepared.program.kept:
@@ -234,15 +238,15 @@ class Running(Deciding):
             with self._board.watching(prepared.conversation.needs):
                 started = time.perf_counter()
                 prepared.conversation.check()
-                masked = prepared.masked_inputs()
-                message = prepared.inputs_message(masked)
+                masked = await beside(prepared.masked_inputs, long=much)
+                message = await beside(lambda: prepared.inputs_message(masked), long=much)
                 for party in self._parties:
                     prepared.account.sent_online.add(party, self._send_online(party, message, masked))
                 # The parties end together: once one has, the others have no more than a round to go.
                 whole = self._patience * rounds
                 arrived = await prepared.conversation.take_all(expected, self._patience, first=whole)
                 shares = {party: arrived[Outputs][party] for party in self._parties}
-                results = prepared.open_outputs(shares)
+                results = await beside(lambda: prepared.open_outputs(shares), long=much)
                 seconds = time.perf_counter() - started
         except MacCheckError as error:
             # Whether we noticed or were told: servers that are still at it learn the reason.
@@ -253,7 +257,8 @@ class Running(Deciding):
             self._abandon(prepared)
             raise
         self._board.end(prepared.run)
-        report = prepared.account.report(prepared.program, prepared.security, shares, seconds)
+        account, program, security = prepared.account, prepared.program, prepared.security
+        report = await beside(lambda: account.report(program, security, shares, seconds), long=long)
         self.last_run = replace(report, in_range=prepared.in_range, unanswered=prepared.unanswered)
         if not prepared.answered:
             raise NoAnswer(NO_ANSWER)

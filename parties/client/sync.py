@@ -17,7 +17,6 @@ from mpc.errors import UsageError
 from mpc.program import Program
 from nn.losses import Loss
 from nn.optimizers import Optimizer
-from parties.client.asking import Kept, Results
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
@@ -31,6 +30,7 @@ from parties.client.running import DEFAULT_BOUND
 from parties.client.training import Progress, Training
 from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.uploading import UploadProgress
+from parties.client.writing import Kept, Results
 from parties.members.cluster import Cluster
 from parties.members.keys import KeyPair
 from parties.messages.rules import Rule

@@ -38,12 +38,12 @@ from nn.losses import Loss
 from nn.model import Description, Model
 from nn.optimizers import Optimizer
 from nn.training import Batch, Recipe, Untrained, initial
-from parties.client.asking import Kept
 from parties.client.prepared import Reals
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport
 from parties.client.training_arguments import Options, Rows, Trainable, X, Y, arguments
+from parties.client.writing import Kept
 from protocols.lowering.plan import plan
 from protocols.readings.drawing import Order
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, stack

@@ -114,11 +114,14 @@ def lowered(node: Node, objective: Objective = LATENCY) -> Expression:
         usual = each.lowered.get(LATENCY)
         if usual is not None and not usual.varies:
             # No variant has been chosen on the way there, so it would be made alike.
-            each.lowered[objective] = usual
+            each.lowered.setdefault(objective, usual)
             continue
         planner = Planner(each.label, FRACTION_BITS if each.precision is None else each.precision, objective)
-        made = lower(planner, each.operation, [_operand(x, objective) for x in each.inputs])
-        each.lowered[objective] = made
+        found = lower(planner, each.operation, [_operand(x, objective) for x in each.inputs])
+        # Of two threads that plan what they share the first has made it for both.
+        made = each.lowered.setdefault(objective, found)
+        if made is not found:
+            continue
         # Layers of a network are watched when it is first used, and not with each prediction (``watch_layers``).
         if not each.label:
             watch(each, made)

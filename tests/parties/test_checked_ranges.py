@@ -20,8 +20,8 @@ from nn import Linear, Model, Sequential, Sigmoid
 from nn.derm import samples
 from nn.derm.model import derm_model
 from parties import AsyncClient, DataSet
-from parties.client.asking import Written
 from parties.client.explanation import explained
+from parties.client.writing import Written
 from parties.clinic import prediction
 from parties.commands import predict as command
 from parties.operate.audit import facts

@@ -12,7 +12,7 @@ from nn import Linear, Sequential
 from nn.model import Description
 from nn.stored import StoredType
 from parties import DataSet
-from parties.client.asking import Kept
+from parties.client.writing import Kept
 from parties.messages.rules import Rule
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of

@@ -23,8 +23,8 @@ from mpc.errors import (
 )
 from mpc.security import Security
 from parties import DataSet
-from parties.client.asking import Kept
 from parties.client.request_entries import State
+from parties.client.writing import Kept
 from parties.messages.bindings import Binding, BoundProgram, Leave
 from parties.messages.requests import AskLeave, LeaveAsked, Shared, UseRequest
 
