@@ -173,6 +173,11 @@ def _add_network(benches: Any) -> None:
     parser.add_argument("--bandwidth", type=float, default=1000.0, metavar="MBIT", help="of these (default: 1000)")
     add_model_arguments(parser)
     parser.add_argument("--repeat", type=positive, default=10, metavar="R", help="measured runs in each (default: 10)")
+    parser.add_argument(
+        "--warm-up", type=positive, default=5, metavar="W",
+        help="runs before these: kernels are loaded by then, and TCP knows the path (default: 5)",
+    )  # fmt: skip
+    add_objective_argument(parser)
     add_cluster_arguments(parser)
     add_record_arguments(parser)
     parser.set_defaults(run=_network)

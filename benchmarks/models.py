@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.session import Reals
 from benchmarks.shipped import LESION, SMALL, Shipped
 from mpc.cost import Cost, Wanted, cost, objective_of
-from mpc.errors import TesseraError, UsageError
+from mpc.errors import RangeError, TesseraError, UsageError
 from mpc.program import Program
 from mpc.security import Security
 from mpc.tensor_type import Shape
@@ -27,15 +27,18 @@ from nn.activations import Sigmoid
 from nn.architecture import Architecture, Step
 from nn.derm.model import INPUT_SHAPE, derm_model
 from nn.importing.from_torch import from_torch
+from nn.inputs import TokenInput
 from nn.layers import Linear
 from nn.model import Model
 from nn.rectifiers import ReLU
-from protocols import RangeWarning
+from protocols import PrecisionWarning, RangeWarning
 
 MODELS = ("derm", "derm-tails", "lesion")
 """The dermatology CNN, with its sigmoids on their interval as it ships, or with tails: right on any input; and
 EfficientNet-Lite0 on photographs of 128x128 pixels."""
 SHIPPED = "shipped"
+SAMPLES = 4
+"""Inputs at random, by which a deep network's ranges are assumed."""
 SEED = 0
 """Of weights and inputs that are random: the same in every run, since public bounds of weights decide the cost."""
 
@@ -53,6 +56,8 @@ class Subject:
     low: float = -1.0
     high: float = 1.0
     """The declared range of inputs."""
+    samples: Reals | None = None
+    """Inputs that were given with it."""
 
     @property
     def shipped(self) -> Shipped:
@@ -90,6 +95,8 @@ class Subject:
             yield pool[: min(chunk, total - start)]
 
     def _pool(self, count: int) -> Reals:
+        if self.samples is not None:
+            return np.resize(self.samples, (count, *self.shape))
         if self.name not in MODELS:
             unit = np.random.default_rng(SEED).random((count, *self.shape))
             return np.asarray(self.low + (self.high - self.low) * unit)
@@ -105,13 +112,15 @@ def subject(options: argparse.Namespace) -> Subject:
     if options.torch is not None:
         if options.side is not None:
             raise UsageError("--side is for the dermatology CNN: give the shape of your network's input with --shape")
-        if options.shape is None:
-            raise UsageError("--torch needs --shape: that of one input, as in --shape 3,64,64")
-        return torch_subject(options.torch, options.shape, *(options.range or (-1.0, 1.0)))
+        if options.shape is None and options.samples is None:
+            raise UsageError("--torch needs --shape: that of one input, as in --shape 3,64,64; or --samples")
+        return torch_subject(options.torch, options.shape, *(options.range or (-1.0, 1.0)), samples=options.samples)
     if options.model not in MODELS:
         raise UsageError(f"there is no model {options.model!r} to measure: the known ones are {', '.join(MODELS)}")
-    if options.shape is not None or options.range is not None:
-        raise UsageError("--shape and --range go with --torch: for larger images of the dermatology CNN, give --side")
+    if any(each is not None for each in (options.shape, options.range, options.samples)):
+        raise UsageError(
+            "--shape, --range and --samples go with --torch: for larger images of the dermatology CNN, give --side"
+        )
     if options.model == LESION.name:
         if options.side is not None:
             raise UsageError("--side is for the dermatology CNN: the lesion network takes 128x128 pixels")
@@ -163,11 +172,13 @@ def _rectified(step: Step) -> Step:
     return msgspec.structs.replace(step, layer=ReLU()) if isinstance(step.layer, Sigmoid) else step
 
 
-def torch_subject(place: str, shape: Shape, low: float = -1.0, high: float = 1.0) -> Subject:
+def torch_subject(
+    place: str, shape: Shape | None, low: float = -1.0, high: float = 1.0, *, samples: Path | None = None
+) -> Subject:
     """A torch module from a Python file of the user's, which is executed here, and nowhere else.
 
     ``place``: ``file.py:name``, where the name is of a module, or of something that makes one when it is called.
-    Raises UsageError, or what ``from_torch`` does.
+    ``shape``: of one input, where no ``samples`` say it.  Raises UsageError, or what ``from_torch`` does.
     """
     file, _, name = place.rpartition(":")
     path = Path(file)
@@ -184,10 +195,44 @@ def torch_subject(place: str, shape: Shape, low: float = -1.0, high: float = 1.0
         module = _called(module, place)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--torch {place}: {name} is neither a torch.nn.Module nor does it make one")
+    name = f"{path.name}:{name}"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RangeWarning)  # what it costs does not depend on what inputs there are
+        # What it costs does not depend on how right it is.
+        warnings.simplefilter("ignore", RangeWarning)
+        warnings.simplefilter("ignore", PrecisionWarning)
+        if samples is not None:
+            return _of_samples(name, module, samples, (low, high))
+        assert shape is not None  # noqa: S101 - whoever asks has said one of the two
         model = from_torch(module, example_input=torch.zeros((1, *shape)))
-    return Subject(f"{path.name}:{name}", model, shape, "of the file", low, high)
+        try:
+            model.description.program((1, *shape), low=low, high=high)
+        except RangeError:
+            # Deep: what values lead to is assumed.
+            inputs = np.random.default_rng(SEED).uniform(low, high, (SAMPLES, *shape))
+            model = from_torch(module, torch.tensor(inputs, dtype=torch.float32))
+    return Subject(name, model, shape, "of the file", low, high)
+
+
+def _of_samples(name: str, module: Any, path: Path, reach: tuple[float, float]) -> Subject:
+    """Of inputs that somebody has; of tokens the vectors that stand for them."""
+    import torch
+
+    try:
+        given = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--samples {path} cannot be read as an array: {error}") from None
+    if given.ndim < 2 or given.dtype.kind not in "fiu":
+        raise UsageError(f"--samples {path} holds no batch of numbers: (N, ...)")
+    tokens = given.dtype.kind != "f"
+    model = from_torch(module, torch.tensor(given.astype(np.int64 if tokens else np.float32)))
+    said = model.interface.input
+    if isinstance(said, TokenInput):
+        inputs, reach = said.encode(given), (said.low, said.high)
+    else:
+        inputs = given.astype(np.float64)
+        if inputs.min() < reach[0] or inputs.max() > reach[1]:
+            raise UsageError(f"samples from {inputs.min():g} to {inputs.max():g} are not in {reach}: give --range")
+    return Subject(name, model, inputs.shape[1:], "of the file", *reach, samples=inputs)
 
 
 def _attribute(path: Path, name: str) -> object:

@@ -61,6 +61,11 @@ def add_model_arguments(command: Any) -> None:
     )  # fmt: skip
     command.add_argument("--shape", type=shape, metavar="C,H,W", help="of one input, with --torch")
     command.add_argument(
+        "--samples", type=Path, metavar="FILE.npy",
+        help="inputs like those to come, with --torch: numbers, or tokens as whole numbers; what a deep network assumes"
+        " of its values goes by them (default: by random numbers, where it has to)",
+    )  # fmt: skip
+    command.add_argument(
         "--range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of inputs, with --torch (default: -1 1)"
     )
     command.add_argument(

@@ -29,8 +29,6 @@ from mpc.security import Security
 from parties import Client
 from parties.members.cluster_file import Settings
 
-WARM_UP = 5
-"""Runs before those that count: kernels are loaded by then, and TCP knows the path."""
 FIGURES = ("online", "offline", "wire", "predicted", "check")
 UNSHAPED_NAME = "unshaped"
 EMULATION = "network namespaces, joined by a switch in user space"
@@ -62,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = subject(options)
     if options.parties < 2:
         raise UsageError(f"{options.parties} parties: additive sharing needs at least 2")
-    cost = chosen.cost(options.batch, options.parties, Security(options.security))
+    cost = chosen.cost(options.batch, options.parties, Security(options.security), options.objective)
     enter_user_namespace(["-m", "parties.commands.command_line", *sys.argv[1:]])
-    case = chosen.case(options.batch, options.parties, options.security)
+    case = {**chosen.case(options.batch, options.parties, options.security), "objective": options.objective}
     rows = measured(chosen, conditions, cost, options)
     for condition, row in zip(conditions, rows, strict=True):
         about = {"emulation": EMULATION, "congestion_control": _congestion_control()}
@@ -98,7 +96,7 @@ def measured(
     hosts = ["client", "dealer", *(f"party{i}" for i in range(options.parties))]
     rows = []
     with (
-        progress_bar("starting", len(conditions) * (WARM_UP + options.repeat)) as steps,
+        progress_bar("starting", len(conditions) * (options.warm_up + options.repeat)) as steps,
         EmulatedNetwork(hosts) as network,
     ):
         for condition in conditions:
@@ -122,18 +120,18 @@ def _runs(chosen: Subject, network: EmulatedNetwork, options: argparse.Namespace
             network, options.parties, security=options.security, settings=settings, start_timeout=options.timeout
         ) as cluster,
         network.hosts["client"].entered(),
-        Client(cluster) as client,
+        Client(cluster, objective=options.objective) as client,
         Wire(
             {"client": os.getpid(), **{name: process.pid for name, process in cluster.processes.items()}},
             [host.run(Reader) for host in network.hosts.values()],
         ) as wire,
     ):
         remote = client.upload(chosen.model, "measured")
-        for _ in range(WARM_UP + options.repeat):
+        for _ in range(options.warm_up + options.repeat):
             secret = client.share(inputs, low=chosen.low, high=chosen.high, name="inputs")
             runs.append(measure(client, remote(secret), wire=wire))
             steps()
-    return runs[WARM_UP:]
+    return runs[options.warm_up :]
 
 
 def _row(condition: Condition, cost: Cost, runs: Sequence[Measured], servers: Probe, client: Probe) -> dict[str, Any]:

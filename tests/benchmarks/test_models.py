@@ -35,7 +35,7 @@ def test_the_lesion_network_as_it_ships() -> None:
     for i in (0, 13, 14):
         assert np.array_equal(images[i], LESION.input.load(shown()[i % 14].path))
     assert subject.cost(1, 3, Security.SEMI_HONEST) == lesion_model().cost((1, 3, 128, 128), 3)
-    options = Namespace(torch=None, model="lesion", side=28, shape=None, range=None)
+    options = Namespace(torch=None, model="lesion", side=28, shape=None, range=None, samples=None)
     with pytest.raises(UsageError, match="128x128"):
         chosen(options)
 
@@ -93,3 +93,51 @@ def test_a_file_sees_its_neighbours_and_a_class_will_do(tmp_path: Path) -> None:
     inputs = first.inputs(50)
     assert inputs.shape == (50, 5)
     assert -2 <= inputs.min() < 0 < inputs.max() <= 3
+
+
+DEEP = """
+from torch import nn
+def net():
+    layers = [nn.Flatten()]
+    for _ in range(14):
+        layer = nn.Linear(16, 16, bias=False)
+        nn.init.orthogonal_(layer.weight, 1.3)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers)
+tokens = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2))
+"""
+
+
+def test_what_a_deep_network_leads_to_is_assumed(tmp_path: Path) -> None:
+    """Or nothing would be predicted of it: its worst case does not fit."""
+    pytest.importorskip("torch")
+    (tmp_path / "deep.py").write_text(DEEP)
+    place = f"{tmp_path / 'deep.py'}:net"
+    for objective in ("latency", "traffic"):
+        assert torch_subject(place, (4, 4)).cost(1, 2, Security.SEMI_HONEST, objective).online_rounds > 28
+    np.save(tmp_path / "x.npy", np.full((3, 4, 4), 0.5))
+    given = torch_subject(place, None, samples=tmp_path / "x.npy")
+    assert given.shape == (4, 4)
+    assert np.array_equal(given.inputs(4), np.full((4, 4, 4), 0.5))
+    with pytest.raises(UsageError, match="give --range"):
+        torch_subject(place, None, 0.75, 1.0, samples=tmp_path / "x.npy")
+
+
+def test_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "deep.py").write_text(DEEP)
+    np.save(tmp_path / "ids.npy", np.array([[1, 2, 3], [8, 0, 4]]))
+    subject = torch_subject(f"{tmp_path / 'deep.py'}:tokens", None, samples=tmp_path / "ids.npy")
+    assert (subject.shape, subject.low, subject.high) == ((3, 9), 0.0, 1.0)
+    assert subject.cost(1, 2, Security.SEMI_HONEST).online_rounds > 1
+    assert subject.inputs(2)[1, 0, 8] == 1.0
+
+
+@pytest.mark.parametrize("content", [b"nothing", None], ids=["no array", "missing"])
+def test_samples_that_are_none(content: bytes | None, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "deep.py").write_text(DEEP)
+    if content:
+        (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UsageError, match="cannot be read as an array"):
+        torch_subject(f"{tmp_path / 'deep.py'}:tokens", None, samples=tmp_path / "x.npy")
