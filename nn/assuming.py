@@ -22,6 +22,8 @@ _SOFT = (Softmax, ScaledDotProductAttention)
 
 MARGIN = 1.0
 """By which an assumed range exceeds what the samples showed, times its larger end."""
+STEP = 0.25
+"""Of how far scores are from their mean."""
 ROOM = 1 / 3
 """By which it does at least: nearer than about a ninth of the range to an end there may be no answer."""
 
@@ -33,9 +35,9 @@ def assuming(
     ``margin`` (a third at least); or results of the steps that ``after`` names.  And so of what softmaxes take, how far
     from its mean it is, where that is no further than they can do with: no maximum is looked for then.
 
-    Ends are powers of two, which become public.  Where an assumption fails there is no answer.  Each value that is
-    assumed to lie somewhere is compared with both ends, so the best places are where there are few, and none so far
-    from the one before that what is worst between them outgrows the field.
+    Ends become public: powers of two, or of scores multiples of a quarter.  Where one does not hold there is no answer.
+    Each value that is assumed to lie somewhere is compared with both ends, so the best places are where there are few,
+    and none so far from the one before that what is worst between them outgrows the field.
     """
     steps = model.architecture.steps
     if after is not None and (unknown := set(after) - {step.name for step in steps}):
@@ -66,8 +68,10 @@ def assuming(
         end = ends.get(step.name)
         if end is not None and after is None and isinstance(layer, ReLU):
             layer = msgspec.structs.replace(layer, interval=(-end, end))
-        if end is not None and isinstance(layer, _SOFT) and end <= FURTHEST and not isinstance(layer, LogSoftmax):
-            layer = msgspec.structs.replace(layer, reach=end)
+        if isinstance(layer, _SOFT) and not isinstance(layer, LogSoftmax):
+            # Finer than a power of two: up to about 3.4 it takes no comparison.
+            far = math.ceil(max(reach[step.name] * wider, STEP) / STEP) * STEP
+            layer = msgspec.structs.replace(layer, reach=far if far <= FURTHEST else None)
         made.append(Step(step.name, layer, inputs))
         if end is not None and after is not None and step.name in after:
             made.append(Step(f"{step.name}.assumed", Assumed((-end, end)), (len(made),)))

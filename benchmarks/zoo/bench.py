@@ -18,7 +18,7 @@ import nn
 from benchmarks.records import Figure, Recorder
 from benchmarks.report import plain_table, progress_bar, stdout_console
 from benchmarks.zoo import running
-from benchmarks.zoo.networks import NETWORKS, Network
+from benchmarks.zoo.networks import FULL, NETWORKS, Network
 from mpc.errors import ConfigurationError, TesseraError, UsageError
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
@@ -33,10 +33,10 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder.expanduser()
     if options.install:
         return _install(folder)
-    names = options.networks or list(NETWORKS)
+    names, known = options.networks or list(NETWORKS), NETWORKS | FULL
     for name in names:
-        if name not in NETWORKS:
-            raise UsageError(f"there is no network {name!r}: the known ones are {', '.join(NETWORKS)}")
+        if name not in known:
+            raise UsageError(f"there is no network {name!r}: the known ones are {', '.join(known)}")
     if folder.is_dir():
         sys.path.append(str(folder))
     recorder = Recorder.of(options)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     with progress_bar("importing", len(names)) as advance:
         for name in names:
             advance.describe(name)
-            network = _sized(NETWORKS[name], options.size)
+            network = _sized(known[name], options.size)
             rows[name] = _run(network, options.inputs) if options.among_parties else _tried(network)
             advance()
             if rows[name]["imported"]:
@@ -84,11 +84,9 @@ def _made(network: Network) -> Any:
 
 def _run(network: Network, inputs: int) -> dict[str, Any]:
     """What became of one among parties."""
-    if network.vocabulary:
-        return {"imported": False, "why": "it is of tokens, and only networks of numbers are run here"}
     module = running.seasoned(_made(network), network.shape)
     try:
-        return {"imported": True, **running.run(module, network.shape, inputs)}
+        return {"imported": True, **running.run(module, network.shape, inputs, network.vocabulary)}
     except TesseraError as error:
         return {"imported": False, "why": str(error)}
 

@@ -20,7 +20,12 @@ def add_zoo(benches: Any) -> None:
     parser.add_argument(
         "--folder", type=Path, default=FOLDER, metavar="DIR", help="where those libraries are (default: %(default)s)"
     )
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="which ones, as library/name (default: all)")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        metavar="NAME",
+        help="which ones, as library/name (default: all but those of full size)",
+    )
     parser.add_argument("--size", type=positive, metavar="N", help="of images, instead of each network's own here")
     parser.add_argument(
         "--run", dest="among_parties", action="store_true", help="run them, too, between two parties on this machine"

@@ -67,16 +67,16 @@ def _medical(name: str, **options: Any) -> Callable[[], Any]:
     return make
 
 
-def _transformer(kind: str) -> Callable[[], Any]:
-    """Two layers of full width, of tokens."""
+def _transformer(kind: str, layers: int = 2) -> Callable[[], Any]:
+    """Two layers of full width, or as many, of tokens."""
 
     def make() -> Any:
         import torch
         import transformers
 
         configuration = getattr(transformers, f"{kind}Config")
-        layers = {"GPT2": "n_layer", "DistilBert": "n_layers"}.get(kind, "num_hidden_layers")
-        network = getattr(transformers, f"{kind}Model")(configuration(**{layers: 2}))
+        count = {"GPT2": "n_layer", "DistilBert": "n_layers"}.get(kind, "num_hidden_layers")
+        network = getattr(transformers, f"{kind}Model")(configuration(**{count: layers}))
 
         class Last(torch.nn.Module):
             """The last state alone."""
@@ -92,6 +92,27 @@ def _transformer(kind: str) -> Callable[[], Any]:
         return Last()
 
     return make
+
+
+def _next_token() -> Any:
+    """GPT-2 small: of each token of the vocabulary, how likely it is to come next."""
+    import torch
+    import transformers
+
+    network = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+
+    class Next(torch.nn.Module):
+        """After the last one alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.network(input_ids=x, logits_to_keep=1).logits
+            return logits[:, 0]
+
+    return Next()
 
 
 _IMAGES: dict[str, tuple[str, ...]] = {
@@ -151,3 +172,8 @@ NETWORKS: dict[str, Network] = {
     **{f"transformers/{kind}": Network(_transformer(kind), (TOKENS,), size) for kind, size in _VOCABULARIES.items()},
 }
 """By library and name."""
+FULL: dict[str, Network] = {
+    "transformers/bert-base": Network(_transformer("Bert", 12), (128,), _VOCABULARIES["Bert"]),
+    "transformers/gpt2-small": Network(_next_token, (64,), _VOCABULARIES["GPT2"]),
+}
+"""More, at full size, which take minutes each and 9 GB: run where they are named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -46,30 +47,47 @@ def noise(count: int, shape: tuple[int, ...]) -> Any:
     return torch.randn(count, *shape).clamp(-LARGEST, LARGEST)
 
 
-def run(module: Any, shape: tuple[int, ...], inputs: int) -> dict[str, Any]:
+def inputs_of(count: int, shape: tuple[int, ...], vocabulary: int) -> Any:
+    """So many inputs, of numbers, or of tokens if there is a vocabulary."""
+    import torch
+
+    return torch.randint(0, vocabulary, (count, *shape)) if vocabulary else noise(count, shape)
+
+
+def run(module: Any, shape: tuple[int, ...], inputs: int, vocabulary: int = 0) -> dict[str, Any]:
     """Figures of ``inputs`` predictions, one after the other, between two parties; the first is counted apart.
 
     Raises TesseraError for a network that does not come over, or cannot be run.
     """
     import torch
 
+    began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = nn.from_torch(module, noise(SAMPLES, shape))
-    values = noise(inputs, shape).numpy().astype(np.float64)
+        model = nn.from_torch(module, inputs_of(SAMPLES, shape, vocabulary))
+    seconds = time.perf_counter() - began
+    given = inputs_of(inputs, shape, vocabulary)
     with torch.no_grad():
-        wanted = module.double()(torch.tensor(values)).numpy()
-    cost = model.cost((1, *shape), low=-LARGEST, high=LARGEST)
+        module = module.double()
+        wanted = np.concatenate([module(x[None] if vocabulary else x[None].double()).numpy() for x in given])
+    del module
+    values = model.interface.encoded(given.numpy()).astype(np.float64)
+    low, high = model.interface.bounds(*((None, None) if vocabulary else (-LARGEST, LARGEST)))
+    bits = 0 if vocabulary else None
+    cost = model.cost(values[:1].shape, low=low, high=high)
     settings = Settings(threads=max(1, cores() // 2), round_timeout=600.0, peer_timeout=PATIENCE)
     with LocalCluster(2, settings=settings, observable=True) as cluster, Client(cluster) as client:
         pids = {name: process.pid for name, process in cluster.processes.items()}
         watched = Processes({"client": os.getpid(), **pids})
         stored = client.upload(model, name="network")
-        runs = [measure(client, stored(client.share(x[None], low=-LARGEST, high=LARGEST)), watched) for x in values]
+        shared = (client.share(x[None], fraction_bits=bits, low=low, high=high) for x in values)
+        runs = [measure(client, stored(x), watched) for x in shared]
     got = np.concatenate([one.values for one in runs])
     usual = runs[1:] or runs
     taken = {(one.report.online.rounds, one.report.online.bytes) for one in runs}
     return {
+        "import_seconds": seconds,
+        "bytes_dealt": cost.offline_bytes,
         "rounds": runs[0].report.online.rounds,
         "bytes_per_party": runs[0].report.online.bytes,
         "as_predicted": taken == {(cost.online_rounds, cost.online_bytes_per_party)},

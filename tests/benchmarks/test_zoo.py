@@ -10,7 +10,7 @@ import pytest
 from torch import nn as tn
 
 from benchmarks.zoo import bench
-from benchmarks.zoo.networks import NETWORKS, Network
+from benchmarks.zoo.networks import FULL, NETWORKS, Network
 from parties.commands.command_line import main
 
 
@@ -24,6 +24,7 @@ FEW = {
     ),
     "torch/sorting": Network(lambda: tn.Sequential(tn.Flatten(), tn.AdaptiveLogSoftmaxWithLoss(8, 4, [2])), (8,)),
     "torch/large": Network(lambda: tn.Sequential(*(tn.Linear(64, 64) for _ in range(40)), tn.ReLU()), (64,)),
+    "torch/tokens": Network(lambda: tn.Sequential(tn.Embedding(9, 4), tn.Flatten(), tn.Linear(20, 3)), (5,), 9),
     "timm/missing": Network(missing, (3, 4, 4)),
 }
 
@@ -34,7 +35,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_comes_over_and_what_does_not(tmp_path: Path, capsys: Any) -> None:
-    names = [name for name in FEW if name.startswith("torch")]
+    names = ["torch/small", "torch/sorting", "torch/large"]
     out = tmp_path / "zoo.jsonl"
     assert main(["bench", "zoo", "--networks", *names, "--out", str(out), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["networks"]
@@ -62,7 +63,7 @@ def test_the_table_says_what_stands_in_the_way(capsys: Any) -> None:
 @pytest.mark.slow
 def test_what_comes_over_is_run(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "zoo.jsonl"
-    arguments = ["--networks", "torch/small", "torch/sorting", "--run", "--inputs", "2", "--size", "6"]
+    arguments = ["--networks", "torch/small", "torch/sorting", "torch/tokens", "--run", "--inputs", "2", "--size", "6"]
     assert main(["bench", "zoo", *arguments, "--out", str(out), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["networks"]
     small = rows["torch/small"]
@@ -70,6 +71,9 @@ def test_what_comes_over_is_run(tmp_path: Path, capsys: Any) -> None:
     assert small["run_error"] < 1e-2
     assert small["same_top"] == small["inputs"] == 2
     assert small["party_peak_bytes"] > 0 < small["online_seconds"]
+    tokens = rows["torch/tokens"]
+    assert tokens["as_predicted"]
+    assert tokens["run_error"] < 1e-3
     assert not rows["torch/sorting"]["imported"]
     bench._print_runs(rows)
     assert "2 of 2" in " ".join(capsys.readouterr().out.split())
@@ -84,4 +88,5 @@ def test_mistakes_are_said(capsys: Any) -> None:
 
 def test_every_network_has_a_library_that_is_installed() -> None:
     libraries = {line.partition("==")[0] for line in bench.REQUIREMENTS.read_text().split()}
-    assert {name.partition("/")[0] for name in NETWORKS} <= libraries
+    assert {name.partition("/")[0] for name in NETWORKS | FULL} <= libraries
+    assert not NETWORKS.keys() & FULL.keys()
