@@ -56,8 +56,11 @@ class ConvKernel:
         self.shape = w.shape
         out, depth, high, wide = w.shape
         self.direct = out // groups <= DIRECT
-        lines = w.reshape(groups, out // groups, depth, high, wide).transpose(3, 0, 1, 2, 4)
-        self.rows = np.ascontiguousarray(w if self.direct else lines.reshape(high, groups, out // groups, -1))
+        # A row of a window is moved as one, or it would take as long as all else that is done with weights once.
+        lines = np.ascontiguousarray(w).reshape(groups, out // groups, depth, -1)
+        if not self.direct:
+            lines = np.ascontiguousarray(lines.view(f"V{wide * w.itemsize}").transpose(3, 0, 1, 2)).view(w.dtype)
+        self.rows = lines.reshape(w.shape if self.direct else (high, groups, out // groups, -1))
         """Of each row of a window and each group, a row for each of its output channels; as it was where it is summed
         directly."""
         self.parts = split(self.rows) if w.size <= KEPT and not self.direct else None
