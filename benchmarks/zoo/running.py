@@ -14,6 +14,7 @@ import nn
 from benchmarks.processes import Processes, Usage
 from benchmarks.session import Measured, measure
 from parties import Client, LocalCluster
+from parties.host.memory import host_memory
 from parties.host.processor import cores
 from parties.members.cluster_file import Settings
 
@@ -75,7 +76,11 @@ def run(module: Any, shape: tuple[int, ...], inputs: int, vocabulary: int = 0) -
     low, high = model.interface.bounds(*((None, None) if vocabulary else (-LARGEST, LARGEST)))
     bits = 0 if vocabulary else None
     cost = model.cost(values[:1].shape, low=low, high=high)
-    settings = Settings(threads=max(1, cores() // 2), round_timeout=600.0, peer_timeout=PATIENCE)
+    # Nobody else computes here: of each server's third of the memory, most is one run's.
+    memory = host_memory() // 4 >> 20
+    settings = Settings(
+        threads=max(1, cores() // 2), round_timeout=600.0, peer_timeout=PATIENCE, memory_mb=max(memory, 1024)
+    )
     with LocalCluster(2, settings=settings, observable=True) as cluster, Client(cluster) as client:
         pids = {name: process.pid for name, process in cluster.processes.items()}
         watched = Processes({"client": os.getpid(), **pids})
