@@ -182,7 +182,7 @@ def _checked(proto: ModelProto) -> Taken:
     """Its input; all that is not the nodes' is as it should be.  Raises UsageError."""
     if not proto.HasField("graph") or not proto.graph.node:
         raise refused("it holds no graph with nodes", "export the network again")
-    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    versions = sorted({o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")})  # some say it twice
     if any(o.domain == "ai.onnx.ml" and o.version > 5 for o in proto.opset_import):
         raise refused("its version of ai.onnx.ml is unknown", "export it with version 5 or older")
     newest = onnx.defs.onnx_opset_version()

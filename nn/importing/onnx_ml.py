@@ -11,6 +11,7 @@ from nn import activations as a
 from nn import functional as f
 from nn import layers as ly
 from nn import softmax as s
+from nn.importing import onnx_support as sv
 from nn.importing.blockers import refused
 from nn.importing.building import Known, Tensor, affine, linear, part
 from nn.importing.onnx_file import READ
@@ -202,6 +203,8 @@ MACHINE_LEARNING: dict[str, Callable[[Node], Value]] = {
         "Normalizer": _normalizer,
         "LinearRegressor": _linear_regressor,
         "LinearClassifier": _linear_classifier,
+        "SVMRegressor": sv.regressor,
+        "SVMClassifier": sv.classifier,
         "TreeEnsembleRegressor": _tree_regressor,
         "TreeEnsembleClassifier": _tree_classifier,
     }.items()

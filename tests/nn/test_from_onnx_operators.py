@@ -11,6 +11,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
+from mpc.errors import UnsupportedError  # noqa: E402
 from nn import from_onnx  # noqa: E402
 from nn.importing import onnx_operators  # noqa: E402
 from nn.importing.onnx_ml import MACHINE_LEARNING  # noqa: E402
@@ -246,6 +247,16 @@ LABELS = {"classlabels_int64s": [0, 1]}
 ML: dict[str, list[Any]] = {
     "Scaler": learned("Scaler", offset=[0.5, 0.0, -1.0], scale=[2.0, 0.5, 1.0]),
     "LinearRegressor": learned("LinearRegressor", coefficients=[1.0, -2.0, 0.5], intercepts=[0.25]),
+    **{
+        f"SVMRegressor, {kernel}": learned(
+            "SVMRegressor", coefficients=[0.5, -0.25], kernel_params=[0.5, 0.25, 3.0], kernel_type=kernel, n_supports=2,
+            rho=[0.125], support_vectors=[0.5, 0.25, -1.0, 1.0, 0.0, 0.5],
+        )
+        for kernel in ("LINEAR", "RBF", "SIGMOID", "POLY")
+    },
+    "SVMRegressor of features": learned(
+        "SVMRegressor", coefficients=[0.5, -0.25, 1.0], kernel_type="LINEAR", n_supports=0, rho=[0.125]
+    ),
     "LinearClassifier": learned(
         "LinearClassifier", ("label", "y"), coefficients=[1.0, -2.0, 0.5, 0.0, 1.0, 1.0, -1.0, 0.5, 0.5],
         intercepts=[0.1, 0.0, -0.1], classlabels_ints=[0, 1, 2], post_transform="SOFTMAX",
@@ -283,6 +294,21 @@ def test_models_that_converters_write(name: str) -> None:
     assert model.plain(samples).shape[1] in (1, 2, 3)
 
 
+def test_what_votes_is_imported_from_where_it_was_fitted() -> None:
+    with pytest.raises(UnsupportedError, match=r"is SVMClassifier: its votes .* from_sklearn"):
+        from_onnx(of_rows(learned("SVMClassifier", ("label", "y"), classlabels_ints=[0, 1], rho=[0.5])))
+
+
+def test_an_opset_that_is_said_twice() -> None:
+    """As converters do for pipelines."""
+    proto = onnx.load_model_from_string(of_rows(ML["Scaler"]))
+    proto.opset_import.append(helper.make_opsetid("", 20))
+    assert from_onnx(proto.SerializeToString(), np.ones((4, 3))).plain(np.ones((1, 3))).shape == (1, 3)
+    proto.opset_import.append(helper.make_opsetid("", 19))
+    with pytest.raises(UnsupportedError, match="its opset is 19, 20"):
+        from_onnx(proto.SerializeToString())
+
+
 def test_several_outputs() -> None:
     nodes = [node("Relu", ["x"], ["a"]), node("Neg", ["x"], ["b"])]
     gives = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "ab"]
@@ -300,4 +326,4 @@ def test_none_is_left_out() -> None:
     written = {n.op_type for nodes, *_ in FEW_BITS.values() for n in nodes}
     assert set(QUANTIZED) <= written
     learnt = {f"ai.onnx.ml.{n.op_type}" for nodes in ML.values() for n in nodes}
-    assert learnt - {"ai.onnx.ml.ZipMap"} == set(MACHINE_LEARNING)
+    assert learnt - {"ai.onnx.ml.ZipMap"} == set(MACHINE_LEARNING) - {"ai.onnx.ml.SVMClassifier"}
