@@ -19,29 +19,34 @@ from benchmarks.records import Recorder, flatten
 from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import as_predicted, session
 from mpc.errors import UsageError
+from mpc.tensor_type import Shape
 from nn.activations import Sigmoid
 from nn.architecture import Architecture, Sequential
-from nn.layers import Linear
+from nn.layer import Layer
+from nn.layers import AvgPool2d, Conv2d, Flatten, Linear
 from nn.losses import CrossEntropyLoss
 from nn.optimizers import SGD
 from nn.rectifiers import ReLU
 from parties import Client, DataSet
 from parties.client.training import Progress
 
+INTERVAL = (-8.0, 8.0)
+"""Of sigmoids."""
+
 
 class Case(NamedTuple):
-    """What is trained: ``features`` in [0, 1], of 8 bits, to ``classes``."""
+    """What is trained: numbers in [0, 1], of 8 bits, ``shape`` of them in a row, to ``classes``."""
 
-    features: int
+    shape: Shape
     classes: int
     batch: int
     make: Callable[[], Sequential]
-    logits: float
+    logits: float = 2.0
 
     @property
     def architecture(self) -> Architecture:
         """As data."""
-        return self.make().architecture((self.features,))
+        return self.make().architecture(self.shape)
 
 
 def _mlp() -> Sequential:
@@ -49,16 +54,37 @@ def _mlp() -> Sequential:
     return Sequential(layers)
 
 
-def _sigmoid() -> Sequential:
-    return Sequential({"a": Linear(784, 64), "sigmoid": Sigmoid(), "out": Linear(64, 7)})
+def _sigmoid() -> Sigmoid:
+    """On its interval, which values are watched to stay in."""
+    return Sigmoid(interval=INTERVAL)
+
+
+def _two_layers() -> Sequential:
+    return Sequential({"a": Linear(784, 64), "sigmoid": _sigmoid(), "out": Linear(64, 7)})
+
+
+def _cnn(activation: Callable[[], Layer], *, pooled_first: bool = False) -> Sequential:
+    """The dermatology CNN, or one of its shape."""
+    layers = dict[str, Layer]()
+    for i, (before, after) in enumerate(((3, 16), (16, 32)), start=1):
+        layers[f"conv{i}"] = Conv2d(before, after, 3, padding=1)
+        both = {f"act{i}": activation(), f"pool{i}": AvgPool2d(2)}
+        layers |= dict(reversed(both.items())) if pooled_first else both
+    layers |= {"flatten": Flatten(), "fc1": Linear(1568, 64), "act3": activation(), "fc2": Linear(64, 7)}
+    return Sequential(layers)
 
 
 CASES: Mapping[str, Case] = {
-    "softmax": Case(1280, 7, 32, lambda: Sequential({"out": Linear(1280, 7)}), 2.0),
-    "sigmoid": Case(784, 7, 32, _sigmoid, 8.0),
-    "mlp": Case(784, 10, 128, _mlp, 8.0),
+    "softmax": Case((1280,), 7, 32, lambda: Sequential({"out": Linear(1280, 7)})),
+    "sigmoid": Case((784,), 7, 32, _two_layers),
+    "mlp": Case((784,), 10, 128, _mlp),
+    "cnn-sigmoid": Case((3, 28, 28), 7, 32, lambda: _cnn(_sigmoid)),
+    "cnn-sigmoid-pooled": Case((3, 28, 28), 7, 32, lambda: _cnn(_sigmoid, pooled_first=True)),
+    "cnn-relu": Case((3, 28, 28), 7, 32, lambda: _cnn(ReLU)),
+    "cnn-relu-pooled": Case((3, 28, 28), 7, 32, lambda: _cnn(ReLU, pooled_first=True)),
 }
-"""A softmax regression on the features of a large network; and networks of one hidden layer and of two."""
+"""A softmax regression on the features of a large network; networks of one hidden layer and of two; and the dermatology
+CNN, with sigmoids or ReLU, before means over 2x2 or behind them."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
 def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     case, steps = CASES[name], options.steps
     rng, rows = np.random.default_rng(1), case.batch * steps
-    x = np.round(rng.uniform(0, 1, (rows, case.features)) * 256) / 256
+    x = np.round(rng.uniform(0, 1, (rows, *case.shape)) * 256) / 256
     y = np.eye(case.classes)[rng.integers(0, case.classes, rows)]
     made = list[Progress]()
     with (
@@ -119,7 +145,7 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _train(client: Client, case: Case, data: Any, steps: int, repeat: int, told: Callable[[Progress], None]) -> None:
     client.train(
-        case.architecture, [data], CrossEntropyLoss(), SGD(lr=2.0**-8, momentum=0.5, fraction_bits=29), name="network",
+        case.architecture, [data], CrossEntropyLoss(), SGD(lr=2.0**-8, momentum=0.5), name="network",
         batch=case.batch, steps=steps, epochs=float(repeat), weights=1.0, logits=case.logits, progress=told,
     )  # fmt: skip
 

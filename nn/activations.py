@@ -65,6 +65,8 @@ class Approximated(Ranged, frozen=True, kw_only=True):
     degree: int | None = None
     found: Fit | None = None
     """What these options lead to, where that is no fit that ships: others need not find it again, nor almost it."""
+    rounding: float | None = None
+    """By how much rounding may take values, where that is more than the fit errs by; None: the function's target."""
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
@@ -132,8 +134,11 @@ class Approximated(Ranged, frozen=True, kw_only=True):
         return self.interval if self.interval is not None else fit_bounds(self.fit)
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        target = FUNCTIONS[self.function].target
-        return inputs[0].apply(self.fit, target=target, function=self.function)
+        return inputs[0].apply(self.fit, target=self._target, function=self.function)
+
+    @property
+    def _target(self) -> float:
+        return FUNCTIONS[self.function].target if self.rounding is None else self.rounding
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         return self.exact(inputs[0]) if exact else np.asarray(self.fit(inputs[0]))
@@ -227,8 +232,7 @@ class Softplus(Approximated, frozen=True):
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         if self.beta == 1.0:
             return super().forward(*inputs, weights=weights)
-        target = FUNCTIONS[self.function].target
-        scaled = (inputs[0] * self.beta).apply(self.fit, target=target, function=self.function)
+        scaled = (inputs[0] * self.beta).apply(self.fit, target=self._target, function=self.function)
         return scaled * (1.0 / self.beta)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:

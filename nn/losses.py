@@ -148,6 +148,10 @@ class BCEWithLogitsLoss(Loss, frozen=True, kw_only=True):
     pos_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pos_weight, int | float):
+            raise UnsupportedError(
+                "pos_weight is one number for all classes: multiply the losses of each class by a weight of its own"
+            )
         _check_above_zero("pos_weight", self.pos_weight)
 
     def _each(self, x: SecretTensor, y: Target) -> SecretTensor:

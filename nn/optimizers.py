@@ -10,7 +10,9 @@ that it is right on average, however small a rate is.
 
 *Openings.*  A velocity is opened once, and a parameter never: with V' masked, W' = W - lr V' has the mask
 b - lr v, which the dealer knows.  That takes parameters of as many fraction bits as V' and the rate have together
-(``weight_bits``), and gradients of no more than V'; where they have more, V' is rounded, and W' is opened as well.
+(``weight_bits``), and gradients of no more than V'.  Where they have more, what is opened is O, the gradient and what
+is kept of V: from that one opening V' is rounded, and lr O to the digits of W; and W' is opened as well.  How many
+digits are best where a network is trained, `nn.digits` finds out.
 """
 
 from __future__ import annotations
@@ -67,9 +69,14 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         return _significant(wanted)
 
     @property
+    def rate_bits(self) -> int:
+        """Fraction bits of the first step's rate."""
+        return _bits_of(self.rate(0))
+
+    @property
     def weight_bits(self) -> int:
         """Fraction bits of parameters with which the first step rounds none."""
-        return self.fraction_bits + _bits_of(self.rate(0))
+        return self.fraction_bits + self.rate_bits
 
     def slots(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """The state's tensors for parameters of these shapes.  All are 0 at first."""
@@ -132,17 +139,20 @@ class SGD(Optimizer, frozen=True, kw_only=True):
         for name, g in self._prepared(parameters, state, gradients).items():
             w = parameters[name].labelled(LABEL)
             if not self.momentum:
-                weights[name] = _moved(w, _times(_settled(g, self.fraction_bits), rate))
+                weights[name] = _like(w - _multiple(g._new(m.Masked()), rate, w), w)
                 continue
             v = state[_velocity(name)].labelled(LABEL)
             bits = v.type.fraction_bits
             kept = _times(v, mu)
             # Rounded from the opening of V, or, where the gradient has to be, together with it.
-            new = _like(_settled(g + (kept.truncate(bits) if g.type.fraction_bits <= bits else kept), bits), v)
-            velocities[_velocity(name)] = new
-            # g is V' - momentum V, both of which are opened.
-            change = _times(new, 1.0 + mu) - kept if self.nesterov else new
-            weights[name] = _moved(w, _times(change, rate))
+            total = _like((g + (kept.truncate(bits) if g.type.fraction_bits <= bits else kept))._new(m.Masked()), v)
+            velocities[_velocity(name)] = _like(total.truncate(bits), v)
+            if self.nesterov:
+                # g is what is opened, less momentum V, which is opened as well.
+                change = _multiple(total, rate * (1.0 + mu), w) - _multiple(kept, rate, w)
+            else:
+                change = _multiple(total, rate, w)
+            weights[name] = _like(w - change, w)
         return weights, velocities
 
 
@@ -227,6 +237,14 @@ def clipped(gradients: Tensors, max_norm: float) -> dict[str, SecretTensor]:
 def _settled(g: SecretTensor, bits: int) -> SecretTensor:
     """With so many fraction bits at most: opened as it is where it has no more, and what is made of it is masked."""
     return g.truncate(bits) if g.type.fraction_bits > bits else g._new(m.Masked())
+
+
+def _multiple(x: SecretTensor, number: float, w: SecretTensor) -> SecretTensor:
+    """``number`` times what is opened, with the digits of ``w`` at most: rounded, if it is, by that same opening."""
+    exact = _times(x, number)
+    return (
+        exact if exact.type.fraction_bits <= w.type.fraction_bits else x._new(m.Truncate(w.type.fraction_bits, number))
+    )
 
 
 def _moved(w: SecretTensor, by: SecretTensor) -> SecretTensor:

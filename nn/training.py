@@ -19,27 +19,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from mpc import fixed_point
 from mpc.errors import RangeError, ShapeError, UnsupportedError, UsageError
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import Shape
+from nn import digits
+from nn.activations import Approximated
 from nn.architecture import Architecture, full_name
 from nn.interface import NOTHING_SAID, Interface
 from nn.layer import Array
 from nn.losses import Loss
 from nn.model import Description
-from nn.optimizers import Optimizer
+from nn.optimizers import SGD, Optimizer
 from nn.stored import StoredType
+from protocols.lowering.plan import plan
 from protocols.trace import mathematics as m
 from protocols.trace.gradients import grad
-from protocols.trace.secret_tensor import SecretTensor, concatenate
+from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
 WEIGHTS, REMEMBERED = 8.0, 16.0
 """Ends of the ranges of weights, and of what an optimizer remembers of their gradients."""
 LOGITS = 8.0
 """And of what a network gives while it is trained."""
+
+ROUNDING = 3e-3
+"""By how much, at six standard deviations, the rounding of a series may take what it stands for: of fewer digits, more
+are left for weights and gradients, so that nothing has to be opened twice."""
 
 
 class Batch(NamedTuple):
@@ -69,17 +77,31 @@ class Recipe:
             raise UnsupportedError("a network without weights has nothing to train")
         return found
 
+    @functools.cached_property
+    def _coarse(self) -> Architecture:
+        """What is computed on the way there and back."""
+        layers = self.architecture.layers
+        layers = {
+            name: msgspec.structs.replace(layer, rounding=ROUNDING) if isinstance(layer, Approximated) else layer
+            for name, layer in layers.items()
+        }
+        steps = tuple(msgspec.structs.replace(step, layer=layers[step.name]) for step in self.architecture.steps)
+        return Architecture(steps, self.architecture.input_shape)
+
     def after(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> dict[str, SecretTensor]:
         """What is stored after a step with each of the batches, the first of which is so many steps from the start."""
         names = self.shapes
         weights = {name: state[name] for name in names}
         beside = {name: state[name] for name in self.optimizer.slots(names)}
         for number, batch in enumerate(batches, first):
-            x, y = _together(batch.x), _together(batch.y)
-            logits = self.architecture.forward(x, weights).assumed(-self.logits, self.logits)
-            gradients = grad(self.loss(logits, y), weights)
+            gradients = self._gradients(weights, batch)
             weights, beside = self.optimizer.step(weights, beside, gradients, number)
         return {**weights, **beside}
+
+    def _gradients(self, weights: Mapping[str, SecretTensor], batch: Batch) -> dict[str, SecretTensor]:
+        x, y = _together(batch.x), _together(batch.y)
+        logits = self._coarse.forward(x, weights).labelled("logits").assumed(-self.logits, self.logits)
+        return grad(self.loss(logits, y), weights, within=self.remembered)
 
     def kept(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> dict[str, SecretTensor]:
         """The same, watched: what is to be kept in place of ``state``."""
@@ -91,15 +113,9 @@ class Recipe:
 
         Raises RangeError where a step would leave other fraction bits than there are: there is no room for them.
         """
-        names = self.shapes
-        bits = {
-            **dict.fromkeys(names, self.optimizer.weight_bits),
-            **{slot: self.optimizer.slot_bits(slot) for slot in self.optimizer.slots(names)},
-        }
-        shapes = {**names, **self.optimizer.slots(names)}
-        types = {n: StoredType(s, bits[n], -self._end(n), self._end(n)) for n, s in shapes.items()}
-        state = {name: t.source("training/network", name, weight=True) for name, t in types.items()}
-        for name, x in self.after(state, [batch], 0).items():
+        names, bits = self.shapes, self._digits(batch)
+        types = self._types(bits)
+        for name, x in self.after(_state(types), [batch], 0).items():
             if x.type.fraction_bits != bits[name]:
                 raise RangeError(
                     f"a step leaves {x.type.fraction_bits} of {bits[name]} fraction bits of {name}: give the optimizer"
@@ -108,6 +124,26 @@ class Recipe:
         training = {name: t for name, t in types.items() if name not in names}
         weights = {name: t for name, t in types.items() if name in names}
         return Description(self.architecture.settled, weights, self.interface, training)
+
+    def _types(self, bits: Mapping[str, int]) -> dict[str, StoredType]:
+        shapes = {**self.shapes, **self.optimizer.slots(self.shapes)}
+        return {n: StoredType(s, bits[n], -self._end(n), self._end(n)) for n, s in shapes.items()}
+
+    def _digits(self, batch: Batch) -> dict[str, int]:
+        """Fraction bits of all that is stored."""
+        names, optimizer = self.shapes, self.optimizer
+        if not isinstance(optimizer, SGD):
+            beside = {slot: optimizer.slot_bits(slot) for slot in optimizer.slots(names)}
+            return dict.fromkeys(names, optimizer.weight_bits) | beside
+
+        def tried(bits: digits.Digits) -> digits.Tried:
+            state = _state(self._types(bits))
+            gradients = self._gradients({name: state[name] for name in names}, batch)
+            program = plan(graph_of(list(self.after(state, [batch], 0).values())))
+            return digits.Tried(program, {name: g.type.fraction_bits for name, g in gradients.items()})
+
+        slots = {name: next(iter(optimizer.slots({name: shape})), None) for name, shape in names.items()}
+        return digits.chosen(slots, optimizer.fraction_bits, optimizer.rate_bits, tried)
 
     def _end(self, name: str) -> float:
         return self.weights if name in self.shapes else self.remembered
@@ -173,6 +209,10 @@ def shares(rows: Sequence[int], batch: int) -> tuple[int, ...]:
         i = max(range(len(rows)), key=lambda i: found[i] - exact[i] if found[i] > 1 else -math.inf)
         found[i] -= 1
     return tuple(min(mine, count) for mine, count in zip(found, rows, strict=True))
+
+
+def _state(types: Mapping[str, StoredType]) -> dict[str, SecretTensor]:
+    return {name: t.source("training/network", name, weight=True) for name, t in types.items()}
 
 
 def _together(parts: Sequence[SecretTensor]) -> SecretTensor:

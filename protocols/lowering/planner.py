@@ -32,6 +32,7 @@ from protocols.lowering.cuts import cut
 from protocols.operations.linear import (
     Add,
     Broadcast,
+    Declare,
     Divide,
     Index,
     Negate,
@@ -243,14 +244,26 @@ class Planner:
         return room
 
     def product(
-        self, operation: Product, x: Expression, y: Expression, growth: float = 1.0, *, powers: bool = False
+        self,
+        operation: Product,
+        x: Expression,
+        y: Expression,
+        growth: float = 1.0,
+        *,
+        powers: bool = False,
+        within: float | None = None,
     ) -> Expression:
         """A bilinear operation: operands fitted to the field, and masked unless one of them is public.
 
-        Of ``powers`` of one value: if one is far below its range, the other is as well.
+        Of ``powers`` of one value: if one is far below its range, the other is as well.  ``within``: a promise of how
+        large the result is at most.
         """
         if x.type.form is Form.PUBLIC and y.type.form is Form.PUBLIC:
             raise RangeError(f"{operation.name} of two public constants: compute it before sharing")
+        largest = x.type.magnitude * y.type.magnitude * growth
+        promised = within is not None and Form.PUBLIC not in (x.type.form, y.type.form) and within < largest
+        if within is not None and promised:
+            growth *= within / largest
         bits = self.fitted_bits(x, y, growth, powers)
         if x is y:
             x = y = self.truncated(x, min(bits))
@@ -258,6 +271,8 @@ class Planner:
             x, y = self.truncated(x, bits[0]), self.truncated(y, bits[1])
         if Form.PUBLIC not in (x.type.form, y.type.form):
             x, y = self.masked(x), self.masked(y)
+        if promised:
+            y = self.make(Declare(y.type.low, y.type.high, y.type.magnitude * growth), y)
         return self.make(operation, x, y)
 
     def fitted_bits(self, x: Expression, y: Expression, growth: float = 1.0, powers: bool = False) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             factors = _factors(planner, operands)
             gated = comparison.gated(planner, *factors)
             if gated is None and operation.at_once:
-                gated = truncated.multiplied(planner, *factors)
+                gated = truncated.multiplied(planner, *factors, by_slope=operation.by_slope)
             return gated or planner.product(product.Multiply(), *factors)
         case m.Maximum():
             return selection.maximum(planner, *_terms(planner, operands))
@@ -62,7 +62,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             x, y = _terms(planner, operands)
             return slopes.slope(planner, operation.function, operation.fit, _in_interval(planner, x, operation.fit), y)
         case m.Matmul():
-            return _matmul(planner, operands)
+            return _matmul(planner, operation, operands)
         case m.Conv2d():
             return _conv2d(planner, operation, operands)
     (x,) = _terms(planner, operands)
@@ -116,6 +116,8 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Assume():
             return _assumed(planner, x, operation.low, operation.high, ASSUMED)
         case m.Truncate():
+            if operation.factor != 1.0:
+                return truncated.multiple(planner, x, operation.factor, operation.fraction_bits)
             return planner.truncated(x, operation.fraction_bits)
         case m.Masked():
             return planner.masked(x)
@@ -155,12 +157,12 @@ def _factors(planner: Planner, operands: Sequence[Operand], count: int = 1) -> t
     return planner.constant(x), planner.constant(y)
 
 
-def _matmul(planner: Planner, operands: Sequence[Operand]) -> Expression:
+def _matmul(planner: Planner, operation: m.Matmul, operands: Sequence[Operand]) -> Expression:
     shapes = [_shape(x) for x in operands]
     if not all(shapes):
         raise ShapeError("matmul takes tensors of at least one axis: use * for scalars")
     x, y = _factors(planner, operands, shapes[0][-1])
-    return planner.product(product.Matmul(), x, y, _growth(y.type, shapes[0][-1]))
+    return planner.product(product.Matmul(), x, y, _growth(y.type, shapes[0][-1]), within=operation.within)
 
 
 def _conv2d(planner: Planner, operation: m.Conv2d, operands: Sequence[Operand]) -> Expression:
@@ -169,7 +171,7 @@ def _conv2d(planner: Planner, operation: m.Conv2d, operands: Sequence[Operand]) 
         raise ShapeError(f"conv2d takes (N, C, H, W) and (O, C / groups, kh, kw), not {image} and {weight}")
     convolution = product.Conv2d(operation.stride, operation.padding, operation.groups)
     x, w = _factors(planner, operands, math.prod(weight[1:]))
-    return planner.product(convolution, x, w, _growth(w.type, math.prod(weight[1:])))
+    return planner.product(convolution, x, w, _growth(w.type, math.prod(weight[1:])), within=operation.within)
 
 
 def _shape(x: Operand) -> Shape:

@@ -112,20 +112,24 @@ class Divide(Linear, frozen=True, tag="divide"):
 
 @register
 class Declare(Linear, frozen=True, tag="declare"):
-    """The same values, declared by the caller to lie in a tighter range."""
+    """The same values, declared by the caller to lie in a tighter range; or to have a ``gain``, as weights have."""
 
     low: float
     high: float
+    gain: float | None = None
 
     def __post_init__(self) -> None:
-        exactly(self, "low", "high")
+        exactly(self, "low", "high", "gain")
 
     def result(self, *types: TensorType) -> TensorType:
         x = _one(types)
         low, high = max(x.low, self.low), min(x.high, self.high)
         if not self.low <= self.high or not low <= high:
             raise RangeError(f"values in [{x.low:g}, {x.high:g}] cannot lie in [{self.low:g}, {self.high:g}]")
-        return x.replace(low=low, high=high)
+        if self.gain is None:
+            return x.replace(low=low, high=high)
+        require(0 <= self.gain < math.inf, "a gain is from 0")
+        return x.replace(low=low, high=high, gain=self.gain)
 
     def apply(self, ring: Ring, *arrays: Array) -> Array:
         return arrays[0]

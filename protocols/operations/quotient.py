@@ -18,16 +18,23 @@ Security, cost and source: as a truncation's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, Rings, field_of
-from mpc.tensor_type import TRUNCATION_BITS, Form, Shape, TensorType
-from protocols.operations.truncation import mask_quotient, quotient_of
+from mpc.tensor_type import SLACK, Form, Shape, TensorType
+from protocols.operations.truncation import OFFSET, mask_quotient, quotient_of
 
-MAX_DIVISOR = 1 << 30
+MAX_DIVISOR = 1 << 58
+
+
+def fits(x: TensorType, divisor: int) -> bool:
+    """Whether no value is below -K or from 2^59 on."""
+    largest = OFFSET // divisor * divisor
+    return math.ldexp(x.magnitude, x.fraction_bits) <= largest * SLACK
 
 
 class QuotientShares(Correlation, frozen=True):
@@ -55,7 +62,7 @@ class Quotient(Operation, frozen=True, tag="quotient"):
         x = types[0]
         require(x.ring == FIELD, "divides field elements: the wrap is that of p = 2^61 - 1")
         require(1 < self.divisor <= MAX_DIVISOR, f"divides by 2 to {MAX_DIVISOR}")
-        require(x.fits(TRUNCATION_BITS), f"values of {x.bits:.1f} bits are too large to divide")
+        require(fits(x, self.divisor), f"values of {x.bits:.1f} bits are too large to divide by {self.divisor}")
         unit = 2.0**-x.fraction_bits
         low, high = x.low / self.divisor - unit, x.high / self.divisor + unit
         return TensorType(x.shape, x.fraction_bits, low, high, Form.SHARED)

@@ -175,12 +175,12 @@ class Trial:
     def astray(self) -> int:
         """How many numbers are declared to lie in a range that they leave, where all is where it is assumed to be."""
         rng, nodes = np.random.default_rng(), self._program.nodes
-        left = {i: np.zeros(n.type.shape, bool) for i, n in enumerate(nodes) if isinstance(n.operation, linear.Declare)}
+        left = {i: np.zeros(n.type.shape, bool) for i, n in enumerate(nodes) if self._declared(n)}
         for _ in range(_POINTS if left else 0):
             found, beyond = self._clear(self._real_values(rng)), list[bool]()
             for i, node in enumerate(nodes):
                 beyond.append(any(beyond[j] for j in node.inputs))
-                if not beyond[i] and isinstance(node.operation, linear.Declare | assume.Assume):
+                if not beyond[i] and (i in left or isinstance(node.operation, assume.Assume)):
                     t = node.type
                     real = fixed_point.decode(found[i], t.fraction_bits)
                     room = _ROOM * math.ldexp(1.0, -t.fraction_bits)
@@ -189,6 +189,13 @@ class Trial:
                     if i in left:
                         left[i] |= out
         return sum(int(out.sum()) for out in left.values())
+
+    def _declared(self, node: Node) -> bool:
+        """Whether its range is what the program says, and not what follows from its operands'."""
+        if isinstance(node.operation, linear.Declare):
+            return True
+        operands = (self._program.nodes[i].operation for i in node.inputs)
+        return any(isinstance(each, linear.Declare) and each.gain is not None for each in operands)
 
     def _real_results(self, values: Mapping[tuple[str, str], Reals]) -> list[Reals]:
         found = self._clear(values)

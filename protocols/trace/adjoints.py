@@ -31,10 +31,10 @@ def summed_to(g: Any, shape: Shape) -> Any:
     return (g.sum(axes) if axes else g).reshape(shape)
 
 
-def product(g: Any, x: Any) -> Any:
-    """Elementwise; of two secrets, what has to be truncated is so at once."""
+def product(g: Any, x: Any, *, by_slope: bool = False) -> Any:
+    """Elementwise; of two secrets, what has to be truncated is so at once.  ``by_slope``: as in `m.Multiply`."""
     if isinstance(g, SecretTensor) and isinstance(x, SecretTensor):
-        return g._joined(m.Multiply(at_once=True), g, x)
+        return g._joined(m.Multiply(at_once=True, by_slope=by_slope), g, x)
     return g * x
 
 
@@ -65,30 +65,34 @@ def pad(operation: m.Pad, g: Any, shape: Shape) -> Any:
     return g[tuple(slice(before, before + n) for (before, _), n in zip(operation.widths, shape, strict=True))]
 
 
-def matmul(i: int, g: Any, x: Any, y: Any) -> Any:
-    """Of ``x @ y``, with respect to the one or the other."""
+def matmul(i: int, g: Any, x: Any, y: Any, within: float | None = None) -> Any:
+    """Of ``x @ y``, with respect to the one or the other, which is promised to be no larger than ``within``."""
     rows, columns = x.ndim > 1, y.ndim > 1
     x = x if rows else x.reshape((1, -1))
     y = y if columns else y.reshape((-1, 1))
     g = g.reshape((*g.shape[: g.ndim - rows - columns], x.shape[-2], y.shape[-1]))
     if i == 0:
-        found = g @ _transposed(y)
+        found = _multiplied(g, _transposed(y), within)
         return found if rows else summed_to(found, x.shape).reshape(-1)
     if y.ndim == 2:
         # One product over all of a batch, whose results are not dealt for each.
-        found = _transposed(x.reshape((-1, x.shape[-1]))) @ _broadcast(g, (*x.shape[:-1], g.shape[-1])).reshape(
-            (-1, g.shape[-1])
-        )
+        g = _broadcast(g, (*x.shape[:-1], g.shape[-1])).reshape((-1, g.shape[-1]))
+        found = _multiplied(_transposed(x.reshape((-1, x.shape[-1]))), g, within)
     else:
         found = _transposed(x) @ g
     return found if columns else summed_to(found, y.shape).reshape(-1)
+
+
+def _multiplied(x: Any, y: Any, within: float | None) -> Any:
+    either = x if isinstance(x, SecretTensor) else y
+    return either._joined(m.Matmul(within), x, y) if isinstance(either, SecretTensor) else x @ y
 
 
 def _transposed(x: Any) -> Any:
     return x.transpose([*range(x.ndim - 2), x.ndim - 1, x.ndim - 2])
 
 
-def conv2d(operation: m.Conv2d, i: int, g: Any, x: Any, w: Any) -> Any:
+def conv2d(operation: m.Conv2d, i: int, g: Any, x: Any, w: Any, within: float | None = None) -> Any:
     """Of a convolution, with respect to the image or to the weights: convolutions with what its windows step over."""
     groups = operation.groups
     g = g if isinstance(g, SecretTensor) or not isinstance(x if i else w, np.ndarray) else _secret(g, x, w)
@@ -101,12 +105,12 @@ def conv2d(operation: m.Conv2d, i: int, g: Any, x: Any, w: Any) -> Any:
     batch, channels = x.shape[:2]
     images = x.reshape((batch, groups, channels // groups, *x.shape[2:])).transpose([2, 1, 0, 3, 4])
     images = images.reshape((channels // groups, groups * batch, *x.shape[2:]))
-    found = _convolved(images, wide.transpose([1, 0, 2, 3]), groups, padding)
+    found = _convolved(images, wide.transpose([1, 0, 2, 3]), groups, padding, within)
     return found[:, :, : kernel[0], : kernel[1]].transpose([1, 0, 2, 3])
 
 
-def _convolved(x: Any, w: Any, groups: int, padding: tuple[int, int] = (0, 0)) -> Any:
-    convolution = m.Conv2d((1, 1), padding, groups)
+def _convolved(x: Any, w: Any, groups: int, padding: tuple[int, int] = (0, 0), within: float | None = None) -> Any:
+    convolution = m.Conv2d((1, 1), padding, groups, within)
     either: SecretTensor = x if isinstance(x, SecretTensor) else w
     return either._joined(convolution, x, w)
 

@@ -36,33 +36,40 @@ BACKWARD = " backward"
 
 
 @overload
-def grad(loss: SecretTensor, parameters: SecretTensor) -> SecretTensor: ...
+def grad(loss: SecretTensor, parameters: SecretTensor, within: float | None = None) -> SecretTensor: ...
 @overload
-def grad(loss: SecretTensor, parameters: Mapping[Key, SecretTensor]) -> dict[Key, SecretTensor]: ...
+def grad(
+    loss: SecretTensor, parameters: Mapping[Key, SecretTensor], within: float | None = None
+) -> dict[Key, SecretTensor]: ...
 @overload
-def grad(loss: SecretTensor, parameters: Sequence[SecretTensor]) -> list[SecretTensor]: ...
-def grad(loss: SecretTensor, parameters: Any) -> Any:
+def grad(loss: SecretTensor, parameters: Sequence[SecretTensor], within: float | None = None) -> list[SecretTensor]: ...
+def grad(loss: SecretTensor, parameters: Any, within: float | None = None) -> Any:
     """The gradients of a loss, one secret number, with respect to parameters: one tensor, several, or several by name;
     each of the shape of its parameter, and as many as there are.
 
     Any tensor that the loss was computed from may be a parameter.  The loss itself is not computed unless it is
-    revealed.  What is added for the gradients is counted under the label of what they are of, and "backward".  Raises
-    UnsupportedError for an operation without a gradient, and where a parameter is in no part of the loss that has one,
-    naming operation and line; RangeError for what cannot be shown to fit the field.  Warns, with a PrecisionWarning, of
-    the place from which on ranges leave few digits.
+    revealed.  ``within``: a promise, how large no gradient of a parameter is at any place where that is multiplied,
+    whatever it could be by the ranges of what it is made of: so more digits fit.  What is added for the gradients is
+    counted under the label of what they are of, and "backward".  Raises UnsupportedError for an operation without a
+    gradient, and where a parameter is in no part of the loss that has one, naming operation and line; RangeError for
+    what cannot be shown to fit the field.  Warns, with a PrecisionWarning, of the place from which on ranges leave few
+    digits.
     """
     if isinstance(parameters, SecretTensor):
-        return _gradients(loss, {"the parameter": parameters})["the parameter"]
+        return _gradients(loss, {"the parameter": parameters}, within)["the parameter"]
     if isinstance(parameters, Mapping):
-        return _gradients(loss, {key: parameters[key] for key in parameters})
-    return list(_gradients(loss, dict(enumerate(parameters))).values())
+        return _gradients(loss, {key: parameters[key] for key in parameters}, within)
+    return list(_gradients(loss, dict(enumerate(parameters)), within).values())
 
 
-def _gradients(loss: SecretTensor, parameters: dict[Any, SecretTensor]) -> dict[Any, SecretTensor]:
+def _gradients(
+    loss: SecretTensor, parameters: dict[Any, SecretTensor], within: float | None
+) -> dict[Any, SecretTensor]:
     if loss.size != 1:
         raise ShapeError(f"a loss is one number, not a tensor of shape {loss.shape}: take its sum, or its mean")
     order = m.written([loss.node])
     depending = _depending(order, {p.node for p in parameters.values()})
+    own = _moved(order, {p.node for p in parameters.values()})
     found: dict[m.Node, Any] = {loss.node: np.ones(loss.shape)}
     constants: list[m.Node] = []
     wide: m.Node | None = None
@@ -73,7 +80,8 @@ def _gradients(loss: SecretTensor, parameters: dict[Any, SecretTensor]) -> dict[
         y, *xs = (_tensor(x, node.label) for x in (node, *node.inputs))
         g = _relabelled(found[node], y)
         try:
-            parts = [(i, part) for i in wanted if (part := _partial(node, i, g, y, xs)) is not None]
+            promised = [within if x in own else None for x in node.inputs]
+            parts = [(i, part) for i in wanted if (part := _partial(node, i, g, y, xs, promised[i])) is not None]
         except UnsupportedError as error:
             raise UnsupportedError(f"{words(node)}, written in {node.line}, has no gradient: {error}") from None
         if not parts:
@@ -105,6 +113,15 @@ def _depending(order: Iterable[m.Node], on: set[m.Node]) -> set[m.Node]:
     found = set(on)
     for node in order:
         if not found.isdisjoint(node.inputs):
+            found.add(node)
+    return found
+
+
+def _moved(order: Iterable[m.Node], parameters: set[m.Node]) -> set[m.Node]:
+    """Parameters, and their elements in other places."""
+    found = set(parameters)
+    for node in order:
+        if isinstance(node.operation, m.Reshape | m.Transpose | m.Truncate) and node.inputs[0] in found:
             found.add(node)
     return found
 
@@ -147,9 +164,9 @@ def words(node: m.Node) -> str:
     return f"{name} of layer {node.label}" if node.label else name
 
 
-def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any]) -> Any:
+def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any], within: float | None) -> Any:
     """``g`` times the derivative of ``y``, the node's value, with respect to its ``i``-th operand; None where it is
-    constant.  Where operands were broadcast, the caller sums it up.
+    constant.  Where operands were broadcast, the caller sums it up.  ``within``: how large it is at most, by promise.
     """
     operation = node.operation
     match operation:
@@ -166,9 +183,9 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any]) -
         case m.Divide():
             return g / operation.divisor
         case m.Matmul():
-            return adjoints.matmul(i, g, *xs)
+            return adjoints.matmul(i, g, xs[0], xs[1], within)
         case m.Conv2d():
-            return adjoints.conv2d(operation, i, g, *xs)
+            return adjoints.conv2d(operation, i, g, xs[0], xs[1], within)
         case m.Sum() | m.Mean():
             count = math.prod(xs[0].shape[a] for a in operation.axes) if isinstance(operation, m.Mean) else 1
             return adjoints.spread(g / count if count > 1 else g, operation.axes, xs[0].shape)
@@ -212,7 +229,9 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any]) -
             return through if i == 0 else g - through
         case m.LetThrough():
             return y._joined(m.LetThrough(), g, *xs[1:]) if i == 0 else None
-        case m.Declare() | m.Known() | m.Assume() | m.Truncate() | m.Masked() | m.Keep():
+        case m.Truncate():
+            return g if operation.factor == 1.0 else g * operation.factor
+        case m.Declare() | m.Known() | m.Assume() | m.Masked() | m.Keep():
             return g
         case m.Ranked() | m.Like():
             return g if i == 0 else None

@@ -81,9 +81,11 @@ class Negate:
 @dataclass(frozen=True, slots=True)
 class Multiply:
     """``at_once``: a factor that has to be truncated is so by the opening that it is multiplied by, for two elements
-    more that are dealt for each; a round less."""
+    more that are dealt for each; a round less.  ``by_slope``: to the digits that are kept of a gradient, and those that
+    count of the second, a slope that it goes on by; so that it can be multiplied again."""
 
     at_once: bool = False
+    by_slope: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +97,20 @@ class Divide:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """As ``numpy.matmul``."""
+    """As ``numpy.matmul``.  ``within``: what its author promises that the result is no larger than, whatever it could
+    be by the ranges of operands."""
+
+    within: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Conv2d:
-    """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw)."""
+    """Cross-correlation of (N, C, H, W) with (O, C / groups, kh, kw); ``within`` as of `Matmul`."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     groups: int
+    within: float | None = None
 
 
 # -- reductions --------------------------------------------------------------------------------------------------------
@@ -326,9 +332,10 @@ class Assume:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """The same values with at most so many fraction bits."""
+    """The same values with at most so many fraction bits; or a multiple of them, by the same opening."""
 
     fraction_bits: int
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

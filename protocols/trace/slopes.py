@@ -44,7 +44,7 @@ def applied(operation: m.Apply, g: Any, y: Any, x: Any) -> Any:
         # An interval that was given is where x lies, whatever its range.
         inside = fit.low <= x.type.low and x.type.high <= fit.high
         return called(name, (), g, y, x, interval=None if inside else (fit.low, fit.high))
-    return product(g, y._joined(m.Slope(name, fit), x, y))
+    return product(g, y._joined(m.Slope(name, fit), x, y), by_slope=True)
 
 
 def called(

@@ -39,6 +39,17 @@ def test_off_by_less_than_one_unit_and_unbiased(secure: Any, divisor: int) -> No
     assert abs((error / divisor).mean()) < 6 * 0.5 / count**0.5
 
 
+def test_a_large_divisor_takes_what_its_largest_multiple_leaves_room_for(secure: Any) -> None:
+    divisor = 3 * 2**46 + 1
+    largest = int((2**59 // divisor * divisor) * (1 - 2.0**-20))
+    x = np.array([largest, -largest, 0, 1, -1, divisor, -divisor] * 1000)
+    mask = np.random.default_rng(1).integers(0, field.P, x.size, dtype=np.uint64)
+    assert np.abs(secure.divided(Quotient(divisor), x, mask) * divisor - x).max() < divisor
+    assert Quotient(divisor).result(TensorType((), 0, -float(largest), 0.0, Form.MASKED)).low < 0
+    with pytest.raises(ProgramError):
+        Quotient(divisor).result(TensorType((), 0, -float(LIMIT), 0.0, Form.MASKED))
+
+
 @pytest.mark.parametrize("divisor", DIVISORS)
 @pytest.mark.parametrize("upper", [0, 1])
 @pytest.mark.parametrize("below", [0, 1])
