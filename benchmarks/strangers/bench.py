@@ -75,12 +75,13 @@ def _print(rows: Sequence[Row], case: dict[str, Any], options: argparse.Namespac
         " those are delayed), in ms, attacked / quiet"
     )
     table = plain_table(
-        "attack", "median", "times", "p99", "times", "online", "within", "failed", "burnt", "within", "memory", "within"
-    )
+        "attack", "samples", "median", "times", "p99", "times", "online", "within", "failed", "burnt", "within",
+        "memory", "within",
+    )  # fmt: skip
     for row in rows:
         hit, calm, ratio, within = row["attacked"], row["quiet"], row["ratio"], row["within"]
         table.add_row(
-            row["attack"],
+            row["attack"], f"{hit['seconds']['count']} / {calm['seconds']['count']}",
             _pair(hit["seconds"]["median"], calm["seconds"]["median"]), f"{ratio['seconds']:.2f}",
             _pair(hit["p99_seconds"], calm["p99_seconds"]), f"{ratio['p99_seconds']:.2f}",
             f"{ratio['p99_online_seconds']:.2f}" if "p99_online_seconds" in ratio else "", _said(within["p99"]),
@@ -106,6 +107,11 @@ def _print(rows: Sequence[Row], case: dict[str, Any], options: argparse.Namespac
         f" its stock untouched; memory of each honest server at most {memory + SLACK} MiB, started again as well, and"
         " what decoding pictures takes as nn.pictures says.  CPU: that the attack cost each of them.  Files:"
         " before/during/after.  Longest: until the attackers were answered, or shown the door."
+    )
+    console.print(
+        "Times: of each attacked block, in terms of the two quiet ones beside it, within the same minute; the median of"
+        " these blocks.  In a block of fewer than 100 samples the p99 is hardly less than the slowest, and says little"
+        " of a machine that does other work: compare more and longer blocks then (--pairs, --seconds)."
     )
 
 

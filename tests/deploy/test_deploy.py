@@ -99,6 +99,17 @@ def test_units_are_what_systemd_understands(unit: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_a_server_ends_before_its_host_does() -> None:
+    """Wherever it is started from: of memory that Tessera's own bounds should keep it from."""
+    assert len(UNITS) == 2
+    assert all("MemoryMax=90%" in unit.read_text().splitlines() for unit in UNITS)
+    services = compose()["services"]
+    assert {services[name]["mem_limit"] for name in MEMBERS} == {"4g"}
+    (pods,) = yaml.safe_load_all((DEPLOY / "kubernetes" / "server" / "statefulset.yaml").read_text())
+    server = next(one for one in pods["spec"]["template"]["spec"]["containers"])
+    assert server["resources"]["limits"]["memory"] == "4Gi"
+
+
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
