@@ -145,8 +145,8 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     inner: ClassVar[bool] = False
     """Whether its result tells of masks, and not of values alone: then nobody sees it, opened or not, and it is taken
     by none but operations that say so."""
-    takes_inner: ClassVar[int | None] = None
-    """Which operand may be such a result, as it is, or opened."""
+    takes_inner: ClassVar[range] = range(0)
+    """Which operands may be such results, as they are, or opened."""
     varies: ClassVar[bool] = False
     """Whether what it is part of depends on what a program is planned for: where a protocol has variants."""
 

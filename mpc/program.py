@@ -358,7 +358,7 @@ class Program:
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
                 raise self._refused(i, "operands or attributes that do not go together") from None
             told = [k for k, j in enumerate(inputs) if j in inner] if inner else []
-            if told and any(k != operation.takes_inner for k in told):
+            if told and any(k not in operation.takes_inner for k in told):
                 raise self._refused(i, "takes what tells of masks")
             if operation.inner or (told and operation.opens and not operation.settles):
                 inner.add(i)

@@ -272,6 +272,18 @@ class Secure:
         return Seen(run.dealing, run.masked, sent, run.shares, run.outputs)
 
     @staticmethod
+    def opened_bits(program: Program, sent: Sequence[Raw], count: int) -> Any:
+        """What two parties open of ``count`` numbers in a round, of packed bits or of packed small numbers: a row of
+        bits for each."""
+        if sent[0].dtype == np.uint8:
+            planes = (sent[0] ^ sent[1]).reshape(-1, (count + 7) // 8)
+            return np.unpackbits(planes, axis=1, count=count, bitorder="little").T
+        (name,) = {n.type.ring for n in program.nodes if n.operation.name == "weighed"}
+        bits = int(name.removeprefix("mod")).bit_length() - 1
+        opened, places = known_rings()[name].add(*sent), np.arange(64 // bits * bits, dtype=np.uint64)
+        return (opened.reshape(-1, 1) >> places & np.uint64(1)).reshape(-1, bits)[:count].astype(np.uint8)
+
+    @staticmethod
     def as_predicted(
         program: Program,
         inputs: Sequence[Raw],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpc.rings import BITS, FIELD, FieldRing, PackedBits, PrimeField, Ring, Rings
+from mpc.rings.small import MOST_BITS, SmallNumbers, small
 
 
 class LookedIntoError(AssertionError):
@@ -78,9 +79,13 @@ def _behind(ring: Ring, name: str) -> Any:
     return method
 
 
-def _opaque(base: type[Ring], ring: Ring) -> Any:
+def _opaque(base: type[Ring], ring: Ring, *made: int) -> Any:
     methods = [name for name in dir(ring) if not name.startswith("_") and callable(getattr(ring, name))]
-    return type(f"Opaque{type(ring).__name__}", (base,), {name: _behind(ring, name) for name in methods})()
+    return type(f"Opaque{type(ring).__name__}", (base,), {name: _behind(ring, name) for name in methods})(*made)
 
 
-RINGS: Rings = {FIELD: _opaque(PrimeField, FieldRing()), BITS: _opaque(PackedBits, PackedBits())}
+RINGS: Rings = {
+    FIELD: _opaque(PrimeField, FieldRing()),
+    BITS: _opaque(PackedBits, PackedBits()),
+    **{small(bits): _opaque(SmallNumbers, SmallNumbers(bits), bits) for bits in range(1, MOST_BITS + 1)},
+}

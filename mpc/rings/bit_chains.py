@@ -7,40 +7,26 @@ order, the bit e_J follows as it would of a mask's own,
 
     e_(j+1)(L_(j+1))  =  [1 or alpha, as u says]  +  [of e_j(L_j) and e_j(beta L_j) what v says],
 
-where a public bit turns x round: to 1 - x in numbers, to x + 1 under XOR, of which the 1 is the public part.  (Of a
-digit below the highest a and b are never both 1: their sum in numbers is that under XOR.)
+where a public bit turns x round, to x + 1, of which the 1 is the public part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mpc.rings import threads
-from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes, spread
-from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel, reduce_once
+from mpc.rings.bit_planes import READ_BYTES, ROW, WRITE_BYTES, Bytes
+from mpc.rings.kernels import INT, flat, inline, kernel
 
-CHUNK = 256
-CHOSEN = 1 << 11
-"""Numbers of which shares are chosen before these are used, so that they are still in the cache."""
 _LEAST = threads.LEAST // 4
-"""Numbers, or bytes of a plane, of a piece."""
-_P = np.uint64(P)
-_HALF = np.uint64((P + 1) // 2)
+"""Bytes of a plane, of a piece."""
 
 
 def monomials(digits: int) -> int:
     """Without the 1."""
     return 3 * (1 << (digits - 1)) - 2
-
-
-def signed_monomials(digits: int) -> int:
-    """Of (-1)^bit, times (-1)^alpha_J: see ``signed``."""
-    return 2 * (monomials(digits - 1) + 1) if digits > 1 else 1
 
 
 def packed_monomials(masks: Bytes) -> Bytes:
@@ -65,40 +51,6 @@ def chain(opened: Bytes, dealt: Bytes | None) -> Bytes:
     return out
 
 
-def signed(masks: Bytes, size: int) -> FieldArray:
-    """See `PrimeField.signed_monomials`."""
-    digits = (len(masks) + 1) // 2
-    out = np.empty((signed_monomials(digits), size), np.uint64)
-    some, to = flat(masks), out.reshape(-1)
-    threads.cut(lambda first, last: _signed(some, size, digits, to, first, last), size, CHUNK, _LEAST)
-    return out
-
-
-def signed_sums(opened: Bytes, size: int, dealt: Sequence[FieldArray]) -> list[FieldArray]:
-    """See `PrimeField.signed_sums`."""
-    return [_sums(opened, size, flat(shares)) for shares in dealt]
-
-
-def _sums(opened: Bytes, size: int, shares: FieldArray) -> FieldArray:
-    out, some, digits = np.empty(size, np.uint64), flat(opened), (len(opened) + 1) // 2
-    threads.cut(lambda first, last: _signed_sums(some, size, digits, shares, out, first, last), size, CHUNK, _LEAST)
-    return out
-
-
-def chosen_sums(opened: Bytes, size: int, bits: npt.NDArray[np.bool_], x: FieldArray, y: FieldArray) -> FieldArray:
-    """See `PrimeField.chosen_sums`."""
-    out, digits = np.empty(size, np.uint64), (len(opened) + 1) // 2
-
-    def some(first: int, last: int) -> None:
-        for start in range(first, last, CHOSEN):
-            part, planes = slice(start, min(start + CHOSEN, last)), slice(start // 8, (start + CHOSEN) // 8)
-            chosen, sums = np.where(bits[part], x[:, part], y[:, part]), out[part]
-            _signed_sums(flat(opened[:, planes]), len(sums), digits, chosen.reshape(-1), sums, 0, len(sums))
-
-    threads.cut(some, size, CHOSEN, _LEAST)
-    return out
-
-
 @inline
 def _start(block: Any, length: Any) -> Any:
     """Where the ``block``-th of the L_j of this ``length`` begins: two, and an alpha, are one of the next length."""
@@ -109,7 +61,6 @@ def _start(block: Any, length: Any) -> Any:
     return start
 
 
-# Under XOR --------------------------------------------------------------------------------------------------
 # Bits are in planes of a ``row`` of bytes.  Places are unsigned, see `mpc.rings.bit_planes`.
 
 
@@ -173,83 +124,3 @@ def _chain_of_known(opened: Any, row: Any, digits: Any, out: Any, begin: Any, st
         u, v = np.uintp(j * row + begin), np.uintp((digits - 1 + j) * row + begin)
         for k in range(number):
             out[to + k] = opened[u + k] ^ (opened[v + k] & out[to + k])
-
-
-# In numbers -------------------------------------------------------------------------------------------------
-
-
-@kernel(READ_BYTES, INT, INT, WRITE, INT, INT)
-def _signed(masks: Any, size: Any, digits: Any, out: Any, begin: Any, stop: Any) -> None:
-    row, bits = (size + 7) >> 3, np.empty((2 * digits - 1, CHUNK), np.int64)
-    for first in range(begin, stop, CHUNK):
-        length, at = np.uintp(min(CHUNK, stop - first)), first >> 3
-        for k in range(2 * digits - 1):
-            spread(masks[k * row + at : k * row + at + ((np.int64(length) + 7) >> 3)], bits[k])
-        start, sign = np.uintp(first), bits[digits - 1]
-        for i in range(length):
-            out[start + i] = _HALF ^ (_P & np.uint64(sign[i]))
-        count = 1
-        for j in range(digits):
-            # Of the lowest digit there is no b, of the highest no a.
-            if j:
-                beta = bits[digits - 1 + j]
-                for m in range(count):
-                    low, high = np.uintp(m * size + first), np.uintp((count + m) * size + first)
-                    for i in range(length):
-                        out[high + i] = out[low + i] & np.uint64(beta[i])
-                count *= 2
-            if j < digits - 1:
-                alpha, to = bits[j], np.uintp(count * size + first)
-                for i in range(length):
-                    out[to + i] = out[start + i] & np.uint64(alpha[i])
-                count += 1
-
-
-@inline
-def _of_two(bit: Any, zero: Any, one: Any) -> Any:
-    """x, or 1 - x where the bit is set, a mask: of shares of 1, and of x."""
-    return ((one ^ bit) - bit) + (zero & bit)
-
-
-@inline
-def _folded(x: Any) -> Any:
-    """A number congruent to x in [-4, p + 3]."""
-    return (x & np.int64(P)) + (x >> np.int64(61))
-
-
-@kernel(READ_BYTES, INT, INT, READ, WRITE, INT, INT)
-def _signed_sums(opened: Any, size: Any, digits: Any, dealt: Any, out: Any, begin: Any, stop: Any) -> None:
-    """Numbers are below 2^61 in size, or little more: sums of three fit a word."""
-    row, bits = (size + 7) >> 3, np.empty((2 * digits - 1, CHUNK), np.int64)
-    held = np.empty((1 << (digits - 1), CHUNK), np.int64)
-    for first in range(begin, stop, CHUNK):
-        number, at = np.uintp(min(CHUNK, stop - first)), first >> 3
-        for k in range(2 * digits - 1):
-            spread(opened[k * row + at : k * row + at + ((np.int64(number) + 7) >> 3)], bits[k])
-        length, start, sign = 2, np.uintp(first), bits[digits - 1]
-        if digits == 1:
-            for i in range(number):
-                out[start + i] = reduce_once(dealt[start + i] ^ (_P & np.uint64(sign[i])))
-            continue
-        for block in range(1 << (digits - 1)):
-            of_one, u, to = np.uintp(_start(block, length) * size + first), bits[0], held[block]
-            alpha = of_one + np.uintp(size)
-            for i in range(number):
-                to[i] = _of_two(u[i], np.int64(dealt[of_one + i]), np.int64(dealt[alpha + i]))
-        for j in range(1, digits - 1):
-            u, v = bits[j], bits[digits - 1 + j]
-            for block in range(1 << (digits - 1 - j)):
-                of_one = np.uintp(_start(block, 2 * length + 1) * size + first)
-                alpha = of_one + np.uintp(2 * length * size)
-                to, zero, one = held[block], held[2 * block], held[2 * block + 1]
-                for i in range(number):
-                    found = _of_two(u[i], np.int64(dealt[of_one + i]), np.int64(dealt[alpha + i]))
-                    to[i] = _folded(found + _of_two(v[i], zero[i], one[i]))
-            length = 2 * length + 1
-        # (-1)^u (1 - 2 b (what is borrowed)).
-        v, zero, one = bits[2 * digits - 2], held[0], held[1]
-        for i in range(number):
-            borrowed = _folded(_of_two(v[i], zero[i], one[i]))
-            value = _folded(np.int64(dealt[start + i]) - 2 * borrowed)
-            value = _folded(np.int64(P) + ((value ^ sign[i]) - sign[i]))
-            out[start + i] = reduce_once(np.uint64(value))

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from mpc.rings import (
     angles,
-    bit_chains,
     bit_planes,
     coarse,
     coarse_bits,
@@ -23,6 +22,7 @@ from mpc.rings import (
     field_chains,
     matrix,
     places,
+    steps,
     weighed_bits,
 )
 from mpc.rings.field_chains import Chain
@@ -150,15 +150,6 @@ class FieldRing(PrimeField):
     def chain_times(self, opened: Array, dealt: Array, chain: Chain) -> Array:
         return field_chains.chain_times(opened, dealt, chain)
 
-    def signed_monomials(self, masks: Array, size: int) -> Array:
-        return bit_chains.signed(masks, size)
-
-    def signed_sums(self, opened: Array, size: int, dealt: Sequence[Array]) -> list[Array]:
-        return bit_chains.signed_sums(opened, size, dealt)
-
-    def chosen_sums(self, opened: Array, size: int, bits: Bits, x: Array, y: Array) -> Array:
-        return bit_chains.chosen_sums(opened, size, bits, x, y)
-
     def unpacked(self, bits: Array, size: int) -> Array:
         return bit_planes.unpacked(bits, size)
 
@@ -167,6 +158,20 @@ class FieldRing(PrimeField):
 
     def turned(self, bits: Array, x: Array) -> Array:
         return bit_planes.turned(bits, x)
+
+    def steps(self, x: Array, ignored: int, width: int, highest: bool, bits: int) -> Array:
+        return steps.table(x, ignored, width, highest, bits)
+
+    def weighed_steps(
+        self, x: Array, ignored: int, widths: Sequence[int], dealt: Sequence[Array], one: int, repeats: int, equal: bool
+    ) -> Array:
+        return steps.weighed(x, ignored, widths, dealt, one, repeats, equal)
+
+    def small_signs(self, masks: Array, digits: int, size: int) -> Array:
+        return steps.signs(masks, digits, size)
+
+    def small_sign(self, opened: Array, digits: int, size: int, dealt: Array) -> Array:
+        return steps.sign(opened, digits, size, dealt)
 
     def packed_bits(self, x: Array, count: int) -> Array:
         return weighed_bits.packed(x, count)

@@ -101,6 +101,19 @@ class Seed:
             out[places] = self._derived(b"rejected").elements(places.size)
         return out.reshape(shape)
 
+    def words(self, count: int, used: np.uint64) -> npt.NDArray[np.uint64]:
+        """``count`` words of uniform bits where ``used`` has them, and else 0, from the same bytes as `raw`."""
+        out = np.empty(count, np.uint64)
+
+        def expand(first: int, last: int) -> None:
+            stream = _words(self._key, min(last - first, _PIECE), first, _RAW)
+            for start in range(first, last, _PIECE):
+                piece = out[start : min(start + _PIECE, last)]
+                np.bitwise_and(stream(piece.size), used, out=piece)
+
+        threads.cut(expand, count, _PIECE)
+        return out
+
     def raw(self, count: int) -> npt.NDArray[np.uint8]:
         """`count` uniform bytes, independent of this seed's elements."""
         # The cipher asks for room for one block more than it writes.
@@ -145,12 +158,12 @@ def _counter(first: int, byte: int) -> bytes:
     return (first + byte // _BLOCK).to_bytes(_BLOCK, "big")
 
 
-def _words(key: bytes, limit: int, first: int) -> Callable[[int], npt.NDArray[np.uint64]]:
+def _words(key: bytes, limit: int, first: int, counter: int = _ELEMENTS) -> Callable[[int], npt.NDArray[np.uint64]]:
     """The stream of a seed's 64-bit words (little-endian) from the ``first`` on, `limit` at a time at most.
 
     The words stand in a buffer that the next call overwrites.
     """
-    cipher = _cipher(key, _counter(_ELEMENTS, 8 * first))
+    cipher = _cipher(key, _counter(counter, 8 * first))
     # The cipher asks for room for one block more than it writes.
     buffer = bytearray(8 * limit + _BLOCK)
     words = np.frombuffer(buffer, "<u8")

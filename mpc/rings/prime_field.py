@@ -120,21 +120,6 @@ class PrimeField(Ring):
         """The share of a chain, a row, from shares of all of its monomials, times whatever they are multiplied by."""
 
     @abstractmethod
-    def signed_monomials(self, masks: Array, size: int) -> Array:
-        """(-1)^alpha_J / 2 times 1 and each monomial of a borrow and beta_J, of the planes of masks: a row each."""
-
-    @abstractmethod
-    def signed_sums(self, opened: Array, size: int, dealt: Sequence[Array]) -> list[Array]:
-        """(-1)^bit / 2, from what is opened of packed digits, and shares of ``signed_monomials`` of their masks.
-
-        Times whatever these have been multiplied by, of each ``dealt`` tensor.
-        """
-
-    @abstractmethod
-    def chosen_sums(self, opened: Array, size: int, bits: Bits, x: Array, y: Array) -> Array:
-        """As ``signed_sums``, of ``choose(bits, x, y)``, which are many more than what comes of them."""
-
-    @abstractmethod
     def unpacked(self, bits: Array, size: int) -> Array:
         """The first bits of a plane, as 0 and 1."""
 
@@ -145,6 +130,31 @@ class PrimeField(Ring):
     @abstractmethod
     def turned(self, bits: Array, x: Array) -> Array:
         """``-x`` where the bit of a plane is set, else ``x``."""
+
+    # -- small numbers (mpc.rings.steps) -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def steps(self, x: Array, ignored: int, width: int, highest: bool, bits: int) -> Array:
+        """A row for each of flat ``x``: the table of a digit of ``width`` bits, of numbers of so many ``bits``."""
+
+    @abstractmethod
+    def weighed_steps(
+        self, x: Array, ignored: int, widths: Sequence[int], dealt: Sequence[Array], one: int, repeats: int, equal: bool
+    ) -> Array:
+        """Z for each of flat ``x``, packed: what its digits find in a table each, or shares of it.
+
+        ``one``: 1, or what a party has of it, 1 or 0.  A row of a table serves ``repeats`` of ``x``.
+        """
+
+    @abstractmethod
+    def small_signs(self, masks: Array, digits: int, size: int) -> Array:
+        """Of ``size`` masks of Z, packed: a row for each v in [0, 2^(digits-1)), of 1/2, or -1/2 where v and the mask
+        are negative together."""
+
+    @abstractmethod
+    def small_sign(self, opened: Array, digits: int, size: int, dealt: Array) -> Array:
+        """1/2, or -1/2 where Z is negative, from what is opened of it, and from shares of ``small_signs`` of its
+        masks: each times what these have been multiplied by."""
 
     # -- weights of packed bits (mpc.rings.weighed_bits) ---------------------------------------------------------------
 

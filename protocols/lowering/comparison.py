@@ -12,16 +12,30 @@ from mpc.objective import Objective
 from mpc.operation import Constant
 from mpc.program import Expression
 from mpc.rings import BITS, FIELD
-from mpc.rings.bit_chains import monomials, signed_monomials
+from mpc.rings.bit_chains import monomials
 from mpc.rings.digits import entries
+from mpc.rings.small import small, words
+from mpc.rings.steps import entries as step_entries
+from mpc.rings.steps import entry_bits
 from mpc.security import Security
 from mpc.tensor_type import TRUNCATION_BITS, Form, TensorType
 from protocols.lowering.planner import Planner, constant
-from protocols.operations.bit_comparison import MOST_CHAINED, Lifted, Sign, Signed
+from protocols.operations.bit_comparison import MOST_CHAINED, Lifted, Sign
 from protocols.operations.comparison import MOST_JOINED, Compare, Comparison, Join, products_of
-from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGIT, MOST_DIGITS, Digits, Tables, Window, bases
+from protocols.operations.digits import (
+    EXACTLY,
+    MOST_BITS,
+    MOST_DIGIT,
+    MOST_DIGITS,
+    Digits,
+    Tables,
+    Window,
+    bases,
+    mistaken,
+)
 from protocols.operations.linear import Add, Broadcast, Declare, Divide, Subtract, broadcast
 from protocols.operations.product import Multiply
+from protocols.operations.weighed import MOST_WEIGHED, Signed, Steps, Weighed
 
 MOST_DEALT = 1300
 """Bytes, with MACs, for a value that is compared and let through: more, and a round more is taken to have fewer."""
@@ -82,7 +96,7 @@ def reached(planner: Planner, x: Expression, threshold: float, tolerance: float)
     off = planner.make(Subtract(), x, constant(threshold, x.type.fraction_bits))
     if off.type.low >= 0 or off.type.high < 0:
         return _known(planner, off, off.type.low >= 0)
-    ignored = math.floor(math.log2(threshold * tolerance) + x.type.fraction_bits)
+    ignored = math.floor(math.log2(threshold * tolerance) + x.type.fraction_bits) + 1
     return ended(planner, off, max(ignored, EXACTLY))
 
 
@@ -112,7 +126,7 @@ def relu(planner: Planner, x: Expression) -> Expression:
     ignored = _ignored(planner, x)
     x = planner.masked(x)
     result = ended(planner, x, ignored, x)
-    unit = math.ldexp(1.0, ignored - x.type.fraction_bits) if ignored != EXACTLY else 0.0
+    unit = math.ldexp(mistaken(ignored), -x.type.fraction_bits)
     return planner.make(Declare(-min(unit, -x.type.low), x.type.high), result)
 
 
@@ -130,9 +144,9 @@ def passed(planner: Planner, x: Expression, g: Expression) -> Expression:
 
 
 def _ignored(planner: Planner, x: Expression) -> int:
-    """Bits of x that are beyond what the computation keeps."""
+    """Bits of x, such that a sign is wrong only within a unit of what the computation keeps."""
     spare = x.type.fraction_bits - planner.kept(x.type.magnitude)
-    return spare if spare > 0 else EXACTLY
+    return spare + 1 if spare > 0 else EXACTLY
 
 
 def ended(
@@ -144,25 +158,51 @@ def ended(
     """
     variant, base, thresholds = variant_of(planner, x, ignored, equal)
     malicious = planner.objective.security is Security.MALICIOUS
+    if variant.rounds == 1 and not malicious:
+        return planner.make(
+            Signed(ignored, below, equal, 0, False, len(variant.widths)),
+            x,
+            _weighed(planner, x, ignored, variant.widths, base, thresholds, equal),
+            *passed,
+        )
     ring = FIELD if malicious else BITS
     tables = planner.make(Tables(ignored, variant.widths, ring), base)
     digits = planner.masked(x.derive(Digits(ignored, variant.widths, ring, thresholds, equal), planner.label, tables))
-    count = len(variant.widths)
     if malicious:
         if variant.rounds > 1:
             digits = planner.masked(planner.make(Join(variant.groups), digits))
         return planner.make(Compare(ignored, below, equal, 0, False), x, digits, *passed)
-    if variant.rounds == 1:
-        return planner.make(Signed(ignored, below, equal, 0, False, count), x, digits, *passed)
-    sign = planner.masked(planner.make(Sign(x.type.size, count), digits))
+    sign = planner.masked(planner.make(Sign(x.type.size, len(variant.widths)), digits))
     return planner.make(Lifted(ignored, below, equal, 0, False), x, sign, *passed)
+
+
+def _weighed(
+    planner: Planner,
+    x: Expression,
+    ignored: int,
+    widths: tuple[int, ...],
+    base: Expression,
+    thresholds: int,
+    equal: bool,
+) -> Expression:
+    """The opened sums of weighed digits."""
+    count = len(widths)
+    tables = [planner.make(Steps(ignored, widths, small(entry_bits(count, j)), j), base) for j in range(count)]
+    return planner.masked(x.derive(Weighed(ignored, widths, small(count), thresholds, equal), planner.label, *tables))
 
 
 def variant_of(planner: Planner, x: Expression, ignored: int, equal: bool = False) -> tuple[Variant, Expression, int]:
     """By which it is compared, whose tables it is looked up in, and to how many thresholds each of those is."""
     base, bits = _base(x, ignored, equal)
     thresholds = x.type.size // base.type.size if base.type.size else 1
-    return chosen(bits, base.type.size, planner.objective, thresholds), base, thresholds
+    variant = chosen(bits, base.type.size, planner.objective, thresholds)
+    weighed = planner.objective.security is Security.SEMI_HONEST and variant.rounds == 1
+    if weighed and not Window(ignored, variant.widths).weighs(x.type, equal):
+        # Values at the ends: a bit more, or where there is none a round more.
+        more = bits + (bits + max(ignored, 0) < MOST_BITS)
+        objective = planner.objective if more > bits else Objective(0)
+        variant = chosen(more, base.type.size, objective, thresholds)
+    return variant, base, thresholds
 
 
 def _base(x: Expression, ignored: int, equal: bool) -> tuple[Expression, int]:
@@ -220,11 +260,34 @@ def _variants(bits: int, malicious: bool, thresholds: int) -> tuple[Variant, ...
 
 def packed(bits: int, thresholds: int) -> Iterator[Variant]:
     """All ways without MACs."""
+    for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_WEIGHED) + 1):
+        widths, whole = _weighable(bits, count)
+        yield Variant(widths, (), 1, whole + thresholds * (count / 8 + (16 << (count - 1))))
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_CHAINED) + 1):
         widths = _cut(bits, count)
         tables, opened = entries(widths) / 8, (2 * count - 1) / 8
-        yield Variant(widths, (), 1, tables + thresholds * (opened + 16 * signed_monomials(count)))
         yield Variant(widths, (), 2, tables + thresholds * (opened + (monomials(count) + 1) / 8 + 16))
+
+
+@functools.cache
+def _weighable(bits: int, count: int, place: int = 0) -> tuple[tuple[int, ...], int]:
+    """How the digits from the one at ``place`` on, of ``count``, share so many bits, and the bytes of their tables:
+    the fewest."""
+    left = count - place
+
+    def bytes_(width: int) -> int:
+        return 8 * words(step_entries(width, left == 1), entry_bits(count, place))
+
+    if left == 1:
+        return (bits,), bytes_(bits)
+    best: tuple[tuple[int, ...], int] | None = None
+    for width in range(max(1, bits - MOST_DIGIT * (left - 1)), min(MOST_DIGIT, bits - left + 1) + 1):
+        others, rest = _weighable(bits - width, count, place + 1)
+        if best is None or bytes_(width) + rest < best[1]:
+            best = (width, *others), bytes_(width) + rest
+    if best is None:
+        raise ValueError(f"{bits} bits are no {count} digits")
+    return best
 
 
 def lifted(bits: int, thresholds: int) -> Iterator[Variant]:

@@ -51,6 +51,7 @@ from protocols.operations import (
     quotient,
     truncated_product,
     truncation,
+    weighed,
 )
 
 USELESS = 2.0**10
@@ -338,7 +339,8 @@ def _polynomial(
 
 
 @_rule(
-    digits.Tables, digits.Digits, comparison.Join, bit_comparison.Sign, in_range.Ends, in_range.Within,
+    digits.Tables, digits.Digits, weighed.Steps, weighed.Weighed, comparison.Join, bit_comparison.Sign, in_range.Ends,
+    in_range.Within,
     decomposed.Decomposed, decomposed.Recomposed, astray.Astray, beyond.Beyond, beyond.Beyonds, nonzero.Nonzero,
     nonzero.Zero,
 )  # fmt: skip
@@ -352,7 +354,7 @@ def _coefficients(operation: Operation, x: Expression, losses: Sequence[Loss]) -
     return Loss(0.0, 0.0)
 
 
-@_rule(comparison.Compare, bit_comparison.Signed, bit_comparison.Lifted)
+@_rule(comparison.Compare, weighed.Signed, bit_comparison.Lifted)
 def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[Loss]) -> Loss:
     """Right of what is computed exactly; else the other bit is found, at worst, and what it is to let through is not.
 
@@ -376,7 +378,7 @@ def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[
 
 def ignored_by(operation: comparison.Comparison, compared: Expression) -> float:
     """How far apart values may be that compare as equal, beside what they are off by."""
-    return 2.0 ** (operation.ignored - compared.type.fraction_bits) if operation.ignored >= 0 else 0.0
+    return math.ldexp(digits.mistaken(operation.ignored), -compared.type.fraction_bits)
 
 
 @_rule(draw.Draw, draw.Bits)

@@ -274,8 +274,14 @@ def _beyond(
     bits, size = x.type.fraction_bits, x.type.size
     ignored = max(math.floor(math.log2(margin) + bits), 0)
     step = math.ldexp(1.0, ignored - bits)
-    ends = [] if low is None else [(math.floor(low / step) + 1) * step]
-    ends += [] if high is None else [(math.ceil(high / step) - 1) * step]
+    # A sign may be wrong on both sides, but of whole units.
+    half = step / 2 if ignored else 0.0
+    ends = [] if low is None else [math.ceil(low / step) * step + half]
+    ends += (
+        []
+        if high is None
+        else [math.floor(high / step) * step - half if ignored else math.floor(high / step) * step + step]
+    )
     moved = planner.sum(Subtract(), planner.make(Reshape((size, 1)), x), constant(np.array([ends]), bits))
     reached = ended(planner, moved, ignored or EXACTLY)
     signs = np.array([[*([] if low is None else [-1.0]), *([] if high is None else [1.0])]])

@@ -33,7 +33,7 @@ from protocols.lowering import comparison
 from protocols.lowering.error import followed
 from protocols.lowering.functions import fourier, known, polynomial
 from protocols.lowering.planner import Planner, constant
-from protocols.operations.digits import EXACTLY
+from protocols.operations.digits import EXACTLY, mistaken
 from protocols.operations.linear import Add, Declare, Subtract
 from protocols.operations.product import Multiply
 
@@ -105,8 +105,10 @@ def _threshold(planner: Planner, x: Expression, before: Piece, after: Piece) -> 
     at = math.ceil((first + last) / 2 / unit) * unit
     room = min(last - at, at - first)
     spare = bits - planner.kept(x.type.magnitude)
-    ignored = max(math.floor(math.log2(room / unit)) if room >= unit else EXACTLY, spare if spare > 0 else EXACTLY)
-    reach, off = math.ldexp(unit, ignored), 0.0
+    ignored = max(
+        math.floor(math.log2(room / unit)) + 1 if room >= unit else EXACTLY, spare + 1 if spare > 0 else EXACTLY
+    )
+    reach, off = mistaken(ignored) * unit, 0.0
     if ignored != EXACTLY and reach > room:
         near = np.linspace(min(at - reach, first), max(at + reach, last), SAMPLES)
         off = float(np.abs(after(near) - before(near)).max())

@@ -20,6 +20,7 @@ from protocols.operations import (
     quotient,
     truncated_product,
     truncation,
+    weighed,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "quotient",
     "truncated_product",
     "truncation",
+    "weighed",
 ]

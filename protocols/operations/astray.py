@@ -175,7 +175,7 @@ class Astray(Operation, frozen=True, tag="astray"):
 
     counts: ClassVar[bool] = True
     inner: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 2
+    takes_inner: ClassVar[range] = range(2, 3)
     rows: int
     span: Span
 

@@ -68,7 +68,7 @@ class Beyond(Operation, frozen=True, tag="beyond"):
     """
 
     inner: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 1
+    takes_inner: ClassVar[range] = range(1, 2)
     low: int | None
     high: int | None
     ignored: int
@@ -156,7 +156,7 @@ class Beyonds(Operation, frozen=True, tag="beyonds"):
     """How many values are beyond, by opened bits of `Beyond`, of tensors of these ``sizes``: of each of so many
     ``rows``."""
 
-    takes_inner: ClassVar[int | None] = 0
+    takes_inner: ClassVar[range] = range(1)
     sizes: tuple[int, ...]
     rows: int
 

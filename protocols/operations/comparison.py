@@ -138,7 +138,7 @@ class Join(Operation, frozen=True, tag="join"):
     """Of masked digits, fewer: one of each group of so many, lowest first."""
 
     inner: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 0
+    takes_inner: ClassVar[range] = range(1)
     groups: tuple[int, ...]
 
     def result(self, *types: TensorType) -> TensorType:
@@ -172,7 +172,7 @@ class Comparison(Operation, frozen=True):
     ``own``.  ``ignored`` is as in `Digits`.
     """
 
-    takes_inner: ClassVar[int | None] = 1
+    takes_inner: ClassVar[range] = range(1, 2)
     ignored: int
     below: bool
     equal: bool

@@ -112,7 +112,7 @@ class Recomposed(Operation, frozen=True, tag="recomposed"):
     opens: ClassVar[bool] = True
     settles: ClassVar[bool] = True
     checks: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 2
+    takes_inner: ClassVar[range] = range(2, 3)
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 3 and all(t.form is Form.MASKED for t in types), "takes three masked tensors")

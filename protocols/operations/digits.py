@@ -6,8 +6,9 @@ unit at most, and there is no wrap bit to find: subtracting the low K + 1 bits o
 do.
 
 *Exactly*: 2 x is compared in place of x (E and a are doubled alike), and a unit more makes no negative 2 x anything
-else.  *By units of 2^d*: the d lowest bits of c and r are ignored, and the sign may be wrong where |x| <= 2^d.  Fewer
-bits k = K - d are what is cheaper.
+else.  *By units of 2^d*: the d lowest bits of c and r are ignored, which adds 2^d at most to the difference; so x less
+half of it is compared, and the sign may be wrong where |x| <= 2^(d-1), or 1 if d = 0.  Fewer bits k = K - d are what is
+cheaper.
 
 The bits are cut into J *digits*.  The dealer deals tables of r's digits, and with c public each party finds in its
 shares of them, without a message, shares of a_j = [digit of c < digit of r] and b_j = [the same digit]; of the highest,
@@ -18,8 +19,9 @@ with the sign's bit in it, of a_J = the sign's bit of the difference and of b_J 
 
 a *chain*.  With MACs all of this is in the field; without, tables, a and b are packed bits under XOR, where the same
 chain holds.  What `Digits` finds is masked and opened like any tensor, a_j = u_j + alpha_j and b_j = v_j + beta_j, and
-then the chain is a polynomial of masks with public coefficients, linear in dealt shares of their products: three ways
-to go on from there are in ``comparison.py`` and ``bit_comparison.py``.
+then the chain is a polynomial of masks with public coefficients, linear in dealt shares of their products: two ways to
+go on from there are in ``comparison.py`` and ``bit_comparison.py``.  In fewer rounds, digits are added up in place of
+chained: ``weighed.py``.
 
 Security: nothing is opened here beyond E, which is uniform; dealt tables are fresh and uniform, and looking up at
 public places is linear in them, so on MAC shares it gives shares of MACs.  The u and v that are opened next are uniform
@@ -41,10 +43,10 @@ field, or bits.  A threshold more costs what is opened of its digits and what en
 dealt for each, alone, and of several of one x in one tensor,
 
     bits  for           alone  of 2  of 4  of 8  of 64
-    20    two rounds      120   100    96    64     36
+    20    two rounds      144    88    60    46     24
     20    three            23    19    15    13     10
     20    MACs          1,104   832   796   546    200
-    30    two rounds      272   272   176   128     86
+    30    two rounds      288   212   138   101     48
     30    three            43    31    24    19     12
     30    MACs          1,936 1,336   920   726    487
 
@@ -73,6 +75,13 @@ AnyNode = TypeVar("AnyNode", Expression, Operand)
 
 EXACTLY = -1
 """In place of the number of bits that are ignored: none are, and ties count."""
+
+
+def mistaken(ignored: int) -> float:
+    """Raw units within which of 0 the sign may be wrong: no less than one, which a wrap adds."""
+    return max(math.ldexp(0.5, ignored), 1.0) if ignored >= 0 else 0.0
+
+
 MOST_BITS = 60
 MOST_DIGIT = 10
 MOST_DIGITS = 20
@@ -101,11 +110,24 @@ class Window(NamedTuple):
 
         ``equal``: whether it is 0 can be, -2^(k-1) < x < 2^(k-1).
         """
+        return self._reaches(x, equal, 0.0)
+
+    def weighs(self, x: TensorType, equal: bool = False) -> bool:
+        """Whether the signs of digits, weighed, tell it, too (``weighed.py``): highest digits are not far apart."""
+        spared = len(self.widths) > 1 and not equal
+        return self._reaches(x, equal, math.ldexp(1.0, self.bits + self.ignored - self.widths[-1]) if spared else 0.0)
+
+    def _reaches(self, x: TensorType, equal: bool, spared: float) -> bool:
         low, high = (math.ldexp(end, x.fraction_bits) / SLACK for end in (x.low, x.high))
-        most = math.ldexp(1.0, self.ignored) * (math.ldexp(1.0, self.bits) - 1.0)
+        most = math.ldexp(1.0, self.ignored) * (math.ldexp(1.0, self.bits) - 1.0) - spared
         # A wrap adds a unit, and takes none away.
-        least = most if equal else math.ldexp(1.0, self.bits + self.ignored) + 0.5
+        least = most if equal else math.ldexp(1.0, self.bits + self.ignored) + 0.5 - self.moved - spared
         return high < most and -low < least
+
+    @property
+    def moved(self) -> int:
+        """Half of what is ignored: so much less is compared, for values on both sides of 0 to be told alike."""
+        return (1 << self.shift) >> 1
 
     def check(self, x: TensorType, equal: bool = False) -> None:
         """Raise ProgramError unless it goes with a masked ``x``."""
@@ -123,7 +145,8 @@ class Window(NamedTuple):
     def opened(self, field: PrimeField, public: Array, equal: bool) -> Array:
         """c, of what is opened of x."""
         scaled = field.scale(public, 2) if self.ignored < 0 else public
-        return scaled if equal else field.add(scaled, field.full((), 1 << (self.bits + self.shift)))
+        added = (1 << (self.bits + self.shift)) - self.moved
+        return scaled if equal else field.add(scaled, field.full((), added))
 
     def hidden(self, field: PrimeField, mask: Array) -> Array:
         """r, of a mask."""
@@ -211,7 +234,7 @@ class Digits(Cut, frozen=True, tag="digits"):
     """
 
     inner: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 1
+    takes_inner: ClassVar[range] = range(1, 2)
     thresholds: int = 1
     equal: bool = False
 
@@ -220,15 +243,22 @@ class Digits(Cut, frozen=True, tag="digits"):
         x, tables = types
         self._window.check(x, self.equal)
         require(self.ring in (FIELD, BITS), "digits are of the field, or packed bits")
-        require(self.thresholds > 0 and x.size % self.thresholds == 0, "takes a table for each few elements in a row")
-        rows = x.size // self.thresholds
+        rows = self._rows(x)
         require(tables == tables_type(rows, self.widths, self.ring), "takes the tables of such digits")
         return digits_type(x.size, len(self.widths), self.ring)
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
         """That the tables are of the mask of x, cut alike, and one for each so many elements: types do not say so."""
         x, tables = operands
-        require(tables.operation == Tables(self.ignored, self.widths, self.ring), "takes tables that are cut alike")
+        self._check_tables(x, tables, Tables(self.ignored, self.widths, self.ring))
+
+    def _rows(self, x: TensorType) -> int:
+        """Of tables."""
+        require(self.thresholds > 0 and x.size % self.thresholds == 0, "takes a table for each few elements in a row")
+        return x.size // self.thresholds
+
+    def _check_tables(self, x: Operand, tables: Operand, wanted: Operation) -> None:
+        require(tables.operation == wanted, "takes tables that are cut alike")
         (base,) = tables.inputs
         require(base.type.size * self.thresholds == x.type.size, "takes a table for each few elements in a row")
         require(any(made.number == base.number for made in bases(x)), "takes the tables of what is compared")

@@ -73,7 +73,7 @@ class MaskBits(Correlation, frozen=True):
 class Bits(Operation, frozen=True, tag="bits"):
     """A draw of as many ``bits``, as a number."""
 
-    takes_inner: ClassVar[int | None] = 0
+    takes_inner: ClassVar[range] = range(1)
 
     bits: int
 

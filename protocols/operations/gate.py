@@ -60,7 +60,7 @@ class Gate(Operation, frozen=True, tag="gate"):
     """Of y, of masked whole numbers, and of a `Coefficients` for each element: y where they are 0, else uniform."""
 
     gates: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 1
+    takes_inner: ClassVar[range] = range(1, 2)
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 3, "takes a result, counts and coefficients")

@@ -227,7 +227,7 @@ class Within(Operation, frozen=True, tag="within"):
     opens: ClassVar[bool] = True
     settles: ClassVar[bool] = True
     checks: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 2
+    takes_inner: ClassVar[range] = range(2, 3)
     digits: int
 
     def result(self, *types: TensorType) -> TensorType:

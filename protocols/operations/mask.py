@@ -33,7 +33,7 @@ class Mask(Operation, frozen=True, tag="mask"):
 
     opens: ClassVar[bool] = True
     hides: ClassVar[bool] = True
-    takes_inner: ClassVar[int | None] = 0
+    takes_inner: ClassVar[range] = range(1)
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 1 and types[0].form is Form.SHARED, "mask takes one shared tensor")

@@ -54,7 +54,7 @@ def check_counts(count: TensorType, s: TensorType, size: int) -> None:
 class Scaling(Operation, frozen=True):
     """Of masked whole numbers, and as many `Coefficients`: 0 where they are 0, else uniform, which is read as 1."""
 
-    takes_inner: ClassVar[int | None] = 0
+    takes_inner: ClassVar[range] = range(1)
     form: ClassVar[Form]
 
     def result(self, *types: TensorType) -> TensorType:

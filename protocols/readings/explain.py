@@ -50,6 +50,7 @@ from protocols.operations import (
     product,
     quotient,
     truncation,
+    weighed,
 )
 from protocols.operations.truncated_product import TruncatedMultiply
 from protocols.readings.trial import SIGNS, Trial, _Untried, results
@@ -87,6 +88,7 @@ _OF_DIGITS = (
     beyond.Beyonds,
     digits.Tables,
     digits.Digits,
+    weighed.Steps,
     comparison.Join,
     bit_comparison.Sign,
     in_range.Ends,

@@ -20,6 +20,9 @@ from mpc.rings.on_torch.layout import TorchRing
 from mpc.rings.places import modulus
 from mpc.rings.prg import Seed
 from mpc.rings.prime_field import P, Turn
+from mpc.rings.small import MOST_BITS, small, words
+from mpc.rings.steps import entries as step_entries
+from mpc.rings.steps import entry_bits
 
 ON_TORCH = rings_on("cpu")
 SEEDS = [Seed(bytes(range(16))), Seed(bytes(16)), Seed(bytes(range(1, 17)))]
@@ -45,6 +48,13 @@ class Numbers(NamedTuple):
     def octets(self, *shape: int) -> Any:
         drawn = np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
         return self.bits.read(drawn.tobytes(), shape)
+
+    def small(self, bits: int) -> Any:
+        """The ring of numbers of so many."""
+        return (ON_TORCH if isinstance(self.ring, TorchRing) else known_rings())[small(bits)]
+
+    def packed(self, bits: int, size: int) -> Any:
+        return self.small(bits).sample(SEEDS[0], (words(size, bits),))
 
     def answers(self, size: int) -> Any:
         return self.ring.bit(self(size), 0)
@@ -132,12 +142,17 @@ FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
         x(5, N), x.ring.negate(x(5, N)), x(sum(c.products for c in CHAINS), N), CHAINS
     ),
     "chain_times": lambda x: [x.ring.chain_times(x(5, N), x(len(c.monomials), N), c) for c in CHAINS],
-    "signed_monomials": lambda x: [x.ring.signed_monomials(x.octets(2 * d - 1, 26), N) for d in (1, 2, 4)],
-    "signed_sums": lambda x: [
-        some for d, rows in ((1, 1), (2, 4), (3, 10), (5, 46))
-        for some in x.ring.signed_sums(x.octets(2 * d - 1, 26), N, [x(rows, N), x(rows, N + 1)[:, :N]])
+    "steps": lambda x: [
+        x.ring.steps(x(N), i, w, highest, bits)
+        for i, w, bits in ((0, 4, 1), (7, 6, 3), (30, 1, 7)) for highest in (False, True)
     ],
-    "chosen_sums": lambda x: x.ring.chosen_sums(x.octets(5, 26), N, x.answers(N), x(10, N), x.ring.negate(x(10, N))),
+    "weighed_steps": lambda x: [
+        x.ring.weighed_steps(x(N), i, widths, _step_tables(x, widths, N // r), one, r, equal)
+        for i, widths, r in ((0, (4,), 1), (7, (3, 2, 4), 7), (30, (5, 1), 1))
+        for one in (1, 0) for equal in (False, True)
+    ],
+    "small_signs": lambda x: [x.ring.small_signs(x.packed(d, N), d, N) for d in (1, 3, 4, 7)],
+    "small_sign": lambda x: [x.ring.small_sign(x.packed(d, N), d, N, x(1 << (d - 1), N)) for d in (1, 3, 4, 7)],
     "unpacked": lambda x: x.ring.unpacked(x.octets(26), N),
     "kept": lambda x: [x.ring.kept(x.octets(26), x(N)), x.ring.kept(x.octets(3), x(4, 5))],
     "turned": lambda x: [x.ring.turned(x.octets(26), x(N)), x.ring.turned(x.octets(3), x(4, 5))],
@@ -194,6 +209,16 @@ BITS_CASES: dict[str, Callable[[Numbers], Any]] = {
 }  # fmt: skip
 SAME_CODE = {"bytes_of", "matmul", "conv2d", "sum_pool2d", "inverse"}
 """Of either ring, what is said once for all libraries, or refused."""
+
+
+def _step_tables(x: Numbers, widths: tuple[int, ...], rows: int) -> Any:
+    count = len(widths)
+    return [
+        x.small(entry_bits(count, j)).sample(
+            SEEDS[0], (rows, words(step_entries(width, j == count - 1), entry_bits(count, j)))
+        )
+        for j, width in enumerate(widths)
+    ]
 
 
 def _accumulated(x: Numbers) -> Any:
@@ -254,6 +279,22 @@ def test_no_method_is_left_out(ring: str, cases: dict[str, Any]) -> None:
     public = {name for name, _ in inspect.getmembers(of_arrays, inspect.isfunction) if not name.startswith("_")}
     shared = {name for name in public if getattr(of_tensors, name) is getattr(TorchRing, name, None)}
     assert public - set(cases) - SAME_CODE <= shared & set(FIELD_CASES)
+
+
+@pytest.mark.parametrize("bits", range(1, MOST_BITS + 1))
+def test_packed_numbers_are_the_same(bits: int) -> None:
+    def found(ring: Any) -> list[Any]:
+        x, y = (ring.sample(seed, (3, 5)) for seed in SEEDS[:2])
+        bad, total = np.full((15,), 1 << 63, np.uint64), ring.reshape(ring.copy(x), (15,))
+        return [
+            x, ring.sample_sum(SEEDS, (4,)), ring.add(x, y), ring.subtract(x, y), ring.negate(y), ring.to_signed(x),
+            ring.full((2,), -1), ring.from_signed(np.int64([5, -1])), ring.zeros((2,)), ring.is_zero(x),
+            ring.holds(x, (3, 5)), ring.holds(ring.read(bad.tobytes(), (15,)), (15,)), ring.holds(x, (5, 3)),
+            ring.accumulate(total, ring.buffer(ring.reshape(y, (15,)))), total, ring.accumulate(ring.copy(total), bad),
+        ]  # fmt: skip
+
+    on_torch, wanted = (found(rings[small(bits)]) for rings in (ON_TORCH, known_rings()))
+    same(plain(on_torch), wanted)
 
 
 def test_shapes_that_do_not_go_together() -> None:

@@ -123,13 +123,18 @@ def test_elements_are_those_of_nodes_dealings_and_outputs(secure: Any) -> None:
     program = secure.program(x @ y, x)
     assert program.elements == (6 + 15 + 10) + 10 + (10 + 6)
     assert program.steps == ((3, program.elements - 16),)
-    # 20 bits of each of 640 numbers: planes of 80 bytes are 10 words.
+    # 20 bits of each of 640 numbers, in three digits: 21 sums of three bits are a word.
     compared = secure.program(secure.secret((640,)) >= 0)
+    tables = [node.type for node in compared.nodes if node.operation.name == "steps"]
+    assert [t.shape for t in tables] == [(640, 3), (640, 3), (640, 8)]
+    (first, _), (second, elements) = compared.steps
+    assert (first, second) == (5, 2)
+    assert elements == 31 + 640 + 4 * 640
+    # Planes of 80 bytes are 10 words.
+    compared = secure.program(secure.secret((640,)) >= 0, objective=TRAFFIC)
     (tables,) = (node.type for node in compared.nodes if node.operation.name == "tables")
     assert tables.size == tables.shape[0] * 80
-    (first, _), (second, elements) = compared.steps
-    assert (first, second) == (3, 2)
-    assert elements == 5 * 10 + 640 + 10 * 640
+    assert compared.steps[2][1] == 10 + 640 + 640
     assert compared.elements == sum(n for _, n in compared.steps) + 640
 
 

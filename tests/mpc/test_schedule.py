@@ -74,7 +74,7 @@ def test_a_small_program_is_one_part(secure: Any) -> None:
 def test_parts_are_all_of_it_in_an_order_that_can_be_followed(cut: tuple[Program, Security]) -> None:
     program, security = cut
     parts = program.schedule(security).parts
-    assert len(parts) > 10
+    assert len(parts) >= 10
     assert sorted(itertools.chain(*parts)) == list(range(len(program.nodes)))
     done: set[int] = set()
     for part in parts:

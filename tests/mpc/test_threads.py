@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mpc.errors import UsageError
-from mpc.rings import bit_chains, bit_planes, convolution, field, matrix, threads
+from mpc.rings import bit_chains, bit_planes, convolution, field, matrix, steps, threads
 from mpc.rings.field import P
 from mpc.rings.prg import Seed, elements_sum
 
@@ -20,6 +20,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that small arrays are cut."""
     for module, name, value in (
         (threads, "LEAST", 64), (bit_planes, "_LEAST", 64), (bit_chains, "_LEAST", 64), (matrix, "LEAST", 64),
+        (steps, "_LEAST", 64),
         (convolution, "LEAST", 64), (convolution, "NARROW", 64), (convolution, "STRIP", 1 << 17),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
@@ -35,7 +36,6 @@ def octets(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
 
-BITS = np.random.default_rng(1).integers(0, 2, 9001).astype(bool)
 SEED, OTHER = Seed(bytes(range(16))), Seed(bytes(16))
 CASES: dict[str, Callable[[], Any]] = {
     "add": lambda: field.add(elements(3, 1001), elements(3, 1001)),
@@ -65,9 +65,10 @@ CASES: dict[str, Callable[[], Any]] = {
     "kept": lambda: [bit_planes.kept(octets(1126), elements(9001)), bit_planes.turned(octets(1126), elements(9001))],
     "monomials": lambda: bit_chains.packed_monomials(octets(5, 1126)),
     "chain": lambda: [bit_chains.chain(octets(5, 1126), None), bit_chains.chain(octets(5, 1126), octets(10, 1126))],
-    "signed monomials": lambda: bit_chains.signed(octets(5, 1126), 9001),
-    "signed sums": lambda: bit_chains.signed_sums(octets(5, 1126), 9001, [elements(10, 9001)]),
-    "chosen sums": lambda: bit_chains.chosen_sums(octets(5, 1126), 9001, BITS, elements(10, 9001), elements(10, 9001)),
+    "steps": lambda: steps.table(elements(9001), 3, 7, True, 2),
+    "weighed": lambda: steps.weighed(elements(9001), 3, (5, 5), [elements(9001, 1), elements(9001, 1)], 1, 1, False),
+    "small signs": lambda: steps.signs(elements(429), 3, 9001),
+    "small sign": lambda: steps.sign(elements(429), 3, 9001, elements(4, 9001)),
 }  # fmt: skip
 
 

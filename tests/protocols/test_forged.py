@@ -26,7 +26,7 @@ from protocols.lowering import comparison
 from protocols.lowering.in_range import within
 from protocols.lowering.planner import Planner, constant
 from protocols.operations import draw
-from protocols.operations.bit_comparison import Sign, Signed
+from protocols.operations.bit_comparison import Sign
 from protocols.operations.comparison import Comparison, Join
 from protocols.operations.digits import Digits, Tables
 from protocols.operations.in_range import Coefficients, Ends, Within
@@ -35,6 +35,7 @@ from protocols.operations.linear import Add, Broadcast, Declare, Reshape, Subtra
 from protocols.operations.nonzero import Nonzero
 from protocols.operations.one_hot import OneHot
 from protocols.operations.product import Multiply
+from protocols.operations.weighed import Signed
 from protocols.readings.clear import clear, clear_values
 from protocols.readings.explain import Examined
 from protocols.readings.memory import MemoryStore, run_in_memory

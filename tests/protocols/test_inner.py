@@ -8,7 +8,7 @@ import pytest
 
 from mpc.errors import ProgramError
 from mpc.objective import ANY, LATENCY, TRAFFIC, Objective
-from mpc.operation import Input, Stored
+from mpc.operation import Constant, Input, Stored
 from mpc.program import Expression, Program
 from mpc.rings import BITS, FIELD
 from mpc.security import Security
@@ -24,6 +24,7 @@ from protocols.operations.in_range import Ends, Within
 from protocols.operations.keep import Keep
 from protocols.operations.linear import Add, Broadcast, Reshape, Transpose
 from protocols.operations.mask import Mask
+from protocols.operations.weighed import Signed, Steps, Weighed
 
 OBJECTIVES = (LATENCY, TRAFFIC, Objective(ANY, Security.MALICIOUS))
 CUT = (EXACTLY, (8, 8, 8), BITS)
@@ -66,7 +67,8 @@ def test_nothing_on_the_way_to_a_bit_is_revealed_kept_or_used_otherwise(objectiv
     assert Program.of(checks)
     inner = [y for y in Program.order([bit, *checks]) if y.operation.inner or any(z.operation.inner for z in y.inputs)]
     inner = [y for y in inner if y not in (bit, *checks)]
-    assert {type(y.operation) for y in inner} >= {Tables, Digits, Ends, Mask}
+    wanted = {Steps, Weighed} if objective == LATENCY else {Tables, Digits}
+    assert {type(y.operation) for y in inner} >= {*wanted, Ends, Mask}
     for y in inner:
         refused(y, "tells of masks")
         if y.type.ring == FIELD:
@@ -94,6 +96,24 @@ def test_numbers_are_compared_with_no_mask_but_their_own() -> None:
     refused(
         Expression(Lifted(EXACTLY, False, False, 0, False), (Expression(Broadcast((2, 4)), (x,)), bits)), "takes digits"
     )
+
+
+def test_nor_in_fewer_rounds() -> None:
+    w, x = weight(4), own(4)
+
+    def of(y: Expression, of_digits: Expression, *bases: Expression) -> Expression:
+        widths = (6, 6, 8)
+        tables = [Expression(Steps(EXACTLY, widths, f"mod{8 >> max(j - 1, 0)}", j), (b,)) for j, b in enumerate(bases)]
+        found = mask(Expression(Weighed(EXACTLY, widths, "mod8"), (of_digits, *tables)))
+        return Expression(Signed(EXACTLY, False, False, 0, False, 3), (y, found))
+
+    assert Program.of([of(w, w, w, w, w)])
+    refused(of(x, x, w, w, w), re.escape("the tables of what is compared"))
+    refused(of(x, x, x, w, x), re.escape("the tables of what is compared"))
+    refused(of(x, w, w, w, w), re.escape("the digits of what is compared"))
+    y = Expression(Add(), (w, Expression(Constant((4,), 14, 0.0, 0.0, bytes(32)))))
+    assert Program.of([of(y, y, w, w, w)])
+    refused(of(y, y, w, y, w), "tables of one tensor")
 
 
 def test_nor_with_that_of_another_element() -> None:

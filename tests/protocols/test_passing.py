@@ -13,10 +13,12 @@ from mpc.operation import Operation, PartyContext, Value
 from mpc.rings import BITS, FIELD, FieldRing, known_rings
 from mpc.rings.field import P
 from mpc.rings.prg import Seed
+from mpc.rings.small import small
 from mpc.tensor_type import SLACK, Form, TensorType
-from protocols.operations.bit_comparison import Lifted, Sign, Signed
+from protocols.operations.bit_comparison import Lifted, Sign
 from protocols.operations.comparison import Compare, Comparison
-from protocols.operations.digits import EXACTLY, Digits, Tables
+from protocols.operations.digits import EXACTLY, Digits, Tables, mistaken
+from protocols.operations.weighed import Signed, Steps, Weighed, weighed_type
 
 F, RINGS, ONE = FieldRing(), known_rings(), PartyContext(0, 1)
 WIDTHS, DROPPED = (7, 7, 6), 13
@@ -44,14 +46,19 @@ def through(variant: str, ignored: int, x: TensorType, raw: Any, r: Any) -> Any:
     """Of x = D - r."""
     a = F.negate(r)
     value, ring = Value(F.subtract(raw, a), a), FIELD if variant == "with MACs" else BITS
+    if variant == "two rounds":
+        steps = [Steps(ignored, WIDTHS, small(3 - max(j - 1, 0)), j) for j in range(3)]
+        each = [step.result(x) for step in steps]
+        weighed, tables = Weighed(ignored, WIDTHS, small(3)), [evaluated(step, (x,), [value]) for step in steps]
+        seen, of = opened(evaluated(weighed, (x, *each), [value, *tables]), weighed.result(x, *each))
+        result = evaluated(Signed(ignored, False, False, DROPPED, True, 3), (x, of, x), [value, seen, value])
+        return F.to_signed(F.add(result.public, result.share))
     tables, digits = Tables(ignored, WIDTHS, ring), Digits(ignored, WIDTHS, ring)
     t = tables.result(x)
     found, of = evaluated(digits, (x, t), [value, evaluated(tables, (x,), [value])]), digits.result(x, t)
     seen, of = opened(found, of)
     operation: Comparison = Compare(ignored, False, False, DROPPED, True)
-    if variant == "two rounds":
-        operation = Signed(ignored, False, False, DROPPED, True, len(WIDTHS))
-    elif variant == "three rounds":
+    if variant == "three rounds":
         operation, sign = Lifted(ignored, False, False, DROPPED, True), Sign(x.size, len(WIDTHS))
         seen, of = opened(evaluated(sign, (of,), [seen]), sign.result(of))
     result = evaluated(operation, (x, of, x), [value, seen, value])
@@ -63,6 +70,9 @@ def through(variant: str, ignored: int, x: TensorType, raw: Any, r: Any) -> Any:
 def test_every_edge_under_every_edge_of_masks(ignored: int, variant: str) -> None:
     """Off by less than a unit, and by what is ignored: never by what a wrap is worth."""
     most = 2 ** (sum(WIDTHS) + ignored) - 2 ** max(ignored, 0) - 1
+    if variant == "two rounds":
+        most -= 2 ** (sum(WIDTHS[:-1]) + ignored)
+    most -= 2 ** max(ignored, 0) // 2
     marks = {0, 1, 2, most // 2, most, *(2**k for k in range(0, most.bit_length(), 3)), 2 ** max(ignored, 0)}
     values = sorted({s * (m + d) for m in marks for d in (-1, 0, 1) for s in (-1, 1) if m + d <= most})
     # r, and what is opened, x + r, near where they wrap, or are halves.
@@ -79,12 +89,12 @@ def test_every_edge_under_every_edge_of_masks(ignored: int, variant: str) -> Non
     t = TensorType((len(pairs),), 16, -size, size, Form.MASKED)
     found = through(variant, ignored, t, raw.astype(np.uint64), r.astype(np.uint64))
     wanted = np.maximum(np.array([x for x, _ in pairs]), 0) / 2**DROPPED
-    assert np.abs(found - wanted).max() <= 1 + (2 ** max(ignored - DROPPED, 0) if ignored > 0 else 0)
+    assert np.abs(found - wanted).max() <= 1 + mistaken(ignored) / 2**DROPPED
 
 
 def test_it_is_of_what_is_compared_where_that_is_not_negative(secure: Any) -> None:
     x = TensorType((3,), 16, -8.0, 8.0, Form.MASKED)
-    t = Digits(0, WIDTHS, BITS).result(x, Tables(0, WIDTHS, BITS).result(x)).replace(form=Form.MASKED)
+    t = weighed_type(3, 3).replace(form=Form.MASKED)
     for below, equal, types in ((True, False, (x, t, x)), (False, True, (x, t, x)), (False, False, (x, t))):
         with pytest.raises(ProgramError, match=r"lets itself through|no fraction bits"):
             Signed(0, below, equal, 0 if len(types) == 2 else DROPPED, True, len(WIDTHS)).result(*types)

@@ -177,11 +177,11 @@ def test_the_objective_weighs_one_long_fit_against_a_middle_and_a_round(secure: 
 
 
 def test_a_threshold_between_overlapping_pieces_is_rough(secure: Any) -> None:
-    """Half an overlap is as near as it has to be found: 8 bits for a range of +-64, where a sign takes 24."""
+    """Half an overlap is as near as it has to be found: 7 bits for a range of +-64, where a sign takes 24."""
     program = secure.program(secure.secret((4,), -64, 64).silu())
     found = [node.operation for node in program.nodes if isinstance(node.operation, Digits)]
-    assert [sum(each.widths) for each in found] == [8, 8]
-    assert {each.ignored for each in found} == {16 + math.floor(math.log2(OVERLAP / 2))}
+    assert [sum(each.widths) for each in found] == [7, 7]
+    assert {each.ignored for each in found} == {17 + math.floor(math.log2(OVERLAP / 2))}
 
 
 def test_a_function_opens_x_once_and_its_middle(secure: Any) -> None:

@@ -237,6 +237,12 @@ def _bits(draw: Draw) -> Expression:
 @of("tables")
 @of("digits")
 def _digits(draw: Draw) -> Expression:
+    return _bit(draw, TRAFFIC)
+
+
+@of("steps")
+@of("weighed")
+def _weighed(draw: Draw) -> Expression:
     return _bit(draw, LATENCY)
 
 

@@ -8,8 +8,10 @@ from mpc.errors import ConfigurationError
 from mpc.rings.bits import BITS
 from mpc.rings.on_torch.bits import TorchBits
 from mpc.rings.on_torch.field import TorchField
+from mpc.rings.on_torch.steps import TorchSmall
 from mpc.rings.prime_field import FIELD
 from mpc.rings.ring import Rings
+from mpc.rings.small import MOST_BITS, small
 
 
 def rings_on(device: str) -> Rings:
@@ -25,4 +27,5 @@ def rings_on(device: str) -> Rings:
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigurationError(f"torch {torch.__version__} cannot compute on {device!r} here: {said}") from None
-    return {FIELD: TorchField(found), BITS: TorchBits(found)}
+    few = {small(bits): TorchSmall(found, bits) for bits in range(1, MOST_BITS + 1)}
+    return {FIELD: TorchField(found), BITS: TorchBits(found), **few}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from mpc.rings.field_chains import Chain
-from mpc.rings.on_torch import angles, lookups, planes, products, words
+from mpc.rings.on_torch import angles, lookups, planes, products, steps, words
 from mpc.rings.on_torch.layout import TorchRing
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
@@ -123,15 +123,6 @@ class TorchField(TorchRing, PrimeField):
     def chain_times(self, opened: Any, dealt: Any, chain: Chain) -> Any:
         return lookups.chain_times(opened, dealt, chain)
 
-    def signed_monomials(self, masks: Any, size: int) -> Any:
-        return planes.signed(masks, size)
-
-    def signed_sums(self, opened: Any, size: int, dealt: Sequence[Any]) -> list[Any]:
-        return [planes.signed_sums(opened, size, shares) for shares in dealt]
-
-    def chosen_sums(self, opened: Any, size: int, bits: Bits, x: Any, y: Any) -> Any:
-        return planes.signed_sums(opened, size, torch.where(bits, x, y))
-
     def unpacked(self, bits: Any, size: int) -> Any:
         return planes.unpack(bits, size).to(torch.int64)
 
@@ -140,6 +131,20 @@ class TorchField(TorchRing, PrimeField):
 
     def turned(self, bits: Any, x: Any) -> Any:
         return planes.turned_by(bits, x)
+
+    def steps(self, x: Any, ignored: int, width: int, highest: bool, bits: int) -> Any:
+        return steps.table(x, ignored, width, highest, bits)
+
+    def weighed_steps(
+        self, x: Any, ignored: int, widths: Sequence[int], dealt: Sequence[Any], one: int, repeats: int, equal: bool
+    ) -> Any:
+        return steps.weighed(x, ignored, widths, dealt, one, repeats, equal)
+
+    def small_signs(self, masks: Any, digits: int, size: int) -> Any:
+        return steps.signs(masks, digits, size)
+
+    def small_sign(self, opened: Any, digits: int, size: int, dealt: Any) -> Any:
+        return steps.sign(opened, digits, size, dealt)
 
     def packed_bits(self, x: Any, count: int) -> Any:
         return planes.of_numbers(x.flatten(), 0, count)

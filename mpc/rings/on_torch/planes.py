@@ -13,7 +13,7 @@ import torch
 from mpc.rings.digits import entries
 from mpc.rings.field import P
 from mpc.rings.on_torch.fused import fused
-from mpc.rings.on_torch.words import Tensor, add, subtract, turned
+from mpc.rings.on_torch.words import Tensor, turned
 
 _HALF = (P + 1) // 2
 
@@ -123,43 +123,6 @@ def chain(opened: Tensor, dealt: Tensor | None) -> Tensor:
         of_one, alpha = _blocks(digits, j + 1, dealt)
         found = found[::2] & v[j] ^ found[1::2] ^ alpha ^ u[j] & of_one
     return found[0]
-
-
-@fused
-def signed(masks: Tensor, size: int) -> Tensor:
-    """See `PrimeField.signed_monomials`."""
-    digits = (len(masks) + 1) // 2
-    bits = unpack(masks, size).to(torch.int64)
-    made = turned(bits[digits - 1 : digits] != 0, torch.full((1, size), _HALF, device=masks.device))
-    one = made[0]
-    for j in range(digits):
-        # Of the lowest digit there is no b, of the highest no a.
-        if j:
-            made = torch.cat([made, made * bits[digits - 1 + j]])
-        if j < digits - 1:
-            made = torch.cat([made, (one * bits[j])[None]])
-    return made
-
-
-@fused
-def signed_sums(opened: Tensor, size: int, dealt: Tensor) -> Tensor:
-    """See `PrimeField.signed_sums`, of one of what is dealt."""
-    digits = (len(opened) + 1) // 2
-    bits, dealt = unpack(opened, size), dealt.reshape(-1, size)
-    u, v, sign = bits[: digits - 1], bits[digits - 1 :], bits[digits - 1]
-    if digits == 1:
-        return turned(sign, dealt[0])
-    # As many blocks as of one digit more, since beta_J multiplies all of them.
-    found = _of_two(u[0], *_blocks(digits, 1, dealt))
-    for j in range(1, digits - 1):
-        found = add(_of_two(u[j], *_blocks(digits, j + 1, dealt)), _of_two(v[j], found[::2], found[1::2]))
-    borrowed = _of_two(v[-1], found[0], found[1])
-    return turned(sign, subtract(dealt[0], add(borrowed, borrowed)))
-
-
-def _of_two(bits: Tensor, zero: Tensor, one: Tensor) -> Tensor:
-    """x, or 1 - x where the bit is set: of shares of 1 and of x."""
-    return torch.where(bits, subtract(zero, one), one)
 
 
 def _blocks(digits: int, of: int, dealt: Tensor) -> tuple[Tensor, Tensor]:
