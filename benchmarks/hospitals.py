@@ -277,7 +277,6 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
             async with AsyncClient(cluster, name=name) as hospital:
                 # What `tessera show` says of it, each has read.
                 await hospital.allow("lesions", COORDINATOR, [program])
-                await hospital.allow(f"{COORDINATOR}/network", COORDINATOR)
         # So that it knows what it has been allowed since: a run that names no rule would be refused first.
         for name in HOSPITALS:
             await coordinator.data(f"{name}/lesions")
@@ -285,8 +284,12 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
         async for made in training:
             progress.append(made)
             told(made)
+        for name in HOSPITALS:
+            async with AsyncClient(cluster, name=name) as hospital:
+                await hospital.allow(f"{COORDINATOR}/network", COORDINATOR)
+        model = await coordinator.model("network")
         low, high = study.ends
-        answers = await coordinator.predict(training.model, study.test.x, low=low, high=high)
+        answers = await coordinator.predict(model, study.test.x, low=low, high=high)
     confusion = confusion_matrix(study.test.kinds, answers.argmax(1), KINDS)
     return Encrypted(training, progress, balanced_accuracy(confusion))
 

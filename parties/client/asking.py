@@ -292,10 +292,10 @@ class Asking(StoredSecrets):
         """What an owner has approved, or that it has ended."""
         for slot, version in standing.versions.items():
             secret = await self._now(slot)
+            if secret is not None and set(secret.joint) != set(entry.said.joint(slot)):
+                return replace(standing, state=State.ENDED, note=f"{slot} belongs to others than before: ask again")
             if secret is None or not await self._rules_for(slot, entry, owner):
                 return replace(standing, state=State.ENDED, note=f"{slot} is gone, or not allowed any more")
-            if set(secret.joint) != set(entry.said.joint(slot)):
-                return replace(standing, state=State.ENDED, note=f"{slot} belongs to others than before: ask again")
             if not reads_as_it_is(program, secret):
                 note = (
                     f"{slot} has other types now (version {secret.version[:8]}): write the program anew, and ask again"

@@ -53,7 +53,8 @@ class Deciding(Asking):
             if not reads_as_it_is(code, secret):
                 raise UsageError(f"{name!r} has other types than this program reads: it could not be run")
         for name in found:
-            await self._own_rules.add(name, Rule(entry.client, program, 1, runs, per_day))
+            made = self._slots.made(own[name]) if "/" in name else None
+            await self._own_rules.add(name, Rule(entry.client, program, 1, runs, per_day, made=made))
         return await self._decide(entry, approved=True, why=why, versions=versions)
 
     async def deny(self, program: str, *, client: str | None = None, why: str) -> RequestEntry:

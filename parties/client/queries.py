@@ -111,6 +111,8 @@ class Found(NamedTuple):
     """Of data, that have been drawn for it."""
     others: Mapping[str, Mapping[str, Rule]]
     """Likewise of each to whom it belongs beside its owner, as any party says."""
+    made: str
+    """The program that has made it, if it belongs to several."""
 
 
 def sought(name: str) -> tuple[str, str]:
@@ -194,7 +196,13 @@ async def _find(
         found.append(
             {
                 at_one.owner: Found(
-                    at_one.owner, at_one.version, detail.description, detail.allowed, at_one.parts, detail.others
+                    at_one.owner,
+                    at_one.version,
+                    detail.description,
+                    detail.allowed,
+                    at_one.parts,
+                    detail.others,
+                    at_one.made,
                 )
                 for at_one, detail in zip(answer.found, details, strict=True)
             }

@@ -69,7 +69,7 @@ class OwnRules:
                 raise UsageError(f"{rule.program!r} names no program: give predict, any, schema, or a program's digest")
 
         def change(former: Sequence[Rule], number: int) -> Iterable[Rule]:
-            given = (Rule(client, r.program, number, r.runs, r.per_day, r.per_client) for r in rules)
+            given = (replace(r, client=client, given=number) for r in rules)
             return replaced((rule for rule in former if rule.client in clients), client, given)
 
         await self._change(name, change)

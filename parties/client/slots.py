@@ -27,6 +27,8 @@ class _Known:
     parts: int
     others: Mapping[str, Mapping[str, Rule]]
     """Likewise by whom else it belongs to."""
+    made: str
+    """The program that has made it, if that is known."""
 
 
 _NONE = "0" * 64
@@ -52,10 +54,11 @@ class Slots:
         secret: RemoteModel | RemoteData,
         allowed: Mapping[str, Rule] | None = None,
         others: Mapping[str, Mapping[str, Rule]] | None = None,
+        made: str = "",
     ) -> None:
         """It is in use, and may be used so, as its owner says, and each other whose it is."""
         rules, joint = allowed or {}, {owner: {} for owner in secret.joint} if others is None else others
-        self._known[secret.slot] = _Known(secret.owner, secret.version, rules, secret.parts, joint)
+        self._known[secret.slot] = _Known(secret.owner, secret.version, rules, secret.parts, joint, made)
         self._used_up.difference_update(rules, *joint.values())
         for leaf in secret.leaves:
             self._versions[leaf.node] = secret.version
@@ -104,6 +107,10 @@ class Slots:
         """Whether it is one for that very program."""
         found = self._known[slot].allowed.get(rule)
         return found is not None and found.program == program.digest
+
+    def made(self, slot: str) -> str | None:
+        """Which program has made what is there, of what belongs to several."""
+        return self._known[slot].made or None
 
     def is_joint(self, slot: str) -> bool:
         """Whether it belongs to others as well, as far as is known."""

@@ -130,7 +130,7 @@ class StoredSecrets:
         found = await find_model(self._board, self.cluster, self.member.name, name, self._patience)
         joint = sorted(found.others)
         secret = remote(own_name, found.owner, found.version, found.description, found.parts, joint=joint)
-        self._slots.note(secret, found.allowed, found.others)
+        self._slots.note(secret, found.allowed, found.others, found.made)
         return secret
 
     async def _is_data(self, name: str) -> bool:
@@ -183,7 +183,8 @@ class StoredSecrets:
         prepared, whatever becomes of it (``parties.stored.gate``).
 
         Of what belongs to this client jointly with others (``Joint``), ``owner/name``, it says so beside its owner and
-        the other joint owners: nobody uses it without the leave of all of them.
+        the other joint owners: nobody uses it without the leave of all of them.  It holds for what is made by the very
+        program that has made what is there now, and for nothing that another one puts in its place.
 
         Each server keeps the rules, which this client signs, and enforces them by itself; they outlast uploads under
         that name (``parties.stored.policy``).  What ``client`` has prepared by its former rules is over.
@@ -204,7 +205,8 @@ class StoredSecrets:
             raise UsageError(f"{name!r} is held by {held_by}, who says that it may be known of")
         if (programs or schema) and await self._is_data(name) and PREDICT in programs:
             raise UsageError(f"{name!r} is a data set: name the programs that may read it by client.digest(result)")
-        rules = [Rule(client, program, 1, runs, per_day, per_client) for program in programs]
+        made = self._slots.made(name) if joint and programs else None
+        rules = [Rule(client, program, 1, runs, per_day, per_client, made) for program in programs]
         await self._own_rules.allow(name, client, [*rules, Rule(client, SCHEMA, 1)] if schema else rules)
 
     async def rules(self, name: str) -> tuple[Rule, ...]:

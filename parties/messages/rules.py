@@ -45,7 +45,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     ``given`` is the number of the set that it came with, and each limit begins with it: a rule that is given again is
     another one.  ``runs`` in all, and ``per_day`` of UTC, are of all clients that it names together, ``per_client`` of
-    each of them.
+    each of them.  ``made``: of what belongs to several, the program that has made what it is a rule for.
     """
 
     client: Who
@@ -54,6 +54,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     runs: Number | None = None
     per_day: Number | None = None
     per_client: Number | None = None
+    made: Digest | None = None
 
     @property
     def limited(self) -> bool:

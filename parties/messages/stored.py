@@ -33,11 +33,12 @@ class FindSecret(RequestMessage, frozen=True):
 
 
 class SecretFound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model in use at the sender; ``parts`` of data have been drawn for it."""
+    """A model in use at the sender; ``parts`` of data have been drawn for it, and a program has ``made`` it."""
 
     owner: Name
     version: Id
     parts: Count
+    made: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 class FoundDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

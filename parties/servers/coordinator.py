@@ -137,7 +137,7 @@ class Coordinator:
         if held is None or held.owner not in self._server.cluster.clients:
             return None
         grants = self.rules.grants(held.owner, held.name)
-        others = self.rules.others(self._server.cluster, slot, held.descent.joint)
+        others = self.rules.others(self._server.cluster, slot, held.descent)
         policy = Policy(held.name, held.owner.name, version, held.description, grants, held.descent, others)
         return InUse(policy, held.masks) if self._names.get(slot) == version else None
 

@@ -331,7 +331,8 @@ class SecretsDesk:
         reply = FoundSecret(
             request=message.request,
             found=tuple(
-                SecretFound(model.owner.name, model.record.version, model.record.descent.parts) for model in found
+                SecretFound(m.owner.name, m.record.version, m.record.descent.parts, m.record.descent.made)
+                for m in found
             ),
             there=tuple(model.slot for model in seen),
             left=self._secrets.left_for(client.name),

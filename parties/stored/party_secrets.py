@@ -143,7 +143,7 @@ class PartySecrets:
     def _policy(self, model: StoredVersion) -> Policy:
         record, owner = model
         grants = self.rules.grants(owner, record.name)
-        others = self.rules.others(self._cluster, model.slot, record.descent.joint)
+        others = self.rules.others(self._cluster, model.slot, record.descent)
         return Policy(record.name, owner.name, record.version, record.description, grants, record.descent, others)
 
     def rules_of(

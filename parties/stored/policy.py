@@ -22,6 +22,8 @@ revealed to that client.  A program that uses several secrets needs the leave of
 to whom these belong jointly.  It lies under a name of the client's who had it computed, who allows it like anything of
 its own; and nobody uses it, this client included, without the leave of each of the others: by a rule of theirs on
 ``owner/name``, or by one for the very program, on something of their own that it reads.  By which, a run says as well.
+Since another puts things under that name, a rule of theirs on it is for what one program has made, which was there when
+they gave it: not for what another program, which they let keep something jointly, would put in its place.
 
 By whatever rule, none runs on another's secret that leaves open whether the client's inputs lie in their ranges, or
 that gives results whether values are where it takes them to be or not (`protocols.lowering.in_range`, `.intervals`).
@@ -220,7 +222,8 @@ def descent(bound: BoundProgram, cluster: Cluster, look_up: LookUp[Held]) -> Des
     names = {name for in_use in by_slot.values() for name in (in_use.policy.owner, *in_use.policy.others)}
     owners = [(cluster.client(name), name) for name in sorted(names - {bound.client})]
     # Who is no client any more has no name, but for its identity.
-    return Descent(parts, tuple(name if owner is None else owner.identity for owner, name in owners))
+    joint = tuple(name if owner is None else owner.identity for owner, name in owners)
+    return Descent(parts, joint, bound.program.digest if joint else "")
 
 
 class Use(NamedTuple):

@@ -21,11 +21,13 @@ from parties.messages.uploads import TensorInfo, Upload, UploadBegin
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a version was made of, by runs: how many ``parts`` of data they have drawn one after the other
-    (``protocols.readings.drawing``); and which clients it belongs to beside its owner (``joint``: ``Member.identity``).
+    (``protocols.readings.drawing``); which clients it belongs to beside its owner (``joint``: ``Member.identity``); and
+    if it does, the digest of the program that has ``made`` it.
     """
 
     parts: Count = 0
     joint: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    made: str = ""
 
 
 UPLOADED = Descent()

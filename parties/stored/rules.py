@@ -29,6 +29,7 @@ from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
 from parties.messages.rules import Grants, Known, RuleSet
 from parties.stored.quotas import MAX_RULES
+from parties.stored.record import Descent
 from parties.stored.rule_tables import RuleTables, SignedRules
 
 PURPOSE = "rules"
@@ -88,15 +89,16 @@ class RuleBook:
         """In force there."""
         return self._grants.get(place, {})
 
-    def others(self, cluster: Cluster, slot: str, joint: Iterable[str]) -> dict[str, Grants]:
+    def others(self, cluster: Cluster, slot: str, descent: Descent) -> dict[str, Grants]:
         """What the joint owners of what is in a slot allow on it, by name; who is no client any more, nothing."""
         found = dict[str, Grants]()
-        for identity in joint:
+        for identity in descent.joint:
             owner = cluster.client_who_is(identity)
             if owner is None:
                 found[identity] = {}
             else:
-                found[owner.name] = self.grants(owner, slot)
+                given = self.grants(owner, slot).items()
+                found[owner.name] = {c: {i: r for i, r in of.items() if r.made == descent.made} for c, of in given}
         return found
 
     def held(self, owner: Member, name: str) -> SignedRules | None:

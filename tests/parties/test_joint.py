@@ -67,8 +67,8 @@ async def test_joint_owners_are_who_they_were_whatever_they_are_called(site):
     company, clinic = map(site.cluster.client, ("company", "clinic"))
     for name in ("party0", "party1"):
         secrets = site.servers[name]._secrets
-        joint = secrets.find(clinic, "result").record.descent.joint
-        assert joint == (company.identity,)
+        joint = secrets.find(clinic, "result").record.descent
+        assert joint.joint == (company.identity,)
         renamed = [replace(c, name={"company": "other"}.get(c.name, c.name)) for c in site.cluster.clients]
         assert list(secrets.rules.others(replace(site.cluster, clients=tuple(renamed)), "clinic/result", joint)) == [
             "other"

@@ -212,8 +212,36 @@ async def test_an_approval_ends_when_it_belongs_to_others(joint: Any) -> None:
                 assert "belongs to others than before" in entry.standings["north"].note
             again = (await study.data("sums"))["sum"] ** 2
             assert study.digest(again) == digest
-            with pytest.raises(NotPermitted, match="belongs to other as well"):
+            with pytest.raises(NotPermitted, match="belongs to north as well"):
                 await study.reveal(again)
+
+
+@both
+async def test_leave_is_for_what_one_program_makes_and_for_nothing_that_another_puts_in_its_place(joint: Any) -> None:
+    """Or who lets sums be revealed, and anything be kept jointly, has let that be revealed: under the same name."""
+    async with joint.client("study") as study, joint.client("north") as north, joint.client("south") as south:
+        revealed = (await study.data("sums"))["sum"]
+        digest = await study.request(revealed, "the sums")
+        for owner in (north, south):
+            await owner.approve(digest)
+        assert np.abs(await study.reveal(revealed) - (X + Y)).max() < 1e-3
+        # Made again, by the same program of the same data, they are what was allowed.
+        await kept(study, {north: X, south: Y})
+        again = (await study.data("sums"))["sum"]
+        assert np.abs(await study.reveal(again) - (X + Y)).max() < 1e-3
+        rows = [(await study.data(f"{owner}/data"))["x"] for owner in ("north", "south")]
+        await study.keep(Kept({"sum": rows[0] - rows[1]}, joint=True), "sums")
+        instead = (await study.data("sums"))["sum"]
+        assert study.digest(instead) == digest
+        with pytest.raises(NotPermitted, match="belongs to north as well"):
+            await study.reveal(instead)
+        for client in (study, north):
+            (entry,) = await client.requests()
+            assert entry.state is State.ENDED
+        await study.request(instead, "the differences")
+        for owner in (north, south):
+            await owner.approve(digest)
+        assert np.abs(await study.reveal(instead) - (X - Y)).max() < 1e-3
 
 
 async def test_joint_owners_see_the_rules_and_the_runs(joint: Any) -> None:
