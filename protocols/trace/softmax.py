@@ -42,8 +42,6 @@ PRECISE = 24
 """Fraction bits of exponentials that no 1 is among."""
 EXP_ERROR = 2.0**-19
 """Of them, before they are squared: of the fit, and rounding."""
-PART_BITS = 10
-"""Of a factor that makes up for sums of fewer."""
 FURTHEST = 8.0
 """From the mean: of values further below the largest that may be, fixed-point numbers have too few digits left."""
 
@@ -172,9 +170,12 @@ def _about_mean(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None, reach
     near = (near if where is None else near * where).assumed(-reach, reach)
     near = near._new(m.Known(-reach, reach, as_it_is=True))
     # Sums are of so many on average, and as much less as lets them begin where the interval of the fit of 1 / x does.
-    same, number = counts.min() == counts.max(), float(counts.max())
+    number = float(counts.max())
+    # What makes up for sums of fewer, up to a half: exact.
+    factor = np.exp2(np.floor(np.log2(number / counts)))
+    fewest, same = float((counts * factor).min()), bool((factor == 1.0).all())
     low, high = (number * math.exp(end - reach) for end in (-off, off + math.log(math.cosh(reach))))
-    low, high = low * (1 - OFF), high * (1 + OFF)
+    low, high = low * (1 - OFF) * fewest / number, high * (1 + OFF)
     base, _ = thresholds_of(low, high)
     less = max(0.0, math.log(low / (base * (1 - TOLERANCE))) - UNIT)
     times = 1 if 2 * reach + less <= NEAR else 2
@@ -183,7 +184,6 @@ def _about_mean(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None, reach
     values = below.apply(normal_fits()["exp"], function="exp") ** times
     values = (values if where is None else values * where)._new(m.Masked())
     total = values.sum(axes, keepdims=True)
-    factor = np.ldexp(np.round(np.ldexp(1.0, PART_BITS) * number / counts), -PART_BITS)
     total = (total if same else total * factor)._new(m.Known(low, high, as_it_is=True))
     inverse = normalised(total, "reciprocal")
     # By Cauchy and Schwarz roots of exponentials sum up to no more than that of their number times their sum.
