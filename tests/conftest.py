@@ -213,7 +213,8 @@ class Secure:
     def divided(operation: Truncate | Quotient, x: npt.NDArray[np.int64], mask: Raw) -> npt.NDArray[np.int64]:
         """What two parties reconstruct of raw values, the masks being these."""
         bits = operation.bits if isinstance(operation, Truncate) else 0
-        limit = (2**59 - 2**39) * 2.0**-bits
+        large = isinstance(operation, Quotient) and operation.divisor > 2**39
+        limit = (2**58 if large else 2**59 - 2**39) * 2.0**-bits
         types = (TensorType(x.shape, bits, -limit, limit, Form.MASKED),)
         operation.result(*types)
         opened = field.subtract(field.from_signed(x), mask)

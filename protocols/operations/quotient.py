@@ -25,16 +25,18 @@ from typing import Any
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, Rings, field_of
-from mpc.tensor_type import SLACK, Form, Shape, TensorType
+from mpc.tensor_type import SLACK, TRUNCATION_BITS, Form, Shape, TensorType
 from protocols.operations.truncation import OFFSET, mask_quotient, quotient_of
 
 MAX_DIVISOR = 1 << 58
 
 
 def fits(x: TensorType, divisor: int) -> bool:
-    """Whether no value is below -K or from 2^59 on."""
+    """Whether no value is below -K or from 2^59 on: of what fits at all, none is, up to divisors of 2^39."""
     largest = OFFSET // divisor * divisor
-    return math.ldexp(x.magnitude, x.fraction_bits) <= largest * SLACK
+    return x.fits(TRUNCATION_BITS) and (
+        divisor <= 1 << 39 or math.ldexp(x.magnitude, x.fraction_bits) <= largest * SLACK
+    )
 
 
 class QuotientShares(Correlation, frozen=True):
