@@ -17,6 +17,7 @@ import pytest
 from parties import Client, Cluster, KeyPair, LocalCluster, MemoryCluster
 from parties.host import dumps
 
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
 
 
@@ -58,7 +59,7 @@ def test_what_the_command_does_to_its_process(tmp_path: Path) -> None:
         "print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
     for words, dumpable in ((["keygen", "x", "--out", str(tmp_path)], "0"), (["cost", "--model", "none"], "1")):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, SNIPPET, code, *words], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1].split() == ["0", dumpable], words
 
 

@@ -22,6 +22,7 @@ from parties.local import local_cluster as local
 from parties.servers import process
 
 ROOT = Path(__file__).resolve().parents[2]
+SNIPPET = str(ROOT / "tests" / "snippet.py")
 
 
 def gone(pids: Iterable[int], folder: Path, within: float = 10.0) -> bool:
@@ -134,7 +135,7 @@ IGNORING = "for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM): signal
 def run_parent(then: str, before: str = "") -> tuple[int, str, list[int]]:
     """Exit code, folder and children of a process that makes a cluster and does ``then``."""
     done = subprocess.run(
-        [sys.executable, "-c", PARENT.format(then=then, before=before)],
+        [sys.executable, SNIPPET, PARENT.format(then=then, before=before)],
         capture_output=True,
         text=True,
         timeout=60,
