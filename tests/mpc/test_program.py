@@ -403,9 +403,7 @@ def up_to_four(items: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ..
 _ORIGINAL: list[bytes] = []
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(st.data())
-def test_changed_bytes_never_raise_anything_else(secure: Any, data: st.DataObject) -> None:
+def changed_bytes_never_raise_anything_else(secure: Any, data: st.DataObject) -> None:
     if not _ORIGINAL:
         _ORIGINAL.extend([every_operation(secure).encode(), small(secure).encode()])
     encoded = bytearray(data.draw(st.sampled_from(_ORIGINAL)))
@@ -430,6 +428,19 @@ def test_changed_bytes_never_raise_anything_else(secure: Any, data: st.DataObjec
         assert program.elements <= MAX_SIZE
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.data())
+def test_changed_bytes_never_raise_anything_else(secure: Any, data: st.DataObject) -> None:
+    changed_bytes_never_raise_anything_else(secure, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.data())
+def test_changed_bytes_never_raise_anything_else_at_length(secure: Any, data: st.DataObject) -> None:
+    changed_bytes_never_raise_anything_else(secure, data)
+
+
 numbers = st.integers(-(2**63), 2**64 - 1) | st.sampled_from([0, 1, -1, 2, 16, 60, 61, 2**31, 2**32, 2**63])
 values = st.recursive(
     st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=3) | st.binary(max_size=9),
@@ -438,9 +449,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
-@given(st.data())
-def test_changed_attributes_never_raise_anything_else(secure: Any, data: st.DataObject) -> None:
+def changed_attributes_never_raise_anything_else(secure: Any, data: st.DataObject) -> None:
     """Values of any kind in any place of a program that is well-formed otherwise."""
     if not _ORIGINAL:
         _ORIGINAL.extend([every_operation(secure).encode(), small(secure).encode()])
@@ -461,9 +470,20 @@ def test_changed_attributes_never_raise_anything_else(secure: Any, data: st.Data
         assert program.elements <= MAX_SIZE
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
-def test_programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> None:
+def test_changed_attributes_never_raise_anything_else(secure: Any, data: st.DataObject) -> None:
+    changed_attributes_never_raise_anything_else(secure, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.data())
+def test_changed_attributes_never_raise_anything_else_at_length(secure: Any, data: st.DataObject) -> None:
+    changed_attributes_never_raise_anything_else(secure, data)
+
+
+def programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> None:
     """Random operations with random attributes: refused with a typed error, or evaluated to the declared shape."""
     small_numbers = st.integers(-2, 5)
     pair = st.tuples(st.integers(0, 3), st.integers(0, 3))
@@ -502,6 +522,19 @@ def test_programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> N
     assert output.shape == pool[-1].type.shape
     if secure.bound(program)[program.outputs[0]] == 0:
         assert np.array_equal(output, clear(program, inputs)[0])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.data())
+def test_programs_that_pass_the_check_run(secure: Any, data: st.DataObject) -> None:
+    programs_that_pass_the_check_run(secure, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_programs_that_pass_the_check_run_at_length(secure: Any, data: st.DataObject) -> None:
+    programs_that_pass_the_check_run(secure, data)
 
 
 def test_registration() -> None:
