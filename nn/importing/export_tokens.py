@@ -42,12 +42,21 @@ def vocabulary(node: fx.Node) -> int:
     """How many tokens the smallest table has that an input's numbers are looked up in; 0 if they are not."""
     if node.meta["val"].is_floating_point():
         return 0
+    depends = {node}
+    for each in node.graph.nodes:
+        if any(operand in depends for operand in each.all_input_nodes):
+            depends.add(each)
     sizes, waiting, seen = list[int](), [node], {node}
     for each in waiting:  # that grows on the way
         for user in each.users:
             if name_of(user) == "aten.embedding" and user.args[1] is each:
                 sizes.append(int(user.args[0].meta["val"].shape[0]))  # type: ignore[union-attr]
-            elif user not in seen and (is_pointwise(user) or name_of(user) in _MOVES | _SAME):
+            elif (
+                user not in seen
+                and (is_pointwise(user) or name_of(user) in _MOVES | _SAME)
+                # Of this token alone: a place, counted from what is no padding, is another number.
+                and all(operand in seen or operand not in depends for operand in user.all_input_nodes)
+            ):
                 seen.add(user)
                 waiting.append(user)
     return min(sizes, default=0)

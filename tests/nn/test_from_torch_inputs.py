@@ -50,6 +50,31 @@ class Beside(tn.Module):
         return self.out(torch.cat([seen, row, self.word(word)[:, 0]], 1))
 
 
+class Counted(tn.Module):
+    """Places are counted from what is no padding, as in RoBERTa, in a shorter table than the words'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places, self.kinds = tn.Embedding(VOCABULARY, 8), tn.Embedding(7, 8), tn.Embedding(2, 8)
+        self.register_buffer("kind", torch.zeros(1, 7, dtype=torch.int64))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        mask = ids.ne(1).int()
+        places = (torch.cumsum(mask, 1).type_as(mask) * mask).long() + 1
+        kinds = torch.gather(self.kind.to(places.device).expand(len(places), -1), 1, places)
+        return self.words(ids) + self.places(places) + self.kinds(kinds)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_places_that_are_counted() -> None:
+    torch.manual_seed(0)
+    net, ids = Counted().eval(), torch.randint(0, VOCABULARY, (12, LENGTH))
+    model = from_torch(net, ids)
+    assert model.interface.input == TokenInput((LENGTH,), VOCABULARY)
+    with torch.no_grad():
+        assert np.abs(model.plain(ids.numpy()) - net(ids).numpy()).max() < 1e-3
+
+
 @pytest.fixture(scope="module")
 def text() -> tuple[Text, Model, torch.Tensor]:
     torch.manual_seed(0)
