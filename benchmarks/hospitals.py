@@ -33,7 +33,8 @@ from nn.losses import CrossEntropyLoss
 from nn.optimizers import SGD
 from nn.training import initial
 from parties import AsyncClient, DataSet, LocalCluster
-from parties.client.training import Progress, Training
+from parties.client.progress import Progress
+from parties.client.training import Training
 from parties.members.cluster_file import Settings
 
 Reals = npt.NDArray[np.float64]

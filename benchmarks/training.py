@@ -28,7 +28,7 @@ from nn.losses import CrossEntropyLoss
 from nn.optimizers import SGD
 from nn.rectifiers import ReLU
 from parties import Client, DataSet
-from parties.client.training import Progress
+from parties.client.progress import Progress
 
 INTERVAL = (-8.0, 8.0)
 """Of sigmoids."""

@@ -57,6 +57,13 @@ class Batch(NamedTuple):
     y: Sequence[SecretTensor]
 
 
+class Trained(NamedTuple):
+    """After some steps: what is stored of a network, by name, and the mean loss of each step's batch, before it."""
+
+    state: dict[str, SecretTensor]
+    losses: list[SecretTensor]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained; ``weights``, ``remembered`` and ``logits`` are the ends of ranges around 0."""
@@ -88,25 +95,31 @@ class Recipe:
         steps = tuple(msgspec.structs.replace(step, layer=layers[step.name]) for step in self.architecture.steps)
         return Architecture(steps, self.architecture.input_shape)
 
-    def after(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> dict[str, SecretTensor]:
-        """What is stored after a step with each of the batches, the first of which is so many steps from the start."""
-        names = self.shapes
+    def after(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> Trained:
+        """What a step with each of the batches leaves, the first of which is so many steps from the start."""
+        names, losses = self.shapes, list[SecretTensor]()
         weights = {name: state[name] for name in names}
         beside = {name: state[name] for name in self.optimizer.slots(names)}
         for number, batch in enumerate(batches, first):
-            gradients = self._gradients(weights, batch)
+            loss, gradients = self._gradients(weights, batch)
+            losses.append(loss)
             weights, beside = self.optimizer.step(weights, beside, gradients, number)
-        return {**weights, **beside}
+        return Trained({**weights, **beside}, losses)
 
-    def _gradients(self, weights: Mapping[str, SecretTensor], batch: Batch) -> dict[str, SecretTensor]:
+    def _gradients(
+        self, weights: Mapping[str, SecretTensor], batch: Batch
+    ) -> tuple[SecretTensor, dict[str, SecretTensor]]:
+        """And the loss."""
         x, y = _together(batch.x), _together(batch.y)
         logits = self._coarse.forward(x, weights).labelled("logits").assumed(-self.logits, self.logits)
-        return grad(self.loss(logits, y), weights, within=self.remembered)
+        loss = self.loss(logits, y)
+        return loss, grad(loss, weights, within=self.remembered)
 
-    def kept(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> dict[str, SecretTensor]:
+    def kept(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> Trained:
         """The same, watched: what is to be kept in place of ``state``."""
         after = self.after(state, batches, first)
-        return {name: _undeclared(x).assumed(-self._end(name), self._end(name)) for name, x in after.items()}
+        watched = {n: _undeclared(x).assumed(-self._end(n), self._end(n)) for n, x in after.state.items()}
+        return Trained(watched, after.losses)
 
     def described(self, batch: Batch) -> Description:
         """What is stored, for batches of such rows.
@@ -115,7 +128,7 @@ class Recipe:
         """
         names, bits = self.shapes, self._digits(batch)
         types = self._types(bits)
-        for name, x in self.after(_state(types), [batch], 0).items():
+        for name, x in self.after(_state(types), [batch], 0).state.items():
             if x.type.fraction_bits != bits[name]:
                 raise RangeError(
                     f"a step leaves {x.type.fraction_bits} of {bits[name]} fraction bits of {name}: give the optimizer"
@@ -138,8 +151,8 @@ class Recipe:
 
         def tried(bits: digits.Digits) -> digits.Tried:
             state = _state(self._types(bits))
-            gradients = self._gradients({name: state[name] for name in names}, batch)
-            program = plan(graph_of(list(self.after(state, [batch], 0).values())))
+            _, gradients = self._gradients({name: state[name] for name in names}, batch)
+            program = plan(graph_of(list(self.after(state, [batch], 0).state.values())))
             return digits.Tried(program, {name: g.type.fraction_bits for name, g in gradients.items()})
 
         slots = {name: next(iter(optimizer.slots({name: shape})), None) for name, shape in names.items()}

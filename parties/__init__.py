@@ -6,13 +6,13 @@ from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun
+from parties.client.progress import Progress as TrainingProgress
 from parties.client.queries import ModelEntry
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
-from parties.client.training import Progress as TrainingProgress
 from parties.client.training import Training
 from parties.client.writing import Kept
 from parties.local.local_cluster import LocalCluster

@@ -26,13 +26,14 @@ from nn.losses import Loss
 from nn.optimizers import Optimizer
 from parties.client import streaming
 from parties.client.auditing import AuditEntry, audit
+from parties.client.jobs import Jobs
 from parties.client.prepared import Reals
+from parties.client.progress import Progress
 from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
-from parties.client.running import Running
 from parties.client.switchboard import Switchboard
-from parties.client.training import Progress, Training, begun
+from parties.client.training import Training, begun
 from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.writing import Kept, Results
 from parties.members.cluster import Cluster, Role
@@ -51,7 +52,7 @@ _MOST_NAMED = 8
 """Samples, in one sentence."""
 
 
-class AsyncClient(Running):
+class AsyncClient(Jobs):
     """A client of a cluster.  ``async with`` connects and closes it; one event loop, not thread-safe.
 
     Args:
@@ -153,18 +154,25 @@ class AsyncClient(Running):
 
         Raises as ``reveal`` and ``upload`` do.  When a server is lost at the very end, it may still come into use.
         """
+        kept, _ = await self.keep_telling(results, name)
+        return kept
+
+    async def keep_telling(
+        self, results: Mapping[str, SecretTensor], name: str
+    ) -> tuple[RemoteData | RemoteModel, list[Reals]]:
+        """As ``keep``, and what is ``revealed`` beside (``Kept``)."""
         checked_name(name)
         if not isinstance(results, Mapping) or not results:
             raise UsageError("there is nothing to keep, by name: write client.keep({'mean': x}, name)")
         await self._board.reach(self._servers)
         await self._own_rules.spread(name)
         prepared = await self._prepare(await self._write(results), single=False, keep=name, soon=True)
-        await self.finish(prepared)
+        revealed = await self.finish(prepared)
         parts = self._slots.parts_after(prepared.program)
         joint = self._slots.joint_after(prepared.program)
         kept = remote(name, self.member.name, prepared.run, described(prepared.program), parts, joint=joint)
         self._slots.note(kept)
-        return kept
+        return kept, list(revealed)
 
     @overload
     async def reveal(self, result: SecretTensor) -> Reals: ...
@@ -256,9 +264,16 @@ class AsyncClient(Running):
         progress: Callable[[Progress], None] | None = None,
         **options: Unpack[Options],
     ) -> RemoteModel:
-        """A network, trained as ``training`` says, which nobody has seen; ``progress`` is called after each run."""
+        """A network, trained as ``training`` says, which nobody has seen; ``progress`` is called at each checkpoint.
+
+        The parties go on by themselves (``start``), whether this client stays or goes; who calls it again, with the
+        same arguments, attaches to what goes on, or has the parties go on from where it ended.
+        """
         training = await self.training(model, data, loss, optimizer, name=name, **options)
-        async for made in training:
+        if training.model.parts >= training.checkpoints:
+            return training.model
+        job = await self.start(training)
+        async for made in job.follow(training.model.parts - job.order.first):
             if progress is not None:
                 progress(made)
-        return training.model
+        return await self.model(training.model.slot)

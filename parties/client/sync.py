@@ -21,13 +21,14 @@ from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
 from parties.client.prepared import PreparedRun, Reals
+from parties.client.progress import Progress
 from parties.client.queries import ModelEntry
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.running import DEFAULT_BOUND
-from parties.client.training import Progress, Training
+from parties.client.training import Training
 from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.uploading import UploadProgress
 from parties.client.writing import Kept, Results

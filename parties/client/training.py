@@ -17,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +38,13 @@ from nn.model import Description, Model
 from nn.optimizers import Optimizer
 from nn.training import Batch, Recipe, Untrained, initial
 from parties.client.prepared import Reals
+from parties.client.progress import Progress, told
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport
 from parties.client.training_arguments import Options, Rows, Trainable, X, Y, arguments
 from parties.client.writing import Kept
+from parties.messages.jobs import Revealed
 from protocols.lowering.plan import plan
 from protocols.readings.drawing import Order
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of, stack
@@ -69,61 +70,11 @@ class Trainer(Protocol):
     async def upload(self, secret: Uploadable, name: str) -> RemoteModel:
         """Stores what there is before the first step."""
 
-    async def keep(self, results: Kept, name: str) -> RemoteData | RemoteModel:
-        """One run."""
+    async def keep_telling(self, results: Kept, name: str) -> tuple[RemoteData | RemoteModel, list[Reals]]:
+        """One run: what it has kept, and what it reveals."""
 
     def renew(self, former: RemoteModel, now: RemoteModel) -> None:
         """What was written of the former is of this version now."""
-
-    async def reveal(self, result: SecretTensor) -> Reals:
-        """What is found out in between."""
-
-
-class Scores(NamedTuple):
-    """Of each class, how many rows there are, and how many of them the network finds."""
-
-    found: Reals
-    there: Reals
-
-    @property
-    def accuracy(self) -> float:
-        """Of all rows."""
-        return float(self.found.sum() / self.there.sum())
-
-    @property
-    def balanced(self) -> float:
-        """The mean of the classes' own, of those that there are."""
-        there = self.there > 0.5
-        return float((self.found[there] / self.there[there]).mean())
-
-
-@dataclass(frozen=True)
-class Progress:
-    """After one run."""
-
-    step: int
-    steps: int
-    epoch: float
-    """How often each row has been drawn, on average."""
-    seconds: float
-    """Since this client has begun."""
-    report: RunReport | None
-    """The bill of the run."""
-    scores: Scores | None = None
-    """Where ``validate`` says what is to be found out."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        found = {
-            "step": self.step,
-            "steps": self.steps,
-            "epoch": round(self.epoch, 3),
-            "seconds": round(self.seconds, 3),
-        }
-        if self.scores is not None:
-            found["accuracy"] = round(self.scores.accuracy, 6)
-            found["balanced_accuracy"] = round(self.scores.balanced, 6)
-        return found
 
 
 class Training:
@@ -143,11 +94,14 @@ class Training:
         steps: int,
         checkpoints: int,
         validate: Sequence[RemoteData] = (),
+        losses: bool = False,
     ) -> None:
         self.model = model
         """As it is now."""
         self.steps, self.checkpoints = steps, checkpoints
         self.rows = tuple(rows)
+        self.reveals = (*[Revealed.LOSS] * losses, *[Revealed.CLASSES] * bool(validate))
+        """What each run reveals, in this order."""
         self._client, self._recipe, self._data, self._validate = client, recipe, data, validate
         self._written: tuple[RemoteModel, Kept] | None = None
         """What a run computes, and of which version it was written: the next is the same of another one."""
@@ -156,23 +110,31 @@ class Training:
     def kept(self) -> Kept:
         """What the next run computes; ``client.request(training.kept, why)`` asks the data's owners for leave."""
         if self._written is None or self._recipe.optimizer.schedule is not None:
-            state = {name: self.model[name] for name in self.model.description.stored_types}
-            results = self._recipe.kept(state, batches(self._data, self.rows, self.steps), self.step)
-            kept = Kept(results, joint=True, description=self.model.description)
-            self._written = self.model, kept
+            self._written = self.model, self.at(self.model.parts)
         first, kept = self._written
         self._client.renew(first, self.model)
         return kept
 
     @property
-    def found_out(self) -> SecretTensor | None:
-        """What ``validate`` reveals: a row of how many of each class are found, and one of how many there are."""
-        if not self._validate:
-            return None
-        x, y = (_all(self._validate, tensor) for tensor in (X, Y))
-        logits = self.model(x)
-        hits = (logits >= logits.max(-1, keepdims=True)) * y
-        return stack([hits.sum(0), y.sum(0)])
+    def left(self) -> list[Kept]:
+        """What all runs compute that are left: one for all, unless the learning rate changes."""
+        if self._recipe.optimizer.schedule is None:
+            return [self.kept]
+        return [self.at(checkpoint) for checkpoint in range(self.model.parts, self.checkpoints)]
+
+    def at(self, checkpoint: int) -> Kept:
+        """What the run from that checkpoint computes."""
+        state = {name: self.model[name] for name in self.model.description.stored_types}
+        made = self._recipe.kept(state, batches(self._data, self.rows, self.steps), checkpoint * self.steps)
+        revealed = []
+        if Revealed.LOSS in self.reveals:
+            revealed.append(stack(made.losses).mean())
+        if self._validate:
+            x, y = (_all(self._validate, tensor) for tensor in (X, Y))
+            logits = self.model.description.forward(x, made.state)
+            hits = (logits >= logits.max(-1, keepdims=True)) * y
+            revealed.append(stack([hits.sum(0), y.sum(0)]))
+        return Kept(made.state, joint=True, description=self.model.description, revealed=revealed)
 
     @property
     def step(self) -> int:
@@ -182,8 +144,13 @@ class Training:
     @property
     def epochs(self) -> float:
         """How often each row has been drawn, on average."""
+        return self.model.parts * self.epoch
+
+    @property
+    def epoch(self) -> float:
+        """How often each is from one checkpoint to the next."""
         there = sum(data.description.tensors[X].shape[0] for data in self._data)
-        return self.step * sum(self.rows) / there
+        return self.steps * sum(self.rows) / there
 
     def drawn(self, checkpoint: int) -> list[list[npt.NDArray[np.int64]]]:
         """Of the run up to that checkpoint, from 0, the rows that go into each step, of each data set: they are public.
@@ -202,20 +169,16 @@ class Training:
     async def __aiter__(self) -> AsyncIterator[Progress]:
         started = time.perf_counter()
         while self.model.parts < self.checkpoints:
-            await self._advance()
-            report, scores = self._client.last_run, None
-            found_out = self.found_out
-            if found_out is not None:
-                scores = Scores(*await self._client.reveal(found_out))
-            seconds = time.perf_counter() - started
-            yield Progress(self.step, self.steps * self.checkpoints, self.epochs, seconds, report, scores)
+            scores, loss = told(self.reveals, await self._advance())
+            seconds, report = time.perf_counter() - started, self._client.last_run
+            yield Progress(self.step, self.steps * self.checkpoints, self.epochs, seconds, report, scores, loss)
 
-    async def _advance(self) -> None:
-        """One run; again where somebody was lost, from what there is then."""
+    async def _advance(self) -> list[Reals]:
+        """One run, and what it reveals; again where somebody was lost, from what there is then."""
         parts, pause = self.model.parts, _PAUSE
         for left in reversed(range(_TRIES)):
             try:
-                kept = await self._client.keep(self.kept, self.model.name)
+                kept, results = await self._client.keep_telling(self.kept, self.model.name)
             except (PeerError, RunExpired, ProgramError) as error:
                 # It may have been kept, and its client not told; and what it reads is gone then.
                 await asyncio.sleep(pause)
@@ -226,8 +189,10 @@ class Training:
             else:
                 if isinstance(kept, RemoteModel):
                     self.model = kept
+                return results
             if self.model.parts > parts:
-                return
+                return []
+        return []
 
     async def _as_it_is(self, left: int) -> RemoteModel:
         """What is stored now; asked again where who was just started has yet to hear of it."""
@@ -275,7 +240,10 @@ async def begun(
         raise UsageError(
             f"{found.name!r} is something else than what this training begins with: choose another name, or remove it"
         )
-    return Training(client, found, recipe, learnt, rows, steps=steps, checkpoints=checkpoints, validate=asked.validate)
+    return Training(
+        client, found, recipe, learnt, rows,
+        steps=steps, checkpoints=checkpoints, validate=asked.validate, losses=asked.losses,
+    )  # fmt: skip
 
 
 def batches(data: Sequence[RemoteData], rows: Sequence[int], steps: int) -> list[Batch]:
@@ -296,7 +264,7 @@ def fitting(
     types = {name: state[name] for name in description.stored_types}
 
     def planned(steps: int) -> Program:
-        return plan(graph_of([], recipe.kept(types, batches(data, rows, steps), 0)))
+        return plan(graph_of([], recipe.kept(types, batches(data, rows, steps), 0).state))
 
     one, two = planned(1), planned(2)
     by_size = (ELEMENTS - one.elements) // max(1, two.elements - one.elements)

@@ -36,7 +36,9 @@ class Options(TypedDict, total=False):
     steps: int
     """From one checkpoint to the next; as many as fit, up to an epoch."""
     validate: Rows
-    """Of whose rows it is revealed, after each checkpoint, how many are found; none."""
+    """Of whose rows it is revealed, at each checkpoint, how many are found; none."""
+    losses: bool
+    """Whether the mean loss of the steps before it is revealed at each checkpoint; not."""
     seed: int
     """Of random weights to begin with; 0."""
     weights: float
@@ -54,6 +56,7 @@ class Arguments(NamedTuple):
     data: tuple[RemoteData, ...]
     rows: tuple[int, ...]
     validate: tuple[RemoteData, ...]
+    losses: bool
     batch: int
     epochs: float
     steps: int
@@ -88,6 +91,7 @@ def arguments(model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, op
         learnt,
         split(learnt, batch),
         _to_validate(options.get("validate", ()), learnt[0]),
+        bool(options.get("losses", False)),
         batch,
         epochs,
         0 if steps is None else _whole("steps", steps),

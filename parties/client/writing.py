@@ -40,12 +40,19 @@ class Kept(dict[str, SecretTensor]):
 
     ``joint``: for all together whose secrets they come of: nobody uses them without the leave of each, who runs the
     program, and has the name, included.  ``description``: they are the tensors of a model, which it describes.
+    ``revealed``: what is revealed beside, by the same run.
     """
 
     def __init__(
-        self, results: Mapping[str, SecretTensor], *, joint: bool = False, description: Description | None = None
+        self,
+        results: Mapping[str, SecretTensor],
+        *,
+        joint: bool = False,
+        description: Description | None = None,
+        revealed: Sequence[SecretTensor] = (),
     ) -> None:
         super().__init__(results)
+        self.revealed = tuple(revealed)
         self.planned: dict[Objective, Written] = {}
         """The program that keeps them, once it has been made, by what for."""
         self.keeping = Keeping(joint, b"" if description is None else description.encode())
@@ -55,7 +62,7 @@ def write(result: Results, objective: Objective) -> Written:
     """The program that computes ``result``, or keeps what is in a mapping.  Raises UsageError, RangeError."""
     if isinstance(result, Kept):
         if objective not in result.planned:
-            result.planned[objective] = _planned(graph_of([], result, result.keeping), objective)
+            result.planned[objective] = _planned(graph_of(result.revealed, result, result.keeping), objective)
         return result.planned[objective]
     tensors = tensors_of(result)
     return _planned(graph_of([], result) if isinstance(result, Mapping) else graph_of(tensors), objective)

@@ -14,7 +14,7 @@ from nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from nn.model import Model
 from nn.optimizers import SGD
 from parties.client.async_client import AsyncClient
-from parties.client.training import Progress as Made
+from parties.client.progress import Progress as Made
 from parties.client.training_arguments import Options
 from parties.commands.as_client import run_as_client
 

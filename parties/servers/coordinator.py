@@ -63,6 +63,7 @@ class Coordinator:
         self._gone = gone
         self._circle = server.cluster.circle
         self._parties = [party.name for party in server.cluster.parties]
+        self._followers: list[Callable[[str], None]] = []
         self._uploads: dict[str, PendingUpload] = {}
         self._versions: dict[str, VersionInUse] = {}
         self._names: dict[str, str] = {}
@@ -109,6 +110,10 @@ class Coordinator:
             [version for version, u in self._uploads.items() if u.owner.identity not in clients and not u.deciding]
         )
         self._settle()
+
+    def whenever_decided(self, follow: Callable[[str], None]) -> None:
+        """Have it called with each version that comes into use."""
+        self._followers.append(follow)
 
     @property
     def in_use(self) -> list[SecretSeen]:
@@ -357,6 +362,8 @@ class Coordinator:
             log.info("model %s of %s is version %s", upload.name, upload.owner.name, version[:8])
             self._server.audit.record(facts.Upload(upload.owner.name, upload.name, version))
             self._server.tell(self._parties, VersionCommit(version=version))
+            for follow in self._followers:
+                follow(version)
             await self._gone()
 
     def _refuse(self, version: str, upload: PendingUpload, error: TesseraError) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
+from mpc.errors import PeerError, PeerLost, ProtocolViolation, RunExpired, TesseraError
 from mpc.program import Program
 from mpc.rings import Array
 from mpc.rings.prg import Seed
@@ -18,7 +18,8 @@ from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import RoomSeen
 from parties.messages.evidence import Evidence, OtherItem
-from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Release
+from parties.messages.failures import error_of, fault_of
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Ready, Release, RunMessage
 from parties.messages.status import SecretSeen
 from parties.messages.stock import Agreed, agreement
 from parties.operate.check.desk import CheckDesk
@@ -33,6 +34,7 @@ from parties.servers.requests_desk import RequestsDesk
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.server import Server
 from parties.servers.stock_desk import StockDesk
+from parties.servers.trainer import Trainer
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId
 from parties.stored import policy
@@ -81,6 +83,8 @@ class DealerServer(Server[DealerJob]):
             self._coordinator = Coordinator(self, self._versions, self.stocking.stocker.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
             self._rules_desk = RulesDesk(self, self._coordinator.rules)
+            self.trainer = Trainer(self, self._versions, self._coordinator.look_up)
+            self._coordinator.whenever_decided(self.trainer.decided)
             self._parts = DealingParts(self)
         except BaseException:
             self._close()
@@ -95,6 +99,7 @@ class DealerServer(Server[DealerJob]):
     async def serve(self) -> None:
         self.spawn(self.stocking.stocker.work())
         self._rules_desk.begin()
+        self.trainer.begin()
         try:
             await super().serve()
         finally:
@@ -114,13 +119,25 @@ class DealerServer(Server[DealerJob]):
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def _on_prepare(self, client: Member, message: Prepare, payload: Payload) -> None:
-        job = self.claim_job(message.run, client, self.cluster.parties)
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
-        expected = self.charge_program(job, payload[0])
+        self.begin(client, message, payload[0])
+
+    def begin(
+        self,
+        client: Member,
+        message: Prepare,
+        program: memoryview,
+        training: str = "",
+        look: Callable[[BoundProgram], None] = lambda _: None,
+    ) -> None:
+        """A run of that client's; or of a ``training`` job, at which it is to ``look`` as well, in a thread."""
+        job = self.claim_job(message.run, client, self.cluster.parties, training)
+        expected = self.charge_program(job, program)
 
         def check() -> BoundProgram:
-            bound = self.gate.admit(payload[0], client.name, message)
+            bound = self.gate.admit(program, client.name, message)
+            look(bound)
             self._source.check(bound.program, self.cluster.settings.security)
             self.governor.learn(bound.program)
             return bound
@@ -132,6 +149,13 @@ class DealerServer(Server[DealerJob]):
             workers=self.governor.desk,
             expected=expected,
         )
+
+    def give_up(self, run: str) -> None:
+        """A run of a training job has come to nothing."""
+        job = self.jobs.get(run)
+        if job is not None:
+            self.end(job, Failed(run=run, fault=fault_of(RunExpired("the run was given up"))))
+        self._coordinator.forget(run)
 
     def _provide(self, job: DealerJob, client: Member, bound: BoundProgram) -> None:
         """From the stock, else dealt for this run."""
@@ -147,6 +171,9 @@ class DealerServer(Server[DealerJob]):
         def from_stock() -> ForRun | None:
             # Again: what was allowed or in use when the run was admitted may not be any more.  From now on it counts.
             self.gate.enter(bound, client.name)
+            if job.training:
+                # Each is dealt for what the one before has kept.
+                return None
             assigned = self.stocking.assign(bound, client.name, job.run)
             if assigned is None:
                 return None
@@ -205,8 +232,16 @@ class DealerServer(Server[DealerJob]):
         if isinstance(message, Failed | Release):
             self.stocking.waste.failed(message.run, "" if sender.is_server else sender.name)
         if isinstance(message, Failed) and sender.is_server:
+            self.trainer.told(sender, message)
             # Whether or not we have done our part: not every party will have what the run was to keep.
             self._coordinator.forget(message.run)
+
+    def _late(self, sender: Member, message: RunMessage, failure: Failed | None) -> None:
+        if isinstance(message, Ready):
+            # All has been dealt by then.
+            self.trainer.ready(sender, message)
+        else:
+            super()._late(sender, message, failure)
 
     def _send(self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float) -> None:
         self.metrics.spent(Phase.DEALING, seconds)
@@ -238,7 +273,10 @@ class DealerServer(Server[DealerJob]):
             from_stock=made.item is not None,
         )
         if made.item is None:
-            self.endpoint.send(client.name, masks, made.client_part)
+            if job.training:
+                self.trainer.dealt(job.run, bound, masks, made.client_part)
+            else:
+                self.endpoint.send(client.name, masks, made.client_part)
             job.dealing, job.parts = made.dealing, 1
             self._parts.go_on(job)
         else:
@@ -266,6 +304,7 @@ class DealerServer(Server[DealerJob]):
         super().end(job, failure)
         if failure is not None:
             self.stocking.waste.failed(job.run)
+            self.trainer.over(job.run, error_of(failure.fault, self.member.name))
         if failure is not None or job.released:
             self._coordinator.forget(job.run)
 
@@ -318,4 +357,5 @@ class DealerServer(Server[DealerJob]):
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)
         self.stocking.stocker.lost(member, error)
+        self.trainer.lost(member, error)
         self._rules_desk.lost(member)

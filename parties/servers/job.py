@@ -19,6 +19,10 @@ class Job:
         self.run = run
         self.client: Member | None = None
         """Whose run it is; None until they have asked for it here."""
+        self.training = ""
+        """The training job that it is a run of: then its client need not be there."""
+        self.asker: Member | None = None
+        """Who begins it, and is told of it: its client, or the coordinator in the client's name."""
         self.bound: BoundProgram | None = None
         """What is to be run, as the client has told this server; once that has been checked."""
         self.on_behalf = on_behalf

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from parties.servers.runs import check_sender
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
 from parties.servers.testimony import Testimony
-from parties.wire.messages import Payload, payload_bytes
+from parties.wire.messages import Buffer, Payload, payload_bytes
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, UnreducedOpening
 
@@ -46,8 +47,16 @@ def _is_long(program: Program) -> bool:
 class Online:
     """Takes the messages of runs that are ready, and steps through them; ``keep`` of a desk stores what they leave."""
 
-    def __init__(self, server: Server[PartyJob], rings: Rings, desk: SecretsDesk, parts: PreparingParts) -> None:
-        self._server, self._rings, self._desk, self._parts = server, rings, desk, parts
+    def __init__(
+        self,
+        server: Server[PartyJob],
+        rings: Rings,
+        desk: SecretsDesk,
+        parts: PreparingParts,
+        note: Callable[[PartyJob, Outputs, Sequence[Buffer]], None],
+    ) -> None:
+        """``note`` puts down, and blocks, what a run of a training job would have sent its client."""
+        self._server, self._rings, self._desk, self._parts, self._note = server, rings, desk, parts, note
         self._follow(server.cluster)
         self.disputes = Disputes(server)
         server.on(Inputs, self._on_inputs)
@@ -62,17 +71,22 @@ class Online:
         job = self._server.jobs.get(message.run)
         if job is None:
             raise ProtocolViolation(client.name, "sent inputs for a run that is not its own")
-        check_sender(job.client, client)
+        check_sender(job.asker, client)
+        self.begin(job, client, payload, message)
+
+    def begin(self, job: PartyJob, asker: Member, payload: Payload = [], message: Inputs | None = None) -> None:  # noqa: B006
+        """The run, on the inputs of a client's ``message``; of a training job there are none."""
         run, program = job.party_run, job.program
         if run is None or job.testimony is None or program is None or not job.ready or job.exchange is not None:
-            raise ProtocolViolation(client.name, "sent inputs for a run that is not ready for them")
+            raise ProtocolViolation(asker.name, "sent inputs for a run that is not ready for them")
         types = [program.nodes[i].type for i in program.supplied]
         if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
-            raise ProtocolViolation(client.name, "sent inputs of the wrong length")
-        if message.masks != job.assigned.masks:
-            # A wrong mask is a wrong input, which no MAC can show.
-            raise ProtocolViolation(client.name, "holds other masks than the dealer made for this run")
-        job.testimony.take_inputs(message, payload)
+            raise ProtocolViolation(asker.name, "sent inputs of the wrong length")
+        if message is not None:
+            if message.masks != job.assigned.masks:
+                # A wrong mask is a wrong input, which no MAC can show.
+                raise ProtocolViolation(asker.name, "holds other masks than the dealer made for this run")
+            job.testimony.take_inputs(message, payload)
         # Before anything is said of them: who passed on a signature that is none would be blamed for it.
         job.testimony.check_inputs()
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
@@ -234,11 +248,15 @@ class Online:
                 dealing_seconds=job.dealing_seconds,
             )
             online_seconds = time.perf_counter() - job.online_at
-            self._server.endpoint.send(job.client.name, report, [np.ascontiguousarray(output) for output in outputs])
+            sent = [np.ascontiguousarray(output) for output in outputs]
+            if not job.training:
+                self._server.endpoint.send(job.client.name, report, sent)
             self._server.metrics.rounds(report.rounds)
             self._server.metrics.spent(Phase.ONLINE, online_seconds)
             self._server.metrics.spent(Phase.WAITING, job.wait_seconds)
             if job.bound is not None and job.bound.keep:
                 # The run is over here, and has passed its check.
-                self._server.spawn(self._desk.keep(job.client, job.run, job.bound, *job.party_run.kept))
+                left = job.party_run.kept
+                before = functools.partial(self._note, job, report, sent) if job.training else None
+                self._server.spawn(self._desk.keep(job.client, job.run, job.bound, *left, before))
         self._server.end(job)

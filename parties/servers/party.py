@@ -7,7 +7,7 @@ preparing (a thread expands seeds), ready, online (one step a round, `parties.se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mpc.cost import CHECK_ROUNDS, online_rounds
 from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolation, TesseraError
@@ -29,6 +29,7 @@ from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.online import Online
 from parties.servers.party_job import PartyJob
+from parties.servers.party_jobs import PartyJobs
 from parties.servers.preparing_parts import PreparingParts
 from parties.servers.reporting import Reporting
 from parties.servers.requests_desk import RequestsDesk
@@ -70,6 +71,7 @@ class PartyServer(Server[PartyJob]):
             self._desk = SecretsDesk(self, self._secrets)
             RequestsDesk(self, self._disk, self._secrets.look_up)
             self._rules_desk = RulesDesk(self, self._secrets.rules)
+            self._trainings = PartyJobs(self, self._disk, self._secrets.look_up)
             self._stock_reporting = Reporting(self, cluster.dealer.name, self.material.what_is_here)
         except BaseException:
             self._close()
@@ -78,7 +80,7 @@ class PartyServer(Server[PartyJob]):
         self.on(Dealt, self._on_dealt)
         self.on(Agreed, self._on_agreed)
         self._parts = PreparingParts(self, self.material.take_later, self._more_prepared)
-        self.online = Online(self, self._rings, self._desk, self._parts)
+        self.online = Online(self, self._rings, self._desk, self._parts, self._trainings.note)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         self.succeeding.whenever(self._follow)
@@ -115,14 +117,28 @@ class PartyServer(Server[PartyJob]):
     # -- offline ---------------------------------------------------------------------------------------------------
 
     def _on_prepare(self, client: Member, message: Prepare, payload: Payload) -> None:
-        job = self.claim_job(message.run, client, self.cluster.servers)
-        job.soon = message.soon
         if len(payload) != 1:
             raise ProtocolViolation(client.name, "sent a run without its program")
-        expected = self.charge_program(job, payload[0])
+        self.begin(client, message, payload[0])
+
+    def begin(
+        self,
+        client: Member,
+        message: Prepare,
+        program: memoryview,
+        training: str = "",
+        first: Callable[[], None] = lambda: None,
+        last: Callable[[BoundProgram], None] = lambda _: None,
+    ) -> None:
+        """A run of that client's; or of a ``training`` job, looked at ``first`` and ``last`` as well, in a thread."""
+        job = self.claim_job(message.run, client, self.cluster.servers, training)
+        job.soon = message.soon
+        expected = self.charge_program(job, program)
 
         def check() -> BoundProgram:
-            bound = self.gate.admit(payload[0], client.name, message)
+            first()
+            bound = self.gate.admit(program, client.name, message)
+            last(bound)
             self._source.check(bound.program, self.cluster.settings.security)
             self.governor.learn(bound.program)
             return bound
@@ -198,7 +214,8 @@ class PartyServer(Server[PartyJob]):
                 order=order,
             )
             first = check if self.malicious else None
-            return run, Testimony(self.cluster, self.member, self.proofs.sign, client, of, parts, first)
+            author = None if job.training else client
+            return run, Testimony(self.cluster, self.member, self.proofs.sign, author, of, parts, first)
 
         peers = [peer.name for peer in self._peers]
         self.in_background(
@@ -222,8 +239,9 @@ class PartyServer(Server[PartyJob]):
     def _prepared(self, job: PartyJob, client: Member, run: PartyRun, testimony: Testimony, seconds: float) -> None:
         job.party_run, job.testimony, job.prepare_seconds = run, testimony, seconds
         self.metrics.spent(Phase.PREPARING, seconds)
-        # The dealer is not needed any more once all is dealt.
-        self.watch(job, [client, *self._peers, *([self.cluster.dealer] if self._parts.awaits(job) else [])])
+        # The dealer is not needed any more once all is dealt, but for who goes on in the client's name.
+        asker = self.cluster.coordinator if job.training else client
+        self.watch(job, [asker, *self._peers, *([self.cluster.dealer] if self._parts.awaits(job) else [])])
         message = job.assigned
         if message.number:
             agreed = Agreed(
@@ -255,7 +273,7 @@ class PartyServer(Server[PartyJob]):
 
     def _agree(self, job: PartyJob) -> None:
         """Ready, once all parties have marked the same item used: nothing that depends on it has left before."""
-        if job.party_run is None or job.ready or job.client is None:
+        if job.party_run is None or job.ready or job.asker is None:
             return
         message = job.assigned
         if message.number and len(job.agreed) < self.parties - 1:
@@ -272,7 +290,7 @@ class PartyServer(Server[PartyJob]):
         self.set_deadline(job, self.cluster.settings.prepared_timeout)
         job.ready = True
         ready = Ready(run=job.run, seconds=job.prepare_seconds)
-        job.sent_offline.add(job.client.name, self.endpoint.send(job.client.name, ready))
+        job.sent_offline.add(job.asker.name, self.endpoint.send(job.asker.name, ready))
 
     def fail(self, job: PartyJob, error: TesseraError) -> None:
         if isinstance(error, SpentItem) and job.bound is not None:

@@ -78,17 +78,19 @@ class Runs(Dispatcher, Generic[JobT]):
             raise ProtocolViolation(client, f"asked for a run that is {job.on_behalf}'s")
         return job
 
-    def claim_job(self, run: str, client: Member, servers: Iterable[Member]) -> JobT:
+    def claim_job(self, run: str, client: Member, servers: Iterable[Member], training: str = "") -> JobT:
         """The job of ``run`` for the client who asks for it; from now on the loss of any of these ends it.
 
+        Of a ``training`` job the coordinator asks for it, and the client may go.
         Raises ProtocolViolation if it has been asked for.
         """
         job = self.open_job(run, client.name)
         if job.client is not None:
             raise ProtocolViolation(client.name, "asked twice for one run")
-        job.client = client
+        job.client, job.training = client, training
+        job.asker = asker = self.cluster.coordinator if training else client
         # Who has just been started again may not have reached us yet, and is not lost for that: see ``in_background``.
-        self.watch(job, [client, *(server for server in servers if self._reached(server))])
+        self.watch(job, [asker, *(server for server in servers if self._reached(server))])
         return job
 
     def charge_program(self, job: JobT, program: memoryview) -> float:
@@ -122,10 +124,10 @@ class Runs(Dispatcher, Generic[JobT]):
         message = Failed(run=job.run, fault=fault_of(error), evidence=job.evidence)
         self.end(job, message)
         self.proofs.take(message.evidence, self.member)
-        others = {member.name for member in self.cluster.servers} - {self.member.name}
-        if job.client is not None:
-            others.add(job.client.name)
-        self.tell(others, message)
+        others = {member.name for member in self.cluster.servers}
+        if job.asker is not None:
+            others.add(job.asker.name)
+        self.tell(others - {self.member.name}, message)
 
     def end(self, job: JobT, failure: Failed | None = None) -> None:
         """Forget the run and everything dealt for it."""
@@ -220,9 +222,9 @@ class Runs(Dispatcher, Generic[JobT]):
             if sender.is_server:
                 self.proofs.take(message.evidence, sender)
                 # A cheat might have told us alone, and have the client wait.
-                if job.client is not None:
+                if job.asker is not None and job.asker not in (self.member, sender):
                     fault = replace(fault, peer=fault.peer or sender.name)
-                    self.tell([job.client.name], replace(message, fault=fault))
+                    self.tell([job.asker.name], replace(message, fault=fault))
         elif job is None and sender.is_server:
             # Of a run from before we were started again, perhaps.
             self.proofs.take(message.evidence, sender)

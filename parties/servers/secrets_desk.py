@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from parties.host.counters import OK
 from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.failures import fault_of, internal_error
+from parties.messages.runs import Failed
 from parties.messages.stored import (
     FindSecret,
     FoundDetails,
@@ -222,24 +223,38 @@ class SecretsDesk:
             self._tell_prepared(upload.version)
 
     async def keep(
-        self, owner: Member, version: str, bound: BoundProgram, seed: Seed, tensors: Mapping[str, Array]
+        self,
+        owner: Member,
+        version: str,
+        bound: BoundProgram,
+        seed: Seed,
+        tensors: Mapping[str, Array],
+        before: Callable[[], None] | None = None,
     ) -> None:
         """What a run of that owner's has left becomes a version of a data set, once all parties have it.
 
-        If it still has leave for that: until a party says that it has it, it is a run like any other.
+        If it still has leave for that: until a party says that it has it, it is a run like any other.  ``before`` is
+        called in the same thread.
         """
         try:
             async with self._server.governor.disk.turn(owner.name):
+                if before is not None:
+                    await asyncio.to_thread(before)
                 await asyncio.to_thread(self._secrets.keep, owner, version, bound, seed, tensors)
             self._secrets.gate.check_still(bound, owner.name)
         except TesseraError as error:
             await self._drop(version)
-            self._failed(owner, version, error)
+            self._not_kept(owner, version, error)
         except Exception:
             log.exception("what run %s keeps: internal error", version[:8])
-            self._failed(owner, version, internal_error())
+            self._not_kept(owner, version, internal_error())
         else:
             self._tell_prepared(version)
+
+    def _not_kept(self, owner: Member, version: str, error: TesseraError) -> None:
+        """The coordinator is told as well: it need not wait for us."""
+        self._failed(owner, version, error)
+        self._server.tell([self._coordinator], Failed(run=version, fault=fault_of(error)))
 
     def _tell_prepared(self, version: str) -> None:
         masked = self._secrets.vouched(version)
@@ -267,8 +282,9 @@ class SecretsDesk:
         self._server.tell([member.name], failure)
 
     def _tell_ready(self, owner: Member, version: str) -> None:
+        """The owner, and the coordinator, which may have the next run of a training begin."""
         self._server.metrics.upload_ended(OK)
-        self._server.tell([owner.name], VersionReady(version=version))
+        self._server.tell([owner.name, self._coordinator], VersionReady(version=version))
 
     async def _commit(self, version: str) -> None:
         """All parties have it: put it in use."""

@@ -58,6 +58,7 @@ class _Sayings:
 class Testimony:
     """One party's, of one run.  ``parts``: what it has of what is bound to each slot, as its owner has said.
 
+    ``client``: whose inputs these are; None where there are none, and what is run follows from what was signed before.
     ``check``: the number of the check's first round; None without MACs.
     """
 
@@ -66,7 +67,7 @@ class Testimony:
         cluster: Cluster,
         me: Member,
         sign: Callable[[Said], bytes],
-        client: Member,
+        client: Member | None,
         of: RunSubject,
         parts: Sequence[Statement],
         check: int | None,
@@ -89,9 +90,9 @@ class Testimony:
         self._payload, self._signature = payload, message.signature
 
     @property
-    def inputs(self) -> Statement:
+    def inputs(self) -> Statement | None:
         """The client's, as far as this party is concerned; the first time takes as long as a hash of them."""
-        if self._inputs is None:
+        if self._inputs is None and self._client is not None:
             of = self._of
             said = InputsSaid(of.cluster, of.run, of.program, of.bindings, digest_of(self._payload))
             self._inputs = Statement(self._client.name, said, self._signature)
@@ -100,17 +101,17 @@ class Testimony:
 
     def check_inputs(self) -> None:
         """Raises ProtocolViolation unless the client has signed them: what we pass on is ours to answer for."""
-        if not self.inputs.holds(self._cluster):
-            raise ProtocolViolation(self._client.name, "has not signed the inputs that it has sent")
+        if self.inputs is not None and not self.inputs.holds(self._cluster):
+            raise ProtocolViolation(self.inputs.author, "has not signed the inputs that it has sent")
 
     def compare(self, peer: Member, message: Opening) -> None:
         """With what another party computes on.  Raises InconsistentInputs or ProtocolViolation of who is at fault."""
         mine = [self.inputs, *self._parts]
         theirs = [message.inputs, *message.parts]
-        if len(mine) != len(theirs) or message.inputs is None:
+        if len(mine) != len(theirs) or (message.inputs is None) != (self.inputs is None):
             raise ProtocolViolation(peer.name, "does not say what it computes on")
         for own, other in zip(mine, theirs, strict=True):
-            if other is not None and other.digest != _masked(own.said):
+            if own is not None and other is not None and other.digest != _masked(own.said):
                 self._differ(peer, own, other)
 
     def _differ(self, peer: Member, own: Statement, other: Vouched) -> None:
@@ -139,8 +140,9 @@ class Testimony:
             if statement is not None:
                 signature = statement.signature
         if number == 0:
-            mine = [Vouched(_masked(s.said), s.signature) for s in (self.inputs, *self._parts)]
-            return Opening(run=run, round=number, inputs=mine[0], parts=tuple(mine[1:]), signature=signature)
+            inputs = None if self.inputs is None else _vouched(self.inputs)
+            parts = tuple(map(_vouched, self._parts))
+            return Opening(run=run, round=number, inputs=inputs, parts=parts, signature=signature)
         return Opening(run=run, round=number, signature=signature)
 
     def heard(self, peer: str, number: int, received: Round, signature: bytes) -> None:
@@ -269,6 +271,10 @@ def _seen_by(statement: Statement) -> bytes:
 
 def _agreed(statements: Sequence[Statement]) -> bool:
     return len({_seen_by(statement) for statement in statements}) == 1
+
+
+def _vouched(statement: Statement) -> Vouched:
+    return Vouched(_masked(statement.said), statement.signature)
 
 
 def _masked(said: AnySaid) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.members.keys import KeyPair
+from parties.stored import job_tables
 from parties.stored.record import Record
 from parties.stored.rule_tables import TABLES
 from parties.stored.version_database import REQUESTS_TABLE, Steps, VersionDatabase
@@ -45,6 +46,7 @@ LAYOUT: Steps = (
         *TABLES,
     ),
     (REQUESTS_TABLE,),
+    (job_tables.TABLE,),
 )
 
 _GONE = "UPDATE versions SET state = 'gone', owner = NULL, name = NULL, sealed = NULL WHERE state = 'current' AND "

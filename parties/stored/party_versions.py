@@ -25,6 +25,7 @@ from mpc.operation import Value
 from mpc.rings import PrimeField
 from mpc.rings.prg import SEED_BYTES, Seed
 from parties.members.keys import KeyPair
+from parties.stored import job_tables
 from parties.stored import sealed_files as files
 from parties.stored.chunks import stored_bytes
 from parties.stored.partials import Partial, Partials
@@ -55,6 +56,7 @@ LAYOUT: Steps = (
         *TABLES,
     ),
     (REQUESTS_TABLE,),
+    (job_tables.TABLE,),
 )
 
 

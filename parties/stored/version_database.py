@@ -65,6 +65,7 @@ import msgspec
 from mpc.decoders import msgpack_decoder
 from mpc.errors import ConfigurationError
 from parties.members.keys import KeyPair
+from parties.stored.job_tables import JobTables
 from parties.stored.record import Record
 from parties.stored.rule_tables import RuleTables
 from parties.stored.vault import Vault, VaultError
@@ -107,6 +108,7 @@ class VersionDatabase:
         )
         self._path = os.path.join(folder, file)  # noqa: PTH118 - for messages alone
         self.rules = RuleTables(self.vault, self.damaged)
+        self.jobs = JobTables(self.vault, self.damaged)
         try:
             while self._upgrade(steps):
                 pass

@@ -60,7 +60,7 @@ def steps(secure: Any, how: Recipe, shape: Shape, classes: int, batch: int, coun
     types = how.described(read(secure, shape, classes, batch)).stored_types
     state = {name: t.source("network", name, weight=True) for name, t in types.items()}
     batches = [read(secure, shape, classes, batch, i) for i in range(count)]
-    return plan(graph_of(list(how.after(state, batches, 0).values())))
+    return plan(graph_of(list(how.after(state, batches, 0).state.values())))
 
 
 def of_a_step(secure: Any, how: Recipe, shape: Shape, classes: int, batch: int) -> tuple[int, int, int]:
@@ -147,7 +147,7 @@ def trained(
     secrets = {"x": leaf(Input(x.shape, 8, 0.0, 1.0)), "y": leaf(Input(y.shape, 0, 0.0, 1.0))}
     types = how.described(Batch([secrets["x"]], [secrets["y"]])).stored_types
     state = {name: leaf(Input(t.shape, t.fraction_bits, t.low, t.high)) for name, t in types.items()}
-    after = how.after(state, [Batch([secrets["x"]], [secrets["y"]])], 0)
+    after = how.after(state, [Batch([secrets["x"]], [secrets["y"]])], 0).state
     graph = graph_of([after[name] for name in types])
     program = plan(graph)
     named = {s.node: name for name, s in (state | secrets).items()}
