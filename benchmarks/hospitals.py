@@ -281,8 +281,8 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
         # So that it knows what it has been allowed since: a run that names no rule would be refused first.
         for name in HOSPITALS:
             await coordinator.data(f"{name}/lesions")
-        progress = list[Progress]()
-        async for made in training:
+        progress, job = list[Progress](), await coordinator.submit(training)
+        async for made in job.follow():
             progress.append(made)
             told(made)
         for name in HOSPITALS:

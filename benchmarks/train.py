@@ -69,7 +69,7 @@ def _add_own(parser: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--check", action="append", default=[], metavar="OWNER/NAME",
-        help="a data set of whose rows it is revealed after each checkpoint how many are right; as often",
+        help="a data set of whose rows it is revealed at each checkpoint how many are right; as often",
     )  # fmt: skip
     parser.add_argument(
         "--name", metavar="NAME", help="what the network is called on the parties (default: the file's)"
@@ -82,6 +82,9 @@ def _add_own(parser: Any) -> None:
     parser.add_argument("--momentum", type=float, default=0.9, metavar="M", help="(default: 0.9)")
     parser.add_argument("--loss", choices=LOSSES, default="cross-entropy", help="(default: cross-entropy)")
     parser.add_argument("--steps", type=int, metavar="K", help="between checkpoints (default: as many as fit)")
+    parser.add_argument("--losses", action="store_true", help="the mean loss is revealed at each checkpoint")
+    parser.add_argument("--leave", action="store_true", help="return once it has begun: `tessera jobs` follows it")
+    parser.add_argument("--stop", metavar="NAME", help="instead: have a training end, with what it has come to")
     parser.add_argument("--why", metavar="TEXT", help="ask the data's owners for leave, and wait for it")
 
 

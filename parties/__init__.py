@@ -5,6 +5,7 @@ import logging
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
+from parties.client.jobs import TrainingJob
 from parties.client.prepared import PreparedRun
 from parties.client.progress import Progress as TrainingProgress
 from parties.client.queries import ModelEntry
@@ -42,6 +43,7 @@ __all__ = [
     "Settings",
     "StockReport",
     "Training",
+    "TrainingJob",
     "TrainingProgress",
 ]
 

@@ -81,6 +81,7 @@ from parties import (
     Settings,
     StockReport,
     Training,
+    TrainingJob,
     TrainingProgress,
 )
 from parties.client.report import LayerReport, Phase
@@ -180,6 +181,7 @@ __all__ = [
     "TokenInput",
     "TooLarge",
     "Training",
+    "TrainingJob",
     "TrainingProgress",
     "UnknownValueError",
     "UnsupportedError",

@@ -266,13 +266,13 @@ class AsyncClient(Jobs):
     ) -> RemoteModel:
         """A network, trained as ``training`` says, which nobody has seen; ``progress`` is called at each checkpoint.
 
-        The parties go on by themselves (``start``), whether this client stays or goes; who calls it again, with the
+        The parties go on by themselves (``submit``), whether this client stays or goes; who calls it again, with the
         same arguments, attaches to what goes on, or has the parties go on from where it ended.
         """
         training = await self.training(model, data, loss, optimizer, name=name, **options)
         if training.model.parts >= training.checkpoints:
             return training.model
-        job = await self.start(training)
+        job = await self.submit(training)
         async for made in job.follow(training.model.parts - job.order.first):
             if progress is not None:
                 progress(made)

@@ -157,7 +157,7 @@ class TrainingJob:
         return await self._client.model(slot_of(self.order.client, self.name))
 
     async def stop(self) -> None:
-        """It does not go on, and what it has come to stays; ``training`` and ``start`` go on from there.
+        """It does not go on, and what it has come to stays; ``training`` and ``submit`` go on from there.
 
         Raises PeerError where a server was not reached: all are to be told.
         """
@@ -219,7 +219,7 @@ class Jobs(Running):
     def _coordinator(self) -> str:
         return self.cluster.coordinator.name
 
-    async def start(self, training: Training) -> TrainingJob:
+    async def submit(self, training: Training) -> TrainingJob:
         """Have the parties make what is left of a training, whether this client stays or goes.
 
         One that goes on already under the name is attached to.  Raises NotPermitted until all owners have allowed its

@@ -28,6 +28,7 @@ from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.running import DEFAULT_BOUND
+from parties.client.sync_jobs import Job
 from parties.client.training import Training
 from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.uploading import UploadProgress
@@ -191,6 +192,18 @@ class Client:
     ) -> RemoteModel:
         """A network, trained on stored data, which nobody has seen."""
         return self._run(self._client.train(model, data, loss, optimizer, name=name, progress=progress, **options))
+
+    def submit(self, training: Training) -> Job:
+        """Have the parties make what is left of a training, whether this client stays or goes."""
+        return Job(self._run(self._client.submit(training)), self._run)
+
+    def jobs(self) -> list[Job]:
+        """Trainings of this client's, whatever has become of them, and those on what it owns; the newest first."""
+        return [Job(job, self._run) for job in self._run(self._client.jobs())]
+
+    def job(self, sought: str) -> Job:
+        """The newest training of the network of that name, or that whose id begins so."""
+        return Job(self._run(self._client.job(sought)), self._run)
 
     def audit(self, since: datetime | None = None) -> list[AuditEntry]:
         """What every server has put down of our runs, and of who has run what on our models and data."""

@@ -59,6 +59,15 @@ COMMANDS: Mapping[str, Described] = {
             ("tessera request --withdraw 3f1c9a02", "no more"),
         ),
     ),
+    "jobs": Described(
+        CLINIC,
+        "trainings that go on by themselves: how far they are, what they reveal, and the end of one",
+        (
+            ("tessera jobs", "yours, and those on data of yours"),
+            ("tessera jobs network --follow", "each checkpoint of it as soon as it is there, with curves at the end"),
+            ("tessera jobs network --stop", "it does not go on, and stays what it has become"),
+        ),
+    ),
     "upload": Described(
         OWNER,
         "store a model, or data, on the parties, as shares",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,9 +15,13 @@ from nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from nn.model import Model
 from nn.optimizers import SGD
 from parties.client.async_client import AsyncClient
+from parties.client.jobs import TrainingJob
 from parties.client.progress import Progress as Made
+from parties.client.training import Training
 from parties.client.training_arguments import Options
 from parties.commands.as_client import run_as_client
+from parties.commands.curve import curve
+from parties.commands.jobs import line
 
 LOSSES: dict[str, Loss] = {"cross-entropy": CrossEntropyLoss(), "mse": MSELoss(), "bce": BCEWithLogitsLoss()}
 
@@ -27,13 +32,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def train(client: AsyncClient, options: argparse.Namespace) -> int:
-    """Goes on with what is stored under the name, or begins; a line, or a JSON object, after each checkpoint."""
+    """Has it begin or go on, or attaches to what goes on; a line, or a JSON object, after each checkpoint."""
+    if options.stop is not None:
+        async with client:
+            job = await client.job(options.stop)
+            await job.stop()
+            print(f"{job.name} does not go on: `tessera jobs {job.name}` says how far it has come")
+        return 0
     if options.network is None or not options.learn:
         raise UsageError(
             "say what is to be trained, and on which data: tessera train net.safetensors --learn OWNER/NAME"
         )
     model, name = Model.load(options.network), options.name or options.network.stem
-    how = Options(epochs=options.epochs, batch=options.batch)
+    how = Options(epochs=options.epochs, batch=options.batch, losses=options.losses)
     if options.steps is not None:
         how["steps"] = options.steps
     optimizer = SGD(lr=options.lr, momentum=options.momentum)
@@ -46,21 +57,37 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
             digest = await client.request(training.kept, options.why)
             print(f"asked for leave: `tessera show {digest[:8]}` and `approve` are the owners'", file=sys.stderr)
             await client.approved(digest)
-        with _Bar(training.steps * training.checkpoints, training.step) as bar:
-            async for made in training:
-                bar.show(made)
-                if options.json:
-                    print(json.dumps(made.to_dict()), flush=True)
-                elif made.scores is not None:
-                    print(f"{made.step:,} steps: {made.scores.accuracy:.1%} right, {made.scores.balanced:.1%} balanced")
+        if training.model.parts < training.checkpoints:
+            job = await client.submit(training)
+            print(f"the parties go on by themselves: `tessera jobs {name}` says how far they are", file=sys.stderr)
+            if options.leave:
+                return 0
+            await _shown(job, training, json_lines=options.json)
+        model_now = await client.model(training.model.slot)
+    steps = model_now.parts * training.steps
     if options.json:
-        print(json.dumps({"name": name, "version": training.model.version, "steps": training.step}))
+        print(json.dumps({"name": name, "version": model_now.version, "steps": steps}))
     else:
-        print(
-            f"{name} has made {training.step:,} steps, version {training.model.version[:8]}: whoever predicts by it has"
-        )
+        print(f"{name} has made {steps:,} steps, version {model_now.version[:8]}: whoever predicts by it has")
         print("the leave of all whose data it has learnt from, by `tessera allow`")
     return 0
+
+
+async def _shown(job: TrainingJob, training: Training, *, json_lines: bool) -> None:
+    """Each checkpoint from now on."""
+    found = list[Made]()
+    with _Bar(training.steps * training.checkpoints, training.step) as bar:
+        async for made in job.follow(training.model.parts - job.order.first):
+            found.append(made)
+            bar.show(found)
+            if json_lines:
+                print(json.dumps(made.to_dict()), flush=True)
+            elif made.scores is not None or made.loss is not None:
+                print(line(made))
+
+
+_COLUMNS = 24
+"""Of a curve beside the bar."""
 
 
 class _Bar:
@@ -79,7 +106,10 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def show(self, made: Made) -> None:
-        """How far it is."""
-        said = "" if made.scores is None else f", {made.scores.balanced:.1%}"
-        self._bar.update(self._task, completed=made.step, description=f"training{said}")
+    def show(self, made: Sequence[Made]) -> None:
+        """How far it is, and the curve of what is revealed."""
+        last = made[-1]
+        values = [each.loss for each in made if each.loss is not None]
+        values = values or [each.scores.balanced for each in made if each.scores is not None]
+        said = f" {curve(values, _COLUMNS)} {values[-1]:.3f}" if values else ""
+        self._bar.update(self._task, completed=last.step, description=f"training{said}")

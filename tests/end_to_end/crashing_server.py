@@ -27,6 +27,8 @@ from parties.stock.dealer_stock import DealerStock
 from parties.stock.ledger import PartyLedger
 from parties.stock.material import Material
 from parties.stored.decided_versions import DecidedVersions
+from parties.stored.job_book import JobBook
+from parties.stored.job_tables import JobTables
 from parties.stored.partials import Partial
 from parties.stored.party_versions import PartyVersions
 from parties.wire.messages import Message
@@ -61,6 +63,8 @@ LEDGER: list[tuple[type, str]] = [
     (PartyVersions, "drop"),
     (DecidedVersions, "commit"),
     (DecidedVersions, "remove"),
+    (JobBook, "begin"),
+    (JobTables, "write_result"),
 ]
 
 

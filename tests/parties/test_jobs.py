@@ -53,7 +53,7 @@ async def test_it_goes_on_when_its_client_has_left(either):
     site = either
     async with site.client() as clinic:
         training = await trainable(site, clinic, 3, losses=True)
-        job = await clinic.start(training)
+        job = await clinic.submit(training)
     async with site.client() as clinic:
         (found,) = await clinic.jobs()
         assert found.id == job.id and (await clinic.job("net")).id == job.id
@@ -65,7 +65,7 @@ async def test_it_goes_on_when_its_client_has_left(either):
         model = await found.wait()
         assert model.parts == 3 and (await found.standing()).to_dict()["state"] == "done"
         with pytest.raises(UsageError, match="all of its steps"):
-            await clinic.start(await begun(clinic, 3))
+            await clinic.submit(await begun(clinic, 3))
     async with site.client("company") as company:
         # Who owns what it reads sees that it goes on, and nothing of what it reveals.
         (seen,) = await company.jobs()
@@ -79,17 +79,17 @@ async def test_it_goes_on_when_its_client_has_left(either):
 async def test_it_is_stopped_and_goes_on_from_there(site):
     async with site.client() as clinic:
         training = await trainable(site, clinic, 40)
-        job = await clinic.start(training)
-        assert (await clinic.start(training)).id == job.id, "there is one of a name, and it is attached to"
+        job = await clinic.submit(training)
+        assert (await clinic.submit(training)).id == job.id, "there is one of a name, and it is attached to"
         with pytest.raises(UsageError, match="another training goes on"):
-            await clinic.start(await begun(clinic, 40, losses=True))
+            await clinic.submit(await begun(clinic, 40, losses=True))
         assert (await anext(job.follow())).step == 1
         await job.stop()
         model = await job.wait()
         standing = await job.standing()
         assert standing.state == "stopped" and 1 <= standing.step == model.parts < 40
         await site.settled()
-        again = await clinic.start(await begun(clinic, model.parts + 1))
+        again = await clinic.submit(await begun(clinic, model.parts + 1))
         assert [made.step async for made in again.follow()] == [model.parts + 1]
 
 
@@ -97,7 +97,7 @@ async def test_it_is_stopped_and_goes_on_from_there(site):
 async def test_a_rate_that_changes_has_a_program_at_each_checkpoint(site):
     slower = SGD(lr=0.125, momentum=0.5, schedule=StepLR(1, gamma=0.5))
     async with site.client() as clinic:
-        job = await clinic.start(await trainable(site, clinic, 3, optimizer=slower))
+        job = await clinic.submit(await trainable(site, clinic, 3, optimizer=slower))
         assert len(job.order.programs) == 3 and (await job.wait()).parts == 3
         assert [made.step for made in await job.progress()] == [1, 2, 3]
 
@@ -114,7 +114,7 @@ async def ended(job):
 async def test_an_owner_who_takes_its_leave_back_ends_it(site):
     """Before another message of a run; the error is kept for whoever asks."""
     async with site.client() as clinic:
-        job = await clinic.start(await trainable(site, clinic, 500))
+        job = await clinic.submit(await trainable(site, clinic, 500))
         assert (await anext(job.follow())).step == 1
         async with site.client("company") as company:
             await company.allow("data", "clinic", [])
@@ -130,7 +130,7 @@ async def test_an_owner_who_takes_its_leave_back_ends_it(site):
 
 async def test_it_makes_no_more_runs_than_an_owner_has_allowed(site):
     async with site.client() as clinic:
-        error, standing = await ended(await clinic.start(await trainable(site, clinic, 4, runs=2)))
+        error, standing = await ended(await clinic.submit(await trainable(site, clinic, 4, runs=2)))
         assert isinstance(error, LimitReached) and standing.step == 2
         assert (await clinic.model("net")).parts == 2
 
@@ -144,7 +144,7 @@ async def started(site, clinic):
         return [(message, buffers)]
 
     site.corrupt("dealer", RunJob, listen)
-    job = await clinic.start(await trainable(site, clinic, 2))
+    job = await clinic.submit(await trainable(site, clinic, 2))
     await job.wait()
     await site.settled()
     message, (signed, program) = said[-1]
@@ -211,14 +211,14 @@ async def test_a_run_from_another_state_is_refused_by_every_party(site, change, 
     async with site.client() as clinic:
         training = await trainable(site, clinic, 3)
         site.corrupt("dealer", RunJob, astray)
-        error, standing = await ended(await clinic.start(training))
+        error, standing = await ended(await clinic.submit(training))
         assert isinstance(error, ProtocolViolation | ProgramError) and standing.step == 1
         assert (await clinic.model("net")).parts == 1
 
 
 async def test_orders_that_make_no_sense(site):
     async with site.client() as clinic:
-        job = await clinic.start(await trainable(site, clinic, 2))
+        job = await clinic.submit(await trainable(site, clinic, 2))
         order, name = job.order, site.cluster.name.encode()
         await job.wait()
 
@@ -241,7 +241,7 @@ async def test_whoever_is_started_again_it_goes_on(site):
     """Each in turn, and all; no checkpoint is left out, and the weights are those of all steps."""
     async with site.client() as clinic:
         training = await trainable(site, clinic, 30)
-        job = await clinic.start(training)
+        job = await clinic.submit(training)
         follow = job.follow()
         for names in (["party1"], ["dealer"], ["party0", "party1"], ["dealer", "party0", "party1"]):
             step = (await anext(follow)).step
@@ -261,7 +261,7 @@ async def test_no_opening_of_a_job_is_made_twice(site):
 
         site.corrupt(name, Opening, listen)
     async with site.client() as clinic:
-        job = await clinic.start(await trainable(site, clinic, 6))
+        job = await clinic.submit(await trainable(site, clinic, 6))
         await site.restart("dealer")
         await job.wait()
     for found in heard.values():
