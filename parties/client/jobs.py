@@ -233,7 +233,8 @@ class Jobs(Running):
             written = await asyncio.to_thread(self._written, kept)
             await self._ask_again(self._slots.bind(*written, name))
             bound = self._slots.bind(*written, name)
-            runs.append(Planned(bound.program.digest, bound.bindings))
+            others = self._slots.leave_after(bound.program, training.model.slot)
+            runs.append(Planned(bound.program.digest, bound.bindings, others))
             programs[bound.program.digest] = bound.program.encode()
         for job in await self.jobs():
             if job.order.slot == training.model.slot and (await job.standing()).state is State.GOING:

@@ -95,7 +95,17 @@ class Slots:
 
         Of who is no client any more there is none: a server says so.
         """
-        for owner, allowed in sorted(self._known[slot].others.items()):
+        yield from self._of_each(self._known[slot].others, program, rules)
+
+    def leave_after(self, program: Program, slot: str) -> tuple[Leave, ...]:
+        """Of those to whom what it keeps belongs, for a run of it on that, in the place of what is in the slot."""
+        rules, known = {s: self._rule(s, program) for s in program.slots}, self._known[slot].others
+        return tuple(self._of_each({o: known.get(o, {}) for o in self.joint_after(program)}, program, rules))
+
+    def _of_each(
+        self, owners: Mapping[str, Mapping[str, Rule]], program: Program, rules: Mapping[str, str]
+    ) -> Iterator[Leave]:
+        for owner, allowed in sorted(owners.items()):
             if owner == self._client or is_gone(owner):
                 continue
             agreed = [

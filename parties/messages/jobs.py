@@ -30,7 +30,7 @@ import msgspec
 from mpc.decoders import from_msgpack
 from mpc.errors import ProgramError, RunExpired
 from parties.members.cluster import Cluster, Role
-from parties.messages.bindings import OWNER, Binding, Bindings, slot_of
+from parties.messages.bindings import OWNER, Binding, Bindings, Leave, slot_of
 from parties.messages.conversation import WRITTEN, RequestMessage
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, Count, Digest, Id, Name, Seconds
@@ -66,10 +66,14 @@ class State(StrEnum):
 
 
 class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A program, and what is bound to its slots; to the network's, what there is when the job begins."""
+    """A program, and what is bound to its slots; to the network's, what there is when the job begins.
+
+    ``others``: by which rules those allow it to whom the network belongs once a run of the job has kept it.
+    """
 
     program: Digest
     bindings: Bindings
+    others: Annotated[tuple[Leave, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class JobOrder(Statement, frozen=True):
@@ -120,8 +124,8 @@ class JobOrder(Statement, frozen=True):
         if len(self.runs) not in (1, self.checkpoints):
             raise ProgramError("a job has one program for all of its runs, or one for each")
         for planned in self.runs:
-            own = [b for b in planned.bindings if b.slot == self.slot]
-            if own != [Binding(self.slot, self.start, OWNER)]:
+            own = [(b.version, b.rule) for b in planned.bindings if b.slot == self.slot]
+            if own != [(self.start, OWNER)]:
                 raise ProgramError("each run of a job reads the network that the one before has kept")
         now = time.time()
         if self.when > now + CLOCKS or self.until - self.when > LONGEST:
@@ -135,10 +139,11 @@ class JobOrder(Statement, frozen=True):
 
     def bindings(self, job: str, number: int, parent: int) -> tuple[Binding, ...]:
         """Of that run, from what the run of the serial number ``parent`` has kept, if it is not the first."""
-        version = run_of(job, parent) if number else self.start
-        return tuple(
-            Binding(b.slot, version, b.rule) if b.slot == self.slot else b for b in self.planned(number).bindings
-        )
+        planned = self.planned(number)
+        if not number:
+            return planned.bindings
+        now = Binding(self.slot, run_of(job, parent), OWNER, planned.others)
+        return tuple(now if b.slot == self.slot else b for b in planned.bindings)
 
 
 def read_order(signed: Signed, cluster: Cluster, author: str) -> JobOrder:
