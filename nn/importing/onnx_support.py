@@ -52,5 +52,8 @@ def _floats(node: Node, name: str) -> Array:
 
 
 def classifier(node: Node) -> Value:
-    """Refused: a file has its votes in an order of its runtime's own."""
-    raise refused("its votes have an order of their own", "import the estimator itself: from_sklearn(svc, samples)")
+    """Refused: votes of pairs of classes are read from estimators alone."""
+    raise refused(
+        "its votes of pairs of classes are not read from a file",
+        "import the estimator itself: from_sklearn(svc, samples)",
+    )
