@@ -21,7 +21,7 @@ bits, J, J - 1, ... 2; and 2^(J-1) elements for a bit, as many more for what it 
 takes 144 bytes with three digits, of which the tables are 80; digits in packed bits would have 10 elements in place of
 4 for each of both (``bit_comparison.py``), as they depend on 2 J - 1 masks, and not on one.
 Source: tables that are read at public places, ``digits.py``; of a masked small number: Ishai, Kushilevitz, Meldgaard,
-Orlandi and Paskin-Cherniavsky, TCC 2013.  The sum of weighed signs: ours, as far as we know.
+Orlandi and Paskin-Cherniavsky, TCC 2013.  That signs of digits are weighed and added up is of this project.
 """
 
 from __future__ import annotations

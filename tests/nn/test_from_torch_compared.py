@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from mpc.errors import DiffersFromSource, EncodingError, RangeError, ShapeError, UnsupportedError, UsageError
 from nn import ArrayInput, Interface, Model, calibrate, from_torch
 from nn.activations import Ranged
+from nn.importing import compared
+from nn.rectifiers import Assumed
 from protocols import RangeWarning
 
 
@@ -519,8 +521,9 @@ def test_a_deep_network_is_calibrated():
         from_torch(net, x)
 
 
-def test_a_calibrated_network_is_right_beyond_its_samples():
-    """Unless what it can be outgrows the numbers: then it holds on what the samples lead to, and that is said."""
+def test_a_calibrated_network_is_right_beyond_its_samples(monkeypatch):
+    """Unless what it can be outgrows the numbers: then ranges are assumed, and watched; or, where they cannot be, it
+    holds on what the samples lead to, and that is said."""
     torch.manual_seed(0)
     net = tn.Sequential(tn.Linear(4, 8), tn.SiLU(), tn.Linear(8, 8), tn.Tanh(), tn.Linear(8, 2))
     x = torch.rand(16, 4) * 2 - 1
@@ -535,6 +538,12 @@ def test_a_calibrated_network_is_right_beyond_its_samples():
 
     deep = tn.Sequential(*(layer for _ in range(24) for layer in (tn.Linear(32, 32), tn.SiLU())))
     x = torch.rand(4, 32) * 2 - 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watched = from_torch(deep, x)
+    assert sum(isinstance(layer, Assumed) for layer in watched.architecture.layers.values()) == 24
+    assert all(layer.bounds is None for layer in watched.architecture.layers.values() if isinstance(layer, Ranged))
+    monkeypatch.setattr(compared, "assumed", lambda model, _: [model])
     with pytest.warns(RangeWarning, match="layers '1', '3', .* values outgrow the numbers") as caught:
         model = from_torch(deep, x)
     assert caught[0].filename == __file__
