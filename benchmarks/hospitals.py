@@ -324,7 +324,7 @@ def run(options: argparse.Namespace) -> int:
         "features": train.x.shape[1],
         "hidden": study.hidden,
         "epochs": study.epochs,
-        "steps": made.training.step,
+        "steps": made.progress[-1].step,
         "balanced_accuracy": {
             **{name: study.alone(own) for name, own in zip(HOSPITALS, study.data, strict=True)},
             "federated": study.federated(),
@@ -332,7 +332,7 @@ def run(options: argparse.Namespace) -> int:
             "encrypted": made.balance,
         },
         "seconds": seconds,
-        "steps_per_second": made.training.step / seconds,
+        "steps_per_second": made.progress[-1].step / seconds,
         "as_predicted": all(p.report is not None and as_predicted(p.report) for p in made.progress),
         "security": options.security,
         "parties": options.parties,
