@@ -284,8 +284,7 @@ class Coordinator:
 
     async def _erase(self, versions: Collection[str], owner: str) -> None:
         """From the disk, and only then at the parties: an upload that they lack is never gone on with."""
-        async with self._server.governor.disk.turn(owner):
-            await asyncio.to_thread(self._database.forget_uploads, versions)
+        await self._server.governor.disk.in_thread(owner, lambda: self._database.forget_uploads(versions))
         for version in versions:
             self._server.tell(self._parties, VersionDropped(version=version))
 

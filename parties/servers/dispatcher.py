@@ -87,6 +87,17 @@ class Dispatcher(ABC):
     def refuse(self, sender: Member, message: Message, error: TesseraError) -> None:
         """What is done with the error that a handler has raised."""
 
+    def answer(self, client: Member, message: RequestMessage, work: Coroutine[Any, Any, None]) -> None:
+        """``work``, as ``spawn`` does it; where it fails, the request is refused."""
+
+        async def refused() -> None:
+            try:
+                await work
+            except TesseraError as error:
+                self.refuse_request(client, message, error)
+
+        self.spawn(refused())
+
     def refuse_request(self, sender: Member, message: RequestMessage, error: TesseraError) -> None:
         """Tell the sender that it cannot have what it asks for."""
         log.warning("%s of %s refused: %s", type(message).__name__, sender.name, error)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
-from mpc.errors import NoSuchName, TesseraError
+from mpc.errors import NoSuchName
 from parties.members.cluster import Member
-from parties.messages.conversation import RequestMessage
 from parties.messages.jobs import FetchResults, JobStopped, ResultsFound, State, StopJob
 from parties.servers.server import Server
 from parties.stored.job_book import HeldJob, JobBook
 from parties.stored.policy import LookUp
 from parties.stored.version_database import VersionDatabase
-
-Written = TypeVar("Written")
 
 
 class JobsDesk:
@@ -28,13 +24,15 @@ class JobsDesk:
 
         self._server, self._look_up = server, look_up
         self.book = JobBook(server.member.name, database.jobs, lambda: server.cluster, in_use)
-        server.on(StopJob, lambda client, message, _: self._do(client, message, self._stop(client, message)))
-        server.on(FetchResults, lambda client, message, _: self._do(client, message, self._results(client, message)))
+        server.on(StopJob, lambda client, message, _: server.answer(client, message, self._stop(client, message)))
+        server.on(
+            FetchResults, lambda client, message, _: server.answer(client, message, self._results(client, message))
+        )
 
     async def _stop(self, client: Member, message: StopJob) -> None:
         held = self.book.of(client.name, message.job)
         if held is not None:
-            await self._written(client, lambda: self.book.end(held, State.STOPPED))
+            await self._server.governor.disk.in_thread(client.name, lambda: self.book.end(held, State.STOPPED))
             self.stopped(held)
         self._server.tell([client.name], JobStopped(request=message.request, found=held is not None))
 
@@ -56,17 +54,3 @@ class JobsDesk:
         if held is None:
             raise NoSuchName(f"there is no job {job[:8]} of {client.name}'s: `tessera jobs` lists them")
         return held
-
-    async def _written(self, client: Member, write: Callable[[], Written]) -> Written:
-        """In a thread, in this client's turn at the disk."""
-        async with self._server.governor.disk.turn(client.name):
-            return await asyncio.to_thread(write)
-
-    def _do(self, client: Member, message: RequestMessage, work: Coroutine[Any, Any, None]) -> None:
-        async def refused() -> None:
-            try:
-                await work
-            except TesseraError as error:
-                self._server.refuse_request(client, message, error)
-
-        self._server.spawn(refused())

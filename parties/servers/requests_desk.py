@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
-from mpc.errors import NotPermitted, ProgramError, ProtocolViolation, TesseraError
+from mpc.errors import NotPermitted, ProgramError, ProtocolViolation
 from mpc.program import Program
 from parties.members.cluster import Member
-from parties.messages.conversation import RequestMessage
 from parties.messages.requests import (
     MAX_PROGRAM_BYTES,
     MOST_OWNERS,
@@ -60,9 +59,9 @@ class RequestsDesk:
         server.on(AskLeave, self._on_ask, server.refuse_request)
         server.on(DecideLeave, self._on_decide, server.refuse_request)
         server.on(ListRequests, self._on_list, server.refuse_request)
-        server.on(FetchProgram, lambda client, message, _: self._do(client, message, self._fetch(client, message)))
+        server.on(FetchProgram, lambda client, message, _: server.answer(client, message, self._fetch(client, message)))
         server.on(
-            WithdrawRequest, lambda client, message, _: self._do(client, message, self._withdraw(client, message))
+            WithdrawRequest, lambda client, message, _: server.answer(client, message, self._withdraw(client, message))
         )
 
     def _on_ask(self, client: Member, message: AskLeave, payload: Payload) -> None:
@@ -74,7 +73,7 @@ class RequestsDesk:
             raise ProtocolViolation(client.name, "sent a request of somebody else's")
         # Before any work is done for it, and again when it is written.
         self._book.check_room(request, len(payload[1]))
-        self._do(client, message, self._ask(client, message, signed, request, payload[1]))
+        self._server.answer(client, message, self._ask(client, message, signed, request, payload[1]))
 
     async def _ask(
         self, client: Member, message: AskLeave, signed: Signed, request: UseRequest, encoded: memoryview
@@ -119,7 +118,7 @@ class RequestsDesk:
         decision = Decision.read(signed, self._server.cluster)
         if decision.owner != client.name:
             raise ProtocolViolation(client.name, "sent a decision of somebody else's")
-        self._do(client, message, self._decide(client, message, signed, decision))
+        self._server.answer(client, message, self._decide(client, message, signed, decision))
 
     async def _decide(self, client: Member, message: DecideLeave, signed: Signed, decision: Decision) -> None:
         what = "approves" if decision.approved else "denies"
@@ -148,14 +147,4 @@ class RequestsDesk:
     async def _written(self, client: Member, write: Callable[[], Written]) -> Written:
         """In a thread, in this client's turn at the disk."""
         self._server.audit.check()
-        async with self._server.governor.disk.turn(client.name):
-            return await asyncio.to_thread(write)
-
-    def _do(self, client: Member, message: RequestMessage, work: Coroutine[Any, Any, None]) -> None:
-        async def refused() -> None:
-            try:
-                await work
-            except TesseraError as error:
-                self._server.refuse_request(client, message, error)
-
-        self._server.spawn(refused())
+        return await self._server.governor.disk.in_thread(client.name, write)

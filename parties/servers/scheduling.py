@@ -80,6 +80,11 @@ class Turns:
         finally:
             self._ended(queue, time.monotonic() - started)
 
+    async def in_thread(self, member: str, work: Callable[[], Result]) -> Result:
+        """``work()`` in a thread of asyncio's, within that member's ``turn``."""
+        async with self.turn(member):
+            return await asyncio.to_thread(work)
+
     async def _begin(self, member: str, seconds: float, patience: float | None) -> _Queue:
         """Returns when it is this member's turn, with ``seconds`` charged to it.  Raises ServerBusy."""
         queue = self._queues.setdefault(member, _Queue())

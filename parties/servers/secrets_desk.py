@@ -212,8 +212,7 @@ class SecretsDesk:
 
     async def _prepare(self, upload: UploadInProgress) -> None:
         try:
-            async with self._server.governor.disk.turn(upload.owner.name):
-                await asyncio.to_thread(self._secrets.prepare, upload)
+            await self._server.governor.disk.in_thread(upload.owner.name, lambda: self._secrets.prepare(upload))
         except TesseraError as error:
             self._failed(upload.owner, upload.version, error)
         except Exception:

@@ -102,8 +102,8 @@ class Trainer(JobsDesk):
         self._waits_for: dict[str, tuple[str, ...]] = {}
         server.on(StartJob, self._on_start)
         server.on(ListJobs, self._on_list)
-        server.on(FollowJob, lambda client, message, _: self._do(client, message, self._follow(client, message)))
-        server.on(FetchJob, lambda client, message, _: self._do(client, message, self._fetch(client, message)))
+        server.on(FollowJob, lambda client, message, _: server.answer(client, message, self._follow(client, message)))
+        server.on(FetchJob, lambda client, message, _: server.answer(client, message, self._fetch(client, message)))
         server.on(Ready, lambda party, message, _: self.ready(party, message))
         server.on(VersionReady, self._on_version_ready)
 
@@ -120,7 +120,7 @@ class Trainer(JobsDesk):
             raise ProtocolViolation(client.name, "sent a job without its order")
         signed = signed_in(payload[0])
         order = read_order(signed, self._server.cluster, client.name)
-        self._do(client, message, self._start(client, message, signed, order, payload[1:]))
+        self._server.answer(client, message, self._start(client, message, signed, order, payload[1:]))
 
     async def _start(
         self, client: Member, message: StartJob, signed: Signed, order: JobOrder, programs: Payload
@@ -140,7 +140,9 @@ class Trainer(JobsDesk):
                 self._server.member.name,
                 f"another training goes on as {order.name!r}: attach to it (tessera jobs), or stop it first",
             )
-        held = await self._written(client, lambda: self.book.add(signed, order, [bytes(p) for p in programs]))
+        held = await self._server.governor.disk.in_thread(
+            client.name, lambda: self.book.add(signed, order, [bytes(p) for p in programs])
+        )
         self._made.setdefault(held.job, [])
         log.info("%s has %d checkpoints of %s made, job %s", client.name, order.checkpoints, order.name, held.job[:8])
         self._drive(held)
