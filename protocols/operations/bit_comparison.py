@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operation, PartyContext, Value, register, require
-from mpc.rings import BITS, Array, Rings, bits_of, field_of
+from mpc.rings import BITS, Array, PrimeField, Rings, bits_of, field_of
 from mpc.rings.bit_chains import monomials
 from mpc.rings.bit_planes import packed
 from mpc.tensor_type import MAX_SIZE, Form, TensorType
 from protocols.operations.comparison import Comparison
 from protocols.operations.digits import digits_type, packed_type
-from protocols.operations.passing import passed, passed_made, passed_parts
+from protocols.operations.passing import SaidOfMasks, passed
 
 MOST_CHAINED = 9
 """Digits of a chain: the monomials double with each."""
@@ -74,29 +74,11 @@ class Sign(Operation, frozen=True, tag="sign"):
         return bits_of(rings).chain(inputs[0], None)
 
 
-class LiftedBits(Correlation, frozen=True):
-    """The masks of packed bits as numbers; if ``gated``, times a third mask besides, of which so many bits are
-    ``dropped``, and which may be that of what is compared, ``own`` (``passing.py``)."""
+class LiftedBits(SaidOfMasks, frozen=True):
+    """The masks of packed bits as numbers."""
 
-    size: int
-    gated: bool
-    dropped: int
-    own: bool
-
-    @property
-    def operands(self) -> tuple[int, ...]:
-        return (1, 2) if self.gated else (1,)
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        rows = (self.size,)
-        return (Part(rows), *(passed_parts(rows, self.size, self.dropped, self.own) if self.gated else ()))
-
-    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        field = field_of(rings)
-        lifted = field.unpacked(masks[0], self.size)
-        through = [passed_made(field, lifted, mask, self.dropped, self.own) for mask in masks[1:]]
-        return (lifted, *(one for made in through for one in made))
+    def said(self, field: PrimeField, mask: Array) -> Array:
+        return field.unpacked(mask, self.size)
 
 
 @register

@@ -198,20 +198,11 @@ class Cut(Operation, frozen=True):
         return Window(self.ignored, self.widths)
 
 
-@register
-class Tables(Cut, frozen=True, tag="tables"):
-    """The tables of the mask of each element of x; they say nothing of x, but to who knows what is opened of it."""
+class MaskTables(Cut, frozen=True):
+    """What a dealer makes of the mask of each element of x, cut; it says nothing of x, but to who knows what is opened
+    of it."""
 
     inner: ClassVar[bool] = True
-
-    def result(self, *types: TensorType) -> TensorType:
-        require(len(types) == 1, "takes one tensor")
-        self._window.check(types[0])
-        require(self.ring in (FIELD, BITS), "digits are of the field, or packed bits")
-        return tables_type(types[0].size, self.widths, self.ring)
-
-    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (Table(types[0].size, self.ignored, self.widths, self.ring),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
@@ -222,6 +213,20 @@ class Tables(Cut, frozen=True, tag="tables"):
         """Of the mask 0."""
         (correlation,) = self.correlations(*types)
         return correlation.make(rings, [field_of(rings).zeros(types[0].shape)])[0]
+
+
+@register
+class Tables(MaskTables, frozen=True, tag="tables"):
+    """The tables of the mask of each element of x."""
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(len(types) == 1, "takes one tensor")
+        self._window.check(types[0])
+        require(self.ring in (FIELD, BITS), "digits are of the field, or packed bits")
+        return tables_type(types[0].size, self.widths, self.ring)
+
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        return (Table(types[0].size, self.ignored, self.widths, self.ring),)
 
 
 @register

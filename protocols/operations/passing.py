@@ -27,9 +27,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mpc.correlation import Part
+from mpc.correlation import Correlation, Part
 from mpc.operation import Value
-from mpc.rings import Array, PrimeField
+from mpc.rings import Array, PrimeField, Rings, field_of
 from mpc.rings.prime_field import Bits
 from mpc.tensor_type import Shape, TensorType
 from protocols.operations.truncation import OFFSET, mask_quotient, mask_quotients, opened_quotient
@@ -88,3 +88,39 @@ def passed(field: PrimeField, y: TensorType, value: Value, dealt: Sequence[Array
     opened = opened_quotient(field, public, 1 << dropped)
     share = field.choose(opened.below_half, dealt[3], dealt[2])
     return Passed(opened.quotient, share, dealt[:2], opened.below_half, None)
+
+
+class SaidOfMasks(Correlation, frozen=True):
+    """What opened values are looked up in, made of the masks of what is opened, for ``size`` values; if ``gated``, it
+    times a third mask besides, of which so many bits are ``dropped``, and which may be that of what is compared, its
+    ``own``."""
+
+    size: int
+    gated: bool
+    dropped: int
+    own: bool
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        return (1, 2) if self.gated else (1,)
+
+    @property
+    def rows(self) -> Shape:
+        """Of what is said."""
+        return (self.size,)
+
+    def said(self, field: PrimeField, mask: Array) -> Array:
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (
+            Part(self.rows),
+            *(passed_parts(self.rows, self.size, self.dropped, self.own) if self.gated else ()),
+        )
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        field = field_of(rings)
+        said = self.said(field, masks[0])
+        through = [passed_made(field, said, mask, self.dropped, self.own) for mask in masks[1:]]
+        return (said, *(one for made in through for one in made))

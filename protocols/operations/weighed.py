@@ -31,14 +31,14 @@ from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operand, PartyContext, Value, register, require
-from mpc.rings import Array, Rings, field_of
+from mpc.rings import Array, PrimeField, Rings, field_of
 from mpc.rings.field import P
 from mpc.rings.small import MOST_BITS, small, words
 from mpc.rings.steps import entries, entry_bits
-from mpc.tensor_type import Form, RingName, TensorType
+from mpc.tensor_type import Form, RingName, Shape, TensorType
 from protocols.operations.comparison import Comparison
-from protocols.operations.digits import Cut, Digits, Window
-from protocols.operations.passing import passed, passed_made, passed_parts
+from protocols.operations.digits import Digits, MaskTables, Window
+from protocols.operations.passing import SaidOfMasks, passed
 
 HALF = (P + 1) // 2
 """1 / 2."""
@@ -83,11 +83,9 @@ class Step(Correlation, frozen=True):
 
 
 @register
-class Steps(Cut, frozen=True, tag="steps"):
-    """The tables of the digit at ``place`` of the mask of each element of x; they say nothing of x, but to who knows
-    what is opened of it."""
+class Steps(MaskTables, frozen=True, tag="steps"):
+    """The tables of the digit at ``place`` of the mask of each element of x."""
 
-    inner: ClassVar[bool] = True
     place: int = 0
 
     def result(self, *types: TensorType) -> TensorType:
@@ -101,16 +99,6 @@ class Steps(Cut, frozen=True, tag="steps"):
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Step(types[0].size, self.ignored, self.widths, self.place),)
-
-    def evaluate(
-        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
-    ) -> Value:
-        return Value(None, prepared[0])
-
-    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        """Of the mask 0."""
-        (correlation,) = self.correlations(*types)
-        return correlation.make(rings, [field_of(rings).zeros(types[0].shape)])[0]
 
 
 @register
@@ -157,30 +145,17 @@ class Weighed(Digits, frozen=True, tag="weighed"):
         return field.weighed_steps(opened, window.shift, self.widths, tables, one, self.thresholds, self.equal)
 
 
-class SmallSigns(Correlation, frozen=True):
-    """Half the sign of z + rho, for each z; if ``gated``, times a third mask besides, of which so many bits are
-    ``dropped``, and which may be that of what is compared, ``own`` (``passing.py``)."""
+class SmallSigns(SaidOfMasks, frozen=True):
+    """Half the sign of z + rho, for each z that a sum of so many ``digits`` may be."""
 
-    size: int
     digits: int
-    gated: bool
-    dropped: int
-    own: bool
 
     @property
-    def operands(self) -> tuple[int, ...]:
-        return (1, 2) if self.gated else (1,)
+    def rows(self) -> Shape:
+        return (1 << (self.digits - 1), self.size)
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        rows = (1 << (self.digits - 1), self.size)
-        return (Part(rows), *(passed_parts(rows, self.size, self.dropped, self.own) if self.gated else ()))
-
-    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
-        field = field_of(rings)
-        signs = field.small_signs(masks[0], self.digits, self.size)
-        through = [passed_made(field, signs, mask, self.dropped, self.own) for mask in masks[1:]]
-        return (signs, *(one for made in through for one in made))
+    def said(self, field: PrimeField, mask: Array) -> Array:
+        return field.small_signs(mask, self.digits, self.size)
 
 
 @register
@@ -199,7 +174,7 @@ class Signed(Comparison, frozen=True, tag="signed"):
         return field.add(field.full((size,), HALF), sign)
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
-        return (SmallSigns(types[0].size, self.digits, len(types) == 3, self.dropped, self.own),)
+        return (SmallSigns(types[0].size, len(types) == 3, self.dropped, self.own, self.digits),)
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
