@@ -22,11 +22,12 @@ from benchmarks.operations import OPERATIONS
 from benchmarks.records import Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, progress_bar, stdout_console
 from mpc import fixed_point
-from mpc.errors import ConfigurationError, NotAsPromised, TesseraError
+from mpc.errors import NotAsPromised, TesseraError
 from mpc.objective import ANY, TRAFFIC, Objective
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import Buffer, Rings, bits_of, field_of, known_rings
+from mpc.rings.devices import rings_on
 from mpc.rings.digits import entries
 from mpc.rings.prg import Seed
 from mpc.security import Security
@@ -68,7 +69,7 @@ SELECTIONS = {
 def run(options: argparse.Namespace) -> int:
     """Compare, measure and print; the exit code.  Raises NotAsPromised where a bit is not what it is to be."""
     recorder = Recorder.of(options)
-    rings, chosen = _rings_on(options.device), subject(options)
+    rings, chosen = rings_on(options.device), subject(options)
     programs = _programs()
     with progress_bar("comparing", len(programs)) as advance:
         wrong = []
@@ -91,14 +92,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(summary)
     return recorder.finish()
-
-
-def _rings_on(device: str) -> Rings:
-    try:
-        from mpc.rings.on_torch import rings_on
-    except ImportError:
-        raise ConfigurationError("this takes PyTorch: install tessera-mpc[gpu]") from None
-    return rings_on(device)
 
 
 def _name(device: str) -> str:

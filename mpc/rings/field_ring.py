@@ -28,14 +28,11 @@ from mpc.rings import (
 from mpc.rings.field_chains import Chain
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
-from mpc.rings.ring import Array, Buffer, Pair, Shape, as_array, register_ring
+from mpc.rings.ring import Array, Buffer, Pair, Shape, WordRing, register_ring
 
 
-class FieldRing(PrimeField):
-    """uint64 arrays, which go over a wire as they are."""
-
-    def zeros(self, shape: Shape) -> Array:
-        return field.zeros(shape)
+class FieldRing(WordRing, PrimeField):
+    """uint64 arrays."""
 
     def full(self, shape: Shape, value: int) -> Array:
         return np.full(shape, value % P, np.uint64) if shape else np.array(value % P, np.uint64)
@@ -49,22 +46,11 @@ class FieldRing(PrimeField):
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and field.is_reduced(array)
 
-    def is_zero(self, x: Array) -> bool:
-        return not x.any()
-
     def from_signed(self, values: npt.NDArray[np.int64]) -> Array:
         return field.from_signed(values)
 
     def to_signed(self, x: Array) -> npt.NDArray[np.int64]:
         return field.to_signed(x)
-
-    def buffer(self, x: Array) -> Buffer:
-        return np.asarray(x, order="C").astype("<u8", copy=False)
-
-    def read(self, data: bytes | memoryview, shape: Shape) -> Array:
-        if len(data) != self.bytes_of(prod(shape)):
-            raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
-        return as_array(data).astype(np.uint64, copy=False).reshape(shape)
 
     def add(self, x: Array, y: Array) -> Array:
         return field.add(x, y)

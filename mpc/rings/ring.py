@@ -217,6 +217,24 @@ class Ring(ABC):
         out[...] = self.negate(y) if x is None else self.subtract(x, y)
 
 
+class WordRing(Ring):
+    """Of uint64 arrays, which go over a wire as they are."""
+
+    def zeros(self, shape: Shape) -> Array:
+        return np.zeros(shape, np.uint64)
+
+    def is_zero(self, x: Array) -> bool:
+        return not x.any()
+
+    def buffer(self, x: Array) -> Buffer:
+        return np.asarray(x, order="C").astype("<u8", copy=False)
+
+    def read(self, data: bytes | memoryview, shape: Shape) -> Array:
+        if len(data) != self.bytes_of(prod(shape)):
+            raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
+        return as_array(data).astype(np.uint64, copy=False).reshape(shape)
+
+
 Rings = Mapping[str, Ring]
 """By name; what stands behind an algebra in this process."""
 

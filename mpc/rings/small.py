@@ -21,7 +21,7 @@ from mpc.errors import UnsupportedError
 from mpc.rings import threads
 from mpc.rings.kernels import READ, WRITE, flat, kernel
 from mpc.rings.prg import Seed
-from mpc.rings.ring import Array, Buffer, Pair, Ring, Shape, as_array, register_ring
+from mpc.rings.ring import Array, Buffer, Pair, Shape, WordRing, register_ring
 
 WORD = numba.types.uint64
 
@@ -44,8 +44,8 @@ def words(count: int, bits: int) -> int:
     return -(-count // in_a_word(bits))
 
 
-class SmallNumbers(Ring):
-    """uint64 arrays, which go over a wire as they are; bits that are left over are 0."""
+class SmallNumbers(WordRing):
+    """uint64 arrays; bits that are left over are 0."""
 
     name: ClassVar[str] = ""
     element_bits: ClassVar[int] = 64
@@ -58,9 +58,6 @@ class SmallNumbers(Ring):
         self.name = small(bits)  # type: ignore[misc]
         self._used, self._high = (np.uint64(ones * k) for k in ((1 << bits) - 1, 1 << (bits - 1)))
         self._low = self._used ^ self._high
-
-    def zeros(self, shape: Shape) -> Array:
-        return np.zeros(shape, np.uint64)
 
     def full(self, shape: Shape, value: int) -> Array:
         return np.full(shape, value & int(self._used), np.uint64)
@@ -75,22 +72,11 @@ class SmallNumbers(Ring):
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and self._clean(array)
 
-    def is_zero(self, x: Array) -> bool:
-        return not x.any()
-
     def from_signed(self, values: npt.NDArray[np.int64]) -> Array:
         return values.astype(np.uint64) & self._used
 
     def to_signed(self, x: Array) -> npt.NDArray[np.int64]:
         return x.astype(np.int64)
-
-    def buffer(self, x: Array) -> Buffer:
-        return np.asarray(x, order="C").astype("<u8", copy=False)
-
-    def read(self, data: bytes | memoryview, shape: Shape) -> Array:
-        if len(data) != self.bytes_of(prod(shape)):
-            raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
-        return as_array(data).astype(np.uint64, copy=False).reshape(shape)
 
     def add(self, x: Array, y: Array) -> Array:
         return self._combined(_add, x, y)

@@ -18,6 +18,7 @@ import threadpoolctl
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.errors import ConfigurationError
 from mpc.rings import Rings, compiling, threads
+from mpc.rings.devices import rings_on
 from parties.host.processor import cores
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.keys import KeyPair
@@ -139,7 +140,7 @@ def run_server(
     ``device``: what torch is to compute on, if not NumPy on the processor.  Raises ConfigurationError where it cannot.
     """
     tune(count or threads_for(cluster, member))
-    rings = _rings_on(device) if device else None
+    rings = rings_on(device) if device else None
     sys.setswitchinterval(SWITCH_INTERVAL)
     # What is here by now stays: looking for garbage among it again and again would hold everybody up.
     gc.collect()
@@ -152,14 +153,6 @@ def run_server(
         asyncio.run(_serve_measured(server, until_stdin_closes, grace, metrics))
         # Another cluster file, under which this process goes on, with a server made for it.
         again = server.succeeding.successor is not None
-
-
-def _rings_on(device: str) -> Rings:
-    try:
-        from mpc.rings.on_torch import rings_on
-    except ImportError:
-        raise ConfigurationError(f"to compute on {device!r} takes PyTorch: install tessera-mpc[gpu]") from None
-    return rings_on(device)
 
 
 async def _serve_measured(

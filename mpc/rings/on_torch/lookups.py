@@ -193,7 +193,7 @@ def coarse_bits(x: Tensor, at: Sequence[int], ignored: int, bits: int, dealt: Te
     tables = dealt.reshape(len(c), -1)
     found = torch.zeros_like(c)
     for end in at:
-        number = add(c, torch.full_like(c, -end % P)) >> ignored
+        number = add(c, -end % P) >> ignored
         place = number & (size - 1)
         entry = _entries(tables, place >> 3).to(torch.int64) >> (place & 7)
         found = found ^ entry ^ one & number >> bits
@@ -216,7 +216,7 @@ def counted_bits(bits: Tensor, masks: Tensor, sizes: Sequence[int], rows: int) -
 
 
 def _moved(x: Tensor, low: int) -> Tensor:
-    return add(x.flatten(), torch.full_like(x.flatten(), -low % P))
+    return add(x.flatten(), -low % P)
 
 
 @fused

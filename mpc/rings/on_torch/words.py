@@ -34,7 +34,7 @@ def reduced(x: Tensor) -> Tensor:
 
 
 @fused
-def add(x: Tensor, y: Tensor) -> Tensor:
+def add(x: Tensor, y: Tensor | int) -> Tensor:
     return reduce_once(x + y)
 
 
