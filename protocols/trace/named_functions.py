@@ -53,7 +53,8 @@ PART = 0.25
 
 TOLD = 1e-3
 """Of the largest value: what errs by less has digits that tell."""
-SAMPLES = 65
+NEAR = -1.0
+"""Up to here what vanishes far below 0 grows; from here on nothing that has tails is nearly 0 throughout."""
 NOTHING = 2.0**-36
 """What is smaller is 0: no fit errs by less than 1e-15."""
 
@@ -215,10 +216,11 @@ def _with_tails(name: str, ends: tuple[float, float]) -> Fit | None:
     function = FUNCTIONS.get(name)
     if function is None or function.tails is None or (function.low <= low and high <= function.high):
         return None
-    # Where it is nearly 0 throughout, of its values nothing would be right: a fit of their own goes by how large they
-    # are, as far as there are digits for them.
-    largest = float(np.abs(function.exact(np.linspace(low, high, SAMPLES))).max())
-    return None if NOTHING < largest < function.target / TOLD else tailed(name)
+    # Far below 0 some are nearly 0, the less so the nearer, and of their values nothing would be right: a fit of their
+    # own goes by how large they are, as far as there are digits for them.
+    if high < NEAR and NOTHING < abs(function.exact(np.array([high]))[0]) < function.target / TOLD:
+        return None
+    return tailed(name)
 
 
 def _interval(name: str, t: TensorType) -> tuple[float, float] | None:

@@ -308,6 +308,12 @@ def test_where_all_is_nearly_0_it_is_as_right_as_elsewhere(secure: Any, name: st
     assert error <= 1e-3 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("name", ["silu", "gelu", "mish"])
+def test_what_is_0_at_both_ends_alone_has_its_tails(secure: Any, name: str) -> None:
+    x = getattr(leaf(Input((4,), 16, -1000.0, 0.0)), name)()
+    assert x.node.operation.fit is tailed(name)
+
+
 def test_what_no_digit_is_left_of_is_0(secure: Any) -> None:
     x = np.linspace(-80, -60, 5)
     y = leaf(Input(x.shape, 16, -80, -60)).sigmoid()
