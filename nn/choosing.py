@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mpc.errors import ShapeError, UnsupportedError
-from nn.layer import MAX_SIZE, Array, Arrays, Layer, Secrets, axis_of, check_finite, check_size
+from nn.layer import MAX_SIZE, OneFormula, axis_of, check_finite, check_size
 from nn.rectifiers import Elementwise
-from protocols.trace.secret_tensor import SecretTensor
 
 
-class AlongOne(Layer, frozen=True):
+class AlongOne(OneFormula, frozen=True):
     """One formula in NumPy's words along ``dim``, which is not the batch's."""
 
     dim: int
@@ -31,12 +30,8 @@ class AlongOne(Layer, frozen=True):
             raise ShapeError(f"dimension {self.dim} of {ndim} is the batch's")
         return axis
 
-    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        y: SecretTensor = self.of(inputs[0], self._axis(inputs[0].ndim))
-        return y
-
-    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
-        return np.asarray(self.of(inputs[0], self._axis(inputs[0].ndim)))
+    def _of(self, x: Any) -> Any:
+        return self.of(x, self._axis(x.ndim))
 
 
 class Take(AlongOne, frozen=True):
@@ -64,7 +59,7 @@ class CumSum(AlongOne, frozen=True):
         return x.cumsum(axis)
 
 
-class _Extreme(Layer, frozen=True):
+class _Extreme(OneFormula, frozen=True):
     """The largest or smallest value over dimensions ``dim``, none of which may be the batch's."""
 
     largest: ClassVar[bool]
@@ -81,13 +76,6 @@ class _Extreme(Layer, frozen=True):
         if 0 in found or 0 in x.shape:
             raise ShapeError(f"{self} of a tensor of shape {x.shape}")
         return x.max(found, keepdims=self.keepdim) if self.largest else x.min(found, keepdims=self.keepdim)
-
-    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        y: SecretTensor = self._of(inputs[0])
-        return y
-
-    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
-        return np.asarray(self._of(inputs[0]))
 
 
 class Amax(_Extreme, frozen=True):

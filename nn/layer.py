@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
@@ -94,6 +94,20 @@ class Layer(
 
         ``weights`` are in torch's layout, by local name.  Raises ShapeError.
         """
+        raise NotImplementedError
+
+
+class OneFormula(Layer, frozen=True):
+    """A formula in NumPy's words of one tensor: of a secret one another, of an array another."""
+
+    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
+        y: SecretTensor = self._of(inputs[0])
+        return y
+
+    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
+        return np.asarray(self._of(inputs[0]))
+
+    def _of(self, x: Any) -> Any:
         raise NotImplementedError
 
 

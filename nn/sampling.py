@@ -10,14 +10,14 @@ import numpy as np
 from mpc.errors import ShapeError, UnsupportedError
 from nn import axes
 from nn.choosing import AlongOne
-from nn.layer import Array, Arrays, Layer, Pair, Secrets, check_finite, check_images, check_pair, check_size, pair
+from nn.layer import Array, OneFormula, Pair, check_finite, check_images, check_pair, check_size, pair
 from protocols.trace.secret_tensor import SecretTensor
 
 MAX_POINTS = 2**16
 """Of a grid: its numbers are in the architecture."""
 
 
-class _Windows(Layer, frozen=True):
+class _Windows(OneFormula, frozen=True):
     kernel_size: Pair
     dilation: Pair = 1
     padding: Pair = 0
@@ -38,16 +38,6 @@ class _Windows(Layer, frozen=True):
         axes.check_room((high, wide))
         found = rows[:, None, :, None] * wide + columns[None, :, None, :]
         return found.reshape(len(rows) * len(columns), -1), (high, wide)
-
-    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        y: SecretTensor = self._of(inputs[0])
-        return y
-
-    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
-        return np.asarray(self._of(inputs[0]))
-
-    def _of(self, x: Any) -> Any:
-        raise NotImplementedError
 
 
 class Unfold(_Windows, frozen=True):
@@ -100,7 +90,7 @@ def _sources(places: axes.Positions, count: int) -> axes.Positions:
     return found
 
 
-class GridSample(Layer, frozen=True):
+class GridSample(OneFormula, frozen=True):
     """``torch.nn.functional.grid_sample`` at places that are public, the same for all images.  Local.
 
     ``grid``: x and y of each of the ``size`` pixels of the result, row by row; -1 and 1 are an image's ends.
@@ -119,13 +109,6 @@ class GridSample(Layer, frozen=True):
             raise UnsupportedError(f"a grid of {len(self.grid)} numbers: x and y of {self.size}, {MAX_POINTS} at most")
         for number in self.grid:
             check_finite("a grid's number", number)
-
-    def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        y: SecretTensor = self._of(inputs[0])
-        return y
-
-    def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
-        return np.asarray(self._of(inputs[0]))
 
     def _of(self, x: Any) -> Any:
         check_images(x, self)
