@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from mpc.errors import NotPermitted, PeerError, ProtocolViolation, TesseraError, TooLarge
+from mpc.rings.devices import memory_errors
 from mpc.security import Security
 from parties.host import logs
 from parties.host.counters import OK, RELEASED, Metrics
@@ -266,7 +267,8 @@ class Runs(Dispatcher, Generic[JobT]):
 
         def timed() -> tuple[Result, float]:
             started = time.perf_counter()
-            return work(), time.perf_counter() - started
+            with memory_errors():
+                return work(), time.perf_counter() - started
 
         async def run() -> None:
             try:

@@ -13,6 +13,7 @@ import torch
 
 from mpc.errors import ConfigurationError, ShapeError
 from mpc.rings import BITS, FIELD, known_rings
+from mpc.rings.devices import memory_errors
 from mpc.rings.digits import entries
 from mpc.rings.field_chains import Chain
 from mpc.rings.on_torch import fused, rings_on
@@ -331,3 +332,12 @@ def test_what_torch_compiles_computes_the_same(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fused, "AS_THEY_ARE", set())
     test_each_method_computes_the_same(FIELD, "multiply")
     test_each_method_computes_the_same(FIELD, "from_signed")
+
+
+def test_what_a_device_has_no_memory_for_is_a_memory_error():
+    with pytest.raises(MemoryError), memory_errors():
+        ON_TORCH[FIELD].zeros((1 << 45,))
+    with pytest.raises(MemoryError), memory_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RuntimeError, match="size mismatch"), memory_errors():
+        raise RuntimeError("size mismatch")
