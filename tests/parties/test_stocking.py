@@ -391,7 +391,11 @@ async def test_what_only_the_client_notices_destroys_nothing(strict):
     once(strict)
 
 
-async def test_a_client_s_word_destroys_nothing(strict):
+async def test_a_client_s_word_destroys_nothing(strict, monkeypatch):
+    """What servers prove is looked into, at a cost of signatures; of what a client says nothing is."""
+    heard = []
+    for server in strict.servers.values():
+        monkeypatch.setattr(server.proofs, "take", lambda evidence, source: heard.append(source.name))
     async with strict.client() as client, strict.client("company") as company:
         await client.stock(program(client), 2)
         prepared = await company.prepare(program(company))
@@ -403,6 +407,7 @@ async def test_a_client_s_word_destroys_nothing(strict):
         await asyncio.sleep(0.1)
         assert await client.finish(other) == pytest.approx([1.0], abs=1e-3)
         assert counts(strict) == [2, 2, 2]
+    assert not {"clinic", "company"} & set(heard)
 
 
 async def test_without_macs_no_word_destroys_anything(site):
