@@ -5,6 +5,9 @@ Windows that lie one below the other share rows of the image.  So for each colum
 moved to the side by so much, and what a row of the window sees is that from another row on: a matrix that is there
 already, of a row for each channel and column.  Laying out whole windows moves as many times the memory as they have
 rows, and takes longer than the products do.
+
+The gradient of weights is a convolution by windows as large as images, with few results of each: too few columns for a
+product of matrices.  There those of many images stand side by side, a row of each window after the other.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ STRIP = 8 << 20
 
 NARROW = 128
 """Columns of a matrix that is not cut into narrower ones for the sake of threads."""
+
+FEW = 64
+"""Results of an image, by windows that are higher than their result, below which matrices are made of all images'."""
 
 DIRECT = 4
 """Output channels that share a window, at most, where windows are not laid out."""
@@ -102,6 +108,8 @@ def conv2d(
     x = np.ascontiguousarray(x)
     if w.direct:
         _summed(x, w, result, stride, padding)
+    elif window[0] > rows and rows * columns < FEW:
+        _side_by_side(x, w, result, stride, padding)
     else:
         _laid_out(x, w, result, stride, padding)
     return result
@@ -164,6 +172,37 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
                 recombine(products.reshape(-1), done.reshape(-1), block.start > 0 or down > 0)
         if done is not to:
             to[...] = done
+
+    threads.each(tile, len(tiles))
+
+
+def _side_by_side(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, padding: Pair) -> None:
+    """By matrices of the windows of many images, each of few results."""
+    out_channels, depth, *window = w.shape
+    images, _, rows, columns = result.shape
+    groups, each, area = w.groups, out_channels // w.groups, rows * columns
+    blocks = inner_blocks(depth * window[1], window[1])
+    together = min(-(-images // threads.in_use()), max(1, STRIP // (SPLIT * area * blocks[0].stop)))
+    tiles = list(product(slices(images, together), slices(groups, 1)))
+    source, shaped = flat(x), result.reshape(images, groups, each, area)
+
+    def tile(number: int) -> None:
+        image, group = tiles[number]
+        results = (image.stop - image.start) * area
+        done, products = np.empty((each, results), np.uint64), None
+        room = np.empty(PARTS * results * blocks[0].stop)
+        for down, block in product(range(window[0]), blocks):
+            first, last = (group.start * depth + end // window[1] for end in (block.start, block.stop))
+            inner = block.stop - block.start
+            laid = room[: PARTS * results * inner]
+            kernels.split_windows(
+                source, laid, x.shape[2:], (rows, columns), stride, padding, (image.start, image.stop),
+                (first, last), x.shape[1], down, window[1],
+            )  # fmt: skip
+            left = w.limbs(down, group, slice(0, each), block)[:, 0]
+            products = np.matmul(left, laid.reshape(PARTS, results, inner).swapaxes(-1, -2), out=products)
+            recombine(products.reshape(-1), done.reshape(-1), down > 0 or block.start > 0)
+        shaped[image, group.start] = done.reshape(each, -1, area).transpose(1, 0, 2)
 
     threads.each(tile, len(tiles))
 

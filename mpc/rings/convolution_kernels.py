@@ -58,6 +58,40 @@ def split_lines(x: Words, out: Reals, size: Pair, window: Pair, stride: Pair, pa
                             out[to + i] = line[of + i * np.uintp(stride[1])]
 
 
+@kernel(READ, WRITE_REAL, PAIR, PAIR, PAIR, PAIR, PAIR, PAIR, INT, INT, INT)
+def split_windows(
+    x: Words, out: Reals, size: Pair, results: Pair, stride: Pair, padding: Pair, images: Pair, channels: Pair,
+    depth: int, down: int, wide: int,
+) -> None:  # fmt: skip
+    """Split row ``down`` of each window of some channels of some images, a row of the result for each window:
+    (`PARTS`, images, results, channels, ``wide``).
+
+    ``x``: images of ``depth`` channels; ``images`` and ``channels``: the first, and that behind the last.
+    """
+    height, width = size
+    rows, columns = results
+    count = channels[1] - channels[0]
+    inner = count * wide
+    limb = (images[1] - images[0]) * rows * columns * inner
+    padded_width = width + 2 * padding[1]
+    line = np.zeros(PARTS * padded_width)
+    for image in range(images[0], images[1]):
+        for r in range(rows):
+            first = ((image - images[0]) * rows + r) * columns * inner
+            row = r * stride[0] + down - padding[0]
+            inside = 0 <= row < height
+            for c in range(count):
+                if inside:
+                    source = ((image * depth + channels[0] + c) * height + row) * width
+                    split_into(x[source : source + width], line, padding[1], padded_width)
+                for k in range(PARTS):
+                    for column in range(columns):
+                        to = np.uintp(k * limb + first + column * inner + c * wide)
+                        of = np.uintp(k * padded_width + column * stride[1])
+                        for j in range(np.uintp(wide)):
+                            out[to + j] = line[of + j] if inside else 0.0
+
+
 @kernel(READ, READ, WRITE, PAIR, PAIR, INT, PAIR, PAIR, PAIR, PAIR)
 def summed_windows(
     x: Words, w: Words, out: Words, planes: Pair, each: Pair, depth: int, size: Pair, window: Pair, stride: Pair,

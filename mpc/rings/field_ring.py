@@ -26,7 +26,7 @@ from mpc.rings import (
     weighed_bits,
 )
 from mpc.rings.field_chains import Chain
-from mpc.rings.prg import Seed, elements_sum
+from mpc.rings.prg import Seed, elements_less, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
 from mpc.rings.ring import Array, Buffer, Pair, Shape, WordRing, register_ring
 
@@ -42,6 +42,9 @@ class FieldRing(WordRing, PrimeField):
 
     def sample_sum(self, seeds: Sequence[Seed], shape: Shape) -> Array:
         return elements_sum(seeds, shape)
+
+    def sample_less(self, x: Array, seeds: Sequence[Seed]) -> Array:
+        return elements_less(x, seeds)
 
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and field.is_reduced(array)

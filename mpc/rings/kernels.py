@@ -387,3 +387,14 @@ def mask_accumulate(total: Words, x: Words) -> bool:
         rejected |= np.uint64(word == P)
         total[i] = reduce_once(total[i] + word)
     return bool(rejected != 0)
+
+
+@kernel(WRITE, READ)
+def mask_subtract(total: Words, x: Words) -> bool:
+    """total -= the low 61 bits of x; whether any of them is p."""
+    rejected = np.uint64(0)
+    for i in range(x.size):
+        word = x[i] & P
+        rejected |= np.uint64(word == P)
+        total[i] = reduce_once(total[i] + (P - word))
+    return bool(rejected != 0)

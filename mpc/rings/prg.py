@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from mpc.errors import UsageError
 from mpc.rings import kernels, threads
-from mpc.rings.field import FieldArray, P, Shape, add
+from mpc.rings.field import FieldArray, P, Shape, add, subtract
+from mpc.rings.kernels import flat
 
 SEED_BYTES = 16
 
@@ -147,6 +148,25 @@ def elements_sum(seeds: Sequence[Seed], shape: int | Shape) -> FieldArray:
         for seed in seeds:
             add(out, seed.elements(out.size), out)
     return out.reshape(shape)
+
+
+def elements_less(x: FieldArray, seeds: Sequence[Seed]) -> FieldArray:
+    """``x`` less the `elements` of all seeds, without holding any of them: a piece after the other, in the cache."""
+    source = flat(x)
+    out = np.empty(source.size, np.uint64)
+    rejected: list[bool] = []
+
+    def expand(first: int, last: int) -> None:
+        streams = [_words(seed._key, min(last - first, _PIECE), first) for seed in seeds]
+        for start in range(first, last, _PIECE):
+            piece = out[start : min(start + _PIECE, last)]
+            piece[...] = source[start : start + piece.size]
+            rejected.extend(kernels.mask_subtract(piece, stream(piece.size)) for stream in streams)
+
+    threads.cut(expand, out.size, _PIECE)
+    if any(rejected):
+        return subtract(x, elements_sum(seeds, x.shape))
+    return out.reshape(x.shape)
 
 
 def _cipher(key: bytes, counter: bytes) -> CipherContext:

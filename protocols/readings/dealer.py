@@ -207,8 +207,8 @@ def _parts(
             values.extend(rings[part.ring].scale(value, key) for value, part in scaled)
         for k, (value, part) in enumerate(zip(values, corrected[i], strict=True)):
             ring = rings[part.ring]
-            others = ring.sample_sum([dealt_stream(seed, i, k) for seed in seeds[:-1]], part.shape)
-            yield ring.buffer(ring.subtract(value, others)).reshape(-1)
+            others = [dealt_stream(seed, i, k) for seed in seeds[:-1]]
+            yield ring.buffer(ring.sample_less(value, others)).reshape(-1)
         to_take.subtract(node.inputs)
         for j in {i, *node.inputs}:
             if not to_take[j]:

@@ -170,6 +170,8 @@ def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         ((1, 2, 4, 9), (3, 2, 1, 1), (2, 4), (1, 1), 1),
         ((1, 350, 3, 3), (2, 350, 3, 3), (1, 1), (1, 1), 1),
         ((0, 3, 5, 5), (2, 3, 3, 3), (1, 1), (0, 0), 1),
+        ((5, 6, 9, 8), (12, 3, 7, 6), (2, 1), (1, 2), 2),
+        ((3, 20, 8, 30), (5, 20, 7, 28), (1, 1), (1, 1), 1),
     ],
 )
 def test_convolutions(x: Any, w: Any, stride: Any, padding: Any, groups: int) -> None:
@@ -183,8 +185,8 @@ def test_convolutions(x: Any, w: Any, stride: Any, padding: Any, groups: int) ->
 
 
 def test_convolution_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, w = random(7, 2, 6, 6), random(5, 2, 3, 3)
-    for stride in ((1, 1), (2, 1)):
+    x = random(7, 2, 6, 6)
+    for w, stride in ((random(5, 2, 3, 3), (1, 1)), (random(5, 2, 3, 3), (2, 1)), (random(5, 2, 5, 6), (1, 1))):
         whole = conv2d(x, w, stride)
         for size in (2 * 40 * 6 * 4 * 8, 40 * 6 * 8, 1):
             monkeypatch.setattr(convolution, "STRIP", size)

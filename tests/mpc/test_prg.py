@@ -11,8 +11,8 @@ from scipy.stats import chisquare
 
 from mpc.errors import UsageError
 from mpc.rings import prg
-from mpc.rings.field import P, is_reduced, total
-from mpc.rings.prg import Seed, elements_sum, fresh_seed
+from mpc.rings.field import P, is_reduced, subtract, total
+from mpc.rings.prg import Seed, elements_less, elements_sum, fresh_seed
 
 KEY = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
 
@@ -72,6 +72,8 @@ def test_sum_of_expansions(count: int) -> None:
     shape = (3, prg._PIECE + 1)
     terms = np.array([seed.elements(shape) for seed in seeds], np.uint64).reshape(count, *shape)
     assert np.array_equal(elements_sum(seeds, shape), total(terms, 0))
+    x = Seed(bytes(16)).elements(shape)
+    assert np.array_equal(elements_less(x, seeds), subtract(x, total(terms, 0)))
 
 
 def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +98,9 @@ def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.Mo
     assert drawn[[1, 4]].tolist() == again.tolist()
     assert np.array_equal(np.delete(drawn, [1, 4]), np.delete(plain, [1, 4]))
     other = Seed(bytes(16))
-    assert np.array_equal(elements_sum([Seed(KEY), other], 8), total(np.array([drawn, other.elements(8)]), 0))
+    both = total(np.array([drawn, other.elements(8)]), 0)
+    assert np.array_equal(elements_sum([Seed(KEY), other], 8), both)
+    assert np.array_equal(elements_less(both, [Seed(KEY), other]), np.zeros(8, np.uint64))
 
 
 def test_uniform() -> None:

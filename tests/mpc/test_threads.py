@@ -12,7 +12,7 @@ import pytest
 from mpc.errors import UsageError
 from mpc.rings import bit_chains, bit_planes, convolution, field, matrix, steps, threads
 from mpc.rings.field import P
-from mpc.rings.prg import Seed, elements_sum
+from mpc.rings.prg import Seed, elements_less, elements_sum
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +51,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "reduced": lambda: [field.is_reduced(elements(3001)), field.is_reduced(np.full(3001, P, np.uint64))],
     "elements": lambda: SEED.elements(70_001),
     "sum of elements": lambda: elements_sum([SEED, OTHER], 70_001),
+    "less elements": lambda: elements_less(elements(70_001), [SEED, OTHER]),
     "raw": lambda: SEED.raw(500_001),
     "product": lambda: matrix.matmul(elements(101, 97), elements(97, 103)),
     "long product": lambda: matrix.matmul(elements(20, 2500), elements(2500, 30)),
     "batch": lambda: matrix.matmul(elements(3, 4, 21, 40), matrix.Limbs(elements(4, 40, 33))),
     "stack of rows": lambda: matrix.matmul(elements(3, 40, 40), elements(40, 33)),
     "convolution": lambda: convolution.conv2d(elements(1, 7, 30, 30), elements(24, 7, 3, 3), (1, 1), (1, 1)),
+    "large windows": lambda: convolution.conv2d(elements(9, 3, 8, 8), elements(8, 3, 7, 7), (1, 1), (1, 1)),
     "images": lambda: convolution.conv2d(elements(9, 3, 8, 8), elements(8, 3, 3, 3), (2, 2), (1, 1)),
     "depthwise": lambda: convolution.conv2d(elements(2, 30, 9, 9), elements(30, 1, 3, 3), (2, 1), (1, 1), 30),
     "windows": lambda: convolution.sum_pool2d(elements(3, 20, 9, 9), (2, 2), (2, 2)),
