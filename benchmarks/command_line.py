@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import (
+    TRAINED,
     add_cluster_arguments,
     add_model_arguments,
     add_objective_argument,
@@ -200,7 +201,7 @@ def _add_accuracy(benches: Any) -> None:
 
 def _add_training(benches: Any) -> None:
     parser = benches.add_parser("training", help="steps of training on shares, over processes")
-    parser.add_argument("names", nargs="*", metavar="CASE", help="softmax, sigmoid or mlp (default: all)")
+    parser.add_argument("names", nargs="*", metavar="CASE", help=f"{', '.join(TRAINED)} (default: all)")
     parser.add_argument(
         "--steps", type=positive, default=4, metavar="K", help="from one checkpoint to the next (default: 4)"
     )

@@ -12,6 +12,9 @@ from typing import Any
 
 from mpc.security import Security
 
+TRAINED = ("softmax", "sigmoid", "mlp", "cnn-sigmoid", "cnn-sigmoid-pooled", "cnn-relu", "cnn-relu-pooled")
+"""What ``tessera bench training`` trains (`benchmarks.training.CASES`, which takes long to import)."""
+
 
 def add_cluster_arguments(command: Any) -> None:
     """``--security``, ``--parties`` and ``--timeout``."""

@@ -44,6 +44,10 @@ class Processes:
         """What each has used since ``start``.  Raises UsageError when a process is gone."""
         return {name: Usage(_cpu_seconds(pid) - self._cpu[name], peak_bytes(pid)) for name, pid in self._pids.items()}
 
+    def resident(self) -> dict[str, int]:
+        """The physical memory that each occupies now, in bytes.  Raises UsageError when a process is gone."""
+        return {name: resident_bytes(pid) for name, pid in self._pids.items()}
+
 
 def used(runs: Sequence[Mapping[str, Usage]]) -> dict[str, dict[str, Spread]]:
     """CPU seconds and peak bytes of each process over runs of the same thing."""

@@ -1,13 +1,15 @@
 """``tessera bench training``: steps of training on shares, from checkpoint to checkpoint, over processes.
 
-The data is random: what a step takes does not depend on it.  ``seconds`` are of the steps themselves; ``wall_seconds``
-of all that is between one checkpoint and the next: dealing, and writing the network down at all parties, too.
+The data is random, and what a step takes does not depend on it; targets are the same for all rows, so that a network
+has nothing to learn, and stays in its range however many steps are made.  ``seconds`` are of the steps themselves;
+``wall_seconds`` of all that is between one checkpoint and the next: dealing, and writing the network down at all
+parties, too.  ``memory`` is the most that each process occupied at the checkpoints of the first and of the second half.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -16,8 +18,8 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten
-from benchmarks.report import kilobytes, milliseconds, plain_table, progress_bar, stdout_console
-from benchmarks.session import as_predicted, session
+from benchmarks.report import kilobytes, megabytes, milliseconds, plain_table, progress_bar, stdout_console
+from benchmarks.session import as_predicted, watched_session
 from mpc.errors import UsageError
 from mpc.tensor_type import Shape
 from nn.activations import Sigmoid
@@ -96,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     summaries = [_measured(name, options) for name in options.names or CASES]
     for summary in summaries:
         case = {key: summary[key] for key in ("case", "batch", "steps", "parties", "security")}
-        recorder.add("training", case, flatten({key: summary[key] for key in ("step", "checkpoint")}))
+        recorder.add("training", case, flatten({key: summary[key] for key in ("step", "checkpoint", "memory")}))
     if options.json:
         recorder.print_json({"cases": summaries, "machine": machine()})
     else:
@@ -108,16 +110,19 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     case, steps = CASES[name], options.steps
     rng, rows = np.random.default_rng(1), case.batch * steps
     x = np.round(rng.uniform(0, 1, (rows, *case.shape)) * 256) / 256
-    y = np.eye(case.classes)[rng.integers(0, case.classes, rows)]
-    made = list[Progress]()
+    # All alike as far as 8 bits can say it; they add up to 1.
+    y = np.tile(np.diff(np.linspace(0, 256, case.classes + 1).round()) / 256, (rows, 1))
+    made, memory = list[Progress](), list[dict[str, int]]()
     with (
-        session(options.parties, options.security, options.timeout) as client,
+        watched_session(options.parties, options.security, options.timeout) as session,
         progress_bar(name, options.repeat) as advance,
     ):
+        client = session.client
         data = client.upload(DataSet({"x": x, "y": y}, low=0, high=1, fraction_bits=8), "data")
 
         def told(progress: Progress) -> None:
             made.append(progress)
+            memory.append(session.processes.resident())
             advance()
 
         _train(client, case, data, steps, options.repeat, told)
@@ -140,7 +145,14 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "dealt_bytes": reports[-1].offline.bytes / steps,
         },
         "checkpoint": {"rounds": online.rounds, "bytes_per_party": online.bytes, "seconds": seconds},
+        "memory": {name: _halves([each[name] for each in memory]) for name in memory[0]},
     }
+
+
+def _halves(occupied: Sequence[int]) -> dict[str, int]:
+    """The most bytes at the checkpoints of the first half, and of the second."""
+    middle = (len(occupied) + 1) // 2
+    return {"first_half_bytes": max(occupied[:middle]), "second_half_bytes": max(occupied[len(occupied) // 2 :])}
 
 
 def _train(client: Client, case: Case, data: Any, steps: int, repeat: int, told: Callable[[Progress], None]) -> None:
@@ -160,6 +172,12 @@ def _print(summaries: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     console = stdout_console()
     console.print(table)
+    for summary in summaries:
+        memory = ", ".join(
+            f"{name} {megabytes(of['first_half_bytes'])} and {megabytes(of['second_half_bytes'])}"
+            for name, of in summary["memory"].items()
+        )
+        console.print(f"{summary['case']}: memory in the first and in the second half, at most: {memory}.")
     right = all(summary["as_predicted"] for summary in summaries)
     console.print(
         f"Rounds and bytes are {'' if right else 'NOT '}as predicted; each a share of those up to a checkpoint."

@@ -342,10 +342,10 @@ def _polynomial(
     digits.Tables, digits.Digits, weighed.Steps, weighed.Weighed, comparison.Join, bit_comparison.Sign, in_range.Ends,
     in_range.Within,
     decomposed.Decomposed, decomposed.Recomposed, astray.Astray, beyond.Beyond, beyond.Beyonds, nonzero.Nonzero,
-    nonzero.Zero,
+    nonzero.Zero, fourier.Waves,
 )  # fmt: skip
 def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
-    """On the way to a comparison, of which it is the end that counts; or to no value at all."""
+    """On the way to a comparison, or to a series, of which it is the end that counts; or to no value at all."""
     return _with(x, 0.0, *(loss.times(0.0) for loss in losses))
 
 

@@ -17,7 +17,7 @@ from protocols.approximation.goal import RELATIVE
 from protocols.approximation.search import SLACK
 from protocols.lowering.error import Loss, since
 from protocols.lowering.planner import FRACTION_BITS, Planner, constant, leading_zeros
-from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier
+from protocols.operations.fourier import EXTRA_BITS, MAX_DEALT_BITS, MAX_PERIOD_BITS, MAX_PUBLIC_BITS, Fourier, Waves
 from protocols.operations.linear import Add, Declare, Divide, Subtract
 from protocols.operations.polynomial import Polynomial, TruncatedPolynomial, polynomial_range, polynomial_slope
 from protocols.operations.product import Multiply
@@ -37,13 +37,21 @@ SIGMAS = 6.0
 
 
 def fourier(
-    planner: Planner, x: Expression, fit: FourierFit, target: float = 0.0, rounding: float | None = None
+    planner: Planner,
+    x: Expression,
+    fit: FourierFit,
+    target: float = 0.0,
+    rounding: float | None = None,
+    *,
+    by_waves: bool = False,
 ) -> Expression:
     """One opening; the result is not truncated, the next operation does it if it must.
 
     Rounding stays below the fit's own error, or below ``target`` where that is larger, or else below ``rounding``; of a
     fit that is judged by its relative error, below that part of its smallest value.  Each fraction bit less or more
     than the usual ones that the computation keeps doubles or halves what is allowed.
+
+    ``by_waves``: by those that there are for another function of the same period, whatever their bits, if there are.
     """
     # More fraction bits cost nothing here, and make the period long in units.
     needed = max(0, ANGLE_BITS - (x.type.fraction_bits + fit.period_log2))
@@ -74,6 +82,10 @@ def fourier(
     norm = math.sqrt(sum(c * c for c in (*cosines, *sines)))
     public_bits = _bits(SIGMAS * math.sqrt(2 * terms / 12) / (0.75 * error), MAX_PUBLIC_BITS)
     dealt_bits = _bits(SIGMAS * norm / math.sqrt(12) / (0.25 * error), MAX_DEALT_BITS)
+    masked = planner.masked(x)
+    waves = [Waves(fit.multiplier, period_bits, terms, bits) for bits in range(MAX_DEALT_BITS + 1)]
+    if by_waves:
+        dealt_bits = next((made.dealt_bits for made in waves if masked.has(made)), dealt_bits)
     scale = 2.0 ** (public_bits + EXTRA_BITS)
     low, high = (end / part for end in fit.range())
     slack = (terms + gain) * 2.0 ** -min(public_bits, dealt_bits)
@@ -91,7 +103,8 @@ def fourier(
     rounded = abs(fit.constant / part - operation.constant / scale) + sum(
         abs(c - raw / scale) for c, raw in zip((*cosines, *sines), (*operation.cosines, *operation.sines), strict=True)
     )
-    result = planner.make(operation, planner.masked(x)).lose(fit.error / part + rounded)
+    made = planner.make(waves[dealt_bits], masked)
+    result = masked.derive(operation, planner.label, made).lose(fit.error / part + rounded)
     if part < 1.0:
         return planner.divided(result, round(1 / part))
     twos = round(math.log2(part))

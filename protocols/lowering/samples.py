@@ -57,8 +57,9 @@ def samples(outputs: Sequence[Expression]) -> int:
 def _followed(targets: Iterable[Expression], count: int) -> dict[Expression, _Of]:
     found: dict[Expression, _Of] = {}
     for x in paced(Program.order(targets)):
-        # Digits are of what is compared, whose place they do not keep.
-        operands = [y for k, y in enumerate(x.inputs) if not (isinstance(x.operation, Comparison) and k == 1)]
+        # Digits, or waves, are of what is compared, or put in, whose place they do not keep.
+        said = isinstance(x.operation, Comparison | fourier.Fourier)
+        operands = [y for k, y in enumerate(x.inputs) if not (said and k == 1)]
         most = max((found[y] for y in operands), default=_Of.NONE)
         if isinstance(x.operation, Assume):
             most = max(most, _Of.ROW) if x.type.shape[:1] == (count,) else _Of.ALL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpc.program import Expression
 from mpc.tensor_type import Form
-from protocols.approximation import Fit, TailedFit
+from protocols.approximation import Fit, FourierFit, TailedFit
 from protocols.approximation.derivative import derivative
 from protocols.lowering import composed, functions
 from protocols.lowering.planner import Planner
@@ -22,7 +22,8 @@ FORMULAS: dict[str, tuple[float, ...]] = {
 
 def slope(planner: Planner, function: str, fit: Fit, x: Expression, y: Expression) -> Expression:
     """Of y, the function of x: by its formula where y is opened anyway, or where x lies in several pieces of the fit,
-    which would be opened each; else by the derivative of the fit, whose waves are of the opening of x that there is.
+    which would be opened each; else by the derivative of the fit, by the very waves that were dealt for the fit, where
+    it is of waves, or of the opening of x that there is.
     """
     formula, rises = FORMULAS.get(function), derivative(fit)
     opened = y.type.form is Form.MASKED or y.has(Mask())
@@ -30,6 +31,8 @@ def slope(planner: Planner, function: str, fit: Fit, x: Expression, y: Expressio
         return functions.polynomial(planner, y, formula)
     if rises is None:
         raise TypeError(f"{type(fit).__name__} has no derivative that is a fit")
+    if isinstance(rises, FourierFit):
+        return functions.known(planner, x, rises, functions.fourier(planner, x, rises, by_waves=True))
     return composed.apply(planner, x, rises)
 
 

@@ -89,6 +89,7 @@ _OF_DIGITS = (
     digits.Tables,
     digits.Digits,
     weighed.Steps,
+    fourier.Waves,
     comparison.Join,
     bit_comparison.Sign,
     in_range.Ends,

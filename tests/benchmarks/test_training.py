@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.options import TRAINED
 from benchmarks.training import CASES
 from mpc.errors import UsageError
 from nn import SGD, CrossEntropyLoss
@@ -15,6 +16,7 @@ from parties.stored.data_set import DataDescription, DataSet
 
 
 def test_an_unknown_case(capsys):
+    assert tuple(CASES) == TRAINED
     assert main(["bench", "training", "other", "--json"]) == UsageError.exit_code
     assert "choose from softmax, sigmoid, mlp, cnn-sigmoid" in json.loads(capsys.readouterr().out)["message"]
 
@@ -38,6 +40,7 @@ def test_what_is_measured_is_what_is_predicted(security, capsys):
     assert main(words) == 0
     (found,) = json.loads(capsys.readouterr().out)["cases"]
     assert found["as_predicted"] and found["steps"] == 3
+    assert all(min(of.values()) > 0 for of in found["memory"].values())
     weights = 1280 * 7 + 7
     # A velocity each step, and both that are kept; and of the loss less than a tenth of it.
     if security == "semi-honest":

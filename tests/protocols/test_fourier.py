@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from mpc.errors import ProgramError
-from mpc.operation import PartyContext, Value
+from mpc.operation import Input, PartyContext, Value
+from mpc.program import Expression, Program
 from mpc.rings import Turn, angles, field, known_rings
 from mpc.tensor_type import Form, TensorType
-from protocols.operations.fourier import MAX_DEALT_BITS, MAX_MULTIPLIER, MAX_PUBLIC_BITS, MAX_TERMS, Fourier
+from protocols.operations.fourier import MAX_DEALT_BITS, MAX_MULTIPLIER, MAX_PUBLIC_BITS, MAX_TERMS, Fourier, Waves
+from protocols.trace.gradients import grad
+from protocols.trace.secret_tensor import concatenate
 
 Raw = npt.NDArray[np.uint64]
 SHIFT = angles.SINE_BITS + 4
 SIGMOID = Fourier(11, 24, 1 << 19, (0,) * 3, (700_000, -1234, 99_999), 16, 18, -2.0, 2.0)
+
+
+def waves_of(series: Fourier) -> Waves:
+    return Waves(series.multiplier, series.period_bits, series.terms, series.dealt_bits)
 
 
 def masks(count: int) -> Raw:
@@ -106,12 +114,14 @@ def test_nothing_overflows_at_the_limits(signs: tuple[int, int], share: int) -> 
 @pytest.mark.parametrize("x", [0, 1, -1, 123_456, -(2**22), 2**58, -(2**58)])
 def test_the_same_value_whatever_the_mask(operation: Fourier, x: int) -> None:
     count = 100_000 if operation is SIGMOID else 2_000
-    types = (TensorType((count,), 16, -1.0, 1.0, Form.MASKED),)
+    x_type = TensorType((count,), 16, -1.0, 1.0, Form.MASKED)
+    waves = waves_of(operation)
+    types = (x_type, waves.result(x_type).check())
     operation.result(*types).check()
     raw = field.from_signed(np.full(count, x, np.int64))
     mask = masks(count)
     opened = field.subtract(raw, mask)
-    (correlation,) = operation.correlations(*types)
+    (correlation,) = waves.correlations(x_type)
     (dealt,) = correlation.make(known_rings(), [mask])
     assert [dealt.shape] == [part.shape for part in correlation.parts]
     rng = np.random.default_rng(5)
@@ -119,9 +129,11 @@ def test_the_same_value_whatever_the_mask(operation: Fourier, x: int) -> None:
     total = field.zeros(raw.shape)
     for index, prepared in enumerate((share, field.subtract(dealt, share))):
         context = PartyContext(index, 2)
-        value = operation.evaluate(context, types, [Value(opened, mask)], [prepared])
+        held = waves.evaluate(context, types[:1], [Value(opened, mask)], [prepared])
+        value = operation.evaluate(context, types, [Value(opened, mask), held], None)
         total = field.add(total, context.fold(value, types[0]))
-    difference = field.to_signed(field.subtract(total, operation.clear(known_rings(), types, [raw])))
+    of_zero = waves.clear(known_rings(), types[:1], [raw])
+    difference = field.to_signed(field.subtract(total, operation.clear(known_rings(), types, [raw, of_zero])))
     assert np.abs(difference).max() <= operation.tolerance(*types)
     # The real function, in floats, to what coefficients and waves of these bits can say.
     bits = operation.public_bits + operation.dealt_bits
@@ -152,11 +164,37 @@ def test_any_shape(secure: Any, shape: tuple[int, ...], parties: int) -> None:
 def test_what_would_overflow_or_lie_is_refused(changes: dict[str, Any]) -> None:
     attributes = {name: getattr(SIGMOID, name) for name in SIGMOID.__struct_fields__} | changes
     t = TensorType((2,), 16, -1.0, 1.0, Form.MASKED)
-    SIGMOID.result(t).check()
+    SIGMOID.result(t, waves_of(SIGMOID).result(t)).check()
+    changed = Fourier(**attributes)
     with pytest.raises(ProgramError):
-        Fourier(**attributes).result(t).check()
+        changed.result(t, waves_of(changed).result(t)).check()
 
 
-def test_only_masked_operands() -> None:
+def test_only_masked_operands_and_waves_of_theirs() -> None:
+    t, waves = TensorType((2,), 16, -1.0, 1.0, Form.MASKED), waves_of(SIGMOID)
     with pytest.raises(ProgramError):
-        SIGMOID.result(TensorType((2,), 16, -1.0, 1.0, Form.SHARED))
+        waves.result(t.replace(form=Form.SHARED))
+    for other in (t, waves.result(t.replace(shape=(3,))), msgspec.structs.replace(waves, dealt_bits=17).result(t)):
+        with pytest.raises(ProgramError, match="takes the waves of such a series"):
+            SIGMOID.result(t, other)
+
+
+def test_a_series_takes_the_waves_of_its_operand_alone() -> None:
+    """Of another tensor's mask they would give another function, and tell of a mask where it is opened."""
+    x, y = (Expression(Input((2,), 16, -1.0, 1.0)) for _ in range(2))
+    waves = [Expression(made, (of,)) for of in (x, y) for made in (waves_of(SIGMOID),)]
+    Program.of([Expression(SIGMOID, (x, waves[0]))])
+    for outputs, said in (([Expression(SIGMOID, (x, waves[1]))], "of what it is a function of"), ([waves[0]], "mask")):
+        with pytest.raises(ProgramError, match=said):
+            Program.of(outputs)
+
+
+def test_a_function_and_its_slope_are_of_one_opening_and_the_same_waves(secure: Any) -> None:
+    x = secure.secret((5,), -4.0, 4.0)
+    y = x.sigmoid(interval=(-8, 8))
+    program = secure.program(grad((y * 3.0).sum(), x))
+    both = secure.program(concatenate([y, grad((y * 3.0).sum(), x)]))
+    for made in (program, both):
+        assert [node.operation.name for node in made.nodes].count("waves") == 1
+    dealt = [sum(part.bytes for parts in made.dealt for part in parts) for made in (program, both)]
+    assert dealt[0] == dealt[1]

@@ -65,8 +65,8 @@ KNOWN = {
     "powers, 3": "a3684bf025deec24",
     "fourier, 2": "7de70347286f20b9",
     "fourier, 3": "7fe59bb18e438aa4",
-    "two layers, 2": "62a0d0cab0e194ef",
-    "two layers, 3": "ada5166bd72b43ec",
+    "two layers, 2": "47213216cbebd0bb",
+    "two layers, 3": "a7af29df0a74c15e",
 }
 
 
@@ -104,7 +104,7 @@ def test_functions_with_tails_give_the_same_bytes(secure: Any) -> None:
     state = hashlib.sha256(
         b"".join(np.ascontiguousarray(a).tobytes() for a in (*seen.dealing.corrections, *seen.outputs))
     )
-    assert state.hexdigest()[:16] == "a92e3262cef1b639"
+    assert state.hexdigest()[:16] == "48d7239be0a38843"
 
 
 @pytest.mark.parametrize("name", COMPARED)

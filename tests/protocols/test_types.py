@@ -203,6 +203,7 @@ def _convolution(draw: Draw) -> Expression:
 
 
 @of("fourier")
+@of("waves")
 def _series(draw: Draw) -> Expression:
     """As the planner makes them: the range that is declared is of a fit, and of what rounding adds."""
     x, terms = draw.secret(bits=16), draw.whole(1, 4)
@@ -212,7 +213,7 @@ def _series(draw: Draw) -> Expression:
     gain = sum(abs(c) for c in (*raw[0], *raw[1])) / scale
     end = gain + (terms + gain) * 2.0**-bits
     operation = fourier.Fourier(draw.whole(1, 5), 18, 0, *raw, bits, bits, -end, end)
-    return Expression(operation, (x,))
+    return Expression(operation, (x, Expression(fourier.Waves(operation.multiplier, 18, terms, bits), (x,))))
 
 
 def _of_both_signs(draw: Draw) -> Expression:
