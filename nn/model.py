@@ -25,9 +25,13 @@ from nn.architecture import Architecture, Sequential, decode_json
 from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.layer import Array, WeightArray
+from nn.layers import Conv2d, Linear
+from nn.lookups import Embedding
 from nn.saved import OnDisk, Saved, load, save
 from nn.stored import Encoded, StoredType
 from protocols.lowering.plan import plan
+from protocols.operations import product as operations
+from protocols.operations.product import Product
 from protocols.trace.secret_tensor import SecretTensor, graph_of, leaf
 
 FORMAT = 1
@@ -82,6 +86,17 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def decode(cls, data: bytes) -> Description:
         """Read and check a description from a stranger.  Raises UnsupportedError."""
         return decode_json(data, cls)
+
+    @property
+    def products(self) -> dict[str, Product]:
+        """By which operation something is multiplied by a stored tensor, of those that nothing else is done with."""
+        found: dict[str, Product] = {}
+        for name, layer in self.architecture.layers.items():
+            if isinstance(layer, Conv2d):
+                found[f"{name}.weight"] = operations.Conv2d((1, 1), (0, 0), layer.groups)
+            elif isinstance(layer, Linear | Embedding):
+                found[f"{name}.weight"] = operations.Matmul()
+        return found
 
     def stored(self, slot: str) -> dict[str, SecretTensor]:
         """The model's tensors as leaves of expressions, of whatever version of it is bound to ``slot``."""

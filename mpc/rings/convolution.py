@@ -62,11 +62,10 @@ class ConvKernel:
         self.shape = w.shape
         out, depth, high, wide = w.shape
         self.direct = out // groups <= DIRECT
-        # A row of a window is moved as one, or it would take as long as all else that is done with weights once.
-        lines = np.ascontiguousarray(w).reshape(groups, out // groups, depth, -1)
-        if not self.direct:
-            lines = np.ascontiguousarray(lines.view(f"V{wide * w.itemsize}").transpose(3, 0, 1, 2)).view(w.dtype)
-        self.rows = lines.reshape(w.shape if self.direct else (high, groups, out // groups, -1))
+        if self.direct:
+            self.rows = np.ascontiguousarray(w)
+        else:
+            self.rows = laid_out(w).transpose(2, 0, 1, 3).reshape(high, groups, out // groups, depth * wide)
         """Of each row of a window and each group, a row for each of its output channels; as it was where it is summed
         directly."""
         self.parts = split(self.rows) if w.size <= KEPT and not self.direct else None
@@ -75,6 +74,17 @@ class ConvKernel:
         """Of a row of a window, of some of the rows of some groups."""
         some = (down, group, rows, inner)
         return split(self.rows[some]) if self.parts is None else self.parts[(slice(None), *some)]
+
+
+def laid_out(w: FieldArray) -> FieldArray:
+    """The same weights, in memory one row of all windows after the other: as products take them, by which a
+    `ConvKernel` copies nothing.  ``w`` itself if that is how they lie."""
+    rows = w.transpose(2, 0, 1, 3)
+    if not rows.flags.c_contiguous:
+        # A row of a window is moved as one, or it would take as long as all else that is done with weights once.
+        lines = np.ascontiguousarray(w).view(f"V{w.shape[3] * w.itemsize}")
+        rows = np.ascontiguousarray(lines.transpose(2, 0, 1, 3)).view(w.dtype)
+    return rows.transpose(1, 2, 0, 3)
 
 
 def conv2d(

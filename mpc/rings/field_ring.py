@@ -91,6 +91,19 @@ class FieldRing(WordRing, PrimeField):
     def kernel(self, w: Array, groups: int) -> Any:
         return convolution.ConvKernel(w, groups)
 
+    def settled(self, x: Array) -> Array:
+        settled = x
+        if x.ndim == 4 and x.size:
+            settled = convolution.laid_out(x)
+            if x.flags.writeable and x.flags.c_contiguous and not np.may_share_memory(settled, x):
+                # Where it was: memory that has been touched is cheaper than other.
+                rows = settled.transpose(2, 0, 1, 3)
+                memory = x.reshape(rows.shape)
+                memory[...] = rows
+                settled = memory.transpose(1, 2, 0, 3)
+        settled.flags.writeable = False
+        return settled
+
     def dots(self, x: Array, y: Array, z: Array) -> Sequence[Array]:
         return list(field.dots(x, y, z).reshape(2, 1))
 

@@ -160,6 +160,13 @@ class Ring(ABC):
         """A convolution's weights likewise."""
         return w
 
+    def settled(self, x: Array) -> Array:
+        """The same tensor, which will be a factor of many products, in the order in memory that they like best.
+
+        It is not to be written to, and ``x`` not to be used any more: its memory may have been taken.
+        """
+        return x
+
     # -- layout ----------------------------------------------------------------------------------------------------
 
     def reshape(self, x: Array, shape: Shape) -> Array:

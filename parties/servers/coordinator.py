@@ -41,7 +41,7 @@ from parties.stored.decided_versions import DecidedVersions, MaskedVersion
 from parties.stored.gate import Gate
 from parties.stored.policy import InUse, Policy, descent
 from parties.stored.quotas import MAX_RULES, Said, said
-from parties.stored.record import owner_of, upload_shapes
+from parties.stored.record import UPLOADED, owner_of, upload_shapes
 from parties.stored.rules import RuleBook
 from parties.stored.uploads import MAX_AGE, MAX_OF_A_CLIENT
 from parties.wire.messages import Payload
@@ -121,6 +121,11 @@ class Coordinator:
         clients = self._server.cluster.clients
         found = [(version, held) for version, held in list(self._versions.items()) if held.owner in clients]
         return [SecretSeen(held.name, held.owner.name, version) for version, held in found]
+
+    def uploaded(self, version: str) -> VersionInUse | None:
+        """A version in use, unless a run has left it."""
+        held = self._versions.get(version)
+        return held if held is not None and held.descent == UPLOADED else None
 
     @property
     def stored(self) -> Mapping[str, StoredMasks]:

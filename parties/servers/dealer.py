@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, RunExpired, TesseraError
 from mpc.program import Program
-from mpc.rings import Array
+from mpc.rings import Array, field_of
 from mpc.rings.prg import Seed
 from parties.host.counters import Phase
 from parties.members.cluster import Member
@@ -40,6 +41,7 @@ from parties.stock.items import ItemId
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.gate import Gate
+from parties.stored.stored_version import WORTH
 from parties.tally import Tally, total
 from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
@@ -85,6 +87,7 @@ class DealerServer(Server[DealerJob]):
             self._rules_desk = RulesDesk(self, self._coordinator.rules)
             self.trainer = Trainer(self, self._versions, self._coordinator.look_up)
             self._coordinator.whenever_decided(self.trainer.decided)
+            self._coordinator.whenever_decided(lambda version: self.spawn(self._make_ready(version)))
             self._parts = DealingParts(self)
         except BaseException:
             self._close()
@@ -211,6 +214,15 @@ class DealerServer(Server[DealerJob]):
     def _deal(self, program: Program, permit: policy.Permit[StoredMasks]) -> Dealing:
         parties, security = len(self.cluster.parties), self.cluster.settings.security
         return self._source.deal(program, parties, permit.held, security, permit.order)
+
+    async def _make_ready(self, version: str) -> None:
+        """An upload will be used: its masks are made before somebody waits for them, if there is room for all."""
+        held = self._coordinator.uploaded(version)
+        in_memory = sum(masks.made for masks in self._coordinator.stored.values())
+        if held is None or not WORTH <= 8 * held.masks.elements <= self.governor.admission.memory // 2 - 8 * in_memory:
+            return
+        work = partial(held.masks.make_all, field_of(self._source.rings))
+        await self.governor.offline.run(held.owner.name, work, patient=True)
 
     async def _send_and_remember(
         self, job: DealerJob, client: Member, bound: BoundProgram, made: ForRun, seconds: float

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mpc.cost import CHECK_ROUNDS, online_rounds
 from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolation, TesseraError
-from mpc.operation import Stored
+from mpc.operation import PartyContext, Stored
 from mpc.program import Program
 from mpc.rings import field_of
 from parties.host.counters import Phase
@@ -68,7 +68,7 @@ class PartyServer(Server[PartyJob]):
         try:
             self._disk = PartyVersions(folder, keys, member.name)
             self._secrets = PartySecrets(self._disk, cluster, field_of(self._rings))
-            self._desk = SecretsDesk(self, self._secrets)
+            self._desk = SecretsDesk(self, self._secrets, PartyContext(member.index, self.parties, rings=self._rings))
             RequestsDesk(self, self._disk, self._secrets.look_up)
             self._rules_desk = RulesDesk(self, self._secrets.rules)
             self._trainings = PartyJobs(self, self._disk, self._secrets.look_up)

@@ -10,11 +10,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from mpc.errors import ProtocolViolation, TesseraError
+from mpc.operation import PartyContext
 from mpc.rings import Array
 from mpc.rings.prg import Seed
 from parties.host.counters import OK
@@ -55,7 +57,7 @@ from parties.servers.server import Server
 from parties.stored.chunks import Grid
 from parties.stored.party_secrets import PartySecrets
 from parties.stored.quotas import Said, said
-from parties.stored.record import upload_shapes
+from parties.stored.record import UPLOADED, upload_shapes
 from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import UploadInProgress
 from parties.stored.vault import VaultError
@@ -67,8 +69,10 @@ log = logging.getLogger(__name__)
 class SecretsDesk:
     """Handles the messages about stored secrets at a party."""
 
-    def __init__(self, server: Server[Any], secrets: PartySecrets) -> None:
+    def __init__(self, server: Server[Any], secrets: PartySecrets, context: PartyContext) -> None:
+        """``context``: who we are, when we evaluate."""
         self._server = server
+        self._context = context
         self._secrets = secrets
         self._coordinator = server.cluster.coordinator.name
         self.reporting = Reporting(server, self._coordinator, self._what_is_here, self._undecided)
@@ -295,9 +299,21 @@ class SecretsDesk:
                 if former is not None:
                     await asyncio.to_thread(self._secrets.unload, former)
         if model is not None:
+            await self._make_ready(model)
             log.info("holds %s of %s, version %s", model.record.name, model.owner.name, version[:8])
             self._server.audit.record(facts.Upload(model.owner.name, model.record.name, version))
             self._tell_ready(model.owner, version)
+
+    async def _make_ready(self, model: StoredVersion) -> None:
+        """What an owner has uploaded will be predicted with: before that is said to be there.  In nobody's way."""
+        if model.record.descent != UPLOADED:
+            return
+        governor = self._server.governor
+        work = partial(self._secrets.make_ready, model, self._context, governor.admission.memory // 2)
+        try:
+            await governor.offline.run(model.owner.name, work, patient=True)
+        except TesseraError as error:
+            log.warning("%s of %s was not made ready: %s", model.record.name, model.owner.name, error)
 
     def _turn(self, version: str) -> contextlib.AbstractAsyncContextManager[None]:
         """At the disk: what others say about a version is done in its owner's."""

@@ -15,7 +15,7 @@ import numpy as np
 from mpc.rings import Buffer, PrimeField
 from mpc.rings.prg import Seed
 from mpc.tensor_type import Shape
-from protocols.readings.dealer import StoredMasks
+from protocols.randomness.streams import stored_stream
 
 CHUNK_ELEMENTS = 1 << 19
 """In a chunk, 4 MiB of payload; the last one may have fewer."""
@@ -82,8 +82,7 @@ def masked_chunks(
         flat, at = np.ascontiguousarray(array).reshape(-1), 0
         if not flat.size:
             continue
-        # An object of its own, which is forgotten with the tensor: the dealer's would keep every mask.
-        mask = field.reshape(StoredMasks(seeds, {name: array.shape}).mask(name, field), (flat.size,))
+        mask = field.sample_sum([stored_stream(seed, name) for seed in seeds], (flat.size,))
         while at < flat.size:
             count = min(size - filled, flat.size - at)
             w = field.read(flat[at : at + count].data.cast("B"), (count,))

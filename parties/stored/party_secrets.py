@@ -17,10 +17,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mpc.errors import ProtocolViolation
-from mpc.operation import Value
+from mpc.errors import ProtocolViolation, UnsupportedError
+from mpc.operation import PartyContext, Value
 from mpc.rings import Array, PrimeField
 from mpc.rings.prg import Seed
+from nn.model import Description
 from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram, slot_of
 from parties.messages.evidence import Vouched, digest_of
@@ -35,8 +36,12 @@ from parties.stored.policy import InUse, Policy, descent, not_in_use
 from parties.stored.quotas import Said, said
 from parties.stored.record import Record, owner_of, tensor_infos, upload_shapes
 from parties.stored.rules import RuleBook
-from parties.stored.stored_version import ReadForRun, StoredVersion
+from parties.stored.stored_version import WORTH, ReadForRun, StoredVersion
 from parties.stored.uploads import UploadInProgress, Uploads
+from protocols.operations.product import make_ready
+
+_IN_MEMORY = 3
+"""Bytes in memory for one on the disk: public parts, and what products keep."""
 
 
 class PartySecrets:
@@ -370,6 +375,23 @@ class PartySecrets:
             if tensors is None:
                 raise not_in_use()
             return tensors
+
+    def make_ready(self, model: StoredVersion, party: PartyContext, most: int) -> None:
+        """What a first prediction by a network would do and leave to the next ones is done now.  Blocks.
+
+        Not of a small network, nor if more than ``most`` bytes of shares would be in memory then, nor of what is no
+        network.  Raises VaultError, and ProgramError if it is not in use any more.
+        """
+        size = self._bytes(model.record)
+        if size < WORTH or _IN_MEMORY * (size + sum(self._sizes.get(v, 0) for v in self.loaded)) > most:
+            return
+        try:
+            products = Description.decode(model.record.description).products
+        except UnsupportedError:
+            return
+        for tensor, value in self._load(model).items():
+            if tensor in products and value.public is not None:
+                make_ready(party, products[tensor], value, value.public.shape)
 
     def _in_use(self, version: str) -> StoredVersion | None:
         return next((model for model in list(self._current.values()) if model.record.version == version), None)

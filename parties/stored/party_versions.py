@@ -191,7 +191,7 @@ def streamed(partial: Partial) -> list[Streamed]:
 def values(seed: Seed, record: Record, masked: Sequence[memoryview], field: PrimeField) -> dict[str, Value]:
     """A version's tensors, from the seed of this party's shares of the masks and w - b of each."""
     return {
-        t.name: stored_value(field, field.read(data, t.shape), t.shape, stored_stream(seed, t.name))
+        t.name: stored_value(field, field.settled(field.read(data, t.shape)), t.shape, stored_stream(seed, t.name))
         for t, data in zip(record.tensors, masked, strict=True)
     }
 

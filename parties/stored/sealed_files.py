@@ -16,10 +16,12 @@ from typing import BinaryIO
 
 from mpc.errors import ConfigurationError
 from parties.stored.sealing import Streamed
-from parties.stored.vault import CHUNK_BYTES, Vault, VaultError
+from parties.stored.vault import Vault, VaultError
 from parties.wire.messages import Buffer
 
 FORMAT = 1
+CHUNK_BYTES = 1 << 20
+"""Of plaintext in a chunk of what is written: it is still in the cache when it is opened."""
 PART = ".part"
 """Ends the name of a file that is being written."""
 
@@ -128,9 +130,11 @@ def _checked(path: Path, file: BinaryIO) -> tuple[bytes, int]:
     return head, chunk_bytes
 
 
-def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    while chunk := file.read(size):
-        yield chunk
+def _chunks(file: BinaryIO, size: int) -> Iterator[memoryview]:
+    """Each good until the next is asked for."""
+    chunk = memoryview(bytearray(size))
+    while read := file.readinto(chunk):  # type: ignore[attr-defined]
+        yield chunk[:read]
 
 
 def _bad(path: Path, what: str) -> VaultError:

@@ -105,7 +105,7 @@ class Sealing:
             yield sealed[: at + _TAG]
 
     def unseal(self, label: Sequence[str], count: int, size: int, chunks: Iterable[object]) -> list[memoryview]:
-        """The buffers that were sealed under ``label``: read-only, each beginning at a multiple of 8 bytes.
+        """The buffers that were sealed under ``label``, the caller's alone; each begins at a multiple of 8 bytes.
 
         ``count`` and ``size``: of chunks, and of their bytes in all.  All of it is authentic, or nothing is returned.
         Raises ValueError.
@@ -133,7 +133,7 @@ class Sealing:
         at = _WORD.size * (1 + buffers)
         payload = []
         for (length,) in _WORD.iter_unpack(memory[_WORD.size : at]):
-            payload.append(memory[at : at + length].toreadonly())
+            payload.append(memory[at : at + length])
             at += length + -length % 8
         return payload
 

@@ -207,6 +207,13 @@ class Product(Operation, frozen=True):
         return value.public_cache[key]
 
 
+def make_ready(party: PartyContext, product: Product, value: Value, shape: Shape) -> None:
+    """What a first product of something by a stored tensor would leave for the next ones is there from now on."""
+    t = TensorType(shape, 0, 0.0, 0.0, Form.MASKED)
+    product._folded(party, value, t, "y")
+    product._public(party.ring(t), value, t, "y")
+
+
 class MaskProduct(Correlation, frozen=True):
     """f(a, b): the ``product``'s map of two masks."""
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -115,11 +116,26 @@ class StoredMasks:
     shapes: Mapping[str, Shape]
     _masks: dict[str, Array] = dataclass_field(default_factory=dict)
 
+    @property
+    def elements(self) -> int:
+        """Of all masks."""
+        return sum(map(prod, self.shapes.values()))
+
+    @property
+    def made(self) -> int:
+        """Elements of masks that are in memory."""
+        return sum(prod(self.shapes[tensor]) for tensor in list(self._masks))
+
+    def make_all(self, field: PrimeField) -> None:
+        """What a first run would have to."""
+        for tensor in self.shapes:
+            self.mask(tensor, field)
+
     def mask(self, tensor: str, field: PrimeField) -> Array:
         """The mask of a stored tensor, by the process's field: always the same, since it masks one value."""
         if tensor not in self._masks:
             streams = [stored_stream(seed, tensor) for seed in self.seeds]
-            self._masks[tensor] = field.sample_sum(streams, self.shapes[tensor])
+            self._masks[tensor] = field.settled(field.sample_sum(streams, self.shapes[tensor]))
         return self._masks[tensor]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpc.errors import ShapeError
-from mpc.rings import convolution, matrix
+from mpc.rings import FieldRing, convolution, matrix
 from mpc.rings.convolution import ConvKernel, conv2d, sum_pool2d
 from mpc.rings.field import FieldArray, P
 from mpc.rings.matrix import BLOCK, Limbs, matmul
@@ -182,6 +182,11 @@ def test_convolutions(x: Any, w: Any, stride: Any, padding: Any, groups: int) ->
     assert result.shape == wanted.shape
     assert np.array_equal(result, wanted)
     assert np.array_equal(conv2d(images, ConvKernel(weights, groups), stride, padding, groups), wanted)
+    settled = FieldRing().settled(weights.copy())
+    assert np.array_equal(settled, weights)
+    kernel = ConvKernel(settled, groups)
+    assert kernel.direct or np.shares_memory(kernel.rows, settled)
+    assert np.array_equal(conv2d(images, kernel, stride, padding, groups), wanted)
 
 
 def test_convolution_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,30 @@ async def test_a_replaced_model_is_forgotten_everywhere(site):
         assert party._secrets.loaded == set(dealer._coordinator.stored) == set(party._secrets.held)
 
 
+async def test_a_network_is_ready_for_its_first_prediction(site):
+    """What it would leave to the next ones is there before: not of a small one, nor without room."""
+    dealer, party = site.servers["dealer"], site.servers["party0"]
+    weight = np.full((256, 512), 0.5)
+    network = Model(Sequential(Linear(512, 256, bias=False)), {"0.weight": weight})
+    async with site.client("company") as company:
+        await company.upload(model(1.0), "small")
+        assert not party._secrets.loaded
+        await company.upload(network, "large")
+        (version,) = party._secrets.loaded
+        await site.until(lambda: sum(masks.made for masks in dealer._coordinator.stored.values()) == weight.size)
+        held = party._secrets._tensors[version]["0.weight"]
+        kept = {**held.cache, **held.public_cache}
+        assert len(kept) == 2
+        x = company.share(np.ones((1, 512)), low=-1, high=1)
+        assert await company.reveal((await company.model("large"))(x)) == pytest.approx(
+            np.full((1, 256), 256.0), abs=0.1
+        )
+        assert {**held.cache, **held.public_cache} == kept
+        party.governor.admission.memory = weight.nbytes
+        await company.upload(network, "again")
+        assert party._secrets.loaded == {version}
+
+
 async def test_a_model_that_is_replaced_while_others_use_it(site):
     """Each run gives the result of one version, or a typed refusal; never a mixture."""
     async with site.client("company") as company, site.client() as clinic:
