@@ -4,9 +4,9 @@ Nothing is stored here: who trains keeps what comes back, and hands it in at the
 state are secret tensors by name.
 
 *Digits.*  New state has the range and the fraction bits of the old, and each parameter likewise, so that one program
-serves all steps; both are declared, not compared.  Learning rates and momenta are public, and what they are encoded as
-(``rate``, ``mu``) is what counts: a twin in the clear uses those.  What is rounded is rounded up or down by chance, so
-that it is right on average, however small a rate is.
+serves all steps; both are declared, not compared, but what is ``watched``.  Learning rates and momenta are public, and
+what they are encoded as (``rate``, ``mu``) is what counts: a twin in the clear uses those.  What is rounded is rounded
+up or down by chance, so that it is right on average, however small a rate is.
 
 *Openings.*  A velocity is opened once, and a parameter never: with V' masked, W' = W - lr V' has the mask
 b - lr v, which the dealer knows.  That takes parameters of as many fraction bits as V' and the rate have together
@@ -86,8 +86,15 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         """Fraction bits to store one of them with."""
         return self.fraction_bits
 
-    def step(self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int) -> Updated:
-        """New parameters and new state.  Raises UsageError for what does not go together."""
+    def step(
+        self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int, *, watched: float | None = None
+    ) -> Updated:
+        """New parameters and new state.
+
+        ``watched``: an end of a range around 0 that gradients are to lie in; new state is assumed to lie in the range
+        of the old then, and where there is none gradients themselves, and not declared to (``SecretTensor.assumed``).
+        Raises UsageError for what does not go together.
+        """
         raise NotImplementedError
 
     def _prepared(self, parameters: Tensors, state: Tensors, gradients: Tensors) -> dict[str, SecretTensor]:
@@ -133,19 +140,23 @@ class SGD(Optimizer, frozen=True, kw_only=True):
     def slots(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         return {_velocity(name): shape for name, shape in shapes.items()} if self.momentum else {}
 
-    def step(self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int) -> Updated:
+    def step(
+        self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int, *, watched: float | None = None
+    ) -> Updated:
         rate, mu = self.rate(step), self.mu
         weights, velocities = dict[str, SecretTensor](), dict[str, SecretTensor]()
         for name, g in self._prepared(parameters, state, gradients).items():
             w = parameters[name].labelled(LABEL)
             if not self.momentum:
-                weights[name] = _like(w - _multiple(g._new(m.Masked()), rate, w), w)
+                g = g._new(m.Masked()) if watched is None else g.assumed(-watched, watched)
+                weights[name] = _like(w - _multiple(g, rate, w), w)
                 continue
             v = state[_velocity(name)].labelled(LABEL)
             bits = v.type.fraction_bits
             kept = _times(v, mu)
             # Rounded from the opening of V, or, where the gradient has to be, together with it.
-            total = _like((g + (kept.truncate(bits) if g.type.fraction_bits <= bits else kept))._new(m.Masked()), v)
+            total = g + (kept.truncate(bits) if g.type.fraction_bits <= bits else kept)
+            total = _like(total._new(m.Masked()), v, watched is not None)
             velocities[_velocity(name)] = _like(total.truncate(bits), v)
             if self.nesterov:
                 # g is what is opened, less momentum V, which is opened as well.
@@ -188,7 +199,9 @@ class Adam(Optimizer, frozen=True, kw_only=True):
     def slot_bits(self, slot: str) -> int:
         return self.square_bits if slot.endswith(SQUARES) else self.fraction_bits
 
-    def step(self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int) -> Updated:
+    def step(
+        self, parameters: Tensors, state: Tensors, gradients: Tensors, step: int, *, watched: float | None = None
+    ) -> Updated:
         (b1, b2), rate = self.coefficients, self.rate(step)
         left = 1.0 - b2 ** (step + 1)
         factor = math.sqrt(left) / (1.0 - b1 ** (step + 1))
@@ -203,13 +216,13 @@ class Adam(Optimizer, frozen=True, kw_only=True):
                     f" {self.square_bits}"
                 )
             g = _settled(g, mean.type.fraction_bits)
-            mean = _like(_mixed(mean, g, b1)._new(m.Masked()), mean)
-            squares = _like(_mixed(squares, g.square(), b2), squares)
+            mean = _like(_mixed(mean, g, b1)._new(m.Masked()), mean, watched is not None)
+            squares = _like(_mixed(squares, g.square(), b2), squares, watched is not None)
             least = self.eps**2 * left
             above = (squares + least).within(least / 2, squares.type.high + least)
             change = mean._joined(m.Multiply(at_once=True), mean, above.rsqrt()).within(-most, most)
             w = parameters[name].labelled(LABEL)
-            weights[name] = _moved(w, _times(change, rate * factor))
+            weights[name] = _like(w - _times(change, rate * factor).truncate(w.type.fraction_bits), w)
             found |= {f"{name}{AVERAGE}": mean, f"{name}{SQUARES}": squares}
         return weights, found
 
@@ -247,13 +260,10 @@ def _multiple(x: SecretTensor, number: float, w: SecretTensor) -> SecretTensor:
     )
 
 
-def _moved(w: SecretTensor, by: SecretTensor) -> SecretTensor:
-    return _like(w - by.truncate(w.type.fraction_bits), w)
-
-
-def _like(new: SecretTensor, old: SecretTensor) -> SecretTensor:
+def _like(new: SecretTensor, old: SecretTensor, watched: bool = False) -> SecretTensor:
     """In the range of what it takes the place of, with the same label and precision."""
-    bounded = new.within(old.type.low, old.type.high)
+    low, high = old.type.low, old.type.high
+    bounded = new.assumed(low, high) if watched else new.within(low, high)
     return SecretTensor(bounded.node, old.label, old.precision)
 
 

@@ -5,10 +5,12 @@ of them take, and beside them what its optimizer remembers.  A program reads it,
 (``protocols.readings.drawing``), makes some steps, and has all of it kept in its place, jointly with whoever the data
 belongs to; so one program goes from the first step to the last, and each state in between predicts as it is.
 
-*What is watched.*  An optimizer declares what it updates to lie in the ranges that are stored; here, of the last step
-of a program, that is looked at instead (``SecretTensor.assumed``), and so are logits and the intervals of functions in
-every step: where a value has left its range nothing is kept, and the state before stays.  What leaves its range in a
-step before is not back by then: where it wraps around the field, it is uniform there.
+*What is watched*, in every step: that what the optimizer remembers of gradients, or gradients themselves, lie in their
+range, so that what is promised of their size holds; that logits lie in theirs, and what functions are applied to in
+their intervals (``SecretTensor.assumed``).  Weights are, in the last step, and whenever rates and remembered gradients
+may have moved them by their range since they were: a watched value costs 64 B of what is dealt (136 with MACs), but
+where types promise it, as of a softmax regression's velocities.  Where one has left its range, in whichever step,
+nothing is kept, and the state before stays.
 """
 
 from __future__ import annotations
@@ -95,15 +97,24 @@ class Recipe:
         steps = tuple(msgspec.structs.replace(step, layer=layers[step.name]) for step in self.architecture.steps)
         return Architecture(steps, self.architecture.input_shape)
 
-    def after(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> Trained:
-        """What a step with each of the batches leaves, the first of which is so many steps from the start."""
-        names, losses = self.shapes, list[SecretTensor]()
+    def after(
+        self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int, *, watched: bool = False
+    ) -> Trained:
+        """What a step with each of the batches leaves, the first of which is so many steps from the start.
+
+        ``watched``: whether all of it lies in its range, on which what is kept hangs.
+        """
+        names, losses, drift = self.shapes, list[SecretTensor](), 0.0
         weights = {name: state[name] for name in names}
         beside = {name: state[name] for name in self.optimizer.slots(names)}
         for number, batch in enumerate(batches, first):
             loss, gradients = self._gradients(weights, batch)
             losses.append(loss)
-            weights, beside = self.optimizer.step(weights, beside, gradients, number)
+            watch = self.remembered if watched else None
+            weights, beside = self.optimizer.step(weights, beside, gradients, number, watched=watch)
+            drift += self.optimizer.rate(number) * self.remembered
+            if watched and (drift > self.weights or number == first + len(batches) - 1):
+                weights, drift = {name: self._watched(name, w) for name, w in weights.items()}, 0.0
         return Trained({**weights, **beside}, losses)
 
     def _gradients(
@@ -113,13 +124,20 @@ class Recipe:
         x, y = _together(batch.x), _together(batch.y)
         logits = self._coarse.forward(x, weights).labelled("logits").assumed(-self.logits, self.logits)
         loss = self.loss(logits, y)
-        return loss, grad(loss, weights, within=self.remembered)
+        return loss, grad(loss, weights, within=self._promised)
+
+    @property
+    def _promised(self) -> float:
+        """How large gradients are at most.  Of what types say that it is no larger than what is watched, nothing is."""
+        sums = isinstance(self.optimizer, SGD) and self.optimizer.momentum > 0
+        return self.remembered if sums else 2 * self.remembered
 
     def kept(self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int) -> Trained:
         """The same, watched: what is to be kept in place of ``state``."""
-        after = self.after(state, batches, first)
-        watched = {n: _undeclared(x).assumed(-self._end(n), self._end(n)) for n, x in after.state.items()}
-        return Trained(watched, after.losses)
+        return self.after(state, batches, first, watched=True)
+
+    def _watched(self, name: str, w: SecretTensor) -> SecretTensor:
+        return _undeclared(w).assumed(-self._end(name), self._end(name))
 
     def described(self, batch: Batch) -> Description:
         """What is stored, for batches of such rows.

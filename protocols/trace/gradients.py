@@ -48,12 +48,12 @@ def grad(loss: SecretTensor, parameters: Any, within: float | None = None) -> An
     each of the shape of its parameter, and as many as there are.
 
     Any tensor that the loss was computed from may be a parameter.  The loss itself is not computed unless it is
-    revealed.  ``within``: a promise, how large no gradient of a parameter is at any place where that is multiplied,
-    whatever it could be by the ranges of what it is made of: so more digits fit.  What is added for the gradients is
-    counted under the label of what they are of, and "backward".  Raises UnsupportedError for an operation without a
-    gradient, and where a parameter is in no part of the loss that has one, naming operation and line; RangeError for
-    what cannot be shown to fit the field.  Warns, with a PrecisionWarning, of the place from which on ranges leave few
-    digits.
+    revealed.  ``within``: a promise, that no gradient of a parameter is larger at any place where that is multiplied,
+    or in all, whatever it could be by the ranges of what it is made of: so more digits fit.  What is added for the
+    gradients is counted under the label of what they are of, and "backward".  Raises UnsupportedError for an operation
+    without a gradient, and where a parameter is in no part of the loss that has one, naming operation and line;
+    RangeError for what cannot be shown to fit the field.  Warns, with a PrecisionWarning, of the place from which on
+    ranges leave few digits.
     """
     if isinstance(parameters, SecretTensor):
         return _gradients(loss, {"the parameter": parameters}, within)["the parameter"]
@@ -101,7 +101,12 @@ def _gradients(
     for key, p in parameters.items():
         if p.node not in found:
             raise _without(key, p, constants)
-    return {key: _secret(found[p.node], p) for key, p in parameters.items()}
+    return {key: _promised(_secret(found[p.node], p), within) for key, p in parameters.items()}
+
+
+def _promised(g: SecretTensor, within: float | None) -> SecretTensor:
+    """As no product has taken it, but a sum: of a norm's weight, or of what is added."""
+    return g if within is None or _end(g) <= within else g.within(-within, within)
 
 
 def _end(g: Any) -> float:

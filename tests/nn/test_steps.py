@@ -16,7 +16,7 @@ import nn
 from mpc import fixed_point
 from mpc.operation import Input
 from mpc.program import Program
-from mpc.rings import FIELD
+from mpc.rings import FIELD, field
 from mpc.tensor_type import Shape
 from nn.activations import Sigmoid
 from nn.architecture import Sequential
@@ -104,6 +104,39 @@ def test_what_a_step_takes(secure: Any, case: str) -> None:
     rounds, _, sent = of_a_step(secure, recipe(layers, shape, 2.0), shape, classes, batch)
     assert rounds <= most
     assert sent <= bytes_
+
+
+def started(how: Recipe, batches: Sequence[Batch]) -> tuple[Program, list[str], list[str]]:
+    """Steps whose state is revealed, and watched; and the names of its inputs and of its outputs."""
+    types = how.described(batches[0]).stored_types
+    state = {name: leaf(Input(t.shape, t.fraction_bits, t.low, t.high)) for name, t in types.items()}
+    after = how.after(state, batches, 0, watched=True).state
+    graph = graph_of([after[name] for name in types])
+    named = {s.node: name for name, s in state.items()}
+    named |= {s.node: f"{t}{i}" for i, batch in enumerate(batches) for t, (s,) in zip("xy", batch, strict=True)}
+    return plan(graph), [named[node] for node in leaves(graph)], list(types)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.25])
+@pytest.mark.parametrize("wrong", [None, 0, 2])
+def test_what_leaves_its_range_in_any_step_is_seen(momentum: float, wrong: int | None) -> None:
+    """By the last, gradients are back in their range, and weights have never left theirs."""
+    count, batch = 3, 4
+    optimizer = nn.SGD(lr=2.0**-8, momentum=momentum)
+    how = Recipe(
+        Sequential({"out": Linear(2, 1)}).architecture((2,)), nn.MSELoss(reduction="sum"), optimizer, remembered=1.0
+    )
+    rows = [
+        Batch([leaf(Input((batch, 2), 8, -1.0, 1.0))], [leaf(Input((batch, 1), 8, -1.0, 1.0))]) for _ in range(count)
+    ]
+    program, order, names = started(how, rows)
+    values = {name: fixed_point.encode(np.full((batch, 2), 0.5), 8) for name in order if name[0] == "x"}
+    values |= {f"y{i}": fixed_point.encode(np.full((batch, 1), 0.5 * (i == wrong)), 8) for i in range(count)}
+    values |= {name: field.zeros(program.nodes[i].type.shape) for name, i in zip(order, program.inputs, strict=True)
+               if name not in values}  # fmt: skip
+    outputs = run_in_memory(program, [values[name] for name in order]).outputs
+    assert len(outputs) == len(names) + 1
+    assert bool(outputs[-1].any()) == (wrong is not None)
 
 
 class Twin:
