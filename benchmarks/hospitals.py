@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,10 @@ TIMEOUT = 120.0
 """s in which processes start, and a round ends."""
 SKEW, SEED = 0.7, 20180814
 """Of how each kind is spread over the hospitals: by a Dirichlet distribution, and from this seed."""
+
+
+Curve = list[tuple[float, float]]
+"""Of what is trained: epochs so far, and balanced accuracy then."""
 
 
 class Lesions(NamedTuple):
@@ -97,6 +101,11 @@ class Clear:
 
     def train(self, batches: Sequence[Lesions]) -> None:
         """A step with each."""
+        for _ in self.steps(batches):
+            pass
+
+    def steps(self, batches: Sequence[Lesions]) -> Iterator[int]:
+        """The same, and after each how many there were."""
         velocities = [[np.zeros_like(array) for array in arrays] for arrays in (self.weights, self.biases)]
         for step, batch in enumerate(batches):
             mu, rate = self.optimizer.mu, self.optimizer.rate(step)
@@ -106,6 +115,7 @@ class Clear:
                 for i, gradient in enumerate(gradients):
                     found[i] = mu * found[i] + gradient
                     arrays[i] = arrays[i] - rate * found[i]
+            yield step + 1
 
     def gradients(self, batch: Lesions) -> tuple[list[Reals], list[Reals]]:
         """Of the mean of weighted cross entropies, by each weight and bias."""
@@ -216,14 +226,18 @@ class Study:
         """Before the first step."""
         return Clear.of(self.architecture, self.optimizer, self.class_weights)
 
-    def alone(self, own: Lesions) -> float:
-        """By one hospital, in as many epochs."""
-        layer = self.fresh()
-        layer.train([own.at(places) for places in shuffled(len(own.kinds), self.epochs)])
-        return balance(layer, self.test)
+    def alone(self, own: Lesions) -> Curve:
+        """By one hospital, after each of as many epochs."""
+        layer, found = self.fresh(), Curve()
+        batches = [own.at(places) for places in shuffled(len(own.kinds), self.epochs)]
+        for step in layer.steps(batches):
+            if step * self.epochs % len(batches) == 0:
+                found.append((step * self.epochs / len(batches), balance(layer, self.test)))
+        return found
 
-    def federated(self) -> float:
+    def federated(self) -> Curve:
         """An epoch at each hospital, then their mean, weighted by how many pictures each has; so many times."""
+        found = Curve()
         mean = self.fresh()
         shares = np.array([len(own.kinds) for own in self.data])
         shares = shares / shares.sum()
@@ -237,17 +251,21 @@ class Study:
                 sum(share * a for share, a in zip(shares, same, strict=True)) for same in zip(*learnt, strict=True)
             ]
             mean.weights, mean.biases = arrays[: len(mean.weights)], arrays[len(mean.weights) :]
-        return balance(mean, self.test)
+            found.append((epoch + 1.0, balance(mean, self.test)))
+        return found
 
-    def pooled(self, training: Training) -> float:
-        """All pictures in the clear, with the batches that the parties drew."""
+    def pooled(self, training: Training) -> Curve:
+        """All pictures in the clear, with the batches that the parties drew; at each checkpoint."""
         layer, batches = self.fresh(), list[Lesions]()
         for checkpoint in range(training.checkpoints):
             for drawn in training.drawn(checkpoint):
                 parts = [own.at(places) for own, places in zip(self.data, drawn, strict=True)]
                 batches.append(Lesions(*(np.concatenate(each) for each in zip(*parts, strict=True))))
-        layer.train(batches)
-        return balance(layer, self.test)
+        return [
+            (step / training.steps * training.epoch, balance(layer, self.test))
+            for step in layer.steps(batches)
+            if step % training.steps == 0
+        ]
 
 
 class Encrypted(NamedTuple):
@@ -269,9 +287,11 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
                 await hospital.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "lesions")
                 await hospital.allow("lesions", COORDINATOR, schema=True)
         data = [await coordinator.data(f"{name}/lesions") for name in HOSPITALS]
+        tensors, ranges = {"x": study.test.x, "y": study.test.y}, {"x": study.ends, "y": (0.0, 1.0)}
+        test = await coordinator.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "test")
         training = await coordinator.training(
             study.architecture, data, loss, study.optimizer, name="network", batch=BATCH, epochs=study.epochs,
-            logits=LOGITS,
+            logits=LOGITS, validate=test,
         )  # fmt: skip
         program = coordinator.digest(training.kept)
         for name in HOSPITALS:
@@ -318,6 +338,9 @@ def run(options: argparse.Namespace) -> int:
 
         made = asyncio.run(encrypted(study, cluster, told))
     seconds = made.progress[-1].seconds
+    curves = {name: study.alone(own) for name, own in zip(HOSPITALS, study.data, strict=True)}
+    curves |= {"federated": study.federated(), "pooled": study.pooled(made.training)}
+    curves["encrypted"] = [(p.epoch, p.scores.balanced) for p in made.progress if p.scores is not None]
     summary = {
         "example": "hospitals",
         "lesions": [len(own.kinds) for own in study.data],
@@ -325,12 +348,8 @@ def run(options: argparse.Namespace) -> int:
         "hidden": study.hidden,
         "epochs": study.epochs,
         "steps": made.progress[-1].step,
-        "balanced_accuracy": {
-            **{name: study.alone(own) for name, own in zip(HOSPITALS, study.data, strict=True)},
-            "federated": study.federated(),
-            "pooled": study.pooled(made.training),
-            "encrypted": made.balance,
-        },
+        "balanced_accuracy": {how: curve[-1][1] for how, curve in curves.items()} | {"encrypted": made.balance},
+        "curves": curves,
         "seconds": seconds,
         "steps_per_second": made.progress[-1].step / seconds,
         "as_predicted": all(p.report is not None and as_predicted(p.report) for p in made.progress),

@@ -22,7 +22,7 @@ from mpc.errors import NoSuchName, PeerError, ProgramError, ProtocolViolation, T
 from mpc.program import Program
 from parties.client.conversation import Conversation
 from parties.client.prepared import PreparedRun, Reals
-from parties.client.progress import Progress, told
+from parties.client.progress import Progress, in_steps, told
 from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport
 from parties.client.running import Running
@@ -146,8 +146,9 @@ class TrainingJob:
                 known += 1
                 yield each
             if seen.state is not State.GOING and known >= seen.done:
-                if seen.state is State.FAILED and seen.fault is not None:
-                    raise error_of(seen.fault, self._client.cluster.coordinator.name)
+                fault = self._error(seen)
+                if seen.state is State.FAILED and fault is not None:
+                    raise fault
                 return
 
     async def wait(self) -> RemoteModel:
@@ -165,7 +166,6 @@ class TrainingJob:
 
     def _standing(self, seen: JobSeen) -> Standing:
         order, done = self.order, self.order.first + seen.done
-        error = None if seen.fault is None else error_of(seen.fault, self._client.cluster.coordinator.name)
         return Standing(
             seen.state,
             done * order.steps,
@@ -173,8 +173,15 @@ class TrainingJob:
             done * order.epoch,
             seen.begun,
             seen.waits_for,
-            error,
+            self._error(seen),
         )
+
+    def _error(self, seen: JobSeen) -> TesseraError | None:
+        """Of the last run, if it has failed, with the steps that it was to make where one of them is to blame."""
+        if seen.fault is None:
+            return None
+        done = (self.order.first + seen.done) * self.order.steps
+        return in_steps(error_of(seen.fault, self._client.cluster.coordinator.name), done, self.order.steps)
 
     async def _made(self, known: int, made: Sequence[Checkpoint]) -> list[Progress]:
         """What these checkpoints reveal, which come after ``known`` others."""

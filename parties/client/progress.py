@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mpc.errors import NoAnswer, TesseraError
 from parties.client.prepared import Reals
 from parties.client.report import RunReport
 from parties.messages.jobs import Revealed
@@ -67,3 +68,13 @@ def told(reveals: Sequence[Revealed], results: Sequence[Reals]) -> tuple[Scores 
     by_kind = dict(zip(reveals, results, strict=False))
     scores, loss = by_kind.get(Revealed.CLASSES), by_kind.get(Revealed.LOSS)
     return None if scores is None else Scores(*scores), None if loss is None else float(loss)
+
+
+def in_steps(error: TesseraError, done: int, steps: int) -> TesseraError:
+    """A NoAnswer of the run that was to make so many steps after those that are ``done``, naming them; others as they
+    are.
+    """
+    if not isinstance(error, NoAnswer):
+        return error
+    which = f"in steps {done + 1:,} to {done + steps:,}" if steps > 1 else f"in step {done + 1:,}"
+    return NoAnswer(f"{error}; {which}, and the network is as it was after step {done:,}")

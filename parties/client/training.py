@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import (
+    NoAnswer,
     NotPermitted,
     PeerError,
     PeerLost,
@@ -38,7 +39,7 @@ from nn.model import Description, Model
 from nn.optimizers import Optimizer
 from nn.training import Batch, Recipe, Untrained, initial
 from parties.client.prepared import Reals
-from parties.client.progress import Progress, told
+from parties.client.progress import Progress, in_steps, told
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport
@@ -179,6 +180,8 @@ class Training:
         for left in reversed(range(_TRIES)):
             try:
                 kept, results = await self._client.keep_telling(self.kept, self.model.name)
+            except NoAnswer as error:
+                raise in_steps(error, self.step, self.steps) from None
             except (PeerError, RunExpired, ProgramError) as error:
                 # It may have been kept, and its client not told; and what it reads is gone then.
                 await asyncio.sleep(pause)

@@ -269,11 +269,16 @@ async def test_divergence_is_an_error_at_its_checkpoint(site):
         wild = SGD(lr=1.5, momentum=0.5)
         options = {**OPTIONS, "weights": 1.0, "logits": 8.0, "epochs": 20.0}
         training = await clinic.training(NET, data, MSELoss(reduction="sum"), wild, **options)
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoAnswer) as failed:
             async for made in training:
                 before = made.step
         model = await clinic.model("net")
         assert model.parts * 2 == training.step
+        which = f"in steps {training.step + 1} to {training.step + 2}, and the network is as it was"
+        assert which in str(failed.value)
+        job = await clinic.submit(training)
+        with pytest.raises(NoAnswer, match=which):
+            await job.wait()
         assert np.abs(await clinic.reveal(model["out.weight"])).max() <= 1.0, before
 
 
