@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parties.commands.arguments import cluster_argument
 from parties.host import logs
@@ -12,6 +14,9 @@ from parties.members.cluster_file import MAX_THREADS
 from parties.members.keys import KeyPair
 from parties.operate.cluster.signed import steps_beside
 from parties.operate.metrics.serving import parse_address
+
+if TYPE_CHECKING:
+    from parties.servers.placing import Workforce
 
 
 def server_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +71,13 @@ def _seconds(text: str) -> float:
     return value
 
 
-def serve(options: argparse.Namespace, cluster: Cluster, member: Member) -> int:
-    """Serves as ``member`` until it is asked to stop."""
+def serve(
+    options: argparse.Namespace,
+    cluster: Cluster,
+    member: Member,
+    workforce: Callable[[], Workforce] | None = None,
+) -> int:
+    """Serves as ``member`` until it is asked to stop.  ``workforce`` makes who starts its workers, if it has such."""
     path: Path = options.key or options.cluster.parent / f"{member.name}.key"
     keys = KeyPair.load(path)
     metrics = None if options.metrics is None else parse_address(options.metrics)
@@ -75,16 +85,22 @@ def serve(options: argparse.Namespace, cluster: Cluster, member: Member) -> int:
     # Imported here: whoever asks for help needs no kernels.
     from parties.servers.process import run_server
 
-    run_server(
-        cluster,
-        member,
-        keys,
-        options.data or path.parent / f"{member.name}.data",
-        until_stdin_closes=options.until_stdin_closes,
-        grace=options.grace,
-        metrics=metrics,
-        following=steps_beside(options.cluster),
-        count=options.threads,
-        device=options.device,
-    )
+    force = None if workforce is None else workforce()
+    try:
+        run_server(
+            cluster,
+            member,
+            keys,
+            options.data or path.parent / f"{member.name}.data",
+            until_stdin_closes=options.until_stdin_closes,
+            grace=options.grace,
+            metrics=metrics,
+            following=steps_beside(options.cluster),
+            count=options.threads,
+            device="" if force is not None else options.device,
+            workforce=force,
+        )
+    finally:
+        if force is not None:
+            force.close()
     return 0

@@ -76,6 +76,14 @@ def error_of(fault: Fault, sender: str) -> TesseraError:
     return kind(peer or sender, reason if peer in ("", sender) else f"{reason} (noticed by {sender})")
 
 
+def own_error(fault: Fault) -> TesseraError:
+    """The error that a fault stands for which was met here, if in another process."""
+    kind = _OTHER_ERRORS.get(fault.error)
+    if kind is not None:
+        return kind(fault.reason)
+    return _PEER_ERRORS[fault.error](fault.peer, fault.reason) if fault.peer else TesseraError(fault.reason)
+
+
 def error_on_link(fault: Fault) -> PeerError:
     """The error that one end of a link has met there: of the other end, and who noticed goes without saying."""
     return _PEER_ERRORS.get(fault.error, RemoteError)(printable(fault.peer), printable(fault.reason))

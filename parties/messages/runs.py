@@ -6,6 +6,7 @@
             dealer --DealtPart--> party                of a large program, what comes next of the last party's
             party  --Evaluated--> dealer               so that it may deal more
             dealer --ClientMasks--> client             the client's part: seeds of each input's mask, a mask per output
+            party  --Placed--> party                   which of its workers the run is on (`messages.workers`)
             party  --Ready--> client
             client --Inputs--> parties                 x - a of each input
             party  --Opening--> parties                one per round, the rounds of the MAC check included
@@ -96,6 +97,26 @@ class Evaluated(RunMessage, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     depths: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+
+
+LinkPublic = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+"""An X25519 public key."""
+Door = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Address = Annotated[str, msgspec.Meta(max_length=300, pattern=r"^[^:].*:[0-9]{1,5}\Z")]
+"""``host:port``."""
+
+
+class Placed(RunMessage, frozen=True):
+    """The sender's part of this run is computed by the worker that has this ``key`` (`parties.wire.direct`).
+
+    ``door``: where the receiver's worker is to come in, if it is the one that dials: that of the party listed later.
+    """
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    program: Digest
+    key: LinkPublic
+    address: Address
+    door: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
 class ClientMasks(RunMessage, frozen=True):

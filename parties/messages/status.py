@@ -47,6 +47,13 @@ class PeerSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     round_trip: Finite | None = None
 
 
+class WorkersSeen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the sender, if it computes on workers: how many there are to be, and the runs of each that is there."""
+
+    wanted: Count
+    runs: Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Count], msgspec.Meta(max_length=4096)]
+
+
 class AskStatus(CheckMessage, frozen=True):
     """How are you?"""
 
@@ -69,3 +76,4 @@ class ServerStatus(CheckMessage, frozen=True):
     own_runs: Count
     other_runs: Count
     peers: Annotated[tuple[PeerSeen, ...], msgspec.Meta(max_length=1024)]
+    workers: WorkersSeen | None = None

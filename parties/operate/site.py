@@ -9,7 +9,7 @@ from mpc.errors import TesseraError
 from parties.members.cluster import Cluster, Member
 from parties.members.succession import Succession
 from parties.messages.check import RoomSeen
-from parties.messages.status import SecretSeen
+from parties.messages.status import SecretSeen, WorkersSeen
 from parties.wire.messages import Message, Payload
 from parties.wire.transport import Endpoint
 
@@ -48,6 +48,10 @@ class Site(Protocol):
 
     def versions_here(self) -> Iterable[SecretSeen]:
         """All that are in use, of all owners."""
+
+    @property
+    def workers(self) -> WorkersSeen | None:
+        """That it computes on, if it does on such."""
 
     @property
     def versions_held(self) -> int:

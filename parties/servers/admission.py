@@ -37,15 +37,18 @@ class Admission:
 
     Args:
         server: its name.
-        memory: bytes in all.
+        memory: bytes in one place.
         security: what the bytes of a run depend on.
         clients: how many there are in the cluster.
+        places: machines that runs are on, each of them on one.
     """
 
-    def __init__(self, server: str, memory: int, security: Security, *, clients: int) -> None:
+    def __init__(self, server: str, memory: int, security: Security, *, clients: int, places: int = 1) -> None:
         self.clients = max(1, clients)
         self._server = server
-        self.memory = memory
+        self.memory = memory * places
+        self.at_once = memory
+        """Bytes that one run may take."""
         self._security = security
         self._bytes_per_word, self._bytes_per_node = BYTES_PER_WORD[security], BYTES_PER_NODE[security]
         self._runs: Counter[str] = Counter()
@@ -74,7 +77,7 @@ class Admission:
     @property
     def share(self) -> int:
         """Bytes that a client may have when nobody else has any."""
-        return self.memory if self.clients == 1 else self._own + self._common // 2
+        return min(self.at_once, self.memory if self.clients == 1 else self._own + self._common // 2)
 
     @property
     def _own(self) -> int:

@@ -104,12 +104,13 @@ class Charge:
 class Governor:
     """Of one server: the accounts of all members."""
 
-    def __init__(self, cluster: Cluster, member: Member) -> None:
+    def __init__(self, cluster: Cluster, member: Member, places: int = 1) -> None:
+        """``places``: machines like this one that it has work done on: as many times the turns and the memory."""
         name, patience = member.name, cluster.settings.round_timeout / 2
-        width = max(LEAST_WIDTH, (os.cpu_count() or 1) // cluster.servers_beside(member))
+        width = max(LEAST_WIDTH, (os.cpu_count() or 1) // cluster.servers_beside(member)) * places
         self._server, self._security = name, cluster.settings.security
         memory = memory_for_runs(cluster, member)
-        self.admission = Admission(name, memory, cluster.settings.security, clients=len(cluster.clients))
+        self.admission = Admission(name, memory, cluster.settings.security, clients=len(cluster.clients), places=places)
         self.pace = Pace()
         # Apart, so that nobody's dealing delays a round that others wait for, or what is done in no time.
         self.long = Workers(name, width, patience, self.pace)

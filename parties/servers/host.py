@@ -10,6 +10,7 @@ from mpc.rings import Rings
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
 from parties.operate.cluster.record import ClusterRecord
+from parties.servers.placing import Workforce
 from parties.wire.wires import Transport
 from protocols.randomness.source import RandomnessSource
 
@@ -26,6 +27,8 @@ class Host(Generic[SourceT_co]):
     folder: str | os.PathLike[str]
     source: SourceT_co
     transport: Transport
+    workforce: Workforce | None = None
+    """Who starts the workers that a party computes on, if it does on such."""
 
     @property
     def cluster(self) -> Cluster:

@@ -12,25 +12,21 @@ from mpc.errors import ProgramError, ProtocolViolation
 from mpc.program import Program
 from mpc.rings import Array, Rings
 from mpc.rings.ring import as_array
+from mpc.tensor_type import TensorType
 from parties.host.counters import Phase
 from parties.members.cluster import Cluster, Member
 from parties.messages.runs import Inputs, Opening, Outputs
+from parties.messages.workers import Finished
 from parties.servers.disputes import Disputes
-from parties.servers.governor import evaluating_seconds, longest_step_seconds, step_seconds
-from parties.servers.pace import LONG
+from parties.servers.governor import evaluating_seconds, step_seconds
 from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.preparing_parts import PreparingParts
+from parties.servers.rounds import is_long, next_round
 from parties.servers.runs import check_sender
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
-from parties.servers.testimony import Testimony
 from parties.wire.messages import Buffer, Payload, payload_bytes
 from protocols.readings.mac_check import Round
-from protocols.readings.party import Exchange, UnreducedOpening
-
-THREAD_SECONDS = 12e-3
-"""Runs that take longer than this between two rounds, or are long in all, compute in a thread, so that others are
-answered meanwhile."""
 
 HOP_SECONDS = 3e-3
 """Steps of these that take no longer, of which a deep network has hundreds, are not worth the hop to a thread and back
@@ -38,10 +34,6 @@ while nobody else is there to be answered."""
 
 MAX_EARLY_ROUNDS = 2
 """A peer can be ahead of us by one round, never by more."""
-
-
-def _is_long(program: Program) -> bool:
-    return longest_step_seconds(program) > THREAD_SECONDS or evaluating_seconds(program) > LONG
 
 
 class Online:
@@ -76,24 +68,47 @@ class Online:
 
     def begin(self, job: PartyJob, asker: Member, payload: Payload = [], message: Inputs | None = None) -> None:  # noqa: B006
         """The run, on the inputs of a client's ``message``; of a training job there are none."""
+        if job.placed is not None and job.program is not None:
+            if not job.ready or job.placed.started:
+                raise ProtocolViolation(asker.name, "sent inputs for a run that is not ready for them")
+            self._check(job, job.program, asker, payload, message)
+            job.online_at = time.perf_counter()
+            # Whose turn it is to be heard, the workers know, who see it.
+            self._server.clear_deadline(job)
+            job.placed.start(b"" if message is None else message.signature, payload)
+            return
         run, program = job.party_run, job.program
         if run is None or job.testimony is None or program is None or not job.ready or job.exchange is not None:
             raise ProtocolViolation(asker.name, "sent inputs for a run that is not ready for them")
-        types = [program.nodes[i].type for i in program.supplied]
-        if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
-            raise ProtocolViolation(asker.name, "sent inputs of the wrong length")
+        types = self._check(job, program, asker, payload, message)
         if message is not None:
-            if message.masks != job.assigned.masks:
-                # A wrong mask is a wrong input, which no MAC can show.
-                raise ProtocolViolation(asker.name, "holds other masks than the dealer made for this run")
             job.testimony.take_inputs(message, payload)
         # Before anything is said of them: who passed on a signature that is none would be blamed for it.
         job.testimony.check_inputs()
         inputs = [self._rings[t.ring].read(buffer, t.shape) for buffer, t in zip(payload, types, strict=True)]
         job.exchange = run.online(inputs)
         job.online_at = time.perf_counter()
-        job.long = _is_long(program)
+        job.long = is_long(program)
         self.go_on(job)
+
+    @staticmethod
+    def _check(
+        job: PartyJob, program: Program, asker: Member, payload: Payload, message: Inputs | None
+    ) -> Sequence[TensorType]:
+        """What can be said of inputs without adding them up; their types.  Raises ProtocolViolation."""
+        types = [program.nodes[i].type for i in program.supplied]
+        if [len(buffer) for buffer in payload] != [t.bytes for t in types]:
+            raise ProtocolViolation(asker.name, "sent inputs of the wrong length")
+        if message is not None and message.masks != job.assigned.masks:
+            # A wrong mask is a wrong input, which no MAC can show.
+            raise ProtocolViolation(asker.name, "holds other masks than the dealer made for this run")
+        return types
+
+    def finished(self, job: PartyJob, message: Finished, outputs: Payload) -> None:
+        """The run's worker has computed the outputs."""
+        job.round, job.wait_seconds = message.rounds - 1, message.waited
+        job.sent_online.update(message.sent)
+        self._finish(job, [np.frombuffer(output, np.uint8) for output in outputs])
 
     def go_on(self, job: PartyJob) -> None:
         """Take the next step if all is there that it takes."""
@@ -167,14 +182,14 @@ class Online:
             job.listening = False
             self._server.in_background(
                 job,
-                lambda: self._compute(exchange, testimony, job.round, received),
+                lambda: next_round(exchange, testimony, self._peers, job.round, received),
                 lambda result, _: self._sent(job, *result),
                 workers=self._server.governor.online,
                 expected=evaluating_seconds(job.program),
             )
         else:
             started = time.thread_time()
-            found = self._compute(exchange, testimony, job.round, received)
+            found = next_round(exchange, testimony, self._peers, job.round, received)
             if job.long:
                 self._server.governor.pace.charge(job.on_behalf, time.thread_time() - started)
             self._sent(job, *found)
@@ -183,21 +198,6 @@ class Online:
         """Whether the next step of a long program is."""
         alone = self._server.governor.pace.alone(job.on_behalf, self._servers)
         return not alone or step_seconds(program, job.round) > HOP_SECONDS
-
-    def _compute(
-        self, exchange: Exchange, testimony: Testimony, number: int, received: Sequence[Heard] | None
-    ) -> tuple[Opening | None, Round]:
-        """What is to be opened next, or the outputs."""
-        for peer, message, vectors in received or ():
-            testimony.heard(peer, number - 1, vectors, message.signature)
-        try:
-            outgoing = next(exchange) if received is None else exchange.send([heard.vectors for heard in received])
-        except StopIteration as end:
-            return None, end.value
-        except UnreducedOpening as error:
-            peer = self._peers[error.position].name
-            raise ProtocolViolation(peer, "sent an opening with numbers outside the field") from None
-        return testimony.opening(number, outgoing), outgoing
 
     def _sent(self, job: PartyJob, message: Opening | None, outgoing: Round) -> None:
         self._parts.stepped(job)
@@ -235,14 +235,15 @@ class Online:
         self._continue(job)
 
     def _finish(self, job: PartyJob, outputs: Sequence[Array]) -> None:
-        if job.client is not None and job.party_run is not None:
+        run = job.prepared_run
+        if job.client is not None and run is not None:
             job.sent_online.add(job.client.name, sum(output.nbytes for output in outputs))
             report = Outputs(
                 run=job.run,
                 rounds=job.round + 1,
                 offline=job.sent_offline,
                 online=job.sent_online,
-                compute_seconds=dict(job.party_run.seconds),
+                compute_seconds=dict(run.seconds),
                 wait_seconds=job.wait_seconds,
                 dealt=job.dealt_later,
                 dealing_seconds=job.dealing_seconds,
@@ -256,7 +257,7 @@ class Online:
             self._server.metrics.spent(Phase.WAITING, job.wait_seconds)
             if job.bound is not None and job.bound.keep:
                 # The run is over here, and has passed its check.
-                left = job.party_run.kept
+                left = run.kept
                 before = functools.partial(self._note, job, report, sent) if job.training else None
                 self._server.spawn(self._desk.keep(job.client, job.run, job.bound, *left, before))
         self._server.end(job)

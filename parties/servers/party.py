@@ -7,36 +7,37 @@ preparing (a thread expands seeds), ready, online (one step a round, `parties.se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
-from mpc.cost import CHECK_ROUNDS, online_rounds
-from mpc.errors import InputOutOfRange, PeerError, ProgramError, ProtocolViolation, TesseraError
-from mpc.operation import PartyContext, Stored
-from mpc.program import Program
+from mpc.errors import PeerError, ProgramError, ProtocolViolation, TesseraError
+from mpc.operation import PartyContext
 from mpc.rings import field_of
 from parties.host.counters import Phase
 from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.check import Quota, QuotaSeen, RoomSeen
 from parties.messages.runs import Dealt, Failed, Prepare, Ready
-from parties.messages.status import SecretSeen
+from parties.messages.status import SecretSeen, WorkersSeen
 from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
 from parties.servers.early import EarlyWords
+from parties.servers.elsewhere import Elsewhere
+from parties.servers.engine import Engine, LocalEngine, Made, Task
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.online import Online
 from parties.servers.party_job import PartyJob
 from parties.servers.party_jobs import PartyJobs
+from parties.servers.placing import PlacedRun, Placing
 from parties.servers.preparing_parts import PreparingParts
 from parties.servers.reporting import Reporting
 from parties.servers.requests_desk import RequestsDesk
+from parties.servers.rounds import out_of_range
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
-from parties.servers.testimony import Testimony
 from parties.stock.items import SpentItem
 from parties.stock.material import Material
 from parties.stored.gate import Gate
@@ -46,17 +47,17 @@ from parties.stored.quotas import MAX_RULES
 from parties.stored.stored_version import StoredVersion
 from parties.stored.uploads import MAX_OF_A_CLIENT
 from parties.wire.messages import Payload
-from protocols.lowering.in_range import owner_of
-from protocols.randomness.source import PartyRandomness, RandomnessSource
+from protocols.randomness.source import RandomnessSource
 from protocols.readings.mac_check import OtherTranscript
-from protocols.readings.party import OutOfRange, PartyRun
+from protocols.readings.party import OutOfRange
 
 
 class PartyServer(Server[PartyJob]):
     """One party of the cluster."""
 
     def __init__(self, host: Host[RandomnessSource]) -> None:
-        super().__init__(host, PartyJob)
+        workforce = host.workforce
+        super().__init__(host, PartyJob, 1 if workforce is None else workforce.wanted)
         cluster, member, keys, folder = host.cluster, host.member, host.keys, host.folder
         self._source, self._rings = host.source, host.rings
         self.parties = len(cluster.parties)
@@ -81,6 +82,17 @@ class PartyServer(Server[PartyJob]):
         self.on(Agreed, self._on_agreed)
         self._parts = PreparingParts(self, self.material.take_later, self._more_prepared)
         self.online = Online(self, self._rings, self._desk, self._parts, self._trainings.note)
+        self._engine: Engine
+        placing = None
+        if workforce is None:
+            self._engine = local = LocalEngine(cluster, member, self._source, self.proofs.sign)
+            self.succeeding.whenever(local.follow)
+        else:
+            self._engine = placing = Placing(
+                cluster, member, workforce, self._rings, self.proofs.sign, self._secrets.is_in_use
+            )
+            placing.memory = self.governor.admission.at_once
+        self._elsewhere = Elsewhere(self, placing, self.online, self._parts, self._agree)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))
         self.succeeding.whenever(self._follow)
@@ -93,6 +105,7 @@ class PartyServer(Server[PartyJob]):
         self.spawn(self._stock_reporting.work())
         self._rules_desk.begin()
         try:
+            await self._engine.open()
             await super().serve()
         finally:
             self._close()
@@ -107,6 +120,8 @@ class PartyServer(Server[PartyJob]):
             self._disk.check()
 
     def _close(self) -> None:
+        if hasattr(self, "_engine"):
+            self._engine.close()
         self.material.ledger.close()
         if self._disk is not None:
             self._disk.close()
@@ -163,7 +178,7 @@ class PartyServer(Server[PartyJob]):
 
     def _on_dealt(self, dealer: Member, message: Dealt, payload: Payload) -> None:
         job = self.open_job(message.run, message.client)
-        if job.dealt is not None or job.party_run is not None:
+        if job.dealt is not None or job.prepared_run is not None:
             raise ProtocolViolation(dealer.name, "dealt twice for one run")
         job.dealt, job.dealt_parts = (message, payload), 1
         if job.bound is None:
@@ -175,6 +190,7 @@ class PartyServer(Server[PartyJob]):
         """What other parties have said of the run before it was known here."""
         for peer, message in self._early.take(job.run):
             self._on_agreed(peer, message, [])
+        self._elsewhere.recall(job)
 
     def _prepare(self, job: PartyJob) -> None:
         """Once program and randomness are both there: expand and precompute, in a thread."""
@@ -194,50 +210,42 @@ class PartyServer(Server[PartyJob]):
         job.dealt = message, []
         self._parts.check(job)
         self.clear_deadline(job)
-        # Commitments and signatures are bound to all of this.
-        of = self.proofs.subject_of(message)
-        check = online_rounds(bound.program, self.cluster.settings.security) - 1 - CHECK_ROUNDS
+        seconds = dealing_seconds(bound.program)
 
-        def work() -> tuple[PartyRun, Testimony]:
-            stored, parts, order = self._secrets.read_for(bound, client.name)
+        def work() -> Made:
+            read = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
             part = self.material.take(message, bound.digest) if message.number else payload
-            run = PartyRun(
-                bound.program,
-                party=self.member.index,
-                parties=self.parties,
-                randomness=self._randomness(bound.program, part),
-                stored=stored,
-                security=self.cluster.settings.security,
-                session=of.name(),
-                rings=self._rings,
-                order=order,
+            return self._engine.make(
+                Task(
+                    # Commitments and signatures are bound to all of this.
+                    of=self.proofs.subject_of(message),
+                    bound=bound,
+                    client=client.name,
+                    author=None if job.training else client,
+                    read=read,
+                    dealt=part,
+                    size=self.governor.admission.size_of(bound.program),
+                    seconds=seconds,
+                )
             )
-            first = check if self.malicious else None
-            author = None if job.training else client
-            return run, Testimony(self.cluster, self.member, self.proofs.sign, author, of, parts, first)
 
         peers = [peer.name for peer in self._peers]
         self.in_background(
             job,
             work,
-            lambda made, seconds: self._prepared(job, client, *made, seconds),
+            lambda made, seconds: self._prepared(job, client, made, seconds),
             workers=self.governor.offline,
-            expected=dealing_seconds(bound.program),
+            expected=seconds,
             reach=peers,
         )
 
-    def _randomness(self, program: Program, payload: Sequence[memoryview]) -> PartyRandomness:
-        try:
-            return self._source.for_party(
-                program, self.cluster.settings.security,
-                party=self.member.index, parties=self.parties, payload=payload,
-            )  # fmt: skip
-        except ProgramError as error:
-            raise ProtocolViolation(self.cluster.dealer.name, f"sent the wrong randomness: {error}") from None
-
-    def _prepared(self, job: PartyJob, client: Member, run: PartyRun, testimony: Testimony, seconds: float) -> None:
-        job.party_run, job.testimony, job.prepare_seconds = run, testimony, seconds
+    def _prepared(self, job: PartyJob, client: Member, made: Made, seconds: float) -> None:
+        job.prepare_seconds = seconds
+        if made.here is not None:
+            job.party_run, job.testimony = made.here
+        elif isinstance(made.run, PlacedRun):
+            self._elsewhere.begin(job, made.run)
         self.metrics.spent(Phase.PREPARING, seconds)
         # The dealer is not needed any more once all is dealt, but for who goes on in the client's name.
         asker = self.cluster.coordinator if job.training else client
@@ -273,7 +281,8 @@ class PartyServer(Server[PartyJob]):
 
     def _agree(self, job: PartyJob) -> None:
         """Ready, once all parties have marked the same item used: nothing that depends on it has left before."""
-        if job.party_run is None or job.ready or job.asker is None:
+        run = job.prepared_run
+        if run is None or job.ready or job.asker is None or (job.placed is not None and not job.met):
             return
         message = job.assigned
         if message.number and len(job.agreed) < self.parties - 1:
@@ -285,7 +294,7 @@ class PartyServer(Server[PartyJob]):
                 raise ProtocolViolation(
                     self.cluster.parties[index].name, "uses other preprocessing for a run than was assigned"
                 )
-        if not job.soon and job.party_run.prepared < job.party_run.schedule.allowed(0):
+        if not job.soon and run.prepared < run.schedule.allowed(0):
             return
         self.set_deadline(job, self.cluster.settings.prepared_timeout)
         job.ready = True
@@ -296,8 +305,7 @@ class PartyServer(Server[PartyJob]):
         if isinstance(error, SpentItem) and job.bound is not None:
             self.material.spent(error, job.bound.digest)
         if isinstance(error, OutOfRange) and job.client is not None:
-            sender = owner_of(error.source.slot) if isinstance(error.source, Stored) else job.client.name
-            error = InputOutOfRange(sender, "sent values outside of the range that it has said: nothing was revealed")
+            error = out_of_range(error, job.client.name)
         if job.testimony is not None:
             if isinstance(error, OtherTranscript) and self.online.disputes.begin(job):
                 return
@@ -308,6 +316,7 @@ class PartyServer(Server[PartyJob]):
     def end(self, job: PartyJob, failure: Failed | None = None) -> None:
         job.low_latency.close()
         super().end(job, failure)
+        self._engine.forget(job.run)
         if job.dealt is not None and self._parts.unread(job):
             self.spawn(asyncio.to_thread(self.material.drop_later, job.assigned))
 
@@ -344,6 +353,10 @@ class PartyServer(Server[PartyJob]):
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.material.ledger.stock()
+
+    @property
+    def workers(self) -> WorkersSeen | None:
+        return self._engine.seen()
 
     def _fail_all(self, member: Member, error: PeerError) -> None:
         super()._fail_all(member, error)

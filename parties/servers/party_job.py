@@ -10,10 +10,12 @@ from typing import NamedTuple
 from mpc.errors import PeerLost, ProgramError, RunExpired, TesseraError
 from mpc.program import Program
 from parties.members.cluster import Cluster, Member
-from parties.messages.runs import Dealt, Disputed, Opening
+from parties.messages.runs import Dealt, Disputed, Opening, Placed
 from parties.messages.stock import Agreed
+from parties.servers.engine import PreparedRun
 from parties.servers.governor import Charge
 from parties.servers.job import Job
+from parties.servers.placing import PlacedRun
 from parties.servers.testimony import Testimony
 from parties.tally import Sent, Tally
 from protocols.readings.mac_check import Round
@@ -58,6 +60,12 @@ class PartyJob(Job):
         self.told = 0
         """Depths that have been evaluated, as the dealer knows."""
         self.party_run: PartyRun | None = None
+        self.placed: PlacedRun | None = None
+        """Instead of that, if a worker computes it."""
+        self.places: dict[int, Placed] = {}
+        """Which workers the other parties have it on, by index."""
+        self.meeting = self.met = False
+        """Our worker has been told of these; its links to them stand."""
         self.prepare_seconds = 0.0
         self.soon = False
         """The client's inputs come as soon as this party can begin."""
@@ -99,6 +107,11 @@ class PartyJob(Job):
         return None if self.bound is None else self.bound.program
 
     @property
+    def prepared_run(self) -> PreparedRun | None:
+        """Once there is one, wherever."""
+        return self.party_run or self.placed
+
+    @property
     def most_opened(self) -> int:
         """Bytes that another party opens in one round, at most: more than all that the program has, with MACs."""
         return 0 if self.program is None else 16 * self.program.elements + _CHECK_BYTES
@@ -130,16 +143,19 @@ class PartyJob(Job):
             return RunExpired(f"the prepared run was given no inputs within prepared_timeout ({patience:g} s)")
         if self.client is None:
             return TesseraError(f"no client announced this run within {seconds}")
-        if self.party_run is not None and not self.assigned.number:
+        if self.placed is not None and not self.met:
+            silent = next((p.name for p in peers if p.index not in self.places), me.name)
+            return PeerLost(silent, f"had no worker that took part in a run within {seconds}: are all parties on such?")
+        if self.prepared_run is not None and not self.assigned.number:
             return self._unprovided(cluster, seconds)
-        if self.party_run is not None:
+        if self.prepared_run is not None:
             silent = next((p.name for p in peers if p.index not in self.agreed), me.name)
             return PeerLost(silent, f"did not say which preprocessing it uses within {seconds}")
         return PeerLost(cluster.dealer.name, f"dealt nothing within {seconds}")
 
     def _unprovided(self, cluster: Cluster, seconds: str) -> TesseraError:
         """It waits for no other party."""
-        run = self.party_run
+        run = self.prepared_run
         if run is not None and not self.preparing and (not run.provided or not self.ready):
             return PeerLost(cluster.dealer.name, "dealt nothing more for a run in time")
         return TesseraError(f"this party takes longer than round_timeout ({seconds}) for one step: raise it")

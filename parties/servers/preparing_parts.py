@@ -75,7 +75,7 @@ class PreparingParts:
 
     def go_on(self, job: PartyJob) -> None:
         """Prepare the next part, if it may be there and is."""
-        run, bound = job.party_run, job.bound
+        run, bound = job.prepared_run, job.bound
         if run is None or bound is None or job.preparing or run.prepared == len(run.schedule.parts):
             return
         if run.prepared >= run.schedule.allowed(run.evaluated):
@@ -111,7 +111,7 @@ class PreparingParts:
 
     def stepped(self, job: PartyJob) -> None:
         """The online phase has got further: more may be there."""
-        run = job.party_run
+        run = job.prepared_run
         if run is None or run.prepared == len(run.schedule.parts):
             return
         allowed, schedule = run.schedule.allowed(run.evaluated), run.schedule
@@ -128,12 +128,12 @@ class PreparingParts:
 
     def awaits(self, job: PartyJob) -> bool:
         """Whether there is more to be dealt."""
-        run = job.party_run
+        run = job.prepared_run
         return run is not None and self._is_dealt(job) and job.dealt_parts < len(run.schedule.parts)
 
     def unread(self, job: PartyJob) -> bool:
         """Whether there is more of what was dealt ahead of time."""
-        run = job.party_run
+        run = job.prepared_run
         if run is None or not self._is_last or not job.assigned.number:
             return False
         return run.prepared < len(run.schedule.parts)

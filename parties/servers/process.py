@@ -29,6 +29,7 @@ from parties.servers.dealer import DealerServer
 from parties.servers.freed import BUSY, Freed
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
+from parties.servers.placing import Workforce
 from parties.servers.service_manager import feed_watchdog, notify
 from parties.wire.door import DESCRIPTORS
 from parties.wire.socket_wires import SocketWires
@@ -87,17 +88,19 @@ def make_server(
     transport: Transport = SocketWires,
     rings: Rings | None = None,
     following: Sequence[Step] = (),
+    workforce: Workforce | None = None,
 ) -> DealerServer | PartyServer:
     """The server for that member's role, with its data in ``folder``.
 
     It goes by ``cluster``, or by what has followed that as far as the folder, or ``following``, says so.  ``rings``:
     what it computes with.  By default the usual; another array library comes in here, and nowhere else.
+    ``workforce``: who starts the workers that a party computes on, if it does on such.
 
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
     record = ClusterRecord(folder, cluster, following)
     member = current_member(record.succession, member, keys)
-    host = Host(record, member, keys, folder, TrustedDealer(rings), transport)
+    host = Host(record, member, keys, folder, TrustedDealer(rings), transport, workforce)
     return DealerServer(host) if member.role is Role.DEALER else PartyServer(host)
 
 
@@ -127,6 +130,7 @@ def run_server(
     following: Sequence[Step] = (),
     count: int = 0,
     device: str = "",
+    workforce: Workforce | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
 
@@ -136,6 +140,8 @@ def run_server(
     ``metrics``: host and port at which to answer scrapers; where that is follows `READY` on stdout.
 
     ``count``: threads to compute with, if not as many as the cluster file says.
+
+    ``workforce``: who starts the workers that a party computes on, if it does on such.
 
     ``device``: what torch is to compute on, if not NumPy on the processor.  Raises ConfigurationError where it cannot.
     """
@@ -149,7 +155,7 @@ def run_server(
     compiling.warm_up()
     again = True
     while again:
-        server = make_server(cluster, member, keys, folder, rings=rings, following=following)
+        server = make_server(cluster, member, keys, folder, rings=rings, following=following, workforce=workforce)
         asyncio.run(_serve_measured(server, until_stdin_closes, grace, metrics))
         # Another cluster file, under which this process goes on, with a server made for it.
         again = server.succeeding.successor is not None

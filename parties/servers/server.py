@@ -23,7 +23,7 @@ from parties.messages.conversation import RequestMessage
 from parties.messages.evidence import Evidence, session_failed
 from parties.messages.failures import fault_of
 from parties.messages.runs import Failed, Prepare, RunMessage
-from parties.messages.status import SecretSeen
+from parties.messages.status import SecretSeen, WorkersSeen
 from parties.operate.audit.desk import AuditDesk
 from parties.operate.cluster.desk import ClusterDesk
 from parties.operate.status.look import Look
@@ -50,9 +50,10 @@ class Server(Runs[JobT]):
     message belongs to and nothing else.  One that comes from a client fails nothing of another client's.
     """
 
-    def __init__(self, host: Host[RandomnessSource], make_job: Callable[[str, str], JobT]) -> None:
+    def __init__(self, host: Host[RandomnessSource], make_job: Callable[[str, str], JobT], places: int = 1) -> None:
+        """``places``: machines that it computes on."""
         self.cluster, self.member = cluster, member = host.cluster, host.member
-        super().__init__(Governor(cluster, member), make_job)
+        super().__init__(Governor(cluster, member, places), make_job)
         self.endpoint = Endpoint(cluster, member, host.keys, bind=True, transport=host.transport)
         self.listening = asyncio.Event()
         self.metrics = Metrics()
@@ -185,6 +186,11 @@ class Server(Runs[JobT]):
     def fresh_stock(self) -> Mapping[str, int]:
         """Items of preprocessing that are fresh here, by program.  Blocks.  Raises VaultError."""
         return {}
+
+    @property
+    def workers(self) -> WorkersSeen | None:
+        """That it computes on, if it does on such."""
+        return None
 
     @property
     def versions_held(self) -> int:

@@ -133,10 +133,11 @@ def wrong_sigma(site: Any, party: str) -> None:
     server = site.servers[party]
     honest = type(server)._prepared
 
-    def prepared(job: Any, client: Any, run: Any, *rest: Any) -> None:
+    def prepared(job: Any, client: Any, made: Any, *rest: Any) -> None:
+        run = made.run
         sigma = run._check._sigma
         run._check._sigma = lambda *arguments: field.add(sigma(*arguments), np.ones(1, np.uint64))
-        honest(server, job, client, run, *rest)
+        honest(server, job, client, made, *rest)
 
     server._prepared = prepared
 
@@ -146,8 +147,8 @@ def other_sigma(site: Any, party: str, rounds: int) -> None:
     server = site.servers[party]
     prepare, send = type(server)._prepared, server.online._sent
 
-    def prepared(job: Any, client: Any, run: Any, *rest: Any) -> None:
-        check, index = run._check, server.member.index
+    def prepared(job: Any, client: Any, made: Any, *rest: Any) -> None:
+        check, index = made.run._check, server.member.index
         commit = check._commit
 
         def committed(purpose: bytes, who: int, secret: bytes) -> bytes:
@@ -155,7 +156,7 @@ def other_sigma(site: Any, party: str, rounds: int) -> None:
             return commit(purpose, who, off_by_one(secret).tobytes() if mine else secret)
 
         check._commit = committed
-        prepare(server, job, client, run, *rest)
+        prepare(server, job, client, made, *rest)
 
     def sent(job: Any, message: Any, outgoing: Any) -> None:
         if message is not None and message.round == rounds + 2:

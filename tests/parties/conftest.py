@@ -41,13 +41,20 @@ class Site:
     folder: Path
     transport: Transport
     servers: dict[str, Any] = field(default_factory=dict)
+    workforces: dict[str, Any] = field(default_factory=dict)
+    """Of parties that compute on workers."""
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def start(self, *names: str) -> None:
         """Starts these servers, on the data that is there."""
         for name in names:
             server = make_server(
-                self.cluster, self.cluster.member(name), self.keys[name], self.data(name), self.transport
+                self.cluster,
+                self.cluster.member(name),
+                self.keys[name],
+                self.data(name),
+                self.transport,
+                workforce=self.workforces.get(name),
             )
             self.servers[name], self.tasks[name] = server, asyncio.create_task(server.serve())
         for name in names:

@@ -18,11 +18,11 @@ from mpc.security import Security
 from parties.members.cluster import Role
 from parties.messages.bindings import BoundProgram
 from parties.messages.runs import Prepare, Release
-from parties.servers import online
 from parties.servers import pace as pace_module
+from parties.servers import rounds
 from parties.servers.governor import longest_step_seconds
-from parties.servers.online import THREAD_SECONDS
 from parties.servers.pace import ACTIVE, LONG, LONGEST_REST, MUCH, REST, Pace
+from parties.servers.rounds import THREAD_SECONDS
 from protocols.lowering.plan import plan
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.evaluation import Evaluation
@@ -274,7 +274,7 @@ async def test_programs_of_many_nodes_are_not_computed_where_messages_are_taken(
 
 @pytest.mark.parametrize("beside", [False, True])
 async def test_short_steps_of_a_long_program_hop_to_a_thread_only_beside_others(site, monkeypatch, where, beside):
-    monkeypatch.setattr(online, "LONG", 0.0)
+    monkeypatch.setattr(rounds, "LONG", 0.0)
     async with site.client() as client:
         if beside:
             for server in site.servers.values():

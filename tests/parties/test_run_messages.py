@@ -28,6 +28,7 @@ SENDERS = {
     "DealtPart": {DEALER},
     "Evaluated": {PARTY},
     "ClientMasks": {DEALER},
+    "Placed": {PARTY},
     "Ready": {PARTY},
     "Inputs": {CLIENT},
     "Opening": {PARTY},

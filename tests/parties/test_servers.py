@@ -189,7 +189,7 @@ async def test_a_fault_of_our_own_fails_one_run(site, monkeypatch, caplog):
         raise ValueError("a secret of 0.123456")
 
     async with site.client() as client:
-        monkeypatch.setattr(site.servers["party0"], "_randomness", broken)
+        monkeypatch.setattr(site.servers["party0"]._engine, "make", broken)
         with pytest.raises(RemoteError, match="internal error") as caught:
             await client.reveal(client.share([1.0]) * 2)
         assert caught.value.peer == "party0"

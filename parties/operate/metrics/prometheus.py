@@ -113,9 +113,21 @@ class _State(Collector):
             "tessera_work_waiting", "Pieces of work that wait for their client's turn.", server.work_waiting
         )
         yield GaugeMetricFamily("tessera_models", "Models held, of all owners.", server.versions_held)
+        yield from self._workers()
         yield from self._links()
         yield from self._stock()
         yield from self._traffic()
+
+    def _workers(self) -> Iterator[Metric]:
+        seen = self._server.workers
+        if seen is None:
+            return
+        yield GaugeMetricFamily("tessera_workers", "Workers that are there.", len(seen.runs))
+        yield GaugeMetricFamily("tessera_workers_wanted", "Workers that there are to be.", seen.wanted)
+        runs = GaugeMetricFamily("tessera_worker_runs", "Runs prepared or online on the worker.", labels=["worker"])
+        for name, count in seen.runs.items():
+            runs.add_metric([name], count)
+        yield runs
 
     def _links(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily("tessera_peer_connected", "Whether a link to the server stands.", labels=["peer"])

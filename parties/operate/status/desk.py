@@ -57,6 +57,7 @@ class StatusDesk:
                 own_runs=own,
                 other_runs=len(jobs) - own,
                 peers=seen.peers,
+                workers=self._server.workers,
             )
             self._server.tell([client.name], status)
         finally:

@@ -48,6 +48,7 @@ class ServerRow:
                 "runs": {"yours": status.own_runs, "others": status.other_runs},
                 "models": [msgspec.to_builtins(model) for model in status.secrets],
                 "stock": status.stock,
+                "workers": None if status.workers is None else msgspec.to_builtins(status.workers),
                 "peers": [
                     {"name": peer.peer, "connected": peer.connected, "round_trip_seconds": peer.round_trip}
                     for peer in status.peers
@@ -95,6 +96,8 @@ class StatusReport:
     def render(self) -> RenderableType:
         """Tables of servers, their links, models and stock; then a sentence for each that did not answer."""
         parts: list[RenderableType] = [self._title(), self._server_table(), self._link_table()]
+        if any(status.workers for _, status in self._answered()):
+            parts.append(self._worker_table())
         if models := self._models():
             parts.append(_model_table(models))
         if any(status.stock for _, status in self._answered()):
@@ -137,6 +140,15 @@ class StatusReport:
         for server, status in self._answered():
             links = {peer.peer: peer for peer in status.peers}
             table.add_row(server.name, *(_link(links.get(name)) for name in names))
+        return table
+
+    def _worker_table(self) -> Table:
+        """A row for each party that computes on workers."""
+        table = _table("party", "workers wanted", "there", "their runs", numbers=True)
+        for server, status in self._answered():
+            if status.workers is not None:
+                there = status.workers.runs
+                table.add_row(server.name, f"{status.workers.wanted:,}", f"{len(there):,}", f"{sum(there.values()):,}")
         return table
 
     def _models(self) -> dict[SecretSeen, list[str]]:

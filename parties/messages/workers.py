@@ -1,0 +1,194 @@
+"""The messages between a party's head and its workers, over direct links (`parties.wire.direct`).
+
+            head   --Settle--> worker      which cluster this is, and of which party
+            worker --Settled--> head       where it can be dialled by other parties' workers
+            head   --Hold--> worker        its shares of a version's tensors; kept until
+            head   --Drop--> worker        the version is not in use any more: overwritten with zeros
+            head   --Take--> worker        prepare a run: program and what was dealt
+            worker --Taken--> head         prepared; the key of its links, and doors for who dials it
+            head   --More--> worker        what was dealt for the run's next part
+            worker --Made--> head          that is prepared
+            head   --Meet--> worker        the other parties' workers of this run
+            worker --Met--> head           links to all of them stand
+            head   --Start--> worker       the client's masked inputs: go
+            worker --Advanced--> head      so many depths are evaluated
+            worker --ToSign--> head        sign this (MACs alone)
+            head   --Signed--> worker
+            worker --Finished--> head      what the client is sent, and what is kept
+            worker --Broken--> head        the run has failed there
+            head   --Over--> worker        forget the run
+            worker --Beat--> head          once a second
+
+No member may send any of them: who is no worker of the receiver's own, or its head, is not heard.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from parties.members.cluster import Role
+from parties.messages.evidence import AnySaid, Evidence, RunSubject, Signature, Statement
+from parties.messages.failures import Fault
+from parties.messages.fields import Count, Id, Name, Seconds
+from parties.messages.runs import Address, Door, LinkPublic
+from parties.tally import Sent
+from parties.wire.messages import Message
+
+BEAT = 1.0
+"""s between two signs of a worker's life."""
+
+ABOUT = b"tessera worker"
+"""What a link between a head and a worker is for (`parties.wire.direct.LinkKey.agreed`)."""
+
+
+class WorkerMessage(Message, frozen=True):
+    """Base of these."""
+
+    senders: ClassVar[frozenset[Role]] = frozenset()
+
+
+class WorkerRun(WorkerMessage, frozen=True):
+    """Base of those about one run."""
+
+    run: Id
+
+
+class Settle(WorkerMessage, frozen=True):
+    """Payload: the cluster file.  ``party``: whose worker the receiver is."""
+
+    party: Name
+
+
+class Settled(WorkerMessage, frozen=True):
+    """Ready for runs; ``host`` and ``process``: the name of its machine and its number there, for the operator."""
+
+    address: Address
+    process: Count
+    host: Annotated[str, msgspec.Meta(max_length=255)]
+
+
+class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a version: its public part, and a share, as far as there are such; each a buffer of the payload."""
+
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    shape: tuple[Count, ...]
+    public: bool
+    share: bool
+
+
+class Hold(WorkerMessage, frozen=True):
+    """Payload: the buffers of these tensors, in order; there may be more of the version in other messages."""
+
+    version: Id
+    tensors: tuple[Tensor, ...]
+
+
+class Drop(WorkerMessage, frozen=True):
+    """Of what ``Hold`` has brought."""
+
+    version: Id
+
+
+class Take(WorkerRun, frozen=True):
+    """Payload: the program, then what was dealt for its first part.
+
+    ``client``: on whose behalf; ``inputs``: whether there are inputs of its own (not in a training job).  ``versions``
+    by slot; ``drawn`` and ``part``: the order of rows (`protocols.readings.drawing`).  ``parts``: what is said of what
+    is stored.
+    """
+
+    client: Name
+    inputs: bool
+    of: RunSubject
+    versions: dict[str, Id]
+    drawn: dict[str, str]
+    part: Count
+    parts: tuple[Statement, ...]
+    expected: Seconds
+
+
+class Taken(WorkerRun, frozen=True):
+    """``doors``: by index of the parties that dial this worker."""
+
+    seconds: Seconds
+    key: LinkPublic
+    doors: dict[int, Door]
+
+
+class More(WorkerRun, frozen=True):
+    """Payload: what was dealt for the next part."""
+
+
+class Made(WorkerRun, frozen=True):
+    """The next part is prepared."""
+
+
+class Meeting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The worker of another party, as its head has vouched for it."""
+
+    index: Count
+    key: LinkPublic
+    address: Address
+    door: bytes
+
+
+class Meet(WorkerRun, frozen=True):
+    """All of them."""
+
+    others: tuple[Meeting, ...]
+
+
+class Met(WorkerRun, frozen=True):
+    """The inputs may come."""
+
+
+class Start(WorkerRun, frozen=True):
+    """Payload: the masked inputs; ``signature``: the client's, of them."""
+
+    signature: Signature
+
+
+class Advanced(WorkerRun, frozen=True):
+    """As ``Evaluated`` says to the dealer."""
+
+    depths: Count
+
+
+class ToSign(WorkerRun, frozen=True):
+    """In the head's name."""
+
+    said: AnySaid
+
+
+class Signed(WorkerRun, frozen=True):
+    """What was asked for."""
+
+    signature: Signature
+
+
+class Finished(WorkerRun, frozen=True):
+    """Payload: the outputs; where something is kept, the seed of its masks and these tensors."""
+
+    rounds: Count
+    seconds: dict[str, float]
+    waited: Seconds
+    sent: dict[Name, Sent]
+    outputs: Count
+    kept: dict[str, tuple[Count, ...]]
+
+
+class Broken(WorkerRun, frozen=True):
+    """``evidence``: of what is wrong."""
+
+    fault: Fault
+    evidence: Evidence | None = None
+
+
+class Over(WorkerRun, frozen=True):
+    """Whatever was made for it is to be forgotten."""
+
+
+class Beat(WorkerMessage, frozen=True):
+    """Still here."""

@@ -1,0 +1,137 @@
+"""Where a party computes its runs: an `Engine`, in this process or on workers.
+
+Whichever it is, the head has decided before that the run may be, has read what it reads by the rules of that moment,
+and has marked its preprocessing used: what an engine is given has no other use.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from mpc.cost import CHECK_ROUNDS, online_rounds
+from mpc.errors import ProgramError, ProtocolViolation
+from mpc.program import Program
+from mpc.rings import Array, Rings
+from mpc.rings.prg import Seed
+from mpc.schedule import Schedule
+from mpc.security import Security
+from parties.members.cluster import Cluster, Member
+from parties.messages.bindings import BoundProgram
+from parties.messages.evidence import RunSubject, Said
+from parties.messages.status import WorkersSeen
+from parties.servers.testimony import Testimony
+from parties.stored.stored_version import ReadForRun
+from protocols.randomness.source import Payload, RandomnessSource
+from protocols.readings.party import PartyRun
+
+
+@dataclass(frozen=True, repr=False)
+class Task:
+    """A run to be prepared.  ``author``: whose inputs it takes; None where there are none."""
+
+    of: RunSubject
+    bound: BoundProgram
+    client: str
+    author: Member | None
+    read: ReadForRun
+    dealt: Payload
+    size: int
+    """Bytes of memory that it takes."""
+    seconds: float
+    """That preparing it takes, about."""
+
+
+class PreparedRun(Protocol):
+    """A run that is prepared, up to a part, wherever it will be computed (`protocols.readings.party.PartyRun`)."""
+
+    program: Program
+    schedule: Schedule
+    prepared: int
+    evaluated: int
+
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+    @property
+    def provided(self) -> bool: ...
+    @property
+    def kept(self) -> tuple[Seed, dict[str, Array]]: ...
+    def prepare(self, payload: Payload) -> None: ...
+
+
+class Made(NamedTuple):
+    """``here``: to be computed in this process; else the run is on a worker."""
+
+    run: PreparedRun
+    here: tuple[PartyRun, Testimony] | None = None
+
+
+class Engine(ABC):
+    """Of one party."""
+
+    places: int = 1
+    """How many times the memory and the turns of one server there are."""
+
+    async def open(self) -> None:  # noqa: B027 - there need be nothing to do
+        """To be called in the event loop, before anything else."""
+
+    def close(self) -> None:  # noqa: B027
+        """Runs that are not over come to nothing.  Idempotent."""
+
+    @abstractmethod
+    def make(self, task: Task) -> Made:
+        """The run, up to its first part.  Blocks: in a thread.  Raises TesseraError."""
+
+    def forget(self, run: str) -> None:  # noqa: B027
+        """It is over."""
+
+    def seen(self) -> WorkersSeen | None:
+        """Its workers, if it has such."""
+        return None
+
+
+class LocalEngine(Engine):
+    """Computes in this process."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        me: Member,
+        source: RandomnessSource,
+        sign: Callable[[Said], bytes],
+    ) -> None:
+        self._cluster, self._me, self._source, self._sign = cluster, me, source, sign
+
+    def follow(self, cluster: Cluster) -> None:
+        """The members are these now."""
+        self._cluster = cluster
+
+    @property
+    def _rings(self) -> Rings:
+        return self._source.rings
+
+    def make(self, task: Task) -> Made:
+        program, of = task.bound.program, task.of
+        security, parties = self._cluster.settings.security, len(self._cluster.parties)
+        try:
+            randomness = self._source.for_party(
+                program, security, party=self._me.index, parties=parties, payload=task.dealt
+            )
+        except ProgramError as error:
+            raise ProtocolViolation(self._cluster.dealer.name, f"sent the wrong randomness: {error}") from None
+        run = PartyRun(
+            program,
+            party=self._me.index,
+            parties=parties,
+            randomness=randomness,
+            stored=task.read.tensors,
+            security=security,
+            session=of.name(),
+            rings=self._rings,
+            order=task.read.order,
+        )
+        first = online_rounds(program, security) - 1 - CHECK_ROUNDS if security is Security.MALICIOUS else None
+        testimony = Testimony(self._cluster, self._me, self._sign, task.author, of, task.read.parts, first)
+        return Made(run, (run, testimony))

@@ -1,0 +1,46 @@
+"""Workers within the process of their head: for tests and simulations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from mpc.errors import TesseraError
+from mpc.rings import Rings
+from parties.worker.worker import Worker
+
+_HOST = "127.0.0.1"
+
+
+class Within:
+    """A `parties.servers.placing.Workforce` of tasks; links are real, and sealed.
+
+    Args:
+        wanted: how many workers.
+        rings: what they compute with.
+    """
+
+    host = _HOST
+
+    def __init__(self, wanted: int, rings: Rings | None = None) -> None:
+        self.wanted, self._rings = wanted, rings
+        self.workers: dict[int, Worker] = {}
+        """By number, those that are there."""
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def start(self, number: int, address: str, head: bytes, door: bytes) -> bytes:
+        self.workers[number] = worker = Worker(_HOST, rings=self._rings)
+        self.tasks[number] = asyncio.get_running_loop().create_task(worker.serve(address, head, door))
+        return worker.key.public
+
+    async def end(self, number: int) -> None:
+        task = self.tasks.pop(number, None)
+        self.workers.pop(number, None)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, TesseraError):
+                await task
+
+    def close(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
