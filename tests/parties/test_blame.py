@@ -289,13 +289,14 @@ async def test_a_party_that_cries_mac_check_error(strict, proof):
     """Its word costs the run that it is about, and names it."""
     site = strict
     async with site.client() as clinic, site.client("company") as company:
-        await clinic.stock(program(clinic), 2)
+        await clinic.stock(program(clinic), 3 if proof == "sigmas that add up" else 2)
         piece = None
         if proof == "sigmas that add up":
             online, ended = site.servers["party1"].online, []
             finished = online._finish
             online._finish = lambda job, outputs: (ended.append(job), finished(job, outputs))
-            await right(company)
+            # Of the session that would be over, had the check failed.
+            await right(clinic, from_stock=True)
             piece = FailedCheck(tuple(words.sigma for words in ended[0].testimony._by_party.values()))
             assert all(sigma.holds(site.cluster) for sigma in piece.sigmas)
         elif proof != "none":
