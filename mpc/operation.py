@@ -28,6 +28,7 @@ from mpc import fixed_point
 from mpc.correlation import Correlation
 from mpc.errors import ProgramError
 from mpc.rings import FIELD, Array, Ring, Rings, known_rings
+from mpc.rings.prg import Seed
 from mpc.tensor_type import MAX_SIZE, Form, RingName, Shape, TensorType, exactly
 
 MAX_NAME = 200
@@ -53,6 +54,11 @@ class Value:
         """What they derive from its public part alone."""
         self.beside: dict[str, Any] | None = None
         """What the first of two readings of a run has derived from what was opened, and leaves for the other."""
+
+    @property
+    def stream(self) -> Seed | None:
+        """What the share is expanded from, where it is not kept."""
+        return None
 
     def with_share(self, share: Array) -> Value:
         """The same public part beside another share, of the value's MAC; what is derived from the former is shared."""

@@ -88,6 +88,11 @@ class FieldRing(WordRing, PrimeField):
     def matrix(self, x: Array) -> Any:
         return matrix.Limbs(x) if x.ndim >= 2 else x
 
+    def streamed(self, known: Array | None, seed: Seed, shape: Shape) -> Any:
+        if len(shape) == 2 and prod(shape) >= matrix.STREAMED:
+            return matrix.Streamed(known, seed, shape)
+        return super().streamed(known, seed, shape)
+
     def kernel(self, w: Array, groups: int) -> Any:
         return convolution.ConvKernel(w, groups)
 

@@ -18,7 +18,7 @@ result, each from parts of its own that are made for it and gone afterwards.  An
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import isqrt, prod
 from typing import Any, NamedTuple
@@ -29,9 +29,10 @@ import numpy.typing as npt
 from mpc.errors import ShapeError
 from mpc.rings import matrix_kernels as kernels
 from mpc.rings import threads
-from mpc.rings.field import FieldArray, Shape, zeros
+from mpc.rings.field import FieldArray, Shape, add, zeros
 from mpc.rings.kernels import flat
 from mpc.rings.matrix_kernels import PARTS
+from mpc.rings.prg import Seed
 
 BLOCK = 512
 
@@ -40,6 +41,12 @@ KEPT = 1 << 16
 
 TILE = 24 << 20
 """Bytes of parts of either operand that a tile is made of."""
+
+STREAMED = 1 << 23
+"""Elements of a matrix whose share is expanded anew for each product, at least."""
+
+AT_ONCE = 1 << 20
+"""Elements of such a one that are there at a time, about."""
 
 LEAST = 1 << 22
 """Products of elements in a tile, at least, where there are more tiles for the sake of threads alone."""
@@ -76,7 +83,50 @@ class Limbs:
         return self.field.ndim
 
 
-def matmul(x: FieldArray | Limbs, y: FieldArray | Limbs) -> FieldArray:
+class Streamed:
+    """The sum of a matrix and of what a seed expands to, made for each product, some rows at a time.
+
+    It takes the memory of the matrix alone, or none, and hardly more time: a row is in the cache when it is used.
+    """
+
+    __slots__ = ("_known", "_seed", "shape")
+
+    def __init__(self, known: FieldArray | None, seed: Seed, shape: Shape) -> None:
+        """``known``: None stands for zeros.  Raises `ShapeError` unless these are two dimensions."""
+        if len(shape) != 2 or (known is not None and known.shape != shape):
+            raise ShapeError(f"only matrices are expanded row by row, not a tensor of shape {shape}")
+        self._known, self._seed, self.shape = known, seed, shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of its dimensions."""
+        return 2
+
+    def pieces(self) -> Iterator[tuple[slice, FieldArray]]:
+        """Rows, and which these are."""
+        rows, columns = self.shape
+        step = max(2, AT_ONCE // max(columns, 1))
+        step = step // BLOCK * BLOCK or step // 2 * 2
+        for some in slices(rows, step):
+            piece = self._seed.elements((min(some.stop, rows) - some.start, columns), some.start * columns)
+            yield some, piece if self._known is None else add(self._known[some], piece, piece)
+
+
+def _in_pieces(x: FieldArray | Limbs | Streamed, y: FieldArray | Limbs | Streamed) -> FieldArray:
+    """x @ y, where one of them is streamed."""
+    if isinstance(x, Streamed):
+        down = -1 if y.ndim == 1 else -2
+        return np.concatenate([matmul(rows, y) for _, rows in x.pieces()], axis=down)
+    if not isinstance(y, Streamed):
+        raise TypeError("neither is streamed")
+    total, whole = None, _field(x)
+    for some, rows in y.pieces():
+        part = matmul(np.ascontiguousarray(whole[..., some]), rows)
+        total = part if total is None else add(total, part, total)
+    return zeros((*whole.shape[:-1], y.shape[1])) if total is None else total
+
+
+def matmul(x: FieldArray | Limbs | Streamed, y: FieldArray | Limbs | Streamed) -> FieldArray:
     """x @ y mod p, with the shapes of `np.matmul`: batches broadcast, and one dimension is a row or a column.
 
     Raises `ShapeError` where `np.matmul` raises.
@@ -95,6 +145,10 @@ def matmul(x: FieldArray | Limbs, y: FieldArray | Limbs) -> FieldArray:
         batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except ValueError as error:
         raise ShapeError(f"cannot broadcast the batches of {x.shape} and {y.shape}") from error
+    if isinstance(x, Streamed) or isinstance(y, Streamed):
+        product = _in_pieces(x, y)
+        product = product[..., 0, :] if row else product
+        return product[..., 0] if column else product
     shape = (*batch, m, n)
     if k == 0 or 0 in shape:
         result = zeros(shape)

@@ -84,20 +84,28 @@ class Seed:
         # The first byte tells the purpose: "s" and "b" labels of either type, "r" this module itself.
         return Seed(blake2s(data, digest_size=SEED_BYTES, key=self._key, person=b"tessera").digest())
 
-    def elements(self, shape: int | Shape) -> FieldArray:
-        """Uniform field elements.  A seed is expanded once: see the module's docstring."""
+    def elements(self, shape: int | Shape, since: int = 0) -> FieldArray:
+        """Uniform field elements.  A seed is expanded once: see the module's docstring.
+
+        ``since``: how many of them there are before these, an even number.
+        """
+        if since % 2:
+            raise UsageError(f"elements are expanded from an even place on, not from {since}")
         shape = (shape,) if isinstance(shape, int) else shape
         out = np.empty(prod(shape), np.uint64)
         rejected: list[bool] = []
 
         def expand(first: int, last: int) -> None:
-            stream = _words(self._key, min(last - first, _PIECE), first)
+            stream = _words(self._key, min(last - first, _PIECE), since + first)
             for start in range(first, last, _PIECE):
                 piece = out[start : min(start + _PIECE, last)]
                 rejected.append(kernels.mask(stream(piece.size), piece))
 
         threads.cut(expand, out.size, _PIECE)
-        if any(rejected):
+        if any(rejected) and since:
+            # Which of those that are drawn again these are depends on all before them.
+            out = self.elements(since + out.size)[since:]
+        elif any(rejected):
             places = np.flatnonzero(out == P)
             out[places] = self._derived(b"rejected").elements(places.size)
         return out.reshape(shape)

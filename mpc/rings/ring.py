@@ -156,6 +156,12 @@ class Ring(ABC):
         """A matrix in the form in which multiplying by it again and again is cheapest."""
         return x
 
+    def streamed(self, known: Array | None, seed: Seed, shape: Shape) -> Any:
+        """Likewise the sum of ``known``, None for zero, and of a seed's ``sample``: one that is large may be expanded
+        in each product."""
+        sampled = self.sample(seed, shape)
+        return self.matrix(sampled if known is None else self.add(known, sampled))
+
     def kernel(self, w: Array, groups: int) -> Any:
         """A convolution's weights likewise."""
         return w

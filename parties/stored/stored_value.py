@@ -23,7 +23,8 @@ def stored_value(field: PrimeField, public: Array, shape: Shape, stream: Seed) -
 class Expanded(Value):
     """One whose share is expanded whenever it is asked for, as fast as it could be read twice.
 
-    Products ask once, for the form that they keep: beside it the share would take as much memory again.
+    Products ask once, for the form that they keep, beside which the share would take as much memory again; those by a
+    large matrix keep nothing, and expand it each time, row by row.
     """
 
     __slots__ = ("_field", "_shape", "_stream")
@@ -38,6 +39,10 @@ class Expanded(Value):
         if name != "share":
             raise AttributeError(name)
         return self._field.sample(self._stream, self._shape)
+
+    @property
+    def stream(self) -> Seed:
+        return self._stream
 
     def __repr__(self) -> str:
         return "<Expanded: public + share>"

@@ -196,8 +196,11 @@ class Product(Operation, frozen=True):
         """The split form of the party's share of an operand, kept: a stored weight is split once, not once a run."""
         key = f"folded as {self._layout(side)}"
         if key not in value.cache:
-            value.cache[key] = self._split(party.ring(t), party.fold(value, t), side)
+            value.cache[key] = self._fold(party, value, t, side)
         return value.cache[key]
+
+    def _fold(self, party: PartyContext, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+        return self._split(party.ring(t), party.fold(value, t), side)
 
     def _public(self, ring: Ring, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
         """The split form of an operand's public part, kept likewise."""
@@ -267,6 +270,12 @@ class Matmul(Product, frozen=True, tag="matmul"):
 
     def _split(self, ring: Ring, array: Array, side: Literal["x", "y"]) -> Any:
         return ring.matrix(array)
+
+    def _fold(self, party: PartyContext, value: Value, t: TensorType, side: Literal["x", "y"]) -> Any:
+        if value.stream is None:
+            return super()._fold(party, value, t, side)
+        ring = party.ring(t)
+        return ring.streamed(party.share_of(value.public, ring), value.stream, t.shape)
 
     def _layout(self, side: Literal["x", "y"]) -> str:
         return "limbs"

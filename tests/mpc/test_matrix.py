@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mpc.errors import ShapeError
 from mpc.rings import FieldRing, convolution, matrix
 from mpc.rings.convolution import ConvKernel, conv2d, sum_pool2d
-from mpc.rings.field import FieldArray, P
+from mpc.rings.field import FieldArray, P, add
 from mpc.rings.matrix import BLOCK, Limbs, matmul
+from mpc.rings.prg import Seed
 
 # Limbs that are all as large as they get, with one sign, with both signs, and the ends of the field.
 LOWEST = (-(2**19) - 2**39 - (2**60 - 2**40)) % P
@@ -102,6 +103,27 @@ def test_split_operands_on_either_side(path: None) -> None:
     assert np.array_equal(matmul(x, Limbs(z)), exact(x, z))
     assert np.array_equal(matmul(x[0], Limbs(y)), exact(x[0], y))
     assert Limbs(z).shape == z.shape
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_matrices_that_are_expanded_row_by_row(monkeypatch: pytest.MonkeyPatch, rows: int | None) -> None:
+    """On either side, with and without a known part: as if they were there."""
+    if rows is not None:
+        monkeypatch.setattr(matrix, "AT_ONCE", rows * 9)
+    seed, known = Seed(bytes(16)), random(7, 9)
+    for some in (None, known, known.T.copy().T):
+        streamed = matrix.Streamed(some, seed, (7, 9))
+        whole = seed.elements((7, 9)) if some is None else add(seed.elements((7, 9)), known)
+        for left in (random(3, 7), random(7), random(2, 3, 7), Limbs(random(4, 7))):
+            assert np.array_equal(matmul(left, streamed), matmul(left, whole))
+        for right in (random(9, 2), random(9), random(2, 9, 3)):
+            assert np.array_equal(matmul(streamed, right), matmul(whole, right))
+    with pytest.raises(ShapeError):
+        matmul(random(3, 6), streamed)
+    for shape in ((7, 9, 1), (9, 7)):
+        with pytest.raises(ShapeError):
+            matrix.Streamed(known, seed, shape)
+    assert not matmul(random(3, 0), matrix.Streamed(None, seed, (0, 4))).any()
 
 
 def test_views_that_are_not_contiguous(path: None) -> None:

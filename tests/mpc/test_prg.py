@@ -76,6 +76,15 @@ def test_sum_of_expansions(count: int) -> None:
     assert np.array_equal(elements_less(x, seeds), subtract(x, total(terms, 0)))
 
 
+def test_elements_from_somewhere_on() -> None:
+    whole = Seed(KEY).elements(100_000)
+    for since in (0, 2, 1 << 14, 99_998, 100_000):
+        assert np.array_equal(Seed(KEY).elements(100_000 - since, since), whole[since:])
+    assert np.array_equal(Seed(KEY).elements((2, 3), 4), whole[4:10].reshape(2, 3))
+    with pytest.raises(UsageError):
+        Seed(KEY).elements(1, 3)
+
+
 def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the 61-bit string p into the stream of one seed, which happens by itself once in 2^61 words."""
     original = prg._words
@@ -85,8 +94,9 @@ def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.Mo
 
         def biased(count: int) -> Any:
             words = take(count).copy()
-            if key == KEY:
-                words[[1, 4]] = P, 2**64 - 1
+            for place, word in ((1, P), (4, 2**64 - 1)):
+                if key == KEY and first <= place < first + count:
+                    words[place - first] = word
             return words
 
         return biased
@@ -97,6 +107,8 @@ def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.Mo
     again = Seed(KEY)._derived(b"rejected").elements(2)
     assert drawn[[1, 4]].tolist() == again.tolist()
     assert np.array_equal(np.delete(drawn, [1, 4]), np.delete(plain, [1, 4]))
+    for since in (2, 4, 6):
+        assert np.array_equal(Seed(KEY).elements(8 - since, since), drawn[since:])
     other = Seed(bytes(16))
     both = total(np.array([drawn, other.elements(8)]), 0)
     assert np.array_equal(elements_sum([Seed(KEY), other], 8), both)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpc.operation import PartyContext
-from mpc.rings import FieldRing, field
+from mpc.rings import FieldRing, field, matrix
 from mpc.rings.prg import Seed
 from mpc.tensor_type import Form, TensorType
 from parties import DataSet
@@ -36,9 +36,10 @@ def test_an_expanded_share_is_the_share(monkeypatch):
     assert "0" not in repr(made)
 
 
-@pytest.mark.parametrize("kept", [0, 1 << 16])
-async def test_whatever_reads_it_computes_the_same(strict, monkeypatch, kept):
+@pytest.mark.parametrize(("kept", "streamed"), [(0, 0), (0, 1 << 20), (1 << 16, 0)])
+async def test_whatever_reads_it_computes_the_same(strict, monkeypatch, kept, streamed):
     monkeypatch.setattr(module, "KEPT", kept)
+    monkeypatch.setattr(matrix, "STREAMED", streamed)
     x, w = np.linspace(-1, 1, 12).reshape(3, 4), np.linspace(-0.5, 0.5, 12).reshape(3, 4)
     async with strict.client() as client:
         data = await client.upload(DataSet({"w": w}, low=-1, high=1), "weights")
