@@ -135,6 +135,13 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Whether the client sends it, masked: true of ``Input``, and of what follows from one for who knows it."""
     authenticated: ClassVar[bool] = True
     """Whether a mask of its own has a MAC: not where nothing but correlations is made of the mask."""
+    lends: ClassVar[bool] = False
+    """Whether its result is what parties compute of what they have, and shares of the one tensor of its correlations
+    added, if it has one (``mpc/loans.py``)."""
+    carries: ClassVar[bool] = False
+    """Whether it is a one-to-one map of each operand that is as large as its result, the others given."""
+    borrows: ClassVar[bool] = False
+    """Whether it opens its operand, under a mask that may be any that is uniform."""
     flags: ClassVar[bool] = False
     """Whether its result, revealed, is a bit that is said beside the results of a program: 0, or else uniform."""
     gates: ClassVar[bool] = False
@@ -171,6 +178,10 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
         Raises ProgramError, ShapeError or RangeError when the operands do not go together.
         """
         raise NotImplementedError
+
+    def takes_share(self, operand: int) -> bool:
+        """Whether a party takes its share of that operand, and not only what is opened of it."""
+        return True
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
         """Raise ProgramError where more has to be true of the operands than their types say."""

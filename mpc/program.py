@@ -12,6 +12,7 @@ from mpc.correlation import Correlation, Part
 from mpc.derived import Derived, Typing
 from mpc.errors import ProgramError, TesseraError
 from mpc.lazy import lazy
+from mpc.loans import Loans, loans
 from mpc.objective import ANY, LATENCY, Objective
 from mpc.operation import Input, Operation, Stored
 from mpc.pace import paced
@@ -275,17 +276,33 @@ class Program:
         return tuple(sorted({node.type.ring for node in self.nodes}))
 
     @lazy
+    def loans(self) -> Loans:
+        """Which masks are made of what would be dealt."""
+        return loans(self)
+
+    @lazy
+    def _corrected(self) -> tuple[tuple[Part, ...], ...]:
+        return tuple(() if i in self.loans.lenders else dealt for i, dealt in enumerate(self.dealt))
+
+    @lazy
     def _with_macs(self) -> tuple[tuple[Part, ...], ...]:
-        keyed = (n.operation.hides and n.operation.authenticated for n in self.nodes)
-        masks = ((Part(n.type.shape, n.type.ring),) if k else () for n, k in zip(self.nodes, keyed, strict=True))
-        return tuple((*dealt, *mask, *dealt) for dealt, mask in zip(self.dealt, masks, strict=True))
+        return tuple(
+            (*corrected, *([Part(node.type.shape, node.type.ring)] if self.keyed(i) else []), *dealt)
+            for i, (node, corrected, dealt) in enumerate(zip(self.nodes, self._corrected, self.dealt, strict=True))
+        )
+
+    def keyed(self, node: int) -> bool:
+        """Whether its mask is its own, and has a MAC."""
+        operation = self.nodes[node].operation
+        return operation.hides and operation.authenticated and node not in self.loans.borrowers
 
     def corrected(self, security: Security) -> tuple[tuple[Part, ...], ...]:
         """Per node: the tensors whose shares the last party is sent, as the others expand theirs from seeds.
 
-        Correlated tensors; with MACs, then the MAC of the node's own mask, if it has one, and those of the tensors.
+        Correlated tensors that are not lent; with MACs, then the MAC of the node's own mask, if it has one, and those
+        of the tensors.
         """
-        return self.dealt if security is Security.SEMI_HONEST else self._with_macs
+        return self._corrected if security is Security.SEMI_HONEST else self._with_macs
 
     @lazy
     def _encoded(self) -> bytes:

@@ -51,9 +51,10 @@ class Schedule:
         """Per node: whether its value depends on what comes online."""
         self.turns = tuple(turns)
         sizes, corrected = [], program.corrected(security)
-        for node, waits, parts in zip(paced(program.nodes), pending, corrected, strict=True):
-            mask = _has_mask(node, waits)
-            sizes.append(sum(part.bytes for part in parts) + (8 * words(node.type) if mask else 0))
+        for i, (node, waits) in enumerate(zip(paced(program.nodes), pending, strict=True)):
+            # What it lends is not dealt, and there all the same.
+            parts = (*corrected[i], *(program.dealt[i] if i in program.loans.lenders else ()))
+            sizes.append(sum(part.bytes for part in parts) + (8 * words(node.type) if _has_mask(node, waits) else 0))
         cut: list[list[int]] = [[]]
         size = 0
         for i in sorted(range(len(turns)), key=turns.__getitem__):

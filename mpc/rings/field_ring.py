@@ -43,8 +43,8 @@ class FieldRing(WordRing, PrimeField):
     def sample_sum(self, seeds: Sequence[Seed], shape: Shape) -> Array:
         return elements_sum(seeds, shape)
 
-    def sample_less(self, x: Array, seeds: Sequence[Seed]) -> Array:
-        return elements_less(x, seeds)
+    def sample_less(self, x: Array, seeds: Sequence[Seed], factor: int = 1) -> Array:
+        return elements_less(x, seeds, factor)
 
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and field.is_reduced(array)

@@ -47,6 +47,7 @@ READ_INT = types.Array(types.int64, 1, "C", readonly=True)
 WRITE_INT = types.Array(types.int64, 1, "C")
 READ_BITS = types.Array(types.boolean, 1, "C", readonly=True)
 INT = types.intp
+WORD = types.uint64
 
 registered: list[Kernel] = []
 """All of the modules imported so far."""
@@ -389,12 +390,18 @@ def mask_accumulate(total: Words, x: Words) -> bool:
     return bool(rejected != 0)
 
 
-@kernel(WRITE, READ)
-def mask_subtract(total: Words, x: Words) -> bool:
-    """total -= the low 61 bits of x; whether any of them is p."""
+@kernel(READ, WORD, READ, WRITE)
+def mask_less(x: Words, factor: np.uint64, words: Words, out: Words) -> bool:
+    """factor x less the low 61 bits of words; whether any of them is p."""
     rejected = np.uint64(0)
-    for i in range(x.size):
-        word = x[i] & P
-        rejected |= np.uint64(word == P)
-        total[i] = reduce_once(total[i] + (P - word))
+    if factor == 1:
+        for i in range(out.size):
+            word = words[i] & P
+            rejected |= np.uint64(word == P)
+            out[i] = reduce_once(x[i] + (P - word))
+    else:
+        for i in range(out.size):
+            word = words[i] & P
+            rejected |= np.uint64(word == P)
+            out[i] = reduce_once(fold(partial_product(x[i], factor) + (P - word)))
     return bool(rejected != 0)

@@ -30,8 +30,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from mpc.errors import UsageError
 from mpc.rings import kernels, threads
-from mpc.rings.field import FieldArray, P, Shape, add, subtract
-from mpc.rings.kernels import flat
+from mpc.rings.field import FieldArray, P, Shape, add, multiply, subtract
 
 SEED_BYTES = 16
 
@@ -141,16 +140,13 @@ class Seed:
 def elements_sum(seeds: Sequence[Seed], shape: int | Shape) -> FieldArray:
     """The sum mod p of the `elements` of all seeds, without holding the terms."""
     shape = (shape,) if isinstance(shape, int) else shape
-    out = np.zeros(prod(shape), np.uint64)
+    out = np.empty(prod(shape), np.uint64) if seeds else np.zeros(prod(shape), np.uint64)
     rejected: list[bool] = []
 
-    def expand(first: int, last: int) -> None:
-        streams = [_words(seed._key, min(last - first, _PIECE), first) for seed in seeds]
-        for start in range(first, last, _PIECE):
-            piece = out[start : min(start + _PIECE, last)]
-            rejected.extend(kernels.mask_accumulate(piece, stream(piece.size)) for stream in streams)
+    def take(number: int, _: FieldArray, words: FieldArray, piece: FieldArray) -> None:
+        rejected.append(kernels.mask_accumulate(piece, words) if number else kernels.mask(words, piece))
 
-    threads.cut(expand, out.size, _PIECE)
+    taken(out, seeds, take, out)
     if any(rejected):
         out = np.zeros(prod(shape), np.uint64)
         for seed in seeds:
@@ -158,23 +154,39 @@ def elements_sum(seeds: Sequence[Seed], shape: int | Shape) -> FieldArray:
     return out.reshape(shape)
 
 
-def elements_less(x: FieldArray, seeds: Sequence[Seed]) -> FieldArray:
-    """``x`` less the `elements` of all seeds, without holding any of them: a piece after the other, in the cache."""
-    source = flat(x)
-    out = np.empty(source.size, np.uint64)
-    rejected: list[bool] = []
+def elements_less(x: FieldArray, seeds: Sequence[Seed], factor: int = 1) -> FieldArray:
+    """``factor`` x mod p, less the `elements` of all seeds, of which there are some, without holding those."""
+    some, out, rejected = kernels.flat(x), np.empty(x.size, np.uint64), list[bool]()
+    factors = np.uint64(factor % P), np.uint64(1)
+
+    def take(number: int, source: FieldArray, words: FieldArray, piece: FieldArray) -> None:
+        rejected.append(kernels.mask_less(source, factors[number > 0], words, piece))
+
+    taken(some, seeds, take, out)
+    if any(rejected):
+        out = subtract(multiply(some, np.asarray(factors[0])), elements_sum(seeds, some.size))
+    return out.reshape(x.shape)
+
+
+Taken = Callable[[int, FieldArray, FieldArray, FieldArray], None]
+"""Of the number of a seed, what was made with those before it, words of it, and room for what is made of both."""
+
+
+def taken(x: FieldArray, seeds: Sequence[Seed], take: Taken, out: FieldArray, *, raw: bool = False) -> None:
+    """``out``, of x and the words of each seed, one after the other, piece by piece: a piece stays in the cache.
+
+    Words are those of `Seed.elements`, or if ``raw`` of `Seed.raw`.
+    """
 
     def expand(first: int, last: int) -> None:
-        streams = [_words(seed._key, min(last - first, _PIECE), first) for seed in seeds]
+        limit, counter = min(last - first, _PIECE), _RAW if raw else _ELEMENTS
+        streams = [_words(seed._key, limit, first, counter) for seed in seeds]
         for start in range(first, last, _PIECE):
-            piece = out[start : min(start + _PIECE, last)]
-            piece[...] = source[start : start + piece.size]
-            rejected.extend(kernels.mask_subtract(piece, stream(piece.size)) for stream in streams)
+            source, piece = (array[start : min(start + _PIECE, last)] for array in (x, out))
+            for number, stream in enumerate(streams):
+                take(number, piece if number else source, stream(piece.size), piece)
 
     threads.cut(expand, out.size, _PIECE)
-    if any(rejected):
-        return subtract(x, elements_sum(seeds, x.shape))
-    return out.reshape(x.shape)
 
 
 def _cipher(key: bytes, counter: bytes) -> CipherContext:

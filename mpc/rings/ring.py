@@ -67,9 +67,10 @@ class Ring(ABC):
     def sample_sum(self, seeds: Sequence[Seed], shape: Shape) -> Array:
         """The sum of what all these seeds expand to."""
 
-    def sample_less(self, x: Array, seeds: Sequence[Seed]) -> Array:
-        """``x`` less what all these seeds expand to: what is left for one more share of it."""
-        return self.subtract(x, self.sample_sum(seeds, tuple(x.shape)))
+    def sample_less(self, x: Array, seeds: Sequence[Seed], factor: int = 1) -> Array:
+        """``factor x`` less what all these seeds expand to: what is left for one more share of it."""
+        scaled = x if factor == 1 else self.scale(x, factor)
+        return self.subtract(scaled, self.sample_sum(seeds, tuple(x.shape)))
 
     @abstractmethod
     def holds(self, array: Array, shape: Shape) -> bool:

@@ -13,17 +13,14 @@ from functools import reduce
 from math import prod
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import UnsupportedError
 from mpc.rings import threads
-from mpc.rings.kernels import READ, WRITE, flat, kernel
-from mpc.rings.prg import Seed
+from mpc.rings.kernels import READ, WORD, WRITE, flat, kernel
+from mpc.rings.prg import Seed, taken
 from mpc.rings.ring import Array, Buffer, Pair, Shape, WordRing, register_ring
-
-WORD = numba.types.uint64
 
 MOST_BITS = 7
 """Of a number."""
@@ -68,6 +65,17 @@ class SmallNumbers(WordRing):
     def sample_sum(self, seeds: Sequence[Seed], shape: Shape) -> Array:
         parts = [self.sample(seed, shape) for seed in seeds]
         return reduce(self.add, parts) if parts else self.zeros(shape)
+
+    def sample_less(self, x: Array, seeds: Sequence[Seed], factor: int = 1) -> Array:
+        if factor != 1:
+            raise UnsupportedError("packed numbers are not multiplied")
+        out = np.empty(x.size, np.uint64)
+
+        def take(_: int, source: Array, words: Array, piece: Array) -> None:
+            _subtract_some(source, words, self._low, self._high, piece)
+
+        taken(flat(x), seeds, take, out, raw=True)
+        return out.reshape(x.shape)
 
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and self._clean(array)
@@ -145,6 +153,15 @@ def _add(x: Any, y: Any, low: Any, high: Any, out: Any) -> None:
 def _subtract(x: Any, y: Any, low: Any, high: Any, out: Any) -> None:
     for i in range(out.size):
         out[i] = ((x[i] & low | high) - (y[i] & low)) ^ ((x[i] ^ ~y[i]) & high)
+
+
+@kernel(READ, READ, WORD, WORD, WRITE)
+def _subtract_some(x: Any, y: Any, low: Any, high: Any, out: Any) -> None:
+    """Of y what lies in a field, alone."""
+    used = low | high
+    for i in range(out.size):
+        taken = y[i] & used
+        out[i] = ((x[i] & low | high) - (taken & low)) ^ ((x[i] ^ ~taken) & high)
 
 
 for _bits in range(1, MOST_BITS + 1):

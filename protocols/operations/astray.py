@@ -196,6 +196,9 @@ class Astray(Operation, frozen=True, tag="astray"):
         """With coefficients that somebody knows, it would tell how far values are away."""
         require(isinstance(operands[1].operation, Coefficients), "coefficients are nobody's")
 
+    def takes_share(self, operand: int) -> bool:
+        return operand > 0
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Strewn(types[0].size, self.rows, self.span.scale, self.span.ignored, self.span.bits),)
 

@@ -119,6 +119,9 @@ class Beyond(Operation, frozen=True, tag="beyond"):
         """Other bits, behind these, would be counted."""
         require(all(isinstance(y.operation, Beyond) for y in operands[1:]), "goes on behind what is beyond")
 
+    def takes_share(self, operand: int) -> bool:
+        return operand > 0
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Grains(types[0].size, self.ignored, self.bits),)
 
@@ -178,6 +181,9 @@ class Beyonds(Operation, frozen=True, tag="beyonds"):
             require(made.inputs[0].type.size == size, "takes bits of as many values")
             made = made.inputs[1] if len(made.inputs) > 1 else None
         require(made is None, "counts all that is beyond")
+
+    def takes_share(self, operand: int) -> bool:
+        return False
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (MasksOfBits(8 * types[0].size, False, 0, False),)

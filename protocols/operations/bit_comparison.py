@@ -60,6 +60,9 @@ class Sign(Operation, frozen=True, tag="sign"):
         require(types == (expected,), "takes opened digits")
         return packed_type(packed(self.size))
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (ChainBits(self.size, self.digits),)
 
@@ -84,6 +87,9 @@ class LiftedBits(SaidOfMasks, frozen=True):
 @register
 class Lifted(Comparison, frozen=True, tag="lifted"):
     """In three rounds: the second operand is the opened `Sign` of the first."""
+
+    def takes_share(self, operand: int) -> bool:
+        return operand != 1 and super().takes_share(operand)
 
     def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
         return digits.replace(form=Form.SHARED) == packed_type(packed(x.size))

@@ -179,6 +179,10 @@ class Comparison(Operation, frozen=True):
     dropped: int
     own: bool
 
+    def takes_share(self, operand: int) -> bool:
+        """Of x none; of what is let through, if nothing is dropped of it."""
+        return operand == 1 or (operand == 2 and not self.dropped)
+
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) in (2, 3), "takes what is compared, its digits, and maybe what is let through")
         x, digits, *through = types

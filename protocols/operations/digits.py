@@ -204,6 +204,9 @@ class MaskTables(Cut, frozen=True):
 
     inner: ClassVar[bool] = True
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
@@ -242,6 +245,9 @@ class Digits(Cut, frozen=True, tag="digits"):
     takes_inner: ClassVar[range] = range(1, 2)
     thresholds: int = 1
     equal: bool = False
+
+    def takes_share(self, operand: int) -> bool:
+        return operand > 0
 
     def result(self, *types: TensorType) -> TensorType:
         require(len(types) == 2, "takes a tensor, and its tables")

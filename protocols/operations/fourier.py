@@ -89,6 +89,9 @@ class Waves(Operation, frozen=True, tag="waves"):
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (MaskWaves(types[0].size, self.multiplier, self.period_bits, self.terms, self.dealt_bits),)
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
@@ -145,6 +148,9 @@ class Fourier(Operation, frozen=True, tag="fourier"):
         x, waves = operands
         require(waves.operation == self._waves, "takes the waves of such a series")
         require(waves.inputs[0].number == x.number, "takes the waves of what it is a function of")
+
+    def takes_share(self, operand: int) -> bool:
+        return operand > 0
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any

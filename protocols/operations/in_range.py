@@ -146,6 +146,9 @@ class Ends(Operation, frozen=True, tag="ends"):
         require(self.ring in (FIELD, BITS), "digits are of the field, or packed bits")
         return digits_type(2 * types[0].size, len(self.widths), self.ring)
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (EndsTable(types[0].size, *Ranged.of(types[0]), self.widths, self.ring),)
 
@@ -251,6 +254,9 @@ class Within(Operation, frozen=True, tag="within"):
             require(isinstance(made.inputs[0].operation, Mask), "digits are opened")
             (made,) = made.inputs[0].inputs
         require(isinstance(made.operation, Ends) and made.inputs[0].number == x.number, "digits are of what is checked")
+
+    def takes_share(self, operand: int) -> bool:
+        return operand == 1
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Weighed(types[0].size, *Ranged.of(types[0]), self.digits),)

@@ -6,6 +6,7 @@ Security: each party computes on what it holds, and likewise on its MAC shares; 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,8 @@ def broadcast(*shapes: Shape) -> Shape:
 
 @register
 class Add(Linear, frozen=True, tag="add"):
+    carries: ClassVar[bool] = True
+
     def result(self, *types: TensorType) -> TensorType:
         x, y, shape, form = _two_aligned(types)
         return TensorType(shape, x.fraction_bits, x.low + y.low, x.high + y.high, form, ring=x.ring)
@@ -58,6 +61,8 @@ class Add(Linear, frozen=True, tag="add"):
 
 @register
 class Subtract(Linear, frozen=True, tag="subtract"):
+    carries: ClassVar[bool] = True
+
     def result(self, *types: TensorType) -> TensorType:
         x, y, shape, form = _two_aligned(types)
         return TensorType(shape, x.fraction_bits, x.low - y.high, x.high - y.low, form, ring=x.ring)
@@ -68,6 +73,8 @@ class Subtract(Linear, frozen=True, tag="subtract"):
 
 @register
 class Negate(Linear, frozen=True, tag="negate"):
+    carries: ClassVar[bool] = True
+
     def result(self, *types: TensorType) -> TensorType:
         x = _one(types)
         return x.replace(low=-x.high, high=-x.low)
@@ -80,6 +87,7 @@ class Negate(Linear, frozen=True, tag="negate"):
 class Raise(Linear, frozen=True, tag="raise"):
     """The same values with ``bits`` more fraction bits."""
 
+    carries: ClassVar[bool] = True
     bits: int
 
     def result(self, *types: TensorType) -> TensorType:
@@ -98,6 +106,7 @@ class Divide(Linear, frozen=True, tag="divide"):
     Below 0, values are multiplied: counted with fewer, of those that there are.
     """
 
+    carries: ClassVar[bool] = True
     bits: int
 
     def result(self, *types: TensorType) -> TensorType:
@@ -114,6 +123,7 @@ class Divide(Linear, frozen=True, tag="divide"):
 class Declare(Linear, frozen=True, tag="declare"):
     """The same values, declared by the caller to lie in a tighter range; or to have a ``gain``, as weights have."""
 
+    carries: ClassVar[bool] = True
     low: float
     high: float
     gain: float | None = None
@@ -155,6 +165,7 @@ class Sum(Linear, frozen=True, tag="sum"):
 
 @register
 class Reshape(Linear, frozen=True, tag="reshape"):
+    carries: ClassVar[bool] = True
     shape: Shape
 
     def result(self, *types: TensorType) -> TensorType:
@@ -170,6 +181,7 @@ class Reshape(Linear, frozen=True, tag="reshape"):
 
 @register
 class Transpose(Linear, frozen=True, tag="transpose"):
+    carries: ClassVar[bool] = True
     axes: tuple[int, ...]
 
     def result(self, *types: TensorType) -> TensorType:

@@ -12,6 +12,8 @@ error the cheat chose without knowing any secret; each later E has a mask of its
 Every party's share of alpha E, from the evaluation on MAC shares, shows the error before a result leaves
 (``mac_check.py``).
 
+A product may lend the mask that it is opened under: then parties have no share of it (``mpc/loans.py``).
+
 Cost: one round, one element sent to each other party per element of x; nothing dealt but seeds.
 Source: Beaver, Efficient Multiparty Protocols Using Circuit Randomization, CRYPTO 1991; one mask per tensor rather than
 per product: Mohassel and Zhang, SecureML, IEEE S&P 2017.
@@ -33,6 +35,7 @@ class Mask(Operation, frozen=True, tag="mask"):
 
     opens: ClassVar[bool] = True
     hides: ClassVar[bool] = True
+    borrows: ClassVar[bool] = True
     takes_inner: ClassVar[range] = range(1)
 
     def result(self, *types: TensorType) -> TensorType:

@@ -61,6 +61,9 @@ class OneHot(Operation, frozen=True, tag="one_hot"):
         require(x.low >= 0 and math.floor(x.high) < self.count, "takes numbers from 0 that have a place")
         return TensorType((*x.shape, self.count), 0, 0.0, 1.0, Form.SHARED)
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (Residues(types[0].size, self.count),)
 

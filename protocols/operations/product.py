@@ -22,7 +22,8 @@ Security: nothing is opened here.  Both masks were opened once, as tensors (``ma
 enter; f(a, b) is dealt anew, as uniform shares, for each product.  With MACs, f(a, b) comes with shares of its MAC, and
 the formula is linear in shares: on MAC shares it gives a share of the product's MAC.
 
-Cost: no round; one dealt element per element of the *result* (a convolution is never dealt in its unrolled form).
+Cost: no round; one dealt element per element of the *result* (a convolution is never dealt in its unrolled form); none
+where the result is opened next, under a mask of which nobody takes a share (``mpc/loans.py``).
 Source: Beaver, CRYPTO 1991; for matrices: Mohassel and Zhang, SecureML, IEEE S&P 2017; for convolutions: Wagh, Gupta
 and Chandran, SecureNN, PETS 2019.
 """
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from mpc.correlation import Correlation, Part
 from mpc.errors import ShapeError
@@ -63,6 +64,8 @@ class Halved(NamedTuple):
 
 class Product(Operation, frozen=True):
     """A bilinear operation; subclasses say the map, the shape of the result and how many products are summed."""
+
+    lends: ClassVar[bool] = True
 
     def multiplied(self, ring: Ring, x: Any, y: Any) -> Array:
         """The map, on arrays of the ring or on what ``_split`` makes of them."""

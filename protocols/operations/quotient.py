@@ -69,6 +69,9 @@ class Quotient(Operation, frozen=True, tag="quotient"):
         low, high = x.low / self.divisor - unit, x.high / self.divisor + unit
         return TensorType(x.shape, x.fraction_bits, low, high, Form.SHARED)
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (QuotientShares(types[0].shape, self.divisor),)
 

@@ -114,6 +114,9 @@ class Truncate(Operation, frozen=True, tag="truncate"):
         unit = 2.0**-left
         return TensorType(x.shape, left, x.low - unit, x.high + unit, Form.SHARED)
 
+    def takes_share(self, operand: int) -> bool:
+        return False
+
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (TruncationBits(types[0].shape, self.bits),)
 

@@ -164,6 +164,9 @@ class Signed(Comparison, frozen=True, tag="signed"):
 
     digits: int
 
+    def takes_share(self, operand: int) -> bool:
+        return operand != 1 and super().takes_share(operand)
+
     def _goes_with(self, x: TensorType, digits: TensorType) -> bool:
         return 0 < self.digits <= MOST_WEIGHED and digits.replace(form=Form.SHARED) == weighed_type(x.size, self.digits)
 

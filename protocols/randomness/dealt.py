@@ -24,6 +24,7 @@ from protocols.randomness.streams import (
     dealt_stream,
     kept_stream,
     key_stream,
+    lent_stream,
     output_mac_stream,
     output_stream,
     own_mask_stream,
@@ -129,7 +130,10 @@ class DealtToParty(PartyRandomness):
         return self._expand(own_mask_stream(self._seed, self._program, node), self._program.nodes[node].type)
 
     def dealt(self, node: int) -> list[Array]:
-        return self._shares(node, 0, len(self._program.dealt[node]))
+        parts = self._program.dealt[node]
+        if node in self._program.loans.lenders:
+            return [self._expand(lent_stream(self._seed, node), part) for part in parts]
+        return self._shares(node, 0, len(parts))
 
     def mask_mac(self, node: int) -> Array:
         first = len(self._program.dealt[node])

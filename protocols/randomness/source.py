@@ -45,7 +45,7 @@ class PartyRandomness(ABC):
 
     @abstractmethod
     def dealt(self, node: int) -> list[Array]:
-        """Shares of the parts of the node's correlations."""
+        """Shares of the parts of the node's correlations; of what a node lends (``mpc/loans.py``), of that."""
 
     @abstractmethod
     def mask_mac(self, node: int) -> Array:

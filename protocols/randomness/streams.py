@@ -28,6 +28,11 @@ def dealt_stream(seed: Seed, node: int, part: int) -> Seed:
     return seed.derive(f"dealt {part} of node {node}")
 
 
+def lent_stream(seed: Seed, node: int) -> Seed:
+    """The stream of a party's share of what ``node`` lends to an opening (``mpc/loans.py``)."""
+    return seed.derive(f"lent by node {node}")
+
+
 def output_stream(seed: Seed, output: int) -> Seed:
     """The stream from which a party's share of the mask of the ``output``-th output expands."""
     return seed.derive(f"mask of output {output}")

@@ -2,7 +2,8 @@
 
 Every party gets a fresh seed.  Its shares of the masks expand from it, one stream per node; so do the shares of
 correlated values of all parties but the last, which receives corrections instead: the dealer's traffic is one element
-per correlated value, and nothing for masks.  How a correlation is made from masks it says itself.  Corrections are made
+per correlated value, and nothing for masks, or for products whose openings have masks that are made of them
+(``mpc/loans.py``).  How a correlation is made from masks it says itself.  Corrections are made
 one part of the program after the other (``mpc/schedule.py``), each when it is asked for.
 
 With MACs (malicious security) the seeds also give shares of a key alpha that is made for this run alone, and the dealer
@@ -40,6 +41,7 @@ from protocols.randomness.streams import (
     kept_stream,
     key_share,
     key_stream,
+    lent_stream,
     mask_stream,
     output_mac_stream,
     output_stream,
@@ -191,8 +193,10 @@ def _parts(
     taken: of a deep network few at a time."""
     malicious = security is Security.MALICIOUS
     key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
-    corrected = program.corrected(security)
+    corrected, loans = program.corrected(security), program.loans
     masks: dict[int, Array] = {}
+    lent: dict[int, Array] = {}
+    """By node on the way to an opening, what will be its mask."""
     public: dict[int, Array] = {}
     to_take = Counter(j for node in program.nodes for j in node.inputs)
 
@@ -204,6 +208,11 @@ def _parts(
             public[i] = operation.clear(rings, types, [public[j] for j in node.inputs])
         elif isinstance(operation, Stored):
             masks[i] = _stored_mask(operation, stored, field_of(rings), order)
+        elif i in loans.borrowers:
+            masks[i] = lent[loans.carried[i]]
+        elif i in loans.carried:
+            carried = [lent[j] if j == loans.carried[i] else None for j in node.inputs]
+            lent[i] = operation.on_masks(rings, types, carried, [None] * len(carried))
         elif operation.hides:
             streams = [own_mask_stream(seed, program, i) for seed in seeds]
             masks[i] = rings[node.type.ring].sample_sum(streams, node.type.shape)
@@ -215,20 +224,23 @@ def _parts(
             )
         for correlation in program.correlations[i]:
             dealt.extend(correlation.make(rings, [masks[node.inputs[j]] for j in correlation.operands]))
-        values = list(dealt)
+        values = [(value, 1) for value in dealt]
+        if i in loans.lenders:
+            ring, streams = rings[node.type.ring], [lent_stream(seed, i) for seed in seeds]
+            lent[i] = ring.sample_less(ring.reshape(dealt[0], node.type.shape), streams)
+            values, dealt = [], [ring.sample_sum(streams, node.type.shape)] if malicious else []
         if malicious:
-            own = [masks[i]] if operation.hides and operation.authenticated else []
+            own = [masks[i]] if program.keyed(i) else []
             # Of the node's mask first, as its parts are.
-            scaled = zip([*own, *dealt], corrected[i][len(dealt) :], strict=True)
-            values.extend(rings[part.ring].scale(value, key) for value, part in scaled)
-        for k, (value, part) in enumerate(zip(values, corrected[i], strict=True)):
-            ring = rings[part.ring]
-            others = [dealt_stream(seed, i, k) for seed in seeds[:-1]]
-            yield ring.buffer(ring.sample_less(value, others)).reshape(-1)
+            values += [(value, key) for value in (*own, *dealt)]
+        for k, ((value, factor), part) in enumerate(zip(values, corrected[i], strict=True)):
+            ring, streams = rings[part.ring], [dealt_stream(seed, i, k) for seed in seeds[:-1]]
+            yield ring.buffer(ring.sample_less(ring.reshape(value, part.shape), streams, factor)).reshape(-1)
         to_take.subtract(node.inputs)
         for j in {i, *node.inputs}:
             if not to_take[j]:
                 masks.pop(j, None)
+                lent.pop(j, None)
                 public.pop(j, None)
 
     for nodes in program.schedule(security).parts:

@@ -72,10 +72,13 @@ class Evaluation:
             return stored(i)
         if operation.hides:
             # What hides nothing is its mask: it is there already.
-            return Value(None, mask(i), pending=operation.opens or operation.supplied)
+            own = None if i in self._program.loans.borrowers else mask(i)
+            return Value(None, own, pending=operation.opens or operation.supplied)
         prepared: Any
         masked = node.type.form is Form.MASKED and not operation.settles
-        if masked:
+        if masked and i in self._program.loans.untaken:
+            prepared = self._context.ring(node.type).zeros(node.type.shape)
+        elif masked:
             prepared = operation.on_masks(
                 self._context.rings, types, [v.share for v in inputs], [v.public for v in inputs]
             )
@@ -117,6 +120,8 @@ class Evaluation:
             ring.difference(self._context.fold(self._evaluated(i), node.type), ring.zeros(node.type.shape), out)
             return
         share, mask = self.value(node.inputs[0]).share, self.value(i).share
+        if i in self._program.loans.borrowers:
+            mask = ring.zeros(node.type.shape)
         if mask is None:
             raise ProgramError(f"node {i} has no mask")
         ring.difference(share, mask, out)

@@ -177,7 +177,7 @@ class PartyRun:
         return self._stored_share(i).with_share(self._randomness.mask_mac(i))
 
     def _mask_mac(self, i: int) -> Array | None:
-        return self._randomness.mask_mac(i) if self.program.nodes[i].operation.authenticated else None
+        return self._randomness.mask_mac(i) if self.program.keyed(i) else None
 
     def _by_depth(self) -> list[list[int]]:
         """Nodes that depend on the run's inputs, by the number of openings before them."""

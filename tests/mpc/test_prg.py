@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from mpc.errors import UsageError
-from mpc.rings import prg
-from mpc.rings.field import P, is_reduced, subtract, total
+from mpc.errors import UnsupportedError, UsageError
+from mpc.rings import BITS, FIELD, known_rings, prg
+from mpc.rings.field import P, is_reduced, multiply, subtract, total
 from mpc.rings.prg import Seed, elements_less, elements_sum, fresh_seed
+from mpc.rings.ring import Ring
+from mpc.rings.small import small
 
 KEY = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
 
@@ -89,8 +91,8 @@ def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.Mo
     """Put the 61-bit string p into the stream of one seed, which happens by itself once in 2^61 words."""
     original = prg._words
 
-    def planted(key: bytes, limit: int, first: int) -> Callable[[int], Any]:
-        take = original(key, limit, first)
+    def planted(key: bytes, limit: int, first: int, counter: int = prg._ELEMENTS) -> Callable[[int], Any]:
+        take = original(key, limit, first, counter)
 
         def biased(count: int) -> Any:
             words = take(count).copy()
@@ -110,9 +112,23 @@ def test_the_word_that_is_no_field_element_is_drawn_again(monkeypatch: pytest.Mo
     for since in (2, 4, 6):
         assert np.array_equal(Seed(KEY).elements(8 - since, since), drawn[since:])
     other = Seed(bytes(16))
-    both = total(np.array([drawn, other.elements(8)]), 0)
-    assert np.array_equal(elements_sum([Seed(KEY), other], 8), both)
-    assert np.array_equal(elements_less(both, [Seed(KEY), other]), np.zeros(8, np.uint64))
+    assert np.array_equal(elements_sum([Seed(KEY), other], 8), total(np.array([drawn, other.elements(8)]), 0))
+    left = subtract(multiply(drawn, np.asarray(np.uint64(3))), elements_sum([Seed(KEY), other], 8))
+    assert np.array_equal(elements_less(drawn, [Seed(KEY), other], 3), left)
+
+
+@pytest.mark.parametrize("ring", [FIELD, BITS, small(3)])
+@pytest.mark.parametrize("factor", [1, -5, 2**70])
+def test_what_is_left_of_a_multiple(ring: str, factor: int) -> None:
+    """In one pass what takes three otherwise; packed numbers have no multiples."""
+    here, seeds = known_rings()[ring], [Seed(KEY).derive(str(i)) for i in range(3)]
+    x = here.sample(Seed(bytes(16)), (3, prg._PIECE + 1))
+    if ring == small(3) and factor != 1:
+        with pytest.raises(UnsupportedError):
+            here.sample_less(x, seeds, factor)
+        return
+    for some in (seeds[:1], seeds):
+        assert np.array_equal(here.sample_less(x, some, factor), Ring.sample_less(here, x, some, factor))
 
 
 def test_uniform() -> None:

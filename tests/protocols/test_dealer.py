@@ -11,7 +11,7 @@ from mpc.errors import ProgramError
 from mpc.objective import Objective
 from mpc.operation import Input, Operation, Stored, registered
 from mpc.program import Expression, Program
-from mpc.rings import FieldRing, field
+from mpc.rings import FieldRing, field, known_rings
 from mpc.rings.prg import SEED_BYTES, Seed, elements_sum
 from mpc.security import Security
 from protocols.lowering.in_range import within
@@ -23,6 +23,7 @@ from protocols.randomness.streams import (
     dealt_stream,
     key_share,
     key_stream,
+    lent_stream,
     mask_stream,
     output_mac_stream,
     output_stream,
@@ -46,7 +47,8 @@ def test_what_is_dealt_adds_up(secure: Any, parties: int) -> None:
     program = a_program(secure)
     seeds = secure.seeds(parties, 0)
     dealing = deal(program, parties, {}, seeds=seeds)
-    shapes = [(i, k, part.shape) for i, dealt in enumerate(program.dealt) for k, part in enumerate(dealt)]
+    parts = program.corrected(Security.SEMI_HONEST)
+    shapes = [(i, k, part.shape) for i, dealt in enumerate(parts) for k, part in enumerate(dealt)]
     assert [c.shape for c in dealing.corrections] == [(int(np.prod(s)),) for _, _, s in shapes]
     masks = {
         i: elements_sum([mask_stream(s, i) for s in seeds], n.type.shape)
@@ -58,8 +60,16 @@ def test_what_is_dealt_adds_up(secure: Any, parties: int) -> None:
         others = elements_sum([dealt_stream(s, i, k) for s in seeds[:-1]], shape)
         value = field.add(correction.reshape(shape), others)
         name = program.nodes[i].operation.name
-        if name == "multiply":
-            assert np.array_equal(value, field.multiply(x, y))
+        if name == "fourier":
+            # What the product lends is no mask that anybody drew: what is dealt is of the rest of it.
+            (product,) = program.loans.lenders
+            lent = elements_sum([lent_stream(s, product) for s in seeds], program.nodes[product].type.shape)
+            (mask,) = program.loans.borrowers
+            rest = field.subtract(field.multiply(x, y), lent)
+            raised = program.nodes[mask].type.fraction_bits - program.nodes[product].type.fraction_bits
+            (waves,) = program.correlations[i]
+            (made,) = waves.make(known_rings(), [field.scale(rest, 1 << raised)])
+            assert np.array_equal(value, made)
         if name == "polynomial":
             assert np.array_equal(value, field.multiply(x, x))
 
@@ -86,6 +96,7 @@ def test_streams_never_meet() -> None:
     seed = Seed(bytes(SEED_BYTES))
     streams = [mask_stream(seed, i) for i in range(30)] + [output_stream(seed, i) for i in range(30)]
     streams += [dealt_stream(seed, i, k) for i in range(30) for k in range(13)]
+    streams += [lent_stream(seed, i) for i in range(30)]
     streams += [stored_stream(seed, name) for name in ("", "node 1", "output 1", "0", "w", "w ")]
     assert len({bytes(s) for s in streams}) == len(streams)
 
@@ -178,7 +189,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
     key = sum(key_share(r.key_stream) for r in randomness)
     masked = set()
     for i, node in enumerate(program.nodes):
-        if node.operation.hides and node.operation.authenticated:
+        if program.keyed(i):
             name = node.operation.name
             masked.add(name)
             own = node.operation.tensor if name == "stored" else ""
@@ -210,21 +221,14 @@ def test_values_are_dealt_alike_in_both_modes(secure: Any) -> None:
             assert all(np.array_equal(x, y) for x, y in zip(a.dealt(i), b.dealt(i), strict=True))
     flat = [c for c, value in zip(macs.corrections, kinds(program), strict=True) if value]
     assert all(np.array_equal(a, b) for a, b in zip(plain.corrections, flat, strict=True))
-    assert len(macs.corrections) == 2 * len(plain.corrections) + sum(map(keyed, program.nodes))
-
-
-def keyed(node: Any) -> bool:
-    """Whether it has a mask that has a MAC."""
-    return bool(node.operation.hides and node.operation.authenticated)
+    own = sum(map(program.keyed, range(len(program.nodes))))
+    assert len(macs.corrections) == 2 * len(plain.corrections) + len(program.loans.lenders) + own
 
 
 def kinds(program: Any) -> list[bool]:
     """Per correction of the malicious mode, whether it is of a value: per node values, the mask's MAC, their MACs."""
-    return [
-        k < len(program.dealt[i])
-        for i, node in enumerate(program.nodes)
-        for k in range(2 * len(program.dealt[i]) + keyed(node))
-    ]
+    values, all_ = (program.corrected(security) for security in (Security.SEMI_HONEST, Security.MALICIOUS))
+    return [k < len(values[i]) for i, parts in enumerate(all_) for k in range(len(parts))]
 
 
 def test_the_client_learns_masks_of_macs_and_commitments_to_the_key(secure: Any) -> None:
