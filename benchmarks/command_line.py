@@ -20,6 +20,7 @@ from benchmarks.options import (
     positive,
 )
 from benchmarks.peers.command import add_peers
+from benchmarks.peers.installing import FOLDER
 from benchmarks.soak.command import add_soak
 from benchmarks.strangers.command import add_strangers
 from benchmarks.zoo.command import add_zoo
@@ -206,6 +207,12 @@ def _add_training(benches: Any) -> None:
         "--steps", type=positive, default=4, metavar="K", help="from one checkpoint to the next (default: 4)"
     )
     parser.add_argument("--repeat", type=positive, default=5, metavar="R", help="measured checkpoints (default: 5)")
+    parser.add_argument(
+        "--beside", action="store_true", help="steps by CrypTen as well (tessera bench peers --install)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, metavar="DIR", help="where CrypTen is installed (default: %(default)s)"
+    )
     add_cluster_arguments(parser)
     add_record_arguments(parser)
     parser.set_defaults(run=_training)

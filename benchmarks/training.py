@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.peers import training as beside
 from benchmarks.records import Recorder, flatten
 from benchmarks.report import kilobytes, megabytes, milliseconds, plain_table, progress_bar, stdout_console
 from benchmarks.session import as_predicted, watched_session
@@ -95,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     unknown = sorted(set(options.names) - set(CASES))
     if unknown:
         raise UsageError(f"there is no case {', '.join(unknown)}: choose from {', '.join(CASES)}")
+    if options.beside:
+        beside.check(options.folder)
     summaries = [_measured(name, options) for name in options.names or CASES]
     for summary in summaries:
         case = {key: summary[key] for key in ("case", "batch", "steps", "parties", "security")}
@@ -146,6 +149,11 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         },
         "checkpoint": {"rounds": online.rounds, "bytes_per_party": online.bytes, "seconds": seconds},
         "memory": {name: _halves([each[name] for each in memory]) for name in memory[0]},
+        "beside": beside.steps(
+            case.make(), x[: case.batch], y[: case.batch], options.repeat, options.timeout, options.folder
+        )
+        if options.beside
+        else None,
     }
 
 
@@ -160,6 +168,17 @@ def _train(client: Client, case: Case, data: Any, steps: int, repeat: int, told:
         case.architecture, [data], CrossEntropyLoss(), SGD(lr=2.0**-8, momentum=0.5), name="network",
         batch=case.batch, steps=steps, epochs=float(repeat), weights=1.0, logits=case.logits, progress=told,
     )  # fmt: skip
+
+
+def _other(step: Mapping[str, float], theirs: Mapping[str, Any]) -> str:
+    """A step by another system, with all that it makes within."""
+    if "none" in theirs:
+        return f"by {theirs['system']} none: {theirs['none']}"
+    times = theirs["seconds"] / step["wall_seconds"]
+    return (
+        f"by {theirs['system']} {milliseconds(theirs['seconds'])}, dealing included, {times:.1f} times as long;"
+        f" {theirs['rounds']} rounds, {kilobytes(theirs['bytes_per_party'])}"
+    )
 
 
 def _print(summaries: list[dict[str, Any]]) -> None:
@@ -178,6 +197,8 @@ def _print(summaries: list[dict[str, Any]]) -> None:
             for name, of in summary["memory"].items()
         )
         console.print(f"{summary['case']}: memory in the first and in the second half, at most: {memory}.")
+        if theirs := summary["beside"]:
+            console.print(f"{summary['case']}: {_other(summary['step'], theirs)}.")
     right = all(summary["as_predicted"] for summary in summaries)
     console.print(
         f"Rounds and bytes are {'' if right else 'NOT '}as predicted; each a share of those up to a checkpoint."

@@ -3,7 +3,8 @@
 `process.tune` has freed memory stay, since arrays come and go with each run.  Once there have been large runs, or many,
 that is more than the runs to come will ever want again, and it lies between what is still in use.  What the allocator
 has free is looked at once a second, only after the process has grown, and given back by a thread beside the event loop:
-60 MB in 5 to 10 ms.
+60 MB in 5 to 10 ms.  A moment between two runs, as there are many in a training, is not a quiet one: that is two looks
+in a row.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ class Freed:
 
     async def work(self) -> None:
         """For ever; returns at once where nothing can be given back."""
+        before = False
         while self._trim is not None:
             await asyncio.sleep(INTERVAL)
-            now = resident()
+            now, quiet = resident(), self._quiet()
             self._settled = min(self._settled, now)
             if now - self._settled >= GROWN:
-                await asyncio.to_thread(self.give_back, KEPT if self._quiet() else self._most)
+                await asyncio.to_thread(self.give_back, KEPT if quiet and before else self._most)
+            before = quiet
 
     def give_back(self, kept: int) -> bool:
         """If more than so many bytes are free; whether they were.  Blocks."""

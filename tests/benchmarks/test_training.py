@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.options import TRAINED
+from benchmarks.peers import training as beside
 from benchmarks.training import CASES
 from mpc.errors import UsageError
 from nn import SGD, CrossEntropyLoss
@@ -19,6 +21,38 @@ def test_an_unknown_case(capsys):
     assert tuple(CASES) == TRAINED
     assert main(["bench", "training", "other", "--json"]) == UsageError.exit_code
     assert "choose from softmax, sigmoid, mlp, cnn-sigmoid" in json.loads(capsys.readouterr().out)["message"]
+
+
+def test_steps_by_another_system_take_that_system(tmp_path, capsys):
+    assert (
+        main(["bench", "training", "softmax", "--beside", "--folder", str(tmp_path), "--json"]) == UsageError.exit_code
+    )
+    assert "tessera bench peers --install crypten" in json.loads(capsys.readouterr().out)["message"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_another_system_makes_the_same_network(name, monkeypatch, tmp_path):
+    asked = []
+
+    class Answers:
+        def __init__(self, command, folder):
+            pass
+
+        def ask(self, request, limit):
+            asked.append(request)
+            return {"seconds": 2.0, "figures": {"online.rounds": 9, "online.bytes_per_party": 8}}
+
+        def close(self):
+            asked.append("closed")
+
+    monkeypatch.setattr(beside, "Runner", Answers)
+    x, y = np.zeros((2, 3)), np.zeros((2, 1))
+    found = beside.steps(CASES[name].make(), x, y, 2, 1.0, tmp_path)
+    assert found == {"system": "crypten", "seconds": 2.0, "rounds": 9, "bytes_per_party": 8}
+    layers = asked[0]["case"]["layers"]
+    assert layers[-1][0] == "linear" and layers[-1][-1] == CASES[name].classes
+    assert len(layers) == len(CASES[name].make().layers)
+    assert [request if isinstance(request, str) else request["do"] for request in asked[1:]] == ["run", "run", "closed"]
 
 
 def test_a_step_leaves_the_fraction_bits_that_there_are():

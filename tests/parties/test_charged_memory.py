@@ -1,5 +1,6 @@
 """What is charged for a program covers what it takes, decoded, checked and prepared; what was freed goes back."""
 
+import asyncio
 import ctypes
 import gc
 import subprocess
@@ -173,3 +174,19 @@ async def test_who_has_grown_gives_back(monkeypatch, quiet, kept):
     with pytest.raises(RuntimeError):  # no sizes any more
         await one.work()
     assert looks == 2 * [{"least": freed.KEPT, "most": 1 << 30}[kept]]
+
+
+def test_a_moment_between_two_runs_is_not_a_quiet_one(monkeypatch):
+    """Twice in a row it is: what a run has freed is there for the next one."""
+    looks, kept = iter([True, False, True, True, False]), []
+    grown = Freed(freed.BUSY, lambda: next(looks))
+    monkeypatch.setattr(freed, "INTERVAL", 0.0)
+    monkeypatch.setattr(freed, "resident", lambda: grown._settled + freed.GROWN)
+    monkeypatch.setattr(grown, "give_back", kept.append)
+
+    async def work():
+        with pytest.raises(RuntimeError):  # no more looks
+            await grown.work()
+
+    asyncio.run(work())
+    assert kept == [freed.BUSY] * 3 + [freed.KEPT, freed.BUSY]

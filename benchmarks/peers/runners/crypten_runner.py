@@ -115,6 +115,8 @@ class Party:
         self.held = case["held"]
         began = time.perf_counter()
         kind = case["kind"]
+        if kind == "train":
+            return self.open_training(case["layers"], arrays)
         self.evaluate = cnn(self.ct, case["activation"], arrays) if kind == "cnn" else operation(self.ct, kind, arrays)
         shared = time.perf_counter() - began
         self.provider.request_cache, self.provider.tuple_cache = [], {}
@@ -147,6 +149,26 @@ class Party:
         }
         if case["kind"] == "cnn":  # the model's export and encryption are in it
             del figures["input.seconds"]
+        return {"figures": figures, "seconds": seconds, "version": self.ct.__version__}
+
+    def open_training(self, layers: list, arrays: dict) -> dict:
+        """Steps make their triples themselves."""
+        self.evaluate = training(self.ct, layers, arrays)
+        self.provider.request_cache, self.provider.tuple_cache = [], {}
+        self.barrier()
+        time.sleep(SETTLE)
+        config, before = self.ct.config.cfg, tcp_bytes()
+        config.communicator.verbose = True
+        self.link.reset_communication_stats()
+        seconds, _ = self.timed(barrier=False)
+        statistics = self.link.get_communication_stats()
+        config.communicator.verbose = False
+        time.sleep(SETTLE)
+        figures = {
+            "online.bytes_per_party": tcp_bytes()[0] - before[0],
+            "online.rounds": int(statistics["rounds"]),
+            "peak_memory": peak_memory(),
+        }
         return {"figures": figures, "seconds": seconds, "version": self.ct.__version__}
 
     def deal(self) -> float:
@@ -222,6 +244,38 @@ def cnn(ct, activation: str, arrays: dict):
             return encrypted(images)
 
     return evaluate
+
+
+def training(ct, layers: list, arrays: dict):
+    """A step of SGD: forward, cross-entropy, backward, update; weights from party 0, rows of party 1."""
+    import torch
+    from torch import nn
+
+    made = {
+        "conv": lambda before, after, k: nn.Conv2d(before, after, k, padding=k // 2),
+        "linear": nn.Linear,
+        "sigmoid": nn.Sigmoid,
+        "relu": nn.ReLU,
+        "pool": nn.AvgPool2d,
+        "flatten": nn.Flatten,
+    }
+    torch.manual_seed(7)
+    model = nn.Sequential(*(made[name](*sizes) for name, *sizes in layers)).train()
+    x, y = (torch.from_numpy(arrays[name]).float() for name in "xy")
+    encrypted = ct.nn.from_pytorch(model, x[:1])
+    encrypted.train()
+    encrypted.encrypt(src=0)
+    rows, targets = ct.cryptensor(x, src=1), ct.cryptensor(y, src=1)
+    loss = ct.nn.CrossEntropyLoss()
+
+    def step():
+        value = loss(encrypted(rows), targets)
+        encrypted.zero_grad()
+        value.backward()
+        encrypted.update_parameters(2.0**-8)
+        return value
+
+    return step
 
 
 def main() -> None:
