@@ -58,7 +58,7 @@ from protocols.readings.trial import SIGNS, Trial, _Untried, results
 Reals = npt.NDArray[np.float64]
 
 MOST_TRIED = 2**23
-"""Elements of a program that is tried: 64 MiB at a time."""
+"""Elements of a program that is tried: 64 MiB at a time, beside as many that stay as they are."""
 SECONDS = 30.0
 """Of this thread, that all trials of one program may take: its author is a stranger, and it might take hours."""
 MOST_COMBINED = 64

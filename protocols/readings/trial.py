@@ -5,9 +5,10 @@ Of `protocols.readings.explain`, which says what that is for and why it is right
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +48,8 @@ _LINES, _BEND = 8, 0.05
 """A number that bends by less than this part of how far it moves, on so many lines together, is nearly linear."""
 _POINTS, _ROOM = 4, 8
 """At which it is looked whether numbers lie where they are declared to, but for so many units of rounding."""
+_KEPT = 64
+"""Numbers of all results together, of which the lines that they were on are kept, to look at their sums, too."""
 SIGNS = (comparison.Comparison, one_hot.OneHot)
 """Operations that are another function on every other line."""
 
@@ -105,6 +108,20 @@ class Trial:
         self._deadline = deadline
         self._rings = known_rings()
         self._start = self._uniform()
+        self._reads = sources(self._program)
+        self._needed = _needed(self._program)
+        self._means = {i: self._meaning(self._program.nodes[i]) for i in self._needed if i not in self._start}
+        self._orders: dict[frozenset[int], list[int]] = {}
+        self._lines: dict[frozenset[str], list[_Line]] = {}
+
+    @functools.cached_property
+    def _still(self) -> list[Array]:
+        """The values of all that is needed, where nothing has moved."""
+        values = [self._start.get(i, np.zeros(0, np.uint64)) for i in range(len(self._program.nodes))]
+        for i in self._needed:
+            if i not in self._start:
+                values[i] = self._value(i, values)
+        return values
 
     def _uniform(self, slots: Collection[str] | None = None) -> dict[int, Array]:
         """Of what lies in these slots, or of all that goes in, by node; a tensor that is read twice has one value."""
@@ -142,6 +159,8 @@ class Trial:
                 straight &= step == ring.subtract(line.third[n], line.second[n])
                 moves |= step != 0
             found.append((int(copied.sum()), int((straight & moves | copied).sum())))
+        if sum(self._program.nodes[i].type.size for i in results(self._program)) <= _KEPT:
+            self._lines[frozenset(slots)] = [line._replace(start={}) for line in lines]
         return found
 
     def nearly(self, slots: Collection[str]) -> list[int]:
@@ -229,8 +248,9 @@ class Trial:
         """
         fields = [n for n, i in enumerate(results(self._program)) if self._program.nodes[i].type.ring == FIELD]
         steps, bends, numbers = list[Array](), list[Array](), 0
+        known = iter(self._lines.get(frozenset(slots), ()))
         while len(bends) <= numbers:
-            line = self._on_a_line(slots)
+            line = next(known, None) or self._on_a_line(slots)
             a, b, c = (_joined([at[n] for n in fields]) for at in (line.first, line.second, line.third))
             steps.append(field.subtract(b, a))
             bends.append(field.subtract(field.subtract(c, b), steps[-1]))
@@ -272,32 +292,37 @@ class Trial:
         return self._results(moved)
 
     def _results(self, moved: Mapping[int, Array]) -> list[Array]:
-        """As the clear reading has them, but with exact quotients for truncations."""
-        leaves, values = {**self._start, **moved}, list[Array]()
-        for i, node in enumerate(self._program.nodes):
-            self._check_time()
-            if i in leaves:
-                values.append(leaves[i])
-                continue
-            operation, types = node.operation, self._program.input_types(node)
-            inputs = [values[j] for j in node.inputs]
-            if isinstance(operation, truncation.Truncate):
-                values.append(_shifted(inputs[0], operation.bits))
-                continue
-            if isinstance(operation, quotient.Quotient):
-                values.append(field.scale(inputs[0], pow(operation.divisor, -1, field.P)))
-                continue
-            if isinstance(operation, truncated_product.TruncatedMultiply):
-                values.append(
-                    field.multiply(*(_shifted(x, bits) for x, bits in zip(inputs, operation.bits, strict=True)))
-                )
-                continue
-            if isinstance(operation, polynomial.TruncatedPolynomial):
-                inputs = [_shifted(inputs[0], operation.bits)]
-                types = (types[0].replace(fraction_bits=types[0].fraction_bits - operation.bits),)
-                operation = polynomial.Polynomial(operation.coefficients, operation.coefficient_bits)
-            values.append(operation.clear(self._rings, types, inputs))
+        """With these leaves elsewhere; what does not depend on them is computed once."""
+        values = list(self._still)
+        for i in self._after(frozenset(moved)):
+            values[i] = moved[i] if i in moved else self._value(i, values)
         return [values[i] for i in results(self._program)]
+
+    def _after(self, moved: frozenset[int]) -> list[int]:
+        """What depends on these leaves, and is needed for a result: most of what watches over ranges is not."""
+        if moved not in self._orders:
+            self._orders[moved] = [i for i in self._needed if self._reads[i] & moved]
+        return self._orders[moved]
+
+    def _value(self, i: int, values: Sequence[Array]) -> Array:
+        self._check_time()
+        return self._means[i]([values[j] for j in self._program.nodes[i].inputs])
+
+    def _meaning(self, node: Node) -> Callable[[list[Array]], Array]:
+        """As the clear reading has it, but with an exact quotient for a truncation."""
+        operation, types = node.operation, self._program.input_types(node)
+        if isinstance(operation, truncation.Truncate):
+            return functools.partial(_quotient, divisors=(2**operation.bits,))
+        if isinstance(operation, quotient.Quotient):
+            return functools.partial(_quotient, divisors=(operation.divisor,))
+        if isinstance(operation, truncated_product.TruncatedMultiply):
+            return functools.partial(_quotient, divisors=tuple(2**bits for bits in operation.bits))
+        if isinstance(operation, polynomial.TruncatedPolynomial):
+            cut = operation.bits
+            types = (types[0].replace(fraction_bits=types[0].fraction_bits - cut),)
+            exact = polynomial.Polynomial(operation.coefficients, operation.coefficient_bits)
+            return lambda inputs: exact.clear(self._rings, types, [_shifted(inputs[0], cut)])
+        return functools.partial(operation.clear, self._rings, types)
 
     def _ring(self, i: int) -> Ring:
         return self._rings[self._program.nodes[i].type.ring]
@@ -321,6 +346,21 @@ def _rank(rows: list[Array]) -> int:
         left = field.subtract(left, field.multiply(left[:, column : column + 1], pivot[None]))
         rank += 1
     return rank
+
+
+def _needed(program: Program) -> list[int]:
+    """The nodes that some result is computed of, in order."""
+    found = set(results(program))
+    for i in range(len(program.nodes) - 1, -1, -1):
+        if i in found:
+            found.update(program.nodes[i].inputs)
+    return sorted(found)
+
+
+def _quotient(inputs: list[Array], divisors: Sequence[int]) -> Array:
+    """The product of what are exact quotients."""
+    exact = [field.scale(x, pow(divisor, -1, field.P)) for x, divisor in zip(inputs, divisors, strict=True)]
+    return functools.reduce(field.multiply, exact)
 
 
 def _shifted(x: Array, bits: int) -> Array:
