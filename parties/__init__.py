@@ -5,7 +5,6 @@ import logging
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
-from parties.client.jobs import TrainingJob
 from parties.client.prepared import PreparedRun
 from parties.client.progress import Progress as TrainingProgress
 from parties.client.queries import ModelEntry
@@ -15,6 +14,7 @@ from parties.client.report import RunReport, StockReport
 from parties.client.request_entries import RequestEntry
 from parties.client.sync import Client
 from parties.client.training import Training
+from parties.client.training_job import TrainingJob
 from parties.client.writing import Kept
 from parties.local.local_cluster import LocalCluster
 from parties.local.memory_cluster import MemoryCluster

@@ -33,7 +33,7 @@ from mpc.errors import UsageError
 from nn.derm import samples
 from nn.pictures import MAX_MEMORY, MAX_PIXELS
 from parties import LocalCluster
-from parties.clinic.server import MAX_AT_ONCE
+from parties.pages.clinic import MAX_AT_ONCE
 
 MOST = MAX_MEMORY
 """Bytes that decoding takes at most."""

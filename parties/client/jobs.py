@@ -11,24 +11,21 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from mpc.decoders import from_msgpack
-from mpc.errors import NoSuchName, PeerError, ProgramError, ProtocolViolation, TesseraError, UsageError
-from mpc.program import Program
+from mpc.errors import NoSuchName, ProgramError, ProtocolViolation, UsageError
 from parties.client.conversation import Conversation
 from parties.client.prepared import PreparedRun, Reals
-from parties.client.progress import Progress, in_steps, told
+from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport
 from parties.client.running import Running
 from parties.client.training import Training
-from parties.messages.bindings import BoundProgram, slot_of
-from parties.messages.failures import error_of
+from parties.client.training_job import Standing, TrainingJob
+from parties.messages.bindings import BoundProgram
 from parties.messages.jobs import (
     MOST_AT_ONCE,
     Checkpoint,
@@ -46,6 +43,7 @@ from parties.messages.jobs import (
     Planned,
     Result,
     ResultsFound,
+    Revealed,
     StartJob,
     State,
     StopJob,
@@ -61,162 +59,6 @@ log = logging.getLogger(__name__)
 
 HOLDS = 30 * 86_400.0
 """s that an order holds."""
-_PATIENCE = 60.0
-"""s for which who follows a job puts up with servers that are away."""
-_PAUSE = 1.0
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a job stands, as the coordinator says."""
-
-    state: State
-    step: int
-    steps: int
-    epoch: float
-    begun: int
-    """Runs, those that failed included."""
-    waits_for: tuple[str, ...]
-    """Servers that cannot be reached."""
-    error: TesseraError | None
-    """Why it has failed; or, while it goes on, why its last run has."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "state": str(self.state),
-            "step": self.step,
-            "steps": self.steps,
-            "epoch": round(self.epoch, 3),
-            "runs": self.begun,
-            "waits_for": list(self.waits_for),
-            "error": None if self.error is None else self.error.to_dict(),
-        }
-
-
-class TrainingJob:
-    """A training that the parties go on with by themselves; any process with the client's key may hold one."""
-
-    def __init__(self, client: Jobs, job: str, order: JobOrder) -> None:
-        self.id = job
-        self.order = order
-        self._client = client
-        self._programs: dict[str, Program] = {}
-
-    def __repr__(self) -> str:
-        return f"<TrainingJob {self.id[:8]} of {self.order.client}: {self.name}>"
-
-    @property
-    def name(self) -> str:
-        """Of the network."""
-        return self.order.name
-
-    async def standing(self) -> Standing:
-        """Now.  Raises PeerError."""
-        return self._standing(await self._client.job_news(self.id, 0, at_once=True))
-
-    async def progress(self, known: int = 0) -> list[Progress]:
-        """Of each checkpoint so far, but for the first ``known``.  Raises PeerError, MacCheckError."""
-        found = list[Progress]()
-        while True:
-            seen = await self._client.job_news(self.id, known + len(found), at_once=True)
-            if not seen.made:
-                return found
-            found += await self._made(known + len(found), seen.made)
-
-    async def follow(self, known: int = 0) -> AsyncIterator[Progress]:
-        """Each checkpoint, after the first ``known``, as soon as it is there, until all is over.
-
-        Raises why the job has failed; PeerError when servers are away for a minute.
-        """
-        away = 0.0
-        while True:
-            try:
-                seen = await self._client.job_news(self.id, known)
-                made = await self._made(known, seen.made)
-            except PeerError as error:
-                if away and time.monotonic() - away > _PATIENCE:
-                    raise
-                away = away or time.monotonic()
-                log.info("job %s will be looked at again: %s", self.id[:8], error)
-                await asyncio.sleep(_PAUSE)
-                continue
-            away = 0.0
-            for each in made:
-                known += 1
-                yield each
-            if seen.state is not State.GOING and known >= seen.done:
-                fault = self._error(seen)
-                if seen.state is State.FAILED and fault is not None:
-                    raise fault
-                return
-
-    async def wait(self) -> RemoteModel:
-        """What lies there once all is over, or it was stopped.  Raises as ``follow`` does."""
-        async for _ in self.follow((await self._client.job_news(self.id, 0, at_once=True)).done):
-            pass
-        return await self._client.model(slot_of(self.order.client, self.name))
-
-    async def stop(self) -> None:
-        """It does not go on, and what it has come to stays; ``training`` and ``submit`` go on from there.
-
-        Raises PeerError where a server was not reached: all are to be told.
-        """
-        await self._client.stop_job(self.id)
-
-    def _standing(self, seen: JobSeen) -> Standing:
-        order, done = self.order, self.order.first + seen.done
-        return Standing(
-            seen.state,
-            done * order.steps,
-            (order.first + order.checkpoints) * order.steps,
-            done * order.epoch,
-            seen.begun,
-            seen.waits_for,
-            self._error(seen),
-        )
-
-    def _error(self, seen: JobSeen) -> TesseraError | None:
-        """Of the last run, if it has failed, with the steps that it was to make where one of them is to blame."""
-        if seen.fault is None:
-            return None
-        done = (self.order.first + seen.done) * self.order.steps
-        return in_steps(error_of(seen.fault, self._client.cluster.coordinator.name), done, self.order.steps)
-
-    async def _made(self, known: int, made: Sequence[Checkpoint]) -> list[Progress]:
-        """What these checkpoints reveal, which come after ``known`` others."""
-        if not made:
-            return []
-        order, total = self.order, self.order.first + self.order.checkpoints
-        # Each reads what the one before has kept.
-        if known:
-            (before,) = (await self._client.job_news(self.id, known - 1, at_once=True)).made[:1]
-            parents = [before, *made]
-        else:
-            parents = [made[0], *made]
-        results = await self._client.job_results(self.id, [run_of(self.id, each.serial) for each in made])
-        found = []
-        for number, (parent, each) in enumerate(zip(parents, made, strict=False), known):
-            program = await self._program(order.planned(number).program)
-            bindings = order.bindings(self.id, number, parent.serial)
-            bound = BoundProgram(program, bindings, order.client, order.name)
-            revealed, report = self._client.opened(bound, run_of(self.id, each.serial), results[number - known], each)
-            scores, loss = told(order.reveals, revealed)
-            done = order.first + number + 1
-            seconds = max(0.0, each.when - order.when)
-            found.append(
-                Progress(done * order.steps, total * order.steps, done * order.epoch, seconds, report, scores, loss)
-            )
-        return found
-
-    async def _program(self, digest: str) -> Program:
-        if not self._programs:
-            for encoded in await self._client.job_programs(self.id, len(self.order.programs)):
-                program = await asyncio.to_thread(Program.decode, encoded)
-                self._programs[program.digest] = program
-        if digest not in self._programs:
-            raise ProtocolViolation(self._client.cluster.coordinator.name, "sent other programs than a job has")
-        return self._programs[digest]
 
 
 class Jobs(Running):
@@ -243,45 +85,96 @@ class Jobs(Running):
             others = self._slots.leave_after(bound.program, training.model.slot)
             runs.append(Planned(bound.program.digest, bound.bindings, others))
             programs[bound.program.digest] = bound.program.encode()
-        for job in await self.jobs():
-            if job.order.slot == training.model.slot and (await job.standing()).state is State.GOING:
+        for job, standing in await self.standings():
+            if job.order.slot == training.model.slot and standing.state is State.GOING:
                 if not programs.keys() <= set(job.order.programs):
                     raise UsageError(f"another training goes on as {name!r}: stop it (tessera jobs --stop {name})")
                 return job
-        left, now = training.checkpoints - training.model.parts, time.time()
+        left = training.checkpoints - training.model.parts
+        order = self._order(
+            training.model, left, runs, reveals=training.reveals, steps=training.steps, epoch=training.epoch
+        )
+        return await self._start(order, list(programs.values()))
+
+    async def resume_job(self, job: TrainingJob) -> TrainingJob:
+        """What is left of a job that was stopped or has failed, as another; ``TrainingJob.resume`` says more."""
+        former, seen = job.order, await self.job_news(job.id, 0, at_once=True)
+        if seen.state is State.GOING:
+            return job
+        programs = await job.programs()
+        found = {slot: await self._find(slot) for slot in sorted(former.slots)}
+        network = found[former.slot]
+        if network.version not in {former.start, *(run_of(job.id, serial) for serial in range(seen.begun))}:
+            raise UsageError(f"another training has gone on from where this one of {job.name!r} was: resume that")
+        done = network.parts - former.first
+        await self._own_rules.spread(job.name)
+        planned = dict[str, Planned]()
+        for program in programs:
+            bound = self._slots.bind_latest(program, job.name)
+            others = self._slots.leave_after(program, former.slot)
+            planned[program.digest] = Planned(program.digest, bound.bindings, others)
+        left = former.runs if len(former.runs) == 1 else former.runs[done:]
+        runs = [planned[each.program] for each in left]
+        order = self._order(
+            network, former.checkpoints - done, runs, reveals=former.reveals, steps=former.steps, epoch=former.epoch
+        )
+        needed = dict.fromkeys(order.programs)
+        return await self._start(order, [program.encode() for program in programs if program.digest in needed])
+
+    def _order(
+        self,
+        network: RemoteModel | RemoteData,
+        left: int,
+        runs: Sequence[Planned],
+        *,
+        reveals: tuple[Revealed, ...],
+        steps: int,
+        epoch: float,
+    ) -> JobOrder:
+        """From what there is of the network, so many checkpoints.  Raises UsageError for none."""
         if left < 1:
-            raise UsageError(f"{name!r} has made all of its steps")
-        order = JobOrder(
+            raise UsageError(f"{network.name!r} has made all of its steps")
+        now = time.time()
+        return JobOrder(
             client=self.member.name,
-            name=name,
-            start=training.model.version,
-            first=training.model.parts,
+            name=network.name,
+            start=network.version,
+            first=network.parts,
             checkpoints=left,
             runs=tuple(runs),
             most=2 * left + 64,
-            reveals=training.reveals,
-            steps=training.steps,
-            epoch=training.epoch,
+            reveals=reveals,
+            steps=steps,
+            epoch=epoch,
             when=now,
             until=now + HOLDS,
         )
+
+    async def _start(self, order: JobOrder, programs: Sequence[bytes]) -> TrainingJob:
         signed = order.signed(self._keys, self.cluster)
         if len(signed.said) > MAX_STATEMENT_BYTES:
-            raise UsageError(f"a rate that changes takes a program at each of {left} checkpoints: give larger `steps`")
+            raise UsageError(
+                f"a rate that changes takes a program at each of {order.checkpoints} checkpoints: give larger `steps`"
+            )
         message = StartJob(request=secrets.token_hex(16))
-        payload = [signed.encode(), *programs.values()]
+        payload = [signed.encode(), *programs]
         await self._board.ask(message, JobStarted, [self._coordinator], self._patience, payload)
         return TrainingJob(self, job_of(signed), order)
 
     async def jobs(self) -> list[TrainingJob]:
         """This client's, whatever has become of them, and those on what it owns; the newest first."""
+        return [job for job, _ in await self.standings()]
+
+    async def standings(self) -> list[tuple[TrainingJob, Standing]]:
+        """Likewise, each with where it stands.  Raises PeerError."""
         await self._board.reach([self._coordinator])
         message = ListJobs(request=secrets.token_hex(16))
         answers = await self._board.ask(message, JobList, [self._coordinator], self._patience)
         found = []
         for buffer in answers[self._coordinator].buffers:
             seen = self._seen(buffer)
-            found.append(TrainingJob(self, job_of(seen.order), JobOrder.read(seen.order, self.cluster)))
+            job = TrainingJob(self, job_of(seen.order), JobOrder.read(seen.order, self.cluster))
+            found.append((job, job.seen(seen)))
         return found
 
     async def job(self, sought: str) -> TrainingJob:

@@ -84,6 +84,13 @@ class Slots:
                 version = self._versions.get(leaf, self._known[slot].version)
                 if versions.setdefault(slot, version) != version:
                     raise UsageError(f"a program reads one version of {slot!r}, not two: ask for it again")
+        return self._bound(program, versions, keep)
+
+    def bind_latest(self, program: Program, keep: str = "") -> BoundProgram:
+        """Likewise, to the latest versions that this client has found."""
+        return self._bound(program, {slot: self._known[slot].version for slot in program.slots}, keep)
+
+    def _bound(self, program: Program, versions: Mapping[str, str], keep: str) -> BoundProgram:
         rules = {slot: self._rule(slot, program) for slot in program.slots}
         bindings = tuple(
             Binding(s, versions[s], rules[s], tuple(self._leave(s, program, rules))) for s in program.slots

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from parties.client.jobs import Standing, TrainingJob
 from parties.client.progress import Progress
 from parties.client.remote_model import RemoteModel
+from parties.client.training_job import Standing, TrainingJob
 
 Result = TypeVar("Result")
 
@@ -59,3 +59,7 @@ class Job:
     def stop(self) -> None:
         """It does not go on, and what it has come to stays."""
         self._run(self._job.stop())
+
+    def resume(self) -> Job:
+        """What is left of it goes on, as a job of its own, once it was stopped or has failed."""
+        return Job(self._run(self._job.resume()), self._run)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
 
 from mpc.errors import UsageError
 from parties.client.async_client import AsyncClient
-from parties.client.jobs import Standing, TrainingJob
 from parties.client.progress import Progress
+from parties.client.training_job import Standing, TrainingJob
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
-from parties.commands.curve import curve
+from parties.commands.page import check_page, page_arguments, serve
+from parties.commands.training_bar import TrainingBar, curves, line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     client_arguments(parser)
     parser.add_argument("--follow", action="store_true", help="go on: print each checkpoint as soon as it is there")
     parser.add_argument("--stop", action="store_true", help="have it end, with what it has come to")
+    parser.add_argument("--resume", action="store_true", help="have what is left of it go on, if it has ended")
     parser.add_argument("--json", action="store_true", help="print a JSON object on a line for each job and checkpoint")
+    page = parser.add_argument_group("a page in a browser on this machine, of all of them")
+    page.add_argument("--page", action="store_true", help="serve it: curves as they come, and buttons")
+    page_arguments(page)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,49 +37,63 @@ def run(options: argparse.Namespace) -> int:
 
 async def jobs(client: AsyncClient, options: argparse.Namespace) -> int:
     """Lists them, or says what became of one.  Raises what one that is followed has failed with."""
+    if options.page:
+        return await _page(client, options)
     async with client:
         if options.name is None:
-            if options.follow or options.stop:
-                raise UsageError("say which: tessera jobs NAME --follow, or --stop")
-            for job in await client.jobs():
-                _print(job, await job.standing(), json_line=options.json)
+            if options.follow or options.stop or options.resume:
+                raise UsageError("say which: tessera jobs NAME --follow, --stop, or --resume")
+            for job, standing in await client.standings():
+                _print(job, standing, json_line=options.json)
             return 0
+        if options.stop and options.resume:
+            raise UsageError("it is stopped, or it goes on: not both")
         job = await client.job(options.name)
         if options.stop:
             await job.stop()
+        if options.resume:
+            job = await job.resume()
         made = list[Progress]()
         if options.follow:
-            async for each in job.follow():
-                made.append(each)
-                print(json.dumps(each.to_dict()) if options.json else line(each), flush=True)
-        elif job.order.client == client.member.name:
+            made = await followed(job, json_lines=options.json)
+        elif job.own:
             made = await job.progress()
             if options.json:
-                print("\n".join(json.dumps(each.to_dict()) for each in made))
+                print("".join(f"{json.dumps(each.to_dict())}\n" for each in made), end="")
         if not options.json:
             print("".join(f"{shown}\n" for shown in curves(made)), end="")
         _print(job, await job.standing(), json_line=options.json)
     return 0
 
 
-def line(made: Progress) -> str:
-    """A checkpoint, for a person."""
-    said = [f"{made.step:,} of {made.steps:,} steps"]
-    if made.loss is not None:
-        said.append(f"loss {made.loss:.4f}")
-    if made.scores is not None:
-        said.append(f"{made.scores.accuracy:.1%} right, {made.scores.balanced:.1%} balanced")
-    return ", ".join(said)
+async def followed(job: TrainingJob, *, json_lines: bool, known: int = 0) -> list[Progress]:
+    """Each checkpoint after the first ``known`` as soon as it is there: in a terminal a bar with a curve, elsewhere a
+    line each, or a JSON object.  Raises what the job has failed with.
+    """
+    made, order = list[Progress](), job.order
+    total = (order.first + order.checkpoints) * order.steps
+    with TrainingBar(total, (order.first + known) * order.steps) as bar:
+        async for each in job.follow(known):
+            made.append(each)
+            bar.show(made)
+            if json_lines:
+                print(json.dumps(each.to_dict()), flush=True)
+            elif not bar.live:
+                print(line(each), flush=True)
+    return made
 
 
-def curves(made: Sequence[Progress]) -> Iterator[str]:
-    """Of what is revealed, from the first checkpoint to the last."""
-    losses = [each.loss for each in made if each.loss is not None]
-    balanced = [each.scores.balanced for each in made if each.scores is not None]
-    if losses:
-        yield f"loss      {curve(losses)}  {losses[0]:.4f} to {losses[-1]:.4f}"
-    if balanced:
-        yield f"balanced  {curve(balanced)}  {balanced[0]:.1%} to {balanced[-1]:.1%}"
+async def _page(client: AsyncClient, options: argparse.Namespace) -> int:
+    """Until SIGINT or SIGTERM.  Raises ConfigurationError, UsageError, and PeerError where the dealer is away."""
+    check_page("tessera jobs --page", options)
+    from parties.pages.trainings import TrainingsPage
+
+    if options.name is not None or options.follow or options.stop or options.resume:
+        raise UsageError("a page shows all trainings, and has buttons: give --page without a name, --stop or --resume")
+    async with client:
+        await client.standings()
+        await serve(TrainingsPage(client), options)
+    return 0
 
 
 def _print(job: TrainingJob, standing: Standing, *, json_line: bool) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mpc.cost import Link, Wanted
-from parties.clinic.loopback import is_local
 from parties.members.cluster import Cluster
 from parties.operate.check.measured import read_links
+from parties.pages.loopback import is_local
 
 LINKS = "links.json"
 """Beside the cluster file: what was measured of its links."""

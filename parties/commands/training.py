@@ -5,23 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mpc.errors import UsageError
 from nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from nn.model import Model
 from nn.optimizers import SGD
 from parties.client.async_client import AsyncClient
-from parties.client.jobs import TrainingJob
-from parties.client.progress import Progress as Made
-from parties.client.training import Training
 from parties.client.training_arguments import Options
 from parties.commands.as_client import run_as_client
-from parties.commands.curve import curve
-from parties.commands.jobs import line
+from parties.commands.jobs import followed
 
 LOSSES: dict[str, Loss] = {"cross-entropy": CrossEntropyLoss(), "mse": MSELoss(), "bce": BCEWithLogitsLoss()}
 
@@ -62,7 +54,7 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
             print(f"the parties go on by themselves: `tessera jobs {name}` says how far they are", file=sys.stderr)
             if options.leave:
                 return 0
-            await _shown(job, training, json_lines=options.json)
+            await followed(job, json_lines=options.json, known=training.model.parts - job.order.first)
         model_now = await client.model(training.model.slot)
     steps = model_now.parts * training.steps
     if options.json:
@@ -71,45 +63,3 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
         print(f"{name} has made {steps:,} steps, version {model_now.version[:8]}: whoever predicts by it has")
         print("the leave of all whose data it has learnt from, by `tessera allow`")
     return 0
-
-
-async def _shown(job: TrainingJob, training: Training, *, json_lines: bool) -> None:
-    """Each checkpoint from now on."""
-    found = list[Made]()
-    with _Bar(training.steps * training.checkpoints, training.step) as bar:
-        async for made in job.follow(training.model.parts - job.order.first):
-            found.append(made)
-            bar.show(found)
-            if json_lines:
-                print(json.dumps(made.to_dict()), flush=True)
-            elif made.scores is not None or made.loss is not None:
-                print(line(made))
-
-
-_COLUMNS = 24
-"""Of a curve beside the bar."""
-
-
-class _Bar:
-    """On stderr, if that is a terminal."""
-
-    def __init__(self, steps: int, done: int) -> None:
-        console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._task = self._bar.add_task("training", total=steps, completed=done)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, made: Sequence[Made]) -> None:
-        """How far it is, and the curve of what is revealed."""
-        last = made[-1]
-        values = [each.loss for each in made if each.loss is not None]
-        values = values or [each.scores.balanced for each in made if each.scores is not None]
-        said = f" {curve(values, _COLUMNS)} {values[-1]:.3f}" if values else ""
-        self._bar.update(self._task, completed=last.step, description=f"training{said}")

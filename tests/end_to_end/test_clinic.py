@@ -6,9 +6,6 @@ import base64
 import contextlib
 import io
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +20,7 @@ from nn.derm.lesion.model import shown as lesion_samples
 from nn.derm.lesion.photographs import INPUT
 from nn.derm.model import derm_model
 from parties import Client, LocalCluster, Settings
-
-SECOND = 1000.0
+from tests.end_to_end.pages import SECOND, UNNAMED, opened, served
 
 
 @pytest.fixture(scope="module")
@@ -39,42 +35,15 @@ def cluster() -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def address(cluster: LocalCluster) -> Iterator[str]:
-    with served(cluster) as printed:
+    with served(cluster, "clinic") as printed:
         yield printed
-
-
-@contextlib.contextmanager
-def served(cluster: LocalCluster) -> Iterator[str]:
-    """What ``tessera clinic``, a process of its own, prints."""
-    command = [sys.executable, "-m", "parties.commands.command_line", "clinic", "--listen", "127.0.0.1:0"]
-    command += ["--cluster", str(cluster.path), "--key", str(cluster.key_path("clinic"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=10)
-        assert (process.returncode, rest, errors) == (0, "", "")
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """Opened; at its end, nothing was complained of and nothing asked for elsewhere."""
-    opened = browser.new_page()
-    opened.set_default_timeout(15 * SECOND)
-    complaints: list[str] = []
-    requests: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(address)
-    expect(opened.locator("#about")).to_contain_text("2 parties: party0, party1")
-    yield opened
-    opened.close()
-    origin = address.partition("/#")[0]
-    assert complaints == []
-    assert requests
-    assert all(url.startswith((f"{origin}/", f"blob:{origin}/")) for url in requests), requests
-    assert not any(address.partition("#")[2] in url for url in requests), "the token is in no address that is sent"
+    with opened(browser, address) as page:
+        expect(page.locator("#about")).to_contain_text("2 parties: party0, party1")
+        yield page
 
 
 def shown(page: Page) -> dict[str, float]:
@@ -147,7 +116,7 @@ def test_the_lesion_network_answers_a_photograph_of_any_size(browser: Browser, t
         with Client(cluster.cluster, cluster.client_keys["company"]) as company:
             company.upload(lesion_model(), "lesion")
             company.allow("lesion", "clinic")
-        with served(cluster) as address, contextlib.closing(browser.new_page()) as page:
+        with served(cluster, "clinic") as address, contextlib.closing(browser.new_page()) as page:
             page.set_default_timeout(60 * SECOND)
             page.goto(address)
             page.locator("#file").set_input_files(path)
@@ -220,12 +189,7 @@ def test_by_keyboard_and_without_sight(page: Page) -> None:
     shown(page)
     assert page.evaluate("document.documentElement.lang") == "en"
     assert page.get_by_label("Drop a photograph here").count() == 1
-    unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("img, canvas, progress, input, section")].filter(element =>
-            !(element.alt || element.ariaLabel || element.labels?.length || element.getAttribute("aria-labelledby"))
-        ).map(element => element.outerHTML)"""
-    )
-    assert unnamed == []
+    assert page.evaluate(UNNAMED) == []
     expect(page.get_by_role("status")).to_contain_text("Done")
     headings = [heading.text_content() for heading in page.locator("h1, h2").all()]
     assert len(headings) == 5

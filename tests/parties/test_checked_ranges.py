@@ -22,9 +22,9 @@ from nn.derm.model import derm_model
 from parties import AsyncClient, DataSet
 from parties.client.explanation import explained
 from parties.client.writing import Written
-from parties.clinic import prediction
 from parties.commands import predict as command
 from parties.operate.audit import facts
+from parties.pages import prediction
 from protocols import RangeWarning
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of, leaf

@@ -32,12 +32,13 @@ from nn.derm.dataset import CLASSES
 from nn.derm.model import INTERFACE, derm_model
 from nn.derm.preprocess import INPUT
 from nn.interface import NOTHING_SAID
-from parties.clinic import server
-from parties.clinic.advice import advice
-from parties.clinic.guard import HEADERS
-from parties.clinic.loopback import LOCAL
-from parties.clinic.server import ClinicPage
 from parties.commands import clinic as command
+from parties.commands import page as served_page
+from parties.pages import clinic as server
+from parties.pages.advice import advice
+from parties.pages.clinic import ClinicPage
+from parties.pages.guard import HEADERS
+from parties.pages.loopback import LOCAL
 
 TOKEN = "t" * 32
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
@@ -397,9 +398,10 @@ async def test_another_process_with_the_same_key(site):
     ids=lambda value: type(value).__name__,
 )
 def test_what_to_do(error, expected):
-    assert expected in advice(error)
-    assert bool(advice(error)) == bool(expected)
-    assert "{" not in advice(error)
+    said = advice(error, ClinicPage.command, ClinicPage.advice)
+    assert expected in said
+    assert bool(said) == bool(expected)
+    assert "{" not in said
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
@@ -416,7 +418,7 @@ def test_what_to_do(error, expected):
     ],
 )
 def test_where_it_is_served(listen, names, expected, capsys):
-    assert command._address(listen, names) == expected
+    assert served_page.check_address(options(listen=listen, host_names=names)) == expected
     assert ("not encrypted" in capsys.readouterr().err) == (listen == "0.0.0.0:8080")
 
 
@@ -432,17 +434,17 @@ def test_where_it_is_served(listen, names, expected, capsys):
 )
 def test_where_it_is_not_served(listen, complaint):
     with pytest.raises(ConfigurationError, match=complaint):
-        command._address(listen, [])
+        served_page.check_address(options(listen=listen))
 
 
 def test_the_address_to_open():
-    assert command._url(("127.0.0.1", 8080), [], "abc") == "http://127.0.0.1:8080/#abc"
-    assert command._url(("::1", 8080, 0, 0), ["x.test"], "abc") == "http://[::1]:8080/#abc"
-    assert command._url(("0.0.0.0", 8080), ["x.test"], "abc") == "https://x.test/#abc"
+    assert served_page.url_of(("127.0.0.1", 8080), [], "abc") == "http://127.0.0.1:8080/#abc"
+    assert served_page.url_of(("::1", 8080, 0, 0), ["x.test"], "abc") == "http://[::1]:8080/#abc"
+    assert served_page.url_of(("0.0.0.0", 8080), ["x.test"], "abc") == "https://x.test/#abc"
 
 
 def options(**changes):
-    defaults = {"listen": "127.0.0.1:0", "name": [], "timeout": 2.0, "model": "derm", "open": False}
+    defaults = {"listen": "127.0.0.1:0", "host_names": [], "timeout": 2.0, "model": "derm", "open": False}
     return argparse.Namespace(**{**defaults, **changes})
 
 

@@ -1,18 +1,23 @@
 """``tessera jobs``, and ``tessera train`` that leaves: what goes on, how far it is, and its end."""
 
 import argparse
+import io
 import json
+import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks import train
 from mpc.errors import NoSuchName, UsageError
 from nn import Linear, Model, Sequential
 from nn.training import initial
 from parties import DataSet
+from parties.client.progress import Progress
 from parties.commands import jobs, training
-from parties.commands.curve import curve
+from parties.commands.curve import curve, plot
+from parties.commands.training_bar import TrainingBar
 
 
 def parsed(*words):
@@ -62,10 +67,35 @@ async def test_what_was_left_is_found_followed_and_stopped(site, tmp_path, capsy
     assert "stopped" in now and "done, 3 of 3 steps" in before
     with pytest.raises(NoSuchName, match="there is no training"):
         await jobs.jobs(site.client(), parsed("nothing"))
-    with pytest.raises(UsageError, match="say which"):
-        await jobs.jobs(site.client(), parsed("--stop"))
+    assert await jobs.jobs(site.client(), parsed("kinds", "--resume")) == 0
+    capsys.readouterr()
+    assert await jobs.jobs(site.client(), parsed("kinds", "--stop")) == 0
+    assert await jobs.jobs(site.client(), parsed()) == 0
+    resumed, *_ = capsys.readouterr().out.splitlines()[-3:]
+    assert "of 120 steps" in resumed and "of 120 steps" in now and resumed[:8] != now[:8]
+    with pytest.raises(UsageError, match=r"resume that|all of its steps"):
+        await jobs.jobs(site.client(), parsed(before[:8], "--resume"))
+    for words in (["--stop"], ["--resume"], ["kinds", "--stop", "--resume"], ["kinds", "--page"]):
+        with pytest.raises(UsageError, match=r"say which|not both|without a name"):
+            await jobs.jobs(site.client(), parsed(*words))
 
 
 def test_a_curve_goes_from_the_lowest_to_the_highest():
     assert curve([3.0, 2.0, 1.0]) == "█▅▁" and curve([1.0]) == "▁" and curve([]) == ""
     assert len(curve(list(range(1000)), 10)) == 10
+    assert plot([0.0, 1.0], 1, 1) == ["⡈"] and plot([], 2, 2) == ["⠀⠀"] * 2
+    assert plot(list(range(8)), 4, 2) == ["⠀⠀⡠⠊", "⡠⠊⠀⠀"]
+
+
+def test_a_bar_in_a_terminal_has_the_curve_below_it():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    made = [Progress(step, 80, step / 8, float(step), None, loss=1 / step) for step in range(1, 11)]
+    with TrainingBar(80, 0, console=console) as bar:
+        bar.show(made)
+        bar._bar.refresh()
+    said = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue())
+    assert "epoch 1.25" in said and "10/80 steps" in said and "loss" in said and "0.1000" in said and "⠁" in said
+    console = Console(file=io.StringIO(), width=100)
+    with TrainingBar(80, 0, console=console) as bar:
+        bar.show(made)
+    assert console.file.getvalue().strip() == "" and not bar.live

@@ -1,52 +1,16 @@
 // One photograph at a time: handed to `tessera clinic` on this computer, and shown as it goes.
 
+import { api, element, fail, gone, introduce, lines, say } from "/page.js";
+
 const BINS = 32;
 const MOST_CLASSES = 20; // that are shown, the likeliest
-const token = location.hash.slice(1);
-const element = (id) => document.getElementById(id);
 let current = 0; // which photograph the page is about; answers to former ones are dropped
 let abort = null;
 let limit = { max_bytes: Infinity, too_large: "" };
 let size = { width: 1, height: 1 }; // of what the network sees, in pixels
-const GONE = {
-  message: "tessera clinic on this computer does not answer",
-  advice: "Start it again, and open the address that it prints.",
-};
-
-async function api(path, options = {}) {
-  return fetch(path, { ...options, headers: { ...options.headers, Authorization: `Bearer ${token}` } });
-}
-
-async function* lines(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    rest += value;
-    const complete = rest.split("\n");
-    rest = complete.pop();
-    yield* complete;
-  }
-  if (rest) yield rest;
-}
+const GONE = gone("tessera clinic");
 
 // -- what is shown ------------------------------------------------------------------------------------------------
-
-function say(text) {
-  element("status").textContent = text;
-}
-
-function fail(problem) {
-  say("");
-  const paragraphs = [problem.message, problem.advice].filter(Boolean).map((text) => {
-    const paragraph = document.createElement("p");
-    paragraph.textContent = text.charAt(0).toUpperCase() + text.slice(1);
-    return paragraph;
-  });
-  element("failure").replaceChildren(...paragraphs);
-  element("failure").hidden = false;
-}
 
 function warn(sentences) {
   const items = sentences.map((text) => {
@@ -253,23 +217,8 @@ element("photograph").addEventListener("error", () => {
   element("invitation").hidden = false;
 });
 
-async function introduce() {
-  try {
-    const response = await api("/api/about");
-    const about = await response.json();
-    if (!response.ok) {
-      fail(about);
-      element("about").textContent = "";
-      return;
-    }
-    limit = about;
-    if (about.subject) element("choose-title").textContent = `A photograph of ${about.subject}`;
-    const names = about.parties.map((party) => party.name).join(", ");
-    element("about").textContent = `${about.client} · model “${about.model}” · ${about.parties.length} parties: ${names}`;
-  } catch (error) {
-    console.debug(error);
-    fail(GONE);
-  }
-}
-
-introduce();
+introduce(GONE, (about) => {
+  limit = about;
+  if (about.subject) element("choose-title").textContent = `A photograph of ${about.subject}`;
+  return `model “${about.model}”`;
+});

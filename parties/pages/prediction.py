@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from nn.preprocessing import ImageInput, as_rgb
 from parties.client.async_client import AsyncClient
 from parties.client.remote_model import RemoteModel
 from parties.client.report import RunReport
+from parties.pages.page import Step
 from parties.tally import total
 
 NAME = "the photograph"
@@ -30,8 +30,6 @@ NAME = "the photograph"
 
 # Of a field element of 61 bits, the highest 8: uniform elements make uniform bytes.
 _TOP_BYTE = 61 - 8
-
-Step = dict[str, Any]
 
 
 async def predict(client: AsyncClient, model_name: str, photograph: bytes) -> AsyncGenerator[Step, None]:

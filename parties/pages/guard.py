@@ -1,4 +1,4 @@
-"""Who may talk to the page's server: nobody but the page, in the browser of whoever started it.
+"""Who may talk to a page's server: nobody but the page, in the browser of whoever started it.
 
 Another web page in the same browser can send requests to this computer.  It can neither read answers across origins,
 nor name another ``Host`` than its own (which it may have resolve to us, DNS rebinding: so the names are listed), nor
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from parties.clinic.loopback import is_local
+from parties.pages.loopback import is_local
 
 HEADERS = {
     # Nothing from elsewhere, no inline script or style, and nobody may frame the page.
@@ -35,12 +35,15 @@ def refusal(status: int, error: str, message: str) -> web.Response:
     return web.json_response({"step": "failed", "error": error, "message": message}, status=status)
 
 
-def guard(token: str, names: frozenset[str]) -> Middleware:
-    """Middleware: requests for one of these hosts, from no other origin, and, for the API, with the token."""
+def guard(token: str, names: frozenset[str], command: str) -> Middleware:
+    """Middleware: requests for one of these hosts, from no other origin, and, for the API, with the token.
+
+    ``command`` has printed where it is.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response: web.StreamResponse | None = _refused(request, token, names)
+        response: web.StreamResponse | None = _refused(request, token, names, command)
         try:
             response = response or await handler(request)
         except web.HTTPException as error:
@@ -52,7 +55,7 @@ def guard(token: str, names: frozenset[str]) -> Middleware:
     return middleware
 
 
-def _refused(request: web.Request, token: str, names: frozenset[str]) -> web.Response | None:
+def _refused(request: web.Request, token: str, names: frozenset[str], command: str) -> web.Response | None:
     if _name(f"//{request.headers.get(hdrs.HOST, '')}") not in names:
         return refusal(421, "MisdirectedRequest", "this server goes by another name: open the address that it printed")
     origin = request.headers.get(hdrs.ORIGIN)
@@ -61,7 +64,7 @@ def _refused(request: web.Request, token: str, names: frozenset[str]) -> web.Res
     if request.path.startswith("/api/"):
         given = request.headers.get(hdrs.AUTHORIZATION, "")
         if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return refusal(401, "Unauthorized", "open the address that tessera clinic printed, all of it")
+            return refusal(401, "Unauthorized", f"open the address that {command} printed, all of it")
     return None
 
 
