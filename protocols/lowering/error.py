@@ -49,6 +49,7 @@ from protocols.operations import (
     polynomial,
     product,
     quotient,
+    shuffle,
     truncated_product,
     truncation,
     weighed,
@@ -209,6 +210,11 @@ def _constant(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Lo
 )  # fmt: skip
 def _same(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     return _with(x, 0.0, losses[0]) if x.lost else losses[0]
+
+
+@_rule(shuffle.Shuffled)
+def _shuffled(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
+    return losses[0]
 
 
 @_rule(linear.Concatenate)
@@ -381,7 +387,7 @@ def ignored_by(operation: comparison.Comparison, compared: Expression) -> float:
     return math.ldexp(digits.mistaken(operation.ignored), -compared.type.fraction_bits)
 
 
-@_rule(draw.Draw, draw.Bits)
+@_rule(draw.Draw, draw.Bits, shuffle.Order, shuffle.Places)
 def _drawn(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     return _with(x, 0.0)
 

@@ -16,7 +16,7 @@ from protocols.approximation import Fit
 from protocols.lowering import comparison, composed, functions, norms, selection, slopes, truncated
 from protocols.lowering.intervals import ASSUMED, fineness
 from protocols.lowering.planner import Planner
-from protocols.operations import assume, draw, keep, linear, one_hot, product
+from protocols.operations import assume, draw, keep, linear, one_hot, product, shuffle
 from protocols.trace import mathematics as m
 
 Operand = Expression | m.Reals
@@ -34,6 +34,10 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             return planner.constant(operation.values)
         case m.Draw():
             return planner.make(draw.Bits(operation.bits), Expression(draw.Draw(operation.shape, operation.bits)))
+        case m.Order():
+            return Expression(shuffle.Order(operation.rows))
+        case m.Shuffle():
+            return _shuffled(planner, *_terms(planner, operands))
         case m.Add():
             return planner.sum(linear.Add(), *_terms(planner, operands))
         case m.Subtract():
@@ -124,6 +128,22 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Keep():
             return planner.make(keep.Keep(operation.tensor), x)
     assert_never(operation)
+
+
+BLOCK = 1 << 20
+"""Elements of an order's matrix that are dealt at a time."""
+
+
+def _shuffled(planner: Planner, x: Expression, order: Expression) -> Expression:
+    """In blocks of rows, so that nobody has to hold all of the matrix."""
+    x, rows = planner.masked(x), order.type.size
+    block = max(1, BLOCK // rows)
+    parts = []
+    for start in range(0, rows, block):
+        places = shuffle.Places(start, min(rows, start + block))
+        of_order = order.derive(places, planner.label)
+        parts.append(planner.make(shuffle.Shuffled(places.start, places.stop), x, order, of_order))
+    return parts[0] if len(parts) == 1 else planner.make(linear.Concatenate(0), *parts)
 
 
 def _in_interval(planner: Planner, x: Expression, fit: Fit) -> Expression:

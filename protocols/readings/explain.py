@@ -49,6 +49,7 @@ from protocols.operations import (
     polynomial,
     product,
     quotient,
+    shuffle,
     truncation,
     weighed,
 )
@@ -70,6 +71,7 @@ _KEPT_AS_THEY_ARE = (
     linear.Broadcast,
     linear.Index,
     linear.Take,
+    shuffle.Shuffled,
     linear.Concatenate,
     linear.Pad,
     linear.Declare,
@@ -80,7 +82,7 @@ _KEPT_AS_THEY_ARE = (
     keep.Keep,
     truncation.Truncate,
 )
-_DRAWN = (draw.Draw, draw.Bits)
+_DRAWN = (draw.Draw, draw.Bits, shuffle.Order, shuffle.Places)
 """Of nothing that anybody has."""
 _OF_DIGITS = (
     astray.Astray,

@@ -244,6 +244,10 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any], w
             return None
         case m.Normalise() | m.Slope():
             raise UnsupportedError("it is part of a function that has one by name")
-        case m.Secret() | m.Public() | m.Draw():
+        case m.Shuffle():
+            if i == 0:
+                raise UnsupportedError("nobody knows the order backwards: shuffle what is learnt from beforehand")
+            return None
+        case m.Secret() | m.Public() | m.Draw() | m.Order():
             return None
     assert_never(operation)

@@ -60,6 +60,13 @@ class Draw:
     bits: int
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Of so many rows, uniform, which nobody knows."""
+
+    rows: int
+
+
 # -- arithmetic --------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +189,11 @@ class Take:
 
     axis: int
     positions: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """The rows of the first operand, in the order that the second one says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +361,7 @@ Mathematics = (
     Secret
     | Public
     | Draw
+    | Order
     | Add
     | Subtract
     | Negate
@@ -366,6 +379,7 @@ Mathematics = (
     | Broadcast
     | Index
     | Take
+    | Shuffle
     | Pad
     | Concatenate
     | Polynomial

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import RangeError, ShapeError, UsageError
 from protocols.operations.draw import MOST_DRAWN
+from protocols.operations.shuffle import MOST_ROWS
 from protocols.trace import mathematics as m
 from protocols.trace.arguments import integers, numbers, real, whole
 from protocols.trace.secret_tensor import SecretTensor
@@ -105,6 +107,35 @@ class Random:
         most = len(thresholds) // 2
         reached = (_drawn(_shape(shape), BITS).expand_dims(-1) >= np.array(thresholds)).sum(-1)
         return reached - float(most)
+
+    def permutation(self, *tensors: SecretTensor) -> Any:
+        """The rows of a tensor, along its first axis, in an order that nobody knows; of several, which have as many
+        rows, all in the same one, as a tuple.  Exact; every order is equally likely, but for N^2 / 2^62 with N rows.
+
+        No round where the tensor is an input or stored, one where it has been computed.  N^2 numbers are dealt, for all
+        of them together, and one for each of theirs; with MACs twice that.  The dealer, who sees no data, knows the
+        order.  See ``protocols/operations/shuffle.py``.
+
+        Raises UsageError for what is no secret tensor, ShapeError for tensors without rows, or of different numbers of
+        them, RangeError for more than 8,192 rows.
+        """
+        if not tensors or not all(isinstance(x, SecretTensor) for x in tensors):
+            raise UsageError("permutation takes secret tensors, whose rows are to be shuffled alike")
+        counts = {x.shape[0] if x.shape else 0 for x in tensors}
+        if len(counts) > 1 or 0 in counts:
+            shapes = ", ".join(str(x.shape) for x in tensors)
+            raise ShapeError(
+                f"tensors of shapes {shapes}: those that are shuffled alike have as many rows, one at least"
+            )
+        (rows,) = counts
+        if rows > MOST_ROWS:
+            raise RangeError(
+                f"{rows:,} rows: up to {MOST_ROWS:,} are shuffled at a time, since what is dealt grows by the square;"
+                " shuffle parts of them, each by itself"
+            )
+        order = m.Node(m.Order(rows))
+        shuffled = tuple(SecretTensor(m.Node(m.Shuffle(), (x.node, order))) for x in tensors)
+        return shuffled[0] if len(tensors) == 1 else shuffled
 
 
 def laplace_digits(scale: float) -> list[float]:

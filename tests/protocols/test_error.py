@@ -266,7 +266,8 @@ def test_every_node_of_mathematics_is_among_them() -> None:
         found |= {type(node.operation) for node in m.written([x.node])}
     # What is assumed has a test of its own.
     # Keeping reveals nothing: it is the same value.  What is drawn is whatever it is.
-    assert set(get_args(m.Mathematics)) - {m.Assume, m.Keep, m.Draw} == found
+    # So is the order of what is shuffled, which loses nothing: tests/protocols/test_shuffle.py.
+    assert set(get_args(m.Mathematics)) - {m.Assume, m.Keep, m.Draw, m.Order, m.Shuffle} == found
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from mpc.program import Program
 from mpc.security import Security
 from protocols.readings.memory import run_in_memory
 from protocols.trace import mathematics as m
+from protocols.trace.random import Random
 
 Raw = npt.NDArray[np.uint64]
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "linear": (lambda x, y: (x - y).sum(axis=0) * 0.5 + 1.25, ((3, 4), (3, 4))),
     "positions": (lambda x, y: (x[[2, 0]] + y.take([1, 1], 0)).cumsum(1), ((3, 4), (3, 4))),
+    "shuffled": (lambda x, y: mul(*Random().permutation(x, y)), ((3, 4), (3, 4))),
     "multiply": (lambda x, y: x * y, ((3, 4), (4,))),
     "matmul": (lambda x, y: x @ y, ((3, 4), (4, 2))),
     "conv2d": (lambda x, w: x.conv2d(w, padding=1).avg_pool2d(2), ((1, 2, 4, 4), (3, 2, 3, 3))),
@@ -49,6 +52,8 @@ KNOWN = {
     "linear, 3": "a206d1af35e61d1e",
     "positions, 2": "0bde208082cb7ff0",
     "positions, 3": "0a675f91bedd8590",
+    "shuffled, 2": "f688c3193da67d19",
+    "shuffled, 3": "f0c654113140dabe",
     "multiply, 2": "b3874f599c776de1",
     "multiply, 3": "461e43ed72ecdd19",
     "matmul, 2": "e48b6ea4adaf068e",

@@ -19,6 +19,7 @@ from protocols.lowering.plan import plan
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, as_sent, run_in_memory
 from protocols.trace.mathematics import Keep, Multiply, Node
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
 
@@ -31,6 +32,7 @@ def layout(s: Any) -> list[SecretTensor]:
         x[[2, 0, 2]].cumsum(1) + y.cumsum(0),
         (y.broadcast_to((3, 4)) - x * 3).sum(),
         x[0, 0] + y[1],
+        *Random().permutation(x, x[:, 0] * 2),
     ]
 
 

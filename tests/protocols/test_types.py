@@ -35,6 +35,7 @@ from protocols.operations import (
     polynomial,
     product,
     quotient,
+    shuffle,
     truncated_product,
     truncation,
 )
@@ -233,6 +234,16 @@ def _one_hot(draw: Draw) -> Expression:
 @of("bits")
 def _bits(draw: Draw) -> Expression:
     return Planner().make(random.Bits(3), Expression(random.Draw(draw.shape(), 3)))
+
+
+@of("order")
+@of("places")
+@of("shuffled")
+def _shuffled(draw: Draw) -> Expression:
+    x = draw.secret()
+    rows, start = x.type.shape[0], draw.whole(0, x.type.shape[0] - 1)
+    order = Expression(shuffle.Order(rows))
+    return Expression(shuffle.Shuffled(start, rows), (x, order, Expression(shuffle.Places(start, rows), (order,))))
 
 
 @of("tables")
