@@ -98,7 +98,7 @@ class Slots:
         return BoundProgram(program, bindings, self._client, keep)
 
     def _leave(self, slot: str, program: Program, rules: Mapping[str, str]) -> Iterator[Leave]:
-        """Of all to whom it belongs beside its owner and us: by what they allow on it, or on what is theirs alone.
+        """Of all to whom it belongs beside its owner and us: by what they allow on it, or on what else is theirs.
 
         Of who is no client any more there is none: a server says so.
         """
@@ -118,7 +118,13 @@ class Slots:
             agreed = [
                 rules[s] for s in program.slots if self._known[s].owner == owner and self._is_for(s, rules[s], program)
             ]
-            yield Leave(owner, agreed[0] if agreed else self._best(allowed, program))
+            best = agreed[0] if agreed else self._best(allowed, program)
+            yield Leave(owner, self._elsewhere(owner, program) if best == _NONE else best)
+
+    def _elsewhere(self, owner: str, program: Program) -> str:
+        """By which that joint owner allows the very program on what it reads and is theirs as well."""
+        found = (self._best(self._known[slot].others.get(owner, {}), program, only=True) for slot in program.slots)
+        return next((rule for rule in found if rule != _NONE), _NONE)
 
     def _is_for(self, slot: str, rule: str, program: Program) -> bool:
         """Whether it is one for that very program."""
@@ -153,9 +159,9 @@ class Slots:
         known = self._known[slot]
         return OWNER if known.owner == self._client else self._best(known.allowed, program)
 
-    def _best(self, allowed: Mapping[str, Rule], program: Program) -> str:
-        """One that is not used up, is not counted, and says most plainly that this client may."""
-        plainly = (ANY, program.digest, PREDICT)
+    def _best(self, allowed: Mapping[str, Rule], program: Program, *, only: bool = False) -> str:
+        """One that is not used up, is not counted, and says most plainly that this client may; ``only`` for itself."""
+        plainly = (program.digest,) if only else (ANY, program.digest, PREDICT)
         fitting = [
             (identity in self._used_up, rule.limited, plainly.index(rule.program), identity)
             for identity, rule in allowed.items()

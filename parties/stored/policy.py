@@ -21,7 +21,8 @@ revealed to that client.  A program that uses several secrets needs the leave of
 *Joint owners.*  What a program keeps *jointly*, as it says itself, belongs to all whose secrets it reads, and to those
 to whom these belong jointly.  It lies under a name of the client's who had it computed, who allows it like anything of
 its own; and nobody uses it, this client included, without the leave of each of the others: by a rule of theirs on
-``owner/name``, or by one for the very program, on something of their own that it reads.  By which, a run says as well.
+``owner/name``, or by one for the very program, on something else that it reads and that is theirs, alone or jointly.
+By which, a run says as well.
 Since another puts things under that name, a rule of theirs on it is for what one program has made, which was there when
 they gave it: not for what another program, which they let keep something jointly, would put in its place.
 
@@ -280,14 +281,19 @@ def _joint_uses(bound: BoundProgram, client: str, policies: Mapping[str, Policy]
         own = policies[binding.slot].of(client).get(binding.rule)
         if own is not None and own.program == program.digest:
             agreed.add((policies[binding.slot].owner, binding.rule))
+        for owner, identity in binding.others:
+            joint = policies[binding.slot]
+            theirs = joint.of(client, owner).get(identity) if owner in joint.others else None
+            if theirs is not None and theirs.program == program.digest:
+                agreed.add((owner, identity))
     for binding in bound.bindings:
         policy, given = policies[binding.slot], dict(binding.others)
         owners = sorted(policy.others.keys() - {client})
         for owner in owners:
             identity = given.get(owner, "")
-            if (owner, identity) in agreed:
-                continue
             rule = policy.of(client, owner).get(identity)
+            if rule is None and (owner, identity) in agreed:
+                continue
             if rule is None or not policy.covers(rule.program, program):
                 raise NotPermitted(without_leave(client, policy.slot, owner))
             policy.check_range(program, client, rule)

@@ -309,3 +309,24 @@ async def test_words_are_no_leave_for_a_data_set(joint: Any) -> None:
             await north.allow("study/sums", "study")
         with pytest.raises(NoSuchName, match="not yours as well"):
             await north.allow("study/nothing", "study")
+
+
+async def test_leave_for_a_program_on_one_is_leave_on_all_that_it_reads(joint: Any) -> None:
+    """Of what is theirs jointly as of what is theirs alone; for that program, and for no other."""
+    async with joint.client("study") as study, joint.client("north") as north, joint.client("south") as south:
+        sums = (await study.data("sums"))["sum"]
+        for owner in (north, south):
+            await owner.allow("study/sums", "study", [study.digest(Kept({"twice": 2 * sums}, joint=True))])
+        await study.keep(Kept({"twice": 2 * sums}, joint=True), "more")
+        more = (await study.data("more"))["twice"]
+        both = sums * more
+        with pytest.raises(NotPermitted, match="belongs to north as well"):
+            await study.reveal(both)
+        for owner in (north, south):
+            await owner.allow("study/sums", "study", [study.digest(both)], runs=1)
+        await study.data("sums")
+        assert np.abs(await study.reveal(both) - 2 * (X + Y) ** 2).max() < 1e-3
+        with pytest.raises(LimitReached):
+            await study.reveal(both)
+        with pytest.raises(NotPermitted, match="belongs to north as well"):
+            await study.reveal(sums + more)
