@@ -77,6 +77,10 @@ def _add_own(parser: Any) -> None:
     parser.add_argument(
         "--epochs", type=float, default=1.0, metavar="E", help="how often each row is drawn (default: 1)"
     )
+    parser.add_argument(
+        "--order", choices=("public", "secret"), default="public",
+        help="of rows: a public one, or one that nobody knows, in which all are stored beforehand (default: public)",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=32, metavar="B", help="rows in a step (default: 32)")
     parser.add_argument("--lr", type=float, default=0.01, metavar="R", help="the learning rate (default: 0.01)")
     parser.add_argument("--momentum", type=float, default=0.9, metavar="M", help="(default: 0.9)")

@@ -5,6 +5,7 @@ import logging
 from parties.client.async_client import AsyncClient
 from parties.client.auditing import AuditEntry
 from parties.client.explanation import Explanation
+from parties.client.mixing import mixed
 from parties.client.prepared import PreparedRun
 from parties.client.progress import Progress as TrainingProgress
 from parties.client.queries import ModelEntry
@@ -45,6 +46,7 @@ __all__ = [
     "Training",
     "TrainingJob",
     "TrainingProgress",
+    "mixed",
 ]
 
 # Python prints warnings of which nobody has said where they go: what servers of a cluster in memory note would stand

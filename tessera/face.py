@@ -83,6 +83,7 @@ from parties import (
     Training,
     TrainingJob,
     TrainingProgress,
+    mixed,
 )
 from parties.client.report import LayerReport, Phase
 from parties.client.uploading import UploadProgress
@@ -199,6 +200,7 @@ __all__ = [
     "from_sklearn",
     "from_torch",
     "grad",
+    "mixed",
     "nn",
     "stack",
 ]

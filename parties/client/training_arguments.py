@@ -72,7 +72,7 @@ def arguments(model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, op
         raise UsageError(f"{_kind(loss)} is no loss to train by: give ts.nn.CrossEntropyLoss(), or another of ts.nn")
     if not isinstance(optimizer, Optimizer):
         raise UsageError(f"{_kind(optimizer)} is no optimizer: give ts.nn.SGD(lr=0.125), or another of ts.nn")
-    learnt, batch = _data_sets("data", data), _whole("batch", options.get("batch", 32))
+    learnt, batch = data_sets("data", data), _whole("batch", options.get("batch", 32))
     steps, epochs = options.get("steps"), _number("epochs", options.get("epochs", 1.0))
     if not learnt:
         raise UsageError("there is no data to learn from: give the data sets, as client.data(name) has found them")
@@ -119,7 +119,7 @@ def _check_rows(data: RemoteData) -> None:
 
 def _to_validate(given: Rows, learnt: RemoteData) -> tuple[RemoteData, ...]:
     """What is revealed counts classes: a row of zeros and a 1 for each of them."""
-    found = _data_sets("validate", given)
+    found = data_sets("validate", given)
     for each in found:
         _check_rows(each)
         for tensor in (X, Y):
@@ -147,7 +147,7 @@ def _network(model: object) -> tuple[Architecture, Interface]:
     raise UsageError(f"{_kind(model)} is no network to train: give {instead}")
 
 
-def _data_sets(what: str, given: object) -> tuple[RemoteData, ...]:
+def data_sets(what: str, given: object) -> tuple[RemoteData, ...]:
     """One may stand for itself."""
     found = tuple(given) if isinstance(given, list | tuple) else (given,)
     for each in found:

@@ -58,6 +58,41 @@ async def test_it_asks_waits_and_learns(site, network, capsys):
         assert (await clinic.predict(await clinic.model("kinds"), x)).shape == (24, 3)
 
 
+@pytest.mark.slow
+async def test_rows_in_an_order_that_nobody_knows(site, network, capsys):
+    """Mixed once, of everybody's leave; who trains on, or again, trains on the same."""
+    rng = np.random.default_rng(1)
+    async with site.client("company") as company:
+        for name, count in (("a", 12), ("b", 6)):
+            x = np.round(rng.uniform(-1, 1, (count, 4)) * 256) / 256
+            rows = {"x": x, "y": np.eye(3)[x[:, :3].argmax(1)]}
+            await company.upload(DataSet(rows, ranges={"x": (-1, 1), "y": (0, 1)}, fraction_bits=8), name)
+            await company.allow(name, "clinic", schema=True)
+        decided = set()
+
+        async def decide():
+            while len(decided) < 2:
+                for asked in await company.requests():
+                    if asked.program not in decided:
+                        await company.approve(asked.program)
+                        decided.add(asked.program)
+                await asyncio.sleep(0.1)
+
+        words = [
+            str(network), "--learn", "company/a", "--learn", "company/b", "--batch", "6", "--steps", "1", "--lr", "0.1",
+            "--order", "secret", "--why", "a study", "--json",
+        ]  # fmt: skip
+        code, _ = await asyncio.gather(training.train(site.client(), parsed(*words)), decide())
+        assert code == 0 and len(decided) == 2
+        *made, _ = map(json.loads, capsys.readouterr().out.splitlines())
+        assert [line["step"] for line in made] == [1, 2, 3]
+        async with site.client() as clinic:
+            mixed = await clinic.data("kinds-rows")
+            assert mixed.joint == ("company",) and mixed.description.tensors["x"].shape == (18, 4)
+        again = training.train(site.client(), parsed(*words[:-3], "--epochs", "2"))
+        assert await again == 0 and "in an order" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["net.safetensors"], ["--learn", "a/b"]])
 async def test_what_is_missing(site, words):
     with pytest.raises(UsageError, match="say what is to be trained"):
