@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from parties import LocalCluster
 
 SECOND = 1000.0
-expect.set_options(timeout=15 * SECOND)
+expect.set_options(timeout=30 * SECOND)
 
 UNNAMED = """() => [...document.querySelectorAll("img, canvas, svg, progress, input, button, section")].filter(
     element => !(element.alt || element.ariaLabel || element.labels?.length || element.getAttribute("aria-labelledby")

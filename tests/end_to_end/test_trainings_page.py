@@ -19,7 +19,7 @@ NETWORK = ts.Sequential({"out": ts.nn.Linear(4, 3)})
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    settings = Settings(threads=1, peer_timeout=2, round_timeout=20)
+    settings = Settings(threads=1)
     with LocalCluster(2, clients=("study", "north"), settings=settings) as running:
         rng = np.random.default_rng(1)
         x = np.round(rng.uniform(-1, 1, (48, 4)) * 256) / 256
