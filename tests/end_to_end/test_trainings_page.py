@@ -46,7 +46,7 @@ def test_a_training_is_followed_stopped_and_resumed(browser: Browser, cluster: L
             expect(curve).to_be_visible()
         expect(page.locator("#facts")).to_contain_text(re.compile(r"goes on.*of 12,000.*Time left", re.DOTALL))
         assert page.evaluate(UNNAMED) == []
-        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Stop", exact=True).click()
         expect(page.get_by_role("status")).to_contain_text("Stopped")
         expect(page.locator("#facts")).to_contain_text("stopped")
         came_to = re.search(r"([\d,]+) of", page.locator("#facts").inner_text())
@@ -60,7 +60,7 @@ def test_a_training_is_followed_stopped_and_resumed(browser: Browser, cluster: L
         expect(page.locator("#checkpoints th").last).to_have_text(f"{int(came_to[1].replace(',', '')) + 1:,}")
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Stop", exact=True).click()
         expect(page.locator("#jobs .going")).to_have_count(0)
 
 
