@@ -271,9 +271,20 @@ class Planner:
             x, y = self.truncated(x, bits[0]), self.truncated(y, bits[1])
         if Form.PUBLIC not in (x.type.form, y.type.form):
             x, y = self.masked(x), self.masked(y)
-        if promised:
-            y = self.make(Declare(y.type.low, y.type.high, y.type.magnitude * growth), y)
+        if promised and within is not None:
+            if isinstance(operation, Multiply):
+                x, y = self._as_small(x, y, within)
+            else:
+                y = self.make(Declare(y.type.low, y.type.high, y.type.magnitude * growth), y)
         return self.make(operation, x, y)
+
+    def _as_small(self, x: Expression, y: Expression, within: float) -> tuple[Expression, Expression]:
+        """Factors of which one is said to be as small as the promise of the product is where the other is large."""
+        end = within / x.type.magnitude
+        if y.type.low <= end and y.type.high >= -end:
+            return x, self.make(Declare(max(y.type.low, -end), min(y.type.high, end)), y)
+        end = within / y.type.magnitude
+        return self.make(Declare(max(x.type.low, -end), min(x.type.high, end)), x), y
 
     def fitted_bits(self, x: Expression, y: Expression, growth: float = 1.0, powers: bool = False) -> tuple[int, int]:
         """Fraction bits of operands whose product, ``growth`` times as large as that of elements, fits the field.

@@ -49,7 +49,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
             gated = comparison.gated(planner, *factors)
             if gated is None and operation.at_once:
                 gated = truncated.multiplied(planner, *factors, by_slope=operation.by_slope)
-            return gated or planner.product(product.Multiply(), *factors)
+            return gated or planner.product(product.Multiply(), *factors, within=operation.within)
         case m.Maximum():
             return selection.maximum(planner, *_terms(planner, operands))
         case m.Ranked():

@@ -31,11 +31,18 @@ def summed_to(g: Any, shape: Shape) -> Any:
     return (g.sum(axes) if axes else g).reshape(shape)
 
 
-def product(g: Any, x: Any, *, by_slope: bool = False) -> Any:
-    """Elementwise; of two secrets, what has to be truncated is so at once.  ``by_slope``: as in `m.Multiply`."""
+def product(g: Any, x: Any, *, by_slope: bool = False, within: float | None = None) -> Any:
+    """Elementwise; of two secrets, what has to be truncated is so at once.  ``by_slope``: as in `m.Multiply`;
+    ``within``: how large it is at most, by promise."""
     if isinstance(g, SecretTensor) and isinstance(x, SecretTensor):
+        if within is not None and _most(g) * _most(x) > within:
+            return g._joined(m.Multiply(within=within), g, x)
         return g._joined(m.Multiply(at_once=True, by_slope=by_slope), g, x)
     return g * x
+
+
+def _most(x: SecretTensor) -> float:
+    return max(abs(x.type.low), abs(x.type.high))
 
 
 def spread(g: Any, axes: Sequence[int], shape: Shape) -> Any:

@@ -26,11 +26,14 @@ from protocols.trace import adjoints, slopes
 from protocols.trace import mathematics as m
 from protocols.trace.author import callers
 from protocols.trace.secret_tensor import SecretTensor
+from protocols.trace.spans import WORSE
 
 Key = TypeVar("Key")
 
 WIDEST = 2.0**32
 """Of a gradient: as large as ranges say that it may be, it has three digits at least where it is about 1."""
+_SPAN = 2.0**-10
+"""A smallest slope beside the largest."""
 BACKWARD = " backward"
 """Behind the label of a layer, what its gradient is counted under."""
 
@@ -73,6 +76,7 @@ def _gradients(
     found: dict[m.Node, Any] = {loss.node: np.ones(loss.shape)}
     constants: list[m.Node] = []
     wide: m.Node | None = None
+    spans = dict[m.Node, float]()
     for node in reversed(order):
         wanted = [i for i, x in enumerate(node.inputs) if x in depending]
         if node not in found or not wanted:
@@ -87,6 +91,7 @@ def _gradients(
         if not parts:
             constants.append(node)
         for i, part in parts:
+            _watch_span(node, g, part, spans)
             x, part = node.inputs[i], adjoints.summed_to(part, xs[i].shape)
             found[x] = found[x] + part if x in found else part
             wide = node if wide is None and _end(found[x]) > WIDEST else wide
@@ -107,6 +112,37 @@ def _gradients(
 def _promised(g: SecretTensor, within: float | None) -> SecretTensor:
     """As no product has taken it, but a sum: of a norm's weight, or of what is added."""
     return g if within is None or _end(g) <= within else g.within(-within, within)
+
+
+def _watch_span(node: m.Node, g: Any, part: Any, spans: dict[m.Node, float]) -> None:
+    """Warn where a gradient is multiplied that has been so by the slope of a function over orders of magnitude, as that
+    of log(x x): what ranges say that the product may be leaves less than three digits of the smallest slopes.
+
+    ``spans``: of such gradients, the smallest slope beside the largest.
+    """
+    of_function = isinstance(node.operation, m.Apply | m.Called) and slopes.may_span(node.operation)
+    if not isinstance(part, SecretTensor) or not (of_function or isinstance(node.operation, m.Multiply | m.Polynomial)):
+        return
+    own = g.node if isinstance(g, SecretTensor) else None
+    ratio = 1.0 if own is None else spans.get(own, 1.0)
+    factors = part.node.inputs if isinstance(part.node.operation, m.Multiply) else ()
+    others = [x for x in (_tensor(y, "") for y in factors if y is not own) if isinstance(x, SecretTensor)]
+    if ratio < _SPAN and others:
+        kept = part.type.fraction_bits - min(others[0].type.fraction_bits, FRACTION_BITS)
+        if 2.0**-kept > WORSE * _end(g) * ratio:
+            warnings.warn(
+                f"{words(node)}, written in {node.line}: its gradient is multiplied by one of a function over orders of"
+                " magnitude, of whose smallest slopes less than three digits are left, since both may be large as far"
+                " as ranges say: promise how large gradients are, grad(..., within=R), or declare tighter ranges",
+                PrecisionWarning,
+                stacklevel=callers(),
+            )
+            ratio = 1.0
+    if of_function:
+        types = [x.type for x in (others if own is not None or others else [part])]
+        ends = [sorted((abs(t.low), abs(t.high))) for t in types if t.low > 0 or t.high < 0]
+        ratio *= min((least / most for least, most in ends), default=1.0)
+    spans[part.node] = min(ratio, spans.get(part.node, 1.0))
 
 
 def _end(g: Any) -> float:
@@ -183,8 +219,8 @@ def _partial(node: m.Node, i: int, g: Any, y: SecretTensor, xs: Sequence[Any], w
             return -g
         case m.Multiply():
             if node.inputs[0] is node.inputs[1]:
-                return adjoints.product(g, xs[0] * 2.0) if i == 0 else None
-            return adjoints.product(g, xs[1 - i])
+                return adjoints.product(g, xs[0] * 2.0, within=within) if i == 0 else None
+            return adjoints.product(g, xs[1 - i], within=within)
         case m.Divide():
             return g / operation.divisor
         case m.Matmul():

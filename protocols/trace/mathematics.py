@@ -89,10 +89,11 @@ class Negate:
 class Multiply:
     """``at_once``: a factor that has to be truncated is so by the opening that it is multiplied by, for two elements
     more that are dealt for each; a round less.  ``by_slope``: to the digits that are kept of a gradient, and those that
-    count of the second, a slope that it goes on by; so that it can be multiplied again."""
+    count of the second, a slope that it goes on by; so that it can be multiplied again.  ``within``: as of `Matmul`."""
 
     at_once: bool = False
     by_slope: bool = False
+    within: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

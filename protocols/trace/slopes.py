@@ -36,6 +36,11 @@ _PRECISELY = (*_OTHERS, "exp", "reciprocal", "rsqrt")
 _ROOTS = {"-1": "reciprocal", "-1/2": "rsqrt", "1/2": "sqrt"}
 
 
+def may_span(operation: m.Apply | m.Called) -> bool:
+    """Whether the slope of a function may be of several orders of magnitude."""
+    return operation.function in _PRECISELY or (isinstance(operation, m.Apply) and isinstance(operation.fit, RootFit))
+
+
 def applied(operation: m.Apply, g: Any, y: Any, x: Any) -> Any:
     """Of a fit, by its name if it has one, else by its own derivative."""
     fit = operation.fit

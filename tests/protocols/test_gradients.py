@@ -291,6 +291,19 @@ def test_where_ranges_leave_few_digits_there_is_a_warning(secure: Any) -> None:
         through(3, 0.1)
 
 
+def test_slopes_over_orders_of_magnitude_are_multiplied_as_promised_or_warned_of(secure: Any) -> None:
+    """Of log(x x) both factors may be large, as far as ranges say, and are not together."""
+    real = np.rint(np.geomspace(2.0**-7, 100, 60) * 2**16) / 2**16
+    x = secure.secret(real.shape, 2.0**-7, 100.0)
+    with pytest.warns(PrecisionWarning, match="multiply, written in .* promise how large gradients are"):
+        grad((x * x).log().sum(), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PrecisionWarning)
+        gradient = grad((x * x).log().sum(), x, within=257.0)
+    (found,) = revealed(secure, [gradient], [real])
+    assert (np.abs(found - 2 / real) * real).max() < 2e-4
+
+
 def test_dropout_by_bits_that_are_secret_or_public(secure: Any) -> None:
     x, bits = secure.secret((20,)), secure.secret((20,), 0.0, 1.0, 0)
     real = np.trunc(np.random.default_rng(1).uniform(-1, 1, 20) * 2**16) / 2**16
