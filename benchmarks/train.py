@@ -85,6 +85,10 @@ def _add_own(parser: Any) -> None:
     parser.add_argument("--lr", type=float, default=0.01, metavar="R", help="the learning rate (default: 0.01)")
     parser.add_argument("--momentum", type=float, default=0.9, metavar="M", help="(default: 0.9)")
     parser.add_argument("--loss", choices=LOSSES, default="cross-entropy", help="(default: cross-entropy)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="LAYER",
+        help="a layer that is trained, where the others stay as they are; as often (default: all)",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="K", help="between checkpoints (default: as many as fit)")
     parser.add_argument("--losses", action="store_true", help="the mean loss is revealed at each checkpoint")
     parser.add_argument("--leave", action="store_true", help="return once it has begun: `tessera jobs` follows it")

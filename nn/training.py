@@ -68,7 +68,10 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; ``weights``, ``remembered`` and ``logits`` are the ends of ranges around 0."""
+    """How a network is trained; ``weights``, ``remembered`` and ``logits`` are the ends of ranges around 0.
+
+    ``only``: the layers that are trained, all of them if none is named; the others stay as they are.
+    """
 
     architecture: Architecture
     loss: Loss
@@ -77,6 +80,7 @@ class Recipe:
     weights: float = WEIGHTS
     remembered: float = REMEMBERED
     logits: float = LOGITS
+    only: tuple[str, ...] = ()
 
     @functools.cached_property
     def shapes(self) -> dict[str, Shape]:
@@ -85,6 +89,17 @@ class Recipe:
         if not found:
             raise UnsupportedError("a network without weights has nothing to train")
         return found
+
+    @functools.cached_property
+    def learnt(self) -> dict[str, Shape]:
+        """Of those that are trained.  Raises UsageError for a layer that has none."""
+        owners = {name: self.architecture.owner(name) for name in self.shapes}
+        if unknown := set(self.only) - set(owners.values()):
+            raise UsageError(
+                f"there is nothing to train in {', '.join(sorted(unknown))}: layers with weights are"
+                f" {', '.join(dict.fromkeys(owners.values()))}"
+            )
+        return {name: shape for name, shape in self.shapes.items() if not self.only or owners[name] in self.only}
 
     @functools.cached_property
     def _coarse(self) -> Architecture:
@@ -104,25 +119,26 @@ class Recipe:
 
         ``watched``: whether all of it lies in its range, on which what is kept hangs.
         """
-        names, losses, drift = self.shapes, list[SecretTensor](), 0.0
+        names, losses, drift = self.learnt, list[SecretTensor](), 0.0
         weights = {name: state[name] for name in names}
+        others = {name: state[name] for name in self.shapes if name not in names}
         beside = {name: state[name] for name in self.optimizer.slots(names)}
         for number, batch in enumerate(batches, first):
-            loss, gradients = self._gradients(weights, batch)
+            loss, gradients = self._gradients(weights, others, batch)
             losses.append(loss)
             watch = self.remembered if watched else None
             weights, beside = self.optimizer.step(weights, beside, gradients, number, watched=watch)
             drift += self.optimizer.rate(number) * self.remembered
             if watched and (drift > self.weights or number == first + len(batches) - 1):
                 weights, drift = {name: self._watched(name, w) for name, w in weights.items()}, 0.0
-        return Trained({**weights, **beside}, losses)
+        return Trained({**{name: (weights | others)[name] for name in self.shapes}, **beside}, losses)
 
     def _gradients(
-        self, weights: Mapping[str, SecretTensor], batch: Batch
+        self, weights: Mapping[str, SecretTensor], others: Mapping[str, SecretTensor], batch: Batch
     ) -> tuple[SecretTensor, dict[str, SecretTensor]]:
         """And the loss."""
         x, y = _together(batch.x), _together(batch.y)
-        logits = self._coarse.forward(x, weights).labelled("logits").assumed(-self.logits, self.logits)
+        logits = self._coarse.forward(x, {**weights, **others}).labelled("logits").assumed(-self.logits, self.logits)
         loss = self.loss(logits, y)
         return loss, grad(loss, weights, within=self._promised)
 
@@ -157,24 +173,26 @@ class Recipe:
         return Description(self.architecture.settled, weights, self.interface, training)
 
     def _types(self, bits: Mapping[str, int]) -> dict[str, StoredType]:
-        shapes = {**self.shapes, **self.optimizer.slots(self.shapes)}
+        shapes = {**self.shapes, **self.optimizer.slots(self.learnt)}
         return {n: StoredType(s, bits[n], -self._end(n), self._end(n)) for n, s in shapes.items()}
 
     def _digits(self, batch: Batch) -> dict[str, int]:
         """Fraction bits of all that is stored."""
-        names, optimizer = self.shapes, self.optimizer
+        names, optimizer = self.learnt, self.optimizer
+        others = dict.fromkeys(self.shapes.keys() - names.keys(), digits.CHOICES[0])
         if not isinstance(optimizer, SGD):
             beside = {slot: optimizer.slot_bits(slot) for slot in optimizer.slots(names)}
-            return dict.fromkeys(names, optimizer.weight_bits) | beside
+            return dict.fromkeys(names, optimizer.weight_bits) | beside | others
 
         def tried(bits: digits.Digits) -> digits.Tried:
-            state = _state(self._types(bits))
-            _, gradients = self._gradients({name: state[name] for name in names}, batch)
+            state = _state(self._types({**bits, **others}))
+            own, rest = ({name: state[name] for name in some} for some in (names, others))
+            _, gradients = self._gradients(own, rest, batch)
             program = plan(graph_of(list(self.after(state, [batch], 0).state.values())))
             return digits.Tried(program, {name: g.type.fraction_bits for name, g in gradients.items()})
 
         slots = {name: next(iter(optimizer.slots({name: shape})), None) for name, shape in names.items()}
-        return digits.chosen(slots, optimizer.fraction_bits, optimizer.rate_bits, tried)
+        return digits.chosen(slots, optimizer.fraction_bits, optimizer.rate_bits, tried) | others
 
     def _end(self, name: str) -> float:
         return self.weights if name in self.shapes else self.remembered

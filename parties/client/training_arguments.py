@@ -47,6 +47,8 @@ class Options(TypedDict, total=False):
     """And what the optimizer remembers; 16."""
     logits: float
     """And what the network gives while it is trained; 8."""
+    only: Sequence[str]
+    """Layers that are trained, by name; all of them."""
 
 
 class Arguments(NamedTuple):
@@ -86,8 +88,14 @@ def arguments(model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, op
     logits = _number("logits", options.get("logits", LOGITS))
     if min(weights, remembered, logits) <= 0:
         raise UsageError("weights, remembered and logits are ends of ranges around 0: above 0")
+    only = options.get("only", ())
+    recipe = Recipe(
+        architecture, loss, optimizer, interface, weights, remembered, logits,
+        (only,) if isinstance(only, str) else tuple(only),
+    )  # fmt: skip
+    _ = recipe.learnt
     return Arguments(
-        Recipe(architecture, loss, optimizer, interface, weights, remembered, logits),
+        recipe,
         learnt,
         split(learnt, batch),
         _to_validate(options.get("validate", ()), learnt[0]),

@@ -40,7 +40,7 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
             "say what is to be trained, and on which data: tessera train net.safetensors --learn OWNER/NAME"
         )
     model, name = Model.load(options.network), options.name or options.network.stem
-    how = Options(epochs=options.epochs, batch=options.batch, losses=options.losses)
+    how = Options(epochs=options.epochs, batch=options.batch, losses=options.losses, only=options.only)
     if options.steps is not None:
         how["steps"] = options.steps
     optimizer = SGD(lr=options.lr, momentum=options.momentum)

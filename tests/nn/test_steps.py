@@ -14,6 +14,7 @@ import torch
 
 import nn
 from mpc import fixed_point
+from mpc.errors import UsageError
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import FIELD, field
@@ -213,3 +214,21 @@ def test_a_convolutional_network_is_its_twin(count: int) -> None:
     assert max(np.abs(w).max() for w in wanted.values()) < how.weights
     assert max(np.abs(found[name] - w).max() for name, w in wanted.items()) < 1e-3
     assert np.abs(found["fc2.weight"] - how.architecture.tensors(start)["fc2.weight"].values).max() > 1e-3
+
+
+def test_only_some_layers_are_trained() -> None:
+    """The others are kept as they are, and nothing is remembered of them; who names one that has no weights is told."""
+    layers = Sequential({"a": Linear(3, 4), "r": ReLU(), "out": Linear(4, 2)}).architecture((3,))
+    how = Recipe(layers, nn.MSELoss(), nn.SGD(lr=0.25, momentum=0.5), only=("out",))
+    batch = Batch([leaf(Input((4, 3), 8, 0.0, 1.0))], [leaf(Input((4, 2), 8, 0.0, 1.0))])
+    program, order, names = started(how, [batch])
+    assert {name for name in names if "momentum" in name} == {"out.weight.momentum", "out.bias.momentum"}
+    raw = {n: field.zeros(program.nodes[i].type.shape) for n, i in zip(order, program.inputs, strict=True)}
+    raw |= {"x0": fixed_point.encode(np.full((4, 3), 0.5), 8), "y0": fixed_point.encode(np.full((4, 2), 0.5), 8)}
+    bits = {n: program.nodes[i].type.fraction_bits for n, i in zip(order, program.inputs, strict=True)}
+    raw["a.weight"] = fixed_point.encode(np.full(raw["a.weight"].shape, 0.25), bits["a.weight"])
+    outputs = dict(zip(names, run_in_memory(program, [raw[n] for n in order]).outputs, strict=False))
+    assert np.array_equal(outputs["a.weight"], raw["a.weight"])
+    assert fixed_point.decode(outputs["out.bias"], bits["out.bias"]) == pytest.approx(0.125, abs=1e-4)
+    with pytest.raises(UsageError, match="nothing to train in r: layers with weights are a, out"):
+        _ = Recipe(layers, nn.MSELoss(), nn.SGD(lr=0.25), only=("r",)).learnt
