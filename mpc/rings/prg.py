@@ -155,7 +155,7 @@ def elements_sum(seeds: Sequence[Seed], shape: int | Shape) -> FieldArray:
 
 
 def elements_less(x: FieldArray, seeds: Sequence[Seed], factor: int = 1) -> FieldArray:
-    """``factor`` x mod p, less the `elements` of all seeds, of which there are some, without holding those."""
+    """``factor`` x mod p, less the `elements` of all seeds, without holding those."""
     some, out, rejected = kernels.flat(x), np.empty(x.size, np.uint64), list[bool]()
     factors = np.uint64(factor % P), np.uint64(1)
 
@@ -163,7 +163,7 @@ def elements_less(x: FieldArray, seeds: Sequence[Seed], factor: int = 1) -> Fiel
         rejected.append(kernels.mask_less(source, factors[number > 0], words, piece))
 
     taken(some, seeds, take, out)
-    if any(rejected):
+    if not seeds or any(rejected):
         out = subtract(multiply(some, np.asarray(factors[0])), elements_sum(seeds, some.size))
     return out.reshape(x.shape)
 

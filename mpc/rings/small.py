@@ -75,7 +75,7 @@ class SmallNumbers(WordRing):
             _subtract_some(source, words, self._low, self._high, piece)
 
         taken(flat(x), seeds, take, out, raw=True)
-        return out.reshape(x.shape)
+        return out.reshape(x.shape) if seeds else x
 
     def holds(self, array: Array, shape: Shape) -> bool:
         return array.dtype == np.uint64 and array.shape == shape and self._clean(array)
