@@ -105,6 +105,7 @@ def test_each_page_fits_a_phone_and_can_be_read(browser: Browser, scheme: str) -
     """No page is wider than the phone, nothing juts out of its column but what scrolls, and all text has contrast."""
     phone = browser.new_context(viewport={"width": PHONE, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
     page = phone.new_page()
+    page.set_default_timeout(120_000)  # a busy machine is no fault of a page
     wrong = []
     for path in sorted(SITE.rglob("*.html")):
         page.goto(path.resolve().as_uri())
