@@ -350,10 +350,15 @@ def fit_bounds(fit: Fit) -> Interval | None:
     return None if everywhere else (fit.low, fit.high)
 
 
-def fit_error(layer: Ranged) -> float | None:
-    """The largest error of a layer's approximation on its interval; None for one that is exact."""
+def fit_error(layer: Ranged, within: Interval | None = None) -> float | None:
+    """The largest error of a layer's approximation on its interval; None for one that is exact.
+
+    ``within``: where inputs lie, for a function whose fit depends on that alone.
+    """
     if isinstance(layer, Softplus):
         return layer.fit.error / layer.beta
+    if isinstance(layer, Function) and layer.name == "exp" and layer.is_everywhere:
+        return (default_fit("exp") if within is None else _exp(*within)).error
     return layer.fit.error if isinstance(layer, Approximated) else None
 
 

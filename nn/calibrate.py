@@ -64,7 +64,7 @@ def check_ranges(model: Model, samples: npt.ArrayLike) -> dict[str, InputRange]:
     Measured with the true functions, as the approximations are meant to be.
     """
     return {
-        name: InputRange(*found, layer.bounds, fit_error(layer))
+        name: InputRange(*found, layer.bounds, fit_error(layer, found))
         for name, (layer, found) in _ranges(model, samples).items()
     }
 

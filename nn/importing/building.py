@@ -28,6 +28,9 @@ MASKED = 1e3
 """What a softmax's masked inputs are lowered by, in the place of more: e^-1000 is 0 in every digit."""
 ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 """Exponents, and the functions that they are."""
+MOST_POWER = 7
+NEARLY = 1e-6
+"""Of exponents, which are rounded to float32."""
 
 _OWN = re.compile(r"[^A-Za-z0-9_.\-]+")
 
@@ -295,12 +298,13 @@ def sign(graph: Building, tensor: Tensor) -> Tensor:
     return graph.add(f.Subtract(), above, below, layout=tensor.layout)
 
 
-def log_sum(graph: Building, tensor: Tensor, dim: int, *, keep: bool) -> Tensor:
-    """Of exponentials along a dimension: x less its log-softmax, anywhere."""
-    logs = graph.add(s.LogSoftmax(tensor.layout.place(dim)), tensor, layout=tensor.layout)
-    first = [part(graph, each, dim, 0, 1, 1) for each in (tensor, logs)]
-    found = graph.add(f.Subtract(), *first, layout=first[0].layout)
-    return found if keep else graph.laid_out(found, dropped(found.layout, [dim]))
+def log_sum(graph: Building, tensor: Tensor, dims: Sequence[int], *, keep: bool) -> Tensor:
+    """Of exponentials along dimensions, one after the other: x less its log-softmax, anywhere."""
+    for dim in dims:
+        logs = graph.add(s.LogSoftmax(tensor.layout.place(dim)), tensor, layout=tensor.layout)
+        first = [part(graph, each, dim, 0, 1, 1) for each in (tensor, logs)]
+        tensor = graph.add(f.Subtract(), *first, layout=first[0].layout)
+    return tensor if keep else graph.laid_out(tensor, dropped(tensor.layout, dims))
 
 
 def one_hot(graph: Building, places: Tensor, count: int) -> Tensor:
@@ -309,13 +313,63 @@ def one_hot(graph: Building, places: Tensor, count: int) -> Tensor:
     return graph.add(lk.OneHot(count), places, layout=layout.resized((*layout.shape, count)))
 
 
+def embedded(graph: Building, hot: Tensor, table: Known) -> Tensor:
+    """Rows of a matrix, in the place of one-hot vectors that are the last axis."""
+    rows, width = table.values.shape
+    made = hot.layout.resized((*hot.layout.shape[:-1], width))
+    return graph.add(lk.Embedding(rows, width), hot, layout=made, weight=table)
+
+
 def looked_up(graph: Building, table: Known, places: Tensor) -> Tensor:
     """Rows of a table, of any dimensions, at places along its first that depend on the input."""
     rows = table.values.reshape(len(table.values), -1)
-    hot = one_hot(graph, places, len(rows))
-    made = hot.layout.resized((*places.layout.shape, rows.shape[1]))
-    found = graph.add(lk.Embedding(*rows.shape), hot, layout=made, weight=Known(rows))
-    return graph.laid_out(found, made.resized((*places.layout.shape, *table.values.shape[1:])))
+    found = embedded(graph, one_hot(graph, places, len(rows)), Known(rows))
+    return graph.laid_out(found, found.layout.resized((*places.layout.shape, *table.values.shape[1:])))
+
+
+def gathered_at(graph: Building, x: Tensor, dim: int, places: Tensor) -> Tensor:
+    """At secret places along one dimension, of all others alike: a product with one-hot vectors."""
+    count = len(x.layout.shape)
+    dim %= count
+    if any(m != n for i, (m, n) in enumerate(zip(x.layout.shape, places.layout.shape, strict=True)) if i != dim):
+        raise refused("its positions are not of the tensor's other sizes", "take as many along each other dimension")
+    order = [*(i for i in range(count) if i != dim), dim]
+    turned, asked = graph.permuted(x, order), graph.permuted(places, order)
+    hot = one_hot(graph, asked, x.layout.shape[dim])
+    column = graph.laid_out(turned, turned.layout.resized((*turned.layout.shape, 1)))
+    found = graph.add(f.Matmul(), hot, column, layout=hot.layout.resized((*asked.layout.shape, 1)))
+    return graph.permuted(graph.laid_out(found, asked.layout), [order.index(i) for i in range(count)])
+
+
+def product(graph: Building, x: Tensor, dim: int, *, keep: bool) -> Tensor:
+    """Along a dimension, halves by halves."""
+    while (size := x.layout.shape[dim]) > 1:
+        half = size // 2
+        one, other = (part(graph, x, dim, start, 1, half) for start in (0, half))
+        made = graph.add(f.Multiply(), one, other, layout=one.layout)
+        if size % 2:
+            last = part(graph, x, dim, size - 1, 1, 1)
+            joined = sized(x.layout, dim, half + 1)
+            made = graph.add(f.Concatenate(x.layout.place(dim)), made, last, layout=joined)
+        x = made
+    return x if keep else graph.laid_out(x, dropped(x.layout, [dim]))
+
+
+def powered(graph: Building, x: Tensor, exponent: float) -> Tensor:
+    """x to a public power: whole ones to 7, halves to 7, and below 0 their reciprocals."""
+    exponent = round(2 * exponent) / 2 if abs(2 * exponent - round(2 * exponent)) < NEARLY else exponent
+    if exponent in ROOTS:
+        return graph.add(a.Function(ROOTS[exponent]), x, layout=x.layout)
+    if not (2 * exponent).is_integer() or not 0 < abs(exponent) <= MOST_POWER:
+        raise refused(f"its exponent is {exponent:g}", f"use multiples of 1/2 from -{MOST_POWER} to {MOST_POWER}")
+    whole, half = divmod(abs(exponent), 1.0)
+    if exponent < 0:
+        x, half = graph.add(a.Function("reciprocal"), x, layout=x.layout), half
+    made = x if whole == 1 else graph.add(a.Polynomial((0.0,) * int(whole) + (1.0,)), x, layout=x.layout)
+    if not half:
+        return made
+    root = graph.add(a.Function("sqrt"), x, layout=x.layout)
+    return graph.add(f.Multiply(), made, root, layout=x.layout)
 
 
 def ordered(graph: Building, x: Tensor, k: int, dim: int, *, smallest: bool, positions: bool) -> list[Tensor]:

@@ -13,9 +13,8 @@ import torch
 from torch import fx
 
 from nn.importing.batch_layout import Layout
-from nn.importing.building import Building, Known, Tensor
+from nn.importing.building import Building, Known, Tensor, embedded
 from nn.importing.export_aliases import name_of
-from nn.lookups import Embedding
 
 _MOVES = frozenset(
     f"aten.{name}"
@@ -82,7 +81,7 @@ def of_tokens(graph: Any, node: fx.Node, args: list[Any], kwargs: dict[str, Any]
 def as_numbers(graph: Any, argument: Any) -> Any:
     """Arguments with numbers in the place of tokens."""
     if isinstance(argument, Tokens):
-        found = _rows(graph, argument, Known(argument.table.double()[:, None]))
+        found = embedded(graph, argument.tensor, Known(argument.table.double()[:, None]))
         return graph.laid_out(found, argument.layout)
     if isinstance(argument, list):
         return [as_numbers(graph, each) for each in argument]
@@ -92,15 +91,7 @@ def as_numbers(graph: Any, argument: Any) -> Any:
 def _looked_up(graph: Building, tokens: Tokens, weight: Known) -> Tensor:
     """Rows of a weight, at the places that the table says."""
     itself = torch.equal(tokens.table, torch.arange(len(weight.values)))
-    return _rows(graph, tokens, weight if itself else Known(weight.values[tokens.table.long()]))
-
-
-def _rows(graph: Building, tokens: Tokens, held: Known) -> Tensor:
-    """Of each token its row."""
-    rows, width = held.values.shape
-    layout = tokens.tensor.layout
-    made = layout.resized((*layout.shape[:-1], width))
-    return graph.add(Embedding(rows, width), tokens.tensor, layout=made, weight=held)
+    return embedded(graph, tokens.tensor, weight if itself else Known(weight.values[tokens.table.long()]))
 
 
 def _computed(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Tokens | None:

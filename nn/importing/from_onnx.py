@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from mpc.errors import ConfigurationError, UsageError, printable
@@ -17,18 +18,19 @@ MOST_BYTES = 2**31 - 1
 
 def from_onnx(
     source: str | os.PathLike[str] | bytes,
-    samples: Samples | None = None,
+    samples: Samples | Mapping[str, Samples] | None = None,
     *,
     tolerance: float = TOLERANCE,
     interface: Interface = NOTHING_SAID,
 ) -> Model:
     """The network of a file, or of its bytes, in layers of ``nn``, BatchNorm folded where it can be.
 
-    Of opset 13 and later, with one input (N, ...), one output, and its weights inside.  Nothing of the file is run, and
-    it may come from anybody.  ``samples`` and ``tolerance`` are as for ``from_torch``: intervals are chosen to cover
-    them, and a model whose results on them differ from those of onnx's reference is not returned.  Without samples
-    nothing is compared, and a RangeWarning names each layer whose interval cannot be shown to hold.  ``interface`` is
-    what the model says of itself.
+    Of opset 13 and later, with inputs (N, ...), and its weights inside.  Nothing of the file is run, and it may come
+    from anybody.  ``samples`` and ``tolerance`` are as for ``from_torch``, of several inputs a dict by their names,
+    which the model takes then, too; inputs of whole numbers that are looked up are tokens.  Intervals are chosen to
+    cover samples, and a model whose results on them differ from those of onnx's reference is not returned.  Without
+    samples nothing is compared, and a RangeWarning names each layer whose interval cannot be shown to hold.
+    ``interface`` is what the model says of itself.
 
     Raises ConfigurationError for what is no such file, is above 2 GiB, or without the onnx package;
     UnsupportedError naming each node that has no counterpart, its operator, the reason and what to do instead;

@@ -9,11 +9,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import GraphProto, TensorProto, numpy_helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, numpy_helper
 
 from mpc.errors import EncodingError, UsageError, printable
 from mpc.tensor_type import MAX_DIMENSIONS, Shape
 from nn.importing.blockers import INSTEAD, refused
+from nn.inputs import MOST_PARTS
 from nn.layer import MAX_WEIGHTS
 
 READ = (
@@ -22,18 +23,36 @@ READ = (
 )
 _REALS = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16))
 _INTEGERS = frozenset((TensorProto.INT64, TensorProto.INT32, TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL))
+DTYPES: dict[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.INT64: np.int64,
+    TensorProto.INT32: np.int32,
+    TensorProto.BOOL: np.bool_,
+}
+"""Of inputs, by onnx's numbers."""
 _LONGEST_NAME = 60
 
 
 class Taken(NamedTuple):
-    """What the graph's one input is."""
+    """What one of the graph's inputs is."""
 
     name: str
-    dtype: Any
+    kind: int
+    """Of what numbers, as onnx counts types."""
     sizes: tuple[int | None, ...]
     """The batch's first; None for what the file leaves open."""
-    outputs: tuple[str, ...]
-    """Those that are wanted."""
+
+    @property
+    def dtype(self) -> Any:
+        """As NumPy has it."""
+        return DTYPES[self.kind]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return self.kind not in _REALS
 
     @property
     def shape(self) -> Shape | None:
@@ -41,6 +60,19 @@ class Taken(NamedTuple):
         if None in self.sizes[1:]:
             return None
         return tuple(n for n in self.sizes[1:] if n is not None)
+
+
+class Signature(NamedTuple):
+    """What the graph takes and gives."""
+
+    inputs: tuple[Taken, ...]
+    outputs: tuple[str, ...]
+    """Those that are wanted."""
+
+    @property
+    def batch(self) -> int | None:
+        """How many inputs it is for; None for any number."""
+        return next((each.sizes[0] for each in self.inputs if each.sizes[0] is not None), None)
 
 
 def said(name: str | bytes) -> str:
@@ -66,30 +98,36 @@ def array_of(tensor: TensorProto) -> np.ndarray:
         raise EncodingError(f"{name!r} does not hold the numbers of its shape{INSTEAD}export the network again")
     if tensor.data_type in _INTEGERS:
         return values
-    if not np.isfinite(values).all():
-        raise EncodingError(f"{name!r} holds values that are not finite{INSTEAD}train the network again")
+    if np.isnan(values).any():
+        # Infinite ones mask what a softmax takes; steps have none (``Graph.array``).
+        raise EncodingError(f"{name!r} holds values that are no numbers{INSTEAD}train the network again")
     return values.astype(np.float64)
 
 
-def taken(graph: GraphProto) -> Taken:
-    """The one input.  Raises UsageError."""
+def signature(graph: GraphProto) -> Signature:
+    """Its inputs and outputs.  Raises UsageError."""
     stored = {t.name for t in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in stored]
-    if len(inputs) != 1 or not graph.output:
+    inputs = tuple(_taken(each) for each in graph.input if each.name not in stored)
+    if not 0 < len(inputs) <= MOST_PARTS or not graph.output:
         reason = f"it has {len(inputs)} inputs and {len(graph.output)} outputs"
-        raise refused(reason, "export one that takes one tensor")
-    kind = inputs[0].type.tensor_type
-    if kind.elem_type not in _REALS:
-        raise refused("its input is no tensor of real numbers", "export one that takes float32")
-    sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    if not sizes or len(sizes) > MAX_DIMENSIONS or not all(n is None or 0 < n <= MAX_WEIGHTS for n in sizes):
-        raise refused("its input is not of a batch's shape (N, ...)", "export one that takes a batch")
+        raise refused(reason, f"export one that takes 1 to {MOST_PARTS} tensors")
     if stored & {""} or graph.sparse_initializer:
         raise UsageError("weights without names, or sparse ones, are not read")
-    dtypes = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16}
-    if kind.elem_type not in dtypes:
-        raise refused("its input is of 16 bits that NumPy has not", "export one that takes float32")
-    return Taken(inputs[0].name, dtypes[kind.elem_type], sizes, _wanted(graph))
+    if len({each.sizes[0] for each in inputs} - {None}) > 1:
+        raise refused("its inputs are of batches of several sizes", "export one whose inputs all have the batch first")
+    return Signature(inputs, _wanted(graph))
+
+
+def _taken(given: ValueInfoProto) -> Taken:
+    kind, name = given.type.tensor_type, said(given.name)
+    if kind.elem_type not in DTYPES:
+        raise refused(
+            f"its input {name!r} is no tensor of real or whole numbers that NumPy has", "export one that takes float32"
+        )
+    sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+    if not sizes or len(sizes) > MAX_DIMENSIONS or not all(n is None or 0 < n <= MAX_WEIGHTS for n in sizes):
+        raise refused(f"its input {name!r} is not of a batch's shape (N, ...)", "export one that takes a batch")
+    return Taken(given.name, kind.elem_type, sizes)
 
 
 def _wanted(graph: GraphProto) -> tuple[str, ...]:

@@ -28,11 +28,11 @@ MOST_FOLDED = 1 << 24
 
 FOLDED = frozenset(
     """
-    Abs Add And Cast CastLike Ceil Concat ConstantOfShape Cos CumSum DequantizeLinear Div Equal Exp Expand Flatten Floor
-    Gather GatherElements GatherND Greater GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not
-    OneHot Or Pad Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape Round
-    ScatterElements ScatterND Shape Sigmoid Sign Sin Size Slice Softmax Split Sqrt Squeeze Sub Tanh Tile Transpose Trilu
-    Unsqueeze Where Xor
+    Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape Cos CumSum DequantizeLinear Div Equal Exp Expand EyeLike
+    Flatten Floor Gather GatherElements GatherND Gemm Greater GreaterOrEqual Identity IsInf IsNaN Less LessOrEqual Log
+    MatMul Max Min Mod Mul Neg NonZero Not OneHot Or Pad Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Size
+    Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905 - so many
 )
 """Operators without graphs of their own, or any that draws random numbers."""
@@ -47,6 +47,8 @@ def folded(
     """What a node gives.  Raises UnsupportedError for what may be too large."""
     for name in filter(None, proto.output):
         sizes = sizes_of(name)
+        if proto.op_type == "NonZero":
+            sizes = tuple(n for each in fed.values() for n in (each.ndim, each.size))
         if sizes is None or math.prod(sizes) > MOST_FOLDED:
             raise refused("it is computed from constants, and may be of any size", READ)
     with np.errstate(all="ignore"):

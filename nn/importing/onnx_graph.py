@@ -12,11 +12,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto
-from onnx.helper import make_tensor_type_proto
+from onnx.helper import make_node, make_tensor_type_proto
 
 from mpc.errors import EncodingError, UnsupportedError
 from mpc.tensor_type import Shape
@@ -28,9 +28,12 @@ from nn.importing.onnx_file import READ, Taken, array_of, said
 from nn.importing.onnx_folding import FOLDED, MOST_SIZES, as_proto, folded, inferred, type_of
 from nn.importing.onnx_nodes import Node
 from nn.importing.onnx_rounded import Rounded
+from nn.importing.onnx_tokens import Tokens, as_numbers, of_tokens
+from nn.importing.sklearn_trees import Read
 from nn.inputs import Result
 from nn.layer import Array, Layer
 from nn.layers import Linear
+from nn.parts import Part
 
 _PAST = frozenset(("Add", "Where", "Cast", "Reshape", "Identity", "Mul", "Sub", "Expand", "Unsqueeze", "Slice"))
 """What comes between a mask and its softmax."""
@@ -38,6 +41,14 @@ _PAST = frozenset(("Add", "Where", "Cast", "Reshape", "Identity", "Mul", "Sub", 
 
 class _LostError(Exception):
     """An operand comes from a node that stands in the way already."""
+
+
+class Input(NamedTuple):
+    """One of the graph's: what it is, its shape without the batch, and how many tokens there are; 0 for numbers."""
+
+    taken: Taken
+    shape: Shape
+    tokens: int
 
 
 class Graph(Building):
@@ -52,8 +63,14 @@ class Graph(Building):
         """Of several: they are a row, one after the other."""
         self.roundings: dict[int, float] = {}
         """Where the file rounds what depends on its input to few bits: places, and steps; 0 for a 255th of a range."""
+        self.log_sums: dict[int, tuple[int, int]] = {}
+        """Of logarithms of sums of exponentials, by place: of what, and along which axis of the model's tensor."""
+        self.read: Read | None = None
+        """What trees take rows of samples for, once these are rounded as inputs are."""
+        self.has_trees = False
+        """Whether trees of the input itself do."""
         self._proto = proto
-        self._opsets = {o.domain: o.version for o in proto.opset_import}
+        self.opsets = {o.domain: o.version for o in proto.opset_import}
         self._values: dict[str, Any] = {}
         self._types: dict[str, TypeProto] = {}
         self._takers: dict[str, list[NodeProto]] = {}
@@ -61,8 +78,8 @@ class Graph(Building):
         self._node: Node
         self._elements = 0
 
-    def walk(self, taken: Taken, shape: Shape, operators: Mapping[str, Any], wanted: Sequence[str]) -> list[Blocker]:
-        """All that stands in the way; ``shape`` is one input's.  What ``wanted`` outputs do not need is left out."""
+    def walk(self, inputs: Sequence[Input], operators: Mapping[str, Any], wanted: Sequence[str]) -> list[Blocker]:
+        """All that stands in the way.  What ``wanted`` outputs do not need is left out."""
         graph, blockers = self._proto.graph, list[Blocker]()
         nodes, needed = list[tuple[int, NodeProto]](), set(wanted)
         for number in reversed(range(len(graph.node))):
@@ -74,8 +91,7 @@ class Graph(Building):
         for _, each in nodes:
             for name in each.input:
                 self._takers.setdefault(name, []).append(each)
-        self._values = {taken.name: Tensor(0, Layout((self.batch, *shape), 0, 1, 1))}
-        self._types[taken.name] = make_tensor_type_proto(TensorProto.FLOAT, (self.batch, *shape))
+        self._take(inputs)
         for number, each in reversed(nodes):
             self._node = node_ = Node(self, number, each)
             value: Any = None
@@ -90,11 +106,30 @@ class Graph(Building):
                 if not name:
                     continue
                 self._values[name] = one
+                if isinstance(one, Tensor) and self.sizes_of(name) is None:
+                    self._types[name] = make_tensor_type_proto(self.kind_of(name), one.layout.shape)
                 if isinstance(one, Tensor) and one.place:
                     self.results.setdefault(self.steps[one.place - 1].name, name)
         if not blockers:
             blockers += self._ended(wanted)
         return blockers
+
+    def _take(self, inputs: Sequence[Input]) -> None:
+        """The model's one input is the graph's; of several, a row of all."""
+        start = 0
+        for each in inputs:
+            kind = each.taken.kind if each.taken.is_whole else TensorProto.FLOAT
+            self._types[each.taken.name] = make_tensor_type_proto(kind, (self.batch, *each.shape))
+            behind = (each.tokens,) if each.tokens else ()
+            whole = Layout((self.batch, *each.shape, *behind), 0, 1, 1)
+            tensor = Tensor(0, whole)
+            if len(inputs) > 1:
+                self._node = Node(self, 0, make_node("Input", [], [each.taken.name], each.taken.name))
+                self._node.source = f"input {self._node.said!r}"
+                count = math.prod(whole.inner)
+                tensor = self.add(Part(((start, 1, count),)), tensor, layout=Layout((self.batch, count), 0, 1, 1))
+                tensor, start = self.laid_out(tensor, whole), start + count
+            self._values[each.taken.name] = Tokens(tensor, np.arange(each.tokens)) if each.tokens else tensor
 
     def _converted(self, node: Node, proto: NodeProto, operators: Mapping[str, Any]) -> Any:
         if any(name in self._values or name in self._stored for name in proto.output if name):
@@ -109,7 +144,11 @@ class Graph(Building):
         # Where all is known, it is computed here; of sizes, that is always so.
         known = all(isinstance(each, Known) for each in values)
         if not domain and (proto.op_type in ("Shape", "Size") or (values and known and proto.op_type in FOLDED)):
-            return folded(proto, self._fed(proto), self._opsets, self.sizes_of)
+            return folded(proto, self._fed(proto), self.opsets, self.sizes_of)
+        if not domain and any(isinstance(each, Tokens) for each in values):
+            found = of_tokens(self, proto, values)
+            if found is not None:
+                return found
         if operator is None:
             raise refused(f"operator {node.kind} of what depends on the input is not read", READ)
         value = operator(node)
@@ -179,8 +218,17 @@ class Graph(Building):
             raise _LostError
         return found
 
+    def read_by_trees(self, x: Tensor) -> Read | None:
+        """What they take ``x`` for, if it is the input; None for what was computed, or without samples."""
+        if x.place or self.read is None:
+            return None
+        self.has_trees = True
+        return self.read
+
     def as_tensor(self, value: Any) -> Any:
         """A tensor that is held with more than its numbers, as one."""
+        if isinstance(value, Tokens):
+            return as_numbers(self, value)
         return value.tensor if isinstance(value, Rounded) else value
 
     def sizes_of(self, name: str) -> Shape | None:
@@ -237,4 +285,4 @@ class Graph(Building):
                     data[name] = as_proto(value.values, name)
             elif name in self._types:
                 types[name] = self._types[name]
-        self._types |= inferred(proto, types, data, self._opsets)
+        self._types |= inferred(proto, types, data, self.opsets)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
 from mpc.tensor_type import Shape
+from nn import activations as a
+from nn import functional as f
 from nn import norms as n
 from nn.importing.blockers import refused
+from nn.importing.building import Tensor, binary, over
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.layer import axis_of
@@ -62,9 +66,20 @@ def _group(node: Node) -> Value:
 
 
 def _unit(node: Node) -> Value:
-    node.only("p", 2, 2)
-    x = node.place(0)
-    return node.same(n.Normalize((x.layout.place(node.take("axis", -1)),), 0.0), x)
+    x, order = node.place(0), node.take("p", 2)
+    axis = node.take("axis", -1)
+    if order == 2:
+        return node.same(n.Normalize((x.layout.place(axis),), 0.0), x)
+    if order != 1:
+        raise refused(f"its p is {order}", "use 1 or 2")
+    return divided_by_norm(node, x, axis, "1")
+
+
+def divided_by_norm(node: Node, x: Tensor, axis: int, order: Literal["1", "2", "inf"]) -> Tensor:
+    """Along an axis."""
+    norm = over(node.graph, n.Norm((x.layout.place(axis),), True, order), x, [axis], keep=True)
+    inverse = node.same(a.Function("reciprocal"), norm)
+    return binary(node.graph, f.Multiply(), x, inverse, x.layout.shape)
 
 
 NORMS: dict[str, Callable[[Node], Value]] = {

@@ -16,19 +16,22 @@ from nn import softmax as s
 from nn.importing.blockers import refused
 from nn.importing.building import (
     MASKED,
-    ROOTS,
     Known,
     Tensor,
     affine,
     beside,
     binary,
+    dropped,
     linear,
     log_sum,
     over,
     power_of,
+    powered,
+    product,
     sign,
     widest,
 )
+from nn.importing.onnx_choosing import CHOICES
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_ml import MACHINE_LEARNING
 from nn.importing.onnx_nodes import Node, Value
@@ -92,6 +95,9 @@ def _matmul(node: Node) -> Value:
     x, y = node.operand(0), node.operand(1)
     if isinstance(x, Tensor) and isinstance(y, Known) and y.values.ndim == 2:
         return linear(node.graph, x, Known(y.values.T))
+    if isinstance(x, Tensor) and isinstance(y, Known) and y.values.ndim == 1:
+        found = linear(node.graph, x, Known(y.values[None]))
+        return node.graph.laid_out(found, dropped(found.layout, [-1]))
     if min(_rank(x), _rank(y)) < 2:
         raise refused("one of its operands is no matrix", "make it one, of one row or one column")
     layout = widest(x, y)
@@ -112,7 +118,8 @@ def _binary(node: Node) -> Value:
         return _with_constant(node, x, y.values, 0)
     if isinstance(y, Tensor) and isinstance(x, Known):
         return _with_constant(node, y, x.values, 1)
-    return _of_two(node, x, y)
+    known = _less(node, x, y)
+    return _of_two(node, x, y) if known is None else known
 
 
 def _of_two(node: Node, x: Tensor | Known, y: Tensor | Known) -> Tensor:
@@ -159,12 +166,7 @@ def _power(node: Node) -> Value:
     x = node.operand(0)
     if isinstance(x, Known):
         return power_of(node.graph, node.number(0), node.place(1))
-    number = node.number(1)
-    if number in ROOTS:
-        return node.same(a.Function(ROOTS[number]), x)
-    if not number.is_integer() or not 1 <= number <= 7:
-        raise refused(f"its exponent is {number:g}", "use whole ones from 1 to 7, 1/2, -1/2 or -1")
-    return x if number == 1 else node.same(a.Polynomial((0.0,) * int(number) + (1.0,)), x)
+    return powered(node.graph, x, node.number(1))
 
 
 # -- comparisons -------------------------------------------------------------------------------------------------------
@@ -227,6 +229,8 @@ def _both(node: Node) -> Value:
     x, y = (Known(e.values.astype(np.float64)) if isinstance(e, Known) else e for e in operands)
     if node.kind == "Xor":
         return binary(node.graph, lk.Compare("ne"), x, y)
+    if node.kind == "And" and any(isinstance(e, Known) and not e.values.any() for e in (x, y)):
+        return Known(np.zeros((1,) * max(_rank(x), _rank(y)), bool))
     if node.kind == "And":
         return binary(node.graph, f.Multiply(), x, y)
     x, y = (Known(1.0 - e.values) if isinstance(e, Known) else affine(node.graph, e, -1.0, 1.0) for e in (x, y))
@@ -338,9 +342,43 @@ def _sum(node: Node) -> Value:
 def _log_sum(node: Node) -> Value:
     x = node.place(0)
     axes = node.axes(1, x)
-    if len(axes) != 1:
-        raise refused("it is over several dimensions", "flatten them before")
-    return log_sum(node.graph, x, axes[0], keep=bool(node.take("keepdims", 1)))
+    found = log_sum(node.graph, x, axes, keep=bool(node.take("keepdims", 1)))
+    if len(axes) == 1:
+        node.graph.log_sums[found.place] = (x.place, x.layout.place(axes[0]))
+    return found
+
+
+def _less(node: Node, x: Tensor | Known, y: Tensor | Known) -> Tensor | None:
+    """x less the logarithm of the sum of its exponentials, which is its log-softmax, and bounded as that is."""
+    if node.kind != "Sub" or not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        return None
+    place, steps = y.place, node.graph.steps
+    while place and place not in node.graph.log_sums and isinstance(steps[place - 1].layer, f.Reshape):
+        place = steps[place - 1].inputs[0]
+    of, axis = node.graph.log_sums.get(place, (-1, 0))
+    return node.same(s.LogSoftmax(axis), x) if of == x.place else None
+
+
+def _exponential(node: Node) -> Value:
+    x = node.place(0)
+    step = node.graph.steps[x.place - 1] if x.place else None
+    if step is not None and isinstance(step.layer, s.LogSoftmax):
+        return node.same(s.Softmax(step.layer.dim), Tensor(step.inputs[0], x.layout))
+    return node.same(a.Function("exp"), x)
+
+
+def _log_of_sum(node: Node) -> Value:
+    total = _sum(node)
+    return node.same(a.Function("log"), total)
+
+
+def _whole_product(node: Node) -> Value:
+    node.only("noop_with_empty_axes", 0, 0)
+    x, keep = node.place(0), bool(node.take("keepdims", 1))
+    axes = node.axes(1, x)
+    for axis in axes:
+        x = product(node.graph, x, axis, keep=True)
+    return x if keep else node.graph.laid_out(x, dropped(x.layout, axes))
 
 
 def _position(node: Node) -> Value:
@@ -399,7 +437,7 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "Where": _where,
     "Not": _not,
     **dict.fromkeys(("And", "Or", "Xor"), _both),
-    "IsNaN": _no_number,
+    **dict.fromkeys(("IsNaN", "IsInf"), _no_number),
     "Cast": _cast,
     **WINDOWS,
     "Relu": _simple(lambda node: r.ReLU()),
@@ -420,6 +458,7 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "Selu": _simple(_selu),
     "Softsign": _simple(lambda node: r.Softsign()),
     **{name.capitalize(): _simple(lambda node, name=name: a.Function(name)) for name in _FUNCTIONS},  # type: ignore[misc]
+    "Exp": _exponential,
     "Softmax": _along(s.Softmax),
     "LogSoftmax": _along(s.LogSoftmax),
     **SHAPES,
@@ -437,6 +476,9 @@ OPERATORS: dict[str, Callable[[Node], Value]] = {
     "ReduceL2": _reduced(lambda axes: Norm(axes, True, "2")),
     **dict.fromkeys(("ReduceSum", "ReduceSumSquare"), _sum),
     "ReduceLogSumExp": _log_sum,
+    "ReduceLogSum": _log_of_sum,
+    "ReduceProd": _whole_product,
+    **CHOICES,
     **NORMS,
     **RECURRENT,
     **QUANTIZED,

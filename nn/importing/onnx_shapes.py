@@ -135,20 +135,6 @@ def _gather(node: Node) -> Value:
     return node.graph.laid_out(found, made)
 
 
-def _gather_elements(node: Node) -> Value:
-    """Where all rows are asked for the same places."""
-    x, axis, places = node.place(0), node.take("axis", 0), node.known(1)
-    axis %= places.ndim
-    first = places
-    for other in range(places.ndim):
-        if other != axis:
-            first = first.take([0], other)
-    others = all(places.shape[i] == n for i, n in enumerate(x.layout.shape) if i != axis)
-    if not (places == first).all() or not others:
-        raise refused("its positions differ from row to row", "take along one dimension, at places alike for all rows")
-    return taken(node.graph, x, axis, [int(n) for n in first.reshape(-1)])
-
-
 def _depth_to_space(node: Node) -> Value:
     """Channels as pixels; DCR has those of one pixel furthest apart, CRD beside each other."""
     size, mode = node.take("blocksize", 1), node.take("mode", "DCR")
@@ -192,7 +178,6 @@ SHAPES: dict[str, Callable[[Node], Value]] = {
     "Expand": _expand,
     "Tile": _tile,
     "Gather": _gather,
-    "GatherElements": _gather_elements,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "Trilu": _trilu,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from nn import activations as a
+from nn import functional as f
 from nn.importing.blockers import refused
-from nn.importing.building import Known, Tensor, linear
+from nn.importing.building import Known, Tensor, affine, linear
+from nn.importing.one_against_one import one_against_one
 from nn.importing.onnx_file import READ
 from nn.importing.onnx_nodes import Node, Value
 from nn.kernels import RBF
@@ -52,8 +54,31 @@ def _floats(node: Node, name: str) -> Array:
 
 
 def classifier(node: Node) -> Value:
-    """Refused: votes of pairs of classes are read from estimators alone."""
-    raise refused(
-        "its votes of pairs of classes are not read from a file",
-        "import the estimator itself: from_sklearn(svc, samples)",
-    )
+    """What speaks for the first of each pair of classes, in order, or two numbers of two; its label is left out."""
+    x, kind = node.plain(0), node.take("kernel_type", "LINEAR")
+    names = ("classlabels_ints", "classlabels_strings")
+    classes = max(len(each) for name in names if (each := node.attribute(name)) is not None)
+    gamma, offset, degree = (*_floats(node, "kernel_params"), 0.0, 0.0, 0.0)[:3]
+    shares, rho, vectors = _floats(node, "coefficients"), _floats(node, "rho"), _floats(node, "support_vectors")
+    counts = node.attribute("vectors_per_class") or ()
+    ends = node.take("post_transform", "NONE")
+    if node.rank(x) != 2 or ends != "NONE" or not counts:
+        raise refused("it takes rows (N, features), with vectors of each class, and post_transform NONE", READ)
+    if len(_floats(node, "prob_a")) or len(_floats(node, "prob_b")):
+        raise refused(
+            "its probabilities are found step by step, to no fixed precision", "train it with probability=False"
+        )
+    total = sum(counts)
+    pairs = one_against_one(shares.reshape(classes - 1, total), counts)
+    if len(rho) != len(pairs):
+        raise refused("it has another number of rho than of pairs of classes", READ)
+    rows = vectors.reshape(total, -1)
+    if kind == "LINEAR":
+        found = linear(node.graph, x, Known(pairs @ rows), Known(rho))
+    else:
+        kernel = _kernel(node, x, kind, rows, (gamma, offset, degree))
+        found = linear(node.graph, kernel, Known(pairs), Known(rho))
+    if classes != 2:
+        return [None, found]
+    made = found.layout.resized((found.layout.shape[0], 2))
+    return [None, node.add(f.Concatenate(1), affine(node.graph, found, -1.0), found, layout=made)]

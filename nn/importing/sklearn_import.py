@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mpc.errors import DiffersFromSource, ShapeError, UsageError, printable
+from mpc.errors import ShapeError, UsageError, printable
 from nn.architecture import Architecture, Step
 from nn.columns import Columns
 from nn.importing import sklearn_forests
@@ -19,7 +19,7 @@ from nn.importing.compared import checked
 from nn.importing.samples import Samples, read_samples
 from nn.importing.sklearn_forests import FORESTS
 from nn.importing.sklearn_layers import LAYERS, SCALERS
-from nn.importing.sklearn_trees import Read
+from nn.importing.sklearn_trees import Read, check_grid
 from nn.importing.written import Fitted, Written
 from nn.interface import Classes, Interface, Label
 from nn.layer import Array
@@ -27,7 +27,7 @@ from nn.layers import BatchNorm1d, Linear
 from nn.model import Model
 from nn.tables import MAX_NAME, Column, TableInput
 from nn.trees import GRID_BITS
-from protocols import PrecisionWarning, RangeWarning
+from protocols import RangeWarning
 
 LIBRARIES = ("sklearn", "lightgbm", "xgboost")
 SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
@@ -117,17 +117,7 @@ class SklearnSource:
         """Raises DiffersFromSource where many rows have other results once rounded, and warns where some have."""
         if self._read is None:
             return
-        own = self._of(x)
-        off = np.abs(own - self(x)).max(axis=1) > tolerance * max(float(np.abs(own).max()), 1e-300)
-        if not off.any():
-            return
-        said = (
-            f"{int(off.sum())} of {len(x)} samples have other results once their numbers are rounded to multiples of"
-            f" 2^-{GRID_BITS}, as inputs are: give columns in smaller units, so that what tells them apart is larger"
-        )
-        if off.mean() > tolerance:
-            raise DiffersFromSource(said)
-        warnings.warn(said, PrecisionWarning, stacklevel=4)
+        check_grid(self._of(x), self(x), tolerance)
 
     def _of(self, x: Array) -> Array:
         with warnings.catch_warnings():

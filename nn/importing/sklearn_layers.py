@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +11,7 @@ from nn.activations import Sigmoid, Tanh
 from nn.architecture import AnyLayer
 from nn.functional import Affine, Concatenate, Multiply
 from nn.importing.blockers import refused
+from nn.importing.one_against_one import one_against_one
 from nn.importing.written import Fitted, Written
 from nn.kernels import RBF, OneAgainstOne
 from nn.layer import Array
@@ -141,13 +141,7 @@ def support(fitted: Fitted, net: Written) -> None:
     if fitted.decision_function_shape != "ovr":
         raise refused("it gives a number for each pair of classes", "make it with decision_function_shape='ovr'")
     _kernel(fitted, net)
-    # Support vectors are in the order of their classes, and coefficients of each against every other class.
-    of, dual = np.repeat(np.arange(len(fitted.n_support_)), fitted.n_support_), _dense(fitted.dual_coef_)
-    pairs = list(itertools.combinations(range(len(fitted.classes_)), 2))
-    weight = np.zeros((len(pairs), len(of)))
-    for row, (first, second) in zip(weight, pairs, strict=True):
-        row[of == first] = dual[second - 1, of == first]
-        row[of == second] = dual[first, of == second]
+    weight = one_against_one(_dense(fitted.dual_coef_), fitted.n_support_)
     linear(net, weight, fitted.intercept_, "pairs")
     net.add("votes", OneAgainstOne(len(fitted.classes_)))
 
@@ -184,6 +178,42 @@ def _power(net: Written, degree: int) -> None:
 def _dense(values: Fitted) -> Array:
     """Of a matrix that may be sparse."""
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, np.float64)
+
+
+# -- classes that are normally distributed -----------------------------------------------------------------------------
+
+
+def naive(fitted: Fitted, net: Written) -> None:
+    """GaussianNB: of columns brought to one size, a sum of them and of their squares."""
+    means, spreads = np.asarray(fitted.theta_), np.asarray(fitted.var_)
+    center, size = means.mean(axis=0), np.sqrt(spreads.mean(axis=0) + means.var(axis=0))
+    per_column(net, 1.0 / size, -center / size)
+    means, own = (means - center) / size, spreads / size**2
+    x = net.value
+    net.add("both", Concatenate(1), x, net.add("squares", Multiply(), x, x))
+    bias = np.log(fitted.class_prior_) - 0.5 * (np.log(2 * np.pi * spreads) + means**2 / own).sum(axis=1)
+    linear(net, np.concatenate([means / own, -0.5 / own], axis=1), bias)
+    net.add("probabilities", Softmax())
+
+
+def quadratic(fitted: Fitted, net: Written) -> None:
+    """QuadraticDiscriminantAnalysis: squares of what is left of a row along the axes of each class."""
+    axes = [(r / np.sqrt(s)).T for r, s in zip(fitted.rotations_, fitted.scalings_, strict=True)]
+    linear(
+        net, np.concatenate(axes), np.concatenate([-a @ m for a, m in zip(axes, fitted.means_, strict=True)]), "axes"
+    )
+    x = net.value
+    net.add("squares", Multiply(), x, x)
+    of = np.repeat(np.arange(len(axes)), [len(a) for a in axes])
+    bias = np.log(fitted.priors_) - 0.5 * np.array([np.log(s).sum() for s in fitted.scalings_])
+    linear(net, -0.5 * (of == np.arange(len(axes))[:, None]), bias)
+    net.add("probabilities", Softmax())
+
+
+def counted(fitted: Fitted, net: Written) -> None:
+    """MultinomialNB."""
+    linear(net, np.asarray(fitted.feature_log_prob_), np.asarray(fitted.class_log_prior_))
+    net.add("probabilities", Softmax())
 
 
 # -- networks ------------------------------------------------------------------------------------------------------
@@ -237,5 +267,8 @@ LAYERS: dict[str, Convert] = {
     "SGDClassifier": descent,
     **dict.fromkeys(("SVC", "NuSVC"), support),
     **dict.fromkeys(("SVR", "NuSVR"), support_regression),
+    "GaussianNB": naive,
+    "QuadraticDiscriminantAnalysis": quadratic,
+    "MultinomialNB": counted,
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), network),
 }  # fmt: skip

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mpc.errors import DiffersFromSource
 from nn.importing.blockers import refused
 from nn.importing.written import Fitted
 from nn.layer import Array
 from nn.trees import GRID_BITS, MAX_DEPTH, Trees, on_grid
+from protocols import PrecisionWarning
 
 SHALLOWER = f"train it with max_depth={MAX_DEPTH} or less"
 Numbers = npt.NDArray[np.int64]
@@ -40,6 +43,23 @@ class Read:
                 place = np.searchsorted(rounded, found[:, at]).clip(max=len(rounded) - 1)
                 found[:, at] = np.where(rounded[place] == found[:, at], own[place], found[:, at])
         return found
+
+
+def check_grid(own: Array, rounded: Array, tolerance: float) -> None:
+    """Of results of rows, and of the same once their numbers are rounded as inputs are.
+
+    Raises DiffersFromSource where many are others, and warns where some are.
+    """
+    off = np.abs(own - rounded).max(axis=1) > tolerance * max(float(np.abs(own).max()), 1e-300)
+    if not off.any():
+        return
+    said = (
+        f"{int(off.sum())} of {len(own)} samples have other results once their numbers are rounded to multiples of"
+        f" 2^-{GRID_BITS}, as inputs are: give columns in smaller units, so that what tells them apart is larger"
+    )
+    if off.mean() > tolerance:
+        raise DiffersFromSource(said)
+    warnings.warn(said, PrecisionWarning, stacklevel=5)
 
 
 class Tree(NamedTuple):

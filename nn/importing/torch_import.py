@@ -25,7 +25,7 @@ from nn.importing.remedies import EXPORTED
 from nn.importing.samples import Samples
 from nn.importing.shown import unshown
 from nn.importing.torch_graph import Converted, convert
-from nn.importing.torch_inputs import Given, Takes
+from nn.importing.torch_inputs import Given, TorchTakes
 from nn.importing.torch_layers import MODULES
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
 from nn.importing.torch_quantized import held_to, rounds, without_rounding
@@ -74,7 +74,7 @@ def load(
             tolerance = tolerance if given is None else held_to(few_bits, tolerance)
         first: Example | None = example if given is None else given.example(_dtype(own))
         converted = _read(network, own, first, interval)
-        takes = Takes(given, converted.takes) if given is not None and converted.takes else None
+        takes = TorchTakes(given, converted.takes) if given is not None and converted.takes else None
         if takes is not None:
             shape: Shape | None = takes.input.shape
             interface = msgspec.structs.replace(interface, input=interface.input or takes.input)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nn.importing.lengths import Length, Seen
-from nn.importing.torch_inputs import Takes
+from nn.importing.torch_inputs import TorchTakes
 from nn.importing.torch_trace import OWN_FOLDERS
 from nn.layer import Array
 
@@ -26,7 +26,7 @@ MOST_SIZES = 32
 """That are tried."""
 
 
-def told_apart(network: nn.Module, x: Array, dtype: torch.dtype, takes: Takes | None) -> list[int]:
+def told_apart(network: nn.Module, x: Array, dtype: torch.dtype, takes: TorchTakes | None) -> list[int]:
     """Batch sizes beside those that lengths are compared with where a batch runs through, whatever comes of it.
 
     Seen are comparisons, sums and multiples of ``len(x)``, ``x.shape[0]``, ``x.size(0)`` and ``x.numel()``, of the

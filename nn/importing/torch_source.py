@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from mpc.errors import ShapeError
 from nn.importing.blockers import Blocker, refuse, said_by
 from nn.importing.torch_activation import FourierActivation
-from nn.importing.torch_inputs import Takes
+from nn.importing.torch_inputs import TorchTakes
 from nn.importing.torch_norms import epsilon_of
 from nn.importing.torch_sizes import told_apart
 from nn.importing.torch_trace import forward_line
@@ -33,7 +33,7 @@ class TorchSource:
     """The network, to be run on arrays: in float64 if it can be, or else in its own type."""
 
     def __init__(
-        self, network: nn.Module, own: nn.Module, takes: Takes | None = None, *, few_bits: bool = False
+        self, network: nn.Module, own: nn.Module, takes: TorchTakes | None = None, *, few_bits: bool = False
     ) -> None:
         """``own``: a copy of it, or the very same where it could not be copied; ``takes``: what a model takes."""
         self._takes, self._few_bits = takes, few_bits

@@ -54,6 +54,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "no deviation": lambda: preprocessing.StandardScaler(with_std=False).fit(X),
     "logistic": lambda: scaled(linear_model.LogisticRegression()).fit(X, TWO),
     "softmax": lambda: scaled(linear_model.LogisticRegression()).fit(X, THREE),
+    "naive": lambda: naive_bayes.GaussianNB().fit(X, THREE),
+    "quadratic": lambda: discriminant_analysis.QuadraticDiscriminantAnalysis(reg_param=0.1).fit(X, THREE),
+    "counts": lambda: naive_bayes.MultinomialNB().fit(np.abs(X), THREE),
     "discriminant": lambda: discriminant_analysis.LinearDiscriminantAnalysis().fit(X, THREE),
     "descent": lambda: scaled(linear_model.SGDClassifier(loss="log_loss", **SMALL)).fit(X, TWO),
     "hinge": lambda: scaled(linear_model.SGDClassifier(**SMALL)).fit(X, THREE),
@@ -209,12 +212,12 @@ def test_without_samples_it_warns() -> None:
 
 
 def test_all_that_stands_in_the_way_is_named_at_once() -> None:
-    parts = [preprocessing.PolynomialFeatures(2), preprocessing.StandardScaler(), naive_bayes.GaussianNB()]
+    parts = [preprocessing.PolynomialFeatures(2), preprocessing.StandardScaler(), naive_bayes.BernoulliNB()]
     with pytest.raises(UnsupportedError) as caught:
         from_sklearn(pipeline.make_pipeline(*parts).fit(X, TWO), X)
     assert "2 things of the Pipeline stand in the way" in str(caught.value)
     assert "part '0' is PolynomialFeatures" in str(caught.value)
-    assert "part '2' is GaussianNB" in str(caught.value)
+    assert "part '2' is BernoulliNB" in str(caught.value)
 
 
 class Mine:

@@ -17,7 +17,6 @@ from nn.importing.aten.table import operator, single
 from nn.importing.blockers import SMOOTH, refused
 from nn.importing.building import (
     MASKED,
-    ROOTS,
     Known,
     Tensor,
     affine,
@@ -27,9 +26,9 @@ from nn.importing.building import (
     linear,
     log_sum,
     over,
-    part,
     power_of,
-    sized,
+    powered,
+    product,
     widest,
 )
 from nn.importing.export_graph import Graph
@@ -104,11 +103,9 @@ def _pow(graph: Graph, x: Any, exponent: Any) -> Tensor:
     if base is not None:
         return power_of(graph, base, graph.tensor(exponent))
     tensor, number = graph.tensor(x), single(exponent)
-    if number in ROOTS:
-        return graph.add(a.Function(ROOTS[number]), tensor)
-    if number is None or not number.is_integer() or not 1 <= number <= 7:
-        raise refused(f"its exponent is {number}", "use whole ones from 1 to 7, 1/2, -1/2 or -1")
-    return graph.add(a.Polynomial((0.0,) * int(number) + (1.0,)), tensor)
+    if number is None:
+        raise refused("its exponent is secret, or one of several", "use one public exponent")
+    return powered(graph, tensor, number)
 
 
 @operator("masked_fill")
@@ -249,10 +246,7 @@ def _spread(graph: Graph, x: Any, dim: Any, rest: Sequence[Any], options: Any) -
 
 @operator("logsumexp")
 def _logsumexp(graph: Graph, x: Any, dim: Any, keepdim: bool = False) -> Tensor:
-    tensor, dims = graph.tensor(x), [dim] if isinstance(dim, int) else dim
-    if len(dims) != 1:
-        raise refused("it is over several dimensions", "flatten them before, or take one after the other")
-    return log_sum(graph, tensor, dims[0], keep=keepdim)
+    return log_sum(graph, graph.tensor(x), [dim] if isinstance(dim, int) else dim, keep=keepdim)
 
 
 @operator("prod")
@@ -260,17 +254,7 @@ def _prod(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any
     """Halves by halves."""
     if dim is None:
         raise refused("it is over the batch too", "name another dimension than the batch's")
-    tensor = graph.tensor(x)
-    while (size := tensor.layout.shape[dim]) > 1:
-        half = size // 2
-        one, other = (part(graph, tensor, dim, start, 1, half) for start in (0, half))
-        product = graph.add(f.Multiply(), one, other, layout=one.layout)
-        if size % 2:
-            last = part(graph, tensor, dim, size - 1, 1, 1)
-            joined = sized(tensor.layout, dim, half + 1)
-            product = graph.add(f.Concatenate(tensor.layout.place(dim)), product, last, layout=joined)
-        tensor = product
-    return tensor if keepdim else graph.laid_out(tensor, dropped(tensor.layout, [dim]))
+    return product(graph, graph.tensor(x), dim, keep=keepdim)
 
 
 @operator("linear")

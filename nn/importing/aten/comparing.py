@@ -11,7 +11,6 @@ from mpc.errors import UnsupportedError
 from nn import functional as f
 from nn import lookups as lk
 from nn.importing.aten.table import OPERATORS, operator, single
-from nn.importing.batch_layout import Layout
 from nn.importing.blockers import SMOOTH, refused
 from nn.importing.building import (
     Known,
@@ -19,6 +18,7 @@ from nn.importing.building import (
     affine,
     beside,
     binary,
+    gathered_at,
     looked_up,
     one_hot,
     over,
@@ -153,19 +153,7 @@ def gathered(graph: Graph, x: Any, dim: int, places: Tensor) -> Tensor:
         if not bool((rows == rows[:, :1]).all()):
             raise refused("its rows differ, and each is asked for places of its own", SMOOTH)
         return looked_up(graph, Known(rows[:, 0]), places)
-    x = graph.tensor(x)
-    count = len(x.layout.shape)
-    dim %= count
-    size = x.layout.shape[dim]
-    if any(m != n for i, (m, n) in enumerate(zip(x.layout.shape, places.layout.shape, strict=True)) if i != dim):
-        raise refused("its positions are not of the tensor's other sizes", SMOOTH)
-    order = [*(i for i in range(count) if i != dim), dim]
-    turned, asked = graph.permuted(x, order), graph.permuted(places, order)
-    hot = _one_hot(graph, asked, size)
-    column = graph.laid_out(turned, turned.layout.resized((*turned.layout.shape, 1)))
-    found = graph.add(f.Matmul(), hot, column, layout=hot.layout.resized((*asked.layout.shape, 1)))
-    flat: Layout = asked.layout
-    return graph.permuted(graph.laid_out(found, flat), [order.index(i) for i in range(count)])
+    return gathered_at(graph, graph.tensor(x), dim, places)
 
 
 def indexed(graph: Graph, x: Any, indices: Sequence[Any]) -> Tensor:
