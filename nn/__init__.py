@@ -114,6 +114,7 @@ from nn.softmax import LogSoftmax, Softmax
 from nn.stored import StoredType
 from nn.tables import Column, TableInput
 from nn.transposed import ConvTranspose2d
+from nn.transposed_volumes import ConvTranspose3d
 from nn.trees import Trees
 
 __all__ = [
@@ -162,6 +163,7 @@ __all__ = [
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineAnnealingLR",
     "CosineSimilarity",
     "CrossEntropyLoss",

@@ -36,6 +36,7 @@ from nn import resizing as rs
 from nn import sampling as sm
 from nn import softmax as s
 from nn import transposed as tc
+from nn import transposed_volumes as tv
 from nn import trees as t
 from nn.layer import MAX_WEIGHTS, Array, Layer, WeightArray
 from protocols.trace.secret_tensor import SecretTensor
@@ -61,6 +62,7 @@ AnyLayer = (
     | f.Maximum | f.Minimum
     | rs.Upsample | rs.Pad | rs.PixelShuffle | rs.PixelUnshuffle | rs.ChannelShuffle
     | d.Conv1d | d.Conv3d | d.ConvTranspose1d | tc.ConvTranspose2d
+    | tv.ConvTranspose3d
     | d.AvgPool1d | d.AvgPool3d | d.AdaptiveAvgPool1d | d.AdaptiveAvgPool3d
     | d.MaxPool1d | d.MaxPool3d | d.AdaptiveMaxPool1d | d.AdaptiveMaxPool3d
     | ch.Take | ch.CumSum | ch.Amax | ch.Amin | ch.Clamp | ch.Threshold | ch.Hardshrink

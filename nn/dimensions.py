@@ -171,7 +171,7 @@ class _OfVolumes(Layer, frozen=True):
         _ = self.planes  # checks their arguments
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        n, c, d, h, w = _volume(self, inputs[0])
+        n, c, d, h, w = volume(self, inputs[0])
         across, along = self.planes
         y = across.forward(inputs[0].reshape(n, c * d, h, w), weights=weights)
         h, w = y.shape[2:]
@@ -179,7 +179,7 @@ class _OfVolumes(Layer, frozen=True):
         return y.reshape(n, c, y.shape[2], h, w)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
-        n, c, d, h, w = _volume(self, inputs[0])
+        n, c, d, h, w = volume(self, inputs[0])
         across, along = self.planes
         y = across.plain(inputs[0].reshape(n, c * d, h, w), weights=weights)
         h, w = y.shape[2:]
@@ -302,7 +302,7 @@ class Conv3d(Layer, frozen=True):
         return self._plane.tensors(self._merged(weights))
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
-        n, _, depth, _, _ = _volume(self, inputs[0], self.in_channels)
+        n, _, depth, _, _ = volume(self, inputs[0], self.in_channels)
         around = self._padding[0]
         x = inputs[0].pad(((0, 0), (0, 0), (around, around), (0, 0), (0, 0)))
         places = self._places(depth)
@@ -310,7 +310,7 @@ class Conv3d(Layer, frozen=True):
         return y.reshape(n, len(places), *y.shape[1:]).transpose(0, 2, 1, 3, 4)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
-        n, _, depth, _, _ = _volume(self, inputs[0], self.in_channels)
+        n, _, depth, _, _ = volume(self, inputs[0], self.in_channels)
         around = self._padding[0]
         x = np.pad(inputs[0], ((0, 0), (0, 0), (around, around), (0, 0), (0, 0)))
         places = self._places(depth)
@@ -332,7 +332,7 @@ def _windows(kernel: Triple, stride: Triple | None, padding: Triple) -> tuple[tu
     return triple(kernel), triple(kernel if stride is None else stride), triple(padding)
 
 
-def _volume(layer: Layer, x: SecretTensor | Array, channels: int | None = None) -> tuple[int, int, int, int, int]:
+def volume(layer: Layer, x: SecretTensor | Array, channels: int | None = None) -> tuple[int, int, int, int, int]:
     """Sizes; raises ShapeError unless ``x`` is (N, C, D, H, W), with this many channels and at least one element."""
     if x.ndim != 5 or (channels is not None and x.shape[1] != channels) or not math.prod(x.shape):
         wanted = "C" if channels is None else str(channels)

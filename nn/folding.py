@@ -16,10 +16,18 @@ from nn.layer import Array, Layer
 from nn.layers import AdaptivePool2d, BatchNorm, BatchNorm2d, Conv2d, Flatten, Identity, Linear, Pool2d, Rows
 from nn.rectifiers import Elementwise, PReLU
 from nn.transposed import ConvTranspose2d
+from nn.transposed_volumes import ConvTranspose3d
 
 Weights = Mapping[str, Array]
-_Convolution = Conv1d | Conv2d | Conv3d | ConvTranspose1d | ConvTranspose2d
-_DIMENSIONS: dict[type[Layer], int] = {Conv1d: 3, ConvTranspose1d: 3, Conv2d: 4, ConvTranspose2d: 4, Conv3d: 5}
+_Convolution = Conv1d | Conv2d | Conv3d | ConvTranspose1d | ConvTranspose2d | ConvTranspose3d
+_DIMENSIONS: dict[type[Layer], int] = {
+    Conv1d: 3,
+    ConvTranspose1d: 3,
+    Conv2d: 4,
+    ConvTranspose2d: 4,
+    Conv3d: 5,
+    ConvTranspose3d: 5,
+}
 """Of what each gives, the batch's and the channels' among them."""
 
 
@@ -103,7 +111,7 @@ def _without(
 
 def _scaled(layer: Layer, weight: Array, scale: Array) -> Array:
     """Each output's numbers times its scale; a transposed convolution has (in, out of its group, ...)."""
-    if not isinstance(layer, ConvTranspose1d | ConvTranspose2d):
+    if not isinstance(layer, ConvTranspose1d | ConvTranspose2d | ConvTranspose3d):
         return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     groups = layer.groups
     parts = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])

@@ -31,6 +31,7 @@ from nn.importing.torch_graph import Converted
 from nn.importing.torch_modules import weight_array
 from nn.inputs import Result
 from nn.layer import Array
+from nn.norms import Normalize
 from nn.parts import Part
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -316,6 +317,23 @@ class Graph(Building):
             isinstance(value, Tensor) and value.place == tensor.place and node.meta["val"].dtype == torch.bool
             for node, value in self._values.items()
         )
+
+    def unit_of(self, x: Any, y: Any) -> Tensor | None:
+        """x over the root of the sum of its squares, or over a number that is more, if that is what ``y`` is."""
+        node: Any = self._node.args[1]
+        while isinstance(node, fx.Node) and name_of(node) in ("aten.expand", "aten.expand_as", "aten.clone"):
+            node = node.args[0]
+        least: Any = 0.0
+        if isinstance(node, fx.Node) and name_of(node) in ("aten.clamp_min", "aten.clamp") and len(node.args) == 2:
+            node, least = node.args
+        if not isinstance(node, fx.Node) or name_of(node) != "aten.linalg_vector_norm" or not isinstance(least, float):
+            return None
+        said: list[Any] = [*node.args, *(2, None, False)[len(node.args) - 1 :]]
+        of, order, dims, keep = said[:4]
+        if not isinstance(x, Tensor) or self._values.get(of) != x or order != 2 or not dims or not keep:
+            return None
+        axes = [dims] if isinstance(dims, int) else dims
+        return self.add(Normalize(x.layout.places(axes), least), x, layout=x.layout)
 
     def feeds(self, names: Collection[str]) -> bool:
         """Whether all that it gives goes to these, past what moves numbers alone."""

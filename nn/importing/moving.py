@@ -46,7 +46,8 @@ def moved(graph: Building, operands: Sequence[Tensor | Known], run: Callable[[li
         else:
             own, which = numbers[i]
             codes.append(-1 - start - which.reshape(tuple(each.values.shape)))
-            rows.append(Tensor(graph.parameter(Known(own.reshape(1, -1)), row), row))
+            name = graph.fresh(graph.named({}))
+            rows.append(Tensor(graph.step(name, f.Parameter((1, size)), [], {name: own.reshape(1, -1)}), row))
         start += size
     found = np.asarray(run(codes))
     for axis in (i for i, n in enumerate(found.shape) if n == batch and found.size):

@@ -13,6 +13,7 @@ from nn import layers as ly
 from nn import rectifiers as r
 from nn import resizing as rs
 from nn import transposed as t
+from nn import transposed_volumes as tv
 from nn.importing.blockers import refused
 from nn.importing.building import Tensor, over, pads_of, part
 from nn.importing.onnx_file import READ
@@ -78,7 +79,7 @@ def _around(node: Node, x: Tensor, pads: tuple[tuple[int, int], ...]) -> Tensor:
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 _CONVOLUTIONS: dict[int, Callable[..., Layer]] = {1: d.Conv1d, 2: ly.Conv2d, 3: d.Conv3d}
-_TRANSPOSED: dict[int, Callable[..., Layer]] = {1: d.ConvTranspose1d, 2: t.ConvTranspose2d}
+_TRANSPOSED: dict[int, Callable[..., Layer]] = {1: d.ConvTranspose1d, 2: t.ConvTranspose2d, 3: tv.ConvTranspose3d}
 
 
 def _conv(node: Node) -> Value:
@@ -112,7 +113,7 @@ def _conv_transpose(node: Node) -> Value:
     kernel = weight.shape[2:]
     count = len(kernel)
     if count not in _TRANSPOSED or node.take("kernel_shape", kernel) != kernel:
-        raise refused("its weight is not (in, out, ...) of one or two dimensions", READ)
+        raise refused("its weight is not (in, out, ...) of one to three dimensions", READ)
     if node.attribute("output_shape") is not None:
         raise refused("it says the shape of its output", "export it with pads and output_padding")
     more = node.take("output_padding", (0,) * count)

@@ -40,10 +40,6 @@ _ATTENTION = (
     "use MultiheadAttention, TransformerEncoderLayer or TransformerEncoder, with batch_first=True",
 )
 _POOL = ("it has no counterpart here", "use AvgPool1d to AvgPool3d, or a mean over named dimensions")
-_CONVOLUTION = (
-    "it has no counterpart here",
-    "use Conv1d to Conv3d and ConvTranspose1d or 2d",
-)
 _LOSS = ("it is for training", "leave it out of the network: what is imported ends with its result")
 _LOOKUP = ("it has no counterpart here", "use Embedding, and a mean or a sum of what it gives")
 _LAZY = ("it has no weights yet", "run the module once on an example, and import what it is then")
@@ -99,9 +95,6 @@ _KINDS: dict[tuple[str, str], str] = {
     """,
     _POOL: """
         LPPool1d LPPool2d LPPool3d lp_pool1d lp_pool2d lp_pool3d
-    """,
-    _CONVOLUTION: """
-        ConvTranspose3d conv_transpose3d
     """,
     _LOSS: """
         L1Loss MSELoss CrossEntropyLoss NLLLoss NLLLoss2d BCELoss BCEWithLogitsLoss CTCLoss KLDivLoss HuberLoss

@@ -227,8 +227,8 @@ def _copy(network: nn.Module) -> nn.Module:
 
 
 def _dtype(own: nn.Module) -> torch.dtype:
-    """Of the module's weights."""
-    kinds = [p.dtype for p in own.parameters() if p.is_floating_point()]
+    """Of the module's weights, or its buffers."""
+    kinds = [t.dtype for t in (*own.parameters(), *own.buffers()) if t.is_floating_point()]
     return kinds[0] if kinds else torch.get_default_dtype()
 
 

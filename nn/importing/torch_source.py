@@ -43,7 +43,9 @@ class TorchSource:
         self._series = any(isinstance(m, FourierActivation) for m in network.modules())
         self._own = own
         self._copied = own is not network
-        self.dtype = next((p.dtype for p in own.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        self.dtype = next(
+            (t.dtype for t in (*own.parameters(), *own.buffers()) if t.is_floating_point()), torch.get_default_dtype()
+        )
         self.network = own
         if self._copied:
             self.network, self.dtype = copy.deepcopy(own), torch.float64

@@ -48,6 +48,10 @@ VALUES = (
     "it must not branch or loop on a tensor's values",
     ("decide by options that __init__ is given, or compute both ways and choose by a sum of products"),
 )
+PARTS = (
+    "it must not loop over a tensor, or over the parts of one, as it is traced",
+    ("give from_torch samples: torch.export follows it then; or name the parts one by one"),
+)
 NUMBERS = (
     "it must not branch or loop on a tensor's sizes, which are not known while it is traced",
     ("leave the check out, or decide by options that __init__ is given"),
@@ -169,13 +173,13 @@ class _Tracer(fx.Tracer):
         self._refuse(obj)
 
     def iter(self, obj: fx.Proxy) -> Any:
-        self._refuse(obj)
+        self._refuse(obj, PARTS)
 
     def keys(self, obj: fx.Proxy) -> Any:
         self._refuse(obj)
 
-    def _refuse(self, asked: fx.Proxy) -> NoReturn:
-        reason, remedy = NUMBERS if is_size(asked.node) else VALUES
+    def _refuse(self, asked: fx.Proxy, why: tuple[str, str] = VALUES) -> NoReturn:
+        reason, remedy = NUMBERS if is_size(asked.node) else why
         source = calling_line(OWN_FOLDERS, trace.__name__)
         self.asked.append(Blocker("a branch or loop of forward", reason, remedy, source))
         raise TraceError(reason)
@@ -310,7 +314,7 @@ def _cannot_follow(module: nn.Module, error: Exception) -> Blocker:
     where = f"forward of {type(module).__name__}"
     source = _raised_at(error)
     if isinstance(error, TraceError):
-        remedy = dict((VALUES, NUMBERS)).get(str(error), VALUES[1])
+        remedy = dict((VALUES, PARTS, NUMBERS)).get(str(error), VALUES[1])
         return Blocker(f"{where} cannot be traced", said_by(error), remedy, source)
     if type(module).__module__.partition(".")[0] == "einops":
         remedy = "write it as reshape and permute"

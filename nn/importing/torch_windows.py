@@ -18,6 +18,7 @@ from nn import rectifiers as r
 from nn import resizing as rs
 from nn import sampling as sm
 from nn import transposed as t
+from nn import transposed_volumes as tv
 from nn.importing.blockers import refused
 from nn.layer import Layer
 
@@ -218,6 +219,7 @@ MODULES: dict[type[nn.Module], Make] = {
     nn.Conv3d: _conv(conv3d),
     nn.ConvTranspose1d: _conv_transpose(d.ConvTranspose1d, _single),
     nn.ConvTranspose2d: _conv_transpose(t.ConvTranspose2d),
+    nn.ConvTranspose3d: _conv_transpose(tv.ConvTranspose3d),
     **{
         kind: lambda m, pool=pool, **_: pool(
             m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices

@@ -85,6 +85,22 @@ SEQUENCES: dict[str, Of] = {
     "an LSTM": lambda net, x: net.lstm(x)[0],
     "a cell": lambda net, x: net.steps(x),
 }
+PLACES: dict[str, Of] = {
+    "a mask that is added": lambda net, x: (
+        (x @ x.transpose(1, 2) + torch.full((4, 4), float("-inf")).triu(1)).softmax(-1) @ x
+    ),
+    "scaled sums of products": lambda net, x: torch.addmm(net.place[:1], x[:, 0], net.one.weight, beta=0.5, alpha=2),
+    "bilinear": lambda net, x: F.bilinear(x, net.one(x), net.one.weight.reshape(1, 6, 6).repeat(2, 1, 1)),
+    "any, all": lambda net, x: ((x > 0.5).any(1) & ~(x > -0.5).all(1)).to(x.dtype),
+    "diagonal": lambda net, x: x.diagonal(1, 1, 2),
+    "at places of two dimensions": lambda net, x: x[:, [0, 3, 1], [5, 0, 5]],
+    "scatter": lambda net, x: torch.zeros_like(x).scatter(
+        1, torch.tensor([[[2], [0]]]).expand(len(x), 2, 6), net.one(x)[:, :2]
+    ),
+    "put at places": lambda net, x: net.put_at(x),
+    "powers of halves": lambda net, x: (x.square() + 0.5) ** 1.5 + (x.square() + 0.5) ** -2,
+}
+"""What masks, and what is at public places."""
 IMAGES: dict[str, Of] = {
     "pixel_shuffle": lambda net, x: F.pixel_shuffle(x, 2),
     "pixel_unshuffle": lambda net, x: F.pixel_unshuffle(x, 2),
@@ -98,6 +114,9 @@ IMAGES: dict[str, Of] = {
     "adaptive": lambda net, x: F.adaptive_avg_pool2d(x, (3, 5)) * F.adaptive_max_pool2d(x, (3, 5)),
     "dilation": lambda net, x: F.conv2d(x, net.kernel, padding=2, dilation=2),
     "transposed": lambda net, x: net.up(x),
+    "transposed, of volumes": lambda net, x: F.conv_transpose3d(
+        x.unsqueeze(2).repeat(1, 1, 2, 1, 1), net.kernel.reshape(4, 1, 3, 3, 3), stride=2, padding=(0, 1, 1), groups=2
+    ),
     "unfold": lambda net, x: F.unfold(x, 3, stride=2, padding=1),
     "unfold, by a module": lambda net, x: tn.Unfold((2, 3), (2, 1), (0, 1), (1, 2))(x),
     "fold": lambda net, x: F.fold(F.unfold(x, 3) * 0.5, (8, 8), 3),
@@ -128,12 +147,18 @@ IMAGES: dict[str, Of] = {
 
 
 class Sequences(tn.Module):
-    def __init__(self) -> None:
+    def __init__(self, of: dict[str, Of]) -> None:
         super().__init__()
+        self.table_of = of
         self.one, self.table = tn.Linear(6, 6), tn.Embedding(7, 5)
         self.lstm, self.cell = tn.LSTM(6, 3, batch_first=True, bidirectional=True), tn.GRUCell(6, 3)
         self.mix = tn.Parameter(torch.randn(4, 4))
         self.register_buffer("place", torch.linspace(-1, 1, 4))
+
+    def put_at(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y[:, [1, 2], [3, 0]] = self.one(x)[:, 0, :2]
+        return y
 
     def put(self, x: torch.Tensor) -> torch.Tensor:
         y = x.clone()
@@ -148,7 +173,7 @@ class Sequences(tn.Module):
         return state
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: of(self, x) for name, of in SEQUENCES.items()}
+        return {name: of(self, x) for name, of in self.table_of.items()}
 
 
 class Images(tn.Module):
@@ -181,11 +206,12 @@ def results(net: tn.Module, x: torch.Tensor, names: list[str]) -> dict[str, tupl
 @pytest.fixture(scope="module")
 def compared() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     torch.manual_seed(3)
-    of_rows = results(Sequences(), torch.rand(3, 4, 6, dtype=torch.float64) * 2 - 1, list(SEQUENCES))
+    rows = torch.rand(3, 4, 6, dtype=torch.float64) * 2 - 1
+    of_rows = results(Sequences(SEQUENCES), rows, list(SEQUENCES)) | results(Sequences(PLACES), rows, list(PLACES))
     return of_rows | results(Images(), torch.rand(2, 4, 8, 8, dtype=torch.float64) * 2 - 1, list(IMAGES))
 
 
-@pytest.mark.parametrize("name", [*SEQUENCES, *IMAGES])
+@pytest.mark.parametrize("name", [*SEQUENCES, *PLACES, *IMAGES])
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_what_torch_gives(name: str, compared: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     found, wanted = compared[name]

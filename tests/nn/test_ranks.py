@@ -16,6 +16,7 @@ from nn import Flatten, Linear, Model, Sequential, Sigmoid, from_torch
 from nn.dimensions import Conv1d, Conv3d, ConvTranspose1d
 from nn.layers import AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv2d
 from nn.transposed import ConvTranspose2d
+from nn.transposed_volumes import ConvTranspose3d
 
 C = 3
 """As often as can be, so that what belongs to another axis fits this one as well."""
@@ -147,6 +148,7 @@ def test_layers_that_do_not_tell(layers: Any) -> None:
         (Conv3d(4, 6, 2, bias=False), BatchNorm3d(6), (4, 3, 3, 3)),
         (ConvTranspose1d(4, 6, 3, stride=2), BatchNorm1d(6), (4, 5)),
         (ConvTranspose2d(4, 6, 3, stride=2, groups=2), BatchNorm2d(6), (4, 3, 3)),
+        (ConvTranspose3d(4, 6, 2, stride=2, groups=2), BatchNorm3d(6), (4, 2, 2, 2)),
     ],
     ids=lambda each: type(each).__name__,
 )

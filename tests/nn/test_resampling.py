@@ -115,6 +115,16 @@ LAYERS: list[tuple[Layer, tn.Module, tuple[int, ...]]] = [
         (1, 1, 2, 2),
     ),
     (
+        nn.ConvTranspose3d(2, 4, (3, 2, 1), (2, 1, 2), (1, 0, 0), (1, 0, 1), 2, dilation=(2, 1, 1)),
+        tn.ConvTranspose3d(2, 4, (3, 2, 1), (2, 1, 2), (1, 0, 0), (1, 0, 1), 2, dilation=(2, 1, 1)),
+        (1, 2, 3, 2, 2),
+    ),
+    (
+        nn.ConvTranspose3d(1, 1, 1, 3, 0, 2, bias=False),
+        tn.ConvTranspose3d(1, 1, 1, 3, 0, 2, bias=False),
+        (2, 1, 2, 1, 2),
+    ),
+    (
         nn.Conv3d(2, 3, (2, 1, 3), (1, 2, 1), (1, 0, 1), (2, 1, 1)),
         tn.Conv3d(2, 3, (2, 1, 3), (1, 2, 1), (1, 0, 1), (2, 1, 1)),
         (1, 2, 3, 3, 3),

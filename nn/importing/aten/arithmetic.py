@@ -41,7 +41,16 @@ def _add(graph: Graph, x: Any, y: Any, *, alpha: float = 1) -> Tensor:
     for one, other in ((x, y), (y, x)):
         if (number := single(other)) is not None:
             return affine(graph, graph.tensor(one), 1.0, number)
-    return binary(graph, f.Add(), x, y)
+    return binary(graph, f.Add(), *(_lowered(graph, each) for each in (x, y)))
+
+
+def _lowered(graph: Graph, x: Any) -> Any:
+    """A constant that a softmax takes: masks lower no further than counts."""
+    if not isinstance(x, Known) or not x.values.is_floating_point() or x.values.numel() == 0:
+        return x
+    if float(x.values.min()) < -MASKED and graph.feeds_softmax:
+        return Known(x.values.clamp(min=-MASKED), x.name)
+    return x
 
 
 @operator("sub")
@@ -76,6 +85,8 @@ def _div(graph: Graph, x: Any, y: Any, *, rounding_mode: str | None = None) -> T
         return affine(graph, graph.tensor(x), 1.0 / number)
     if isinstance(y, Known):
         return binary(graph, f.Multiply(), x, Known(y.values.double().reciprocal()))
+    if (unit := graph.unit_of(x, y)) is not None:
+        return unit
     inverse = graph.add(a.Function("reciprocal"), graph.tensor(y), layout=graph.tensor(y).layout)
     return _mul(graph, x, inverse)
 
@@ -257,6 +268,24 @@ def _prod(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False, **_: Any
     return product(graph, graph.tensor(x), dim, keep=keepdim)
 
 
+@operator("_trilinear")
+def _trilinear(
+    graph: Graph, x: Any, weight: Any, y: Any, expand1: Any, expand2: Any, expand3: Any, sums: Any, unroll: int = 1
+) -> Tensor:
+    """``nn.Bilinear``: of each pair of numbers of two tensors, what a weight makes of it."""
+    held = graph.known(weight).values
+    first, other = graph.tensor(x), graph.tensor(y)
+    if list(sums) != [len(first.layout.shape), len(first.layout.shape) + 1] or held.ndim != 3:
+        raise refused("it is not as nn.Bilinear has it", SMOOTH)
+    out, wide, narrow = held.shape
+    made = linear(graph, first, Known(held.permute(0, 2, 1).reshape(out * narrow, wide)))
+    shape = (*first.layout.shape[:-1], out, narrow)
+    apart = graph.laid_out(made, made.layout.resized(shape))
+    column = graph.laid_out(other, other.layout.resized((*other.layout.shape, 1)))
+    found = graph.add(f.Matmul(), apart, column, layout=apart.layout.resized((*shape[:-1], 1)))
+    return graph.laid_out(found, found.layout.resized(shape[:-1]))
+
+
 @operator("linear")
 def _linear(graph: Graph, x: Any, weight: Any, bias: Any = None) -> Tensor:
     return linear(graph, graph.tensor(x), graph.known(weight), None if bias is None else graph.known(bias))
@@ -264,9 +293,10 @@ def _linear(graph: Graph, x: Any, weight: Any, bias: Any = None) -> Tensor:
 
 @operator("addmm")
 def _addmm(graph: Graph, bias: Any, x: Any, weight: Any, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if (beta, alpha) != (1, 1) or graph.known(bias).values.ndim != 1:
-        raise refused("it is no linear layer", "use torch.nn.functional.linear")
     held = graph.known(weight)
+    if (beta, alpha) != (1, 1) or not isinstance(bias, Known) or bias.values.ndim != 1:
+        made = _scaled(graph, _linear(graph, x, Known(held.values.T)), float(alpha))
+        return _add(graph, made, _scaled(graph, bias, float(beta)))
     return _linear(graph, x, Known(held.values.T), bias)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from nn import activations as a
@@ -16,6 +17,7 @@ from nn.importing.aten.table import OPERATORS, operator
 from nn.importing.blockers import refused
 from nn.importing.building import Known, Tensor, binary, looked_up, over, part, taken
 from nn.importing.export_graph import Graph, Operator
+from nn.importing.moving import Places, moved
 
 _PLACES = "take along a dimension that is not the batch's, at whole numbers that depend on no input"
 
@@ -41,10 +43,58 @@ def _index(graph: Graph, x: Any, indices: Sequence[Any]) -> Tensor:
     if any(isinstance(index, Tensor) for index in indices):
         return indexed(graph, x, indices)
     dims = [i for i, index in enumerate(indices) if index is not None]
-    if len(dims) != 1:
-        raise refused("it takes positions of several dimensions at once", "take along one after the other")
+    places = [None if index is None else graph.known(index).values for index in indices]
+    if len(dims) != 1 or places[dims[0]].dtype == torch.bool:  # type: ignore[union-attr]
+        key = tuple(slice(None) if each is None else each for each in places)
+        return moved(graph, [x], lambda codes: torch.from_numpy(codes[0])[key].numpy())
     found = taken(graph, graph.tensor(x), dims[0], _whole_numbers(graph, indices[dims[0]]).reshape(-1).tolist())
     return graph.reshaped(found, graph.shape)
+
+
+@operator("diagonal", "diagonal_copy")
+def _diagonal(graph: Graph, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    return moved(graph, [graph.tensor(x)], lambda codes: np.diagonal(codes[0], offset, dim1, dim2))
+
+
+@operator("scatter")
+def _scatter(graph: Graph, x: Any, dim: int, index: Any, source: Any, **options: Any) -> Tensor:
+    """At public places."""
+    if options or isinstance(index, Tensor):
+        raise refused("it adds, or its places depend on the input", _PLACES)
+    given = Known(torch.full((1,), float(source))) if isinstance(source, int | float) else source
+    places = _batched(graph, graph.known(index).values)
+
+    def run(codes: list[Places]) -> Places:
+        whole, own = (torch.from_numpy(np.ascontiguousarray(each)) for each in codes)
+        whole = _batched(graph, whole).clone()
+        return whole.scatter(
+            dim, places, _batched(graph, own).expand(places.shape) if own.numel() == 1 else own
+        ).numpy()
+
+    return moved(graph, [x, given], run)
+
+
+@operator("index_put")
+def _index_put(graph: Graph, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Tensor:
+    """At public places."""
+    if accumulate or any(isinstance(each, Tensor) for each in indices):
+        raise refused("it adds, or its places depend on the input", _PLACES)
+    key = tuple(slice(None) if each is None else graph.known(each).values for each in indices)
+
+    def run(codes: list[Places]) -> Places:
+        whole, own = (torch.from_numpy(np.ascontiguousarray(each)) for each in codes)
+        whole = _batched(graph, whole).clone()
+        whole[key] = own
+        return whole.numpy()
+
+    return moved(graph, [x, values], run)
+
+
+def _batched(graph: Graph, values: torch.Tensor) -> torch.Tensor:
+    """What is known for a batch of one, for all of it."""
+    if values.ndim and values.shape[0] == 1 and graph.shape[:1] == (graph.batch,) and values.ndim == len(graph.shape):
+        return values.expand(graph.batch, *values.shape[1:])
+    return values
 
 
 @operator("gather")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,18 @@ def _or(graph: Graph, x: Any, y: Any) -> Tensor:
 @operator("logical_xor", "bitwise_xor")
 def _xor(graph: Graph, x: Any, y: Any) -> Tensor:
     return binary(graph, lk.Compare("ne"), bits(graph, x), bits(graph, y))
+
+
+@operator("any")
+def _any(graph: Graph, x: Any, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Whether the largest of bits along dimensions is 1."""
+    tensor = graph.tensor(bits(graph, x))
+    if dim is None:
+        raise refused("it is over everything, the batch too", "name other dimensions than the batch's")
+    dims = [dim] if isinstance(dim, int) else dim
+    total = over(graph, f.Mean(tensor.layout.places(dims), True), tensor, dims, keep=keepdim)
+    count = float(math.prod(tensor.layout.shape[each] for each in dims))
+    return graph.add(lk.Compare("gt", 0.5), affine(graph, total, count), layout=total.layout)
 
 
 def bits(graph: Graph, x: Any) -> Any:

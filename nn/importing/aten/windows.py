@@ -11,9 +11,9 @@ from nn import layers as ly
 from nn import rectifiers as r
 from nn import resizing as rs
 from nn import transposed as t
+from nn import transposed_volumes as tv
 from nn.importing import torch_windows as w
 from nn.importing.aten.table import OPERATORS, operator
-from nn.importing.blockers import refused
 from nn.importing.building import Tensor, pads_of
 from nn.importing.export_graph import Graph, Operator
 from nn.layer import Layer
@@ -28,7 +28,7 @@ def _numbers(value: Any, count: int) -> Any:
 
 
 _CONVOLUTIONS: dict[int, Callable[..., Layer]] = {1: d.Conv1d, 2: ly.Conv2d, 3: w.conv3d}
-_TRANSPOSED: dict[int, Callable[..., Layer]] = {1: d.ConvTranspose1d, 2: t.ConvTranspose2d}
+_TRANSPOSED: dict[int, Callable[..., Layer]] = {1: d.ConvTranspose1d, 2: t.ConvTranspose2d, 3: tv.ConvTranspose3d}
 
 
 @operator("conv1d", "conv2d", "conv3d")
@@ -48,7 +48,7 @@ def _conv(
     return graph.add(layer, tensor, weight=held, bias=shift)
 
 
-@operator("conv_transpose1d", "conv_transpose2d")
+@operator("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(
     graph: Graph, x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
     groups: int = 1, dilation: Any = 1,
@@ -56,8 +56,6 @@ def _conv_transpose(
     tensor, held = graph.plain(x), graph.known(weight)
     channels, each, *kernel = held.values.shape
     count = len(kernel)
-    if count not in _TRANSPOSED:
-        raise refused("it is of volumes", "use an Upsample and a Conv3d")
     shift = None if bias is None else graph.known(bias)
     options = (_numbers(value, count) for value in (kernel, stride, padding, output_padding))
     layer = _TRANSPOSED[count](
