@@ -253,8 +253,11 @@ class Both:
         return fixed_point.decode(raw[name], self.types[name].fraction_bits)
 
 
-@pytest.mark.parametrize("steps", [6, pytest.param(500, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", CASES)
+LONG = "ReLU", "dropout by secret bits, decay"
+LENGTHS = [*((name, 6) for name in CASES), *(pytest.param(name, 500, marks=pytest.mark.slow) for name in LONG)]
+
+
+@pytest.mark.parametrize(("name", "steps"), LENGTHS)
 def test_a_training_is_its_twin(name: str, steps: int) -> None:
     loss, weights, found, wanted = Both(CASES[name]).run(steps)
     assert loss < 1e-3
