@@ -65,6 +65,7 @@ _CONTAINER = ("it is a container, and no layer", "call what it holds, one after 
 
 _KINDS: dict[tuple[str, str], str] = {
     EXPORTED: """
+        index_put scatter diagonal
         prelu max min batch_norm GLU glu tanhshrink softmin scaled_dot_product_attention conv1d conv3d conv_transpose1d
         conv_transpose2d index_select gather where masked_fill masked_fill_ getitem chunk split unbind narrow select
         transpose swapaxes swapdims movedim t expand expand_as stack roll flip unflatten sum sqrt rsqrt
@@ -129,7 +130,7 @@ _KINDS: dict[tuple[str, str], str] = {
         uniform_ multinomial
     """,
     _INDEX: """
-        setitem index_put index_put_ scatter scatter_ copy_ fill_ zero_
+        setitem index_put_ scatter_ copy_ fill_ zero_
     """,
     _TYPE: """
         half bfloat16 int long bool type cuda cpu
