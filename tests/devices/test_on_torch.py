@@ -69,6 +69,11 @@ FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
     "full": lambda x: [x.ring.full((2,), v) for v in (-3, 0, P, 10**40)],
     "sample": lambda x: x.ring.sample(SEEDS[0], (3, 41)),
     "sample_sum": lambda x: x.ring.sample_sum(SEEDS, (3, 41)),
+    "sample_less": lambda x: [x.ring.sample_less(x(3, 5), SEEDS[:k], by) for k, by in ((0, 1), (2, 1), (3, P - 2))],
+    "streamed": lambda x: [
+        x.ring.matmul(x(2, 4), x.ring.streamed(known, SEEDS[0], (4, 3))) for known in (None, x(4, 3))
+    ],
+    "settled": lambda x: [x.ring.settled(x.ring.copy(x(*shape))) for shape in ((5,), (4, 3, 2, 5))],
     "holds": lambda x: [x.ring.holds(x.ring.read(np.uint64([v]).tobytes(), (1,)), (1,)) for v in (0, P - 1, P, 2**63)]
     + [x.ring.holds(x(2, 3), shape) for shape in ((2, 3), (3, 2), (6,))]
     + [x.ring.holds(x.octets(2), (2,))],
@@ -288,7 +293,8 @@ def test_packed_numbers_are_the_same(bits: int) -> None:
         x, y = (ring.sample(seed, (3, 5)) for seed in SEEDS[:2])
         bad, total = np.full((15,), 1 << 63, np.uint64), ring.reshape(ring.copy(x), (15,))
         return [
-            x, ring.sample_sum(SEEDS, (4,)), ring.add(x, y), ring.subtract(x, y), ring.negate(y), ring.to_signed(x),
+            x, ring.sample_sum(SEEDS, (4,)), ring.sample_less(x, SEEDS[:2]), ring.add(x, y),
+            ring.subtract(x, y), ring.negate(y), ring.to_signed(x),
             ring.full((2,), -1), ring.from_signed(np.int64([5, -1])), ring.zeros((2,)), ring.is_zero(x),
             ring.holds(x, (3, 5)), ring.holds(ring.read(bad.tobytes(), (15,)), (15,)), ring.holds(x, (5, 3)),
             ring.accumulate(total, ring.buffer(ring.reshape(y, (15,)))), total, ring.accumulate(ring.copy(total), bad),

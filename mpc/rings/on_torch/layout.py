@@ -21,6 +21,9 @@ class TorchRing(Ring):
     wire: str
     """NumPy's name for what goes over one."""
 
+    # What is one pass over arrays, or saves one, is several functions of torch's.
+    sample_less, streamed, settled = Ring.sample_less, Ring.streamed, Ring.settled
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
