@@ -17,6 +17,7 @@ from protocols.lowering.in_range import within
 from protocols.lowering.plan import lowered, plan
 from protocols.readings.clear import clear
 from protocols.trace.mathematics import Keep, Multiply, Node
+from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
 
@@ -134,6 +135,12 @@ def truncated_product(s: Any) -> Built:
     return [x._joined(Multiply(at_once=True), x * x, x)], {}
 
 
+def mixed(s: Any) -> Built:
+    """Rows in an order that nobody knows, of which the result says nothing."""
+    x, y = Random().permutation(s.secret((4,)), s.secret((4,)))
+    return [(x * y).sum()], {}
+
+
 PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     linear,
     one_opening,
@@ -151,6 +158,7 @@ PROGRAMS: tuple[Callable[[Any], Built], ...] = (
     convolutions,
     gated,
     hanging,
+    mixed,
 )
 STRICT = Objective(0, Security.MALICIOUS)
 """Comparisons take a level of nodes, which has operations of its own."""

@@ -43,7 +43,8 @@ def every_operation(secure: Any, objective: Objective = LATENCY, *, keep: bool =
     places = secure.secret((2,), 0, 3, 0).one_hot(4)
     drawn = Random().bernoulli(0.5, (2,))
     at_once = z._joined(Multiply(at_once=True), z * z, z)
-    results = [u, (z @ z.T).truncate(10), z > 0, z.relu(), places, drawn, at_once]
+    mixed = Random().permutation(z)
+    results = [u, (z @ z.T).truncate(10), z > 0, z.relu(), places, drawn, mixed, at_once]
     return plan(graph_of(results, {"u": u} if keep else None), objective, checked=True)
 
 
