@@ -172,7 +172,7 @@ def test_the_bill(page: Page) -> None:
     drop(page, samples()[0].path)
     expect(page.locator("#bill caption")).to_have_text("2 parties, semi-honest security: parties follow the protocol.")
     offline, online = page.locator("#bill-rows tr").all()
-    expect(offline).to_contain_text(re.compile(r"Offline.*ms.*3\.50 MB by the dealer", re.DOTALL))
+    expect(offline).to_contain_text(re.compile(r"Offline.*ms.*3\.35 MB by the dealer", re.DOTALL))
     expect(online).to_contain_text(
         re.compile(r"Online.*ms.*8.*197\.1 kB by each party.*37\.6 kB sent, 0\.1 kB received", re.DOTALL)
     )

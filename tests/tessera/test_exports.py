@@ -21,7 +21,7 @@ import tessera as ts
 
 CLIENTS = {"AsyncClient", "Client", "Cluster", "DataSet", "KeyPair", "LocalCluster", "MemoryCluster", "Settings"}
 STORED = {"AuditEntry", "Explanation", "Kept", "ModelEntry", "RemoteData", "RemoteModel", "RequestEntry",
-          "Training", "TrainingJob", "TrainingProgress"}  # fmt: skip
+          "Training", "TrainingJob", "TrainingProgress", "mixed"}  # fmt: skip
 REPORTS = {"LayerReport", "Phase", "PreparedRun", "RunReport", "StockReport", "UploadProgress"}
 TENSORS = {"grad", "SecretTensor", "concatenate", "stack"}
 FITS = {
