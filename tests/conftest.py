@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,26 @@ def pytest_unconfigure() -> None:
     _nursery.close()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before pytest leaves out what is not asked for."""
+    _mark_sampled(items)
+    _take_turns(items)
+
+
+def _mark_sampled(items: Sequence[pytest.Item]) -> None:
+    """Of a matrix that is ``sampled(n)`` all cases but every n-th are slow."""
+    seen = Counter[str]()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % mark.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
+
+
+def _take_turns(items: list[pytest.Item]) -> None:
     """Files that wait and files that compute, in turns: or workers wait at first, and have no core each at the end."""
     ranks = {name: rank for rank, name in enumerate(WAITING)}
     files = list(dict.fromkeys(item.path for item in items))

@@ -120,6 +120,7 @@ def test_schedules(cases: list[Case], count: int) -> None:
         assert counts.total() > 2 * counts[NO_EFFECT], name
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_each_cheat_in_each_program(cases: list[Case], name: str) -> None:
     """With as many corrupt parties as there can be."""

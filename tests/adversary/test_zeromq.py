@@ -229,6 +229,7 @@ CHEATS: dict[str, tuple[int, list[Any], type[TesseraError]]] = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_cheat_gets_nothing(clusters, name):
     parties, steps, error = CHEATS[name]

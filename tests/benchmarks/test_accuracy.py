@@ -17,6 +17,8 @@ from nn.derm import samples
 from parties.commands.command_line import main
 from protocols.approximation import FUNCTIONS, METHODS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:

@@ -184,6 +184,7 @@ def test_inference_on_a_test_split_beside_torch(tmp_path: Path, capsys: pytest.C
     assert "it has no such" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_both_kinds_of_security(capsys: pytest.CaptureFixture[str]) -> None:
     summary = bench(capsys, "security", "--images", "5", "--batch", "2")
     assert summary["malicious_beside_semi_honest"]["images"] == summary["malicious_beside_plain"]["images"] == 5

@@ -262,6 +262,7 @@ def operands(session: Session) -> tuple[SecretTensor, SecretTensor]:
     return x, y
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_counted_messages_and_payload_are_the_predicted_ones(session: Session, name: str, tmp_path: Path) -> None:
     result = PROGRAMS[name](*operands(session))

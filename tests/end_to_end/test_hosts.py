@@ -19,6 +19,8 @@ from protocols.trace.secret_tensor import SecretTensor
 
 HOSTS = ("client", "dealer", "party0", "party1", "party2")
 FAR = Link(20e-3, 100e6)
+# Most of it waits for peers to be given up.
+pytestmark = pytest.mark.slow
 SETTINGS = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
 DEADLINE = SETTINGS.peer_timeout + 3.0
 """Seconds from a cut to the client's error: silence is noticed, told, and the way there may be long."""
@@ -80,7 +82,6 @@ def is_over(cluster: EmulatedCluster, name: str, run: PreparedRun) -> bool:
     return f"run {run.run[:8]} is over;" in cluster.log_tail(name, lines=1_000_000)
 
 
-@pytest.mark.slow
 def test_a_prediction_from_host_to_host(far: EmulatedNetwork, client: Client) -> None:
     model = derm_model()
     remote = client.upload(model, "derm")

@@ -75,6 +75,7 @@ def test_choosing_samples_is_repeatable(tmp_path: Path) -> None:
     assert choose_main(["--data", str(tmp_path / "none"), "--out", str(tmp_path)]) == 3
 
 
+@pytest.mark.slow
 def test_training_runs_end_to_end_and_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path / "d.npz", count=20)
     counts = ("epochs", "finetune-epochs", "teachers", "teacher-epochs", "views")

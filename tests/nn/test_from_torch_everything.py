@@ -78,6 +78,7 @@ def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("kind", list(layers()), ids=lambda kind: kind.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_every_layer(kind: type[tn.Module]) -> None:

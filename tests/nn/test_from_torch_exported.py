@@ -248,6 +248,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("of", [*MIXING.values(), *OTHERS.values()], ids=[*MIXING, *OTHERS])
 @pytest.mark.filterwarnings("ignore")
 def test_what_would_be_another_function_is_refused(of: Any) -> None:

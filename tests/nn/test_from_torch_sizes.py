@@ -82,6 +82,7 @@ def is_special(x):
     return hash(x.shape[0]) == hash(7)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("condition", BY_SIZE.values(), ids=list(BY_SIZE))
 def test_a_batch_of_a_size_that_is_asked_for_is_tried(condition):
     with pytest.raises(DiffersFromSource, match=r"are others in a batch of (7|101) than in one of 5"):

@@ -77,6 +77,7 @@ MODULES: dict[str, Callable[[], tn.Module]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MODULES)
 def test_a_network_is_torchs_on_each_image_or_is_refused(name: str) -> None:
     torch.manual_seed(0)

@@ -42,6 +42,7 @@ def error_of(made: Any, function: Callable[[Any], Any], low: float, high: float)
 # Fourier fits -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_shipped_fit_is_what_is_made_today(name: str) -> None:
     function, shipped = FUNCTIONS[name], shipped_fits()[name]
@@ -59,6 +60,7 @@ def test_the_fits_of_normal_values_are_as_good_as_they_say(name: str) -> None:
     assert shipped.error <= function.target
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_fewer_terms_reach_the_target(name: str) -> None:
     function = FUNCTIONS[name]

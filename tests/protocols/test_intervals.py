@@ -66,9 +66,7 @@ STAGES = 2
 @pytest.mark.parametrize(
     ("name", "interval", "low", "high", "security"),
     [
-        pytest.param(
-            *case, security, marks=[pytest.mark.slow] if i >= STAGES and security is Security.MALICIOUS else []
-        )
+        pytest.param(*case, security, marks=[pytest.mark.slow] if i >= STAGES else [])
         for i, case in enumerate(WATCHED)
         for security in Security
     ],

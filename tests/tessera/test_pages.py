@@ -56,7 +56,7 @@ def blocks(text: str) -> list[tuple[str, int, str | None]]:
 
 
 def scripts() -> list[Any]:
-    """As parameters; a page whose clusters are processes is slow."""
+    """As parameters; a page whose clusters are processes, or that trains, is slow."""
     return [
         pytest.param(page, id=named(page), marks=[pytest.mark.slow] if "<!-- slow -->" in page.read_text() else [])
         for page in SCRIPTS
