@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mpc.errors import EncodingError, ShapeError
+from nn.files import at_most
 
 if TYPE_CHECKING:
     from nn.preprocessing import ImageInput
@@ -93,7 +94,7 @@ def content(path: str | Path) -> bytes:
     """A file's.  Raises EncodingError if it is missing or cannot be read."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return at_most(file, MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise EncodingError(f"there is no image {path}") from error
     except OSError as error:

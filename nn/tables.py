@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mpc.errors import EncodingError, ShapeError, UnsupportedError, printable
 from mpc.tensor_type import Shape
+from nn.files import at_most
 from nn.said import of_its_types
 
 MAX_COLUMNS: Final = 1 << 14
@@ -121,7 +122,7 @@ def _lines(path: Path) -> list[list[str]]:
     """The cells of a file, by line; blank lines are none."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = at_most(file, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise EncodingError(f"{path} is larger than {MAX_BYTES:,} bytes: give it in parts")
         lines = [line for line in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")) if line]

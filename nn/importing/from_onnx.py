@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mpc.errors import ConfigurationError, UsageError, printable
+from nn.files import at_most
 from nn.importing.from_torch import TOLERANCE
 from nn.importing.samples import Samples
 from nn.interface import NOTHING_SAID, Interface, as_read
@@ -57,6 +58,6 @@ def _read(source: str | os.PathLike[str]) -> tuple[bytes, str]:
         raise ConfigurationError(f"there is no file {printable(str(path))}")
     try:
         with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1), name
+            return at_most(file, MOST_BYTES + 1), name
     except OSError as error:
         raise ConfigurationError(f"{name} cannot be read: {error.strerror}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from mpc.errors import UsageError
 from mpc.program import Program
 from mpc.program_format import MAX_BYTES
+from nn.files import at_most
 from parties.client.async_client import AsyncClient
 from parties.commands.arguments import client_arguments
 from parties.commands.as_client import run_as_client
@@ -54,7 +55,7 @@ def load_program(path: Path) -> Program:
     """The program in a file.  Raises UsageError when it cannot be read, ProgramError for what is none."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = at_most(file, MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     return Program.decode(data)

@@ -19,6 +19,7 @@ import msgspec
 
 from mpc.decoders import json_decoder
 from mpc.errors import ConfigurationError
+from nn.files import at_most
 from parties.messages.evidence import Evidence, Verdict, statements_of
 
 MAX_OF_A_MEMBER = 64
@@ -77,7 +78,7 @@ def read(path: Path) -> Evidence:
     """A piece that was kept, by whomever.  Raises ConfigurationError."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = at_most(file, MAX_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"evidence file {path} cannot be read: {error.strerror}") from error
     try:
