@@ -186,14 +186,17 @@ def forget_peak(process: int | str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are measured on Linux alone")
 def test_memory_does_not_grow_with_the_model() -> None:
-    """200 MB of weights: at a party a window and a few chunks, at the client one tensor's mask and as much."""
+    """200 MB of weights: at a party a window and a few chunks, at the client one tensor's mask and as much.
+
+    Half of a server's memory is less than they take, so they are not made ready for a first prediction.
+    """
     layers = {f"fc{i}": Linear(1600, 1600) for i in range(10)}
     architecture = Sequential(layers).architecture((1600,))
     rng = np.random.default_rng(1)
     big = Encoded(Model(architecture, {n: rng.normal(0, 0.01, s) for n, s in architecture.parameters.items()}))
     assert big.size > 200_000_000
     with (
-        LocalCluster(2, clients=("company",), settings=Settings(threads=1)) as cluster,
+        LocalCluster(2, clients=("company",), settings=Settings(threads=1, memory_mb=512)) as cluster,
         Client(cluster, name="company") as company,
     ):
         processes = {name: cluster.processes[name].pid for name in NAMES}
