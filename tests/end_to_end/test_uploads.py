@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_model() -> None:
     big = Encoded(Model(architecture, {n: rng.normal(0, 0.01, s) for n, s in architecture.parameters.items()}))
     assert big.size > 200_000_000
     with (
-        LocalCluster(2, clients=("company",), settings=Settings(threads=1, memory_mb=512)) as cluster,
+        LocalCluster(2, clients=("company",), settings=Settings(threads=1, memory_mb=300)) as cluster,
         Client(cluster, name="company") as company,
     ):
         processes = {name: cluster.processes[name].pid for name in NAMES}
