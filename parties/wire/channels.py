@@ -12,7 +12,6 @@ processor), everything goes over CURVE.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hmac
 import logging
@@ -26,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from parties.members.cluster import Member, Role
 from parties.wire.channel import Channel
 from parties.wire.data_keys import NAME, RANDOM, SLACK, ChannelKeys, End, Opener, Sealer, hardware_aes
-from parties.wire.data_port import DataPort
+from parties.wire.data_port import DataPort, connected
 from parties.wire.links import Link
 from parties.wire.messages import ChannelOffered, ChannelWanted
 from parties.wire.wires import Owner
@@ -173,7 +172,7 @@ class Channels:
         keys = self._keys(link, wish.random, offer.random, we_dial=True)
         try:
             async with asyncio.timeout(_CONNECT):
-                connection = await _connected(host, offer.port)
+                connection = await connected(host, offer.port)
         except (OSError, TimeoutError) as error:
             log.info("no data channel to %s, port %d: %s", link.peer.name, offer.port, error or "no answer")
             wish.dialling = None
@@ -294,16 +293,3 @@ class Channels:
             link.sending = None
         if link.receiving is channel:
             link.receiving = None
-
-
-async def _connected(host: str, port: int) -> socket.socket:
-    """A connection.  Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, kind, protocol, _, address = found[0]
-    with contextlib.ExitStack() as undo:
-        connection = undo.enter_context(socket.socket(family, kind, protocol))
-        connection.setblocking(False)
-        await loop.sock_connect(connection, address)
-        undo.pop_all()
-        return connection

@@ -154,3 +154,16 @@ class DataPort:
     def _forget(self, stranger: _Stranger) -> None:
         stranger.timer.cancel()
         self._loop.remove_reader(stranger.connection)
+
+
+async def connected(host: str, port: int) -> socket.socket:
+    """A connection to one, by whoever comes in there.  Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = found[0]
+    with contextlib.ExitStack() as undo:
+        connection = undo.enter_context(socket.socket(family, kind, protocol))
+        connection.setblocking(False)
+        await loop.sock_connect(connection, address)
+        undo.pop_all()
+        return connection

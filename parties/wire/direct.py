@@ -17,7 +17,6 @@ members (`parties.wire.messages`): nothing is unpickled, and no length is believ
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import socket
@@ -32,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from mpc.errors import ConfigurationError, PeerLost, ProtocolViolation
 from parties.members.cluster import Member, Role
 from parties.wire.data_keys import NAME, SLACK, TAG, ChannelKeys, End, Opener, Sealer
-from parties.wire.data_port import DataPort
+from parties.wire.data_port import DataPort, connected
 from parties.wire.messages import (
     MAX_BUFFERS,
     MAX_HEADER_BYTES,
@@ -279,7 +278,7 @@ async def dial(peer: str, address: str, door: bytes, keys: ChannelKeys, most: in
     sealer, opener, shown = Sealer(keys.dialler), Opener(keys.acceptor), _shown(door)
     try:
         async with asyncio.timeout(_CONNECT):
-            connection = await _connected(host.strip("[]"), int(port))
+            connection = await connected(host.strip("[]"), int(port))
             streams = await _streams(connection)
             try:
                 streams[1].write(shown + _proof(sealer, shown))
@@ -303,17 +302,6 @@ def _shown(door: bytes) -> bytes:
 def _proof(sealer: Sealer, door: bytes) -> bytes:
     out = bytearray(TAG + SLACK)
     return bytes(out[: sealer.seal(b"", door, memoryview(out))])
-
-
-async def _connected(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
-    with contextlib.ExitStack() as undo:
-        connection = undo.enter_context(socket.socket(family, kind, protocol))
-        connection.setblocking(False)
-        await loop.sock_connect(connection, address)
-        undo.pop_all()
-        return connection
 
 
 async def _streams(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
