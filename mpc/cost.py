@@ -254,6 +254,11 @@ def online_rounds(program: Program, security: Security) -> int:
     return max(program.rounds, 1) + CHECK_ROUNDS + 1
 
 
+def first_of_check(program: Program) -> int:
+    """The round with which the MAC check begins."""
+    return online_rounds(program, Security.MALICIOUS) - 1 - CHECK_ROUNDS
+
+
 def compares_apart(program: Program) -> bool:
     """Whether a run without MACs opens nothing but its result, and reads what is somebody's.
 

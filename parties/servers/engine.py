@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from mpc.cost import CHECK_ROUNDS, online_rounds
+from mpc.cost import first_of_check
 from mpc.errors import ProgramError, ProtocolViolation
 from mpc.program import Program
 from mpc.rings import Array, Rings
@@ -113,25 +113,40 @@ class LocalEngine(Engine):
         return self._source.rings
 
     def make(self, task: Task) -> Made:
-        program, of = task.bound.program, task.of
-        security, parties = self._cluster.settings.security, len(self._cluster.parties)
-        try:
-            randomness = self._source.for_party(
-                program, security, party=self._me.index, parties=parties, payload=task.dealt
-            )
-        except ProgramError as error:
-            raise ProtocolViolation(self._cluster.dealer.name, f"sent the wrong randomness: {error}") from None
-        run = PartyRun(
-            program,
-            party=self._me.index,
-            parties=parties,
-            randomness=randomness,
-            stored=task.read.tensors,
-            security=security,
-            session=of.name(),
-            rings=self._rings,
-            order=task.read.order,
-        )
-        first = online_rounds(program, security) - 1 - CHECK_ROUNDS if security is Security.MALICIOUS else None
-        testimony = Testimony(self._cluster, self._me, self._sign, task.author, of, task.read.parts, first)
+        run, testimony = first_part(
+            self._cluster, self._me, self._source, self._sign, task.bound.program, task.of, task.author, task.read,
+            task.dealt,
+        )  # fmt: skip
         return Made(run, (run, testimony))
+
+
+def first_part(
+    cluster: Cluster,
+    me: Member,
+    source: RandomnessSource,
+    sign: Callable[[Said], bytes],
+    program: Program,
+    of: RunSubject,
+    author: Member | None,
+    read: ReadForRun,
+    dealt: Payload,
+) -> tuple[PartyRun, Testimony]:
+    """A run up to its first part, in whichever process computes it.  Raises ProtocolViolation, ProgramError."""
+    security, parties = cluster.settings.security, len(cluster.parties)
+    try:
+        randomness = source.for_party(program, security, party=me.index, parties=parties, payload=dealt)
+    except ProgramError as error:
+        raise ProtocolViolation(cluster.dealer.name, f"sent the wrong randomness: {error}") from None
+    run = PartyRun(
+        program,
+        party=me.index,
+        parties=parties,
+        randomness=randomness,
+        stored=read.tensors,
+        security=security,
+        session=of.name(),
+        rings=source.rings,
+        order=read.order,
+    )
+    check = first_of_check(program) if security is Security.MALICIOUS else None
+    return run, Testimony(cluster, me, sign, author, of, read.parts, check)

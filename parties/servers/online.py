@@ -11,7 +11,6 @@ import numpy as np
 from mpc.errors import ProgramError, ProtocolViolation
 from mpc.program import Program
 from mpc.rings import Array, Rings
-from mpc.rings.ring import as_array
 from mpc.tensor_type import TensorType
 from parties.host.counters import Phase
 from parties.members.cluster import Cluster, Member
@@ -21,7 +20,7 @@ from parties.servers.disputes import Disputes
 from parties.servers.governor import evaluating_seconds, step_seconds
 from parties.servers.party_job import Heard, PartyJob, Said
 from parties.servers.preparing_parts import PreparingParts
-from parties.servers.rounds import is_long, next_round
+from parties.servers.rounds import heard, is_long, next_round
 from parties.servers.runs import check_sender
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
@@ -156,17 +155,7 @@ class Online:
         del job.openings[job.round]
         job.waiting = False
         job.wait_seconds += time.perf_counter() - job.sent_at
-        received = []
-        expected = [vector.nbytes for vector in job.outgoing]
-        for peer in self._peers:
-            message, buffers = openings[peer.index]
-            sizes = [len(buffer) for buffer in buffers]
-            if sizes != expected:
-                raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
-            if job.round == 0:
-                testimony.compare(peer, message)
-            vectors = [as_array(b, sent.dtype) for b, sent in zip(buffers, job.outgoing, strict=True)]
-            received.append(Heard(peer.name, message, vectors))
+        received = [heard(peer, job.round, *openings[peer.index], job.outgoing, testimony) for peer in self._peers]
         job.round += 1
         self._step(job, received)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mpc.errors import InputOutOfRange, ProtocolViolation
 from mpc.operation import Stored
 from mpc.program import Program
+from mpc.rings.ring import as_array
 from parties.members.cluster import Member
 from parties.messages.runs import Opening
 from parties.servers.governor import evaluating_seconds, longest_step_seconds
@@ -27,6 +28,18 @@ def is_long(program: Program) -> bool:
     return longest_step_seconds(program) > THREAD_SECONDS or evaluating_seconds(program) > LONG
 
 
+def heard(
+    peer: Member, number: int, message: Opening, buffers: Sequence[memoryview], outgoing: Round, testimony: Testimony
+) -> Heard:
+    """What a peer opens in round ``number``, checked but for its numbers.  Raises ProtocolViolation."""
+    expected, sizes = [vector.nbytes for vector in outgoing], [len(buffer) for buffer in buffers]
+    if sizes != expected:
+        raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
+    if number == 0:
+        testimony.compare(peer, message)
+    return Heard(peer.name, message, [as_array(b, mine.dtype) for b, mine in zip(buffers, outgoing, strict=True)])
+
+
 def next_round(
     exchange: Exchange, testimony: Testimony, peers: Sequence[Member], number: int, received: Sequence[Heard] | None
 ) -> tuple[Opening | None, Round]:
@@ -37,7 +50,7 @@ def next_round(
     for peer, message, vectors in received or ():
         testimony.heard(peer, number - 1, vectors, message.signature)
     try:
-        outgoing = next(exchange) if received is None else exchange.send([heard.vectors for heard in received])
+        outgoing = next(exchange) if received is None else exchange.send([each.vectors for each in received])
     except StopIteration as end:
         return None, end.value
     except UnreducedOpening as error:

@@ -10,21 +10,22 @@ from typing import TypeVar
 
 import numpy as np
 
-from mpc.cost import CHECK_ROUNDS, online_rounds
+from mpc.cost import first_of_check
 from mpc.errors import PeerLost, ProgramError, ProtocolViolation, TesseraError
 from mpc.operation import Value
 from mpc.program import Program
 from mpc.rings import Array, Rings
-from mpc.rings.ring import as_array
 from mpc.security import Security
 from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import Evidence, Said
 from parties.messages.runs import Inputs, Opening
 from parties.messages.workers import Finished, Meet, Meeting, Start, Take
+from parties.servers.engine import first_part
 from parties.servers.governor import Governor, evaluating_seconds
 from parties.servers.party_job import Heard
-from parties.servers.rounds import is_long, next_round, out_of_range
+from parties.servers.rounds import heard, is_long, next_round, out_of_range
 from parties.servers.testimony import Testimony
+from parties.stored.stored_version import ReadForRun
 from parties.tally import Tally
 from parties.wire.direct import DirectLink, Doors, LinkKey, dial
 from parties.wire.messages import Buffer, Payload
@@ -88,29 +89,16 @@ class Computation:
 
     async def prepare(self, program: Program, dealt: Payload, stored: Mapping[tuple[str, str], Value]) -> float:
         """The run, up to its first part; s that it took."""
-        take, security = self._take, self._cluster.settings.security
-        parties = len(self._cluster.parties)
+        take = self._take
 
         def work() -> float:
             started = time.perf_counter()
             self._governor.learn(program)
-            check = online_rounds(program, security) - 1 - CHECK_ROUNDS if self._malicious else None
-            randomness = self._source.for_party(
-                program, security, party=self._me.index, parties=parties, payload=dealt
-            )  # fmt: skip
-            self._run = PartyRun(
-                program,
-                party=self._me.index,
-                parties=parties,
-                randomness=randomness,
-                stored=stored,
-                security=security,
-                session=take.of.name(),
-                rings=self._rings,
-                order=Order(take.drawn, take.part),
+            author = self._cluster.client(take.client) if take.inputs else None
+            read = ReadForRun(stored, take.parts, Order(take.drawn, take.part))
+            self._run, self._testimony = first_part(
+                self._cluster, self._me, self._source, self._signed, program, take.of, author, read, dealt
             )
-            client = self._cluster.client(take.client) if take.inputs else None
-            self._testimony = Testimony(self._cluster, self._me, self._signed, client, take.of, take.parts, check)
             return time.perf_counter() - started
 
         seconds = await self._in_turn(work, take.expected)
@@ -248,9 +236,8 @@ class Computation:
     ) -> tuple[Opening | None, Round]:
         program = self._known()[0].program
         work = functools.partial(next_round, exchange, testimony, self._peers, number, received)
-        check = online_rounds(program, self._cluster.settings.security) - 1 - CHECK_ROUNDS
         # What is signed is asked of the head, and waited for: not in the event loop.
-        if is_long(program) or (self._malicious and number >= check):
+        if is_long(program) or (self._malicious and number >= first_of_check(program)):
             return await self._in_thread(work, program)
         started = time.thread_time()
         found = work()
@@ -276,13 +263,7 @@ class Computation:
             ) from None
         if not isinstance(message, Opening) or message.run != self._take.run or message.round != number:
             raise ProtocolViolation(peer.name, f"sent something else than its opening of round {number}")
-        expected, sizes = [vector.nbytes for vector in outgoing], [len(buffer) for buffer in buffers]
-        if sizes != expected:
-            raise ProtocolViolation(peer.name, f"sent an opening of {sizes} bytes instead of {expected}")
-        if number == 0:
-            testimony.compare(peer, message)
-        vectors = [as_array(b, mine.dtype) for b, mine in zip(buffers, outgoing, strict=True)]
-        return Heard(peer.name, message, vectors)
+        return heard(peer, number, message, buffers, outgoing, testimony)
 
     def _signed(self, said: Said) -> bytes:
         """Of the head; in a thread."""
