@@ -70,6 +70,7 @@ from mpc.rings.bit_planes import packed
 from mpc.rings.digits import entries
 from mpc.tensor_type import SLACK, Form, RingName, Shape, TensorType
 from protocols.operations.linear import Add, Broadcast, Reshape, Subtract
+from protocols.operations.mask import OfMask
 
 AnyNode = TypeVar("AnyNode", Expression, Operand)
 
@@ -198,24 +199,8 @@ class Cut(Operation, frozen=True):
         return Window(self.ignored, self.widths)
 
 
-class MaskTables(Cut, frozen=True):
-    """What a dealer makes of the mask of each element of x, cut; it says nothing of x, but to who knows what is opened
-    of it."""
-
-    inner: ClassVar[bool] = True
-
-    def takes_share(self, operand: int) -> bool:
-        return False
-
-    def evaluate(
-        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
-    ) -> Value:
-        return Value(None, prepared[0])
-
-    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        """Of the mask 0."""
-        (correlation,) = self.correlations(*types)
-        return correlation.make(rings, [field_of(rings).zeros(types[0].shape)])[0]
+class MaskTables(OfMask, Cut, frozen=True):
+    """Of masks, cut."""
 
 
 @register

@@ -31,6 +31,7 @@ from mpc.operation import Operand, Operation, PartyContext, Value, register, req
 from mpc.rings import FIELD, Array, PrimeField, Rings, Turn, field_of
 from mpc.rings.prime_field import SINE_BITS
 from mpc.tensor_type import Form, TensorType
+from protocols.operations.mask import OfMask
 
 EXTRA_BITS = 4
 """Coefficients carry this many bits more than the public factors they are multiplied into."""
@@ -67,11 +68,9 @@ class MaskWaves(Correlation, frozen=True):
 
 
 @register
-class Waves(Operation, frozen=True, tag="waves"):
-    """The waves of the mask of each element of x, for series of this period; they say nothing of x, but to who knows
-    what is opened of it."""
+class Waves(OfMask, frozen=True, tag="waves"):
+    """The waves of the mask of each element of x, for series of this period: with the mask 0, 1 and 0."""
 
-    inner: ClassVar[bool] = True
     multiplier: int
     period_bits: int
     terms: int
@@ -88,19 +87,6 @@ class Waves(Operation, frozen=True, tag="waves"):
 
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (MaskWaves(types[0].size, self.multiplier, self.period_bits, self.terms, self.dealt_bits),)
-
-    def takes_share(self, operand: int) -> bool:
-        return False
-
-    def evaluate(
-        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
-    ) -> Value:
-        return Value(None, prepared[0])
-
-    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
-        """Of the mask 0: waves of an angle of zero, which are 1 and 0."""
-        (correlation,) = self.correlations(*types)
-        return correlation.make(rings, [field_of(rings).zeros(types[0].shape)])[0]
 
 
 @register

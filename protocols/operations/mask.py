@@ -22,10 +22,10 @@ per product: Mohassel and Zhang, SecureML, IEEE S&P 2017.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mpc.operation import Operation, register, require
-from mpc.rings import Array, Rings
+from mpc.operation import Operation, PartyContext, Value, register, require
+from mpc.rings import Array, Rings, field_of
 from mpc.tensor_type import Form, TensorType
 
 
@@ -44,3 +44,23 @@ class Mask(Operation, frozen=True, tag="mask"):
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         return inputs[0]
+
+
+class OfMask(Operation, frozen=True):
+    """What a dealer makes of the mask of each element of x, by its one correlation; it says nothing of x, but to who
+    knows what is opened of it."""
+
+    inner: ClassVar[bool] = True
+
+    def takes_share(self, operand: int) -> bool:
+        return False
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        return Value(None, prepared[0])
+
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        """Of the mask 0."""
+        (correlation,) = self.correlations(*types)
+        return correlation.make(rings, [field_of(rings).zeros(types[0].shape)])[0]
