@@ -25,8 +25,9 @@ from nn.importing.batch_layout import BATCHES, Layout, without_batch
 from nn.importing.blockers import SMOOTH, Blocker, line_of, refused
 from nn.importing.building import Building, Known, Tensor
 from nn.importing.export_aliases import OF_SIZES, is_clear, name_of
-from nn.importing.export_tokens import Tokens, as_numbers, of_tokens, vocabulary
+from nn.importing.export_tokens import as_numbers, of_tokens, vocabulary
 from nn.importing.remedies import not_here
+from nn.importing.tokens import Tokens
 from nn.importing.torch_graph import Converted
 from nn.importing.torch_modules import weight_array
 from nn.inputs import Result

@@ -1,40 +1,21 @@
-"""Tokens in what torch.export makes of a network: whole numbers that are looked up, shared as one-hot vectors.
-
-Whatever is computed from a token alone is a table of as many numbers as there are tokens, and a product with it.  Needs
-torch.
-"""
+"""Tokens (`nn.importing.tokens`) in what torch.export makes of a network.  Needs torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from nn.importing.batch_layout import Layout
 from nn.importing.building import Building, Known, Tensor, embedded
 from nn.importing.export_aliases import name_of
+from nn.importing.tokens import Tokens
 
 _MOVES = frozenset(
     f"aten.{name}"
     for name in ("view", "_unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "slice", "select", "contiguous")
 )
 _SAME = frozenset(f"aten.{name}" for name in ("to", "_to_copy", "clone", "detach", "alias", "contiguous", "type_as"))
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a table says of each of some tokens; ``tensor`` is of their one-hot vectors, which are its last axis."""
-
-    tensor: Tensor
-    table: torch.Tensor
-
-    @property
-    def layout(self) -> Layout:
-        """Without that axis."""
-        whole = self.tensor.layout
-        return whole.resized(whole.shape[:-1])
 
 
 def vocabulary(node: fx.Node) -> int:

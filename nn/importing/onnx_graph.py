@@ -28,8 +28,9 @@ from nn.importing.onnx_file import READ, Taken, array_of, said
 from nn.importing.onnx_folding import FOLDED, MOST_SIZES, as_proto, folded, inferred, type_of
 from nn.importing.onnx_nodes import Node
 from nn.importing.onnx_rounded import Rounded
-from nn.importing.onnx_tokens import Tokens, as_numbers, of_tokens
+from nn.importing.onnx_tokens import as_numbers, of_tokens
 from nn.importing.sklearn_trees import Read
+from nn.importing.tokens import Tokens
 from nn.inputs import Result
 from nn.layer import Array, Layer
 from nn.layers import Linear

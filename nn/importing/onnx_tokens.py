@@ -1,20 +1,16 @@
-"""Tokens in an ONNX graph: whole numbers that are looked up, shared as one-hot vectors.  Needs onnx.
-
-What is computed from a token alone is a table of as many numbers as there are tokens, and a product with it.
-"""
+"""Tokens (`nn.importing.tokens`) in an ONNX graph.  Needs onnx."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from nn.importing.batch_layout import Layout
 from nn.importing.building import Building, Known, Tensor, embedded
+from nn.importing.tokens import Tokens
 
 if TYPE_CHECKING:
     from nn.importing.onnx_graph import Graph
@@ -27,20 +23,6 @@ _POINTWISE = frozenset(
     """.split()  # noqa: SIM905 - so many
 )
 _SAME = frozenset(("Cast", "Identity", "DequantizeLinear"))
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a table says of each of some tokens; ``tensor`` is of their one-hot vectors, which are its last axis."""
-
-    tensor: Tensor
-    table: np.ndarray
-
-    @property
-    def layout(self) -> Layout:
-        """Without that axis."""
-        whole = self.tensor.layout
-        return whole.resized(whole.shape[:-1])
 
 
 def vocabulary(name: str, nodes: Sequence[NodeProto], stored: Mapping[str, TensorProto]) -> int:
