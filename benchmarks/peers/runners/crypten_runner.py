@@ -125,23 +125,12 @@ class Party:
         self.ct.trace(False)
         before_dealing = tcp_bytes()
         self.deal()
-        self.barrier()
-        time.sleep(SETTLE)
-        config, before = self.ct.config.cfg, tcp_bytes()
-        config.communicator.verbose = True
-        self.link.reset_communication_stats()
-        seconds, result = self.timed(barrier=False)
-        statistics = self.link.get_communication_stats()
-        config.communicator.verbose = False
-        time.sleep(SETTLE)
-        sent = tcp_bytes()[0] - before[0]
+        figures, seconds, result, received = self.counted()
         expected = arrays["expected"]
         exact = (result.reveal().double() / result.encoder.scale).numpy()
         decoded = result.get_plain_text().double().numpy()
-        figures = {
-            "online.bytes_per_party": sent,
-            "online.rounds": int(statistics["rounds"]),
-            "offline.bytes_received_per_party": before[1] - before_dealing[1],
+        figures |= {
+            "offline.bytes_received_per_party": received - before_dealing[1],
             "max_abs_error": float(np.abs(exact - expected).max()),
             "max_abs_error_as_decoded": float(np.abs(decoded - expected).max()),
             "input.seconds": shared,
@@ -155,21 +144,24 @@ class Party:
         """Steps make their triples themselves."""
         self.evaluate = training(self.ct, layers, arrays)
         self.provider.request_cache, self.provider.tuple_cache = [], {}
+        figures, seconds, _, _ = self.counted()
+        figures["peak_memory"] = peak_memory()
+        return {"figures": figures, "seconds": seconds, "version": self.ct.__version__}
+
+    def counted(self) -> tuple:
+        """What one evaluation sends, and in how many rounds; its seconds and result; bytes received until then."""
         self.barrier()
         time.sleep(SETTLE)
         config, before = self.ct.config.cfg, tcp_bytes()
         config.communicator.verbose = True
         self.link.reset_communication_stats()
-        seconds, _ = self.timed(barrier=False)
+        seconds, result = self.timed(barrier=False)
         statistics = self.link.get_communication_stats()
         config.communicator.verbose = False
         time.sleep(SETTLE)
-        figures = {
-            "online.bytes_per_party": tcp_bytes()[0] - before[0],
-            "online.rounds": int(statistics["rounds"]),
-            "peak_memory": peak_memory(),
-        }
-        return {"figures": figures, "seconds": seconds, "version": self.ct.__version__}
+        sent = tcp_bytes()[0] - before[0]
+        figures = {"online.bytes_per_party": sent, "online.rounds": int(statistics["rounds"])}
+        return figures, seconds, result, before[1]
 
     def deal(self) -> float:
         self.provider.tuple_cache.clear()
