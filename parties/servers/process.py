@@ -25,11 +25,11 @@ from parties.members.keys import KeyPair
 from parties.members.succession import Step, Succession
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.metrics.serving import serving
+from parties.servers.crew import Workforce
 from parties.servers.dealer import DealerServer
 from parties.servers.freed import BUSY, Freed
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
-from parties.servers.placing import Workforce
 from parties.servers.service_manager import feed_watchdog, notify
 from parties.wire.door import DESCRIPTORS
 from parties.wire.socket_wires import SocketWires

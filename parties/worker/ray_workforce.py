@@ -56,7 +56,7 @@ class _Process:
 
 
 class RayWorkforce:
-    """A `parties.servers.placing.Workforce` on Ray.  Made outside of an event loop: it blocks until Ray is there.
+    """A `parties.servers.crew.Workforce` on Ray.  Made outside of an event loop: it blocks until Ray is there.
 
     Args:
         wanted: how many workers.
