@@ -14,7 +14,7 @@ import torch
 
 import nn
 from mpc import fixed_point
-from mpc.errors import UsageError
+from mpc.errors import UnsupportedError, UsageError
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import FIELD, field
@@ -232,3 +232,29 @@ def test_only_some_layers_are_trained() -> None:
     assert fixed_point.decode(outputs["out.bias"], bits["out.bias"]) == pytest.approx(0.125, abs=1e-4)
     with pytest.raises(UsageError, match="nothing to train in r: layers with weights are a, out"):
         _ = Recipe(layers, nn.MSELoss(), nn.SGD(lr=0.25), only=("r",)).learnt
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        nn.SGD(lr=2.0**-8, schedule=nn.StepLR(1, 0.5)),
+        nn.SGD(lr=2.0**-8, schedule=nn.StepLR(1, 0.5), momentum=0.9, nesterov=True, weight_decay=1e-4),
+        nn.Adam(lr=2.0**-8, schedule=nn.StepLR(1, 0.5)),
+    ],
+)
+def test_rates_go_down_to_nothing(optimizer: nn.Optimizer) -> None:
+    """With digits as before; where the rate is 0, weights stay as they are."""
+    how = Recipe(Sequential({"out": Linear(3, 2)}).architecture((3,)), nn.MSELoss(), optimizer)
+    batch = Batch([leaf(Input((4, 3), 8, 0.0, 1.0))], [leaf(Input((4, 2), 8, 0.0, 1.0))])
+    types = how.described(batch).stored_types
+    state = {name: leaf(Input(t.shape, t.fraction_bits, t.low, t.high)) for name, t in types.items()}
+    for step in (0, 12, 26, 30):
+        after = how.kept(state, [batch], step).state
+        assert {name: x.type.fraction_bits for name, x in after.items()} == {
+            n: t.fraction_bits for n, t in types.items()
+        }
+        assert (optimizer.rate(step) == 0) == (step == 30)
+    if isinstance(optimizer, nn.SGD):
+        assert after["out.weight"].node.inputs == (state["out.weight"].node,), "watched, and nothing else"
+    with pytest.raises(UnsupportedError, match="lr is from"):
+        nn.SGD(lr=1e-11)
