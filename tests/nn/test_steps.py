@@ -25,6 +25,8 @@ from nn.layers import AvgPool2d, Conv2d, Flatten, Linear
 from nn.rectifiers import ReLU
 from nn.training import Batch, Recipe, initial
 from protocols import graph_of, leaf, plan
+from protocols.approximation import FourierFit
+from protocols.approximation.derivative import derivative
 from protocols.lowering.plan import leaves
 from protocols.readings.memory import run_in_memory
 
@@ -140,8 +142,23 @@ def test_what_leaves_its_range_in_any_step_is_seen(momentum: float, wrong: int |
     assert bool(outputs[-1].any()) == (wrong is not None)
 
 
+class Fitted(torch.autograd.Function):
+    """A function as the parties have it, and its slope: by a fit."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, fit: FourierFit) -> Any:
+        ctx.x, ctx.fit = x, fit
+        return torch.tensor(fit(x.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        rises = derivative(ctx.fit)
+        assert rises is not None
+        return gradients[0] * torch.tensor(rises(ctx.x.detach().numpy())), None
+
+
 class Twin:
-    """By torch, in float64, with the rate and the momentum as they are encoded."""
+    """By torch, in float64, with the rate and the momentum as they are encoded, and sigmoids as they are fitted."""
 
     def __init__(self, how: Recipe, weights: Mapping[str, Reals]) -> None:
         self.how = how
@@ -168,8 +185,10 @@ class Twin:
                     x = torch.nn.functional.avg_pool2d(x, 2)
                 case Flatten():
                     x = x.flatten(1)
+                case Sigmoid():
+                    x = Fitted.apply(x, layer.fit)  # type: ignore[no-untyped-call]
                 case _:
-                    x = x.sigmoid()
+                    raise NotImplementedError(name)
         return x
 
 
