@@ -12,16 +12,21 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mpc.errors import PeerError, ProgramError
 from mpc.rings import Rings
 from parties.members.cluster import Cluster
 from parties.messages.workers import ABOUT, BEAT, Beat, Settle, Settled
+from parties.servers.freed import wiped
 from parties.wire.direct import NO_LIMIT, DirectLink, Doors, LinkKey, dial
 from parties.wire.messages import Payload
 from parties.worker.computing import Computing
 from parties.worker.post import Post, Work
 from protocols.randomness.dealt import TrustedDealer
+
+if TYPE_CHECKING:
+    from mpc.rings.on_torch.wiping import DeviceMemory
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +38,18 @@ class Worker:
         host: at which others reach it.
         ports: at the first free one of these.
         rings: what it computes with.
+        memory: of the card that it computes on.
     """
 
-    def __init__(self, host: str, ports: Sequence[int] = (0,), rings: Rings | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        ports: Sequence[int] = (0,),
+        rings: Rings | None = None,
+        memory: DeviceMemory | None = None,
+    ) -> None:
         self._doors = Doors("worker", host, ports)
-        self._source = TrustedDealer(rings)
+        self._source, self._memory = TrustedDealer(rings), memory
         self.key = LinkKey()
         """Of its link with the head."""
         self.does: Work | None = None
@@ -60,6 +72,8 @@ class Worker:
             self.does = does = Computing(post)
             link.send(Settled(address=self._doors.address, process=os.getpid(), host=platform.node()[:255]))
             beating = post.spawn(_beat(link))
+            if self._memory is not None:
+                post.spawn(wiped(self._memory))
             while not beating.done():
                 message, payload = await link.receive()
                 if isinstance(message, Settle):
