@@ -22,7 +22,7 @@ from mpc.rings import convolution_kernels as kernels
 from mpc.rings import threads
 from mpc.rings.field import FieldArray, Shape
 from mpc.rings.kernels import flat
-from mpc.rings.matrix import KEPT, LEAST, SPLIT, TILE, Parts, inner_blocks, slices, split
+from mpc.rings.matrix import KEPT, LEAST, SPLIT, TILE, Parts, evenly, inner_blocks, slices, split
 from mpc.rings.matrix_kernels import PARTS, recombine
 
 TOGETHER = 1 << 20
@@ -31,7 +31,7 @@ TOGETHER = 1 << 20
 STRIP = 8 << 20
 """Likewise, of a tile of one image."""
 
-NARROW = 128
+NARROW = 256
 """Columns of a matrix that is not cut into narrower ones for the sake of threads."""
 
 FEW = 64
@@ -165,7 +165,9 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
                 wide = -(-wide // 2)
             else:
                 break
-        tiles = list(product(slices(images, 1), slices(groups, 1), slices(each, wide), slices(rows, high)))
+        across = -(-each // wide)
+        down = _down(images * groups * across, -(-rows // high), rows)
+        tiles = list(product(slices(images, 1), slices(groups, 1), evenly(each, across), evenly(rows, down)))
     shaped = result.reshape(images, groups, each, rows, columns)
 
     def tile(number: int) -> None:
@@ -184,6 +186,15 @@ def _laid_out(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, pa
             to[...] = done
 
     threads.each(tile, len(tiles))
+
+
+def _down(others: int, strips: int, rows: int) -> int:
+    """How many strips there are to be, at least ``strips``: where tiles are few, as many for each thread, or one would
+    wait for another."""
+    count = threads.in_use()
+    if others * strips >= threads.FOR_EACH * count:
+        return strips
+    return next((n for n in range(strips, rows // 2 + 1) if others * n % count == 0), strips)
 
 
 def _side_by_side(x: FieldArray, w: ConvKernel, result: FieldArray, stride: Pair, padding: Pair) -> None:

@@ -277,6 +277,11 @@ def slices(size: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
+def evenly(size: int, count: int) -> list[slice]:
+    """[0, size) in so many, as long as each other but for one element."""
+    return [slice(size * i // count, size * (i + 1) // count) for i in range(count)]
+
+
 def inner_blocks(k: int, step: int = 1) -> list[slice]:
     """Of an inner size: as few as there may be, about as long as each other, multiples of ``step``."""
     count = -(-k // max(step, BLOCK // step * step))

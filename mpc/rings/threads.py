@@ -17,7 +17,7 @@ from mpc.errors import UsageError
 
 LEAST = 1 << 16
 """Elements of a piece, at least."""
-_FOR_EACH = 4
+FOR_EACH = 4
 """Pieces for each thread: one that is held up leaves its own to the others."""
 
 
@@ -72,7 +72,7 @@ def each(work: Callable[[int], object], count: int) -> None:
 def cut(work: Callable[[int, int], object], size: int, step: int = 1, least: int | None = None) -> None:
     """``work(start, stop)`` for pieces of [0, size), which begin at multiples of ``step``; several if each of them can
     be about as long as ``least``, by default `LEAST`."""
-    count = min(_FOR_EACH * _team.count, size // max(LEAST if least is None else least, step))
+    count = min(FOR_EACH * _team.count, size // max(LEAST if least is None else least, step))
     if count < 2 or _team.pool is None:
         work(0, size)
         return
