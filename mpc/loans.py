@@ -88,7 +88,7 @@ def _untaken(program: Program) -> frozenset[int]:
         if operation.kept_as:
             taken.add(i)
         # Its mask follows from those of its operands.
-        follows = node.type.form is Form.MASKED and not (operation.hides or operation.settles)
+        follows = node.type.form is Form.MASKED and not (operation.hides or operation.bare)
         for k, j in enumerate(node.inputs):
             if (i in taken) if follows else operation.takes_share(k):
                 taken.add(j)

@@ -128,7 +128,9 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     """Base of every operation; its fields are its attributes, its tag is its name on the wire."""
 
     opens: ClassVar[bool] = False
-    """Whether parties communicate: of ``Mask``, ``Keep``, ``Draw``, ``Within``, ``Recomposed`` and ``Zero`` alone."""
+    """Whether parties communicate: of ``Mask``, ``Keep``, ``Draw``, ``Residue``, and what ``settles``, alone."""
+    bare: ClassVar[bool] = False
+    """Whether it opens what it computes, without a mask: what is uniform by itself, or ``settles``."""
     hides: ClassVar[bool] = False
     """Whether its result has a mask of its own, rather than none or one made from its operands' masks."""
     supplied: ClassVar[bool] = False
@@ -147,13 +149,13 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     gates: ClassVar[bool] = False
     """Whether its result is its first operand where its second one is 0, and else uniform."""
     settles: ClassVar[bool] = False
-    """Whether it opens, without a mask, what has to be 0 for the run to have a result."""
+    """Whether what it opens, ``bare``, has to be 0 for the run to have a result."""
     checks: ClassVar[bool] = False
     """Whether that is 0 if its first operand, somebody's secret, lies in its range."""
     counts: ClassVar[bool] = False
     """Whether its result is 0 where values are where they are assumed to be, and else uniform."""
     blinds: ClassVar[bool] = False
-    """Whether its result is nobody's, to hide one result of an operation that ``settles``, ``flags``, ``gates`` or
+    """Whether its result is nobody's, to hide one result of an operation that is ``bare``, ``flags``, ``gates`` or
     ``counts``."""
     inner: ClassVar[bool] = False
     """Whether its result tells of masks, and not of values alone: then nobody sees it, opened or not, and it is taken

@@ -359,7 +359,7 @@ class Program:
             if operation.blinds:
                 blinding.add(i)
             elif blinding and (taken := blinding.intersection(inputs)):
-                if taken & spent or not (operation.settles or operation.flags or operation.gates or operation.counts):
+                if taken & spent or not (operation.bare or operation.flags or operation.gates or operation.counts):
                     raise self._refused(i, "coefficients that nobody knows hide one result, and serve nothing else")
                 spent |= taken
             if not ends.isdisjoint(inputs):

@@ -100,8 +100,8 @@ def _pending(program: Program) -> list[bool]:
     pending: list[bool] = []
     for node in program.nodes:
         operation = node.operation
-        masked = operation.hides and (operation.opens or operation.supplied)
-        pending.append(masked or (not operation.hides and any(pending[j] for j in node.inputs)))
+        opened = operation.bare or (operation.hides and (operation.opens or operation.supplied))
+        pending.append(opened or (not operation.hides and any(pending[j] for j in node.inputs)))
     return pending
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mpc.rings import (
     angles,
     bit_planes,
+    characters,
     coarse,
     coarse_bits,
     coins,
@@ -25,6 +26,7 @@ from mpc.rings import (
     steps,
     weighed_bits,
 )
+from mpc.rings.characters import Node
 from mpc.rings.field_chains import Chain
 from mpc.rings.prg import Seed, elements_less, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
@@ -179,6 +181,18 @@ class FieldRing(WordRing, PrimeField):
 
     def small_sign(self, opened: Array, digits: int, size: int, dealt: Array) -> Array:
         return steps.sign(opened, digits, size, dealt)
+
+    def scaled_table(self, x: Array, factors: Array, before: Array | None, node: Node) -> Array:
+        return characters.table(x, factors, before, node)
+
+    def scaled_sum(self, x: Array, signs: Array | None, node: Node, dealt: Array) -> Array:
+        return characters.found(x, signs, node, dealt)
+
+    def half_signs(self, factors: Array) -> Array:
+        return characters.half_signs(factors)
+
+    def character(self, x: Array) -> Array:
+        return characters.character(x)
 
     def packed_bits(self, x: Array, count: int) -> Array:
         return weighed_bits.packed(x, count)

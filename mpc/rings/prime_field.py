@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from mpc.rings.characters import Node
 from mpc.rings.field import P
 from mpc.rings.field_chains import Chain
 from mpc.rings.ring import Array, Ring, Rings
@@ -155,6 +156,30 @@ class PrimeField(Ring):
     def small_sign(self, opened: Array, digits: int, size: int, dealt: Array) -> Array:
         """1/2, or -1/2 where Z is negative, from what is opened of it, and from shares of ``small_signs`` of its
         masks: each times what these have been multiplied by."""
+
+    # -- squares (mpc.rings.characters) --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def scaled_table(self, x: Array, factors: Array, before: Array | None, node: Node) -> Array:
+        """A row for each of flat ``x``: the table of a node's digits, times what flat ``factors`` stand for.
+
+        ``before``: the factors of the node that has the digits below, if one has.
+        """
+
+    @abstractmethod
+    def scaled_sum(self, x: Array, signs: Array | None, node: Node, dealt: Array) -> Array:
+        """u of each of flat ``x``, from tables, or shares of them.
+
+        ``signs``: `character` of what the node before has made, if there is one.
+        """
+
+    @abstractmethod
+    def half_signs(self, factors: Array) -> Array:
+        """1/2 for each of flat ``factors`` that is even, else -1/2: where it is 0, as it makes what it is 1."""
+
+    @abstractmethod
+    def character(self, x: Array) -> Array:
+        """1 for each of flat ``x`` that is a square, else -1."""
 
     # -- weights of packed bits (mpc.rings.weighed_bits) ---------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from mpc.errors import RangeError
@@ -13,6 +14,7 @@ from mpc.operation import Constant
 from mpc.program import Expression
 from mpc.rings import BITS, FIELD
 from mpc.rings.bit_chains import monomials
+from mpc.rings.characters import Node
 from mpc.rings.digits import entries
 from mpc.rings.small import small, words
 from mpc.rings.steps import entries as step_entries
@@ -35,21 +37,27 @@ from protocols.operations.digits import (
 )
 from protocols.operations.linear import Add, Broadcast, Declare, Divide, Subtract, broadcast
 from protocols.operations.product import Multiply
+from protocols.operations.residues import Factors, Residue, Residuosity
 from protocols.operations.weighed import MOST_WEIGHED, Signed, Steps, Weighed
 
-MOST_DEALT = 1300
+MOST_DEALT = 1100
 """Bytes, with MACs, for a value that is compared and let through: more, and a round more is taken to have fewer."""
+MOST_SUMS = 4
+"""Rounds, with MACs, in which digits are added up."""
 ROUND_WORTH = 2**19
 """Bytes, with MACs, that a round less is worth even then, of all values together: of few it costs little."""
 
 
 class Variant(NamedTuple):
-    """A way to compare: how bits are cut, rounds from the opened value on, and bytes for each value, without gates."""
+    """A way to compare: how bits are cut, rounds from the opened value on, and bytes for each value."""
 
     widths: tuple[int, ...]
     groups: tuple[int, ...]
+    """Digits of each that they are joined to."""
     rounds: int
     bytes: float
+    weighed: tuple[int, ...] = ()
+    """Digits of each sum of them, where it is these that tell signs."""
 
 
 def compared(planner: Planner, x: Expression, *, strictly: bool, below: bool) -> Expression:
@@ -158,7 +166,10 @@ def ended(
     """
     variant, base, thresholds = variant_of(planner, x, ignored, equal)
     malicious = planner.objective.security is Security.MALICIOUS
-    if variant.rounds == 1 and not malicious:
+    if variant.weighed and malicious:
+        shown = _shown(planner, x, ignored, variant, equal)
+        return planner.make(Residuosity(ignored, below, equal, 0, False), x, shown, *passed)
+    if variant.weighed:
         return planner.make(
             Signed(ignored, below, equal, 0, False, len(variant.widths)),
             x,
@@ -191,18 +202,34 @@ def _weighed(
     return planner.masked(x.derive(Weighed(ignored, widths, small(count), thresholds, equal), planner.label, *tables))
 
 
+def _shown(planner: Planner, x: Expression, ignored: int, variant: Variant, equal: bool) -> Expression:
+    """What the last of the sums of digits has shown."""
+    found: Expression | None = None
+    ends = accumulate(variant.weighed, initial=0)
+    for first, count in zip(ends, variant.weighed, strict=False):
+        made = Residue(ignored, variant.widths, first, count, equal)
+        found = x.once(made, functools.partial(_residue, planner, made, x, found))
+    if found is None:
+        raise ValueError("digits are weighed in no sum")
+    return found
+
+
+def _residue(planner: Planner, made: Residue, x: Expression, below: Expression | None) -> Expression:
+    factors = Expression(Factors(x.type.size), (), planner.label)
+    return Expression(made, (x, factors) if below is None else (x, factors, below), planner.label)
+
+
 def variant_of(planner: Planner, x: Expression, ignored: int, equal: bool = False) -> tuple[Variant, Expression, int]:
     """By which it is compared, whose tables it is looked up in, and to how many thresholds each of those is."""
     base, bits = _base(x, ignored, equal)
     thresholds = x.type.size // base.type.size if base.type.size else 1
-    variant = chosen(bits, base.type.size, planner.objective, thresholds)
-    weighed = planner.objective.security is Security.SEMI_HONEST and variant.rounds == 1
-    if weighed and not Window(ignored, variant.widths).weighs(x.type, equal):
-        # Values at the ends: a bit more, or where there is none a round more.
-        more = bits + (bits + max(ignored, 0) < MOST_BITS)
-        objective = planner.objective if more > bits else Objective(0)
-        variant = chosen(more, base.type.size, objective, thresholds)
-    return variant, base, thresholds
+    # Values at the ends, by digits that are weighed: a bit more, or where there is none another way.
+    for more in (bits, bits + 1):
+        if more + max(ignored, 0) <= MOST_BITS:
+            variant = chosen(more, base.type.size, planner.objective, thresholds, equal)
+            if not variant.weighed or Window(ignored, variant.widths).weighs(x.type, equal):
+                return variant, base, thresholds
+    return chosen(bits, base.type.size, planner.objective, thresholds, equal, weighed=False), base, thresholds
 
 
 def _base(x: Expression, ignored: int, equal: bool) -> tuple[Expression, int]:
@@ -235,24 +262,32 @@ def _bits_of(x: TensorType, ignored: int, equal: bool) -> int:
     return next((bits for bits in widths if Window(ignored, (bits,)).takes(x, equal)), 0)
 
 
-def chosen(bits: int, size: int, objective: Objective, thresholds: int = 1) -> Variant:
+def chosen(
+    bits: int, size: int, objective: Objective, thresholds: int = 1, equal: bool = False, *, weighed: bool = True
+) -> Variant:
     """For so many values, and for each so many thresholds: the fewest rounds, unless they cost more bytes than they are
-    worth."""
+    worth.
+
+    ``equal``: to tell whether values are 0.  ``weighed``: also by signs of digits that are added up.
+    """
     malicious = objective.security is Security.MALICIOUS
-    fewest, *others = _variants(bits, malicious, thresholds)
-    if malicious and others and fewest.bytes > MOST_DEALT * thresholds:
-        objective = Objective(min(objective.round_bytes, ROUND_WORTH), objective.security)
+    fewest, *others = _variants(bits, malicious, thresholds, equal, weighed)
     for other in others:
-        if size * (fewest.bytes - other.bytes) > objective.round_bytes * (other.rounds - fewest.rounds):
+        dear = malicious and fewest.bytes > MOST_DEALT * thresholds
+        worth = min(objective.round_bytes, ROUND_WORTH) if dear else objective.round_bytes
+        if size * (fewest.bytes - other.bytes) > worth * (other.rounds - fewest.rounds):
             fewest = other
     return fewest
 
 
 @functools.cache
-def _variants(bits: int, malicious: bool, thresholds: int) -> tuple[Variant, ...]:
+def _variants(bits: int, malicious: bool, thresholds: int, equal: bool, weighed: bool) -> tuple[Variant, ...]:
     """Of each number of rounds the one with the fewest bytes, for a value that is compared and let through."""
     found: dict[int, Variant] = {}
-    for variant in lifted(bits, thresholds) if malicious else packed(bits, thresholds):
+    ways = chain(lifted(bits, thresholds), scaled(bits, thresholds, equal)) if malicious else packed(bits, thresholds)
+    for variant in ways:
+        if variant.weighed and not weighed:
+            continue
         if variant.rounds not in found or variant.bytes < found[variant.rounds].bytes:
             found[variant.rounds] = variant
     return tuple(found[rounds] for rounds in sorted(found))
@@ -262,7 +297,7 @@ def packed(bits: int, thresholds: int) -> Iterator[Variant]:
     """All ways without MACs."""
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_WEIGHED) + 1):
         widths, whole = _weighable(bits, count)
-        yield Variant(widths, (), 1, whole + thresholds * (count / 8 + (16 << (count - 1))))
+        yield Variant(widths, (), 1, whole + thresholds * (count / 8 + (16 << (count - 1))), (count,))
     for count in range(-(-bits // MOST_DIGIT), min(bits, MOST_CHAINED) + 1):
         widths = _cut(bits, count)
         tables, opened = entries(widths) / 8, (2 * count - 1) / 8
@@ -287,6 +322,53 @@ def _weighable(bits: int, count: int, place: int = 0) -> tuple[tuple[int, ...], 
             best = (width, *others), bytes_(width) + rest
     if best is None:
         raise ValueError(f"{bits} bits are no {count} digits")
+    return best
+
+
+def scaled(bits: int, thresholds: int, equal: bool) -> Iterator[Variant]:
+    """All ways with MACs by sums of digits, in which each threshold has tables of its own."""
+    for count in range(1, MOST_SUMS + 1):
+        found = _in_sums(bits, count, equal)
+        if found is None:
+            continue
+        # Half a sign, and that times what is let through.
+        each = 16 * (sum(node.entries for node in found) + 2) + 8 * count
+        widths = tuple(width for node in found for width in node.widths)
+        yield Variant(widths, (), count, thresholds * each, tuple(len(node.widths) for node in found))
+
+
+@functools.cache
+def _in_sums(bits: int, count: int, equal: bool, lowest: bool = True) -> tuple[Node, ...] | None:
+    """How the sums from one on, so many of them, share so many bits: in the fewest entries."""
+    best: tuple[Node, ...] | None = None
+    if count == 1:
+        node = _sum(bits, lowest, True, equal)
+        return None if node is None else (node,)
+    for own in range(1, bits - count + 2):
+        node, others = _sum(own, lowest, False, equal), _in_sums(bits - own, count - 1, equal, False)
+        if node is None or others is None:
+            continue
+        if best is None or sum(one.entries for one in (node, *others)) < sum(one.entries for one in best):
+            best = (node, *others)
+    return best
+
+
+@functools.cache
+def _sum(bits: int, lowest: bool, highest: bool, equal: bool) -> Node | None:
+    """How the digits of one share so many bits.  Those of one bit come first, behind the lowest of all."""
+    best: Node | None = None
+    most = Node(0, (), lowest, highest, equal).most
+    for digits in range(1, min(most, bits) + 1):
+        for ones in range(digits):
+            left = digits - ones
+            if not left <= bits - ones <= MOST_DIGIT * left:
+                continue
+            *rest, last = sorted(_cut(bits - ones, left))
+            # The lowest is a table of its own, if it is not the highest.
+            first = [rest.pop()] if lowest and rest and not equal else []
+            node = Node(0, (*first, *[1] * ones, *rest, last), lowest, highest, equal)
+            if best is None or node.entries < best.entries:
+                best = node
     return best
 
 

@@ -49,6 +49,7 @@ from protocols.operations import (
     polynomial,
     product,
     quotient,
+    residues,
     shuffle,
     truncated_product,
     truncation,
@@ -346,7 +347,7 @@ def _polynomial(
 
 @_rule(
     digits.Tables, digits.Digits, weighed.Steps, weighed.Weighed, comparison.Join, bit_comparison.Sign, in_range.Ends,
-    in_range.Within,
+    in_range.Within, residues.Residue,
     decomposed.Decomposed, decomposed.Recomposed, astray.Astray, beyond.Beyond, beyond.Beyonds, nonzero.Nonzero,
     nonzero.Zero, fourier.Waves,
 )  # fmt: skip
@@ -355,12 +356,12 @@ def _of_digits(operation: Operation, x: Expression, losses: Sequence[Loss]) -> L
     return _with(x, 0.0, *(loss.times(0.0) for loss in losses))
 
 
-@_rule(in_range.Coefficients)
+@_rule(in_range.Coefficients, residues.Factors)
 def _coefficients(operation: Operation, x: Expression, losses: Sequence[Loss]) -> Loss:
     return Loss(0.0, 0.0)
 
 
-@_rule(comparison.Compare, weighed.Signed, bit_comparison.Lifted)
+@_rule(comparison.Compare, residues.Residuosity, weighed.Signed, bit_comparison.Lifted)
 def _compared(operation: comparison.Comparison, x: Expression, losses: Sequence[Loss]) -> Loss:
     """Right of what is computed exactly; else the other bit is found, at worst, and what it is to let through is not.
 

@@ -67,6 +67,7 @@ from protocols.operations.in_range import Coefficients
 from protocols.operations.linear import Add, Reshape, Subtract, Sum
 from protocols.operations.nonzero import Nonzero, Zero
 from protocols.operations.product import Multiply
+from protocols.operations.residues import Factors
 
 LABEL = "interval check"
 """What it is counted under."""
@@ -207,7 +208,7 @@ def _forms(targets: Iterable[Expression]) -> Mapping[Expression, int]:
     forms: dict[Expression, int] = {}
     numbers: dict[object, int] = {}
     for x in paced(Program.order(targets)):
-        own = None if x.inputs or isinstance(x.operation, Constant | Coefficients) else id(x)
+        own = None if x.inputs or isinstance(x.operation, Constant | Coefficients | Factors) else id(x)
         forms[x] = numbers.setdefault((x.operation, own, tuple(forms[y] for y in x.inputs)), len(numbers))
     return forms
 

@@ -1,4 +1,4 @@
-"""A comparison with MACs: the chain of digits (``digits.py``) in the field, at once or over a level of nodes.
+"""A comparison with MACs, of many thresholds: the chain of digits (``digits.py``) in the field, at once or over nodes.
 
 Once digits are opened, a_j = u_j + alpha_j and b_j = v_j + beta_j, the chain
 
@@ -13,9 +13,8 @@ few digits of many: those of a group become one, a = the group's chain, b = the 
 opened again: a round more for less than half of the elements.
 
 Security: nothing is opened here.  All is linear in shares, with public coefficients: on MAC shares it gives shares of
-the result's MAC.  Why not bits with MACs in GF(2^64), of 8 bytes each: they take a check of their own, and an element
-here, with its MAC, takes 16; k = 20 bits are 1,264 bytes dealt for a ReLU, where these would be 1,088, in as many
-rounds; what they would save is bytes that are opened, 152 for a ReLU now.
+the result's MAC.  Tables tell nothing but of masks, so many thresholds of one x share them: it is for these; of one
+alone the signs of digits are cheaper (``residues.py``).
 Cost: no round of its own; sum over a group's digits j of 3 2^(j-1) - 2 products; as many and twice J - 1 more for what
 a bit lets through.
 Source: see ``digits.py``; products of masks for all monomials: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006.
@@ -29,10 +28,10 @@ from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
-from mpc.errors import ProgramError
 from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
+from mpc.rings.field import P
 from mpc.rings.field_chains import Chain
 from mpc.rings.prime_field import Bits
 from mpc.tensor_type import Form, TensorType
@@ -41,6 +40,8 @@ from protocols.operations.mask import Mask
 from protocols.operations.passing import passed, passed_made, passed_parts
 from protocols.operations.truncation import check_truncatable
 
+HALF = (P + 1) // 2
+"""1 / 2."""
 MOST_JOINED = 8
 """Digits that one chain has: the monomials double with each."""
 
@@ -204,17 +205,21 @@ class Comparison(Operation, frozen=True):
 
     def check_operands(self, operands: Sequence[Operand]) -> None:
         """That digits are those of this comparison: others tell how public numbers compare with masks."""
-        made = _opened(operands[1])
-        if not isinstance(made.operation, Digits):
-            require(made.operation.inner and len(made.inputs) == 1, "takes digits")
-            made = _opened(made.inputs[0])
-        digits = made.operation
-        if not isinstance(digits, Digits):
-            raise ProgramError("takes digits")
+        made = self._digits_of(operands[1])
+        digits: Any = made.operation
         require(made.inputs[0].number == operands[0].number, "takes the digits of what is compared")
         alike = (digits.ignored, digits.equal) == (self.ignored, self.equal)
         require(alike, "takes the digits of such a comparison")
         require(not self.own or operands[2].number == operands[0].number, "lets what it compares through")
+
+    def _digits_of(self, opened: Operand) -> Operand:
+        """The digits that it is opened of, once or twice.  Raises ProgramError."""
+        made = _opened(opened)
+        if not isinstance(made.operation, Digits):
+            require(made.operation.inner and len(made.inputs) == 1, "takes digits")
+            made = _opened(made.inputs[0])
+        require(isinstance(made.operation, Digits), "takes digits")
+        return made
 
     def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
         field = field_of(rings)
@@ -260,6 +265,32 @@ class Comparison(Operation, frozen=True):
             for w, p in ((whole.public, part.public), (whole.share, part.share))
         ]
         return Value(*rest)
+
+
+class HalfSigned(Comparison, frozen=True):
+    """By half the sign of x, and half that times what masks what is let through: dealt, and chosen, or turned, by what
+    is opened."""
+
+    def _signed(self, rings: Rings, types: Sequence[TensorType], opened: Value, dealt: Array) -> Array:
+        """A share of it, flat, by what is opened of the second operand, from what is dealt."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        field, shape, opened = field_of(party.rings), types[0].shape, inputs[1]
+        # 1/2 + s for half the sign s, and y / 2 + (D s + b s).
+        sign = self._signed(party.rings, types, opened, prepared[0])
+        if len(inputs) == 2:
+            sign = field.reshape(sign, shape)
+            return Value(field.full(shape, HALF), field.negate(sign) if self.below else sign)
+        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
+        products = [self._signed(party.rings, types, opened, dealt) for dealt in y.dealt]
+        product = products[0] if len(products) == 1 else field.choose(y.second, *products[::-1])
+        product = field.multiply_add(y.public, sign, product)
+        known, share = (field.scale(part, HALF) for part in (y.public, y.share))
+        share = y.wrapped(field, field.subtract(share, product) if self.below else field.add(share, product))
+        return Value(field.reshape(known, shape), field.reshape(share, shape))
 
 
 @register

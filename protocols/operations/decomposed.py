@@ -110,6 +110,7 @@ class Recomposed(Operation, frozen=True, tag="recomposed"):
     """Opens V of an input, of coefficients, and of the `Decomposed` input."""
 
     opens: ClassVar[bool] = True
+    bare: ClassVar[bool] = True
     settles: ClassVar[bool] = True
     checks: ClassVar[bool] = True
     takes_inner: ClassVar[range] = range(2, 3)

@@ -20,8 +20,8 @@ with the sign's bit in it, of a_J = the sign's bit of the difference and of b_J 
 a *chain*.  With MACs all of this is in the field; without, tables, a and b are packed bits under XOR, where the same
 chain holds.  What `Digits` finds is masked and opened like any tensor, a_j = u_j + alpha_j and b_j = v_j + beta_j, and
 then the chain is a polynomial of masks with public coefficients, linear in dealt shares of their products: two ways to
-go on from there are in ``comparison.py`` and ``bit_comparison.py``.  In fewer rounds, digits are added up in place of
-chained: ``weighed.py``.
+go on from there are in ``comparison.py`` and ``bit_comparison.py``.  In fewer rounds, or for fewer bytes with MACs,
+digits are added up in place of chained: ``weighed.py`` and ``residues.py``.
 
 Security: nothing is opened here beyond E, which is uniform; dealt tables are fresh and uniform, and looking up at
 public places is linear in them, so on MAC shares it gives shares of MACs.  The u and v that are opened next are uniform
@@ -45,10 +45,10 @@ dealt for each, alone, and of several of one x in one tensor,
     bits  for           alone  of 2  of 4  of 8  of 64
     20    two rounds      144    88    60    46     24
     20    three            23    19    15    13     10
-    20    MACs          1,104   832   796   546    200
+    20    MACs            640   704   704   546    200
     30    two rounds      288   212   138   101     48
     30    three            43    31    24    19     12
-    30    MACs          1,936 1,336   920   726    487
+    30    MACs            992 1,056 1,056   726    487
 
 and 8 bytes opened for x, for all of them together.
 Source: comparing digit by digit from the highest: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006; dealt tables that
@@ -130,12 +130,12 @@ class Window(NamedTuple):
         """Half of what is ignored: so much less is compared, for values on both sides of 0 to be told alike."""
         return (1 << self.shift) >> 1
 
-    def check(self, x: TensorType, equal: bool = False) -> None:
-        """Raise ProgramError unless it goes with a masked ``x``."""
+    def check(self, x: TensorType, equal: bool = False, most: int = MOST_DIGITS) -> None:
+        """Raise ProgramError unless it goes with a masked ``x``, and has up to so many digits."""
         widths = self.widths
         require(x.ring == FIELD, "compares field elements: p = 2^61 - 1 is what lets it do without wraps")
         require(x.form is Form.MASKED, "compares a masked tensor")
-        require(0 < len(widths) <= MOST_DIGITS, f"compares 1 to {MOST_DIGITS} digits")
+        require(0 < len(widths) <= most, f"compares 1 to {most} digits")
         require(all(0 < width <= MOST_DIGIT for width in widths), f"digits have 1 to {MOST_DIGIT} bits")
         require(self.ignored >= EXACTLY and self.bits + self.shift <= MOST_BITS, f"compares up to {MOST_BITS} bits")
         require(not equal or self.ignored == EXACTLY, "what ignores bits is equal to nothing")

@@ -228,6 +228,7 @@ class Within(Operation, frozen=True, tag="within"):
     """
 
     opens: ClassVar[bool] = True
+    bare: ClassVar[bool] = True
     settles: ClassVar[bool] = True
     checks: ClassVar[bool] = True
     takes_inner: ClassVar[range] = range(2, 3)

@@ -95,5 +95,6 @@ class Zero(Scaling, frozen=True, tag="zero"):
     """Opened: if one is not 0 the run has no result."""
 
     opens: ClassVar[bool] = True
+    bare: ClassVar[bool] = True
     settles: ClassVar[bool] = True
     form: ClassVar[Form] = Form.MASKED

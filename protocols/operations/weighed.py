@@ -15,7 +15,7 @@ dealer deals shares of these times b besides, and one is taken likewise.
 
 Security: nothing is opened here beyond z, which is uniform under a mask of its own: perfect, for any n - 1 parties.
 All else is dealt, fresh and uniform, and taken by public numbers.  Of many thresholds of one x, see ``digits.py``.
-With MACs there are none of numbers modulo 2^J; digits are chained in the field there (``comparison.py``).
+With MACs there are none of numbers modulo 2^J; a sum is shown there by another sign of it (``residues.py``).
 Cost: J bits are opened for a value.  Dealt are 2^w - 1 numbers for a digit of w bits, one more for the highest, of J
 bits, J, J - 1, ... 2; and 2^(J-1) elements for a bit, as many more for what it lets through.  At k = 19 bits a ReLU
 takes 144 bytes with three digits, of which the tables are 80; digits in packed bits would have 10 elements in place of
@@ -32,16 +32,13 @@ from typing import Any, ClassVar
 from mpc.correlation import Correlation, Part
 from mpc.operation import Operand, PartyContext, Value, register, require
 from mpc.rings import Array, PrimeField, Rings, field_of
-from mpc.rings.field import P
 from mpc.rings.small import MOST_BITS, small, words
 from mpc.rings.steps import entries, entry_bits
 from mpc.tensor_type import Form, RingName, Shape, TensorType
-from protocols.operations.comparison import Comparison
+from protocols.operations.comparison import HALF, HalfSigned
 from protocols.operations.digits import Digits, MaskTables, Window
-from protocols.operations.passing import SaidOfMasks, passed
+from protocols.operations.passing import SaidOfMasks
 
-HALF = (P + 1) // 2
-"""1 / 2."""
 MOST_WEIGHED = MOST_BITS
 """Digits of a sum: what is dealt doubles with each."""
 
@@ -159,7 +156,7 @@ class SmallSigns(SaidOfMasks, frozen=True):
 
 
 @register
-class Signed(Comparison, frozen=True, tag="signed"):
+class Signed(HalfSigned, frozen=True, tag="signed"):
     """Its second operand is the opened sum of as many ``digits``."""
 
     digits: int
@@ -179,24 +176,6 @@ class Signed(Comparison, frozen=True, tag="signed"):
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (SmallSigns(types[0].size, len(types) == 3, self.dropped, self.own, self.digits),)
 
-    def evaluate(
-        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
-    ) -> Value:
-        field, shape, size = field_of(party.rings), types[0].shape, types[0].size
-        opened = party.ring(types[1]).or_zeros(inputs[1].public, types[1].shape)
-
-        def taken(dealt: Array) -> Array:
-            return field.small_sign(opened, self.digits, size, dealt)
-
-        # 1/2 + s for half the sign s, and y / 2 + (D s + b s).
-        sign = taken(prepared[0])
-        if len(inputs) == 2:
-            sign = field.reshape(sign, shape)
-            return Value(field.full(shape, HALF), field.negate(sign) if self.below else sign)
-        y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
-        products = [taken(dealt) for dealt in y.dealt]
-        product = products[0] if len(products) == 1 else field.choose(y.second, *products[::-1])
-        product = field.multiply_add(y.public, sign, product)
-        known, share = (field.scale(part, HALF) for part in (y.public, y.share))
-        share = y.wrapped(field, field.subtract(share, product) if self.below else field.add(share, product))
-        return Value(field.reshape(known, shape), field.reshape(share, shape))
+    def _signed(self, rings: Rings, types: Sequence[TensorType], opened: Value, dealt: Array) -> Array:
+        words = rings[types[1].ring].or_zeros(opened.public, types[1].shape)
+        return field_of(rings).small_sign(words, self.digits, types[0].size, dealt)

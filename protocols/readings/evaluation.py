@@ -72,10 +72,12 @@ class Evaluation:
             return stored(i)
         if operation.hides:
             # What hides nothing is its mask: it is there already.
-            own = None if i in self._program.loans.borrowers else mask(i)
+            loans = self._program.loans
+            taken = operation.opens or operation.supplied or i not in loans.untaken
+            own = mask(i) if taken and i not in loans.borrowers else None
             return Value(None, own, pending=operation.opens or operation.supplied)
         prepared: Any
-        masked = node.type.form is Form.MASKED and not operation.settles
+        masked = node.type.form is Form.MASKED and not operation.bare
         if masked and i in self._program.loans.untaken:
             prepared = self._context.ring(node.type).zeros(node.type.shape)
         elif masked:
@@ -84,14 +86,14 @@ class Evaluation:
             )
         else:
             prepared = operation.prepare(self._context, types, inputs, dealt(i))
-        if any(value.pending for value in inputs):
+        if operation.bare or any(value.pending for value in inputs):
             self._prepared[i] = prepared
             return Value(None, prepared if masked else None, pending=True)
         return operation.evaluate(self._context, types, inputs, prepared)
 
     def open(self, i: int, public: Array, beside: dict[str, Any] | None = None) -> None:
         """The public part of a masked node has become known; ``beside`` is what another reading shares with this."""
-        value = Value(public, None if self._program.nodes[i].operation.settles else self.value(i).share)
+        value = Value(public, None if self._program.nodes[i].operation.bare else self.value(i).share)
         value.beside = beside
         self._values[i] = value
 
@@ -112,11 +114,11 @@ class Evaluation:
 
     def difference(self, i: int, out: Array) -> None:
         """This party's share of what the opening of node ``i`` opens: the shared part of its operand, less its mask, or
-        what it settles.
+        what it opens without one.
         """
         node = self._program.nodes[i]
         ring = self._context.ring(node.type)
-        if node.operation.settles:
+        if node.operation.bare:
             ring.difference(self._context.fold(self._evaluated(i), node.type), ring.zeros(node.type.shape), out)
             return
         share, mask = self.value(node.inputs[0]).share, self.value(i).share

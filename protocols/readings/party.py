@@ -347,7 +347,7 @@ class PartyRun:
                     self._check.take_commitments([incoming[k][end:] for incoming in received])
             for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
                 node = self.program.nodes[i]
-                of = node.inputs if not node.operation.settles else ()
+                of = node.inputs if not node.operation.bare else ()
                 known = self._shares.value(of[0]).public if of else None
                 self._open(i, array if known is None else ring.add(array, known))
         self.seconds[label] += time.perf_counter() - start

@@ -79,9 +79,10 @@ def comparisons(s: Any) -> Built:
 
 
 def places(s: Any) -> Built:
-    """Thresholds that share tables, equality, and a function by table of what is opened for it."""
+    """Few thresholds, and many, which share tables; equality, and a function by table of what is opened for it."""
     x, y, bit = s.secret((2,)), s.secret((2,), 0, 3, 0), s.secret((2,), 0, 1, 0)
-    return [x.clip(-1, 1), (x == y) * x, (y * bit).chosen_from([1.0, 2.0, 4.0, 0.5])], {}
+    many = (x[:1] >= np.linspace(-3, 3, 64)).sum()
+    return [x.clip(-1, 1), (x == y) * x, (y * bit).chosen_from([1.0, 2.0, 4.0, 0.5]), many], {}
 
 
 def polynomial_after_truncation(s: Any) -> Built:

@@ -13,6 +13,7 @@ import torch
 
 from mpc.errors import ConfigurationError, ShapeError
 from mpc.rings import BITS, FIELD, known_rings
+from mpc.rings.characters import Node
 from mpc.rings.devices import memory_errors
 from mpc.rings.digits import entries
 from mpc.rings.field_chains import Chain
@@ -63,6 +64,11 @@ class Numbers(NamedTuple):
 
 N = 203
 CHAINS = (Chain((0, 2, 4), (1, 3)), Chain((4,), (1, 0, 3)), Chain((3,), ()))
+NODES = (
+    Node(0, (3, 1, 1, 2), True, False, False), Node(7, (2, 3, 1), False, True, False),
+    Node(30, (4,), True, True, False),
+    Node(2, (1, 2, 1), True, False, True), Node(9, (1, 3), False, True, True),
+)  # fmt: skip
 TURNS = (Turn(37, 40), Turn(5, 20), Turn(1, 32))
 FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
     "zeros": lambda x: [x.ring.zeros((3, 2)), x.ring.zeros(())],
@@ -159,6 +165,15 @@ FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
     ],
     "small_signs": lambda x: [x.ring.small_signs(x.packed(d, N), d, N) for d in (1, 3, 4, 7)],
     "small_sign": lambda x: [x.ring.small_sign(x.packed(d, N), d, N, x(1 << (d - 1), N)) for d in (1, 3, 4, 7)],
+    "scaled_table": lambda x: [
+        x.ring.scaled_table(x(N), x(N), None if node.lowest else x.ring.negate(x(N)), node) for node in NODES
+    ],
+    "scaled_sum": lambda x: [
+        x.ring.scaled_sum(x(N), None if node.lowest else x.ring.character(x(N)), node, x(N, node.entries))
+        for node in NODES
+    ],
+    "half_signs": lambda x: x.ring.half_signs(x(N)),
+    "character": lambda x: x.ring.character(x(N)),
     "unpacked": lambda x: x.ring.unpacked(x.octets(26), N),
     "kept": lambda x: [x.ring.kept(x.octets(26), x(N)), x.ring.kept(x.octets(3), x(4, 5))],
     "turned": lambda x: [x.ring.turned(x.octets(26), x(N)), x.ring.turned(x.octets(3), x(4, 5))],

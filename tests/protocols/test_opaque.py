@@ -70,7 +70,9 @@ def functions(s: Any) -> list[SecretTensor]:
 
 def comparisons(s: Any) -> list[SecretTensor]:
     x, y = s.secret((3,)), s.secret((2, 3))
-    return [x > 0.5, (x * x).relu(), (y <= 1) * x, x.clip(-1, 1), (y == 0.5) * x, s.secret((2,), 0, 3, 0).one_hot(4)]
+    many = s.secret((1,)) >= np.linspace(-3, 3, 64)
+    few = [x > 0.5, (x * x).relu(), (y <= 1) * x, x.clip(-1, 1), (y == 0.5) * x, s.secret((2,), 0, 3, 0).one_hot(4)]
+    return [*few, many]
 
 
 def kept(s: Any) -> list[SecretTensor]:

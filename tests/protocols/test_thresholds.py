@@ -16,6 +16,7 @@ from mpc.rings import FIELD, field, field_of, known_rings
 from mpc.security import Security
 from protocols.operations.digits import EXACTLY, Digits, Tables, Window
 from protocols.operations.mask import Mask
+from protocols.operations.residues import Residue
 from protocols.readings.memory import run_in_memory
 
 STRICT = Objective(ANY, Security.MALICIOUS)
@@ -72,7 +73,8 @@ def test_tables_are_shared_and_results_are_exact(secure: Any, name: str, variant
     program = secure.program(compute(((x + y) / 2).within(-4, 4)), objective=OBJECTIVES[variant])
     (found,) = computed(program, real, real, parties=3)
     assert np.array_equal(found, wanted(real))
-    assert whole(program) == real.size
+    # With MACs, of few thresholds each has its own.
+    assert whole(program) == real.size or (variant == "with MACs" and not whole(program))
 
 
 def test_what_is_computed_is_opened_once(secure: Any) -> None:
@@ -89,13 +91,14 @@ def test_a_threshold_more_is_cheaper(secure: Any, thresholds: int) -> None:
     """At 20 bits, of what one alone is dealt: tables are made once, and larger where they are of use to more."""
     least = {
         "two rounds": {2: 88, 8: 46, 64: 24}, "three rounds": {2: 19, 8: 13, 64: 10},
-        "with MACs": {2: 832, 8: 546, 64: 199.5},
+        "with MACs": {2: 704, 8: 546, 64: 199.5},
     }  # fmt: skip
     for variant, objective in OBJECTIVES.items():
         x = secure.secret((800,))
         program = secure.program(x.expand_dims(-1) >= np.linspace(-3, 3, thresholds), objective=objective)
-        (digits,) = (n.operation for n in program.nodes if isinstance(n.operation, Digits))
-        assert sum(digits.widths) == 20
+        (bits,) = {sum(n.operation.widths) for n in program.nodes if isinstance(n.operation, Digits | Residue)}
+        # A bit more, where thresholds have tables of their own.
+        assert bits == 20 + (variant == "with MACs" and thresholds == 2)
         own = 8 * 800 if variant == "with MACs" else 0  # the MAC of the input's mask
         dealt = cost(program, 2, objective.security).offline_dealer_bytes[-1] - 16 - own
         assert dealt / 800 / thresholds <= least[variant][thresholds] + 0.5

@@ -258,6 +258,21 @@ def _weighed(draw: Draw) -> Expression:
     return _bit(draw, LATENCY)
 
 
+@of("factors")
+@of("residue")
+def _factors(draw: Draw) -> Expression:
+    return _bit(draw, STRICT)
+
+
+@of("compare")
+def _compared(draw: Draw) -> Expression:
+    """A bit, or what it lets through."""
+    cut, compared = (EXACTLY, (10,) * 6, FIELD), Planner().masked(_of_both_signs(draw))
+    made = Planner().make(Digits(*cut), compared, Planner().make(Tables(*cut), compared))
+    passed = [compared] * draw.whole(0, 1)
+    return Planner().make(Compare(EXACTLY, False, False, 0, False), compared, Planner().masked(made), *passed)
+
+
 @of("join")
 def _join(draw: Draw) -> Expression:
     cut, compared = (EXACTLY, (10,) * 6, FIELD), _of_both_signs(draw)
@@ -271,8 +286,8 @@ def _sign(draw: Draw) -> Expression:
     return _bit(draw, TRAFFIC)
 
 
-@of("compare")
-def _compared(draw: Draw) -> Expression:
+@of("residuosity")
+def _residuosity(draw: Draw) -> Expression:
     return _ended(draw, STRICT)
 
 

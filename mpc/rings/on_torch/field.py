@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mpc.rings.characters import Node
 from mpc.rings.field_chains import Chain
-from mpc.rings.on_torch import angles, lookups, planes, products, steps, words
+from mpc.rings.on_torch import angles, characters, lookups, planes, products, steps, words
 from mpc.rings.on_torch.layout import TorchRing
 from mpc.rings.prg import Seed, elements_sum
 from mpc.rings.prime_field import Bits, P, PrimeField, Turn
@@ -145,6 +146,18 @@ class TorchField(TorchRing, PrimeField):
 
     def small_sign(self, opened: Any, digits: int, size: int, dealt: Any) -> Any:
         return steps.sign(opened, digits, size, dealt)
+
+    def scaled_table(self, x: Any, factors: Any, before: Any | None, node: Node) -> Any:
+        return characters.table(x, factors, before, node)
+
+    def scaled_sum(self, x: Any, signs: Any | None, node: Node, dealt: Any) -> Any:
+        return characters.found(x, signs, node, dealt)
+
+    def half_signs(self, factors: Any) -> Any:
+        return characters.half_signs(factors)
+
+    def character(self, x: Any) -> Any:
+        return characters.character(x)
 
     def packed_bits(self, x: Any, count: int) -> Any:
         return planes.of_numbers(x.flatten(), 0, count)
