@@ -184,6 +184,16 @@ class Jobs(Running):
                 return job
         raise NoSuchName(f"there is no training {sought!r}: `tessera jobs` lists them")
 
+    async def job_before(self, job: TrainingJob) -> TrainingJob | None:
+        """That of this client's which has made what that job begins with, if it is one of a chain."""
+        for other, standing in await self.standings():
+            order = other.order
+            if order.slot != job.order.slot or not order.first < job.order.first or not other.own:
+                continue
+            if any(run_of(other.id, serial) == job.order.start for serial in range(standing.begun)):
+                return other
+        return None
+
     # -- what a job asks -------------------------------------------------------------------------------------------
 
     async def job_news(self, job: str, known: int, *, at_once: bool = False) -> JobSeen:

@@ -41,6 +41,11 @@ class Job:
         found: list[Progress] = self._run(self._job.progress(known))
         return found
 
+    def before(self) -> list[Progress]:
+        """Of each checkpoint of the jobs that this one goes on from."""
+        found: list[Progress] = self._run(self._job.before())
+        return found
+
     def follow(self, known: int = 0) -> Iterator[Progress]:
         """Each checkpoint, after the first ``known``, as soon as it is there, until all is over."""
         made = self._job.follow(known)

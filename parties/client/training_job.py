@@ -90,6 +90,17 @@ class TrainingJob:
                 return found
             found += await self._made(known + len(found), seen.made)
 
+    async def before(self) -> list[Progress]:
+        """Of each checkpoint of the jobs that this one goes on from, the oldest first, as far as they are kept.
+
+        Raises as ``progress``.
+        """
+        former = await self._client.job_before(self)
+        if former is None:
+            return []
+        made = await former.progress()
+        return [*await former.before(), *made[: self.order.first - former.order.first]]
+
     async def follow(self, known: int = 0) -> AsyncIterator[Progress]:
         """Each checkpoint, after the first ``known``, as soon as it is there, until all is over.
 

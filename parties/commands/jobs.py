@@ -57,9 +57,10 @@ async def jobs(client: AsyncClient, options: argparse.Namespace) -> int:
         if options.follow:
             made = await followed(job, json_lines=options.json)
         elif job.own:
-            made = await job.progress()
+            own = await job.progress()
             if options.json:
-                print("".join(f"{json.dumps(each.to_dict())}\n" for each in made), end="")
+                print("".join(f"{json.dumps(each.to_dict())}\n" for each in own), end="")
+            made = [*await job.before(), *own]
         if not options.json:
             print("".join(f"{shown}\n" for shown in curves(made)), end="")
         _print(job, await job.standing(), json_line=options.json)
@@ -68,11 +69,15 @@ async def jobs(client: AsyncClient, options: argparse.Namespace) -> int:
 
 async def followed(job: TrainingJob, *, json_lines: bool, known: int = 0) -> list[Progress]:
     """Each checkpoint after the first ``known`` as soon as it is there: in a terminal a bar with a curve, elsewhere a
-    line each, or a JSON object.  Raises what the job has failed with.
+    line each, or a JSON object; and with them all that were before, of this job and of those that it goes on from.
+    Raises what the job has failed with.
     """
-    made, order = list[Progress](), job.order
+    order = job.order
+    made = [*await job.before(), *(await job.progress())[:known]] if job.own else list[Progress]()
     total = (order.first + order.checkpoints) * order.steps
     with TrainingBar(total, (order.first + known) * order.steps) as bar:
+        if made:
+            bar.show(made)
         async for each in job.follow(known):
             made.append(each)
             bar.show(made)

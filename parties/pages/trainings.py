@@ -96,6 +96,9 @@ class TrainingsPage(Page):
 
 
 async def _made(job: TrainingJob) -> AsyncGenerator[Step, None]:
+    if job.own:
+        for made in await job.before():
+            yield {"step": "made", "made": made.to_dict()}
     async for made in job.follow():
         yield {"step": "made", "made": made.to_dict()}
     yield {"step": "over"}

@@ -72,6 +72,11 @@ async def test_what_was_left_is_found_followed_and_stopped(site, tmp_path, capsy
     assert await jobs.jobs(site.client(), parsed("kinds", "--stop")) == 0
     assert await jobs.jobs(site.client(), parsed()) == 0
     resumed, *_ = capsys.readouterr().out.splitlines()[-3:]
+    async with site.client() as clinic:
+        last = await clinic.job("kinds")
+        made = [*await last.before(), *await last.progress()]
+        assert [each.step for each in made] == list(range(1, len(made) + 1)) and len(made) >= 3
+        assert all(each.loss is not None for each in made)
     assert "of 120 steps" in resumed and "of 120 steps" in now and resumed[:8] != now[:8]
     with pytest.raises(UsageError, match=r"resume that|all of its steps"):
         await jobs.jobs(site.client(), parsed(before[:8], "--resume"))

@@ -72,7 +72,7 @@ function showJobs() {
 }
 
 function left(job) {
-  const recent = made.slice(-RECENT);
+  const recent = made.filter((each) => each.step > job.first).slice(-RECENT);
   if (job.state !== "going" || recent.length < 2) return "";
   const [from, to] = [recent[0], recent.at(-1)];
   return duration(((to.seconds - from.seconds) / (to.step - from.step)) * (job.steps - to.step));
@@ -103,7 +103,7 @@ function showJob() {
   const shown = CURVES.filter(([, key]) => made.some((each) => key in each));
   element("charts").replaceChildren(...shown.map(([name, key, written]) => {
     const points = made.filter((each) => key in each).map((each) => ({ step: each.step, value: each[key] }));
-    return chart(name, points, job.first, job.steps, written);
+    return chart(name, points, Math.min(job.first, points[0].step - 1), job.steps, written);
   }));
   element("revealed").textContent = !job.own
     ? "It reads data of yours. What it reveals, it reveals to its client alone."
