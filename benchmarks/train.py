@@ -64,6 +64,9 @@ def _add_own(parser: Any) -> None:
         help="what it begins with, as model.save() writes it",
     )
     parser.add_argument(
+        "--begin", metavar="OWNER/NAME", help="instead of a file: a network that is stored, which is trained on unseen"
+    )
+    parser.add_argument(
         "--learn", action="append", default=[], metavar="OWNER/NAME",
         help="a data set with tensors x and y to learn from; several times for several",
     )  # fmt: skip
@@ -72,7 +75,7 @@ def _add_own(parser: Any) -> None:
         help="a data set of whose rows it is revealed at each checkpoint how many are right; as often",
     )  # fmt: skip
     parser.add_argument(
-        "--name", metavar="NAME", help="what the network is called on the parties (default: the file's)"
+        "--name", metavar="NAME", help="what the network is called on the parties (default: the file's, or NAME-tuned)"
     )
     parser.add_argument(
         "--epochs", type=float, default=1.0, metavar="E", help="how often each row is drawn (default: 1)"

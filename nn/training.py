@@ -172,6 +172,26 @@ class Recipe:
         weights = {name: t for name, t in types.items() if name in names}
         return Description(self.architecture.settled, weights, self.interface, training)
 
+    def beginning(self, stored: Mapping[str, SecretTensor], description: Description) -> dict[str, SecretTensor]:
+        """What is stored before the first step of a network that is stored already: its weights, as they are described
+        here, and zeros beside them.  Local, but for digits that are cut.
+
+        Raises UsageError for weights of another network; RangeError for such as may be out of their range here.
+        """
+        types = description.tensors
+        if {n: x.shape for n, x in stored.items()} != {n: t.shape for n, t in types.items()}:
+            raise UsageError("the stored network has other weights than its architecture: nothing can begin with them")
+        for name, x in stored.items():
+            if x.type.magnitude > self.weights:
+                raise RangeError(
+                    f"{name} may be up to {x.type.magnitude:g} as it is stored, and is trained in a range up to"
+                    f" {self.weights:g}: give weights={x.type.magnitude:g}"
+                )
+        found = {name: _as(x, types[name]) for name, x in stored.items()}
+        (some, *_) = stored.values()
+        zero = some.reshape((some.size,))[:1] * 0.0
+        return found | {name: _as(zero.broadcast_to(t.shape), t) for name, t in description.training.items()}
+
     def _types(self, bits: Mapping[str, int]) -> dict[str, StoredType]:
         shapes = {**self.shapes, **self.optimizer.slots(self.learnt)}
         return {n: StoredType(s, bits[n], -self._end(n), self._end(n)) for n, s in shapes.items()}
@@ -268,6 +288,15 @@ def _together(parts: Sequence[SecretTensor]) -> SecretTensor:
     if len({x.shape[1:] for x in parts}) != 1:
         raise ShapeError(f"rows of several shapes: {', '.join(sorted({str(x.shape[1:]) for x in parts}))}")
     return parts[0] if len(parts) == 1 else concatenate(parts)
+
+
+def _as(x: SecretTensor, wanted: StoredType) -> SecretTensor:
+    """With the digits that are wanted, and the range: a half has one more, and so has twice as much."""
+    x = x.truncate(wanted.fraction_bits)
+    more = 2.0 ** (wanted.fraction_bits - x.type.fraction_bits)
+    if more > 1.0:
+        x = x / more * more
+    return x.within(wanted.low, wanted.high)
 
 
 def _undeclared(x: SecretTensor) -> SecretTensor:

@@ -33,7 +33,7 @@ from parties.client.remote_data import RemoteData, remote
 from parties.client.remote_model import RemoteModel, checked_name
 from parties.client.report import FAR_OFF, LEFT, NO_ANSWER
 from parties.client.switchboard import Switchboard
-from parties.client.training import Training, begun
+from parties.client.training import Training, beginning, begun
 from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.writing import Kept, Results
 from parties.members.cluster import Cluster, Role
@@ -243,8 +243,11 @@ class AsyncClient(Jobs):
 
         Each data set has tensors ``x``, what the network takes, and ``y``, what it is to give: of classes, a row of
         zeros and a 1 each.  What lies under the name goes on, if it was begun so; else it is begun, with a model's
-        weights, or of an architecture with random ones.  It belongs to this client and all owners of the data together
-        (``Kept``).  Options: ``parties.client.training.Options``.
+        weights, or of an architecture with random ones; of a model that is stored, with its weights, which nobody sees
+        (``beginning``), by the leave of who owns it.  It belongs to this client and all owners of the data, and of that
+        model, together (``Kept``).  With ``order="secret"`` all rows are stored first, shuffled, as ``NAME-rows``, once
+        their owners have allowed that (``client.request(ts.mixed(data), why)``).  Options:
+        ``parties.client.training.Options``.
 
         Raises UsageError for what cannot be trained, or something else under the name; RangeError where it does not fit
         the field.  When it runs: NotPermitted until all owners have allowed it
@@ -252,6 +255,23 @@ class AsyncClient(Jobs):
         was.
         """
         return await begun(self, slot_of(self.member.name, checked_name(name)), model, data, loss, optimizer, options)
+
+    async def beginning(
+        self,
+        model: RemoteModel,
+        data: Rows,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        **options: Unpack[Options],
+    ) -> Kept:
+        """What ``training`` keeps before the first step of a model that is stored, to ask its owner for leave
+        (``client.request(beginning, why)``): its weights, with the digits that a training takes, and zeros beside them.
+
+        Nothing is revealed of it, and it belongs to its owner as well.  Raises as ``training`` does.
+        """
+        return await beginning(self, checked_name(name), model, data, loss, optimizer, options)
 
     async def train(
         self,

@@ -140,7 +140,9 @@ class Slots:
         return bool(self._known[slot].others)
 
     def parts_after(self, program: Program) -> int:
-        """Parts of data that have been drawn for what it keeps, once it has."""
+        """Parts of data that have been drawn for what it keeps, once it has (``parties.stored.policy.descent``)."""
+        if program.keeping.description and not program.drawn:
+            return 0
         return max((self._known[slot].parts for slot in program.slots), default=0) + bool(program.drawn)
 
     def joint_after(self, program: Program) -> tuple[str, ...]:

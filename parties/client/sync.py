@@ -193,6 +193,19 @@ class Client:
         """A network, trained on stored data, which nobody has seen."""
         return self._run(self._client.train(model, data, loss, optimizer, name=name, progress=progress, **options))
 
+    def beginning(
+        self,
+        model: RemoteModel,
+        data: Rows,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        **options: Unpack[Options],
+    ) -> Kept:
+        """What ``training`` keeps before the first step of a model that is stored, to ask its owner for leave."""
+        return self._run(self._client.beginning(model, data, loss, optimizer, name=name, **options))
+
     def submit(self, training: Training) -> Job:
         """Have the parties make what is left of a training, whether this client stays or goes."""
         return Job(self._run(self._client.submit(training)), self._run)

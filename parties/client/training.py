@@ -38,12 +38,13 @@ from nn.losses import Loss
 from nn.model import Description, Model
 from nn.optimizers import Optimizer
 from nn.training import Batch, Recipe, Untrained, initial
+from parties.client.mixing import mixed
 from parties.client.prepared import Reals
 from parties.client.progress import Progress, in_steps, told
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel, Uploadable
 from parties.client.report import RunReport
-from parties.client.training_arguments import Options, Rows, Trainable, X, Y, arguments
+from parties.client.training_arguments import Arguments, Options, Rows, Trainable, X, Y, arguments
 from parties.client.writing import Kept
 from parties.messages.jobs import Revealed
 from protocols.lowering.plan import plan
@@ -67,6 +68,9 @@ class Trainer(Protocol):
 
     async def model(self, name: str) -> RemoteModel:
         """What is stored under a name."""
+
+    async def data(self, name: str) -> RemoteData:
+        """Likewise."""
 
     async def upload(self, secret: Uploadable, name: str) -> RemoteModel:
         """Stores what there is before the first step."""
@@ -221,12 +225,13 @@ async def begun(
     options: Options,
 ) -> Training:
     """A training that goes on with what is in the slot, or begins.  Raises as ``AsyncClient.training`` does."""
-    asked = arguments(model, data, loss, optimizer, options)
+    name = slot.partition("/")[2]
+    asked = await _asked(client, name, model, data, loss, optimizer, options)
     recipe, learnt, rows, batch = asked.recipe, asked.data, asked.rows, asked.batch
     there = sum(each.description.tensors[X].shape[0] for each in learnt)
 
     def planned() -> tuple[Description, int]:
-        description = recipe.described(batches(learnt, rows, 1)[0])
+        description = _described(asked)
         steps = asked.steps or fitting(recipe, description, learnt, rows, max(1, there // batch))
         return description, steps
 
@@ -237,8 +242,12 @@ async def begun(
     try:
         found = await client.model(slot)
     except NotPermitted:
-        weights = model.weights if isinstance(model, Model) else initial(recipe.architecture, asked.seed)
-        found = await client.upload(Untrained(description, weights), slot.partition("/")[2])
+        if isinstance(model, RemoteModel):
+            kept, _ = await client.keep_telling(_beginning(recipe, model, description), name)
+            found = kept if isinstance(kept, RemoteModel) else await client.model(slot)
+        else:
+            weights = model.weights if isinstance(model, Model) else initial(recipe.architecture, asked.seed)
+            found = await client.upload(Untrained(description, weights), name)
     if found.description != description:
         raise UsageError(
             f"{found.name!r} is something else than what this training begins with: choose another name, or remove it"
@@ -247,6 +256,63 @@ async def begun(
         client, found, recipe, learnt, rows,
         steps=steps, checkpoints=checkpoints, validate=asked.validate, losses=asked.losses,
     )  # fmt: skip
+
+
+async def beginning(
+    client: Trainer,
+    name: str,
+    model: RemoteModel,
+    data: Rows,
+    loss: Loss,
+    optimizer: Optimizer,
+    options: Options,
+) -> Kept:
+    """What a training of a stored network begins with.  Raises as ``AsyncClient.beginning`` does."""
+    if not isinstance(model, RemoteModel):
+        raise UsageError("something is kept before the first step of a network that is stored: client.model(name)")
+    asked = await _asked(client, name, model, data, loss, optimizer, options)
+    return await asyncio.to_thread(lambda: _beginning(asked.recipe, model, _described(asked)))
+
+
+def _beginning(recipe: Recipe, model: RemoteModel, description: Description) -> Kept:
+    weights = {name: model[name] for name in model.description.tensors}
+    return Kept(recipe.beginning(weights, description), joint=True, description=description)
+
+
+def _described(asked: Arguments) -> Description:
+    return asked.recipe.described(batches(asked.data, asked.rows, 1)[0])
+
+
+async def _asked(
+    client: Trainer, name: str, model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, options: Options
+) -> Arguments:
+    """What is meant, on rows in the order that is."""
+    asked = arguments(model, data, loss, optimizer, options)
+    if not asked.secretly:
+        return asked
+    return arguments(model, await shuffled(client, asked.data, name), loss, optimizer, options)
+
+
+async def shuffled(client: Trainer, data: Sequence[RemoteData], name: str) -> RemoteData:
+    """All rows together in an order that nobody knows, stored for the training of that name: as they are by now, or
+    once they are.  Raises NotPermitted until all owners have allowed it; UsageError for other rows under that name.
+    """
+    try:
+        found = await client.data(rows_of(name))
+    except NotPermitted:
+        kept, _ = await client.keep_telling(mixed(data), rows_of(name))
+        found = kept if isinstance(kept, RemoteData) else await client.data(rows_of(name))
+    for tensor in (X, Y):
+        there = found.description.tensors.get(tensor)
+        lengths = sum(each.description.tensors[tensor].shape[0] for each in data)
+        if there is None or there.shape != (lengths, *data[0].description.tensors[tensor].shape[1:]):
+            raise UsageError(f"{found.name!r} is something else than all rows together: remove it, or say another name")
+    return found
+
+
+def rows_of(name: str) -> str:
+    """What they are called."""
+    return f"{name}-rows"
 
 
 def batches(data: Sequence[RemoteData], rows: Sequence[int], steps: int) -> list[Batch]:

@@ -17,11 +17,12 @@ from nn.training import LOGITS, REMEMBERED, WEIGHTS, Recipe, shares
 from parties.client.remote_data import RemoteData
 from parties.client.remote_model import RemoteModel
 
+ORDERS = "public", "secret"
 X, Y = "x", "y"
 """What the tensors of a data set to learn from are called."""
 
-Trainable = Model | Architecture | Sequential
-"""What there is of a network before the first step: with weights, or without."""
+Trainable = Model | RemoteModel | Architecture | Sequential
+"""What there is of a network before the first step: with weights, which may lie on the parties, or without."""
 Rows = RemoteData | Sequence[RemoteData]
 """One data set, or several."""
 
@@ -49,6 +50,8 @@ class Options(TypedDict, total=False):
     """And what the network gives while it is trained; 8."""
     only: Sequence[str]
     """Layers that are trained, by name; all of them."""
+    order: str
+    """Of rows: ``"public"``, or ``"secret"``, in which all are stored beforehand (``mixed``); public."""
 
 
 class Arguments(NamedTuple):
@@ -63,6 +66,7 @@ class Arguments(NamedTuple):
     epochs: float
     steps: int
     seed: int
+    secretly: bool
 
 
 def arguments(model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, options: Options) -> Arguments:
@@ -88,7 +92,9 @@ def arguments(model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, op
     logits = _number("logits", options.get("logits", LOGITS))
     if min(weights, remembered, logits) <= 0:
         raise UsageError("weights, remembered and logits are ends of ranges around 0: above 0")
-    only = options.get("only", ())
+    only, order = options.get("only", ()), options.get("order", "public")
+    if order not in ORDERS:
+        raise UsageError(f"order={order!r}: rows come in a public order, or in a secret one")
     recipe = Recipe(
         architecture, loss, optimizer, interface, weights, remembered, logits,
         (only,) if isinstance(only, str) else tuple(only),
@@ -104,6 +110,7 @@ def arguments(model: Trainable, data: Rows, loss: Loss, optimizer: Optimizer, op
         epochs,
         0 if steps is None else _whole("steps", steps),
         _whole("seed", options.get("seed", 0)),
+        order == "secret",
     )
 
 
@@ -144,12 +151,12 @@ def _to_validate(given: Rows, learnt: RemoteData) -> tuple[RemoteData, ...]:
 def _network(model: object) -> tuple[Architecture, Interface]:
     if isinstance(model, Model):
         return model.architecture, model.interface
+    if isinstance(model, RemoteModel):
+        return model.description.architecture, model.description.interface
     if isinstance(model, Architecture):
         return model, NOTHING_SAID
     if isinstance(model, Sequential):
         return model.architecture(), NOTHING_SAID
-    if isinstance(model, RemoteModel):
-        raise UsageError(f"{model.name!r} is stored already: give its network, and it goes on by name={model.name!r}")
     torch = "torch" in {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
     instead = "ts.from_torch(net, samples)" if torch else "a ts.Model, or layers as ts.Sequential"
     raise UsageError(f"{_kind(model)} is no network to train: give {instead}")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
-from collections.abc import Sequence
 
-from mpc.errors import NotPermitted, UsageError
+from mpc.errors import UsageError
 from nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from nn.model import Model
 from nn.optimizers import SGD
 from parties.client.async_client import AsyncClient
 from parties.client.mixing import mixed
-from parties.client.remote_data import RemoteData
-from parties.client.training_arguments import Options
+from parties.client.training import rows_of
+from parties.client.training_arguments import Options, Trainable
 from parties.client.writing import Kept
 from parties.commands.as_client import run_as_client
 from parties.commands.jobs import followed
@@ -35,12 +35,16 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
             await job.stop()
             print(f"{job.name} does not go on: `tessera jobs {job.name}` says how far it has come")
         return 0
-    if options.network is None or not options.learn:
+    if (options.network is None) == (options.begin is None) or not options.learn:
         raise UsageError(
-            "say what is to be trained, and on which data: tessera train net.safetensors --learn OWNER/NAME"
+            "say what is to be trained, and on which data: tessera train net.safetensors --learn OWNER/NAME, or"
+            " --begin OWNER/NAME for a network that is stored"
         )
-    model, name = Model.load(options.network), options.name or options.network.stem
-    how = Options(epochs=options.epochs, batch=options.batch, losses=options.losses, only=options.only)
+    begin = f"{(options.begin or '').rpartition('/')[2]}-tuned"
+    name = options.name or (begin if options.network is None else options.network.stem)
+    how = Options(
+        epochs=options.epochs, batch=options.batch, losses=options.losses, only=options.only, order=options.order
+    )
     if options.steps is not None:
         how["steps"] = options.steps
     optimizer = SGD(lr=options.lr, momentum=options.momentum)
@@ -48,8 +52,18 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
         data = [await client.data(each) for each in options.learn]
         if options.check:
             how["validate"] = [await client.data(each) for each in options.check]
-        if options.order == "secret":
-            data = [await _mixed(client, data, f"{name}-rows", options.why)]
+        if options.order == "secret" and not await _is_there(client, rows_of(name)):
+            print("all rows are put in an order that nobody knows, before the first step", file=sys.stderr)
+            if options.why is not None:
+                await _asked(client, mixed(data), options.why)
+        model: Trainable
+        if options.network is not None:
+            model = await asyncio.to_thread(Model.load, options.network)
+        else:
+            model = await client.model(options.begin)
+            if options.why is not None and not await _is_there(client, name):
+                begun = await client.beginning(model, data, LOSSES[options.loss], optimizer, name=name, **how)
+                await _asked(client, begun, options.why)
         training = await client.training(model, data, LOSSES[options.loss], optimizer, name=name, **how)
         if options.why is not None:
             await _asked(client, training.kept, options.why)
@@ -69,19 +83,8 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _mixed(client: AsyncClient, data: Sequence[RemoteData], name: str, why: str | None) -> RemoteData:
-    """All rows together, in an order that nobody knows, as they are stored by now, or will be."""
-    together = mixed(data)
-    try:
-        return await client.data(name)
-    except NotPermitted:
-        print(f"there is no {name} yet: all rows are put in an order that nobody knows", file=sys.stderr)
-    if why is not None:
-        await _asked(client, together, why)
-    kept = await client.keep(together, name)
-    if not isinstance(kept, RemoteData):
-        raise UsageError(f"{name!r} is no data set")
-    return kept
+async def _is_there(client: AsyncClient, name: str) -> bool:
+    return any(entry.name == name and entry.owner == client.member.name for entry in await client.models())
 
 
 async def _asked(client: AsyncClient, kept: Kept, why: str) -> None:

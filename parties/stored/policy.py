@@ -24,7 +24,8 @@ its own; and nobody uses it, this client included, without the leave of each of 
 ``owner/name``, or by one for the very program, on something else that it reads and that is theirs, alone or jointly.
 By which, a run says as well.
 Since another puts things under that name, a rule of theirs on it is for what one program has made, which was there when
-they gave it: not for what another program, which they let keep something jointly, would put in its place.
+they gave it, and if it is a rule for a program, for what that makes of it in its place, as a training does: not for
+what another program, which they let keep something jointly, would put there.
 
 By whatever rule, none runs on another's secret that leaves open whether the client's inputs lie in their ranges, or
 that gives results whether values are where it takes them to be or not (`protocols.lowering.in_range`, `.intervals`).
@@ -217,7 +218,8 @@ def order_of(bound: BoundProgram, by_slot: Mapping[str, InUse[Held]]) -> Order:
 def descent(bound: BoundProgram, cluster: Cluster, look_up: LookUp[Held]) -> Descent:
     """Of what it keeps.  Raises ProgramError where what it reads is gone."""
     by_slot = found(bound.bindings, look_up)
-    parts = order_of(bound, by_slot).part + bool(bound.program.drawn)
+    drawn, model = bool(bound.program.drawn), bool(bound.program.keeping.description)
+    parts = 0 if model and not drawn else order_of(bound, by_slot).part + drawn
     if not bound.program.keeping.joint:
         return Descent(parts)
     names = {name for in_use in by_slot.values() for name in (in_use.policy.owner, *in_use.policy.others)}

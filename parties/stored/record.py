@@ -21,7 +21,8 @@ from parties.messages.uploads import TensorInfo, Upload, UploadBegin
 
 class Descent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a version was made of, by runs: how many ``parts`` of data they have drawn one after the other
-    (``protocols.readings.drawing``); which clients it belongs to beside its owner (``joint``: ``Member.identity``); and
+    (``protocols.readings.drawing``), none for a model that is kept by a run that draws nothing: with it a chain begins;
+    which clients it belongs to beside its owner (``joint``: ``Member.identity``); and
     if it does, the digest of the program that has ``made`` it.
     """
 

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from mpc.errors import ProgramError, ProtocolViolation
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
-from parties.messages.rules import Grants, Known, RuleSet
+from parties.messages.rules import Grants, Known, Rule, RuleSet
 from parties.stored.quotas import MAX_RULES
 from parties.stored.record import Descent
 from parties.stored.rule_tables import RuleTables, SignedRules
@@ -90,7 +90,10 @@ class RuleBook:
         return self._grants.get(place, {})
 
     def others(self, cluster: Cluster, slot: str, descent: Descent) -> dict[str, Grants]:
-        """What the joint owners of what is in a slot allow on it, by name; who is no client any more, nothing."""
+        """What the joint owners of what is in a slot allow on it, by name; who is no client any more, nothing.
+
+        A rule is for what one program has made; and where it is for a program, for what that makes of it in its place.
+        """
         found = dict[str, Grants]()
         for identity in descent.joint:
             owner = cluster.client_who_is(identity)
@@ -98,7 +101,7 @@ class RuleBook:
                 found[identity] = {}
             else:
                 given = self.grants(owner, slot).items()
-                found[owner.name] = {c: {i: r for i, r in of.items() if r.made == descent.made} for c, of in given}
+                found[owner.name] = {c: {i: r for i, r in of.items() if _is_for(r, descent)} for c, of in given}
         return found
 
     def held(self, owner: Member, name: str) -> SignedRules | None:
@@ -170,3 +173,7 @@ def _identities(grants: Grants) -> set[str]:
 def newest(sets: Iterable[SignedRules | None]) -> SignedRules | None:
     """The one that servers prefer to the others."""
     return max((found for found in sets if found is not None), key=lambda found: found.order, default=None)
+
+
+def _is_for(rule: Rule, descent: Descent) -> bool:
+    return descent.made in (rule.made, rule.program)

@@ -10,6 +10,7 @@ from mpc.rings.field import P
 from nn import SGD, CrossEntropyLoss, Linear, Model, MSELoss, Sequential
 from nn.training import initial, shares
 from parties import DataSet
+from parties.client.mixing import mixed
 from parties.messages.runs import Opening
 from parties.messages.uploads import VersionPrepared, VersionReady, VersionsHeld
 
@@ -30,9 +31,9 @@ def data_set(seed, count):
     return DataSet({"x": x, "y": y}, ranges={"x": (-1, 1), "y": (0, 1)}, fraction_bits=8)
 
 
-def twin(training, data, optimizer, most=1 << 30):
+def twin(training, data, optimizer, most=1 << 30, start=None):
     """The same in float64, with the rows that are drawn; ``most`` steps of it."""
-    weights = initial(NET)
+    weights = start or initial(NET)
     w, b = weights["out.weight"].T.copy(), weights["out.bias"].copy()
     v, vb = np.zeros_like(w), np.zeros_like(b)
     step = 0
@@ -288,6 +289,63 @@ async def test_a_model_goes_on_from_its_weights(site):
         model = Model(NET, {"out.weight": np.full((3, 4), 0.25), "out.bias": np.zeros(3)})
         training = await clinic.training(model, data, CrossEntropyLoss(), SOFT, **OPTIONS)
         assert await clinic.reveal(training.model["out.weight"]) == pytest.approx(0.25, abs=1e-6)
+
+
+async def begun_with(clinic, company, base, data, **how):
+    """A training of a stored network of the company's, which has allowed it to begin, and to go on."""
+    given = data, CrossEntropyLoss(), SOFT
+    program = await clinic.request(await clinic.beginning(base, *given, **how), "to begin with")
+    shown = str(await company.show(program))
+    assert "nobody uses it, clinic included" in shown and "gives" not in shown
+    await company.approve(program, runs=1)
+    assert await clinic.approved(program, timeout=20)
+    training = await clinic.training(base, *given, **how)
+    with pytest.raises(NotPermitted, match="belongs to company as well"):
+        await clinic.submit(training)
+    program = await clinic.request(training.kept, "to train it further")
+    await company.approve(program, runs=8)
+    assert await clinic.approved(program, timeout=20)
+    return training
+
+
+async def test_a_stored_network_is_trained_further_and_nobody_sees_it(site):
+    options, weights = {**OPTIONS, "steps": 1, "epochs": 1.0}, {name: w * 2 for name, w in initial(NET).items()}
+    async with site.client("company") as company, site.client() as clinic:
+        await company.upload(Model(NET, weights), "base")
+        await company.allow("base", "clinic", schema=True)
+        data = [await clinic.upload(data_set(2, 12), "data")]
+        base = await clinic.model("company/base")
+        with pytest.raises(NotPermitted):
+            await clinic.training(base, data, CrossEntropyLoss(), SOFT, **options)
+        training = await begun_with(clinic, company, base, data, **options)
+        assert training.model.joint == ("company",) and (training.model.parts, training.checkpoints) == (0, 2)
+        model = await clinic.train(base, data, CrossEntropyLoss(), SOFT, **options)
+        assert model.parts == 2
+        w = model["out.weight"]
+        with pytest.raises(NotPermitted):
+            await clinic.reveal(w)
+        await company.allow("clinic/net", "clinic", [clinic.digest(w)])
+        expected, _ = twin(training, [rows(2, 12)], SOFT, start=weights)
+        assert await clinic.reveal((await clinic.model("net"))["out.weight"]) == pytest.approx(expected, abs=1e-3)
+
+
+async def test_rows_come_in_an_order_that_nobody_knows(site):
+    """They are stored so once, by the leave of their owners."""
+    await owned(site)
+    async with site.client() as clinic, site.client("company") as company:
+        data, how = await sets(clinic), {**OPTIONS, "order": "secret", "epochs": 2 / 3}
+        with pytest.raises(NotPermitted):
+            await clinic.training(NET, data, CrossEntropyLoss(), SOFT, **how)
+        await company.allow("data", "clinic", [clinic.digest(mixed(data))])
+        training = await clinic.training(NET, await sets(clinic), CrossEntropyLoss(), SOFT, **how)
+        assert training.rows == (6,) and (await clinic.data("net-rows")).description.tensors["x"].shape == (18, 4)
+        fewer = {**how, "name": "other"}
+        await clinic.upload(data_set(1, 12), "other-rows")
+        with pytest.raises(UsageError, match="something else than all rows together"):
+            await clinic.training(NET, data, CrossEntropyLoss(), SOFT, **fewer)
+        await company.approve(await clinic.request(training.kept, "to learn from both"))
+        model = await clinic.train(NET, data, CrossEntropyLoss(), SOFT, **how)
+        assert model.parts == 1
 
 
 @pytest.mark.slow
