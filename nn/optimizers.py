@@ -33,8 +33,9 @@ from protocols.trace.secret_tensor import SecretTensor
 Tensors = Mapping[str, SecretTensor]
 Updated = tuple[dict[str, SecretTensor], dict[str, SecretTensor]]
 
-RATE_BITS = 8
-"""Significant ones of a learning rate, and of a decay of weights, ..."""
+RATE_BITS, FINEST_RATE = 8, 36
+"""Significant ones of a learning rate, and of a decay of weights, and fraction bits at most: what is rounded to 0 moves
+nothing, and would move a weight by 2^-33 a step at most, in the default ranges; ..."""
 MOMENTUM_BITS = 16
 """... and fraction bits of a momentum, and of other factors that are nearly 1."""
 AVERAGE, SQUARES = ".exp_avg", ".exp_avg_sq"
@@ -56,8 +57,8 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
     def __post_init__(self) -> None:
         check_finite("lr and weight_decay", self.lr, self.weight_decay)
-        if not 0 < self.lr <= 2.0**10 or not 0 <= self.weight_decay <= 1:
-            raise UnsupportedError("lr is above 0 and up to 1024, and weight_decay from 0 to 1")
+        if not 2.0**-FINEST_RATE <= self.lr <= 2.0**10 or not 0 <= self.weight_decay <= 1:
+            raise UnsupportedError(f"lr is from 2^-{FINEST_RATE} to 1024, and weight_decay from 0 to 1")
         if self.max_norm is not None and not 0 < self.max_norm < math.inf:
             raise UnsupportedError(f"max_norm is above 0, not {self.max_norm}")
 
@@ -108,8 +109,7 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
         found = {name: g.labelled(LABEL) for name, g in gradients.items()}
         if self.max_norm is not None:
             found = clipped(found, self.max_norm)
-        if self.weight_decay:
-            decay = _significant(self.weight_decay)
+        if decay := _significant(self.weight_decay):
             for name, g in found.items():
                 # Of what is opened already, so that this is rounded without an opening.
                 found[name] = g + _times(parameters[name], decay).truncate(g.type.fraction_bits)
@@ -146,10 +146,11 @@ class SGD(Optimizer, frozen=True, kw_only=True):
         rate, mu = self.rate(step), self.mu
         weights, velocities = dict[str, SecretTensor](), dict[str, SecretTensor]()
         for name, g in self._prepared(parameters, state, gradients).items():
-            w = parameters[name].labelled(LABEL)
+            weights[name] = w = parameters[name].labelled(LABEL)
             if not self.momentum:
-                g = g._new(m.Masked()) if watched is None else g.assumed(-watched, watched)
-                weights[name] = _like(w - _multiple(g, rate, w), w)
+                if rate:
+                    g = g._new(m.Masked()) if watched is None else g.assumed(-watched, watched)
+                    weights[name] = _like(w - _multiple(g, rate, w), w)
                 continue
             v = state[_velocity(name)].labelled(LABEL)
             bits = v.type.fraction_bits
@@ -158,6 +159,8 @@ class SGD(Optimizer, frozen=True, kw_only=True):
             total = g + (kept.truncate(bits) if g.type.fraction_bits <= bits else kept)
             total = _like(total._new(m.Masked()), v, watched is not None)
             velocities[_velocity(name)] = _like(total.truncate(bits), v)
+            if not rate:
+                continue
             if self.nesterov:
                 # g is what is opened, less momentum V, which is opened as well.
                 change = _multiple(total, rate * (1.0 + mu), w) - _multiple(kept, rate, w)
@@ -282,8 +285,8 @@ def _rounded(value: float, bits: int) -> float:
 
 
 def _significant(value: float) -> float:
-    """Rounded to ``RATE_BITS`` of them."""
-    return _rounded(value, RATE_BITS - math.frexp(value)[1])
+    """Rounded to ``RATE_BITS`` of them, and to ``FINEST_RATE`` fraction bits."""
+    return _rounded(value, min(RATE_BITS - math.frexp(value)[1], FINEST_RATE))
 
 
 def _bits_of(value: float) -> int:

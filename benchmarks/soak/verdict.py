@@ -31,8 +31,12 @@ lived for a thousand predictions, either shows.  Servers do remember the ids of 
 each.
 """
 
-DESCRIPTORS = 4
-"""That a process may have more at rest than those of its name had at the first rest, when all had met everyone."""
+DESCRIPTORS = 4 + 7
+"""That a process may have more at rest than those of its name had at the first rest, when all had met everyone.
+
+Seven are pyzmq's, once: what frees buffers that were sent without a copy has a context of its own, from the first such
+message on (``zmq.utils.garbage``), and where data goes through ports of their own that may be after the first rest.
+"""
 
 THREADS = min(32, (os.cpu_count() or 1) + 4) + 2 * max(2, os.cpu_count() or 1)
 """Likewise: as many as the three pools of a server hold when they are full."""

@@ -266,10 +266,13 @@ PARTY: dict[str, Callable[[Endpoint, str], Coroutine[None, None, None]]] = {
 ATTACKS = (*RAW, *POLITE, *PARTY)
 
 
-async def _attack(name: str, cluster: Cluster, keys: KeyPair, member: str, tally: Tally) -> None:
-    """Until it is cancelled, and anew when it has failed."""
+async def _attack(
+    name: str, cluster: Cluster, keys: KeyPair, member: str, tally: Tally, ready: asyncio.Barrier
+) -> None:
+    """Until it is cancelled, and anew when it has failed; it begins when all are connected."""
     if name in POLITE:
         async with AsyncClient(cluster, keys) as client:
+            await ready.wait()
             while True:
                 try:
                     await POLITE[name](client, tally)
@@ -282,6 +285,7 @@ async def _attack(name: str, cluster: Cluster, keys: KeyPair, member: str, tally
     endpoint = Endpoint(cluster, cluster.member(member), keys, bind=False)
     async with endpoint:
         await endpoint.connect()
+        await ready.wait()
         attacker = Attacker(cluster, keys, endpoint, tally)
         await asyncio.gather(attacker.listen(), RAW[name](attacker))
 
@@ -291,17 +295,20 @@ async def _until_stdin_closes(name: str, folder: Path) -> Tally:
     cluster = Cluster.load(folder / "cluster.toml")
     if name in PREPARED:
         PREPARED[name]()
+    ready = asyncio.Barrier(len(CLIENTS) + 1)
     tasks = [
-        loop.create_task(_attack(name, cluster, KeyPair.load(folder / f"{member}.key"), member, tally))
+        loop.create_task(_attack(name, cluster, KeyPair.load(folder / f"{member}.key"), member, tally, ready))
         for member in CLIENTS
     ]
-    print(BEGINS, flush=True)
-    stopping = loop.create_task(stop.wait())
-    await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    begun, stopping = loop.create_task(ready.wait()), loop.create_task(stop.wait())
+    await asyncio.wait({*tasks, begun, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if begun.done():
+        print(BEGINS, flush=True)
+        await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in tasks if task.done()]
-    for task in tasks:
+    for task in (*tasks, begun):
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*tasks, begun, return_exceptions=True)
     for task in failed:
         task.result()
     return tally

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mpc.errors import ConfigurationError
 from mpc.rings.ring import Rings
+
+if TYPE_CHECKING:
+    from mpc.rings.on_torch.wiping import DeviceMemory
 
 
 def rings_on(device: str) -> Rings:
@@ -17,6 +21,15 @@ def rings_on(device: str) -> Rings:
     except ImportError:
         raise ConfigurationError(f"to compute on {device!r} takes PyTorch: install tessera-mpc[gpu]") from None
     return on_torch.rings_on(device)
+
+
+def memory_on(device: str) -> DeviceMemory | None:
+    """What this process has of a card's memory; None where nothing is computed on one.  After ``rings_on``."""
+    if not device:
+        return None
+    from mpc.rings import on_torch
+
+    return on_torch.memory_on(device)
 
 
 @contextlib.contextmanager

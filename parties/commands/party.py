@@ -10,7 +10,7 @@ from parties.commands.serving import serve, server_arguments
 from parties.members.cluster import Cluster
 
 if TYPE_CHECKING:
-    from parties.servers.placing import Workforce
+    from parties.servers.crew import Workforce
 
 MAX_WORKERS = 4096
 
@@ -72,10 +72,8 @@ def _check_unused(options: argparse.Namespace) -> None:
 
 def _on_ray(options: argparse.Namespace, cluster: Cluster) -> Workforce:
     # Imported here: who computes here needs none of it.
-    from parties.servers.placing import Placing
     from parties.worker.ray_workforce import LOCAL, RayWorkforce
 
-    Placing.check(cluster)
     return RayWorkforce(
         options.workers or 1,
         options.address or LOCAL,

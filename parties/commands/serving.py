@@ -16,7 +16,7 @@ from parties.operate.cluster.signed import steps_beside
 from parties.operate.metrics.serving import parse_address
 
 if TYPE_CHECKING:
-    from parties.servers.placing import Workforce
+    from parties.servers.crew import Workforce
 
 
 def server_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,9 +56,9 @@ class WorkerRun(WorkerMessage, frozen=True):
 
 
 class Settle(WorkerMessage, frozen=True):
-    """Payload: the cluster file.  ``party``: whose worker the receiver is."""
+    """Payload: the cluster file.  ``member``: whose worker the receiver is."""
 
-    party: Name
+    member: Name
 
 
 class Settled(WorkerMessage, frozen=True):

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from mpc.errors import ServerBusy, TesseraError
+from mpc.errors import ServerBusy, TesseraError, TooLarge
+from mpc.rings.devices import memory_errors
 from parties.members.cluster import Member, Role
 from parties.messages.conversation import RequestFailed, RequestMessage
 from parties.messages.failures import fault_of, internal_error
@@ -32,6 +33,7 @@ class Dispatcher(ABC):
     """What a server is beside its runs."""
 
     endpoint: Endpoint
+    member: Member
 
     def __init__(self, governor: Governor) -> None:
         self.governor = governor
@@ -73,10 +75,13 @@ class Dispatcher(ABC):
                     if not sender.is_server:
                         self.endpoint.show_out(sender.name, f"{sender.name} asks far more than it may")
                     return
-            handler(sender, message, delivery.buffers)
+            with memory_errors():
+                handler(sender, message, delivery.buffers)
         except TesseraError as error:
             self.endpoint.in_vain(sender.name)
             refuse(sender, message, error)
+        except MemoryError:
+            refuse(sender, message, TooLarge(self.member.name, "has no memory left for this"))
         except Exception:  # a bug of ours must not take the server down with it
             log.exception("%s from %s could not be handled", type(message).__name__, sender.name)
             refuse(sender, message, internal_error())

@@ -45,8 +45,6 @@ class Elsewhere:
         server.succeeding.whenever(self._follow)
         if engine is not None:
             engine.watching = self
-            server.succeeding.whenever(engine.follow)
-            server.whenever_leave_changes(engine.sweep)
 
     def _follow(self, cluster: Cluster) -> None:
         self._peers = [party for party in cluster.parties if party.name != self._server.member.name]

@@ -1,4 +1,5 @@
-"""Where a party computes its runs: an `Engine`, in this process or on workers.
+"""Where a server has its work done: an `Engine`, in this process or on workers.  Here a party's, whose work is runs; a
+dealer's is `parties.servers.dealing`.
 
 Whichever it is, the head has decided before that the run may be, has read what it reads by the rules of that moment,
 and has marked its preprocessing used: what an engine is given has no other use.
@@ -9,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from mpc.cost import first_of_check
 from mpc.errors import ProgramError, ProtocolViolation
@@ -26,6 +27,9 @@ from parties.servers.testimony import Testimony
 from parties.stored.stored_version import ReadForRun
 from protocols.randomness.source import Payload, RandomnessSource
 from protocols.readings.party import PartyRun
+
+TaskT = TypeVar("TaskT", contravariant=True)
+MadeT = TypeVar("MadeT", covariant=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,23 +72,26 @@ class Made(NamedTuple):
     here: tuple[PartyRun, Testimony] | None = None
 
 
-class Engine(ABC):
-    """Of one party."""
+class Engine(ABC, Generic[TaskT, MadeT]):
+    """Of one server."""
 
-    places: int = 1
-    """How many times the memory and the turns of one server there are."""
-
-    async def open(self) -> None:  # noqa: B027 - there need be nothing to do
+    async def open(self) -> None:
         """To be called in the event loop, before anything else."""
 
-    def close(self) -> None:  # noqa: B027
-        """Runs that are not over come to nothing.  Idempotent."""
+    def close(self) -> None:
+        """What is not over comes to nothing.  Idempotent."""
+
+    def follow(self, cluster: Cluster) -> None:
+        """The members are these now."""
+
+    def sweep(self) -> None:
+        """Versions may not be in use any more."""
 
     @abstractmethod
-    def make(self, task: Task) -> Made:
-        """The run, up to its first part.  Blocks: in a thread.  Raises TesseraError."""
+    def make(self, task: TaskT) -> MadeT:
+        """It, up to its first part.  Blocks: in a thread.  Raises TesseraError."""
 
-    def forget(self, run: str) -> None:  # noqa: B027
+    def forget(self, run: str) -> None:
         """It is over."""
 
     def seen(self) -> WorkersSeen | None:
@@ -92,7 +99,7 @@ class Engine(ABC):
         return None
 
 
-class LocalEngine(Engine):
+class LocalEngine(Engine[Task, Made]):
     """Computes in this process."""
 
     def __init__(
@@ -105,7 +112,6 @@ class LocalEngine(Engine):
         self._cluster, self._me, self._source, self._sign = cluster, me, source, sign
 
     def follow(self, cluster: Cluster) -> None:
-        """The members are these now."""
         self._cluster = cluster
 
     @property

@@ -15,6 +15,10 @@ import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpc.rings.on_torch.wiping import DeviceMemory
 
 INTERVAL = 1.0
 """s between two looks."""
@@ -74,6 +78,13 @@ class Freed:
         self._trim(0)
         self._settled = resident()
         return True
+
+
+async def wiped(memory: DeviceMemory) -> None:
+    """For ever: what runs have left in a card's memory is overwritten within a second or so."""
+    while True:
+        await asyncio.sleep(INTERVAL)
+        await asyncio.to_thread(memory.wipe)
 
 
 def resident() -> int:

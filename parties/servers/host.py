@@ -10,7 +10,7 @@ from mpc.rings import Rings
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
 from parties.operate.cluster.record import ClusterRecord
-from parties.servers.placing import Workforce
+from parties.servers.crew import Workforce
 from parties.wire.wires import Transport
 from protocols.randomness.source import RandomnessSource
 

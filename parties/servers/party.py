@@ -82,16 +82,15 @@ class PartyServer(Server[PartyJob]):
         self.on(Agreed, self._on_agreed)
         self._parts = PreparingParts(self, self.material.take_later, self._more_prepared)
         self.online = Online(self, self._rings, self._desk, self._parts, self._trainings.note)
-        self._engine: Engine
+        self._engine: Engine[Task, Made]
         placing = None
         if workforce is None:
-            self._engine = local = LocalEngine(cluster, member, self._source, self.proofs.sign)
-            self.succeeding.whenever(local.follow)
+            self._engine = LocalEngine(cluster, member, self._source, self.proofs.sign)
         else:
-            self._engine = placing = Placing(
-                cluster, member, workforce, self._rings, self.proofs.sign, self._secrets.is_in_use
-            )
-            placing.memory = self.governor.admission.at_once
+            memory, in_use = self.governor.admission.at_once, self._secrets.is_in_use
+            self._engine = placing = Placing(cluster, member, workforce, self._rings, self.proofs.sign, in_use, memory)
+        self.succeeding.whenever(self._engine.follow)
+        self.whenever_leave_changes(self._engine.sweep)
         self._elsewhere = Elsewhere(self, placing, self.online, self._parts, self._agree)
         self.on(StockItem, lambda _, message, payload: self.spawn(self.material.add(message, payload)))
         self.on(StockDropped, lambda _, message, __: self.spawn(self.material.drop(message)))

@@ -11,30 +11,34 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import threadpoolctl
 
 import protocols  # noqa: F401 - makes the operations known, whose kernels are warmed up
 from mpc.errors import ConfigurationError
 from mpc.rings import Rings, compiling, threads
-from mpc.rings.devices import rings_on
+from mpc.rings.devices import memory_on, rings_on
 from parties.host.processor import cores
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.keys import KeyPair
 from parties.members.succession import Step, Succession
 from parties.operate.cluster.record import ClusterRecord
 from parties.operate.metrics.serving import serving
+from parties.servers.crew import Workforce
 from parties.servers.dealer import DealerServer
-from parties.servers.freed import BUSY, Freed
+from parties.servers.freed import BUSY, Freed, wiped
 from parties.servers.host import Host
 from parties.servers.party import PartyServer
-from parties.servers.placing import Workforce
 from parties.servers.service_manager import feed_watchdog, notify
 from parties.wire.door import DESCRIPTORS
 from parties.wire.socket_wires import SocketWires
 from parties.wire.wires import Transport
 from protocols.randomness.dealt import TrustedDealer
+
+if TYPE_CHECKING:
+    from mpc.rings.on_torch.wiping import DeviceMemory
 
 READY = "ready"
 """Printed on stdout, alone on a line, once a server listens."""
@@ -89,18 +93,20 @@ def make_server(
     rings: Rings | None = None,
     following: Sequence[Step] = (),
     workforce: Workforce | None = None,
+    source: Callable[[Rings | None], TrustedDealer] = TrustedDealer,
 ) -> DealerServer | PartyServer:
     """The server for that member's role, with its data in ``folder``.
 
     It goes by ``cluster``, or by what has followed that as far as the folder, or ``following``, says so.  ``rings``:
     what it computes with.  By default the usual; another array library comes in here, and nowhere else.
-    ``workforce``: who starts the workers that a party computes on, if it does on such.
+    ``workforce``: who starts the workers that a party computes on, if it does on such.  ``source``: of randomness, made
+    for these rings.
 
     Raises ConfigurationError for a key that is not its own, or a folder that is not.
     """
     record = ClusterRecord(folder, cluster, following)
     member = current_member(record.succession, member, keys)
-    host = Host(record, member, keys, folder, TrustedDealer(rings), transport, workforce)
+    host = Host(record, member, keys, folder, source(rings), transport, workforce)
     return DealerServer(host) if member.role is Role.DEALER else PartyServer(host)
 
 
@@ -131,6 +137,7 @@ def run_server(
     count: int = 0,
     device: str = "",
     workforce: Workforce | None = None,
+    source: Callable[[Rings | None], TrustedDealer] = TrustedDealer,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until stdin closes: so a launcher's children end with it, however it ends.
 
@@ -141,12 +148,12 @@ def run_server(
 
     ``count``: threads to compute with, if not as many as the cluster file says.
 
-    ``workforce``: who starts the workers that a party computes on, if it does on such.
+    ``workforce``, ``source``: as in ``make_server``.
 
     ``device``: what torch is to compute on, if not NumPy on the processor.  Raises ConfigurationError where it cannot.
     """
     tune(count or threads_for(cluster, member))
-    rings = rings_on(device) if device else None
+    rings, memory = rings_on(device) if device else None, memory_on(device)
     sys.setswitchinterval(SWITCH_INTERVAL)
     # What is here by now stays: looking for garbage among it again and again would hold everybody up.
     gc.collect()
@@ -154,16 +161,28 @@ def run_server(
     raise_descriptor_limit()
     compiling.warm_up()
     again = True
-    while again:
-        server = make_server(cluster, member, keys, folder, rings=rings, following=following, workforce=workforce)
-        asyncio.run(_serve_measured(server, until_stdin_closes, grace, metrics))
-        # Another cluster file, under which this process goes on, with a server made for it.
-        again = server.succeeding.successor is not None
+    try:
+        while again:
+            server = make_server(
+                cluster, member, keys, folder, rings=rings, following=following, workforce=workforce, source=source
+            )
+            asyncio.run(_serve_measured(server, until_stdin_closes, grace, metrics, memory))
+            # Another cluster file, under which this process goes on, with a server made for it.
+            again = server.succeeding.successor is not None
+    finally:
+        if memory is not None:
+            memory.wipe_all()
 
 
 async def _serve_measured(
-    server: DealerServer | PartyServer, until_stdin_closes: bool, grace: float, metrics: tuple[str, int] | None
+    server: DealerServer | PartyServer,
+    until_stdin_closes: bool,
+    grace: float,
+    metrics: tuple[str, int] | None,
+    memory: DeviceMemory | None,
 ) -> None:
+    if memory is not None:
+        server.spawn(wiped(memory))
     async with serving(server, metrics) as url:
         await _serve(server, until_stdin_closes, grace, f"metrics at {url}" if url else "")
 

@@ -29,9 +29,10 @@ from parties.stored.stored_version import ReadForRun
 from parties.tally import Tally
 from parties.wire.direct import DirectLink, Doors, LinkKey, dial
 from parties.wire.messages import Buffer, Payload
+from parties.worker.disputing import Disputing
 from protocols.randomness.source import RandomnessSource
 from protocols.readings.drawing import Order
-from protocols.readings.mac_check import Round
+from protocols.readings.mac_check import OtherTranscript, Round
 from protocols.readings.party import Exchange, OutOfRange, PartyRun
 
 Result = TypeVar("Result")
@@ -68,6 +69,8 @@ class Computation:
         """By index of the parties whose workers come in here: those listed later."""
         self._run: PartyRun | None = None
         self._testimony: Testimony | None = None
+        self._disputing: Disputing
+        """Once it is online."""
         self._more = asyncio.Event()
         self.over = False
 
@@ -164,12 +167,19 @@ class Computation:
 
     async def compute(self, message: Start, payload: Payload) -> tuple[Finished, list[Buffer]]:
         """All rounds, on the client's masked inputs; what is sent to the head.  Raises TesseraError, judged."""
+        testimony = self._known()[1]
+        patience = self._cluster.settings.round_timeout
+        self._disputing = disputing = Disputing(self._peers, self._links, testimony, patience)
         try:
             return await self._rounds(message, payload)
         except OutOfRange as error:
             raise out_of_range(error, self._take.client) from None
+        except OtherTranscript as error:
+            if disputing.possible:
+                raise await disputing.settle(self._take.run) from None
+            raise testimony.judge(error) from None
         except TesseraError as error:
-            raise self._known()[1].judge(error) from None
+            raise testimony.judge(error) from None
 
     async def _rounds(self, start: Start, payload: Payload) -> tuple[Finished, list[Buffer]]:
         run, testimony = self._known()
@@ -192,7 +202,7 @@ class Computation:
             sent_at = time.perf_counter()
             if self._malicious:
                 await self._in_thread(run.catch_up, program) if is_long(program) else run.catch_up()
-            received = await asyncio.gather(*(self._hear(peer, number, outgoing, testimony) for peer in self._peers))
+            received = await self._everybody(number, outgoing, testimony)
             waited += time.perf_counter() - sent_at
             number += 1
         return self._finished(run, outgoing, number + 1, waited, sent)
@@ -249,8 +259,19 @@ class Computation:
             self._take.client, work, seconds=evaluating_seconds(program), unwanted=lambda: self.over
         )
 
-    async def _hear(self, peer: Member, number: int, outgoing: Round, testimony: Testimony) -> Heard:
-        """What another worker opens in this round, checked but for its numbers."""
+    async def _everybody(self, number: int, outgoing: Round, testimony: Testimony) -> list[Heard]:
+        """What all other workers open in this round.  Raises what it comes to when one of them disputes the run."""
+        found: dict[str, Heard] = {}
+        while missing := [peer for peer in self._peers if peer.name not in found]:
+            for heard_now in await asyncio.gather(*(self._hear(p, number, outgoing, testimony) for p in missing)):
+                if heard_now is not None:
+                    found[heard_now.peer] = heard_now
+            if self._disputing.begun:
+                raise await self._disputing.settle(self._take.run)
+        return [found[peer.name] for peer in self._peers]
+
+    async def _hear(self, peer: Member, number: int, outgoing: Round, testimony: Testimony) -> Heard | None:
+        """What another worker opens in this round, checked but for its numbers; None if it disputes the run."""
         seconds = self._cluster.settings.round_timeout
         try:
             async with asyncio.timeout(seconds):
@@ -261,9 +282,11 @@ class Computation:
             raise PeerLost(
                 peer.name, "has lost the worker that computed this run, of which nothing was revealed: run it again"
             ) from None
-        if not isinstance(message, Opening) or message.run != self._take.run or message.round != number:
+        if isinstance(message, Opening) and message.run == self._take.run and message.round == number:
+            return heard(peer, number, message, buffers, outgoing, testimony)
+        if not self._disputing.take(peer, message):
             raise ProtocolViolation(peer.name, f"sent something else than its opening of round {number}")
-        return heard(peer, number, message, buffers, outgoing, testimony)
+        return None
 
     def _signed(self, said: Said) -> bytes:
         """Of the head; in a thread."""

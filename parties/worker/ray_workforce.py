@@ -19,7 +19,7 @@ from typing import Any
 
 from mpc.errors import ConfigurationError, PeerLost, TesseraError
 from mpc.rings import compiling
-from mpc.rings.devices import rings_on
+from mpc.rings.devices import memory_on, rings_on
 from parties.host.dumps import opaque
 from parties.servers.process import raise_descriptor_limit, tune
 from parties.worker.worker import Worker
@@ -38,7 +38,8 @@ class _Process:
         tune(threads)
         raise_descriptor_limit()
         compiling.warm_up()
-        self._worker = Worker(_ray().util.get_node_ip_address(), ports, rings_on(device) if device else None)
+        rings, self._memory = rings_on(device) if device else None, memory_on(device)
+        self._worker = Worker(_ray().util.get_node_ip_address(), ports, rings, self._memory)
         serving = threading.Thread(target=self._serve, args=(address, head, door), name="tessera worker", daemon=True)
         serving.start()
 
@@ -51,12 +52,14 @@ class _Process:
         except TesseraError as error:
             log.warning("%s", error)
         finally:
+            if self._memory is not None:
+                self._memory.wipe_all()
             # Ray does not see a thread end; and without its head it is of no use.
             os._exit(0)
 
 
 class RayWorkforce:
-    """A `parties.servers.placing.Workforce` on Ray.  Made outside of an event loop: it blocks until Ray is there.
+    """A `parties.servers.crew.Workforce` on Ray.  Made outside of an event loop: it blocks until Ray is there.
 
     Args:
         wanted: how many workers.

@@ -13,7 +13,7 @@ _HOST = "127.0.0.1"
 
 
 class Within:
-    """A `parties.servers.placing.Workforce` of tasks; links are real, and sealed.
+    """A `parties.servers.crew.Workforce` of tasks; links are real, and sealed.
 
     Args:
         wanted: how many workers.

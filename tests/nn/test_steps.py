@@ -14,7 +14,7 @@ import torch
 
 import nn
 from mpc import fixed_point
-from mpc.errors import UsageError
+from mpc.errors import UnsupportedError, UsageError
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import FIELD, field
@@ -25,6 +25,8 @@ from nn.layers import AvgPool2d, Conv2d, Flatten, Linear
 from nn.rectifiers import ReLU
 from nn.training import Batch, Recipe, initial
 from protocols import graph_of, leaf, plan
+from protocols.approximation import FourierFit
+from protocols.approximation.derivative import derivative
 from protocols.lowering.plan import leaves
 from protocols.readings.memory import run_in_memory
 
@@ -140,8 +142,23 @@ def test_what_leaves_its_range_in_any_step_is_seen(momentum: float, wrong: int |
     assert bool(outputs[-1].any()) == (wrong is not None)
 
 
+class Fitted(torch.autograd.Function):
+    """A function as the parties have it, and its slope: by a fit."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, fit: FourierFit) -> Any:
+        ctx.x, ctx.fit = x, fit
+        return torch.tensor(fit(x.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        rises = derivative(ctx.fit)
+        assert rises is not None
+        return gradients[0] * torch.tensor(rises(ctx.x.detach().numpy())), None
+
+
 class Twin:
-    """By torch, in float64, with the rate and the momentum as they are encoded."""
+    """By torch, in float64, with the rate and the momentum as they are encoded, and sigmoids as they are fitted."""
 
     def __init__(self, how: Recipe, weights: Mapping[str, Reals]) -> None:
         self.how = how
@@ -168,8 +185,10 @@ class Twin:
                     x = torch.nn.functional.avg_pool2d(x, 2)
                 case Flatten():
                     x = x.flatten(1)
+                case Sigmoid():
+                    x = Fitted.apply(x, layer.fit)  # type: ignore[no-untyped-call]
                 case _:
-                    x = x.sigmoid()
+                    raise NotImplementedError(name)
         return x
 
 
@@ -232,3 +251,29 @@ def test_only_some_layers_are_trained() -> None:
     assert fixed_point.decode(outputs["out.bias"], bits["out.bias"]) == pytest.approx(0.125, abs=1e-4)
     with pytest.raises(UsageError, match="nothing to train in r: layers with weights are a, out"):
         _ = Recipe(layers, nn.MSELoss(), nn.SGD(lr=0.25), only=("r",)).learnt
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        nn.SGD(lr=2.0**-8, schedule=nn.StepLR(1, 0.5)),
+        nn.SGD(lr=2.0**-8, schedule=nn.StepLR(1, 0.5), momentum=0.9, nesterov=True, weight_decay=1e-4),
+        nn.Adam(lr=2.0**-8, schedule=nn.StepLR(1, 0.5)),
+    ],
+)
+def test_rates_go_down_to_nothing(optimizer: nn.Optimizer) -> None:
+    """With digits as before; where the rate is 0, weights stay as they are."""
+    how = Recipe(Sequential({"out": Linear(3, 2)}).architecture((3,)), nn.MSELoss(), optimizer)
+    batch = Batch([leaf(Input((4, 3), 8, 0.0, 1.0))], [leaf(Input((4, 2), 8, 0.0, 1.0))])
+    types = how.described(batch).stored_types
+    state = {name: leaf(Input(t.shape, t.fraction_bits, t.low, t.high)) for name, t in types.items()}
+    for step in (0, 12, 26, 30):
+        after = how.kept(state, [batch], step).state
+        assert {name: x.type.fraction_bits for name, x in after.items()} == {
+            n: t.fraction_bits for n, t in types.items()
+        }
+        assert (optimizer.rate(step) == 0) == (step == 30)
+    if isinstance(optimizer, nn.SGD):
+        assert after["out.weight"].node.inputs == (state["out.weight"].node,), "watched, and nothing else"
+    with pytest.raises(UnsupportedError, match="lr is from"):
+        nn.SGD(lr=1e-11)

@@ -1,8 +1,8 @@
 """Small networks of all sorts, trained on shares, beside torch in float64: same order, same start, encoded rates.
 
-Where a function has a kink (ReLU, maxima, hinges), the twin goes by what the parties have compared, which is revealed
-here beside the loss: a value that is nearer to the kink than rounding is on its other side now and then, in float32 as
-well, and what follows is another training, by a step of one sample, with nothing wrong in it.
+Where a function has a kink (ReLU, maxima, hinges), the twin goes by what the parties have found, which is revealed here
+beside the loss: a value that is nearer to the kink than a unit of what is compared is on its other side now and then,
+in float32 as well, and what follows is another training, by a step of one sample, with nothing wrong in it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EPS = 1e-3
 
 
 class Layer(NamedTuple):
-    """``ours`` and ``theirs`` of x, weights, and bits of a dropout, or for ``theirs`` what parties have compared."""
+    """``ours`` and ``theirs`` of x, weights, and bits of a dropout, or for ``theirs`` what parties have found."""
 
     ours: Callable[..., Any]
     theirs: Callable[..., Any]
@@ -61,10 +61,11 @@ def conv(inputs: int, outputs: int) -> Layer:
     )
 
 
-def pooled(x: Any, w: Any, compared: Any) -> Any:
-    """The largest of each window, where that was found."""
-    _, at = tf.max_pool2d(compared, 2, return_indices=True)
-    return x.flatten(2).gather(2, at.flatten(2)).reshape(at.shape)
+def pooled(x: Any, w: Any, found: Any) -> Any:
+    """Of each window what is nearest to the largest that was found."""
+    windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    at = (windows - found[..., None]).abs().argmin(-1, keepdim=True)
+    return windows.gather(-1, at).squeeze(-1)
 
 
 def norm(channels: int) -> Layer:
@@ -76,7 +77,7 @@ def norm(channels: int) -> Layer:
     )
 
 
-RELU = Layer(lambda x, w: x.relu(), lambda x, w, compared: x * (compared >= 0), kink=True)
+RELU = Layer(lambda x, w: x.relu(), lambda x, w, found: x * (found != 0), kink=True)
 MAX = Layer(lambda x, w: x.max_pool2d(2), pooled, kink=True)
 SIGMOID = Layer(lambda x, w: x.sigmoid(), lambda x, w: x.sigmoid())
 MEANS = Layer(lambda x, w: x.avg_pool2d(2), lambda x, w: tf.avg_pool2d(x, 2))
@@ -102,16 +103,8 @@ def _cross_entropy(z: Any, y: Any) -> Any:
     return tf.cross_entropy(z, y)
 
 
-def _hinge(z: Any, y: Any, compared: Any) -> Any:
-    signs = 2 * y - 1
-    return ((1 - z * signs) * (1 - compared * signs >= 0)).mean()
-
-
-class Hinge(nn.HingeLoss, frozen=True, kw_only=True):
-    """Of classes."""
-
-    def __call__(self, input: Any, target: Any) -> Any:
-        return super().__call__(input, target * 2.0 - 1.0)
+def _hinge(z: Any, y: Any, found: Any) -> Any:
+    return ((1 - z * (2 * y - 1)) * (found != 0)).mean()
 
 
 CASES: dict[str, Case] = {
@@ -138,8 +131,8 @@ CASES: dict[str, Case] = {
         nn.SGD(lr=0.05, momentum=0.5, weight_decay=2.0**-7),
     ),
     "dropout by public bits, hinge": Case(
-        [dense(5, 6), SIGMOID, DROPPED_PUBLICLY, dense(6, CLASSES)], Hinge(), _hinge, nn.SGD(lr=0.05, momentum=0.5),
-        hinge=True,
+        [dense(5, 6), SIGMOID, DROPPED_PUBLICLY, dense(6, CLASSES)], nn.HingeLoss(), _hinge,
+        nn.SGD(lr=0.05, momentum=0.5), hinge=True,
     ),
     "embedding, steps": Case(
         [EMBEDDING, dense(6, CLASSES)], nn.HuberLoss(delta=0.5), lambda z, y: tf.huber_loss(z, y, delta=0.5),
@@ -177,9 +170,8 @@ class Both:
         rate = self.case.optimizer.rate(step)
         if rate not in self.programs:
             secret = {n: leaf(t) for n, t in self.types.items()}
-            x, compared, running = secret["x"], [], dict[str, Any]()
+            x, y, found, running = secret["x"], secret["y"], [], dict[str, Any]()
             for i, layer in enumerate(self.case.layers):
-                compared += [x] if layer.kink else []
                 if layer.normed:
                     axes = tuple(a for a in range(x.ndim) if a != 1)
                     for n, now in (("m", x.mean(axes)), ("v", x.var(axes, ddof=1))):
@@ -187,12 +179,17 @@ class Both:
                         running[f"{i}.{n}"] = (old * (1 - MOMENTUM) + now * MOMENTUM).truncate(20)
                 own = {n: secret[f"{i}.{n}"] for n in layer.weights}
                 x = layer.ours(x, own, secret[f"{i}.bits"]) if layer.bits else layer.ours(x, own)
-            compared += [x] if self.case.hinge else []
-            loss, weights = self.case.loss(x, secret["y"]), {n: secret[n] for n in self.shapes}
+                found += [x] if layer.kink else []
+            if self.case.hinge:
+                each = self.case.loss._each(x, y * 2.0 - 1.0)
+                found, loss = [*found, each], each.mean()
+            else:
+                loss = self.case.loss(x, y)
+            weights = {n: secret[n] for n in self.shapes}
             new, state = self.case.optimizer.step(
                 weights, {n: secret[n] for n in self.slots}, grad(loss, weights, within=16.0), step
             )
-            results = [*new.values(), *state.values(), *running.values(), loss, *compared]
+            results = [*new.values(), *state.values(), *running.values(), loss, *found]
             graph = graph_of(results)
             named = {s.node: n for n, s in secret.items()}
             order = [named[node] for node in leaves(graph)]
@@ -224,7 +221,7 @@ class Both:
             outputs = run_in_memory(program, [given[n] for n in order]).outputs
             assert not any(flag.any() for flag in outputs[len(bits) :]), "all in its range"
             raw |= dict(zip(names, outputs, strict=False))
-            loss, *compared = (
+            loss, *kinks = (
                 torch.tensor(fixed_point.decode(raw_, b))
                 for raw_, b in list(zip(outputs, bits, strict=False))[len(names) :]
             )
@@ -235,9 +232,9 @@ class Both:
                     axes = [a for a in range(x.ndim) if a != 1]
                     now = torch.stack([x.detach().mean(axes), x.detach().var(axes, correction=1)])
                     norms[i] = norms[i] * (1 - MOMENTUM) + now * MOMENTUM
-                more = [compared.pop(0)] if layer.kink else [torch.tensor(batch[f"{i}.bits"])] if layer.bits else []
+                more = [kinks.pop(0)] if layer.kink else [torch.tensor(batch[f"{i}.bits"])] if layer.bits else []
                 x = layer.theirs(x, own, *more)
-            wanted = case.theirs(x, torch.tensor(batch["y"]), *compared)
+            wanted = case.theirs(x, torch.tensor(batch["y"]), *kinks)
             optimizer.param_groups[0]["lr"] = case.optimizer.rate(step)
             optimizer.zero_grad()
             wanted.backward()
@@ -253,7 +250,7 @@ class Both:
         return fixed_point.decode(raw[name], self.types[name].fraction_bits)
 
 
-LONG = "ReLU", "dropout by secret bits, decay"
+LONG = "ReLU", "dropout by secret bits, decay", "dropout by public bits, hinge", "embedding, steps"
 LENGTHS = [*((name, 6) for name in CASES), *(pytest.param(name, 500, marks=pytest.mark.slow) for name in LONG)]
 
 

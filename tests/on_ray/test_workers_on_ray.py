@@ -71,7 +71,7 @@ async def test_runs_go_on_when_a_worker_is_killed(tmp_path):
     tasks = [asyncio.create_task(server.serve()) for server in servers.values()]
 
     def processes() -> list[int]:
-        return [worker.process for name in PARTIES for worker in servers[name]._engine._workers.values()]
+        return [worker.process for name in PARTIES for worker in servers[name]._engine.crew.workers.values()]
 
     try:
         await until(lambda: len(processes()) == 2)

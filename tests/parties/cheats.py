@@ -210,6 +210,14 @@ def break_coin(site: Any, party: str, rounds: int) -> None:
 
 def equivocate(site: Any, party: str, victim: str, rounds: int) -> None:
     """The party opens something else to ``victim`` than to others, and signs to each what it has told it."""
+    jobs = site.servers[party].jobs
+    corrupt_towards(site, party, victim, equivocation(site, party, rounds, lambda run: jobs[run].testimony))
+
+
+def equivocation(
+    site: Any, party: str, rounds: int, testimony_of: Callable[[str], Any]
+) -> Callable[[Any, list[Any]], list[Said]]:
+    """What one who is told something else is sent in place of a message."""
     state = hashlib.sha256()
 
     def change(message: Any, buffers: list[Any]) -> list[Said]:
@@ -221,12 +229,11 @@ def equivocate(site: Any, party: str, victim: str, rounds: int) -> None:
             for buffer in buffers:
                 state.update(np.ascontiguousarray(buffer).data)
         if message.round == rounds:
-            testimony = site.servers[party].jobs[message.run].testimony
-            mine = testimony._by_party[party].seen.said
+            mine = testimony_of(message.run)._by_party[party].seen.said
             message = replace(message, signature=sign(site, party, replace(mine, sent=state.digest())))
         return [(message, buffers)]
 
-    corrupt_towards(site, party, victim, change)
+    return change
 
 
 def other_hash(site: Any, party: str, rounds: int) -> None:

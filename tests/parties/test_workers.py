@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from benchmarks.session import as_predicted
 from mpc import schedule
 from mpc.errors import (
     CaughtCheating,
-    ConfigurationError,
     MacCheckError,
     PeerLost,
     PeerUnavailable,
@@ -24,19 +23,16 @@ from mpc.errors import (
     TesseraError,
 )
 from mpc.rings import FIELD, known_rings
-from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties.commands.status import watching
 from parties.messages.runs import Opening, Placed
 from parties.messages.workers import Finished
 from parties.operate.metrics.prometheus import PrometheusMetrics
 from parties.servers import elsewhere
-from parties.servers.placing import Placing
 from parties.worker.computation import Computation
 
-from .conftest import opened
 from .stocked import program, right
-from .workforces import all_there, on_workers
+from .workforces import Machines, all_there, on_workers
 
 PARTIES = ("party0", "party1")
 
@@ -53,7 +49,7 @@ async def test_the_same_results_and_bytes(either):
         kept = await client.keep({"cube": client.share([0.5, -0.25], low=-1, high=1) ** 3}, "result")
         assert await client.reveal(kept["cube"] * 2) == pytest.approx([0.25, -0.03125], abs=1e-3)
     await either.settled()
-    assert not any(either.servers[name]._engine._placed for name in PARTIES), "nothing of it is left"
+    assert not any(either.servers[name]._engine.crew.at_work for name in PARTIES), "nothing of it is left"
 
 
 async def test_what_is_opened_goes_past_the_heads(site):
@@ -103,13 +99,13 @@ async def test_weights_are_there_once_and_overwritten_when_dropped(site):
         x = [[1.0, 1.0]]
         for _ in range(2):
             assert await company.reveal(held(company.share(x, low=-1, high=1))) == pytest.approx(0.75, abs=1e-3)
-        (version,) = worker._held
-        shares = worker._held[version]["a.weight"]
+        (version,) = worker.does.held
+        shares = worker.does.held[version]["a.weight"]
         assert shares.share.any()
         ring, here = known_rings()[FIELD], site.servers["party0"]._secrets._tensors[version]["a.weight"]
         assert ring.is_zero(ring.subtract(shares.share, here.share))
         await company.remove("m")
-        await site.until(lambda: not worker._held)
+        await site.until(lambda: not worker.does.held)
     assert not shares.share.any() and not shares.public.any()
 
 
@@ -158,6 +154,22 @@ async def test_without_a_worker_it_is_busy(site):
     async with site.client() as client:
         with pytest.raises(ServerBusy, match="party0: has none of its workers"):
             await right(client)
+
+
+async def test_a_machine_that_joins_again_has_workers_again(site):
+    """However often: one that has been there is no reason to wait longer for the next."""
+    machines = (await on_workers(site, count=2, kind=Machines))["party0"]
+    async with site.client() as client:
+        for _ in range(4):
+            machines.leave()
+            await site.until(lambda: not site.servers["party0"].workers.runs)
+            with pytest.raises(ServerBusy, match="party0: has none of its workers"):
+                await right(client)
+            machines.join()
+            joined = time.monotonic()
+            await all_there(site, "party0")
+            await right(client)
+        assert time.monotonic() - joined < 1
 
 
 async def test_all_parties_or_none(site):
@@ -247,17 +259,6 @@ async def test_status_shows_them(wired):
     shown = (await PrometheusMetrics(site.servers["party0"]).render()).decode()
     assert "tessera_workers 2.0" in shown and "tessera_workers_wanted 2.0" in shown
     assert 'tessera_worker_runs{worker="worker 1"} 0.0' in shown
-
-
-async def test_three_parties(tmp_path):
-    async with opened(tmp_path, Security.SEMI_HONEST, 3) as site:
-        await on_workers(site, count=1)
-        async with site.client() as client:
-            await right(client)
-        with pytest.raises(ConfigurationError, match="three parties"):
-            Placing.check(
-                dataclasses.replace(site.cluster, settings=replace(site.cluster.settings, security=Security.MALICIOUS))
-            )
 
 
 def test_nobody_may_send_what_is_said_among_a_partys_own():

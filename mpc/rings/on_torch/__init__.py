@@ -4,6 +4,6 @@ What goes over a wire is the same to the last bit, so a party that computes on a
 together, and no protocol knows.  Seeds are expanded on the host, by its AES, and copied.
 """
 
-from mpc.rings.on_torch.device import rings_on
+from mpc.rings.on_torch.device import memory_on, rings_on
 
-__all__ = ["rings_on"]
+__all__ = ["memory_on", "rings_on"]
