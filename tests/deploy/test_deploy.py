@@ -293,6 +293,75 @@ def test_network_policies_let_members_in_and_nobody_else() -> None:
         assert not selects(target["podSelector"], client)
 
 
+RAY_FIELDS = {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+HEAD_FIELDS = {"serviceType", "rayStartParams", "template"}
+GROUP_FIELDS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+"""Of KubeRay's RayCluster, ray.io/v1, those that the manifest has: all of it was compared with the operator's schema
+(ray-operator/config/crd/bases/ray.io_rayclusters.yaml)."""
+
+
+def test_manifests_of_a_party_on_ray() -> None:
+    built = manifests("party0-ray")
+    full = "tessera-party0"
+    cluster = built["RayCluster", full]
+    spec = cluster["spec"]
+    head, (group,) = spec["headGroupSpec"], spec["workerGroupSpecs"]
+    assert cluster["apiVersion"] == "ray.io/v1"
+    assert (set(spec), set(head), set(group)) == (RAY_FIELDS, HEAD_FIELDS, GROUP_FIELDS)
+    requirement = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cluster"]
+    assert requirement[0].startswith(f"ray>={spec['rayVersion'].rpartition('.')[0]},")
+    # The head is started beside Ray's, on its node, where no worker is.
+    pod, labels = head["template"]["spec"], head["template"]["metadata"]["labels"]
+    (container,), (first,) = pod["containers"], pod["initContainers"]
+    script = container["args"][0].replace("\\\n", " ").splitlines()
+    assert any("$KUBERAY_GEN_RAY_START_CMD" in line for line in script)
+    assert cluster["metadata"]["annotations"]["ray.io/overwrite-container-cmd"] == "true"
+    assert subprocess.run(["bash", "-n"], input="\n".join(script), text=True, check=False).returncode == 0
+    (line,) = (line for line in script if line.startswith("tessera "))
+    command = shlex.split(line.removesuffix("&"))[1:]
+    options = parsed(command)
+    assert (command[:2], options.engine, options.address) == (["party", "0"], "ray", "auto")
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert pod["terminationGracePeriodSeconds"] > options.grace + 2
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    assert set(mounts) | {"secret"} == set(volumes)
+    assert options.cluster.is_relative_to(mounts["cluster"]) and options.key.is_relative_to(mounts["key"])
+    assert options.data.parent == mounts["data"] and first["command"][-1] == str(options.key)
+    assert ("PersistentVolumeClaim", volumes["data"]["persistentVolumeClaim"]["claimName"]) in built
+    # As many pods as workers, each of one processor; of secrets they see nothing.
+    assert {options.workers} == {group[f] for f in ("replicas", "minReplicas", "maxReplicas")}
+    workers, worker_labels = group["template"]["spec"], group["template"]["metadata"]["labels"]
+    (worker,) = workers["containers"]
+    assert int(group["rayStartParams"]["num-cpus"]) == int(worker["resources"]["requests"]["cpu"]) == 1
+    assert "$KUBERAY_GEN_RAY_START_CMD" in worker["args"][0]
+    assert [set(volume) for volume in workers["volumes"]] == [{"name", "emptyDir"}]
+    for one in (pod, workers):
+        assert one["securityContext"]["runAsNonRoot"] is True
+        assert one["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for one in (container, first, worker):
+        assert one["securityContext"]["allowPrivilegeEscalation"] is False
+        assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert one["image"] == container["image"]
+    assert built["Service", full]["spec"]["selector"].items() <= labels.items()
+    # Ray's ports are for this party's own pods; workers meet others' at the ports that they are told.
+    own, another = {"ray.io/cluster": full}, {**worker_labels, "tessera/member": "party1"}
+    for kind, pods in (("head", labels), ("workers", worker_labels)):
+        policy = built["NetworkPolicy", f"{full}-{kind}"]["spec"]
+        assert selects(policy["podSelector"], pods)
+        mine, others = policy["ingress"]
+        assert "ports" not in mine and [selects(one["podSelector"], own) for one in mine["from"]] == [True]
+        assert not any(selects(one["podSelector"], another) for one in mine["from"])
+        assert all(set(one) == {"podSelector"} for one in (*mine["from"], *others["from"]))
+        (port,) = others["ports"]
+        if kind == "head":
+            assert port["port"] == "tessera" and container["ports"][0]["name"] == "tessera"
+            assert not any(selects(one["podSelector"], another) for one in others["from"])
+        else:
+            assert tuple(range(port["port"], port["endPort"] + 1)) == options.worker_ports
+            assert [selects(one["podSelector"], another) for one in others["from"]] == [True]
+
+
 # -- the guide ---------------------------------------------------------------------------------------------------------
 
 BLOCK = re.compile(r"(?:<!-- walk: (?P<host>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.S)
