@@ -15,9 +15,9 @@ from nn.norms import CosineSimilarity, GroupNorm, InstanceNorm, LayerNorm, Norm,
 
 _NORMS = LayerNorm, RMSNorm, GroupNorm, InstanceNorm, Norm, Normalize, CosineSimilarity
 _UNBOUNDED = (
-    Add, a.SiLU, a.GELU, a.Mish, a.Softplus, r.LeakyReLU, r.PReLU, r.Hardswish, r.ELU, r.SELU, r.CELU,
+    a.SiLU, a.GELU, a.Mish, a.Softplus, r.LeakyReLU, r.PReLU, r.Hardswish, r.ELU, r.SELU, r.CELU,
 )  # fmt: skip
-"""Values that grow from layer to layer."""
+"""Whose results grow with what they take, which they open: it is assumed of that, for no opening and no round."""
 
 
 def assumed(model: Model, samples: Array) -> Iterator[Model]:
@@ -41,6 +41,12 @@ def _normed(steps: tuple[Step, ...]) -> list[str]:
 
 
 def _grown(steps: tuple[Step, ...]) -> list[str]:
-    """Those whose results have no bound, and of which nothing is assumed yet."""
+    """Those without a bound of which nothing is assumed yet: sums, and what activations take."""
     done = {step.inputs[0] for step in steps if isinstance(step.layer, r.Assumed)}
-    return [s.name for place, s in enumerate(steps, 1) if isinstance(s.layer, _UNBOUNDED) and place not in done]
+    sums = {place for place, step in enumerate(steps, 1) if isinstance(step.layer, Add)}
+    taken = {value for step in steps if isinstance(step.layer, _UNBOUNDED) for value in step.inputs if value}
+    return [
+        steps[value - 1].name
+        for value in sorted((sums | taken) - done)
+        if not isinstance(steps[value - 1].layer, r.Assumed)
+    ]

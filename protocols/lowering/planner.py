@@ -4,7 +4,10 @@ Its policy, in the order in which it decides:
 
 * Nothing is truncated before it has to be.  Products keep all their fraction bits; a value is truncated only when the
   next operation would not fit the field, or when its meaning needs it.
-* A tensor is masked at its last form before something non-linear (after pooling, not before), and once.
+* What is cut for a product is cut by two bits more, where there are plenty: what is added or compared next fits then,
+  and takes no round to be cut by a bit.
+* A tensor is masked at its last form before something non-linear (after pooling, not before), and once; what is joined,
+  part by part.
 * Sums align fraction bits upwards, which is free; only when that does not fit is the finer operand truncated.
 * Digits follow values: one whose range is small is kept with more of them, and a public factor has as many as make the
   product right to half a unit; where they do not fit, the other operand is truncated before, not the factor.
@@ -32,6 +35,7 @@ from protocols.lowering.cuts import cut
 from protocols.operations.linear import (
     Add,
     Broadcast,
+    Concatenate,
     Declare,
     Divide,
     Index,
@@ -56,6 +60,12 @@ FRACTION_BITS = PRECISION
 
 FEWEST_BITS = 6
 """Fewer than this and the result would be noise: refuse instead."""
+
+SPARE = 2
+"""Bits that a product leaves of the field, where an operand is cut for it: so that what is added to it, or compared,
+fits as well, and need not be cut by a bit or two, in a round of its own."""
+PLENTY = 8
+"""Digits of an operand beyond those that the computation keeps, of which it spares some."""
 
 _OF_ITS_MASK = (Add, Subtract, Negate, Reshape, Transpose, Broadcast, Pad)
 """Of one secret and public numbers: they have no fewer elements, and their mask follows from that of the secret.  So
@@ -160,6 +170,9 @@ class Planner:
             secret = [y for y in x.inputs if y.type.form is Form.SHARED]
             if len(secret) == 1:
                 return x.once(Mask(), lambda: x.over(tuple(map(self.masked, x.inputs))))
+        if isinstance(x.operation, Concatenate):
+            # Each part once, whatever it is joined to.
+            return x.once(Mask(), lambda: x.over(tuple(map(self.masked, x.inputs))))
         if isinstance(x.operation, Add | Subtract):
             one, other = map(_moved, x.inputs)
             if one is other and one.type.form is Form.SHARED and one.type.size < x.type.size:
@@ -178,6 +191,10 @@ class Planner:
         bits = x.type.fraction_bits - fraction_bits
         if bits <= 0:
             return x
+        if isinstance(x.operation, Raise) and x.like is None and x.type.form is not Form.MASKED and not x.has(Mask()):
+            (y,) = x.inputs
+            fewer = self.raised(self.truncated(y, fraction_bits), max(0, fraction_bits - y.type.fraction_bits))
+            return fewer.lose(x.lost, x.surely)
         if isinstance(x.operation, Constant):
             fewer = constant(fixed_point.decode(x.operation.array(), x.type.fraction_bits), fraction_bits)
             return fewer.lose(fewer.lost + x.lost)
@@ -186,16 +203,16 @@ class Planner:
                 f"values up to {x.type.magnitude:g} with {x.type.fraction_bits} fraction bits are too large to truncate"
                 f" ({TRUNCATION_BITS} bits): declare a tighter range"
             )
-        if _is_permuted(x):
-            # Once for whoever takes it in its own order.
-            return x.once(Truncate(bits), lambda: self._permuted(x, self.truncated(x.inputs[0], fraction_bits)))
+        if _is_permuted(x) or isinstance(x.operation, Concatenate):
+            # Once for whoever takes it in its own order, or joined to something else.
+            return x.once(Truncate(bits), lambda: self._of_fewer(x, fraction_bits))
         dropped = cut(self, x, bits) if x.type.form is Form.SHARED else None
         return dropped or self.make(Truncate(bits), self.masked(x))
 
-    @staticmethod
-    def _permuted(x: Expression, of: Expression) -> Expression:
-        """``of`` with its elements where ``x`` has them."""
-        return Expression(x.operation, (of,), x.label).lose(x.lost, x.surely)
+    def _of_fewer(self, x: Expression, fraction_bits: int) -> Expression:
+        """``x``, made of its operands truncated to so many."""
+        fewer = tuple(self.truncated(y, fraction_bits) for y in x.inputs)
+        return Expression(x.operation, fewer, x.label).lose(x.lost, x.surely)
 
     def raised(self, x: Expression, bits: int) -> Expression:
         """``x`` with ``bits`` more fraction bits: a local multiplication by a power of two."""
@@ -215,9 +232,10 @@ class Planner:
         # A constant would lose more than a unit.
         return self.make(Quotient(odd), self.masked(self.truncated(x, self.room(x.type.magnitude))))
 
-    def aligned(self, xs: Sequence[Expression]) -> list[Expression]:
-        """The operands of a sum, all with the same fraction bits."""
-        target = self.fitting(max(x.type.fraction_bits for x in xs), sum(x.type.magnitude for x in xs))
+    def aligned(self, xs: Sequence[Expression], magnitude: float | None = None) -> list[Expression]:
+        """The operands of a sum, or of what has values up to ``magnitude``, all with the same fraction bits."""
+        magnitude = sum(x.type.magnitude for x in xs) if magnitude is None else magnitude
+        target = self.fitting(max(x.type.fraction_bits for x in xs), magnitude)
         return [self.raised(y, target - y.type.fraction_bits) for y in (self.truncated(x, target) for x in xs)]
 
     def sum(self, operation: Add | Subtract, x: Expression, y: Expression) -> Expression:
@@ -292,7 +310,8 @@ class Planner:
         Fewer than there are if it must be: those to which an operand was truncated before, and no fewer than the
         computation's ``fraction_bits``; then the one that comparisons drop bits of for nothing; then, and below, down
         to 6 digits, always the one that has more, since of the product those of the other count: of ``powers`` far
-        below their range, those behind the point.
+        below their range, those behind the point.  What is cut anyway is cut by ``SPARE`` bits more, where there
+        are plenty, and but for ``powers``.
         """
         whole = _whole_bits(x.type) + _whole_bits(y.type) + math.log2(max(growth, 2.0**-60))
         room = _room(whole)
@@ -308,11 +327,14 @@ class Planner:
         for i in movable:
             if sum(bits) > room and x is not y and (before := self._before(operands[i], usual[i])) is not None:
                 bits[i] = before
+        roomy = room if powers or sum(bits) <= room else room - SPARE
+        plenty = [b + PLENTY for b in usual]
         free = [i for i in movable if sum(bits) > room and self._drops(operands[i], bits[i] - usual[i])]
         if len(free) == 1:
-            bits[free[0]] = max(usual[free[0]], bits[free[0]] - (sum(bits) - room))
-        for floors in (usual, fewest):
-            while sum(bits) > room and (left := [i for i in movable if bits[i] > floors[i]]):
+            i = free[0]
+            bits[i] = min(max(usual[i], bits[i] - (sum(bits) - room)), max(plenty[i], bits[i] - (sum(bits) - roomy)))
+        for floors, aim in ((plenty, roomy), (usual, room), (fewest, room)):
+            while sum(bits) > aim and (left := [i for i in movable if bits[i] > floors[i]]):
                 bits[max(left, key=lambda i: bits[i] + whole_bits[i])] -= 1
         if sum(bits) > room:
             small = room == FIELD_BITS

@@ -43,7 +43,9 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
         case m.Subtract():
             return planner.sum(linear.Subtract(), *_terms(planner, operands))
         case m.Concatenate():
-            return planner.make(linear.Concatenate(operation.axis), *planner.aligned(_terms(planner, operands)))
+            parts = _terms(planner, operands)
+            aligned = planner.aligned(parts, max(x.type.magnitude for x in parts))
+            return planner.make(linear.Concatenate(operation.axis), *aligned)
         case m.Multiply():
             factors = _factors(planner, operands)
             gated = comparison.gated(planner, *factors)

@@ -123,6 +123,11 @@ def test_whatever_grows_is_assumed_where_nothing_else_will_do(deep: Model, kind:
     model = from_torch(net, x)
     count = sum(isinstance(step.layer, Assumed) for step in model.architecture.steps)
     assert count == {"leaky": LAYERS, "hardswish": LAYERS, "sums": 30, "a norm behind rectifiers": 1}[kind]
+    if kind in ("leaky", "hardswish"):
+        # Of what they open anyway.
+        steps = model.architecture.steps
+        taken = [steps[step.inputs[0] - 1].layer for step in steps if isinstance(step.layer, Assumed)]
+        assert all(isinstance(layer, Linear) for layer in taken)
     assert model.description.program((1, 16)).flagged
     with torch.no_grad():
         wanted = net.double()(x.double()).numpy()
