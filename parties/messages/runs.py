@@ -59,6 +59,28 @@ class Prepare(RunMessage, frozen=True):
     soon: bool = False
 
 
+LinkPublic = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+"""An X25519 public key."""
+LinkSecret = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Door = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Address = Annotated[str, msgspec.Meta(max_length=300, pattern=r"^[^:].*:[0-9]{1,5}\Z")]
+"""``host:port``."""
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a worker of the dealer's waits for who collects what it deals for one run (`parties.wire.direct`).
+
+    ``secret`` is told to both ends of that link, and made for it alone.
+    """
+
+    address: Address
+    door: Door
+    secret: LinkSecret
+
+    def __repr__(self) -> str:
+        return f"Source({self.address})"
+
+
 class Dealt(RunMessage, frozen=True):
     """A party's randomness for a run of ``client``.  Payload: its seed; for the last party, then the corrections of the
     program's first part (``mpc.schedule``).
@@ -66,7 +88,7 @@ class Dealt(RunMessage, frozen=True):
     ``bindings``: their digest, by what the client has told the dealer.
 
     Without payload when it was dealt ahead of time: ``session`` and ``number`` (0 if not) say which item of the party's
-    ledger it is.
+    ledger it is.  With ``source`` the corrections are to be collected from there, those of later parts, too.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
@@ -78,18 +100,20 @@ class Dealt(RunMessage, frozen=True):
     number: Count = 0
     signature: Signature = b""
     """Of ``ItemSaid``, if it is one."""
+    source: Source | None = None
 
 
 class DealtPart(RunMessage, frozen=True):
     """To the last party: what comes next of its randomness, for a part of the program, which are counted from 0.
 
-    Payload: the corrections of that part.
+    Payload: the corrections of that part; nothing where they are collected from their ``Source``, in so many bytes.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
     part: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
     seconds: Seconds
-    """That it took to deal, for the report."""
+    """That it took to deal, for the report, as is the next."""
+    collected: Count = 0
 
 
 class Evaluated(RunMessage, frozen=True):
@@ -97,13 +121,6 @@ class Evaluated(RunMessage, frozen=True):
 
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     depths: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
-
-
-LinkPublic = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-"""An X25519 public key."""
-Door = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-Address = Annotated[str, msgspec.Meta(max_length=300, pattern=r"^[^:].*:[0-9]{1,5}\Z")]
-"""``host:port``."""
 
 
 class Placed(RunMessage, frozen=True):

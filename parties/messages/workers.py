@@ -19,6 +19,17 @@
             head   --Over--> worker        forget the run
             worker --Beat--> head          once a second
 
+Of a dealer, which deals under names that it makes for that (``run``):
+
+            head   --HoldSeeds--> worker   of the masks of a version; kept until ``Drop``
+            head   --Deal--> worker        make the corrections of a program: their first part
+            head   --More--> worker        the next one
+            worker --PartDealt--> head     here it is; or who collects it will have it
+            worker --PartDealt--> party    to who collects it: the last party, or its worker
+            worker --Delivered--> head     the last one has been collected
+            worker --Broken--> head        it cannot be made
+            head   --Over--> worker        forget it
+
 No member may send any of them: who is no worker of the receiver's own, or its head, is not heard.
 """
 
@@ -32,7 +43,7 @@ from parties.members.cluster import Role
 from parties.messages.evidence import AnySaid, Evidence, RunSubject, Signature, Statement
 from parties.messages.failures import Fault
 from parties.messages.fields import Count, Id, Name, Seconds
-from parties.messages.runs import Address, Door, LinkPublic
+from parties.messages.runs import Address, Door, LinkPublic, Source
 from parties.tally import Sent
 from parties.wire.messages import Message
 
@@ -96,7 +107,7 @@ class Take(WorkerRun, frozen=True):
 
     ``client``: on whose behalf; ``inputs``: whether there are inputs of its own (not in a training job).  ``versions``
     by slot; ``drawn`` and ``part``: the order of rows (`protocols.readings.drawing`).  ``parts``: what is said of what
-    is stored.
+    is stored.  ``source``: from where what was dealt beside the seed is to be collected.
     """
 
     client: Name
@@ -107,6 +118,39 @@ class Take(WorkerRun, frozen=True):
     part: Count
     parts: tuple[Statement, ...]
     expected: Seconds
+    source: Source | None
+
+
+class HoldSeeds(WorkerMessage, frozen=True):
+    """Payload: each party's seed of the masks of a version, joined; ``shapes``: of its tensors."""
+
+    version: Id
+    shapes: dict[str, tuple[Count, ...]]
+
+
+class Deal(WorkerRun, frozen=True):
+    """Payload: the program, and each party's seed, joined, which nothing else is dealt of; with ``source``, where it
+    will be collected.
+
+    ``client``: in whose turn, ``patient``: however long that takes to come.  ``versions`` by slot; ``drawn`` and
+    ``part`` as ``Take`` says; ``expected``: s that a part takes.
+    """
+
+    client: Name
+    versions: dict[str, Id]
+    drawn: dict[str, str]
+    part: Count
+    expected: Seconds
+    patient: bool
+    source: Source | None
+
+
+class PartDealt(WorkerRun, frozen=True):
+    """Payload: the corrections of that part; to the head nothing, if they are collected."""
+
+
+class Delivered(WorkerRun, frozen=True):
+    """Nothing is left of the dealing."""
 
 
 class Taken(WorkerRun, frozen=True):
@@ -118,7 +162,7 @@ class Taken(WorkerRun, frozen=True):
 
 
 class More(WorkerRun, frozen=True):
-    """Payload: what was dealt for the next part."""
+    """Payload: what was dealt for the next part; to a dealer's worker none."""
 
 
 class Made(WorkerRun, frozen=True):

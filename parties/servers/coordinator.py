@@ -132,6 +132,10 @@ class Coordinator:
         """Masks by version, of all in use."""
         return {version: held.masks for version, held in list(self._versions.items())}
 
+    def is_in_use(self, version: str) -> bool:
+        """Whether somebody may use it, or may again."""
+        return version in self._versions
+
     @property
     def slots(self) -> tuple[str, ...]:
         """All that is in use."""

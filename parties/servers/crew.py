@@ -156,7 +156,7 @@ class Crew(Generic[ChargeT]):
             raise ProgramError("the engine is not open")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def later(self, call: Callable[..., None], *arguments: object) -> None:
+    def later(self, call: Callable[..., object], *arguments: object) -> None:
         """In the event loop, from any thread; never if that is closed."""
         with contextlib.suppress(RuntimeError):
             if self._loop is not None:

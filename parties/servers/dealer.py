@@ -11,7 +11,6 @@ from functools import partial
 from msgspec.structs import replace
 
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, RunExpired, TesseraError
-from mpc.program import Program
 from mpc.rings import Array, field_of
 from mpc.rings.prg import Seed
 from parties.host.counters import Phase
@@ -20,15 +19,18 @@ from parties.messages.bindings import BoundProgram
 from parties.messages.check import RoomSeen
 from parties.messages.evidence import Evidence, OtherItem
 from parties.messages.failures import error_of, fault_of
-from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Ready, Release, RunMessage
-from parties.messages.status import SecretSeen
+from parties.messages.runs import ClientMasks, Dealt, Failed, Prepare, Ready, Release, RunMessage, Source
+from parties.messages.status import SecretSeen, WorkersSeen
 from parties.messages.stock import Agreed, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
 from parties.servers.coordinator import Coordinator
+from parties.servers.crew import Crew
 from parties.servers.dealer_job import DealerJob
+from parties.servers.dealing import DealingElsewhere, DealingTask, LocalDealing, PlacedDealing
 from parties.servers.dealing_parts import DealingParts
+from parties.servers.engine import Engine
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
 from parties.servers.requests_desk import RequestsDesk
@@ -38,6 +40,7 @@ from parties.servers.stock_desk import StockDesk
 from parties.servers.trainer import Trainer
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId
+from parties.stock.stocker import Made
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
 from parties.stored.gate import Gate
@@ -47,6 +50,7 @@ from parties.wire.events import Delivery
 from parties.wire.messages import Buffer, Payload, payload_bytes
 from protocols.randomness.dealt import TrustedDealer
 from protocols.readings.dealer import Dealing, StoredMasks, digest
+from protocols.readings.drawing import Order
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,8 @@ class ForRun:
     first: Sequence[Array] = ()
     """Of its parts."""
     item: ItemId | None = None
+    source: Source | None = None
+    """Where what is dealt is to be collected, if it is."""
 
 
 class DealerServer(Server[DealerJob]):
@@ -73,7 +79,9 @@ class DealerServer(Server[DealerJob]):
     """
 
     def __init__(self, host: Host[TrustedDealer]) -> None:
-        super().__init__(host, DealerJob)
+        workforce = host.workforce
+        places = 1 if workforce is None else workforce.wanted
+        super().__init__(host, DealerJob, places)
         cluster, keys, folder = host.cluster, host.keys, host.folder
         self._source = host.source
         self._party_names = [party.name for party in cluster.parties]
@@ -81,13 +89,17 @@ class DealerServer(Server[DealerJob]):
         self._versions: DecidedVersions | None = None
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)
-            self.stocking = StockDesk(self, self._source, self.stock, self._versions)
+            self.stocking = StockDesk(self, self._source, self.stock, self._versions, self.deal, places)
             self._coordinator = Coordinator(self, self._versions, self.stocking.stocker.sweep)
+            self._engine = self._engine_of(host)
+            self.succeeding.whenever(self._engine.follow)
+            self.whenever_leave_changes(self._engine.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
             self._rules_desk = RulesDesk(self, self._coordinator.rules)
             self.trainer = Trainer(self, self._versions, self._coordinator.look_up)
             self._coordinator.whenever_decided(self.trainer.decided)
-            self._coordinator.whenever_decided(lambda version: self.spawn(self._make_ready(version)))
+            if workforce is None:
+                self._coordinator.whenever_decided(lambda version: self.spawn(self._make_ready(version)))
             self._parts = DealingParts(self)
         except BaseException:
             self._close()
@@ -99,7 +111,16 @@ class DealerServer(Server[DealerJob]):
         AuditAnswers(self, folder)
         StatusDesk(self, self.look)
 
+    def _engine_of(self, host: Host[TrustedDealer]) -> Engine[DealingTask, Made]:
+        cluster, me = host.cluster, host.member
+        if host.workforce is None:
+            return LocalDealing(self._source, len(cluster.parties), cluster.settings.security)
+        memory, in_use = self.governor.admission.at_once, self._coordinator.is_in_use
+        crew = Crew[PlacedDealing](cluster, me, host.workforce, in_use, memory)
+        return DealingElsewhere(crew, me, self._source, cluster)
+
     async def serve(self) -> None:
+        await self._engine.open()
         self.spawn(self.stocking.stocker.work())
         self._rules_desk.begin()
         self.trainer.begin()
@@ -115,6 +136,8 @@ class DealerServer(Server[DealerJob]):
             self._versions.check()
 
     def _close(self) -> None:
+        if hasattr(self, "_engine"):
+            self._engine.close()
         self.stock.close()
         if self._versions is not None:
             self._versions.close()
@@ -186,8 +209,8 @@ class DealerServer(Server[DealerJob]):
         def afresh() -> ForRun:
             # In the look-up that finds the masks; it has been counted.
             permit = policy.check(bound, client.name, self._coordinator.look_up)
-            dealing = self._deal(bound.program, permit)
-            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing, first=next(dealing.parts))
+            dealing, first, source = self.deal(client.name, bound, permit.held, permit.order)
+            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing, first=first, source=source)
 
         def found(made: ForRun | None, seconds: float) -> None:
             if made is not None:
@@ -211,9 +234,12 @@ class DealerServer(Server[DealerJob]):
             after=self.stocking.stocker.settled,
         )
 
-    def _deal(self, program: Program, permit: policy.Permit[StoredMasks]) -> Dealing:
-        parties, security = len(self.cluster.parties), self.cluster.settings.security
-        return self._source.deal(program, parties, permit.held, security, permit.order)
+    def deal(
+        self, client: str, bound: BoundProgram, stored: Mapping[str, StoredMasks], order: Order, ahead: bool = False
+    ) -> Made:
+        """For one run of that client's, in its turn; ``ahead`` of time, it is not collected, and waits.  Blocks."""
+        size, seconds = self.governor.admission.size_of(bound.program), self.governor.part_seconds(bound.program)
+        return self._engine.make(DealingTask(client, bound, stored, order, size, seconds, ahead, not ahead))
 
     async def _make_ready(self, version: str) -> None:
         """An upload will be used: its masks are made before somebody waits for them, if there is room for all."""
@@ -272,7 +298,11 @@ class DealerServer(Server[DealerJob]):
             dealt = replace(dealt, signature=self.proofs.item_signature(dealt))
         for party in self.cluster.parties:
             part = [] if made.dealing is None else made.dealing.for_party(party.index, made.first)
-            sent.add(party.name, self.endpoint.send(party.name, dealt, part))
+            if made.source is not None and party == self.cluster.parties[-1]:
+                size = self.endpoint.send(party.name, replace(dealt, source=made.source), part)
+                sent.add(party.name, size + bound.program.schedule(self.cluster.settings.security).dealt[0])
+            else:
+                sent.add(party.name, self.endpoint.send(party.name, dealt, part))
         dealt_bytes = made.sent_bytes + total(sent).payload
         sent.add(client.name, payload_bytes(made.client_part))
         masks = ClientMasks(
@@ -289,7 +319,7 @@ class DealerServer(Server[DealerJob]):
                 self.trainer.dealt(job.run, bound, masks, made.client_part)
             else:
                 self.endpoint.send(client.name, masks, made.client_part)
-            job.dealing, job.parts = made.dealing, 1
+            job.dealing, job.collected, job.parts = made.dealing, made.source is not None, 1
             self._parts.go_on(job)
         else:
             # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
@@ -343,6 +373,10 @@ class DealerServer(Server[DealerJob]):
 
     def fresh_stock(self) -> Mapping[str, int]:
         return self.stock.stock()
+
+    @property
+    def workers(self) -> WorkersSeen | None:
+        return self._engine.seen()
 
     @property
     def versions_held(self) -> int:

@@ -22,6 +22,8 @@ class DealerJob(Job):
         """Parties that have, by name."""
         self.dealing: Dealing | None = None
         """Of which there may be more to come."""
+        self.collected = False
+        """By the last party, from the worker that deals."""
         self.parts = 0
         """That have been dealt."""
         self.evaluated = 0

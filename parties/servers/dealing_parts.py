@@ -58,7 +58,10 @@ class DealingParts:
     def _send(self, job: DealerJob, part: tuple[Buffer, ...], seconds: float) -> None:
         job.at_it = False
         self._server.metrics.spent(Phase.DEALING, seconds)
-        message = DealtPart(run=job.run, part=job.parts, seconds=seconds)
+        collected = 0
+        if job.collected and job.bound is not None:
+            collected = job.bound.program.schedule(self._server.cluster.settings.security).dealt[job.parts]
+        message = DealtPart(run=job.run, part=job.parts, seconds=seconds, collected=collected)
         self._server.endpoint.send(self._last.name, message, list(part))
         job.parts += 1
         self.go_on(job)

@@ -46,6 +46,11 @@ class Elsewhere:
         if engine is not None:
             engine.watching = self
 
+    @property
+    def computes(self) -> bool:
+        """Whether runs are on workers."""
+        return self._engine is not None
+
     def _follow(self, cluster: Cluster) -> None:
         self._peers = [party for party in cluster.parties if party.name != self._server.member.name]
 

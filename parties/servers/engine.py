@@ -22,6 +22,7 @@ from mpc.security import Security
 from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import RunSubject, Said
+from parties.messages.runs import Source
 from parties.messages.status import WorkersSeen
 from parties.servers.testimony import Testimony
 from parties.stored.stored_version import ReadForRun
@@ -46,6 +47,8 @@ class Task:
     """Bytes of memory that it takes."""
     seconds: float
     """That preparing it takes, about."""
+    source: Source | None = None
+    """Where what was dealt beside the seed is to be collected, if a worker computes the run."""
 
 
 class PreparedRun(Protocol):

@@ -22,6 +22,7 @@ from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
+from parties.servers.collecting import Collecting
 from parties.servers.early import EarlyWords
 from parties.servers.elsewhere import Elsewhere
 from parties.servers.engine import Engine, LocalEngine, Made, Task
@@ -179,6 +180,8 @@ class PartyServer(Server[PartyJob]):
         job = self.open_job(message.run, message.client)
         if job.dealt is not None or job.prepared_run is not None:
             raise ProtocolViolation(dealer.name, "dealt twice for one run")
+        if message.source is not None and (message.number or self.member != self.cluster.parties[-1]):
+            raise ProtocolViolation(dealer.name, "has something collected that is not dealt for this party's run")
         job.dealt, job.dealt_parts = (message, payload), 1
         if job.bound is None:
             self._parts.charge(job, payload)
@@ -210,11 +213,15 @@ class PartyServer(Server[PartyJob]):
         self._parts.check(job)
         self.clear_deadline(job)
         seconds = dealing_seconds(bound.program)
+        if message.source is not None and not self._elsewhere.computes:
+            job.collecting = Collecting(self.cluster, message.source, bound.program)
 
         def work() -> Made:
             read = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
             part = self.material.take(message, bound.digest) if message.number else payload
+            if job.collecting is not None:
+                part = [*part, *job.collecting.wait()]
             return self._engine.make(
                 Task(
                     # Commitments and signatures are bound to all of this.
@@ -226,6 +233,7 @@ class PartyServer(Server[PartyJob]):
                     dealt=part,
                     size=self.governor.admission.size_of(bound.program),
                     seconds=seconds,
+                    source=message.source,
                 )
             )
 
@@ -316,6 +324,8 @@ class PartyServer(Server[PartyJob]):
         job.low_latency.close()
         super().end(job, failure)
         self._engine.forget(job.run)
+        if job.collecting is not None:
+            job.collecting.close()
         if job.dealt is not None and self._parts.unread(job):
             self.spawn(asyncio.to_thread(self.material.drop_later, job.assigned))
 

@@ -12,6 +12,7 @@ from mpc.program import Program
 from parties.members.cluster import Cluster, Member
 from parties.messages.runs import Dealt, Disputed, Opening, Placed
 from parties.messages.stock import Agreed
+from parties.servers.collecting import Collecting
 from parties.servers.engine import PreparedRun
 from parties.servers.governor import Charge
 from parties.servers.job import Job
@@ -55,6 +56,8 @@ class PartyJob(Job):
         """What came after the first, and how long it took to deal."""
         self.to_prepare: deque[Sequence[memoryview]] = deque()
         """What was dealt for the parts that are to be prepared next."""
+        self.collecting: Collecting | None = None
+        """From where these come, if they do not come with the dealer's messages, and no worker computes the run."""
         self.preparing = False
         """A thread prepares one."""
         self.told = 0

@@ -248,6 +248,7 @@ class Placing(Engine[Task, Made]):
                 part=order.part,
                 parts=task.read.parts,
                 expected=task.seconds,
+                source=task.source,
             )
             await self.crew.send(worker, take, [run.program.encode(), *task.dealt])
             await answer

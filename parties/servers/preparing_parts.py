@@ -6,7 +6,7 @@ The others need nothing but their seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mpc.errors import ProgramError, ProtocolViolation
 from parties.host.counters import Phase
@@ -47,7 +47,7 @@ class PreparingParts:
         if message.part != job.dealt_parts:
             raise ProtocolViolation(dealer.name, f"dealt part {message.part} of a run, where {job.dealt_parts} is due")
         job.dealt_parts += 1
-        job.dealt_later += Sent(1, payload_bytes(payload))
+        job.dealt_later += Sent(1, payload_bytes(payload) + message.collected)
         job.dealing_seconds += message.seconds
         job.to_prepare.append(payload)
         if job.bound is None:
@@ -70,6 +70,9 @@ class PreparingParts:
         if job.dealt_parts > schedule.allowed(job.told):
             raise ProtocolViolation(dealer.name, "dealt more of a run than may be there at a time")
         sizes = schedule.dealt[job.dealt_parts - len(job.to_prepare) : job.dealt_parts]
+        if job.assigned.source is not None:
+            # Whoever collects them sees what they are.
+            sizes = (0,) * len(job.to_prepare)
         if list(map(payload_bytes, job.to_prepare)) != list(sizes):
             raise ProtocolViolation(dealer.name, "dealt a part of a run that is not as long as what it needs")
 
@@ -86,9 +89,14 @@ class PreparingParts:
             return
         payload = job.to_prepare.popleft() if job.to_prepare else []
 
+        def part() -> Sequence[memoryview]:
+            if self.unread(job):
+                return self._read(job.assigned, bound.digest, run.prepared)
+            return payload if job.collecting is None else job.collecting.wait()
+
         def prepare() -> None:
             try:
-                run.prepare(self._read(job.assigned, bound.digest, run.prepared) if self.unread(job) else payload)
+                run.prepare(part())
             except ProgramError as error:
                 dealer = self._server.cluster.dealer.name
                 raise ProtocolViolation(dealer, f"sent the wrong randomness: {error}") from None

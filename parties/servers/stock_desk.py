@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mpc.errors import ProtocolViolation, TesseraError
@@ -24,26 +24,39 @@ from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
 from parties.wire.messages import Payload
 from protocols.randomness.dealt import TrustedDealer
-from protocols.readings.dealer import Dealing
+from protocols.readings.dealer import Dealing, StoredMasks
+from protocols.readings.drawing import Order
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 8
 """Bytes of memory for each of an encoded program, at most, once it is decoded."""
 
+Dealer = Callable[[str, BoundProgram, Mapping[str, StoredMasks], Order, bool], Made]
+"""For a client's run of a bound program, of masks by slot, in an order; patiently or not.  Blocks."""
+
 
 class StockDesk:
     """Fills the stock, and gives of it."""
 
     def __init__(
-        self, server: Server[Any], source: TrustedDealer, stock: DealerStock, versions: DecidedVersions
+        self,
+        server: Server[Any],
+        source: TrustedDealer,
+        stock: DealerStock,
+        versions: DecidedVersions,
+        deal: Dealer,
+        width: int,
     ) -> None:
-        self._server, self._source, self._stock = server, source, stock
+        """``width``: how many items are dealt at a time."""
+        self._server, self._source, self._stock, self._make = server, source, stock, deal
         self.waste = Waste()
         self.left_by = ""
         """The party that has used another item than it was assigned: nobody is assigned any from then on."""
         cluster, turn = server.cluster, server.governor.disk.turn
-        self.stocker = Stocker(cluster, server.endpoint, stock, versions, self._deal, self._deal_part, self._read, turn)
+        self.stocker = Stocker(
+            cluster, server.endpoint, stock, versions, self._deal, self._deal_part, self._read, turn, width
+        )
         server.on(Stock, self._on_stock)
         # The last item of a program may be on its way to a run.
         server.on(
@@ -109,14 +122,11 @@ class StockDesk:
 
         Whoever asked was allowed to run it then; who may not any more has no use for the stock.
         """
-        cluster = self._server.cluster
 
         def work() -> Made:
             found = policy.found(bound.bindings, self._server.gate.look_up)
             masks = {slot: in_use.held for slot, in_use in found.items()}
-            order, security = policy.order_of(bound, found), cluster.settings.security
-            dealing = self._source.deal(bound.program, len(cluster.parties), masks, security, order)
-            return Made(dealing, next(dealing.parts))
+            return self._make(client, bound, masks, policy.order_of(bound, found), True)
 
         governor = self._server.governor
         seconds = governor.part_seconds(bound.program)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from parties.members.cluster import DEALER, Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.conversation import RequestFailed
 from parties.messages.failures import error_of, fault_of
+from parties.messages.runs import Source
 from parties.messages.stock import (
     Spent,
     Stock,
@@ -64,10 +65,11 @@ class AheadOfOthers(MaterialError):  # noqa: N818 - likewise
 
 
 class Made(NamedTuple):
-    """A dealing, and the first of its parts."""
+    """A dealing, and the first of its parts; ``source``: where parts are to be collected, which are empty here then."""
 
     dealing: Dealing
     first: tuple[Array, ...]
+    source: Source | None = None
 
     def __repr__(self) -> str:
         return "Made(...)"
@@ -78,7 +80,8 @@ class Stocker:
 
     ``deal`` begins one dealing of a bound program, ``deal_part`` makes the next of its parts, and ``read`` decodes one
     that was asked for before, in the turn of a client; they may raise TesseraError.  What ``read`` returns with it is
-    called when the program is not needed any more.  ``turn`` is a client's at the disk.
+    called when the program is not needed any more.  ``turn`` is a client's at the disk.  ``width``: how many are dealt
+    at a time, beside the one that is being stored.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Stocker:
         deal_part: Callable[[str, BoundProgram, Dealing], Coroutine[Any, Any, tuple[Array, ...]]],
         read: Callable[[str, bytes], Coroutine[Any, Any, tuple[BoundProgram, Callable[[], None]]]],
         turn: Callable[[str], contextlib.AbstractAsyncContextManager[None]],
+        width: int = 1,
     ) -> None:
         self.stock = stock
         self._versions = versions
@@ -100,6 +104,7 @@ class Stocker:
         self._deal_part = deal_part
         self._read = read
         self._turn = turn
+        self._width = min(width, SLICE)
         self._parties = [party.name for party in cluster.parties]
         self._requests = Requests()
         self._noting: Counter[str] = Counter()
@@ -250,14 +255,15 @@ class Stocker:
         """Deal for it, to its end or until it is another client's turn."""
         bound, started, before = request.bound, time.perf_counter(), request.seconds
         await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
-        ahead = asyncio.create_task(self._deal(request.owner, bound))
+        ahead = deque([asyncio.create_task(self._deal(request.owner, bound))])
         try:
             for dealt in itertools.count(1):
-                made = await ahead
-                last = request.done + 1 >= request.count or (dealt >= SLICE and self._requests.others(request.owner))
-                if not last:
-                    # The next one is dealt while the parties store this one.
-                    ahead = asyncio.create_task(self._deal(request.owner, bound))
+                made = await ahead.popleft()
+                others = dealt >= SLICE and self._requests.others(request.owner)
+                # The next ones are dealt while the parties store this one.
+                while len(ahead) < (0 if others else min(self._width, request.count - request.done - 1)):
+                    ahead.append(asyncio.create_task(self._deal(request.owner, bound)))
+                last = not ahead
                 request.sent_bytes += await self._hand_out(request, made)
                 request.done += 1
                 request.seconds = before + time.perf_counter() - started
@@ -270,7 +276,8 @@ class Stocker:
                 if last:
                     return
         finally:
-            ahead.cancel()
+            for dealing in ahead:
+                dealing.cancel()
             # One of its models may have gone while an item was on its way.
             await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
             await self.sweep()

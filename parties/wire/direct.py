@@ -70,6 +70,11 @@ class LinkKey:
         return ChannelKeys.agreed(End(dialler.hex(), about, secret), End(acceptor.hex(), about))
 
 
+def shared_keys(secret: bytes, about: bytes) -> ChannelKeys:
+    """Of a link whose ends were told one secret, by somebody who may know what goes over it."""
+    return ChannelKeys.agreed(End("", about, secret), End("", about))
+
+
 class DirectLink:
     """One end of a link that stands; ``peer`` is who errors name.  One task at a time may ``receive``."""
 
@@ -203,9 +208,9 @@ class Doors:
         for shown in tuple(self._doors):
             self._forget(shown)
 
-    def reserve(self, peer: str, most: int) -> bytes:
-        """A door for one link with ``peer``."""
-        door = os.urandom(NAME)
+    def reserve(self, peer: str, most: int, door: bytes = b"") -> bytes:
+        """A door for one link with ``peer``; that one, if it has been drawn for this."""
+        door = door or os.urandom(NAME)
         self._doors[_shown(door)] = _Door(peer, most, asyncio.get_running_loop().create_future())
         return door
 

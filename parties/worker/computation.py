@@ -20,6 +20,7 @@ from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import Evidence, Said
 from parties.messages.runs import Inputs, Opening
 from parties.messages.workers import Finished, Meet, Meeting, Start, Take
+from parties.servers.collecting import Collecting
 from parties.servers.engine import first_part
 from parties.servers.governor import Governor, evaluating_seconds
 from parties.servers.party_job import Heard
@@ -72,6 +73,8 @@ class Computation:
         self._disputing: Disputing
         """Once it is online."""
         self._more = asyncio.Event()
+        self._collecting: Collecting | None = None
+        """What was dealt for it, if it does not come through heads."""
         self.over = False
 
     @property
@@ -93,6 +96,9 @@ class Computation:
     async def prepare(self, program: Program, dealt: Payload, stored: Mapping[tuple[str, str], Value]) -> float:
         """The run, up to its first part; s that it took."""
         take = self._take
+        if take.source is not None:
+            self._collecting = Collecting(self._cluster, take.source, program)
+            dealt = [*dealt, *await self._collecting.part()]
 
         def work() -> float:
             started = time.perf_counter()
@@ -113,6 +119,8 @@ class Computation:
     async def prepare_more(self, payload: Payload) -> None:
         """The next part."""
         run = self._known()[0]
+        if self._collecting is not None:
+            payload = await self._collecting.part()
         await self._in_turn(lambda: run.prepare(payload), self._governor.part_seconds(run.program))
         self._more.set()
 
@@ -304,3 +312,5 @@ class Computation:
             self._doors.forget(door)
         for link in self._links.values():
             link.close()
+        if self._collecting is not None:
+            self._collecting.close()

@@ -66,7 +66,7 @@ class Post:
         work: Callable[[], Coroutine[Any, Any, None]],
         wanted: Callable[[], bool],
         evidence: Callable[[], Evidence | None] = lambda: None,
-    ) -> None:
+    ) -> asyncio.Task[None]:
         """Whatever fails, fails that run alone; the head is told, who ends it."""
 
         async def guarded() -> None:
@@ -85,7 +85,7 @@ class Post:
             if wanted():
                 self.link.send(Broken(run=name, fault=fault_of(error), evidence=evidence()))
 
-        self.spawn(guarded())
+        return self.spawn(guarded())
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """It ends with the worker."""

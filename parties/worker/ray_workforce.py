@@ -4,7 +4,7 @@ Ray starts processes, where there is room for them, and says when they end.  Not
 object store and its calls are neither encrypted nor authenticated as Tessera's links are, and what arrives there is
 unpickled.
 So all that passes over it is where the head is, and public keys; a worker's link to its head has keys that none of it
-gives away (`parties.wire.direct`), and other parties, clients and the dealer never speak with it.  Whoever can reach
+gives away (`parties.wire.direct`), and other members never speak with it.  Whoever can reach
 Ray's ports can run what he likes as this party (docs/security.md): they belong in a network of the party's own.
 """
 

@@ -3,6 +3,9 @@
 It holds no key of its head's, no ledger and no rules: which run may be computed, with which randomness, has been
 decided, and written down, when it hears of it.  It is told by its head alone, over a direct link
 (`parties.wire.direct`), and meets other parties' workers run by run.  What it knows is gone with it.
+
+Whose worker it is says what work there is: a party's computes runs (`parties.worker.computing`), a dealer's makes
+corrections (`parties.worker.dealing`).
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from mpc.errors import PeerError, ProgramError
 from mpc.rings import Rings
-from parties.members.cluster import Cluster
+from parties.members.cluster import Cluster, Role
 from parties.messages.workers import ABOUT, BEAT, Beat, Settle, Settled
 from parties.servers.freed import wiped
 from parties.wire.direct import NO_LIMIT, DirectLink, Doors, LinkKey, dial
 from parties.wire.messages import Payload
 from parties.worker.computing import Computing
+from parties.worker.dealing import DealingWork
 from parties.worker.post import Post, Work
 from protocols.randomness.dealt import TrustedDealer
 
@@ -32,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One of a party's.
+    """One of a party's, or of the dealer's.
 
     Args:
         host: at which others reach it.
@@ -69,7 +73,7 @@ class Worker:
                 raise ProgramError("the head does not say which cluster this is")
             cluster = _cluster(payload)
             post = Post(cluster, cluster.member(message.member), link, self._doors, self._source)
-            self.does = does = Computing(post)
+            self.does = does = DealingWork(post) if post.me.role is Role.DEALER else Computing(post)
             link.send(Settled(address=self._doors.address, process=os.getpid(), host=platform.node()[:255]))
             beating = post.spawn(_beat(link))
             if self._memory is not None:

@@ -9,13 +9,13 @@ it after the other (``mpc/schedule.py``).  How they are made is the dealer's rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from mpc.correlation import Correlation, Part
 from mpc.cost import COMMITMENT_BYTES
 from mpc.errors import ProgramError
 from mpc.program import Program
-from mpc.rings import Array, Rings, known_rings
+from mpc.rings import Array, Buffer, Rings, known_rings
 from mpc.rings.prg import SEED_BYTES, Seed
 from mpc.security import Security
 from mpc.tensor_type import TensorType
@@ -29,7 +29,7 @@ from protocols.randomness.streams import (
     output_stream,
     own_mask_stream,
 )
-from protocols.readings.dealer import Dealing, StoredMasks, deal, digest
+from protocols.readings.dealer import Dealing, StoredMasks, correction_parts, deal, digest
 from protocols.readings.drawing import AS_IT_IS, Order
 from protocols.readings.reveal import masked_types
 
@@ -56,6 +56,17 @@ class TrustedDealer(RandomnessSource):
         """At the dealer: what everybody is sent for one run; see ``protocols.readings.dealer.deal``."""
         self.check(program, security)
         return deal(program, parties, stored, security, rings=self.rings, order=order)
+
+    def corrections(
+        self,
+        program: Program,
+        stored: Mapping[str, StoredMasks],
+        security: Security,
+        seeds: Sequence[Seed],
+        order: Order = AS_IT_IS,
+    ) -> Iterator[tuple[Buffer, ...]]:
+        """Wherever they are made: the parts of the dealing of these seeds, which are for that one alone."""
+        return correction_parts(program, stored, security, seeds, self.rings, order)
 
     def for_party(
         self, program: Program, security: Security, *, party: int, parties: int, payload: Payload

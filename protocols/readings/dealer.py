@@ -15,6 +15,7 @@ The dealer sees a program, never data: it learns shapes, and must not collude wi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,6 +134,16 @@ class StoredMasks:
         for tensor in self.shapes:
             self.mask(tensor, field)
 
+    def overwrite(self) -> None:
+        """Masks are not in memory any more, as far as that is ours to say."""
+        while self._masks:
+            _, mask = self._masks.popitem()
+            with contextlib.suppress(AttributeError, ValueError):
+                # It is settled (`Ring.settled`).
+                mask.flags.writeable = True
+            with contextlib.suppress(ValueError, TypeError):
+                mask[...] = 0
+
     def mask(self, tensor: str, field: PrimeField) -> Array:
         """The mask of a stored tensor, by the process's field: always the same, since it masks one value."""
         if tensor not in self._masks:
@@ -169,7 +180,7 @@ def deal(
 
     return Dealing(
         seeds=seeds,
-        parts=_parts(program, stored, security, seeds, rings, order),
+        parts=correction_parts(program, stored, security, seeds, rings, order),
         input_seeds=tuple(tuple(mask_stream(seed, i) for seed in seeds) for i in program.supplied),
         output_masks=tuple(sent([output_stream(seed, k) for seed in seeds], t) for k, t in enumerate(outputs)),
         output_mac_masks=tuple(
@@ -181,7 +192,7 @@ def deal(
     )
 
 
-def _parts(
+def correction_parts(
     program: Program,
     stored: Mapping[str, StoredMasks],
     security: Security,
@@ -189,8 +200,10 @@ def _parts(
     rings: Rings,
     order: Order,
 ) -> Iterator[tuple[Buffer, ...]]:
-    """The corrections of each part of the program.  Masks are held from where they are made to where they are last
-    taken: of a deep network few at a time."""
+    """The corrections of each part of the program (`Dealing.parts`), wherever they are made.
+
+    Masks are held from where they are made to where they are last taken: of a deep network few at a time.
+    """
     malicious = security is Security.MALICIOUS
     key = sum(key_share(key_stream(seed)) for seed in seeds) if malicious else 0
     corrected, loans = program.corrected(security), program.loans

@@ -122,8 +122,8 @@ async def test_nothing_changes_before_every_party_has_all_of_it(site):
 async def test_a_version_that_is_being_uploaded_cannot_be_asked_for_in_advance(either, monkeypatch):
     """An accomplice of party 1's learns its id, asks for a weight, and is dealt for only once it is in use."""
     site, dealer = either, either.servers["dealer"]
-    deal, committed = dealer._deal, threading.Event()
-    monkeypatch.setattr(dealer, "_deal", lambda *what: committed.wait(5) and deal(*what))
+    deal, committed = dealer.deal, threading.Event()
+    monkeypatch.setattr(dealer, "deal", lambda *what: committed.wait(5) and deal(*what))
     async with site.client("company") as company, site.client() as clinic:
         site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))

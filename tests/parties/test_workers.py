@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import re
@@ -21,9 +22,11 @@ from mpc.errors import (
     PeerUnavailable,
     ServerBusy,
     TesseraError,
+    UsageError,
 )
 from mpc.rings import FIELD, known_rings
 from nn import Linear, Model, Sequential
+from parties.commands.engines import engine_arguments, workforce_of
 from parties.commands.status import watching
 from parties.messages.runs import Opening, Placed
 from parties.messages.workers import Finished
@@ -259,6 +262,14 @@ async def test_status_shows_them(wired):
     shown = (await PrometheusMetrics(site.servers["party0"]).render()).decode()
     assert "tessera_workers 2.0" in shown and "tessera_workers_wanted 2.0" in shown
     assert 'tessera_worker_runs{worker="worker 1"} 0.0' in shown
+
+
+def test_flags_of_another_engine():
+    parser = argparse.ArgumentParser()
+    engine_arguments(parser, "runs are computed")
+    assert workforce_of(parser.parse_args([]), None) is None
+    with pytest.raises(UsageError, match="--worker-ports is for --engine ray"):
+        workforce_of(parser.parse_args(["--worker-ports", "1-2"]), None)
 
 
 def test_nobody_may_send_what_is_said_among_a_partys_own():
