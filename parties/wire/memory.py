@@ -172,7 +172,7 @@ class MemoryWires:
         while self._arrived and self._owner.has_room():
             self._read()
 
-    def read_one(self, milliseconds: int) -> bool:
+    def read_one(self, *, wait: bool) -> bool:
         """Never blocks: whoever would send may be waiting for this event loop."""
         if not self._arrived:
             return False

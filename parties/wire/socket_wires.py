@@ -17,7 +17,7 @@ from parties.wire.door import Door
 from parties.wire.links import Link
 from parties.wire.messages import MAX_FRAMES, PIECE, ChannelOffered, ChannelWanted
 from parties.wire.outbox import Outbox
-from parties.wire.wires import Owner
+from parties.wire.wires import EAGER_WAIT, Owner
 from parties.wire.zap import Gatekeeper
 
 _ALL = 1 << 62
@@ -182,19 +182,18 @@ class SocketWires:
             self._read_outbox(outbox)
         self._channels.read()
 
-    def read_one(self, milliseconds: int) -> bool:
+    def read_one(self, *, wait: bool) -> bool:
         channels = {channel.descriptor: channel for channel in self._channels.busy()}
         if self._inbox is not None and not channels:
-            if self._inbox.poll(milliseconds):
-                self._read_inbox(1)
-                return True
-            return False
+            # What waits and reads in one call is at it a moment earlier.
+            return self._read_inbox(1, wait=wait)
         poller = zmq.Poller()
         for descriptor, channel in channels.items():
             poller.register(descriptor, zmq.POLLIN * channel.expects | zmq.POLLOUT * channel.sends)
         outboxes = {outbox.socket: outbox for outbox in self.outboxes.values() if outbox.up}
         for socket in (self._inbox,) if self._inbox is not None else outboxes:
             poller.register(socket, zmq.POLLIN)
+        milliseconds = EAGER_WAIT if wait else 0
         ready = poller.poll(milliseconds) if channels or outboxes or self._inbox is not None else []
         for found, _ in ready:
             if isinstance(found, int):
@@ -216,17 +215,20 @@ class SocketWires:
         if self._readable is not None and self._owner.has_room():
             self._readable.recheck()
 
-    def _read_inbox(self, limit: int = _ALL) -> None:
+    def _read_inbox(self, limit: int = _ALL, *, wait: bool = False) -> bool:
+        """Whether there was anything."""
         if self._inbox is None or self._door is None or self._gatekeeper is None:
-            return
-        out = self._gatekeeper.out
-        for route, *frames in self._messages(self._inbox, limit):
+            return False
+        out, found = self._gatekeeper.out, False
+        for route, *frames in self._messages(self._inbox, limit, wait=wait):
+            found = True
             # The key that the connection proved to have; a message's own word counts for nothing.
             key = str(route.get("User-Id"))
             link = self._by_key.get(key)
             if link is not None and key not in out:
                 self._door.recognise(route, key)
                 self._owner.on_message(link, [frame.buffer for frame in frames], route.bytes)
+        return found
 
     def _read_outbox(self, outbox: Outbox, limit: int = _ALL) -> None:
         for frames in self._messages(outbox.socket, limit):
@@ -236,10 +238,10 @@ class SocketWires:
             outbox.inflow.heard()
             self._owner.on_message(link, [frame.buffer for frame in frames], None)
 
-    def _messages(self, socket: sockets.Socket, limit: int) -> Iterator[list[zmq.Frame]]:
+    def _messages(self, socket: sockets.Socket, limit: int, *, wait: bool = False) -> Iterator[list[zmq.Frame]]:
         while limit > 0 and not socket.closed and self._owner.has_room():
             try:
-                yield sockets.receive(socket, MAX_FRAMES + self._cluster.max_message_bytes // PIECE)
+                yield sockets.receive(socket, MAX_FRAMES + self._cluster.max_message_bytes // PIECE, wait=wait)
             except zmq.Again:
                 return
             limit -= 1

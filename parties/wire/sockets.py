@@ -20,6 +20,7 @@ from mpc.errors import ConfigurationError
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
 from parties.wire.messages import MAX_HEADER_BYTES, PIECE
+from parties.wire.wires import EAGER_WAIT
 from parties.wire.zap import DOMAIN
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -87,6 +88,7 @@ def _common(socket: Socket, keys: KeyPair, cluster: Cluster) -> None:
     socket.linger = 0
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.RCVHWM, UNREAD)
+    socket.setsockopt(zmq.RCVTIMEO, EAGER_WAIT)
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(1e3 * HANDSHAKE_SECONDS))
     # What nobody confirms for so long ends the connection.  A new one is tried every few seconds, whereas TCP would
     # try to save the old one ever more rarely, and notice late that a network is whole again.
@@ -153,12 +155,12 @@ def send(socket: Socket, frames: Sequence[bytes | memoryview], *, copy: bool) ->
     socket.send(frames[last], _NOW, copy)
 
 
-def receive(socket: Socket, most: int) -> list[zmq.Frame]:
-    """The next message, whose frames are not copied, or raises zmq.Again at once.
+def receive(socket: Socket, most: int, *, wait: bool = False) -> list[zmq.Frame]:
+    """The next message, whose frames are not copied, or raises zmq.Again: at once, or after `EAGER_WAIT` ms.
 
     Of one of more than ``most`` frames, which is none of ours, only the first is left.
     """
-    frame = socket.recv(_NOW, False)
+    frame = socket.recv(0 if wait else _NOW, False)
     frames = [frame]
     while frame.more:
         frame = socket.recv(_NOW, False)

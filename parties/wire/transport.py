@@ -52,8 +52,6 @@ from parties.wire.wires import Owner, Transport, Way
 
 log = logging.getLogger(__name__)
 
-# ms that a low-latency receive waits for a message without giving the event loop a turn.
-EAGER_WAIT = 1
 # s after which even a stream of messages that are there already gives the event loop a turn.
 _TURN = 2e-3
 # Messages that are handled before one more is read in between: the next of a member that sends little is not behind all
@@ -302,7 +300,7 @@ class Endpoint(Expelling):
         """
         if self._eager and self._running and not self._events:
             until = monotonic() + _TURN
-            while self._running and not self._events and self._wires.read_one(EAGER_WAIT):
+            while self._running and not self._events and self._wires.read_one(wait=True):
                 if monotonic() > until:
                     # What is answered here, or is a part of something, makes no event, however much of it comes.
                     await asyncio.sleep(0)
@@ -323,7 +321,7 @@ class Endpoint(Expelling):
             self._turn_at = monotonic() + _TURN
         event = self._events.take()
         if len(self._events) > _MANY:
-            self._wires.read_one(0)
+            self._wires.read_one(wait=False)
         if self._events.resumes():
             asyncio.get_running_loop().call_soon(self._wires.read)
         return event

@@ -17,6 +17,9 @@ from parties.members.keys import KeyPair
 from parties.wire.links import Link
 from parties.wire.messages import ChannelOffered, ChannelWanted, Message
 
+EAGER_WAIT = 1
+"""ms that a message is waited for, at most, without giving the event loop a turn."""
+
 
 class Trouble(enum.Enum):
     """What the last attempt to connect came to."""
@@ -75,8 +78,9 @@ class Wires(Protocol):
     def read(self) -> None:
         """Handles all messages that have arrived, as far as the owner has room."""
 
-    def read_one(self, milliseconds: int) -> bool:
-        """Blocks, the event loop too, for one message, and handles it; False if none came in time.
+    def read_one(self, *, wait: bool) -> bool:
+        """Handles one message, if there is one; False if not.  To ``wait`` is to block for it, the event loop too, for
+        up to `EAGER_WAIT` ms.
 
         It may hide from the event loop that there are more: call `read` before leaving the wires to it.
         """
