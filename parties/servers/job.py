@@ -31,7 +31,9 @@ class Job:
         """Memory that is set aside for it."""
         self.began = time.time()
         self.stop_watching: Callable[[], None] = lambda: None
-        self.deadline: asyncio.TimerHandle | None = None
+        self.deadline = 0.0
+        """By the event loop's clock, when the run has made no progress in time; so if there is an ``alarm``."""
+        self.alarm: asyncio.TimerHandle | None = None
         self.involved: frozenset[str] = frozenset()
         """Members whose loss ends the run."""
         self.working = 0

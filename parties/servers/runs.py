@@ -191,18 +191,24 @@ class Runs(Dispatcher, Generic[JobT]):
 
     def set_deadline(self, job: JobT, seconds: float | None = None) -> None:
         """The run must make progress within so long, by default the round timeout, from now."""
-        self.clear_deadline(job)
-        loop = asyncio.get_running_loop()
-        job.deadline = loop.call_later(seconds or self.cluster.settings.round_timeout, self._expire, job)
+        loop, former = asyncio.get_running_loop(), job.alarm
+        job.deadline = loop.time() + (seconds or self.cluster.settings.round_timeout)
+        if former is None or seconds is not None or job.deadline < former.when():
+            self.clear_deadline(job)
+            job.alarm = loop.call_at(job.deadline, self._ring, job)
+        # Else it rings before, once for many rounds, and is put off then.
 
     def clear_deadline(self, job: JobT) -> None:
         """The run may take its time: it computes."""
-        if job.deadline is not None:
-            job.deadline.cancel()
-            job.deadline = None
+        if job.alarm is not None:
+            job.alarm.cancel()
+            job.alarm = None
 
-    def _expire(self, job: JobT) -> None:
-        if self.jobs.get(job.run) is job:
+    def _ring(self, job: JobT) -> None:
+        loop, job.alarm = asyncio.get_running_loop(), None
+        if job.deadline > loop.time():
+            job.alarm = loop.call_at(job.deadline, self._ring, job)
+        elif self.jobs.get(job.run) is job:
             self.fail(job, self.overdue(job))
 
     def overdue(self, job: JobT) -> TesseraError:
