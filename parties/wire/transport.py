@@ -53,7 +53,7 @@ from parties.wire.wires import Owner, Transport, Way
 log = logging.getLogger(__name__)
 
 # s after which even a stream of messages that are there already gives the event loop a turn.
-_TURN = 2e-3
+_TURN = 5e-3
 # Messages that are handled before one more is read in between: the next of a member that sends little is not behind all
 # that another has sent.
 _MANY = 8
