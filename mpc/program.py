@@ -180,7 +180,7 @@ class Program:
         return list(paced(_operands_first(outputs)))
 
     def input_types(self, node: Node) -> tuple[TensorType, ...]:
-        return tuple(self.nodes[i].type for i in node.inputs)
+        return tuple([self.nodes[i].type for i in node.inputs])
 
     @lazy
     def inputs(self) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,14 @@ class OutOfRange(TesseraError):  # noqa: N818 - says what is so
     def __init__(self, source: Operation) -> None:
         super().__init__("a value lies outside of its range: nothing was revealed")
         self.source = source
+
+
+class _Opened(NamedTuple):
+    """What is opened in one round, of one ring."""
+
+    ring: Ring
+    nodes: Sequence[int]
+    shapes: Sequence[Shape]
 
 
 class PartyRun:
@@ -119,6 +127,8 @@ class PartyRun:
             self._macs = Evaluation(program, macs)
             self._check = MacCheck(macs, session_of(program.digest, parties, session))
         self._pending = self._by_depth()
+        self._openings = [self._opened_together(nodes) for nodes in self._pending]
+        """By the number of openings before them: what is opened together."""
         self._late = self._not_waited_for()
         self._done = self._not_taken_after()
         self._whole = 0
@@ -256,10 +266,9 @@ class PartyRun:
     def _rounds(self) -> Exchange:
         if self._check is not None:
             self._note_public(self._check)
-        for nodes in self._pending:
-            opening = self._opening(nodes)
-            if opening:
-                yield from self._round(opening)
+        for nodes, opened in zip(self._pending, self._openings, strict=True):
+            if opened:
+                yield from self._round(opened)
             self._evaluate_rest()
             self._evaluate(self._shares, [i for i in nodes if i not in self._late])
             self.evaluated += 1
@@ -293,9 +302,6 @@ class PartyRun:
         if unsettled:
             raise NoAnswer("a value left the interval of a function, or the range assumed of it: nothing was kept")
 
-    def _opening(self, nodes: Sequence[int]) -> list[int]:
-        return [i for i in nodes if self.program.nodes[i].operation.opens]
-
     def _note_public(self, check: MacCheck) -> None:
         """What every party must have been sent alike: masked inputs, and masked tensors of models."""
         for i, node in enumerate(self.program.nodes):
@@ -316,13 +322,12 @@ class PartyRun:
                 evaluation.evaluate(i)
                 self.seconds[node.label] += time.perf_counter() - start
 
-    def _round(self, nodes: Sequence[int]) -> Generator[Round, Sequence[Round], None]:
+    def _round(self, together: Sequence[_Opened]) -> Generator[Round, Sequence[Round], None]:
         """Open every mask of this depth together."""
-        label = self.program.nodes[nodes[0]].label
+        label = self.program.nodes[min(opened.nodes[0] for opened in together)].label
         start = time.perf_counter()
-        by_ring = self._by_ring(nodes)
-        shares = [self._differences(self._shares, ring, opened) for ring, opened in by_ring]
-        outgoing = [ring.buffer(share) for (ring, _), share in zip(by_ring, shares, strict=True)]
+        shares = [self._differences(self._shares, opened) for opened in together]
+        outgoing = [opened.ring.buffer(share) for opened, share in zip(together, shares, strict=True)]
         # With MACs all that is opened is of the field: one vector.
         commitment = None if self._check is None else self._check.first_commitment()
         if commitment is not None:
@@ -332,7 +337,7 @@ class PartyRun:
         self._evaluate_rest()
         start = time.perf_counter()
         check_round(outgoing, received, self._parties)
-        for k, (ring, opened) in enumerate(by_ring):
+        for k, (ring, nodes, shapes) in enumerate(together):
             total = shares[k]
             end = len(outgoing[k]) - (0 if commitment is None else len(commitment))
             for position, incoming in enumerate(received):
@@ -345,21 +350,29 @@ class PartyRun:
                 self._check.opened(total)
                 if commitment is not None:
                     self._check.take_commitments([incoming[k][end:] for incoming in received])
-            for i, array in zip(opened, ring.split(total, self._shapes(opened)), strict=True):
+            for i, array in zip(nodes, ring.split(total, shapes), strict=True):
                 node = self.program.nodes[i]
                 of = node.inputs if not node.operation.bare else ()
                 known = self._shares.value(of[0]).public if of else None
                 self._open(i, array if known is None else ring.add(array, known))
         self.seconds[label] += time.perf_counter() - start
 
-    def _by_ring(self, nodes: Sequence[int]) -> list[tuple[Ring, list[int]]]:
-        """The nodes of each ring, in the order of ``Program.rings``."""
-        groups = [(name, [i for i in nodes if self.program.nodes[i].type.ring == name]) for name in self.program.rings]
-        return [(self._rings[name], opened) for name, opened in groups if opened]
+    def _opened_together(self, nodes: Sequence[int]) -> list[_Opened]:
+        """Those that open something, ring by ring, in the order of ``Program.rings``."""
+        groups: dict[str, list[int]] = {name: [] for name in self.program.rings}
+        for i in nodes:
+            node = self.program.nodes[i]
+            if node.operation.opens:
+                groups[node.type.ring].append(i)
+        return [
+            _Opened(self._rings[name], opening, [self.program.nodes[i].type.shape for i in opening])
+            for name, opening in groups.items()
+            if opening
+        ]
 
-    def _differences(self, evaluation: Evaluation, ring: Ring, nodes: Sequence[int]) -> Array:
+    def _differences(self, evaluation: Evaluation, opened: _Opened) -> Array:
         """Shares of what these masks open, or of its MACs, one after the other."""
-        shapes = self._shapes(nodes)
+        ring, nodes, shapes = opened
         shares = ring.vector(shapes)
         for i, part in zip(nodes, ring.split(shares, shapes), strict=True):
             if self.program.nodes[i].inputs:
@@ -372,9 +385,6 @@ class PartyRun:
                 # Known to all: its MAC is the key's share times it.
                 evaluation.known(i, self._shares.value(i), part)
         return shares
-
-    def _shapes(self, nodes: Sequence[int]) -> list[Shape]:
-        return [self.program.nodes[i].type.shape for i in nodes]
 
     def _outputs(self) -> list[Buffer]:
         """Shares of the outputs and their MACs, masked with what the client alone knows, and the key share's seed."""
@@ -404,10 +414,9 @@ class PartyRun:
             return
         while self._authenticated < self._whole:
             nodes = self._pending[self._authenticated]
-            opening = self._opening(nodes)
             # Its masks' public parts are known by now, and do not enter: this is the shared part alone.
-            for ring, opened in self._by_ring(opening):
-                self._mac_shares.append(self._differences(self._macs, ring, opened))
+            for opened in self._openings[self._authenticated]:
+                self._mac_shares.append(self._differences(self._macs, opened))
             self._evaluate(self._macs, nodes)
             self._macs.forget(self._done[self._authenticated])
             self._authenticated += 1
