@@ -76,12 +76,13 @@ class Conversation:
 
     async def take_next(self, patience: float) -> Delivery | None:
         """The next message, whatever it is; None when there is none in time.  Raises why it has come to nothing."""
-        try:
-            async with asyncio.timeout(patience):
-                while not self._arrived:
-                    self.check()
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            return None
+        if not self._arrived:
+            try:
+                async with asyncio.timeout(patience):
+                    while not self._arrived:
+                        self.check()
+                        self._news.clear()
+                        await self._news.wait()
+            except TimeoutError:
+                return None
         return self._arrived.popleft()
