@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mpc.cost import cost
+from mpc.cost import Cost
 from mpc.errors import ProtocolViolation
-from mpc.program import Program
 from mpc.security import Security
 from parties.client.report import LayerReport, Phase, RunReport
 from parties.messages.runs import ClientMasks, Outputs
@@ -37,8 +36,8 @@ class Account:
         self.offline_bytes = message.dealt_bytes + size
         self.dealer, self.sent_by_dealer = dealer, message.sent
 
-    def report(self, program: Program, security: Security, shares: Mapping[str, Delivery], seconds: float) -> RunReport:
-        """The bill, from what each party sent; ``seconds`` are those of the online phase.
+    def report(self, predicted: Cost, security: Security, shares: Mapping[str, Delivery], seconds: float) -> RunReport:
+        """The bill, from what was ``predicted`` and what each party sent; ``seconds`` are those of the online phase.
 
         Raises ProtocolViolation: see ``_links``.
         """
@@ -47,7 +46,6 @@ class Account:
         online = [total(o.online) for o in outputs]
         self._note_parts(by_party)
         dealt = total(self.sent_by_dealer)
-        predicted = cost(program, parties, security)
         layers = {
             name: LayerReport(
                 layer.rounds,

@@ -265,7 +265,7 @@ class Jobs(Running):
             prepared.account.sent_online.add(party, 0)
         results = prepared.open_outputs(shares)
         prepared.account.offline_seconds = made.offline
-        self.last_run = prepared.account.report(bound.program, prepared.security, shares, made.online)
+        self.last_run = prepared.account.report(prepared.predicted, prepared.security, shares, made.online)
         return results, self.last_run
 
     def _result(self, server: str, buffer: memoryview) -> Result:

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import fixed_point
+from mpc.cost import Cost, cost
 from mpc.errors import ProgramError, ProtocolViolation
+from mpc.lazy import lazy
 from mpc.rings import FIELD, Array, Buffer, Rings
 from mpc.security import Security
 from parties.client.account import Account
@@ -71,6 +73,11 @@ class PreparedRun:
 
     def __repr__(self) -> str:
         return f"<PreparedRun of {self.program!r}{', used' if self.used else ''}>"
+
+    @lazy
+    def predicted(self) -> Cost:
+        """What it costs, as is known before; of a long program that takes long to find out."""
+        return cost(self.program, self._parties, self.security)
 
     def take_masks(self, delivery: Delivery, source: RandomnessSource) -> None:
         """What the source made for this client.  Raises ProtocolViolation if it is not for this program."""

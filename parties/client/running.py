@@ -170,6 +170,8 @@ class Running(Deciding):
                 message = Prepare(run=run, bindings=bound.bindings, keep=bound.keep, soon=soon)
                 for server in self._servers:
                     prepared.account.sent_offline.add(server, self._board.send(server, message, [data]))
+                # Now that the servers are at it: nobody waits for this.
+                await beside(lambda: prepared.predicted, long=is_long(program))
                 got = await conversation.take_all({ClientMasks: [dealer], Ready: self._parties}, self._patience)
                 masks = got[ClientMasks][dealer]
                 await beside(lambda: prepared.take_masks(masks, self._source), long=moves_much(program))
@@ -229,7 +231,7 @@ class Running(Deciding):
         if not self._board.holds(prepared.run, prepared.conversation):
             raise UsageError("this run was prepared by another client object: finish it with that one")
         prepared.used = True
-        long, much = is_long(prepared.program), moves_much(prepared.program)
+        much = moves_much(prepared.program)
         rounds = online_rounds(prepared.program, prepared.security)
         expected: dict[type[Message], list[str]] = {Outputs: self._parties}
         if prepared.program.kept:
@@ -257,8 +259,7 @@ class Running(Deciding):
             self._abandon(prepared)
             raise
         self._board.end(prepared.run)
-        account, program, security = prepared.account, prepared.program, prepared.security
-        report = await beside(lambda: account.report(program, security, shares, seconds), long=long)
+        report = prepared.account.report(prepared.predicted, prepared.security, shares, seconds)
         self.last_run = replace(report, in_range=prepared.in_range, unanswered=prepared.unanswered)
         if not prepared.answered:
             raise NoAnswer(NO_ANSWER)

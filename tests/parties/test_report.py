@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mpc.cost import cost
 from mpc.errors import ProtocolViolation
 from mpc.operation import Input
 from mpc.program import Expression, Program
@@ -32,7 +33,7 @@ def report(dealer: dict[str, Sent], *online: dict[str, Sent]) -> RunReport:
         )
         member = Member(name=f"p{i}", role=Role.PARTY, key="k", address="127.0.0.1:1", index=i)
         shares[member.name] = Delivery(member, message, [])
-    return run.report(program, Security.SEMI_HONEST, shares, 0.5)
+    return run.report(cost(program, len(shares)), Security.SEMI_HONEST, shares, 0.5)
 
 
 def test_what_everybody_sent() -> None:
