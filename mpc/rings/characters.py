@@ -31,7 +31,20 @@ import numpy as np
 
 from mpc.rings import threads
 from mpc.rings.field import FieldArray, P
-from mpc.rings.kernels import INT, READ, READ_INT, WRITE, flat, fold, inline, kernel, product, reduce_once, rotate
+from mpc.rings.kernels import (
+    INT,
+    READ,
+    READ_INT,
+    WRITE,
+    flat,
+    fold,
+    inline,
+    kernel,
+    partial_product,
+    product,
+    reduce_once,
+    rotate,
+)
 
 MOST = 5
 """Digits of the lowest node, and one less of others."""
@@ -182,89 +195,125 @@ def _less(x: Any, y: Any) -> Any:
 
 
 @inline
-def _double(x: Any, more: Any) -> Any:
-    """2 x + more mod p, for a ``more`` below 2^63."""
-    return reduce_once(fold(x + x + more))
-
-
-@inline
 def _turned(x: Any, s: Any, bit: Any) -> Any:
     rest = _less(s, x)
     return rest if bit else x
 
 
 @inline
-def _above(rows: Any, at: Any, digit: Any, count: Any) -> Any:
-    """The entry of a digit: where that is the greatest there is none, and nothing is above.  An entry is read all the
-    same: branches that nobody foresees take longer."""
-    entry = rows[at + np.uintp(min(digit, count - 1))]
-    return entry if digit < count else _U0
+def _taken(rows: Any, places: Any, out: Any) -> None:
+    """Apart from all else, since what is read anywhere would keep a loop from becoming vector code."""
+    for i in range(np.uintp(out.size)):
+        out[i] = rows[places[i]]
 
 
 @inline
-def _from(rows: Any, at: Any, digit: Any, s: Any) -> Any:
-    """The entry of the digit before."""
-    entry = rows[at + np.uintp(max(digit - 1, 0))]
-    return entry if digit else s
+def _pairs(x: Any, shift: Any, most: Any, rows: Any, size: Any, at: Any, places: Any, above: Any, since: Any) -> None:
+    """What a digit finds, and the one before: where there is no entry, as it is the greatest or the least, another."""
+    for i in range(np.uintp(x.size)):
+        digit = np.int64(x[i] >> np.uint64(shift)) & (most + 1)
+        places[i] = i * size + at + min(digit, most)
+    _taken(rows, places, above)
+    for i in range(np.uintp(x.size)):
+        digit = np.int64(x[i] >> np.uint64(shift)) & (most + 1)
+        places[i] = i * size + at + max(digit - 1, 0)
+    _taken(rows, places, since)
+
+
+@inline
+def _weighed(x: Any, shift: Any, most: Any, above: Any, since: Any, s: Any, equal: Any, weight: Any, out: Any) -> None:
+    """Adds a digit's part.  Above the greatest there is nothing, and all is from the least on."""
+    for i in range(np.uintp(x.size)):
+        digit = np.int64(x[i] >> np.uint64(shift)) & (most + 1)
+        own, before = above[i] if digit <= most else _U0, since[i] if digit > 0 else s[i]
+        # -1 where they differ; or 1, 0, -1.
+        other = before + (_P - s[i]) if equal else s[i] + (_P - before)
+        found = reduce_once(fold(other + (_P - own)))
+        out[i] = reduce_once(out[i] + reduce_once(rotate(found, np.uint64(weight))))
+
+
+@inline
+def _highest(x: Any, shift: Any, width: Any, rows: Any, size: Any, at: Any, places: Any, own: Any, former: Any) -> None:
+    """What the highest digit finds, and the one before."""
+    full = np.int64(1) << width
+    for i in range(np.uintp(x.size)):
+        places[i] = i * size + at + (np.int64(x[i] >> np.uint64(shift)) & (full - 1))
+    _taken(rows, places, own)
+    for i in range(np.uintp(x.size)):
+        places[i] = i * size + at + ((np.int64(x[i] >> np.uint64(shift)) - 1) & (full - 1))
+    _taken(rows, places, former)
+
+
+@inline
+def _signed(
+    x: Any, shift: Any, width: Any, own: Any, former: Any, s: Any, equal: Any, alone: Any, weight: Any, out: Any
+) -> None:
+    """Adds its part: ``alone`` it has the sign's bit, else what a borrow makes of it counts, too."""
+    full = np.int64(1) << width
+    for i in range(np.uintp(x.size)):
+        number = np.int64(x[i] >> np.uint64(shift))
+        bit, other = _turned(own[i], s[i], number & full), _turned(former[i], s[i], (number - 1) & full)
+        found = other + (_P - bit) if equal else bit + (_U0 if alone else other)
+        found = reduce_once(fold(found + (_P - s[i])))
+        out[i] = reduce_once(out[i] + reduce_once(rotate(found, np.uint64(weight))))
 
 
 @kernel(READ, READ, READ, READ_INT, INT, INT, INT, INT, INT, INT, WRITE, INT, INT)
 def _found(
-    c: Any, signs: Any, rows: Any, widths: Any, ignored: Any, lowest: Any, highest: Any, equal: Any,
+    c: Any, signs: Any, dealt: Any, widths: Any, ignored: Any, lowest: Any, highest: Any, equal: Any,
     borrowing: Any, joined: Any, out: Any, begin: Any, stop: Any,
 ) -> None:  # fmt: skip
-    last, size = widths.size - highest, rows.size // max(c.size, 1)
-    first = joined + borrowing
-    for i in range(begin, stop):
-        rest, row = np.int64(c[i] >> np.uint64(ignored)), np.uintp(i * size)
-        s, at, known = rows[row], row + np.uintp(1), np.int64(0)
-        # What is twice -B, and -1 from what a node before tells, and half of what is known beside s.
-        below = _U0
-        if not lowest:
-            below = rows[at] if signs[i] == 1 else _P - rows[at]
-            known -= 1
-            at += np.uintp(1)
+    last, size = widths.size - highest, dealt.size // max(c.size, 1)
+    places, held = np.empty(CHUNK, np.int64), np.empty((4, CHUNK), np.uint64)
+    for start in range(begin, stop, CHUNK):
+        end = min(start + CHUNK, stop)
+        x, rows, made = c[start:end], dealt[start * size : end * size], out[start:end]
+        s, total, above, since = held[0, : x.size], held[1, : x.size], held[2, : x.size], held[3, : x.size]
+        number, place = np.uintp(x.size), places[: x.size]
+        for i in range(number):
+            place[i] = i * size
+            total[i] = _U0
+        _taken(rows, place, s)
+        shift, at = ignored, 1 + (not lowest)
         if borrowing:
-            count = (np.int64(1) << widths[0]) - 1
-            below = _P - _above(rows, at, rest & count, count)
-            below = reduce_once(below + below)
-            at += np.uintp(count)
-            rest >>= widths[0]
-        few = _U0
+            most = (np.int64(1) << widths[0]) - 2
+            _pairs(x, shift, most, rows, size, at, place, above, since)
+            for i in range(number):
+                digit = np.int64(x[i] >> np.uint64(shift)) & (most + 1)
+                total[i] = reduce_once(_P - above[i]) if digit <= most else _U0
+            at += most + 1
+            shift += widths[0]
+        # s times a public number: 2 RUN, and what a node before, and digits of one bit, have besides.
+        ones, below = (np.int64(1) << joined) - 1, shift
         if joined:
-            few = rows[at]
-            at += np.uintp(1)
-            known += 2 * (rest & ((1 << joined) - 1))
-            rest >>= joined
-        total, weight = _U0, joined
+            for i in range(number):
+                place[i] = i * size + at
+            _taken(rows, place, above)
+            for i in range(number):
+                total[i] = _less(total[i], above[i])
+            at += 1
+            shift += joined
+        first = borrowing + joined
         for j in range(first, last):
-            count = (np.int64(1) << widths[j]) - 1
-            digit = rest & count
-            above, since = _above(rows, at, digit, count), _from(rows, at, digit, s)
-            if equal:
-                # -1 where they differ.
-                total = reduce_once(fold(total + since + (_P - above) + (_P - s)))
-            else:
-                found = fold(s + (_P - above) + (_P - since))
-                total = reduce_once(fold(total + rotate(reduce_once(found), np.uint64(weight))))
-                weight += 1
-            at += np.uintp(count)
-            rest >>= widths[j]
+            most = (np.int64(1) << widths[j]) - 2
+            _pairs(x, shift, most, rows, size, at, place, above, since)
+            _weighed(x, shift, most, above, since, s, equal, 0 if equal else joined + j - first, total)
+            at += most + 1
+            shift += widths[j]
         if highest:
-            full = np.int64(1) << widths[last]
-            before = rest - 1
-            own = _turned(rows[at + np.uintp(rest & (full - 1))], s, rest & full)
-            former = _turned(rows[at + np.uintp(before & (full - 1))], s, before & full)
-            if equal:
-                total = reduce_once(fold(total + former + (_P - own) + (_P - s)))
-            else:
-                # Alone, it has the sign's bit; else what a borrow makes of it counts, too.
-                more = former if last or not lowest else _U0
-                found = reduce_once(fold(own + more + (_P - s)))
-                total = reduce_once(fold(total + rotate(found, np.uint64(weight))))
-        # s (2 RUN + known) + 2 (total - few) + below
-        whole = product(s, np.uint64((np.int64(2 * RUN % P) + known) % np.int64(P)))
-        out[i] = reduce_once(fold(whole + below + total + total + fold(_P - few + _P - few)))
+            weight = 0 if equal else joined + last - first
+            _highest(x, shift, widths[last], rows, size, at, place, above, since)
+            _signed(x, shift, widths[last], above, since, s, equal, lowest and not last, weight, total)
+        for i in range(number):
+            known = np.int64(2 * RUN) + 2 * (np.int64(x[i] >> np.uint64(below)) & ones) - (not lowest)
+            made[i] = reduce_once(fold(partial_product(s[i], np.uint64(known)) + rotate(total[i], _U1)))
+        if not lowest:
+            others = signs[start:end]
+            for i in range(number):
+                place[i] = i * size + 1
+            _taken(rows, place, above)
+            for i in range(number):
+                made[i] = reduce_once(made[i] + (above[i] if others[i] == _U1 else _P - above[i]))
 
 
 @kernel(READ, WRITE)
