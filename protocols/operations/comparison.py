@@ -271,21 +271,26 @@ class HalfSigned(Comparison, frozen=True):
     """By half the sign of x, and half that times what masks what is let through: dealt, and chosen, or turned, by what
     is opened."""
 
-    def _signed(self, rings: Rings, types: Sequence[TensorType], opened: Value, dealt: Array) -> Array:
-        """A share of it, flat, by what is opened of the second operand, from what is dealt."""
+    def _shown(self, rings: Rings, types: Sequence[TensorType], opened: Value) -> Array:
+        """What is known by what is opened of the second operand."""
+        raise NotImplementedError
+
+    def _signed(self, rings: Rings, types: Sequence[TensorType], shown: Array, dealt: Array) -> Array:
+        """A share of it, flat, by what is known, from what is dealt."""
         raise NotImplementedError
 
     def evaluate(
         self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
     ) -> Value:
-        field, shape, opened = field_of(party.rings), types[0].shape, inputs[1]
+        field, shape = field_of(party.rings), types[0].shape
+        shown = self._shown(party.rings, types, inputs[1])
         # 1/2 + s for half the sign s, and y / 2 + (D s + b s).
-        sign = self._signed(party.rings, types, opened, prepared[0])
+        sign = self._signed(party.rings, types, shown, prepared[0])
         if len(inputs) == 2:
             sign = field.reshape(sign, shape)
             return Value(field.full(shape, HALF), field.negate(sign) if self.below else sign)
         y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
-        products = [self._signed(party.rings, types, opened, dealt) for dealt in y.dealt]
+        products = [self._signed(party.rings, types, shown, dealt) for dealt in y.dealt]
         product = products[0] if len(products) == 1 else field.choose(y.second, *products[::-1])
         product = field.multiply_add(y.public, sign, product)
         known, share = (field.scale(part, HALF) for part in (y.public, y.share))

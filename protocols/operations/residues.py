@@ -229,6 +229,8 @@ class Residuosity(HalfSigned, frozen=True, tag="residuosity"):
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (FactorSigns(types[0].size, len(types) == 3, self.dropped, self.own),)
 
-    def _signed(self, rings: Rings, types: Sequence[TensorType], opened: Value, dealt: Array) -> Array:
-        field = field_of(rings)
-        return field.multiply(shown(field, opened, types[1]), dealt)
+    def _shown(self, rings: Rings, types: Sequence[TensorType], opened: Value) -> Array:
+        return shown(field_of(rings), opened, types[1])
+
+    def _signed(self, rings: Rings, types: Sequence[TensorType], shown: Array, dealt: Array) -> Array:
+        return field_of(rings).multiply(shown, dealt)

@@ -176,6 +176,8 @@ class Signed(HalfSigned, frozen=True, tag="signed"):
     def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
         return (SmallSigns(types[0].size, len(types) == 3, self.dropped, self.own, self.digits),)
 
-    def _signed(self, rings: Rings, types: Sequence[TensorType], opened: Value, dealt: Array) -> Array:
-        words = rings[types[1].ring].or_zeros(opened.public, types[1].shape)
-        return field_of(rings).small_sign(words, self.digits, types[0].size, dealt)
+    def _shown(self, rings: Rings, types: Sequence[TensorType], opened: Value) -> Array:
+        return rings[types[1].ring].or_zeros(opened.public, types[1].shape)
+
+    def _signed(self, rings: Rings, types: Sequence[TensorType], shown: Array, dealt: Array) -> Array:
+        return field_of(rings).small_sign(shown, self.digits, types[0].size, dealt)
