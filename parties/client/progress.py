@@ -73,6 +73,10 @@ def told(reveals: Sequence[Revealed], results: Sequence[Reals]) -> tuple[Scores 
 def in_steps(error: TesseraError, done: int, steps: int) -> TesseraError:
     """A NoAnswer of the run that was to make so many steps after those that are ``done``, naming them; others as they
     are.
+
+    Nobody knows which of several it was.  Of all that is watched in a run one sum is opened, and of it no more is known
+    than whether it is 0, since what is beyond adds a uniform number (``protocols.lowering.intervals``): one bit.  Which
+    of K steps was the first would be log2(K) bits more, of rows that are known by the step; a run of one step names it.
     """
     if not isinstance(error, NoAnswer):
         return error
