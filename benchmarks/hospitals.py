@@ -277,15 +277,27 @@ class Encrypted(NamedTuple):
     """Of its predictions, which the parties compute."""
 
 
+async def stored(cluster: LocalCluster, data: Sequence[Lesions], ends: tuple[float, float]) -> None:
+    """What each hospital has, which the study may know of."""
+    for name, own in zip(HOSPITALS, data, strict=True):
+        async with AsyncClient(cluster, name=name) as hospital:
+            tensors, ranges = {"x": own.x, "y": own.y}, {"x": ends, "y": (0.0, 1.0)}
+            await hospital.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "lesions")
+            await hospital.allow("lesions", COORDINATOR, schema=True)
+
+
+async def allowed(cluster: LocalCluster, what: str, programs: Sequence[str] | None = None) -> None:
+    """Each hospital lets the study run these, or predict; what `tessera show` says of it, each has read."""
+    for name in HOSPITALS:
+        async with AsyncClient(cluster, name=name) as hospital:
+            await hospital.allow(what, COORDINATOR, programs)
+
+
 async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progress], None]) -> Encrypted:
     """Hospitals store their pictures and let the study train on them; then it predicts, by the leave of each."""
     loss = CrossEntropyLoss(weight=tuple(study.class_weights.tolist()))
     async with AsyncClient(cluster, name=COORDINATOR) as coordinator:
-        for name, own in zip(HOSPITALS, study.data, strict=True):
-            async with AsyncClient(cluster, name=name) as hospital:
-                tensors, ranges = {"x": own.x, "y": own.y}, {"x": study.ends, "y": (0.0, 1.0)}
-                await hospital.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "lesions")
-                await hospital.allow("lesions", COORDINATOR, schema=True)
+        await stored(cluster, study.data, study.ends)
         data = [await coordinator.data(f"{name}/lesions") for name in HOSPITALS]
         tensors, ranges = {"x": study.test.x, "y": study.test.y}, {"x": study.ends, "y": (0.0, 1.0)}
         test = await coordinator.upload(DataSet(tensors, ranges=ranges, fraction_bits=BITS), "test")
@@ -293,11 +305,7 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
             study.architecture, data, loss, study.optimizer, name="network", batch=BATCH, epochs=study.epochs,
             logits=LOGITS, validate=test,
         )  # fmt: skip
-        program = coordinator.digest(training.kept)
-        for name in HOSPITALS:
-            async with AsyncClient(cluster, name=name) as hospital:
-                # What `tessera show` says of it, each has read.
-                await hospital.allow("lesions", COORDINATOR, [program])
+        await allowed(cluster, "lesions", [coordinator.digest(training.kept)])
         # So that it knows what it has been allowed since: a run that names no rule would be refused first.
         for name in HOSPITALS:
             await coordinator.data(f"{name}/lesions")
@@ -305,9 +313,7 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
         async for made in job.follow():
             progress.append(made)
             told(made)
-        for name in HOSPITALS:
-            async with AsyncClient(cluster, name=name) as hospital:
-                await hospital.allow(f"{COORDINATOR}/network", COORDINATOR)
+        await allowed(cluster, f"{COORDINATOR}/network")
         model = await coordinator.model("network")
         low, high = study.ends
         answers = await coordinator.predict(model, study.test.x, low=low, high=high)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 import nn
+from benchmarks.twin import Twin
 from mpc import fixed_point
 from mpc.errors import UnsupportedError, UsageError
 from mpc.operation import Input
@@ -25,8 +25,6 @@ from nn.layers import AvgPool2d, Conv2d, Flatten, Linear
 from nn.rectifiers import ReLU
 from nn.training import Batch, Recipe, initial
 from protocols import graph_of, leaf, plan
-from protocols.approximation import FourierFit
-from protocols.approximation.derivative import derivative
 from protocols.lowering.plan import leaves
 from protocols.readings.memory import run_in_memory
 
@@ -142,56 +140,6 @@ def test_what_leaves_its_range_in_any_step_is_seen(momentum: float, wrong: int |
     assert bool(outputs[-1].any()) == (wrong is not None)
 
 
-class Fitted(torch.autograd.Function):
-    """A function as the parties have it, and its slope: by a fit."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, fit: FourierFit) -> Any:
-        ctx.x, ctx.fit = x, fit
-        return torch.tensor(fit(x.detach().numpy()))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        rises = derivative(ctx.fit)
-        assert rises is not None
-        return gradients[0] * torch.tensor(rises(ctx.x.detach().numpy())), None
-
-
-class Twin:
-    """By torch, in float64, with the rate and the momentum as they are encoded, and sigmoids as they are fitted."""
-
-    def __init__(self, how: Recipe, weights: Mapping[str, Reals]) -> None:
-        self.how = how
-        self.weights = {name: torch.tensor(w, requires_grad=True) for name, w in weights.items()}
-        self.other = torch.optim.SGD(self.weights.values(), lr=1.0, momentum=how.optimizer.mu)  # type: ignore[attr-defined]
-
-    def step(self, number: int, x: Reals, y: Reals) -> float:
-        self.other.param_groups[0]["lr"] = self.how.optimizer.rate(number)
-        self.other.zero_grad()
-        value = torch.nn.functional.cross_entropy(self._forward(torch.tensor(x)), torch.tensor(y))
-        value.backward()
-        self.other.step()
-        return value.item()
-
-    def _forward(self, x: Any) -> Any:
-        for name, layer in self.how.architecture.layers.items():
-            own = [self.weights[f"{name}.{part}"] for part in ("weight", "bias")] if layer.parameters else []
-            match layer:
-                case Linear():
-                    x = torch.nn.functional.linear(x, *own)
-                case Conv2d():
-                    x = torch.nn.functional.conv2d(x, *own, padding=1)
-                case AvgPool2d():
-                    x = torch.nn.functional.avg_pool2d(x, 2)
-                case Flatten():
-                    x = x.flatten(1)
-                case Sigmoid():
-                    x = Fitted.apply(x, layer.fit)  # type: ignore[no-untyped-call]
-                case _:
-                    raise NotImplementedError(name)
-        return x
-
-
 def trained(
     how: Recipe, weights: Mapping[str, Reals], batches: Sequence[tuple[Reals, Reals]]
 ) -> tuple[dict[str, Reals], dict[str, Reals]]:
@@ -208,14 +156,15 @@ def trained(
     stored = {name: tensor.values for name, tensor in how.architecture.tensors(weights).items()}
     start = {n: stored[n] if n in stored else np.zeros(t.shape) for n, t in types.items()}
     raw = {n: fixed_point.encode(w, types[n].fraction_bits) for n, w in start.items()}
-    twin = Twin(how, weights)
+    assert isinstance(how.optimizer, nn.SGD)
+    twin = Twin(how.architecture, weights, how.optimizer)
     for number, (x, y) in enumerate(batches):
         given = raw | {"x": fixed_point.encode(x, 8), "y": fixed_point.encode(y, 0)}
         outputs = run_in_memory(program, [given[name] for name in order]).outputs
         raw = dict(zip(types, outputs, strict=False))
         twin.step(number, x, y)
     found = {n: fixed_point.decode(raw[n], types[n].fraction_bits) for n in weights}
-    learnt = how.architecture.tensors({n: w.detach().numpy() for n, w in twin.weights.items()})
+    learnt = how.architecture.tensors(twin.weights)
     return found, {name: tensor.values for name, tensor in learnt.items()}
 
 
