@@ -28,7 +28,7 @@ from nn.importing.torch_graph import Converted, convert
 from nn.importing.torch_inputs import Given, TorchTakes
 from nn.importing.torch_layers import MODULES
 from nn.importing.torch_modules import OPTIONS, has_global_hooks
-from nn.importing.torch_quantized import held_to, rounds, without_rounding
+from nn.importing.torch_quantized import check_steps, rounds, without_rounding
 from nn.importing.torch_source import TorchSource
 from nn.importing.torch_trace import VALUES, WHOLE, Trace, forward_line, forward_needs, trace
 from nn.importing.torch_walk import note_shapes
@@ -66,12 +66,10 @@ def load(
         raise UsageError(f"a tolerance is a part of the results' scale, above 0 and below 1, not {tolerance!r}")
     if example is not None and (not isinstance(example, torch.Tensor) or example.ndim < 1):
         raise ShapeError("example_input is a tensor that holds a batch of inputs, (N, ...)")
-    given = None if samples is None else Given.of(samples, network)
     with _evaluating(network):
-        own, few_bits = _copy(network), rounds(network)
-        if few_bits:
-            own = without_rounding(network)
-            tolerance = tolerance if given is None else held_to(few_bits, tolerance)
+        few_bits = rounds(network) > 0
+        own = without_rounding(network) if few_bits else _copy(network)
+        given = None if samples is None else Given.of(samples, own)
         first: Example | None = example if given is None else given.example(_dtype(own))
         converted = _read(network, own, first, interval)
         takes = TorchTakes(given, converted.takes) if given is not None and converted.takes else None
@@ -88,7 +86,10 @@ def load(
         except UsageError as error:
             raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
         if given is not None:
-            source = TorchSource(network, network if few_bits else own, takes, few_bits=bool(few_bits))
+            if few_bits:
+                rows = next(iter(given.arrays.values())) if takes is None else takes.samples
+                check_steps(network, own, lambda each: TorchSource(network, each, takes, copied=False)(rows), tolerance)
+            source = TorchSource(network, own, takes)
             if takes is not None:
                 return checked(model, source, takes.samples, tolerance, converted.sources, takes.others)
             (batch,) = given.arrays.values()

@@ -33,16 +33,16 @@ class TorchSource:
     """The network, to be run on arrays: in float64 if it can be, or else in its own type."""
 
     def __init__(
-        self, network: nn.Module, own: nn.Module, takes: TorchTakes | None = None, *, few_bits: bool = False
+        self, network: nn.Module, own: nn.Module, takes: TorchTakes | None = None, *, copied: bool = True
     ) -> None:
-        """``own``: a copy of it, or the very same where it could not be copied; ``takes``: what a model takes."""
-        self._takes, self._few_bits = takes, few_bits
+        """``own``: a copy of it, or the very same where it could not be ``copied``; ``takes``: what a model takes."""
+        self._takes = takes
         self.kind = type(network).__name__
         self.line = forward_line(network)
         self.seen = _SEEN
         self._series = any(isinstance(m, FourierActivation) for m in network.modules())
         self._own = own
-        self._copied = own is not network
+        self._copied = copied and own is not network
         self.dtype = next(
             (t.dtype for t in (*own.parameters(), *own.buffers()) if t.is_floating_point()), torch.get_default_dtype()
         )
@@ -56,8 +56,8 @@ class TorchSource:
 
     @property
     def rounding(self) -> float | None:
-        """None where it has the parties' approximations for its own functions, or few bits."""
-        return None if self._series or self._few_bits else ROUNDING.get(self.dtype)
+        """None where it has the parties' approximations for its own functions."""
+        return None if self._series else ROUNDING.get(self.dtype)
 
     def __call__(self, x: Array) -> Array:
         """Its results.  Raises ShapeError for inputs that it does not take."""
