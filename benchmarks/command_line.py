@@ -23,6 +23,7 @@ from benchmarks.peers.command import add_peers
 from benchmarks.peers.installing import FOLDER
 from benchmarks.soak.command import add_soak
 from benchmarks.strangers.command import add_strangers
+from benchmarks.workers.command import add_workers
 from benchmarks.zoo.command import add_zoo
 from parties.commands.examples import add_examples
 
@@ -44,6 +45,7 @@ def command(subparsers: Any) -> None:
     _add_gpu(benches)
     _add_links(benches)
     _add_scale(benches)
+    add_workers(benches)
     _add_network(benches)
     _add_accuracy(benches)
     _add_training(benches)

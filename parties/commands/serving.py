@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parties.commands.arguments import cluster_argument
 from parties.host import logs
@@ -76,8 +76,12 @@ def serve(
     cluster: Cluster,
     member: Member,
     workforce: Callable[[], Workforce] | None = None,
+    **others: Any,
 ) -> int:
-    """Serves as ``member`` until it is asked to stop.  ``workforce`` makes who starts its workers, if it has such."""
+    """Serves as ``member`` until it is asked to stop.  ``workforce`` makes who starts its workers, if it has such.
+
+    ``others``: of ``run_server``.
+    """
     path: Path = options.key or options.cluster.parent / f"{member.name}.key"
     keys = KeyPair.load(path)
     metrics = None if options.metrics is None else parse_address(options.metrics)
@@ -99,6 +103,7 @@ def serve(
             count=options.threads,
             device="" if force is not None else options.device,
             workforce=force,
+            **others,
         )
     finally:
         if force is not None:

@@ -19,6 +19,9 @@ MAX_RUNS = 256
 """In progress or announced at a server; a client with less than its even part of them may have more begun."""
 MAX_RUNS_PER_CLIENT = 64
 
+RUNS_OF_A_PLACE, RUNS_OF_A_PLACE_PER_CLIENT = 4, 1
+"""As many more for each further machine that runs are on."""
+
 BYTES_PER_WORD = {Security.SEMI_HONEST: 12, Security.MALICIOUS: 32}
 """Memory that a run takes at its height, for each of its words (``words_of``): 8, and what is made of them meanwhile.
 With MACs, as measured at the dealer, who takes most of it, if briefly; a party takes 15 to 20."""
@@ -45,7 +48,7 @@ class Admission:
 
     def __init__(self, server: str, memory: int, security: Security, *, clients: int, places: int = 1) -> None:
         self.clients = max(1, clients)
-        self._server = server
+        self._server, self._more = server, places - 1
         self.memory = memory * places
         self.at_once = memory
         """Bytes that one run may take."""
@@ -58,13 +61,13 @@ class Admission:
 
     def begin(self, client: str) -> None:
         """Another run of that client.  Raises ServerBusy."""
-        runs = self._runs[client]
-        if runs >= MAX_RUNS_PER_CLIENT:
+        runs, most = self._runs[client], MAX_RUNS + RUNS_OF_A_PLACE * self._more
+        if runs >= MAX_RUNS_PER_CLIENT + RUNS_OF_A_PLACE_PER_CLIENT * self._more:
             raise ServerBusy(
                 self._server, f"{runs} runs of {client} are in progress, and a client may have no more: "
                 "finish or release some first",
             )  # fmt: skip
-        if self._runs.total() >= MAX_RUNS and runs >= max(1, MAX_RUNS // self.clients):
+        if self._runs.total() >= most and runs >= max(1, most // self.clients):
             raise ServerBusy(self._server, f"{self._runs.total()} runs are in progress: try again later")
         self._runs[client] += 1
 

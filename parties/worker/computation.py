@@ -105,9 +105,7 @@ class Computation:
             self._governor.learn(program)
             author = self._cluster.client(take.client) if take.inputs else None
             read = ReadForRun(stored, take.parts, Order(take.drawn, take.part))
-            self._run, self._testimony = first_part(
-                self._cluster, self._me, self._source, self._signed, program, take.of, author, read, dealt
-            )
+            self._run, self._testimony = self._made(program, author, read, dealt)
             return time.perf_counter() - started
 
         seconds = await self._in_turn(work, take.expected)
@@ -115,6 +113,13 @@ class Computation:
             if peer.index > self._me.index:
                 self.entrances[peer.index] = self._doors.reserve(peer.name, self._most(program))
         return seconds
+
+    def _made(
+        self, program: Program, author: Member | None, read: ReadForRun, dealt: Payload
+    ) -> tuple[PartyRun, Testimony]:
+        """In a thread."""
+        of = self._take.of
+        return first_part(self._cluster, self._me, self._source, self._signed, program, of, author, read, dealt)
 
     async def prepare_more(self, payload: Payload) -> None:
         """The next part."""

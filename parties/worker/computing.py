@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ from parties.worker.post import Post
 class Computing:
     """At one worker."""
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, post: Post, computation: Callable[..., Computation] = Computation) -> None:
+        """``computation``: of a run, as `Computation` is made."""
+        self._post, self._computation = post, computation
         self.held: dict[str, dict[str, Value]] = {}
         """Shares of tensors, by version."""
         self._runs: dict[str, Computation] = {}
@@ -76,7 +78,7 @@ class Computing:
         if message.run in self._runs:
             raise ProgramError("a run is placed twice on one worker")
         post = self._post
-        self._runs[message.run] = run = Computation(
+        self._runs[message.run] = run = self._computation(
             message,
             post.cluster,
             post.me,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from mpc.errors import TesseraError
-from mpc.rings import Rings
 from parties.worker.worker import Worker
 
 _HOST = "127.0.0.1"
@@ -17,19 +17,19 @@ class Within:
 
     Args:
         wanted: how many workers.
-        rings: what they compute with.
+        make: a worker that others reach at this host.
     """
 
     host = _HOST
 
-    def __init__(self, wanted: int, rings: Rings | None = None) -> None:
-        self.wanted, self._rings = wanted, rings
+    def __init__(self, wanted: int, make: Callable[[str], Worker] = Worker) -> None:
+        self.wanted, self._make = wanted, make
         self.workers: dict[int, Worker] = {}
         """By number, those that are there."""
         self.tasks: dict[int, asyncio.Task[None]] = {}
 
     async def start(self, number: int, address: str, head: bytes, door: bytes) -> bytes:
-        self.workers[number] = worker = Worker(_HOST, rings=self._rings)
+        self.workers[number] = worker = self._make(_HOST)
         self.tasks[number] = asyncio.get_running_loop().create_task(worker.serve(address, head, door))
         return worker.key.public
 

@@ -73,7 +73,7 @@ class Worker:
                 raise ProgramError("the head does not say which cluster this is")
             cluster = _cluster(payload)
             post = Post(cluster, cluster.member(message.member), link, self._doors, self._source)
-            self.does = does = DealingWork(post) if post.me.role is Role.DEALER else Computing(post)
+            self.does = does = self._work(post)
             link.send(Settled(address=self._doors.address, process=os.getpid(), host=platform.node()[:255]))
             beating = post.spawn(_beat(link))
             if self._memory is not None:
@@ -94,6 +94,10 @@ class Worker:
                 post.close()
             self._doors.close()
             link.close()
+
+    def _work(self, post: Post) -> Work:
+        """As whose worker it is says."""
+        return DealingWork(post) if post.me.role is Role.DEALER else Computing(post)
 
 
 def _cluster(payload: Payload) -> Cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ from mpc.errors import LimitReached, ServerBusy
 from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import Settings
+from parties.servers.admission import Admission
 from parties.worker import computation
 
 from .conftest import opened
@@ -33,7 +35,7 @@ def held(monkeypatch):
 
     def first_part(cluster, me, source, sign, program, of, author, *rest):
         if author is not None and author.name == "company":
-            assert let_go.wait(10)
+            assert let_go.wait(19)
         return honest(cluster, me, source, sign, program, of, author, *rest)
 
     monkeypatch.setattr(computation, "first_part", first_part)
@@ -41,13 +43,14 @@ def held(monkeypatch):
     let_go.set()
 
 
-async def test_a_flood_is_waited_for_by_nobody_else(site, held):
+async def test_a_flood_is_waited_for_by_nobody_else(patient, held):
+    site = patient
     await on_workers(site)
     async with site.client() as clinic, site.client("company") as company:
         flood = [asyncio.create_task(company.reveal(run_of(company, 3))) for _ in range(24)]
         seen = [site.servers[name].workers for name in PARTIES]
         await site.until(lambda: all(sum(site.servers[name].workers.runs.values()) for name in PARTIES))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             for _ in range(3):
                 await right(clinic)
         assert not any(task.done() for task in flood)
@@ -57,8 +60,9 @@ async def test_a_flood_is_waited_for_by_nobody_else(site, held):
     await site.settled()
 
 
-async def test_turns_go_round_while_both_flood(site, monkeypatch):
+async def test_turns_go_round_while_both_flood(patient, monkeypatch):
     """Of two that ask for more than there is, one for four times as much, each is served as often."""
+    site = patient
     await on_workers(site)
     served, honest = [], computation.first_part
 
@@ -77,7 +81,8 @@ async def test_turns_go_round_while_both_flood(site, monkeypatch):
     assert len(served) == 30 and last < 20, served
 
 
-async def test_a_limit_holds_over_workers(site):
+async def test_a_limit_holds_over_workers(patient):
+    site = patient
     await on_workers(site)
     layer = Sequential({"a": Linear(2, 1)}).architecture((2,))
     model = Model(layer, {"a.weight": np.array([[0.5, 0.25]]), "a.bias": np.zeros(1)})
@@ -91,8 +96,23 @@ async def test_a_limit_holds_over_workers(site):
     assert [one.item() for one in found if isinstance(one, np.ndarray)] == pytest.approx([0.75] * 3, abs=1e-3)
 
 
+def test_as_many_runs_as_workers_can_be_at():
+    """Three each: while one is computed others wait for other parties."""
+    for places in (1, 64, 1000):
+        admission = Admission("party0", 1 << 30, Security.SEMI_HONEST, clients=40, places=places)
+        begun = {f"client{i}": 0 for i in range(40)}
+        for name in begun:
+            with contextlib.suppress(ServerBusy):
+                while True:
+                    admission.begin(name)
+                    begun[name] += 1
+        assert min(begun.values()) >= max(1, 3 * places // 40)
+        assert begun["client0"] == 63 + places
+        assert sum(begun.values()) >= max(256, 3 * places)
+
+
 async def test_memory_is_divided_over_all_workers(tmp_path):
-    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=5, memory_mb=1)
+    settings = Settings(threads=1, peer_timeout=1.5, round_timeout=20, memory_mb=1)
     async with opened(tmp_path, Security.SEMI_HONEST, settings=settings) as site:
 
         async def fill(client):

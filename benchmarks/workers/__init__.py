@@ -1,0 +1,1 @@
+"""``tessera bench workers``: what more workers a party are worth, where computing is replaced by waiting."""
