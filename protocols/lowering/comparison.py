@@ -273,7 +273,7 @@ def chosen(
     malicious = objective.security is Security.MALICIOUS
     fewest, *others = _variants(bits, malicious, thresholds, equal, weighed)
     for other in others:
-        dear = malicious and fewest.bytes > MOST_DEALT * thresholds
+        dear = malicious and fewest.rounds == 1 and fewest.bytes > MOST_DEALT * thresholds
         worth = min(objective.round_bytes, ROUND_WORTH) if dear else objective.round_bytes
         if size * (fewest.bytes - other.bytes) > worth * (other.rounds - fewest.rounds):
             fewest = other

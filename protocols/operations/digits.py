@@ -48,7 +48,7 @@ dealt for each, alone, and of several of one x in one tensor,
     20    MACs            640   704   704   546    200
     30    two rounds      288   212   138   101     48
     30    three            43    31    24    19     12
-    30    MACs            992 1,056 1,056   726    487
+    30    MACs          1,472 1,472   920   726    487
 
 and 8 bytes opened for x, for all of them together.
 Source: comparing digit by digit from the highest: Damgard, Fitzi, Kiltz, Nielsen and Toft, TCC 2006; dealt tables that

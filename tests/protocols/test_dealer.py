@@ -155,6 +155,7 @@ def every_dealt_operation(secure: Any) -> Any:
     outputs = (
         v, (y @ w).truncate(10), (x * y).polynomial([0.5, 1.0, -0.25]), x**3, (x * y) / 1000003,
         x.sigmoid(interval=(-8, 8)), image.conv2d(kernel), x > 0, x.relu(), secure.secret((2,), 0, 3, 0).one_hot(4),
+        secure.secret((1,)) >= np.linspace(-3, 3, 64),
         Random().bernoulli(0.5, 3), Random().permutation(x), x._joined(Multiply(at_once=True), x * x * x * x, x),
     )  # fmt: skip
     objective = Objective(0, Security.MALICIOUS)

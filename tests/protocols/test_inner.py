@@ -24,6 +24,7 @@ from protocols.operations.in_range import Ends, Within
 from protocols.operations.keep import Keep
 from protocols.operations.linear import Add, Broadcast, Reshape, Transpose
 from protocols.operations.mask import Mask
+from protocols.operations.residues import Factors, Residue
 from protocols.operations.weighed import Signed, Steps, Weighed
 
 OBJECTIVES = (LATENCY, TRAFFIC, Objective(ANY, Security.MALICIOUS))
@@ -66,10 +67,15 @@ def test_nothing_on_the_way_to_a_bit_is_revealed_kept_or_used_otherwise(objectiv
     assert Program.of([bit])
     assert Program.of(checks)
     inner = [y for y in Program.order([bit, *checks]) if y.operation.inner or any(z.operation.inner for z in y.inputs)]
+    inner += [y for y in Program.order([bit]) if isinstance(y.operation, Factors)]
     inner = [y for y in inner if y not in (bit, *checks)]
-    wanted = {Steps, Weighed} if objective == LATENCY else {Tables, Digits}
+    wanted = {LATENCY: {Steps, Weighed}, TRAFFIC: {Tables, Digits}}.get(objective, {Factors, Residue})
     assert {type(y.operation) for y in inner} >= {*wanted, Ends, Mask}
     for y in inner:
+        if isinstance(y.operation, Factors):
+            refused(y, "known to nobody")
+            refused(Expression(Reshape((y.type.size,)), (y,)), "serve nothing else")
+            continue
         refused(y, "tells of masks")
         if y.type.ring == FIELD:
             refused(Expression(Reshape((y.type.size,)), (y,)), "tells of masks")
