@@ -159,8 +159,8 @@ def test_who_draws_last_gains_nothing(secure: Any, objective: Objective) -> None
 
     usual = cheat._differences
 
-    def last(evaluation: Any, ring: Any, nodes: Any) -> Any:
-        return field.negate(seen[0]) if evaluation is cheat._shares else usual(evaluation, ring, nodes)
+    def last(evaluation: Any, opened: Any) -> Any:
+        return field.negate(seen[0]) if evaluation is cheat._shares else usual(evaluation, opened)
 
     cheat._differences = last  # type: ignore[method-assign]
     parts = lockstep([watched(honest.online([])), cheat.online([])])
