@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 import nn
+from benchmarks.training import CASES as BENCHED
 from benchmarks.twin import Twin
 from mpc import fixed_point
 from mpc.errors import UnsupportedError, UsageError
@@ -96,6 +97,7 @@ CASES: dict[str, tuple[Sequential, Shape, int, int, int, float]] = {
         Sequential({"a": Linear(784, 128), "r": ReLU(), "b": Linear(128, 128), "s": ReLU(), "out": Linear(128, 10)}),
         (784,), 10, 128, 16, 2.22e6,
     ),
+    "CNN B, pooled first": (BENCHED["cnn-relu-pooled"].make(), (3, 28, 28), 7, 32, 21, 6.7e6),
 }  # fmt: skip
 
 
