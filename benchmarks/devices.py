@@ -27,7 +27,7 @@ from mpc.objective import ANY, TRAFFIC, Objective
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import Buffer, Rings, bits_of, field_of, known_rings
-from mpc.rings.devices import rings_on
+from mpc.rings.devices import memory_on, rings_on
 from mpc.rings.digits import entries
 from mpc.rings.prg import Seed
 from mpc.security import Security
@@ -81,9 +81,12 @@ def run(options: argparse.Namespace) -> int:
         raise NotAsPromised(f"{_name(options.device)} computes other bits than the processor: {names}")
     arithmetic = _arithmetic(rings, options.part, options.repeat)
     network = {str(batch): _network(chosen, batch, rings) for batch in options.batches}
+    memory = memory_on(options.device)
     summary: dict[str, Any] = {
-        "device": _name(options.device), "compared": len(programs),
+        "device": _name(options.device), "card": options.device.partition(":")[0] == "cuda", "compared": len(programs),
         "arithmetic": arithmetic, "model": chosen.name, "network": network, "machine": machine(),
+        # Of its memory what is free, and could not be overwritten.
+        "not_wiped_bytes": 0 if memory is None else memory.wipe(),
     }  # fmt: skip
     case = {"device": summary["device"], "part": options.part, "model": chosen.name}
     recorder.add("gpu", case, flatten(summary, "arithmetic", "network"))
@@ -201,6 +204,10 @@ def _network(chosen: Subject, batch: int, rings: Rings) -> dict[str, float]:
 def _print(summary: dict[str, Any]) -> None:
     console = stdout_console()
     console.print(f"{summary['compared']} programs on {summary['device']}: the same bits as on the processor")
+    if not summary["card"]:
+        console.print("Times are of torch on the processor, to try this command: they say nothing of a card's.")
+    elif summary["not_wiped_bytes"]:
+        console.print(f"[bold red]{summary['not_wiped_bytes']:,} bytes of its memory are free and not overwritten[/]")
     table = plain_table(summary["device"], "median")
     for name, times in summary["arithmetic"].items():
         table.add_row(name, milliseconds(times["median"]))

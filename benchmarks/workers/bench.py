@@ -263,10 +263,9 @@ class Load:
 
     async def _ask(self, name: str, at_once: int, model: str) -> None:
         client = AsyncClient(self._cluster, name=name, objective=self._objective)
-        async with client, asyncio.TaskGroup() as group:
+        async with client:
             remote = await client.model(model)
-            for _ in range(at_once):
-                group.create_task(self._one_after_the_other(client, remote))
+            await asyncio.gather(*(self._one_after_the_other(client, remote) for _ in range(at_once)))
 
     async def _one_after_the_other(self, client: AsyncClient, model: RemoteModel) -> None:
         while True:
