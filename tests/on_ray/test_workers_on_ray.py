@@ -1,4 +1,4 @@
-"""Parties on Ray: workers are processes of its, which come, go, and leave nothing behind."""
+"""Parties and a dealer on Ray: workers are processes of its, which come, go, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def until(condition) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_runs_go_on_when_a_worker_is_killed(tmp_path):
+async def test_runs_go_on_when_a_worker_is_killed(tmp_path, monkeypatch):
     names = ("dealer", *PARTIES)
     keys = {name: KeyPair.generate() for name in (*names, "clinic")}
     ports = free_ports(3)
@@ -60,8 +60,9 @@ async def test_runs_go_on_when_a_worker_is_killed(tmp_path):
         settings=Settings(threads=1, security=Security.MALICIOUS, peer_timeout=20, round_timeout=30),
     )
     before = children()
-    # One Ray for both, as it takes seconds to start.
-    forces = {name: RayWorkforce(1) for name in PARTIES}
+    # One Ray for all, as it takes seconds to start, with a processor for each.
+    monkeypatch.setattr(os, "cpu_count", lambda: len(names))
+    forces = {name: RayWorkforce(1) for name in names}
     servers = {
         name: make_server(
             cluster, cluster.member(name), keys[name], tmp_path / name, SocketWires, workforce=forces.get(name)
@@ -70,22 +71,28 @@ async def test_runs_go_on_when_a_worker_is_killed(tmp_path):
     }
     tasks = [asyncio.create_task(server.serve()) for server in servers.values()]
 
-    def processes() -> list[int]:
-        return [worker.process for name in PARTIES for worker in servers[name]._engine.crew.workers.values()]
+    def processes(*of: str) -> list[int]:
+        return [worker.process for name in of or names for worker in servers[name]._engine.crew.workers.values()]
 
     try:
-        await until(lambda: len(processes()) == 2)
+        await until(lambda: len(processes()) == 3)
         async with AsyncClient(cluster, keys["clinic"], transport=SocketWires) as client:
             x = client.share(np.array([0.5, -0.25]), low=-1, high=1).relu()
             assert await client.reveal(x) == pytest.approx([0.5, 0], abs=1e-3)
             prepared = await client.prepare(x)
             assert os.getpid() not in processes()
-            _, killed = processes()
+            (killed,) = processes("party1")
             os.kill(killed, signal.SIGKILL)
             with pytest.raises(PeerError, match=r"party1.*run it again"):
                 await client.finish(prepared)
-            await until(lambda: len(processes()) == 2 and killed not in processes())
+            await until(lambda: len(processes()) == 3 and killed not in processes())
             assert await client.reveal(x) == pytest.approx([0.5, 0], abs=1e-3)
+            (killed,) = processes("dealer")
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: len(processes()) == 3 and killed not in processes())
+            await client.stock(x, 2)
+            assert await client.reveal(x) == pytest.approx([0.5, 0], abs=1e-3)
+            assert client.last_run.from_stock
     finally:
         for task in tasks:
             task.cancel()
