@@ -32,6 +32,9 @@ from protocols.operations.product import Multiply
 SCALED_BITS = 24
 """Fraction bits that a line keeps."""
 
+CLOSER = 5
+"""log2 of how much closer than a root its argument is kept, where it is cut for it."""
+
 FEWEST_BITS = 16
 """Of what is left of a guess's correction, beside the guess."""
 
@@ -74,9 +77,19 @@ def root(planner: Planner, x: Expression, fit: RootFit) -> Expression:
     y = fourier(planner, x, fit.start, rounding=allowed)
     # x y^order, of which only the first factors are known to the types to be no larger than it is.
     orders = math.log2(fit.high / fit.low) / fit.order
-    room = TRUNCATION_BITS - 2 - x.type.bits + math.log2(x.type.magnitude)
-    bits = min(y.type.fraction_bits, math.floor((room - orders) / fit.order))
-    if bits < -math.log2(allowed):
+    needed = math.ceil(-math.log2(allowed))
+
+    def room() -> int:
+        """Fraction bits that x leaves for y."""
+        left_over = TRUNCATION_BITS - 2 - x.type.bits + math.log2(x.type.magnitude)
+        return math.floor((left_over - orders) / fit.order)
+
+    # x has been opened for y: so what of its digits is finer than the function is right to is cut for no round.
+    fewest = math.ceil(CLOSER - math.log2(fit.low * (fit.relative or SLACK)))
+    if room() < needed:
+        x = planner.truncated(x, max(fewest, x.type.fraction_bits - fit.order * (needed - room())))
+    bits = min(y.type.fraction_bits, room())
+    if bits < needed:
         raise RangeError(
             f"x^({fit.power}) on [{fit.low:g}, {fit.high:g}] of values with {x.type.fraction_bits} fraction bits leaves"
             f" {max(bits, 0)} for a guess: declare a tighter range with within(low, high), or share fewer bits"

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import nn
 from mpc.errors import ShapeError, UnsupportedError
 from nn import Architecture, Layer, Model, Step, from_torch
+from nn.importing.fixed import fixed_point_results
 
 CASES: list[tuple[Layer, tn.Module, tuple[int, ...]]] = [
     (nn.LayerNorm((6,)), tn.LayerNorm(6), (3, 6)),
@@ -142,3 +143,18 @@ def test_what_would_mix_the_batch_or_is_not_known_is_refused() -> None:
     both = Architecture((Step("p", nn.Parameter((3, 6)), ()), Step("s", nn.CosineSimilarity(), (0, 1))))
     with pytest.raises(ShapeError, match="mix"):
         Model(both, {"p": np.ones((3, 6))}).plain(np.ones((3, 6)))
+
+
+class Deviating(torch.nn.Module):
+    """By the deviation of products, which have more digits than a root leaves room for."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(x) * torch.sigmoid(x)
+        return y / (y.std(-1, keepdim=True) + 0.5)
+
+
+def test_what_a_root_is_taken_of_is_cut_to_the_digits_that_count() -> None:
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0)).clamp(-2, 2).double()
+    model = from_torch(Deviating().double(), x)
+    wanted = Deviating()(x).numpy()
+    assert np.abs(fixed_point_results(model, x.numpy(), -2.0, 2.0).values - wanted).max() < 1e-3 * np.abs(wanted).max()
