@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from mpc.errors import TooLarge
-from parties.servers import engine, online
-from parties.servers.dealer import DealerServer
+from parties.servers import dealing, engine, online
 from parties.worker import computation
 
 from .stocked import program, right
 from .workforces import on_workers
 
 PLACES = {
-    "dealing": (DealerServer, "_deal", "dealer: has no memory left"),
+    "dealing": (dealing, "dealing_of", "dealer: has no memory left"),
     "preparing": (engine, "first_part", "party[01]: has no memory left"),
     "computing": (online, "next_round", "party[01]: has no memory left"),
     "preparing on a worker": (computation, "first_part", "party[01]: has a worker without memory left"),

@@ -50,6 +50,7 @@ WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 AMONG_SERVERS = {
     "AheadOfOthers", "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OldStock", "OtherTranscript",
     "OversizedProgram", "OutOfRange", "SpentItem", "UnreducedOpening", "VaultError",
+    "WorkerGone",
 }  # fmt: skip
 """Raised and caught within a server, the planner or ``tessera check``; who asked is told a kind of ``mpc.errors``."""
 
