@@ -81,7 +81,7 @@ class PartyServer(Server[PartyJob]):
         self.on(Prepare, self._on_prepare)
         self.on(Dealt, self._on_dealt)
         self.on(Agreed, self._on_agreed)
-        self._parts = PreparingParts(self, self.material.take_later, self._more_prepared)
+        self._parts = PreparingParts(self, self.material.take_later, self._more_prepared, self._watch_needed)
         self.online = Online(self, self._rings, self._desk, self._parts, self._trainings.note)
         self._engine: Engine[Task, Made]
         placing = None
@@ -254,9 +254,7 @@ class PartyServer(Server[PartyJob]):
         elif isinstance(made.run, PlacedRun):
             self._elsewhere.begin(job, made.run)
         self.metrics.spent(Phase.PREPARING, seconds)
-        # The dealer is not needed any more once all is dealt, but for who goes on in the client's name.
-        asker = self.cluster.coordinator if job.training else client
-        self.watch(job, [asker, *self._peers, *([self.cluster.dealer] if self._parts.awaits(job) else [])])
+        self._watch_needed(job)
         message = job.assigned
         if message.number:
             agreed = Agreed(
@@ -272,6 +270,11 @@ class PartyServer(Server[PartyJob]):
             self.set_deadline(job)
         self._agree(job)
         self._parts.go_on(job)
+
+    def _watch_needed(self, job: PartyJob) -> None:
+        """The dealer is not needed any more once all is dealt, but for who goes on in the client's name."""
+        if job.asker is not None:
+            self.watch(job, [job.asker, *self._peers, *([self.cluster.dealer] if self._parts.awaits(job) else [])])
 
     def _more_prepared(self, job: PartyJob) -> None:
         self._agree(job)

@@ -22,7 +22,7 @@ class PreparingParts:
     """Of one party's runs.
 
     ``read`` gives a part of what was dealt ahead of time, for a bound program, and blocks; ``prepared`` is called after
-    each part.
+    each part, and ``dealt`` once the dealer has dealt the last one.
     """
 
     def __init__(
@@ -30,8 +30,9 @@ class PreparingParts:
         server: Server[PartyJob],
         read: Callable[[Dealt, str, int], Payload],
         prepared: Callable[[PartyJob], None],
+        dealt: Callable[[PartyJob], None],
     ) -> None:
-        self._server, self._read, self._prepared = server, read, prepared
+        self._server, self._read, self._prepared, self._dealt = server, read, prepared, dealt
         server.on(DealtPart, self._on_part)
 
     @property
@@ -54,6 +55,8 @@ class PreparingParts:
             self.charge(job, payload)
         else:
             self.check(job)
+            if job.prepared_run is not None and not self.awaits(job):
+                self._dealt(job)
             self.go_on(job)
 
     def charge(self, job: PartyJob, payload: Payload) -> None:

@@ -188,6 +188,21 @@ async def test_a_dealer_that_ends_in_the_middle(site, when, how):
     await works(site)
 
 
+async def test_once_all_is_dealt_the_dealer_may_go(site):
+    async with site.client() as client:
+        prepared = await client.prepare(deep(client))
+        parts = len(prepared.program.schedule(site.cluster.settings.security).parts)
+        job = site.servers["party1"].jobs[prepared.run]
+        assert "dealer" in job.involved
+        running = asyncio.create_task(client.finish(prepared))
+        await site.until(lambda: job.dealt_parts == parts)
+        assert "dealer" not in job.involved
+        await site.stop("dealer")
+        assert await running == meant()
+    await site.start("dealer")
+    await works(site)
+
+
 @pytest.mark.parametrize("what", ["released", "cancelled"])
 async def test_a_run_given_up_in_the_middle_is_forgotten_by_all(site, what):
     async with site.client() as client:
