@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpc.rings import threads
+from mpc.rings.digits import less, turned
 from mpc.rings.field import FieldArray, P
 from mpc.rings.kernels import (
     INT,
@@ -188,19 +189,6 @@ def _table(
 
 
 @inline
-def _less(x: Any, y: Any) -> Any:
-    """x - y mod p."""
-    difference = x - y
-    return min(difference, difference + _P)
-
-
-@inline
-def _turned(x: Any, s: Any, bit: Any) -> Any:
-    rest = _less(s, x)
-    return rest if bit else x
-
-
-@inline
 def _taken(rows: Any, places: Any, out: Any) -> None:
     """Apart from all else, since what is read anywhere would keep a loop from becoming vector code."""
     for i in range(np.uintp(out.size)):
@@ -252,7 +240,7 @@ def _signed(
     full = np.int64(1) << width
     for i in range(np.uintp(x.size)):
         number = np.int64(x[i] >> np.uint64(shift))
-        bit, other = _turned(own[i], s[i], number & full), _turned(former[i], s[i], (number - 1) & full)
+        bit, other = turned(own[i], s[i], number & full), turned(former[i], s[i], (number - 1) & full)
         found = other + (_P - bit) if equal else bit + (_U0 if alone else other)
         found = reduce_once(fold(found + (_P - s[i])))
         out[i] = reduce_once(out[i] + reduce_once(rotate(found, np.uint64(weight))))
@@ -290,7 +278,7 @@ def _found(
                 place[i] = i * size + at
             _taken(rows, place, above)
             for i in range(number):
-                total[i] = _less(total[i], above[i])
+                total[i] = less(total[i], above[i])
             at += 1
             shift += joined
         first = borrowing + joined

@@ -75,15 +75,16 @@ def _table(x: Any, ignored: Any, widths: Any, out: Any) -> None:
 
 
 @inline
-def _less(x: Any, y: Any) -> Any:
+def less(x: Any, y: Any) -> Any:
     """x - y mod p."""
     difference = x - y
     return min(difference, difference + _P)
 
 
 @inline
-def _turned(x: Any, unit: Any, bit: Any) -> Any:
-    rest = _less(unit, x)
+def turned(x: Any, unit: Any, bit: Any) -> Any:
+    """unit - x mod p where the bit is set, else x."""
+    rest = less(unit, x)
     return rest if bit else x
 
 
@@ -105,17 +106,17 @@ def _look_up(x: Any, ignored: Any, widths: Any, dealt: Any, one: Any, repeats: A
             above = dealt[np.uintp(start + min(digit, count - 1))]
             above = above if digit < count else none
             least = dealt[np.uintp(start + max(digit - 1, 0))]
-            same = _less(least if digit else unit, above)
+            same = less(least if digit else unit, above)
             out[j * n + i] = (none if j else same) if equal else above
             if j:
                 out[(last + j) * n + i] = same
             rest >>= widths[j]
             start += count
         full = np.int64(1) << widths[last]
-        own = _turned(dealt[np.uintp(start + (rest & (full - 1)))], unit, rest & full)
+        own = turned(dealt[np.uintp(start + (rest & (full - 1)))], unit, rest & full)
         before = rest - 1
-        borrowed = _turned(dealt[np.uintp(start + (before & (full - 1)))], unit, before & full)
-        changed = _less(borrowed, own)
+        borrowed = turned(dealt[np.uintp(start + (before & (full - 1)))], unit, before & full)
+        changed = less(borrowed, own)
         out[last * n + i] = (none if last else changed) if equal else own
         if last:
             out[2 * last * n + i] = changed
