@@ -26,6 +26,7 @@ from mpc.errors import PeerError, PeerLost, ProgramError, ServerBusy, TesseraErr
 from parties.members.cluster import Cluster, Member
 from parties.messages.status import WorkersSeen
 from parties.messages.workers import ABOUT, Beat, Drop, Over, Settle, Settled, WorkerRun
+from parties.servers.engine import Engine, MadeT, TaskT
 from parties.stored.policy import not_in_use
 from parties.wire.direct import NO_LIMIT, DirectLink, Doors, LinkKey
 from parties.wire.messages import Buffer, Message, Payload
@@ -310,3 +311,25 @@ class Crew(Generic[ChargeT]):
         worker.link.send(message, buffers)
         with contextlib.suppress(PeerLost):
             await worker.link.flush()
+
+
+class OnCrew(Engine[TaskT, MadeT], Generic[TaskT, MadeT, ChargeT]):
+    """An engine whose work is done by the ``crew``."""
+
+    def __init__(self, crew: Crew[ChargeT]) -> None:
+        self.crew = crew
+
+    async def open(self) -> None:
+        await self.crew.open()
+
+    def close(self) -> None:
+        self.crew.close()
+
+    def follow(self, cluster: Cluster) -> None:
+        self.crew.follow(cluster)
+
+    def sweep(self) -> None:
+        self.crew.sweep()
+
+    def seen(self) -> WorkersSeen:
+        return self.crew.seen()

@@ -32,9 +32,8 @@ from parties.members.cluster import Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.failures import own_error
 from parties.messages.runs import Source
-from parties.messages.status import WorkersSeen
 from parties.messages.workers import Broken, Deal, Delivered, HoldSeeds, More, PartDealt, WorkerRun
-from parties.servers.crew import Charge, Crew, WorkerHere
+from parties.servers.crew import Charge, Crew, OnCrew, WorkerHere
 from parties.servers.engine import Engine
 from parties.stock.stocker import Made
 from parties.wire.messages import Buffer as Bytes
@@ -136,27 +135,13 @@ class PlacedDealing(Charge):
         return found
 
 
-class DealingElsewhere(Engine[DealingTask, Made]):
+class DealingElsewhere(OnCrew[DealingTask, Made, PlacedDealing]):
     """The engine of a dealer with a workforce, who make up the ``crew``."""
 
     def __init__(self, crew: Crew[PlacedDealing], me: Member, source: TrustedDealer, cluster: Cluster) -> None:
-        self.crew, self._me, self._source = crew, me.name, source
+        super().__init__(crew)
+        self._me, self._source = me.name, source
         self._parties, self._security = len(cluster.parties), cluster.settings.security
-
-    async def open(self) -> None:
-        await self.crew.open()
-
-    def close(self) -> None:
-        self.crew.close()
-
-    def follow(self, cluster: Cluster) -> None:
-        self.crew.follow(cluster)
-
-    def sweep(self) -> None:
-        self.crew.sweep()
-
-    def seen(self) -> WorkersSeen:
-        return self.crew.seen()
 
     def make(self, task: DealingTask) -> Made:
         tries = 0

@@ -24,7 +24,6 @@ from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import AnySaid, Evidence, RunSubject, Said, SeenSaid, SigmaSaid
 from parties.messages.failures import own_error
 from parties.messages.runs import Placed
-from parties.messages.status import WorkersSeen
 from parties.messages.workers import (
     Advanced,
     Broken,
@@ -45,8 +44,8 @@ from parties.messages.workers import (
 from parties.messages.workers import (
     Made as PartMade,
 )
-from parties.servers.crew import Charge, Crew, WorkerHere, Workforce
-from parties.servers.engine import Engine, Made, Task
+from parties.servers.crew import Charge, Crew, OnCrew, WorkerHere, Workforce
+from parties.servers.engine import Made, Task
 from parties.wire.messages import Buffer, Message, Payload
 
 
@@ -169,7 +168,7 @@ class PlacedRun(Charge):
         self.broken(self._engine.lost(worker, why))
 
 
-class Placing(Engine[Task, Made]):
+class Placing(OnCrew[Task, Made, PlacedRun]):
     """The engine of a party with a workforce."""
 
     watching: Watching
@@ -186,24 +185,9 @@ class Placing(Engine[Task, Made]):
         memory: int,
     ) -> None:
         """``in_use``: whether a version is; ``memory``: bytes that the runs of one worker may take."""
-        self.crew = Crew[PlacedRun](cluster, me, workforce, in_use, memory)
+        super().__init__(Crew(cluster, me, workforce, in_use, memory))
         self._security, self._me, self._sign = cluster.settings.security, me, sign
         self.ring = rings[FIELD]
-
-    async def open(self) -> None:
-        await self.crew.open()
-
-    def close(self) -> None:
-        self.crew.close()
-
-    def follow(self, cluster: Cluster) -> None:
-        self.crew.follow(cluster)
-
-    def sweep(self) -> None:
-        self.crew.sweep()
-
-    def seen(self) -> WorkersSeen:
-        return self.crew.seen()
 
     def sign(self, of: RunSubject, said: AnySaid) -> bytes:
         """In this party's name, of the MAC check of that very run, and nothing else.  Raises ProgramError."""
