@@ -115,6 +115,11 @@ class BoundProgram:
         """All that it reads."""
         return tuple(binding.version for binding in self.bindings)
 
+    @property
+    def by_slot(self) -> dict[str, str]:
+        """Likewise, by slot."""
+        return {binding.slot: binding.version for binding in self.bindings}
+
     def encode(self) -> bytes:
         """For who has to bind it again later, whatever becomes of its result; ``decode`` reads it."""
         return msgspec.msgpack.encode((self.program.encode(), self.bindings, self.client))

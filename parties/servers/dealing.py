@@ -172,8 +172,8 @@ class DealingElsewhere(OnCrew[DealingTask, Made, PlacedDealing]):
                 self.crew.later(self.crew.forget, placed.run)
 
     async def _place(self, task: DealingTask, seeds: Sequence[Seed]) -> PlacedDealing:
-        crew, versions = self.crew, {binding.slot: binding.version for binding in task.bound.bindings}
-        wanted = frozenset(versions.values())
+        crew, versions = self.crew, task.bound.by_slot
+        wanted = frozenset(task.bound.versions)
         worker = await crew.chosen(task.size, wanted) if task.patient else crew.choose(task.size, wanted)
         placed = PlacedDealing(worker, task, self._me, crew.forget)
         crew.put(worker, placed)

@@ -57,6 +57,11 @@ class _Account:
         self.had, self.at, self.active = self.had_by(now) + seconds, now, now
 
 
+def nobody_waits() -> TesseraError:
+    """For what is given up."""
+    return TesseraError("nobody waits for this any more")
+
+
 class Pace:
     """Of all threads of one server."""
 
@@ -79,7 +84,7 @@ class Pace:
 
         def check() -> None:
             if unwanted():
-                raise TesseraError("nobody waits for this any more")
+                raise nobody_waits()
 
         def charge() -> float:
             nonlocal before

@@ -46,6 +46,7 @@ from parties.messages.workers import (
 )
 from parties.servers.crew import Charge, Crew, OnCrew, WorkerHere, Workforce
 from parties.servers.engine import Made, Task
+from parties.servers.pace import nobody_waits
 from parties.wire.messages import Buffer, Message, Payload
 
 
@@ -207,7 +208,7 @@ class Placing(OnCrew[Task, Made, PlacedRun]):
     def forget(self, run: str) -> None:
         charge = self.crew.forget(run)
         if charge is not None:
-            charge.settle(error=TesseraError("nobody waits for this any more"))
+            charge.settle(error=nobody_waits())
 
     async def _place(self, task: Task) -> PlacedRun:
         worker = self.crew.choose(task.size, frozenset(task.bound.versions))
@@ -218,7 +219,7 @@ class Placing(OnCrew[Task, Made, PlacedRun]):
             tensors: dict[str, dict[str, Value]] = {}
             for (slot, name), value in task.read.tensors.items():
                 tensors.setdefault(slot, {})[name] = value
-            versions = {binding.slot: binding.version for binding in task.bound.bindings}
+            versions = task.bound.by_slot
             for slot, version in versions.items():
                 await self.crew.hold(worker, version, self._shares(version, tensors.get(slot, {})))
             order = task.read.order

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mpc.errors import ProgramError, TesseraError
+from mpc.errors import ProgramError
 from mpc.operation import Value
 from mpc.rings import FIELD, Rings
 from parties.messages.evidence import Said
@@ -29,6 +29,7 @@ from parties.messages.workers import (
     Taken,
     ToSign,
 )
+from parties.servers.pace import nobody_waits
 from parties.wire.messages import Message, Payload
 from parties.worker.computation import Computation
 from parties.worker.post import Post
@@ -99,7 +100,7 @@ class Computing:
             run.close()
         if signature is not None and not signature.done():
             # A thread waits for it, in a turn of its client's.
-            signature.set_exception(_unwanted())
+            signature.set_exception(nobody_waits())
 
     def _advanced(self, run: str, depths: int) -> None:
         self._post.link.send(Advanced(run=run, depths=depths))
@@ -129,7 +130,7 @@ class Computing:
 
     async def _sign(self, run: str, said: Said) -> bytes:
         if run not in self._runs:
-            raise _unwanted()
+            raise nobody_waits()
         future = self._signatures[run] = asyncio.get_running_loop().create_future()
         self._post.link.send(ToSign(run=run, said=said))  # type: ignore[arg-type]  # all kinds of it are on the wire
         return bytes(await future)
@@ -143,10 +144,6 @@ class Computing:
                         array[...] = 0
             value.cache.clear()
             value.public_cache.clear()
-
-
-def _unwanted() -> TesseraError:
-    return TesseraError("nobody waits for this any more")
 
 
 def _values(message: Hold, payload: Payload, rings: Rings) -> dict[str, Value]:
