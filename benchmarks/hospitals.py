@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ from parties.client.training import Training
 from parties.members.cluster_file import Settings
 
 Reals = npt.NDArray[np.float64]
+Found = TypeVar("Found")
 
 THUMBNAILS = ASSETS / "thumbnails.npz"
 HOSPITALS = ("north", "south", "west")
@@ -258,14 +260,18 @@ class Study:
         """All pictures in the clear, with the batches that the parties drew; at each checkpoint."""
         layer, batches = self.fresh(), list[Lesions]()
         for checkpoint in range(training.checkpoints):
-            for drawn in training.drawn(checkpoint):
-                parts = [own.at(places) for own, places in zip(self.data, drawn, strict=True)]
-                batches.append(Lesions(*(np.concatenate(each) for each in zip(*parts, strict=True))))
+            batches += [together(self.data, drawn) for drawn in training.drawn(checkpoint)]
         return [
             (step / training.steps * training.epoch, balance(layer, self.test))
             for step in layer.steps(batches)
             if step % training.steps == 0
         ]
+
+
+def together(data: Sequence[Lesions], drawn: Sequence[npt.NDArray[np.int64]]) -> Lesions:
+    """A batch: of each owner's the rows that were ``drawn``."""
+    parts = [own.at(places) for own, places in zip(data, drawn, strict=True)]
+    return Lesions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 class Encrypted(NamedTuple):
@@ -293,6 +299,21 @@ async def allowed(cluster: LocalCluster, what: str, programs: Sequence[str] | No
             await hospital.allow(what, COORDINATOR, programs)
 
 
+async def followed(
+    coordinator: AsyncClient, training: Training, cluster: LocalCluster, told: Callable[[Progress], None]
+) -> list[Progress]:
+    """The training, once each hospital has allowed it, to its end; what it made at each checkpoint."""
+    await allowed(cluster, "lesions", [coordinator.digest(training.kept)])
+    # So that it knows what it has been allowed since: a run that names no rule would be refused first.
+    for name in HOSPITALS:
+        await coordinator.data(f"{name}/lesions")
+    progress, job = list[Progress](), await coordinator.submit(training)
+    async for made in job.follow():
+        progress.append(made)
+        told(made)
+    return progress
+
+
 async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progress], None]) -> Encrypted:
     """Hospitals store their pictures and let the study train on them; then it predicts, by the leave of each."""
     loss = CrossEntropyLoss(weight=tuple(study.class_weights.tolist()))
@@ -305,14 +326,7 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
             study.architecture, data, loss, study.optimizer, name="network", batch=BATCH, epochs=study.epochs,
             logits=LOGITS, validate=test,
         )  # fmt: skip
-        await allowed(cluster, "lesions", [coordinator.digest(training.kept)])
-        # So that it knows what it has been allowed since: a run that names no rule would be refused first.
-        for name in HOSPITALS:
-            await coordinator.data(f"{name}/lesions")
-        progress, job = list[Progress](), await coordinator.submit(training)
-        async for made in job.follow():
-            progress.append(made)
-            told(made)
+        progress = await followed(coordinator, training, cluster, told)
         await allowed(cluster, f"{COORDINATOR}/network")
         model = await coordinator.model("network")
         low, high = study.ends
@@ -321,14 +335,13 @@ async def encrypted(study: Study, cluster: LocalCluster, told: Callable[[Progres
     return Encrypted(training, progress, balanced_accuracy(confusion))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trains in all four ways, and prints how they compare; the exit code."""
-    train, test = lesions(options.data, options.photographs)
-    hospitals = [train.at(mine) for mine in spread(train.kinds)]
-    epochs, low = QUICK if options.quick else EPOCHS, -0.5 if options.photographs is None else 0.0
-    study = Study(hospitals, test, epochs, options.hidden, low)
+def on_shares(
+    options: argparse.Namespace,
+    steps: int,
+    train: Callable[[LocalCluster, Callable[[Progress], None]], Coroutine[Any, Any, Found]],
+) -> Found:
+    """What ``train`` finds with a cluster of its own, whose checkpoints are shown as they come."""
     settings = Settings(threads=1, round_timeout=TIMEOUT)
-    steps = study.epochs * len(train.kinds) // BATCH
     with (
         LocalCluster(
             options.parties, security=options.security, settings=settings, clients=(COORDINATOR, *HOSPITALS),
@@ -342,7 +355,16 @@ def run(options: argparse.Namespace) -> int:
                 print_json(made.to_dict())
             advance.reach(made.step)
 
-        made = asyncio.run(encrypted(study, cluster, told))
+        return asyncio.run(train(cluster, told))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains in all four ways, and prints how they compare; the exit code."""
+    train, test = lesions(options.data, options.photographs)
+    hospitals = [train.at(mine) for mine in spread(train.kinds)]
+    epochs, low = QUICK if options.quick else EPOCHS, -0.5 if options.photographs is None else 0.0
+    study = Study(hospitals, test, epochs, options.hidden, low)
+    made = on_shares(options, study.epochs * len(train.kinds) // BATCH, partial(encrypted, study))
     seconds = made.progress[-1].seconds
     curves = {name: study.alone(own) for name, own in zip(HOSPITALS, study.data, strict=True)}
     curves |= {"federated": study.federated(), "pooled": study.pooled(made.training)}

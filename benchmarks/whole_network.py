@@ -8,9 +8,9 @@ weights at the end.  Of 28x28 pixels with ``--data``, else of the 7x7 that ship.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -22,15 +22,17 @@ from benchmarks.hospitals import (
     COORDINATOR,
     HOSPITALS,
     KINDS,
-    TIMEOUT,
     Lesions,
     allowed,
+    followed,
     lesions,
+    on_shares,
     spread,
     stored,
+    together,
 )
 from benchmarks.machine import machine
-from benchmarks.report import print_json, progress_bar, stdout_console
+from benchmarks.report import print_json, stdout_console
 from benchmarks.session import as_predicted
 from mpc.errors import ConfigurationError
 from nn.activations import Sigmoid
@@ -42,7 +44,6 @@ from nn.training import initial
 from parties import AsyncClient, LocalCluster
 from parties.client.progress import Progress
 from parties.client.training import Training
-from parties.members.cluster_file import Settings
 
 Reals = npt.NDArray[np.float64]
 
@@ -83,22 +84,17 @@ def few(some: Lesions, count: int) -> Lesions:
     return some.at(np.sort(np.argsort(some.kinds, kind="stable")[:: max(1, len(some.kinds) // count)]))
 
 
-async def encrypted(data: Sequence[Lesions], cluster: LocalCluster, told: Callable[[Progress], None]) -> Trained:
+async def encrypted(
+    architecture: Architecture, data: Sequence[Lesions], cluster: LocalCluster, told: Callable[[Progress], None]
+) -> Trained:
     """Hospitals store their pictures, let the study train on them, and reveal what it has come to."""
-    architecture = network(data[0].x.shape[-1])
     async with AsyncClient(cluster, name=COORDINATOR) as study:
         await stored(cluster, data, (-0.5, 0.5))
         sets = [await study.data(f"{name}/lesions") for name in HOSPITALS]
         training = await study.training(
             architecture, sets, LOSS, OPTIMIZER, name="network", batch=BATCH, epochs=EPOCHS, losses=True
         )
-        await allowed(cluster, "lesions", [study.digest(training.kept)])
-        for name in HOSPITALS:
-            await study.data(f"{name}/lesions")
-        progress, job = list[Progress](), await study.submit(training)
-        async for made in job.follow():
-            progress.append(made)
-            told(made)
+        progress = await followed(study, training, cluster, told)
         names = list(architecture.stored_shapes)
         model = await study.model("network")
         await allowed(cluster, f"{COORDINATOR}/network", [study.digest([model[name] for name in names])])
@@ -107,19 +103,19 @@ async def encrypted(data: Sequence[Lesions], cluster: LocalCluster, told: Callab
     return Trained(training, progress, dict(zip(names, found, strict=True)))
 
 
-def twin(data: Sequence[Lesions], training: Training) -> tuple[Any, list[float]]:
+def twin(
+    architecture: Architecture, start: Mapping[str, Reals], data: Sequence[Lesions], training: Training
+) -> tuple[Any, list[float]]:
     """The same steps in the clear, and the mean loss up to each checkpoint.  Raises ConfigurationError."""
     try:
         from benchmarks.twin import Twin
     except ImportError:
         raise ConfigurationError("a twin in the clear takes PyTorch: pip install 'tessera-mpc[torch]'") from None
-    architecture, losses = network(data[0].x.shape[-1]), list[float]()
-    found = Twin(architecture, initial(architecture), OPTIMIZER)
+    found, losses = Twin(architecture, start, OPTIMIZER), list[float]()
     for checkpoint in range(training.checkpoints):
         made = []
         for number, drawn in enumerate(training.drawn(checkpoint), checkpoint * training.steps):
-            parts = [own.at(places) for own, places in zip(data, drawn, strict=True)]
-            batch = Lesions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+            batch = together(data, drawn)
             made.append(found.step(number, batch.x, batch.y))
         losses.append(float(np.mean(made)))
     return found, losses
@@ -130,24 +126,11 @@ def run(options: argparse.Namespace) -> int:
     train = pictures(lesions(options.data)[0])
     train = few(train, FEW) if options.quick else train
     data = [train.at(mine) for mine in spread(train.kinds)]
-    settings, began = Settings(threads=1, round_timeout=TIMEOUT), time.perf_counter()
-    with (
-        LocalCluster(
-            options.parties, security=options.security, settings=settings, clients=(COORDINATOR, *HOSPITALS),
-            start_timeout=TIMEOUT,
-        ) as cluster,
-        progress_bar("training on shares", EPOCHS * len(train.kinds) // BATCH) as advance,
-    ):  # fmt: skip
-
-        def told(made: Progress) -> None:
-            if options.json:
-                print_json(made.to_dict())
-            advance.reach(made.step)
-
-        made = asyncio.run(encrypted(data, cluster, told))
-    clear, losses = twin(data, made.training)
-    architecture = network(train.x.shape[-1])
-    layout, start = architecture.tensors(clear.weights), architecture.tensors(initial(architecture))
+    architecture, began = network(train.x.shape[-1]), time.perf_counter()
+    made = on_shares(options, EPOCHS * len(train.kinds) // BATCH, partial(encrypted, architecture, data))
+    weights = initial(architecture)
+    clear, losses = twin(architecture, weights, data, made.training)
+    layout, start = architecture.tensors(clear.weights), architecture.tensors(weights)
     last = made.progress[-1]
     found = [each.loss for each in made.progress if each.loss is not None]
     summary = {
