@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
 import time
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.records import Recorder, flatten, spread
 from benchmarks.report import milliseconds, plain_table, progress_bar, stdout_console
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.keys import KeyPair
 from parties.wire.events import Delivery
@@ -95,12 +96,12 @@ class _Pair:
 
     def __init__(self, way: str) -> None:
         self._keys = [KeyPair.generate() for _ in range(3)]
-        ports = free_ports(3)
+        self._ports = contextlib.ExitStack()
         servers = [
             Member(name, role, index, f"127.0.0.1:{port}", keys.public, data_port=None if way == "channel" else 0)
             for (name, role, index), port, keys in zip(
                 (("dealer", Role.DEALER, 0), ("party0", Role.PARTY, 0), ("party1", Role.PARTY, 1)),
-                ports,
+                self._ports.enter_context(reserved_ports(3)),
                 self._keys,
                 strict=True,
             )
@@ -122,6 +123,7 @@ class _Pair:
         self._endpoint.send("party0", Enough())
         await asyncio.to_thread(self._other.join, 10)
         await self._endpoint.close()
+        self._ports.close()
 
 
 def _serve(cluster: str, keys: KeyPair) -> None:

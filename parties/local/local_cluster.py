@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from mpc.errors import PeerUnavailable, UsageError
 from mpc.rings import compiling
 from parties.host.dumps import no_core_files
 from parties.host.processor import cores
+from parties.local.ports import reserved_ports
 from parties.members.cluster_file import Settings
 from parties.servers.process import READY, tune
 from parties.trial import TrialCluster
@@ -82,6 +82,7 @@ class LocalCluster(TrialCluster):
         self._devices = devices or {}
         self._folder: Path | None = None
         self._janitor: subprocess.Popen[bytes] | None = None
+        self._ports = contextlib.ExitStack()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """The server processes by name."""
         self.metrics_urls: dict[str, str] = {}
@@ -145,7 +146,7 @@ class LocalCluster(TrialCluster):
 
     def _addresses(self, names: Sequence[str]) -> list[str]:
         """Where these servers will listen."""
-        return [f"127.0.0.1:{port}" for port in free_ports(len(names))]
+        return [f"127.0.0.1:{port}" for port in self._ports.enter_context(reserved_ports(len(names)))]
 
     def _program(self, name: str) -> list[str]:
         """What is started for that server, before its arguments."""
@@ -195,6 +196,7 @@ class LocalCluster(TrialCluster):
             process.kill()
             _reap(process)
         self.processes.clear()
+        self._ports.close()
         self.client_keys.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -226,15 +228,6 @@ def _janitor(folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all held open at once, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
 
 
 def _environment() -> dict[str, str]:

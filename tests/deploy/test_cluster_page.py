@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from mpc.errors import TesseraError
 from nn.derm import samples
 from parties import Client, Cluster, KeyPair
 from parties.commands.command_line import parser_for
+from parties.local.ports import reserved_ports
 from parties.members.cluster_file import Settings
 from parties.servers.process import READY
 
@@ -57,9 +57,9 @@ class Hosts:
         self.folder = folder
         self.public: dict[str, str] = {}
         self.processes: dict[str, subprocess.Popen[str]] = {}
-        with contextlib.ExitStack() as stack:
-            held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in SERVERS]
-            self.address = {n: f"127.0.0.1:{s.getsockname()[1]}" for n, s in zip(SERVERS, held, strict=True)}
+        self._ports = contextlib.ExitStack()
+        ports = self._ports.enter_context(reserved_ports(len(SERVERS)))
+        self.address = {name: f"127.0.0.1:{port}" for name, port in zip(SERVERS, ports, strict=True)}
         for name in ("dealer", "hospital", "university", "company", "clinic-a", "clinic-b", "institute"):
             self.host(name).mkdir()
             pair = KeyPair.generate()
@@ -106,6 +106,7 @@ class Hosts:
             process.terminate()
         for process in self.processes.values():
             process.communicate(timeout=20)
+        self._ports.close()
 
 
 def _environment() -> dict[str, str]:

@@ -23,6 +23,7 @@ from mpc.errors import UsageError
 from nn.derm import samples
 from parties import Cluster, KeyPair
 from parties.commands.command_line import COMMANDS, main, parser_for
+from parties.local.ports import reserved_ports
 from parties.servers.process import READY
 
 yaml = pytest.importorskip("yaml")
@@ -206,10 +207,10 @@ def test_the_health_check_sees_whether_somebody_listens() -> None:
         environment = {**os.environ, "TESSERA_PORT": str(port)}
         return subprocess.run(command, env=environment, capture_output=True).returncode
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert healthy(port) == 0
-    assert healthy(port) == 1
+    with reserved_ports(1) as (port,):
+        with socket.create_server(("127.0.0.1", port)):
+            assert healthy(port) == 0
+        assert healthy(port) == 1
 
 
 # -- Kubernetes --------------------------------------------------------------------------------------------------------
@@ -472,21 +473,14 @@ class Walk:
 SERVERS = ("dealer", "hospital", "university", "institute")
 
 
-def free_addresses() -> dict[str, str]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in SERVERS]
-    try:
-        return {name: f"127.0.0.1:{one.getsockname()[1]}" for name, one in zip(SERVERS, held, strict=True)}
-    finally:
-        for one in held:
-            one.close()
-
-
 @pytest.fixture(params=[pytest.param(place, marks=pytest.mark.slow) for place in ("hosts", "loopback")])
 def walk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Walk]:
     if request.param == "loopback":
-        made = Walk(tmp_path, free_addresses(), lambda _: [])
-        yield made
-        made.stop()
+        with reserved_ports(len(SERVERS)) as ports:
+            addresses = {name: f"127.0.0.1:{port}" for name, port in zip(SERVERS, ports, strict=True)}
+            made = Walk(tmp_path, addresses, lambda _: [])
+            yield made
+            made.stop()
         return
     from benchmarks.network.emulation import EmulatedNetwork
     from mpc.errors import UsageError

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from parties import KeyPair
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.servers.process import READY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,9 +28,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 TESSERA = [sys.executable, "-m", "parties.commands.command_line"]
 
 
-def steps(folder: Path) -> Iterator[list[str]]:
+def steps(folder: Path, ports: list[int]) -> Iterator[list[str]]:
     """Its commands, on addresses of this host, with the keys that there are when each is typed."""
-    ports = free_ports(3)
     lines = [line for line in COMMANDS.splitlines() if line]
     for line in [f"tessera keygen {name}" for name in MEMBERS] + lines[1:]:
         for host, port in enumerate(ports, 1):
@@ -48,7 +47,7 @@ def test_the_page_leads_to_an_answer(tmp_path: Path) -> None:
     (tmp_path / "nn").symlink_to(ROOT / "nn")
     printed = ""
     with contextlib.ExitStack() as running:
-        for words in steps(tmp_path):
+        for words in steps(tmp_path, running.enter_context(reserved_ports(3))):
             if words[0] in ("dealer", "party"):
                 command = [*TESSERA, *words, "--until-stdin-closes"]
                 process = subprocess.Popen(

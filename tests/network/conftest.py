@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import zmq
 
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.members.cluster import Cluster
 from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
@@ -99,16 +99,17 @@ class Rogue:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     keys = {name: KeyPair.generate() for name in ("dealer", "p0", "p1", "clinic", "stranger")}
-    ports = free_ports(3)
+    stack = contextlib.AsyncExitStack()
+    dealer, *parties = stack.enter_context(reserved_ports(3))
     cluster = Cluster.build(
         "test",
-        dealer=(f"127.0.0.1:{ports[0]}", keys["dealer"].public),
-        parties=[(f"p{i}", f"127.0.0.1:{ports[i + 1]}", keys[f"p{i}"].public) for i in range(2)],
+        dealer=(f"127.0.0.1:{dealer}", keys["dealer"].public),
+        parties=[(f"p{i}", f"127.0.0.1:{port}", keys[f"p{i}"].public) for i, port in enumerate(parties)],
         clients=[("clinic", keys["clinic"].public)],
         settings=Settings(peer_timeout=1.0),
     )
-    site = Site(cluster, keys)
-    async with site.stack:
+    site = Site(cluster, keys, stack)
+    async with stack:
         yield site
 
 

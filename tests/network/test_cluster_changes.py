@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mpc.errors import AuthenticationError, PeerUnavailable, ProtocolViolation, VersionMismatch
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.members.cluster import Cluster, Member, Role
 from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
@@ -143,7 +143,7 @@ async def test_another_key_of_a_client_and_the_former_one(site: Site) -> None:
 
 async def test_another_key_and_address_of_a_server(site: Site) -> None:
     dealer, p0, p1, clinic = await site.endpoints("dealer", "p0", "p1", "clinic")
-    keys, (port,) = KeyPair.generate(), free_ports(1)
+    keys, (port,) = KeyPair.generate(), site.stack.enter_context(reserved_ports(1))
     moved = replace(site.cluster.member("p1"), key=keys.public, address=f"127.0.0.1:{port}")
     newer = followed(site, Succession.begin(site.cluster), parties=(site.cluster.parties[0], moved))
     p0.go_on(newer)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mpc.errors import ConfigurationError, PeerLost, PeerUnavailable, ProtocolViolation
+from parties.local.ports import reserved_ports
 from parties.wire import channel as channels
 from parties.wire import data_port, lanes
 from parties.wire.apart import LARGE, Apart
@@ -95,11 +96,11 @@ async def test_where_there_is_no_data_port_all_goes_over_curve(
 
 
 async def test_a_port_that_is_taken(site: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        cluster = replace(site.cluster, dealer=replace(site.cluster.dealer, data_port=port))
-        with pytest.raises(ConfigurationError, match=f"data_port {port}: it is already in use"):
-            await site.endpoint("dealer", cluster=cluster)
+    (port,) = site.stack.enter_context(reserved_ports(1))
+    cluster = replace(site.cluster, dealer=replace(site.cluster.dealer, data_port=port))
+    wanted = f"data_port {port}: it is already in use"
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=wanted):
+        await site.endpoint("dealer", cluster=cluster)
     dealer = await site.endpoint("dealer", cluster=cluster)
     assert dealer._wires._channels._port.number == port
 

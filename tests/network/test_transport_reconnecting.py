@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mpc.errors import PeerLost
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.messages import Message
 from parties.wire.transport import Endpoint
@@ -57,7 +57,7 @@ class Relay:
 @pytest.fixture
 async def relayed(site: Any) -> AsyncIterator[tuple[Relay, Endpoint, Endpoint]]:
     """A relay, p0 behind it, and the clinic, which is connected to it."""
-    (port,) = free_ports(1)
+    (port,) = site.stack.enter_context(reserved_ports(1))
     p0, p1 = site.cluster.parties
     site.cluster = replace(site.cluster, parties=(replace(p0, listen=f"127.0.0.1:{port}"), p1))
     relay = Relay(int(p0.address.rpartition(":")[2]), port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from mpc.errors import PeerError
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.servers.process import make_server
 from parties.wire.socket_wires import SocketWires
 from parties.worker.ray_workforce import RayWorkforce
@@ -51,7 +52,8 @@ async def until(condition) -> None:
 async def test_runs_go_on_when_a_worker_is_killed(tmp_path, monkeypatch):
     names = ("dealer", *PARTIES)
     keys = {name: KeyPair.generate() for name in (*names, "clinic")}
-    ports = free_ports(3)
+    reserved = contextlib.ExitStack()
+    ports = reserved.enter_context(reserved_ports(3))
     cluster = Cluster.build(
         "on-ray",
         dealer=(f"127.0.0.1:{ports[0]}", keys["dealer"].public),
@@ -99,4 +101,5 @@ async def test_runs_go_on_when_a_worker_is_killed(tmp_path, monkeypatch):
         await asyncio.gather(*tasks, return_exceptions=True)
         for force in forces.values():
             force.close()
+        reserved.close()
     await until(lambda: not children().keys() - before.keys())

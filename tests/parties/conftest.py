@@ -17,7 +17,7 @@ import pytest
 from mpc.rings import compiling
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.servers.process import make_server
 from parties.wire.memory import MemoryNetwork
 from parties.wire.messages import Message
@@ -44,6 +44,8 @@ class Site:
     workforces: dict[str, Any] = field(default_factory=dict)
     """Of parties that compute on workers."""
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Of what is to be let go once all servers have stopped."""
 
     async def start(self, *names: str) -> None:
         """Starts these servers, on the data that is there."""
@@ -127,20 +129,22 @@ async def opened(
     compiling.warm_up()
     names = [f"party{i}" for i in range(parties)]
     keys = {name: KeyPair.generate() for name in ("dealer", *names, *clients)}
-    ports = free_ports(parties + 1)
+    stack = contextlib.ExitStack()
+    dealer, *ports = stack.enter_context(reserved_ports(parties + 1))
     cluster = Cluster.build(
         "within",
-        dealer=(f"127.0.0.1:{ports[0]}", keys["dealer"].public),
-        parties=[(name, f"127.0.0.1:{ports[i + 1]}", keys[name].public) for i, name in enumerate(names)],
+        dealer=(f"127.0.0.1:{dealer}", keys["dealer"].public),
+        parties=[(name, f"127.0.0.1:{port}", keys[name].public) for name, port in zip(names, ports, strict=True)],
         clients=[(name, keys[name].public) for name in clients],
         settings=settings or Settings(threads=1, peer_timeout=1.5, round_timeout=1.5, security=security),
     )
-    site = Site(cluster, keys, folder, transport or MemoryNetwork())
+    site = Site(cluster, keys, folder, transport or MemoryNetwork(), stack=stack)
     try:
         await site.start(*(server.name for server in cluster.servers))
         yield site
     finally:
         await site.stop(*site.tasks)
+        stack.close()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from rich.console import Console
 from mpc.errors import ConfigurationError, ProtocolViolation
 from parties import KeyPair
 from parties.commands.check import check
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.members.cluster import Role
 from parties.messages.check import (
     MAX_PROBE_BYTES,
@@ -219,7 +219,8 @@ async def test_a_link_that_fails_in_one_direction(site, monkeypatch):
     monkeypatch.setattr(type(site.cluster), "fingerprint", "f" * 64)
     await site.stop("dealer", "party0", "party1")
     first, second = site.cluster.parties
-    nowhere = replace(second, address=f"127.0.0.1:{free_ports(1)[0]}")
+    (port,) = site.stack.enter_context(reserved_ports(1))
+    nowhere = replace(second, address=f"127.0.0.1:{port}")
     await serve_other(site, "party0", replace(site.cluster, parties=(first, nowhere)))
     await site.start("dealer", "party1")
     report = await look(site, patience=2)

@@ -24,7 +24,7 @@ from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import AsyncClient, Cluster, KeyPair, Settings
 from parties.commands.command_line import main
-from parties.local.local_cluster import free_ports
+from parties.local.ports import reserved_ports
 from parties.members.cluster import Member, Role
 from parties.members.succession import Step, Succession, is_smooth
 from parties.messages.uploads import UploadSeed
@@ -526,7 +526,8 @@ async def moved_and_the_same(site: Site, name: str, what: str, capsys: pytest.Ca
     if "key" in what:
         moved = replace(moved, key=site.keys["new"].public)
     if "address" in what:
-        moved = replace(moved, address=f"127.0.0.1:{free_ports(1)[0]}")
+        (port,) = site.stack.enter_context(reserved_ports(1))
+        moved = replace(moved, address=f"127.0.0.1:{port}")
     parties = tuple(moved if party.name == name else party for party in site.cluster.parties)
     dealer = moved if name == "dealer" else site.cluster.dealer
     new = following(site.cluster, dealer=dealer, parties=parties)

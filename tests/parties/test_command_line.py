@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from parties import Cluster, KeyPair, LocalCluster, Settings
 from parties.commands.command_line import main
+from parties.local.ports import reserved_ports
 
 
 def tessera(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -38,22 +39,20 @@ def fails(done: subprocess.CompletedProcess[str], code: int, sentence: str) -> N
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
+def site(tmp_path: Path) -> Iterator[Path]:
     """A folder with a cluster file and everybody's keys; nothing runs."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
     keys = {name: KeyPair.generate() for name in ("dealer", "party0", "party1", "clinic")}
     for name, pair in keys.items():
         pair.save(tmp_path / f"{name}.key")
-    cluster = Cluster.build(
-        "site",
-        dealer=(f"127.0.0.1:{port}", keys["dealer"].public),
-        parties=[(f"party{i}", f"127.0.0.1:{port + 1 + i}", keys[f"party{i}"].public) for i in range(2)],
-        clients=[("clinic", keys["clinic"].public)],
-    )
-    (tmp_path / "cluster.toml").write_text(cluster.dumps())
-    return tmp_path
+    with reserved_ports(3) as (dealer, *parties):
+        cluster = Cluster.build(
+            "site",
+            dealer=(f"127.0.0.1:{dealer}", keys["dealer"].public),
+            parties=[(f"party{i}", f"127.0.0.1:{port}", keys[f"party{i}"].public) for i, port in enumerate(parties)],
+            clients=[("clinic", keys["clinic"].public)],
+        )
+        (tmp_path / "cluster.toml").write_text(cluster.dumps())
+        yield tmp_path
 
 
 def test_keygen(tmp_path):
@@ -111,11 +110,7 @@ def test_who_says_too_little_is_told_where_the_list_is(capsys, command, wanted):
 def test_a_port_in_use(site):
     cluster = Cluster.load(site / "cluster.toml")
     host, _, port = str(cluster.parties[0].address).partition(":")
-    with socket.socket() as taken:
-        # Or another test's server has it by now.
-        with contextlib.suppress(OSError):
-            taken.bind((host, int(port)))
-            taken.listen()
+    with socket.create_server((host, int(port))):
         fails(tessera("party", 0, cwd=site), 3, "already in use")
 
 

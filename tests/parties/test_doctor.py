@@ -20,6 +20,7 @@ from mpc.rings import compiling
 from parties import Cluster, KeyPair
 from parties.commands.command_line import main
 from parties.host import memory
+from parties.local.ports import reserved_ports
 from parties.operate.doctor import computer, network, packages
 from parties.operate.doctor.findings import Verdict
 
@@ -91,11 +92,7 @@ def test_packages_that_are_missing_or_not_tested(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ports_of_this_computer() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as held, closing(socket.socket()) as free:
-        taken, other = held.getsockname()[1], free
-        other.bind(("127.0.0.1", 0))
-        port = other.getsockname()[1]
-        other.close()
+    with reserved_ports(2) as (taken, port), closing(socket.create_server(("127.0.0.1", taken))):
         found = list(network.members(cluster(f"127.0.0.1:{taken}", f"127.0.0.1:{port}", "no.such.host.invalid:7001")))
     assert [each.verdict for each in found] == [Verdict.GOOD, Verdict.GOOD, Verdict.BAD]
     assert found[0].found == f"port {taken} is in use: it serves already, or something else does"

@@ -16,6 +16,7 @@ import pytest
 
 from parties import Client, Cluster, KeyPair, LocalCluster, MemoryCluster
 from parties.host import dumps
+from parties.local.ports import reserved_ports
 
 SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
@@ -78,9 +79,10 @@ def test_the_limit(cores_are_on: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["dealer"], ["party", "0"], ["party", "1", "--observable"]], ids=" ".join)
 def test_servers(cores_are_on: None, tmp_path: Path, words: list[str]) -> None:
-    cluster, keys = _cluster([f"127.0.0.1:{port}" for port in _ports(3)])
-    _written(tmp_path, cluster, keys)
-    assert not leaves_core([sys.executable, "-m", "tessera", *words], cwd=tmp_path)
+    with reserved_ports(3) as ports:
+        cluster, keys = _cluster([f"127.0.0.1:{port}" for port in ports])
+        _written(tmp_path, cluster, keys)
+        assert not leaves_core([sys.executable, "-m", "tessera", *words], cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -106,11 +108,6 @@ def test_those_of_a_local_cluster(cores_are_on: None) -> None:
             _, status = os.waitpid(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             assert not os.WCOREDUMP(status), name
-
-
-def _ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 def _cluster(addresses: list[str]) -> tuple[Cluster, dict[str, KeyPair]]:

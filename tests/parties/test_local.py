@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from mpc.rings import threads
 from parties import Client, LocalCluster, Settings
 from parties.commands.serving import server_arguments
 from parties.local import local_cluster as local
+from parties.local.ports import reserved_ports
 from parties.servers import process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,11 +95,8 @@ def test_life_of_a_cluster(monkeypatch):
 
 
 def test_a_port_in_use_is_told_and_nothing_is_left(monkeypatch):
-    ports = local.free_ports(3)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", ports[1]))
-        taken.listen()
-        monkeypatch.setattr(local, "free_ports", lambda _: ports)
+    with reserved_ports(3) as ports, socket.create_server(("127.0.0.1", ports[1])):
+        monkeypatch.setattr(local, "reserved_ports", lambda _: contextlib.nullcontext(ports))
         cluster = LocalCluster(2)
         with pytest.raises(PeerUnavailable, match=f"did not start: .*port {ports[1]} .*already in use") as caught:
             cluster.__enter__()
