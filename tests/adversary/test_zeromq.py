@@ -39,7 +39,7 @@ sys.modules["cheating_party"] = cheating
 _spec.loader.exec_module(cheating)
 Step = cheating.Step
 
-DEADLINE = 8.0
+DEADLINE = 20.0
 VALUES = np.array([0.5, -0.25, 0.75])
 OPENINGS, COIN, COMMIT, SIGMA = 3, 3, 4, 5
 """Rounds of the program below, and those of its check."""
@@ -75,7 +75,7 @@ def clusters() -> Iterator[Callable[..., Cheatable]]:
     def get(parties: int = 2, security: str = "malicious") -> Cheatable:
         key = parties, security
         if key not in running:
-            settings = Settings(threads=1, peer_timeout=1.5, round_timeout=1)
+            settings = Settings(threads=1, peer_timeout=1.5, round_timeout=3)
             cluster = Cheatable(parties, security=security, clients=("clinic", "company"), settings=settings)
             cluster._verbose = True
             running[key] = cluster.__enter__()

@@ -94,7 +94,7 @@ def _list(result: Any) -> list[Any]:
 def test_every_piece_is_done_once_and_threads_share_them() -> None:
     threads.use(3)
     met, seen = threading.Barrier(3), []
-    threads.each(lambda i: (met.wait(10), seen.append((i, threading.get_ident()))), 3)
+    threads.each(lambda i: (met.wait(60), seen.append((i, threading.get_ident()))), 3)
     assert sorted(i for i, _ in seen) == [0, 1, 2]
     assert len({thread for _, thread in seen}) == 3
 

@@ -38,7 +38,7 @@ class Site:
     async def endpoints(self, *names: str) -> list[Endpoint]:
         made = [await self.endpoint(name) for name in names]
         for one in made:
-            await one.connect([n for n in names if n != one.me.name and self.cluster.member(n).is_server], 5)
+            await one.connect([n for n in names if n != one.me.name and self.cluster.member(n).is_server], 20)
         return made
 
     def rogue(self, name: str, at: str) -> Rogue:
@@ -84,7 +84,7 @@ class Rogue:
         """Greets, asks for a data channel, and is offered one."""
         self.greet()
         self.say(ChannelWanted(random), 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 if self.socket.poll(0):
                     answer = decode(self._server, self.socket.recv_multipart())[1]
@@ -113,7 +113,18 @@ async def site() -> AsyncIterator[Site]:
         yield site
 
 
-async def next_of(endpoint: Endpoint, *kinds: type, within: float = 5.0) -> Event:
+PATIENCE = 20.0
+"""s within which what has to come comes, also on a machine that does much else."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what nobody tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+
+
+async def next_of(endpoint: Endpoint, *kinds: type, within: float = PATIENCE) -> Event:
     """The next event of one of these kinds; others are passed over."""
     async with asyncio.timeout(within):
         while True:
@@ -124,9 +135,9 @@ async def next_of(endpoint: Endpoint, *kinds: type, within: float = 5.0) -> Even
 
 async def standing(endpoint: Endpoint, peer: str) -> Channel:
     """The data channel for what ``endpoint`` sends to that peer, once it stands."""
-    async with asyncio.timeout(5):
-        while (channel := endpoint._link(peer).sending) is None:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.002)
+    await until(lambda: endpoint._link(peer).sending is not None)
+    channel = endpoint._link(peer).sending
+    assert channel is not None
     return channel
 
 
@@ -135,4 +146,4 @@ def expect() -> Callable[..., Awaitable[Event]]:
     return next_of
 
 
-__all__ = ["Rogue", "Site", "standing"]
+__all__ = ["Rogue", "Site", "standing", "until"]

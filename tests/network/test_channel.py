@@ -17,6 +17,8 @@ from parties.wire import data_keys
 from parties.wire.channel import FRAME, Channel, sealed_bytes
 from parties.wire.data_keys import TAG, ChannelKeys, End, Opener, Sealer
 
+from .conftest import until
+
 A, B = End("a" * 80, b"process1", b"1" * 32), End("b" * 80, b"process2", b"2" * 32)
 BINDING = b"m" * 32
 SEALED = FRAME + TAG
@@ -68,7 +70,7 @@ class Line:
         """So many bytes of what the dialler has sent."""
         loop, data = asyncio.get_running_loop(), bytearray()
         while len(data) < size:
-            some = await asyncio.wait_for(loop.sock_recv(self.out, size - len(data)), 5)
+            some = await asyncio.wait_for(loop.sock_recv(self.out, size - len(data)), 20)
             assert some
             data += some
         return bytes(data)
@@ -76,7 +78,7 @@ class Line:
     async def bring(self, data: bytes) -> None:
         """To the acceptor, which has read it then."""
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self.into, data), 5)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self.into, data), 20)
         for _ in range(20):
             await asyncio.sleep(0.002)
             self.here.read()
@@ -142,9 +144,7 @@ async def test_both_directions_at_once(line: Line) -> None:
             for message in messages:
                 sender.send("", BINDING, message)
                 receiver.expect(BINDING, list(map(len, message)), side.take)
-        async with asyncio.timeout(5):
-            while not all(len(side.got) == 2 for side in sides):  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.001)
+        await until(lambda: all(len(side.got) == 2 for side in sides))
         assert sides[0].got == sides[1].got == messages
         a.close()
         b.close()
@@ -304,9 +304,7 @@ async def test_nothing_is_read_where_there_is_no_room(line: Line) -> None:
         b.read()
         await asyncio.sleep(0)
         side.room = False
-        async with asyncio.timeout(5):
-            while not side.got:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.001)
+        await until(lambda: side.got)
         assert side.got == [message]
         a.close()
         b.close()
@@ -341,14 +339,14 @@ async def test_bytes_that_nothing_has_announced_stay_where_they_are(line: Line) 
 
 async def test_an_end_is_noticed_when_nothing_is_due(line: Line) -> None:
     line.into.close()
-    await asyncio.sleep(0.05)
+    await until(lambda: line.acceptor.lost)
     assert [reason for reason, _ in line.acceptor.lost] == ["was closed at the other end"]
 
 
 async def test_what_could_not_be_sent_is_told(line: Line) -> None:
     line.there.send("", BINDING, content(64 << 20))
     line.out.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not line.dialler.lost:
             line.there.send("", BINDING, content(1))
             await asyncio.sleep(0.01)

@@ -21,7 +21,7 @@ from parties.wire.messages import ChannelWanted, Hello, Message, Succeeded
 from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
 
-from .conftest import Site, next_of, standing
+from .conftest import Site, next_of, standing, until
 
 
 class Remark(Message, frozen=True):
@@ -50,12 +50,6 @@ async def exchange(one: Endpoint, other: Endpoint) -> None:
         assert delivery.sender.name == sender.me.name
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - an endpoint tells nobody
-            await asyncio.sleep(0.01)
-
-
 def everybody(cluster: Cluster, endpoints: Iterable[Endpoint]) -> bool:
     return all(endpoint.cluster == cluster for endpoint in endpoints)
 
@@ -73,7 +67,7 @@ async def test_one_server_tells_all_and_links_go_on(site: Site) -> None:
     await exchange(dealer, clinic)
     assert all(end.succession.cluster == newer.cluster for end in ends)
     new = await site.endpoint("new", cluster=newer.cluster)
-    await new.connect(deadline=5)
+    await new.connect(deadline=20)
     await exchange(new, p1)
 
 
@@ -89,8 +83,8 @@ async def test_who_has_an_older_file_is_told_what_followed_it(site: Site) -> Non
         await site.endpoint("new2", cluster=succession.cluster)
     ]
     for end in (p1, clinic, new):
-        await end.connect(["p0"], 5)
-    await p0.connect(["p1", "clinic", "new2"], 5)
+        await end.connect(["p0"], 20)
+    await p0.connect(["p1", "clinic", "new2"], 20)
     await exchange(clinic, p0)
     await exchange(p1, p0)
     await exchange(new, p0)
@@ -107,10 +101,10 @@ async def test_who_is_no_member_any_more_is_cut_off(site: Site) -> None:
     assert down.peer.name == "clinic"
     await until(lambda: p1.cluster == newer.cluster and not clinic.connected("p0") and not clinic.connected("p1"))
     with pytest.raises((AuthenticationError, VersionMismatch)):
-        await clinic.connect(["p0"], 3)
+        await clinic.connect(["p0"], 20)
     late = await site.endpoint("clinic")
     with pytest.raises(AuthenticationError, match="does not let us in"):
-        await late.connect(["p1"], 3)
+        await late.connect(["p1"], 20)
 
 
 async def test_nor_has_it_a_data_channel_any_more(site: Site) -> None:
@@ -134,11 +128,11 @@ async def test_another_key_of_a_client_and_the_former_one(site: Site) -> None:
     p0.go_on(newer)
     now = Endpoint(newer.cluster, newer.cluster.member("clinic"), site.keys["clinic2"], bind=False)
     async with now:
-        await now.connect(deadline=5)
+        await now.connect(deadline=20)
         await exchange(now, p0)
         with pytest.raises((AuthenticationError, VersionMismatch, PeerUnavailable)):
             former.send("p0", Remark(words="still me"))
-            await former.connect(["p0"], 3)
+            await former.connect(["p0"], 20)
 
 
 async def test_another_key_and_address_of_a_server(site: Site) -> None:
@@ -155,13 +149,13 @@ async def test_another_key_and_address_of_a_server(site: Site) -> None:
     now = Endpoint(newer.cluster, newer.cluster.member("p1"), keys, bind=True)
     async with now:
         for end in (dealer, p0, clinic):
-            await end.connect(["p1"], 5)
+            await end.connect(["p1"], 20)
         await exchange(now, p0)
         await exchange(clinic, now)
         await exchange(clinic, p0)
         # With the former address: it waits where the newer file says.
         late = await site.endpoint("clinic")
-        await late.connect(deadline=5)
+        await late.connect(deadline=20)
 
 
 @pytest.mark.parametrize("wrong", ["unsigned", "another's", "nothing"])
@@ -223,7 +217,7 @@ async def test_whoever_operates_a_server_reaches_that_one_alone(site: Site) -> N
     """Under its own key, beside it; what an operator may not say it does not hear."""
     dealer, p0 = await site.endpoints("dealer", "p0")
     async with Endpoint(site.cluster, operator(p0.me), site.keys["p0"], bind=False) as console:
-        await console.connect(deadline=5)
+        await console.connect(deadline=20)
         assert await console.ping("p0") > 0
         console.send("p0", Remark(words="as a party would"))
         fault = await next_of(p0, LinkFault)

@@ -25,9 +25,12 @@ from parties.wire.data_port import PROOF
 from parties.wire.events import Delivery, LinkFault, PeerRestarted
 from parties.wire.messages import ChannelWanted, Envelope, HelloReply, Message, Ping
 
-from .conftest import standing
+from .conftest import standing, until
 
 Expect = Callable[..., Awaitable[Any]]
+
+AT_ONCE = data_port.PATIENCE - 1
+"""s."""
 
 
 class Told(Message, frozen=True):
@@ -236,10 +239,8 @@ async def test_who_gets_no_answer_asks_again_when_greeted(
     with monkeypatch.context() as patch:
         patch.setattr(Channels, "_offer", lambda channels, link, wanted: asked.append(wanted))
         clinic = await site.endpoint("clinic")
-        await clinic.connect(["p0"], 5)
-        async with asyncio.timeout(5):
-            while not asked:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.002)
+        await clinic.connect(["p0"], 20)
+        await until(lambda: asked)
     assert clinic._link("p0").sending is None
     p0._transmit(p0._link("clinic"), HelloReply(*p0._receiver.greeting))
     await standing(clinic, "p0")
@@ -250,7 +251,7 @@ async def test_another_process_has_another_channel(site: Any, expect: Expect) ->
     p0, clinic = await pair(site, "p0", "clinic")
     former = p0._link("clinic").receiving
     again = await site.endpoint("clinic")
-    await again.connect(["p0"], 5)
+    await again.connect(["p0"], 20)
     await expect(p0, PeerRestarted)
     await standing(again, "p0")
     assert former.closed
@@ -264,12 +265,10 @@ async def test_a_channel_goes_with_its_connection(site: Any, expect: Expect) -> 
     p0, clinic = await pair(site, "p0", "clinic")
     former = clinic._link("p0").sending
     await p0.close()
-    async with asyncio.timeout(5):
-        while clinic._link("p0").sending is not None:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.01)
+    await until(lambda: clinic._link("p0").sending is None)
     assert former.closed
     p0 = await site.endpoint("p0")
-    await clinic.connect(["p0"], 5)
+    await clinic.connect(["p0"], 20)
     await standing(clinic, "p0")
     clinic.send("p0", Told(1), [bytes(LARGE)])
     assert (await expect(p0, Delivery)).message == Told(1)
@@ -302,10 +301,10 @@ def knock(server: Any, *said: bytes) -> socket.socket:
     return connection
 
 
-async def closed(connection: socket.socket, within: float = 2.0) -> None:
-    """It is, without a word."""
+async def closed(connection: socket.socket) -> None:
+    """It is, without a word, and sooner than who says nothing."""
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(AT_ONCE):
             assert await asyncio.get_running_loop().sock_recv(connection, 1) == b""
     connection.close()
 
@@ -321,11 +320,10 @@ async def test_garbage_is_not_answered(site: Any, said: bytes, caplog: pytest.Lo
 
 
 async def test_who_says_little_or_nothing_is_cut_in_time(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_port, "PATIENCE", 0.2)
+    monkeypatch.setattr(data_port, "PATIENCE", 0.5)
     p0 = await site.endpoint("p0")
     connections = [knock(p0), knock(p0, b"x"), knock(p0, b"x" * (PROOF - 1))]
-    await asyncio.sleep(0.05)
-    assert len(p0._wires._channels._port._strangers) == 3
+    await until(lambda: len(p0._wires._channels._port._strangers) == 3)
     await asyncio.gather(*map(closed, connections))
     assert not p0._wires._channels._port._strangers
 
@@ -335,8 +333,7 @@ async def test_of_many_strangers_the_latest_stay_and_members_get_in(site: Any, e
     port = p0._wires._channels._port
     port._limit = 8
     connections = [knock(p0) for _ in range(20)]
-    await asyncio.sleep(0.1)
-    assert len(port._strangers) == 8
+    await until(lambda: len(port._strangers) == 8)
     await asyncio.gather(*map(closed, connections[:12]))
     clinic = await site.endpoint("clinic")
     await standing(clinic, "p0")
@@ -349,7 +346,7 @@ async def test_no_descriptors(site: Any) -> None:
     p0 = await site.endpoint("p0")
     port = p0._wires._channels._port
     oldest = knock(p0)
-    await asyncio.sleep(0.05)
+    await until(lambda: len(port._strangers) == 1)
 
     true = port._listener
 
@@ -481,15 +478,13 @@ async def test_what_is_announced_and_does_not_come(site: Any, expect: Expect) ->
     """It is given up after ``peer_timeout``, and until then holds up nobody."""
     p0, clinic = await pair(site, "p0", "clinic")
     other = await site.endpoint("p1")
-    await other.connect(["p0"], 5)
+    await other.connect(["p0"], 20)
     clinic._link("p0").sending.send = lambda lane, binding, buffers: None
     clinic.send("p0", Told(1), [bytes(16 << 20)])
     other.send("p0", Told(2), [bytes(LARGE)])
     assert (await expect(p0, Delivery)).message == Told(2)
     assert "brought nothing for 1 s" in str(await faults(p0, expect))
-    async with asyncio.timeout(5):
-        while clinic._link("p0").sending is not None:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.01)
+    await until(lambda: clinic._link("p0").sending is None)
 
 
 async def test_more_behind_a_large_message_than_may_wait(

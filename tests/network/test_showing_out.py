@@ -17,6 +17,8 @@ from parties.wire.buckets import Bucket
 from parties.wire.events import Delivery, LinkFault
 from parties.wire.messages import ChannelWanted, Envelope, Message, Ping, Refused, decode, encode_envelope
 
+from .conftest import until
+
 Expect = Callable[..., Awaitable[Any]]
 
 MOST = 20
@@ -39,12 +41,6 @@ def answers(rogue: Any) -> Iterator[Message]:
     """What the server has said and nobody has read."""
     while rogue.socket.poll(0):
         yield decode("p0", rogue.socket.recv_multipart())[1]
-
-
-async def until(condition: Callable[[], object], within: float = 5.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.005)
 
 
 def connections(endpoint: Any) -> int:

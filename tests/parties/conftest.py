@@ -112,7 +112,7 @@ class Site:
 
     @staticmethod
     async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not condition():  # noqa: ASYNC110 - the servers know nothing of being watched
                 await asyncio.sleep(0.01)
 

@@ -440,7 +440,7 @@ class Asker:
 
     async def __aenter__(self):
         await self.endpoint.start()
-        await self.endpoint.connect(deadline=5)
+        await self.endpoint.connect(deadline=20)
         return self
 
     async def __aexit__(self, *_):
@@ -451,7 +451,7 @@ class Asker:
 
     async def answers(self, count):
         found = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(found) < count:
                 event = await self.endpoint.receive()
                 if isinstance(event, Delivery):

@@ -115,7 +115,7 @@ def test_threads_that_plan_what_they_share_lower_it_once(monkeypatch: pytest.Mon
 
     def slow(*arguments: Any) -> Any:
         if threading.current_thread() is not threading.main_thread() and both.n_waiting + 1:
-            both.wait(10)
+            both.wait(60)
         return lower(*arguments)
 
     monkeypatch.setattr(planning, "lower", slow)

@@ -279,7 +279,7 @@ async def test_other_servers_or_settings_and_what_that_costs(site: Site) -> None
     assert means.sentences([]) == ["runs in progress fail, and servers begin anew in their processes"]
     await accept(site, other, "dealer", "party0", "party1")
     await site.until(lambda: all(server.succeeding.successor is not None for server in site.servers.values()))
-    await asyncio.wait_for(asyncio.gather(*site.tasks.values()), 5)
+    await asyncio.wait_for(asyncio.gather(*site.tasks.values()), 20)
     await site.restart("dealer", "party0", "party1")
     async with site.client("clinic") as clinic:
         assert clinic.cluster.settings == settings
@@ -444,7 +444,7 @@ async def test_a_party_goes(tmp_path: Path) -> None:
         assert means.sentences(["party2"])[0] == "company has to upload again: m"
         names = ("dealer", "party0", "party1", "party2")
         await accept(site, new, *names)
-        await asyncio.wait_for(asyncio.gather(*site.tasks.values()), 5)
+        await asyncio.wait_for(asyncio.gather(*site.tasks.values()), 20)
         with pytest.raises(ConfigurationError, match="party2 is no server any more, by cluster file 2"):
             await site.start("party2")
         del site.servers["party2"], site.tasks["party2"]
@@ -534,7 +534,7 @@ async def moved_and_the_same(site: Site, name: str, what: str, capsys: pytest.Ca
     others = {other: server for other, server in site.servers.items() if other != name}
     await accept(site, new, *others, name)
     await site.until(lambda: all(server.cluster == new for server in others.values()))
-    await asyncio.wait_for(site.tasks.pop(name), 5)
+    await asyncio.wait_for(site.tasks.pop(name), 20)
     if "key" in what:
         with pytest.raises(ConfigurationError, match="tessera cluster rekey"):
             await site.start(name)

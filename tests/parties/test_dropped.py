@@ -85,7 +85,7 @@ async def _out_of_turn(site, endpoint):
 async def test_nothing_of_a_run_is_left_as_garbage(site, way):
     endpoint = site.endpoint("company")
     async with endpoint:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         gc.collect()
         gc.disable()
         try:

@@ -131,7 +131,7 @@ async def test_programs_of_many_nodes_are_decoded_in_their_clients_turns(site):
     data = deep(400)
     endpoint = site.endpoint("company")
     async with endpoint, site.client() as clinic:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         assert await clinic.reveal(clinic.share([1.0]) * 2) == pytest.approx([2.0], abs=1e-3)
         for i in range(12):
             for server in site.servers:
@@ -159,7 +159,7 @@ async def test_a_program_that_a_client_has_no_memory_for_is_not_decoded(site, mo
         monkeypatch.setattr(Program, "decode", no)
         endpoint = site.endpoint("company")
         async with endpoint:
-            await endpoint.connect(deadline=5)
+            await endpoint.connect(deadline=20)
             endpoint.send("party0", Prepare(run="a" * 32), [data])
             endpoint.send("dealer", Stock(request="b" * 32, count=1, low_water=0), [data])
             for _ in range(2):
@@ -213,7 +213,7 @@ async def test_what_was_dealt_for_a_run_that_its_client_told_the_dealer_alone_of
     data = plan(graph_of([leaf(Input((40_000,), 16, -1.0, 1.0)) ** 2])).encode()
     endpoint = site.endpoint("company")
     async with endpoint, site.client() as clinic:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         last = site.servers["party1"]
         last.governor.admission.memory = 4 << 20
         for i in range(12):
@@ -236,7 +236,7 @@ async def test_another_clients_upload_does_not_wait_for_a_flood_of_rules(site):
     async with site.client("company") as owner, site.client() as clinic:
         await owner.upload(model, "mine")
     async with endpoint, site.client() as clinic:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         for i in range(400):
             rules = RuleSet("company", "mine", i + 1, (Rule("*", "predict", i + 1),))
             said = signed(site.keys["company"], site.cluster, site.cluster.member("company"), rules)
@@ -280,7 +280,7 @@ async def test_who_goes_on_asking_is_shown_out_and_nobody_else_is(site, monkeypa
         assert await other.models() == []
         for server in site.servers.values():
             del server.governor._questions["clinic"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(TesseraError):
                     assert await client.models() == []

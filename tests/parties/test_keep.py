@@ -247,10 +247,10 @@ async def test_a_name_without_anything_to_keep_and_the_reverse(site, keep):
         program = clinic._written(s * 2).program if keep else keeping({"s": s})
     endpoint = site.endpoint("company")
     async with endpoint:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         for name in site.servers:
             endpoint.send(name, Prepare(run="a" * 32, keep=keep), [program.encode()])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 event = await endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, Failed):

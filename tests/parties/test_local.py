@@ -174,7 +174,7 @@ async def test_no_stdin_is_its_end(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     stop = asyncio.Event()
     await asyncio.to_thread(process._await_end_of_stdin, asyncio.get_running_loop(), stop)
-    await asyncio.wait_for(stop.wait(), 1)
+    await asyncio.wait_for(stop.wait(), 20)
 
 
 def test_parties_divide_the_processors(monkeypatch):

@@ -107,7 +107,7 @@ async def test_whoever_sends_it_has_caused_what_is_logged_of_a_message(site):
     try:
         endpoint = site.endpoint("company")
         async with endpoint:
-            await endpoint.connect(deadline=5)
+            await endpoint.connect(deadline=20)
             for i in range(3):
                 ask: Message = AllowUse(request=f"{i:032x}")
                 endpoint.send("party0", ask)

@@ -191,15 +191,15 @@ async def test_who_goes_is_lost_and_who_comes_back_is_another(site):
         await clinic.connect()
         with clinic.watch(["party1"]):
             await site.stop("party1")
-            lost = await asyncio.wait_for(clinic.receive(), 2)
+            lost = await asyncio.wait_for(clinic.receive(), 20)
             assert isinstance(lost, PeerDown)
             assert lost.error.peer == "party1"
             with pytest.raises(PeerUnavailable):
                 clinic.send("party1", Release(run="a" * 32))
             await site.start("party1")
-            events = [await asyncio.wait_for(clinic.receive(), 2)]
+            events = [await asyncio.wait_for(clinic.receive(), 20)]
             while not isinstance(events[-1], PeerRestarted):
-                events.append(await asyncio.wait_for(clinic.receive(), 2))
+                events.append(await asyncio.wait_for(clinic.receive(), 20))
         await clinic.connect(["party1"])
 
 

@@ -84,7 +84,7 @@ async def speaking(site: Any, name: str) -> Any:
 
     async def ask(server: str, message: Message, *buffers: Any) -> Message:
         endpoint.send(server, message, buffers)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 event = await endpoint.receive()
                 if isinstance(event, Delivery):
@@ -92,7 +92,7 @@ async def speaking(site: Any, name: str) -> Any:
 
     await endpoint.start()
     try:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         yield ask
     finally:
         await endpoint.close()
@@ -123,7 +123,7 @@ async def test_a_version_that_is_being_uploaded_cannot_be_asked_for_in_advance(e
     """An accomplice of party 1's learns its id, asks for a weight, and is dealt for only once it is in use."""
     site, dealer = either, either.servers["dealer"]
     deal, committed = dealer.deal, threading.Event()
-    monkeypatch.setattr(dealer, "deal", lambda *what: committed.wait(5) and deal(*what))
+    monkeypatch.setattr(dealer, "deal", lambda *what: committed.wait(60) and deal(*what))
     async with site.client("company") as company, site.client() as clinic:
         site.corrupt("party1", Message, lambda m, b: [] if isinstance(m, VersionPrepared | VersionsHeld) else [(m, b)])
         uploading = asyncio.create_task(company.upload(model(0.25), "m"))
@@ -175,7 +175,7 @@ async def test_an_owner_who_gives_up_while_it_is_decided(site, monkeypatch):
 
     def slow(*what: Any) -> None:
         begun.set()
-        heard.wait(5)
+        heard.wait(60)
         commit(*what)
 
     monkeypatch.setattr(database, "commit", slow)

@@ -42,7 +42,7 @@ class Follower:
             self.seen.put_nowait(entry)
 
     async def next(self) -> Any:
-        return await asyncio.wait_for(self.seen.get(), 5)
+        return await asyncio.wait_for(self.seen.get(), 20)
 
     async def until(self, state: State) -> Any:
         while (entry := await self.next()).state is not state:
@@ -95,7 +95,7 @@ async def test_who_waits_for_leave_is_told_at_once(site: Any, monkeypatch: pytes
         waiting = asyncio.create_task(clinic.approved(digest))
         monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.01)
         await company.approve(digest)
-        assert await asyncio.wait_for(waiting, 5)
+        assert await asyncio.wait_for(waiting, 20)
 
 
 @pytest.mark.parametrize("honest", SERVERS)

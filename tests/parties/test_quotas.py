@@ -51,7 +51,7 @@ async def test_long_descriptions_are_kept_by_nobody(site):
     tensors = (TensorInfo("w", (2,)),)
     endpoint = site.endpoint("company")
     async with endpoint:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         for i in range(6):
             version, said_of_it = f"{i:032x}", [bytes(MAX_DESCRIPTION + 1)]
             endpoint.send("dealer", Upload(version=version, name="m", tensors=tensors, content=MASKS), said_of_it)

@@ -207,7 +207,7 @@ class Rude:
 
     async def __aenter__(self):
         await self.endpoint.start()
-        await self.endpoint.connect(deadline=5)
+        await self.endpoint.connect(deadline=20)
         return self
 
     async def __aexit__(self, *_):
@@ -219,7 +219,7 @@ class Rude:
 
     async def answer(self, *kinds):
         """The next message of these kinds, and who it is from."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 event = await self.endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, kinds):
@@ -344,7 +344,7 @@ async def test_refused_uploads_do_not_crowd_out_others(site):
     site.servers["party0"]._secrets.uploads._seeds.clear()
     dealer, party = site.servers["dealer"], site.servers["party0"]
     async with Rude(site):
-        await dealer.endpoint.connect(["party0"], 5)
+        await dealer.endpoint.connect(["party0"], 20)
         for _ in range(2 * MAX_UPLOADS):
             seed = UploadSeed(version=secrets.token_hex(16), continued=STORE, masks=MASKS)
             dealer.endpoint.send("party0", seed, [bytes(16)])

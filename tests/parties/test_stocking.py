@@ -551,7 +551,7 @@ async def test_a_dealer_that_was_restarted_before_a_check_fails(strict):
         await strict.restart("dealer")
         session = ledger(strict, "dealer").session
         dealer = strict.servers["dealer"].endpoint
-        await dealer.connect(PARTIES, 5)
+        await dealer.connect(PARTIES, 20)
         with pytest.raises(MacCheckError):
             await client.finish(prepared)
         await strict.until(lambda: ledger(strict, "dealer").session != session and counts(strict) == [0, 0, 0])

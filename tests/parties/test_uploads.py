@@ -424,7 +424,7 @@ async def speaking(site: Any, name: str) -> Any:
 
     async def ask(server: str, message: Message, *buffers: Any, answer: bool = True) -> Any:
         endpoint.send(server, message, buffers)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while answer:
                 event = await endpoint.receive()
                 if isinstance(event, Delivery):
@@ -433,7 +433,7 @@ async def speaking(site: Any, name: str) -> Any:
 
     await endpoint.start()
     try:
-        await endpoint.connect(deadline=5)
+        await endpoint.connect(deadline=20)
         yield ask
     finally:
         await endpoint.close()
