@@ -31,7 +31,7 @@ from parties.messages.conversation import RequestMessage
 from parties.messages.evidence import Evidence, Signature
 from parties.messages.failures import Fault
 from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
-from parties.messages.runs import Dealt, RunMessage
+from parties.messages.runs import Dealt, RunMessage, Source
 from parties.wire.messages import Message
 
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
@@ -73,7 +73,8 @@ class StockItem(ItemMessage, frozen=True):
     """A party's part of one item, for a run of ``client``'s to come.  Payload: as of ``Dealt``.
 
     Of a large program the last party's comes in so many ``pieces``, each for a part of the program: as of
-    ``DealtPart``, and when it has stored the one before.
+    ``DealtPart``, and when it has stored the one before.  With ``source`` the last party collects its corrections from
+    there, so many bytes (``collected``) for this piece.
     """
 
     senders: ClassVar[frozenset[Role]] = FROM_DEALER
@@ -81,6 +82,8 @@ class StockItem(ItemMessage, frozen=True):
     client: Name
     piece: Piece = 0
     pieces: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] = 1
+    source: Source | None = None
+    collected: Count = 0
 
 
 class Stocked(ItemMessage, frozen=True):

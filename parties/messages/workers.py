@@ -24,7 +24,7 @@ Of a dealer, which deals under names that it makes for that (``run``):
             head   --HoldSeeds--> worker   of the masks of a version; kept until ``Drop``
             head   --Deal--> worker        make the corrections of a program: their first part
             head   --More--> worker        the next one
-            worker --PartDealt--> head     here it is; or who collects it will have it
+            worker --PartDealt--> head     who collects it will have it
             worker --PartDealt--> party    to who collects it: the last party, or its worker
             worker --Delivered--> head     the last one has been collected
             worker --Broken--> head        it cannot be made
@@ -129,7 +129,7 @@ class HoldSeeds(WorkerMessage, frozen=True):
 
 
 class Deal(WorkerRun, frozen=True):
-    """Payload: the program, and each party's seed, joined, which nothing else is dealt of; with ``source``, where it
+    """Payload: the program, and each party's seed, joined, which nothing else is dealt of.  ``source``: where it
     will be collected.
 
     ``client``: in whose turn, ``patient``: however long that takes to come.  ``versions`` by slot; ``drawn`` and
@@ -142,11 +142,11 @@ class Deal(WorkerRun, frozen=True):
     part: Count
     expected: Seconds
     patient: bool
-    source: Source | None
+    source: Source
 
 
 class PartDealt(WorkerRun, frozen=True):
-    """Payload: the corrections of that part; to the head nothing, if they are collected."""
+    """Payload: the corrections of that part; to the head nothing."""
 
 
 class Delivered(WorkerRun, frozen=True):

@@ -237,9 +237,9 @@ class DealerServer(Server[DealerJob]):
     def deal(
         self, client: str, bound: BoundProgram, stored: Mapping[str, StoredMasks], order: Order, ahead: bool = False
     ) -> Made:
-        """For one run of that client's, in its turn; ``ahead`` of time, it is not collected, and waits.  Blocks."""
+        """For one run of that client's, in its turn; ``ahead`` of time, however long that takes.  Blocks."""
         size, seconds = self.governor.admission.size_of(bound.program), self.governor.part_seconds(bound.program)
-        return self._engine.make(DealingTask(client, bound, stored, order, size, seconds, ahead, not ahead))
+        return self._engine.make(DealingTask(client, bound, stored, order, size, seconds, ahead))
 
     async def _make_ready(self, version: str) -> None:
         """An upload will be used: its masks are made before somebody waits for them, if there is room for all."""

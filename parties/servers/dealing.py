@@ -5,13 +5,14 @@ head draws those, makes the client's part and what it is to remember from them, 
 the corrections of the last party: a worker (`parties.worker.dealing`) makes them from the same seeds, one part of the
 program after the other.
 
-*Collected.*  What is dealt for a run the party collects from the worker (`parties.servers.collecting`): through the
-head it would take its processor longer than dealing does.  The head decides when which part is made, as if it made it,
-and tells the party so.  What is dealt ahead of time passes through it: each item is stored before the next is begun.
+*Collected.*  What is dealt, for a run or ahead of time, the last party collects from the worker
+(`parties.stock.collecting`): through the head it would take its processor longer than dealing does.  The head decides
+when which part is made, as if it made it, and tells the party so.
 
 *Never the same twice.*  Seeds are drawn here for one dealing and handed to one worker, once.  If that is lost before
-its first part is here, nothing of the dealing has left, and another is made, of fresh seeds.  Afterwards its run, or
-the order of stock, ends with ``PeerLost`` of the dealer.
+its first part is made, nothing of the dealing has left, and another is made, of fresh seeds.  Afterwards its run ends
+with ``PeerLost`` of the dealer.  An item of stock whose party has not had all of it never becomes one, and another is
+dealt, under another number (`parties.stock.stocker`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from mpc.errors import PeerLost, ProgramError, TesseraError
+from mpc.errors import ProgramError, TesseraError
 from mpc.rings import Buffer
 from mpc.rings.prg import Seed
 from mpc.security import Security
@@ -35,7 +34,7 @@ from parties.messages.runs import Source
 from parties.messages.workers import Broken, Deal, Delivered, HoldSeeds, More, PartDealt, WorkerRun
 from parties.servers.crew import Charge, Crew, OnCrew, WorkerHere
 from parties.servers.engine import Engine
-from parties.stock.stocker import Made
+from parties.stock.stocker import TRIES, DealingLost, Made
 from parties.wire.messages import Buffer as Bytes
 from parties.wire.messages import Message, Payload
 from protocols.randomness.dealt import TrustedDealer
@@ -43,9 +42,6 @@ from protocols.readings.dealer import Dealing, StoredMasks
 from protocols.readings.drawing import Order
 
 log = logging.getLogger(__name__)
-
-TRIES = 3
-"""Workers that a dealing is tried on, each with seeds of its own."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,9 +57,7 @@ class DealingTask:
     seconds: float
     """That each of its parts takes, about."""
     patient: bool = False
-    """It waits for a worker, however long that takes."""
-    collected: bool = True
-    """By the last party, from the worker that deals, if one does."""
+    """It waits for a worker, however long that takes, and then to be collected while others are."""
 
 
 class LocalDealing(Engine[DealingTask, Made]):
@@ -82,10 +76,6 @@ def dealing_of(source: TrustedDealer, task: DealingTask, parties: int, security:
     return source.deal(task.bound.program, parties, task.stored, security, task.order)
 
 
-class WorkerGone(PeerLost):
-    """The dealer's own, with what it was dealing."""
-
-
 class PlacedDealing(Charge):
     """Corrections that a worker makes; ``me``: the dealer's name."""
 
@@ -95,14 +85,12 @@ class PlacedDealing(Charge):
         # A name of its own: a run may be dealt for again.
         super().__init__(secrets.token_hex(16), task.size)
         self.worker, self._me, self._over = worker, me, over
-        self.source: Source | None = None
-        if task.collected:
-            self.source = Source(worker.address, secrets.token_bytes(16), secrets.token_bytes(32))
+        self.source = Source(worker.address, secrets.token_bytes(16), secrets.token_bytes(32))
 
     def hear(self, message: WorkerRun, payload: Payload) -> None:
         match message:
             case PartDealt():
-                self.settle(tuple(np.frombuffer(buffer, np.uint8) for buffer in payload))
+                self.settle()
             case Broken():
                 self._fail(own_error(message.fault))
                 self._over(self.run)
@@ -113,7 +101,7 @@ class PlacedDealing(Charge):
 
     def lost(self, worker: str, why: str) -> None:
         self._fail(
-            WorkerGone(self._me, f"dealt for this run on {worker}, which {why}; nothing was revealed: run it again")
+            DealingLost(self._me, f"dealt for this run on {worker}, which {why}; nothing was revealed: run it again")
         )
 
     def _fail(self, error: TesseraError) -> None:
@@ -122,17 +110,16 @@ class PlacedDealing(Charge):
             self.asked()
             self.settle(error=error)
 
-    async def more(self) -> tuple[Buffer, ...]:
-        """The next part."""
+    async def more(self) -> None:
+        """Returns once the next part is made."""
         if self.answer.exception() is None:
             self.asked()
             self.worker.link.send(More(run=self.run))
-        return await self.part()
+        await self.part()
 
-    async def part(self) -> tuple[Buffer, ...]:
-        """What the worker was asked for."""
-        found: tuple[Buffer, ...] = await self.answer
-        return found
+    async def part(self) -> None:
+        """Returns once that is made which the worker was asked for."""
+        await self.answer
 
 
 class DealingElsewhere(OnCrew[DealingTask, Made, PlacedDealing]):
@@ -150,8 +137,9 @@ class DealingElsewhere(OnCrew[DealingTask, Made, PlacedDealing]):
             try:
                 placed: PlacedDealing = self.crew.wait_for(self._place(task, dealing.seeds))
                 parts = self._parts(task, placed)
-                return Made(dataclasses.replace(dealing, parts=parts), next(parts), placed.source)
-            except WorkerGone as error:
+                next(parts)
+                return Made(dataclasses.replace(dealing, parts=parts), (), placed.source)
+            except DealingLost as error:
                 tries += 1
                 if tries == TRIES:
                     raise
@@ -160,15 +148,15 @@ class DealingElsewhere(OnCrew[DealingTask, Made, PlacedDealing]):
                 task = dataclasses.replace(task, patient=True)
 
     def _parts(self, task: DealingTask, placed: PlacedDealing) -> Iterator[tuple[Buffer, ...]]:
-        """Whoever drops this before all parts are made gives the dealing up."""
+        """Nothing of each, once it is made.  Whoever drops this before all are gives the dealing up."""
         made, count = 0, len(task.bound.program.schedule(self._security).parts)
         try:
             while made < count:
-                part = self.crew.wait_for(placed.more() if made else placed.part())
+                self.crew.wait_for(placed.more() if made else placed.part())
                 made += 1
-                yield part
+                yield ()
         finally:
-            if made < count or not task.collected:
+            if made < count:
                 self.crew.later(self.crew.forget, placed.run)
 
     async def _place(self, task: DealingTask, seeds: Sequence[Seed]) -> PlacedDealing:

@@ -22,7 +22,6 @@ from parties.messages.stock import Agreed, StockDropped, StockItem, agreement
 from parties.operate.check.desk import CheckDesk
 from parties.operate.status.desk import StatusDesk
 from parties.servers.audit_answers import AuditAnswers
-from parties.servers.collecting import Collecting
 from parties.servers.early import EarlyWords
 from parties.servers.elsewhere import Elsewhere
 from parties.servers.engine import Engine, LocalEngine, Made, Task
@@ -39,6 +38,7 @@ from parties.servers.rounds import out_of_range
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
+from parties.stock.collecting import Collecting
 from parties.stock.items import SpentItem
 from parties.stock.material import Material
 from parties.stored.gate import Gate
@@ -212,16 +212,16 @@ class PartyServer(Server[PartyJob]):
         job.dealt = message, []
         self._parts.check(job)
         self.clear_deadline(job)
-        seconds = dealing_seconds(bound.program)
+        seconds, schedule = dealing_seconds(bound.program), bound.program.schedule(self.cluster.settings.security)
         if message.source is not None and not self._elsewhere.computes:
-            job.collecting = Collecting(self.cluster, message.source, bound.program)
+            job.collecting = Collecting(self.cluster, message.source)
 
         def work() -> Made:
             read = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
             part = self.material.take(message, bound.digest) if message.number else payload
             if job.collecting is not None:
-                part = [*part, *job.collecting.wait()]
+                part = [*part, *job.collecting.wait(schedule.dealt[0])]
             return self._engine.make(
                 Task(
                     # Commitments and signatures are bound to all of this.

@@ -12,12 +12,12 @@ from mpc.program import Program
 from parties.members.cluster import Cluster, Member
 from parties.messages.runs import Dealt, Disputed, Opening, Placed
 from parties.messages.stock import Agreed
-from parties.servers.collecting import Collecting
 from parties.servers.engine import PreparedRun
 from parties.servers.governor import Charge
 from parties.servers.job import Job
 from parties.servers.placing import PlacedRun
 from parties.servers.testimony import Testimony
+from parties.stock.collecting import Collecting
 from parties.tally import Sent, Tally
 from protocols.readings.mac_check import Round
 from protocols.readings.party import Exchange, PartyRun

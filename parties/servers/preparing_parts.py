@@ -95,7 +95,7 @@ class PreparingParts:
         def part() -> Sequence[memoryview]:
             if self.unread(job):
                 return self._read(job.assigned, bound.digest, run.prepared)
-            return payload if job.collecting is None else job.collecting.wait()
+            return payload if job.collecting is None else job.collecting.wait(run.schedule.dealt[run.prepared])
 
         def prepare() -> None:
             try:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from mpc.errors import TesseraError
+from mpc.errors import ProtocolViolation, TesseraError
 from parties.host.disk import check_part, check_room
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
@@ -15,9 +15,10 @@ from parties.messages.evidence import Evidence
 from parties.messages.failures import fault_of
 from parties.messages.runs import Dealt
 from parties.messages.stock import MAX_PROGRAMS, Spent, StockDropped, Stocked, StockHeld, StockItem, StockRefused
+from parties.stock.collecting import Collecting
 from parties.stock.items import NOTHING_FRESH, ItemId, SpentItem
 from parties.stock.ledger import PartyLedger
-from parties.wire.messages import Message, payload_bytes
+from parties.wire.messages import Message, Payload, payload_bytes
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,15 @@ class Material:
         self, cluster: Cluster, member: Member, keys: KeyPair, folder: str | os.PathLike[str], tell: Tell, proof: Proof
     ) -> None:
         self.ledger = PartyLedger(folder, keys, member.name, cluster.bond)
-        self._folder, self._name = folder, member.name
+        self._cluster, self._folder, self._name = cluster, folder, member.name
+        self._collecting: Collecting | None = None
+        """Of the item that is on its way, if it does not come through the dealer."""
         self._tell, self._proof = tell, proof
         # Items are added in the order in which they come.
         self._adding = asyncio.Lock()
         self._session = ""
 
-    async def add(self, message: StockItem, payload: list[memoryview]) -> None:
+    async def add(self, message: StockItem, payload: Payload) -> None:
         """Keep an item, durably, and then say so; or say why not."""
         item = ItemId(message.session, message.number)
         try:
@@ -50,7 +53,9 @@ class Material:
                     # The dealer begins a session when it has destroyed the one before.
                     await asyncio.to_thread(self.ledger.destroy_others, item.session)
                     self._session = item.session
-                await asyncio.to_thread(self._add, item, message, payload)
+                await asyncio.to_thread(self._check_room, message, payload)
+                whole = [*payload, *await self._collected(message)]
+                await asyncio.to_thread(self._add, item, message, whole)
         except TesseraError as error:
             log.warning("preprocessing %s refused: %s", item, error)
             position = error.position if isinstance(error, SpentItem) else 0
@@ -63,10 +68,26 @@ class Material:
         else:
             self._tell(Stocked(session=message.session, number=message.number, piece=message.piece))
 
-    def _add(self, item: ItemId, message: StockItem, payload: list[memoryview]) -> None:
-        size = payload_bytes(payload)
+    def _check_room(self, message: StockItem, payload: Payload) -> None:
+        size = payload_bytes(payload) + message.collected
         check_room(self._folder, self._name, size)
         check_part(self._folder, self._name, size, message.client, self.ledger.held_by(message.client))
+
+    async def _collected(self, message: StockItem) -> Payload:
+        """Of this piece, what a worker of the dealer's has of it.  Raises PeerLost, ProtocolViolation."""
+        collecting, source = self._collecting, message.source
+        if collecting is not None and collecting.source != source:
+            collecting.close()
+            self._collecting = collecting = None
+        if source is None:
+            return []
+        if self._name != self._cluster.parties[-1].name:
+            raise ProtocolViolation(self._cluster.dealer.name, "has something collected that is not this party's")
+        if collecting is None:
+            self._collecting = collecting = Collecting(self._cluster, source, "this stock")
+        return await collecting.part(message.collected)
+
+    def _add(self, item: ItemId, message: StockItem, payload: Payload) -> None:
         if message.piece:
             last = message.piece == message.pieces - 1
             self.ledger.add_later(item, message.program, message.piece, payload, last=last)

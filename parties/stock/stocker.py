@@ -51,6 +51,9 @@ MAX_REQUESTS = 8
 SLICE = 8
 """Items dealt for a request before it is another client's turn."""
 
+TRIES = 3
+"""Dealings that are made for one use, each of seeds of its own, if workers are lost with them."""
+
 
 class OldStock(MaterialError):  # noqa: N818 - says what is known
     """All parties' ledgers are ahead of this stock, or a check has failed in its session."""
@@ -62,6 +65,10 @@ class AheadOfOthers(MaterialError):  # noqa: N818 - likewise
     def __init__(self, sentence: str, position: int) -> None:
         super().__init__(sentence)
         self.position = position
+
+
+class DealingLost(PeerLost):
+    """With a worker of this dealer's, before a party had all of it: nothing else was ever made of its seeds."""
 
 
 class Made(NamedTuple):
@@ -294,7 +301,20 @@ class Stocker:
             self._endpoint.send(request.client.name, message)
 
     async def _hand_out(self, request: Request, made: Made) -> int:
-        """Have every party store its part; returns the payload bytes sent.
+        """Have every party store its part; returns the payload bytes sent."""
+        tries = 0
+        while True:
+            try:
+                return await self._handed_out(request, made)
+            except DealingLost as error:
+                tries += 1
+                if tries == TRIES:
+                    raise
+                log.warning("%s: it is dealt anew, of other seeds", error)
+                made = await self._deal(request.owner, request.bound)
+
+    async def _handed_out(self, request: Request, made: Made) -> int:
+        """Likewise, if no worker is lost with it.
 
         All parties that have met the number before show that this stock is an old copy, and so does one that can prove
         that a check has failed: it begins a new session.  One alone may be lying: its numbers are passed over.
@@ -321,7 +341,7 @@ class Stocker:
         record = [total.to_bytes(8, "little"), kept, *dealing.for_client()]
         item = await asyncio.to_thread(self.stock.begin, bound.digest, record, bound.client, above)
         try:
-            await self._deliver(item, request, made, len(pieces))
+            await self._deliver(item, request, made, pieces)
         except BaseException:
             await asyncio.to_thread(self.stock.abandon, item)
             raise
@@ -332,36 +352,36 @@ class Stocker:
         if not all(map(self._endpoint.connected, self._parties)):
             await self._endpoint.connect(self._parties, self._cluster.settings.peer_timeout)
 
-    async def _deliver(self, item: ItemId, request: Request, made: Made, pieces: int) -> None:
-        """Returns when every party has said that it has stored all of its part."""
-        dealing = made.dealing
+    async def _deliver(self, item: ItemId, request: Request, made: Made, pieces: Sequence[int]) -> None:
+        """Returns when every party has said that it has stored all of its part; ``pieces``: bytes of the last one's."""
+        dealing, last = made.dealing, self._parties[-1]
         ahead: asyncio.Task[tuple[Array, ...]] | None = None
         parts = {party.name: dealing.for_party(party.index, made.first) for party in self._cluster.parties}
         message = StockItem(
             session=item.session, number=item.number, program=request.bound.digest, client=request.bound.client
         )
         try:
-            for piece in range(pieces):
-                more = piece + 1 < pieces
+            for piece, size in enumerate(pieces):
+                message, more = replace(message, piece=piece), piece + 1 < len(pieces)
+                of_last = replace(message, pieces=len(pieces), source=made.source, collected=size if made.source else 0)
                 # The next one is dealt while this one is stored.
                 ahead = asyncio.create_task(self._deal_part(request.owner, request.bound, dealing)) if more else None
-                await self._have_stored(replace(message, piece=piece), parts, pieces)
+                await self._have_stored(message, parts, of_last)
                 if ahead is not None:
-                    parts = {self._parties[-1]: list(await ahead)}
+                    parts = {last: list(await ahead)}
         finally:
             if ahead is not None:
                 ahead.cancel()
 
-    async def _have_stored(self, message: StockItem, parts: Mapping[str, Sequence[Buffer]], pieces: int) -> None:
-        """Returns when these parties have said that they have stored it."""
+    async def _have_stored(self, message: StockItem, parts: Mapping[str, Sequence[Buffer]], of_last: StockItem) -> None:
+        """Returns when these parties have said that they have stored it; ``of_last``: what the last one is told."""
         self._item, self._piece = ItemId(message.session, message.number), message.piece
         self._missing, self._refusals = set(parts), []
         self._stored = asyncio.get_running_loop().create_future()
         try:
             await self._reach()
             for party, part in parts.items():
-                said = replace(message, pieces=pieces if party == self._parties[-1] else 1)
-                self._endpoint.send(party, said, part)
+                self._endpoint.send(party, of_last if party == self._parties[-1] else message, part)
             patience = self._cluster.settings.round_timeout
             async with asyncio.timeout(patience):
                 await self._stored
@@ -387,6 +407,8 @@ class Stocker:
         elif message.position:
             self._refusals.append(AheadOfOthers(str(error), message.position))
             self._answered(party)
+        elif isinstance(error, PeerLost) and error.peer == DEALER:
+            self._stop(DealingLost(DEALER, error.reason))
         else:
             self._stop(error)
 

@@ -111,18 +111,21 @@ class DirectLink:
         except OSError:
             raise self._lost() from None
 
-    async def receive(self) -> tuple[Message, Payload]:
-        """The next message.  Raises PeerLost; ProtocolViolation for what is none, or too large."""
+    async def receive(self, most: int | None = None) -> tuple[Message, Payload]:
+        """The next message; if that is to be known better, of ``most`` bytes of payload.
+
+        Raises PeerLost; ProtocolViolation for what is none, or too large.
+        """
         try:
-            return await self._receive()
+            return await self._receive(self._most if most is None else most)
         except (OSError, asyncio.IncompleteReadError):
             raise self._lost() from None
         except InvalidTag:
             raise ProtocolViolation(self.peer, "sent a frame that does not open, or another than was due") from None
 
-    async def _receive(self) -> tuple[Message, Payload]:
+    async def _receive(self, most: int) -> tuple[Message, Payload]:
         header, count, size = _HEAD.unpack(await self._open(_HEAD.size))
-        if header > MAX_HEADER_BYTES or count > MAX_BUFFERS or size > self._most:
+        if header > MAX_HEADER_BYTES or count > MAX_BUFFERS or size > most:
             raise ProtocolViolation(self.peer, f"sent a message of {count} buffers and {size} bytes, which is too much")
         head = await self._open(header + _LENGTH.size * count)
         lengths = [length for (length,) in _LENGTH.iter_unpack(head[header:])]

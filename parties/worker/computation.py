@@ -20,12 +20,12 @@ from parties.members.cluster import Cluster, Member
 from parties.messages.evidence import Evidence, Said
 from parties.messages.runs import Inputs, Opening
 from parties.messages.workers import Finished, Meet, Meeting, Start, Take
-from parties.servers.collecting import Collecting
 from parties.servers.engine import first_part
 from parties.servers.governor import Governor, evaluating_seconds
 from parties.servers.party_job import Heard
 from parties.servers.rounds import heard, is_long, next_round, out_of_range
 from parties.servers.testimony import Testimony
+from parties.stock.collecting import Collecting
 from parties.stored.stored_version import ReadForRun
 from parties.tally import Tally
 from parties.wire.direct import DirectLink, Doors, LinkKey, dial
@@ -97,8 +97,9 @@ class Computation:
         """The run, up to its first part; s that it took."""
         take = self._take
         if take.source is not None:
-            self._collecting = Collecting(self._cluster, take.source, program)
-            dealt = [*dealt, *await self._collecting.part()]
+            self._collecting = Collecting(self._cluster, take.source)
+            schedule = program.schedule(self._cluster.settings.security)
+            dealt = [*dealt, *await self._collecting.part(schedule.dealt[0])]
 
         def work() -> float:
             started = time.perf_counter()
@@ -125,7 +126,7 @@ class Computation:
         """The next part."""
         run = self._known()[0]
         if self._collecting is not None:
-            payload = await self._collecting.part()
+            payload = await self._collecting.part(run.schedule.dealt[run.prepared])
         await self._in_turn(lambda: run.prepare(payload), self._governor.part_seconds(run.program))
         self._more.set()
 

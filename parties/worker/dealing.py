@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from mpc.errors import PeerLost, ProgramError
 from mpc.rings import Buffer
 from parties.messages.failures import fault_of
-from parties.messages.runs import Source
 from parties.messages.workers import Broken, Deal, Delivered, Drop, HoldSeeds, More, Over, PartDealt
-from parties.servers.collecting import ABOUT
+from parties.stock.collecting import ABOUT
+from parties.stock.stocker import SLICE
 from parties.stored.policy import not_in_use
-from parties.wire.direct import shared_keys
+from parties.wire.direct import DirectLink, shared_keys
 from parties.wire.messages import Message, Payload
 from parties.worker.post import Post
 from protocols.randomness.dealt import read_seeds
@@ -82,8 +82,7 @@ class DealingWork:
         post, message = self._post, dealing.message
         encoded, seeds = payload
         program = await post.program(bytes(encoded))
-        if message.source is not None:
-            self._post.doors.reserve(post.cluster.parties[-1].name, 0, message.source.door)
+        post.doors.reserve(post.cluster.parties[-1].name, 0, message.source.door)
         dealing.parts = post.source.corrections(
             program,
             {slot: self.held[version] for slot, version in message.versions.items() if version in self.held},
@@ -94,26 +93,33 @@ class DealingWork:
         await self._next(dealing)
         # It is known by now, which takes long the first time.
         dealing.left += len(program.schedule(post.cluster.settings.security).parts)
-        if message.source is not None and not dealing.over:
-            deliver = functools.partial(self._deliver, dealing, message.source)
+        if not dealing.over:
+            deliver = functools.partial(self._deliver, dealing)
             dealing.delivery = post.work(message.run, deliver, lambda: not dealing.over)
 
-    async def _deliver(self, dealing: _Dealing, source: Source) -> None:
-        """Each part that is made, to who collects them.  Raises PeerLost."""
-        post, party = self._post, self._post.cluster.parties[-1].name
-        patience = 2 * post.cluster.settings.round_timeout
+    async def _deliver(self, dealing: _Dealing) -> None:
+        """Each part that is made, to who collects them.  Raises PeerLost: then it is kept no longer."""
+        post, message = self._post, dealing.message
+        party, keys = post.cluster.parties[-1].name, shared_keys(message.source.secret, ABOUT)
+        patience = (2 + SLICE * message.patient) * post.cluster.settings.round_timeout
+        link: DirectLink | None = None
         try:
             async with asyncio.timeout(patience):
-                link = await post.doors.come_in(source.door, shared_keys(source.secret, ABOUT))
-        except TimeoutError:
-            raise PeerLost(party, f"did not collect what was dealt for a run within {patience:g} s") from None
-        try:
+                link = await post.doors.come_in(message.source.door, keys)
             while dealing.left or not dealing.made.empty():
-                link.send(PartDealt(run=dealing.message.run), list(await dealing.made.get()))
-                await link.flush()
-        finally:
-            link.close()
-        post.link.send(Delivered(run=dealing.message.run))
+                part = await dealing.made.get()
+                async with asyncio.timeout(patience):
+                    link.send(PartDealt(run=message.run), list(part))
+                    await link.flush()
+        except BaseException as error:
+            if link is not None:
+                # What nobody has read is not kept to be sent some day.
+                link.abort()
+            if isinstance(error, TimeoutError):
+                raise PeerLost(party, f"did not collect what was dealt for it within {patience:g} s") from None
+            raise
+        link.close()
+        post.link.send(Delivered(run=message.run))
 
     async def _next(self, dealing: _Dealing) -> None:
         post, message = self._post, dealing.message
@@ -127,10 +133,8 @@ class DealingWork:
         dealing.left -= 1
         if dealing.over:
             return
-        if message.source is not None:
-            dealing.made.put_nowait(part)
-            part = ()
-        post.link.send(PartDealt(run=message.run), list(part))
+        dealing.made.put_nowait(part)
+        post.link.send(PartDealt(run=message.run))
         await post.link.flush()
 
     def _over(self, name: str) -> None:
@@ -139,8 +143,7 @@ class DealingWork:
             dealing.over = True
             if dealing.delivery is not None:
                 dealing.delivery.cancel()
-            if dealing.message.source is not None:
-                self._post.doors.forget(dealing.message.source.door)
+            self._post.doors.forget(dealing.message.source.door)
 
     def _drop(self, version: str) -> None:
         """Not there any more, nor anywhere in memory as far as that is ours to say; nor is anything made of it."""

@@ -16,7 +16,10 @@ from mpc.security import Security
 from nn import Linear, Model, Sequential
 from parties import Settings
 from parties.messages.runs import Dealt, DealtPart, Source
+from parties.messages.stock import StockItem
 from parties.messages.workers import Deal
+from parties.stock.collecting import Collecting
+from parties.wire.direct import DirectLink
 from parties.worker.dealing import DealingWork
 
 from .conftest import opened
@@ -115,6 +118,89 @@ async def test_what_is_dealt_for_a_run_goes_past_the_dealer(either, in_parts, wh
     assert len(sent) > 4, "there are several parts"
     assert sum(sent) == 2 * SEED_BYTES
     await site.until(lambda: not site.servers[DEALER]._engine.crew.at_work)
+
+
+@pytest.mark.parametrize("where", [(DEALER,), (DEALER, "party0", "party1")])
+async def test_what_is_dealt_ahead_goes_past_the_dealer(site, in_parts, where):
+    await on_workers(site, *where)
+    sent = []
+    site.corrupt(DEALER, StockItem, lambda m, b: sent.append(sum(map(len, b))) or [(m, b)])
+    async with site.client() as client:
+        x, values = deep(client)
+        await client.stock(x, 2)
+        for _ in range(2):
+            assert await client.reveal(deep(client)[0]) == pytest.approx(values, abs=1e-3)
+            assert client.last_run.from_stock
+            assert as_predicted(client.last_run)
+    assert len(sent) > 8, "there are several parts"
+    assert sum(sent) == 2 * 2 * SEED_BYTES
+    await site.until(lambda: not site.servers[DEALER]._engine.crew.at_work)
+
+
+@pytest.mark.parametrize("piece", [0, 1])
+async def test_stock_that_is_lost_with_a_worker_is_dealt_anew(site, in_parts, dealt, piece):
+    """When its party has had none of it, or some; and so are others that were made there."""
+    forces = await on_workers(site, DEALER, count=1)
+    lost = []
+
+    def lose(message, buffers):
+        if message.piece == piece and not lost:
+            lost.append(message)
+            forces[DEALER].tasks[0].cancel()
+        return [(message, buffers)]
+
+    site.corrupt(DEALER, StockItem, lose)
+    async with site.client() as client:
+        await client.stock(deep(client)[0], 2)
+        for _ in range(2):
+            x, values = deep(client)
+            assert await client.reveal(x) == pytest.approx(values, abs=1e-3)
+            assert client.last_run.from_stock
+    assert len(set(dealt)) == len(dealt) > 2, "of other seeds"
+    assert not site.servers["party1"].material.ledger.stock(), "nothing is left of it"
+
+
+@pytest.mark.parametrize("what", ["party", "secret", "size", "beside"])
+async def test_what_a_dealer_may_not_say_of_stock(site, what):
+    await on_workers(site, DEALER, count=1)
+    source = Source(site.servers["party0"].member.address, bytes(16), bytes(32))
+    lies = {
+        "party": lambda m, b: [(replace(m, source=source), b)],
+        "secret": lambda m, b: [(m if m.source is None else replace(m, source=replace(m.source, secret=bytes(32))), b)],
+        "size": lambda m, b: [(m if m.source is None else replace(m, collected=m.collected + 8), b)],
+        "beside": lambda m, b: [(replace(m, source=None), b)],
+    }
+    site.corrupt(DEALER, StockItem, lies[what])
+    async with site.client() as client:
+        with pytest.raises(PeerError, match="dealer"):
+            await client.stock(program(client), 1)
+            # That something is missing is seen when it is used: a ledger does not know programs.
+            await right(client, from_stock=True)
+        site.restore(DEALER)
+        await right(client)
+    await site.settled()
+
+
+@pytest.mark.parametrize("what", ["comes", "reads"])
+async def test_what_nobody_collects_is_not_kept(tmp_path, monkeypatch, what):
+    """The last party is gone before it comes, or comes and reads nothing."""
+    settings = replace(SETTINGS, round_timeout=1)
+    async with opened(tmp_path, Security.SEMI_HONEST, settings=settings) as site:
+        forces = await on_workers(site, DEALER, count=1)
+        never, honest = asyncio.Event(), DirectLink.flush
+        if what == "comes":
+            monkeypatch.setattr(Collecting, "_dial", lambda self: never.wait())
+        else:
+            monkeypatch.setattr(Collecting, "_received", lambda self, link, size: never.wait())
+            # What is small goes into buffers of the kernel.
+            monkeypatch.setattr(DirectLink, "flush", lambda s: never.wait() if s.peer == "party1" else honest(s))
+        work = forces[DEALER].workers[0].does
+        async with site.client() as client:
+            with pytest.raises(PeerLost, match="dealer"):
+                await client.reveal(program(client))
+            assert work._dealings
+            await site.until(lambda: not work._dealings and not site.servers[DEALER]._engine.crew.at_work)
+            assert not work._post.doors._doors
 
 
 @pytest.mark.parametrize("what", ["party", "secret", "door", "both"])
