@@ -29,6 +29,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, settings
 
 import protocols  # noqa: F401 - makes the operations known
 from mpc import fixed_point
@@ -67,6 +68,10 @@ if "TMPDIR" not in os.environ and _memory.is_dir() and os.access(_memory, os.W_O
 # And a service manager that waits for us is not to hear from servers under test.
 for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
     os.environ.pop(_name, None)
+
+# The same examples in each run, and as long as they take on a machine that does much else.
+settings.register_profile("alike", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("alike")
 
 # A collection goes over ten thousand tests and all that they import: a fifth of all processor time went there.
 gc.set_threshold(20_000, 10, 100)

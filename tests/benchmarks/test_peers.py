@@ -123,7 +123,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(*pids: int) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not any(map(alive, pids))
@@ -185,7 +185,7 @@ def test_beyond_the_limit_nothing_is_left(start: Callable[[System, Path], Runner
     with pytest.raises(OverLimit, match="over the limit of 1 s"):
         runner.ask({"do": "open"}, 1.0)
     runner.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert gone(runner.pid)
     runner.close()
 
@@ -211,7 +211,7 @@ def test_parties_end_with_whoever_started_them(crew: Callable[[], Runner], reque
     assert stdin is not None
     stdin.close()  # as the kernel does when we are killed
     assert gone(*(answer["pid"] for answer in answers))
-    runner._process.wait(5)
+    runner._process.wait(30)
     runner.close()
 
 

@@ -105,7 +105,7 @@ class Hosts:
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         self._ports.close()
 
 
@@ -166,7 +166,7 @@ def step(hosts: Hosts, host: str, words: list[str], said: dict[str, Any]) -> dic
     words = [_key(hosts, word) for word in words]
     if words[0] == "party":
         if host == "university":
-            assert hosts.processes[host].wait(30) == 3
+            assert hosts.processes[host].wait(60) == 3
             assert "tessera cluster rekey" in (hosts.host(host) / "log").read_text()
             hosts.processes[host].communicate()
         if host == "institute":
@@ -176,7 +176,7 @@ def step(hosts: Hosts, host: str, words: list[str], said: dict[str, Any]) -> dic
     if "--fingerprint" in words:
         words[words.index("--fingerprint") + 1] = said["fingerprint"][:16]
     if "rekey" in words:
-        hosts.processes[host].wait(30)
+        hosts.processes[host].wait(60)
     found = hosts.command(host, *words)
     if words[0] == "keygen":
         hosts.public[words[1]] = KeyPair.load(hosts.host(host) / f"{words[1]}.key").public

@@ -460,7 +460,7 @@ class Walk:
         codes = []
         for process in self.servers.values():
             try:
-                codes.append(process.wait(20))
+                codes.append(process.wait(60))
             except subprocess.TimeoutExpired:
                 process.kill()
                 codes.append(process.wait())

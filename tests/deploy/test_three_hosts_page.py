@@ -53,7 +53,7 @@ def test_the_page_leads_to_an_answer(tmp_path: Path) -> None:
                 process = subprocess.Popen(
                     command, cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
                 )
-                running.callback(process.communicate, timeout=30)
+                running.callback(process.communicate, timeout=60)
                 running.callback(process.terminate)
                 assert process.stdout is not None
                 assert process.stdout.readline().strip() == READY

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from parties import LocalCluster
 
 SECOND = 1000.0
-expect.set_options(timeout=30 * SECOND)
+expect.set_options(timeout=60 * SECOND)
 
 UNNAMED = """() => [...document.querySelectorAll("img, canvas, svg, progress, input, button, section")].filter(
     element => !(element.alt || element.ariaLabel || element.labels?.length || element.getAttribute("aria-labelledby")
@@ -33,7 +33,7 @@ def served(cluster: LocalCluster, *words: str, client: str = "clinic") -> Iterat
             yield process.stdout.readline().strip()
         finally:
             process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=10)
+        rest, errors = process.communicate(timeout=60)
         assert (process.returncode, rest, errors) == (0, "", "")
 
 
@@ -41,7 +41,7 @@ def served(cluster: LocalCluster, *words: str, client: str = "clinic") -> Iterat
 def opened(browser: Browser, address: str) -> Iterator[Page]:
     """At its end, nothing was complained of and nothing asked for elsewhere."""
     page = browser.new_page()
-    page.set_default_timeout(15 * SECOND)
+    page.set_default_timeout(60 * SECOND)
     complaints: list[str] = []
     requests: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))

@@ -36,7 +36,7 @@ sys.modules["crashing_server"] = crashing
 _spec.loader.exec_module(crashing)
 Crash = crashing.Crash
 
-DEADLINE = 8.0
+DEADLINE = 20.0
 VALUES = np.array([0.5, -0.25])
 ROUNDS = 6
 """Three openings, and three rounds of the check."""

@@ -24,7 +24,7 @@ from protocols.trace.secret_tensor import SecretTensor
 SERVERS = ("dealer", "party0", "party1")
 SHORT = 1.5
 """s of grace where a test waits for its end."""
-SLACK = 3.0
+SLACK = 10.0
 """s that ending a process may take besides, on a busy machine."""
 
 

@@ -37,7 +37,7 @@ class Rude:
 
     async def __aenter__(self):
         await self.endpoint.start()
-        await self.endpoint.connect(deadline=10)
+        await self.endpoint.connect(deadline=30)
         return self
 
     async def __aexit__(self, *_):
@@ -56,7 +56,7 @@ class Rude:
 
     async def failure(self) -> TesseraError:
         """What the servers say of it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 event = await self.endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, Failed):
@@ -65,7 +65,7 @@ class Rude:
     async def ready(self) -> None:
         self.send(Prepare(run=self.run), [program()])
         waiting = {"party0", "party1"}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while waiting:
                 event = await self.endpoint.receive()
                 if isinstance(event, Delivery) and isinstance(event.message, Ready):

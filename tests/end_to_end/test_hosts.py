@@ -22,7 +22,7 @@ FAR = Link(20e-3, 100e6)
 # Most of it waits for peers to be given up.
 pytestmark = pytest.mark.slow
 SETTINGS = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
-DEADLINE = SETTINGS.peer_timeout + 3.0
+DEADLINE = SETTINGS.peer_timeout + 10.0
 """Seconds from a cut to the client's error: silence is noticed, told, and the way there may be long."""
 
 
@@ -190,7 +190,7 @@ def fails_in_time(client: Client, action, a: str, b: str) -> None:
 def next_run_works(client: Client) -> None:
     """Nobody is restarted; the first attempts may still meet connections that are being given up."""
     last: TesseraError | None = None
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
         try:
             computes(client)

@@ -181,7 +181,7 @@ def test_two_processes_drain_their_stock_at_once(cluster):
             client.stock(program(client), count)
     scripts = [DRAIN.format(path=str(cluster.path), key=str(cluster.key_path(name))) for name in ("clinic", "company")]
     processes = [subprocess.Popen([sys.executable, SNIPPET, script], stdout=subprocess.PIPE) for script in scripts]
-    served = [int(process.communicate(timeout=30)[0]) for process in processes]
+    served = [int(process.communicate(timeout=60)[0]) for process in processes]
     assert served == [10, 7]
     used = [history(cluster, name) for name in NAMES]
     assert used[0] == used[1] == used[2]
@@ -202,7 +202,7 @@ def history(cluster: LocalCluster, name: str) -> dict[Any, str | None]:
 def stop(cluster: LocalCluster, *names: str) -> None:
     for name in names:
         cluster.processes[name].terminate()
-        cluster.processes[name].wait(10)
+        cluster.processes[name].wait(60)
 
 
 def test_old_copies_of_data_folders(cluster):

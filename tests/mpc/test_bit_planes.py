@@ -43,7 +43,7 @@ def test_tables_are_those_of_the_field(widths: tuple[int, ...], ignored: int) ->
         assert np.array_equal(bits_of(one ^ other, size), found != 0)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.integers(0, field.P - 1), st.integers(0, field.P - 1), st.sampled_from(WIDTHS), st.integers(0, 9))
 def test_a_chain_of_digits_is_the_bit_of_a_difference(r: int, c: int, widths: tuple[int, ...], ignored: int) -> None:
     table = bit_planes.table(np.array([r], np.uint64), ignored, widths)

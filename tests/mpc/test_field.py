@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.rings import field
@@ -42,7 +42,6 @@ def exact(x: FieldArray) -> Any:
     return x.astype(object)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(elements, elements, elements), min_size=1, max_size=40))
 def test_elementwise_operations_agree_with_python_integers(triples: list[tuple[int, int, int]]) -> None:
     x, y, z = (array(list(column)) for column in zip(*triples, strict=True))
@@ -125,13 +124,11 @@ def test_another_dtype_is_refused() -> None:
         field.negate(np.ones(3))  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
 @given(st.lists(elements, min_size=1, max_size=10), st.integers(-(2**200), 2**200))
 def test_scale_takes_any_integer(values: list[int], k: int) -> None:
     assert field.scale(array(values), k).tolist() == [v * k % P for v in values]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
 def test_from_signed_reduces_any_int64(values: list[int]) -> None:
     assert field.from_signed(np.array(values, np.int64)).tolist() == [v % P for v in values]
@@ -142,7 +139,6 @@ def test_from_signed_at_multiples_of_p() -> None:
     assert field.from_signed(np.array(values, np.int64)).tolist() == [v % P for v in values]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(P // 2), P // 2), min_size=1, max_size=20))
 def test_to_signed_undoes_from_signed(values: list[int]) -> None:
     signed = np.array(values, np.int64)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.errors import EncodingError
@@ -15,13 +15,11 @@ from mpc.fixed_point import decode, encode
 from mpc.rings.field import P
 
 
-@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.integers(0, 38))
 def test_encoding_is_the_nearest_integer_exactly(value: float, bits: int) -> None:
     assert int(encode(value, bits)) == round(Fraction(value) * 2**bits) % P
 
 
-@settings(deadline=None)
 @given(st.integers(-(2**30) + 1, 2**30 - 1), st.integers(0, 29))
 def test_integers_are_exact(value: int, bits: int) -> None:
     assert int(encode(value, bits)) == (value << bits) % P
@@ -39,7 +37,6 @@ def test_halves_round_to_even() -> None:
     assert encode([0.125, 0.375], 2).tolist() == [0, 2]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=1), st.integers(0, 40))
 def test_decode_undoes_encode(raw: list[int], bits: int) -> None:
     values = np.ldexp(np.array(raw, np.float64), -bits)

@@ -133,7 +133,7 @@ def test_views_that_are_not_contiguous(path: None) -> None:
     assert np.array_equal(matmul(x, batch), exact(x, batch))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 20), st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**32 - 1), st.booleans())
 def test_any_small_shape(m: int, k: int, n: int, seed: int, split: bool) -> None:
     rng = np.random.default_rng(seed)

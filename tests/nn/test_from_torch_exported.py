@@ -293,7 +293,7 @@ sizes_of = st.lists(st.integers(1, 4), min_size=0, max_size=3)
 
 
 @given(sizes_of, st.integers(1, 3), st.integers(1, 3), sizes_of, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_layouts_follow_permutations_and_reshapes(
     leading: list[int], before: int, after: int, trailing: list[int], choose: Any
 ) -> None:

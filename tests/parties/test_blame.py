@@ -492,6 +492,7 @@ async def test_evidence_fills_no_disk(site, monkeypatch):
             with other_inputs(site, company, "party0"), pytest.raises(InconsistentInputs):
                 await company.reveal(program(company, [0.75]))
         await site.settled()
+    await site.until(lambda: len(evidence(site, "party0")) == 2)
     await asyncio.sleep(0.05)
     assert len(evidence(site, "party0")) == 2
     place = site.data("party0") / "evidence"

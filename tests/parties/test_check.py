@@ -185,11 +185,11 @@ async def test_a_firewall_that_drops_is_told_from_a_closed_port(site):
 async def test_a_party_that_goes_in_the_middle(site):
     site.corrupt("party1", Looked, lambda *_: [])
     started = asyncio.get_running_loop().time()
-    checking = asyncio.create_task(look(site, patience=10))
+    checking = asyncio.create_task(look(site, patience=30))
     await asyncio.sleep(0.5)
     await site.stop("party1")
     report = await checking
-    assert asyncio.get_running_loop().time() - started < 5
+    assert asyncio.get_running_loop().time() - started < 15
     assert report.exit_code == 7
     assert host(report, "party1").error.peer == "party1"
     assert links(report)["clinic", "dealer"].rate > 0

@@ -549,5 +549,5 @@ class Machine(RuleBasedStateMachine):
         assert self.ledger.position(SESSION) == max(spent, default=0)
 
 
-Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
 TestMachine = Machine.TestCase

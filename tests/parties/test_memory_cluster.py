@@ -230,4 +230,4 @@ def test_nobody_there_is_told_in_time():
     started = time.monotonic()
     with pytest.raises(PeerUnavailable, match="is it running"):
         asyncio.run(reach())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9, "10 s else"

@@ -317,7 +317,7 @@ async def test_half_a_request_and_an_unread_answer_end():
         unread.sendall(GET)
         with contextlib.suppress(ConnectionResetError):
             assert await half[0].read() == b""
-        assert 0.2 < time.monotonic() - started < 2
+        assert 0.2 < time.monotonic() - started < metrics_page.PATIENCE + 4, "5 s else"
         half[1].close()
         unread.close()
         assert b"200 OK" in await ask(port, GET)
@@ -350,6 +350,15 @@ async def test_the_page_is_not_made_for_everyone():
         assert len(made) == 1
 
 
+def is_closed(scraper: socket.socket) -> bool:
+    try:
+        return scraper.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 async def test_hundreds_of_slow_scrapers_and_a_run(site):
     """They are turned away or dropped; runs go on, memory stays, and an honest scraper is served afterwards."""
     with pytest.MonkeyPatch.context() as patch:
@@ -369,15 +378,9 @@ async def test_hundreds_of_slow_scrapers_and_a_run(site):
             for _ in range(3):
                 assert await client.reveal(x**2) == pytest.approx([1, 4], abs=1e-3)
             # One is taken in every PACE s; the kernel keeps the others waiting, or turns them away.
-            await asyncio.sleep(0.8)
-            closed = 0
-            for one in sockets:
-                with contextlib.suppress(BlockingIOError):
-                    try:
-                        closed += one.recv(1) == b""
-                    except OSError:
-                        closed += 1
-            assert closed > metrics_page.MAX_CONNECTIONS
+            async with asyncio.timeout(15):
+                while sum(map(is_closed, sockets)) <= metrics_page.MAX_CONNECTIONS:  # noqa: ASYNC110 - of many sockets
+                    await asyncio.sleep(0.05)
             for one in sockets:
                 one.close()
             # Those that the kernel had kept waiting are taken in first, and turned away at worst.
@@ -396,17 +399,19 @@ async def test_a_flood_of_connections_leaves_the_event_loop_its_time():
     async with page(text) as (served, port):
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", flood, str(port))
         try:
-            await asyncio.sleep(0.3)
-            busy, taken = time.process_time(), []
-            accept = served._serve
+            taken, accept = [], served._serve
             served._serve = lambda connection: taken.append(1) or accept(connection)
+            async with asyncio.timeout(60):
+                while not taken:  # noqa: ASYNC110 - another process begins
+                    await asyncio.sleep(0.01)
+            began, busy, before = time.monotonic(), time.process_time(), len(taken)
             await asyncio.sleep(1)
-            busy = time.process_time() - busy
+            passed, busy = time.monotonic() - began, time.process_time() - busy
         finally:
             process.kill()
             await process.wait()
-        assert 0 < len(taken) <= 1 / metrics_page.PACE
-        assert busy < 0.3
+        assert 0 < len(taken) - before <= passed / metrics_page.PACE + 1
+        assert busy < 0.3 * passed
 
 
 def test_the_address_is_printed_and_refused(tmp_path):

@@ -116,7 +116,7 @@ def test_kept_over_a_restart(folder: Path) -> None:
 
 
 @given(shapes=st.lists(st.lists(st.integers(0, 5), max_size=3).map(tuple), min_size=1, max_size=2))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_shapes(tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple[int, ...]]) -> None:
     with opened(tmp_path_factory.mktemp("any") / "data") as models:
         kept = record(1, shapes=tuple(shapes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,10 @@ async def test_a_server_that_tells_ever_again_has_a_client_look_so_often(
             (listed.append(message) if isinstance(message, ListRequests) and server == "dealer" else None)
             or honest(server, message, *rest)
         )
+        began = time.monotonic()
         for _ in range(100):
             site.servers["party1"].endpoint.send("clinic", RequestsChanged())
             await asyncio.sleep(0.01)
-        assert 2 <= len(listed) <= 7
+        assert 2 <= len(listed) <= (time.monotonic() - began) / 0.2 + 2
         # And is told of nothing, since there is nothing.
         assert await clinic.requests() == []

@@ -18,6 +18,7 @@ from parties.messages.stock import Agreed, StockDropped, Stocked, StockHeld, Sto
 from parties.servers.pending_upload import PendingUpload
 from parties.stock import stocker as stocker_module
 from parties.wire.events import Delivery
+from parties.wire.liveness import GRACE, TICK
 from protocols.readings.dealer import StoredMasks
 
 RUN = "0" * 32
@@ -70,7 +71,7 @@ async def test_a_party_that_has_stored_its_part_may_go(site):
         await site.until(lambda: held and stocker._missing == {"party1"})
         await site.stop("party0")
         await site.until(lambda: not site.servers["dealer"].endpoint.connected("party0"))
-        await asyncio.sleep(2 * site.cluster.settings.peer_timeout / 3)
+        await asyncio.sleep(GRACE + 2 * TICK)
         site.restore("party1")
         site.servers["party1"].endpoint.send("dealer", held[0])
         assert (await stocking).in_stock == 1

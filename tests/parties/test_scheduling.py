@@ -108,14 +108,16 @@ async def test_turns_go_round(bench, monkeypatch):
     assert rounds == ["abc"] * 3
 
 
-async def test_who_has_had_much_waits_and_who_comes_back_has_saved_up_nothing(bench):
+async def test_who_has_had_much_waits_and_who_comes_back_has_saved_up_nothing(bench, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(scheduling, "time", SimpleNamespace(monotonic=lambda: now[0], thread_time=time.thread_time))
     work = bench(2)
     tasks = [work.put("held", "held")]
     await work.until("held")
     for name, seconds in (("long", 0.2), ("short", 0.0)):
         tasks.append(work.put(name, name))
         await work.until(name)
-        await asyncio.sleep(seconds)
+        now[0] += seconds
         work.ends[name].set()
         await tasks[-1]
     tasks.append(work.put("short", "busy"))

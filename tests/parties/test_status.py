@@ -239,7 +239,7 @@ async def test_a_peer_that_answers_no_pings_does_not_hold_it_up(site, monkeypatc
     monkeypatch.setattr(endpoint, "ping", hang)
     started = asyncio.get_running_loop().time()
     assert (await look(site)).ok
-    assert asyncio.get_running_loop().time() - started < 2
+    assert asyncio.get_running_loop().time() - started < 10
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def masked_whole(tensors: Mapping[str, FieldArray], seeds: tuple[Seed, ...]) -> 
 
 
 @given(shapes=SHAPES, size=st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_chunks_are_the_masked_tensors_with_tails(shapes: list[tuple[int, ...]], size: int) -> None:
     tensors, seeds = tensors_of(shapes), (Seed(bytes(16)), Seed(b"1" * 16))
     whole = masked_whole(tensors, seeds)
@@ -117,7 +117,7 @@ def test_chunks_are_the_masked_tensors_with_tails(shapes: list[tuple[int, ...]],
 
 
 @given(shapes=SHAPES, size=st.integers(1, 40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_comes_in_chunks_is_kept_as_what_comes_at_once(
     tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple[int, ...]], size: int
 ) -> None:

@@ -40,7 +40,7 @@ def unsealed(vault: Vault, label: tuple[str, ...], chunks: list[bytes]) -> list[
 
 
 @given(payload=st.lists(st.binary(max_size=200), max_size=8), chunk=st.sampled_from([8, 24, 64, 1 << 20]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_buffers_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, payload: list[bytes], chunk: int
 ) -> None:

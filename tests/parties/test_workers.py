@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import io
 import re
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ from parties.commands.status import watching
 from parties.messages.runs import Opening, Placed
 from parties.messages.workers import Finished
 from parties.operate.metrics.prometheus import PrometheusMetrics
-from parties.servers import elsewhere
+from parties.servers import crew, elsewhere
 from parties.worker.computation import Computation
 
 from .stocked import program, right
@@ -159,8 +159,15 @@ async def test_without_a_worker_it_is_busy(site):
             await right(client)
 
 
-async def test_a_machine_that_joins_again_has_workers_again(site):
+async def test_a_machine_that_joins_again_has_workers_again(site, monkeypatch):
     """However often: one that has been there is no reason to wait longer for the next."""
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        await asyncio.sleep(seconds)
+
+    monkeypatch.setattr(crew, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pause}))
     machines = (await on_workers(site, count=2, kind=Machines))["party0"]
     async with site.client() as client:
         for _ in range(4):
@@ -169,10 +176,9 @@ async def test_a_machine_that_joins_again_has_workers_again(site):
             with pytest.raises(ServerBusy, match="party0: has none of its workers"):
                 await right(client)
             machines.join()
-            joined = time.monotonic()
             await all_there(site, "party0")
             await right(client)
-        assert time.monotonic() - joined < 1
+        assert pauses == [crew._RETRY] * 8
 
 
 async def test_all_parties_or_none(site):

@@ -123,7 +123,7 @@ def test_minimax_of_a_monomial_is_chebyshevs():
 
 
 @given(degree=st.integers(2, 9), low=st.floats(-4, 0), width=st.floats(0.5, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_minimax_errors_alternate(degree, low, width):
     """De la Vallee-Poussin: a best approximation of degree d attains its error with alternating signs d + 2 times."""
     made = fit_polynomial(np.exp, low, low + width, degree)
@@ -205,7 +205,7 @@ def test_composites_beat_one_polynomial_in_as_many_rounds(name):
     low=st.floats(-3, 0),
     width=st.floats(0.5, 5),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_any_smooth_function(a, b, c, low, width):
     def f(x):
         return a * np.sin(b * x) + c * np.exp(-x * x / 8)

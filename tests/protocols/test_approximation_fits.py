@@ -31,7 +31,7 @@ from protocols.approximation.catalogue import NORMAL
 from protocols.approximation.defaults import goal_of, make_fourier, normal_fits, shipped_fits
 from protocols.approximation.minimax import GAIN_PRICE, MAX_MULTIPLIER, admissible_periods, fewest, fourier_within
 
-quick = settings(max_examples=12, deadline=None, derandomize=True)
+quick = settings(max_examples=12)
 
 
 def error_of(made: Any, function: Callable[[Any], Any], low: float, high: float) -> float:

@@ -41,7 +41,7 @@ def test_a_product_times_small_factors(secure: Any, factor: float, wanted: float
     assert revealed(secure, x * y * 0.37 * factor, a, b) == pytest.approx(wanted, rel=1e-5)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(sizes, sizes, st.floats(-1, 1), st.booleans())
 def test_public_factors(secure: Any, size: float, factor: float, part: float, divided: bool) -> None:
     x, raw = shared([part * size, size, -size], -size, size)
@@ -52,7 +52,7 @@ def test_public_factors(secure: Any, size: float, factor: float, part: float, di
     assert np.abs(revealed(secure, y, raw) - wanted).max() <= allowed
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(sizes, st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_public_matrices(secure: Any, size: float, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def test_public_matrices(secure: Any, size: float, count: int, seed: int) -> Non
     assert np.abs(revealed(secure, x @ matrix, raw) - values @ matrix).max() <= allowed
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(sizes, st.floats(-1e3, 1e3))
 def test_public_terms(secure: Any, size: float, term: float) -> None:
     x, raw = shared([size, 0.0], -size, size)
@@ -70,7 +70,7 @@ def test_public_terms(secure: Any, size: float, term: float) -> None:
     assert np.abs(revealed(secure, x + term, raw) - (values + term)).max() <= 2.0**-17
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(sizes, st.floats(0.5, 1))
 def test_a_secret_has_digits_for_its_range(secure: Any, size: float, part: float) -> None:
     x, raw = shared(part * size, 0, size)

@@ -270,7 +270,7 @@ def test_every_node_of_mathematics_is_among_them() -> None:
     assert set(get_args(m.Mathematics)) - {m.Assume, m.Keep, m.Draw, m.Order, m.Shuffle} == found
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5))
 @pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
 def test_no_result_is_further_off(secure: Any, seed: int, steps: list[str]) -> None:
@@ -499,7 +499,7 @@ class TestWarning:
             watch_layers(y.node)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(set(STEPS) - JUMPS)), min_size=1, max_size=5))
 def test_what_is_seen_is_warned_of(secure: Any, seed: int, steps: list[str]) -> None:
     """Nothing is off by more than a thousandth of its range that nobody was warned of, nor by much more than usual."""

@@ -221,7 +221,7 @@ STEPS: dict[str, Callable[[Any, Any], Any]] = {
 """From and to (3, 4), the same words for secrets and for torch."""
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5))
 @pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
 def test_random_graphs(secure: Any, seed: int, steps: list[str]) -> None:

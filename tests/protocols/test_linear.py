@@ -21,7 +21,7 @@ from protocols.operations.mask import Mask
 from protocols.readings.clear import clear, clear_values
 from protocols.trace.secret_tensor import concatenate, stack
 
-quick = settings(max_examples=25, deadline=None, derandomize=True)
+quick = settings(max_examples=25)
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 seeds = st.integers(0, 2**32 - 1)
 pairs = hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=4)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mpc.errors import PositionError, ShapeError, TesseraError, UnknownValueError, UnsupportedError
 from protocols.trace.secret_tensor import SecretTensor
 
-quick = settings(max_examples=25, deadline=None, derandomize=True)
+quick = settings(max_examples=25)
 seeds = st.integers(0, 2**32 - 1)
 Build = Callable[[Any, Any], Any]
 

@@ -108,7 +108,7 @@ def test_the_largest_values_and_where_they_are(secure: Any) -> None:
         assert np.array_equal(found[1], order)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.lists(st.integers(-(2**20), 2**20), min_size=17, max_size=40))
 def test_networks_sort(secure: Any, values: list[int]) -> None:
     raw = np.array(values)

@@ -199,7 +199,7 @@ def test_what_cannot_be_shown_to_fit_is_refused_with_a_sentence(secure: Any, bui
     assert "\n" not in message
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_expression_fits_the_field_or_is_refused(secure: Any, data: st.DataObject) -> None:
     """Random expressions over random ranges: RangeError, or a result within tolerance of the clear reading."""

@@ -61,7 +61,7 @@ def test_another_number_changes_what_depends_on_it(secure: Any) -> None:
     assert (x.precise(20) * 0.1).type.fraction_bits == 16 + 20 + 3
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(BITS, BITS)
 def test_the_greater_of_two_counts(secure: Any, a: int, b: int) -> None:
     x, y, plain = secure.secret((2, 2)).precise(a), secure.secret((2, 2)).precise(b), secure.secret((2, 2))
@@ -89,7 +89,7 @@ def test_only_whole_numbers_of_bits(secure: Any) -> None:
         secure.secret((3,)).precise(12.5)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(st.data(), BITS)
 def test_results_are_right_with_any_number_of_bits(secure: Any, data: st.DataObject, bits: int) -> None:
     """Random chains: RangeError, or within tolerance of the clear reading, and nearer the real numbers with more."""

@@ -23,7 +23,7 @@ from protocols.operations.product import Bracket, Conv2d, Halved, Matmul, Multip
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 
-quick = settings(max_examples=20, deadline=None, derandomize=True)
+quick = settings(max_examples=20)
 seeds = st.integers(0, 2**32 - 1)
 pairs = hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=4)
 
@@ -48,7 +48,7 @@ def test_in_a_chain(secure: Any, drawn: Any, seed: int) -> None:
     secure.check(lambda x, y: (x * y) * (x + y), x, y, error=2.0**-12)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(st.data())
 def test_matrix_products(secure: Any, data: st.DataObject) -> None:
     side = st.integers(0, 5)
@@ -64,7 +64,7 @@ def test_matrix_products(secure: Any, data: st.DataObject) -> None:
     secure.check(lambda y: x @ y, y, error=k * 4 * 2.0**-14, parties=(3,))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(st.data())
 def test_convolutions(secure: Any, data: st.DataObject) -> None:
     small = st.integers(1, 2)

@@ -81,7 +81,7 @@ def test_between_parties(secure: Any, parties: int, shape: tuple[int, ...], secu
     assert (np.abs(field.to_signed(out) * 7 - raw) < 7).all()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     st.integers(0, 40), st.integers(1, 2**29), st.booleans(), st.floats(0, 1), st.integers(0, 16)
 )  # fmt: skip

@@ -27,6 +27,8 @@ from protocols.trace.random import BITS, Random, gaussian_thresholds, laplace_di
 
 STRICT = Objective(ANY, Security.MALICIOUS)
 RANDOM = Random()
+CHANCE = 1e-12
+"""What parties draw is of the system's generator: in each run of the tests, of some twenty samples."""
 
 
 def sampled(
@@ -39,7 +41,7 @@ def sampled(
 
 
 def fits(found: Any, expected: dict[float, float]) -> None:
-    """The p-value of chance is above 1e-6: of all values that are expected 20 times at least, and of all others."""
+    """The p-value of chance is above `CHANCE`: of all values that are expected 20 times at least, and of all others."""
     likely = [x for x, p in expected.items() if p * found.size >= 20]
     counts = np.array([(found == x).sum() for x in likely] + [0.0])
     chances = np.array([expected[x] for x in likely] + [0.0])
@@ -47,7 +49,7 @@ def fits(found: Any, expected: dict[float, float]) -> None:
     if chances[-1] * found.size < 5:
         assert counts[-1] <= 30
         counts, chances = counts[:-1], chances[:-1]
-    assert chisquare(counts, chances / chances.sum() * counts.sum()).pvalue > 1e-6
+    assert chisquare(counts, chances / chances.sum() * counts.sum()).pvalue > CHANCE
 
 
 @pytest.mark.parametrize(("parties", "objective"), [(2, LATENCY), (5, TRAFFIC), (3, STRICT)])
@@ -127,9 +129,9 @@ def test_what_is_opened_is_what_parties_draw_and_says_nothing(secure: Any) -> No
     opened = [run.runs[0]._shares.value(program.draws[0]).public for run in runs]
     assert not np.array_equal(*opened)
     for total, run in zip(opened, runs, strict=True):
-        assert chisquare(np.bincount((total >> np.uint64(55)).astype(int), minlength=64)).pvalue > 1e-6
+        assert chisquare(np.bincount((total >> np.uint64(55)).astype(int), minlength=64)).pvalue > CHANCE
         same = (total & np.uint64(1)) == run.outputs[0]
-        assert chisquare([same.sum(), (~same).sum()]).pvalue > 1e-6
+        assert chisquare([same.sum(), (~same).sum()]).pvalue > CHANCE
 
 
 @pytest.mark.parametrize("objective", [LATENCY, STRICT])
@@ -168,10 +170,10 @@ def test_who_draws_last_gains_nothing(secure: Any, objective: Objective) -> None
     assert not honest._shares.value(i).public.any()
     bits = field.subtract(field.add(parts[0][0], parts[1][0]), dealing.output_masks[0])
     assert set(field.to_signed(bits)) == {0, 1}
-    assert chisquare(np.bincount(bits.astype(int))).pvalue > 1e-6
+    assert chisquare(np.bincount(bits.astype(int))).pvalue > CHANCE
     # Nor does its own share tell more of them than a coin.
     agrees = int((bits == (cheat._shares.value(i).share & np.uint64(1))).sum())
-    assert chisquare([agrees, size - agrees]).pvalue > 1e-6
+    assert chisquare([agrees, size - agrees]).pvalue > CHANCE
 
 
 @pytest.mark.parametrize("cheat", ["equivocates", "is no element", "is short"])

@@ -181,7 +181,7 @@ def test_each_value_is_right_or_it_is_said(secure: Any, name: str, first: float,
 
 @pytest.mark.slow
 @given(st.sampled_from(SPANNING), st.floats(-20, 20), st.floats(-20, 32), st.integers(10, 44))
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 def test_each_value_is_right_or_it_is_said_at_length(
     secure: Any, name: str, first: float, second: float, bits: int
 ) -> None:
@@ -236,7 +236,7 @@ def either(secure: Any, name: str, first: float, second: float, signs: tuple[boo
 
 
 @given(st.sampled_from(NAMES), exponents, exponents, st.tuples(st.booleans(), st.booleans()))
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=4)
 def test_any_range_is_right_or_refused(
     secure: Any, name: str, first: float, second: float, signs: tuple[bool, bool]
 ) -> None:
@@ -245,7 +245,7 @@ def test_any_range_is_right_or_refused(
 
 @pytest.mark.slow
 @given(st.sampled_from(NAMES), exponents, exponents, st.tuples(st.booleans(), st.booleans()))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 def test_any_range_is_right_or_refused_at_length(
     secure: Any, name: str, first: float, second: float, signs: tuple[bool, bool]
 ) -> None:
@@ -254,7 +254,7 @@ def test_any_range_is_right_or_refused_at_length(
 
 @pytest.mark.slow
 @given(st.sampled_from(["reciprocal", "rsqrt", "sqrt", "log"]), exponents, st.floats(0.1, 10))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 def test_three_orders_of_magnitude_are_found_anywhere(secure: Any, name: str, first: float, orders: float) -> None:
     assert either(secure, name, first, first + orders, (False, False)) or first + orders > 20 or first < -16
 

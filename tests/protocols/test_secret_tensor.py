@@ -82,7 +82,7 @@ def test_layers_as_torch(secure: Any) -> None:
         )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.floats(-1e4, 1e4).filter(lambda c: abs(c) > 1e-6), st.integers(0, 2**32 - 1))
 def test_public_factors_of_any_size(secure: Any, factor: float, seed: int) -> None:
     """A small factor keeps as many digits as a large one."""

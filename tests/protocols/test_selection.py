@@ -97,7 +97,7 @@ def test_a_relu_is_pooled_first(secure: Any) -> None:
     assert cost(program, 2).layers["act"].opened < cost(program, 2).layers["pool"].opened
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 2**56), st.data())
 def test_the_extremes_of_any_range(secure: Any, magnitude: int, data: st.DataObject) -> None:
     raw = around(magnitude)

@@ -75,7 +75,7 @@ def test_every_order_is_as_likely(secure: Any) -> None:
 def test_what_parties_hold_says_nothing_of_the_order(secure: Any) -> None:
     """Of one who has all but one of the shares of the matrix, they are as uniform as if it were another."""
     program = secure.program(PERMUTATION(secure.secret((32,))))
-    dealing = deal(program, 3, {})
+    dealing = deal(program, 3, {}, Security.SEMI_HONEST, secure.seeds(3, 8))
     i = next(i for i, node in enumerate(program.nodes) if isinstance(node.operation, Places))
     held = [party_randomness(dealing, program, party, Security.SEMI_HONEST).dealt(i)[0] for party in range(3)]
     whole = field.add(field.add(*held[:2]), held[2])

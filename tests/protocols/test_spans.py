@@ -86,7 +86,7 @@ def test_warned_is_of_what_is_worse(secure: Any, name: str, low: float, high: fl
 
 @pytest.mark.slow
 @given(st.sampled_from(sorted(FUNCTIONS)), st.floats(-14, 10), st.floats(0.5, 24), st.integers(12, 34))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 def test_warned_is_of_what_is_worse_at_length(secure: Any, name: str, first: float, orders: float, bits: int) -> None:
     if name in ("exp", "two to it"):
         check(secure, name, first * 3, first * 3 + 2 * orders, bits)

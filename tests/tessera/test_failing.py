@@ -174,7 +174,7 @@ def test_while_it_is_loaded(name: str, moment: str, as_json: bool) -> None:
             if line.rpartition("|")[2].strip() == moment:
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in err
     assert out.encode() == (INTERRUPTED_EARLY if as_json else b"")
@@ -219,6 +219,6 @@ def test_while_it_waits_for_servers(silent: tuple[Path, socket.socket], words: l
         listening.settimeout(60)
         listening.accept()[0].close()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out.encode()) == (INTERRUPTED, INTERRUPTED_EARLY)
     assert "Traceback" not in err

@@ -55,7 +55,7 @@ def test_it_is_a_child_to_wait_for_and_to_end() -> None:
     with subprocess.Popen([sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.poll() is None
         process.kill()
-        assert process.wait(10) == -9
+        assert process.wait(60) == -9
 
 
 @pytest.mark.parametrize(
