@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,22 @@ def _sized(network: Network, size: int | None) -> Network:
 
 def _install(folder: Path) -> int:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command = [*pip, "--upgrade", "--target", str(folder), "--requirement", str(REQUIREMENTS)]
+    command = [*pip, "--upgrade", "--target", str(folder), *vision(version("torch")), "-r", str(REQUIREMENTS)]
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode:  # noqa: S603 - our own command
         raise TesseraError("the networks were not installed: see what pip said above")
     return 0
+
+
+def vision(torch: str) -> list[str]:
+    """What pip is to fetch of torchvision, whose compiled operators are of one version of torch, and of one build."""
+    release, _, build = torch.partition("+")
+    major, minor = map(int, release.split(".")[:2])
+    if major != 2:
+        raise ConfigurationError(f"it is not known which torchvision goes with torch {torch}: install torch 2")
+    # They have counted in step since torch 2.0.
+    wanted = f"torchvision==0.{minor + 15}.*"
+    # PyPI has that of one build alone.
+    return [wanted, "--extra-index-url", f"https://download.pytorch.org/whl/{build}"] if build else [wanted]
 
 
 def _made(network: Network) -> Any:
@@ -80,6 +93,13 @@ def _made(network: Network) -> Any:
         return network.make().eval()
     except ImportError as error:
         raise ConfigurationError(f"a library is missing ({error}): tessera bench zoo --install") from None
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"the torchvision that is installed is none of torch {torch.__version__} ({error}): tessera bench zoo"
+            " --install"
+        ) from None
 
 
 def _run(network: Network, inputs: int) -> dict[str, Any]:

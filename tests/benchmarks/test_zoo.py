@@ -11,11 +11,16 @@ from torch import nn as tn
 
 from benchmarks.zoo import bench
 from benchmarks.zoo.networks import FULL, NETWORKS, Network
+from mpc.errors import ConfigurationError
 from parties.commands.command_line import main
 
 
 def missing() -> Any:
     raise ImportError("No module named 'timm'")
+
+
+def unfitting() -> Any:
+    raise RuntimeError("operator torchvision::nms does not exist")
 
 
 FEW = {
@@ -26,6 +31,7 @@ FEW = {
     "torch/large": Network(lambda: tn.Sequential(*(tn.Linear(64, 64) for _ in range(40)), tn.ReLU()), (64,)),
     "torch/tokens": Network(lambda: tn.Sequential(tn.Embedding(9, 4), tn.Flatten(), tn.Linear(20, 3)), (5,), 9),
     "timm/missing": Network(missing, (3, 4, 4)),
+    "torch/unfitting": Network(unfitting, (3, 4, 4)),
 }
 
 
@@ -82,11 +88,23 @@ def test_what_comes_over_is_run(tmp_path: Path, capsys: Any) -> None:
 def test_mistakes_are_said(capsys: Any) -> None:
     assert main(["bench", "zoo", "--networks", "timm/missing"]) != 0
     assert "tessera bench zoo --install" in capsys.readouterr().err
+    assert main(["bench", "zoo", "--networks", "torch/unfitting"]) == 3
+    assert "is none of torch 2" in capsys.readouterr().err
     assert main(["bench", "zoo", "--networks", "timm/none"]) != 0
     assert "there is no network 'timm/none'" in capsys.readouterr().err
 
 
+def test_a_torchvision_is_of_the_torch_that_is_there() -> None:
+    assert bench.vision("2.14.1") == ["torchvision==0.29.*"]
+    wanted, *index = bench.vision("2.13.0+cpu")
+    assert wanted == "torchvision==0.28.*"
+    assert index == ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+    with pytest.raises(ConfigurationError, match="install torch 2"):
+        bench.vision("3.0")
+
+
 def test_every_network_has_a_library_that_is_installed() -> None:
-    libraries = {line.partition("==")[0] for line in bench.REQUIREMENTS.read_text().split()}
+    lines = [*bench.REQUIREMENTS.read_text().split(), *bench.vision("2.13.0")]
+    libraries = {line.partition("==")[0] for line in lines}
     assert {name.partition("/")[0] for name in NETWORKS | FULL} <= libraries
     assert not NETWORKS.keys() & FULL.keys()
