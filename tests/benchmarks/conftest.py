@@ -1,4 +1,4 @@
-"""One cluster for all tests that need any: starting its processes takes longer than what they measure."""
+"""One cluster for all tests of a file: starting its processes takes longer than what they measure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmarks.session import Session, watched_session
 from parties import Client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_session() -> Iterator[Session]:
     with watched_session(2, "semi-honest", 120.0) as session:
         yield session
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_client(shared_session: Session) -> Client:
     return shared_session.client
 

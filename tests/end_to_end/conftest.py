@@ -11,9 +11,11 @@ from parties import LocalCluster, MemoryCluster, Settings
 QUICK = Settings(threads=1, peer_timeout=1.5, round_timeout=20)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def clusters() -> Iterator[Callable[..., LocalCluster | MemoryCluster]]:
-    """One running cluster per number of parties and security, with two clients, kept for the whole package.
+    """One running cluster per number of parties and security, with two clients, kept to the end of the file.
+
+    No longer: nobody knows which worker has the next file, and one that does nothing takes 2 % of a core for it.
 
     Two parties are processes; more of them live in this one, and such as check MACs, as what differs then is no matter
     of processes (three that are processes, and check, are in ``tests/adversary/test_zeromq.py``).
