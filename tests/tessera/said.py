@@ -1,5 +1,6 @@
 """Says what a program finds when it starts, and ends as it is told to: ``python said.py [signal NUMBER]``."""
 
+import atexit
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ print(
     flush=True,
 )
 print("of errors", file=sys.stderr, flush=True)
+atexit.register(print, "at its end", end="")
 if sys.argv[1:2] == ["signal"]:
     os.kill(os.getpid(), int(sys.argv[2]))
 sys.exit(7)

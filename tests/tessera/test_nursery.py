@@ -25,7 +25,8 @@ def said(*arguments: str, cwd: Path) -> tuple[int, Any, str]:
         [sys.executable, PROGRAM, *arguments],
         input="a word", capture_output=True, text=True, cwd=cwd, env=environment(),
     )  # fmt: skip
-    return done.returncode, json.loads(done.stdout), done.stderr
+    found, _, last = done.stdout.partition("\n")
+    return done.returncode, json.loads(found) | {"last words": last}, done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("signal", "9"), ("signal", "2"), ("signal", "15")], ids=" ".join)
@@ -36,6 +37,7 @@ def test_a_fork_finds_what_a_new_interpreter_finds(
     code, found, errors = said(*arguments, cwd=tmp_path)
     monkeypatch.setenv("TESSERA_TESTS_EXEC", "1")
     assert found["said to it"] == "a word"
+    assert arguments or found["last words"] == "at its end"
     new_code, new, new_errors = said(*arguments, cwd=tmp_path)
     new["environment"].remove("TESSERA_TESTS_EXEC=1")
     assert {name: (found[name], new[name]) for name in new if found[name] != new[name]} == {}
