@@ -26,6 +26,7 @@ QUICK: tuple[tuple[str, ...], ...] = (
     ("network", "--repeat", "5"),
     ("accuracy", "--images", "32"),
     ("soak", "--predictions", "60", "--clients", "4"),
+    ("workers", "--workers", "1", "4", "--rounds", "3"),
     ("peers", "--cases", "cnn-28", "--repeat", "5"),
 )
 """Names and arguments of benchmarks: about five minutes."""
@@ -54,6 +55,7 @@ PLAN: tuple[tuple[str, ...], ...] = (
     ("soak",),
     ("soak", "--security", "malicious", "--predictions", "300"),
     ("strangers", "--security", "both"),
+    ("workers",),
     ("peers", "--limit", "200"),
 )
 """What docs/benchmarks.md is made from; the quick ones first."""

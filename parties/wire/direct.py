@@ -21,7 +21,7 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ from parties.wire.messages import (
     decode_header,
     encode_header,
 )
+from parties.wire.stream import Stream
 
 FRAME = 1 << 18
 """Bytes that a frame of a buffer carries, at most."""
@@ -81,33 +82,35 @@ class DirectLink:
     def __init__(
         self,
         peer: str,
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        stream: Stream,
         sealer: Sealer,
         opener: Opener,
         most: int,
     ) -> None:
         """``most``: bytes of payload that one message from there may have."""
         self.peer = peer
-        self._reader, self._writer = streams
+        self._stream = stream
         self._sealer, self._opener, self._most = sealer, opener, most
 
     def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> int:
         """Queues a message; bytes of its payload.  Buffers may change once it has returned."""
-        header = encode_header(message)
         pieces = [as_bytes(buffer) for buffer in buffers]
-        size = sum(map(len, pieces))
-        self._seal(_HEAD.pack(len(header), len(pieces), size))
-        self._seal(header + b"".join(_LENGTH.pack(len(piece)) for piece in pieces))
-        for piece in pieces:
-            view = memoryview(piece)
-            for start in range(0, len(view), FRAME):
-                self._seal(view[start : start + FRAME])
-        return size
+        self._stream.write(*self._frames(message, pieces))
+        return sum(map(len, pieces))
+
+    async def deliver(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        """Sends a message, each frame once the ones before are on their way, so that nothing is kept a second time.
+
+        Nothing else may be sent until it returns, and buffers stay as they are.  Raises PeerLost.
+        """
+        for frame in self._frames(message, [as_bytes(buffer) for buffer in buffers]):
+            self._stream.write(frame)
+            await self.flush()
 
     async def flush(self) -> None:
         """Returns once what is queued is not much any more.  Raises PeerLost."""
         try:
-            await self._writer.drain()
+            await self._stream.flush()
         except OSError:
             raise self._lost() from None
 
@@ -118,7 +121,7 @@ class DirectLink:
         """
         try:
             return await self._receive(self._most if most is None else most)
-        except (OSError, asyncio.IncompleteReadError):
+        except OSError:
             raise self._lost() from None
         except InvalidTag:
             raise ProtocolViolation(self.peer, "sent a frame that does not open, or another than was due") from None
@@ -138,29 +141,38 @@ class DirectLink:
         buffer = np.empty(length + SLACK, np.uint8).data
         for start in range(0, length, FRAME):
             size = min(FRAME, length - start)
-            self._opener.open(memoryview(await self._reader.readexactly(size + TAG)), b"", buffer[start:])
+            self._opener.open(await self._stream.read(size + TAG), b"", buffer[start:])
         return buffer[:length]
 
     async def _open(self, size: int) -> memoryview:
         out = memoryview(bytearray(size + SLACK))
-        self._opener.open(memoryview(await self._reader.readexactly(size + TAG)), b"", out)
+        self._opener.open(await self._stream.read(size + TAG), b"", out)
         return out[:size]
 
-    def _seal(self, data: bytes | memoryview) -> None:
-        out = bytearray(len(data) + TAG + SLACK)
-        size = self._sealer.seal(data, b"", memoryview(out))
-        self._writer.write(memoryview(out)[:size])
+    def _frames(self, message: Message, pieces: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
+        """A message, sealed frame by frame."""
+        header = encode_header(message)
+        yield self._sealed(_HEAD.pack(len(header), len(pieces), sum(map(len, pieces))))
+        yield self._sealed(header + b"".join(_LENGTH.pack(len(piece)) for piece in pieces))
+        for piece in pieces:
+            view = memoryview(piece)
+            for start in range(0, len(view), FRAME):
+                yield self._sealed(view[start : start + FRAME])
+
+    def _sealed(self, data: bytes | memoryview) -> memoryview:
+        out = memoryview(bytearray(len(data) + TAG + SLACK))
+        return out[: self._sealer.seal(data, b"", out)]
 
     def _lost(self) -> PeerLost:
         return PeerLost(self.peer, "closed the direct link")
 
     def close(self) -> None:
         """What is queued still goes, if it can.  Idempotent."""
-        self._writer.close()
+        self._stream.close()
 
     def abort(self) -> None:
         """At once.  Idempotent."""
-        self._writer.transport.abort()
+        self._stream.abort()
 
 
 @dataclass(eq=False)
@@ -182,7 +194,6 @@ class Doors:
         self._name, self._host, self._ports = name, host, ports
         self._port: DataPort | None = None
         self._doors: dict[bytes, _Door] = {}
-        self._tasks = set[asyncio.Task[None]]()
 
     @property
     def address(self) -> str:
@@ -261,20 +272,9 @@ class Doors:
             connection.close()
             here.future.set_exception(ProtocolViolation(here.peer, "came with another key than was vouched for"))
             return
-        task = asyncio.get_running_loop().create_task(self._greet(shown, here, here.keys, connection, opener))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _greet(
-        self, shown: bytes, here: _Door, keys: ChannelKeys, connection: socket.socket, opener: Opener
-    ) -> None:
-        sealer = Sealer(keys.acceptor)
-        streams = await _streams(connection)
-        streams[1].write(_proof(sealer, shown))
-        if here.future.done():
-            streams[1].close()
-        else:
-            here.future.set_result(DirectLink(here.peer, streams, sealer, opener, here.most))
+        sealer, stream = Sealer(here.keys.acceptor), _stream(connection)
+        stream.write(_proof(sealer, shown))
+        here.future.set_result(DirectLink(here.peer, stream, sealer, opener, here.most))
 
 
 async def dial(peer: str, address: str, door: bytes, keys: ChannelKeys, most: int) -> DirectLink:
@@ -287,34 +287,33 @@ async def dial(peer: str, address: str, door: bytes, keys: ChannelKeys, most: in
     try:
         async with asyncio.timeout(_CONNECT):
             connection = await connected(host.strip("[]"), int(port))
-            streams = await _streams(connection)
+            stream = _stream(connection)
             try:
-                streams[1].write(shown + _proof(sealer, shown))
-                frame = await streams[0].readexactly(TAG)
-                opener.open(memoryview(frame), shown, memoryview(bytearray(SLACK)))
+                stream.write(bytearray(shown), _proof(sealer, shown))
+                opener.open(await stream.read(TAG), shown, memoryview(bytearray(SLACK)))
             except BaseException:
-                streams[1].transport.abort()
+                stream.abort()
                 raise
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+    except (OSError, TimeoutError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
         raise PeerLost(peer, f"cannot be reached at {address} ({why}): its workers must be") from None
     except InvalidTag:
         raise ProtocolViolation(peer, "has another key at the end of a direct link than was vouched for") from None
-    return DirectLink(peer, streams, sealer, opener, most)
+    return DirectLink(peer, stream, sealer, opener, most)
 
 
 def _shown(door: bytes) -> bytes:
     return hashlib.sha256(b"tessera door" + door).digest()[:NAME]
 
 
-def _proof(sealer: Sealer, door: bytes) -> bytes:
-    out = bytearray(TAG + SLACK)
-    return bytes(out[: sealer.seal(b"", door, memoryview(out))])
+def _proof(sealer: Sealer, door: bytes) -> memoryview:
+    out = memoryview(bytearray(TAG + SLACK))
+    return out[: sealer.seal(b"", door, out)]
 
 
-async def _streams(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def _stream(connection: socket.socket) -> Stream:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PATIENCE_MS)
-    return await asyncio.open_connection(sock=connection, limit=4 * FRAME)
+    return Stream(connection, 2 * (FRAME + TAG))

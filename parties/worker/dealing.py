@@ -109,8 +109,7 @@ class DealingWork:
             while dealing.left or not dealing.made.empty():
                 part = await dealing.made.get()
                 async with asyncio.timeout(patience):
-                    link.send(PartDealt(run=message.run), list(part))
-                    await link.flush()
+                    await link.deliver(PartDealt(run=message.run), part)
         except BaseException as error:
             if link is not None:
                 # What nobody has read is not kept to be sent some day.
