@@ -232,7 +232,15 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture(scope="module", params=[(2, "semi-honest"), (3, "semi-honest"), (2, "malicious"), (3, "malicious")])
+CLUSTERS = [
+    (2, "semi-honest"),
+    pytest.param((3, "semi-honest"), marks=pytest.mark.slow),
+    pytest.param((2, "malicious"), marks=pytest.mark.slow),
+    (3, "malicious"),
+]
+
+
+@pytest.fixture(scope="module", params=CLUSTERS)
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     parties, security = request.param
     with watched_session(parties, security, 120.0) as watched:

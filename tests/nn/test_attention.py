@@ -47,7 +47,9 @@ MODULES: dict[str, Callable[[], tn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "taken apart" else []) for name in sorted(MODULES)]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_parties_plain_and_torch_agree(name: str, evaluate: Any) -> None:
     torch.manual_seed(1)

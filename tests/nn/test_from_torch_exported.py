@@ -167,6 +167,7 @@ def both(net: tn.Module, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return model.plain(x.numpy().astype(float), exact=True), want.numpy()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("of", RIGHT, ids=lambda of: of.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_the_same_function(of: Any) -> None:

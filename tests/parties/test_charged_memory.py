@@ -53,6 +53,7 @@ def sums(steps):
     return y * x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("security", Security)
 @pytest.mark.parametrize("written", [products, comparisons, sums])
 def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, security):

@@ -83,6 +83,7 @@ def test_life_of_a_cluster(monkeypatch):
         with Client(cluster, name="company") as client:
             client.reveal(client.share([1.0]) * 2)
         # In place of one that still runs: the old one ends.
+        monkeypatch.delenv("TESSERA_TESTS_EXEC")
         cluster.start_process("party1")
         assert not _alive(pids[2])
         pids.append(cluster.processes["party1"].pid)
@@ -145,7 +146,8 @@ def run_parent(then: str, before: str = "") -> tuple[int, str, list[int]]:
     return done.returncode, folder, [int(pid) for pid in pids]
 
 
-@pytest.mark.parametrize("signal", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (9, 15))])
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [2, 9, 15])
 def test_a_parent_that_is_killed_leaves_neither_processes_nor_keys(signal):
     code, folder, pids = run_parent(f"os.kill(os.getpid(), {signal})")
     assert code != 0

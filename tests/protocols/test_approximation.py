@@ -246,7 +246,7 @@ def test_what_cannot_be_fitted(arguments, sentence):
         (("sigmoid",), {"degree": 3}, "`terms` goes with"),
         (("sigmoid", "minimax"), {"terms": 3}, "`terms` goes with"),
         (("sigmoid",), {"low": -1.0}, "two ends"),
-        (("log",), {"low": 1e-6, "high": 1e6}, r"within\(low, high\)"),
+        pytest.param(("log",), {"low": 1e-6, "high": 1e6}, r"within\(low, high\)", marks=pytest.mark.slow),
     ],
 )
 def test_options_that_make_no_sense(arguments, options, sentence):

@@ -186,6 +186,7 @@ def values(rng: np.random.Generator, t: TensorType) -> Any:
     return field.from_signed(rng.integers(low, high + 1, t.shape))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", OBJECTIVES)
 @pytest.mark.parametrize("of", PROGRAMS)
 def test_it_is_refused_or_computes_what_it_says(of: str, way: str) -> None:

@@ -290,9 +290,13 @@ def test_fit_needs_no_error_and_little_time(function: Any, low: float, high: flo
         assert made.relative <= THOUSANDTH
 
 
-def test_what_cannot_be_found_says_what_helps() -> None:
+@pytest.mark.slow
+def test_what_no_terms_fit_says_what_helps() -> None:
     with pytest.raises(UnsupportedError, match=r"within\(low, high\).*interval=\(low, high\).*terms=32"):
         fit(lambda x: np.sin(x * x), 0, 100)
+
+
+def test_what_cannot_be_found_says_what_helps() -> None:
     with pytest.raises(UnsupportedError, match=r"reciprocal on \[1, 1e\+06\].*within\(low, high\)"):
         default_fit("reciprocal", low=1.0, high=1e6)
 

@@ -50,8 +50,8 @@ from protocols.operations.nonzero import Nonzero, Zero
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, run_in_memory
 
-ROUNDS = 8
-"""Random types of each operation."""
+ROUNDS = [range(4), pytest.param(range(4, 16), marks=pytest.mark.slow)]
+"""Seeds of random types of each operation."""
 
 
 class Draw:
@@ -418,10 +418,11 @@ def test_every_operation_is_among_them() -> None:
     assert not ours - set(OPERATIONS), "tests/protocols/test_types.py has no entry for these"
 
 
+@pytest.mark.parametrize("seeds", ROUNDS, ids=str)
 @pytest.mark.parametrize("tag", sorted(OPERATIONS))
-def test_values_are_where_types_say(secure: Any, tag: str) -> None:
+def test_values_are_where_types_say(secure: Any, tag: str, seeds: range) -> None:
     made = 0
-    for seed in range(ROUNDS):
+    for seed in seeds:
         draw = Draw(seed)
         try:
             x = OPERATIONS[tag](draw)
@@ -444,4 +445,4 @@ def test_values_are_where_types_say(secure: Any, tag: str) -> None:
                 store = MemoryStore("model", {name: array for (_, name), array in stored.items()}, parties)
                 run = run_in_memory(program, inputs, parties=parties, store=store)
                 assert not outside(run.outputs[0], x.type), (seed, x)
-    assert made >= ROUNDS // 2
+    assert made >= len(seeds) // 2

@@ -59,12 +59,17 @@ def a_program(secure: Any) -> Any:
     return secure.program((powers * hidden).truncate(10), (x * x).truncate(12), x)
 
 
+COUNTS = pytest.mark.parametrize("parties", [2, pytest.param(3, marks=pytest.mark.slow)])
+
+
 @pytest.fixture(scope="module")
-def seen(secure: Any) -> dict[tuple[str, int], dict[str, Raw]]:
-    """By secret and number of parties: every kind of message, of all runs together."""
-    collected: dict[tuple[str, int], dict[str, Raw]] = {}
+def seen(secure: Any) -> Callable[[int], dict[str, dict[str, Raw]]]:
+    """By number of parties: by secret, every kind of message, of all runs together."""
     program = a_program(secure)
-    for parties in (2, 3):
+
+    @functools.cache
+    def of(parties: int) -> dict[str, dict[str, Raw]]:
+        collected: dict[str, dict[str, Raw]] = {}
         weights = {"w": fixed_point.encode(np.full((5, 5), 0.25), 14)}
         store = MemoryStore("model", weights, parties, secure.seeds(parties, 10**6))
         for name, value in SECRETS.items():
@@ -84,32 +89,34 @@ def seen(secure: Any) -> dict[tuple[str, int], dict[str, Raw]]:
                     kinds.setdefault(f"outputs of party {i}", []).extend(o.reshape(-1) for o in outputs)
                 for k, correction in enumerate(run.dealing.corrections):
                     kinds.setdefault(f"correction {k}", []).append(correction)
-            collected[name, parties] = {kind: np.concatenate(parts) for kind, parts in kinds.items()}
-    return collected
+            collected[name] = {kind: np.concatenate(parts) for kind, parts in kinds.items()}
+        return collected
+
+    return of
 
 
-@pytest.mark.parametrize("parties", [2, 3])
+@COUNTS
 @pytest.mark.parametrize("secret", SECRETS)
 def test_all_that_is_sent_is_uniform(seen: Any, secret: str, parties: int) -> None:
-    kinds = seen[secret, parties]
+    kinds = seen(parties)[secret]
     assert len(kinds) > 12
     failing = {kind: p_values(numbers) for kind, numbers in kinds.items() if not looks_uniform(numbers)}
     assert not failing
 
 
-@pytest.mark.parametrize("parties", [2, 3])
+@COUNTS
 def test_all_that_is_sent_is_the_same_for_any_secret(seen: Any, parties: int) -> None:
-    reference = seen["zero", parties]
+    reference = seen(parties)["zero"]
     for secret in SECRETS:
         if secret != "zero":
-            for kind, numbers in seen[secret, parties].items():
+            for kind, numbers in seen(parties)[secret].items():
                 assert stats.ks_2samp(numbers, reference[kind]).pvalue > SIGNIFICANCE, (secret, kind)
 
 
 def test_the_shares_of_all_but_one_party_say_nothing(seen: Any) -> None:
     """What two of three parties send, added up, is still uniform."""
     for secret in SECRETS:
-        kinds = seen[secret, 3]
+        kinds = seen(3)[secret]
         for pair in ((0, 1), (0, 2), (1, 2)):
             first, second = (kinds[f"outputs of party {i}"] for i in pair)
             assert looks_uniform(field.add(first, second))
@@ -142,7 +149,6 @@ def test_the_tests_would_notice(leak: Any) -> None:
 
 # -- malicious security ------------------------------------------------------------------------------------------------
 
-COUNTS = pytest.mark.parametrize("parties", [2, pytest.param(3, marks=pytest.mark.slow)])
 SMALL_RUNS = 320
 """Of a program of a few elements: what there is one of in a run needs many of them."""
 

@@ -157,8 +157,8 @@ MOMENTS = ["numpy.version", "numpy.linalg", "msgspec", "zmq.backend", "numba.cor
 
 
 LOADED = list(zip(EVERY, itertools.cycle(MOMENTS), itertools.cycle([True, False]), strict=False))
-FIRST = len(MOMENTS) * 2
-"""Of these there is each moment, with and without an object."""
+FIRST = len(MOMENTS)
+"""Of these there is each moment, with or without an object."""
 
 
 @pytest.mark.parametrize(
