@@ -246,10 +246,10 @@ def network() -> Iterator[EmulatedNetwork]:
 def test_the_emulation_does_what_it_is_asked(network: EmulatedNetwork) -> None:
     link = Link(20e-3, 50e6)
     network.shape(link)
-    probe = network.probe("a", "b", link.bandwidth)
-    assert probe.as_asked(link), probe
+    # Once of five times: a busy machine makes any link look worse, and none better.
+    assert any(network.probe("a", "b", link.bandwidth).as_asked(link) for _ in range(5))
     network.shape(UNSHAPED)
-    assert network.probe("a", "b").round_trip < 5e-3
+    assert any(network.probe("a", "b").round_trip < 5e-3 for _ in range(5))
 
 
 def test_a_probe_tells_other_links_apart() -> None:
@@ -263,11 +263,11 @@ def test_hosts_see_each_other_and_nothing_else(network: EmulatedNetwork) -> None
     with socket.create_server(("127.0.0.1", 0)) as outside:
         address = outside.getsockname()
         with pytest.raises(OSError, match="refused"):
-            network.hosts["a"].run(lambda: socket.create_connection(address, timeout=2))
+            network.hosts["a"].run(lambda: socket.create_connection(address, timeout=20))
         # And we are back where we were.
         with network.hosts["a"].entered(), pytest.raises(OSError, match="refused"):
-            socket.create_connection(address, timeout=2)
-        socket.create_connection(address, timeout=2).close()
+            socket.create_connection(address, timeout=20)
+        socket.create_connection(address, timeout=20).close()
 
 
 def test_commands_run_on_their_host(network: EmulatedNetwork) -> None:
@@ -288,7 +288,7 @@ def test_tcp_gets_through_losses_and_not_through_a_cut(network: EmulatedNetwork)
         network.hosts["a"].run(lambda: socket.create_connection(address, timeout=0.5))
     network.heal("b", "a")
     with pytest.raises(ConnectionRefusedError):
-        network.hosts["a"].run(lambda: socket.create_connection(address, timeout=5))
+        network.hosts["a"].run(lambda: socket.create_connection(address, timeout=20))
 
 
 def test_what_a_host_is_asked_to_do_may_fail(network: EmulatedNetwork) -> None:
@@ -323,7 +323,7 @@ def test_predictions_over_slow_links_take_what_was_predicted(network: EmulatedNe
     summary = json.loads(done.stdout)
     unshaped, shaped = summary["networks"]
     assert (unshaped["network"], shaped["network"]) == ("unshaped", "20 ms, 200 Mbit/s")
-    assert shaped["check"]["servers"]["round_trip_ms"] == pytest.approx(20, abs=3)
+    assert 19 < shaped["check"]["servers"]["round_trip_ms"] < 30
     for phase in ("online", "offline"):
         alone = shaped["predicted"][f"{phase}_seconds"]
         assert alone < shaped[phase]["seconds"]["min"]

@@ -54,21 +54,25 @@ def test_what_is_played_again_comes_to_the_same() -> None:
 
 
 def test_threads_share_a_processor() -> None:
-    processor, ended = Processor(2.0), {}
+    """Twice as long, and the short one at half the speed until it is over: once of ten times, on a busy machine."""
 
-    def compute(name: str, seconds: float) -> None:
-        processor.compute(seconds)
-        ended[name] = time.monotonic() - started
+    def as_they_should() -> bool:
+        processor, ended = Processor(2.0), {}
 
-    started = time.monotonic()
-    threads = [threading.Thread(target=compute, args=one) for one in (("long", 0.1), ("short", 0.025))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    # Twice as long, and the short one at half the speed until it is over.
-    assert 0.1 <= ended["short"] < 0.25 <= ended["long"] < 0.5
-    assert processor.busy_until_now() == pytest.approx(ended["long"], abs=0.05)
+        def compute(name: str, seconds: float) -> None:
+            processor.compute(seconds)
+            ended[name] = time.monotonic() - started
+
+        started = time.monotonic()
+        threads = [threading.Thread(target=compute, args=one) for one in (("long", 0.1), ("short", 0.025))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        busy = processor.busy_until_now()
+        return 0.09 < ended["short"] < 0.13 and 0.24 < ended["long"] < 0.28 and abs(busy - ended["long"]) < 0.02
+
+    assert any(as_they_should() for _ in range(10))
 
 
 def test_more_workers_than_are_simulated(capsys: pytest.CaptureFixture[str]) -> None:

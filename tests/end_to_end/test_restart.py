@@ -297,7 +297,7 @@ def test_killed_at_random_moments_of_uploads(cluster, seed):
         victims = chance.sample(NAMES, chance.choice([1, 1, 2, 3]))
         kill(cluster, *victims)
         start(cluster, *victims)
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
         found = predicted(cluster)
         assert found == tried or (found == former and failures)

@@ -332,10 +332,11 @@ async def test_servers_keep_where_each_others_logs_stand(site: Any, monkeypatch:
         await site.until(lambda: all(told(a, b) >= last[b] for a in SERVERS for b in SERVERS if a != b))
         # And are quiet when there is nothing to say.
         await written(site)
-        await asyncio.sleep(0.3)
-        sizes = [len(text_of(site, name)) for name in SERVERS]
-        await asyncio.sleep(0.5)
-        assert [len(text_of(site, name)) for name in SERVERS] == sizes
+        async with asyncio.timeout(15):
+            sizes = None
+            while (now := [len(text_of(site, name)) for name in SERVERS]) != sizes:
+                sizes = now
+                await asyncio.sleep(0.5)
     for keeper in SERVERS:
         for fact in facts_of(site, keeper, facts.PeerHead):
             assert fact.head.signed_by(site.cluster.member(fact.member))
