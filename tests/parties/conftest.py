@@ -34,6 +34,10 @@ _spec.loader.exec_module(_module)  # type: ignore[union-attr]
 Change = Callable[[Any, list[Any]], Sequence[tuple[Message, Sequence[Any]]]]
 
 
+ROUND_TIMEOUT = 1.5
+"""s: some twenty tests wait until it is over."""
+
+
 @dataclass
 class Site:
     cluster: Cluster
@@ -136,7 +140,7 @@ async def opened(
         dealer=(f"127.0.0.1:{dealer}", keys["dealer"].public),
         parties=[(name, f"127.0.0.1:{port}", keys[name].public) for name, port in zip(names, ports, strict=True)],
         clients=[(name, keys[name].public) for name in clients],
-        settings=settings or Settings(threads=1, peer_timeout=1.5, round_timeout=1.5, security=security),
+        settings=settings or Settings(threads=1, peer_timeout=1.5, round_timeout=ROUND_TIMEOUT, security=security),
     )
     site = Site(cluster, keys, folder, transport or MemoryNetwork(), stack=stack)
     try:
@@ -145,6 +149,12 @@ async def opened(
     finally:
         await site.stop(*site.tasks)
         stack.close()
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any of those below: what is dealt for large programs may take long, on a busy machine."""
+    monkeypatch.setattr(sys.modules[__name__], "ROUND_TIMEOUT", 10.0)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from parties.messages.runs import Opening
 from parties.servers import trainer
 from parties.servers.party_jobs import check_run
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 NET = Sequential({"out": Linear(4, 3)}).architecture((4,))
 SOFT = SGD(lr=0.125, momentum=0.5)
 OPTIONS = {"name": "net", "batch": 6, "steps": 1, "logits": 4.0}

@@ -19,6 +19,8 @@ from parties.commands import jobs, training
 from parties.commands.curve import curve, plot
 from parties.commands.training_bar import TrainingBar
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 def parsed(*words):
     parser = argparse.ArgumentParser()

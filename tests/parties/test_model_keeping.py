@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import threading
@@ -45,10 +44,10 @@ from parties.messages.uploads import (
 )
 from parties.servers import coordinator
 from parties.stored.vault import VaultError
-from parties.wire.events import Delivery
 from parties.wire.messages import Message, decode_header, encode_header
 
 from .conftest import opened
+from .test_uploads import speaking
 
 PARTIES = ("party0", "party1")
 ID = "0123456789abcdef" * 2
@@ -75,27 +74,6 @@ def stores(site: Any, name: str) -> Any:
 async def agreed(site: Any) -> None:
     """Nothing is left to decide."""
     await site.until(lambda: not any(stores(site, party).prepared for party in PARTIES))
-
-
-@contextlib.asynccontextmanager
-async def speaking(site: Any, name: str) -> Any:
-    """A client that says what it likes: ``ask(server, message)`` returns the answer."""
-    endpoint = site.endpoint(name)
-
-    async def ask(server: str, message: Message, *buffers: Any) -> Message:
-        endpoint.send(server, message, buffers)
-        async with asyncio.timeout(20):
-            while True:
-                event = await endpoint.receive()
-                if isinstance(event, Delivery):
-                    return event.message
-
-    await endpoint.start()
-    try:
-        await endpoint.connect(deadline=20)
-        yield ask
-    finally:
-        await endpoint.close()
 
 
 # -- uploads ---------------------------------------------------------------------------------------------------------

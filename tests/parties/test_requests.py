@@ -36,7 +36,8 @@ from parties.stored import requests
 from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of
 
-from .test_model_keeping import ID, speaking
+from .test_model_keeping import ID
+from .test_uploads import speaking
 
 SERVERS = ("dealer", "party0", "party1")
 AGES = np.linspace(0.2, 0.9, 40).reshape(20, 2)

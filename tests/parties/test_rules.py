@@ -20,7 +20,8 @@ from protocols.lowering.plan import plan
 from protocols.trace.secret_tensor import graph_of
 
 from .rules_given import NO_RULE, tell
-from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of, speaking
+from .test_model_keeping import ID, IMAGE, PARTIES, model, scale_of
+from .test_uploads import speaking
 
 SERVERS = ("dealer", *PARTIES)
 

@@ -14,6 +14,8 @@ from nn.training import initial
 from parties import DataSet
 from parties.commands import training
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 def parsed(*words):
     parser = argparse.ArgumentParser()

@@ -14,6 +14,8 @@ from parties.client.mixing import mixed
 from parties.messages.runs import Opening
 from parties.messages.uploads import VersionPrepared, VersionReady, VersionsHeld
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 FEATURES, CLASSES = 4, 3
 NET = Sequential({"out": Linear(FEATURES, CLASSES)}).architecture((FEATURES,))
 SOFT = SGD(lr=0.125, momentum=0.5)

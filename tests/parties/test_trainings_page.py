@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from aiohttp import ClientSession, web
 
 from nn import SGD, CrossEntropyLoss, Linear, Sequential
@@ -10,6 +11,8 @@ from parties import DataSet
 from parties.pages.guard import HEADERS
 from parties.pages.loopback import LOCAL
 from parties.pages.trainings import TrainingsPage
+
+pytestmark = pytest.mark.usefixtures("unhurried")
 
 AUTHORISED = {"Authorization": "Bearer " + "t" * 32}
 

@@ -22,6 +22,7 @@ from nn import Linear, Model, Sequential
 from parties import KeyPair
 from parties.client.uploading import UploadProgress, content_tag
 from parties.messages.failures import error_of
+from parties.messages.requests import RequestsChanged
 from parties.messages.uploads import (
     ChunksStored,
     TensorInfo,
@@ -427,7 +428,9 @@ async def speaking(site: Any, name: str) -> Any:
         async with asyncio.timeout(20):
             while answer:
                 event = await endpoint.receive()
-                if isinstance(event, Delivery):
+                # What servers say unasked may come first.
+                if isinstance(event, Delivery) and not isinstance(event.message, RequestsChanged):
+                    assert event.sender.name == server
                     return event.message
         return None
 
